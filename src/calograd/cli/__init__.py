@@ -1,0 +1,69 @@
+"""The command line: ``calograd COMMAND``. One module a command, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from calograd import __version__
+from calograd.errors import CaloGradError, Interrupted
+
+COMMANDS = {
+    "tables": "Where the Geant4 tables are; fetch just the two needed.",
+    "simulate": "Simulate showers with Geant4 into a shower library.",
+    "segment": "Measure a shower library with the cells of a design.",
+    "train": "Train a surrogate from a TOML file; resumes a run that exists.",
+    "sample": "Generate showers with a surrogate.",
+    "evaluate": "Compare generated showers with Geant4: figures, tables, report.",
+    "benchmark": "Time Geant4 and the surrogates side by side.",
+    "demo": "The whole chain on bundled data, in one HTML report.",
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when called, so that ``--help`` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"calograd.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="calograd")
+def cli() -> None:
+    """CaloGrad: a differentiable surrogate of calorimeter simulation.
+
+    Units: cm, GeV. Every command has --help with an example.
+    """
+
+
+def main() -> None:
+    """Run a command; the errors of `calograd.errors` become one line and exit code 2, Ctrl-C exit code 130."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Interrupted as stop:
+        click.echo(f"interrupted: {stop}", err=True)
+        sys.exit(130)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: nothing was kept of this command's work", err=True)
+        sys.exit(130)
+    except CaloGradError as error:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)

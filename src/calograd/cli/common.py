@@ -1,0 +1,66 @@
+"""What commands share: options, summary tables, progress bars, JSON output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from calograd.errors import InputError
+from calograd.showers.hdf5 import refuse_existing
+
+console = Console(stderr=True)
+
+JSON_OPTION = click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the result for machines."
+)
+
+
+def output_option(what: str) -> Any:
+    """The option ``-o``/``--output``."""
+    return click.option(
+        "-o", "--output", required=True, type=click.Path(path_type=Path), help=f"{what}; never overwritten."
+    )
+
+
+def parse_numbers(text: str, name: str) -> list[float]:
+    """Numbers separated by commas. Raises `InputError` naming the option and the word that is no number."""
+    values = []
+    for word in text.split(","):
+        try:
+            values.append(float(word))
+        except ValueError as error:
+            raise InputError(f"{name}: '{word}' is not a number; expected numbers separated by commas") from error
+    return values
+
+
+def progress() -> Progress:
+    """A progress bar on standard error with the time left."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), console=console,
+    )  # fmt: skip
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A summary table on standard error."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
+    """Write ``result`` to ``path``, if one was given. Never overwrites."""
+    if path is None:
+        return
+    refuse_existing(path)
+    path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

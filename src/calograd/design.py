@@ -1,0 +1,63 @@
+"""A calorimeter design: cell pitch, layer depths, material.
+
+Cell (i, j, k) covers x in [(i - n/2) dx, (i + 1 - n/2) dx), y likewise, and z in [z_k, z_k + dz_k), where
+z_0 = 0 and z_{k+1} = z_k + dz_k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calograd.errors import InputError
+from calograd.material import Material
+
+
+@dataclass(frozen=True)
+class Design:
+    """A window of ``n_xy`` x ``n_xy`` x ``n_z`` cells into a calorimeter.
+
+    Args:
+        dx: transverse cell pitch in cm; a float or a tensor without dimensions, which may require a gradient.
+        dz: depth of the layers in cm; one number for all or one value a layer, shape (n_z,).
+        material: a `Material` or what `Material.parse` reads.
+        n_xy: cells across, in x and in y.
+        n_z: layers.
+
+    Raises:
+        InputError: sizes that are not positive and finite, or depths of the wrong number.
+    """
+
+    dx: float | Tensor
+    dz: float | Tensor | tuple[float, ...]
+    material: Material | str = "PbF2"
+    n_xy: int = 5
+    n_z: int = 5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.material, str):
+            object.__setattr__(self, "material", Material.parse(self.material))
+        for name, value, shape in (("dx", self.pitch, ()), ("dz", self.depths, (self.n_z,))):
+            if value.shape != shape:
+                raise InputError(f"design: {name} has shape {tuple(value.shape)}, expected {shape}")
+            if not bool(torch.isfinite(value).all() and (value > 0).all()):
+                raise InputError(f"design: {name} = {value.tolist()} cm, expected positive numbers")
+
+    @property
+    def pitch(self) -> Tensor:
+        """dx as a tensor without dimensions, cm."""
+        return torch.as_tensor(self.dx)
+
+    @property
+    def depths(self) -> Tensor:
+        """dz of every layer, shape (n_z,), cm."""
+        dz = torch.as_tensor(self.dz)
+        return dz.expand(self.n_z) if dz.ndim == 0 else dz
+
+    @property
+    def substance(self) -> Material:
+        """The material as a `Material`."""
+        assert isinstance(self.material, Material)
+        return self.material

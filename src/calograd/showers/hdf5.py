@@ -1,0 +1,76 @@
+"""HDF5 files that are never half there.
+
+Every file is written beside its destination and moved into place when it is complete, so a reader sees either the
+whole file or none. Every file says its schema, ``calograd/<kind>/<version>``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from calograd.errors import FormatError, InputError, OutputExistsError
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise `OutputExistsError` if ``path`` exists: nothing is overwritten silently."""
+    if path.exists():
+        raise OutputExistsError(f"{path} exists already; move it away or choose another output")
+
+
+@contextmanager
+def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
+    """An HDF5 file that appears under ``path`` only when the block has ended without an error.
+
+    Raises:
+        InputError: the folder does not exist or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w", meta_block_size=1 << 20) as file:
+            file.attrs["schema"] = schema
+            yield file
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_schema(file: h5py.File, path: Path, schema: str) -> None:
+    """Raise `FormatError` unless ``file`` is of the kind and at most the version that ``schema`` names."""
+    found = file.attrs.get("schema")
+    kind, version = schema.rsplit("/", 1)
+    if not isinstance(found, str) or not found.startswith(f"{kind}/"):
+        what = f"schema '{found}'" if found is not None else "an HDF5 file without a schema"
+        raise FormatError(f"{path} is {what}, expected '{schema}'")
+    if not found.rsplit("/", 1)[1].isdecimal() or int(found.rsplit("/", 1)[1]) > int(version):
+        raise FormatError(f"{path} has schema '{found}', this version reads up to '{schema}'; update calograd")
+
+
+@contextmanager
+def existing_file(path: Path, schema: str) -> Iterator[h5py.File]:
+    """An HDF5 file opened for reading, after its schema was checked.
+
+    Raises:
+        FormatError: missing, not HDF5, cut off, of another kind or newer than this version.
+    """
+    if not path.is_file():
+        raise FormatError(f"{path} does not exist or is not a file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        how = "is cut off" if "truncated" in str(error) else "is not a readable HDF5 file"
+        raise FormatError(f"{path} {how}; expected '{schema}'") from error
+    with file:
+        check_schema(file, path, schema)
+        try:
+            yield file
+        except OSError as error:
+            raise FormatError(f"{path} is damaged and cannot be read completely: {error}") from error

@@ -1,0 +1,217 @@
+"""One Geant4 in this process.
+
+``python -m calograd.simulation.kernel`` reads a job from standard input, simulates its showers and writes them as
+one ``.npz`` file. Geant4 allows one run manager a process and crashes while it is torn down, so the process flushes
+its file and leaves with ``os._exit``. It also leaves when its standard input closes, so that no orphan outlives a
+worker that was killed.
+
+Where a deposit is. Geant4 gives the energy of a step, not a point. A charged particle loses it all along the
+step, so the deposit is put at a uniformly drawn point of the step; a neutral one deposits where it interacts, at the
+end. Putting every deposit at the end instead shifts a 10 GeV shower in PbF2 by 0.03 cm (0.4 %) downstream and widens
+it by 0.2 %. Steps below 0.005 cm (half of all) keep their end point, which saves a third of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from array import array
+from math import cos, radians, sin
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from calograd.errors import TablesError
+from calograd.simulation.config import Block, MaterialRecord, SimulationConfig, SiWStack, shower_generator
+
+SHORT_STEP_MM = 0.05
+POSITION_GRID = 2.0**-12
+"""Positions are rounded to this many cm (2.4 micrometres), which lets the files compress."""
+
+
+class Showers(NamedTuple):
+    """Some showers as flat arrays; shower s owns deposits ``offsets[s]:offsets[s + 1]``."""
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    e: np.ndarray
+    offsets: np.ndarray
+    energy: np.ndarray
+    index: np.ndarray
+    seed: np.ndarray
+
+
+def simulate(config: SimulationConfig, indices: list[int]) -> Showers:
+    """Simulate the showers of the given indices. One configuration a process; Geant4's tables must be in place.
+
+    Returns:
+        Positions in cm, energies in GeV, float32; ``index`` int64 and ``seed`` uint64 of every shower.
+    """
+    import geant4_pybind as g4
+
+    energies: list[float] = []
+    seeds: list[int] = []
+    hits = array("d")
+    ends = [0]
+    along = Random(0)
+
+    class Detector(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
+        def Construct(self) -> Any:  # noqa: N802
+            self.volumes = _build(g4, config)
+            return self.volumes[0]
+
+        def ConstructSDandField(self) -> None:  # noqa: N802
+            self.sensitive = Sensitive("deposits")
+            g4.G4SDManager.GetSDMpointer().AddNewDetector(self.sensitive)
+            self.SetSensitiveDetector("sensitive", self.sensitive)
+
+    class Sensitive(g4.G4VSensitiveDetector):  # type: ignore[misc]
+        def ProcessHits(self, step: Any, history: Any) -> bool:  # noqa: ARG002, N802
+            e = step.GetTotalEnergyDeposit()
+            if e:
+                end = step.GetPostStepPoint()
+                p = end.GetPosition()
+                if step.GetStepLength() > SHORT_STEP_MM and end.GetCharge():
+                    p -= step.GetDeltaPosition() * along.random()
+                hits.extend((p.x, p.y, p.z, e))
+            return True
+
+    class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            beam = config.beam
+            theta, phi = radians(beam.theta), radians(beam.phi)
+            ux, uy, uz = sin(theta) * cos(phi), sin(theta) * sin(phi), cos(theta)
+            start = (beam.position[0] - beam.upstream * ux, beam.position[1] - beam.upstream * uy, -beam.upstream * uz)
+            self.gun = g4.G4ParticleGun(1)
+            self.gun.SetParticleDefinition(g4.G4ParticleTable.GetParticleTable().FindParticle(beam.particle))
+            self.gun.SetParticleMomentumDirection(g4.G4ThreeVector(ux, uy, uz))
+            self.gun.SetParticlePosition(g4.G4ThreeVector(*(10 * c for c in start)))
+
+        def GeneratePrimaries(self, event: Any) -> None:  # noqa: N802
+            index = indices[event.GetEventID()]
+            engine_seed, rng = shower_generator(config.seed, index)
+            g4.G4Random.setTheSeed(engine_seed, 0)
+            along.seed(engine_seed)
+            energies.append(config.beam.energies.draw(index, rng))
+            seeds.append(engine_seed)
+            self.gun.SetParticleEnergy(1000 * energies[-1])
+            self.gun.GeneratePrimaryVertex(event)
+
+    class EndOfEvent(g4.G4UserEventAction):  # type: ignore[misc]
+        def EndOfEventAction(self, event: Any) -> None:  # noqa: ARG002, N802
+            ends.append(len(hits) // 4)
+
+    class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
+        def Build(self) -> None:  # noqa: N802
+            self.actions = (Gun(), EndOfEvent())
+            for action in self.actions:
+                self.SetUserAction(action)
+
+    class Physics(g4.G4VModularPhysicsList):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.SetVerboseLevel(0)
+            self.RegisterPhysics(g4.G4EmStandardPhysics())
+            self.SetDefaultCutValue(10 * config.range_cut)
+
+    manager = g4.G4RunManager()
+    manager.SetVerboseLevel(0)
+    g4.G4EmParameters.Instance().SetVerbose(0)
+    keep = (Detector(), Physics(), Actions())
+    for part in keep:
+        manager.SetUserInitialization(part)
+    manager.Initialize()
+    manager.BeamOn(len(indices))
+    table = np.frombuffer(hits, dtype=np.float64).reshape(-1, 4)
+    xyz = (np.round(table[:, :3] * (0.1 / POSITION_GRID)) * POSITION_GRID).astype(np.float32)
+    return Showers(
+        *(np.ascontiguousarray(xyz[:, axis]) for axis in range(3)),
+        e=(table[:, 3] / 1000).astype(np.float32),
+        offsets=np.array(ends, dtype=np.int64),
+        energy=np.array(energies, dtype=np.float32),
+        index=np.array(indices, dtype=np.int64),
+        seed=np.array(seeds, dtype=np.uint64),
+    )
+
+
+def _build(g4: Any, config: SimulationConfig) -> list[Any]:
+    """Volumes of the detector, the world first. Geant4's unit is mm. The sensitive one is called "sensitive"."""
+    nist = g4.G4NistManager.Instance()
+    detector = config.detector
+    if isinstance(detector, Block):
+        width, depth, filling = max(detector.size[:2]), detector.size[2], "G4_Galactic"
+    else:
+        width, depth, filling = detector.width, float(detector.layer_fronts()[-1]) + detector.pitch[1], "G4_AIR"
+    vacuum = nist.FindOrBuildMaterial("G4_Galactic")
+    margin = 10 * (config.beam.upstream + 10)
+    far = 20 * max(abs(c) for c in config.beam.position)
+    world_box = g4.G4Box("world", 10 * width + margin + far, 10 * width + margin + far, 10 * depth + margin)
+    world = g4.G4LogicalVolume(world_box, vacuum, "world")
+    top = g4.G4PVPlacement(None, g4.G4ThreeVector(), world, "world", None, False, 0)
+    keep = [top, world_box, world]
+
+    def place(name: str, size: tuple[float, float, float], material: Any, z: float, mother: Any, copy: int = 0) -> Any:
+        box = g4.G4Box(name, *(5 * s for s in size))
+        logical = g4.G4LogicalVolume(box, material, name)
+        put = g4.G4PVPlacement(None, g4.G4ThreeVector(0, 0, 10 * z), logical, name, mother, False, copy)
+        keep.extend((box, logical, put))
+        return logical
+
+    if isinstance(detector, Block):
+        place("sensitive", detector.size, _material(g4, detector.material), detector.size[2] / 2, world)
+        return keep
+    square = (width, width)
+    stack = place("stack", (*square, depth), nist.FindOrBuildMaterial(filling), depth / 2, world)
+    tungsten, silicon = (nist.FindOrBuildMaterial(name) for name in ("G4_W", "G4_Si"))
+    box = g4.G4Box("sensitive", 5 * width, 5 * width, 5 * detector.silicon)
+    wafer = g4.G4LogicalVolume(box, silicon, "sensitive")
+    keep.extend((box, wafer))
+    for layer, (front, plate) in enumerate(zip(detector.layer_fronts(), detector.plate_thicknesses(), strict=True)):
+        place("tungsten", (*square, plate), tungsten, front + plate / 2 - depth / 2, stack, layer)
+        centre = front + plate + detector.gap + detector.silicon / 2 - depth / 2
+        keep.append(
+            g4.G4PVPlacement(None, g4.G4ThreeVector(0, 0, 10 * centre), wafer, "sensitive", stack, False, layer)
+        )
+    return keep
+
+
+def _material(g4: Any, record: MaterialRecord) -> Any:
+    nist = g4.G4NistManager.Instance()
+    if record.geant4_name:
+        return nist.FindOrBuildMaterial(record.geant4_name)
+    material = g4.G4Material(record.name, record.density * 6.241509074e18, len(record.mass_fractions))
+    for symbol, fraction in record.mass_fractions.items():
+        material.AddElement(nist.FindOrBuildElement(symbol), float(fraction))
+    return material
+
+
+def _leave_when_orphaned() -> None:
+    """End the process when its standard input closes: whoever started it is gone."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(3)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Read ``{"config", "indices", "output"}`` as one JSON line, write the showers to ``output`` as ``.npz``."""
+    job = json.loads(sys.stdin.readline())
+    _leave_when_orphaned()
+    config = SimulationConfig.model_validate(job["config"])
+    showers = simulate(config, job["indices"])
+    with Path(job["output"]).open("wb") as file:
+        np.savez(file, **showers._asdict())
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

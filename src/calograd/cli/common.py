@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -15,6 +15,8 @@ from rich.table import Table
 from calograd.errors import InputError
 from calograd.showers.hdf5 import refuse_existing
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 console = Console(stderr=True)
 
 JSON_OPTION = click.option(
@@ -22,7 +24,7 @@ JSON_OPTION = click.option(
 )
 
 
-def output_option(what: str) -> Any:
+def output_option(what: str) -> Callable[[F], F]:
     """The option ``-o``/``--output``."""
     return click.option(
         "-o", "--output", required=True, type=click.Path(path_type=Path), help=f"{what}; never overwritten."

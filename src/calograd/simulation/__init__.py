@@ -1,0 +1,1 @@
+"""Showers from Geant4: tables, detectors, one kernel, many kernels."""

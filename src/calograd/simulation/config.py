@@ -15,7 +15,7 @@ from calograd.material import Material
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MaterialRecord(_Record):
@@ -27,6 +27,7 @@ class MaterialRecord(_Record):
     geant4_name: str | None = None
 
     def material(self) -> Material:
+        """The material with its derived numbers."""
         return Material(self.name, self.density, self.mass_fractions, self.geant4_name)
 
 

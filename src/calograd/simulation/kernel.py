@@ -21,29 +21,16 @@ from array import array
 from math import cos, radians, sin
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from calograd.errors import TablesError
-from calograd.simulation.config import Block, MaterialRecord, SimulationConfig, SiWStack, shower_generator
+from calograd.simulation.config import Block, MaterialRecord, SimulationConfig, shower_generator
+from calograd.simulation.record import Showers
 
 SHORT_STEP_MM = 0.05
 POSITION_GRID = 2.0**-12
 """Positions are rounded to this many cm (2.4 micrometres), which lets the files compress."""
-
-
-class Showers(NamedTuple):
-    """Some showers as flat arrays; shower s owns deposits ``offsets[s]:offsets[s + 1]``."""
-
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-    e: np.ndarray
-    offsets: np.ndarray
-    energy: np.ndarray
-    index: np.ndarray
-    seed: np.ndarray
 
 
 def simulate(config: SimulationConfig, indices: list[int]) -> Showers:
@@ -52,7 +39,7 @@ def simulate(config: SimulationConfig, indices: list[int]) -> Showers:
     Returns:
         Positions in cm, energies in GeV, float32; ``index`` int64 and ``seed`` uint64 of every shower.
     """
-    import geant4_pybind as g4
+    import geant4_pybind as g4  # noqa: PLC0415
 
     energies: list[float] = []
     seeds: list[int] = []
@@ -131,7 +118,9 @@ def simulate(config: SimulationConfig, indices: list[int]) -> Showers:
     table = np.frombuffer(hits, dtype=np.float64).reshape(-1, 4)
     xyz = (np.round(table[:, :3] * (0.1 / POSITION_GRID)) * POSITION_GRID).astype(np.float32)
     return Showers(
-        *(np.ascontiguousarray(xyz[:, axis]) for axis in range(3)),
+        x=np.ascontiguousarray(xyz[:, 0]),
+        y=np.ascontiguousarray(xyz[:, 1]),
+        z=np.ascontiguousarray(xyz[:, 2]),
         e=(table[:, 3] / 1000).astype(np.float32),
         offsets=np.array(ends, dtype=np.int64),
         energy=np.array(energies, dtype=np.float32),
@@ -156,7 +145,9 @@ def _build(g4: Any, config: SimulationConfig) -> list[Any]:
     top = g4.G4PVPlacement(None, g4.G4ThreeVector(), world, "world", None, False, 0)
     keep = [top, world_box, world]
 
-    def place(name: str, size: tuple[float, float, float], material: Any, z: float, mother: Any, copy: int = 0) -> Any:
+    def place(
+        name: str, size: tuple[float, float, float], material: Any, z: float, mother: Any, *, copy: int = 0
+    ) -> Any:
         box = g4.G4Box(name, *(5 * s for s in size))
         logical = g4.G4LogicalVolume(box, material, name)
         put = g4.G4PVPlacement(None, g4.G4ThreeVector(0, 0, 10 * z), logical, name, mother, False, copy)
@@ -173,7 +164,7 @@ def _build(g4: Any, config: SimulationConfig) -> list[Any]:
     wafer = g4.G4LogicalVolume(box, silicon, "sensitive")
     keep.extend((box, wafer))
     for layer, (front, plate) in enumerate(zip(detector.layer_fronts(), detector.plate_thicknesses(), strict=True)):
-        place("tungsten", (*square, plate), tungsten, front + plate / 2 - depth / 2, stack, layer)
+        place("tungsten", (*square, plate), tungsten, front + plate / 2 - depth / 2, stack, copy=layer)
         centre = front + plate + detector.gap + detector.silicon / 2 - depth / 2
         keep.append(
             g4.G4PVPlacement(None, g4.G4ThreeVector(0, 0, 10 * centre), wafer, "sensitive", stack, False, layer)
@@ -208,7 +199,7 @@ def main() -> None:
     config = SimulationConfig.model_validate(job["config"])
     showers = simulate(config, job["indices"])
     with Path(job["output"]).open("wb") as file:
-        np.savez(file, **showers._asdict())
+        np.savez(file, **vars(showers))
     sys.stdout.flush()
     os._exit(0)
 

@@ -1,0 +1,168 @@
+"""How a shower library lies in HDF5 (schema ``calograd/library/1``).
+
+Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
+``energy`` (GeV), ``index`` and ``seed`` have one value a shower; ``config`` and the attributes beside it say what made
+them. The index of the file and everything that is small lies at its front and the chunks of deposits follow in the
+order of the showers, so that a file that was cut off has lost only its end.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from pydantic import ValidationError
+
+from calograd import __version__
+from calograd.errors import FormatError
+from calograd.simulation.config import Block, SimulationConfig
+from calograd.simulation.record import Showers
+
+SCHEMA = "calograd/library/1"
+DEPOSITS = ("x", "y", "z", "e")
+HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
+CHUNK = 1 << 17
+"""Deposits a chunk; 50 GeV make about 100 000."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a library says of every shower, everything but its deposits; see `Showers`."""
+
+    offsets: np.ndarray
+    energy: np.ndarray
+    index: np.ndarray
+    seed: np.ndarray
+
+    @classmethod
+    def join(cls, heads: list[Heads]) -> Heads:
+        """The heads of libraries put one behind the other."""
+        counts = [np.zeros(1, np.int64), *(np.diff(h.offsets) for h in heads)]
+        return cls(
+            np.cumsum(np.concatenate(counts)),
+            np.concatenate([np.zeros(0, np.float32), *(h.energy for h in heads)]),
+            np.concatenate([np.zeros(0, np.int64), *(h.index for h in heads)]),
+            np.concatenate([np.zeros(0, np.uint64), *(h.seed for h in heads)]),
+        )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a library: the simulation, Geant4's version and its tables."""
+
+    config: SimulationConfig
+    geant4: str
+    tables: str
+
+    def attributes(self) -> dict[str, str]:
+        """The attributes of the file, but for the schema."""
+        detector = self.config.detector
+        return {
+            "config": self.config.model_dump_json(),
+            "material": detector.material.name if isinstance(detector, Block) else "Si-W",
+            "geant4": self.geant4,
+            "tables": self.tables,
+            "calograd": __version__,
+        }
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any], path: Path) -> Provenance:
+        """From the attributes of the file at ``path``. Raises `FormatError` if they are missing or foreign."""
+        missing = [name for name in ("config", "geant4", "tables") if name not in attributes]
+        if missing:
+            raise FormatError(f"{path} lacks the attribute {missing[0]}; expected a file of schema '{SCHEMA}'")
+        try:
+            config = SimulationConfig.model_validate_json(attributes["config"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise FormatError(f"{path}: its simulation config cannot be read: {where}: {first['msg']}") from error
+        return cls(config, str(attributes["geant4"]), str(attributes["tables"]))
+
+    def difference(self, other: Provenance) -> str | None:
+        """The first field in which two differ, with both values; None if they are the same."""
+        mine, theirs = (
+            {"config": p.config.model_dump(), "geant4": p.geant4, "tables": p.tables} for p in (self, other)
+        )
+        return _first_difference(mine, theirs, "")
+
+
+def _first_difference(mine: Any, theirs: Any, name: str) -> str | None:
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for key in [*mine, *(key for key in theirs if key not in mine)]:
+            found = _first_difference(mine.get(key), theirs.get(key), f"{name}.{key}" if name else str(key))
+            if found:
+                return found
+        return None
+    return None if mine == theirs else f"{name.removeprefix('config.')} is {theirs!r}, not {mine!r}"
+
+
+def write_heads(file: h5py.File, provenance: Provenance, heads: Heads) -> None:
+    """Write schema, attributes and the small datasets, in front of any deposit."""
+    file.attrs["schema"] = SCHEMA
+    for name, value in provenance.attributes().items():
+        file.attrs[name] = value
+    for name, dtype in HEADS.items():
+        file.create_dataset(name, data=getattr(heads, name).astype(dtype))
+
+
+def create_deposits(file: h5py.File, n: int, **compression: Any) -> dict[str, h5py.Dataset]:
+    """The empty datasets of ``n`` deposits, in chunks of `CHUNK`."""
+    if n == 0:
+        return {name: file.create_dataset(name, shape=(0,), dtype="<f4") for name in DEPOSITS}
+    chunks = (min(CHUNK, n),)
+    return {
+        name: file.create_dataset(name, shape=(n,), dtype="<f4", chunks=chunks, shuffle=True, **compression)
+        for name in DEPOSITS
+    }
+
+
+def front_size(deposits: int, showers: int = 0) -> int:
+    """Bytes to set aside at the front of a file for its index, generously."""
+    return (1 << 14) + 400 * len(DEPOSITS) * (deposits // CHUNK + 1) + showers // 8
+
+
+def pack(showers: Showers, provenance: Provenance) -> bytes:
+    """Showers as a complete library file in memory, compressed fast rather than well (lzf)."""
+    n = len(showers.e)
+    with h5py.File(
+        "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n)
+    ) as file:
+        write_heads(file, provenance, Heads(showers.offsets, showers.energy, showers.index, showers.seed))
+        datasets = create_deposits(file, n, compression="lzf")
+        for start in range(0, n, CHUNK):
+            for name in DEPOSITS:
+                datasets[name][start : start + CHUNK] = getattr(showers, name)[start : start + CHUNK]
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def compress(values: np.ndarray, chunk: int) -> bytes:
+    """One chunk as HDF5's filters shuffle and gzip 1 store it. ``values``: float32, at most ``chunk`` of them."""
+    padded = np.zeros(chunk, "<f4")
+    padded[: len(values)] = values
+    return zlib.compress(padded.view(np.uint8).reshape(-1, 4).T.tobytes(), 1)
+
+
+def slabs(blocks: Iterator[Showers], chunk: int) -> Iterator[dict[str, np.ndarray]]:
+    """Deposits of consecutive blocks, cut into slabs of ``chunk`` (the last one is shorter)."""
+    held: dict[str, list[np.ndarray]] = {name: [] for name in DEPOSITS}
+    have = 0
+    for block in blocks:
+        for name in DEPOSITS:
+            held[name].append(getattr(block, name))
+        have += len(block.e)
+        if have >= chunk:
+            joined = {name: np.concatenate(held[name]) for name in DEPOSITS}
+            whole = have - have % chunk
+            for start in range(0, whole, chunk):
+                yield {name: joined[name][start : start + chunk] for name in DEPOSITS}
+            held = {name: [joined[name][whole:]] for name in DEPOSITS}
+            have -= whole
+    if have:
+        yield {name: np.concatenate(held[name]) for name in DEPOSITS}

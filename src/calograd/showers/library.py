@@ -1,0 +1,237 @@
+"""Shower libraries: Geant4's deposits, free of any segmentation (HDF5, schema ``calograd/library/1``).
+
+    with open_library(path) as library:
+        for showers in library.blocks():
+            ...
+
+While a simulation runs its library is a small file of virtual datasets over the finished parts in ``NAME.parts/``;
+`open_library` and plain HDF5 read it at every moment. See `calograd.showers.layout` for the datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+
+from calograd.errors import FormatError, InputError
+from calograd.material import Material
+from calograd.showers.hdf5 import check_schema, existing_file
+from calograd.showers.layout import DEPOSITS, HEADS, SCHEMA, Heads, Provenance
+from calograd.showers.truncated import complete_showers, is_cut_off, open_padded
+from calograd.simulation.config import Block
+from calograd.simulation.record import Showers
+
+__all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
+
+BLOCK = 1 << 23
+"""Deposits a block by default: 128 MB, some 4 000 GeV."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Showers ``first:first + showers`` of a library are the first ``showers`` of the file ``path``."""
+
+    path: Path
+    first: int
+    showers: int
+
+
+class Library:
+    """A shower library opened for reading; use `open_library`.
+
+    Attributes:
+        path: of the file.
+        provenance: the simulation that made it, Geant4's version, the tables.
+        energy: incident energy of every shower, shape (n,), GeV, float32.
+        index: the showers' indices, shape (n,), int64, increasing.
+        seed: seed of Geant4's engine for every shower, shape (n,), uint64.
+        deposits: number of deposits of every shower, shape (n,), int64; zero for a shower that left no energy.
+        wanted: how many showers an unfinished library is to have; None if it is finished.
+        lost: how many showers of the file could not be recovered, when it was opened with ``recover``.
+    """
+
+    def __init__(
+        self, path: Path, provenance: Provenance, heads: Heads, parts: list[_Part], *, wanted: int | None, lost: int
+    ) -> None:
+        self.path = path
+        self.provenance = provenance
+        self.energy, self.index, self.seed = heads.energy, heads.index, heads.seed
+        self.deposits = np.diff(heads.offsets)
+        self.wanted = wanted
+        self.lost = lost
+        self._parts = parts
+        self._open: tuple[Path, h5py.File] | None = None
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    @property
+    def material(self) -> Material | None:
+        """The block's material; None for a layered detector."""
+        detector = self.provenance.config.detector
+        return detector.material.material() if isinstance(detector, Block) else None
+
+    def read(self, start: int = 0, stop: int | None = None) -> Showers:
+        """Showers ``start:stop`` with their deposits.
+
+        Raises:
+            InputError: the library has no such showers.
+            FormatError: deposits that are NaN, infinite or negative, or a damaged file.
+        """
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise InputError(f"{self.path} has {len(self)} showers; {start}:{stop} is not within 0:{len(self)}")
+        pieces: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.float32)] for name in DEPOSITS}
+        for part in self._parts:
+            low, high = max(start, part.first), min(stop, part.first + part.showers)
+            if low < high:
+                for name, values in self._deposits(part, low - part.first, high - part.first).items():
+                    pieces[name].append(values)
+        rows = slice(start, stop)
+        showers = Showers(
+            **{name: values[1] if len(values) == 2 else np.concatenate(values) for name, values in pieces.items()},
+            offsets=np.concatenate([[0], np.cumsum(self.deposits[rows])]).astype(np.int64),
+            energy=self.energy[rows], index=self.index[rows], seed=self.seed[rows],
+        )  # fmt: skip
+        _check_values(showers, self.path)
+        return showers
+
+    def blocks(self, max_deposits: int = BLOCK) -> Iterator[Showers]:
+        """All showers in order, as many at a time as have at most ``max_deposits`` deposits (but at least one)."""
+        ends = np.cumsum(self.deposits)
+        start = 0
+        while start < len(self):
+            before = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + max_deposits, side="right")))
+            yield self.read(start, stop)
+            start = stop
+
+    def _deposits(self, part: _Part, low: int, high: int) -> dict[str, np.ndarray]:
+        try:
+            file = self._file(part.path)
+            first, last = file["offsets"][low], file["offsets"][high]
+            return {name: file[name][first:last] for name in DEPOSITS}
+        except (OSError, KeyError) as error:
+            raise FormatError(f"{part.path} is damaged and cannot be read completely: {error}") from error
+
+    def _file(self, path: Path) -> h5py.File:
+        """The file of a part; one is open at a time."""
+        if self._open is None or self._open[0] != path:
+            self.close()
+            if not path.exists():
+                raise FormatError(f"{path} is missing: the simulation of {self.path} may have ended; open it again")
+            file = open_padded(path) if is_cut_off(path) else h5py.File(path, "r")
+            self._open = (path, file)
+        return self._open[1]
+
+
+def open_library(path: Path, recover: bool = False) -> Library:
+    """Open a shower library, finished or not, for reading slice by slice.
+
+    Args:
+        path: the file.
+        recover: of files that were cut off read the showers that are complete instead of raising an error.
+
+    Raises:
+        FormatError: missing, of another kind, newer, cut off (unless ``recover``) or with inconsistent contents.
+    """
+    with _existing(path, recover) as (file, complete):
+        if "parts" in file:
+            names = [name.decode() for name in file["parts"][()]]
+            wanted = int(file.attrs["wanted"])
+            provenance = Provenance.of(file.attrs, path)
+        else:
+            provenance, heads, lost = _heads(file, path, complete)
+            return Library(path, provenance, heads, [_Part(path, 0, len(heads.energy))], wanted=None, lost=lost)
+    parts: list[_Part] = []
+    collected: list[Heads] = []
+    lost = 0
+    for name in names:
+        part = path.parent / name
+        with _existing(part, recover) as (file, complete):
+            _, heads, lost_here = _heads(file, part, complete)
+        parts.append(_Part(part, sum(p.showers for p in parts), len(heads.energy)))
+        collected.append(heads)
+        lost += lost_here
+    return Library(path, provenance, Heads.join(collected), parts, wanted=wanted, lost=lost)
+
+
+def read_heads(path: Path) -> tuple[Provenance, Heads, int | None]:
+    """What a library or a part says of its showers, and how many an unfinished one is to have.
+
+    Raises:
+        FormatError: as `open_library` does.
+    """
+    with _existing(path, recover=False) as (file, _):
+        provenance, heads, _ = _heads(file, path, None)
+        return provenance, heads, int(file.attrs["wanted"]) if "wanted" in file.attrs else None
+
+
+@contextmanager
+def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None]]:
+    """A library file and, if it was cut off and is to be recovered, how many of its showers are complete."""
+    if not path.is_file() or not is_cut_off(path):
+        with existing_file(path, SCHEMA) as file:
+            yield file, None
+        return
+    with open_padded(path) as file:
+        check_schema(file, path, SCHEMA)
+        complete = complete_showers(file, path)
+        if not recover:
+            raise FormatError(
+                f"{path} is cut off: {complete} of {len(file['energy'])} showers are complete; "
+                "read them with --recover (in Python: recover=True)"
+            )
+        yield file, complete
+
+
+def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenance, Heads, int]:
+    """Provenance and heads of the (first ``complete``) showers, and how many showers are lost."""
+    missing = [name for name in (*DEPOSITS, *HEADS) if name not in file]
+    if missing:
+        raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
+    heads = Heads(**{name: file[name][()] for name in HEADS})
+    n, total = len(heads.energy), {name: file[name].shape for name in DEPOSITS}
+    if heads.offsets.shape != (n + 1,) or heads.index.shape != (n,) or heads.seed.shape != (n,):
+        shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in HEADS)
+        raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
+    if heads.offsets[0] != 0 or (np.diff(heads.offsets) < 0).any() or set(total.values()) != {(heads.offsets[-1],)}:
+        raise FormatError(f"{path}: the offsets do not fit the deposits ({total['x']}); the file is damaged")
+    if not (np.isfinite(heads.energy) & (heads.energy > 0)).all():
+        bad = int(heads.index[~(np.isfinite(heads.energy) & (heads.energy > 0))][0])
+        raise FormatError(f"{path}: the incident energy of shower {bad} is not a positive number")
+    keep = n if complete is None else complete
+    kept = Heads(heads.offsets[: keep + 1], heads.energy[:keep], heads.index[:keep], heads.seed[:keep])
+    return Provenance.of(file.attrs, path), kept, n - keep
+
+
+def _check_values(showers: Showers, path: Path) -> None:
+    for name in DEPOSITS:
+        values = getattr(showers, name)
+        bad = ~np.isfinite(values) if name != "e" else ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            owner = int(np.searchsorted(showers.offsets, np.argmax(bad), side="right")) - 1
+            what = "NaN, infinite or negative" if name == "e" else "NaN or infinite"
+            raise FormatError(
+                f"{path}: {name} of shower {showers.index[owner]} holds {what} values; the file is damaged or foreign"
+            )

@@ -1,0 +1,116 @@
+"""Read what is left of a shower library that was cut off.
+
+HDF5 refuses a file that is shorter than its superblock says. Padded with zeros to that length it opens; a shower is
+complete if all chunks that hold its deposits lie within the bytes that are really there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from calograd.errors import FormatError
+from calograd.showers.layout import DEPOSITS, HEADS
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
+"""Where superblocks of each version keep the length of the file."""
+
+
+def stored_length(path: Path) -> int | None:
+    """Length in bytes that an HDF5 file had when it was written; None if its start is not HDF5."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start.startswith(_SIGNATURE) or len(start) < 52 or start[8] not in _END_OF_FILE:
+        return None
+    at = _END_OF_FILE[start[8]]
+    return int.from_bytes(start[at : at + 8], "little")
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether the file is shorter than it says."""
+    length = stored_length(path)
+    return length is not None and path.stat().st_size < length
+
+
+class _Padded(io.RawIOBase):
+    """A file for reading that goes on with zeros up to ``length``."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._length = length
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._position)
+        data = self._file.read(len(view)) or b""
+        view[: len(data)] = data
+        view[len(data) :] = bytes(len(view) - len(data))
+        self._position += len(view)
+        return len(view)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_padded(path: Path) -> h5py.File:
+    """A file that was cut off, as HDF5. Raises `FormatError` if even its index is lost."""
+    length = stored_length(path)
+    if length is None:
+        raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered")
+    try:
+        return h5py.File(_Padded(path, length), "r")
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error
+
+
+def complete_showers(file: h5py.File, path: Path) -> int:
+    """How many showers from the first on are complete in a padded file.
+
+    Raises:
+        FormatError: the file was cut off within its index, so that nothing can be recovered.
+    """
+    real = path.stat().st_size
+    try:
+        for name in HEADS:
+            dataset = file[name]
+            if dataset.nbytes and dataset.id.get_offset() + dataset.nbytes > real:
+                raise KeyError(name)
+        offsets = file["offsets"][()]
+        deposits = min(_complete_values(file[name], real) for name in DEPOSITS)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error
+    return int(np.searchsorted(offsets, deposits, side="right")) - 1
+
+
+def _complete_values(dataset: h5py.Dataset, real: int) -> int:
+    """How many values from the first on lie within the first ``real`` bytes of the file."""
+    size = int(dataset.shape[0])
+    if dataset.chunks is None:
+        start = dataset.id.get_offset()
+        return size if size == 0 else max(0, min(size, (real - start) // dataset.dtype.itemsize))
+    for start in range(0, size, dataset.chunks[0]):
+        chunk = dataset.id.get_chunk_info_by_coord((start,))
+        if chunk.byte_offset is None or chunk.byte_offset + chunk.size > real:
+            return start
+    return size

@@ -1,0 +1,216 @@
+"""Classifier two-sample tests: can a classifier tell generated showers from Geant4's?
+
+AUC = P(score of a generated shower > score of a reference shower), 0.5 if the two laws are the same to the
+classifier. Scores are cross-fitted in five folds: every shower is scored by a classifier that never saw it. Scores of
+different folds come from different classifiers, so only pairs within a fold are compared,
+
+    AUC = sum_f #(pairs in f ordered rightly) / sum_f #(pairs in f),   ties count one half.
+
+Rows that show the same shower at several designs stay in one fold, or a classifier could recognise the shower. The
+interval (95 %) resamples showers within folds and classes; it does not hold the scatter from training a classifier
+anew. An AUC below 0.5 is noise and is shown as it is. Both classes have the same number of rows at every point, so
+that the incident energy and the design, which are features where they vary, tell nothing by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from calograd.evaluation.observables import OBSERVABLES
+
+FOLDS = 5
+BOOTSTRAPS = 200
+NO_THRESHOLD_SCALE = 1e-6
+"""GeV: where the logarithm of an energy turns linear when there is no readout threshold."""
+
+Fit = Callable[[np.ndarray, np.ndarray, np.random.Generator], Callable[[np.ndarray], np.ndarray]]
+"""(features (n, d), labels (n,), generator) -> a function from features to scores."""
+
+
+@dataclass(frozen=True)
+class AUC:
+    """An AUC with its 95 % bootstrap interval and the number of rows of each class."""
+
+    value: float
+    low: float
+    high: float
+    n_generated: int
+    n_reference: int
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """What a classifier sees.
+
+    Args:
+        features: shape (n, d).
+        generated: the label, shape (n,), bool.
+        group: which rows must stay together, shape (n,), int; groups hold one class only.
+    """
+
+    features: np.ndarray
+    generated: np.ndarray
+    group: np.ndarray
+
+
+def observable_features(table: np.ndarray, conditions: np.ndarray, energy: np.ndarray, scale: float) -> np.ndarray:
+    """Features from observables with layer energies.
+
+    Energies enter as logarithms of their share of the incident energy, ln((E + scale) / E_inc), the total as its
+    logit, so that a network sees small shares; trees do not mind.
+
+    Args:
+        table: as `Observables.table`, shape (n, 9 + n_z).
+        conditions: logarithms of what varies (incident energy, sizes), shape (n, c).
+        energy: incident, shape (n,), GeV.
+        scale: readout threshold or `NO_THRESHOLD_SCALE`, GeV.
+    """
+    others = table[:, 1 : len(OBSERVABLES)]
+    share = np.clip(table[:, 0] / energy, 1e-6, 1 - 1e-6)
+    layers = np.log((table[:, len(OBSERVABLES) :] + scale) / energy[:, None])
+    return np.column_stack([np.log(share / (1 - share)), others, layers, conditions]).astype(np.float32)
+
+
+def cell_features(cells: np.ndarray, conditions: np.ndarray, energy: np.ndarray, scale: float) -> np.ndarray:
+    """Features from raw cells (n, ...) in GeV: ln((cell + scale) / E_inc), and the conditions; see above."""
+    shares = np.log((cells.reshape(len(cells), -1) + np.float32(scale)) / energy[:, None].astype(np.float32))
+    return np.column_stack([shares, conditions]).astype(np.float32)
+
+
+def fit_trees(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    """Gradient-boosted trees, stopped early on a tenth of the rows."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model: Any = HistGradientBoostingClassifier(
+        max_iter=120, learning_rate=0.12, max_leaf_nodes=31, min_samples_leaf=40, l2_regularization=1.0,
+        early_stopping=True, validation_fraction=0.1, n_iter_no_change=8, random_state=int(rng.integers(2**31)),
+    )  # fmt: skip
+    model.fit(features, labels)
+    return lambda rows: np.asarray(model.decision_function(rows))
+
+
+def fit_network(
+    features: np.ndarray, labels: np.ndarray, rng: np.random.Generator, width: int = 96, batch: int = 512
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A network of two hidden layers on standardised features; the best epoch on a tenth of the rows is kept."""
+    mean, deviation = features.mean(0), features.std(0)
+    deviation = np.where(deviation > 1e-6 * (1 + np.abs(mean)), deviation, 1)
+
+    def prepare(rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.clip((rows - mean) / deviation, -8, 8).astype(np.float32))
+
+    order = rng.permutation(len(features))
+    held, used = order[: len(order) // 10], order[len(order) // 10 :]
+    inputs, targets = prepare(features), torch.from_numpy(labels.astype(np.float32))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**31)))
+        net = nn.Sequential(
+            nn.Linear(features.shape[1], width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
+        )
+    steps = max(1, len(used) // batch)
+    epochs = int(np.clip(1000 // steps, 10, 30))
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * steps)
+    loss_of = nn.BCEWithLogitsLoss()
+    best, kept = float("inf"), {name: value.clone() for name, value in net.state_dict().items()}
+    for _ in range(epochs):
+        for rows in np.array_split(rng.permutation(used), steps):
+            optimiser.zero_grad()
+            loss_of(net(inputs[rows])[:, 0], targets[rows]).backward()
+            optimiser.step()
+            schedule.step()
+        with torch.no_grad():
+            loss = float(loss_of(net(inputs[held])[:, 0], targets[held]))
+        if loss < best:
+            best, kept = loss, {name: value.clone() for name, value in net.state_dict().items()}
+    net.load_state_dict(kept)
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return np.asarray(net(prepare(rows))[:, 0].numpy())
+
+    return score
+
+
+CLASSIFIERS: dict[str, Fit] = {"trees": fit_trees, "network": fit_network}
+
+
+def cross_fitted_auc(rows: LabelledRows, fit: Fit, rng: np.random.Generator) -> AUC:
+    """The AUC of one kind of classifier. Needs at least `FOLDS` groups of each class."""
+    fold = _folds(rows, rng)
+    scores = np.empty(len(rows.features))
+    with _one_thread():
+        for f in range(FOLDS):
+            test = fold == f
+            scores[test] = fit(rows.features[~test], rows.generated[~test], rng)(rows.features[test])
+    right, pairs, replicas = 0.0, 0.0, np.zeros((2, BOOTSTRAPS))
+    for f in range(FOLDS):
+        test = np.flatnonzero(fold == f)
+        one = np.ones((1, len(test)))
+        won, of = ordered_pairs(scores[test], rows.generated[test], one)
+        right, pairs = right + float(won[0]), pairs + float(of[0])
+        weights = _bootstrap_weights(rows.generated[test], rows.group[test], rng)
+        replicas += ordered_pairs(scores[test], rows.generated[test], weights)
+    low, high = np.quantile(replicas[0] / replicas[1], [0.025, 0.975])
+    count = int(rows.generated.sum())
+    return AUC(right / pairs, float(low), float(high), count, len(rows.generated) - count)
+
+
+def ordered_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of the (positive, negative) pairs in which the positive scores higher (ties one half), and of all pairs.
+
+    Args:
+        scores: shape (n,). positive: shape (n,), bool. weights: shape (replicas, n).
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
+    sorted_weights, sign = weights[:, order], positive[order]
+    plus = np.add.reduceat(sorted_weights * sign, starts, axis=1)
+    minus = np.add.reduceat(sorted_weights * ~sign, starts, axis=1)
+    below = np.cumsum(minus, axis=1) - minus / 2
+    return (plus * below).sum(1), plus.sum(1) * minus.sum(1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for the small matrices here: faster than several, and the same result on every machine."""
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _folds(rows: LabelledRows, rng: np.random.Generator) -> np.ndarray:
+    """A fold for every row, the same for a group; each class is spread evenly."""
+    fold = np.empty(len(rows.group), dtype=np.int64)
+    for label in (False, True):
+        of_class = np.flatnonzero(rows.generated == label)
+        _, member = np.unique(rows.group[of_class], return_inverse=True)
+        count = int(member.max()) + 1
+        fold[of_class] = (rng.permutation(count) % FOLDS)[member]
+    return fold
+
+
+def _bootstrap_weights(positive: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often every row is drawn when groups are resampled within their class, shape (BOOTSTRAPS, n)."""
+    weights = np.empty((BOOTSTRAPS, len(group)))
+    for label in (False, True):
+        of_class = np.flatnonzero(positive == label)
+        _, member = np.unique(group[of_class], return_inverse=True)
+        count = int(member.max()) + 1
+        for replica in range(BOOTSTRAPS):
+            drawn = np.bincount(rng.integers(count, size=count), minlength=count)
+            weights[replica, of_class] = drawn[member]
+    return weights

@@ -1,0 +1,150 @@
+"""Observables of showers measured in cells.
+
+With I_c the energy of cell c, (x_c, y_c, z_c) its centre and E_tot = sum_c I_c:
+
+    x_mean  = sum I x / E_tot                                 y_mean, z_mean likewise
+    sigma_x = sqrt( sum I (x - x_mean)^2 / E_tot )            sigma_y, sigma_z likewise
+    R_E     = sqrt( sum I r^2 / E_tot ) = sqrt( sigma_x^2 + sigma_y^2 ),   r from the centroid
+    E_k     = sum of the cells of layer k
+    occupancy = number of cells at or above the threshold
+
+The paper (arXiv 2601.07859, eq. A.6) prints sigma_y without the root that its code applies; the root is taken here.
+A shower without energy has no centroid: such showers are excluded from every observable, `Observables.kept` says
+which stayed and `Observables.excluded` counts the others. Everything but the occupancy is differentiable in the cell
+energies, dx and dz. Sums run in float64. Units: GeV, cm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray | Tensor
+
+READOUT_THRESHOLD = 1e-3
+"""GeV a cell."""
+
+OBSERVABLES = ("E_tot", "x_mean", "y_mean", "R_E", "sigma_x", "sigma_y", "z_mean", "sigma_z", "occupancy")
+
+
+def quantity_names(n_z: int) -> tuple[str, ...]:
+    """The names of the columns of `Observables.table`: the observables, then the layer energies E_0, E_1 ..."""
+    return (*OBSERVABLES, *(f"E_{k}" for k in range(n_z)))
+
+
+@dataclass(frozen=True)
+class Observables:
+    """Observables of the showers that hold energy; every tensor float64.
+
+    Args:
+        E_tot: deposited energy, shape (n,), GeV.
+        x_mean, y_mean, z_mean: energy-weighted mean position, shape (n,), cm.
+        R_E: energy-weighted radius about the centroid, shape (n,), cm.
+        sigma_x, sigma_y, sigma_z: energy-weighted deviations, shape (n,), cm.
+        occupancy: cells at or above the threshold, shape (n,).
+        layers: energy of every layer, shape (n, n_z), GeV.
+        kept: which of the showers given hold energy, shape (showers given,), bool.
+    """
+
+    E_tot: Tensor
+    x_mean: Tensor
+    y_mean: Tensor
+    R_E: Tensor
+    sigma_x: Tensor
+    sigma_y: Tensor
+    z_mean: Tensor
+    sigma_z: Tensor
+    occupancy: Tensor
+    layers: Tensor
+    kept: Tensor
+
+    @property
+    def excluded(self) -> int:
+        """How many showers were left out because they hold no energy."""
+        return int((~self.kept).sum())
+
+    def table(self) -> np.ndarray:
+        """All quantities as columns in the order of `quantity_names`, shape (n, 9 + n_z), float64, detached."""
+        columns = [getattr(self, name).detach()[:, None] for name in OBSERVABLES]
+        return torch.cat([*columns, self.layers.detach()], dim=1).cpu().numpy()
+
+
+def observe(cells: Array, dx: Array | float, dz: Array, threshold: float = READOUT_THRESHOLD) -> Observables:
+    """Observables of showers.
+
+    Args:
+        cells: shape (n, n_x, n_y, n_z), GeV; numpy or a tensor, which may require a gradient.
+        dx: cell pitch in cm, shape () or (n,).
+        dz: depths of the layers in cm, shape (n_z,) or (n, n_z).
+        threshold: of the occupancy, GeV.
+    """
+    cells = torch.as_tensor(cells)
+    kept = cells.detach().sum(dim=(1, 2, 3), dtype=torch.float64) > 0
+    n, n_z = len(cells), cells.shape[3]
+    pitch = torch.as_tensor(dx).to(cells.device, torch.float64).expand(n)[kept]
+    depths = torch.as_tensor(dz).to(cells.device, torch.float64).expand(n, n_z)[kept]
+    cells = cells[kept]
+    total = cells.sum(dim=(1, 2, 3), dtype=torch.float64)
+    layers = cells.sum(dim=(1, 2), dtype=torch.float64)
+    x = _moments(cells.sum(dim=(2, 3), dtype=torch.float64), _transverse_centres(pitch, cells.shape[1]), total)
+    y = _moments(cells.sum(dim=(1, 3), dtype=torch.float64), _transverse_centres(pitch, cells.shape[2]), total)
+    z = _moments(layers, depths.cumsum(1) - depths / 2, total)
+    fired = (cells >= threshold) & (cells > 0)
+    return Observables(
+        total, x.mean, y.mean, _root(x.variance + y.variance), _root(x.variance), _root(y.variance), z.mean,
+        _root(z.variance), fired.sum(dim=(1, 2, 3)).double(), layers, kept,
+    )  # fmt: skip
+
+
+def readout(cells: np.ndarray, threshold: float) -> np.ndarray:
+    """Cells as a readout with a threshold in GeV sees them: those below it are zero. Shape as given."""
+    return np.where(cells >= threshold, cells, np.float32(0))
+
+
+class Profile(NamedTuple):
+    """A mean profile: bin edges (bins + 1,), cm; mean dE/dl and its standard error, shape (bins,), GeV/cm."""
+
+    edges: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+
+
+def longitudinal_profile(cells: np.ndarray, dz: np.ndarray) -> Profile:
+    """Mean dE/dz of showers of one design: cells (n, n_x, n_y, n_z) in GeV, dz (n_z,) in cm."""
+    return _profile(cells.sum(axis=(1, 2), dtype=np.float64), np.concatenate([[0.0], np.cumsum(dz)]))
+
+
+def transverse_profile(cells: np.ndarray, dx: float) -> Profile:
+    """Mean dE/dx, summed over y and z, of showers of one design: cells (n, n_x, n_y, n_z) in GeV, dx in cm."""
+    n_x = cells.shape[1]
+    return _profile(cells.sum(axis=(2, 3), dtype=np.float64), (np.arange(n_x + 1) - n_x / 2) * dx)
+
+
+class _Moments(NamedTuple):
+    mean: Tensor
+    variance: Tensor
+
+
+def _moments(weights: Tensor, centres: Tensor, total: Tensor) -> _Moments:
+    mean = (weights * centres).sum(1) / total
+    return _Moments(mean, (weights * (centres - mean[:, None]) ** 2).sum(1) / total)
+
+
+def _transverse_centres(pitch: Tensor, n: int) -> Tensor:
+    return pitch[:, None] * (torch.arange(n, device=pitch.device, dtype=torch.float64) + (1 - n) / 2)
+
+
+def _root(variance: Tensor) -> Tensor:
+    """The root, with gradient zero instead of infinite for showers of a single column or layer."""
+    positive = variance > 0
+    return torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)
+
+
+def _profile(energies: np.ndarray, edges: np.ndarray) -> Profile:
+    density = energies / np.diff(edges)
+    error = density.std(axis=0, ddof=1) / np.sqrt(len(density)) if len(density) > 1 else np.zeros(density.shape[1])
+    return Profile(edges, density.mean(axis=0), error)

@@ -1,0 +1,176 @@
+"""Which classifier tests an evaluation runs: designs together and apart, observables and cells, with and without
+threshold.
+
+Beside every test stands Geant4 against itself, the same test on two random halves of the reference (half the rows).
+Showers without energy (above the threshold) are left out. Rows are drawn so that every point has as many generated
+as reference rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from calograd.evaluation.classifier import (
+    AUC,
+    CLASSIFIERS,
+    FOLDS,
+    NO_THRESHOLD_SCALE,
+    LabelledRows,
+    cell_features,
+    cross_fitted_auc,
+    observable_features,
+)
+from calograd.evaluation.observables import observe, readout
+from calograd.evaluation.points import Matched
+from calograd.showers.cells import Cells
+
+ALL_DESIGNS = "all designs"
+
+
+@dataclass(frozen=True)
+class Separability:
+    """A classifier test and the same test of Geant4 against itself.
+
+    Args:
+        where: a design or `ALL_DESIGNS`; all energies together.
+        features: ``observables`` (with layer energies) or ``cells``.
+        threshold: of the readout, GeV a cell; zero for none.
+        classifier: ``trees`` or ``network``.
+        auc: generated against reference.
+        floor: reference against reference, half the rows.
+    """
+
+    where: str
+    features: str
+    threshold: float
+    classifier: str
+    auc: AUC
+    floor: AUC
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "where": self.where, "features": self.features, "threshold": self.threshold, "classifier": self.classifier,
+            "auc": vars(self.auc), "floor": vars(self.floor),
+        }  # fmt: skip
+
+
+def separabilities(
+    generated: Cells,
+    reference: Cells,
+    matched: Sequence[Matched],
+    *,
+    threshold: float,
+    max_rows: int,
+    seed: int,
+    step: Callable[[], None],
+) -> list[Separability]:
+    """All classifier tests. ``step`` is called after each; `count_tests` says how many there will be."""
+    results = []
+    for number, (where, points, thresholds, classifiers) in enumerate(_scopes(matched, threshold)):
+        rng = np.random.default_rng([seed, 2, number])
+        ours, theirs = _draw(points, reference.shower, max_rows, rng)
+        halves = _halves(reference.shower[theirs], reference.energy[theirs], rng)
+        varied = _varied(reference, theirs)
+        for cut in thresholds:
+            a, b = generated.rows(ours), reference.rows(theirs)
+            features_a, features_b = _features(a, cut, varied), _features(b, cut, varied)
+            for name in features_a:
+                test = _labelled(features_a[name], a.shower, features_b[name], b.shower)
+                x, kept = features_b[name]
+                one, two = halves & kept, ~halves & kept
+                twin = _labelled((x, one), b.shower, (x, two), b.shower)
+                for classifier in classifiers:
+                    fit = CLASSIFIERS[classifier]
+                    results.append(
+                        Separability(where, name, cut, classifier, cross_fitted_auc(test, fit, rng),
+                                     cross_fitted_auc(twin, fit, rng))
+                    )  # fmt: skip
+                    step()
+    return results
+
+
+def count_tests(matched: Sequence[Matched]) -> int:
+    """How many classifier tests `separabilities` runs."""
+    return sum(2 * len(scope.classifiers) * len(scope.thresholds) for scope in _scopes(matched, 1.0))
+
+
+class _Scope(NamedTuple):
+    where: str
+    points: list[Matched]
+    thresholds: list[float]
+    classifiers: list[str]
+
+
+def _scopes(matched: Sequence[Matched], threshold: float) -> list[_Scope]:
+    """What is tested together: everything, by every classifier; then every design, by trees, if there are several."""
+    designs = sorted({m.point.design for m in matched})
+    where = str(designs[0]) if len(designs) == 1 else ALL_DESIGNS
+    together = _Scope(where, list(matched), [threshold, 0.0], list(CLASSIFIERS))
+    if len(designs) == 1:
+        return [together]
+    return [
+        together,
+        *(_Scope(str(d), [m for m in matched if m.point.design == d], [threshold], ["trees"]) for d in designs),
+    ]
+
+
+def _draw(
+    points: list[Matched], shower: np.ndarray, max_rows: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of both files, equally many at every point, at most about ``max_rows`` each."""
+    share = max(2 * FOLDS, max_rows // len(points))
+    ours, theirs = [], []
+    for m in points:
+        count = min(len(m.generated), len(m.reference), share)
+        ours.append(rng.permutation(m.generated)[:count])
+        # A shower seen by several designs is kept or left in all of them, so that the rows hold as few showers twice.
+        theirs.append(m.reference[np.argsort(shower[m.reference], kind="stable")][:count])
+    return np.concatenate(ours), np.concatenate(theirs)
+
+
+def _halves(shower: np.ndarray, energy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random half of the showers of every energy, as a mask of rows; all rows of a shower are on one side."""
+    mask = np.zeros(len(shower), dtype=bool)
+    for value in np.unique(energy):
+        rows = np.flatnonzero(energy == value)
+        showers, member = np.unique(shower[rows], return_inverse=True)
+        mask[rows] = (rng.permutation(len(showers)) % 2 == 0)[member]
+    return mask
+
+
+def _varied(reference: Cells, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Which columns of energy, dx and dz vary between the rows."""
+    columns = {name: getattr(reference, name)[rows].reshape(len(rows), -1) for name in ("energy", "dx", "dz")}
+    return {name: np.ptp(values, axis=0) > 1e-4 * values.max(axis=0) for name, values in columns.items()}
+
+
+_Features = tuple[np.ndarray, np.ndarray]
+
+
+def _features(rows: Cells, threshold: float, varied: dict[str, np.ndarray]) -> dict[str, _Features]:
+    """Features by kind, each with the mask of rows that hold energy above the threshold."""
+    cells = readout(rows.cells, threshold)
+    seen = observe(cells, rows.dx, rows.dz, threshold)
+    kept, energy = seen.kept.numpy(), rows.energy.astype(np.float64)
+    conditions = np.log(
+        np.column_stack([getattr(rows, name).reshape(len(rows), -1)[:, which] for name, which in varied.items()])
+    )
+    scale = threshold or NO_THRESHOLD_SCALE
+    table = np.ones((len(rows), seen.table().shape[1]))
+    table[kept] = seen.table()
+    return {
+        "observables": (observable_features(table, conditions, energy, scale), kept),
+        "cells": (cell_features(cells, conditions, energy, scale), kept),
+    }
+
+
+def _labelled(a: _Features, shower_a: np.ndarray, b: _Features, shower_b: np.ndarray) -> LabelledRows:
+    features = np.concatenate([a[0][a[1]], b[0][b[1]]])
+    generated = np.r_[np.ones(a[1].sum(), dtype=bool), np.zeros(b[1].sum(), dtype=bool)]
+    key = np.r_[shower_a[a[1]], shower_b[b[1]]] * 2 + generated
+    return LabelledRows(features, generated, np.unique(key, return_inverse=True)[1])

@@ -7,6 +7,7 @@ whole file or none. Every file says its schema, ``calograd/<kind>/<version>``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,24 @@ def refuse_existing(path: Path) -> None:
 
 
 @contextmanager
+def writing(path: Path, then: str = "") -> Iterator[None]:
+    """Turn what a full or read-only disk makes HDF5 raise into an `InputError` of one line, with the advice ``then``.
+
+    HDF5 raises an `OSError` from the write that fails and a `RuntimeError` when the file is closed after that.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if found := re.search(r"errno = (\d+)", str(error)):
+            number = int(found[1])
+        if number is None and isinstance(error, RuntimeError):
+            raise
+        reason = os.strerror(number) if number else str(error)
+        raise InputError(f"{path} cannot be written: {reason}{then}") from error
+
+
+@contextmanager
 def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
     """An HDF5 file that appears under ``path`` only when the block has ended without an error.
 
@@ -31,14 +50,13 @@ def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with h5py.File(temporary, "w", meta_block_size=1 << 20) as file:
-            file.attrs["schema"] = schema
-            yield file
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        with writing(path):
+            with h5py.File(temporary, "w", meta_block_size=1 << 20) as file:
+                file.attrs["schema"] = schema
+                yield file
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

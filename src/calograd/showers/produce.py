@@ -85,9 +85,8 @@ def produce(
                         report("showers", writer.done, showers)
             writer.finish(partial(report, "joining"), threads=workers if scheduler is None else os.cpu_count() or 1)
         except KeyboardInterrupt as stop:
-            raise Interrupted(
-                f"{writer.done} of {showers} showers are finished in {path}; the same command goes on from there"
-            ) from stop
+            kept = f"{writer.done} of {showers} showers are finished in {path}; the same command goes on from there"
+            raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
         return Production(writer.done, simulated, gev, seconds, tables.name, geant4, writer.notes)
 
 

@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.showers.hdf5 import writing
 from calograd.showers.layout import (
     CHUNK,
     DEPOSITS,
@@ -34,6 +35,8 @@ from calograd.showers.layout import (
 )
 from calograd.showers.library import open_library, read_heads
 from calograd.showers.truncated import is_cut_off
+
+_THEN = "; what is finished is kept, mend this and repeat the command"
 
 
 @contextmanager
@@ -85,7 +88,7 @@ def _refuse_others(path: Path, provenance: Provenance, wanted: int, append: bool
 def _locked(folder: Path, path: Path) -> Iterator[None]:
     """Hold the lock of a library's folder, which is made if need be."""
     while True:
-        with _disk(path):
+        with writing(path, _THEN):
             folder.mkdir(exist_ok=True)
             file = (folder / "lock").open("a+")
         try:
@@ -105,18 +108,6 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
         yield
     finally:
         file.close()
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into one line."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"{path} cannot be written: {reason}; what is finished is kept, mend this and repeat the command"
-        ) from error
 
 
 class LibraryWriter:
@@ -157,7 +148,7 @@ class LibraryWriter:
                 self._parts[part] = heads
         if finished:
             base = self._folder / "00-base.h5"
-            with _disk(self.path):
+            with writing(self.path, _THEN):
                 try:
                     os.link(self.path, base)
                 except OSError:
@@ -184,7 +175,7 @@ class LibraryWriter:
     def add(self, image: bytes) -> None:
         """Keep a chunk of showers, given as a complete file (`calograd.showers.layout.pack`)."""
         temporary = self._folder / "part.tmp"
-        with _disk(self.path):
+        with writing(self.path, _THEN):
             _write(temporary, image)
             heads = read_heads(temporary)[1]
             part = self._folder / f"{heads.index[0]:010d}-{heads.index[-1]:010d}.h5"
@@ -199,7 +190,7 @@ class LibraryWriter:
         if not force and now - self._published < self._pause:
             return
         temporary = self._folder / "library.tmp"
-        with _disk(self.path):
+        with writing(self.path, _THEN):
             _write(temporary, _virtual(self._ordered(), self.provenance, self.wanted))
             temporary.replace(self.path)
         self._published = time.monotonic()
@@ -210,7 +201,7 @@ class LibraryWriter:
         ordered = self._ordered()
         need = sum(part.stat().st_size for part in self._parts)
         temporary = self._folder / "joined.tmp"
-        with _disk(self.path):
+        with writing(self.path, _THEN):
             free = shutil.disk_usage(self._folder).free
             if free < need:
                 raise OSError(
@@ -292,10 +283,14 @@ def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: in
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # leaves the room to others
+        raise
 
 
 def _synchronise(path: Path) -> None:

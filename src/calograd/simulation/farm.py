@@ -12,16 +12,18 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
 from itertools import pairwise
 from math import ceil, log
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -142,13 +144,19 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
-        with (
-            distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):  # fmt: skip
+        with ExitStack() as stack:
+            # Threads and processes inherit a blocked SIGINT, workers that are replaced later too: Ctrl-C is for this
+            # process alone, which ends the others. One that comes meanwhile is delivered when unblocked.
+            ensure_running()  # multiprocessing's tracker unblocks the signal in the thread that starts it
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                cluster = distributed.LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", memory_limit=0,
+                    silence_logs=logging.CRITICAL,
+                )  # fmt: skip
+                client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             yield client
         return
     if not re.fullmatch(r"\w+://\S+:\d+", scheduler):

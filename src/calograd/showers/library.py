@@ -11,7 +11,7 @@ While a simulation runs its library is a small file of virtual datasets over the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +66,7 @@ class Library:
         self.wanted = wanted
         self.lost = lost
         self._parts = parts
+        self._files = ExitStack()
         self._open: tuple[Path, h5py.File] | None = None
 
     def __len__(self) -> int:
@@ -81,9 +82,8 @@ class Library:
 
     def close(self) -> None:
         """Close the file."""
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
+        self._files.close()
+        self._open = None
 
     @property
     def material(self) -> Material | None:
@@ -140,7 +140,7 @@ class Library:
             self.close()
             if not path.exists():
                 raise FormatError(f"{path} is missing: the simulation of {self.path} may have ended; open it again")
-            file = open_padded(path) if is_cut_off(path) else h5py.File(path, "r")
+            file = self._files.enter_context(open_padded(path) if is_cut_off(path) else h5py.File(path, "r"))
             self._open = (path, file)
         return self._open[1]
 

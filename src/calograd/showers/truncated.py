@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -73,34 +75,28 @@ class _Padded(io.RawIOBase):
         super().close()
 
 
-def open_padded(path: Path) -> h5py.File:
-    """A file that was cut off, as HDF5. Raises `FormatError` if even its index is lost."""
+@contextmanager
+def open_padded(path: Path) -> Iterator[h5py.File]:
+    """A file that was cut off, as HDF5. Raises `FormatError` if what is read of it within the block is lost."""
     length = stored_length(path)
-    if length is None:
-        raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered")
     try:
-        return h5py.File(_Padded(path, length), "r")
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        if length is None:
+            raise OSError("no superblock")
+        with h5py.File(_Padded(path, length), "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
         raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error
 
 
 def complete_showers(file: h5py.File, path: Path) -> int:
-    """How many showers from the first on are complete in a padded file.
-
-    Raises:
-        FormatError: the file was cut off within its index, so that nothing can be recovered.
-    """
+    """How many showers from the first on are complete in a padded file; `KeyError` if its index is not complete."""
     real = path.stat().st_size
-    try:
-        for name in HEADS:
-            dataset = file[name]
-            if dataset.nbytes and dataset.id.get_offset() + dataset.nbytes > real:
-                raise KeyError(name)
-        offsets = file["offsets"][()]
-        deposits = min(_complete_values(file[name], real) for name in DEPOSITS)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error
-    return int(np.searchsorted(offsets, deposits, side="right")) - 1
+    for name in HEADS:
+        dataset = file[name]
+        if dataset.nbytes and dataset.id.get_offset() + dataset.nbytes > real:
+            raise KeyError(name)
+    deposits = min(_complete_values(file[name], real) for name in DEPOSITS)
+    return int(np.searchsorted(file["offsets"][()], deposits, side="right")) - 1
 
 
 def _complete_values(dataset: h5py.Dataset, real: int) -> int:
@@ -108,7 +104,7 @@ def _complete_values(dataset: h5py.Dataset, real: int) -> int:
     size = int(dataset.shape[0])
     if dataset.chunks is None:
         start = dataset.id.get_offset()
-        return size if size == 0 else max(0, min(size, (real - start) // dataset.dtype.itemsize))
+        return 0 if size == 0 else max(0, min(size, (real - start) // dataset.dtype.itemsize))
     for start in range(0, size, dataset.chunks[0]):
         chunk = dataset.id.get_chunk_info_by_coord((start,))
         if chunk.byte_offset is None or chunk.byte_offset + chunk.size > real:

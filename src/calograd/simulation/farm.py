@@ -38,8 +38,9 @@ T = TypeVar("T")
 
 TRIES = 3
 BACKLOG = 2
-CHUNK_SECONDS = (2.0, 20.0)
-"""Least and most work of a chunk; starting a kernel takes 0.7 s."""
+CHUNK_SECONDS = (2.0, 20.0, 60.0)
+"""Least and most work of a chunk, and most where there would be more than `MANY`; starting a kernel takes 0.7 s."""
+MANY = 500
 SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010}
 _PATIENCE = 30.0
 
@@ -111,10 +112,14 @@ def mean_energy(config: SimulationConfig) -> float:
 
 
 def plan(config: SimulationConfig, missing: Sequence[range], workers: int) -> list[range]:
-    """Cut the missing showers into chunks of 2 to 20 s of work, by preference at least three a worker."""
+    """Cut the missing showers into chunks of 2 to 20 s of work, by preference at least three a worker.
+
+    Every chunk becomes a file until all are joined, and a process may open some 1000, so long runs get longer chunks.
+    """
     per_shower = SECONDS_PER_GEV[config.detector.kind] * mean_energy(config)
-    least, most = CHUNK_SECONDS
-    seconds = min(most, max(least, sum(map(len, missing)) * per_shower / (3 * workers)))
+    least, most, longest = CHUNK_SECONDS
+    total = sum(map(len, missing)) * per_shower
+    seconds = max(min(most, max(least, total / (3 * workers))), min(longest, total / MANY))
     size = max(1, round(seconds / per_shower))
     chunks = []
     for gap in missing:
@@ -195,7 +200,7 @@ def run_chunks(
 
     waiting = [(chunk, 1) for chunk in reversed(chunks)]
     running: dict[Any, tuple[range, int]] = {}
-    completed = distributed.as_completed()
+    completed = distributed.as_completed(loop=client.loop)
 
     def submit() -> None:
         slots = max(1, sum(client.nthreads().values()))

@@ -1,4 +1,4 @@
-"""What tests share. Tests marked ``geant4`` run the real thing and are skipped, with the reason, where it is missing."""
+"""What tests share. Those marked ``geant4`` run the real thing, or are skipped with the reason."""
 
 from __future__ import annotations
 

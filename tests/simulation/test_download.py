@@ -40,7 +40,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, Server)
         wanted = self.headers.get("Range")
@@ -120,7 +120,7 @@ def test_archive_without_its_folder(server: Server, tmp_path: Path) -> None:
 def test_server_errors_are_one_line(server: Server, tmp_path: Path) -> None:
     with pytest.raises(TablesError, match="answers 404"):
         fetch(server, tmp_path, path="/missing")
-    with pytest.raises(TablesError, match="cannot be fetched: .*refused"):
+    with pytest.raises(TablesError, match=r"cannot be fetched: .*refused"):
         download(tmp_path, lambda *report: None, (GOOD,), "http://127.0.0.1:9")
 
 

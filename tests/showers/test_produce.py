@@ -1,0 +1,121 @@
+"""``calograd simulate`` as a user runs it: killed, interrupted, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import pytest
+
+from calograd.showers.library import open_library
+
+SIMULATE = ("simulate", "--energies", "10,20", "--showers", "14", "--seed", "3", "--workers", "2")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited a minute in vain"
+        time.sleep(0.05)
+
+
+@pytest.mark.geant4
+def test_kill_the_whole_command_read_interrupt_and_resume(start_calograd, run_calograd, tmp_path) -> None:
+    path = tmp_path / "library.h5"
+    first = start_calograd(*SIMULATE, "-o", "library.h5")
+    wait_until(lambda: len(list(tmp_path.glob("library.h5.parts/*.h5"))) >= 1)
+    first.kill()
+    first.communicate()
+    with h5py.File(path) as file:
+        n = len(file["energy"])
+        assert len(file["offsets"]) == n + 1
+        assert len(file["e"]) == file["offsets"][-1]
+        assert np.isfinite(file["e"][()]).all()
+    second = start_calograd(*SIMULATE, "-o", "library.h5")
+    wait_until(lambda: (tmp_path / "library.h5.parts/lock").read_text() == f"process {second.pid}")
+    os.killpg(second.pid, signal.SIGINT)
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 130
+    assert "Traceback" not in err
+    assert "the same command goes on from there" in err.splitlines()[-1]
+    with open_library(path) as library:
+        assert 9 <= len(library) < 28
+        before = library.read()
+    code, _, err = run_calograd(*SIMULATE, "-o", "library.h5", "--json", "summary.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "summary.json").read_text())["simulated"] == 28 - len(before)
+    assert not path.with_name("library.h5.parts").exists()
+    code, _, err = run_calograd(*SIMULATE, "-o", "library.h5")
+    assert (code, err.splitlines()[-1][:34]) == (2, "error: library.h5 exists already w")
+    code, _, err = run_calograd(*SIMULATE, "-o", "at_once.h5")
+    assert code == 0, err
+    assert (tmp_path / "at_once.h5").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.geant4
+def test_append_and_stand_alone(run_calograd, tmp_path) -> None:
+    alone = ("simulate", "--stand-alone", "1", "5", "--energies", "2", "-o", "alone.h5")
+    assert run_calograd(*alone, "--showers", "2")[0] == 0
+    assert run_calograd(*alone, "--showers", "3")[0] == 2
+    assert run_calograd(*alone, "--showers", "3", "--append")[0] == 0
+    with open_library(tmp_path / "alone.h5") as library:
+        assert library.index.tolist() == [0, 1, 2]
+        showers = library.read()
+        assert library.provenance.config.detector.size == (5, 5, 25)
+    assert np.abs(showers.x).max() <= 2.5
+    assert showers.z.max() <= 25
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--energies", "nan"], "--energies 'nan': Input should be a finite number"),
+        (["--energies", "0"], "energies must be positive numbers in GeV"),
+        (["--energies", "5:1"], "takes two energies, low and high"),
+        (["--energies", "1,x"], "'x' is not a number"),
+        (["--energies", "1:2:3"], "expected LOW:HIGH in GeV"),
+        (["--energies", "1", "--law", "uniform"], "--law uniform needs a range"),
+        (["--energies", "1", "--showers", "0"], "--showers is 0, expected at least 1"),
+        (["--energies", "1", "--workers", "0"], "--workers is 0, expected at least 1"),
+        (["--energies", "1", "--theta", "90"], "--theta: Input should be less than 90, not 90"),
+        (["--energies", "1", "--position", "nan", "0"], "--position: Input should be a finite number"),
+        (["--energies", "1", "--block", "1", "1", "-1"], "1 x 1 x -1 cm, expected positive sizes"),
+        (["--energies", "1", "--block", "1", "1", "1", "--stand-alone", "1", "1"], "leave one out"),
+        (["--energies", "1", "--cells", "3", "3"], "--cells belongs to --stand-alone"),
+        (["--energies", "1", "--detector", "siw", "--material", "PbF2"], "leave it out with --detector siw"),
+        (["--energies", "1", "--material", "Kryptonite"], "unknown material 'Kryptonite'"),
+    ],
+)
+def test_bad_options_are_one_line_and_start_nothing(tmp_path, monkeypatch, capsys, options, words) -> None:
+    from calograd.cli import main  # noqa: PLC0415
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["calograd", "simulate", *options, "-o", "library.h5"]
+    monkeypatch.setattr("sys.argv", arguments if "--showers" in options else [*arguments, "--showers", "1"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tables(tmp_path, monkeypatch, run_calograd) -> None:
+    monkeypatch.setenv("CALOGRAD_GEANT4_DATA", str(tmp_path))
+    code, _, err = run_calograd("simulate", "--energies", "1", "--showers", "1", "-o", "library.h5")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "G4EMLOW8.8" in err
+
+
+def test_help_has_examples(run_calograd) -> None:
+    for command in ("simulate", "tables"):
+        code, out, _ = run_calograd(command, "--help")
+        assert code == 0
+        assert f"calograd {command} --" in out

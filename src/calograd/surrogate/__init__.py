@@ -1,0 +1,137 @@
+"""Surrogates: trained models of a calorimeter's response, loaded and sampled."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from calograd.design import Design
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.errors import InputError, RangeError
+from calograd.surrogate.cells import CellsModel
+from calograd.surrogate.store import Card, load, save
+
+__all__ = ["Card", "Surrogate"]
+
+BATCH = 1000
+"""Showers generated at once; larger batches are no faster on a CPU."""
+MARGIN = 1e-4
+"""Relative slack at the ends of the trained range, for float32 designs."""
+
+
+class Surrogate:
+    """A trained surrogate.
+
+        surrogate = Surrogate.load("pbf2-cells")
+        cells = surrogate.sample(Design(dx=2.5, dz=6.0), energy=50.0, n=1000)
+
+    Attributes:
+        card: name, trained range, material and how it was made.
+        model: the weights.
+    """
+
+    def __init__(self, model: CellsModel, card: Card) -> None:
+        self.model = model
+        self.card = card
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> Surrogate:
+        """A bundled name, or a folder written by ``train``.
+
+        Raises:
+            FormatError: missing, damaged, of another kind or newer.
+        """
+        model, card = load(name_or_folder)
+        return cls(model.to(device), card)
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights and card to a folder."""
+        save(Path(folder), self.model, self.card)
+
+    def sample(
+        self,
+        design: Design,
+        energy: float | Tensor,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        sampler: str = DEFAULT_SAMPLER,
+        steps: int | None = None,
+        extrapolate: bool = False,
+    ) -> Tensor:
+        """Showers at a design.
+
+        Args:
+            design: within the trained range; tensors in it receive gradients.
+            energy: incident energy in GeV, one number or one a shower, shape (n,); a tensor receives gradients.
+            n: number of showers.
+            generator: of all random numbers; equal ones give common random numbers at any design.
+            sampler: ``angle``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``.
+            steps: of the sampler; each has a default.
+            extrapolate: warn instead of refusing outside the trained range.
+
+        Returns:
+            Energies, shape (n, n_xy, n_xy, n_z), GeV, differentiable in design and energy but for ``ddpm``.
+
+        Raises:
+            RangeError: a design or energy outside the trained range.
+            InputError: an unknown sampler, or numbers that do not fit.
+        """
+        if sampler not in SAMPLERS:
+            raise InputError(f"unknown sampler '{sampler}'; expected one of {', '.join(SAMPLERS)}")
+        steps = SAMPLERS[sampler].steps if steps is None else steps
+        if n < 1 or steps < 1:
+            raise InputError(f"n = {n} showers in {steps} steps: expected at least 1 of each")
+        like = self.model.condition_mean
+        energy = torch.as_tensor(energy).to(like)
+        if energy.shape not in ((), (n,)):
+            raise InputError(f"energy has shape {tuple(energy.shape)}, expected one number or ({n},)")
+        self._check_range(design, energy, extrapolate)
+        energy = energy.reshape(-1)
+        conditions = self.model.conditions(
+            energy, design.pitch.to(like).reshape(1), design.depths.to(like)[None], design.substance
+        )
+        batches = []
+        for start in range(0, n, BATCH):
+            rows = slice(start, min(start + BATCH, n))
+            batches.append(
+                self.model.generate(
+                    conditions[rows] if len(conditions) == n else conditions,
+                    energy[rows] if len(energy) == n else energy,
+                    rows.stop - rows.start, sampler, steps, generator,
+                )
+            )  # fmt: skip
+        return torch.cat(batches)
+
+    def _check_range(self, design: Design, energy: Tensor, extrapolate: bool) -> None:
+        a = self.model.architecture
+        if (design.n_xy, design.n_z) != (a.n_xy, a.n_z):
+            raise InputError(
+                f"the design has {design.n_xy} x {design.n_xy} x {design.n_z} cells, "
+                f"{self.card.name} generates {a.n_xy} x {a.n_xy} x {a.n_z}"
+            )
+        problems = []
+        for name, unit, values, (low, high) in (
+            ("energy", "GeV", energy, self.card.energy),
+            ("dx", "cm", design.pitch, self.card.dx),
+            ("dz", "cm", design.depths, self.card.dz),
+        ):
+            smallest, largest = float(values.detach().min()), float(values.detach().max())
+            if not (smallest >= low * (1 - MARGIN) and largest <= high * (1 + MARGIN)):
+                worst = smallest if not smallest >= low * (1 - MARGIN) else largest
+                problems.append(f"{name} = {worst:g} {unit} is outside {low:g} to {high:g} {unit}")
+        depths = design.depths.detach()
+        if float(depths.max() / depths.min()) > 1 + MARGIN:
+            problems.append("layers of different depths were not trained on")
+        trained = self.card.substance()
+        if design.substance.name != trained.name:
+            problems.append(f"material {design.substance.name} was not trained on, {trained.name} was")
+        if problems and not extrapolate:
+            raise RangeError(
+                f"{self.card.name}: {'; '.join(problems)}; allow it with extrapolate=True (--extrapolate), at your own risk"
+            )
+        if problems:
+            warnings.warn(f"{self.card.name} extrapolates: {'; '.join(problems)}", stacklevel=3)

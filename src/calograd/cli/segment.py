@@ -1,0 +1,82 @@
+"""``calograd segment``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from calograd.cli.common import JSON_OPTION, output_option, parse_numbers, print_table, progress, write_json
+from calograd.errors import InputError
+from calograd.showers.cells import write_cells
+from calograd.showers.hdf5 import refuse_existing
+from calograd.showers.library import open_library
+from calograd.showers.measure import measure, measure_many
+
+
+@click.command()
+@click.argument("library", type=click.Path(path_type=Path))
+@click.option("--cell", nargs=2, metavar="DX DZ", help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10.")
+@click.option("--cells", nargs=2, type=int, default=(5, 5), show_default=True, metavar="N_XY N_Z")
+@click.option("--designs", type=int, help="Instead of --cell: this many drawn designs a shower, to train on.")
+@click.option("--dx", nargs=2, type=float, default=(0.9, 5.04), show_default=True, help="Range of --designs, cm.")
+@click.option("--dz", nargs=2, type=float, default=(3.7, 15.2), show_default=True, help="Range of --designs, cm.")
+@click.option("--seed", default=0, show_default=True, help="Of --designs.")
+@click.option("--recover", is_flag=True, help="Of a library that was cut off use the showers that are complete.")
+@output_option("The cells file (HDF5)")
+@JSON_OPTION
+def segment(
+    library: Path,
+    cell: tuple[str, str] | None,
+    cells: tuple[int, int],
+    designs: int | None,
+    dx: tuple[float, float],
+    dz: tuple[float, float],
+    seed: int,
+    recover: bool,
+    output: Path,
+    json_path: Path | None,
+) -> None:
+    """Measure a shower library with the cells of a design.
+
+    \b
+    Examples:
+      calograd segment library.h5 --cell 2.5 6 -o cells.h5
+      calograd segment library.h5 --cell 2.5 4,5,6,8,10 -o cells.h5
+      calograd segment library.h5 --designs 32 --seed 1 -o train.h5
+    """
+    refuse_existing(output)
+    if (cell is None) == (designs is None):
+        raise InputError("give either --cell DX DZ or --designs N")
+    n_xy, n_z = cells
+    if n_xy < 1 or n_z < 1:
+        raise InputError(f"--cells {n_xy} {n_z}: expected at least one cell each way")
+    with open_library(library, recover=recover) as source, progress() as bar:
+        task = bar.add_task("segmenting", total=len(source))
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if cell is not None:
+            pitch, depth = parse_numbers(cell[0], "--cell DX"), parse_numbers(cell[1], "--cell DZ")
+            if len(pitch) != 1 or len(depth) not in (1, n_z):
+                raise InputError(f"--cell {cell[0]} {cell[1]}: expected one DX, and one DZ or {n_z} (one a layer)")
+            made = measure(source, pitch[0], depth[0] if len(depth) == 1 else tuple(depth), n_xy, n_z, report)
+        else:
+            assert designs is not None
+            made = measure_many(source, designs, dx, dz, seed, n_xy, n_z, report)
+    write_cells(output, made)
+    totals = made.cells.sum((1, 2, 3))
+    summary = {
+        "rows": len(made),
+        "showers": len(source),
+        "empty": int((totals == 0).sum()),
+        "mean_fraction": float((totals / made.energy).mean()),
+    }
+    print_table(
+        str(output),
+        ["showers", "rows", "without energy", "mean E_tot / E", "size"],
+        [[summary["showers"], summary["rows"], summary["empty"], f"{summary['mean_fraction']:.4f}",
+          f"{output.stat().st_size / 1e6:.1f} MB"]],
+    )  # fmt: skip
+    write_json(json_path, summary)

@@ -1,0 +1,91 @@
+"""The denoiser D(x; sigma, ...): the expected clean sample given a noisy one, and its training loss.
+
+EDM preconditioning (arXiv 2206.00364, table 1), with F the raw network and sd = sigma_data:
+
+    D = c_skip x + c_out F(c_in x; c_noise)
+    c_skip = sd^2 / (sigma^2 + sd^2)       c_out = sigma sd / sqrt(sigma^2 + sd^2)
+    c_in = 1 / sqrt(sigma^2 + sd^2)        c_noise = ln(sigma) / 4
+
+and the loss is |F - (x0 - c_skip x) / c_out|^2, which is the weighted denoising loss lambda(sigma) |D - x0|^2 with
+lambda = 1 / c_out^2. Noise prediction (DDPM) is the same with c_skip = 1, c_out = -sigma, so that F is the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""F(c_in x, c_noise): both with the batch first; conditions are bound by the caller."""
+
+
+class Coefficients(NamedTuple):
+    """c_skip, c_out, c_in, c_noise of one noise level (or one a sample)."""
+
+    skip: Tensor
+    out: Tensor
+    into: Tensor
+    noise: Tensor
+
+
+class Preconditioning(Protocol):
+    """How a raw network becomes a denoiser."""
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The four coefficients at the noise levels ``sigma``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Edm:
+    """EDM preconditioning for data of standard deviation ``sigma_data``."""
+
+    sigma_data: float = 1.0
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The four coefficients at the noise levels ``sigma``."""
+        total = sigma**2 + self.sigma_data**2
+        return Coefficients(
+            self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4
+        )
+
+
+@dataclass(frozen=True)
+class NoisePrediction:
+    """DDPM: the network predicts the noise."""
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The four coefficients at the noise levels ``sigma``."""
+        return Coefficients(torch.ones_like(sigma), -sigma, 1 / (1 + sigma**2).sqrt(), sigma.log() / 4)
+
+
+PRECONDITIONINGS: dict[str, Preconditioning] = {"edm": Edm(), "noise": NoisePrediction()}
+
+
+def denoise(network: Network, preconditioning: Preconditioning, x: Tensor, sigma: Tensor) -> Tensor:
+    """D(x; sigma). ``sigma`` has no dimensions or one a sample, shape (n,)."""
+    c = preconditioning.coefficients(sigma.reshape(-1, *(1,) * (x.ndim - 1)))
+    return c.skip * x + c.out * network(c.into * x, c.noise.flatten())
+
+
+def loss(
+    network: Network, preconditioning: Preconditioning, x0: Tensor, sigma: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Denoising loss of every number of every sample, same shape as ``x0``.
+
+    Args:
+        network: F with its conditions bound.
+        preconditioning: of the denoiser.
+        x0: clean samples, shape (n, ...).
+        sigma: noise levels, shape (n,).
+        generator: of the noise.
+    """
+    c = preconditioning.coefficients(sigma.reshape(-1, *(1,) * (x0.ndim - 1)))
+    noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
+    x = x0 + sigma.reshape(c.skip.shape) * noise
+    target = (x0 - c.skip * x) / c.out
+    return (network(c.into * x, c.noise.flatten()) - target).square()

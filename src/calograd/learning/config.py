@@ -1,0 +1,146 @@
+"""What a training is, in one TOML file.
+
+    name = "pbf2-cells"
+
+    [data]
+    files = ["train.h5"]
+
+    [range]
+    energy = [1.0, 100.0]
+    dx = [1.0, 5.0]
+    dz = [4.0, 15.0]
+
+Every other key has a default; see the classes below.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from calograd.errors import InputError
+from calograd.surrogate.cells import CellsArchitecture
+
+Positive = Annotated[int, Field(gt=0)]
+Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Table):
+    """Where the showers come from. Cells files, each with its own numbering of showers."""
+
+    files: Annotated[list[Path], Field(min_length=1)]
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of the showers, with all their rows, that is never trained on."""
+
+
+class RangeConfig(_Table):
+    """The range that the surrogate will accept; the data should reach a little beyond it. GeV, cm."""
+
+    energy: Interval
+    dx: Interval
+    dz: Interval
+
+    @model_validator(mode="after")
+    def _check(self) -> RangeConfig:
+        for name in ("energy", "dx", "dz"):
+            low, high = getattr(self, name)
+            if low >= high:
+                raise ValueError(f"{name} = [{low}, {high}]: expected the lower end first")
+        return self
+
+
+class ModelConfig(_Table):
+    """Sizes of the networks; see `calograd.surrogate.cells.CellsArchitecture`."""
+
+    kind: Literal["cells"] = "cells"
+    shape_width: Positive = 192
+    shape_blocks: Positive = 4
+    pattern_width: Positive = 576
+    pattern_blocks: Positive = 4
+    embedding: Positive = 128
+    moments_width: Positive = 128
+    schedule: Literal["karras", "linear", "cosine"] = "karras"
+    preconditioning: Literal["edm", "noise"] = "edm"
+
+    def architecture(self, n_xy: int, n_z: int) -> CellsArchitecture:
+        """With the numbers of cells of the data."""
+        return CellsArchitecture(n_xy=n_xy, n_z=n_z, **self.model_dump(exclude={"kind"}))
+
+
+class TrainingConfig(_Table):
+    """How it is trained."""
+
+    steps: Positive = 60_000
+    batch: Positive = 1024
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    warmup: Positive = 500
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.9995
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    moments_steps: Positive = 4000
+    moments_batch: Positive = 4096
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of the matrix products; weights, optimiser and sampling are float32 always."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0 leaves it to torch."""
+    report_every: Positive = 2000
+    """Steps between two looks at validation loss and physics."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+
+
+class RunConfig(_Table):
+    """A whole training."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    data: DataConfig
+    range: RangeConfig
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a training's TOML file; paths in it are relative to the file.
+
+    Raises:
+        InputError: missing, not TOML, an unknown key (with the nearest valid name) or a value that does not fit.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; expected a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    return parse_config(raw, str(path), path.parent)
+
+
+def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
+    """Check a configuration; ``source`` is named in errors, paths are relative to ``folder``."""
+    try:
+        config = RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_first_complaint(error)}") from error
+    files = [folder / file for file in config.data.files]
+    return config.model_copy(update={"data": config.data.model_copy(update={"files": files})})
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']}"
+    table: type[BaseModel] = RunConfig
+    for part in first["loc"][:-1]:
+        annotation = table.model_fields[str(part)].annotation
+        assert isinstance(annotation, type)
+        table = annotation
+    near = get_close_matches(str(first["loc"][-1]), table.model_fields, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(table.model_fields)}"
+    return f"unknown key '{where}'; {hint}"

@@ -1,0 +1,101 @@
+"""Training data: rows of cells, split by shower."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calograd.errors import FormatError, InputError
+from calograd.material import Material
+from calograd.showers.cells import Cells, read_cells
+
+MIN_SHOWERS = 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as tensors: cells (n, n_xy, n_xy, n_z) GeV, energy (n,) GeV, dx (n,) cm, dz (n, n_z) cm."""
+
+    cells: Tensor
+    energy: Tensor
+    dx: Tensor
+    dz: Tensor
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def at(self, index: Tensor) -> Rows:
+        """The chosen rows."""
+        return Rows(self.cells[index], self.energy[index], self.dx[index], self.dz[index])
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows to train on and rows of other showers to validate on.
+
+    Attributes:
+        train, validation: rows; no shower has rows in both.
+        material: of all of them.
+        empty: rows without any energy, which are left out.
+        showers: number of distinct showers in both.
+        provenance: origin and configuration of every file.
+    """
+
+    train: Rows
+    validation: Rows
+    material: Material
+    empty: int
+    showers: int
+    provenance: list[dict[str, object]]
+
+
+def load_data(files: list[Path], validation: float, seed: int) -> TrainingData:
+    """Read cells files and split them by shower.
+
+    Raises:
+        InputError: different materials or numbers of cells, or too few showers for a split.
+        FormatError: a file that cannot be used.
+    """
+    parts = [read_cells(path) for path in files]
+    first = parts[0]
+    for path, part in zip(files, parts, strict=True):
+        if part.material != first.material:
+            raise InputError(f"{path} is of {part.material.name}, {files[0]} of {first.material.name}; expected one")
+        if part.cells.shape[1:] != first.cells.shape[1:]:
+            raise InputError(f"{path} has cells {part.cells.shape[1:]}, {files[0]} has {first.cells.shape[1:]}")
+    keys = np.concatenate([_keys(part, number) for number, part in enumerate(parts)])
+    rows = Rows(
+        *(
+            torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
+            for name in ("cells", "energy", "dx", "dz")
+        )
+    )
+    filled = (rows.cells.sum((1, 2, 3)) > 0).numpy()
+    if not filled.any():
+        raise FormatError(f"{', '.join(map(str, files))}: no row has any energy")
+    showers = np.unique(keys[filled])
+    held = int(round(validation * len(showers)))
+    if len(showers) < MIN_SHOWERS or held < 1:
+        raise InputError(f"{len(showers)} showers are too few to split off {validation:.0%}; expected {MIN_SHOWERS} or more")
+    held_out = np.isin(keys, np.random.default_rng(seed).permutation(showers)[:held])
+    return TrainingData(
+        train=rows.at(torch.from_numpy(np.flatnonzero(filled & ~held_out))),
+        validation=rows.at(torch.from_numpy(np.flatnonzero(filled & held_out))),
+        material=first.material,
+        empty=int((~filled).sum()),
+        showers=len(showers),
+        provenance=[
+            {"file": path.name, "rows": len(part), "origin": part.origin, "config": part.config}
+            for path, part in zip(files, parts, strict=True)
+        ],
+    )
+
+
+def _keys(part: Cells, number: int) -> np.ndarray:
+    """One number for every distinct shower of all files."""
+    keys: np.ndarray = part.shower.astype(np.int64) + (number << 40)
+    return keys

@@ -1,0 +1,103 @@
+"""A look at a training: validation loss and the physics of generated showers, on showers never trained on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.learning.data import Rows, TrainingData
+from calograd.surrogate.cells import CellsModel
+
+MAX_ROWS = 6000
+BINS = 3
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a training looked like at one step.
+
+    Attributes:
+        step: of the diffusion phase.
+        seconds: of the phase so far.
+        train_loss: running mean.
+        validation_loss: with the same noise at every look.
+        bias: relative bias of means in per cent, by observable, one value for each of three energy bins.
+        error: its standard error.
+        spread: ratio of standard deviations to Geant4's, likewise.
+    """
+
+    step: int
+    seconds: float
+    train_loss: float
+    validation_loss: float
+    bias: dict[str, list[float]]
+    error: dict[str, list[float]]
+    spread: dict[str, list[float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def look(model: CellsModel, data: TrainingData, step: int, train_loss: float, seconds: float) -> Report:
+    """Validation loss and biases of ``model`` on the validation rows (at most `MAX_ROWS`)."""
+    generator = torch.Generator().manual_seed(0)
+    device = model.condition_mean.device
+    chosen = torch.randperm(len(data.validation), generator=generator)[:MAX_ROWS]
+    rows = data.validation.at(chosen)
+    cells, energy = rows.cells.to(device), rows.energy.to(device)
+    with torch.no_grad():
+        conditions = model.conditions(energy, rows.dx.to(device), rows.dz.to(device), data.material)
+        x, y = model.standardise(cells, energy, conditions, generator)
+        shape, pattern = model.losses(x, y, conditions, generator)
+        made = torch.cat(
+            [
+                model.generate(c, e, len(e), DEFAULT_SAMPLER, SAMPLERS[DEFAULT_SAMPLER].steps, generator)
+                for c, e in zip(conditions.split(1000), energy.split(1000), strict=True)
+            ]
+        )
+    bias, error, spread = _biases(made.cpu(), rows)
+    return Report(
+        step, round(seconds, 1), train_loss, float(shape.mean() + pattern.mean()), bias, error, spread
+    )
+
+
+def _biases(made: Tensor, rows: Rows) -> tuple[dict[str, list[float]], ...]:
+    """Of E_tot/E, R_E/dx, sigma_y/dx, longitudinal mean/dz and width/dz in energy bins of equal counts."""
+    ours, theirs = _observables(made, rows), _observables(rows.cells, rows)
+    edges = torch.quantile(rows.energy, torch.linspace(0, 1, BINS + 1))
+    which = torch.bucketize(rows.energy, edges[1:-1])
+    bias: dict[str, list[float]] = {name: [] for name in ours}
+    error: dict[str, list[float]] = {name: [] for name in ours}
+    spread: dict[str, list[float]] = {name: [] for name in ours}
+    for name in ours:
+        for b in range(BINS):
+            a, g = ours[name][which == b], theirs[name][which == b]
+            bias[name].append(round(100 * float(a.mean() / g.mean() - 1), 4))
+            error[name].append(round(100 * float((a - g).std() / len(a) ** 0.5 / g.mean()), 4))
+            spread[name].append(round(float(a.std() / g.std()), 4))
+    return bias, error, spread
+
+
+def _observables(cells: Tensor, rows: Rows) -> dict[str, Tensor]:
+    """In units of the cell, so that designs can be averaged; see `calograd.evaluation.observables` for cm."""
+    cells = cells.double()
+    n = cells.shape[1]
+    total = cells.sum((1, 2, 3)).clamp(min=1e-12)
+    place = torch.arange(n).double() - (n - 1) / 2
+    layers, x, y = cells.sum((1, 2)), cells.sum((2, 3)), cells.sum((1, 3))
+    depth = torch.arange(cells.shape[3]).double() + 0.5
+
+    def spread(profile: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        mean = profile @ at / total
+        return mean, (profile @ at**2 / total - mean**2).clamp(min=0)
+
+    (_, vx), (_, vy), (mz, vz) = spread(x, place), spread(y, place), spread(layers, depth)
+    return {
+        "E_tot": total / rows.energy, "R_E": (vx + vy).sqrt(), "sigma_y": vy.sqrt(),
+        "z_mean": mz, "z_width": vz.sqrt(),
+    }  # fmt: skip

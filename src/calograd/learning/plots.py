@@ -1,0 +1,39 @@
+"""The figure of a training: losses, biases and spreads against steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def plot_log(log: Path, output: Path) -> None:
+    """Draw the log of a run; does nothing where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line]
+    steps = [line["step"] for line in lines]
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    loss, bias, spread = figure.subplots(1, 3)
+    loss.plot(steps, [line["train_loss"] for line in lines], label="training (weights)")
+    loss.plot(steps, [line["validation_loss"] for line in lines], label="validation (EMA)")
+    loss.set_ylabel("denoising loss")
+    loss.legend(frameon=False)
+    for number, name in enumerate(lines[-1]["bias"]):
+        bias.errorbar(
+            steps, [line["bias"][name][-1] for line in lines], [line["error"][name][-1] for line in lines],
+            label=name, color=f"C{number}", capsize=2,
+        )  # fmt: skip
+        spread.plot(steps, [line["spread"][name][-1] for line in lines], label=name, color=f"C{number}")
+    bias.axhline(0, color="k", lw=0.8)
+    bias.set_ylim(-5, 5)
+    bias.set_ylabel("bias of the mean, highest energies, %")
+    bias.legend(frameon=False, fontsize=8)
+    spread.axhspan(0.9, 1.1, color="k", alpha=0.08)
+    spread.set_ylim(0.6, 1.6)
+    spread.set_ylabel("spread / Geant4, highest energies")
+    for axes in (loss, bias, spread):
+        axes.set_xlabel("step")
+        axes.tick_params(direction="in", top=True, right=True)
+    figure.savefig(output, dpi=110)

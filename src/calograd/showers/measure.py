@@ -1,0 +1,92 @@
+"""From a shower library to a cells file: one design for all showers, or many drawn ones for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from calograd.errors import InputError
+from calograd.showers.cells import Cells
+from calograd.showers.library import Library
+from calograd.showers.segment import segment
+
+Report = Callable[[int, int], None]
+"""Called with showers done and their number."""
+
+
+def measure(
+    library: Library, dx: float, dz: float | tuple[float, ...], n_xy: int, n_z: int, report: Report = lambda a, b: None
+) -> Cells:
+    """All showers of a library at one design, one row a shower.
+
+    Args:
+        library: opened for reading.
+        dx: pitch, cm.
+        dz: depth of all layers, or one a layer, cm.
+        n_xy: cells across.
+        n_z: layers.
+        report: called with showers done and their number.
+    """
+    depths = np.broadcast_to(np.asarray(dz, dtype=np.float64), (n_z,))
+    n = len(library)
+    sizes = np.full((n, 1), dx), np.broadcast_to(depths, (n, 1, n_z))
+    return _rows(library, *sizes, n_xy, report, {"designs": 1, "dx": dx, "dz": depths.tolist()})
+
+
+def measure_many(
+    library: Library,
+    designs: int,
+    dx: tuple[float, float],
+    dz: tuple[float, float],
+    seed: int,
+    n_xy: int,
+    n_z: int,
+    report: Report = lambda a, b: None,
+) -> Cells:
+    """Every shower at ``designs`` designs of its own: pitch and depth log-uniform in their ranges, layers equal.
+
+    This is the data a surrogate learns from. Rows of one shower share its number.
+    """
+    if designs < 1 or not (0 < dx[0] < dx[1] and 0 < dz[0] < dz[1]):
+        raise InputError(f"{designs} designs with dx in {dx}, dz in {dz} cm: expected at least one, low end first")
+    n = len(library)
+    u = np.random.default_rng(seed).random((2, n, designs))
+    pitch = np.exp(np.log(dx[0]) + u[0] * np.log(dx[1] / dx[0]))
+    depth = np.exp(np.log(dz[0]) + u[1] * np.log(dz[1] / dz[0]))
+    depths = np.broadcast_to(depth[:, :, None], (n, designs, n_z))
+    about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed}
+    return _rows(library, pitch, depths, n_xy, report, about)
+
+
+def _rows(
+    library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, report: Report, about: dict[str, Any]
+) -> Cells:
+    """Rows for pitches (n, designs) and depths (n, designs, n_z)."""
+    material = library.material
+    if material is None:
+        raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
+    n, designs, n_z = dz.shape
+    cells = np.empty((n, designs, n_xy, n_xy, n_z), dtype=np.float32)
+    done = 0
+    for block in library.blocks():
+        rows = slice(done, done + len(block))
+        for d in range(designs):
+            cells[rows, d] = segment(
+                block.x, block.y, block.z, block.e, block.offsets, dx[rows, d], dz[rows, d], n_xy, n_z
+            )
+        done = rows.stop
+        report(done, n)
+    config = library.provenance.config
+    window = (n_xy * dx.max(), n_xy * dx.max(), dz.sum(2).max())
+    stand_alone = bool(np.allclose(config.detector.size, window)) if config.detector.kind == "block" else False
+    return Cells(
+        cells.reshape(n * designs, n_xy, n_xy, n_z), np.repeat(library.energy, designs), dx.ravel().astype(np.float32),
+        dz.reshape(n * designs, n_z).astype(np.float32), np.repeat(library.index, designs), material, "geant4",
+        {
+            "mode": "stand-alone" if stand_alone else "embedded", "segmentation": about,
+            "simulation": config.model_dump(mode="json"), "geant4": library.provenance.geant4,
+            "tables": library.provenance.tables,
+        },
+    )  # fmt: skip

@@ -1,0 +1,139 @@
+"""The cells surrogate: a shower's cells given energy, design and material.
+
+Two diffusion models in a row, both on coordinates (`calograd.surrogate.coordinates`) that a small network has
+standardised for the condition at hand, so that the smooth dependence on the design does not ride on the noise model:
+
+    shape    6 numbers    g <-> x given cond           x from diffusion given cond
+    pattern  125 numbers  c <-> y given cond and x     y from diffusion given cond and x
+
+    cond = ln E/E_c, ln dx/R_M, ln dz_k/X0, ln density, ln X0, ln R_M, ln E_c
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from calograd.diffusion.denoise import PRECONDITIONINGS, denoise, loss
+from calograd.diffusion.noise import SCHEDULES
+from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.material import Material
+from calograd.networks.mlp import ResidualMlp
+from calograd.networks.moments import ConditionalMoments
+from calograd.surrogate.coordinates import decode, encode, shape_dim, symmetry_permutations, symmetry_ties
+
+
+@dataclass(frozen=True)
+class CellsArchitecture:
+    """Everything that fixes the shapes of the weights."""
+
+    n_xy: int = 5
+    n_z: int = 5
+    shape_width: int = 192
+    shape_blocks: int = 4
+    pattern_width: int = 512
+    pattern_blocks: int = 4
+    embedding: int = 128
+    moments_width: int = 96
+    schedule: str = "karras"
+    preconditioning: str = "edm"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+class CellsModel(nn.Module):
+    """Weights and mathematics of the cells surrogate; `calograd.surrogate.Surrogate` is its public face."""
+
+    def __init__(self, architecture: CellsArchitecture) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        self.schedule = SCHEDULES[a.schedule]
+        self.preconditioning = PRECONDITIONINGS[a.preconditioning]
+        conditions, shape, pattern = 6 + a.n_z, shape_dim(a.n_z), a.n_xy**2 * a.n_z
+        self.register_buffer("condition_mean", torch.zeros(conditions))
+        self.register_buffer("condition_scale", torch.ones(conditions))
+        self.condition_mean: Tensor
+        self.condition_scale: Tensor
+        self.register_buffer("permutations", symmetry_permutations(a.n_xy, a.n_z), persistent=False)
+        self.permutations: Tensor
+        self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
+        self.pattern_moments = ConditionalMoments(
+            conditions + shape, symmetry_ties(a.n_xy, a.n_z), a.moments_width
+        )
+        self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
+        self.pattern_network = ResidualMlp(pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding)
+
+    def conditions(self, energy: Tensor, dx: Tensor, dz: Tensor, material: Material) -> Tensor:
+        """Standardised conditions.
+
+        Args:
+            energy: incident, shape (n,) or (1,), GeV.
+            dx: pitch, shape (n,) or (1,), cm.
+            dz: depths, shape (n, n_z) or (1, n_z), cm.
+            material: of the calorimeter.
+        """
+        x0, r_m, e_c = material.radiation_length, material.moliere_radius, material.critical_energy
+        rows = max(len(energy), len(dx), len(dz))
+        numbers = torch.tensor([[material.density, x0, r_m, e_c]], dtype=energy.dtype, device=energy.device).log()
+        parts = [(energy / e_c).log()[:, None], (dx / r_m).log()[:, None], (dz / x0).log(), numbers]
+        raw = torch.cat([part.expand(rows, -1) for part in parts], dim=1)
+        return (raw - self.condition_mean) / self.condition_scale
+
+    def standardise(
+        self, cells: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """x (n, 1 + n_z) and y (n, cells) of showers: what the two diffusion models learn."""
+        g, c = encode(cells, energy, generator)
+        x = self.shape_moments.standardise(g, conditions)
+        return x, self.pattern_moments.standardise(c, torch.cat([conditions, x], dim=1))
+
+    def losses(
+        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Denoising losses of shape and pattern, one a sample, shape (n,) each."""
+        n = len(x)
+        shape = loss(
+            lambda z, s: self.shape_network(z, s, conditions),
+            self.preconditioning, x, self.schedule.draw(n, generator).to(x), generator,
+        )  # fmt: skip
+        pattern = loss(
+            lambda z, s: self.pattern_network(z, s, conditions, x),
+            self.preconditioning, y, self.schedule.draw(n, generator).to(y), generator,
+        )  # fmt: skip
+        return shape.mean(1), pattern.mean(1)
+
+    def generate(
+        self, conditions: Tensor, energy: Tensor, n: int, sampler: str, steps: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """n showers, shape (n, n_xy, n_xy, n_z), GeV, differentiable in the conditions and the energy.
+
+        Random numbers are drawn first and the conditions applied after, so equal generators give common random
+        numbers. The shape takes twice the steps of the pattern: it is a tenth of the cost and rules the spreads.
+
+        Args:
+            conditions: of `conditions`, shape (n, conditions) or (1, conditions).
+            energy: incident, shape (n,) or (1,), GeV.
+            n: number of showers.
+            sampler: a name of `SAMPLERS`.
+            steps: of the pattern's sampler.
+            generator: of every random number.
+        """
+        a, walk, pre = self.architecture, SAMPLERS[sampler], self.preconditioning
+        dims = (shape_dim(a.n_z), a.n_xy**2 * a.n_z)
+        noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in dims]
+        x = sample(
+            lambda z, s: denoise(lambda i, m: self.shape_network(i, m, conditions), pre, z, s),
+            noise[0], walk.grid(self.schedule, 2 * steps), walk, generator,
+        )  # fmt: skip
+        y = sample(
+            lambda z, s: denoise(lambda i, m: self.pattern_network(i, m, conditions, x), pre, z, s),
+            noise[1], walk.grid(self.schedule, steps), walk, generator,
+        )  # fmt: skip
+        g = self.shape_moments.restore(x, conditions)
+        c = self.pattern_moments.restore(y, torch.cat([conditions.expand(n, -1), x], dim=1))
+        return decode(g, c, energy.expand(n), a.n_xy)

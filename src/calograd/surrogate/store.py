@@ -1,0 +1,103 @@
+"""Surrogates on disk: one safetensors file with the weights and, in its header, everything that made them.
+
+A folder holds ``model.safetensors``; its metadata has ``schema``, ``name`` and a JSON ``card`` with architecture,
+trained range, material and the resolved training configuration. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from calograd.errors import FormatError
+from calograd.material import Material
+from calograd.surrogate.cells import CellsArchitecture, CellsModel
+
+SCHEMA = "calograd/surrogate/1"
+WEIGHTS = "model.safetensors"
+
+
+class Card(BaseModel):
+    """What a stored surrogate says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    architecture: dict[str, Any]
+    energy: tuple[float, float]
+    """Trained range, GeV."""
+    dx: tuple[float, float]
+    """Trained range, cm."""
+    dz: tuple[float, float]
+    """Trained range, cm."""
+    material: dict[str, Any]
+    mode: str
+    """``embedded`` or ``stand-alone``: what lies around the window of cells."""
+    training: dict[str, Any]
+    """The resolved configuration, the data's provenance and the steps done."""
+
+    def substance(self) -> Material:
+        """The material it was trained on."""
+        return Material(**self.material)
+
+
+def save(folder: Path, model: CellsModel, card: Card) -> None:
+    """Write a surrogate; the file appears when it is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{WEIGHTS}.tmp"
+    weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+    save_file(weights, temporary, metadata={"schema": SCHEMA, "name": card.name, "card": card.model_dump_json()})
+    temporary.replace(folder / WEIGHTS)
+
+
+def locate(name_or_folder: str | Path) -> Path:
+    """The weights file of a folder or of a bundled name.
+
+    Raises:
+        FormatError: neither; the bundled names are listed.
+    """
+    path = Path(name_or_folder)
+    if path.is_dir():
+        path = path / WEIGHTS
+        if not path.is_file():
+            raise FormatError(f"{path.parent} holds no {WEIGHTS}; expected a folder written by 'calograd train'")
+        return path
+    bundled = Path(str(files("calograd") / "assets"))
+    if (bundled / str(name_or_folder) / WEIGHTS).is_file():
+        return bundled / str(name_or_folder) / WEIGHTS
+    names = sorted(p.parent.name for p in bundled.glob(f"*/{WEIGHTS}"))
+    raise FormatError(f"no surrogate '{name_or_folder}': expected a folder, or a bundled name: {', '.join(names)}")
+
+
+def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
+    """Read a surrogate.
+
+    Raises:
+        FormatError: missing, cut off, of another kind, newer, or weights that do not fit their architecture.
+    """
+    path = locate(name_or_folder)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("schema") != SCHEMA:
+                raise FormatError(
+                    f"{path} has schema '{metadata.get('schema')}', expected '{SCHEMA}'; a newer one needs a newer calograd"
+                )
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        card = Card.model_validate(json.loads(metadata["card"]))
+        model = CellsModel(CellsArchitecture(**card.architecture))
+        model.load_state_dict(weights)
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
+    except (ValidationError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise FormatError(f"{path}: card or weights do not fit this version: {str(error).splitlines()[0]}") from error
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()):
+        raise FormatError(f"{path} holds weights that are NaN or infinite")
+    return model.eval().requires_grad_(False), card

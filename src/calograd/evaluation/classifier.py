@@ -93,8 +93,8 @@ def fit_trees(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model: Any = HistGradientBoostingClassifier(
-        max_iter=120, learning_rate=0.12, max_leaf_nodes=31, min_samples_leaf=40, l2_regularization=1.0,
-        early_stopping=True, validation_fraction=0.1, n_iter_no_change=8, random_state=int(rng.integers(2**31)),
+        max_iter=200, learning_rate=0.08, max_leaf_nodes=12, min_samples_leaf=60, l2_regularization=1.0,
+        early_stopping=True, validation_fraction=0.1, n_iter_no_change=10, random_state=int(rng.integers(2**31)),
     )  # fmt: skip
     model.fit(features, labels)
     return lambda rows: np.asarray(model.decision_function(rows))
@@ -187,7 +187,7 @@ def ordered_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray)
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """One thread for the small matrices here: faster than several, and the same result on every machine."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

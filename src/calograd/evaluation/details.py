@@ -138,32 +138,39 @@ def draw_showers(generated: Cells, reference: Cells, point: PointResult, singles
                ((reference, point.rows.reference), (generated, point.rows.generated))]  # fmt: skip
     top = max(float(stack.sum(axis=2).max()) for stack in columns) * 1e3
     norm = LogNorm(max(0.1, top * 1e-5), top)
-    figure = Figure(figsize=(10.6, 7.2))
-    axes = figure.subplots(4, singles + 1, gridspec_kw={"height_ratios": [1, 1, 1.5, 1.5], "hspace": 0.12,
-                                                        "wspace": 0.08})  # fmt: skip
-    mesh = None
-    for source, (stack, name, colour) in enumerate(
-        zip(columns, ("Geant4", "generated"), (GEANT4, SURROGATE), strict=True)
-    ):
-        for column, cells in enumerate(stack):
-            side, front = axes[source, column], axes[2 + source, column]
-            mesh = side.pcolormesh(zs, xs, 1e3 * cells.sum(1), norm=norm, cmap="inferno_r")
-            front.pcolormesh(xs, xs, 1e3 * cells.sum(2).T, norm=norm, cmap="inferno_r")
-            front.set_aspect("equal")
-            for ax in (side, front):
-                last = source == 1
-                ax.tick_params(labelleft=column == 0, labelbottom=last, labelsize=7)
+    figure = Figure(figsize=(10.6, 7.6))
+    outer = figure.add_gridspec(2, 1, height_ratios=[1, 1.5], hspace=0.14)
+    views = ((zs, "z [cm]", "x [cm]", _from_the_side), (xs, "x [cm]", "y [cm]", _along_the_beam))
+    every: list[Any] = []
+    for view, (across, label_x, label_y, project) in enumerate(views):
+        inner = outer[view].subgridspec(2, singles + 1, hspace=0.08, wspace=0.08)
+        for (row, column), ax in np.ndenumerate(inner.subplots()):
+            mesh = ax.pcolormesh(across, xs, 1e3 * project(columns[row][column]), norm=norm, cmap="inferno_r")
+            ax.minorticks_off()
+            ax.tick_params(labelleft=column == 0, labelbottom=row == 1, labelsize=7)
+            if view == 1:
+                ax.set_aspect("equal")
             if column == 0:
-                side.set_ylabel(f"{name}\nx [cm]", color=colour)
-                front.set_ylabel(f"{name}\ny [cm]", color=colour)
-            if source == 0:
-                side.set_title(f"shower {column + 1}" if column < singles else "mean of all")
-    for column in range(singles + 1):
-        axes[1, column].set_xlabel("z [cm]", labelpad=1)
-        axes[3, column].set_xlabel("x [cm]", labelpad=1)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=45, fraction=0.03)
+                name, colour = (("Geant4", GEANT4), ("generated", SURROGATE))[row]
+                ax.set_ylabel(f"{name}\n{label_y}", color=colour)
+            if row == 1:
+                ax.set_xlabel(label_x, labelpad=1)
+            elif view == 0:
+                ax.set_title(f"shower {column + 1}" if column < singles else "mean of all")
+            every.append(ax)
+    bar = figure.colorbar(mesh, ax=every, pad=0.015, aspect=45, fraction=0.03)
     bar.set_label("energy in the projected cell [MeV]")
     return figure
+
+
+def _from_the_side(cells: np.ndarray) -> np.ndarray:
+    """Rows x, columns z."""
+    return np.asarray(cells.sum(1))
+
+
+def _along_the_beam(cells: np.ndarray) -> np.ndarray:
+    """Rows y, columns x."""
+    return np.asarray(cells.sum(2).T)
 
 
 def _stack(cells: np.ndarray, singles: int) -> np.ndarray:

@@ -227,7 +227,7 @@ def _width(ordered: np.ndarray) -> np.ndarray:
         values: np.ndarray = ordered[..., low, :] * (low + 1 - position) + ordered[..., high, :] * (position - low)
         return values
 
-    return quantile(0.8413447) - quantile(0.1586553)
+    return np.asarray(quantile(0.8413447) - quantile(0.1586553))
 
 
 def _ratio(a: np.ndarray, b: np.ndarray, replicas_a: np.ndarray, replicas_b: np.ndarray) -> Ratios:

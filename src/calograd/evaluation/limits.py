@@ -2,8 +2,9 @@
 
 A check compares one number at one point with its limit. `Check.passed` is the bare comparison; `Check.significant`
 says that a failure is more than statistics: a bias exceeds the limit by more than two standard errors; the whole 95 %
-interval of an AUC lies outside; W1 and correlations exceed the limit by more than Geant4 differs from itself in 97.5 %
-of the splits of the reference; a ratio of deviations does so and its bootstrap interval lies outside, too. With few
+interval of an AUC lies outside; W1 exceeds the limit by more than Geant4 differs from itself in 97.5 % of the splits of
+the reference; a correlation does so and by more than two bootstrap errors; a ratio of deviations does so and its
+bootstrap interval lies outside. With few
 showers even Geant4 fails against itself: `Check.chance` is the probability that a perfect generator passes at these
 sample sizes, from random halves of the reference (see `distances.Null`).
 """
@@ -92,7 +93,7 @@ def check_point(result: PointResult) -> list[Check]:
     checks.append(
         Check("layer correlations", "largest difference", str(result.point), value, error, f"{CORRELATION_LIMIT:g}",
               value / CORRELATION_LIMIT, value <= CORRELATION_LIMIT,
-              value > CORRELATION_LIMIT + float(np.quantile(result.null.correlation, 0.975)),
+              value > CORRELATION_LIMIT + max(2 * error, float(np.quantile(result.null.correlation, 0.975))),
               float((result.null.correlation <= CORRELATION_LIMIT).mean()))
     )  # fmt: skip
     return checks
@@ -141,7 +142,7 @@ def _bias(result: PointResult, name: str) -> Check:
 
 
 def _same_constant(q: Quantity, n: int) -> bool:
-    return abs(q.mean_generated - q.mean_reference) <= 2 * q.sigma_generated / n**0.5
+    return bool(abs(q.mean_generated - q.mean_reference) <= 2 * q.sigma_generated / float(n) ** 0.5)
 
 
 def _subject(name: str, point: Point) -> tuple[str, str]:

@@ -85,8 +85,8 @@ def observe(cells: Array, dx: Array | float, dz: Array, threshold: float = READO
     cells = torch.as_tensor(cells)
     kept = cells.detach().sum(dim=(1, 2, 3), dtype=torch.float64) > 0
     n, n_z = len(cells), cells.shape[3]
-    pitch = torch.as_tensor(dx).to(cells.device, torch.float64).expand(n)[kept]
-    depths = torch.as_tensor(dz).to(cells.device, torch.float64).expand(n, n_z)[kept]
+    pitch = torch.as_tensor(dx, dtype=torch.float64, device=cells.device).expand(n)[kept]
+    depths = torch.as_tensor(dz, dtype=torch.float64, device=cells.device).expand(n, n_z)[kept]
     cells = cells[kept]
     total = cells.sum(dim=(1, 2, 3), dtype=torch.float64)
     layers = cells.sum(dim=(1, 2), dtype=torch.float64)

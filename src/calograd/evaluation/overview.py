@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from calograd.evaluation import limits
 from calograd.evaluation.compare import PointResult, Quantity
-from calograd.evaluation.points import Sizes
+from calograd.evaluation.points import Point, Sizes
 from calograd.evaluation.separability import Separability
 from calograd.evaluation.style import GEANT4, KEPT, LABELS, MISSED, SURROGATE
 
@@ -25,6 +25,7 @@ class Trend:
     """A number against the incident energy, one row of panels a quantity, one column a design.
 
     Args:
+        kind: of the checks, as in `limits.KINDS`.
         rows: the quantities.
         label: of the vertical axis, from the quantity's symbol.
         value: value with lower and upper end of the error bar of a quantity.
@@ -32,6 +33,7 @@ class Trend:
         ideal: what a perfect generator gives. log: whether the vertical axis is logarithmic.
     """
 
+    kind: str
     rows: tuple[str, ...]
     label: Callable[[str], str]
     value: Callable[[Quantity], tuple[float, float, float]]
@@ -50,8 +52,9 @@ def _bias_band(name: str, energy: float) -> tuple[float, float]:
     return -limit, limit
 
 
-BIAS = Trend(tuple(limits.BIAS_LIMITS), lambda s: f"bias of {s} [%]", _percent, _bias_band, 0.0)
+BIAS = Trend("bias", tuple(limits.BIAS_LIMITS), lambda s: f"bias of {s} [%]", _percent, _bias_band, 0.0)
 SPREAD = Trend(
+    "sigma ratio",
     ("E_tot", "x_mean", "R_E", "sigma_y", "z_mean", "sigma_z", "occupancy"),
     lambda s: rf"$\sigma$ ratio, {s}",
     lambda q: (q.sigma_ratio, q.sigma_ratio - q.sigma_ratio_error, q.sigma_ratio + q.sigma_ratio_error),
@@ -59,6 +62,7 @@ SPREAD = Trend(
     1.0,
 )
 W1 = Trend(
+    "W1 / floor",
     SPREAD.rows,
     lambda s: rf"$W_1$ / floor, {s}",
     lambda q: (q.w1_over_floor, q.w1_over_floor, q.w1_over_floor),
@@ -74,10 +78,18 @@ def draw_trend(points: Sequence[PointResult], designs: Sequence[Sizes], trend: T
     figure = Figure(figsize=(width, 0.45 + 1.25 * len(trend.rows)))
     axes = figure.subplots(len(trend.rows), len(designs), sharex=True, sharey="row", squeeze=False,
                            gridspec_kw={"hspace": 0.06, "wspace": 0.06})  # fmt: skip
+    verdicts = {p.point: _verdicts(p, trend.kind) for p in points if p.point.design in designs}
     for i, name in enumerate(trend.rows):
         limits_y = _range(points, name, trend)
         for j, design in enumerate(designs):
-            _panel(axes[i, j], [p for p in points if p.point.design == design], name, trend, limits_y)
+            _panel(
+                axes[i, j],
+                [p for p in points if p.point.design == design],
+                name,
+                trend,
+                verdicts_of=verdicts,
+                limits_y=limits_y,
+            )
         axes[i, 0].set_ylabel(trend.label(LABELS[name]), fontsize=8)
     for j, design in enumerate(designs):
         axes[0, j].set_title(str(design))
@@ -99,7 +111,15 @@ def _range(points: Sequence[PointResult], name: str, trend: Trend) -> tuple[floa
     return trend.ideal - reach, trend.ideal + reach
 
 
-def _panel(ax: Any, points: Sequence[PointResult], name: str, trend: Trend, limits_y: tuple[float, float]) -> None:
+def _panel(
+    ax: Any,
+    points: Sequence[PointResult],
+    name: str,
+    trend: Trend,
+    *,
+    verdicts_of: dict[Point, dict[str, int]],
+    limits_y: tuple[float, float],
+) -> None:
     energies = np.array([p.point.energy for p in points])
     values = np.array([trend.value(p.quantities[name]) for p in points]).reshape(-1, 3)
     bands = np.array([trend.band(name, e) for e in energies]).reshape(-1, 2)
@@ -110,18 +130,26 @@ def _panel(ax: Any, points: Sequence[PointResult], name: str, trend: Trend, limi
     lowest, highest = limits_y
     inside = (values[:, 0] >= lowest) & (values[:, 0] <= highest)
     shown = np.clip(values[:, 0], lowest, highest)
-    bad = ~((values[:, 0] >= bands[:, 0]) & (values[:, 0] <= bands[:, 1]))
-    for which, color in ((~bad, GEANT4), (bad, MISSED)):
-        use = which & inside
+    verdicts = np.array([verdicts_of[p.point].get(name, 0) for p in points])
+    for verdict, color, face in ((0, GEANT4, GEANT4), (1, MISSED, "white"), (2, MISSED, MISSED)):
+        use = (verdicts == verdict) & inside
         bars = np.abs(values[use][:, 1:] - values[use][:, :1]).T
-        ax.errorbar(energies[use], values[use, 0], yerr=bars, fmt="o", ms=3, lw=0.9, color=color, zorder=3)
-        for up, marker in ((True, "^"), (False, "v")):
-            off = which & ~inside & np.isfinite(values[:, 0]) & ((values[:, 0] > highest) == up)
-            ax.plot(energies[off], shown[off], marker, ms=5, color=color, clip_on=False, zorder=4)
+        ax.errorbar(energies[use], values[use, 0], yerr=bars, fmt="o", ms=3.2, lw=0.9, color=color, mfc=face, zorder=3)
+        for off in np.flatnonzero((verdicts == verdict) & ~inside & np.isfinite(values[:, 0])):
+            marker = "^" if values[off, 0] > highest else "v"
+            ax.plot(energies[off], shown[off], marker, ms=5, color=color, mfc=face, clip_on=False, zorder=4)
     if trend.log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(limits_y)
     ax.set_xlim(edges[0] - 2 if len(energies) else 0, edges[-1] if len(energies) else 1)
+
+
+def _verdicts(point: PointResult, kind: str) -> dict[str, int]:
+    """By quantity. 0: the limit is kept; 1: missed, within statistics; 2: missed beyond statistics."""
+    found = [c for c in limits.check_point(point) if c.kind == kind]
+    return {c.subject: 0 if c.passed else 1 + c.significant for c in found}
 
 
 def draw_classifiers(tests: Sequence[Separability]) -> Figure:
@@ -146,7 +174,7 @@ def draw_classifiers(tests: Sequence[Separability]) -> Figure:
         ax.yaxis.set_minor_locator(NullLocator())
         ax.tick_params(axis="y", length=0)
         ax.set_ylim(len(labels) - 0.4, -0.6)
-        ax.set_xlim(0.42, min(most, 1.01))
+        ax.set_xlim(0.40, min(most, 1.01))
         ax.set_title({"observables": "observables and layer energies", "cells": "raw cells"}[kind])
         ax.set_xlabel("AUC")
     return figure
@@ -164,7 +192,7 @@ def draw_correlations(points: Sequence[PointResult]) -> Figure:
             ax.imshow(matrix, cmap="RdBu_r", vmin=-size, vmax=size)
             for i, k in np.ndindex(matrix.shape):
                 dark = abs(matrix[i, k]) > 0.6 * size
-                ax.text(k, i, f"{matrix[i, k]:+.2f}", ha="center", va="center", fontsize=7,
+                ax.text(k, i, f"{round(float(matrix[i, k]), 2) + 0.0:+.2f}", ha="center", va="center", fontsize=7,
                         color="white" if dark else "black")  # fmt: skip
             ax.set_title(f"{title}, {point.point.energy:g} GeV")
             ax.set_xticks(range(len(matrix)), [f"$E_{k}$" for k in range(len(matrix))])

@@ -144,7 +144,8 @@ def _overview(e: Evaluation) -> Iterator[_Drawing]:
             some = designs[start : start + overview.COLUMNS]
             yield _Drawing(
                 group, partial(overview.draw_trend, e.points, some, trend),
-                f"{caption} Green: allowed range. Red: outside it; triangles: beyond the axis.",
+                f"{caption} Green: allowed range. Red: limit missed, filled "
+                "where statistics cannot explain it, hollow where they can; triangles: beyond the axis.",
                 f"{caption} Designs {', '.join(map(str, some))}",
             )  # fmt: skip
 

@@ -18,7 +18,7 @@ SURROGATE_LIGHT = "#f4b9a5"
 KEPT = "#e3efe6"
 MISSED = "#b3001b"
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": [f for f in ("Helvetica", "Arial", "Liberation Sans", "DejaVu Sans") if f in get_font_names()],
     "mathtext.fontset": "dejavusans",
     "font.size": 9,
@@ -66,7 +66,7 @@ class Picture:
 
 def picture(draw: Callable[[], Figure], caption: str, alt: str) -> Picture:
     """Draw a figure in the style of the report, as PNG."""
-    with mpl.rc_context(STYLE), BytesIO() as buffer:
+    with mpl.rc_context(rc=STYLE), BytesIO() as buffer:
         figure = draw()
         figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})
         encoded = base64.b64encode(buffer.getvalue()).decode()

@@ -156,8 +156,8 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 cluster = distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", memory_limit=0,
-                    silence_logs=logging.CRITICAL,
+                    n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
+                    dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
                 )  # fmt: skip
                 client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
             finally:

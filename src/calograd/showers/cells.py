@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from calograd.errors import FormatError
@@ -18,6 +19,7 @@ from calograd.material import Material
 from calograd.showers.hdf5 import existing_file, new_file, refuse_existing
 
 SCHEMA = "calograd/cells/1"
+_NUMBERS = ("cells", "energy", "dx", "dz")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ class Cells:
 
 
 def write_cells(path: Path, cells: Cells) -> None:
-    """Write a cells file. Raises `OutputExistsError` if ``path`` exists."""
+    """Write a cells file.
+
+    Raises:
+        OutputExistsError: ``path`` exists.
+        InputError: it cannot be written.
+    """
     refuse_existing(path)
     with new_file(path, SCHEMA) as file:
         rows = max(1, min(len(cells), (1 << 20) // max(1, cells.cells[0].nbytes if len(cells) else 1)))
@@ -64,7 +71,7 @@ def write_cells(path: Path, cells: Cells) -> None:
             "cells", data=cells.cells.astype(np.float32), chunks=(rows, *cells.cells.shape[1:]),
             compression="gzip", compression_opts=4, shuffle=True,
         )  # fmt: skip
-        for name in ("energy", "dx", "dz"):
+        for name in _NUMBERS[1:]:
             file[name] = getattr(cells, name).astype(np.float32)
         file["shower"] = cells.shower.astype(np.int64)
         file.attrs["material"] = cells.material.name
@@ -80,35 +87,62 @@ def read_cells(path: Path) -> Cells:
         FormatError: missing, cut off, of another kind, newer, with inconsistent shapes, NaN or negative energies.
     """
     with existing_file(path, SCHEMA) as file:
-        missing = [name for name in ("cells", "energy", "dx", "dz") if name not in file]
+        missing = [name for name in _NUMBERS if not isinstance(file.get(name), h5py.Dataset)]
         if missing:
             raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
-        data = {name: file[name][()] for name in ("cells", "energy", "dx", "dz")}
-        shower = file["shower"][()] if "shower" in file else np.arange(len(data["energy"]))
+        data = {name: file[name][()] for name in _NUMBERS}
+        shower = file["shower"][()] if "shower" in file else np.arange(len(file["cells"]))
         attributes = dict(file.attrs)
-    cells, n = data["cells"], len(data["energy"])
-    if cells.ndim != 4 or cells.shape[1] != cells.shape[2] or len(cells) != n:
-        raise FormatError(f"{path}: cells have shape {cells.shape}, expected (n, n_xy, n_xy, n_z) with n = {n}")
-    if data["dx"].shape != (n,) or data["dz"].shape != (n, cells.shape[3]) or shower.shape != (n,):
-        raise FormatError(f"{path}: dx {data['dx'].shape}, dz {data['dz'].shape} do not fit cells {cells.shape}")
+    _check_numbers(data, shower, path)
+    return Cells(
+        **{name: values.astype(np.float32, copy=False) for name, values in data.items()},
+        shower=shower.astype(np.int64),
+        material=_material(attributes, path),
+        origin=str(attributes.get("origin", "unknown")),
+        config=_config(attributes, path),
+    )
+
+
+def _check_numbers(data: dict[str, np.ndarray], shower: np.ndarray, path: Path) -> None:
+    """Refuse numbers that do not fit each other or that no shower can have."""
+    cells, n = data["cells"], len(data["cells"]) if data["cells"].ndim else 0
+    if cells.ndim != 4 or cells.shape[1] != cells.shape[2]:
+        raise FormatError(f"{path}: cells have shape {cells.shape}, expected (n, n_xy, n_xy, n_z)")
+    expected = {"energy": (n,), "dx": (n,), "dz": (n, cells.shape[3]), "shower": (n,)}
+    for name, values in {**data, "shower": shower}.items():
+        if values.dtype.kind not in ("iu" if name == "shower" else "fiu"):
+            raise FormatError(f"{path}: {name} are of type {values.dtype}, expected numbers")
+        if values.shape != expected.get(name, cells.shape):
+            raise FormatError(
+                f"{path}: {name} has shape {values.shape}, expected {expected[name]} as cells {cells.shape}"
+            )
     for name, values in data.items():
-        bad = ~np.isfinite(values) | (values < 0 if name == "cells" else values <= 0)
+        lowest = 0.0 if name == "cells" else np.finfo(np.float32).tiny
+        bad = ~((values >= lowest) & (values < np.inf))
         if bad.any():
             rows = np.unique(np.nonzero(bad)[0])
             raise FormatError(
                 f"{path}: {name} holds NaN, infinite or {'negative' if name == 'cells' else 'non-positive'} values "
-                f"in {len(rows)} rows, the first is row {rows[0]}"
+                f"in {len(rows)} rows, the first is row {rows[0]}; make the file anew"
             )
-    return Cells(
-        cells.astype(np.float32, copy=False), data["energy"].astype(np.float32), data["dx"].astype(np.float32),
-        data["dz"].astype(np.float32), shower, _material(attributes, path), str(attributes.get("origin", "unknown")),
-        json.loads(attributes.get("config", "{}")),
-    )  # fmt: skip
 
 
 def _material(attributes: dict[str, Any], path: Path) -> Material:
-    if "material_numbers" in attributes:
-        return Material(**json.loads(attributes["material_numbers"]))
     if "material" not in attributes:
         raise FormatError(f"{path} names no material; expected the attribute 'material'")
-    return Material.parse(str(attributes["material"]))
+    try:
+        if "material_numbers" in attributes:
+            return Material(**json.loads(attributes["material_numbers"]))
+        return Material.parse(str(attributes["material"]))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: the material cannot be used: {error}") from error
+
+
+def _config(attributes: dict[str, Any], path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(attributes.get("config", "{}"))
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{path}: the attribute 'config' is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise FormatError(f"{path}: the attribute 'config' is a {type(config).__name__}, expected a JSON object")
+    return config

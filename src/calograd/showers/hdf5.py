@@ -1,4 +1,4 @@
-"""HDF5 files that are never half there.
+"""Files that are never half there, HDF5 above all.
 
 Every file is written beside its destination and moved into place when it is complete, so a reader sees either the
 whole file or none. Every file says its schema, ``calograd/<kind>/<version>``.
@@ -56,6 +56,24 @@ def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
                 yield file
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes, then: str = "") -> None:
+    """Write a file that appears under ``path``, in place of what is there, only when it is complete.
+
+    Raises:
+        InputError: the folder does not exist or the disk is full; ``then`` is the advice that goes with it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path, then):
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

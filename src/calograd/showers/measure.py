@@ -16,8 +16,12 @@ Report = Callable[[int, int], None]
 """Called with showers done and their number."""
 
 
+def _silent(done: int, total: int) -> None:
+    """Report nothing."""
+
+
 def measure(
-    library: Library, dx: float, dz: float | tuple[float, ...], n_xy: int, n_z: int, report: Report = lambda a, b: None
+    library: Library, dx: float, dz: float | tuple[float, ...], n_xy: int, n_z: int, report: Report = _silent
 ) -> Cells:
     """All showers of a library at one design, one row a shower.
 
@@ -28,7 +32,12 @@ def measure(
         n_xy: cells across.
         n_z: layers.
         report: called with showers done and their number.
+
+    Raises:
+        InputError: sizes that are not positive, depths of the wrong number, a layered detector, no showers.
     """
+    if np.shape(dz) not in ((), (n_z,)):
+        raise InputError(f"{np.size(dz)} layer depths for {n_z} layers; expected one, or one a layer")
     depths = np.broadcast_to(np.asarray(dz, dtype=np.float64), (n_z,))
     n = len(library)
     sizes = np.full((n, 1), dx), np.broadcast_to(depths, (n, 1, n_z))
@@ -43,14 +52,20 @@ def measure_many(
     seed: int,
     n_xy: int,
     n_z: int,
-    report: Report = lambda a, b: None,
+    report: Report = _silent,
 ) -> Cells:
     """Every shower at ``designs`` designs of its own: pitch and depth log-uniform in their ranges, layers equal.
 
     This is the data a surrogate learns from. Rows of one shower share its number.
+
+    Raises:
+        InputError: no designs, ranges that are not positive or the wrong way round, a layered detector, no showers.
     """
-    if designs < 1 or not (0 < dx[0] < dx[1] and 0 < dz[0] < dz[1]):
-        raise InputError(f"{designs} designs with dx in {dx}, dz in {dz} cm: expected at least one, low end first")
+    if designs < 1 or n_z < 1 or seed < 0:
+        raise InputError(f"{designs} designs of {n_z} layers, seed {seed}: expected at least one, and a seed from 0")
+    for name, (low, high) in (("dx", dx), ("dz", dz)):
+        if not 0 < low < high < np.inf:
+            raise InputError(f"{name} from {low} to {high} cm: expected positive numbers, the lower end first")
     n = len(library)
     u = np.random.default_rng(seed).random((2, n, designs))
     pitch = np.exp(np.log(dx[0]) + u[0] * np.log(dx[1] / dx[0]))
@@ -60,14 +75,14 @@ def measure_many(
     return _rows(library, pitch, depths, n_xy, report, about)
 
 
-def _rows(
-    library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, report: Report, about: dict[str, Any]
-) -> Cells:
+def _rows(library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, report: Report, about: dict[str, Any]) -> Cells:
     """Rows for pitches (n, designs) and depths (n, designs, n_z)."""
     material = library.material
     if material is None:
         raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
     n, designs, n_z = dz.shape
+    if n == 0:
+        raise InputError(f"{library.path} holds no showers yet; expected at least one")
     cells = np.empty((n, designs, n_xy, n_xy, n_z), dtype=np.float32)
     done = 0
     for block in library.blocks():

@@ -5,7 +5,8 @@ Cell (i, j, k) collects the deposits with
     i = floor(x / dx + n/2),   j = floor(y / dx + n/2),   z_k <= z < z_{k+1},   z_0 = 0, z_{k+1} = z_k + dz_k
 
 and what falls outside the window is lost to the design. Every shower may have a design of its own. Sums run in
-float64 and are stored as float32, so the energy in the window is conserved to float32 rounding.
+float64 and are stored as float32, so the energy in the window is conserved to float32 rounding. Positions are compared
+in float32: a deposit within a rounding error of an edge may be counted on either side of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from calograd.errors import InputError
 
 BLOCK = 1 << 18
 """Deposits worked on at once; a block's arrays stay in the cache of one core."""
+BLOCK_CELLS = 1 << 24
+"""Cells worked on at once; their indices fit 32 bits."""
 
 
 def segment(
@@ -44,31 +47,43 @@ def segment(
         Energies, shape (n, n_xy, n_xy, n_z), GeV, float32.
 
     Raises:
-        InputError: sizes that are not positive, or of a shape that does not fit the showers.
+        InputError: sizes that are not positive or do not fit the showers, fewer than one cell, deposits that are NaN.
     """
     n = len(offsets) - 1
-    try:
-        pitch = np.broadcast_to(np.asarray(dx, dtype=np.float64), (n,))
-        depth = np.asarray(dz, dtype=np.float64)
-        depths = np.broadcast_to(depth[:, None] if depth.shape == (n,) != (n_z,) else depth, (n, n_z))
-    except ValueError as error:
-        raise InputError(
-            f"sizes dx {np.shape(dx)}, dz {np.shape(dz)} do not fit {n} showers of {n_z} layers; expected one number, "
-            "one a shower, or for dz one a layer or (showers, layers)"
-        ) from error
-    if not (np.isfinite(pitch).all() and np.isfinite(depths).all() and (pitch > 0).all() and (depths > 0).all()):
-        raise InputError(f"cell sizes dx = {dx}, dz = {dz} cm: expected positive numbers")
+    pitch, depths = _sizes(dx, dz, n, n_xy, n_z)
     cells = np.zeros((n, n_xy, n_xy, n_z), dtype=np.float32)
     start = 0
     while start < n:
-        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + BLOCK, side="right")) - 1)
+        stop = int(np.searchsorted(offsets, offsets[start] + BLOCK, side="right")) - 1
+        stop = max(start + 1, min(stop, start + BLOCK_CELLS // (n_xy * n_xy * n_z)))
         part = slice(int(offsets[start]), int(offsets[stop]))
         counts = np.diff(offsets[start : stop + 1])
         cells[start:stop] = _segment_block(
             x[part], y[part], z[part], e[part], counts, pitch[start:stop], depths[start:stop], n_xy
         )
         start = stop
+    if not np.isfinite(cells).all():
+        raise InputError("deposits hold energies that are NaN or infinite; expected GeV")
     return cells
+
+
+def _sizes(
+    dx: float | np.ndarray, dz: float | np.ndarray, n: int, n_xy: int, n_z: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pitch (n,) and depths (n, n_z) of every shower, checked."""
+    if n_xy < 1 or n_z < 1:
+        raise InputError(f"{n_xy} x {n_xy} x {n_z} cells: expected at least one each way")
+    pitch, depths = np.asarray(dx, dtype=np.float64), np.asarray(dz, dtype=np.float64)
+    if pitch.shape not in ((), (n,)):
+        raise InputError(f"dx has shape {pitch.shape}, expected one number or one a shower, ({n},)")
+    if depths.shape not in ((), (n_z,), (n, n_z)):
+        expected = f"one number, one a layer ({n_z},), or one a shower and layer ({n}, {n_z})"
+        raise InputError(f"dz has shape {depths.shape}, expected {expected}")
+    for name, sizes in (("dx", pitch), ("dz", depths)):
+        bad = sizes[~(np.isfinite(sizes) & (sizes > 0))]
+        if bad.size:
+            raise InputError(f"cell size {name} = {bad.flat[0]} cm: expected a positive number")
+    return np.broadcast_to(pitch, (n,)), np.broadcast_to(depths, (n, n_z))
 
 
 def _segment_block(
@@ -91,10 +106,14 @@ def _segment_block(
     for k in range(1, n_z):
         layer += z >= _per_deposit(edges[:, k], counts)
     inside &= z < _per_deposit(edges[:, n_z], counts)
-    index = (u.astype(np.int32) * n_xy + v.astype(np.int32)) * n_z + layer
+    with np.errstate(invalid="ignore"):  # far outside there is no integer; those are overwritten below
+        index = (u.astype(np.int32) * n_xy + v.astype(np.int32)) * n_z + layer
     index += np.repeat(np.arange(n, dtype=np.int32) * (n_xy * n_xy * n_z), counts)
     overflow = n * n_xy * n_xy * n_z
-    index[~inside] = overflow
+    lost = ~inside
+    index[lost] = overflow
+    if any(np.isnan(place[lost]).any() for place in (x, y, z)):
+        raise InputError("deposits hold positions that are NaN; expected cm")
     sums = np.bincount(index, weights=e, minlength=overflow + 1)[:overflow]
     return sums.reshape(n, n_xy, n_xy, n_z)
 

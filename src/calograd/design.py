@@ -27,7 +27,7 @@ class Design:
         n_z: layers.
 
     Raises:
-        InputError: sizes that are not positive and finite, or depths of the wrong number.
+        InputError: sizes that are not positive and finite, depths of the wrong number, no cells.
     """
 
     dx: float | Tensor
@@ -39,6 +39,8 @@ class Design:
     def __post_init__(self) -> None:
         if isinstance(self.material, str):
             object.__setattr__(self, "material", Material.parse(self.material))
+        if self.n_xy < 1 or self.n_z < 1:
+            raise InputError(f"design: {self.n_xy} x {self.n_xy} x {self.n_z} cells, expected at least one each way")
         for name, value, shape in (("dx", self.pitch, ()), ("dz", self.depths, (self.n_z,))):
             if value.shape != shape:
                 raise InputError(f"design: {name} has shape {tuple(value.shape)}, expected {shape}")

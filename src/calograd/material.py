@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import log
+from math import inf, log
 from typing import Any
 
 from calograd.errors import InputError
@@ -71,32 +71,34 @@ class Material:
     geant4_name: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.density > 0:
+        if not 0 < self.density < inf:
             raise InputError(f"material {self.name}: density is {self.density} g/cm3, expected a positive number")
-        for symbol in self.mass_fractions:
+        for symbol, share in self.mass_fractions.items():
+            if not share >= 0:
+                raise InputError(f"material {self.name}: mass fraction of {symbol} is {share}, expected 0 to 1")
             if symbol not in ELEMENTS:
                 raise InputError(f"material {self.name}: unknown element '{symbol}'; known: {' '.join(ELEMENTS)}")
         total = sum(self.mass_fractions.values())
-        if abs(total - 1) > 1e-3:
+        if not abs(total - 1) <= 1e-3:
             raise InputError(f"material {self.name}: mass fractions add up to {total:.4f}, expected 1")
 
     def __hash__(self) -> int:
         return hash((self.name, self.density, tuple(sorted(self.mass_fractions.items())), self.geant4_name))
 
     @classmethod
-    def from_formula(
-        cls, name: str, density: float, formula: str, geant4_name: str | None = None
-    ) -> Material:
+    def from_formula(cls, name: str, density: float, formula: str, geant4_name: str | None = None) -> Material:
         """A material from its chemical formula, e.g. ``Material.from_formula("BGO", 7.13, "Bi4Ge3O12")``."""
         counts: dict[str, float] = {}
-        if not re.fullmatch(r"([A-Z][a-z]?\d*\.?\d*)+", formula):
+        if not re.fullmatch(r"([A-Z][a-z]?(\d+\.?\d*)?)+", formula):
             raise InputError(f"formula '{formula}' cannot be read; expected element symbols with counts, as Bi4Ge3O12")
-        for symbol, count in re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", formula):
+        for symbol, count in re.findall(r"([A-Z][a-z]?)(\d+\.?\d*)?", formula):
             if symbol not in ELEMENTS:
                 raise InputError(f"formula '{formula}': unknown element '{symbol}'; known: {' '.join(ELEMENTS)}")
             counts[symbol] = counts.get(symbol, 0.0) + float(count or 1)
         masses = {symbol: count * ELEMENTS[symbol][1] for symbol, count in counts.items()}
         total = sum(masses.values())
+        if not total > 0:
+            raise InputError(f"formula '{formula}' has no atoms; expected element symbols with counts, as Bi4Ge3O12")
         return cls(name, density, {s: m / total for s, m in masses.items()}, geant4_name)
 
     @classmethod
@@ -140,6 +142,7 @@ class Material:
         return list(self.mass_fractions.items())
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain data, from which ``Material(**data)`` makes it again."""
         return {
             "name": self.name,
             "density": self.density,

@@ -1,0 +1,1 @@
+"""Diffusion models: noise levels, the denoiser and its loss, samplers. Knows no physics."""

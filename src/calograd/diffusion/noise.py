@@ -11,8 +11,9 @@ so every schedule here is a law of sigma for training and a falling grid of sigm
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import cos, pi
+from math import pi
 from typing import Protocol
 
 import torch
@@ -56,25 +57,29 @@ class Karras:
 
 
 @dataclass(frozen=True)
-class _VariancePreserving:
+class _VariancePreserving(ABC):
     """A discrete variance-preserving process of ``timesteps`` steps."""
 
     timesteps: int = 1000
 
+    @abstractmethod
+    def alpha_bar(self) -> Tensor:
+        """Share of the signal's variance left at every time step, shape (timesteps,). float64."""
+
     def sigmas(self) -> Tensor:
         """Noise level at every time step, rising, shape (timesteps,). float64."""
-        alpha_bar = self.alpha_bar()
-        return (1 / alpha_bar - 1).sqrt()
-
-    def alpha_bar(self) -> Tensor:
-        raise NotImplementedError  # abstract
+        return (1 / self.alpha_bar() - 1).sqrt()
 
     def draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Noise levels at uniformly drawn time steps, shape (n,)."""
         return self.sigmas().float()[torch.randint(self.timesteps, (n,), generator=generator)]
 
     def grid(self, steps: int) -> Tensor:
-        """Falling noise levels at evenly spaced time steps, shape (steps + 1,), the last is zero. float64."""
+        """Falling noise levels at evenly spaced time steps, shape (steps + 1,), the last is zero. float64.
+
+        There are no more levels than time steps: above ``timesteps``, ``steps`` count as that.
+        """
+        steps = min(steps, self.timesteps)
         times = torch.linspace(self.timesteps - 1, 0, steps).round().long()
         return torch.cat([self.sigmas()[times], torch.zeros(1, dtype=torch.float64)])
 
@@ -84,7 +89,7 @@ class Linear(_VariancePreserving):
     """DDPM: beta rises linearly from 1e-4 to 0.02."""
 
     def alpha_bar(self) -> Tensor:
-        """Share of the signal's variance left at every time step, shape (timesteps,)."""
+        """Share of the signal's variance left at every time step, shape (timesteps,). float64."""
         return (1 - torch.linspace(1e-4, 0.02, self.timesteps, dtype=torch.float64)).cumprod(0)
 
 
@@ -95,9 +100,9 @@ class Cosine(_VariancePreserving):
     offset: float = 0.008
 
     def alpha_bar(self) -> Tensor:
-        """Share of the signal's variance left at every time step, shape (timesteps,)."""
+        """Share of the signal's variance left at every time step, shape (timesteps,). float64."""
         t = torch.arange(self.timesteps + 1, dtype=torch.float64) / self.timesteps
-        f = torch.cos((t + self.offset) / (1 + self.offset) * pi / 2) ** 2 / cos(self.offset / (1.008) * pi / 2) ** 2
+        f = torch.cos((t + self.offset) / (1 + self.offset) * pi / 2) ** 2
         return (f[1:] / f[:-1]).clamp(min=1e-3).cumprod(0)
 
 

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,56 +36,70 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """D(x, sigma) with ``sigma`` a tensor without dimensions."""
 Memory = tuple[Tensor, Tensor] | None
 """What the step before extrapolates from and its noise level; None at the first."""
-Step = Callable[[Denoise, Tensor, Tensor, Tensor, Memory, torch.Generator | None], tuple[Tensor, Tensor]]
-"""From x at noise level s to t: returns x there and what the next step extrapolates from."""
 
 
-def _ddim(
-    denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, g: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+class Place(NamedTuple):
+    """Where a sampler stands.
+
+    Args:
+        x: the noisy sample, shape (n, ...).
+        s: its noise level.
+        t: the lower one that the step goes to.
+        memory: of the step before.
+        generator: of the noise that is added on the way.
+    """
+
+    x: Tensor
+    s: Tensor
+    t: Tensor
+    memory: Memory
+    generator: torch.Generator | None
+
+
+Step = Callable[[Denoise, Place], tuple[Tensor, Tensor]]
+"""One step: returns x at noise level t and what the next step extrapolates from."""
+
+
+def _ddim(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
+    clean = denoise(at.x, at.s)
+    return clean + (at.t / at.s) * (at.x - clean), clean
+
+
+def _ddpm(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
+    clean, ratio = denoise(at.x, at.s), at.t / at.s
+    noise = torch.randn(at.x.shape, generator=at.generator, dtype=at.x.dtype).to(at.x.device)
+    return clean + ratio**2 * (at.x - clean) + at.t * (1 - ratio**2).sqrt() * noise, clean
+
+
+def _heun(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
+    x, s, t = at.x, at.s, at.t
     clean = denoise(x, s)
-    return clean + (t / s) * (x - clean), clean
-
-
-def _ddpm(
-    denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, g: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    clean = denoise(x, s)
-    noise = torch.randn(x.shape, generator=g, dtype=x.dtype).to(x.device)
-    return clean + (t / s) ** 2 * (x - clean) + t * (1 - (t / s) ** 2).sqrt() * noise, clean
-
-
-def _heun(
-    denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, g: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    clean = denoise(x, s)
-    ahead = clean + (t / s) * (x - clean)
+    euler = clean + (t / s) * (x - clean)
     if t == 0:
-        return ahead, clean
-    slope = 0.5 * ((x - clean) / s + (ahead - denoise(ahead, t)) / t)
+        return euler, clean
+    slope = 0.5 * ((x - clean) / s + (euler - denoise(euler, t)) / t)
     return x + (t - s) * slope, clean
 
 
-def _dpmpp_2m(
-    denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, g: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def _dpmpp_2m(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
+    x, s, t = at.x, at.s, at.t
     clean = ahead = denoise(x, s)
-    if memory is not None and t > 0:
-        before, r = memory[0], (memory[1] / s).log() / (s / t).log()
+    if at.memory is not None and t > 0:
+        before, r = at.memory[0], (at.memory[1] / s).log() / (s / t).log()
         ahead = clean + (clean - before) / (2 * r)
     return ahead + (t / s) * (x - ahead), clean
 
 
-def _angle(
-    denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, g: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def _angle(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
+    x, s, t = at.x, at.s, at.t
     a, b = s.atan(), t.atan()
-    z = x * a.cos()
-    slope = ahead = (denoise(x, s) - z * a.cos()) / a.sin()
-    if memory is not None:
-        before, r = memory[0], (memory[1].atan() - a) / (a - b)
+    cos_a, cos_b = (1 + s**2).rsqrt(), (1 + t**2).rsqrt()  # not a.cos(), which is inexact near pi/2
+    z = x * cos_a
+    slope = ahead = (denoise(x, s) - z * cos_a) / (s * cos_a)
+    if at.memory is not None:
+        before, r = at.memory[0], (at.memory[1].atan() - a) / (a - b)
         ahead = slope + (slope - before) / (2 * r)
-    return (z + (a - b) * ahead) / b.cos(), slope
+    return (z + (a - b) * ahead) / cos_b, slope
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class Sampler:
     """A way from noise to samples.
 
     Args:
-        step: one step from noise level s to t.
+        step: from one noise level to the next.
         order: of convergence for deterministic samplers; 0 where noise is added.
         evaluations: of the denoiser in a step (the last step to zero takes one).
         steps: a default that was measured to be enough.
@@ -138,7 +154,7 @@ def sample(
     sigmas = sigmas.to(noise)
     x = sigmas[0] * noise
     memory: Memory = None
-    for s, t in zip(sigmas[:-1], sigmas[1:], strict=True):
-        x, clean = sampler.step(denoise, x, s, t, memory, generator)
+    for s, t in pairwise(sigmas):
+        x, clean = sampler.step(denoise, Place(x, s, t, memory, generator))
         memory = (clean, s)
     return x

@@ -1,0 +1,1 @@
+"""Training of surrogates: configuration, data, the loop, and looks at its progress."""

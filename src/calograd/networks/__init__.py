@@ -1,0 +1,1 @@
+"""Neural networks on vectors. Knows no physics."""

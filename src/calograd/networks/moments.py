@@ -46,15 +46,15 @@ class ConditionalMoments(nn.Module):
 
     def negative_log_likelihood(self, c: Tensor, conditions: Tensor) -> Tensor:
         """Of a Student t per sample and number, up to a constant, shape (n, dim)."""
-        location, scale = self(conditions)
+        location, scale = self.forward(conditions)
         return scale.log() + (NU + 1) / 2 * ((c - location) / scale).square().div(NU).log1p()
 
     def standardise(self, c: Tensor, conditions: Tensor) -> Tensor:
         """x of c, shape (n, dim)."""
-        location, scale = self(conditions)
+        location, scale = self.forward(conditions)
         return (2 * torch.asinh((c - location) / (2 * scale))).clamp(-FARTHEST, FARTHEST)
 
     def restore(self, x: Tensor, conditions: Tensor) -> Tensor:
         """c of x, shape (n, dim); ``conditions`` may be one row for all."""
-        location, scale = self(conditions)
+        location, scale = self.forward(conditions)
         return location + 2 * scale * torch.sinh(x.clamp(-FARTHEST, FARTHEST) / 2)

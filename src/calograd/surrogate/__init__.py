@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from math import isclose
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from calograd.design import Design
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError, RangeError
-from calograd.surrogate.cells import CellsModel
+from calograd.material import Material
+from calograd.surrogate.cells import CellsModel, place
 from calograd.surrogate.store import Card, load, save
 
 __all__ = ["Card", "Surrogate"]
@@ -43,9 +45,10 @@ class Surrogate:
 
         Raises:
             FormatError: missing, damaged, of another kind or newer.
+            InputError: a device that torch does not have.
         """
         model, card = load(name_or_folder)
-        return cls(model.to(device), card)
+        return cls(place(model, device), card)
 
     def save(self, folder: str | Path) -> None:
         """Write weights and card to a folder."""
@@ -89,7 +92,9 @@ class Surrogate:
         energy = torch.as_tensor(energy).to(like)
         if energy.shape not in ((), (n,)):
             raise InputError(f"energy has shape {tuple(energy.shape)}, expected one number or ({n},)")
-        self._check_range(design, energy, extrapolate)
+        if not bool((torch.isfinite(energy) & (energy > 0)).all()):
+            raise InputError("an energy is not a positive number; expected GeV")
+        self.check_range(design, energy, extrapolate)
         energy = energy.reshape(-1)
         conditions = self.model.conditions(
             energy, design.pitch.to(like).reshape(1), design.depths.to(like)[None], design.substance
@@ -106,7 +111,13 @@ class Surrogate:
             )  # fmt: skip
         return torch.cat(batches)
 
-    def _check_range(self, design: Design, energy: Tensor, extrapolate: bool) -> None:
+    def check_range(self, design: Design, energy: Tensor, extrapolate: bool = False) -> None:
+        """Refuse what the surrogate was not trained on: a design, energies in GeV.
+
+        Raises:
+            RangeError: outside the trained range; with ``extrapolate`` a warning instead.
+            InputError: other numbers of cells.
+        """
         a = self.model.architecture
         if (design.n_xy, design.n_z) != (a.n_xy, a.n_z):
             raise InputError(
@@ -126,12 +137,20 @@ class Surrogate:
         depths = design.depths.detach()
         if float(depths.max() / depths.min()) > 1 + MARGIN:
             problems.append("layers of different depths were not trained on")
-        trained = self.card.substance()
-        if design.substance.name != trained.name:
-            problems.append(f"material {design.substance.name} was not trained on, {trained.name} was")
+        asked, trained = design.substance, self.card.substance()
+        if not all(isclose(a, b, rel_tol=MARGIN) for a, b in zip(_numbers(asked), _numbers(trained), strict=True)):
+            problems.append(f"material {_name(asked)} was not trained on, {_name(trained)} was")
         if problems and not extrapolate:
-            raise RangeError(
-                f"{self.card.name}: {'; '.join(problems)}; allow it with extrapolate=True (--extrapolate), at your own risk"
-            )
+            how = "allow it with extrapolate=True (--extrapolate), at your own risk"
+            raise RangeError(f"{self.card.name}: {'; '.join(problems)}; {how}")
         if problems:
             warnings.warn(f"{self.card.name} extrapolates: {'; '.join(problems)}", stacklevel=3)
+
+
+def _numbers(material: Material) -> tuple[float, ...]:
+    """All that the networks see of a material."""
+    return material.density, material.radiation_length, material.moliere_radius, material.critical_energy
+
+
+def _name(material: Material) -> str:
+    return f"{material.name} ({material.density:g} g/cm3)"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from calograd.diffusion.denoise import PRECONDITIONINGS, denoise, loss
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.errors import InputError
 from calograd.material import Material
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments
@@ -62,9 +63,7 @@ class CellsModel(nn.Module):
         self.register_buffer("permutations", symmetry_permutations(a.n_xy, a.n_z), persistent=False)
         self.permutations: Tensor
         self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
-        self.pattern_moments = ConditionalMoments(
-            conditions + shape, symmetry_ties(a.n_xy, a.n_z), a.moments_width
-        )
+        self.pattern_moments = ConditionalMoments(conditions + shape, symmetry_ties(a.n_xy, a.n_z), a.moments_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = ResidualMlp(pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding)
 
@@ -137,3 +136,14 @@ class CellsModel(nn.Module):
         g = self.shape_moments.restore(x, conditions)
         c = self.pattern_moments.restore(y, torch.cat([conditions.expand(n, -1), x], dim=1))
         return decode(g, c, energy.expand(n), a.n_xy)
+
+
+def place(model: CellsModel, device: str | torch.device) -> CellsModel:
+    """The model on a torch device. Raises `InputError` for a device that torch does not have."""
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device '{device}' cannot be used: {reason}; expected cpu, cuda or another of torch"
+        ) from error

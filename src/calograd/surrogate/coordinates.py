@@ -14,7 +14,7 @@ What is empty is spread out below zero, so that the distribution has no spikes a
     e_ik = 0   ->  c_ik = -u min((e_0 / E_k)^(1/3), 1/2)         e_0 = 0.1 MeV
 
 Decoding inverts this with negative values set to zero, scales a layer's cells to E_k and the layers to E_tot: energy
-is conserved whatever is fed in (a layer without a positive cell goes to its largest), and every step is differentiable.
+is conserved whatever is fed in (what has no positive part goes to its largest), and every step is differentiable.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ EPS = 1e-4
 """Softening of a layer's energy, GeV."""
 E_0 = 1e-4
 """Energy scale below which empty cells are spread, GeV."""
+NOTHING = 1e-12
+"""Positive parts up to this are none, so that no gradient overflows."""
 LOGIT_BOUND = 14.0
 """Leakage below exp(-14) is not resolved by float32 showers."""
 
@@ -62,19 +64,24 @@ def encode(cells: Tensor, energy: Tensor, generator: torch.Generator | None = No
 def layer_energies(g: Tensor, energy: Tensor) -> Tensor:
     """Energy of every layer, shape (n, n_z), GeV, from the shape coordinates; they add up to E_tot."""
     total = torch.sigmoid(g[:, 0].clamp(-LOGIT_BOUND, LOGIT_BOUND)) * energy
-    raw = (g[:, 1:].clamp(max=1.0).exp() * energy[:, None] - EPS).clamp(min=0.0)
-    return raw * (total / raw.sum(1).clamp(min=1e-12))[:, None]
+    raw = g[:, 1:].clamp(max=1.0).exp() * energy[:, None] - EPS
+    return _shares(raw, 1) * total[:, None]
 
 
 def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int) -> Tensor:
     """Cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable."""
     layers = layer_energies(g, energy)
-    raw = c.reshape(len(c), n_xy * n_xy, -1)
-    pattern = raw.clamp(min=0.0).pow(3)
-    empty = (raw <= 0).all(1, keepdim=True)
-    pattern = pattern + empty * torch.nn.functional.one_hot(raw.argmax(1), n_xy * n_xy).transpose(1, 2)
-    share = pattern / pattern.sum(1, keepdim=True).clamp(min=1e-12)
+    share = _shares(c.reshape(len(c), n_xy * n_xy, -1), 3)
     return (share * layers[:, None]).reshape(len(c), n_xy, n_xy, -1)
+
+
+def _shares(raw: Tensor, power: int) -> Tensor:
+    """Positive parts to a power, scaled to the sum 1 along dimension 1; if there is none, the largest gets all."""
+    largest, where = raw.detach().max(1, keepdim=True)
+    some = largest > NOTHING
+    scaled = (raw / torch.where(some, largest, 1.0)).clamp(min=0.0).pow(power) * some
+    scaled = scaled + torch.zeros_like(raw).scatter(1, where, 1.0) * ~some
+    return scaled / scaled.sum(1, keepdim=True)
 
 
 def symmetry_permutations(n_xy: int, n_z: int) -> Tensor:

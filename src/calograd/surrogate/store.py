@@ -6,7 +6,6 @@ trained range, material and the resolved training configuration. Nothing is ever
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 
 from calograd.errors import FormatError
 from calograd.material import Material
+from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.cells import CellsArchitecture, CellsModel
 
 SCHEMA = "calograd/surrogate/1"
@@ -49,12 +49,16 @@ class Card(BaseModel):
 
 
 def save(folder: Path, model: CellsModel, card: Card) -> None:
-    """Write a surrogate; the file appears when it is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS}.tmp"
+    """Write a surrogate; the file appears when it is complete.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
-    save_file(weights, temporary, metadata={"schema": SCHEMA, "name": card.name, "card": card.model_dump_json()})
-    temporary.replace(folder / WEIGHTS)
+    content = serialise(weights, metadata={"schema": SCHEMA, "name": card.name, "card": card.model_dump_json()})
+    write_whole(folder / WEIGHTS, content)
 
 
 def locate(name_or_folder: str | Path) -> Path:
@@ -73,31 +77,41 @@ def locate(name_or_folder: str | Path) -> Path:
     if (bundled / str(name_or_folder) / WEIGHTS).is_file():
         return bundled / str(name_or_folder) / WEIGHTS
     names = sorted(p.parent.name for p in bundled.glob(f"*/{WEIGHTS}"))
-    raise FormatError(f"no surrogate '{name_or_folder}': expected a folder, or a bundled name: {', '.join(names)}")
+    raise FormatError(f"no surrogate '{name_or_folder}': expected a folder or a bundled name ({', '.join(names)})")
 
 
 def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
     """Read a surrogate.
 
     Raises:
-        FormatError: missing, cut off, of another kind, newer, or weights that do not fit their architecture.
+        FormatError: missing, cut off, of another kind, newer, weights that do not fit their architecture or are NaN.
     """
     path = locate(name_or_folder)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("schema") != SCHEMA:
-                raise FormatError(
-                    f"{path} has schema '{metadata.get('schema')}', expected '{SCHEMA}'; a newer one needs a newer calograd"
-                )
+            _check_schema(path, metadata.get("schema"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        card = Card.model_validate(json.loads(metadata["card"]))
-        model = CellsModel(CellsArchitecture(**card.architecture))
+        card = Card.model_validate_json(metadata["card"])
+        card.substance()
+        with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
+            model = CellsModel(CellsArchitecture(**card.architecture))
         model.load_state_dict(weights)
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
     except (ValidationError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise FormatError(f"{path}: card or weights do not fit this version: {str(error).splitlines()[0]}") from error
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()):
-        raise FormatError(f"{path} holds weights that are NaN or infinite")
+        reason = " ".join(str(error).split())[:200]
+        raise FormatError(f"{path}: card or weights do not fit this version: {reason}") from error
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise FormatError(f"{path} holds weights that are NaN or infinite; train or fetch it anew")
     return model.eval().requires_grad_(False), card
+
+
+def _check_schema(path: Path, schema: str | None) -> None:
+    kind, version = SCHEMA.rsplit("/", 1)
+    if schema is None or not schema.startswith(f"{kind}/"):
+        what = "has no schema" if schema is None else f"has schema '{schema}'"
+        raise FormatError(f"{path} {what}, expected '{SCHEMA}': it is no surrogate of calograd")
+    number = schema.rsplit("/", 1)[1]
+    if not number.isdecimal() or int(number) > int(version):
+        raise FormatError(f"{path} has schema '{schema}', this version reads up to '{SCHEMA}'; update calograd")

@@ -30,7 +30,7 @@ Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Table):
@@ -127,7 +127,7 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
         config = RunConfig.model_validate(raw)
     except ValidationError as error:
         raise InputError(f"{source}: {_first_complaint(error)}") from error
-    files = [folder / file for file in config.data.files]
+    files = [(folder / file).resolve() for file in config.data.files]
     return config.model_copy(update={"data": config.data.model_copy(update={"files": files})})
 
 

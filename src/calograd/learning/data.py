@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from calograd.material import Material
 from calograd.showers.cells import Cells, read_cells
 
 MIN_SHOWERS = 20
+MIN_VALIDATION = 6
+"""Rows: two in each of the monitor's energy bins."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class TrainingData:
     material: Material
     empty: int
     showers: int
-    provenance: list[dict[str, object]]
+    provenance: list[dict[str, Any]]
 
 
 def load_data(files: list[Path], validation: float, seed: int) -> TrainingData:
@@ -67,7 +70,7 @@ def load_data(files: list[Path], validation: float, seed: int) -> TrainingData:
             raise InputError(f"{path} is of {part.material.name}, {files[0]} of {first.material.name}; expected one")
         if part.cells.shape[1:] != first.cells.shape[1:]:
             raise InputError(f"{path} has cells {part.cells.shape[1:]}, {files[0]} has {first.cells.shape[1:]}")
-    keys = np.concatenate([_keys(part, number) for number, part in enumerate(parts)])
+    keys = _keys(parts)
     rows = Rows(
         *(
             torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
@@ -78,10 +81,17 @@ def load_data(files: list[Path], validation: float, seed: int) -> TrainingData:
     if not filled.any():
         raise FormatError(f"{', '.join(map(str, files))}: no row has any energy")
     showers = np.unique(keys[filled])
-    held = int(round(validation * len(showers)))
+    held = round(validation * len(showers))
     if len(showers) < MIN_SHOWERS or held < 1:
-        raise InputError(f"{len(showers)} showers are too few to split off {validation:.0%}; expected {MIN_SHOWERS} or more")
+        raise InputError(
+            f"{len(showers)} showers are too few to split off {validation:.0%}; expected {MIN_SHOWERS} or more"
+        )
     held_out = np.isin(keys, np.random.default_rng(seed).permutation(showers)[:held])
+    if (filled & held_out).sum() < MIN_VALIDATION:
+        raise InputError(
+            f"{(filled & held_out).sum()} rows of {held} showers are too few to validate on; "
+            f"expected {MIN_VALIDATION} or more: raise data.validation"
+        )
     return TrainingData(
         train=rows.at(torch.from_numpy(np.flatnonzero(filled & ~held_out))),
         validation=rows.at(torch.from_numpy(np.flatnonzero(filled & held_out))),
@@ -95,7 +105,7 @@ def load_data(files: list[Path], validation: float, seed: int) -> TrainingData:
     )
 
 
-def _keys(part: Cells, number: int) -> np.ndarray:
-    """One number for every distinct shower of all files."""
-    keys: np.ndarray = part.shower.astype(np.int64) + (number << 40)
-    return keys
+def _keys(parts: list[Cells]) -> np.ndarray:
+    """One number for every distinct shower of all files; files of one simulation share its showers."""
+    sources = [part.config.get("simulation", number) for number, part in enumerate(parts)]
+    return np.concatenate([p.shower + (sources.index(s) << 40) for p, s in zip(parts, sources, strict=True)])

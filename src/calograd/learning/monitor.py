@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class Report:
 
     Attributes:
         step: of the diffusion phase.
-        seconds: of the phase so far.
+        seconds: since the run began, over all phases.
         train_loss: running mean.
         validation_loss: with the same noise at every look.
         bias: relative bias of means in per cent, by observable, one value for each of three energy bins.
@@ -39,8 +40,11 @@ class Report:
     spread: dict[str, list[float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Plain data; None for what is undefined, as the width of a single layer."""
+        plain = asdict(self)
+        for name in ("bias", "error", "spread"):
+            plain[name] = {key: [v if isfinite(v) else None for v in values] for key, values in plain[name].items()}
+        return plain
 
 
 def look(model: CellsModel, data: TrainingData, step: int, train_loss: float, seconds: float) -> Report:
@@ -57,26 +61,23 @@ def look(model: CellsModel, data: TrainingData, step: int, train_loss: float, se
         made = torch.cat(
             [
                 model.generate(c, e, len(e), DEFAULT_SAMPLER, SAMPLERS[DEFAULT_SAMPLER].steps, generator)
-                for c, e in zip(conditions.split(1000), energy.split(1000), strict=True)
+                for c, e in zip(torch.split(conditions, 1000), torch.split(energy, 1000), strict=True)
             ]
         )
     bias, error, spread = _biases(made.cpu(), rows)
-    return Report(
-        step, round(seconds, 1), train_loss, float(shape.mean() + pattern.mean()), bias, error, spread
-    )
+    return Report(step, round(seconds, 1), train_loss, float(shape.mean() + pattern.mean()), bias, error, spread)
 
 
 def _biases(made: Tensor, rows: Rows) -> tuple[dict[str, list[float]], ...]:
     """Of E_tot/E, R_E/dx, sigma_y/dx, longitudinal mean/dz and width/dz in energy bins of equal counts."""
     ours, theirs = _observables(made, rows), _observables(rows.cells, rows)
-    edges = torch.quantile(rows.energy, torch.linspace(0, 1, BINS + 1))
-    which = torch.bucketize(rows.energy, edges[1:-1])
+    bins = torch.tensor_split(torch.argsort(rows.energy, stable=True), BINS)
     bias: dict[str, list[float]] = {name: [] for name in ours}
     error: dict[str, list[float]] = {name: [] for name in ours}
     spread: dict[str, list[float]] = {name: [] for name in ours}
     for name in ours:
-        for b in range(BINS):
-            a, g = ours[name][which == b], theirs[name][which == b]
+        for chosen in bins:
+            a, g = ours[name][chosen], theirs[name][chosen]
             bias[name].append(round(100 * float(a.mean() / g.mean() - 1), 4))
             error[name].append(round(100 * float((a - g).std() / len(a) ** 0.5 / g.mean()), 4))
             spread[name].append(round(float(a.std() / g.std()), 4))

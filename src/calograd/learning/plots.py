@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+
+import numpy as np
+
+from calograd.showers.hdf5 import write_whole
 
 
 def plot_log(log: Path, output: Path) -> None:
@@ -14,6 +19,11 @@ def plot_log(log: Path, output: Path) -> None:
         return
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line]
     steps = [line["step"] for line in lines]
+
+    def column(what: str, name: str) -> np.ndarray:
+        """At the highest energies, by report; what is undefined is NaN."""
+        return np.array([line[what][name][-1] for line in lines], dtype=float)
+
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, bias, spread = figure.subplots(1, 3)
     loss.plot(steps, [line["train_loss"] for line in lines], label="training (weights)")
@@ -22,10 +32,9 @@ def plot_log(log: Path, output: Path) -> None:
     loss.legend(frameon=False)
     for number, name in enumerate(lines[-1]["bias"]):
         bias.errorbar(
-            steps, [line["bias"][name][-1] for line in lines], [line["error"][name][-1] for line in lines],
-            label=name, color=f"C{number}", capsize=2,
+            steps, column("bias", name), column("error", name), label=name, color=f"C{number}", capsize=2
         )  # fmt: skip
-        spread.plot(steps, [line["spread"][name][-1] for line in lines], label=name, color=f"C{number}")
+        spread.plot(steps, column("spread", name), label=name, color=f"C{number}")
     bias.axhline(0, color="k", lw=0.8)
     bias.set_ylim(-5, 5)
     bias.set_ylabel("bias of the mean, highest energies, %")
@@ -36,4 +45,6 @@ def plot_log(log: Path, output: Path) -> None:
     for axes in (loss, bias, spread):
         axes.set_xlabel("step")
         axes.tick_params(direction="in", top=True, right=True)
-    figure.savefig(output, dpi=110)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write_whole(output, content.getvalue())

@@ -4,52 +4,55 @@
     phase "pattern moments"   likewise of c given the conditions and x
     phase "diffusion"         denoising losses of x and y, moments frozen, EMA of the weights
 
-A run is a folder: ``checkpoint.pt`` (everything needed to go on, read without pickle), ``log.jsonl`` (a line a
-report), ``model.safetensors`` (the EMA weights so far). A run that is started again goes on from its checkpoint and
-ends with the same weights as one that was never interrupted.
+A run is a folder: ``checkpoint.pt`` (everything needed to go on), ``log.jsonl`` (a line a report),
+``model.safetensors`` (the EMA weights so far). A run that is started again goes on from its checkpoint and ends with
+the same weights as one that was never interrupted.
 """
 
 from __future__ import annotations
 
-import copy
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, log, pi
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from calograd.errors import FormatError, InputError, Interrupted
+from calograd.errors import InputError, Interrupted, OutputExistsError
 from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import Rows, TrainingData
 from calograd.learning.monitor import Report, look
+from calograd.learning.state import DIFFUSION, PHASES, State, make_optimiser, read_checkpoint, start, write_checkpoint
+from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.cells import CellsModel
 from calograd.surrogate.coordinates import encode
-from calograd.surrogate.store import Card, save
+from calograd.surrogate.store import WEIGHTS, Card, save
 
-CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
-PHASES = ("shape moments", "pattern moments", "diffusion")
+UNREACHED = 0.05
+"""Share of a range, in its logarithm, that the data may leave out at either end."""
 
 Progress = Callable[[str, int, int, float], None]
 """Called as progress(phase, step, steps, loss), every few steps."""
 
 
-@dataclass
-class _State:
-    """Everything that changes in a run."""
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same in a run."""
 
-    model: CellsModel
-    ema: CellsModel
-    generator: torch.Generator
-    phase: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    optimiser: torch.optim.Optimizer | None = None
+    config: RunConfig
+    data: TrainingData
+    output: Path
+    progress: Progress | None
+    on_report: Callable[[Report], None] | None
+    interrupted: Callable[[], bool]
 
 
 def train(
@@ -75,91 +78,79 @@ def train(
         The EMA weights.
 
     Raises:
-        InputError: ``output`` holds a run of another configuration, or a loss that is NaN.
+        InputError: ``output`` holds a run of another configuration or cannot be written, the data do not reach over
+            the range, a loss is NaN, or there is no such device.
+        OutputExistsError: ``output`` holds a surrogate without a checkpoint to go on from.
+        FormatError: the checkpoint is damaged.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    output.mkdir(parents=True, exist_ok=True)
-    state = _resume(config, output, device) or _start(config, data, device)
-    try:
-        while state.phase < len(PHASES):
-            _run_phase(config, data, state, output, progress, on_report)
-            state.phase, state.step, state.optimiser = state.phase + 1, 0, None
-        _write_checkpoint(config, state, output)
-    except KeyboardInterrupt:
-        _write_checkpoint(config, state, output)
-        raise Interrupted(f"{output} holds a checkpoint; the same command goes on from it") from None
-    save(output, state.ema, _card(config, data, state))
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    state = read_checkpoint(config, data, output, device)
+    if state is None:
+        _refuse_others(output)
+        _check_range(config, data)
+        state = start(config, data, device)
+    _trim_log(output / LOG, state)
+    with _deferred_interrupt() as interrupted:
+        run = _Run(config, data, output, progress, on_report, interrupted)
+        try:
+            while state.phase < len(PHASES):
+                _run_phase(run, state)
+                state.next_phase()
+                write_checkpoint(state, config, data, output)
+        except KeyboardInterrupt:
+            raise Interrupted(f"{output} holds its last checkpoint; the same command goes on from it") from None
+        save(output, state.ema, _card(config, data, state))
     return state.ema.eval().requires_grad_(False)
 
 
-def _start(config: RunConfig, data: TrainingData, device: str) -> _State:
-    """A new run: weights from the seed, conditions standardised over the training rows."""
-    generator = torch.Generator().manual_seed(config.training.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        n_xy, n_z = data.train.cells.shape[2:]
-        model = CellsModel(config.model.architecture(n_xy, n_z))
-    raw = model.conditions(data.train.energy, data.train.dx, data.train.dz, data.material)
-    scale = raw.std(0)
-    model.condition_mean.copy_(raw.mean(0))
-    model.condition_scale.copy_(torch.where(scale > 1e-3, scale, torch.ones_like(scale)))
-    model.to(device)
-    return _State(model, copy.deepcopy(model).requires_grad_(False), generator)
-
-
-def _run_phase(
-    config: RunConfig,
-    data: TrainingData,
-    state: _State,
-    output: Path,
-    progress: Progress | None,
-    on_report: Callable[[Report], None] | None,
-) -> None:
-    t, model = config.training, state.model
-    diffusion = state.phase == 2
+def _run_phase(run: _Run, state: State) -> None:
+    t, diffusion = run.config.training, state.phase == DIFFUSION
     steps, batch = (t.steps, t.batch) if diffusion else (t.moments_steps, t.moments_batch)
-    modules = (model.shape_moments, model.pattern_moments, nn.ModuleList([model.shape_network, model.pattern_network]))
-    parameters = list(modules[state.phase].parameters())
+    parameters = state.parameters()
     if state.optimiser is None:
-        state.optimiser = _optimiser(parameters, t)
+        state.optimiser = make_optimiser(parameters, t)
     started, saved = time.monotonic() - state.seconds, time.monotonic()
-    running = torch.zeros(())
     while state.step < steps:
-        rate = t.learning_rate * min(1.0, (state.step + 1) / t.warmup) * 0.5 * (1 + cos(pi * state.step / steps))
         for group in state.optimiser.param_groups:
-            group["lr"] = rate
-        index = torch.randint(len(data.train), (batch,), generator=state.generator)
-        loss = _loss(model, data, data.train.at(index), state, t.precision)
+            group["lr"] = _rate(t, state.step, steps)
+        index = torch.randint(len(run.data.train), (batch,), generator=state.generator)
+        loss = _loss(run.data, run.data.train.at(index), state, t.precision)
         state.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         state.optimiser.step()
         state.step += 1
         _update_ema(state, t.ema if diffusion else 0.0)
-        running = running + (loss.detach() - running) / min(state.step, 200)
-        if state.step % 20 == 0 and progress is not None:
-            progress(PHASES[state.phase], state.step, steps, float(running))
+        state.running = state.running + (loss.detach() - state.running) / min(state.step, 200)
         state.seconds = time.monotonic() - started
-        if diffusion and (state.step % t.report_every == 0 or state.step == steps):
-            report = look(state.ema, data, state.step, float(running), state.seconds)
-            _append(output / LOG, report.to_dict())
-            save(output, state.ema, _card(config, data, state))
-            if on_report is not None:
-                on_report(report)
-        if time.monotonic() - saved > 60 * t.checkpoint_minutes:
-            _write_checkpoint(config, state, output)
+        if run.progress is not None and (state.step % 20 == 0 or state.step == steps):
+            run.progress(PHASES[state.phase], state.step, steps, float(state.running))
+        report = diffusion and (state.step % t.report_every == 0 or state.step == steps)
+        if report:
+            _report(run, state)
+        if report or run.interrupted() or time.monotonic() - saved > 60 * t.checkpoint_minutes:
+            write_checkpoint(state, run.config, run.data, run.output)
             saved = time.monotonic()
+        if run.interrupted():
+            raise Interrupted(f"{run.output} holds a checkpoint; the same command goes on from it")
 
 
-def _loss(model: CellsModel, data: TrainingData, rows: Rows, state: _State, precision: str) -> Tensor:
+def _rate(t: TrainingConfig, step: int, steps: int) -> float:
+    """Learning rate: linear at first, then half a cosine down to zero."""
+    return t.learning_rate * min(1.0, (step + 1) / t.warmup) * 0.5 * (1 + cos(pi * step / steps))
+
+
+def _loss(data: TrainingData, rows: Rows, state: State, precision: str) -> Tensor:
     """Mean loss of a batch in the phase that the run is in."""
+    model, generator = state.model, state.generator
     device = model.condition_mean.device
-    generator = state.generator
     cells, energy = rows.cells.to(device), rows.energy.to(device)
     conditions = model.conditions(energy, rows.dx.to(device), rows.dz.to(device), data.material)
-    if state.phase == 2:
+    if state.phase == DIFFUSION:
         with torch.no_grad():
             x, y = model.standardise(cells, energy, conditions, generator)
             turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
@@ -183,28 +174,34 @@ def _loss(model: CellsModel, data: TrainingData, rows: Rows, state: _State, prec
     return loss
 
 
-def _optimiser(parameters: list[nn.Parameter], t: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=t.learning_rate, weight_decay=t.weight_decay, fused=True)
-
-
-def _update_ema(state: _State, decay: float) -> None:
+def _update_ema(state: State, decay: float) -> None:
     """EMA with a short memory at the start of a phase."""
     decay = min(decay, (1 + state.step) / (10 + state.step))
-    ours, theirs = list(state.ema.parameters()), list(state.model.parameters())
     with torch.no_grad():
-        torch._foreach_lerp_([p.data for p in ours], [p.data for p in theirs], 1 - decay)
+        for ours, theirs in zip(state.ema.parameters(), state.model.parameters(), strict=True):
+            ours.lerp_(theirs, 1 - decay)
 
 
-def _append(path: Path, record: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+def _report(run: _Run, state: State) -> None:
+    """Look at the run, log it, and store the weights so far."""
+    report = look(state.ema, run.data, state.step, float(state.running), state.seconds)
+    with writing(run.output / LOG), (run.output / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
+    save(run.output, state.ema, _card(run.config, run.data, state))
+    if run.on_report is not None:
+        run.on_report(report)
 
 
-def _card(config: RunConfig, data: TrainingData, state: _State) -> Card:
-    modes = {str(_mode(p["config"])) for p in data.provenance}
-    done = {"phase": min(state.phase, 2), "step": state.step, "seconds": round(state.seconds)}
+def _card(config: RunConfig, data: TrainingData, state: State) -> Card:
+    modes = {str(p["config"].get("mode", "embedded")) for p in data.provenance}
+    ended = state.phase == len(PHASES)
+    done = {
+        "phase": PHASES[min(state.phase, DIFFUSION)],
+        "step": config.training.steps if ended else state.step,
+        "seconds": round(state.seconds),
+    }
     resolved = config.model_dump(mode="json")
-    resolved["data"]["files"] = [Path(file).name for file in resolved["data"]["files"]]
+    resolved["data"]["files"] = [file.name for file in config.data.files]
     return Card(
         name=config.name,
         architecture=state.model.architecture.to_dict(),
@@ -217,60 +214,54 @@ def _card(config: RunConfig, data: TrainingData, state: _State) -> Card:
     )
 
 
-def _mode(config: object) -> object:
-    return config.get("mode", "embedded") if isinstance(config, dict) else "embedded"
+def _refuse_others(output: Path) -> None:
+    """Refuse a folder that holds results without a checkpoint: they would be overwritten."""
+    for name in (WEIGHTS, LOG):
+        if (output / name).exists():
+            raise OutputExistsError(f"{output / name} exists but no checkpoint to go on from; choose another output")
 
 
-def _write_checkpoint(config: RunConfig, state: _State, output: Path) -> None:
-    temporary = output / f".{CHECKPOINT}.tmp"
-    torch.save(
-        {
-            "config": config.model_dump_json(),
-            "phase": state.phase,
-            "step": state.step,
-            "seconds": state.seconds,
-            "architecture": state.model.architecture.to_dict(),
-            "model": state.model.state_dict(),
-            "ema": state.ema.state_dict(),
-            "optimiser": state.optimiser.state_dict() if state.optimiser else None,
-            "generator": state.generator.get_state(),
-        },
-        temporary,
-    )
-    temporary.replace(output / CHECKPOINT)
+def _check_range(config: RunConfig, data: TrainingData) -> None:
+    """Refuse a range that the data do not reach over: a surrogate must not claim what it never saw."""
+    rows = data.train
+    for name, unit, values in (("energy", "GeV", rows.energy), ("dx", "cm", rows.dx), ("dz", "cm", rows.dz)):
+        low, high = getattr(config.range, name)
+        lowest, highest = float(values.min()), float(values.max())
+        slack = UNREACHED * log(high / low)
+        if log(lowest / low) > slack or log(high / highest) > slack:
+            raise InputError(
+                f"range.{name} = [{low:g}, {high:g}] {unit} reaches beyond the data, {lowest:.3g} to {highest:.3g} "
+                f"{unit}; narrow it or add data"
+            )
 
 
-def _resume(config: RunConfig, output: Path, device: str) -> _State | None:
-    """The state of the run in ``output``, or None if there is none."""
-    path = output / CHECKPOINT
-    if not path.exists():
-        return None
+def _trim_log(path: Path, state: State) -> None:
+    """Drop what was logged after the checkpoint was written: it will be logged again."""
+    if not path.exists() or state.phase > DIFFUSION:
+        return
+    done = state.step if state.phase == DIFFUSION else 0
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+    if kept != lines:
+        write_whole(path, "".join(kept).encode())
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C came, to be asked between two steps, where the state is whole; a second Ctrl-C stops at once."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield lambda: came
+        return
+    before = signal.signal(signal.SIGINT, note)
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        old = json.loads(stored["config"])
-    except Exception as error:  # noqa: BLE001 - whatever torch raises for a damaged file
-        raise FormatError(f"{path} is damaged: {str(error).splitlines()[0]}; remove it to start anew") from error
-    new = json.loads(config.model_dump_json())
-    changed = sorted(
-        f"{table}.{key}" if isinstance(new[table], dict) else table
-        for table in new
-        for key in (new[table] if isinstance(new[table], dict) else [""])
-        if (new[table][key] != old[table].get(key) if isinstance(new[table], dict) else new[table] != old[table])
-    )
-    if changed:
-        raise InputError(f"{output} holds a run of another configuration ({', '.join(changed)} differ); use another -o")
-    n_xy, n_z = stored["architecture"]["n_xy"], stored["architecture"]["n_z"]
-    model = CellsModel(config.model.architecture(n_xy, n_z))
-    ema = copy.deepcopy(model).requires_grad_(False)
-    model.load_state_dict(stored["model"])
-    ema.load_state_dict(stored["ema"])
-    generator = torch.Generator()
-    generator.set_state(stored["generator"])
-    state = _State(
-        model.to(device), ema.to(device), generator, stored["phase"], stored["step"], stored["seconds"]
-    )
-    if stored["optimiser"] is not None:
-        modules = (model.shape_moments, model.pattern_moments, nn.ModuleList([model.shape_network, model.pattern_network]))
-        state.optimiser = _optimiser(list(modules[state.phase].parameters()), config.training)
-        state.optimiser.load_state_dict(stored["optimiser"])
-    return state
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from calograd.errors import InputError
-from calograd.showers.hdf5 import refuse_existing
+from calograd.showers.hdf5 import refuse_existing, write_whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,4 +65,4 @@ def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
     if path is None:
         return
     refuse_existing(path)
-    path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())

@@ -46,22 +46,21 @@ def segment(
       calograd segment library.h5 --designs 32 --seed 1 -o train.h5
     """
     refuse_existing(output)
+    refuse_existing(json_path)
     if (cell is None) == (designs is None):
         raise InputError("give either --cell DX DZ or --designs N")
     n_xy, n_z = cells
     if n_xy < 1 or n_z < 1:
         raise InputError(f"--cells {n_xy} {n_z}: expected at least one cell each way")
+    size = None if cell is None else _parse_cell(cell, n_z)
     with open_library(library, recover=recover) as source, progress() as bar:
         task = bar.add_task("segmenting", total=len(source))
 
         def report(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        if cell is not None:
-            pitch, depth = parse_numbers(cell[0], "--cell DX"), parse_numbers(cell[1], "--cell DZ")
-            if len(pitch) != 1 or len(depth) not in (1, n_z):
-                raise InputError(f"--cell {cell[0]} {cell[1]}: expected one DX, and one DZ or {n_z} (one a layer)")
-            made = measure(source, pitch[0], depth[0] if len(depth) == 1 else tuple(depth), n_xy, n_z, report)
+        if size is not None:
+            made = measure(source, *size, n_xy, n_z, report)
         else:
             assert designs is not None
             made = measure_many(source, designs, dx, dz, seed, n_xy, n_z, report)
@@ -70,13 +69,22 @@ def segment(
     summary = {
         "rows": len(made),
         "showers": len(source),
+        "lost": source.lost,
         "empty": int((totals == 0).sum()),
         "mean_fraction": float((totals / made.energy).mean()),
     }
     print_table(
         str(output),
-        ["showers", "rows", "without energy", "mean E_tot / E", "size"],
-        [[summary["showers"], summary["rows"], summary["empty"], f"{summary['mean_fraction']:.4f}",
+        ["showers", "lost", "rows", "without energy", "mean E_tot / E", "size"],
+        [[summary["showers"], summary["lost"], summary["rows"], summary["empty"], f"{summary['mean_fraction']:.4f}",
           f"{output.stat().st_size / 1e6:.1f} MB"]],
     )  # fmt: skip
     write_json(json_path, summary)
+
+
+def _parse_cell(cell: tuple[str, str], n_z: int) -> tuple[float, float | tuple[float, ...]]:
+    """DX and DZ of --cell; DZ is one number or ``n_z``."""
+    pitch, depth = parse_numbers(cell[0], "--cell DX"), parse_numbers(cell[1], "--cell DZ")
+    if len(pitch) != 1 or len(depth) not in (1, n_z):
+        raise InputError(f"--cell {cell[0]} {cell[1]}: expected one DX, and one DZ or {n_z} (one a layer)")
+    return pitch[0], depth[0] if len(depth) == 1 else tuple(depth)

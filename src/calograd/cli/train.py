@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.progress import TaskID
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, write_json
+from calograd.errors import InputError
+from calograd.showers.hdf5 import refuse_existing
 
 
 @click.command()
@@ -26,23 +31,19 @@ def train(config: Path, output: Path, device: str, tensorboard: bool, json_path:
     from calograd.learning.data import load_data
     from calograd.learning.monitor import Report
     from calograd.learning.plots import plot_log
-    from calograd.learning.train import LOG
+    from calograd.learning.train import LOG, read_log
     from calograd.learning.train import train as run
 
+    refuse_existing(json_path)
     settings = read_config(config)
+    write_scalars = _tensorboard(output) if tensorboard else None
     data = load_data(settings.data.files, settings.data.validation, settings.training.seed)
     console.print(
         f"{data.showers} showers: {len(data.train)} rows to train on, {len(data.validation)} of other showers to "
         f"validate on; {data.empty} rows without energy left out"
     )
-    writer = None
-    if tensorboard:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(output)  # type: ignore[no-untyped-call]
-    reports: list[Report] = []
     with progress() as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def on_progress(phase: str, step: int, steps: int, loss: float) -> None:
             if phase not in tasks:
@@ -50,27 +51,50 @@ def train(config: Path, output: Path, device: str, tensorboard: bool, json_path:
             bar.update(tasks[phase], completed=step, description=f"{phase}: loss {loss:.4f}")
 
         def on_report(report: Report) -> None:
-            reports.append(report)
             plot_log(output / LOG, output / "training.png")
             bar.console.print(
                 f"step {report.step}: validation {report.validation_loss:.4f}, bias of "
                 + ", ".join(f"{name} {value[-1]:+.2f} %" for name, value in report.bias.items())
             )
-            if writer is not None:
-                writer.add_scalar("loss/train", report.train_loss, report.step)
-                writer.add_scalar("loss/validation", report.validation_loss, report.step)
+            if write_scalars is not None:
+                write_scalars(report.step, {"train": report.train_loss, "validation": report.validation_loss})
 
         run(settings, data, output, device=device, progress=on_progress, on_report=on_report)
-    if reports:
-        last = reports[-1]
-        print_table(
-            f"{settings.name}: {last.step} steps in {last.seconds:.0f} s, validation loss {last.validation_loss:.4f}",
-            ["observable", "bias, low E", "middle", "high E", "spread ratio, low E", "middle", "high E"],
-            [
-                [name, *(f"{b:+.2f} +- {e:.2f} %" for b, e in zip(last.bias[name], last.error[name], strict=True)),
-                 *(f"{s:.3f}" for s in last.spread[name])]
-                for name in last.bias
-            ],
-        )  # fmt: skip
-        write_json(json_path, last.to_dict())
+    for last in read_log(output)[-1:]:
+        _print_summary(settings.name, last)
+        write_json(json_path, last)
     console.print(f"surrogate in {output}")
+
+
+def _print_summary(name: str, last: dict[str, Any]) -> None:
+    """The physics at the last report."""
+    rows = []
+    for observable, bias in last["bias"].items():
+        errors, spreads = last["error"][observable], last["spread"][observable]
+        biases = [f"{_text(b, '+.2f')} +- {_text(e, '.2f')} %" for b, e in zip(bias, errors, strict=True)]
+        rows.append([observable, *biases, *(_text(s, ".3f") for s in spreads)])
+    print_table(
+        f"{name}: {last['step']} steps in {last['seconds']:.0f} s, validation loss {last['validation_loss']:.4f}",
+        ["observable", "bias, low E", "middle", "high E", "spread ratio, low E", "middle", "high E"],
+        rows,
+    )
+
+
+def _text(value: float | None, form: str) -> str:
+    return "undefined" if value is None else format(value, form)
+
+
+def _tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
+    """What writes losses at a step to event files."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard needs its extra: pip install 'calograd[tensorboard]'") from error
+    writer = SummaryWriter(folder)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def write(step: int, losses: dict[str, float]) -> None:
+        for name, loss in losses.items():
+            writer.add_scalar(f"loss/{name}", loss, step)  # type: ignore[no-untyped-call, unused-ignore]
+        writer.flush()  # type: ignore[no-untyped-call, unused-ignore]
+
+    return write

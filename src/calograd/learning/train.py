@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from math import cos, log, pi
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,6 +106,13 @@ def train(
             raise Interrupted(f"{output} holds its last checkpoint; the same command goes on from it") from None
         save(output, state.ema, _card(config, data, state))
     return state.ema.eval().requires_grad_(False)
+
+
+def read_log(output: Path) -> list[dict[str, Any]]:
+    """The reports of the run in ``output``, as plain data, in order."""
+    if not (output / LOG).exists():
+        return []
+    return [json.loads(line) for line in (output / LOG).read_text(encoding="utf-8").splitlines()]
 
 
 def _run_phase(run: _Run, state: State) -> None:

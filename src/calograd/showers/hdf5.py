@@ -17,9 +17,9 @@ import h5py
 from calograd.errors import FormatError, InputError, OutputExistsError
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise `OutputExistsError` if ``path`` exists: nothing is overwritten silently."""
-    if path.exists():
+def refuse_existing(path: Path | None) -> None:
+    """Raise `OutputExistsError` if ``path`` (None is no file) exists: nothing is overwritten silently."""
+    if path is not None and path.exists():
         raise OutputExistsError(f"{path} exists already; move it away or choose another output")
 
 

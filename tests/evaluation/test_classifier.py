@@ -46,8 +46,8 @@ def test_auc_of_a_known_score_is_exact_within_its_interval():
 @pytest.mark.parametrize("fit", [fit_trees, fit_network])
 def test_classifiers_come_close_to_the_best_auc_and_find_nothing_where_nothing_is(fit):
     best = norm.cdf(1 / np.sqrt(2))
-    assert best - 0.05 < cross_fitted_auc(shifted(1500, 1.0), fit, np.random.default_rng(1)).value < best + 0.03
-    null = cross_fitted_auc(shifted(1500, 0.0, seed=3), fit, np.random.default_rng(2))
+    assert best - 0.05 < cross_fitted_auc(shifted(1000, 1.0), fit, np.random.default_rng(1)).value < best + 0.03
+    null = cross_fitted_auc(shifted(1000, 0.0, seed=3), fit, np.random.default_rng(2))
     assert null.low < 0.5 < null.high
 
 

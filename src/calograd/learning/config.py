@@ -63,7 +63,7 @@ class ModelConfig(_Table):
     kind: Literal["cells"] = "cells"
     shape_width: Positive = 192
     shape_blocks: Positive = 4
-    pattern_width: Positive = 576
+    pattern_width: Positive = 512
     pattern_blocks: Positive = 4
     embedding: Positive = 128
     moments_width: Positive = 128
@@ -78,13 +78,13 @@ class ModelConfig(_Table):
 class TrainingConfig(_Table):
     """How it is trained."""
 
-    steps: Positive = 60_000
+    steps: Positive = 20_000
     batch: Positive = 1024
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup: Positive = 500
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.9995
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    moments_steps: Positive = 4000
+    moments_steps: Positive = 2500
     moments_batch: Positive = 4096
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the matrix products; weights, optimiser and sampling are float32 always."""

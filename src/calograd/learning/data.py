@@ -45,6 +45,7 @@ class TrainingData:
         material: of all of them.
         empty: rows without any energy, which are left out.
         showers: number of distinct showers in both.
+        held_out: number of distinct showers in ``validation``.
         provenance: origin and configuration of every file.
     """
 
@@ -53,6 +54,7 @@ class TrainingData:
     material: Material
     empty: int
     showers: int
+    held_out: int
     provenance: list[dict[str, Any]]
 
 
@@ -98,6 +100,7 @@ def load_data(files: list[Path], validation: float, seed: int) -> TrainingData:
         material=first.material,
         empty=int((~filled).sum()),
         showers=len(showers),
+        held_out=held,
         provenance=[
             {"file": path.name, "rows": len(part), "origin": part.origin, "config": part.config}
             for path, part in zip(files, parts, strict=True)

@@ -64,12 +64,15 @@ def look(model: CellsModel, data: TrainingData, step: int, train_loss: float, se
                 for c, e in zip(torch.split(conditions, 1000), torch.split(energy, 1000), strict=True)
             ]
         )
-    bias, error, spread = _biases(made.cpu(), rows)
+    bias, error, spread = _biases(made.cpu(), rows, data.held_out)
     return Report(step, round(seconds, 1), train_loss, float(shape.mean() + pattern.mean()), bias, error, spread)
 
 
-def _biases(made: Tensor, rows: Rows) -> tuple[dict[str, list[float]], ...]:
-    """Of E_tot/E, R_E/dx, sigma_y/dx, longitudinal mean/dz and width/dz in energy bins of equal counts."""
+def _biases(made: Tensor, rows: Rows, showers: int) -> tuple[dict[str, list[float]], ...]:
+    """Of E_tot/E, R_E/dx, sigma_y/dx, longitudinal mean/dz and width/dz in energy bins of equal counts.
+
+    Rows of one shower at several designs are far from independent, so errors count distinct ``showers``.
+    """
     ours, theirs = _observables(made, rows), _observables(rows.cells, rows)
     bins = torch.tensor_split(torch.argsort(rows.energy, stable=True), BINS)
     bias: dict[str, list[float]] = {name: [] for name in ours}
@@ -79,7 +82,7 @@ def _biases(made: Tensor, rows: Rows) -> tuple[dict[str, list[float]], ...]:
         for chosen in bins:
             a, g = ours[name][chosen], theirs[name][chosen]
             bias[name].append(round(100 * float(a.mean() / g.mean() - 1), 4))
-            error[name].append(round(100 * float((a - g).std() / len(a) ** 0.5 / g.mean()), 4))
+            error[name].append(round(100 * float((a - g).std() / min(len(a), showers / BINS) ** 0.5 / g.mean()), 4))
             spread[name].append(round(float(a.std() / g.std()), 4))
     return bias, error, spread
 

@@ -42,10 +42,11 @@ class ResidualMlp(nn.Module):
         self.into = nn.Linear(dim + context, width)
         self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.norm = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(blocks))
-        self.film = nn.ModuleList(nn.Linear(embedding, 2 * width) for _ in range(blocks))
+        self.scale = nn.ModuleList(nn.Linear(embedding, width) for _ in range(blocks))
+        self.shift = nn.ModuleList(nn.Linear(embedding, width) for _ in range(blocks))
         self.second = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.out = nn.Linear(width, dim)
-        for layer in (*self.second, *self.film, self.out):
+        for layer in (*self.second, *self.scale, *self.shift, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -63,8 +64,9 @@ class ResidualMlp(nn.Module):
         parts = [phase.sin(), phase.cos(), noise[:, None], conditions]
         e = silu(self.embed(torch.cat([part.expand(rows, -1) for part in parts], dim=1)))
         h = self.into(x if context is None else torch.cat([x, context], dim=1))
-        for first, norm, film, second in zip(self.first, self.norm, self.film, self.second, strict=True):
-            scale, shift = film(e).chunk(2, dim=1)
-            h = h + second(silu(torch.addcmul(shift, norm(first(h)), 1 + scale)))
+        for first, norm, scale, shift, second in zip(
+            self.first, self.norm, self.scale, self.shift, self.second, strict=True
+        ):
+            h = h + second(silu(torch.addcmul(shift(e), norm(first(h)), 1 + scale(e))))
         result: Tensor = self.out(h)
         return result

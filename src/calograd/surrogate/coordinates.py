@@ -8,10 +8,14 @@ window, E_k a layer's and e_ik a cell's:
                           g_k = ln((E_k + eps) / E),            eps = 0.1 MeV
     pattern of a layer    c_ik = (e_ik / E_k)^(1/3)
 
-What is empty is spread out below zero, so that the distribution has no spikes and decoding gives exact zeros:
+What is empty becomes a cluster of its own below zero, as wide as it is far, so that the distribution has no spike,
+the two clusters do not touch and decoding gives exact zeros:
 
-    E_k = 0    ->  g_k = ln(eps / E) - u                         u ~ U(0, 1)
-    e_ik = 0   ->  c_ik = -u min((e_0 / E_k)^(1/3), 1/2)         e_0 = 0.1 MeV
+    E_k = 0    ->  g_k = ln(eps / E) - v                         v = 1 + 0.3 n >= 0.1,  n ~ N(0, 1)
+    e_ik = 0   ->  c_ik = -v min((e_0 / E_k)^(1/3), 0.3)         e_0 = 1 MeV
+
+(Spread evenly over [-(e_0 / E_k)^(1/3), 0] with e_0 = 0.1 MeV instead, empty cells formed a spike beside the others and
+a third of them came out filled.)
 
 Decoding inverts this with negative values set to zero, scales a layer's cells to E_k and the layers to E_tot: energy
 is conserved whatever is fed in (what has no positive part goes to its largest), and every step is differentiable.
@@ -24,8 +28,8 @@ from torch import Tensor
 
 EPS = 1e-4
 """Softening of a layer's energy, GeV."""
-E_0 = 1e-4
-"""Energy scale below which empty cells are spread, GeV."""
+E_0 = 1e-3
+"""Where the cluster of empty cells lies below zero, mirrored, GeV."""
 NOTHING = 1e-12
 """Positive parts up to this are none, so that no gradient overflows."""
 LOGIT_BOUND = 14.0
@@ -52,13 +56,18 @@ def encode(cells: Tensor, energy: Tensor, generator: torch.Generator | None = No
     flat = cells.reshape(n, -1, n_z)
     layers = flat.sum(1)
     total = torch.logit((layers.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
-    u = torch.rand(layers.shape, generator=generator).to(cells)
-    profile = ((layers + EPS) / energy[:, None]).log() - torch.where(layers > 0, 0.0, u)
+    v = _below_zero(layers, generator)
+    profile = ((layers + EPS) / energy[:, None]).log() - torch.where(layers > 0, 0.0, v)
     safe = layers.clamp(min=1e-12)
-    spread = (E_0 / safe).pow(1 / 3).clamp(max=0.5)[:, None]
-    u = torch.rand(flat.shape, generator=generator).to(cells)
-    pattern = torch.where(flat > 0, (flat / safe[:, None]).pow(1 / 3), -u * spread)
+    distance = (E_0 / safe).pow(1 / 3).clamp(max=0.3)[:, None]
+    v = _below_zero(flat, generator)
+    pattern = torch.where(flat > 0, (flat / safe[:, None]).pow(1 / 3), -v * distance)
     return torch.cat([total[:, None], profile], dim=1), pattern.reshape(n, -1)
+
+
+def _below_zero(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """v of the formulas above, same shape as ``like``."""
+    return (1 + 0.3 * torch.randn(like.shape, generator=generator)).clamp(min=0.1).to(like)
 
 
 def layer_energies(g: Tensor, energy: Tensor) -> Tensor:

@@ -11,12 +11,15 @@ from calograd.errors import InputError
 from calograd.showers.cells import write_cells
 from calograd.showers.hdf5 import refuse_existing
 from calograd.showers.library import open_library
-from calograd.showers.measure import measure, measure_many
+from calograd.showers.measure import Size, measure, measure_many
 
 
 @click.command()
 @click.argument("library", type=click.Path(path_type=Path))
-@click.option("--cell", nargs=2, metavar="DX DZ", help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10.")
+@click.option(
+    "--cell", "sizes", nargs=2, multiple=True, metavar="DX DZ",
+    help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. May be repeated.",
+)  # fmt: skip
 @click.option("--cells", nargs=2, type=int, default=(5, 5), show_default=True, metavar="N_XY N_Z")
 @click.option("--designs", type=int, help="Instead of --cell: this many drawn designs a shower, to train on.")
 @click.option("--dx", nargs=2, type=float, default=(0.9, 5.04), show_default=True, help="Range of --designs, cm.")
@@ -27,7 +30,7 @@ from calograd.showers.measure import measure, measure_many
 @JSON_OPTION
 def segment(
     library: Path,
-    cell: tuple[str, str] | None,
+    sizes: tuple[tuple[str, str], ...],
     cells: tuple[int, int],
     designs: int | None,
     dx: tuple[float, float],
@@ -43,24 +46,25 @@ def segment(
     Examples:
       calograd segment library.h5 --cell 2.5 6 -o cells.h5
       calograd segment library.h5 --cell 2.5 4,5,6,8,10 -o cells.h5
+      calograd segment library.h5 --cell 1 5 --cell 2 4 -o two-designs.h5
       calograd segment library.h5 --designs 32 --seed 1 -o train.h5
     """
     refuse_existing(output)
     refuse_existing(json_path)
-    if (cell is None) == (designs is None):
+    if bool(sizes) == (designs is not None):
         raise InputError("give either --cell DX DZ or --designs N")
     n_xy, n_z = cells
     if n_xy < 1 or n_z < 1:
         raise InputError(f"--cells {n_xy} {n_z}: expected at least one cell each way")
-    size = None if cell is None else _parse_cell(cell, n_z)
+    cell = [_parse_cell(size, n_z) for size in sizes]
     with open_library(library, recover=recover) as source, progress() as bar:
         task = bar.add_task("segmenting", total=len(source))
 
         def report(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        if size is not None:
-            made = measure(source, *size, n_xy, n_z, report)
+        if cell:
+            made = measure(source, cell, n_xy, n_z, report)
         else:
             assert designs is not None
             made = measure_many(source, designs, dx, dz, seed, n_xy, n_z, report)
@@ -82,7 +86,7 @@ def segment(
     write_json(json_path, summary)
 
 
-def _parse_cell(cell: tuple[str, str], n_z: int) -> tuple[float, float | tuple[float, ...]]:
+def _parse_cell(cell: tuple[str, str], n_z: int) -> Size:
     """DX and DZ of --cell; DZ is one number or ``n_z``."""
     pitch, depth = parse_numbers(cell[0], "--cell DX"), parse_numbers(cell[1], "--cell DZ")
     if len(pitch) != 1 or len(depth) not in (1, n_z):

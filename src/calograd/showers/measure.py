@@ -1,4 +1,4 @@
-"""From a shower library to a cells file: one design for all showers, or many drawn ones for each."""
+"""From a shower library to a cells file: given designs for all showers, or many drawn ones for each."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ def _silent(done: int, total: int) -> None:
     """Report nothing."""
 
 
-def measure(
-    library: Library, dx: float, dz: float | tuple[float, ...], n_xy: int, n_z: int, report: Report = _silent
-) -> Cells:
-    """All showers of a library at one design, one row a shower.
+Size = tuple[float, float | tuple[float, ...]]
+"""dx and dz of a design, cm: dz for all layers, or one a layer."""
+
+
+def measure(library: Library, sizes: list[Size], n_xy: int, n_z: int, report: Report = _silent) -> Cells:
+    """All showers of a library at some designs: a row for every shower and design.
 
     Args:
         library: opened for reading.
-        dx: pitch, cm.
-        dz: depth of all layers, or one a layer, cm.
+        sizes: of the designs' cells.
         n_xy: cells across.
         n_z: layers.
         report: called with showers done and their number.
@@ -36,12 +37,17 @@ def measure(
     Raises:
         InputError: sizes that are not positive, depths of the wrong number, a layered detector, no showers.
     """
-    if np.shape(dz) not in ((), (n_z,)):
-        raise InputError(f"{np.size(dz)} layer depths for {n_z} layers; expected one, or one a layer")
-    depths = np.broadcast_to(np.asarray(dz, dtype=np.float64), (n_z,))
+    for _, dz in sizes:
+        if np.shape(dz) not in ((), (n_z,)):
+            raise InputError(f"{np.size(dz)} layer depths for {n_z} layers; expected one, or one a layer")
     n = len(library)
-    sizes = np.full((n, 1), dx), np.broadcast_to(depths, (n, 1, n_z))
-    return _rows(library, *sizes, n_xy, report, {"designs": 1, "dx": dx, "dz": depths.tolist()})
+    pitch = np.array([dx for dx, _ in sizes], dtype=np.float64)
+    depths = np.array([np.broadcast_to(dz, n_z) for _, dz in sizes], dtype=np.float64)
+    about = {"designs": len(sizes), "dx": pitch.tolist(), "dz": depths.tolist()}
+    return _rows(
+        library, np.broadcast_to(pitch, (n, len(sizes))), np.broadcast_to(depths, (n, len(sizes), n_z)), n_xy,
+        report, about,
+    )  # fmt: skip
 
 
 def measure_many(

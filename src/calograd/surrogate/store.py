@@ -48,8 +48,15 @@ class Card(BaseModel):
         return Material(**self.material)
 
 
-def save(folder: Path, model: CellsModel, card: Card) -> None:
+def save(folder: Path, model: CellsModel, card: Card, *, compact: bool = False) -> None:
     """Write a surrogate; the file appears when it is complete.
+
+    Args:
+        folder: made if need be.
+        model: the weights.
+        card: what goes with them.
+        compact: round the denoising networks to float16, which halves the file; location and scale, on which means
+            and gradients rest, stay float32.
 
     Raises:
         InputError: it cannot be written.
@@ -57,6 +64,8 @@ def save(folder: Path, model: CellsModel, card: Card) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+    if compact:
+        weights |= {name: value.half() for name, value in weights.items() if "_network." in name}
     content = serialise(weights, metadata={"schema": SCHEMA, "name": card.name, "card": card.model_dump_json()})
     write_whole(folder / WEIGHTS, content)
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from calograd.networks.linear import linear
+
 
 class ResidualMlp(nn.Module):
     """Conditional residual network on vectors.
@@ -63,10 +65,10 @@ class ResidualMlp(nn.Module):
         rows = max(len(noise), len(conditions))
         parts = [phase.sin(), phase.cos(), noise[:, None], conditions]
         e = silu(self.embed(torch.cat([part.expand(rows, -1) for part in parts], dim=1)))
-        h = self.into(x if context is None else torch.cat([x, context], dim=1))
+        h = linear(self.into, x if context is None else torch.cat([x, context], dim=1))
         for first, norm, scale, shift, second in zip(
             self.first, self.norm, self.scale, self.shift, self.second, strict=True
         ):
-            h = h + second(silu(torch.addcmul(shift(e), norm(first(h)), 1 + scale(e))))
-        result: Tensor = self.out(h)
-        return result
+            modulated = torch.addcmul(linear(shift, e), norm(linear(first, h)), 1 + linear(scale, e))
+            h = h + linear(second, silu(modulated))
+        return linear(self.out, h)

@@ -50,9 +50,9 @@ class Surrogate:
         model, card = load(name_or_folder)
         return cls(place(model, device), card)
 
-    def save(self, folder: str | Path) -> None:
-        """Write weights and card to a folder."""
-        save(Path(folder), self.model, self.card)
+    def save(self, folder: str | Path, *, compact: bool = False) -> None:
+        """Write weights and card to a folder; ``compact`` rounds the denoising networks to float16."""
+        save(Path(folder), self.model, self.card, compact=compact)
 
     def sample(
         self,
@@ -95,21 +95,22 @@ class Surrogate:
         if not bool((torch.isfinite(energy) & (energy > 0)).all()):
             raise InputError("an energy is not a positive number; expected GeV")
         self.check_range(design, energy, extrapolate)
-        energy = energy.reshape(-1)
-        conditions = self.model.conditions(
-            energy, design.pitch.to(like).reshape(1), design.depths.to(like)[None], design.substance
-        )
+        energy, pitch, depths = energy.reshape(-1), design.pitch.to(like), design.depths.to(like)
+        learnt = any(weight.requires_grad for weight in self.model.parameters())
+        differentiable = learnt or any(t.requires_grad for t in (energy, pitch, depths))
         batches = []
-        for start in range(0, n, BATCH):
-            rows = slice(start, min(start + BATCH, n))
-            batches.append(
-                self.model.generate(
-                    conditions[rows] if len(conditions) == n else conditions,
-                    energy[rows] if len(energy) == n else energy,
-                    rows.stop - rows.start, sampler, steps, generator,
-                )
-            )  # fmt: skip
-        return torch.cat(batches)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
+            conditions = self.model.conditions(energy, pitch.reshape(1), depths[None], design.substance)
+            for start in range(0, n, BATCH):
+                rows = slice(start, min(start + BATCH, n))
+                batches.append(
+                    self.model.generate(
+                        conditions[rows] if len(conditions) == n else conditions,
+                        energy[rows] if len(energy) == n else energy,
+                        rows.stop - rows.start, sampler, steps, generator,
+                    )
+                )  # fmt: skip
+            return torch.cat(batches)
 
     def check_range(self, design: Design, energy: Tensor, extrapolate: bool = False) -> None:
         """Refuse what the surrogate was not trained on: a design, energies in GeV.

@@ -1,0 +1,200 @@
+"""``calograd sample``."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+import numpy as np
+
+from calograd.cli.common import JSON_OPTION, console, output_option, parse_numbers, print_table, progress, write_json
+from calograd.errors import InputError
+from calograd.showers.cells import Cells, read_cells, write_cells
+from calograd.showers.hdf5 import refuse_existing
+
+if TYPE_CHECKING:
+    from calograd.surrogate import Surrogate
+
+MANY_POINTS = 24
+"""With more (design, energy) points than this the summary is of the whole file."""
+
+
+class _Rows(NamedTuple):
+    """What is asked for, one row a shower: energy in GeV, dx and the dz of every layer in cm."""
+
+    energy: np.ndarray
+    dx: np.ndarray
+    dz: np.ndarray
+
+
+@click.command()
+@click.argument("model")
+@click.option("--cell", nargs=2, metavar="DX DZ", help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10.")
+@click.option("--energy", help="GeV: values as 1,10,50 (each in turn), or a range as 1:100.")
+@click.option("--law", type=click.Choice(["uniform", "log-uniform"]), help="How energies fill a range. [log-uniform]")
+@click.option("-n", "--showers", type=int, help="Showers per energy; of a range, the total. [1000]")
+@click.option(
+    "--like", type=click.Path(path_type=Path), help="Instead of --cell and --energy: the rows of this cells file."
+)
+@click.option("--repeat", type=int, help="With --like: this many showers for each of its rows. [1]")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Fixes all showers.")
+@click.option("--sampler", help="angle, ddim, heun, dpmpp-2m or ddpm. [angle]")
+@click.option("--steps", type=int, help="Of the sampler. [each has its own]")
+@click.option("--threads", default=0, help="CPU threads. [all cores]")
+@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+@click.option("--extrapolate", is_flag=True, help="Warn instead of refusing outside the trained range.")
+@output_option("The cells file (HDF5)")
+@JSON_OPTION
+def sample(
+    model: str, output: Path, json_path: Path | None, threads: int, device: str, seed: int, sampler: str | None,
+    steps: int | None, extrapolate: bool, like: Path | None, **wanted: Any,
+) -> None:  # fmt: skip
+    """Generate showers with a surrogate: a bundled name, or a folder that 'calograd train' wrote.
+
+    \b
+    Examples:
+      calograd sample pbf2-cells --cell 2.5 6 --energy 50 -n 2000 --seed 0 -o generated.h5
+      calograd sample pbf2-cells --cell 2.5 6 --energy 1:100 --law uniform -n 5000 -o spectrum.h5
+      calograd sample pbf2-cells --like reference.h5 -o generated.h5
+    """
+    for path in (output, json_path):
+        refuse_existing(path)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"the folder {path.parent} does not exist; make it or choose another output")
+    if threads < 0:
+        raise InputError(f"--threads is {threads}, expected at least 1, or 0 for all cores")
+    reference = _reference(like, wanted)
+    from calograd.surrogate import Surrogate
+
+    surrogate = Surrogate.load(model, device)
+    if reference is not None:
+        rows = _like(reference, surrogate, wanted["repeat"], str(like))
+    else:
+        rows = _asked(wanted, surrogate.model.architecture.n_z, seed)
+    options = {"seed": seed, "extrapolate": extrapolate, "steps": steps} | ({"sampler": sampler} if sampler else {})
+    made, seconds = _generate(surrogate, rows, threads, options)
+    write_cells(output, made)
+    _summarise(made, seconds, output, json_path)
+
+
+def _reference(like: Path | None, wanted: dict[str, Any]) -> Cells | None:
+    """The file to imitate, if one was given, after a check that the options go together."""
+    if like is None:
+        if wanted["cell"] is None or wanted["energy"] is None:
+            raise InputError("give --cell DX DZ and --energy, or --like REFERENCE")
+        if wanted["repeat"] is not None:
+            raise InputError("--repeat belongs to --like REFERENCE; use -n for the number of showers")
+        return None
+    for name in ("cell", "energy", "law", "showers"):
+        if wanted[name] is not None:
+            raise InputError(f"--{name} and --like exclude each other; --like takes designs and energies from the file")
+    return read_cells(like)
+
+
+def _like(reference: Cells, surrogate: Surrogate, repeat: int | None, name: str) -> _Rows:
+    repeat = 1 if repeat is None else repeat
+    if repeat < 1:
+        raise InputError(f"--repeat is {repeat}, expected at least 1")
+    ours, theirs = surrogate.card.substance(), reference.material
+    if ours.name != theirs.name:
+        raise InputError(f"{name} is of {theirs.name}, {surrogate.card.name} was trained on {ours.name}; expected one")
+    a = surrogate.model.architecture
+    if reference.cells.shape[1:] != (a.n_xy, a.n_xy, a.n_z):
+        raise InputError(
+            f"{name} has {' x '.join(map(str, reference.cells.shape[1:]))} cells, "
+            f"{surrogate.card.name} generates {a.n_xy} x {a.n_xy} x {a.n_z}"
+        )
+    return _Rows(*(np.repeat(column, repeat, axis=0) for column in (reference.energy, reference.dx, reference.dz)))
+
+
+def _asked(wanted: dict[str, Any], n_z: int, seed: int) -> _Rows:
+    count = 1000 if wanted["showers"] is None else wanted["showers"]
+    if count < 1:
+        raise InputError(f"-n is {count}, expected at least 1")
+    pitch, depths = (parse_numbers(wanted["cell"][k], f"--cell {name}") for k, name in enumerate(("DX", "DZ")))
+    if len(pitch) != 1 or len(depths) not in (1, n_z) or not all(0 < size < float("inf") for size in pitch + depths):
+        raise InputError(
+            f"--cell {' '.join(wanted['cell'])}: expected one DX, and one DZ or {n_z} (one a layer), positive, in cm"
+        )
+    energy = _energies(wanted["energy"], wanted["law"], count, seed)
+    n = len(energy)
+    return _Rows(energy, np.full(n, pitch[0]), np.broadcast_to(np.array(depths), (n, n_z)))
+
+
+def _energies(text: str, law: str | None, count: int, seed: int) -> np.ndarray:
+    """Incident energies: every value ``count`` times in turn, or ``count`` draws from a range."""
+    ends = text.split(":")
+    values = np.array(parse_numbers(",".join(ends), "--energy"))
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise InputError(f"--energy '{text}': expected positive numbers in GeV")
+    if len(ends) == 1:
+        if law:
+            raise InputError(f"--law {law} needs a range, as --energy 1:100; '{text}' is none")
+        return np.tile(values, count)
+    if len(values) != 2 or values[0] >= values[1]:
+        raise InputError(f"--energy '{text}' is no range; expected LOW:HIGH in GeV, as 1:100")
+    u = np.random.default_rng(seed).random(count)
+    low, high = values
+    drawn: np.ndarray = low + u * (high - low) if law == "uniform" else low * (high / low) ** u
+    return drawn
+
+
+def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str, Any]) -> tuple[Cells, float]:
+    """The showers and the seconds they took; warnings go to the console, one line each."""
+    import torch
+
+    from calograd.surrogate.generate import generate
+
+    if threads:
+        torch.set_num_threads(threads)
+    with progress() as bar, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = bar.add_task("showers", total=len(rows.energy))
+        started = time.perf_counter()
+        made = generate(
+            surrogate, rows.energy, rows.dx, rows.dz,
+            report=lambda done, total: bar.update(task, completed=done, total=total), **options,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+    for message in sorted({str(warning.message) for warning in caught}):
+        console.print(f"warning: {message}", markup=False)
+    return made, seconds
+
+
+def _summarise(made: Cells, seconds: float, output: Path, json_path: Path | None) -> None:
+    fraction = made.cells.sum((1, 2, 3)) / made.energy
+    points, which = np.unique(np.column_stack([made.dx, made.dz, made.energy]), axis=0, return_inverse=True)
+    groups = [which.reshape(-1) == k for k in range(len(points))] if len(points) <= MANY_POINTS else []
+    listed = []
+    for rows in groups:
+        of, first = fraction[rows], int(np.argmax(rows))
+        error = float(of.std(ddof=1) / len(of) ** 0.5) if len(of) > 1 else None
+        listed.append(
+            {"dx": float(made.dx[first]), "dz": made.dz[first].tolist(), "energy": float(made.energy[first]),
+             "showers": len(of), "mean_fraction": float(of.mean()), "mean_fraction_error": error}
+        )  # fmt: skip
+    result = {
+        "output": str(output), "rows": len(made), "seconds": seconds, "ms_per_shower": 1e3 * seconds / len(made),
+        "mean_fraction": float(fraction.mean()), "empty": int((fraction == 0).sum()), "points": listed,
+        "config": made.config,
+    }  # fmt: skip
+    lines = [
+        [_sizes(p["dx"], p["dz"]), f"{p['energy']:g}", p["showers"], f"{p['mean_fraction']:.4f}"
+         + (f" +- {p['mean_fraction_error']:.4f}" if p["mean_fraction_error"] is not None else "")]
+        for p in listed
+    ] or [["all", f"{made.energy.min():g} to {made.energy.max():g}", len(made), f"{fraction.mean():.4f}"]]  # fmt: skip
+    c = made.config
+    print_table(
+        f"{output}: {len(made)} showers of {made.origin} in {seconds:.1f} s, {result['ms_per_shower']:.3g} ms each "
+        f"({c['sampler']}, {c['steps']} steps, seed {c['seed']})",
+        ["cell, cm", "energy, GeV", "showers", "mean E_tot / E"], lines,
+    )  # fmt: skip
+    write_json(json_path, result)
+
+
+def _sizes(dx: float, dz: list[float]) -> str:
+    depths = f"{dz[0]:g}" if len(set(dz)) == 1 else ",".join(f"{d:g}" for d in dz)
+    return f"{dx:g} x {depths}"

@@ -1,0 +1,114 @@
+"""Rows of a cells file from a surrogate: any mixture of designs and energies, reproducible from a seed."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from calograd import __version__
+from calograd.design import Design
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.errors import InputError
+from calograd.showers.cells import Cells
+from calograd.surrogate import BATCH, Surrogate
+
+Report = Callable[[int, int], None]
+"""Called with showers done and their number."""
+
+
+def generate(
+    surrogate: Surrogate,
+    energy: np.ndarray,
+    dx: np.ndarray,
+    dz: np.ndarray,
+    *,
+    seed: int = 0,
+    sampler: str = DEFAULT_SAMPLER,
+    steps: int | None = None,
+    extrapolate: bool = False,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> Cells:
+    """One shower for every row of designs and energies, in the order of the rows.
+
+    The material is the one the surrogate was trained on. Everything is checked before the first shower is made.
+
+    Args:
+        surrogate: what generates.
+        energy: incident energy, shape (n,), GeV.
+        dx: cell pitch, shape (n,), cm.
+        dz: depth of every layer, shape (n, n_z), cm.
+        seed: of all random numbers; with the same rows it gives the same showers.
+        sampler: a name of `calograd.diffusion.sample.SAMPLERS`.
+        steps: of the sampler; each has a default.
+        extrapolate: warn instead of refusing outside the trained range.
+        report: called with showers done and their number.
+
+    Raises:
+        RangeError: a design or energy outside the trained range.
+        InputError: no rows, rows that are not positive numbers, an unknown sampler or no steps.
+    """
+    table = np.column_stack([dx, dz, energy]).astype(np.float32)
+    steps = _check(surrogate, table, sampler, steps, extrapolate)
+    model, material = surrogate.model, surrogate.card.substance()
+    a, like = model.architecture, model.condition_mean
+    cells = np.empty((len(table), a.n_xy, a.n_xy, a.n_z), dtype=np.float32)
+    generator = torch.Generator().manual_seed(seed)
+    order = np.lexsort(table.T)
+    for start in range(0, len(order), BATCH):
+        rows = order[start : start + BATCH]
+        part = np.ascontiguousarray(table[rows])
+        used = part[:1] if (part == part[0]).all() else part
+        pitch, depths, incident = (torch.from_numpy(c).to(like) for c in (used[:, 0], used[:, 1:-1], used[:, -1]))
+        with torch.inference_mode():
+            conditions = model.conditions(incident, pitch, depths, material)
+            made = model.generate(conditions, incident, len(rows), sampler, steps, generator)
+        cells[rows] = made.cpu().numpy()
+        report(start + len(rows), len(table))
+    return Cells(
+        cells, table[:, -1], table[:, 0], table[:, 1:-1], np.arange(len(table)), material, surrogate.card.name,
+        _config(surrogate, sampler, steps, seed, extrapolate),
+    )  # fmt: skip
+
+
+def _check(surrogate: Surrogate, table: np.ndarray, sampler: str, steps: int | None, extrapolate: bool) -> int:
+    """Refuse what cannot be generated; returns the steps of the sampler."""
+    if sampler not in SAMPLERS:
+        raise InputError(f"unknown sampler '{sampler}'; expected one of {', '.join(SAMPLERS)}")
+    steps = SAMPLERS[sampler].steps if steps is None else steps
+    if len(table) < 1 or steps < 1:
+        raise InputError(f"n = {len(table)} showers in {steps} steps: expected at least 1 of each")
+    if not (np.isfinite(table).all() and (table > 0).all()):
+        row = int(np.argmax(~(np.isfinite(table) & (table > 0)).all(1)))
+        *sizes, energy = table[row].tolist()
+        raise InputError(f"row {row}: energy = {energy:g} GeV, dx and dz = {sizes} cm; expected positive numbers")
+    designs, which = np.unique(table[:, :-1], axis=0, return_inverse=True)
+    lowest, highest = np.full(len(designs), np.inf), np.zeros(len(designs))
+    np.minimum.at(lowest, which.reshape(-1), table[:, -1])
+    np.maximum.at(highest, which.reshape(-1), table[:, -1])
+    a, material = surrogate.model.architecture, surrogate.card.substance()
+    n_z = table.shape[1] - 2
+    for number, (dx, *dz) in enumerate(designs.tolist()):
+        design = Design(dx, tuple(dz), material, a.n_xy, n_z)
+        surrogate.check_range(design, torch.tensor([lowest[number], highest[number]]), extrapolate)
+    return steps
+
+
+def _config(surrogate: Surrogate, sampler: str, steps: int, seed: int, extrapolate: bool) -> dict[str, Any]:
+    return {
+        "model": surrogate.card.name,
+        "mode": surrogate.card.mode,
+        "training": surrogate.card.training.get("done", {}),
+        "sampler": sampler,
+        "steps": steps,
+        "seed": seed,
+        "extrapolate": extrapolate,
+        "versions": {
+            "calograd": __version__, "python": platform.python_version(),
+            "torch": version("torch"), "numpy": version("numpy"),
+        },
+    }  # fmt: skip

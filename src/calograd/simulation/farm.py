@@ -74,7 +74,7 @@ def run_kernel(config: SimulationConfig, indices: Sequence[int], environment: di
         job = {"config": config.model_dump(mode="json"), "indices": list(indices), "output": str(output)}
         with words.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "calograd.simulation.kernel"], env=environment,
+                [sys.executable, "-P", "-m", "calograd.simulation.kernel"], env=environment,
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
             )  # fmt: skip
             assert process.stdin is not None

@@ -39,7 +39,7 @@ def ask(tables: Tables, names: tuple[str, ...] = ()) -> Geant4:
         SimulationError: geant4-pybind is not installed or does not start.
     """
     process = subprocess.run(
-        [sys.executable, "-m", "calograd.simulation.probe", *names],
+        [sys.executable, "-P", "-m", "calograd.simulation.probe", *names],
         env=tables.environment(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     lines = [line for line in process.stdout.splitlines() if line.startswith(_MARK)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 from calograd.networks.linear import MIN_ROWS, linear
 
@@ -31,3 +32,11 @@ def test_autocast_is_respected() -> None:
     layer, x = nn.Linear(4, 3), torch.randn(MIN_ROWS, 4)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert linear(layer, x).dtype == torch.bfloat16
+
+
+def test_forward_derivatives_pass_where_backward_ones_are_switched_off() -> None:
+    layer, x, v = nn.Linear(4, 3), torch.randn(MIN_ROWS, 4), torch.randn(MIN_ROWS, 4)
+    with torch.no_grad(), dual_level():
+        tangent = unpack_dual(linear(layer, make_dual(x, v))).tangent
+    assert tangent is not None
+    torch.testing.assert_close(tangent, v @ layer.weight.detach().T)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 MIN_ROWS = 8
 """With fewer rows MKL is faster."""
@@ -28,6 +29,9 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:
-    """Whether both are float32 on a CPU, outside of autograd and autocast."""
-    recorded = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-    return not recorded and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    """Whether both are float32 on a CPU, outside of autograd (backward or forward) and autocast."""
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return False
+    if any(unpack_dual(t).tangent is not None for t in (x, weight)):
+        return False
+    return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32

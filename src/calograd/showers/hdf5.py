@@ -51,7 +51,7 @@ def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with writing(path):
-            with h5py.File(temporary, "w", meta_block_size=1 << 20) as file:
+            with h5py.File(temporary, "w", meta_block_size=1 << 14) as file:
                 file.attrs["schema"] = schema
                 yield file
             with temporary.open("rb") as written:

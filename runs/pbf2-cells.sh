@@ -16,3 +16,6 @@ segment train --designs 32 --seed 11
 segment low --designs 10 --seed 12
 segment high --designs 32 --seed 13
 calograd train pbf2-cells.toml -o pbf2/pbf2-cells
+[ -e ../src/calograd/assets/pbf2-cells ] || python3 -c '
+from calograd import Surrogate
+Surrogate.load("pbf2/pbf2-cells").save("../src/calograd/assets/pbf2-cells", compact=True)'

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calograd.diffusion.denoise import PRECONDITIONINGS, denoise, loss
+from calograd.diffusion.denoise import PRECONDITIONINGS, Network, denoise, loss
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS, sample
 from calograd.errors import InputError
@@ -38,7 +38,8 @@ class CellsArchitecture:
     pattern_width: int = 512
     pattern_blocks: int = 4
     embedding: int = 128
-    moments_width: int = 96
+    moments_width: int = 128
+    local_units: int = 4
     schedule: str = "karras"
     preconditioning: str = "edm"
 
@@ -65,7 +66,9 @@ class CellsModel(nn.Module):
         self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
         self.pattern_moments = ConditionalMoments(conditions + shape, symmetry_ties(a.n_xy, a.n_z), a.moments_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
-        self.pattern_network = ResidualMlp(pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding)
+        self.pattern_network = ResidualMlp(
+            pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units
+        )
 
     def conditions(self, energy: Tensor, dx: Tensor, dz: Tensor, material: Material) -> Tensor:
         """Standardised conditions.
@@ -101,10 +104,23 @@ class CellsModel(nn.Module):
             self.preconditioning, x, self.schedule.draw(n, generator).to(x), generator,
         )  # fmt: skip
         pattern = loss(
-            lambda z, s: self.pattern_network(z, s, conditions, x),
+            self._pattern(conditions, x),
             self.preconditioning, y, self.schedule.draw(n, generator).to(y), generator,
         )  # fmt: skip
         return shape.mean(1), pattern.mean(1)
+
+    def _pattern(self, conditions: Tensor, x: Tensor) -> Network:
+        """The pattern's network with its conditions bound. The marks of its local units are where a cell is empty."""
+        marks = None
+        if self.architecture.local_units:
+            zero = x.new_zeros(len(x), self.architecture.n_xy**2 * self.architecture.n_z)
+            marks = self.pattern_moments.standardise(zero, torch.cat([conditions.expand(len(x), -1), x], dim=1))
+
+        def network(scaled: Tensor, noise: Tensor) -> Tensor:
+            q = None if marks is None else marks * (1 + (8 * noise).exp()).rsqrt()[:, None]  # c_in of the marks
+            return self.pattern_network(scaled, noise, conditions, x, q)
+
+        return network
 
     def generate(
         self, conditions: Tensor, energy: Tensor, n: int, sampler: str, steps: int, generator: torch.Generator | None
@@ -129,8 +145,9 @@ class CellsModel(nn.Module):
             lambda z, s: denoise(lambda i, m: self.shape_network(i, m, conditions), pre, z, s),
             noise[0], walk.grid(self.schedule, 2 * steps), walk, generator,
         )  # fmt: skip
+        pattern = self._pattern(conditions, x)
         y = sample(
-            lambda z, s: denoise(lambda i, m: self.pattern_network(i, m, conditions, x), pre, z, s),
+            lambda z, s: denoise(pattern, pre, z, s),
             noise[1], walk.grid(self.schedule, steps), walk, generator,
         )  # fmt: skip
         g = self.shape_moments.restore(x, conditions)

@@ -66,11 +66,11 @@ def write_cells(path: Path, cells: Cells) -> None:
     """
     refuse_existing(path)
     with new_file(path, SCHEMA) as file:
-        rows = max(1, min(len(cells), (1 << 20) // max(1, cells.cells[0].nbytes if len(cells) else 1)))
-        file.create_dataset(
-            "cells", data=cells.cells.astype(np.float32), chunks=(rows, *cells.cells.shape[1:]),
-            compression="gzip", compression_opts=4, shuffle=True,
-        )  # fmt: skip
+        shape = cells.cells.shape
+        row = max(1, 4 * shape[1] * shape[2] * shape[3])
+        chunks = (max(1, min(len(cells), (1 << 20) // row)), *shape[1:]) if cells.cells.size else None
+        packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if chunks else {}
+        file.create_dataset("cells", data=cells.cells.astype(np.float32), chunks=chunks, **packing)
         for name in _NUMBERS[1:]:
             file[name] = getattr(cells, name).astype(np.float32)
         file["shower"] = cells.shower.astype(np.int64)

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import h5py
 
-from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError
+
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+"""What h5py raises where the bytes of a file are wrong."""
 
 
 def refuse_existing(path: Path | None) -> None:
@@ -105,8 +108,11 @@ def existing_file(path: Path, schema: str) -> Iterator[h5py.File]:
         how = "is cut off" if "truncated" in str(error) else "is not a readable HDF5 file"
         raise FormatError(f"{path} {how}; expected '{schema}'") from error
     with file:
-        check_schema(file, path, schema)
         try:
+            check_schema(file, path, schema)
             yield file
-        except OSError as error:
-            raise FormatError(f"{path} is damaged and cannot be read completely: {error}") from error
+        except CaloGradError:
+            raise
+        except _DAMAGE as error:
+            reason = " ".join(str(error).split())
+            raise FormatError(f"{path} is damaged and cannot be read completely: {reason}") from error

@@ -1,0 +1,122 @@
+"""``calograd benchmark``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import TaskID
+
+from calograd.cli.common import JSON_OPTION, console, parse_numbers, print_table, progress, write_json
+from calograd.errors import InputError, TablesError
+from calograd.material import Material
+from calograd.showers.hdf5 import refuse_existing
+
+if TYPE_CHECKING:
+    from calograd.evaluation.timing import Benchmark
+
+BUSY = 1.15
+"""Time on the clock over that of the processor from which the machine counts as busy."""
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--energies", default="1,10,50,100", show_default=True, help="Incident energies, GeV.")
+@click.option("--showers", type=int, help="Of Geant4, at each energy and repetition. [two seconds' worth]")
+@click.option("--repeats", default=5, show_default=True, help="Of every measurement.")
+@click.option("--no-geant4", is_flag=True, help="Leave Geant4 out.")
+@JSON_OPTION
+def benchmark(
+    models: tuple[str, ...], energies: str, showers: int | None, repeats: int, no_geant4: bool, json_path: Path | None
+) -> None:
+    """Time Geant4 and surrogates (default: pbf2-cells) side by side, each on one thread.
+
+    Geant4 runs in a process of its own; its start-up is stated apart. A surrogate is timed at batch 1 and at its best
+    batch, and with every sampler. Medians of repeated measurements, with the extremes.
+
+    \b
+    Examples:
+      calograd benchmark
+      calograd benchmark --energies 10,100 --json out.json pbf2-cells runs/mine
+    """
+    refuse_existing(json_path)
+    for name, value in (("showers", showers), ("repeats", repeats)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} is {value}, expected at least 1")
+    values = parse_numbers(energies, "--energies")
+    if not all(0 < e < float("inf") for e in values) or len(set(values)) != len(values):
+        raise InputError(f"--energies '{energies}': expected different positive numbers in GeV")
+    from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+    from calograd.evaluation.timing import benchmark as run
+    from calograd.surrogate import Surrogate
+
+    surrogates = [Surrogate.load(model) for model in models or ("pbf2-cells",)]
+    materials = {s.card.substance().name: s.card.substance() for s in surrogates}
+    if len(materials) > 1:
+        raise InputError(f"the surrogates are of {', '.join(materials)}; benchmark one material at a time")
+    for surrogate in surrogates:
+        low, high = surrogate.card.energy
+        if not all(low <= e <= high for e in values):
+            raise InputError(f"--energies {energies}: {surrogate.card.name} was trained on {low:g} to {high:g} GeV")
+    environment, note = (None, "left out (--no-geant4)") if no_geant4 else _geant4(*materials.values())
+    with progress() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
+
+        others = [name for name in SAMPLERS if name != DEFAULT_SAMPLER]
+        result = run(
+            surrogates, values, environment, repeats=repeats, showers=showers, samplers=others, note=note,
+            progress=tell,
+        )  # fmt: skip
+    _print(result)
+    write_json(json_path, result.to_dict())
+
+
+def _geant4(material: Material) -> tuple[dict[str, str] | None, str]:
+    """The environment of Geant4's kernel, or None and why it cannot run."""
+    if importlib.util.find_spec("geant4_pybind") is None:
+        return None, "Geant4 is left out: geant4-pybind is not installed; pip install 'calograd[geant4]'"
+    from calograd.simulation.tables import find_tables
+
+    try:
+        tables = find_tables()
+        tables.check({"H", *material.mass_fractions})
+    except TablesError as error:
+        return None, f"Geant4 is left out: {error}"
+    return tables.environment(os.environ), ""
+
+
+def _print(result: Benchmark) -> None:
+    m = result.machine
+    title = f"{m['processor']} ({m['vectors']}, {m['cores']} cores), one thread, torch {m['torch']}"
+    rows: list[list[str]] = []
+    if result.geant4:
+        rows = [["Geant4", f"{t.energy:g}", "-", str(t.processor), f"{t.clock.median:.3g}", ""]
+                for t in result.geant4.timings]  # fmt: skip
+    for t in result.surrogates:
+        ratio = result.ratio(t)
+        faster = f"{ratio:.3g}" if ratio is not None else "-"
+        rows.append([t.who, f"{t.energy:g}", str(t.batch), str(t.processor), f"{t.clock.median:.3g}", faster])
+    columns = ["", "GeV", "batch", "ms per shower, processor", "clock", "Geant4 / surrogate"]
+    print_table(title, columns, rows)
+    if result.samplers:
+        print_table(
+            "Other samplers", ["", "sampler", "steps", "batch", "ms per shower, processor"],
+            [[t.who, t.sampler, t.steps, t.batch, t.processor] for t in result.samplers],
+        )  # fmt: skip
+    if result.geant4:
+        console.print(f"Geant4's start-up, not counted above: {result.geant4.startup_processor:.2f} s a process")
+    if result.note:
+        console.print(f"note: {result.note}", markup=False)
+    if result.busy > BUSY:
+        console.print(
+            f"note: the machine did other work ({result.busy:.1f} s on the clock for 1 s of the processor); "
+            "ratios are of the processor's times"
+        )

@@ -92,7 +92,7 @@ def test_append_and_stand_alone(run_calograd, tmp_path) -> None:
     ],
 )
 def test_bad_options_are_one_line_and_start_nothing(tmp_path, monkeypatch, capsys, options, words) -> None:
-    from calograd.cli import main  # noqa: PLC0415
+    from calograd.cli import main
 
     monkeypatch.chdir(tmp_path)
     arguments = ["calograd", "simulate", *options, "-o", "library.h5"]

@@ -39,7 +39,7 @@ def simulate(config: SimulationConfig, indices: list[int]) -> Showers:
     Returns:
         Positions in cm, energies in GeV, float32; ``index`` int64 and ``seed`` uint64 of every shower.
     """
-    import geant4_pybind as g4  # noqa: PLC0415
+    import geant4_pybind as g4
 
     energies: list[float] = []
     seeds: list[int] = []

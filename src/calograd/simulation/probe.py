@@ -75,7 +75,7 @@ def _numbers(g4: Any, name: str) -> dict[str, Any] | None:
 
 def main() -> None:
     """Print the version and the materials named on the command line; leave as the kernel does."""
-    import geant4_pybind as g4  # noqa: PLC0415
+    import geant4_pybind as g4
 
     parts = re.findall(r"\d+", str(g4.G4Version).removeprefix("$Name: geant4-"))
     answer = {

@@ -61,7 +61,7 @@ def benchmark(
         low, high = surrogate.card.energy
         if not all(low <= e <= high for e in values):
             raise InputError(f"--energies {energies}: {surrogate.card.name} was trained on {low:g} to {high:g} GeV")
-    environment, note = (None, "left out (--no-geant4)") if no_geant4 else _geant4(*materials.values())
+    environment, note = (None, "left out (--no-geant4)") if no_geant4 else geant4_environment(*materials.values())
     with progress() as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -79,7 +79,7 @@ def benchmark(
     write_json(json_path, result.to_dict())
 
 
-def _geant4(material: Material) -> tuple[dict[str, str] | None, str]:
+def geant4_environment(material: Material) -> tuple[dict[str, str] | None, str]:
     """The environment of Geant4's kernel, or None and why it cannot run."""
     if importlib.util.find_spec("geant4_pybind") is None:
         return None, "Geant4 is left out: geant4-pybind is not installed; pip install 'calograd[geant4]'"

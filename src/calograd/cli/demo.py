@@ -1,0 +1,86 @@
+"""``calograd demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import TaskID
+
+from calograd.cli.common import JSON_OPTION, console, print_table, progress, write_json
+from calograd.errors import InputError
+from calograd.showers.hdf5 import refuse_existing
+
+if TYPE_CHECKING:
+    from calograd.demo.chain import Outcome
+
+REPORT = "report.html"
+
+
+@click.command()
+@click.option(
+    "-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path), help="New folder for it all."
+)
+@click.option("--quick", is_flag=True, help="A check that everything runs, in well under a minute; no real numbers.")
+@JSON_OPTION
+def demo(output: Path, quick: bool, json_path: Path | None) -> None:
+    """The whole chain on bundled data: sample, evaluate against Geant4, time, train; one HTML report.
+
+    Takes about three minutes on two cores. Geant4 is timed where geant4-pybind and its tables are found.
+
+    \b
+    Example:
+      calograd demo -o demo
+    """
+    refuse_existing(output)
+    refuse_existing(json_path)
+    from calograd.demo import chain
+
+    chain.check_extras()
+    from calograd.cli.benchmark import geant4_environment
+    from calograd.demo.page import write_page
+    from calograd.showers.cells import read_cells
+    from calograd.surrogate import Surrogate
+
+    surrogate = Surrogate.load(chain.MODEL)
+    reference, training = read_cells(chain.bundled("reference.h5")), chain.bundled("training.h5")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"the folder {output.absolute().parent} does not exist; make it or choose another -o")
+    with progress() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
+
+        outcome = chain.run(
+            output, surrogate, reference, training, chain.QUICK if quick else chain.FULL,
+            geant4=geant4_environment(surrogate.card.substance()), progress=tell,
+        )  # fmt: skip
+        write_page(output / REPORT, outcome, tell)
+    _summarise(outcome)
+    console.print(f"report: {(output / REPORT).absolute()}", markup=False, soft_wrap=True)
+    head = outcome.headline()
+    write_json(
+        json_path,
+        {"report": str(output / REPORT), "seconds": outcome.seconds, "verdict": outcome.evaluation.verdict,
+         "worst_bias_of_E_tot": head.bias, "ms_per_shower": head.best.processor.median},
+    )  # fmt: skip
+
+
+def _summarise(outcome: Outcome) -> None:
+    e, head, first, last = outcome.evaluation, outcome.headline(), outcome.log[0], outcome.log[-1]
+    faster = ", ".join(f"{ratio:.3g} at {energy:g} GeV" for ratio, energy in head.ratios)
+    losses = f"{first['validation_loss']:.3f} to {last['validation_loss']:.3f}"
+    rows = [
+        ("showers compared", f"{len(e.generated)} generated, {len(e.reference)} of Geant4, {len(e.points)} points"),
+        ("worst bias of E_tot", f"{100 * head.bias:+.2f} +- {100 * head.error:.2f} % at {head.where}"),
+        ("limits", e.verdict),
+        ("ms per shower, one thread", f"{head.best.processor} in batches of {head.best.batch}"),
+        ("Geant4 / surrogate", faster or outcome.benchmark.note),
+        ("from scratch", f"{last['step']} steps, validation loss {losses}"),
+        ("seconds", ", ".join(f"{stage} {s:.0f}" for stage, s in outcome.seconds.items())),
+    ]
+    print_table("demo", ("", ""), rows)

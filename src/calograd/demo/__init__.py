@@ -1,0 +1,1 @@
+"""The demonstration: the whole chain on bundled data, in one report."""

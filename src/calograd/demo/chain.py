@@ -1,0 +1,245 @@
+"""The chain on bundled data: sample, evaluate against Geant4, time, train from scratch.
+
+The reference showers are Geant4's, made by ``runs/pbf2-sample.sh``; no training has seen them. The second training
+sample, of other showers, is what the short training learns from.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from calograd.errors import FormatError, InputError, Interrupted
+from calograd.evaluation.evaluate import Evaluation, evaluate, mean_biases
+from calograd.evaluation.points import Point
+from calograd.evaluation.timing import Benchmark, Timing, benchmark
+from calograd.learning.config import RunConfig, parse_config
+from calograd.learning.data import load_data
+from calograd.learning.train import read_log, train
+from calograd.showers.cells import Cells, write_cells
+from calograd.showers.hdf5 import refuse_existing, write_whole, writing
+from calograd.surrogate import Surrogate
+from calograd.surrogate.generate import generate
+
+MODEL = "pbf2-cells"
+SAMPLE = "pbf2-sample"
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything.
+
+    Args:
+        repeat: generated showers for each of Geant4's.
+        showers: most reference showers a point; None for all.
+        energies: of the reference that are used, GeV; None for all.
+        classifier_rows: most rows of each class in a classifier test; 0 leaves the tests out.
+        timing: energies (GeV), batches and repetitions of the timing, and whether Geant4 takes part.
+        training: what differs from the defaults of a training's tables ``model`` and ``training``.
+    """
+
+    repeat: int
+    showers: int | None
+    energies: tuple[float, ...] | None
+    classifier_rows: int
+    timing: tuple[tuple[float, ...], tuple[int, ...], int, bool]
+    training: dict[str, dict[str, Any]]
+
+
+_SMALL = {"shape_width": 96, "shape_blocks": 3, "pattern_width": 192, "pattern_blocks": 2, "moments_width": 64}
+FULL = Plan(
+    repeat=2, showers=None, energies=None, classifier_rows=6000,
+    timing=((1.0, 10.0, 100.0), (1, 100, 1000), 3, True),
+    training={
+        "model": _SMALL,
+        "training": {"steps": 2000, "batch": 512, "moments_steps": 500, "moments_batch": 2048, "warmup": 100,
+                     "ema": 0.995, "report_every": 200},
+    },
+)  # fmt: skip
+QUICK = Plan(
+    repeat=1, showers=60, energies=(1.0, 10.0, 100.0), classifier_rows=0,
+    timing=((10.0,), (1, 100), 1, False),
+    training={
+        "model": _SMALL | {"pattern_width": 64, "shape_width": 32},
+        "training": {"steps": 60, "batch": 128, "moments_steps": 60, "moments_batch": 512, "warmup": 10,
+                     "ema": 0.9, "report_every": 20},
+    },
+)  # fmt: skip
+
+
+class Headline(NamedTuple):
+    """The few numbers that say it all.
+
+    Attributes:
+        bias, error, where: the worst bias of the mean of E_tot, its standard error and its point.
+        best: the fastest way that was timed to make showers.
+        ratios: Geant4's time over that one's, and the energy in GeV.
+    """
+
+    bias: float
+    error: float
+    where: Point
+    best: Timing
+    ratios: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the chain found.
+
+    Args:
+        surrogate: the bundled one.
+        evaluation: of its showers against Geant4's.
+        benchmark: the times.
+        training: the configuration of the short training.
+        showers, rows: it learnt from.
+        log: its reports, one a line.
+        biases: of the means at every reference point, of the bundled surrogate and of the one from scratch.
+        seconds: by stage.
+    """
+
+    surrogate: Surrogate
+    evaluation: Evaluation
+    benchmark: Benchmark
+    training: RunConfig
+    showers: int
+    rows: int
+    log: list[dict[str, Any]]
+    biases: tuple[dict[Point, dict[str, tuple[float, float]]], ...]
+    seconds: dict[str, float]
+
+    def headline(self) -> Headline:
+        """The few numbers that say it all."""
+        worst = max(self.evaluation.points, key=lambda p: abs(p.quantities["E_tot"].bias))
+        times = self.benchmark.surrogates
+        best = min(times, key=lambda t: t.processor.median)
+        ratios = [(self.benchmark.ratio(t), t.energy) for t in times if t.batch == best.batch]
+        known = [(ratio, energy) for ratio, energy in ratios if ratio is not None]
+        total = worst.quantities["E_tot"]
+        return Headline(total.bias, total.bias_error, worst.point, best, known)
+
+
+def bundled(name: str) -> Path:
+    """A file of the bundled sample. Raises `FormatError` if this installation has none."""
+    path = Path(str(files("calograd") / "assets" / SAMPLE / name))
+    if not path.is_file():
+        raise FormatError(f"{path} is missing; reinstall calograd, or make it with runs/pbf2-sample.sh")
+    return path
+
+
+def check_extras() -> None:
+    """Raise `InputError` where the packages of the extra ``report`` are missing."""
+    missing = [name for name in ("jinja2", "matplotlib", "sklearn", "scipy") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"the demo needs {', '.join(missing)}: pip install 'calograd[report]'")
+
+
+def run(
+    folder: Path, surrogate: Surrogate, reference: Cells, training: Path, plan: Plan, *,
+    geant4: tuple[dict[str, str] | None, str] = (None, ""),
+    progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
+) -> Outcome:  # fmt: skip
+    """Run the chain; its files go to ``folder``, which must not exist.
+
+    Args:
+        folder: gets the generated showers, the results as JSON and the training.
+        surrogate: to sample and judge.
+        reference: Geant4's showers.
+        training: cells file of the short training.
+        plan: how much of everything.
+        geant4: environment of Geant4's kernel, or None and the reason.
+        progress: called as progress(stage, done, total).
+
+    Raises:
+        OutputExistsError: ``folder`` exists.
+        Interrupted: Ctrl-C.
+    """
+    refuse_existing(folder)
+    with writing(folder):
+        folder.mkdir(parents=True)
+    seconds: dict[str, float] = {}
+    try:
+        return _run(folder, surrogate, _chosen(reference, plan), training, plan, geant4, progress, seconds)
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(f"{folder} is incomplete; remove it before the next demo, or choose another -o") from None
+
+
+def _run(
+    folder: Path, surrogate: Surrogate, reference: Cells, training: Path, plan: Plan,
+    geant4: tuple[dict[str, str] | None, str], progress: Progress, seconds: dict[str, float],
+) -> Outcome:  # fmt: skip
+    def timed(stage: str, began: float) -> float:
+        now = time.perf_counter()
+        seconds[stage] = now - began
+        return now
+
+    began = time.perf_counter()
+    made = _like(surrogate, reference, plan.repeat, progress, "sample")
+    write_cells(folder / "generated.h5", made)
+    began = timed("sample", began)
+    result = evaluate(
+        made, reference, classifiers=plan.classifier_rows > 0, max_rows=max(plan.classifier_rows, 1), progress=progress
+    )
+    _write_json(folder / "evaluation.json", result.to_dict())
+    began = timed("evaluate", began)
+    energies, batches, repeats, with_geant4 = plan.timing
+    environment, note = geant4 if with_geant4 else (None, "left out")
+    times = benchmark(
+        [surrogate], energies, environment, repeats=repeats, batches=batches, note=note, progress=progress
+    )  # fmt: skip
+    _write_json(folder / "benchmark.json", times.to_dict())
+    began = timed("time", began)
+    config = training_config(surrogate, training, plan)
+    data = load_data(config.data.files, config.data.validation, config.training.seed)
+    train(config, data, folder / "training", progress=lambda phase, step, steps, _: progress(phase, step, steps))
+    began = timed("train", began)
+    scratch = _like(Surrogate.load(folder / "training"), reference, 1, progress, "sample again")
+    timed("sample again", began)
+    return Outcome(
+        surrogate, result, times, config, data.showers, len(data.train), read_log(folder / "training"),
+        (mean_biases(made, reference), mean_biases(scratch, reference)), seconds,
+    )  # fmt: skip
+
+
+def training_config(surrogate: Surrogate, training: Path, plan: Plan) -> RunConfig:
+    """The short training: small networks, the range of the bundled surrogate."""
+    card = surrogate.card
+    raw = plan.training | {
+        "name": "from-scratch",
+        "data": {"files": [str(training)], "validation": 0.1},
+        "range": {name: list(getattr(card, name)) for name in ("energy", "dx", "dz")},
+    }
+    return parse_config(raw, "the demo's training", training.parent)
+
+
+def _chosen(reference: Cells, plan: Plan) -> Cells:
+    """The reference rows that the plan uses."""
+    keep = np.ones(len(reference), dtype=bool)
+    if plan.energies is not None:
+        keep = np.isclose(reference.energy[:, None], plan.energies).any(1)
+    if plan.showers is not None:
+        points = np.column_stack([reference.energy, reference.dx, reference.dz])
+        _, which = np.unique(points, axis=0, return_inverse=True)
+        for point in range(which.max() + 1):
+            keep[np.flatnonzero(which.reshape(-1) == point)[plan.showers :]] = False
+    return reference.rows(keep)
+
+
+def _like(surrogate: Surrogate, reference: Cells, repeat: int, progress: Progress, stage: str) -> Cells:
+    columns = (np.repeat(column, repeat, axis=0) for column in (reference.energy, reference.dx, reference.dz))
+    return generate(surrogate, *columns, report=lambda done, total: progress(stage, done, total))
+
+
+def _write_json(path: Path, result: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())

@@ -1,0 +1,140 @@
+"""The demo's report: one HTML file with its figures inside, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from calograd import __version__
+from calograd.demo.chain import Outcome
+from calograd.demo.figures import SHOWN, draw_scratch, draw_training
+from calograd.evaluation import details, limits, overview
+from calograd.evaluation.compare import PointResult
+from calograd.evaluation.points import Sizes
+from calograd.evaluation.style import Picture, picture
+from calograd.showers.hdf5 import write_whole
+
+FIRST_LOOK = 50.0
+"""GeV: the point nearest to this energy, of the middle design, is shown in detail."""
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total)."""
+
+
+class _Task(NamedTuple):
+    """A figure to draw."""
+
+    name: str
+    draw: Callable[[], Figure]
+    caption: str
+
+
+def write_page(path: Path, outcome: Outcome, progress: Progress = lambda stage, done, total: None) -> None:  # noqa: ARG005
+    """Write the report to ``path``."""
+    write_whole(path, render(outcome, progress).encode())
+
+
+def render(outcome: Outcome, progress: Progress) -> str:
+    """The report as HTML."""
+    e = outcome.evaluation
+    designs = sorted({p.point.design for p in e.points})
+    look = first_look(e.points)
+    column = [p for p in e.points if p.point.design == look.point.design]
+    shown = [column[k] for k in sorted({0, column.index(look), len(column) - 1})]
+    tasks = _tasks(outcome, designs, look, shown)
+    pictures: dict[str, Picture] = {}
+    for number, task in enumerate(tasks):
+        progress("figures", number, len(tasks))
+        pictures[task.name] = picture(task.draw, task.caption, f"Figure: {task.name}")
+    progress("figures", len(tasks), len(tasks))
+    environment = Environment(
+        loader=PackageLoader("calograd.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"g3": lambda value: "-" if value is None else f"{value:.3g}"}
+    card = outcome.surrogate.card
+    return environment.get_template("page.html.j2").render(
+        o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs, version=__version__,
+        summary=limits.tally(e.checks, merge_subjects=True), machine=outcome.benchmark.machine,
+        headline=outcome.headline(), last=outcome.log[-1], first=outcome.log[0],
+        scratch=scratch_rows(outcome), total=sum(outcome.seconds.values()),
+        reference_showers=sum(len(p.reference) for p in e.points),
+        generated_showers=sum(len(p.generated) for p in e.points),
+    )  # fmt: skip
+
+
+def first_look(points: tuple[PointResult, ...]) -> PointResult:
+    """The point that is shown in detail."""
+    designs = sorted({p.point.design for p in points})
+    middle = [p for p in points if p.point.design == designs[len(designs) // 2]]
+    return min(middle, key=lambda p: abs(p.point.energy - FIRST_LOOK))
+
+
+def scratch_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Root mean square over the reference points of the biases (%), bundled and from scratch, with what noise gives."""
+    rows = []
+    for name in SHOWN:
+        row: dict[str, Any] = {"name": name}
+        for who, biases in zip(("bundled", "scratch"), outcome.biases, strict=True):
+            values = np.array([point[name] for point in biases.values()])
+            row[who] = 100 * float(np.sqrt((values[:, 0] ** 2).mean()))
+            row[f"{who} noise"] = 100 * float(np.sqrt((values[:, 1] ** 2).mean()))
+        rows.append(row)
+    return rows
+
+
+def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[PointResult]) -> list[_Task]:
+    e = o.evaluation
+    middle = look.point.design
+    kept = "Green: allowed range. Red: limit missed, filled where statistics cannot explain it, hollow where they can."
+    tasks = [
+        _Task(
+            "showers", partial(details.draw_showers, e.generated, e.reference, look),
+            f"{look.point}: the first three showers of each sample, not chosen, and the mean of all; seen from the "
+            "side (x-z) and along the beam (x-y).",
+        ),
+        _Task(
+            "distributions", partial(details.draw_distributions, look),
+            f"{look.point}: {len(look.reference)} Geant4 showers (points) and {len(look.generated)} generated (line, "
+            "band: statistical error). The outermost bins hold what lies beyond. Lower panels: generated over Geant4, "
+            "grey: Geant4's error.",
+        ),
+        _Task(
+            "profiles", partial(details.draw_profiles, e.generated, e.reference, shown),
+            f"{middle}: mean profiles with standard errors.",
+        ),
+        _Task(
+            "bias", partial(overview.draw_trend, e.points, designs, overview.BIAS),
+            f"Bias of the mean against incident energy, with standard errors. {kept}",
+        ),
+        _Task(
+            "spread", partial(overview.draw_trend, e.points, designs, overview.SPREAD),
+            f"Standard deviation, generated over Geant4, with bootstrap standard errors. {kept}",
+        ),
+        _Task(
+            "training", partial(draw_training, o.log),
+            "The training from scratch. Left: denoising loss of the running weights and, on showers held out, of "
+            "their moving average. Middle and right: bias of means and ratio of standard deviations on the held-out "
+            "showers of the highest energies.",
+        ),
+        _Task(
+            "scratch", partial(draw_scratch, o.biases, middle),
+            f"{middle}: bias of means of the bundled surrogate and of the one trained just now.",
+        ),
+    ]  # fmt: skip
+    if e.separability:
+        tasks.append(
+            _Task(
+                "classifiers", partial(overview.draw_classifiers, e.separability),
+                "Classifier tests with 95 % intervals: generated against Geant4 (colour) and two halves of Geant4 "
+                "against each other (grey). Circles: gradient-boosted trees; diamonds: network; hollow: without "
+                "readout threshold. Green: within the limit.",
+            )
+        )  # fmt: skip
+    return tasks

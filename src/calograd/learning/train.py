@@ -176,7 +176,7 @@ def _loss(data: TrainingData, rows: Rows, state: State, precision: str) -> Tenso
             loss = model.pattern_moments.negative_log_likelihood(c, torch.cat([conditions, x], dim=1)).mean()
     if not bool(torch.isfinite(loss)):
         raise InputError(
-            f"the loss is {float(loss)} in phase '{PHASES[state.phase]}', step {state.step}; "
+            f"the loss is {loss.item()} in phase '{PHASES[state.phase]}', step {state.step}; "
             "check the data, or lower training.learning_rate"
         )
     return loss

@@ -50,6 +50,7 @@ def benchmark(
     if not all(0 < e < float("inf") for e in values) or len(set(values)) != len(values):
         raise InputError(f"--energies '{energies}': expected different positive numbers in GeV")
     from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+    from calograd.evaluation.timing import BATCHES
     from calograd.evaluation.timing import benchmark as run
     from calograd.surrogate import Surrogate
 
@@ -72,8 +73,8 @@ def benchmark(
 
         others = [name for name in SAMPLERS if name != DEFAULT_SAMPLER]
         result = run(
-            surrogates, values, environment, repeats=repeats, showers=showers, samplers=others, note=note,
-            progress=tell,
+            surrogates, values, environment, repeats=repeats, showers=showers, batches=BATCHES, samplers=others,
+            note=note, progress=tell,
         )  # fmt: skip
     _print(result)
     write_json(json_path, result.to_dict())

@@ -248,7 +248,7 @@ def _children() -> float:
 
 def benchmark(
     surrogates: Sequence[Surrogate], energies: Sequence[float], environment: dict[str, str] | None, *,
-    repeats: int = 5, showers: int | None = None, batches: Sequence[int] = BATCHES, samplers: Sequence[str] = (),
+    repeats: int, showers: int | None = None, batches: Sequence[int], samplers: Sequence[str] = (),
     note: str = "", progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
 ) -> Benchmark:  # fmt: skip
     """Time Geant4 and surrogates in one run, one after the other, each on one thread.

@@ -1,0 +1,57 @@
+"""What tests of commands share: a surrogate with random weights, as small as they come, and cells to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from calograd.material import Material
+from calograd.showers.cells import Cells
+from calograd.surrogate import Card, Surrogate
+from calograd.surrogate.cells import CellsArchitecture, CellsModel
+
+
+def tiny_surrogate(folder: Path) -> Path:
+    """A folder that `Surrogate.load` reads; 1 to 100 GeV, dx 1 to 5 cm, dz 4 to 15 cm."""
+    architecture = CellsArchitecture(
+        shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, moments_width=8
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CellsModel(architecture).requires_grad_(False)
+    card = Card(
+        name="tiny", architecture=architecture.to_dict(), energy=(1, 100), dx=(1, 5), dz=(4, 15),
+        material=Material.parse("PbF2").to_dict(), mode="embedded", training={},
+    )  # fmt: skip
+    Surrogate(model, card).save(folder)
+    return folder
+
+
+def random_cells(energies: list[float], dx: np.ndarray, dz: np.ndarray, seed: int = 0) -> Cells:
+    """Smooth random showers, one a row of dx and dz (cm), with energies (GeV) in turn."""
+    rng = np.random.default_rng(seed)
+    n = len(dx)
+    energy = np.resize(np.array(energies), n)
+    cells = rng.gamma(2.0, 1.0, (n, 5, 5, 5)) * np.exp(-np.abs(np.arange(5) - 2))[:, None, None]
+    cells *= (energy * rng.normal(0.95, 0.005, n) / cells.sum((1, 2, 3)))[:, None, None, None]
+    depths = np.broadcast_to(dz[:, None], (n, 5))
+    return Cells(
+        cells.astype(np.float32), energy.astype(np.float32), dx.astype(np.float32), depths.astype(np.float32),
+        np.arange(n), Material.parse("PbF2"), "geant4",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of the surrogate."""
+    return str(tiny_surrogate(tmp_path_factory.mktemp("surrogate") / "tiny"))
+
+
+@pytest.fixture
+def make_cells() -> Callable[..., Cells]:
+    """See `random_cells`."""
+    return random_cells

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from calograd.cli.demo import demo
+from calograd.demo import chain
+from calograd.demo.page import write_page
+from calograd.errors import OutputExistsError
+from calograd.showers.cells import Cells, write_cells
+from calograd.surrogate import Surrogate
+
+
+def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[..., Cells]) -> None:
+    rng = np.random.default_rng(1)
+    sizes = np.repeat([1.0, 2.5], 90), np.repeat([5.0, 6.0], 90)
+    drawn = np.exp(rng.uniform(np.log(0.95), np.log(5.05), 300)), np.exp(rng.uniform(np.log(3.9), np.log(15.2), 300))
+    energies = np.exp(rng.uniform(0, np.log(100), 300)).tolist()
+    write_cells(tmp_path / "training.h5", make_cells(energies, *drawn, seed=2))
+    folder = tmp_path / "demo"
+    stages = set()
+    outcome = chain.run(
+        folder, Surrogate.load(tiny), make_cells([1, 10, 100], *sizes),
+        tmp_path / "training.h5", chain.QUICK, geant4=(None, "no tables"),
+        progress=lambda stage, done, total: stages.add(stage),
+    )  # fmt: skip
+    write_page(folder / "report.html", outcome)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") >= 7
+    assert "://" not in page
+    assert {p.name for p in folder.iterdir()} == {
+        "benchmark.json", "evaluation.json", "generated.h5", "report.html", "training"
+    }  # fmt: skip
+    assert len(outcome.evaluation.points) == 6
+    assert outcome.log[-1]["step"] == 60
+    assert json.loads((folder / "evaluation.json").read_text())["points"]
+    assert {"sample", "points", "diffusion"} <= stages
+    with pytest.raises(OutputExistsError):
+        chain.run(folder, outcome.surrogate, outcome.evaluation.reference, tmp_path / "training.h5", chain.QUICK)
+
+
+def test_an_existing_folder_is_refused_first(tmp_path: Path) -> None:
+    with pytest.raises(OutputExistsError):
+        CliRunner().invoke(demo, ["-o", str(tmp_path)], catch_exceptions=False)
+
+
+@pytest.mark.skipif(
+    not (Path(chain.__file__).parents[1] / "assets" / chain.SAMPLE / "reference.h5").is_file(),
+    reason="no bundled sample",
+)
+def test_the_bundled_data_carry_the_quick_demo(tmp_path: Path) -> None:
+    result = CliRunner().invoke(demo, ["--quick", "-o", str(tmp_path / "demo")], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from calograd.cli.sample import sample
+from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError, RangeError
+from calograd.showers.cells import Cells, read_cells, write_cells
+
+
+def call(*arguments: Any) -> Result:
+    """Run the command in this process; what it raises is raised."""
+    return CliRunner().invoke(sample, list(map(str, arguments)), catch_exceptions=False)
+
+
+def test_rows_configuration_and_json(tiny: str, tmp_path: Path) -> None:
+    output, summary = tmp_path / "made.h5", tmp_path / "made.json"
+    result = call(tiny, "--cell", 2.5, 6, "--energy", "1,10", "-n", 30, "--seed", 3, "-o", output, "--json", summary)
+    assert result.exit_code == 0
+    made = read_cells(output)
+    assert len(made) == 60
+    assert made.energy[:4].tolist() == [1, 10, 1, 10]
+    assert (made.dx == 2.5).all()
+    assert (made.dz == 6).all()
+    assert made.origin == "tiny"
+    assert made.config["seed"] == 3
+    assert made.config["sampler"] == "angle"
+    assert {"torch", "calograd"} <= set(made.config["versions"])
+    plain = json.loads(summary.read_text())
+    assert [p["energy"] for p in plain["points"]] == [1, 10]
+    assert plain["rows"] == 60
+
+
+def test_equal_seeds_give_equal_showers_and_others_do_not(tiny: str, tmp_path: Path) -> None:
+    made = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        call(tiny, "--cell", 1, "4", "--energy", "1:100", "-n", 40, "--seed", seed, "-o", tmp_path / name)
+        made.append(read_cells(tmp_path / name))
+    assert np.array_equal(made[0].cells, made[1].cells)
+    assert np.array_equal(made[0].energy, made[1].energy)
+    assert not np.array_equal(made[0].cells, made[2].cells)
+
+
+def test_energy_laws_fill_the_range(tiny: str, tmp_path: Path) -> None:
+    for law, expected in (("uniform", 50.5), ("log-uniform", 99 / np.log(100))):
+        output = tmp_path / law
+        call(tiny, "--cell", 2, 5, "--energy", "1:100", "--law", law, "-n", 2000, "--steps", 1, "-o", output)
+        energy = read_cells(output).energy
+        assert abs(energy.mean() - expected) < 5 * energy.std() / 2000**0.5
+        assert energy.min() >= 1
+        assert energy.max() <= 100
+
+
+def test_like_takes_every_row_of_a_reference(tiny: str, tmp_path: Path, make_cells: Callable[..., Cells]) -> None:
+    rng = np.random.default_rng(0)
+    reference = make_cells([1, 20, 100], rng.uniform(1, 5, 50), rng.uniform(4, 15, 50))
+    write_cells(tmp_path / "reference.h5", reference)
+    call(tiny, "--like", tmp_path / "reference.h5", "--repeat", 2, "-o", tmp_path / "made.h5")
+    made = read_cells(tmp_path / "made.h5")
+    for name in ("energy", "dx", "dz"):
+        assert np.array_equal(getattr(made, name), np.repeat(getattr(reference, name), 2, axis=0))
+    assert (made.cells.sum((1, 2, 3)) <= made.energy * (1 + 1e-5)).all()
+
+
+GOOD = ("--cell", 2.5, 6, "--energy", 50)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        (("--cell", 0.5, 6, "--energy", 50), RangeError, "dx = 0.5 cm is outside 1 to 5 cm"),
+        (("--cell", 2.5, 6, "--energy", "50,200"), RangeError, "energy = 200 GeV"),
+        (("--cell", 2.5, "4,5,6,8,10", "--energy", 50), RangeError, "different depths"),
+        ((*GOOD, "-n", 0), InputError, "-n is 0"),
+        ((*GOOD, "--steps", 0), InputError, "0 steps"),
+        ((*GOOD, "--sampler", "euler"), InputError, "unknown sampler 'euler'"),
+        ((*GOOD, "--threads", -1), InputError, "--threads is -1"),
+        ((*GOOD, "--device", "abacus"), InputError, "abacus"),
+        ((*GOOD, "--law", "uniform"), InputError, "needs a range"),
+        ((*GOOD, "--repeat", 2), InputError, "--repeat belongs to --like"),
+        ((*GOOD, "--like", "x.h5"), InputError, "exclude each other"),
+        (("--cell", "nan", 6, "--energy", 50), InputError, "--cell nan 6"),
+        (("--cell", 2.5, "6,7", "--energy", 50), InputError, "one DZ or 5"),
+        (("--cell", 2.5, 6, "--energy", "nan", "--extrapolate"), InputError, "positive numbers"),
+        (("--cell", 2.5, 6, "--energy", "10:1"), InputError, "is no range"),
+        (("--cell", 2.5, 6), InputError, "give --cell DX DZ and --energy"),
+        (("--like", "missing.h5"), FormatError, "missing.h5 does not exist"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named_before_anything_is_written(
+    tiny: str, tmp_path: Path, options: tuple[Any, ...], error: type[CaloGradError], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        call(tiny, *options, "-o", tmp_path / "made.h5")
+    assert words in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_are_never_overwritten_and_folders_must_exist(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "there.h5").write_text("precious")
+    with pytest.raises(OutputExistsError):
+        call("no such model", *GOOD, "-o", tmp_path / "there.h5")
+    assert (tmp_path / "there.h5").read_text() == "precious"
+    with pytest.raises(InputError, match="does not exist"):
+        call(tiny, *GOOD, "-o", tmp_path / "nowhere" / "made.h5")
+
+
+def test_extrapolation_is_allowed_when_asked_for(tiny: str, tmp_path: Path) -> None:
+    call(tiny, "--cell", 0.5, 6, "--energy", 50, "-n", 5, "--extrapolate", "-o", tmp_path / "made.h5")
+    assert len(read_cells(tmp_path / "made.h5")) == 5

@@ -232,12 +232,11 @@ def time_geant4(
     for k in range(2):
         first, many = median(t[k] for t in single), median(t[k] for t in times[lowest])
         startup.append(max(0.0, first - (many - first) / (counts[lowest] - 1)))
-    timings = tuple(
-        Timing("Geant4", e, counts[e], *(Spread.of([1e3 * (t[k] - startup[k]) / counts[e] for t in times[e]])
-                                         for k in range(2)))
-        for e in energies
-    )  # fmt: skip
-    return Geant4Timing(timings, startup[1], startup[0])
+    timings = []
+    for e in energies:
+        clock, processor = ([1e3 * (t[k] - startup[k]) / counts[e] for t in times[e]] for k in range(2))
+        timings.append(Timing("Geant4", e, counts[e], Spread.of(clock), Spread.of(processor)))
+    return Geant4Timing(tuple(timings), startup[1], startup[0])
 
 
 def _children() -> float:

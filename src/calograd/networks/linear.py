@@ -32,6 +32,6 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
     """Whether both are float32 on a CPU, outside of autograd (backward or forward) and autocast."""
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
-    if any(unpack_dual(t).tangent is not None for t in (x, weight)):
+    if any(unpack_dual(t).tangent is not None for t in (x, weight)):  # type: ignore[no-untyped-call]
         return False
     return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32

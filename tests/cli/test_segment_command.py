@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calograd.showers.cells import read_cells
+from calograd.showers.layout import Provenance, pack
+from calograd.showers.writer import open_writer
+from calograd.simulation.config import SimulationConfig
+from calograd.simulation.record import Showers
+
+SHOWERS = 8
+
+
+@pytest.fixture
+def library(tmp_path: Path, make_config: Callable[..., SimulationConfig]) -> Path:
+    """Eight showers of 100 deposits within 2 x 2 x 10 cm; the last has none."""
+    rng = np.random.default_rng(0)
+    n = 100 * (SHOWERS - 1)
+    x, y = (rng.uniform(-1, 1, n).astype(np.float32) for _ in range(2))
+    z, e = rng.uniform(0, 10, n).astype(np.float32), rng.uniform(0, 0.01, n).astype(np.float32)
+    showers = Showers(
+        x, y, z, e, np.array([*range(0, n + 1, 100), n]), np.ones(SHOWERS, np.float32), np.arange(SHOWERS),
+        np.arange(SHOWERS, dtype=np.uint64),
+    )  # fmt: skip
+    provenance = Provenance(make_config(1.0), "11.4.1", "test")
+    with open_writer(tmp_path / "library.h5", provenance, SHOWERS) as writer:
+        writer.add(pack(showers, provenance))
+        writer.finish(lambda done, of: None, threads=1)
+    return tmp_path / "library.h5"
+
+
+@pytest.fixture
+def segment(library: Path, calograd: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str]]:
+    """Run ``calograd segment ARGUMENTS`` in the library's folder; its exit code and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code, _, err = calograd("segment", *arguments)
+        return code, err
+
+    return run
+
+
+def test_one_design(segment: Callable[..., tuple[int, str]], library: Path) -> None:
+    code, err = segment("library.h5", "--cell", "2", "5", "--cells", "1", "2", "-o", "cells.h5", "--json", "out.json")
+    assert code == 0, err
+    assert "without energy" in err
+    cells = read_cells(library.parent / "cells.h5")
+    assert cells.cells.shape == (SHOWERS, 1, 1, 2)
+    summary = json.loads((library.parent / "out.json").read_text())
+    assert (summary["rows"], summary["showers"], summary["empty"], summary["lost"]) == (8, 8, 1, 0)
+    assert summary["mean_fraction"] == pytest.approx(cells.cells.sum() / SHOWERS, rel=1e-5)
+
+
+def test_a_depth_a_layer_and_several_designs(segment: Callable[..., tuple[int, str]], library: Path) -> None:
+    code, err = segment("library.h5", "--cell", "2", "1,2,3", "--cell", "1", "4", "--cells", "2", "3", "-o", "cells.h5")
+    assert code == 0, err
+    cells = read_cells(library.parent / "cells.h5")
+    np.testing.assert_array_equal(cells.dz[:2], [[1, 2, 3], [4, 4, 4]])
+    np.testing.assert_array_equal(cells.dx[:2], [2, 1])
+
+
+def test_drawn_designs(segment: Callable[..., tuple[int, str]], library: Path) -> None:
+    code, err = segment("library.h5", "--designs", "3", "--dx", "1", "2", "--dz", "1", "2", "-o", "cells.h5")
+    assert code == 0, err
+    cells = read_cells(library.parent / "cells.h5")
+    assert len(cells) == 3 * SHOWERS
+    assert ((cells.dx >= 1) & (cells.dx <= 2)).all()
+
+
+def test_outputs_that_exist_are_refused_before_the_work(segment: Callable[..., tuple[int, str]], library: Path) -> None:
+    (library.parent / "taken").touch()
+    for options in (("-o", "taken"), ("-o", "cells.h5", "--json", "taken")):
+        code, err = segment("library.h5", "--cell", "2", "5", *options)
+        assert (code, err) == (2, "error: taken exists already; move it away or choose another output\n")
+    assert not (library.parent / "cells.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["none.h5", "--cell", "2", "5"], "none.h5 does not exist"),
+        (["library.h5"], "give either --cell DX DZ or --designs N"),
+        (["library.h5", "--cell", "2", "5", "--designs", "3"], "give either --cell DX DZ or --designs N"),
+        (["library.h5", "--cell", "2", "x"], "--cell DZ: 'x' is not a number"),
+        (["library.h5", "--cell", "2", "1,2"], "expected one DX, and one DZ or 5 (one a layer)"),
+        (["library.h5", "--cell", "2,3", "1"], "expected one DX"),
+        (["library.h5", "--cell", "0", "1"], "dx = 0.0 cm: expected a positive number"),
+        (["library.h5", "--cell", "nan", "1"], "dx = nan cm: expected a positive number"),
+        (["library.h5", "--cell", "2", "5", "--cells", "0", "5"], "expected at least one cell each way"),
+        (["library.h5", "--designs", "0"], "0 designs"),
+        (["library.h5", "--designs", "1", "--dx", "3", "2"], "dx from 3.0 to 2.0 cm"),
+    ],
+)
+def test_errors_are_one_line(
+    segment: Callable[..., tuple[int, str]], library: Path, arguments: list[str], complaint: str
+) -> None:
+    code, err = segment(*arguments, "-o", "cells.h5")
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2
+    assert len(lines) == 1
+    assert complaint in lines[0]
+    assert "Traceback" not in err
+    assert {path.name for path in library.parent.iterdir()} == {"library.h5"}
+
+
+def test_a_folder_that_is_not_there(segment: Callable[..., tuple[int, str]]) -> None:
+    code, err = segment("library.h5", "--cell", "2", "5", "-o", "none/cells.h5")
+    assert code == 2
+    assert "cannot be written: No such file or directory" in err
+
+
+def test_a_library_that_was_cut_off(segment: Callable[..., tuple[int, str]], library: Path) -> None:
+    library.write_bytes(library.read_bytes()[:-2000])
+    code, err = segment("library.h5", "--cell", "2", "5", "-o", "cells.h5")
+    assert code == 2
+    assert "cut off" in err
+    assert "--recover" in err

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic import made_up_cells
+from made_up import made_up_cells
 
 from calograd.errors import FormatError, InputError
 from calograd.learning.data import TrainingData, load_data

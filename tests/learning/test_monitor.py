@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from synthetic import made_up_cells, tiny_config
+from made_up import made_up_cells, tiny_config
 
 from calograd.learning.data import Rows, TrainingData, load_data
 from calograd.learning.monitor import _biases, look

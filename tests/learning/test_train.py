@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic import made_up_cells, tables, tiny_config
+from made_up import made_up_cells, tables, tiny_config
 
 from calograd.design import Design
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError

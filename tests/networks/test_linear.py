@@ -34,6 +34,7 @@ def test_autocast_is_respected() -> None:
         assert linear(layer, x).dtype == torch.bfloat16
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, when it loads their rules
 def test_forward_derivatives_pass_where_backward_ones_are_switched_off() -> None:
     layer, x, v = nn.Linear(4, 3), torch.randn(MIN_ROWS, 4), torch.randn(MIN_ROWS, 4)
     with torch.no_grad(), dual_level():

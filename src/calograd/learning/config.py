@@ -67,7 +67,7 @@ class ModelConfig(_Table):
     pattern_blocks: Positive = 4
     embedding: Positive = 128
     moments_width: Positive = 128
-    local_units: Annotated[int, Field(ge=0)] = 4
+    local_units: Annotated[int, Field(ge=0, multiple_of=2)] = 4
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise"] = "edm"
 

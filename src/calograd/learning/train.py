@@ -119,6 +119,9 @@ def _run_phase(run: _Run, state: State) -> None:
     t, diffusion = run.config.training, state.phase == DIFFUSION
     steps, batch = (t.steps, t.batch) if diffusion else (t.moments_steps, t.moments_batch)
     parameters = state.parameters()
+    state.model.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     if state.optimiser is None:
         state.optimiser = make_optimiser(parameters, t)
     started, saved = time.monotonic() - state.seconds, time.monotonic()

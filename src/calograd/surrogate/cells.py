@@ -118,7 +118,8 @@ class CellsModel(nn.Module):
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
             q = None if marks is None else marks * (1 + (8 * noise).exp()).rsqrt()[:, None]  # c_in of the marks
-            return self.pattern_network(scaled, noise, conditions, x, q)
+            result: Tensor = self.pattern_network(scaled, noise, conditions, x, q)
+            return result
 
         return network
 

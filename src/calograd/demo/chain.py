@@ -63,8 +63,8 @@ FULL = Plan(
     timing=((1.0, 10.0, 100.0), (1, 100, 1000), 3, True),
     training={
         "model": _SMALL,
-        "training": {"steps": 2000, "batch": 512, "moments_steps": 500, "moments_batch": 2048, "warmup": 100,
-                     "ema": 0.995, "report_every": 200},
+        "training": {"steps": 1600, "batch": 512, "moments_steps": 500, "moments_batch": 2048, "warmup": 100,
+                     "ema": 0.995, "report_every": 100},
     },
 )  # fmt: skip
 QUICK = Plan(

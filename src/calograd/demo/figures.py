@@ -18,7 +18,7 @@ COLOURS = (GEANT4, SURROGATE, "#2f6f9f", "#6a9a3b", "#8a5aa8")
 
 
 def draw_training(log: list[dict[str, Any]]) -> Figure:
-    """Losses, and biases and spreads at the highest energies, against steps."""
+    """Losses, and biases and spreads at the lowest energies, where there is most to learn, against steps."""
     steps = [line["step"] for line in log]
     figure = Figure(figsize=(10.6, 3.1))
     loss, bias, spread = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
@@ -28,7 +28,7 @@ def draw_training(log: list[dict[str, Any]]) -> Figure:
     loss.legend()
     for name, logged, colour in zip(SHOWN, LOGGED, COLOURS, strict=True):
         values, errors, ratios = (
-            np.array([line[what][logged][-1] for line in log], dtype=float) for what in ("bias", "error", "spread")
+            np.array([line[what][logged][0] for line in log], dtype=float) for what in ("bias", "error", "spread")
         )
         bias.errorbar(steps, values, errors, color=colour, lw=1.2, capsize=2, label=LABELS[name])
         spread.plot(steps, ratios, color=colour, lw=1.2)

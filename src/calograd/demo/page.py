@@ -120,8 +120,9 @@ def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[Poin
         _Task(
             "training", partial(draw_training, o.log),
             "The training from scratch. Left: denoising loss of the running weights and, on showers held out, of "
-            "their moving average. Middle and right: bias of means and ratio of standard deviations on the held-out "
-            "showers of the highest energies.",
+            "their moving average. Middle and right: bias of means and ratio of standard deviations on those held-out "
+            "showers that are in the lowest third of energies, with standard errors: they are few, and the same at "
+            "every step.",
         ),
         _Task(
             "scratch", partial(draw_scratch, o.biases, middle),

@@ -42,7 +42,20 @@ def test_compound_by_formula_is_the_mixture_by_mass() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["PbF3", "x:1", "x:dense:PbF2", "x:-1:PbF2", "x:nan:PbF2", "x:1:Qq", "x:1:", "x:1:pbf2"]
+    "text",
+    [
+        "PbF3",
+        "x:1",
+        "x:dense:PbF2",
+        "x:-1:PbF2",
+        "x:nan:PbF2",
+        "x:1:Qq",
+        "x:1:",
+        "x:1:pbf2",
+        "x:inf:PbF2",
+        "x:1:Pb0",
+        "x:1:Pb.",
+    ],
 )
 def test_bad_materials(text: str) -> None:
     with pytest.raises(InputError):
@@ -52,3 +65,17 @@ def test_bad_materials(text: str) -> None:
 def test_fractions_have_to_add_up() -> None:
     with pytest.raises(InputError, match=r"add up to 0\.9000"):
         Material("half", 1.0, {"H": 0.5, "O": 0.4})
+
+
+@pytest.mark.parametrize(
+    ("fractions", "complaint"),
+    [({"H": 1.5, "O": -0.5}, "mass fraction of O is -0.5"), ({"Qq": 1.0}, "unknown element 'Qq'"), ({}, "add up to 0")],
+)
+def test_fractions_that_cannot_be(fractions: dict[str, float], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        Material("x", 1.0, fractions)
+
+
+def test_equal_materials_hash_alike() -> None:
+    assert len({Material.parse("x:1:PbF2"), Material.parse("x:1:PbF2"), Material.parse("x:2:PbF2")}) == 2
+    assert Material(**MATERIALS["PbWO4"].to_dict()) == MATERIALS["PbWO4"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,3 +111,18 @@ def test_errors_are_one_line(calograd: Run, tmp_path: Path, arguments: list[str]
     assert len(lines) == 1
     assert complaint in lines[0]
     assert "Traceback" not in err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
+def test_tensorboard_gets_the_losses(calograd: Run, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    code, _, err = calograd("train", "run.toml", "-o", "run", "--tensorboard")
+    assert code == 0, err
+    assert b"loss/validation" in next((tmp_path / "run").glob("events.out.tfevents.*")).read_bytes()
+
+
+def test_tensorboard_that_is_not_installed(calograd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    code, _, err = calograd("train", "run.toml", "-o", "run", "--tensorboard")
+    assert code == 2
+    assert "--tensorboard needs its extra" in err

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the data of the bundled surrogate and trains it. Resumable: what is finished is skipped.
-# On 2 cores of an AMD EPYC (Zen 5): 40 minutes of simulation, 2 of segmentation, about 45 of training on one core.
+# On 2 cores of an AMD EPYC (Zen 5): 40 minutes of simulation, 2 of segmentation, 35 of training on one core.
 set -euo pipefail
 cd "$(dirname "$0")"
 mkdir -p pbf2

@@ -95,16 +95,18 @@ def geant4_environment(material: Material) -> tuple[dict[str, str] | None, str]:
 
 
 def _print(result: Benchmark) -> None:
+    from calograd.evaluation.timing import short
+
     m = result.machine
     title = f"{m['processor']} ({m['vectors']}, {m['cores']} cores), one thread, torch {m['torch']}"
     rows: list[list[str]] = []
     if result.geant4:
-        rows = [["Geant4", f"{t.energy:g}", "-", str(t.processor), f"{t.clock.median:.3g}", ""]
+        rows = [["Geant4", f"{t.energy:g}", "-", str(t.processor), short(t.clock.median), ""]
                 for t in result.geant4.timings]  # fmt: skip
     for t in result.surrogates:
         ratio = result.ratio(t)
-        faster = f"{ratio:.3g}" if ratio is not None else "-"
-        rows.append([t.who, f"{t.energy:g}", str(t.batch), str(t.processor), f"{t.clock.median:.3g}", faster])
+        faster = short(ratio) if ratio is not None else "-"
+        rows.append([t.who, f"{t.energy:g}", str(t.batch), str(t.processor), short(t.clock.median), faster])
     columns = ["", "GeV", "batch", "ms per shower, processor", "clock", "Geant4 / surrogate"]
     print_table(title, columns, rows)
     if result.samplers:

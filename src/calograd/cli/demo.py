@@ -71,8 +71,10 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
 
 
 def _summarise(outcome: Outcome) -> None:
+    from calograd.evaluation.timing import short
+
     e, head, first, last = outcome.evaluation, outcome.headline(), outcome.log[0], outcome.log[-1]
-    faster = ", ".join(f"{ratio:.3g} at {energy:g} GeV" for ratio, energy in head.ratios)
+    faster = ", ".join(f"{short(ratio)} at {energy:g} GeV" for ratio, energy in head.ratios)
     losses = f"{first['validation_loss']:.3f} to {last['validation_loss']:.3f}"
     rows = [
         ("showers compared", f"{len(e.generated)} generated, {len(e.reference)} of Geant4, {len(e.points)} points"),

@@ -26,11 +26,13 @@ def draw_training(log: list[dict[str, Any]]) -> Figure:
     loss.plot(steps, [line["validation_loss"] for line in log], color=SURROGATE, label="held out")
     loss.set_ylabel("denoising loss")
     loss.legend()
-    for name, logged, colour in zip(SHOWN, LOGGED, COLOURS, strict=True):
+    for number, (name, logged, colour) in enumerate(zip(SHOWN, LOGGED, COLOURS, strict=True)):
         values, errors, ratios = (
             np.array([line[what][logged][0] for line in log], dtype=float) for what in ("bias", "error", "spread")
         )
-        bias.errorbar(steps, values, errors, color=colour, lw=1.2, capsize=2, label=LABELS[name])
+        bias.plot(steps, values, color=colour, lw=1.2, label=LABELS[name])
+        beside = steps[-1] * (1.03 + 0.02 * number)
+        bias.errorbar(beside, values[-1], errors[-1], fmt="o", ms=2.5, lw=0.9, color=colour)
         spread.plot(steps, ratios, color=colour, lw=1.2)
     bias.axhline(0, color="0.55", lw=0.7)
     bias.set_ylabel("bias of the mean [%]")
@@ -40,7 +42,7 @@ def draw_training(log: list[dict[str, Any]]) -> Figure:
     spread.set_ylabel(r"$\sigma$ ratio")
     for axes in (loss, bias, spread):
         axes.set_xlabel("step")
-        axes.set_xlim(0, steps[-1] * 1.02)
+        axes.set_xlim(0, steps[-1] * 1.14)
     return figure
 
 

@@ -18,6 +18,7 @@ from calograd.evaluation import details, limits, overview
 from calograd.evaluation.compare import PointResult
 from calograd.evaluation.points import Sizes
 from calograd.evaluation.style import Picture, picture
+from calograd.evaluation.timing import short
 from calograd.showers.hdf5 import write_whole
 
 FIRST_LOOK = 50.0
@@ -57,7 +58,7 @@ def render(outcome: Outcome, progress: Progress) -> str:
         loader=PackageLoader("calograd.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"g3": lambda value: "-" if value is None else f"{value:.3g}"}
+    environment.filters |= {"g3": lambda value: "-" if value is None else short(value)}
     card = outcome.surrogate.card
     return environment.get_template("page.html.j2").render(
         o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs, version=__version__,
@@ -121,8 +122,8 @@ def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[Poin
             "training", partial(draw_training, o.log),
             "The training from scratch. Left: denoising loss of the running weights and, on showers held out, of "
             "their moving average. Middle and right: bias of means and ratio of standard deviations on those held-out "
-            "showers that are in the lowest third of energies, with standard errors: they are few, and the same at "
-            "every step.",
+            "showers that are in the lowest third of energies. Standard errors stand at the end of the lines; the "
+            "showers are few and the same at every step, so the trend is better known than the level.",
         ),
         _Task(
             "scratch", partial(draw_scratch, o.biases, middle),

@@ -58,7 +58,7 @@ class Spread:
         return cls(median(values), min(values), max(values))
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{short(self.median)} ({short(self.low)} to {short(self.high)})"
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,11 @@ def machine() -> dict[str, Any]:
     except PackageNotFoundError:
         found["geant4-pybind"] = None
     return found
+
+
+def short(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):.10g}"
 
 
 @contextmanager

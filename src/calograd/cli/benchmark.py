@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import TaskID
 
-from calograd.cli.common import JSON_OPTION, console, parse_numbers, print_table, progress, write_json
+from calograd.cli.common import JSON_OPTION, console, parse_numbers, print_table, progress, stages, write_json
 from calograd.errors import InputError, TablesError
 from calograd.material import Material
 from calograd.showers.hdf5 import refuse_existing
@@ -64,12 +63,7 @@ def benchmark(
             raise InputError(f"--energies {energies}: {surrogate.card.name} was trained on {low:g} to {high:g} GeV")
     environment, note = (None, "left out (--no-geant4)") if no_geant4 else geant4_environment(*materials.values())
     with progress() as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
+        tell = stages(bar)
 
         others = [name for name in SAMPLERS if name != DEFAULT_SAMPLER]
         result = run(

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from calograd.errors import InputError
@@ -66,3 +74,15 @@ def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
         return
     refuse_existing(path)
     write_whole(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+
+
+def stages(bar: Progress) -> Callable[[str, int, int | None], None]:
+    """A function ``tell(stage, done, total)`` that shows every stage of a work as a line of the bar."""
+    tasks: dict[str, TaskID] = {}
+
+    def tell(stage: str, done: int, total: int | None) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], completed=done, total=total)
+
+    return tell

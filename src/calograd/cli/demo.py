@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import TaskID
 
-from calograd.cli.common import JSON_OPTION, console, print_table, progress, write_json
+from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
 from calograd.showers.hdf5 import refuse_existing
 
@@ -48,12 +47,7 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     if not output.absolute().parent.is_dir():
         raise InputError(f"the folder {output.absolute().parent} does not exist; make it or choose another -o")
     with progress() as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
+        tell = stages(bar)
 
         outcome = chain.run(
             output, surrogate, reference, training, chain.QUICK if quick else chain.FULL,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from calograd.cli.common import JSON_OPTION, console, print_table, progress, write_json
+from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.showers.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
@@ -54,12 +54,7 @@ def evaluate(
 
     ours, theirs = read_cells(generated), read_cells(reference)
     with progress() as bar:
-        tasks: dict[str, int] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)  # type: ignore[arg-type]
+        tell = stages(bar)
 
         result = run(ours, theirs, seed=seed, threshold=threshold * 1e-3, classifiers=classifier, progress=tell)
         names = {"generated": str(generated), "reference": str(reference)}

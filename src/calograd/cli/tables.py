@@ -7,7 +7,7 @@ import importlib.util
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from calograd.cli.common import console, print_table
+from calograd.cli.common import console, print_table, stages
 from calograd.errors import TablesError
 from calograd.material import MATERIALS
 from calograd.simulation.download import BASE_URL
@@ -33,14 +33,7 @@ def tables(check: bool, download: bool, url: str) -> None:
     """
     if download:
         with _download_bar() as bar:
-            tasks = {}
-
-            def report(name: str, done: int, total: int | None) -> None:
-                if name not in tasks:
-                    tasks[name] = bar.add_task(name, total=total)
-                bar.update(tasks[name], completed=done, total=total)
-
-            fetch(data_home(), report, base_url=url.rstrip("/"))
+            fetch(data_home(), stages(bar), base_url=url.rstrip("/"))
     found = find_tables()
     binding = "installed" if importlib.util.find_spec("geant4_pybind") else "missing; pip install 'calograd[geant4]'"
     rows = [

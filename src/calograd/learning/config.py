@@ -57,17 +57,20 @@ class RangeConfig(_Table):
         return self
 
 
+_DEFAULT = CellsArchitecture()
+
+
 class ModelConfig(_Table):
-    """Sizes of the networks; see `calograd.surrogate.cells.CellsArchitecture`."""
+    """Sizes of the networks; meaning and defaults are those of `calograd.surrogate.cells.CellsArchitecture`."""
 
     kind: Literal["cells"] = "cells"
-    shape_width: Positive = 192
-    shape_blocks: Positive = 4
-    pattern_width: Positive = 512
-    pattern_blocks: Positive = 4
-    embedding: Positive = 128
-    moments_width: Positive = 128
-    local_units: Annotated[int, Field(ge=0, multiple_of=2)] = 4
+    shape_width: Positive = _DEFAULT.shape_width
+    shape_blocks: Positive = _DEFAULT.shape_blocks
+    pattern_width: Positive = _DEFAULT.pattern_width
+    pattern_blocks: Positive = _DEFAULT.pattern_blocks
+    embedding: Positive = _DEFAULT.embedding
+    moments_width: Positive = _DEFAULT.moments_width
+    local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _DEFAULT.local_units
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise"] = "edm"
 

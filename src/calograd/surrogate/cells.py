@@ -29,7 +29,19 @@ from calograd.surrogate.coordinates import decode, encode, shape_dim, symmetry_p
 
 @dataclass(frozen=True)
 class CellsArchitecture:
-    """Everything that fixes the shapes of the weights."""
+    """Everything that fixes the shapes of the weights.
+
+    Args:
+        n_xy: cells across.
+        n_z: layers.
+        shape_width, shape_blocks: hidden numbers and residual blocks of the network of the shape.
+        pattern_width, pattern_blocks: likewise of the pattern.
+        embedding: numbers that noise level and conditions become.
+        moments_width: hidden numbers of the networks of location and scale.
+        local_units: units of its own for every cell; even.
+        schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
+        preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
+    """
 
     n_xy: int = 5
     n_z: int = 5

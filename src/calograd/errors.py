@@ -18,6 +18,10 @@ class RangeError(InputError):
     """A design or energy lies outside the range a surrogate was trained on."""
 
 
+class UtilityError(InputError):
+    """A utility gives no number, or none that the design's gradient can be taken of."""
+
+
 class FormatError(CaloGradError):
     """A file is missing, cut off, of another schema, newer than this version, or holds invalid values."""
 

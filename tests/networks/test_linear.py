@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 from calograd.networks.linear import MIN_ROWS, linear
@@ -41,3 +43,26 @@ def test_forward_derivatives_pass_where_backward_ones_are_switched_off() -> None
         tangent = unpack_dual(linear(layer, make_dual(x, v))).tangent
     assert tangent is not None
     torch.testing.assert_close(tangent, v @ layer.weight.detach().T)
+
+
+def test_gradients_through_frozen_weights_are_those_of_the_plain_layer() -> None:
+    torch.manual_seed(1)
+    layer = nn.Linear(40, 30).requires_grad_(False)
+    x = torch.randn(MIN_ROWS, 40, requires_grad=True)
+
+    def gradients(product: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        (first,) = torch.autograd.grad(product(x).square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.pow(3).sum(), x)
+        return first, second
+
+    for ours, plain in zip(gradients(lambda v: linear(layer, v)), gradients(layer), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4 * float(plain.detach().abs().max()))
+
+
+def test_function_transforms_pass() -> None:
+    layer = nn.Linear(4, 3).requires_grad_(False)
+    x = torch.randn(MIN_ROWS, 4)
+    gradient = torch.func.grad(lambda v: linear(layer, v).sum())(x)
+    torch.testing.assert_close(gradient, layer.weight.sum(0).expand_as(x))
+    batched = torch.func.vmap(lambda v: linear(layer, v))(x.expand(5, -1, -1))
+    torch.testing.assert_close(batched[0], layer(x))

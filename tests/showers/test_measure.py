@@ -72,6 +72,23 @@ def test_drawn_designs_are_log_uniform_and_measured_with_what_is_stored(library:
         np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
 
 
+def test_a_share_of_the_designs_has_independent_layers(library: Library) -> None:
+    cells = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 4, unequal=0.5)
+    unequal = cells.dz.max(1) > 1.001 * cells.dz.min(1)
+    assert abs(unequal.mean() - 0.5) < 4 * np.sqrt(0.25 / len(cells))
+    share = np.log(cells.dz[unequal] / 0.05) / np.log(10)
+    assert abs(share.mean() - 0.5) < 4 / np.sqrt(12 * share.size)
+    assert abs(np.corrcoef(share.T) - np.eye(4)).max() < 4 / np.sqrt(len(share))
+    equal = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 4)
+    np.testing.assert_array_equal(cells.cells[~unequal], equal.cells[~unequal])
+    d = library.read()
+    row = int(np.flatnonzero(unequal)[5])
+    s = row // 40
+    one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
+    again = segment(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 4)[0]
+    np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
+
+
 def test_the_seed_rules_the_designs(library: Library) -> None:
     first, again, other = (measure_many(library, 2, (0.1, 1.0), (0.05, 0.5), seed, 3, 2) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.dx, again.dx)
@@ -99,6 +116,7 @@ def test_showers_without_deposits_are_rows_without_energy(library: Library) -> N
         (lambda lib: measure_many(lib, 1, (1, 2), (0, 2), 0, 5, 5), "dz from 0 to 2 cm"),
         (lambda lib: measure_many(lib, 1, (1, float("nan")), (1, 2), 0, 5, 5), "dx from 1 to nan cm"),
         (lambda lib: measure_many(lib, 1, (1, 2), (1, 2), -1, 5, 5), "seed -1"),
+        (lambda lib: measure_many(lib, 1, (1, 2), (1, 2), 0, 5, 5, unequal=1.5), "share from 0 to 1"),
     ],
 )
 def test_arguments_that_cannot_be(library: Library, call: Callable[[Library], object], complaint: str) -> None:

@@ -82,6 +82,39 @@ def test_gradients_equal_finite_differences(precise: Surrogate, sampler: str) ->
     assert all(abs(float(g)) > 1e-6 for g in torch.autograd.grad(weighted(*at), at))
 
 
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "ddpm"])
+def test_checkpoints_change_neither_showers_nor_gradients(surrogate: Surrogate, sampler: str) -> None:
+    def sampled(checkpointed: bool) -> tuple[Tensor, Tensor]:
+        dx = torch.tensor(2.5, requires_grad=True)
+        cells = surrogate.sample(
+            design(dx), 20.0, 30, generator=seeded(), sampler=sampler, steps=4, checkpointed=checkpointed
+        )
+        return cells.detach(), torch.autograd.grad(cells.square().sum(), dx)[0]
+
+    (cells, gradient), (same_cells, same_gradient) = sampled(False), sampled(True)
+    assert torch.equal(cells, same_cells)
+    torch.testing.assert_close(gradient, same_gradient, rtol=1e-5, atol=0)
+
+
+def test_checkpoints_keep_the_graph_small(surrogate: Surrogate) -> None:
+    def kept(steps: int, checkpointed: bool) -> int:
+        numbers = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal numbers
+            numbers += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            dx = torch.tensor(2.5, requires_grad=True)
+            surrogate.sample(design(dx), 20.0, 100, generator=seeded(), steps=steps, checkpointed=checkpointed)
+        return numbers
+
+    numbers_of_a_sample = 15 * 2 * 100 * (2 * 5 + 16)  # 15 more steps: x and its slope, the shape twice as often
+    assert kept(20, True) - kept(5, True) <= numbers_of_a_sample
+    assert kept(20, False) - kept(5, False) > 8 * numbers_of_a_sample
+
+
 def test_gradients_reach_every_layer_and_every_energy(precise: Surrogate) -> None:
     dz = torch.tensor([6.0, 6.0], dtype=DOUBLE, requires_grad=True)
     energy = torch.tensor([5.0, 20.0, 60.0], dtype=DOUBLE, requires_grad=True)
@@ -151,6 +184,7 @@ def test_the_ends_of_the_range_and_the_same_material_by_another_name_are_allowed
     ("arguments", "complaint"),
     [
         ({"sampler": "euler"}, "unknown sampler 'euler'; expected one of ddpm, ddim"),
+        ({"sampler": "ddpm", "checkpointed": True}, "'ddpm' adds noise on its way and cannot be checkpointed"),
         ({"n": 0}, "at least 1"),
         ({"steps": 0}, "at least 1"),
         ({"energy": torch.ones(3)}, r"energy has shape \(3,\), expected one number or \(2,\)"),

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Train a surrogate from a TOML file; resumes a run that exists.",
     "sample": "Generate showers with a surrogate.",
     "evaluate": "Compare generated showers with Geant4: figures, tables, report.",
+    "gradient": "Gradient of a utility at a design, beside Geant4's.",
     "benchmark": "Time Geant4 and the surrogates side by side.",
     "demo": "The whole chain on bundled data, in one HTML report.",
 }

@@ -50,6 +50,14 @@ def parse_numbers(text: str, name: str) -> list[float]:
     return values
 
 
+def parse_cell(cell: tuple[str, str], n_z: int) -> tuple[float, float | tuple[float, ...]]:
+    """DX and DZ of --cell, cm; DZ is one number or ``n_z``. Raises `InputError`."""
+    pitch, depth = parse_numbers(cell[0], "--cell DX"), parse_numbers(cell[1], "--cell DZ")
+    if len(pitch) != 1 or len(depth) not in (1, n_z):
+        raise InputError(f"--cell {cell[0]} {cell[1]}: expected one DX, and one DZ or {n_z} (one a layer)")
+    return pitch[0], depth[0] if len(depth) == 1 else tuple(depth)
+
+
 def progress() -> Progress:
     """A progress bar on standard error with the time left."""
     return Progress(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from calograd.cli.common import JSON_OPTION, output_option, parse_numbers, print_table, progress, write_json
+from calograd.cli.common import JSON_OPTION, output_option, parse_cell, print_table, progress, write_json
 from calograd.errors import InputError
 from calograd.showers.cells import write_cells
 from calograd.showers.hdf5 import refuse_existing
 from calograd.showers.library import open_library
-from calograd.showers.measure import Size, measure, measure_many
+from calograd.showers.measure import measure, measure_many
 
 
 @click.command()
@@ -24,6 +24,7 @@ from calograd.showers.measure import Size, measure, measure_many
 @click.option("--designs", type=int, help="Instead of --cell: this many drawn designs a shower, to train on.")
 @click.option("--dx", nargs=2, type=float, default=(0.9, 5.04), show_default=True, help="Range of --designs, cm.")
 @click.option("--dz", nargs=2, type=float, default=(3.7, 15.2), show_default=True, help="Range of --designs, cm.")
+@click.option("--unequal", default=0.0, show_default=True, help="Share of --designs with layers of unequal depths.")
 @click.option("--seed", default=0, show_default=True, help="Of --designs.")
 @click.option("--recover", is_flag=True, help="Of a library that was cut off use the showers that are complete.")
 @output_option("The cells file (HDF5)")
@@ -35,6 +36,7 @@ def segment(
     designs: int | None,
     dx: tuple[float, float],
     dz: tuple[float, float],
+    unequal: float,
     seed: int,
     recover: bool,
     output: Path,
@@ -47,7 +49,7 @@ def segment(
       calograd segment library.h5 --cell 2.5 6 -o cells.h5
       calograd segment library.h5 --cell 2.5 4,5,6,8,10 -o cells.h5
       calograd segment library.h5 --cell 1 5 --cell 2 4 -o two-designs.h5
-      calograd segment library.h5 --designs 32 --seed 1 -o train.h5
+      calograd segment library.h5 --designs 32 --unequal 0.5 --seed 1 -o train.h5
     """
     refuse_existing(output)
     refuse_existing(json_path)
@@ -56,7 +58,7 @@ def segment(
     n_xy, n_z = cells
     if n_xy < 1 or n_z < 1:
         raise InputError(f"--cells {n_xy} {n_z}: expected at least one cell each way")
-    cell = [_parse_cell(size, n_z) for size in sizes]
+    cell = [parse_cell(size, n_z) for size in sizes]
     with open_library(library, recover=recover) as source, progress() as bar:
         task = bar.add_task("segmenting", total=len(source))
 
@@ -67,7 +69,7 @@ def segment(
             made = measure(source, cell, n_xy, n_z, report)
         else:
             assert designs is not None
-            made = measure_many(source, designs, dx, dz, seed, n_xy, n_z, report)
+            made = measure_many(source, designs, dx, dz, seed, n_xy, n_z, report, unequal=unequal)
     write_cells(output, made)
     totals = made.cells.sum((1, 2, 3))
     summary = {
@@ -84,11 +86,3 @@ def segment(
           f"{output.stat().st_size / 1e6:.1f} MB"]],
     )  # fmt: skip
     write_json(json_path, summary)
-
-
-def _parse_cell(cell: tuple[str, str], n_z: int) -> Size:
-    """DX and DZ of --cell; DZ is one number or ``n_z``."""
-    pitch, depth = parse_numbers(cell[0], "--cell DX"), parse_numbers(cell[1], "--cell DZ")
-    if len(pitch) != 1 or len(depth) not in (1, n_z):
-        raise InputError(f"--cell {cell[0]} {cell[1]}: expected one DX, and one DZ or {n_z} (one a layer)")
-    return pitch[0], depth[0] if len(depth) == 1 else tuple(depth)

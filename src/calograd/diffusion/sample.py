@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from calograd.diffusion.noise import Schedule, angle_grid
 
@@ -140,7 +141,12 @@ DEFAULT_SAMPLER = "angle"
 
 
 def sample(
-    denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler, generator: torch.Generator | None = None
+    denoise: Denoise,
+    noise: Tensor,
+    sigmas: Tensor,
+    sampler: Sampler,
+    generator: torch.Generator | None = None,
+    checkpointed: bool = False,
 ) -> Tensor:
     """Walk the grid ``sigmas`` from pure noise to samples.
 
@@ -150,11 +156,28 @@ def sample(
         sigmas: falling noise levels ending at zero, shape (steps + 1,).
         sampler: one of `SAMPLERS`.
         generator: of the noise that "ddpm" adds.
+        checkpointed: for a gradient keep each step's beginning alone and walk the step again on the way back: memory
+            of one step and a sample a step, for one more evaluation of each. Not with added noise.
+
+    Raises:
+        ValueError: ``checkpointed`` with a sampler that adds noise.
     """
+    if checkpointed and sampler.order == 0:
+        raise ValueError("a sampler that adds noise cannot be checkpointed")
     sigmas = sigmas.to(noise)
     x = sigmas[0] * noise
     memory: Memory = None
     for s, t in pairwise(sigmas):
-        x, clean = sampler.step(denoise, Place(x, s, t, memory, generator))
+        place = Place(x, s, t, memory, generator)
+        if checkpointed:
+            x, clean = checkpoint(_step, sampler, denoise, *place, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x, clean = sampler.step(denoise, place)
         memory = (clean, s)
     return x
+
+
+def _step(
+    sampler: Sampler, denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, generator: None
+) -> tuple[Tensor, Tensor]:
+    return sampler.step(denoise, Place(x, s, t, memory, generator))

@@ -219,6 +219,7 @@ def _card(config: RunConfig, data: TrainingData, state: State) -> Card:
         energy=config.range.energy,
         dx=config.range.dx,
         dz=config.range.dz,
+        unequal_layers=bool((data.train.dz.amax(1) > 1.01 * data.train.dz.amin(1)).any()),
         material=data.material.to_dict(),
         mode=modes.pop() if len(modes) == 1 else "mixed",
         training={"config": resolved, "data": data.provenance, "showers": data.showers, "done": done},

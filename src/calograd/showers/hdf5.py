@@ -44,6 +44,16 @@ def writing(path: Path, then: str = "") -> Iterator[None]:
         raise InputError(f"{path} cannot be written: {reason}{then}") from error
 
 
+def schema_of(path: Path) -> str | None:
+    """The schema that a file names; None where it cannot be read or names none."""
+    try:
+        with h5py.File(path, "r") as file:
+            schema = file.attrs.get("schema")
+    except _DAMAGE:
+        return None
+    return schema if isinstance(schema, str) else None
+
+
 @contextmanager
 def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
     """An HDF5 file that appears under ``path`` only when the block has ended without an error.

@@ -59,25 +59,31 @@ def measure_many(
     n_xy: int,
     n_z: int,
     report: Report = _silent,
+    *,
+    unequal: float = 0.0,
 ) -> Cells:
-    """Every shower at ``designs`` designs of its own: pitch and depth log-uniform in their ranges, layers equal.
+    """Every shower at ``designs`` designs of its own: pitch and depth log-uniform in their ranges.
 
-    This is the data a surrogate learns from. Rows of one shower share its number.
+    This is the data a surrogate learns from. Rows of one shower share its number. A share ``unequal`` of the designs
+    has layers of independent depths, the others have equal ones.
 
     Raises:
         InputError: no designs, ranges that are not positive or the wrong way round, a layered detector, no showers.
     """
     if designs < 1 or n_z < 1 or seed < 0:
         raise InputError(f"{designs} designs of {n_z} layers, seed {seed}: expected at least one, and a seed from 0")
+    if not 0 <= unequal <= 1:
+        raise InputError(f"{unequal} of the designs with unequal layers: expected a share from 0 to 1")
     for name, (low, high) in (("dx", dx), ("dz", dz)):
         if not 0 < low < high < np.inf:
             raise InputError(f"{name} from {low} to {high} cm: expected positive numbers, the lower end first")
     n = len(library)
-    u = np.random.default_rng(seed).random((2, n, designs))
+    rng = np.random.default_rng(seed)
+    u = rng.random((2, n, designs))
     pitch = np.exp(np.log(dx[0]) + u[0] * np.log(dx[1] / dx[0]))
-    depth = np.exp(np.log(dz[0]) + u[1] * np.log(dz[1] / dz[0]))
-    depths = np.broadcast_to(depth[:, :, None], (n, designs, n_z))
-    about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed}
+    v = np.where((rng.random((n, designs)) < unequal)[:, :, None], rng.random((n, designs, n_z)), u[1][:, :, None])
+    depths = np.exp(np.log(dz[0]) + v * np.log(dz[1] / dz[0]))
+    about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed, "unequal": unequal}
     return _rows(library, pitch, depths, n_xy, report, about)
 
 

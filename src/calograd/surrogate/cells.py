@@ -3,8 +3,8 @@
 Two diffusion models in a row, both on coordinates (`calograd.surrogate.coordinates`) that a small network has
 standardised for the condition at hand, so that the smooth dependence on the design does not ride on the noise model:
 
-    shape    6 numbers    g <-> x given cond           x from diffusion given cond
-    pattern  125 numbers  c <-> y given cond and x     y from diffusion given cond and x
+    shape    12 numbers   g <-> x given cond           x from diffusion given cond
+    pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
 
     cond = ln E/E_c, ln dx/R_M, ln dz_k/X0, ln density, ln X0, ln R_M, ln E_c
 """
@@ -24,7 +24,14 @@ from calograd.errors import InputError
 from calograd.material import Material
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments
-from calograd.surrogate.coordinates import decode, encode, shape_dim, symmetry_permutations, symmetry_ties
+from calograd.surrogate.coordinates import (
+    decode,
+    encode,
+    pattern_dim,
+    shape_dim,
+    symmetry_permutations,
+    symmetry_ties,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class CellsModel(nn.Module):
         self.architecture = a = architecture
         self.schedule = SCHEDULES[a.schedule]
         self.preconditioning = PRECONDITIONINGS[a.preconditioning]
-        conditions, shape, pattern = 6 + a.n_z, shape_dim(a.n_z), a.n_xy**2 * a.n_z
+        conditions, shape, pattern = 6 + a.n_z, shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
         self.register_buffer("condition_mean", torch.zeros(conditions))
         self.register_buffer("condition_scale", torch.ones(conditions))
         self.condition_mean: Tensor
@@ -101,7 +108,7 @@ class CellsModel(nn.Module):
     def standardise(
         self, cells: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """x (n, 1 + n_z) and y (n, cells) of showers: what the two diffusion models learn."""
+        """x and y of showers, shapes as of `encode`: what the two diffusion models learn."""
         g, c = encode(cells, energy, generator)
         x = self.shape_moments.standardise(g, conditions)
         return x, self.pattern_moments.standardise(c, torch.cat([conditions, x], dim=1))
@@ -125,7 +132,7 @@ class CellsModel(nn.Module):
         """The pattern's network with its conditions bound. The marks of its local units are where a cell is empty."""
         marks = None
         if self.architecture.local_units:
-            zero = x.new_zeros(len(x), self.architecture.n_xy**2 * self.architecture.n_z)
+            zero = x.new_zeros(len(x), self.permutations.shape[1])
             marks = self.pattern_moments.standardise(zero, torch.cat([conditions.expand(len(x), -1), x], dim=1))
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
@@ -136,7 +143,14 @@ class CellsModel(nn.Module):
         return network
 
     def generate(
-        self, conditions: Tensor, energy: Tensor, n: int, sampler: str, steps: int, generator: torch.Generator | None
+        self,
+        conditions: Tensor,
+        energy: Tensor,
+        n: int,
+        sampler: str,
+        steps: int,
+        generator: torch.Generator | None,
+        checkpointed: bool = False,
     ) -> Tensor:
         """n showers, shape (n, n_xy, n_xy, n_z), GeV, differentiable in the conditions and the energy.
 
@@ -150,22 +164,23 @@ class CellsModel(nn.Module):
             sampler: a name of `SAMPLERS`.
             steps: of the pattern's sampler.
             generator: of every random number.
+            checkpointed: save memory in a gradient, see `calograd.diffusion.sample.sample`.
         """
         a, walk, pre = self.architecture, SAMPLERS[sampler], self.preconditioning
-        dims = (shape_dim(a.n_z), a.n_xy**2 * a.n_z)
+        dims = (shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z))
         noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in dims]
         x = sample(
             lambda z, s: denoise(lambda i, m: self.shape_network(i, m, conditions), pre, z, s),
-            noise[0], walk.grid(self.schedule, 2 * steps), walk, generator,
+            noise[0], walk.grid(self.schedule, 2 * steps), walk, generator, checkpointed,
         )  # fmt: skip
         pattern = self._pattern(conditions, x)
         y = sample(
             lambda z, s: denoise(pattern, pre, z, s),
-            noise[1], walk.grid(self.schedule, steps), walk, generator,
+            noise[1], walk.grid(self.schedule, steps), walk, generator, checkpointed,
         )  # fmt: skip
         g = self.shape_moments.restore(x, conditions)
         c = self.pattern_moments.restore(y, torch.cat([conditions.expand(n, -1), x], dim=1))
-        return decode(g, c, energy.expand(n), a.n_xy)
+        return decode(g, c, energy.expand(n), a.n_xy, a.n_z)
 
 
 def place(model: CellsModel, device: str | torch.device) -> CellsModel:

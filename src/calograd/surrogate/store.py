@@ -37,6 +37,8 @@ class Card(BaseModel):
     """Trained range, cm."""
     dz: tuple[float, float]
     """Trained range, cm."""
+    unequal_layers: bool = False
+    """Whether layers of different depths were trained on."""
     material: dict[str, Any]
     mode: str
     """``embedded`` or ``stand-alone``: what lies around the window of cells."""

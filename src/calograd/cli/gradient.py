@@ -1,0 +1,178 @@
+"""``calograd gradient``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from calograd.cli.common import (
+    JSON_OPTION,
+    parse_cell,
+    parse_numbers,
+    print_table,
+    progress,
+    stages,
+    write_json,
+)
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.errors import InputError
+from calograd.showers.hdf5 import refuse_existing
+
+if TYPE_CHECKING:
+    from calograd.optimisation.agreement import Agreement
+    from calograd.optimisation.gradient import Estimate
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--cell", nargs=2, required=True, metavar="DX DZ",
+    help="Pitch and depth, cm. With one depth a layer, 4,5,6,8,10, each is a parameter of its own.",
+)  # fmt: skip
+@click.option("--energies", required=True, help="GeV, as 1,10,50,100; one gradient each.")
+@click.option(
+    "--reference", type=click.Path(path_type=Path),
+    help="Geant4 showers to compare with: a shower library, or a cells file that holds the neighbouring designs.",
+)  # fmt: skip
+@click.option(
+    "--objective", "objective_path", type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with [background], [readout], [mask], [utility], [[cost]]; default: the squared error under the "
+    "default background.",
+)  # fmt: skip
+@click.option("--truth", type=click.Choice(["deposited", "incident"]), help="Of the squared error.")
+@click.option("--showers", default=1000, show_default=True, type=click.IntRange(min=1), help="Generated in a draw.")
+@click.option("--draws", default=8, show_default=True, type=click.IntRange(min=2), help="Independent, for the error.")
+@click.option("--sampler", default=DEFAULT_SAMPLER, show_default=True, type=click.Choice([*SAMPLERS]))
+@click.option("--steps", type=click.IntRange(min=1), help="Of the sampler.")
+@click.option("--step", default=0.04, show_default=True, help="Of Geant4's differences, in ln y.")
+@click.option("--replicas", default=4, show_default=True, help="Backgrounds that each Geant4 shower is seen with.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--landscape", default=9, show_default=True, help="Points along each axis of the report's; 0: none.")
+@click.option("--landscape-energy", type=float, help="GeV; default: the middle one of --energies.")
+@click.option("--extrapolate", is_flag=True, help="Outside the trained range warn instead of refusing.")
+@JSON_OPTION
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a report with figures, one HTML file that needs no network.",
+)  # fmt: skip
+def gradient(
+    model: str,
+    cell: tuple[str, str],
+    energies: str,
+    reference: Path | None,
+    objective_path: Path | None,
+    truth: str | None,
+    showers: int,
+    draws: int,
+    sampler: str,
+    steps: int | None,
+    step: float,
+    replicas: int,
+    seed: int,
+    landscape: int,
+    landscape_energy: float | None,
+    extrapolate: bool,
+    json_path: Path | None,
+    report_path: Path | None,
+) -> None:
+    """Gradient of a utility at a design from the surrogate, with errors, beside Geant4's.
+
+    \b
+    Examples:
+      calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --truth incident
+      calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --reference library.h5 --report gradient.html
+    """
+    for output in (json_path, report_path):
+        refuse_existing(output)
+    values = tuple(parse_numbers(energies, "--energies"))
+    from calograd.optimisation.agreement import compare_gradients
+    from calograd.optimisation.gradient import surrogate_gradient
+    from calograd.optimisation.reference import reference_gradient
+    from calograd.optimisation.space import span
+    from calograd.surrogate import Surrogate
+
+    surrogate = Surrogate.load(model)
+    a = surrogate.model.architecture
+    pitch, depth = parse_cell(cell, a.n_z)
+    space, at = span(pitch, depth, surrogate.card.dx, surrogate.card.dz, surrogate.card.substance(), a.n_xy, a.n_z)
+    objectives = [_objective(objective_path, truth, energy) for energy in values]
+    ours: list[Estimate] = []
+    both: list[Agreement] = []
+    with progress() as bar:
+        tell = stages(bar)
+        source = None if reference is None else _open_reference(reference, values, a.n_xy, a.n_z)
+        for number, objective in enumerate(objectives):
+            ours.append(
+                surrogate_gradient(
+                    surrogate, objective, space, at, showers=showers, draws=draws, seed=seed,
+                    sampler=sampler, steps=steps, extrapolate=extrapolate,
+                )
+            )  # fmt: skip
+            tell("surrogate", number + 1, len(objectives))
+            if source is not None:
+                theirs = reference_gradient(
+                    source, objective, space, at, step=step, replicas=replicas, seed=seed
+                )
+                both.append(compare_gradients(ours[-1], theirs, seed))
+                tell("Geant4", number + 1, len(objectives))
+        write_json(json_path, _plain(values, ours, both))
+        if report_path is not None:
+            from calograd.optimisation.report import landscapes, write_gradient_report
+
+            middle = landscape_energy or values[len(values) // 2]
+            drawn = (
+                landscapes(surrogate, source, _objective(objective_path, truth, middle), landscape, seed, tell)
+                if landscape > 1
+                else []
+            )
+            write_gradient_report(report_path, list(values), ours, both, drawn, middle)
+    _summarise(values, ours, both)
+
+
+def _objective(path: Path | None, truth: str | None, energy: float) -> Any:
+    """The objective of a file, or the default one, at one energy."""
+    import tomllib
+
+    from calograd.optimisation.objective import parse_objective
+
+    raw: dict[str, Any] = {}
+    if path is not None:
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}; expected a TOML file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not TOML: {error}") from error
+    if truth is not None:
+        raw["utility"] = {"kind": "squared-error", **raw.get("utility", {}), "truth": truth}
+    raw["spectrum"] = {"energies": [energy]}
+    return parse_objective(raw, str(path or "options"), path.parent if path else Path()).build()
+
+
+def _open_reference(path: Path, energies: tuple[float, ...], n_xy: int, n_z: int) -> Any:
+    """A shower library or a cells file as a reference."""
+    from calograd.optimisation.reference import CellsReference, LibraryReference
+    from calograd.showers import cells
+    from calograd.showers.hdf5 import schema_of
+    from calograd.showers.library import open_library
+
+    if schema_of(path) == cells.SCHEMA:
+        return CellsReference(cells.read_cells(path), path.name)
+    with open_library(path) as library:
+        return LibraryReference(library, energies, n_xy, n_z)
+
+
+def _plain(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreement]) -> dict[str, Any]:
+    points = [each.to_dict() for each in both] or [{"surrogate": each.to_dict()} for each in ours]
+    return {"points": [{"energy": energy} | point for energy, point in zip(energies, points, strict=True)]}
+
+
+def _summarise(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreement]) -> None:
+    from calograd.optimisation.report import gradient_rows
+
+    columns = ["energy, GeV", "parameter", "surrogate", "95 % interval"]
+    if both:
+        columns += ["Geant4", "95 % interval", "ratio", "pull", "cosine (ln y)", "cosine (y)"]
+    print_table("dU/d ln y", columns, gradient_rows(list(energies), ours, both))

@@ -1,0 +1,1 @@
+"""Detector optimisation: background, readout and reconstruction of a design's cells, and what they are worth."""

@@ -1,0 +1,180 @@
+"""Budgets, and the best move that keeps to them.
+
+In logarithms u = ln y of positive parameters y, the first of which is the cell pitch dx, a budget is
+
+    y_0^power sum_i weights_i y_i <= limit,      weights >= 0.
+
+The left-hand side is a sum of exponentials of linear functions of u, so that its logarithm (and with it the budget's
+excess, ln of amount / limit) is convex and rises with every u_i: the designs that keep to bounds and budgets form a
+convex set, there is one nearest design to any other, and none at all exactly if the smallest one is too large.
+The total depth of a calorimeter is such a budget (power 0), and so is its volume (power 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, log
+
+import numpy as np
+import numpy.typing as npt
+
+from calograd.errors import InputError
+
+Array = npt.NDArray[np.float64]
+
+TOLERANCE = 1e-9
+"""A design keeps to a budget if its excess, a logarithm, is at most this."""
+
+_ROUNDS = 60
+"""Programmes solved for one move; five are usual."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on y_0^power sum_i weights_i y_i.
+
+    Args:
+        name: what errors and reports call it.
+        weights: zero or more for every parameter, not all zero, in the budget's unit per cm^(1 + power).
+        limit: in the budget's unit.
+        power: of the first parameter.
+        unit: of the limit.
+
+    Raises:
+        InputError: weights or a limit that are negative, not finite or all zero.
+    """
+
+    name: str
+    weights: tuple[float, ...]
+    limit: float
+    power: float = 0.0
+    unit: str = "cm"
+
+    def __post_init__(self) -> None:
+        if not (all(0 <= weight < inf for weight in self.weights) and any(self.weights) and self.power >= 0):
+            raise InputError(f"{self.name}: weights {self.weights}, expected zero or more, not all zero")
+        if not 0 < self.limit < inf:
+            raise InputError(f"{self.name} = {self.limit} {self.unit}, expected a positive number")
+
+    def excess(self, u: Array) -> float:
+        """Logarithm of amount / limit at u, shape (p,); positive where the budget is overdrawn."""
+        terms = self._terms(u)
+        top = float(terms.max())
+        return self.power * float(u[0]) + top + log(float(np.exp(terms - top).sum())) - log(self.limit)
+
+    def slope(self, u: Array) -> Array:
+        """Gradient of the excess, shape (p,): the share of every parameter, and ``power`` for the first."""
+        terms = self._terms(u)
+        slope: Array = np.exp(terms - terms.max())
+        slope /= slope.sum()
+        slope[0] += self.power
+        return slope
+
+    def amount(self, u: Array) -> float:
+        """What is spent at u, in the budget's unit."""
+        return self.limit * float(np.exp(self.excess(u)))
+
+    def _terms(self, u: Array) -> Array:
+        terms = np.full(len(self.weights), -inf)
+        np.log(self.weights, out=terms, where=np.greater(self.weights, 0))
+        terms += u
+        return terms
+
+
+@dataclass(frozen=True)
+class FeasibleSet:
+    """The u between two bounds that keep to budgets.
+
+    Args:
+        lower, upper: bounds, shape (p,).
+        budgets: any number.
+    """
+
+    lower: Array
+    upper: Array
+    budgets: Sequence[Budget]
+
+    def excess(self, u: Array) -> float:
+        """The largest excess of a budget, -inf without budgets."""
+        return max((budget.excess(u) for budget in self.budgets), default=-inf)
+
+    def pulled(self, u: Array) -> Array:
+        """The first feasible point on the way from u, cut to the bounds, to the smallest design. Not the nearest.
+
+        Requires that the smallest design is feasible.
+        """
+        u = np.clip(u, self.lower, self.upper)
+        if self.excess(u) <= TOLERANCE:
+            return u
+        low, high = 0.0, 1.0
+        while high - low > 1e-15 and high - low > 1e-4 * high:  # a share of the way; the excess falls along it
+            middle = 0.5 * (low + high) if low else 0.1 * high
+            if self.excess(u + middle * (self.lower - u)) <= TOLERANCE:
+                high = middle
+            else:
+                low = middle
+        return np.clip(u + high * (self.lower - u), self.lower, self.upper)
+
+    def best_move(self, u: Array, slope: Array, curvature: Array, radius: float = inf) -> Array:
+        """The move d from a feasible u that maximises slope . d - d . curvature d / 2.
+
+        Sequential quadratic programming: every programme has bounds, budgets and radius linearised at the last move,
+        and the curvature of those that bind added. scipy's SLSQP stopped short of this in a few cases in a thousand.
+
+        Args:
+            u: shape (p,).
+            slope: shape (p,).
+            curvature: symmetric and positive definite, shape (p, p).
+            radius: longest move, in the Euclidean norm.
+
+        Returns:
+            d, shape (p,): u + d is feasible and d no longer than ``radius``.
+        """
+        n = len(u)
+        move, prices = np.zeros(n), np.zeros(len(self.budgets) + 1)
+        prices[-1] = np.linalg.norm(slope) * radius if radius < inf else 0.0
+        for _ in range(_ROUNDS if slope.any() else 0):
+            hessian, rows, least = curvature.copy(), [np.eye(n), -np.eye(n)], [self.lower - u, u - self.upper]
+            for budget, price in zip(self.budgets, prices, strict=False):
+                tangent, excess = budget.slope(u + move), budget.excess(u + move) - TOLERANCE
+                share = tangent - budget.power * np.eye(n)[0]
+                hessian += price * (np.diag(share) - np.outer(share, share))
+                rows.append(-tangent[None])
+                least.append(np.array([excess - tangent @ move]))
+            if radius < inf:
+                hessian += prices[-1] * np.eye(n) / radius**2
+                rows.append(-move[None] / radius**2)
+                least.append(np.array([-0.5 * (1 + move @ move / radius**2)]))
+            target = slope + (hessian - curvature) @ move
+            before = move
+            move, multipliers = _programme(hessian, target, np.concatenate(rows), np.concatenate(least))
+            prices[: len(multipliers) - 2 * n] = multipliers[2 * n :]
+            if np.linalg.norm(move - before) <= 1e-12 * max(1.0, float(np.linalg.norm(move))):
+                break
+        move = self.pulled(u + move) - u
+        move *= min(1.0, radius / max(float(np.linalg.norm(move)), 1e-300))
+        return move
+
+
+def _programme(hessian: Array, target: Array, rows: Array, least: Array) -> tuple[Array, Array]:
+    """The d that minimises d . hessian d / 2 - target . d with rows @ d >= least, and the multipliers of the rows.
+
+    As a problem of least distance, which non-negative least squares solve exactly (Lawson and Hanson, chapter 23).
+    The programme has to have a solution.
+    """
+    from scipy.optimize import nnls
+
+    back = np.linalg.inv(np.linalg.cholesky(hessian).T)
+    free = back @ (back.T @ target)
+    sides, missing = rows @ back, least - rows @ free
+    lengths = np.maximum(np.linalg.norm(sides, axis=1), 1e-300)
+    sides, missing = sides / lengths[:, None], missing / lengths
+    worst = float(missing.max())
+    if worst <= 0:
+        return free, np.zeros(len(least))
+    matrix = np.vstack([sides.T, missing / worst])
+    weights, _ = nnls(matrix, np.eye(len(matrix))[-1], maxiter=100 * len(matrix))
+    rest = np.eye(len(matrix))[-1] - matrix @ weights
+    reach = worst / max(float(rest[-1]), 1e-300)
+    return free - back @ rest[:-1] * reach, weights * reach / lengths

@@ -1,0 +1,318 @@
+"""Gradient ascent of a utility over designs, by a surrogate's gradients, watched by simulated showers.
+
+In u = ln y, with bounds, budgets and a trust radius (`quasi_newton` says what a step is):
+
+1. The gradient at the present design is averaged over more and more draws until the error of the step that follows from
+   it is below a stated share of its length, or the draws are used up.
+2. If by the gradients the last step lost, it is undone and the radius halved.
+3. Every few steps, and before the descent ends, the gain since the last checked design as the gradients predict it is
+   compared with the gain on simulated showers, common to both designs. They disagree if they are more than three
+   standard deviations apart and their ratio is outside of [1/2, 2], or if the simulated gain is negative by more than
+   two. Then the descent goes back to the checked design and halves the radius; else the radius may grow.
+4. It stops where the step is within twice its error (more steps would follow noise) or shorter than the tolerance,
+   where steps down to the tolerance were refused, or after the last one.
+
+Seeds follow from (seed, step), the state is on disk after every step: a descent that is started again goes on from
+there and ends with the same numbers as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from calograd.errors import InputError, Interrupted
+from calograd.optimisation.budget import Array
+from calograd.optimisation.estimates import (
+    Gradient,
+    GradientEstimate,
+    GradientLike,
+    Simulate,
+    SimulatePair,
+    Simulation,
+    seed_of,
+)
+from calograd.optimisation.history import Check, Outcome, PathPoint, State, Step, Vector, read_state, write_state
+from calograd.optimisation.quasi_newton import Point, gain, learn, step
+from calograd.optimisation.space import Space
+
+NOISE = 2.0
+"""A step shorter than this many of its standard errors is noise."""
+PULL, RATIO, LOSS = 3.0, 2.0, 2.0
+"""Of a check: pull and ratio beyond which gains disagree, and standard deviations of a loss that counts."""
+GROWTH, WIDEST = 1.25, 2.0
+"""Growth of the limit after a check that agreed, up to this many of the first radius."""
+
+
+class DescentConfig(BaseModel):
+    """How to go up."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    steps: Annotated[int, Field(gt=0)] = 40
+    radius: Annotated[float, Field(gt=0)] = 0.15
+    """Longest step at first, in logarithms: 0.15 is a change by 16 %."""
+    tolerance: Annotated[float, Field(gt=0)] = 0.003
+    """A step shorter than this, in logarithms, ends the descent."""
+    draws: Annotated[int, Field(gt=1)] = 8
+    """Of the first estimate of a gradient; doubled until it is precise enough, up to ``max_draws``."""
+    max_draws: Annotated[int, Field(gt=1)] = 64
+    precision: Annotated[float, Field(gt=0, lt=1 / NOISE)] = 0.25
+    """Error of the step that is aimed at, as a share of its length."""
+    check_every: Annotated[int, Field(gt=0)] = 5
+    showers: Annotated[int, Field(gt=0)] = 1000
+    """Asked of the simulation for each design of a check."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> DescentConfig:
+        if self.max_draws < self.draws:
+            raise ValueError(f"max_draws = {self.max_draws} is below draws = {self.draws}")
+        if self.tolerance >= self.radius:
+            raise ValueError(f"tolerance = {self.tolerance:g} is not below radius = {self.radius:g}")
+        return self
+
+
+def ascend(
+    space: Space,
+    start: Array,
+    gradient: Gradient,
+    config: DescentConfig,
+    *,
+    simulate: Simulate | None = None,
+    simulate_pair: SimulatePair | None = None,
+    output: Path | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> State:
+    """Improve a design, or go on with the descent in ``output``.
+
+    Args:
+        space: what may change.
+        start: y, shape (p,), cm.
+        gradient: the surrogate's.
+        config: how.
+        simulate: utility on simulated showers; asked with the same seed at both designs of a check.
+        simulate_pair: difference of two utilities on the same showers, taken in place of ``simulate``. Without either
+            nothing is checked.
+        output: a JSON file for state and history.
+        on_step: called after every step, when it is on disk.
+
+    Returns:
+        The last state: ``y`` is the design, ``reason`` says why it stopped, ``history`` what it did.
+
+    Raises:
+        InputError: budgets that cannot be met, a start that is not allowed, a gradient that is not finite, or
+            ``output`` holds a descent of another setting or cannot be written.
+        FormatError: ``output`` is damaged.
+        Interrupted: Ctrl-C; ``output`` holds the last step.
+    """
+    start = np.asarray(start, dtype=np.float64)
+    space.check_start(start)
+    u = space.project(space.to_log(start))
+    pair = simulate_pair or (_paired(simulate) if simulate else None)
+    run = _Run(space, gradient, pair, config)
+    setting = {**config.model_dump(), "space": space.to_dict(), "start": start.tolist(), "checks": pair is not None}
+    state = read_state(output, setting) if output else None
+    try:
+        if state is None:
+            state = State(_plain(space.from_log(u)), _plain(u), _plain(u), (), None, config.radius, config.radius)
+            if output:
+                write_state(output, state, setting)
+        while not state.reason:
+            state = run.step(state)
+            if output:
+                write_state(output, state, setting)
+            if on_step is not None:
+                on_step(state.history[-1])
+    except KeyboardInterrupt:
+        if output is None:
+            raise
+        raise Interrupted(f"{output} holds the descent so far; the same command goes on from it") from None
+    return state
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the surrogate says at a design, and what to do about it.
+
+    Attributes:
+        point: the gradient there.
+        value, value_error, draws: with it.
+        lost: whether to go back to before the last step.
+        curvature, radius: of the model from now on.
+        move, move_error: the next step, from ``point`` or, if the last one lost, from before it.
+    """
+
+    point: Point
+    value: float
+    value_error: float
+    draws: int
+    lost: bool
+    curvature: Array
+    radius: float
+    move: Array
+    move_error: float
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same in a descent."""
+
+    space: Space
+    gradient: Gradient
+    pair: SimulatePair | None
+    config: DescentConfig
+
+    def step(self, state: State) -> State:
+        """The state after one more step."""
+        number, path = len(state.history), [Point(*map(np.array, vars(p).values())) for p in state.path]
+        look = self._look(state, path[-1] if path else None)
+        path += [] if look.lost else [look.point]
+        here, curvature, radius, limit = path[-1].u, look.curvature, look.radius, state.limit
+        reason = self._ending(look, number)
+        check = self._check(number, path) if reason or (number + 1) % self.config.check_every == 0 else None
+        outcome: Outcome = "stopped" if reason else "undone" if look.lost else "moved"
+        checked = np.array(state.checked)
+        after: Array | None = curvature
+        if check is not None and check.agrees:
+            checked, path, limit = here, path[-1:], min(GROWTH * limit, WIDEST * self.config.radius)
+        elif check is not None:
+            path, after, radius = [], None, radius / 2
+            limit, outcome, reason = radius, "refused", self._giving_up(radius, number)
+        u = checked if check is not None and not check.agrees else here
+        if not reason and outcome != "refused":
+            u = self.space.project(here + look.move)
+        return State(
+            y=_plain(self.space.from_log(u)),
+            u=_plain(u),
+            checked=_plain(checked),
+            path=tuple(PathPoint(_plain(p.u), _plain(p.gradient), _plain(p.error)) for p in path),
+            curvature=None if after is None else tuple(_plain(row) for row in after),
+            radius=radius,
+            limit=limit,
+            simulated=state.simulated + (check.showers if check else 0),
+            history=(*state.history, self._record(state, look, check, outcome, reason)),
+            reason=reason,
+        )
+
+    def _look(self, state: State, before: Point | None) -> _Look:
+        """Average the gradient at the present design until the step that follows from it is known well enough."""
+        number, u = len(state.history), np.array(state.u)
+        y = self.space.from_log(u)
+        known = None if state.curvature is None else np.array(state.curvature)
+        draws, key = self.config.draws, (self.config.seed, number, 0)
+        total = self._estimate(y, draws, seed_of(*key, 0))
+        while True:
+            now = Point(u, total.gradient, total.gradient_error)
+            curvature, here, radius = learn(known, before, now, state.radius), now, state.radius
+            if before is not None:
+                value, error = gain([before, now])
+                length = float(np.linalg.norm(u - before.u))
+                if value < -LOSS * error:
+                    here, radius = before, 0.5 * length
+                elif length > 0.9 * radius and now.gradient @ (u - before.u) > 0:  # still rising where it ended
+                    radius = min(GROWTH * radius, state.limit)
+            move, move_error = step(self.space.feasible, here, curvature, radius)
+            goal = self.config.precision * max(float(np.linalg.norm(move)), self.config.tolerance)
+            if move_error <= goal or 2 * draws > self.config.max_draws or here is before:
+                break
+            total = _mean(total, self._estimate(y, draws, seed_of(*key, draws)))
+            draws *= 2
+        lost = here is before
+        return _Look(now, total.value, total.value_error, draws, lost, curvature, radius, move, move_error)
+
+    def _estimate(self, y: Array, draws: int, seed: int) -> GradientLike:
+        estimate = self.gradient(y, draws, seed)
+        numbers = np.concatenate(
+            [[estimate.value, estimate.value_error], estimate.gradient, estimate.gradient_error], dtype=np.float64
+        )
+        if numbers.shape != (2 + 2 * len(y),) or not bool(np.isfinite(numbers).all()):
+            design = ", ".join(f"{name} = {value:.4g} cm" for name, value in zip(self.space.names, y, strict=True))
+            raise InputError(f"the gradient at {design} is not {len(y)} finite numbers with errors; check the utility")
+        return estimate
+
+    def _ending(self, look: _Look, number: int) -> str:
+        """Why the descent ends here, or nothing."""
+        length, tolerance = float(np.linalg.norm(look.move)), self.config.tolerance
+        if length <= NOISE * look.move_error and look.move_error > self.config.precision * tolerance:
+            return (
+                f"within its noise: the step in ln y is {length:.2g} long with an error of {look.move_error:.2g} "
+                f"after {look.draws} draws"
+            )
+        if length < tolerance:
+            return f"converged: the step in ln y is {length:.2g} long, below the tolerance of {tolerance:g}"
+        return f"the last of {self.config.steps} steps" if number + 1 == self.config.steps else ""
+
+    def _giving_up(self, radius: float, number: int) -> str:
+        if radius < self.config.tolerance:
+            return f"simulated showers refused every step down to the tolerance of {self.config.tolerance:g}"
+        return f"the last of {self.config.steps} steps" if number + 1 == self.config.steps else ""
+
+    def _check(self, number: int, path: list[Point]) -> Check | None:
+        """Compare the gain along the path with simulated showers; None if there is nothing to compare."""
+        if self.pair is None or len(path) < 2:
+            return None
+        a, b = (self.space.from_log(point.u) for point in (path[0], path[-1]))
+        predicted, error = gain(path)
+        found = self.pair(a, b, self.config.showers, seed_of(self.config.seed, number, 1))
+        if not (isfinite(found.value) and isfinite(found.error)):
+            raise InputError(f"the simulated gain is {found.value} +- {found.error}; check the utility")
+        check = Check(_plain(a), predicted, error, found.value, found.error, found.showers, agrees=True)
+        apart = abs(check.pull) > PULL and not predicted / RATIO <= found.value <= predicted * RATIO
+        return replace(check, agrees=not (apart or found.value < -LOSS * found.error))
+
+    def _record(self, state: State, look: _Look, check: Check | None, outcome: Outcome, reason: str) -> Step:
+        if outcome == "undone":
+            reason = "by the gradients the last step lost; back before it"
+        if outcome == "refused":
+            reason = f"simulated showers disagree; back to the last checked design{'; ' if reason else ''}{reason}"
+        return Step(
+            number=len(state.history),
+            y=state.y,
+            u=state.u,
+            value=float(look.value),
+            value_error=float(look.value_error),
+            gradient=_plain(look.point.gradient),
+            gradient_error=_plain(look.point.error),
+            draws=look.draws,
+            outcome=outcome,
+            reason=reason,
+            move=_plain(look.move),
+            move_error=look.move_error,
+            radius=state.radius,
+            limit=state.limit,
+            simulated=state.simulated + (check.showers if check else 0),
+            check=check,
+            hits=self.space.hits(np.array(state.u)),
+        )
+
+
+def _mean(a: GradientLike, b: GradientLike) -> GradientEstimate:
+    """The mean of two independent estimates over equal numbers of draws."""
+    return GradientEstimate(
+        0.5 * (a.value + b.value),
+        0.5 * float(np.hypot(a.value_error, b.value_error)),
+        0.5 * (a.gradient + b.gradient),
+        0.5 * np.hypot(a.gradient_error, b.gradient_error),
+    )
+
+
+def _paired(simulate: Simulate) -> SimulatePair:
+    """A pair from two simulations with the same seed, as if their errors were independent."""
+
+    def pair(a: Array, b: Array, showers: int, seed: int) -> Simulation:
+        at_a, at_b = simulate(a, showers, seed), simulate(b, showers, seed)
+        error = float(np.hypot(at_a.error, at_b.error))
+        return Simulation(at_b.value - at_a.value, error, at_a.showers + at_b.showers)
+
+    return pair
+
+
+def _plain(values: Array) -> Vector:
+    return tuple(float(value) for value in values)

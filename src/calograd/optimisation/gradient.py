@@ -1,0 +1,159 @@
+"""Gradient of an objective by back-propagation through the surrogate's showers.
+
+With y the design's parameters, u = ln y, and xi_m all random numbers of draw m (of showers, background, readout):
+
+    V_m = V(y, xi_m)        g_m = dV_m / du        V = mean_m V_m        g = mean_m g_m
+
+so a component of g is the change of the objective for a relative change of a parameter. The draws are independent:
+their standard deviation over sqrt(M) is the standard error. A draw has common random numbers at every y: V_m is a
+smooth function, and g_m its exact derivative, through reconstruction, decoding, sampler and networks. A seed belongs
+to every (seed, draw, energy), so results do not depend on how showers are grouped.
+
+The walk through the sampler is checkpointed step by step: memory holds one step of `calograd.surrogate.BATCH` showers
+and the beginnings of the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calograd.design import Design
+from calograd.diffusion.sample import DEFAULT_SAMPLER
+from calograd.errors import InputError
+from calograd.optimisation.utility import Objective
+from calograd.surrogate import Surrogate
+
+SHOWERS, BACKGROUND = 0, 1
+"""Streams of random numbers."""
+
+Report = Callable[[int, int], None]
+"""Called with draws done and their number."""
+
+
+class Parameters(Protocol):
+    """What a gradient has to know of the parameters."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters."""
+        ...
+
+    def design(self, y: Tensor) -> Design:
+        """The design of parameters ``y``, shape (p,), differentiable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Value and gradient of an objective in logarithmic coordinates, with standard errors.
+
+    Args:
+        names: of the parameters.
+        y: the parameters, shape (p,), cm.
+        value, value_error: of the objective.
+        gradient, gradient_error: dV/du, shape (p,).
+        draws: independent estimates of the gradient that the error is from, shape (m, p): the surrogate's draws, or
+            Geant4's bootstrap replicas.
+        about: how it was made: plain data.
+    """
+
+    names: tuple[str, ...]
+    y: np.ndarray
+    value: float
+    value_error: float
+    gradient: np.ndarray
+    gradient_error: np.ndarray
+    draws: np.ndarray
+    about: dict[str, Any]
+
+    @property
+    def raw(self) -> np.ndarray:
+        """dV/dy, shape (p,), per cm."""
+        raw: np.ndarray = self.gradient / self.y
+        return raw
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, without the draws."""
+        return {
+            "parameters": dict(zip(self.names, self.y.tolist(), strict=True)),
+            "value": self.value, "value_error": self.value_error,
+            "gradient": self.gradient.tolist(), "gradient_error": self.gradient_error.tolist(),
+            "raw": self.raw.tolist(), "about": self.about,
+        }  # fmt: skip
+
+
+def stream(*key: int) -> torch.Generator:
+    """A generator that belongs to a tuple of numbers, each zero or more."""
+    state = np.random.SeedSequence([len(key), *key]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed((int(state[0]) << 31) ^ int(state[1]))
+
+
+def surrogate_gradient(
+    surrogate: Surrogate,
+    objective: Objective,
+    space: Parameters,
+    y: np.ndarray,
+    *,
+    showers: int = 1000,
+    draws: int = 8,
+    seed: int = 0,
+    sampler: str = DEFAULT_SAMPLER,
+    steps: int | None = None,
+    checkpointed: bool = True,
+    extrapolate: bool = False,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> Estimate:
+    """Value and gradient of an objective at ``y`` from the surrogate.
+
+    Args:
+        surrogate: what generates.
+        objective: of the showers; its energies are those generated.
+        space: parameters and the design they make.
+        y: parameters, shape (p,), cm.
+        showers: of every energy in a draw.
+        draws: independent ones, at least two.
+        seed: of all random numbers; equal ones are common random numbers at another ``y``.
+        sampler, steps: see `Surrogate.sample`; not ``ddpm``.
+        checkpointed: keep memory independent of the number of steps, for a quarter more time.
+        extrapolate: warn instead of refusing outside the trained range.
+        report: called after every draw.
+
+    Raises:
+        RangeError: outside the trained range.
+        InputError: fewer than two draws, a number of showers or a sampler that cannot be used.
+        UtilityError: a utility without value or gradient.
+    """
+    if draws < 2 or showers < 1:
+        raise InputError(f"{draws} draws of {showers} showers: expected 2 draws or more for an error, and showers")
+    like = surrogate.model.condition_mean
+    values, gradients = np.empty(draws), np.empty((draws, len(y)))
+    for m in range(draws):
+        u = torch.as_tensor(np.log(y), dtype=like.dtype, device=like.device).requires_grad_()
+        design = space.design(u.exp())
+        signals = [
+            surrogate.sample(
+                design, energy, showers, generator=stream(seed, SHOWERS, m, i), sampler=sampler, steps=steps,
+                extrapolate=extrapolate, checkpointed=checkpointed,
+            )
+            for i, energy in enumerate(objective.energies)
+        ]  # fmt: skip
+        numbers = objective.draw(showers, design.n_xy, design.n_z, stream(seed, BACKGROUND, m), like.dtype)
+        value = objective.value(signals, design, numbers)
+        (gradient,) = torch.autograd.grad(value, u)
+        values[m], gradients[m] = float(value.detach()), gradient.double().cpu().numpy()
+        report(m + 1, draws)
+    root = draws**0.5
+    about = {
+        "source": surrogate.card.name, "mode": surrogate.card.mode, "showers": showers, "draws": draws, "seed": seed,
+        "sampler": sampler, "steps": steps, "energies": list(objective.energies),
+    }  # fmt: skip
+    return Estimate(
+        tuple(space.names), np.asarray(y, float), float(values.mean()), float(values.std(ddof=1) / root),
+        gradients.mean(0), gradients.std(0, ddof=1) / root, gradients, about,
+    )  # fmt: skip

@@ -1,0 +1,162 @@
+"""What a descent did, step by step, and how it is kept on disk so that it goes on to the same result.
+
+One JSON file, replaced as a whole after every step: the configuration, what changes from step to step and the history.
+Numbers are written so that they are read back exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from calograd.errors import FormatError, InputError
+from calograd.showers.hdf5 import write_whole
+
+SCHEMA = "calograd/descent/1"
+
+Vector = tuple[float, ...]
+Outcome = Literal["moved", "undone", "refused", "stopped"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the surrogate's gradients predict between two designs, against simulated showers.
+
+    Attributes:
+        y: the design that was checked last, cm; the other one is the step's.
+        predicted, predicted_error: gain of the utility along the path by the gradients.
+        simulated, simulated_error: gain on simulated showers.
+        showers: simulated for this check.
+        agrees: whether the descent went on.
+    """
+
+    y: Vector
+    predicted: float
+    predicted_error: float
+    simulated: float
+    simulated_error: float
+    showers: int
+    agrees: bool
+
+    @property
+    def pull(self) -> float:
+        """Simulated less predicted gain in standard deviations."""
+        return (self.simulated - self.predicted) / (
+            (self.predicted_error**2 + self.simulated_error**2) ** 0.5 or 1e-300
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step. Vectors have shape (p,).
+
+    Attributes:
+        number: from 0.
+        y, u: the design, cm, and its logarithms.
+        value, value_error: the surrogate's utility.
+        gradient, gradient_error: dU/du.
+        draws: independent draws the gradient is averaged over.
+        outcome: "moved" on; "undone": the gradients say that the step to here lost, back before it; "refused":
+            simulated showers disagree, back to the last checked design; "stopped".
+        reason: in words, if it did not move on.
+        move, move_error: the step in u and the length of its standard error.
+        radius: longest step.
+        limit: what the checks let the radius grow to.
+        simulated: showers simulated so far.
+        check: if one was made.
+        hits: bounds and budgets the design is at.
+    """
+
+    number: int
+    y: Vector
+    u: Vector
+    value: float
+    value_error: float
+    gradient: Vector
+    gradient_error: Vector
+    draws: int
+    outcome: Outcome
+    reason: str
+    move: Vector
+    move_error: float
+    radius: float
+    limit: float
+    simulated: int
+    check: Check | None
+    hits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """A `calograd.optimisation.quasi_newton.Point` as plain data."""
+
+    u: Vector
+    gradient: Vector
+    error: Vector
+
+
+@dataclass(frozen=True)
+class State:
+    """A descent between two steps.
+
+    Attributes:
+        y, u: where the next step begins, cm and its logarithms; in the end, the result.
+        checked: the last design that simulated showers confirmed; the start at first.
+        path: what the surrogate said since then.
+        curvature: of the model, shape (p, p); None if nothing is known.
+        radius, limit: longest step and what it may grow to.
+        simulated: showers so far.
+        history: every step.
+        reason: why it stopped; empty while it goes on.
+    """
+
+    y: Vector
+    u: Vector
+    checked: Vector
+    path: tuple[PathPoint, ...]
+    curvature: tuple[Vector, ...] | None
+    radius: float
+    limit: float
+    simulated: int = 0
+    history: tuple[Step, ...] = ()
+    reason: str = ""
+
+
+_STATE = TypeAdapter(State)
+
+
+def write_state(path: Path, state: State, setting: dict[str, Any]) -> None:
+    """Keep a state. Raises `InputError` if it cannot be written."""
+    content = {"schema": SCHEMA, "setting": setting, "state": asdict(state)}
+    then = "; mend this and repeat the command, it goes on from the last step"
+    write_whole(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(), then)
+
+
+def read_state(path: Path, setting: dict[str, Any]) -> State | None:
+    """The state in ``path``, or None if there is no such file.
+
+    Raises:
+        FormatError: it is damaged or of another kind.
+        InputError: it is of another setting (configuration, space or start).
+    """
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["schema"] != SCHEMA:
+            raise FormatError(f"{path} has schema '{stored['schema']}', expected '{SCHEMA}'")
+        state, before = _STATE.validate_python(stored["state"]), dict(stored["setting"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error.errors()[0]["msg"] if isinstance(error, ValidationError) else error).split())
+        raise FormatError(f"{path} is damaged ({reason[:120]}); remove it to start anew") from error
+    for key, value in json.loads(json.dumps(setting)).items():
+        if before.get(key) != value:
+            raise InputError(
+                f"{path} holds a descent of another setting: {key} is {value}, was {before.get(key)}; "
+                "change it back or choose another output"
+            )
+    return state

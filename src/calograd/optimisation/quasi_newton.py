@@ -1,0 +1,98 @@
+"""Steps from noisy gradients: a quadratic model of the utility within a trust radius.
+
+Near u the utility is modelled as U(u) + g . d - d . B d / 2. The curvature B is positive definite and learnt from the
+gradients themselves: after a step s that changed the gradient by -y, the damped BFGS update (Powell 1978; Nocedal and
+Wright, procedure 18.2) is
+
+    B <- B - B s s^T B / (s . B s) + r r^T / (s . r),     r = t y + (1 - t) B s,
+
+with t = 1 unless s . y < 0.2 s . B s, where t makes s . r just that. It is left out where s . y differs from s . B s
+by less than its standard error: noise teaches nothing.
+
+The step is the best move of the model within the trust radius, the bounds and the budgets. Where it is zero, no allowed
+move gains anything to first order. (A step that divides every component by its own size, as Adam's does, and is then
+projected stops elsewhere on a budget.) It does not depend on the utility's unit.
+
+What a step from a to b gained is, by the trapezoid rule, (g_a + g_b) . (b - a) / 2: known much better than the
+difference of the utilities where these are noisy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from calograd.optimisation.budget import Array, FeasibleSet
+
+DAMPING = 0.2
+FLATTEST = 1e-8
+"""Smallest curvature, of the largest: so that it stays positive definite in floating point."""
+UNKNOWN = 1e-3
+"""First curvature, of that which would make a free step as long as the radius: bounds may block most of a gradient."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A gradient and where it was taken.
+
+    Args:
+        u: logarithms of the parameters, shape (p,).
+        gradient, error: dU/du and its standard error, shape (p,).
+    """
+
+    u: Array
+    gradient: Array
+    error: Array
+
+
+def learn(curvature: Array | None, before: Point | None, now: Point, radius: float) -> Array:
+    """The curvature B at ``now``, shape (p, p), positive definite.
+
+    Args:
+        curvature: B at ``before``; None if nothing is known, and then the first step is as long as the radius.
+        before: where the last step began; None if there was none.
+        now: where it ended.
+        radius: the trust radius.
+    """
+    if curvature is None:
+        return np.eye(len(now.u)) * max(UNKNOWN * float(np.linalg.norm(now.gradient)), 1e-300) / radius
+    if before is None:
+        return curvature
+    s, y = now.u - before.u, before.gradient - now.gradient
+    if not s.any():
+        return curvature
+    sy, noise = float(s @ y), float(np.linalg.norm(s * np.hypot(before.error, now.error)))
+    bs = curvature @ s
+    sbs = float(s @ bs)
+    if abs(sy - sbs) <= noise:
+        return curvature
+    t = 1.0 if sy >= DAMPING * sbs else (1 - DAMPING) * sbs / (sbs - sy)
+    r = t * y + (1 - t) * bs
+    updated = curvature - np.outer(bs, bs) / sbs + np.outer(r, r) / float(s @ r)
+    values, vectors = np.linalg.eigh(updated)
+    return (vectors * np.maximum(values, FLATTEST * values[-1])) @ vectors.T
+
+
+def step(feasible: FeasibleSet, now: Point, curvature: Array, radius: float) -> tuple[Array, float]:
+    """The best move d of the model, shape (p,), and its error: what the gradient's errors change in it, as a length."""
+    move = feasible.best_move(now.u, now.gradient, curvature, radius)
+    variance = 0.0
+    for i in np.flatnonzero(now.error):
+        shift = now.error[i] * np.eye(len(now.u))[i]
+        others = [feasible.best_move(now.u, now.gradient + sign * shift, curvature, radius) for sign in (-1, 1)]
+        variance += max(float(np.sum((other - move) ** 2)) for other in others)
+    return move, float(np.sqrt(variance))
+
+
+def gain(path: list[Point]) -> tuple[float, float]:
+    """What the utility gained along a path by its gradients, and the standard error. Zero for a single point."""
+    if len(path) < 2:
+        return 0.0, 0.0
+    moves = [b.u - a.u for a, b in pairwise(path)]
+    still = [np.zeros_like(moves[0])]
+    weights = [0.5 * (before + after) for before, after in zip(still + moves, moves + still, strict=True)]
+    value = sum(float(w @ point.gradient) for w, point in zip(weights, path, strict=True))
+    variance = sum(float(np.sum((w * point.error) ** 2)) for w, point in zip(weights, path, strict=True))
+    return value, float(np.sqrt(variance))

@@ -1,0 +1,85 @@
+"""Readout of cells, reparametrised: what the electronics report of the energy E in a cell.
+
+    E_1 = E + sqrt(E / Y) xi                             photostatistics: N = Y E photo-electrons, deviation sqrt(N)
+    E_2 = S (1 - exp(-E_1 / S))    where E_1 > 0         saturation of the sensor
+    E_3 = E_2 + s eta                                    electronic noise
+    E_4 = E_3 sigmoid((E_3 - t) / w)                     smooth threshold
+
+xi and eta are normal, drawn first, one each a cell. A stage that is not set passes the energy on. Nothing is
+corrected for: the scale stays that of the deposited energy for cells far below S. Energies in GeV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from calograd.errors import InputError
+
+
+class ReadoutNumbers(NamedTuple):
+    """Normal random numbers xi and eta, shape (n, n_xy, n_xy, n_z)."""
+
+    photons: Tensor
+    electronics: Tensor
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The stages above.
+
+    Args:
+        light_yield: Y, photo-electrons per GeV; None: no photostatistics.
+        saturation: S, the most that a cell reports, GeV; None: none.
+        noise: s, GeV a cell.
+        threshold: t, GeV; None: none.
+        threshold_width: w, GeV.
+
+    Raises:
+        InputError: a number that is not positive and finite (the noise may be zero, the threshold any number).
+    """
+
+    light_yield: float | None = None
+    saturation: float | None = None
+    noise: float = 0.0
+    threshold: float | None = None
+    threshold_width: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name in ("light_yield", "saturation", "threshold_width"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < inf:
+                raise InputError(f"readout: {name} = {value}, expected a positive number")
+        if not 0 <= self.noise < inf:
+            raise InputError(f"readout: noise = {self.noise} GeV, expected zero or more")
+        if self.threshold is not None and not -inf < self.threshold < inf:
+            raise InputError(f"readout: threshold = {self.threshold} GeV, expected a finite number")
+
+    def draw(
+        self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> ReadoutNumbers:
+        """The random numbers of ``n`` events, the same whatever stages are set and in every ``dtype``."""
+        both = torch.randn(2, n, n_xy, n_xy, n_z, generator=generator, dtype=torch.float64).to(dtype)
+        return ReadoutNumbers(both[0], both[1])
+
+    def apply(self, energy: Tensor, numbers: ReadoutNumbers) -> Tensor:
+        """Reported energies from those in the cells, shape (n, n_xy, n_xy, n_z), GeV; differentiable.
+
+        The gradient of the photostatistics is zero, not infinite, in an empty cell.
+        """
+        xi, eta = (values.to(energy.device) for values in numbers)
+        if self.light_yield is not None:
+            lit = energy > 0
+            energy = energy + torch.where(lit, torch.where(lit, energy / self.light_yield, 1.0).sqrt(), 0.0) * xi
+        if self.saturation is not None:
+            positive = energy.clamp(min=0)
+            energy = energy - positive - self.saturation * torch.expm1(-positive / self.saturation)
+        if self.noise > 0:
+            energy = energy + self.noise * eta
+        if self.threshold is not None:
+            energy = energy * torch.sigmoid((energy - self.threshold) / self.threshold_width)
+        return energy

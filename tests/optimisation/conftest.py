@@ -1,0 +1,65 @@
+"""What tests of the optimisation share: a small surrogate and a small shower library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from calograd.material import MATERIALS
+from calograd.showers.layout import Provenance, pack
+from calograd.simulation.record import Showers
+from calograd.surrogate import Card, Surrogate
+from calograd.surrogate.cells import CellsArchitecture, CellsModel
+
+SMALL = CellsArchitecture(
+    n_xy=3, n_z=2, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=2, embedding=8, moments_width=8
+)
+
+
+def small_surrogate(dtype: torch.dtype) -> Surrogate:
+    """3 x 3 x 2 cells, random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = CellsModel(SMALL)
+        for name, parameter in model.named_parameters():
+            torch.nn.init.normal_(parameter, std=0.3 if name.endswith("weight") else 0.1)
+        model.condition_mean.copy_(torch.tensor([8.0, 0.1, 2.2, 2.2, 2.0, 0.0, 0.8, -4.7]))
+        model.condition_scale.copy_(torch.tensor([1.3, 0.5, 0.4, 0.4, 1.0, 1.0, 1.0, 1.0]))
+    card = Card(
+        name="small", architecture=SMALL.to_dict(), energy=(1, 100), dx=(1, 5), dz=(4, 15), unequal_layers=True,
+        material=MATERIALS["PbF2"].to_dict(), mode="embedded", training={},
+    )  # fmt: skip
+    return Surrogate(model.to(dtype).eval().requires_grad_(False), card)
+
+
+@pytest.fixture(scope="session")
+def surrogate() -> Surrogate:
+    return small_surrogate(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def precise() -> Surrogate:
+    return small_surrogate(torch.float64)
+
+
+@pytest.fixture
+def library(tmp_path: Path, make_config) -> Path:  # type: ignore[no-untyped-def]
+    """Sixty showers of 10 and 50 GeV in turn: 3 000 deposits each, normal across, gamma along."""
+    rng = np.random.default_rng(5)
+    n, each = 60, 3000
+    energy = np.resize(np.float32([10.0, 50.0]), n)
+    share = rng.gamma(1.0, size=(n, each))
+    share *= (0.97 * energy / share.sum(1))[:, None]
+    across = rng.normal(0, 2.0, (2, n, each))
+    along = rng.gamma(4.0, 2.0, (n, each))
+    showers = Showers(
+        x=across[0].ravel().astype(np.float32), y=across[1].ravel().astype(np.float32),
+        z=along.ravel().astype(np.float32), e=share.ravel().astype(np.float32),
+        offsets=np.arange(0, n * each + 1, each), energy=energy, index=np.arange(n), seed=np.arange(n),
+    )  # fmt: skip
+    path = tmp_path / "library.h5"
+    path.write_bytes(pack(showers, Provenance(make_config(10.0, 50.0), "11.4.1", "none")))
+    return path

@@ -1,0 +1,50 @@
+"""The step of Geant4's central differences, bias against noise: gradient_steps.py reference.h5.
+
+Steps from 0.01 to 0.2 in ln y at 2.5 x 6 cm and 4 x 10 cm, 10 and 100 GeV, incident truth. The bias of a step is
+estimated against the smallest two by the difference on the same showers, whose error is much smaller than that of
+either (bootstrap of the difference).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from calograd.optimisation.background import Emulator
+from calograd.optimisation.reconstruction import Chain
+from calograd.optimisation.reference import LibraryReference, reference_gradient
+from calograd.optimisation.space import span
+from calograd.optimisation.utility import Objective, SquaredError
+from calograd.showers.library import open_library
+
+STEPS = (0.01, 0.02, 0.04, 0.08, 0.15)
+BASE = 0.02
+
+
+def main() -> None:
+    print(
+        "| design, cm | energy, GeV | parameter | step | gradient +- error | minus that of step 0.02 |\n|---|---|---|---|---|---|"
+    )
+    with open_library(Path(sys.argv[1])) as library:
+        for energy in (10.0, 100.0):
+            reference = LibraryReference(library, (energy,))
+            objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (energy,))
+            for dx, dz in ((2.5, 6.0), (4.0, 10.0)):
+                space, at = span(dx, dz, (1, 5), (4, 15))
+                made = {step: reference_gradient(reference, objective, space, at, step=step, seed=2) for step in STEPS}
+                for j, name in enumerate(space.names):
+                    for step, g in made.items():
+                        # Equal seeds draw equal bootstrap samples: the differences are of the same showers.
+                        apart = (g.draws - made[BASE].draws)[:, j]
+                        change = g.gradient[j] - made[BASE].gradient[j]
+                        print(
+                            f"| {dx:g} x {dz:g} | {energy:g} | {name} | {step} "
+                            f"| {g.gradient[j]:.4g} +- {g.gradient_error[j]:.2g} "
+                            f"| {change:+.2g} +- {np.std(apart):.2g} |"
+                        )
+
+
+if __name__ == "__main__":
+    main()

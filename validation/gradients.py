@@ -1,0 +1,99 @@
+"""Gradients of the paper's utility, surrogate against Geant4: gradients.py reference.h5 out.json [MODEL].
+
+Seven designs, the reference's energies (1, 10, 20 ... 100 GeV), both truths, unseen showers; prints what the README
+states of it. A run that was interrupted goes on where it stopped: every point is in out.json when it is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calograd import Surrogate
+from calograd.optimisation.agreement import compare_gradients
+from calograd.optimisation.background import Emulator
+from calograd.optimisation.gradient import surrogate_gradient
+from calograd.optimisation.reconstruction import Chain
+from calograd.optimisation.reference import LibraryReference, reference_gradient
+from calograd.optimisation.space import span
+from calograd.optimisation.utility import Objective, SquaredError
+from calograd.showers.hdf5 import write_whole
+from calograd.showers.library import open_library
+
+DESIGNS = ((2.5, 6.0), (1.5, 5.0), (3.5, 12.0), (2.0, 4.0), (4.0, 10.0), (1.2, 9.0), (3.3, 7.5))
+ENERGIES = (1.0, *np.arange(10.0, 101.0, 10.0).tolist())
+TRUTHS = ("deposited", "incident")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("model", nargs="?", default="pbf2-cells")
+    parser.add_argument("--showers", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--layers", action="store_true", help="a depth for every layer: 6 parameters")
+    options = parser.parse_args()
+    done: list[dict[str, Any]] = json.loads(options.output.read_text()) if options.output.exists() else []
+    keys = {(p["dx"], p["dz"], p["energy"], p["truth"]) for p in done}
+    surrogate = Surrogate.load(options.model)
+    with open_library(options.reference) as library:
+        for energy in ENERGIES:
+            todo = [(d, t) for d in DESIGNS for t in TRUTHS if (*d, energy, t) not in keys]
+            if not todo:
+                continue
+            reference = LibraryReference(library, (energy,))
+            for (dx, dz), truth in todo:
+                done.append(point(surrogate, reference, dx, dz, energy, truth, options))
+                write_whole(options.output, json.dumps(done, indent=1).encode())
+    summarise(done)
+
+
+def point(
+    surrogate: Surrogate, reference: LibraryReference, dx: float, dz: float, energy: float, truth: Any, options: Any
+) -> dict[str, Any]:
+    depth = (dz,) * 5 if options.layers else dz
+    space, at = span(dx, depth, surrogate.card.dx, surrogate.card.dz)
+    objective = Objective(Chain(Emulator()), SquaredError(truth=truth), (energy,))
+    ours = surrogate_gradient(surrogate, objective, space, at, showers=options.showers, draws=options.draws, seed=1)
+    both = compare_gradients(ours, reference_gradient(reference, objective, space, at, seed=2))
+    return {"dx": dx, "dz": dz, "energy": energy, "truth": truth} | both.to_dict()
+
+
+def summarise(points: list[dict[str, Any]]) -> None:
+    components = [c for p in points for c in p["components"]]
+    known = [c for c in components if c["sign_known"]]
+    print(f"{len(points)} points, {len(components)} components")
+    print(f"wrong signs: {sum(c['wrong_sign'] for c in known)} of {len(known)} that Geant4 knows to 3 standard errors")
+    pulls = np.abs([c["pull"] for c in components])
+    print(f"|pull| < 2: {(pulls < 2).mean():.1%} of {len(pulls)}; < 3: {(pulls < 3).mean():.1%}")
+    precise = [c for c in components if c["geant4"]["error"] < 0.05 * abs(c["geant4"]["value"])]
+    ratios = np.array([c["ratio"] for c in precise])
+    print(f"ratio 0.9 to 1.1: {((ratios > 0.9) & (ratios < 1.1)).mean():.1%} of {len(ratios)} known to 5 %; "
+          f"{ratios.min():.3f} to {ratios.max():.3f}")  # fmt: skip
+    vectors = [p for p in points if (p["geant4_precision"] or 1) < 0.05]
+    print(f"cosine (ln y) where Geant4's vector is known to 5 %: {min(p['cosine_log'] for p in vectors):.4f} at least, "
+          f"{sum(p['cosine_log'] >= 0.995 for p in vectors)} of {len(vectors)} at least 0.995; "
+          f"all: {min(p['cosine_log'] for p in points):.4f}")  # fmt: skip
+    print(
+        "\n| truth | energy, GeV | wrong signs | pull < 2 | median ratio | smallest cosine (ln y) |\n|---|---|---|---|---|---|"
+    )
+    for truth in TRUTHS:
+        for low, high in ((1, 1), (10, 30), (40, 70), (80, 100)):
+            some = [p for p in points if p["truth"] == truth and low <= p["energy"] <= high]
+            if not some:
+                continue
+            cs = [c for p in some for c in p["components"]]
+            ratio = np.median([c["ratio"] for c in cs if c["sign_known"]])
+            print(
+                f"| {truth} | {low} to {high} | {sum(c['wrong_sign'] for c in cs)} of {len(cs)} "
+                f"| {np.mean([abs(c['pull']) < 2 for c in cs]):.0%} | {ratio:.3f} | {min(p['cosine_log'] for p in some):.4f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -110,9 +110,9 @@ def test_cells_files_serve_where_they_hold_the_neighbours(library: Path) -> None
     ("energies", "options", "complaint"),
     [
         ((10.0, 20.0), {}, "no showers of 20 GeV; its energies are 10, 50 GeV"),
-        ((10.0,), {"step": 0.0}, "0 < step < 1"),
-        ((10.0,), {"replicas": 0}, "at least one replica"),
-        ((10.0,), {"bootstrap": 1}, "two bootstraps"),
+        ((10.0,), {"step": 0.0}, "between 0 and 1"),
+        ((10.0,), {"replicas": 0}, "0 replicas"),
+        ((10.0,), {"bootstrap": 1}, "1 bootstraps"),
     ],
 )
 def test_what_cannot_be(library: Path, energies: tuple[float, ...], options: dict, complaint: str) -> None:

@@ -181,7 +181,9 @@ def test_symmetries_are_the_eight_of_the_square_layer_by_layer() -> None:
     assert {tuple(numbers[p].tolist()) for p in symmetry_permutations(5, 2)} == expected
 
 
-@pytest.mark.parametrize(("n_xy", "core", "distinct"), [(1, 0, 1), (2, 0, 1), (3, 1, 2), (4, 4, 3), (5, 1, 5), (6, 4, 6)])
+@pytest.mark.parametrize(
+    ("n_xy", "core", "distinct"), [(1, 0, 1), (2, 0, 1), (3, 1, 2), (4, 4, 3), (5, 1, 5), (6, 4, 6)]
+)
 def test_ties_are_the_orbits_of_the_symmetries(n_xy: int, core: int, distinct: int) -> None:
     assert int(core_cells(n_xy).sum()) == core
     ties, permutations = symmetry_ties(n_xy, 2), symmetry_permutations(n_xy, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -13,11 +14,14 @@ from calograd.errors import CaloGradError, Interrupted
 COMMANDS = {
     "tables": "Where the Geant4 tables are; fetch just the two needed.",
     "simulate": "Simulate showers with Geant4 into a shower library.",
+    "import": "Make a shower library of another application's ROOT file.",
     "segment": "Measure a shower library with the cells of a design.",
     "train": "Train a surrogate from a TOML file; resumes a run that exists.",
+    "adapt": "Adapt a surrogate to another detector from few showers.",
     "sample": "Generate showers with a surrogate.",
     "evaluate": "Compare generated showers with Geant4: figures, tables, report.",
     "gradient": "Gradient of a utility at a design, beside Geant4's.",
+    "optimise": "Improve a design along the surrogate's gradients; resumes.",
     "benchmark": "Time Geant4 and the surrogates side by side.",
     "demo": "The whole chain on bundled data, in one HTML report.",
 }
@@ -32,7 +36,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"calograd.cli.{cmd_name}"), cmd_name)
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command = getattr(import_module(f"calograd.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 

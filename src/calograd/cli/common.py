@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +57,16 @@ def parse_cell(cell: tuple[str, str], n_z: int) -> tuple[float, float | tuple[fl
     if len(pitch) != 1 or len(depth) not in (1, n_z):
         raise InputError(f"--cell {cell[0]} {cell[1]}: expected one DX, and one DZ or {n_z} (one a layer)")
     return pitch[0], depth[0] if len(depth) == 1 else tuple(depth)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises `InputError` if it is missing or no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; expected a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
 
 
 def progress() -> Progress:

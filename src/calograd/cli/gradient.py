@@ -13,11 +13,11 @@ from calograd.cli.common import (
     parse_numbers,
     print_table,
     progress,
+    read_toml,
     stages,
     write_json,
 )
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
-from calograd.errors import InputError
 from calograd.showers.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("--sampler", default=DEFAULT_SAMPLER, show_default=True, type=click.Choice([*SAMPLERS]))
 @click.option("--steps", type=click.IntRange(min=1), help="Of the sampler.")
 @click.option("--step", default=0.04, show_default=True, help="Of Geant4's differences, in ln y.")
-@click.option("--replicas", default=4, show_default=True, help="Backgrounds that each Geant4 shower is seen with.")
+@click.option("--replicas", default=8, show_default=True, help="Backgrounds that each Geant4 shower is seen with.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--landscape", default=9, show_default=True, help="Points along each axis of the report's; 0: none.")
 @click.option("--landscape-energy", type=float, help="GeV; default: the middle one of --energies.")
@@ -112,9 +112,7 @@ def gradient(
             )  # fmt: skip
             tell("surrogate", number + 1, len(objectives))
             if source is not None:
-                theirs = reference_gradient(
-                    source, objective, space, at, step=step, replicas=replicas, seed=seed
-                )
+                theirs = reference_gradient(source, objective, space, at, step=step, replicas=replicas, seed=seed)
                 both.append(compare_gradients(ours[-1], theirs, seed))
                 tell("Geant4", number + 1, len(objectives))
         write_json(json_path, _plain(values, ours, both))
@@ -133,18 +131,9 @@ def gradient(
 
 def _objective(path: Path | None, truth: str | None, energy: float) -> Any:
     """The objective of a file, or the default one, at one energy."""
-    import tomllib
-
     from calograd.optimisation.objective import parse_objective
 
-    raw: dict[str, Any] = {}
-    if path is not None:
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}; expected a TOML file") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not TOML: {error}") from error
+    raw = {} if path is None else read_toml(path)
     if truth is not None:
         raw["utility"] = {"kind": "squared-error", **raw.get("utility", {}), "truth": truth}
     raw["spectrum"] = {"energies": [energy]}

@@ -57,12 +57,35 @@ class TrainingData:
     held_out: int
     provenance: list[dict[str, Any]]
 
+    @property
+    def mode(self) -> str:
+        """``embedded`` or ``stand-alone``, or ``mixed``."""
+        modes = {str(p["config"].get("mode", "embedded")) for p in self.provenance}
+        return modes.pop() if len(modes) == 1 else "mixed"
 
-def load_data(files: list[Path], validation: float, seed: int) -> TrainingData:
+    @property
+    def symmetric(self) -> bool:
+        """Whether the beam was on the axis and along it, so that showers may be turned and mirrored."""
+        beams = [_table(_table(p["config"], "simulation"), "beam") for p in self.provenance]
+        return not any(beam.get("theta", 0.0) or any(beam.get("position", ())) for beam in beams)
+
+
+def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def load_data(files: list[Path], validation: float, seed: int, showers: int | None = None) -> TrainingData:
     """Read cells files and split them by shower.
 
+    Args:
+        files: cells files.
+        validation: share of the showers to hold out.
+        seed: of what is drawn: the showers to use and those to hold out.
+        showers: how many distinct ones to use; fewer are some of those that more would be. None for all.
+
     Raises:
-        InputError: different materials or numbers of cells, or too few showers for a split.
+        InputError: different materials or numbers of cells, or too few showers to use or for a split.
         FormatError: a file that cannot be used.
     """
     parts = [read_cells(path) for path in files]
@@ -82,24 +105,32 @@ def load_data(files: list[Path], validation: float, seed: int) -> TrainingData:
     filled = (rows.cells.sum((1, 2, 3)) > 0).numpy()
     if not filled.any():
         raise FormatError(f"{', '.join(map(str, files))}: no row has any energy")
-    showers = np.unique(keys[filled])
-    held = round(validation * len(showers))
-    if len(showers) < MIN_SHOWERS or held < 1:
+    distinct = np.unique(keys[filled])
+    if showers is not None:
+        if showers > len(distinct):
+            raise InputError(
+                f"{showers} showers were asked for, the data have {len(distinct)}; ask for fewer or add data"
+            )
+        distinct = np.sort(np.random.default_rng([seed, 1]).permutation(distinct)[:showers])
+    held = round(validation * len(distinct))
+    if len(distinct) < MIN_SHOWERS or held < 1:
+        needed = max(MIN_SHOWERS, int(0.5 / validation) + 1)
         raise InputError(
-            f"{len(showers)} showers are too few to split off {validation:.0%}; expected {MIN_SHOWERS} or more"
+            f"{len(distinct)} showers are too few to split off {validation:.0%}; expected {needed} or more"
         )
-    held_out = np.isin(keys, np.random.default_rng(seed).permutation(showers)[:held])
-    if (filled & held_out).sum() < MIN_VALIDATION:
+    held_out = np.isin(keys, np.random.default_rng(seed).permutation(distinct)[:held])
+    kept = filled & np.isin(keys, distinct)
+    if (kept & held_out).sum() < MIN_VALIDATION:
         raise InputError(
-            f"{(filled & held_out).sum()} rows of {held} showers are too few to validate on; "
-            f"expected {MIN_VALIDATION} or more: raise data.validation"
+            f"{(kept & held_out).sum()} rows of {held} showers are too few to validate on; "
+            f"expected {MIN_VALIDATION} or more: raise data.validation (--validation)"
         )
     return TrainingData(
-        train=rows.at(torch.from_numpy(np.flatnonzero(filled & ~held_out))),
-        validation=rows.at(torch.from_numpy(np.flatnonzero(filled & held_out))),
+        train=rows.at(torch.from_numpy(np.flatnonzero(kept & ~held_out))),
+        validation=rows.at(torch.from_numpy(np.flatnonzero(kept & held_out))),
         material=first.material,
         empty=int((~filled).sum()),
-        showers=len(showers),
+        showers=len(distinct),
         held_out=held,
         provenance=[
             {"file": path.name, "rows": len(part), "origin": part.origin, "config": part.config}

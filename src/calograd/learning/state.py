@@ -19,7 +19,7 @@ from calograd.errors import FormatError, InputError
 from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import TrainingData
 from calograd.showers.hdf5 import write_whole
-from calograd.surrogate.cells import CellsModel, place
+from calograd.surrogate.cells import CellsArchitecture, CellsModel, place
 
 CHECKPOINT = "checkpoint.pt"
 PHASES = ("shape moments", "pattern moments", "diffusion")
@@ -67,16 +67,21 @@ class State:
 def start(config: RunConfig, data: TrainingData, device: str) -> State:
     """A new run: weights from the seed, conditions standardised over the training rows."""
     generator = torch.Generator().manual_seed(config.training.seed)
+    n_xy, n_z = data.train.cells.shape[2:]
+    model = place(initial_model(config.model.architecture(n_xy, n_z), data, config.training.seed), device)
+    return State(model, copy.deepcopy(model).requires_grad_(False), generator)
+
+
+def initial_model(architecture: CellsArchitecture, data: TrainingData, seed: int) -> CellsModel:
+    """Weights from a seed, conditions standardised over the training rows."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        n_xy, n_z = data.train.cells.shape[2:]
-        model = CellsModel(config.model.architecture(n_xy, n_z))
+        torch.manual_seed(seed)
+        model = CellsModel(architecture)
     raw = model.conditions(data.train.energy, data.train.dx, data.train.dz, data.material)
     scale = raw.std(0)
     model.condition_mean.copy_(raw.mean(0))
     model.condition_scale.copy_(torch.where(scale > 1e-3, scale, torch.ones_like(scale)))
-    place(model, device)
-    return State(model, copy.deepcopy(model).requires_grad_(False), generator)
+    return model
 
 
 def make_optimiser(parameters: list[nn.Parameter], t: TrainingConfig) -> torch.optim.Optimizer:
@@ -90,7 +95,7 @@ def write_checkpoint(state: State, config: RunConfig, data: TrainingData, output
     torch.save(
         {
             "config": config.model_dump_json(),
-            "data": _fingerprint(data),
+            "data": data_fingerprint(data),
             "phase": state.phase,
             "step": state.step,
             "seconds": state.seconds,
@@ -163,8 +168,8 @@ def _refuse_other(stored: dict[str, Any], config: RunConfig, data: TrainingData,
             f"{output} holds a run of another configuration: {key} is {new[key]}, was {old[key]}{more}; "
             "change it back or choose another output"
         )
-    rows = stored.get("data", _fingerprint(data))
-    if rows != _fingerprint(data):
+    rows = stored.get("data", data_fingerprint(data))
+    if rows != data_fingerprint(data):
         raise InputError(f"{output} holds a run on other rows of data; bring them back or choose another output")
 
 
@@ -178,7 +183,7 @@ def _flat(config: RunConfig) -> dict[str, Any]:
     return flat
 
 
-def _fingerprint(data: TrainingData) -> list[float]:
+def data_fingerprint(data: TrainingData) -> list[float]:
     """Numbers that differ between different training data."""
     rows = data.train
     return [len(rows), len(data.validation), float(rows.energy.double().sum()), float(rows.dx.double().sum())]

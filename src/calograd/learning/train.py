@@ -95,7 +95,7 @@ def train(
         _check_range(config, data)
         state = start(config, data, device)
     _trim_log(output / LOG, state)
-    with _deferred_interrupt() as interrupted:
+    with deferred_interrupt() as interrupted:
         run = _Run(config, data, output, progress, on_report, interrupted)
         try:
             while state.phase < len(PHASES):
@@ -129,7 +129,12 @@ def _run_phase(run: _Run, state: State) -> None:
         for group in state.optimiser.param_groups:
             group["lr"] = _rate(t, state.step, steps)
         index = torch.randint(len(run.data.train), (batch,), generator=state.generator)
-        loss = _loss(run.data, run.data.train.at(index), state, t.precision)
+        loss = batch_loss(state.model, run.data, run.data.train.at(index), state.phase, state.generator, t.precision)
+        if not bool(torch.isfinite(loss)):
+            raise InputError(
+                f"the loss is {loss.item()} in phase '{PHASES[state.phase]}', step {state.step}; "
+                "check the data, or lower training.learning_rate"
+            )
         state.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -155,34 +160,37 @@ def _rate(t: TrainingConfig, step: int, steps: int) -> float:
     return t.learning_rate * min(1.0, (step + 1) / t.warmup) * 0.5 * (1 + cos(pi * step / steps))
 
 
-def _loss(data: TrainingData, rows: Rows, state: State, precision: str) -> Tensor:
-    """Mean loss of a batch in the phase that the run is in."""
-    model, generator = state.model, state.generator
+def batch_loss(
+    model: CellsModel, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator, precision: str
+) -> Tensor:
+    """Mean loss of a batch.
+
+    Args:
+        model: the weights.
+        data: whose rows these are: their material, and whether they may be turned and mirrored.
+        rows: of the batch.
+        phase: index in `PHASES`.
+        generator: of noise and symmetries.
+        precision: of the matrix products of the diffusion, ``bf16`` or ``fp32``.
+    """
     device = model.condition_mean.device
     cells, energy = rows.cells.to(device), rows.energy.to(device)
     conditions = model.conditions(energy, rows.dx.to(device), rows.dz.to(device), data.material)
-    if state.phase == DIFFUSION:
+    if phase == DIFFUSION:
         with torch.no_grad():
             x, y = model.standardise(cells, energy, conditions, generator)
-            turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
-            y = y.gather(1, model.permutations[turn.to(device)])
+            if data.symmetric:
+                turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
+                y = y.gather(1, model.permutations[turn.to(device)])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             shape, pattern = model.losses(x, y, conditions, generator)
-        loss = shape.mean() + pattern.mean()
-    else:
-        g, c = encode(cells, energy, generator)
-        if state.phase == 0:
-            loss = model.shape_moments.negative_log_likelihood(g, conditions).mean()
-        else:
-            with torch.no_grad():
-                x = model.shape_moments.standardise(g, conditions)
-            loss = model.pattern_moments.negative_log_likelihood(c, torch.cat([conditions, x], dim=1)).mean()
-    if not bool(torch.isfinite(loss)):
-        raise InputError(
-            f"the loss is {loss.item()} in phase '{PHASES[state.phase]}', step {state.step}; "
-            "check the data, or lower training.learning_rate"
-        )
-    return loss
+        return shape.mean() + pattern.mean()
+    g, c = encode(cells, energy, generator)
+    if phase == 0:
+        return model.shape_moments.negative_log_likelihood(g, conditions).mean()
+    with torch.no_grad():
+        x = model.shape_moments.standardise(g, conditions)
+    return model.pattern_moments.negative_log_likelihood(c, torch.cat([conditions, x], dim=1)).mean()
 
 
 def _update_ema(state: State, decay: float) -> None:
@@ -204,7 +212,6 @@ def _report(run: _Run, state: State) -> None:
 
 
 def _card(config: RunConfig, data: TrainingData, state: State) -> Card:
-    modes = {str(p["config"].get("mode", "embedded")) for p in data.provenance}
     ended = state.phase == len(PHASES)
     done = {
         "phase": PHASES[min(state.phase, DIFFUSION)],
@@ -221,7 +228,7 @@ def _card(config: RunConfig, data: TrainingData, state: State) -> Card:
         dz=config.range.dz,
         unequal_layers=bool((data.train.dz.amax(1) > 1.01 * data.train.dz.amin(1)).any()),
         material=data.material.to_dict(),
-        mode=modes.pop() if len(modes) == 1 else "mixed",
+        mode=data.mode,
         training={"config": resolved, "data": data.provenance, "showers": data.showers, "done": done},
     )
 
@@ -259,7 +266,7 @@ def _trim_log(path: Path, state: State) -> None:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C came, to be asked between two steps, where the state is whole; a second Ctrl-C stops at once."""
     came = False
 

@@ -33,9 +33,10 @@ class _Product(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
-        return _Product.apply(gradient.contiguous(), weight.t().contiguous(), None), None, None  # type: ignore[no-untyped-call]
+        result: Tensor = _Product.apply(gradient.contiguous(), weight.t().contiguous(), None)  # type: ignore[no-untyped-call]
+        return result, None, None
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:

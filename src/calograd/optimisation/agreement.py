@@ -7,7 +7,7 @@ For every component j, with standard errors s of both:
 
 and for the vectors the cosine of the angle between them, in u = ln y (each component a change per relative change of
 its parameter) and in y itself, where the parameter with the smallest scale rules it. The error of a cosine is the
-standard deviation over pairs of replicas of both. Intervals of 95 % are +- 1.96 standard errors.
+standard deviation over pairs of replicas of both. Intervals of 95 % are `Estimate.interval`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 
 from calograd.optimisation.gradient import Estimate
 
-Z95 = 1.959964
 KNOWN = 3.0
 """Standard errors above which a sign is known."""
 
@@ -32,13 +31,16 @@ class Component:
     Args:
         name: of the parameter.
         surrogate, surrogate_error, geant4, geant4_error: with standard errors.
+        surrogate_interval, geant4_interval: of 95 %.
     """
 
     name: str
     surrogate: float
     surrogate_error: float
+    surrogate_interval: tuple[float, float]
     geant4: float
     geant4_error: float
+    geant4_interval: tuple[float, float]
 
     @property
     def pull(self) -> float:
@@ -74,12 +76,13 @@ class Component:
         return self.known and self.surrogate * self.geant4 < 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; intervals of 95 %."""
+        """Plain data."""
         plain: dict[str, Any] = {"name": self.name}
-        for source, value, error in (
-            ("surrogate", self.surrogate, self.surrogate_error), ("geant4", self.geant4, self.geant4_error),
-        ):  # fmt: skip
-            plain[source] = {"value": value, "error": error, "interval": [value - Z95 * error, value + Z95 * error]}
+        for source, value, error, interval in (
+            ("surrogate", self.surrogate, self.surrogate_error, self.surrogate_interval),
+            ("geant4", self.geant4, self.geant4_error, self.geant4_interval),
+        ):
+            plain[source] = {"value": value, "error": error, "interval": list(interval)}
         finite = isfinite(self.ratio) and isfinite(self.ratio_error)
         return plain | {
             "ratio": self.ratio if finite else None, "ratio_error": self.ratio_error if finite else None,
@@ -128,12 +131,13 @@ def compare_gradients(surrogate: Estimate, geant4: Estimate, seed: int = 0) -> A
         surrogate, geant4: at the same point, of the same parameters.
         seed: of the replicas that the cosine's error is from.
     """
+    ends = [np.stack(each.interval, axis=1) for each in (surrogate, geant4)]
     components = tuple(
-        Component(*values)
-        for values in zip(
-            surrogate.names, surrogate.gradient.tolist(), surrogate.gradient_error.tolist(),
-            geant4.gradient.tolist(), geant4.gradient_error.tolist(), strict=True,
+        Component(
+            name, float(surrogate.gradient[j]), float(surrogate.gradient_error[j]), _pair(ends[0][j]),
+            float(geant4.gradient[j]), float(geant4.gradient_error[j]), _pair(ends[1][j]),
         )
+        for j, name in enumerate(surrogate.names)
     )  # fmt: skip
     rng = np.random.default_rng(seed)
     shape = (200, len(components))
@@ -150,3 +154,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Of the angle between two vectors; zero if one of them is."""
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length > 0 else 0.0
+
+
+def _pair(ends: np.ndarray) -> tuple[float, float]:
+    return float(ends[0]), float(ends[1])

@@ -99,22 +99,25 @@ class FeasibleSet:
         """The largest excess of a budget, -inf without budgets."""
         return max((budget.excess(u) for budget in self.budgets), default=-inf)
 
-    def pulled(self, u: Array) -> Array:
-        """The first feasible point on the way from u, cut to the bounds, to the smallest design. Not the nearest.
+    def shrunk(self, u: Array) -> Array:
+        """Allowed: u within the bounds, with all parameters divided by the same factor until it keeps to the budgets.
 
-        Requires that the smallest design is feasible.
+        At worst the smallest design.
         """
-        u = np.clip(u, self.lower, self.upper)
-        if self.excess(u) <= TOLERANCE:
-            return u
-        low, high = 0.0, 1.0
-        while high - low > 1e-15 and high - low > 1e-4 * high:  # a share of the way; the excess falls along it
-            middle = 0.5 * (low + high) if low else 0.1 * high
-            if self.excess(u + middle * (self.lower - u)) <= TOLERANCE:
+        inside = np.clip(u, self.lower, self.upper)
+        excess = self.excess(inside)
+        if excess <= TOLERANCE:
+            return inside
+        low, high, most = 0.0, excess, float((inside - self.lower).max())
+        while high < most and self.excess(np.maximum(inside - high, self.lower)) > TOLERANCE:
+            low, high = high, 2 * high
+        while high - low > 1e-3 * high and high - low > 1e-15:
+            middle = 0.5 * (low + high)
+            if self.excess(np.maximum(inside - middle, self.lower)) <= TOLERANCE:
                 high = middle
             else:
                 low = middle
-        return np.clip(u + high * (self.lower - u), self.lower, self.upper)
+        return np.maximum(inside - high, self.lower)
 
     def best_move(self, u: Array, slope: Array, curvature: Array, radius: float = inf) -> Array:
         """The move d from a feasible u that maximises slope . d - d . curvature d / 2.
@@ -152,7 +155,7 @@ class FeasibleSet:
             prices[: len(multipliers) - 2 * n] = multipliers[2 * n :]
             if np.linalg.norm(move - before) <= 1e-12 * max(1.0, float(np.linalg.norm(move))):
                 break
-        move = self.pulled(u + move) - u
+        move = self.shrunk(u + move) - u
         move *= min(1.0, radius / max(float(np.linalg.norm(move)), 1e-300))
         return move
 

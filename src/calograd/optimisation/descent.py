@@ -2,15 +2,15 @@
 
 In u = ln y, with bounds, budgets and a trust radius (`quasi_newton` says what a step is):
 
-1. The gradient at the present design is averaged over more and more draws until the error of the step that follows from
-   it is below a stated share of its length, or the draws are used up.
+1. The gradient at the present design is averaged over more and more draws until the gain that the next step promises
+   is known to a stated precision, or the draws are used up.
 2. If by the gradients the last step lost, it is undone and the radius halved.
 3. Every few steps, and before the descent ends, the gain since the last checked design as the gradients predict it is
    compared with the gain on simulated showers, common to both designs. They disagree if they are more than three
    standard deviations apart and their ratio is outside of [1/2, 2], or if the simulated gain is negative by more than
    two. Then the descent goes back to the checked design and halves the radius; else the radius may grow.
-4. It stops where the step is within twice its error (more steps would follow noise) or shorter than the tolerance,
-   where steps down to the tolerance were refused, or after the last one.
+4. It stops where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
+   step is shorter than the tolerance; where steps down to the tolerance were refused; or after the last one.
 
 Seeds follow from (seed, step), the state is on disk after every step: a descent that is started again goes on from
 there and ends with the same numbers as one that was never interrupted.
@@ -29,25 +29,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from calograd.errors import InputError, Interrupted
 from calograd.optimisation.budget import Array
-from calograd.optimisation.estimates import (
-    Gradient,
-    GradientEstimate,
-    GradientLike,
-    Simulate,
-    SimulatePair,
-    Simulation,
-    seed_of,
-)
+from calograd.optimisation.estimates import Gradient, GradientLike, Simulate, SimulatePair, mean_of, pair_of, seed_of
 from calograd.optimisation.history import Check, Outcome, PathPoint, State, Step, Vector, read_state, write_state
-from calograd.optimisation.quasi_newton import Point, gain, learn, step
+from calograd.optimisation.quasi_newton import GROWTH, LOSS, Move, Point, gain, judge, learn, step
 from calograd.optimisation.space import Space
 
-NOISE = 2.0
-"""A step shorter than this many of its standard errors is noise."""
-PULL, RATIO, LOSS = 3.0, 2.0, 2.0
-"""Of a check: pull and ratio beyond which gains disagree, and standard deviations of a loss that counts."""
-GROWTH, WIDEST = 1.25, 2.0
-"""Growth of the limit after a check that agreed, up to this many of the first radius."""
+PULL, RATIO = 3.0, 2.0
+"""Of a check: pull and ratio beyond which gains disagree."""
+WIDEST = 2.0
+"""What the limit of the radius may grow to, of the first radius."""
 
 
 class DescentConfig(BaseModel):
@@ -63,8 +53,8 @@ class DescentConfig(BaseModel):
     draws: Annotated[int, Field(gt=1)] = 8
     """Of the first estimate of a gradient; doubled until it is precise enough, up to ``max_draws``."""
     max_draws: Annotated[int, Field(gt=1)] = 64
-    precision: Annotated[float, Field(gt=0, lt=1 / NOISE)] = 0.25
-    """Error of the step that is aimed at, as a share of its length."""
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Standard error of the gain of a step that is aimed at, as a share of that gain."""
     check_every: Annotated[int, Field(gt=0)] = 5
     showers: Annotated[int, Field(gt=0)] = 1000
     """Asked of the simulation for each design of a check."""
@@ -115,7 +105,7 @@ def ascend(
     start = np.asarray(start, dtype=np.float64)
     space.check_start(start)
     u = space.project(space.to_log(start))
-    pair = simulate_pair or (_paired(simulate) if simulate else None)
+    pair = simulate_pair or (pair_of(simulate) if simulate else None)
     run = _Run(space, gradient, pair, config)
     setting = {**config.model_dump(), "space": space.to_dict(), "start": start.tolist(), "checks": pair is not None}
     state = read_state(output, setting) if output else None
@@ -146,7 +136,7 @@ class _Look:
         value, value_error, draws: with it.
         lost: whether to go back to before the last step.
         curvature, radius: of the model from now on.
-        move, move_error: the next step, from ``point`` or, if the last one lost, from before it.
+        move: the next step, from ``point`` or, if the last one lost, from before it.
     """
 
     point: Point
@@ -156,8 +146,7 @@ class _Look:
     lost: bool
     curvature: Array
     radius: float
-    move: Array
-    move_error: float
+    move: Move
 
 
 @dataclass(frozen=True)
@@ -171,7 +160,7 @@ class _Run:
 
     def step(self, state: State) -> State:
         """The state after one more step."""
-        number, path = len(state.history), [Point(*map(np.array, vars(p).values())) for p in state.path]
+        number, path = len(state.history), [_point(p) for p in state.path]
         look = self._look(state, path[-1] if path else None)
         path += [] if look.lost else [look.point]
         here, curvature, radius, limit = path[-1].u, look.curvature, look.radius, state.limit
@@ -187,7 +176,7 @@ class _Run:
             limit, outcome, reason = radius, "refused", self._giving_up(radius, number)
         u = checked if check is not None and not check.agrees else here
         if not reason and outcome != "refused":
-            u = self.space.project(here + look.move)
+            u = self.space.project(here + look.move.d)
         return State(
             y=_plain(self.space.from_log(u)),
             u=_plain(u),
@@ -211,21 +200,21 @@ class _Run:
         while True:
             now = Point(u, total.gradient, total.gradient_error)
             curvature, here, radius = learn(known, before, now, state.radius), now, state.radius
+            lost = False
             if before is not None:
-                value, error = gain([before, now])
-                length = float(np.linalg.norm(u - before.u))
-                if value < -LOSS * error:
-                    here, radius = before, 0.5 * length
-                elif length > 0.9 * radius and now.gradient @ (u - before.u) > 0:  # still rising where it ended
-                    radius = min(GROWTH * radius, state.limit)
-            move, move_error = step(self.space.feasible, here, curvature, radius)
-            goal = self.config.precision * max(float(np.linalg.norm(move)), self.config.tolerance)
-            if move_error <= goal or 2 * draws > self.config.max_draws or here is before:
+                lost, radius = judge(before, now, state.radius, state.limit)
+                here = before if lost else now
+            move = step(self.space.feasible, here, curvature, radius)
+            known_well = move.error <= self.config.precision * move.gain and not self._is_noise(move)
+            if known_well or move.free < self.config.tolerance or 2 * draws > self.config.max_draws or lost:
                 break
-            total = _mean(total, self._estimate(y, draws, seed_of(*key, draws)))
+            total = mean_of(total, self._estimate(y, draws, seed_of(*key, draws)))
             draws *= 2
-        lost = here is before
-        return _Look(now, total.value, total.value_error, draws, lost, curvature, radius, move, move_error)
+        return _Look(now, total.value, total.value_error, draws, lost, curvature, radius, move)
+
+    def _is_noise(self, move: Move) -> bool:
+        """Whether the gain of a step is no larger than that of steps after gradients of pure noise."""
+        return bool(move.gain < (1 + len(move.d) ** 0.5) * move.error)
 
     def _estimate(self, y: Array, draws: int, seed: int) -> GradientLike:
         estimate = self.gradient(y, draws, seed)
@@ -239,14 +228,14 @@ class _Run:
 
     def _ending(self, look: _Look, number: int) -> str:
         """Why the descent ends here, or nothing."""
-        length, tolerance = float(np.linalg.norm(look.move)), self.config.tolerance
-        if length <= NOISE * look.move_error and look.move_error > self.config.precision * tolerance:
+        move, tolerance = look.move, self.config.tolerance
+        if move.free >= tolerance and self._is_noise(move) and not look.lost:
             return (
-                f"within its noise: the step in ln y is {length:.2g} long with an error of {look.move_error:.2g} "
+                f"within its noise: the next step would gain {move.gain:.2g} with an error of {move.error:.2g} "
                 f"after {look.draws} draws"
             )
-        if length < tolerance:
-            return f"converged: the step in ln y is {length:.2g} long, below the tolerance of {tolerance:g}"
+        if np.linalg.norm(move.d) < tolerance:
+            return f"converged: the next step in ln y is shorter than the tolerance of {tolerance:g}"
         return f"the last of {self.config.steps} steps" if number + 1 == self.config.steps else ""
 
     def _giving_up(self, radius: float, number: int) -> str:
@@ -283,8 +272,9 @@ class _Run:
             draws=look.draws,
             outcome=outcome,
             reason=reason,
-            move=_plain(look.move),
-            move_error=look.move_error,
+            move=_plain(look.move.d),
+            gain=look.move.gain,
+            gain_error=look.move.error,
             radius=state.radius,
             limit=state.limit,
             simulated=state.simulated + (check.showers if check else 0),
@@ -293,25 +283,8 @@ class _Run:
         )
 
 
-def _mean(a: GradientLike, b: GradientLike) -> GradientEstimate:
-    """The mean of two independent estimates over equal numbers of draws."""
-    return GradientEstimate(
-        0.5 * (a.value + b.value),
-        0.5 * float(np.hypot(a.value_error, b.value_error)),
-        0.5 * (a.gradient + b.gradient),
-        0.5 * np.hypot(a.gradient_error, b.gradient_error),
-    )
-
-
-def _paired(simulate: Simulate) -> SimulatePair:
-    """A pair from two simulations with the same seed, as if their errors were independent."""
-
-    def pair(a: Array, b: Array, showers: int, seed: int) -> Simulation:
-        at_a, at_b = simulate(a, showers, seed), simulate(b, showers, seed)
-        error = float(np.hypot(at_a.error, at_b.error))
-        return Simulation(at_b.value - at_a.value, error, at_a.showers + at_b.showers)
-
-    return pair
+def _point(p: PathPoint) -> Point:
+    return Point(np.array(p.u), np.array(p.gradient), np.array(p.error))
 
 
 def _plain(values: Array) -> Vector:

@@ -78,3 +78,24 @@ SimulatePair = Callable[[Array, Array, int, int], Simulation]
 def seed_of(*key: int) -> int:
     """A seed in [0, 2^63) that follows from non-negative numbers, e.g. from (run's seed, step, purpose)."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def mean_of(a: GradientLike, b: GradientLike) -> GradientEstimate:
+    """The mean of two independent estimates over equal numbers of draws."""
+    return GradientEstimate(
+        0.5 * (a.value + b.value),
+        0.5 * float(np.hypot(a.value_error, b.value_error)),
+        0.5 * (a.gradient + b.gradient),
+        0.5 * np.hypot(a.gradient_error, b.gradient_error),
+    )
+
+
+def pair_of(simulate: Simulate) -> SimulatePair:
+    """A pair from two simulations with the same seed; its error is theirs as if they were independent."""
+
+    def pair(a: Array, b: Array, showers: int, seed: int) -> Simulation:
+        at_a, at_b = simulate(a, showers, seed), simulate(b, showers, seed)
+        error = float(np.hypot(at_a.error, at_b.error))
+        return Simulation(at_b.value - at_a.value, error, at_a.showers + at_b.showers)
+
+    return pair

@@ -8,10 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from calograd.evaluation.style import GEANT4, KEPT, SURROGATE, SURROGATE_LIGHT
-from calograd.optimisation.agreement import Z95, Agreement
+from calograd.optimisation.agreement import Agreement
 from calograd.optimisation.gradient import Estimate
+from calograd.optimisation.history import Step
 from calograd.optimisation.landscape import Landscape
 
+Z95 = 1.959964
+"""Standard errors of a band."""
 ARROWS = 7
 """Along each axis of a landscape."""
 
@@ -34,9 +37,9 @@ def draw_gradients(energies: list[float], ours: list[Estimate], both: list[Agree
         top.axhline(0, color="#9aa0a6", lw=0.8)
         if both:
             theirs = np.array([[b.geant4.gradient[j], b.geant4.gradient_error[j]] for b in both]).T / unit
-            _band(top, energies, *theirs, GEANT4, "#c9ccd0", "Geant4, central differences")
+            _band(top, energies, theirs, GEANT4, "#c9ccd0", "Geant4, central differences")
         mine = np.array([[o.gradient[j], o.gradient_error[j]] for o in ours]).T / unit
-        _band(top, energies, *mine, SURROGATE, SURROGATE_LIGHT, "surrogate, back-propagation")
+        _band(top, energies, mine, SURROGATE, SURROGATE_LIGHT, "surrogate, back-propagation")
         top.set_title(f"{parameter_label(name)} = {ours[0].y[j]:g} cm")
         if both:
             low: Axes = axes[1, j]
@@ -54,7 +57,9 @@ def draw_gradients(energies: list[float], ours: list[Estimate], both: list[Agree
     return figure
 
 
-def _band(axes: Axes, x: list[float], value: np.ndarray, error: np.ndarray, dark: str, light: str, label: str) -> None:
+def _band(axes: Axes, x: list[float], known: np.ndarray, dark: str, light: str, label: str) -> None:
+    """Values and errors, shape (2, n), as a line in a band of 95 %."""
+    value, error = known
     axes.fill_between(x, value - Z95 * error, value + Z95 * error, color=light, alpha=0.7, lw=0)
     axes.plot(x, value, "o-", ms=3, lw=1, color=dark, label=label)
 
@@ -115,3 +120,42 @@ def _plain_ticks(panel: Axes, each: Landscape) -> None:
         axis.set_major_locator(FixedLocator(places))
         axis.set_major_formatter(lambda v, _: f"{v:g}")
         axis.set_minor_locator(FixedLocator([]))
+
+
+def draw_descent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
+    """Parameters against steps; the surrogate's utility and what simulated showers say; utility against showers."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    number = [step.number for step in history]
+    for j, name in enumerate(names):
+        left.plot(number, [step.y[j] for step in history], "o-", ms=3, lw=1, label=parameter_label(name))
+    left.set_yscale("log")
+    left.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    left.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if v in (1, 2, 3, 4, 5, 6, 8, 12, 15) else "")
+    left.set_ylabel("parameter, cm")
+    left.legend(ncols=2)
+    value = np.array([[step.value, step.value_error] for step in history]).T
+    _band(middle, [float(n) for n in number], value, SURROGATE, SURROGATE_LIGHT, "surrogate")
+    middle.set_ylabel("utility")
+    gains = [(step.simulated, step.check) for step in history if step.check is not None]
+    if gains:
+        first = history[0].value
+        total, showers, ends = first, [0], [(first, 0.0, first)]
+        for simulated, check in gains:
+            if check.agrees:
+                ends.append((total + check.simulated, check.simulated_error, total + check.predicted))
+                total += check.simulated
+                showers.append(simulated)
+        geant4 = np.array([(v, e) for v, e, _ in ends]).T
+        right.errorbar(showers, geant4[0], Z95 * geant4[1], fmt="o-", ms=4, lw=1, color=GEANT4,
+                       label="Geant4's gains, added up")  # fmt: skip
+        right.plot(showers, [p for _, _, p in ends], "s", ms=5, mfc="none", color=SURROGATE, label="predicted")
+        right.legend()
+    else:
+        right.text(0.5, 0.5, "no checks were made", ha="center", transform=right.transAxes)
+    right.set_xlabel("simulated showers")
+    right.set_ylabel("utility")
+    for axes in (left, middle):
+        axes.set_xlabel("step")
+    middle.legend()
+    return figure

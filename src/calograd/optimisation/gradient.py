@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor
 
 from calograd.design import Design
@@ -58,9 +60,10 @@ class Estimate:
         y: the parameters, shape (p,), cm.
         value, value_error: of the objective.
         gradient, gradient_error: dV/du, shape (p,).
-        draws: independent estimates of the gradient that the error is from, shape (m, p): the surrogate's draws, or
+        draws: estimates of the gradient that the error is from, shape (m, p): the surrogate's independent draws, or
             Geant4's bootstrap replicas.
         about: how it was made: plain data.
+        degrees: of freedom that the errors have; infinite for a bootstrap.
     """
 
     names: tuple[str, ...]
@@ -71,6 +74,24 @@ class Estimate:
     gradient_error: np.ndarray
     draws: np.ndarray
     about: dict[str, Any]
+    degrees: float = inf
+
+    @classmethod
+    def of_draws(
+        cls, names: tuple[str, ...], y: np.ndarray, values: np.ndarray, draws: np.ndarray, about: dict[str, Any]
+    ) -> Estimate:
+        """From independent draws: values, shape (m,), and gradients, shape (m, p)."""
+        root = len(values) ** 0.5
+        return cls(
+            names, y, float(values.mean()), float(values.std(ddof=1) / root), draws.mean(0),
+            draws.std(0, ddof=1) / root, draws, about, len(values) - 1,
+        )  # fmt: skip
+
+    @property
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the 95 % intervals of the gradient, each of shape (p,): Student's t with the degrees of freedom."""
+        reach = float(student_t.ppf(0.975, self.degrees)) * self.gradient_error
+        return self.gradient - reach, self.gradient + reach
 
     @property
     def raw(self) -> np.ndarray:
@@ -84,6 +105,7 @@ class Estimate:
             "parameters": dict(zip(self.names, self.y.tolist(), strict=True)),
             "value": self.value, "value_error": self.value_error,
             "gradient": self.gradient.tolist(), "gradient_error": self.gradient_error.tolist(),
+            "interval": [end.tolist() for end in self.interval],
             "raw": self.raw.tolist(), "about": self.about,
         }  # fmt: skip
 
@@ -148,12 +170,8 @@ def surrogate_gradient(
         (gradient,) = torch.autograd.grad(value, u)
         values[m], gradients[m] = float(value.detach()), gradient.double().cpu().numpy()
         report(m + 1, draws)
-    root = draws**0.5
     about = {
         "source": surrogate.card.name, "mode": surrogate.card.mode, "showers": showers, "draws": draws, "seed": seed,
         "sampler": sampler, "steps": steps, "energies": list(objective.energies),
     }  # fmt: skip
-    return Estimate(
-        tuple(space.names), np.asarray(y, float), float(values.mean()), float(values.std(ddof=1) / root),
-        gradients.mean(0), gradients.std(0, ddof=1) / root, gradients, about,
-    )  # fmt: skip
+    return Estimate.of_draws(tuple(space.names), np.asarray(y, float), values, gradients, about)

@@ -63,7 +63,8 @@ class Step:
         outcome: "moved" on; "undone": the gradients say that the step to here lost, back before it; "refused":
             simulated showers disagree, back to the last checked design; "stopped".
         reason: in words, if it did not move on.
-        move, move_error: the step in u and the length of its standard error.
+        move: the next step, in u.
+        gain, gain_error: what it promises to first order, and the standard error.
         radius: longest step.
         limit: what the checks let the radius grow to.
         simulated: showers simulated so far.
@@ -82,7 +83,8 @@ class Step:
     outcome: Outcome
     reason: str
     move: Vector
-    move_error: float
+    gain: float
+    gain_error: float
     radius: float
     limit: float
     simulated: int

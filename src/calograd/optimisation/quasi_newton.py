@@ -9,9 +9,9 @@ Wright, procedure 18.2) is
 with t = 1 unless s . y < 0.2 s . B s, where t makes s . r just that. It is left out where s . y differs from s . B s
 by less than its standard error: noise teaches nothing.
 
-The step is the best move of the model within the trust radius, the bounds and the budgets. Where it is zero, no allowed
-move gains anything to first order. (A step that divides every component by its own size, as Adam's does, and is then
-projected stops elsewhere on a budget.) It does not depend on the utility's unit.
+The step is the best move of the model, less one standard error of its gain, within the trust radius, the bounds and the
+budgets. Where it is zero, no allowed move gains anything to first order. (A step that divides every component by its
+own size, as Adam's does, and is then projected stops elsewhere on a budget.) It does not depend on the utility's unit.
 
 What a step from a to b gained is, by the trapezoid rule, (g_a + g_b) . (b - a) / 2: known much better than the
 difference of the utilities where these are noisy.
@@ -21,12 +21,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from calograd.optimisation.budget import Array, FeasibleSet
 
 DAMPING = 0.2
+_ROUNDS = 3
+LOSS = 2.0
+"""Standard errors of a negative gain beyond which it is a loss."""
+GROWTH = 1.25
+"""Of a radius that was good."""
 FLATTEST = 1e-8
 """Smallest curvature, of the largest: so that it stays positive definite in floating point."""
 UNKNOWN = 1e-3
@@ -45,6 +51,21 @@ class Point:
     u: Array
     gradient: Array
     error: Array
+
+
+class Move(NamedTuple):
+    """A step.
+
+    Attributes:
+        d: in u, shape (p,).
+        free: length of the step if the gradient had no error.
+        gain, error: g . d, what the utility gains to first order, and its standard error.
+    """
+
+    d: Array
+    free: float
+    gain: float
+    error: float
 
 
 def learn(curvature: Array | None, before: Point | None, now: Point, radius: float) -> Array:
@@ -72,18 +93,38 @@ def learn(curvature: Array | None, before: Point | None, now: Point, radius: flo
     r = t * y + (1 - t) * bs
     updated = curvature - np.outer(bs, bs) / sbs + np.outer(r, r) / float(s @ r)
     values, vectors = np.linalg.eigh(updated)
-    return (vectors * np.maximum(values, FLATTEST * values[-1])) @ vectors.T
+    positive: Array = (vectors * np.maximum(values, FLATTEST * values[-1])) @ vectors.T
+    return positive
 
 
-def step(feasible: FeasibleSet, now: Point, curvature: Array, radius: float) -> tuple[Array, float]:
-    """The best move d of the model, shape (p,), and its error: what the gradient's errors change in it, as a length."""
+def step(feasible: FeasibleSet, now: Point, curvature: Array, radius: float) -> Move:
+    """The move that gains most of what is certain: the model's gain less one standard error of g . d.
+
+    That error is the length of (error_i d_i). As it is to the model what a curvature error_i^2 / length is, a few
+    rounds with this added give the move. It goes less far in directions of which the gradient knows little.
+    """
     move = feasible.best_move(now.u, now.gradient, curvature, radius)
-    variance = 0.0
-    for i in np.flatnonzero(now.error):
-        shift = now.error[i] * np.eye(len(now.u))[i]
-        others = [feasible.best_move(now.u, now.gradient + sign * shift, curvature, radius) for sign in (-1, 1)]
-        variance += max(float(np.sum((other - move) ** 2)) for other in others)
-    return move, float(np.sqrt(variance))
+    free = float(np.linalg.norm(move))
+    for _ in range(_ROUNDS):
+        noise = float(np.linalg.norm(now.error * move))
+        if noise > 0:
+            move = feasible.best_move(now.u, now.gradient, curvature + np.diag(now.error**2) / noise, radius)
+    return Move(move, free, float(now.gradient @ move), float(np.linalg.norm(now.error * move)))
+
+
+def judge(before: Point, now: Point, radius: float, limit: float) -> tuple[bool, float]:
+    """Whether the step from ``before`` to ``now`` lost, and the radius from now on.
+
+    It lost if its gain is negative by more than `LOSS` of its standard errors; the radius is then half the step's
+    length. If it was about as long as the radius and the utility still rises along it where it ended, the radius grows
+    by `GROWTH`, up to ``limit``.
+    """
+    s = now.u - before.u
+    length, (value, error) = float(np.linalg.norm(s)), gain([before, now])
+    if value < -LOSS * error:
+        return True, 0.5 * length
+    rising = length > 0.9 * radius and float(now.gradient @ s) > 0
+    return False, min(GROWTH * radius, limit) if rising else radius
 
 
 def gain(path: list[Point]) -> tuple[float, float]:

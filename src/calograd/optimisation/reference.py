@@ -13,6 +13,7 @@ compares steps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -30,7 +31,7 @@ from calograd.showers.segment import segment
 
 STEP = 0.04
 """Relative step of a central difference."""
-REPLICAS = 4
+REPLICAS = 8
 """Backgrounds that each shower is seen with."""
 BOOTSTRAP = 200
 REMEMBERED = 64
@@ -45,7 +46,10 @@ Report = Callable[[int, int], None]
 class Reference(Protocol):
     """Geant4 showers that designs can be measured with."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What errors and records call them."""
+        ...
 
     def count(self, energy: float) -> int:
         """How many showers of an energy there are."""
@@ -135,6 +139,10 @@ class LibraryReference:
             ]
         )
 
+    def block(self, start: int, showers: int) -> Block:
+        """Some of its showers of every energy, in a row from ``start``, beginning anew at the end."""
+        return Block(self, start, showers)
+
     def _of(self, energy: float) -> _Deposits:
         found = next((s for e, s in self._showers.items() if np.isclose(e, energy, rtol=RELATIVE)), None)
         if found is None:
@@ -151,6 +159,45 @@ def _read(library: Library, rows: np.ndarray) -> _Deposits | None:
     x, y, z, e = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "z", "e"))
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     return _Deposits(x, y, z, e, np.concatenate([[0], np.cumsum(counts)]))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Showers of a `LibraryReference` in a row: what a simulation of so many would have given.
+
+    Args:
+        whole: where they are from.
+        start: the first, of every energy.
+        showers: how many of every energy.
+
+    Raises:
+        InputError: more than there are.
+    """
+
+    whole: LibraryReference
+    start: int
+    showers: int
+
+    @property
+    def name(self) -> str:
+        """Of the library."""
+        return self.whole.name
+
+    def count(self, energy: float) -> int:
+        """See `Reference.count`."""
+        have = self.whole.count(energy)
+        if self.showers > have:
+            raise InputError(f"{self.name} has {have} showers of {energy:g} GeV, {self.showers} are asked at a time")
+        return self.showers
+
+    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+        """See `Reference.measure`."""
+        n, have = self.count(energy), self.whole.count(energy)
+        first = self.start % have
+        parts = [self.whole.some(energy, slice(first, min(first + n, have)), designs)]
+        if first + n > have:
+            parts.append(self.whole.some(energy, slice(0, first + n - have), designs))
+        return np.concatenate(parts, axis=1)
 
 
 class CellsReference:
@@ -230,12 +277,53 @@ def reference_gradient(
         InputError: showers or neighbours that are missing, fewer than two showers, no step, replicas or bootstrap.
         UtilityError: a utility without value.
     """
-    if not (0 < step < 1 and replicas > 0 and bootstrap > 1):
-        raise InputError(
-            f"step {step}, {replicas} replicas, {bootstrap} bootstraps: expected 0 < step < 1, at least one replica "
-            "and two bootstraps"
-        )
-    designs = neighbours(space, y, step)
+    if not 0 < step < 1:
+        raise InputError(f"step {step} in ln y: expected a number between 0 and 1")
+    values, samples = bootstrap_values(
+        reference, objective, neighbours(space, y, step), replicas=replicas, bootstrap=bootstrap, seed=seed,
+        report=report,
+    )  # fmt: skip
+    gradients = (samples[:, 1::2] - samples[:, 2::2]) / (2 * step)
+    about: dict[str, Any] = {
+        "source": "geant4", "file": reference.name, "showers": [reference.count(e) for e in objective.energies],
+        "step": step, "replicas": replicas, "bootstrap": bootstrap, "seed": seed, "energies": list(objective.energies),
+    }  # fmt: skip
+    return Estimate(
+        tuple(space.names), np.asarray(y, float), float(values[0]), float(samples[:, 0].std(ddof=1)),
+        (values[1::2] - values[2::2]) / (2 * step), gradients.std(0, ddof=1), gradients, about,
+    )  # fmt: skip
+
+
+def bootstrap_values(
+    reference: Reference,
+    objective: Objective,
+    designs: list[Design],
+    *,
+    replicas: int = REPLICAS,
+    bootstrap: int = BOOTSTRAP,
+    seed: int = 0,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> tuple[np.ndarray, np.ndarray]:
+    """An objective at several designs on the same showers and backgrounds, with bootstrap replicas.
+
+    Args:
+        reference: Geant4 showers of the objective's energies.
+        objective: of the showers.
+        designs: any number.
+        replicas: backgrounds that each shower is seen with.
+        bootstrap: samples of the showers, the same for all designs.
+        seed: of background and bootstrap.
+        report: called after every energy.
+
+    Returns:
+        Values, shape (designs,), and those of the bootstrap samples, shape (bootstrap, designs).
+
+    Raises:
+        InputError: showers or designs that are missing, fewer than two showers, no replicas or bootstrap.
+        UtilityError: a utility without value.
+    """
+    if replicas < 1 or bootstrap < 2:
+        raise InputError(f"{replicas} replicas, {bootstrap} bootstraps: expected at least one replica, two bootstraps")
     sizes = [(float(design.pitch), tuple(design.depths.tolist())) for design in designs]
     events: list[list[Events]] = []
     for i, energy in enumerate(objective.energies):
@@ -245,17 +333,8 @@ def reference_gradient(
         events.append(_seen(objective, designs, energy, cells, replicas, stream(seed, BACKGROUND, i)))
         report(i + 1, len(objective.energies))
     rng = np.random.default_rng(seed)
-    value, gradient = _differences(objective, events, None, replicas, step)
-    samples = [_differences(objective, events, rng, replicas, step) for _ in range(bootstrap)]
-    gradients = np.array([g for _, g in samples])
-    about: dict[str, Any] = {
-        "source": "geant4", "file": reference.name, "showers": [reference.count(e) for e in objective.energies],
-        "step": step, "replicas": replicas, "bootstrap": bootstrap, "seed": seed, "energies": list(objective.energies),
-    }  # fmt: skip
-    return Estimate(
-        tuple(space.names), np.asarray(y, float), value, float(np.std([v for v, _ in samples], ddof=1)),
-        gradient, gradients.std(0, ddof=1), gradients, about,
-    )  # fmt: skip
+    values = _values(objective, events, None, replicas)
+    return values, np.array([_values(objective, events, rng, replicas) for _ in range(bootstrap)])
 
 
 def _seen(
@@ -275,10 +354,10 @@ def _seen(
     ]
 
 
-def _differences(
-    objective: Objective, events: list[list[Events]], rng: np.random.Generator | None, replicas: int, step: float
-) -> tuple[float, np.ndarray]:
-    """Value and gradient, of a bootstrap sample if ``rng`` is given."""
+def _values(
+    objective: Objective, events: list[list[Events]], rng: np.random.Generator | None, replicas: int
+) -> np.ndarray:
+    """The objective at every design, of a bootstrap sample of the showers if ``rng`` is given."""
     chosen: list[list[Events]] = []
     for designs in events:
         if rng is None:
@@ -288,5 +367,4 @@ def _differences(
         showers = torch.from_numpy(rng.integers(n, size=n))
         rows = (showers[:, None] * replicas + torch.arange(replicas)).flatten()
         chosen.append([each.at(rows) for each in designs])
-    values = np.array([float(objective.of(list(at))) for at in zip(*chosen, strict=True)])
-    return float(values[0]), (values[1::2] - values[2::2]) / (2 * step)
+    return np.array([float(objective.of(list(at))) for at in zip(*chosen, strict=True)])

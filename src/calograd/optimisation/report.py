@@ -1,4 +1,4 @@
-"""Reports of gradients: one HTML file with its figures inside, no network, every string escaped."""
+"""Reports of gradients and optimisations: one HTML file with its figures inside, no network, every string escaped."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from calograd import __version__
 from calograd.evaluation.style import Picture, picture
-from calograd.optimisation.agreement import Z95, Agreement
-from calograd.optimisation.figures import draw_gradients, draw_landscapes
+from calograd.optimisation.agreement import Agreement
+from calograd.optimisation.estimates import Simulation
+from calograd.optimisation.figures import draw_descent, draw_gradients, draw_landscapes
 from calograd.optimisation.gradient import Estimate
+from calograd.optimisation.history import State
 from calograd.optimisation.landscape import Landscape, geant4_landscape, grid, surrogate_landscape
 from calograd.optimisation.reference import Reference
+from calograd.optimisation.run import Setup
 from calograd.optimisation.utility import Objective
 from calograd.showers.hdf5 import refuse_existing, write_whole
 from calograd.surrogate import Surrogate
@@ -128,12 +132,50 @@ def write_gradient_report(
     write_whole(path, page.encode())
 
 
+def write_descent_report(
+    path: Path, state: State, setup: Setup, drawn: list[Landscape], final: tuple[Simulation, Simulation] | None
+) -> None:
+    """Write the report of an optimisation; one that is there is replaced, it belongs to the run's folder.
+
+    Args:
+        path: of the HTML file.
+        state: in the end.
+        setup: what was optimised.
+        drawn: landscapes of two parameters; may be none.
+        final: Geant4's utility at the start, and the gain of the result over it; None without checks.
+    """
+    names = setup.space.names
+    pictures: dict[str, Picture] = {
+        "descent": picture(
+            partial(draw_descent, state.history, names),
+            "Left: the parameters. Middle: the surrogate's utility with its 95 % band. Right: the gains that simulated "
+            "showers confirmed, added up from the surrogate's first value, beside those that the gradients predicted.",
+            "Course of the optimisation",
+        )
+    }  # fmt: skip
+    if drawn:
+        trajectory = np.array([step.y for step in state.history])
+        pictures["landscape"] = picture(
+            partial(draw_landscapes, drawn, "U", path=trajectory),
+            "The utility over pitch and depth with the trajectory; arrows along the gradient in ln y.",
+            "Trajectory on the landscape",
+        )  # fmt: skip
+    page = environment().get_template("descent.html.j2").render(
+        title="CaloGrad: optimisation of a design", version=__version__, pictures=pictures, state=state, names=names,
+        subtitle=f"{setup.surrogate.card.name} · {len(state.history)} steps · {state.simulated} simulated showers",
+        start=setup.start.tolist(), final=final, config=setup.config.model_dump_json(indent=1),
+    )  # fmt: skip
+    write_whole(path, page.encode())
+
+
 def environment() -> Environment:
     """Templates of this package on the page of `calograd.evaluation`."""
-    return Environment(
+    made = Environment(
         loader=ChoiceLoader([PackageLoader("calograd.optimisation", "."), PackageLoader("calograd.evaluation", ".")]),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    made.globals |= {"zip": zip, "norm": np.linalg.norm}
+    return made
 
 
 def gradient_rows(energies: list[float], ours: list[Estimate], both: list[Agreement]) -> list[list[Any]]:
@@ -141,16 +183,21 @@ def gradient_rows(energies: list[float], ours: list[Estimate], both: list[Agreem
     rows: list[list[Any]] = []
     for k, (energy, estimate) in enumerate(zip(energies, ours, strict=True)):
         for j, name in enumerate(estimate.names):
-            mine, error = float(estimate.gradient[j]), float(estimate.gradient_error[j])
-            row: list[Any] = [f"{energy:g}", f"{name} = {estimate.y[j]:g}", f"{mine:.4g}", _interval(mine, error)]
+            mine = float(estimate.gradient[j])
+            row: list[Any] = [
+                f"{energy:g}",
+                f"{name} = {estimate.y[j]:g}",
+                f"{mine:.4g}",
+                _interval(estimate.interval[0][j], estimate.interval[1][j]),
+            ]
             if both:
                 c, each = both[k].components[j], both[k]
-                row += [f"{c.geant4:.4g}", _interval(c.geant4, c.geant4_error), f"{c.ratio:.3f} +- {c.ratio_error:.3f}",
+                row += [f"{c.geant4:.4g}", _interval(*c.geant4_interval), f"{c.ratio:.3f} +- {c.ratio_error:.3f}",
                         f"{c.pull:+.2f}", f"{each.cosine:.4f}" if j == 0 else "",
                         f"{each.cosine_raw:.4f}" if j == 0 else ""]  # fmt: skip
             rows.append(row)
     return rows
 
 
-def _interval(value: float, error: float) -> str:
-    return f"{value - Z95 * error:.4g} to {value + Z95 * error:.4g}"
+def _interval(low: float, high: float) -> str:
+    return f"{low:.4g} to {high:.4g}"

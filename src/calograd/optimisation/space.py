@@ -94,13 +94,13 @@ class Space:
         return u
 
     def from_log(self, u: Array) -> Array:
-        """y = exp u, and exactly a bound where u is exactly that of the bound."""
+        """y = exp u, never beyond a bound."""
         y: Array = np.clip(np.exp(u), self.lower, self.upper)
         return y
 
     def project(self, u: Array) -> Array:
         """The allowed point nearest to u, shape (p,), in logarithms. Idempotent."""
-        inside = self.feasible.pulled(u)
+        inside = self.feasible.shrunk(u)
         if self.feasible.excess(np.clip(u, self.feasible.lower, self.feasible.upper)) <= TOLERANCE:
             return inside
         return np.clip(

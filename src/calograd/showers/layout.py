@@ -12,15 +12,15 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import h5py
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
 from calograd import __version__
 from calograd.errors import FormatError
-from calograd.simulation.config import Block, SimulationConfig
+from calograd.simulation.config import MaterialRecord, SimulationConfig, SiWStack
 from calograd.simulation.record import Showers
 
 SCHEMA = "calograd/library/1"
@@ -51,20 +51,53 @@ class Heads:
         )
 
 
+class Imported(BaseModel):
+    """What a library stores in place of a simulation when its showers were read from another program's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["import"] = "import"
+    material: MaterialRecord
+    particle: str
+    file: str
+    """Name of the file that was read, without its folder."""
+    sha256: str
+    """Of that file."""
+    reading: dict[str, Any]
+    """How it was read, as plain data; see `calograd.showers.formats`."""
+
+
+def _made_by(config: Any) -> str:
+    kind = config.get("kind") if isinstance(config, dict) else getattr(config, "kind", None)
+    return "import" if kind == "import" else "simulation"
+
+
+_CONFIG: TypeAdapter[SimulationConfig | Imported] = TypeAdapter(
+    Annotated[
+        Annotated[SimulationConfig, Tag("simulation")] | Annotated[Imported, Tag("import")], Discriminator(_made_by)
+    ]
+)
+
+
 @dataclass(frozen=True)
 class Provenance:
-    """What made a library: the simulation, Geant4's version and its tables."""
+    """What made a library: the simulation, Geant4's version and its tables; or the file that it was imported from."""
 
-    config: SimulationConfig
+    config: SimulationConfig | Imported
     geant4: str
     tables: str
 
+    @property
+    def material(self) -> MaterialRecord | None:
+        """What the showers are in; None for a layered detector."""
+        where = self.config if isinstance(self.config, Imported) else self.config.detector
+        return None if isinstance(where, SiWStack) else where.material
+
     def attributes(self) -> dict[str, str]:
         """The attributes of the file, but for the schema."""
-        detector = self.config.detector
         return {
             "config": self.config.model_dump_json(),
-            "material": detector.material.name if isinstance(detector, Block) else "Si-W",
+            "material": self.material.name if self.material else "Si-W",
             "geant4": self.geant4,
             "tables": self.tables,
             "calograd": __version__,
@@ -77,15 +110,19 @@ class Provenance:
         if missing:
             raise FormatError(f"{path} lacks the attribute {missing[0]}; expected a file of schema '{SCHEMA}'")
         try:
-            config = SimulationConfig.model_validate_json(attributes["config"])
+            config = _CONFIG.validate_json(attributes["config"])
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = ".".join(str(part) for part in first["loc"][1:])
             raise FormatError(f"{path}: its simulation config cannot be read: {where}: {first['msg']}") from error
         return cls(config, str(attributes["geant4"]), str(attributes["tables"]))
 
     def difference(self, other: Provenance) -> str | None:
         """The first field in which two differ, with both values; None if they are the same."""
+        if isinstance(other.config, Imported) and not isinstance(self.config, Imported):
+            return f"it was imported from {other.config.file}, not simulated"
+        if isinstance(self.config, Imported) and not isinstance(other.config, Imported):
+            return "it was simulated, not imported"
         mine, theirs = (
             {"config": p.config.model_dump(), "geant4": p.geant4, "tables": p.tables} for p in (self, other)
         )

@@ -24,13 +24,15 @@ from calograd.material import Material
 from calograd.showers.hdf5 import check_schema, existing_file
 from calograd.showers.layout import DEPOSITS, HEADS, SCHEMA, Heads, Provenance
 from calograd.showers.truncated import complete_showers, is_cut_off, open_padded
-from calograd.simulation.config import Block
+from calograd.simulation.config import Matrix, SimulationConfig
 from calograd.simulation.record import Showers
 
 __all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
 
 BLOCK = 1 << 23
 """Deposits a block by default: 128 MB, some 4 000 GeV."""
+SAME = 1e-5
+"""Sizes that agree to this are the same."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Library:
 
     Attributes:
         path: of the file.
-        provenance: the simulation that made it, Geant4's version, the tables.
+        provenance: the simulation that made it, Geant4's version, the tables; or where it was imported from.
         energy: incident energy of every shower, shape (n,), GeV, float32.
         index: the showers' indices, shape (n,), int64, increasing.
         seed: seed of Geant4's engine for every shower, shape (n,), uint64.
@@ -87,9 +89,42 @@ class Library:
 
     @property
     def material(self) -> Material | None:
-        """The block's material; None for a layered detector."""
-        detector = self.provenance.config.detector
-        return detector.material.material() if isinstance(detector, Block) else None
+        """What the showers are in, of a crystal matrix its crystals; None for a layered detector."""
+        record = self.provenance.material
+        return record.material() if record else None
+
+    @property
+    def matrix(self) -> Matrix | None:
+        """The crystal matrix whose cells are the only ones these showers can be measured with; None: any will do."""
+        config = self.provenance.config
+        if isinstance(config, SimulationConfig) and isinstance(config.detector, Matrix):
+            return config.detector
+        return None
+
+    def check_cells(self, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int, n_z: int) -> None:
+        """Refuse designs that these showers cannot be measured with.
+
+        Args:
+            dx: pitch of the cells, any shape, cm.
+            dz: depth of the layers, shape (..., n_z) or a number for all, cm.
+            n_xy: cells across.
+            n_z: layers.
+
+        Raises:
+            InputError: the library is of a layered detector, or of a crystal matrix with other cells.
+        """
+        if self.material is None:
+            raise InputError(f"{self.path} is of a layered detector; cells of a design need a homogeneous block")
+        matrix = self.matrix
+        if matrix is None:
+            return
+        same = (n_xy, n_z) == (matrix.n_xy, len(matrix.dz))
+        if not (same and np.allclose(dx, matrix.dx, rtol=SAME) and np.allclose(dz, matrix.dz, rtol=SAME)):
+            depths = ",".join(f"{depth:g}" for depth in (matrix.dz if len(set(matrix.dz)) > 1 else matrix.dz[:1]))
+            raise InputError(
+                f"{self.path} is of a crystal matrix and has the cells of that alone: "
+                f"measure it with --cell {matrix.dx:g} {depths} --cells {matrix.n_xy} {len(matrix.dz)}"
+            )
 
     def read(self, start: int = 0, stop: int | None = None) -> Showers:
         """Showers ``start:stop`` with their deposits.

@@ -9,8 +9,10 @@ import numpy as np
 
 from calograd.errors import InputError
 from calograd.showers.cells import Cells
+from calograd.showers.layout import Imported
 from calograd.showers.library import Library
 from calograd.showers.segment import segment
+from calograd.simulation.config import Block, Matrix, SimulationConfig
 
 Report = Callable[[int, int], None]
 """Called with showers done and their number."""
@@ -35,7 +37,8 @@ def measure(library: Library, sizes: list[Size], n_xy: int, n_z: int, report: Re
         report: called with showers done and their number.
 
     Raises:
-        InputError: sizes that are not positive, depths of the wrong number, a layered detector, no showers.
+        InputError: sizes that are not positive, depths of the wrong number, a layered detector, a crystal matrix with
+            other cells, no showers.
     """
     for _, dz in sizes:
         if np.shape(dz) not in ((), (n_z,)):
@@ -68,7 +71,8 @@ def measure_many(
     has layers of independent depths, the others have equal ones.
 
     Raises:
-        InputError: no designs, ranges that are not positive or the wrong way round, a layered detector, no showers.
+        InputError: no designs, ranges that are not positive or the wrong way round, a layered detector, a crystal
+            matrix, no showers.
     """
     if designs < 1 or n_z < 1 or seed < 0:
         raise InputError(f"{designs} designs of {n_z} layers, seed {seed}: expected at least one, and a seed from 0")
@@ -89,10 +93,10 @@ def measure_many(
 
 def _rows(library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, report: Report, about: dict[str, Any]) -> Cells:
     """Rows for pitches (n, designs) and depths (n, designs, n_z)."""
-    material = library.material
-    if material is None:
-        raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
     n, designs, n_z = dz.shape
+    library.check_cells(dx, dz, n_xy, n_z)
+    material = library.material
+    assert material is not None
     if n == 0:
         raise InputError(f"{library.path} holds no showers yet; expected at least one")
     cells = np.empty((n, designs, n_xy, n_xy, n_z), dtype=np.float32)
@@ -105,15 +109,23 @@ def _rows(library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, report: R
             )
         done = rows.stop
         report(done, n)
-    config = library.provenance.config
     window = (n_xy * dx.max(), n_xy * dx.max(), dz.sum(2).max())
-    stand_alone = bool(np.allclose(config.detector.size, window)) if config.detector.kind == "block" else False
     return Cells(
         cells.reshape(n * designs, n_xy, n_xy, n_z), np.repeat(library.energy, designs), dx.ravel().astype(np.float32),
         dz.reshape(n * designs, n_z).astype(np.float32), np.repeat(library.index, designs), material, "geant4",
         {
-            "mode": "stand-alone" if stand_alone else "embedded", "segmentation": about,
-            "simulation": config.model_dump(mode="json"), "geant4": library.provenance.geant4,
+            "mode": _mode(library.provenance.config, window), "segmentation": about,
+            "simulation": library.provenance.config.model_dump(mode="json"), "geant4": library.provenance.geant4,
             "tables": library.provenance.tables,
         },
     )  # fmt: skip
+
+
+def _mode(config: SimulationConfig | Imported, window: tuple[float, float, float]) -> str:
+    """What lies around a window of cells (its full lengths, cm), for files and reports."""
+    if isinstance(config, Imported):
+        return "imported"
+    if isinstance(config.detector, Matrix):
+        return "crystal matrix"
+    alone = isinstance(config.detector, Block) and np.allclose(config.detector.size, window)
+    return "stand-alone" if alone else "embedded"

@@ -71,9 +71,7 @@ def _refuse_others(path: Path, provenance: Provenance, wanted: int, append: bool
         raise OutputExistsError(f"{path} exists already and cannot be continued ({error}); move it away") from error
     difference = provenance.difference(made_by)
     if difference:
-        raise OutputExistsError(
-            f"{path} exists already and was simulated otherwise: {difference}; choose another output"
-        )
+        raise OutputExistsError(f"{path} exists already and was made otherwise: {difference}; choose another output")
     have = len(heads.index)
     if unfinished is None and have < wanted and not append:
         raise OutputExistsError(
@@ -141,7 +139,7 @@ class LibraryWriter:
             provenance, heads, _ = read_heads(part)
             difference = self.provenance.difference(provenance)
             if difference:
-                raise OutputExistsError(f"{part} was simulated otherwise: {difference}; choose another output")
+                raise OutputExistsError(f"{part} was made otherwise: {difference}; choose another output")
             if have.issuperset(heads.index.tolist()):
                 part.unlink()
             else:

@@ -67,6 +67,58 @@ class SiWStack(_Record):
         return np.repeat(np.array(self.tungsten), self.layers)
 
 
+class Matrix(_Record):
+    """A matrix of crystals with passive gaps and a plane of silicon behind every layer, in vacuum. cm.
+
+    The cells of the design come first: cell (i, j, k) covers x in [(i - n_xy/2) dx, (i + 1 - n_xy/2) dx), y likewise,
+    and z in [z_k, z_k + dz_k), as in `calograd.design`. A cell holds
+
+        its crystal    dx - gap wide, in the middle of the cell; from z_k to z_k + dz_k - silicon
+        half a gap     of vacuum on each of its four sides, so crystals are ``gap`` apart
+        its silicon    from z_k + dz_k - silicon to z_k + dz_k, across the whole cell: a plane behind the layer
+
+    so ``dx`` includes the gap and ``dz`` includes the silicon. The matrix goes on with equal cells, ``margin`` of them
+    on each of its four sides and behind (these as deep as the last layer): the design is a window into it.
+    """
+
+    kind: Literal["matrix"] = "matrix"
+    material: MaterialRecord
+    """Of the crystals."""
+    dx: Annotated[float, Field(gt=0)]
+    dz: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    """Depth of every layer of the design."""
+    n_xy: Annotated[int, Field(ge=1)] = 5
+    margin: Annotated[int, Field(ge=0)] = 2
+    """Cells around and behind the design's; with none it stands alone."""
+    gap: Annotated[float, Field(ge=0)] = 0.1
+    silicon: Annotated[float, Field(ge=0)] = 0.2
+    silicon_signal: bool = False
+    """Whether deposits in the silicon are recorded too; they then count in the cell that they lie in."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Matrix:
+        if self.gap >= self.dx or self.silicon >= min(self.dz):
+            raise ValueError(
+                f"cells of {self.dx:g} x {min(self.dz):g} cm leave no room for crystals beside a gap of {self.gap:g} "
+                f"and {self.silicon:g} cm of silicon"
+            )
+        return self
+
+    @property
+    def width(self) -> float:
+        """Of the whole matrix in x and y, cm."""
+        return (self.n_xy + 2 * self.margin) * self.dx
+
+    def layers(self) -> tuple[float, ...]:
+        """Depth of every layer of the whole matrix, cm."""
+        return (*self.dz, *(self.dz[-1:] * self.margin))
+
+    def centres(self) -> list[float]:
+        """x, and y, of the middles of the columns of the whole matrix, cm."""
+        n = self.n_xy + 2 * self.margin
+        return [(i + 0.5 - n / 2) * self.dx for i in range(n)]
+
+
 class Energies(_Record):
     """Incident energies in GeV: discrete values in turn, or one draw from a range for every shower."""
 
@@ -109,7 +161,7 @@ class Beam(_Record):
 class SimulationConfig(_Record):
     """Everything that fixes a shower library but its number of showers."""
 
-    detector: Annotated[Block | SiWStack, Field(discriminator="kind")]
+    detector: Annotated[Block | SiWStack | Matrix, Field(discriminator="kind")]
     beam: Beam
     seed: Annotated[int, Field(ge=0)] = 0
     range_cut: Annotated[float, Field(gt=0)] = 0.07

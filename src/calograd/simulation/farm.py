@@ -41,7 +41,7 @@ BACKLOG = 2
 CHUNK_SECONDS = (2.0, 20.0, 60.0)
 """Least and most work of a chunk, and most where there would be more than `MANY`; starting a kernel takes 0.7 s."""
 MANY = 500
-SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010}
+SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018}
 _PATIENCE = 30.0
 
 

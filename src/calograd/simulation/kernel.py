@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from calograd.simulation.config import Block, MaterialRecord, SimulationConfig, shower_generator
+from calograd.simulation.config import SimulationConfig, shower_generator
+from calograd.simulation.detectors import SENSITIVE, build
 from calograd.simulation.record import Showers
 
 SHORT_STEP_MM = 0.05
@@ -49,13 +50,13 @@ def simulate(config: SimulationConfig, indices: list[int]) -> Showers:
 
     class Detector(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         def Construct(self) -> Any:  # noqa: N802
-            self.volumes = _build(g4, config)
+            self.volumes = build(g4, config)
             return self.volumes[0]
 
         def ConstructSDandField(self) -> None:  # noqa: N802
             self.sensitive = Sensitive("deposits")
             g4.G4SDManager.GetSDMpointer().AddNewDetector(self.sensitive)
-            self.SetSensitiveDetector("sensitive", self.sensitive)
+            self.SetSensitiveDetector(SENSITIVE, self.sensitive, True)
 
     class Sensitive(g4.G4VSensitiveDetector):  # type: ignore[misc]
         def ProcessHits(self, step: Any, history: Any) -> bool:  # noqa: ARG002, N802
@@ -127,59 +128,6 @@ def simulate(config: SimulationConfig, indices: list[int]) -> Showers:
         index=np.array(indices, dtype=np.int64),
         seed=np.array(seeds, dtype=np.uint64),
     )
-
-
-def _build(g4: Any, config: SimulationConfig) -> list[Any]:
-    """Volumes of the detector, the world first. Geant4's unit is mm. The sensitive one is called "sensitive"."""
-    nist = g4.G4NistManager.Instance()
-    detector = config.detector
-    if isinstance(detector, Block):
-        width, depth, filling = max(detector.size[:2]), detector.size[2], "G4_Galactic"
-    else:
-        width, depth, filling = detector.width, float(detector.layer_fronts()[-1]) + detector.pitch[1], "G4_AIR"
-    vacuum = nist.FindOrBuildMaterial("G4_Galactic")
-    margin = 10 * (config.beam.upstream + 10)
-    far = 20 * max(abs(c) for c in config.beam.position)
-    world_box = g4.G4Box("world", 10 * width + margin + far, 10 * width + margin + far, 10 * depth + margin)
-    world = g4.G4LogicalVolume(world_box, vacuum, "world")
-    top = g4.G4PVPlacement(None, g4.G4ThreeVector(), world, "world", None, False, 0)
-    keep = [top, world_box, world]
-
-    def place(
-        name: str, size: tuple[float, float, float], material: Any, z: float, mother: Any, *, copy: int = 0
-    ) -> Any:
-        box = g4.G4Box(name, *(5 * s for s in size))
-        logical = g4.G4LogicalVolume(box, material, name)
-        put = g4.G4PVPlacement(None, g4.G4ThreeVector(0, 0, 10 * z), logical, name, mother, False, copy)
-        keep.extend((box, logical, put))
-        return logical
-
-    if isinstance(detector, Block):
-        place("sensitive", detector.size, _material(g4, detector.material), detector.size[2] / 2, world)
-        return keep
-    square = (width, width)
-    stack = place("stack", (*square, depth), nist.FindOrBuildMaterial(filling), depth / 2, world)
-    tungsten, silicon = (nist.FindOrBuildMaterial(name) for name in ("G4_W", "G4_Si"))
-    box = g4.G4Box("sensitive", 5 * width, 5 * width, 5 * detector.silicon)
-    wafer = g4.G4LogicalVolume(box, silicon, "sensitive")
-    keep.extend((box, wafer))
-    for layer, (front, plate) in enumerate(zip(detector.layer_fronts(), detector.plate_thicknesses(), strict=True)):
-        place("tungsten", (*square, plate), tungsten, front + plate / 2 - depth / 2, stack, copy=layer)
-        centre = front + plate + detector.gap + detector.silicon / 2 - depth / 2
-        keep.append(
-            g4.G4PVPlacement(None, g4.G4ThreeVector(0, 0, 10 * centre), wafer, "sensitive", stack, False, layer)
-        )
-    return keep
-
-
-def _material(g4: Any, record: MaterialRecord) -> Any:
-    nist = g4.G4NistManager.Instance()
-    if record.geant4_name:
-        return nist.FindOrBuildMaterial(record.geant4_name)
-    material = g4.G4Material(record.name, record.density * 6.241509074e18, len(record.mass_fractions))
-    for symbol, fraction in record.mass_fractions.items():
-        material.AddElement(nist.FindOrBuildElement(symbol), float(fraction))
-    return material
 
 
 def _leave_when_orphaned() -> None:

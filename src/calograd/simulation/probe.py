@@ -16,11 +16,10 @@ from typing import Any
 
 from calograd.errors import InputError, SimulationError
 from calograd.material import Material
+from calograd.simulation.detectors import G_PER_CM3
 from calograd.simulation.tables import Tables
 
 _MARK = "calograd-probe "
-_G_PER_CM3 = 6.241509074e18
-"""One g/cm3 in Geant4's internal unit."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def _numbers(g4: Any, name: str) -> dict[str, Any] | None:
         fractions[symbol] = fractions.get(symbol, 0.0) + float(vector[number])
     return {
         "name": name,
-        "density": float(f"{material.GetDensity() / _G_PER_CM3:.7g}"),
+        "density": float(f"{material.GetDensity() / G_PER_CM3:.7g}"),
         "mass_fractions": fractions,
         "geant4_name": name,
     }

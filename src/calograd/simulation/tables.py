@@ -22,7 +22,7 @@ from pathlib import Path
 
 from calograd.errors import TablesError
 from calograd.material import ELEMENTS
-from calograd.simulation.config import Block, SimulationConfig
+from calograd.simulation.config import Block, Matrix, SimulationConfig, SiWStack
 
 OTHER_VARIABLES = (
     "G4NEUTRONHPDATA", "G4LEVELGAMMADATA", "G4RADIOACTIVEDATA", "G4PARTICLEXSDATA", "G4PIIDATA", "G4REALSURFACEDATA",
@@ -106,9 +106,13 @@ class Tables:
 
 def needed_elements(config: SimulationConfig) -> set[str]:
     """Symbols of the elements that a simulation's volumes are made of (hydrogen stands for vacuum)."""
-    if isinstance(config.detector, Block):
-        return {"H", *config.detector.material.mass_fractions}
-    return {"H", "W", "Si", "C", "N", "O", "Ar"}
+    match config.detector:
+        case Block(material=material):
+            return {"H", *material.mass_fractions}
+        case Matrix(material=material):
+            return {"H", "Si", *material.mass_fractions}
+        case SiWStack():
+            return {"H", "W", "Si", "C", "N", "O", "Ar"}
 
 
 def data_home() -> Path:

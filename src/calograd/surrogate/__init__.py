@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from math import isclose
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from calograd.design import Design
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError, RangeError
 from calograd.material import Material
+from calograd.surrogate.adapters import Adapter, fingerprint, stack
 from calograd.surrogate.cells import CellsModel, place
 from calograd.surrogate.store import Card, load, save
 
-__all__ = ["Card", "Surrogate"]
+__all__ = ["Adapter", "Card", "Surrogate"]
 
 BATCH = 1000
 """Showers generated at once; larger batches are no faster on a CPU."""
@@ -33,26 +35,57 @@ class Surrogate:
     Attributes:
         card: name, trained range, material and how it was made.
         model: the weights.
+        adapters: those on top of a base, in the order in which they were applied; none for a base.
+        source: the name or folder it was loaded from; empty if it was made in memory.
     """
 
-    def __init__(self, model: CellsModel, card: Card) -> None:
+    def __init__(self, model: CellsModel, card: Card, *, adapters: tuple[Adapter, ...] = (), source: str = "") -> None:
         self.model = model
         self.card = card
+        self.adapters = adapters
+        self.source = source
 
     @classmethod
     def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> Surrogate:
-        """A bundled name, or a folder written by ``train``.
+        """A bundled name, or a folder written by ``train`` or ``adapt``; an adapted one is found with its base.
 
         Raises:
-            FormatError: missing, damaged, of another kind or newer.
-            InputError: a device that torch does not have.
+            FormatError: missing, damaged, of another kind or newer, or an adapter without its base.
+            InputError: a device that torch does not have, or an adapter of another base.
         """
-        model, card = load(name_or_folder)
-        return cls(place(model, device), card)
+        base, adapters = stack(name_or_folder)
+        model, card = load(base)
+        surrogate = cls(place(model, device), card, source=str(base))
+        for adapter in adapters:
+            surrogate = surrogate.with_adapter(adapter)
+        surrogate.source = str(name_or_folder)
+        return surrogate
 
     def save(self, folder: str | Path, *, compact: bool = False) -> None:
-        """Write weights and card to a folder; ``compact`` rounds the denoising networks to float16."""
+        """Write weights and card to a folder; ``compact`` rounds the denoising networks to float16.
+
+        An adapted surrogate is written with its adapters merged, as one that needs no base.
+        """
         save(Path(folder), self.model, self.card, compact=compact)
+
+    def with_adapter(self, adapter: Adapter | str | Path) -> Surrogate:
+        """This surrogate for another detector; itself it stays as it is, so that adapters are switched by taking both.
+
+        Args:
+            adapter: an `Adapter`, or the folder or file of one.
+
+        Raises:
+            FormatError: a file that cannot be used.
+            InputError: an adapter of another base.
+        """
+        adapter = adapter if isinstance(adapter, Adapter) else Adapter.load(adapter)
+        model, card = adapter.apply(self.model, self.card, self.identity)
+        return Surrogate(model, card, adapters=(*self.adapters, adapter))
+
+    @cached_property
+    def identity(self) -> str:
+        """What adapters know this surrogate by: SHA-256 of its weights, or of its base and its adapter."""
+        return self.adapters[-1].identity() if self.adapters else fingerprint(self.model)
 
     def sample(
         self,

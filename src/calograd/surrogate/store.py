@@ -22,6 +22,7 @@ from calograd.surrogate.cells import CellsArchitecture, CellsModel
 
 SCHEMA = "calograd/surrogate/1"
 WEIGHTS = "model.safetensors"
+ASSETS = Path(str(files("calograd") / "assets"))
 
 
 class Card(BaseModel):
@@ -82,13 +83,18 @@ def locate(name_or_folder: str | Path) -> Path:
     if path.is_dir():
         path = path / WEIGHTS
         if not path.is_file():
-            raise FormatError(f"{path.parent} holds no {WEIGHTS}; expected a folder written by 'calograd train'")
+            raise FormatError(
+                f"{path.parent} holds no {WEIGHTS}; expected a folder written by 'calograd train' or 'adapt'"
+            )
         return path
-    bundled = Path(str(files("calograd") / "assets"))
-    if (bundled / str(name_or_folder) / WEIGHTS).is_file():
-        return bundled / str(name_or_folder) / WEIGHTS
-    names = sorted(p.parent.name for p in bundled.glob(f"*/{WEIGHTS}"))
-    raise FormatError(f"no surrogate '{name_or_folder}': expected a folder or a bundled name ({', '.join(names)})")
+    if str(name_or_folder) in bundled():
+        return ASSETS / name_or_folder / WEIGHTS
+    raise FormatError(f"no surrogate '{name_or_folder}': expected a folder or a bundled name ({', '.join(bundled())})")
+
+
+def bundled() -> list[str]:
+    """Names of the surrogates that come with the package."""
+    return sorted(path.parent.name for path in ASSETS.glob(f"*/{WEIGHTS}"))
 
 
 def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
@@ -101,7 +107,7 @@ def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            _check_schema(path, metadata.get("schema"))
+            check_schema(path, metadata.get("schema"), SCHEMA)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         card = Card.model_validate_json(metadata["card"])
         card.substance()
@@ -118,11 +124,12 @@ def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
     return model.eval().requires_grad_(False), card
 
 
-def _check_schema(path: Path, schema: str | None) -> None:
-    kind, version = SCHEMA.rsplit("/", 1)
+def check_schema(path: Path, schema: str | None, expected: str) -> None:
+    """Raise `FormatError` unless ``schema`` is of the kind and at most the version that is expected."""
+    kind, version = expected.rsplit("/", 1)
     if schema is None or not schema.startswith(f"{kind}/"):
         what = "has no schema" if schema is None else f"has schema '{schema}'"
-        raise FormatError(f"{path} {what}, expected '{SCHEMA}': it is no surrogate of calograd")
+        raise FormatError(f"{path} {what}, expected '{expected}': it is no {kind.split('/')[1]} of calograd")
     number = schema.rsplit("/", 1)[1]
     if not number.isdecimal() or int(number) > int(version):
-        raise FormatError(f"{path} has schema '{schema}', this version reads up to '{SCHEMA}'; update calograd")
+        raise FormatError(f"{path} has schema '{schema}', this version reads up to '{expected}'; update calograd")

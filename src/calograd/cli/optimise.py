@@ -1,0 +1,90 @@
+"""``calograd optimise``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from calograd.cli.common import JSON_OPTION, print_table, progress, read_toml, stages, write_json
+from calograd.showers.hdf5 import refuse_existing
+
+if TYPE_CHECKING:
+    from calograd.optimisation.estimates import Simulation
+    from calograd.optimisation.history import State, Step
+    from calograd.optimisation.run import Setup
+
+REPORT = "report.html"
+
+
+@click.command()
+@click.argument("model")
+@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run; resumed.")
+@click.option("--landscape", default=9, show_default=True, help="Points along each axis of the report's; 0: none.")
+@JSON_OPTION
+def optimise(model: str, config: Path, output: Path, landscape: int, json_path: Path | None) -> None:
+    """Improve a design along the surrogate's gradients, checked with Geant4.
+
+    The same command goes on with a run that was interrupted. CONFIG is a TOML file; calograd.optimisation.run says
+    what it may hold.
+
+    \b
+    Example:
+      calograd optimise pbf2-cells optimise.toml -o run
+    """
+    refuse_existing(json_path)
+    from calograd.optimisation.report import landscapes, write_descent_report
+    from calograd.optimisation.run import Setup, optimise, parse_optimisation
+    from calograd.surrogate import Surrogate
+
+    setup = Setup.of(Surrogate.load(model), parse_optimisation(read_toml(config), str(config), config.parent))
+    with progress() as bar:
+        tell = stages(bar)
+
+        def report(step: Step) -> None:
+            tell("steps", step.number + 1, setup.config.descent.steps)
+
+        trials = setup.trials(output / "showers")
+        state = optimise(setup, output, trials, report)
+        final: tuple[Simulation, Simulation] | None = None
+        if trials is not None:
+            import numpy as np
+
+            assert setup.config.check is not None
+            showers, seed = setup.config.check.showers, setup.config.descent.seed + 10**6
+            end = np.array(state.y)
+            final = trials.value(setup.start, showers, seed), trials.difference(setup.start, end, showers, seed)
+        drawn = (
+            landscapes(setup.surrogate, None, setup.objective, landscape, setup.config.descent.seed, tell)
+            if landscape > 1 and len(setup.space.names) == 2
+            else []
+        )
+        write_descent_report(output / REPORT, state, setup, drawn, final)
+    write_json(json_path, _plain(setup, state, final))
+    _summarise(setup, state, final, output)
+
+
+def _plain(setup: Setup, state: State, final: tuple[Simulation, Simulation] | None) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "start": dict(zip(setup.space.names, setup.start.tolist(), strict=True)),
+        "design": dict(zip(setup.space.names, state.y, strict=True)),
+        "steps": len(state.history), "reason": state.reason, "simulated_showers": state.simulated,
+        "utility": {"first": state.history[0].value, "last": state.history[-1].value},
+    }  # fmt: skip
+    if final is not None:
+        plain["geant4"] = {"start": final[0]._asdict(), "gain": final[1]._asdict()}
+    return plain
+
+
+def _summarise(setup: Setup, state: State, final: tuple[Simulation, Simulation] | None, output: Path) -> None:
+    rows = [(name, f"{a:.4g}", f"{b:.4g}") for name, a, b in zip(setup.space.names, setup.start, state.y, strict=True)]
+    rows.append(("utility, surrogate", f"{state.history[0].value:.4g}", f"{state.history[-1].value:.4g}"))
+    if final is not None:
+        rows.append(("utility, Geant4", f"{final[0].value:.4g} +- {final[0].error:.2g}",
+                     f"{final[1].value:+.4g} +- {final[1].error:.2g}"))  # fmt: skip
+    print_table(
+        f"{len(state.history)} steps, {state.simulated} simulated showers; {state.reason}; {output / REPORT}",
+        ["", "start", "result"], rows,
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Which data a surrogate can be adapted to, and what it is for afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import log
+from pathlib import Path
+
+from calograd.errors import InputError
+from calograd.learning.adapt_state import AdaptConfig, State
+from calograd.learning.data import TrainingData
+from calograd.learning.train import UNREACHED
+from calograd.surrogate import Card, Surrogate
+from calograd.surrogate.adapters import AdapterCard, Base, relative_source
+
+LENGTHS = {"mm": 10.0, "m": 0.01}
+UNITS = {"energy": ("GeV", {"MeV": 1e3, "keV": 1e6, "TeV": 1e-3}), "dx": ("cm", LENGTHS), "dz": ("cm", LENGTHS)}
+"""What numbers are in, and what else they may be in by mistake."""
+
+
+def check_data(base: Surrogate, data: TrainingData) -> None:
+    """Refuse data that ``base`` cannot be adapted to.
+
+    Raises:
+        InputError: other numbers of cells, or numbers that look like another unit.
+    """
+    a, found = base.model.architecture, tuple(data.train.cells.shape[1:])
+    if found != (a.n_xy, a.n_xy, a.n_z):
+        raise InputError(
+            f"the data have {' x '.join(map(str, found))} cells, {base.card.name} generates "
+            f"{a.n_xy} x {a.n_xy} x {a.n_z}; segment with --cells {a.n_xy} {a.n_z}, or train a surrogate of their own"
+        )
+    share = float((data.train.cells.double().sum((1, 2, 3)) / data.train.energy).mean())
+    if not 1e-2 <= share <= 1.2:
+        what = "the cells are in MeV or keV" if share > 1 else "the incident energies are in MeV or keV"
+        raise InputError(
+            f"the cells hold {share:.3g} times the incident energy on average; perhaps {what}: expected GeV for both"
+        )
+    for name, (unit, others) in UNITS.items():
+        values, (low, high) = getattr(data.train, name), getattr(base.card, name)
+        if float(values.min()) <= high and float(values.max()) >= low:
+            continue
+        for other, factor in others.items():
+            if low <= float(values.median()) / factor <= high:
+                raise InputError(
+                    f"{name} is {float(values.min()):g} to {float(values.max()):g} {unit} in the data, {low:g} to "
+                    f"{high:g} {unit} in {base.card.name}; perhaps it is in {other}: expected {unit}"
+                )
+
+
+def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: State, output: Path) -> AdapterCard:
+    """The card of an adaptation of ``base`` that has ended, stored in the folder ``output``."""
+    unequal = bool((data.train.dz.amax(1) > 1.01 * data.train.dz.amin(1)).any())
+    plan, trusted = config.plan(), config.range == "base"
+    source = relative_source(base.source, output) if base.source else ""
+    done = {"phase": "adapted", "step": sum(r.steps for r in state.results), "seconds": round(state.seconds)}
+    return AdapterCard(
+        name=output.resolve().name,
+        base=Base(name=base.card.name, identity=base.identity, source=source),
+        method=plan.method,
+        rank=plan.rank,
+        alpha=plan.alpha,
+        targets=plan.targets,
+        energy=_range(base.card, data, "energy", trusted),
+        dx=_range(base.card, data, "dx", trusted),
+        dz=_range(base.card, data, "dz", trusted),
+        unequal_layers=unequal or (trusted and base.card.unequal_layers),
+        material=data.material.to_dict(),
+        mode=data.mode,
+        training={
+            "config": config.model_dump(mode="json"), "base": base.card.name, "data": data.provenance,
+            "showers": data.showers, "held_out": data.held_out, "phases": [asdict(r) for r in state.results],
+            "done": done,
+        },
+    )  # fmt: skip
+
+
+def _range(base: Card, data: TrainingData, name: str, trusted: bool) -> tuple[float, float]:
+    """Where the data are, or all of the base's range where it is trusted.
+
+    An end of the base's range that the data all but reach or go a little beyond is taken as the end.
+    """
+    values, (low, high) = getattr(data.train, name), getattr(base, name)
+    lowest, highest = float(values.min()), float(values.max())
+    if trusted:
+        return min(low, lowest), max(high, highest)
+    slack = UNREACHED * log(high / low)
+    return low if abs(log(lowest / low)) <= slack else lowest, high if abs(log(highest / high)) <= slack else highest

@@ -1,0 +1,257 @@
+"""What an adaptation is and what changes in it, and how it is kept on disk so that it goes on to the same result.
+
+``adaptation.pt`` holds what is learnt, its moving average (EMA) and the best of it so far, the optimiser, the random
+generator and where the run is; it is read without unpickling objects and replaced as a whole, between two steps.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from calograd.errors import FormatError, InputError
+from calograd.learning.data import TrainingData
+from calograd.learning.state import data_fingerprint, initial_model
+from calograd.networks.adapter import Plan, Table, attach, merge, tabulate
+from calograd.showers.hdf5 import write_whole
+from calograd.surrogate import Surrogate
+from calograd.surrogate.cells import CellsModel
+
+CHECKPOINT = "adaptation.pt"
+PREFIXES = (("shape_moments.",), ("pattern_moments.",), ("shape_network.", "pattern_network."))
+"""What is learnt in each of `calograd.learning.state.PHASES`."""
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class AdaptConfig(BaseModel):
+    """How a surrogate is adapted. What is None has a default of its own for every method, see `Pace`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    method: Literal["lora", "bitfit", "full", "scratch"] = "lora"
+    """``scratch``: new weights of the base's architecture, as a control."""
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    targets: tuple[str, ...] = ("*",)
+    """Patterns of names of linear layers; see `calograd.networks.adapter.Plan`."""
+    range: Literal["data", "base"] = "data"
+    """What the adapted surrogate accepts: where the data are, or on trust all that its base accepts."""
+    steps: Positive | None = None
+    """Of the diffusion, at most; it stops when the loss of the held-out showers has ceased to fall."""
+    moments_steps: Positive | None = None
+    """Of either network of location and scale, likewise."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    batch: Positive = 512
+    moments_batch: Positive = 1024
+    warmup: Positive = 50
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    look_every: Positive = 50
+    """Steps between two looks at the held-out showers."""
+    patience: Positive = 8
+    """Looks without a new best loss before a phase ends."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: Annotated[int, Field(ge=0)] = 0
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+
+    def plan(self) -> Plan:
+        """Of the adapter; from scratch everything is learnt."""
+        if self.method == "scratch":
+            return Plan("full")
+        return Plan(self.method, self.rank, self.alpha, self.targets)
+
+    def resolved(self) -> AdaptConfig:
+        """With the method's defaults in place of None."""
+        pace = PACES[self.method]
+        return self.model_copy(
+            update={name: value for name, value in asdict(pace).items() if getattr(self, name) is None}
+        )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Defaults of a method."""
+
+    steps: int
+    moments_steps: int
+    learning_rate: float
+
+
+PACES = {
+    "lora": Pace(1500, 600, 2e-3),
+    "bitfit": Pace(1500, 600, 5e-3),
+    "full": Pace(1500, 600, 5e-4),
+    "scratch": Pace(6000, 2000, 2e-3),
+}
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """A phase that has ended: loss of the held-out showers at its beginning and at its best, with steps."""
+
+    name: str
+    before: float
+    after: float
+    best_step: int
+    steps: int
+
+
+@dataclass
+class State:
+    """Everything that changes in a run.
+
+    Attributes:
+        start: the weights it started from, which do not change.
+        trainee: what is trained, beside them.
+        learnt, ema, best: what the trainee learns by name, its moving average, and that at the best look.
+        generator: of every random number.
+        phase, step: index of the phase and steps done in it.
+        seconds: since the run began.
+        running: running mean of the loss in the phase.
+        first_loss, best_loss, best_step: of the held-out showers in the phase; NaN before the first look.
+        results: of the phases that have ended.
+        optimiser: of the phase; None before its first step.
+        physics: reports before and after, once everything has ended, as plain data.
+    """
+
+    start: CellsModel
+    trainee: CellsModel
+    learnt: dict[str, nn.Parameter]
+    ema: Table
+    best: Table
+    generator: torch.Generator
+    phase: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    running: Tensor = field(default_factory=lambda: torch.zeros(()))
+    first_loss: float = float("nan")
+    best_loss: float = float("nan")
+    best_step: int = 0
+    results: list[PhaseResult] = field(default_factory=list)
+    optimiser: torch.optim.Optimizer | None = None
+    physics: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """What the phase learns."""
+        return [name for name in self.learnt if name.startswith(PREFIXES[self.phase])]
+
+    def merged(self, plan: Plan, values: Table) -> CellsModel:
+        """The weights with ``values`` of what is learnt."""
+        return merge(self.start, plan, tabulate(self.start, plan, values))
+
+    def next_phase(self) -> None:
+        """Keep the best and go on to the first step of the next phase."""
+        with torch.no_grad():
+            for name in self.names():
+                self.learnt[name].copy_(self.best[name])
+                self.ema[name].copy_(self.best[name])
+        self.phase, self.step, self.optimiser, self.running = self.phase + 1, 0, None, torch.zeros(())
+        self.first_loss = self.best_loss = float("nan")
+        self.best_step = 0
+
+
+def begin(base: Surrogate, config: AdaptConfig, data: TrainingData) -> State:
+    """A new run.
+
+    Raises:
+        InputError: a target that no layer is called.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    start = base.model
+    if config.method == "scratch":
+        device = base.model.condition_mean.device
+        start = initial_model(base.model.architecture, data, config.seed).to(device).requires_grad_(False)
+    trainee, learnt = attach(start, config.plan(), generator)
+    ema = {name: value.detach().clone() for name, value in learnt.items()}
+    best = {name: value.clone() for name, value in ema.items()}
+    return State(start, trainee, learnt, ema, best, generator)
+
+
+def make_optimiser(state: State, config: AdaptConfig) -> torch.optim.Optimizer:
+    """AdamW on what the phase learns; an adapter is not drawn to zero. The rate is set before every step."""
+    decay = 1e-4 if config.method == "scratch" else 0.0
+    return torch.optim.AdamW([state.learnt[name] for name in state.names()], weight_decay=decay, fused=True)
+
+
+def write_checkpoint(state: State, config: AdaptConfig, base: Surrogate, data: TrainingData, output: Path) -> None:
+    """Keep the state, which has to be between two steps. Raises `InputError` if it cannot be written."""
+    content = io.BytesIO()
+    plain = ("phase", "step", "seconds", "running", "first_loss", "best_loss", "best_step", "physics", "ema", "best")
+    stored = {name: getattr(state, name) for name in plain} | {
+        "config": config.model_dump_json(),
+        "base": base.identity,
+        "data": data_fingerprint(data),
+        "learnt": {name: value.detach() for name, value in state.learnt.items()},
+        "results": [asdict(result) for result in state.results],
+        "optimiser": state.optimiser.state_dict() if state.optimiser else None,
+        "generator": state.generator.get_state(),
+    }
+    torch.save(stored, content)
+    then = "; mend this and repeat the command, it goes on from the last checkpoint"
+    write_whole(output / CHECKPOINT, content.getvalue(), then)
+
+
+def read_checkpoint(config: AdaptConfig, base: Surrogate, data: TrainingData, output: Path) -> State | None:
+    """The state of the run in ``output``, or None if there is none.
+
+    Raises:
+        FormatError: the checkpoint is damaged.
+        InputError: it is of another configuration, another base or other data.
+    """
+    path = output / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_other(stored, config, base, data, output)
+        return _restore(stored, config, base, data)
+    except InputError:
+        raise
+    except Exception as error:  # whatever torch raises for a damaged file, or for one of another version
+        reason = " ".join(str(error).split())[:120]
+        raise FormatError(f"{path} is damaged ({reason}); remove {output} to start anew") from error
+
+
+def _restore(stored: dict[str, Any], config: AdaptConfig, base: Surrogate, data: TrainingData) -> State:
+    state = begin(base, config, data)
+    with torch.no_grad():
+        for name, value in state.learnt.items():
+            value.copy_(stored["learnt"][name])
+            state.ema[name].copy_(stored["ema"][name])
+            state.best[name].copy_(stored["best"][name])
+    state.generator.set_state(stored["generator"])
+    for name in ("phase", "step", "seconds", "running", "first_loss", "best_loss", "best_step", "physics"):
+        setattr(state, name, stored[name])
+    state.results = [PhaseResult(**result) for result in stored["results"]]
+    if stored["optimiser"] is not None:
+        state.optimiser = make_optimiser(state, config)
+        state.optimiser.load_state_dict(stored["optimiser"])
+    return state
+
+
+def _refuse_other(
+    stored: dict[str, Any], config: AdaptConfig, base: Surrogate, data: TrainingData, output: Path
+) -> None:
+    """Raise `InputError` if a checkpoint is not of this configuration, this base and these data."""
+    old, new = AdaptConfig.model_validate_json(stored["config"]).model_dump(), config.model_dump()
+    changed = [f"{key} is {new[key]}, was {old[key]}" for key in new if new[key] != old[key]]
+    if changed:
+        raise InputError(
+            f"{output} holds an adaptation of another configuration: {', '.join(changed)}; change it back or choose "
+            "another output"
+        )
+    if stored["base"] != base.identity:
+        raise InputError(
+            f"{output} holds an adaptation of the base {stored['base'][:12]}, '{base.card.name}' is "
+            f"{base.identity[:12]}; bring it back or choose another output"
+        )
+    if stored["data"] != data_fingerprint(data):
+        raise InputError(
+            f"{output} holds an adaptation to other rows of data; bring them back or choose another output"
+        )

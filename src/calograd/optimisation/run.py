@@ -1,0 +1,211 @@
+"""An optimisation of a design: its configuration, its folder, and how it runs.
+
+    [space]                      # see calograd.optimisation.space
+    parameters = ["dx", "dz"]
+    start = { dx = 3.0, dz = 8.0 }
+    bounds = { dx = [1.0, 5.0], dz = [4.0, 15.0] }
+
+    [utility]                    # this and the tables beside it: see calograd.optimisation.objective
+    kind = "squared-error"
+    truth = "incident"
+
+    [spectrum]
+    energies = [50]
+
+    [gradient]
+    showers = 1000               # generated in a draw
+
+    [descent]                    # see calograd.optimisation.descent
+    steps = 30
+
+    [check]                      # left out: no check against Geant4
+    library = "library.h5"       # or simulate = true
+    showers = 200                # of every energy
+
+A run is a folder: ``config.json`` (resolved), ``descent.json`` (state and history), ``report.html``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.errors import InputError, OutputExistsError
+from calograd.optimisation.budget import Array
+from calograd.optimisation.descent import DescentConfig, ascend
+from calograd.optimisation.gradient import Estimate, surrogate_gradient
+from calograd.optimisation.history import State, Step
+from calograd.optimisation.objective import ObjectiveConfig
+from calograd.optimisation.reference import LibraryReference
+from calograd.optimisation.space import Space, SpaceConfig, parse_table
+from calograd.optimisation.trials import Source, Trials, from_geant4, from_library
+from calograd.optimisation.utility import Objective
+from calograd.showers.hdf5 import write_whole, writing
+from calograd.showers.library import open_library
+from calograd.surrogate import Surrogate
+
+CONFIG, DESCENT = "config.json", "descent.json"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class GradientConfig(_Table):
+    """How gradients are taken."""
+
+    showers: Annotated[int, Field(gt=0)] = 1000
+    """Generated of every energy in a draw."""
+    sampler: str = DEFAULT_SAMPLER
+    steps: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> GradientConfig:
+        allowed = [name for name, sampler in SAMPLERS.items() if sampler.order > 0]
+        if self.sampler not in allowed:
+            raise ValueError(f"sampler = '{self.sampler}': expected one of {', '.join(allowed)}")
+        return self
+
+
+class CheckConfig(_Table):
+    """What the surrogate's word is checked with."""
+
+    library: Path | None = None
+    """A shower library of the spectrum's energies, never trained on."""
+    simulate: bool = False
+    """Simulate the showers of a check when it comes."""
+    workers: Annotated[int, Field(gt=0)] = 1
+    showers: Annotated[int, Field(gt=1)] = 200
+    """Of every energy in a check."""
+    replicas: Annotated[int, Field(gt=0)] = 4
+    """Backgrounds that each shower is seen with."""
+
+    @model_validator(mode="after")
+    def _check(self) -> CheckConfig:
+        if (self.library is None) == (not self.simulate):
+            raise ValueError("give either library = FILE or simulate = true")
+        return self
+
+
+class OptimiseConfig(ObjectiveConfig):
+    """A whole optimisation: an objective with what may change and how."""
+
+    space: SpaceConfig
+    gradient: GradientConfig = GradientConfig()
+    descent: DescentConfig = DescentConfig(steps=30)
+    check: CheckConfig | None = None
+
+
+def parse_optimisation(raw: dict[str, Any], source: str, folder: Path) -> OptimiseConfig:
+    """Check a configuration; ``source`` is named in errors, paths are relative to ``folder``.
+
+    Raises:
+        InputError: an unknown key (with the nearest valid name) or a value that does not fit.
+    """
+    config = parse_table(OptimiseConfig, raw, source)
+    changes: dict[str, Any] = {"background": config.located(folder).background}
+    if config.check is not None and config.check.library is not None:
+        changes["check"] = config.check.model_copy(update={"library": (folder / config.check.library).resolve()})
+    return config.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a configuration and a surrogate make together.
+
+    Args:
+        surrogate: what gives gradients.
+        config: of the run.
+        objective: to be made large.
+        space: of the designs.
+        start: parameters at the start, cm.
+    """
+
+    surrogate: Surrogate
+    config: OptimiseConfig
+    objective: Objective
+    space: Space
+    start: Array
+
+    @classmethod
+    def of(cls, surrogate: Surrogate, config: OptimiseConfig) -> Setup:
+        """Check that they fit.
+
+        Raises:
+            InputError: bounds or energies beyond the trained range, budgets that cannot be met, a start outside.
+            FormatError: a background map that cannot be used.
+        """
+        a, card = surrogate.model.architecture, surrogate.card
+        space = config.space.space(card.substance(), a.n_xy, a.n_z)
+        for name, low, high in zip(space.names, space.lower, space.upper, strict=True):
+            trained = card.dx if name == "dx" else card.dz
+            if low < trained[0] * (1 - 1e-4) or high > trained[1] * (1 + 1e-4):
+                raise InputError(
+                    f"space.bounds of {name} = [{low:g}, {high:g}] cm reach beyond what {card.name} was trained on, "
+                    f"{trained[0]:g} to {trained[1]:g} cm; narrow them"
+                )
+        start = config.space.start_values()
+        space.check_start(start)
+        return cls(surrogate, config, config.build(), space, start)
+
+    def gradient(self, y: Array, draws: int, seed: int) -> Estimate:
+        """The surrogate's, see `calograd.optimisation.estimates.Gradient`."""
+        g = self.config.gradient
+        return surrogate_gradient(
+            self.surrogate, self.objective, self.space, y, showers=g.showers, draws=draws, seed=seed,
+            sampler=g.sampler, steps=g.steps,
+        )  # fmt: skip
+
+    def trials(self, folder: Path) -> Trials | None:
+        """Geant4's word, if it is asked for; ``folder`` keeps what is simulated."""
+        check = self.config.check
+        if check is None:
+            return None
+        if check.library is not None:
+            with open_library(check.library) as library:
+                source: Source = from_library(
+                    LibraryReference(library, self.objective.energies, self.space.n_xy, self.space.n_z)
+                )
+        else:
+            source = from_geant4(folder, self.objective, self.space, workers=check.workers)
+        return Trials(source, self.objective, self.space, check.replicas)
+
+
+def optimise(setup: Setup, output: Path, trials: Trials | None, on_step: Callable[[Step], None] | None = None) -> State:
+    """Run an optimisation, or go on with the one in ``output``.
+
+    Args:
+        setup: what is optimised.
+        output: folder of the run.
+        trials: that check the surrogate; None: none.
+        on_step: called after every step.
+
+    Raises:
+        OutputExistsError: ``output`` holds a run of another configuration or surrogate.
+        InputError: it cannot be written, or what `ascend` refuses.
+        Interrupted: Ctrl-C; the same call goes on.
+    """
+    resolved = {
+        "surrogate": setup.surrogate.card.model_dump(mode="json"),
+        "config": setup.config.model_dump(mode="json"),
+    }
+    content = (json.dumps(resolved, indent=1, sort_keys=True) + "\n").encode()
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    path = output / CONFIG
+    if path.exists() and path.read_bytes() != content:
+        raise OutputExistsError(f"{output} holds a run of another configuration or surrogate; choose another output")
+    write_whole(path, content)
+    descent = setup.config.descent
+    if setup.config.check is not None:
+        descent = descent.model_copy(update={"showers": setup.config.check.showers})
+    return ascend(
+        setup.space, setup.start, setup.gradient, descent,
+        simulate_pair=trials.difference if trials else None, output=output / DESCENT, on_step=on_step,
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""Other programs' showers: the steps of any Geant4 application become a shower library.
+
+The file is read twice. First everything is checked and counted (`calograd.showers.survey`), so that a file that cannot
+be used leaves nothing behind. Then its events are gathered (`calograd.showers.gather`) and written: showers are
+numbered in the order in which their events first appear. Memory stays bounded by some 100 bytes an event, a chunk of
+the file and `calograd.showers.gather.HELD` steps, in whatever order these lie in the file.
+
+Steps without a deposit are dropped; events without any deposit are kept, as far as the file tells of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from calograd.errors import FormatError, Interrupted
+from calograd.material import Material
+from calograd.showers.gather import Gatherer
+from calograd.showers.hdf5 import refuse_existing, writing
+from calograd.showers.layout import Imported, Provenance, pack
+from calograd.showers.root import Reading, open_tree
+from calograd.showers.survey import remarks, survey
+from calograd.showers.writer import open_writer
+from calograd.simulation.config import MaterialRecord
+
+UNKNOWN = "unknown"
+"""Version of Geant4 and its tables: a tree of steps does not tell."""
+
+
+class Import(NamedTuple):
+    """What a call of `import_root` did.
+
+    Attributes:
+        showers: in the library.
+        deposits: of all showers.
+        dropped: steps without a deposit.
+        energies: lowest and highest incident energy, GeV.
+        fraction: of the incident energy that is deposited, in the median.
+        depth: mean depth of the energy, cm.
+        notes: what looks odd.
+    """
+
+    showers: int
+    deposits: int
+    dropped: int
+    energies: tuple[float, float]
+    fraction: float
+    depth: float
+    notes: list[str]
+
+
+def import_root(
+    source: Path,
+    output: Path,
+    reading: Reading,
+    material: Material,
+    particle: str = "gamma",
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
+) -> Import:
+    """Make the shower library ``output`` of a ROOT file of steps; an unfinished one of the same file is continued.
+
+    Args:
+        source: the file.
+        output: the library.
+        reading: how the file is to be read.
+        material: of the calorimeter.
+        particle: the incident one.
+        report: called with what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        FormatError: the file cannot be read, or holds what no shower can be.
+        OutputExistsError: there is a library already.
+        Interrupted: Ctrl-C; the same call goes on from there.
+        InputError: the output cannot be written, or uproot is not installed.
+    """
+    if not output.with_name(f"{output.name}.parts").is_dir():
+        refuse_existing(output)
+    with writing(output):
+        scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent)
+    with scratch as folder, open_tree(source, reading) as tree:
+        events = survey(tree, source, reading, report)
+        provenance = _provenance(source, reading, material, particle)
+        with open_writer(output, provenance, len(events.energy)) as writer:
+            try:
+                gatherer = Gatherer(events.energy, events.kept, writer.missing(), Path(folder))
+                for steps, done in tree.steps():
+                    kept = steps.e > 0
+                    numbers = events.order[np.searchsorted(events.ids, steps.event[kept])]
+                    with writing(output):
+                        gatherer.take(numbers, steps.x[kept], steps.y[kept], steps.z[kept], steps.e[kept])
+                    for block in gatherer.ready():
+                        writer.add(pack(block, provenance))
+                    report("copying", done, tree.entries)
+                if writer.missing():
+                    raise FormatError(f"{source} has changed while it was read; repeat")
+                writer.finish(lambda done, total: report("joining", done, total), threads=1)
+            except KeyboardInterrupt as stop:
+                kept_showers = f"{writer.done} of {len(events.energy)} showers are finished in {output}"
+                raise Interrupted(f"{kept_showers}; the same command goes on from there") from stop
+    return Import(
+        showers=len(events.energy),
+        deposits=int(events.kept.sum()),
+        dropped=events.dropped,
+        energies=(float(events.energy.min()), float(events.energy.max())),
+        fraction=float(np.median(events.total / events.energy)),
+        depth=events.depth,
+        notes=remarks(events, material, reading),
+    )
+
+
+def _provenance(source: Path, reading: Reading, material: Material, particle: str) -> Provenance:
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    record = Imported(
+        material=MaterialRecord(**material.to_dict()), particle=particle, file=source.name, sha256=digest,
+        reading=reading.model_dump(mode="json"),
+    )  # fmt: skip
+    return Provenance(record, UNKNOWN, UNKNOWN)

@@ -1,0 +1,210 @@
+"""Adapters on disk: what a new detector changes of a surrogate, in a small file that names its base.
+
+A folder holds ``adapter.safetensors``: the table of `calograd.networks.adapter`, and in its metadata ``schema`` and a
+JSON ``card`` with the plan, the base, and what the adapted surrogate is for. The base is named, and known by
+
+    identity = SHA-256 of the weights                               of a surrogate with weights of its own
+    identity = SHA-256 of (the base's identity, the adapter)        of an adapted one, so that adapters stack
+
+On any other base an adapter is refused. (The merged weights themselves would not do: the last bits of W + BA depend on
+the processor.)
+
+Numbers of the denoising networks are stored as float16. What is rounded is the change, not the weight: its relative
+error of 2^-12 is far below the noise of few showers, and the file half as large. Location and scale, on which means
+and gradients rest, stay float32, as in `calograd.surrogate.store`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from calograd.errors import FormatError, InputError
+from calograd.networks.adapter import Method, Plan, Table, digest, merge
+from calograd.showers.hdf5 import write_whole, writing
+from calograd.surrogate.cells import CellsModel
+from calograd.surrogate.store import WEIGHTS, Card, bundled, check_schema
+
+SCHEMA = "calograd/adapter/1"
+ADAPTER = "adapter.safetensors"
+
+
+class Base(BaseModel):
+    """The surrogate that an adapter belongs to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    identity: str
+    """See the formulas above."""
+    source: str = ""
+    """Where it is: a bundled name, or a folder relative to the adapter's; empty if it was never stored."""
+
+
+class AdapterCard(BaseModel):
+    """What a stored adapter says of itself; see `Card` for what the adapted surrogate is for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    base: Base
+    method: Method
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    energy: tuple[float, float]
+    dx: tuple[float, float]
+    dz: tuple[float, float]
+    unequal_layers: bool = False
+    material: dict[str, Any]
+    mode: str
+    training: dict[str, Any]
+    """The resolved configuration, the data's provenance, the losses before and after."""
+
+    def plan(self) -> Plan:
+        """Which layers are changed, and how."""
+        return Plan(self.method, self.rank, self.alpha, self.targets)
+
+    def adapted(self, base: Card) -> Card:
+        """The card of ``base`` with this adapter."""
+        mine = self.model_dump(include=set(Card.model_fields) - {"architecture"})
+        return Card(architecture=base.architecture, **mine)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter of a surrogate.
+
+    Args:
+        card: its base and what it is for.
+        table: what it changes, by `calograd.networks.adapter`, in the precision it is stored in (see `pack`).
+    """
+
+    card: AdapterCard
+    table: Table
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``adapter.safetensors``; the file appears when it is complete.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        folder = Path(folder)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        metadata = {"schema": SCHEMA, "name": self.card.name, "card": self.card.model_dump_json()}
+        write_whole(folder / ADAPTER, serialise(self.table, metadata=metadata))
+        return folder / ADAPTER
+
+    @classmethod
+    def load(cls, path: str | Path) -> Adapter:
+        """Read an adapter; its base is not needed for that.
+
+        Args:
+            path: its folder or file.
+
+        Raises:
+            FormatError: missing, cut off, of another kind, newer, or weights that are NaN.
+        """
+        path = Path(path)
+        path = path / ADAPTER if path.is_dir() else path
+        if not path.is_file():
+            raise FormatError(f"{path} does not exist; expected an adapter, as 'calograd adapt' writes it")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                check_schema(path, metadata.get("schema"), SCHEMA)
+                table = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            card = AdapterCard.model_validate_json(metadata["card"])
+            card.plan()
+        except (SafetensorError, OSError) as error:
+            raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
+        except (ValidationError, KeyError, InputError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise FormatError(f"{path}: the card does not fit this version: {reason}") from error
+        if not all(bool(torch.isfinite(value).all()) for value in table.values()):
+            raise FormatError(f"{path} holds weights that are NaN or infinite; adapt anew")
+        return cls(card, table)
+
+    def identity(self) -> str:
+        """SHA-256 of an adapted surrogate: of its base and of all that the adapter changes."""
+        c = self.card
+        return digest(self.table, c.base.identity, c.method, str(c.rank), repr(c.alpha), *c.targets)
+
+    def apply(self, model: CellsModel, card: Card, identity: str) -> tuple[CellsModel, Card]:
+        """Model and card of an adapted surrogate. The base stays as it is; what is not changed is shared with it.
+
+        Args:
+            model, card, identity: of the base.
+
+        Raises:
+            InputError: this is an adapter of another base.
+            FormatError: its table does not fit the base that it names.
+        """
+        if identity != self.card.base.identity:
+            raise InputError(
+                f"adapter '{self.card.name}' belongs to the base '{self.card.base.name}' "
+                f"({self.card.base.identity[:12]}) and cannot be used on '{card.name}' ({identity[:12]})"
+            )
+        try:
+            merged = merge(model, self.card.plan(), self.table)
+        except InputError as error:
+            raise FormatError(f"adapter '{self.card.name}' is damaged: {error}") from error
+        return merged.eval(), self.card.adapted(card)
+
+
+def pack(table: Mapping[str, Tensor]) -> Table:
+    """A table in the precision that it is stored in."""
+    return {
+        name: value.detach().cpu().to(torch.float16 if "_network." in name else torch.float32).contiguous()
+        for name, value in table.items()
+    }
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Identity of a surrogate that has weights of its own."""
+    return digest(model.state_dict())
+
+
+def relative_source(source: str | Path, folder: Path) -> str:
+    """How a base that was loaded as ``source`` is named in an adapter that is stored in ``folder``."""
+    return os.path.relpath(Path(source).resolve(), folder.resolve()) if Path(source).is_dir() else str(source)
+
+
+def stack(name_or_folder: str | Path) -> tuple[str | Path, list[Adapter]]:
+    """The base at the bottom of a folder, and the adapters on top of it in the order in which they are applied.
+
+    Raises:
+        FormatError: an adapter that cannot be used or whose base is not found.
+    """
+    place, adapters, seen = name_or_folder, list[Adapter](), set[Path]()
+    while (folder := Path(place)).is_dir() and (folder / ADAPTER).is_file() and not (folder / WEIGHTS).is_file():
+        if folder.resolve() in seen:
+            raise FormatError(f"{folder} names itself as its base; adapt anew")
+        seen.add(folder.resolve())
+        adapters.append(Adapter.load(folder))
+        place = _find(adapters[-1].card.base, folder)
+    return place, adapters[::-1]
+
+
+def _find(base: Base, folder: Path) -> str | Path:
+    """Where the base of the adapter in ``folder`` is: at its recorded place, or bundled under its name."""
+    if base.source and (folder / base.source).is_dir():
+        return folder / base.source
+    for name in (base.source, base.name):
+        if name in bundled():
+            return name
+    where = f" at {folder / base.source}" if base.source else ""
+    raise FormatError(
+        f"{folder}: its base '{base.name}' ({base.identity[:12]}) was not found{where}; bring it back, "
+        "or use Surrogate.load(BASE).with_adapter(FOLDER)"
+    )

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calograd.showers.cells import Cells, write_cells
+
+Run = Callable[..., tuple[int, str, str]]
+
+FAST = ("--showers", "20", "--draws", "2", "--steps", "2", "--landscape", "2")
+
+
+@pytest.fixture
+def reference(tmp_path: Path, make_cells: Callable[..., Cells]) -> Path:
+    """Cells at 2.5 x 6 cm and its neighbours, the same showers at each."""
+    sizes = [(2.5, 6.0)]
+    sizes += [(2.5 * np.exp(s * 0.04), 6.0) for s in (1, -1)] + [(2.5, 6.0 * np.exp(s * 0.04)) for s in (1, -1)]
+    n, parts = 12, []
+    for dx, dz in sizes:
+        parts.append(make_cells([10.0], np.full(n, dx), np.full(n, dz)))
+    whole = Cells(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("cells", "energy", "dx", "dz", "shower")),
+        parts[0].material, "geant4",
+    )  # fmt: skip
+    write_cells(tmp_path / "reference.h5", whole)
+    return tmp_path / "reference.h5"
+
+
+def test_gradient_beside_a_reference(tiny: str, reference: Path, run_calograd: Run, tmp_path: Path) -> None:
+    code, _, err = run_calograd(
+        "gradient", tiny, "--cell", "2.5", "6", "--energies", "10", "--reference", str(reference), *FAST,
+        "--landscape", "0", "--json", "out.json", "--report", "out.html",
+    )  # fmt: skip
+    assert code == 0, err
+    (point,) = json.loads((tmp_path / "out.json").read_text())["points"]
+    assert point["energy"] == 10
+    assert [c["name"] for c in point["components"]] == ["dx", "dz"]
+    for component in point["components"]:
+        low, high = component["surrogate"]["interval"]
+        assert low < component["surrogate"]["value"] < high
+    assert "data:image/png" in (tmp_path / "out.html").read_text()
+
+
+def test_without_a_reference_and_with_a_depth_a_layer(tiny: str, run_calograd: Run, tmp_path: Path) -> None:
+    code, _, err = run_calograd(
+        "gradient", tiny, "--cell", "2.5", "6,6,6,6,6", "--energies", "10,50", *FAST, "--json", "out.json",
+        "--truth", "incident",
+    )  # fmt: skip
+    assert code == 0, err
+    points = json.loads((tmp_path / "out.json").read_text())["points"]
+    assert [len(p["surrogate"]["gradient"]) for p in points] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--cell", "2.5", "7", "--energies", "10"), "lacks 5 of 5 designs at 10 GeV: dx = 2.5 with dz = 7 cm"),
+        (("--cell", "2.5", "6", "--energies", "20"), "0 showers of 20 GeV"),
+        (("--cell", "9", "6", "--energies", "10"), "dx = 9 cm is outside 1 to 5 cm"),
+    ],
+)
+def test_what_cannot_be(
+    tiny: str, reference: Path, run_calograd: Run, arguments: tuple[str, ...], complaint: str
+) -> None:
+    code, _, err = run_calograd("gradient", tiny, *arguments, "--reference", str(reference), *FAST)
+    assert code == 2
+    assert complaint in " ".join(err.split())
+
+
+def test_optimise_from_a_file(tiny: str, run_calograd: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        "[space]\nstart = { dx = 2.5, dz = 7.0 }\nbounds = { dx = [1.0, 5.0], dz = [4.0, 15.0] }\n"
+        "[utility]\nkind = 'squared-error'\ntruth = 'incident'\n[spectrum]\nenergies = [10]\n"
+        "[gradient]\nshowers = 10\nsteps = 2\n[descent]\nsteps = 2\ndraws = 2\nmax_draws = 2\n"
+    )
+    arguments = ("optimise", tiny, "config.toml", "-o", "run", "--landscape", "2")
+    code, _, err = run_calograd(*arguments, "--json", "out.json")
+    assert code == 0, err
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["steps"] <= 2
+    assert set(result["design"]) == {"dx", "dz"}
+    assert "data:image/png" in (tmp_path / "run" / "report.html").read_text()
+    (tmp_path / "config.toml").write_text("[space\n")
+    code, _, err = run_calograd(*arguments)
+    assert code == 2
+    assert "is not TOML" in err

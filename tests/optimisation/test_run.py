@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calograd.errors import InputError, OutputExistsError
+from calograd.optimisation.history import Step
+from calograd.optimisation.landscape import geant4_landscape, grid, surrogate_landscape
+from calograd.optimisation.reference import LibraryReference
+from calograd.optimisation.report import write_descent_report
+from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
+from calograd.showers.library import open_library
+from calograd.surrogate import Surrogate
+
+
+def raw(**changes: Any) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "space": {
+            "parameters": ["dx", "dz"], "start": {"dx": 2.5, "dz": 7.0},
+            "bounds": {"dx": [1.0, 5.0], "dz": [4.0, 15.0]},
+        },
+        "utility": {"kind": "squared-error", "truth": "incident"},
+        "spectrum": {"energies": [10, 50]},
+        "gradient": {"showers": 20, "steps": 2},
+        "descent": {"steps": 3, "draws": 2, "max_draws": 2, "check_every": 2, "tolerance": 1e-4},
+    }  # fmt: skip
+    return usual | changes
+
+
+def setup_of(surrogate: Surrogate, **changes: Any) -> Setup:
+    return Setup.of(surrogate, parse_optimisation(raw(**changes), "test.toml", Path()))
+
+
+def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
+    setup = setup_of(surrogate, check={"library": str(library), "showers": 10})
+    run = tmp_path / "run"
+    state = optimise(setup, run, setup.trials(run))
+    assert state.reason
+    assert 1 <= len(state.history) <= 3
+    assert state.simulated % 20 == 0  # 10 showers of each of two energies a check
+    assert optimise(setup, run, setup.trials(run)) == state
+    write_descent_report(run / "report.html", state, setup, [], None)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+    other = setup_of(surrogate, spectrum={"energies": [20]}, check={"library": str(library), "showers": 10})
+    with pytest.raises(OutputExistsError, match="another configuration or surrogate"):
+        optimise(other, run, None)
+
+
+def test_an_interrupted_run_ends_with_the_same_numbers(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
+    setup = setup_of(surrogate, check={"library": str(library), "showers": 10})
+    whole = optimise(setup, tmp_path / "whole", setup.trials(tmp_path))
+
+    def stop(step: Step) -> None:
+        if step.number == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Exception, match="the same command goes on"):
+        optimise(setup, tmp_path / "cut", setup.trials(tmp_path), stop)
+    assert len(json.loads((tmp_path / "cut" / DESCENT).read_text())["state"]["history"]) == 1
+    assert optimise(setup, tmp_path / "cut", setup.trials(tmp_path)) == whole
+
+
+def test_pairs_of_trials_share_showers(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
+    trials = setup_of(surrogate, check={"library": str(library), "showers": 10}).trials(tmp_path)
+    assert trials is not None
+    a, b = np.array([2.5, 7.0]), np.array([2.6, 7.0])
+    at_a, at_b, apart = trials.value(a, 15, 1), trials.value(b, 15, 1), trials.difference(a, b, 15, 1)
+    assert apart.value == pytest.approx(at_b.value - at_a.value)
+    assert apart.error < 0.6 * np.hypot(at_a.error, at_b.error)
+    assert apart.showers == at_a.showers == 30
+    assert trials.value(a, 15, 2).value != at_a.value
+    with pytest.raises(InputError, match="30 showers of 10 GeV, 31 are asked"):
+        trials.value(a, 31, 1)
+
+
+def test_blocks_begin_anew_at_the_end(library: Path) -> None:
+    with open_library(library) as source:
+        whole = LibraryReference(source, (10.0,), 3, 2)
+    design = [(2.0, (6.0, 6.0))]
+    everything = whole.measure(10.0, design)[0]
+    block = whole.block(25, 10)
+    assert block.count(10.0) == 10
+    np.testing.assert_array_equal(block.measure(10.0, design)[0], np.concatenate([everything[25:], everything[:5]]))
+
+
+def test_landscapes_have_the_slopes_of_their_values(surrogate: Surrogate, library: Path) -> None:
+    objective = setup_of(surrogate).objective
+    with open_library(library) as source:
+        reference = LibraryReference(source, objective.energies, 3, 2)
+    dx, dz = grid(2.0, 2.004, 3), grid(6.0, 6.012, 3)
+    for made in (
+        surrogate_landscape(surrogate, objective, dx, dz, showers=20),
+        geant4_landscape(reference, objective, dx, dz, n_z=2),
+    ):
+        assert made.values.shape == (3, 3)
+        differences = np.stack(np.gradient(made.values, np.log(dx), np.log(dz)), axis=2)
+        np.testing.assert_allclose(made.slopes[1, 1], differences[1, 1], rtol=0.1, atol=0.02 * abs(made.slopes).max())
+        x, z, value = made.best()
+        assert made.values.max() == value
+        assert x in dx
+        assert z in dz
+        json.dumps(made.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"spce": {}}, "unknown key 'spce'; did you mean 'space'"),
+        ({"gradient": {"shwers": 3}}, "did you mean 'showers'"),
+        ({"gradient": {"sampler": "ddpm"}}, "sampler = 'ddpm'"),
+        ({"check": {"showers": 5}}, "either library = FILE or simulate = true"),
+        ({"spectrum": {"energies": []}}, "spectrum.energies"),
+    ],
+)
+def test_configurations_that_cannot_be(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        parse_optimisation(raw(**changes), "test.toml", Path())
+
+
+def test_bounds_beyond_the_trained_range_are_refused(surrogate: Surrogate) -> None:
+    space = raw()["space"] | {"bounds": {"dx": [0.5, 5.0], "dz": [4.0, 15.0]}}
+    with pytest.raises(InputError, match=r"bounds of dx = \[0\.5, 5\] cm reach beyond what small was trained on"):
+        setup_of(surrogate, space=space)

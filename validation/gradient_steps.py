@@ -24,9 +24,8 @@ BASE = 0.02
 
 
 def main() -> None:
-    print(
-        "| design, cm | energy, GeV | parameter | step | gradient +- error | minus that of step 0.02 |\n|---|---|---|---|---|---|"
-    )
+    columns = ("design, cm", "energy, GeV", "parameter", "step", "gradient +- error", f"minus that of step {BASE}")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     with open_library(Path(sys.argv[1])) as library:
         for energy in (10.0, 100.0):
             reference = LibraryReference(library, (energy,))

@@ -1,7 +1,7 @@
 """Gradients of the paper's utility, surrogate against Geant4: gradients.py reference.h5 out.json [MODEL].
 
 Seven designs, the reference's energies (1, 10, 20 ... 100 GeV), both truths, unseen showers; prints what the README
-states of it. A run that was interrupted goes on where it stopped: every point is in out.json when it is finished.
+states of it. A run that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from calograd import Surrogate
 from calograd.optimisation.agreement import compare_gradients
 from calograd.optimisation.background import Emulator
-from calograd.optimisation.gradient import surrogate_gradient
+from calograd.optimisation.gradient import Estimate, surrogate_gradient
 from calograd.optimisation.reconstruction import Chain
 from calograd.optimisation.reference import LibraryReference, reference_gradient
 from calograd.optimisation.space import span
@@ -35,33 +35,57 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("model", nargs="?", default="pbf2-cells")
     parser.add_argument("--showers", type=int, default=1000)
-    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--layers", action="store_true", help="a depth for every layer: 6 parameters")
+    parser.add_argument("--energies", default=",".join(f"{e:g}" for e in ENERGIES), help="GeV")
+    parser.add_argument("--truths", default=",".join(TRUTHS))
+    parser.add_argument("--only-geant4", action="store_true", help="leave the surrogate for another call")
     options = parser.parse_args()
+    energies = [float(e) for e in options.energies.split(",")]
+    points = [(e, *d, t) for e in energies for d in DESIGNS for t in options.truths.split(",")]
+    theirs = geant4(options, points)
+    if options.only_geant4:
+        return
     done: list[dict[str, Any]] = json.loads(options.output.read_text()) if options.output.exists() else []
-    keys = {(p["dx"], p["dz"], p["energy"], p["truth"]) for p in done}
+    keys = {(p["energy"], p["dx"], p["dz"], p["truth"]) for p in done}
     surrogate = Surrogate.load(options.model)
-    with open_library(options.reference) as library:
-        for energy in ENERGIES:
-            todo = [(d, t) for d in DESIGNS for t in TRUTHS if (*d, energy, t) not in keys]
-            if not todo:
-                continue
-            reference = LibraryReference(library, (energy,))
-            for (dx, dz), truth in todo:
-                done.append(point(surrogate, reference, dx, dz, energy, truth, options))
-                write_whole(options.output, json.dumps(done, indent=1).encode())
+    for energy, dx, dz, truth in points:
+        if (energy, dx, dz, truth) in keys:
+            continue
+        space, at = span(dx, (dz,) * 5 if options.layers else dz, surrogate.card.dx, surrogate.card.dz)
+        ours = surrogate_gradient(
+            surrogate, objective(truth, energy), space, at, showers=options.showers, draws=options.draws, seed=1
+        )
+        both = compare_gradients(ours, theirs[energy, dx, dz, truth])
+        done.append({"dx": dx, "dz": dz, "energy": energy, "truth": truth} | both.to_dict())
+        write_whole(options.output, json.dumps(done, indent=1).encode())
     summarise(done)
 
 
-def point(
-    surrogate: Surrogate, reference: LibraryReference, dx: float, dz: float, energy: float, truth: Any, options: Any
-) -> dict[str, Any]:
-    depth = (dz,) * 5 if options.layers else dz
-    space, at = span(dx, depth, surrogate.card.dx, surrogate.card.dz)
-    objective = Objective(Chain(Emulator()), SquaredError(truth=truth), (energy,))
-    ours = surrogate_gradient(surrogate, objective, space, at, showers=options.showers, draws=options.draws, seed=1)
-    both = compare_gradients(ours, reference_gradient(reference, objective, space, at, seed=2))
-    return {"dx": dx, "dz": dz, "energy": energy, "truth": truth} | both.to_dict()
+def geant4(options: argparse.Namespace, points: list[tuple[float, float, float, str]]) -> dict[Any, Estimate]:
+    """Geant4's gradients; kept beside the output, since they do not depend on the surrogate."""
+    path = options.output.with_suffix(".geant4.json")
+    kept: list[Any] = json.loads(path.read_text()) if path.exists() else []
+    made = {tuple(key): Estimate(**{k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()})
+            for key, fields in kept}  # fmt: skip
+    with open_library(options.reference) as library:
+        for energy in dict.fromkeys(p[0] for p in points):
+            todo = [p for p in points if p[0] == energy and p not in made]
+            reference = LibraryReference(library, (energy,)) if todo else None
+            for key in todo:
+                assert reference is not None
+                _, dx, dz, truth = key
+                space, at = span(dx, (dz,) * 5 if options.layers else dz, (1, 5), (4, 15))
+                made[key] = reference_gradient(reference, objective(truth, energy), space, at, seed=2)
+                fields = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(made[key]).items()}
+                kept.append([key, fields])
+            if todo:
+                write_whole(path, json.dumps(kept).encode())
+    return made
+
+
+def objective(truth: Any, energy: float) -> Objective:
+    return Objective(Chain(Emulator()), SquaredError(truth=truth), (energy,))
 
 
 def summarise(points: list[dict[str, Any]]) -> None:
@@ -79,9 +103,8 @@ def summarise(points: list[dict[str, Any]]) -> None:
     print(f"cosine (ln y) where Geant4's vector is known to 5 %: {min(p['cosine_log'] for p in vectors):.4f} at least, "
           f"{sum(p['cosine_log'] >= 0.995 for p in vectors)} of {len(vectors)} at least 0.995; "
           f"all: {min(p['cosine_log'] for p in points):.4f}")  # fmt: skip
-    print(
-        "\n| truth | energy, GeV | wrong signs | pull < 2 | median ratio | smallest cosine (ln y) |\n|---|---|---|---|---|---|"
-    )
+    columns = ("truth", "energy, GeV", "wrong signs", "pull < 2", "median ratio", "smallest cosine (ln y)")
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for truth in TRUTHS:
         for low, high in ((1, 1), (10, 30), (40, 70), (80, 100)):
             some = [p for p in points if p["truth"] == truth and low <= p["energy"] <= high]
@@ -89,10 +112,9 @@ def summarise(points: list[dict[str, Any]]) -> None:
                 continue
             cs = [c for p in some for c in p["components"]]
             ratio = np.median([c["ratio"] for c in cs if c["sign_known"]])
-            print(
-                f"| {truth} | {low} to {high} | {sum(c['wrong_sign'] for c in cs)} of {len(cs)} "
-                f"| {np.mean([abs(c['pull']) < 2 for c in cs]):.0%} | {ratio:.3f} | {min(p['cosine_log'] for p in some):.4f} |"
-            )
+            close, smallest = np.mean([abs(c["pull"]) < 2 for c in cs]), min(p["cosine_log"] for p in some)
+            wrong = f"{sum(c['wrong_sign'] for c in cs)} of {len(cs)}"
+            print(f"| {truth} | {low} to {high} | {wrong} | {close:.0%} | {ratio:.3f} | {smallest:.4f} |")
 
 
 if __name__ == "__main__":

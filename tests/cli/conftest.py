@@ -76,3 +76,14 @@ def calograd(
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def neighbours() -> Cells:
+    """Cells of 10 GeV at 2.5 x 6 cm and 4 % around it, the same shower numbers at each."""
+    steps = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+    parts = [
+        random_cells([10.0], np.full(12, 2.5 * np.exp(0.04 * i)), np.full(12, 6.0 * np.exp(0.04 * j))) for i, j in steps
+    ]
+    columns = (np.concatenate([getattr(p, name) for p in parts]) for name in ("cells", "energy", "dx", "dz", "shower"))
+    return Cells(*columns, parts[0].material, "geant4")

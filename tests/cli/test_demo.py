@@ -16,7 +16,7 @@ from calograd.showers.cells import Cells, write_cells
 from calograd.surrogate import Surrogate
 
 
-def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[..., Cells]) -> None:
+def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[..., Cells], neighbours: Cells) -> None:
     rng = np.random.default_rng(1)
     sizes = np.repeat([1.0, 2.5], 90), np.repeat([5.0, 6.0], 90)
     drawn = np.exp(rng.uniform(np.log(0.95), np.log(5.05), 300)), np.exp(rng.uniform(np.log(3.9), np.log(15.2), 300))
@@ -25,23 +25,23 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     folder = tmp_path / "demo"
     stages = set()
     outcome = chain.run(
-        folder, Surrogate.load(tiny), make_cells([1, 10, 100], *sizes),
+        folder, Surrogate.load(tiny), make_cells([1, 10, 100], *sizes), neighbours,
         tmp_path / "training.h5", chain.QUICK, geant4=(None, "no tables"),
         progress=lambda stage, done, total: stages.add(stage),
     )  # fmt: skip
     write_page(folder / "report.html", outcome)
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") >= 7
+    assert page.count("data:image/png;base64,") >= 10
     assert "://" not in page
     assert {p.name for p in folder.iterdir()} == {
-        "benchmark.json", "evaluation.json", "generated.h5", "report.html", "training"
+        "benchmark.json", "evaluation.json", "generated.h5", "gradients.json", "report.html", "training"
     }  # fmt: skip
     assert len(outcome.evaluation.points) == 6
     assert outcome.log[-1]["step"] == 60
     assert json.loads((folder / "evaluation.json").read_text())["points"]
-    assert {"sample", "points", "diffusion"} <= stages
+    assert {"sample", "points", "diffusion", "gradients", "optimisation"} <= stages
     with pytest.raises(OutputExistsError):
-        chain.run(folder, outcome.surrogate, outcome.evaluation.reference, tmp_path / "training.h5", chain.QUICK)
+        chain.run(folder, outcome.surrogate, outcome.evaluation.reference, neighbours, tmp_path / "t.h5", chain.QUICK)
 
 
 def test_an_existing_folder_is_refused_first(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from calograd.showers.cells import Cells, write_cells
@@ -15,18 +14,8 @@ FAST = ("--showers", "20", "--draws", "2", "--steps", "2", "--landscape", "2")
 
 
 @pytest.fixture
-def reference(tmp_path: Path, make_cells: Callable[..., Cells]) -> Path:
-    """Cells at 2.5 x 6 cm and its neighbours, the same showers at each."""
-    sizes = [(2.5, 6.0)]
-    sizes += [(2.5 * np.exp(s * 0.04), 6.0) for s in (1, -1)] + [(2.5, 6.0 * np.exp(s * 0.04)) for s in (1, -1)]
-    n, parts = 12, []
-    for dx, dz in sizes:
-        parts.append(make_cells([10.0], np.full(n, dx), np.full(n, dz)))
-    whole = Cells(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("cells", "energy", "dx", "dz", "shower")),
-        parts[0].material, "geant4",
-    )  # fmt: skip
-    write_cells(tmp_path / "reference.h5", whole)
+def reference(tmp_path: Path, neighbours: Cells) -> Path:
+    write_cells(tmp_path / "reference.h5", neighbours)
     return tmp_path / "reference.h5"
 
 

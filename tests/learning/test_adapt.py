@@ -63,10 +63,19 @@ def base(base_folder: Path) -> Surrogate:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, base: Surrogate) -> tuple[Path, Outcome]:
-    """An adaptation that was never interrupted. Read only."""
-    folder = tmp_path_factory.mktemp("finished")
-    return folder, adapt(base, AdaptConfig(**QUICK), load(folder), folder / "run")
+def never_interrupted(tmp_path_factory: pytest.TempPathFactory, base: Surrogate) -> dict[str, tuple[Path, Outcome]]:
+    """Adaptations that were never interrupted, by method. Read only."""
+    made = {}
+    for method in ("lora", "scratch"):
+        folder = tmp_path_factory.mktemp(method)
+        config = AdaptConfig(**QUICK, method=method)
+        made[method] = folder, adapt(base, config, load(folder), folder / "run")
+    return made
+
+
+@pytest.fixture(scope="module")
+def finished(never_interrupted: dict[str, tuple[Path, Outcome]]) -> tuple[Path, Outcome]:
+    return never_interrupted["lora"]
 
 
 def assert_equal(a: CellsModel, b: CellsModel) -> None:
@@ -159,17 +168,22 @@ def test_the_same_seed_gives_the_same_adapter(finished: tuple[Path, Outcome], tm
 @pytest.mark.parametrize("method", ["lora", "scratch"])
 @pytest.mark.parametrize(("phase", "step"), [(PHASES[0], 20), (PHASES[1], 60), (PHASES[2], 40), (PHASES[2], 60)])
 def test_an_interrupted_run_ends_with_the_same_weights(
-    tmp_path: Path, base: Surrogate, phase: str, step: int, method: str
+    never_interrupted: dict[str, tuple[Path, Outcome]],
+    tmp_path: Path,
+    base: Surrogate,
+    phase: str,
+    step: int,
+    method: str,
 ) -> None:
     config, data = AdaptConfig(**QUICK, method=method), load(tmp_path)
-    whole = adapt(base, config, data, tmp_path / "whole")
+    folder, whole = never_interrupted[method]
     with pytest.raises(Interrupted, match="holds a checkpoint; the same command goes on from it"):
         adapt(base, config, data, tmp_path / "run", progress=interrupt_at(phase, step))
     assert not (tmp_path / "run" / ADAPTER).exists()
     resumed = adapt(base, config, data, tmp_path / "run")
     assert_equal(resumed.surrogate.model, whole.surrogate.model)
     assert resumed.phases == whole.phases
-    assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
+    assert log_of(tmp_path / "run") == log_of(folder / "run")
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
@@ -340,7 +354,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path, base_folder: 
 def test_a_loss_that_is_nan_stops_the_run(tmp_path: Path, base: Surrogate, monkeypatch: pytest.MonkeyPatch) -> None:
     nan = torch.tensor(float("nan"), requires_grad=True)
     monkeypatch.setattr(adapt_module, "batch_loss", lambda *_: nan * 1)
-    with pytest.raises(InputError, match="the loss is nan in phase 'shape moments', step 0; .*learning rate"):
+    with pytest.raises(InputError, match=r"the loss is nan in phase 'shape moments', step 0; .*learning rate"):
         adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "run")
 
 

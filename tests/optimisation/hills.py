@@ -49,7 +49,7 @@ class Hill:
         error = self.noise / draws**0.5
         u, numbers = np.log(y), np.random.default_rng(seed)
         slope = self.sign * self.slope(u) + error * numbers.standard_normal(len(u))
-        return GradientEstimate(self.function(u), error, slope, np.full(len(u), error))
+        return GradientEstimate(self.sign * self.function(u), error, slope, np.full(len(u), error))
 
     def simulate(self, y: Array, showers: int, seed: int) -> Simulation:
         self.calls.append(("simulate", tuple(y), showers, seed))

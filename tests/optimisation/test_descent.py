@@ -58,7 +58,7 @@ def test_the_top_is_found(p: int, shape: str) -> None:
 
 @pytest.mark.parametrize("p", [2, 6])
 @pytest.mark.parametrize(
-    "limits", [{"max_depth": 32.0}, {"max_volume": 4000.0}, {"max_depth": 40.0, "max_volume": 4500.0}, {}]
+    "limits", [{"max_depth": 32.0}, {"max_volume": 4900.0}, {"max_depth": 36.0, "max_volume": 4800.0}, {}]
 )
 def test_the_best_allowed_design_is_found(p: int, limits: dict[str, float]) -> None:
     """The top is beyond a bound and beyond the budgets; scipy's answer is the reference."""
@@ -116,23 +116,24 @@ def test_noise_ends_the_descent_near_the_top() -> None:
 @pytest.mark.parametrize("p", [2, 6])
 def test_pure_noise_is_not_followed(p: int) -> None:
     """At the top all that gradients say is noise: few descents move, and none goes far."""
-    moved = []
+    moved, draws = [], []
     for seed in range(20):
         hill = parabola(np.log(START[p]), 1e-6 * np.eye(p), noise=1.0)
         state = climb(hill, p, seed=seed, steps=3)
         moved.append(len(state.history) > 1)
-        assert state.history[0].draws == 64
+        draws.append(state.history[0].draws)
     assert np.mean(moved) <= 0.2
+    assert np.mean(draws) > 50
 
 
 def test_draws_are_added_until_a_step_is_known_well_enough() -> None:
-    hill = parabola(centre(2), np.eye(2), noise=1.0)
+    hill = parabola(np.log([4.5, 14.0]), 3 * np.eye(2), noise=2.0)
     state = climb(hill, draws=4, max_draws=100, precision=0.2)
     first = state.history[0]
     asked = [call for call in hill.calls if call[1] == hill.calls[0][1]]
     assert first.draws == sum(call[2] for call in asked) > 4
     assert max(s.draws for s in state.history) <= 64  # doubled, so never 100
-    assert first.gradient_error == pytest.approx([first.draws**-0.5] * 2)
+    assert first.gradient_error == pytest.approx([2 * first.draws**-0.5] * 2)
     assert first.gain_error <= 0.2 * first.gain
     assert len({call[3] for call in hill.calls}) == len(hill.calls)  # every batch has its own seed
     estimates = [hill.gradient(np.array(y), draws, seed) for _, y, draws, seed in asked]
@@ -188,21 +189,33 @@ def test_a_surrogate_that_promises_too_much_is_refused() -> None:
 
 
 def test_a_surrogate_with_its_top_elsewhere_ends_where_simulated_showers_stop_gaining() -> None:
+    """Its gradient is more than twice too large and soon wrong; what gained is kept, with a smaller radius."""
     surrogate, truth = parabola(np.log([4.0, 6.0]), np.eye(2)), parabola(np.log([3.0, 6.0]), np.eye(2), noise=1e-3)
     config = DescentConfig(check_every=1, showers=10)
     state = ascend(make_space(2), START[2], surrogate.gradient, config, simulate_pair=truth.pair)
-    assert 2.7 < state.y[0] < 3.3
-    assert truth.function(np.array(state.u)) > truth.function(np.log(START[2]))
+    kept = [s for s in state.history if s.check and not s.check.agrees and s.check.gained]
+    assert kept[0].reason == "simulated showers disagree; kept, as they gained"
+    assert state.history[kept[0].number + 1].radius == pytest.approx(kept[0].radius / 2)
+    assert np.linalg.norm(np.subtract(state.history[kept[0].number + 1].u, kept[0].u)) <= kept[0].radius / 2
+    assert 2.8 < state.y[0] < 3.2
 
 
 def test_a_step_that_lost_is_undone() -> None:
-    """The radius is far wider than the peak."""
     top = np.log(START[2]) + np.array([0.1, 0.0])
+    state = climb(parabola(top, np.eye(2)), radius=0.5, steps=60)
+    undone = state.history[1]
+    assert undone.outcome == "undone"
+    assert undone.reason == "the last step lost; back before it"
+    assert state.history[2].radius == pytest.approx(0.25)
+    assert np.linalg.norm(np.subtract(state.history[2].u, state.history[0].u)) <= 0.25
+    np.testing.assert_allclose(state.u, top, atol=0.01)
+
+
+def test_a_step_over_a_narrow_peak_is_undone() -> None:
+    """Its gradients say that it gained, its values that it lost."""
+    top = np.log(START[2]) + np.array([0.1, 0.02])
     state = climb(peak(top, np.eye(2), width=0.02), radius=0.5, steps=60)
-    undone = [s for s in state.history if s.outcome == "undone"]
-    assert undone
-    assert undone[0].reason == "by the gradients the last step lost; back before it"
-    assert state.history[undone[0].number + 1].radius < undone[0].radius
+    assert state.history[1].outcome == "undone"
     np.testing.assert_allclose(state.u, top, atol=0.01)
 
 
@@ -214,7 +227,7 @@ def test_the_last_step_is_the_end() -> None:
 
 
 def test_two_simulations_make_a_pair_on_the_same_showers() -> None:
-    hill = parabola(centre(2), np.eye(2), noise=1.0)
+    hill = parabola(centre(2), np.eye(2), noise=0.1)
     ascend(make_space(2), START[2], hill.gradient, DescentConfig(showers=50), simulate=hill.simulate)
     asked = [call for call in hill.calls if call[0] == "simulate"]
     assert len(asked) >= 2
@@ -223,7 +236,7 @@ def test_two_simulations_make_a_pair_on_the_same_showers() -> None:
         assert a[2:] == b[2:]
     found = pair_of(hill.simulate)(START[2], np.array([3.0, 9.0]), 4, 7)
     difference = hill.function(np.log([3.0, 9.0])) - hill.function(np.log(START[2]))
-    assert found == (pytest.approx(difference), pytest.approx(0.5 * 2**0.5), 8)
+    assert found == (pytest.approx(difference), pytest.approx(0.05 * 2**0.5), 8)
 
 
 def test_any_object_with_the_attributes_of_an_estimate_will_do() -> None:
@@ -244,7 +257,7 @@ def test_the_same_seed_gives_the_same_descent_another_seed_another() -> None:
 
 
 class Counted:
-    """A gradient and a simulation that are interrupted at a certain call."""
+    """A gradient and a simulation, with its top elsewhere, that are interrupted at a certain call."""
 
     def __init__(self, hill: Hill, at: int, how: Callable[[], None]) -> None:
         self.hill, self.at, self.how, self.calls = hill, at, how, 0
@@ -255,7 +268,7 @@ class Counted:
 
     def pair(self, a: Array, b: Array, showers: int, seed: int) -> Simulation:
         self.count()
-        return self.hill.pair(a, b, showers, seed)
+        return parabola(np.log([2.2, 6.1]), np.eye(2), noise=0.01).pair(a, b, showers, seed)
 
     def count(self) -> None:
         self.calls += 1
@@ -272,18 +285,18 @@ def kill() -> None:
 
 
 def watched(counted: Counted, output: Path | None) -> State:
-    config = DescentConfig(check_every=2, showers=20, draws=4, steps=12)
+    config = DescentConfig(check_every=2, showers=20, draws=4, steps=8)
     space = make_space(2, max_depth=42.0)
     return ascend(space, START[2], counted.gradient, config, simulate_pair=counted.pair, output=output)
 
 
 def test_a_descent_that_is_stopped_anywhere_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    hill = parabola(np.log([1.5, 9.0]), tilted(2, 10), noise=0.3)
+    hill = parabola(np.log([1.3, 14.0]), tilted(2, 10), noise=3.0)
     whole = Counted(hill, 0, kill)
     state = watched(whole, tmp_path / "whole.json")
     content = (tmp_path / "whole.json").read_bytes()
-    assert whole.calls > 15
-    assert {s.outcome for s in state.history} > {"moved"}
+    assert {s.outcome for s in state.history} >= {"moved", "refused"}
+    assert {s.draws for s in state.history} > {4}
     for call in range(1, whole.calls + 1):
         output = tmp_path / f"{call}.json"
         if call % 2:
@@ -377,7 +390,9 @@ def test_what_cannot_be_met_is_refused_before_any_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"value": np.nan}, {"gradient": np.array([1.0, np.inf])}, {"gradient": np.ones(3)}])
 def test_gradients_that_cannot_be_used_are_named(wrong: dict[str, Any]) -> None:
     right = GradientEstimate(1.0, 0.1, np.ones(2), np.ones(2))
-    with pytest.raises(InputError, match="the gradient at dx = 2.5 cm, dz = 6 cm is not 2 finite numbers with errors"):
+    with pytest.raises(
+        InputError, match=r"the gradient at dx = 2\.5 cm, dz = 6 cm is not 2 finite numbers with errors"
+    ):
         ascend(make_space(2), START[2], lambda y, draws, seed: right._replace(**wrong), DescentConfig())
 
 

@@ -79,7 +79,7 @@ def test_a_step_says_what_it_gains_and_how_well_that_is_known() -> None:
 
 
 def test_a_step_does_not_follow_noise() -> None:
-    """Along the first axis the gradient is known well, along the second, of little curvature, it is nothing but noise."""
+    """Along the first axis the gradient is known well, along the second, of little curvature, it is noise."""
     now = Point(np.zeros(2), np.array([1.0, 0.01]), np.full(2, 0.01))
     curvature = np.diag([10.0, 0.01])
     move = step(everywhere(2), now, curvature, 9.0)
@@ -122,3 +122,11 @@ def test_a_lost_step_halves_the_radius_and_one_that_still_rises_lets_it_grow() -
     assert judge(*points(0.5), 1.5, 9.0) == (False, 1.5)  # beyond the top, still a gain
     assert judge(*points(1.2), 2.2, 9.0) == (True, pytest.approx(1.1))
     assert judge(*points(1.2, error=0.2), 2.2, 9.0) == (False, 2.2)  # perhaps a loss
+
+
+def test_a_loss_by_the_values_counts_too() -> None:
+    u = np.array([0.1, 0.0])
+    before, now = Point(0 * u, u, u, value=3.0, value_error=0.3), Point(u, u, u, value=2.0, value_error=0.3)
+    assert judge(before, now, 0.2, 1.0) == (True, pytest.approx(0.05))
+    assert judge(before, Point(u, u, u, value=2.3, value_error=0.3), 0.2, 1.0) == (False, 0.2)
+    assert judge(before, Point(u, u, u), 0.2, 1.0) == (False, 0.2)

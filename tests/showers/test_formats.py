@@ -95,7 +95,7 @@ def assert_is(library: Library, columns: Columns) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many chunks, many blocks, and hardly any memory for what waits."""
-    monkeypatch.setattr(root, "CHUNK_BYTES", 4000)
+    monkeypatch.setattr(root, "CHUNK_BYTES", 20000)
     monkeypatch.setattr(gather, "BLOCK", 1000)
     monkeypatch.setattr(gather, "HELD", 300)
 

@@ -12,8 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
+from calograd.material import Material
+from calograd.showers.cells import read_cells
 from calograd.showers.library import open_library
 
+MATRIX = ("--energies", "1", "--detector", "matrix", "--cell", "2", "5")
 SIMULATE = ("simulate", "--energies", "10,20", "--showers", "32", "--seed", "3", "--workers", "2")
 
 
@@ -71,6 +74,49 @@ def test_append_and_stand_alone(run_calograd, tmp_path) -> None:
     assert showers.z.max() <= 25
 
 
+@pytest.mark.geant4
+def test_a_matrix_has_its_own_cells_alone(run_calograd, tmp_path) -> None:
+    """What is asked is what is stored; segmented at another design it is refused, with the right one."""
+    detector = ("--detector", "matrix", "--cell", "2", "5,6", "--cells", "3", "2")
+    code, _, err = run_calograd(
+        "simulate",
+        *detector,
+        "--silicon",
+        "0.1",
+        "--material",
+        "BGO",
+        "--energies",
+        "1",
+        "--showers",
+        "2",
+        "-o",
+        "matrix.h5",
+    )
+    assert code == 0, err
+    with open_library(tmp_path / "matrix.h5") as library:
+        matrix = library.matrix
+        assert matrix is not None
+        assert (matrix.dx, matrix.dz, matrix.n_xy, matrix.margin) == (2, (5, 6), 3, 2)
+        assert (matrix.gap, matrix.silicon, matrix.silicon_signal) == (0.1, 0.1, False)
+        assert library.material == Material.parse("BGO")
+    for dx, dz, n_xy in (("2.01", "5,6", "3"), ("2", "5,6.1", "3"), ("2", "5,6", "2"), ("2", "6", "3")):
+        design = ("--cell", dx, dz, "--cells", n_xy, "2")
+        code, _, err = run_calograd("segment", "matrix.h5", *design, "-o", "cells.h5")
+        assert code == 2
+        line = err.splitlines()[-1]
+        assert line == (
+            "error: matrix.h5 is of a crystal matrix and has the cells of that alone: "
+            "measure it with --cell 2 5,6 --cells 3 2"
+        )
+    assert run_calograd("segment", "matrix.h5", "--designs", "2", "--cells", "3", "2", "-o", "c.h5")[0] == 2
+    code, _, err = run_calograd("segment", "matrix.h5", "--cell", "2", "5,6", "--cells", "3", "2", "-o", "cells.h5")
+    assert code == 0, err
+    cells = read_cells(tmp_path / "cells.h5")
+    assert cells.config["mode"] == "crystal matrix"
+    total = cells.cells.sum((1, 2, 3))
+    assert ((total > 0.5) & (total < 1)).all()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -88,6 +134,15 @@ def test_append_and_stand_alone(run_calograd, tmp_path) -> None:
         (["--energies", "1", "--block", "1", "1", "1", "--stand-alone", "1", "1"], "leave one out"),
         (["--energies", "1", "--cells", "3", "3"], "--cells belongs to --stand-alone"),
         (["--energies", "1", "--detector", "siw", "--material", "PbF2"], "leave it out with --detector siw"),
+        (["--energies", "1", "--gap", "0"], "--gap is of another detector; leave it out with --detector block"),
+        (["--energies", "1", "--detector", "matrix"], "needs the cells it is made of: --cell DX DZ"),
+        (["--energies", "1", "--detector", "matrix", "--block", "1", "1", "1"], "leave it out with --detector matrix"),
+        ([*MATRIX, "--gap", "2"], "cells of 2 x 5 cm leave no room for crystals beside a gap of 2 and 0.2 cm"),
+        ([*MATRIX, "--silicon", "nan"], "--silicon: Input should be a finite number"),
+        ([*MATRIX, "--margin", "-1"], "--margin: Input should be greater than or equal to 0, not -1"),
+        ([*MATRIX, "--cells", "5", "0"], "--cells 5 0: expected at least one cell each way"),
+        (["--energies", "1", "--detector", "matrix", "--cell", "-2", "5"], "--cell: Input should be greater than 0"),
+        (["--energies", "1", "--detector", "matrix", "--cell", "2", "5,6"], "expected one DX, and one DZ or 5"),
         (["--energies", "1", "--material", "Kryptonite"], "unknown material 'Kryptonite'"),
     ],
 )

@@ -24,7 +24,7 @@ REPORT = "report.html"
 @click.option("--quick", is_flag=True, help="A check that everything runs, in well under a minute; no real numbers.")
 @JSON_OPTION
 def demo(output: Path, quick: bool, json_path: Path | None) -> None:
-    """The whole chain on bundled data: sample, evaluate against Geant4, time, train; one HTML report.
+    """The whole chain on bundled data: sample, evaluate against Geant4, time, train, follow gradients; one report.
 
     Takes about three minutes on two cores. Geant4 is timed where geant4-pybind and its tables are found.
 
@@ -43,14 +43,15 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     from calograd.surrogate import Surrogate
 
     surrogate = Surrogate.load(chain.MODEL)
-    reference, training = read_cells(chain.bundled("reference.h5")), chain.bundled("training.h5")
+    reference, neighbours = (read_cells(chain.bundled(name)) for name in ("reference.h5", "neighbours.h5"))
+    training = chain.bundled("training.h5")
     if not output.absolute().parent.is_dir():
         raise InputError(f"the folder {output.absolute().parent} does not exist; make it or choose another -o")
     with progress() as bar:
         tell = stages(bar)
 
         outcome = chain.run(
-            output, surrogate, reference, training, chain.QUICK if quick else chain.FULL,
+            output, surrogate, reference, neighbours, training, chain.QUICK if quick else chain.FULL,
             geant4=geant4_environment(surrogate.card.substance()), progress=tell,
         )  # fmt: skip
         write_page(output / REPORT, outcome, tell)
@@ -67,6 +68,7 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
 def _summarise(outcome: Outcome) -> None:
     from calograd.evaluation.timing import short
 
+    s = outcome.steering
     e, head, first, last = outcome.evaluation, outcome.headline(), outcome.log[0], outcome.log[-1]
     faster = ", ".join(f"{short(ratio)} at {energy:g} GeV" for ratio, energy in head.ratios)
     losses = f"{first['validation_loss']:.3f} to {last['validation_loss']:.3f}"
@@ -77,6 +79,22 @@ def _summarise(outcome: Outcome) -> None:
         ("ms per shower, one thread", f"{head.best.processor} in batches of {head.best.batch}"),
         ("Geant4 / surrogate", faster or outcome.benchmark.note),
         ("from scratch", f"{last['step']} steps, validation loss {losses}"),
-        ("seconds", ", ".join(f"{stage} {s:.0f}" for stage, s in outcome.seconds.items())),
+        (
+            "gradients beside Geant4's",
+            ", ".join(
+                f"{c.name} {c.ratio:.2f} +- {c.ratio_error:.2f} at {e:g} GeV"
+                for e, g in zip(s.energies, s.gradients, strict=True)
+                for c in g.components
+            ),
+        ),
+        (
+            "optimisation",
+            f"{len(s.state.history)} steps: {_sizes(s.state.history[0].y)} to {_sizes(s.state.y)} cm",
+        ),
+        ("seconds", ", ".join(f"{stage} {t:.0f}" for stage, t in outcome.seconds.items())),
     ]
     print_table("demo", ("", ""), rows)
+
+
+def _sizes(y: tuple[float, ...]) -> str:
+    return " x ".join(f"{value:.2f}" for value in y)

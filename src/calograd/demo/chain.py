@@ -1,4 +1,4 @@
-"""The chain on bundled data: sample, evaluate against Geant4, time, train from scratch.
+"""The chain on bundled data: sample, evaluate against Geant4, time, train from scratch, follow gradients.
 
 The reference showers are Geant4's, made by ``runs/pbf2-sample.sh``; no training has seen them. The second training
 sample, of other showers, is what the short training learns from.
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from calograd.demo.steering import Effort, Steering, steer
 from calograd.errors import FormatError, InputError, Interrupted
 from calograd.evaluation.evaluate import Evaluation, evaluate, mean_biases
 from calograd.evaluation.points import Point
@@ -47,6 +48,7 @@ class Plan:
         classifier_rows: most rows of each class in a classifier test; 0 leaves the tests out.
         timing: energies (GeV), batches and repetitions of the timing, and whether Geant4 takes part.
         training: what differs from the defaults of a training's tables ``model`` and ``training``.
+        effort: of gradients and optimisation.
     """
 
     repeat: int
@@ -55,6 +57,7 @@ class Plan:
     classifier_rows: int
     timing: tuple[tuple[float, ...], tuple[int, ...], int, bool]
     training: dict[str, dict[str, Any]]
+    effort: Effort
 
 
 _SMALL = {"shape_width": 96, "shape_blocks": 3, "pattern_width": 192, "pattern_blocks": 2, "moments_width": 64}
@@ -66,6 +69,7 @@ FULL = Plan(
         "training": {"steps": 1600, "batch": 512, "moments_steps": 500, "moments_batch": 2048, "warmup": 100,
                      "ema": 0.995, "report_every": 100},
     },
+    effort=Effort(energies=(1.0, 10.0, 50.0, 100.0), showers=300, draws=4, steps=10, landscape=8),
 )  # fmt: skip
 QUICK = Plan(
     repeat=1, showers=60, energies=(1.0, 10.0, 100.0), classifier_rows=0,
@@ -75,6 +79,7 @@ QUICK = Plan(
         "training": {"steps": 60, "batch": 128, "moments_steps": 60, "moments_batch": 512, "warmup": 10,
                      "ema": 0.9, "report_every": 20},
     },
+    effort=Effort(energies=(10.0,), showers=30, draws=2, steps=2, landscape=2),
 )  # fmt: skip
 
 
@@ -106,6 +111,7 @@ class Outcome:
         showers, rows: it learnt from.
         log: its reports, one a line.
         biases: of the means at every reference point, of the bundled surrogate and of the one from scratch.
+        steering: gradients and optimisation.
         seconds: by stage.
     """
 
@@ -117,6 +123,7 @@ class Outcome:
     rows: int
     log: list[dict[str, Any]]
     biases: tuple[dict[Point, dict[str, tuple[float, float]]], ...]
+    steering: Steering
     seconds: dict[str, float]
 
     def headline(self) -> Headline:
@@ -146,7 +153,7 @@ def check_extras() -> None:
 
 
 def run(
-    folder: Path, surrogate: Surrogate, reference: Cells, training: Path, plan: Plan, *,
+    folder: Path, surrogate: Surrogate, reference: Cells, neighbours: Cells, training: Path, plan: Plan, *,
     geant4: tuple[dict[str, str] | None, str] = (None, ""),
     progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
 ) -> Outcome:  # fmt: skip
@@ -156,6 +163,7 @@ def run(
         folder: gets the generated showers, the results as JSON and the training.
         surrogate: to sample and judge.
         reference: Geant4's showers.
+        neighbours: Geant4's showers at the design of the gradient and its neighbours.
         training: cells file of the short training.
         plan: how much of everything.
         geant4: environment of Geant4's kernel, or None and the reason.
@@ -170,13 +178,13 @@ def run(
         folder.mkdir(parents=True)
     seconds: dict[str, float] = {}
     try:
-        return _run(folder, surrogate, _chosen(reference, plan), training, plan, geant4, progress, seconds)
+        return _run(folder, surrogate, _chosen(reference, plan), neighbours, training, plan, geant4, progress, seconds)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"{folder} is incomplete; remove it before the next demo, or choose another -o") from None
 
 
 def _run(
-    folder: Path, surrogate: Surrogate, reference: Cells, training: Path, plan: Plan,
+    folder: Path, surrogate: Surrogate, reference: Cells, neighbours: Cells, training: Path, plan: Plan,
     geant4: tuple[dict[str, str] | None, str], progress: Progress, seconds: dict[str, float],
 ) -> Outcome:  # fmt: skip
     def timed(stage: str, began: float) -> float:
@@ -205,10 +213,13 @@ def _run(
     train(config, data, folder / "training", progress=lambda phase, step, steps, _: progress(phase, step, steps))
     began = timed("train", began)
     scratch = _like(Surrogate.load(folder / "training"), reference, 1, progress, "sample again")
-    timed("sample again", began)
+    began = timed("sample again", began)
+    steering = steer(surrogate, neighbours, plan.effort, progress)
+    _write_json(folder / "gradients.json", {"points": [each.to_dict() for each in steering.gradients]})
+    timed("gradients and optimisation", began)
     return Outcome(
         surrogate, result, times, config, data.showers, len(data.train), read_log(folder / "training"),
-        (mean_biases(made, reference), mean_biases(scratch, reference)), seconds,
+        (mean_biases(made, reference), mean_biases(scratch, reference)), steering, seconds,
     )  # fmt: skip
 
 

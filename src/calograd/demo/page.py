@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from calograd import __version__
 from calograd.demo.chain import Outcome
 from calograd.demo.figures import SHOWN, draw_scratch, draw_training
 from calograd.evaluation import details, limits, overview
 from calograd.evaluation.compare import PointResult
+from calograd.evaluation.page import templates
 from calograd.evaluation.points import Sizes
 from calograd.evaluation.style import Picture, picture
 from calograd.evaluation.timing import short
+from calograd.optimisation.figures import draw_descent, draw_gradients, draw_landscapes
 from calograd.showers.hdf5 import write_whole
 
 FIRST_LOOK = 50.0
@@ -54,20 +54,26 @@ def render(outcome: Outcome, progress: Progress) -> str:
         progress("figures", number, len(tasks))
         pictures[task.name] = picture(task.draw, task.caption, f"Figure: {task.name}")
     progress("figures", len(tasks), len(tasks))
-    environment = Environment(
-        loader=PackageLoader("calograd.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    environment = templates("calograd.demo")
     environment.filters |= {"g3": lambda value: "-" if value is None else short(value)}
     card = outcome.surrogate.card
-    return environment.get_template("page.html.j2").render(
-        o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs, version=__version__,
+    return environment.get_template("demo.html.j2").render(
+        title="CaloGrad: a calorimeter's showers without Geant4", subtitle=_subtitle(outcome), o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs,
         summary=limits.tally(e.checks, merge_subjects=True), machine=outcome.benchmark.machine,
         headline=outcome.headline(), last=outcome.log[-1], first=outcome.log[0],
-        scratch=scratch_rows(outcome), total=sum(outcome.seconds.values()),
+        scratch=scratch_rows(outcome),
         reference_showers=sum(len(p.reference) for p in e.points),
         generated_showers=sum(len(p.generated) for p in e.points),
     )  # fmt: skip
+
+
+def _subtitle(o: Outcome) -> str:
+    card = o.surrogate.card
+    energy, dx, dz = (f"{low:g} to {high:g}" for low, high in (card.energy, card.dx, card.dz))
+    return (
+        f"{card.name} · photons of {energy} GeV in {card.substance().name} · cells of {dx} cm by {dz} cm · "
+        f"the whole chain in {sum(o.seconds.values()):.0f} s"
+    )
 
 
 def first_look(points: tuple[PointResult, ...]) -> PointResult:
@@ -128,6 +134,23 @@ def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[Poin
         _Task(
             "scratch", partial(draw_scratch, o.biases, middle),
             f"{middle}: bias of means of the bundled surrogate and of the one trained just now.",
+        ),
+    ]  # fmt: skip
+    steering = o.steering
+    path = np.array([step.y for step in steering.state.history])
+    tasks += [
+        _Task(
+            "gradients",
+            partial(draw_gradients, list(steering.energies), [g.surrogate for g in steering.gradients],
+                    steering.gradients),
+            "Relative change of the utility for a relative change of pitch and depth, with 95 % bands; below: "
+            "surrogate over Geant4.",
+        ),
+        _Task("descent", partial(draw_descent, steering.state.history, ("dx", "dz")), "Course of the optimisation."),
+        _Task(
+            "landscape", partial(draw_landscapes, [steering.landscape], "utility", path),
+            "The utility over pitch and depth from the surrogate, with arrows along its gradient in ln y and the "
+            "optimisation's trajectory.",
         ),
     ]  # fmt: skip
     if e.separability:

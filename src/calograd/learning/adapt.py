@@ -68,7 +68,7 @@ class Outcome:
         phases: what every phase reached on the held-out showers.
         learnt: how many numbers were learnt.
         size: of the file that was written, bytes.
-        seconds: it took.
+        seconds: that learning took.
         physics: biases and spreads on the held-out showers ``before`` (not from scratch) and ``after``, as of
             `calograd.learning.monitor.Report`.
     """
@@ -238,7 +238,7 @@ def _look(run: _Run, state: State) -> None:
 
 def _finish(run: _Run, state: State) -> Outcome:
     """The adapted surrogate, stored, with a look at its physics and the base's."""
-    base, config, began = run.base, run.config, time.monotonic()
+    base, config = run.base, run.config
     best = tabulate(state.start, config.plan(), state.best)
     card = card_of(base, config, run.data, state, run.output)
     if config.method == "scratch":
@@ -254,7 +254,6 @@ def _finish(run: _Run, state: State) -> Outcome:
         state.physics = {
             when: _physics(surrogate, run.data) for when, surrogate in (before | {"after": adapted}).items()
         }
-        state.seconds += time.monotonic() - began
         run.keep(state)
     learnt, size = sum(value.numel() for value in state.learnt.values()), (run.output / written).stat().st_size
     return Outcome(adapted, state.results, learnt, size, state.seconds, state.physics)

@@ -17,6 +17,9 @@ LENGTHS = {"mm": 10.0, "m": 0.01}
 UNITS = {"energy": ("GeV", {"MeV": 1e3, "keV": 1e6, "TeV": 1e-3}), "dx": ("cm", LENGTHS), "dz": ("cm", LENGTHS)}
 """What numbers are in, and what else they may be in by mistake."""
 
+EXCEEDED = 0.15
+"""Share of a range, in its logarithm, by which data may exceed it without extending it: training data do on purpose."""
+
 
 def check_data(base: Surrogate, data: TrainingData) -> None:
     """Refuse data that ``base`` cannot be adapted to.
@@ -78,11 +81,12 @@ def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: Sta
 def _range(base: Card, data: TrainingData, name: str, trusted: bool) -> tuple[float, float]:
     """Where the data are, or all of the base's range where it is trusted.
 
-    An end of the base's range that the data all but reach or go a little beyond is taken as the end.
+    An end of the base's range that the data all but reach, or go somewhat beyond, is taken as the end.
     """
     values, (low, high) = getattr(data.train, name), getattr(base, name)
     lowest, highest = float(values.min()), float(values.max())
     if trusted:
         return min(low, lowest), max(high, highest)
-    slack = UNREACHED * log(high / low)
-    return low if abs(log(lowest / low)) <= slack else lowest, high if abs(log(highest / high)) <= slack else highest
+    span = log(high / low)
+    near = [-UNREACHED * span <= beyond <= EXCEEDED * span for beyond in (log(low / lowest), log(highest / high))]
+    return low if near[0] else lowest, high if near[1] else highest

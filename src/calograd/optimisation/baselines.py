@@ -23,15 +23,15 @@ import numpy as np
 import torch
 
 from calograd.errors import InputError
-from calograd.optimisation.bayesian import propose
+from calograd.optimisation.bayesian import botorch_ready, propose
 from calograd.optimisation.budget import Array
 from calograd.optimisation.estimates import Simulate, seed_of
 from calograd.optimisation.history import Vector
 from calograd.optimisation.quasi_newton import Point, judge, learn, step
 from calograd.optimisation.space import Space
 
-DIFFERENCE, RADIUS = 0.1, 0.15
-"""Of fd: step of a difference to either side, and the first trust radius, in logarithms."""
+DIFFERENCE, RADIUS, LEAST_RADIUS = 0.1, 0.15, 0.01
+"""Of fd: step of a difference to either side, and the first and the least trust radius, in logarithms."""
 SPREAD = 0.2
 """Of cma: first standard deviation, of the distance between the bounds."""
 POOL = 256
@@ -215,7 +215,7 @@ def _differences(bench: Bench, start: Array) -> None:
         curvature = learn(curvature, before, now, radius)
         if before is not None:
             lost, radius = judge(before, now, radius, 2 * RADIUS)
-            now = before if lost else now
+            now, radius = before if lost else now, max(radius, LEAST_RADIUS)
         before = now
         u = bench.space.project(now.u + step(bench.space.feasible, now, curvature, radius).d)
         bench.incumbents[-1] = u
@@ -254,6 +254,8 @@ def _evolution(bench: Bench, start: Array) -> None:
 
 
 def _bayes(bench: Bench, start: Array) -> None:
+    with botorch_ready():  # or refuse before anything is simulated
+        pass
     seed = seed_of(bench.seed, 0, 3)
     sequence = torch.quasirandom.SobolEngine(len(start), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
 

@@ -48,7 +48,7 @@ def propose(
     Raises:
         InputError: botorch is not installed.
     """
-    with _botorch():
+    with botorch_ready():
         from botorch.acquisition.analytic import PosteriorMean
         from botorch.acquisition.logei import qLogNoisyExpectedImprovement
         from botorch.fit import fit_gpytorch_mll
@@ -127,8 +127,12 @@ class _Cube:
 
 
 @contextmanager
-def _botorch() -> Iterator[None]:
-    """Say what is missing, and let pass what botorch and its parts warn of when they are imported or fit a model."""
+def botorch_ready() -> Iterator[None]:
+    """Let pass what botorch and its parts warn of when they are imported or fit a model.
+
+    Raises:
+        InputError: it is not installed.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
         try:

@@ -129,7 +129,7 @@ class FeasibleSet:
             u: shape (p,).
             slope: shape (p,).
             curvature: symmetric and positive definite, shape (p, p).
-            radius: longest move, in the Euclidean norm.
+            radius: longest move, in the Euclidean norm; none within the tolerance.
 
         Returns:
             d, shape (p,): u + d is feasible and d no longer than ``radius``.
@@ -137,7 +137,7 @@ class FeasibleSet:
         n = len(u)
         move, prices = np.zeros(n), np.zeros(len(self.budgets) + 1)
         prices[-1] = np.linalg.norm(slope) * radius if radius < inf else 0.0
-        for _ in range(_ROUNDS if slope.any() else 0):
+        for _ in range(_ROUNDS if slope.any() and radius > TOLERANCE else 0):
             hessian, rows, least = curvature.copy(), [np.eye(n), -np.eye(n)], [self.lower - u, u - self.upper]
             for budget, price in zip(self.budgets, prices, strict=False):
                 tangent, excess = budget.slope(u + move), budget.excess(u + move) - TOLERANCE

@@ -8,7 +8,8 @@ In u = ln y, with bounds, budgets and a trust radius (`quasi_newton` says what a
 3. Every few steps, and before the descent ends, the gain since the last checked design as the gradients predict it is
    compared with the gain on simulated showers, common to both designs. They disagree if they are more than three
    standard deviations apart and their ratio is outside of [1/2, 2], or if the simulated gain is negative by more than
-   two. Then the descent goes back to the checked design and halves the radius; else the radius may grow.
+   two. Then the radius is halved, and the descent goes back to the checked design unless simulated showers gained, too.
+   Where they agree the radius may grow.
 4. It stops where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
    step is shorter than the tolerance; where steps down to the tolerance were refused; or after the last one.
 
@@ -30,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from calograd.errors import InputError, Interrupted
 from calograd.optimisation.budget import Array
 from calograd.optimisation.estimates import Gradient, GradientLike, Simulate, SimulatePair, mean_of, pair_of, seed_of
-from calograd.optimisation.history import Check, Outcome, PathPoint, State, Step, Vector, read_state, write_state
+from calograd.optimisation.history import Check, Outcome, PathPoint, State, Step, plain, read_state, write_state
 from calograd.optimisation.quasi_newton import GROWTH, LOSS, Move, Point, gain, judge, learn, step
 from calograd.optimisation.space import Space
 
@@ -111,7 +112,7 @@ def ascend(
     state = read_state(output, setting) if output else None
     try:
         if state is None:
-            state = State(_plain(space.from_log(u)), _plain(u), _plain(u), (), None, config.radius, config.radius)
+            state = State(plain(space.from_log(u)), plain(u), plain(u), (), None, config.radius, config.radius)
             if output:
                 write_state(output, state, setting)
         while not state.reason:
@@ -132,16 +133,14 @@ class _Look:
     """What the surrogate says at a design, and what to do about it.
 
     Attributes:
-        point: the gradient there.
-        value, value_error, draws: with it.
+        point: value and gradient there.
+        draws: it is averaged over.
         lost: whether to go back to before the last step.
         curvature, radius: of the model from now on.
         move: the next step, from ``point`` or, if the last one lost, from before it.
     """
 
     point: Point
-    value: float
-    value_error: float
     draws: int
     lost: bool
     curvature: Array
@@ -160,35 +159,41 @@ class _Run:
 
     def step(self, state: State) -> State:
         """The state after one more step."""
-        number, path = len(state.history), [_point(p) for p in state.path]
+        number, path = len(state.history), [p.point() for p in state.path]
         look = self._look(state, path[-1] if path else None)
         path += [] if look.lost else [look.point]
-        here, curvature, radius, limit = path[-1].u, look.curvature, look.radius, state.limit
-        reason = self._ending(look, number)
+        reason, move = self._ending(look, number), look.move
         check = self._check(number, path) if reason or (number + 1) % self.config.check_every == 0 else None
-        outcome: Outcome = "stopped" if reason else "undone" if look.lost else "moved"
-        checked = np.array(state.checked)
-        after: Array | None = curvature
-        if check is not None and check.agrees:
-            checked, path, limit = here, path[-1:], min(GROWTH * limit, WIDEST * self.config.radius)
-        elif check is not None:
-            path, after, radius = [], None, radius / 2
-            limit, outcome, reason = radius, "refused", self._giving_up(radius, number)
-        u = checked if check is not None and not check.agrees else here
-        if not reason and outcome != "refused":
-            u = self.space.project(here + look.move.d)
-        return State(
-            y=_plain(self.space.from_log(u)),
-            u=_plain(u),
-            checked=_plain(checked),
-            path=tuple(PathPoint(_plain(p.u), _plain(p.gradient), _plain(p.error)) for p in path),
-            curvature=None if after is None else tuple(_plain(row) for row in after),
-            radius=radius,
-            limit=limit,
+        after = replace(
+            state,
+            u=plain(path[-1].u),
+            path=tuple(map(PathPoint.of, path)),
+            curvature=tuple(map(plain, look.curvature)),
+            radius=look.radius,
             simulated=state.simulated + (check.showers if check else 0),
-            history=(*state.history, self._record(state, look, check, outcome, reason)),
-            reason=reason,
         )
+        refused = False
+        if check is not None:
+            after, refused = self._heed(check, after)
+            if not check.agrees:
+                reason = reason if check.gained and reason else self._giving_up(after.radius, number)
+                move = step(self.space.feasible, path[-1], look.curvature, after.radius)
+        outcome: Outcome = "refused" if refused else "stopped" if reason else "undone" if look.lost else "moved"
+        u = np.array(after.u) if refused or reason else self.space.project(path[-1].u + move.d)
+        record = self._record(state, look, check, outcome, reason)
+        return replace(
+            after, y=plain(self.space.from_log(u)), u=plain(u), history=(*state.history, record), reason=reason
+        )
+
+    def _heed(self, check: Check, state: State) -> tuple[State, bool]:
+        """The state after a check, and whether it is back at the design that was checked before."""
+        if check.agrees:
+            state = replace(state, limit=min(GROWTH * state.limit, WIDEST * self.config.radius))
+        else:
+            state = replace(state, limit=0.5 * state.radius, radius=0.5 * state.radius)
+        if check.agrees or check.gained:
+            return replace(state, checked=state.u, path=state.path[-1:]), False
+        return replace(state, u=state.checked, path=(), curvature=None), True
 
     def _look(self, state: State, before: Point | None) -> _Look:
         """Average the gradient at the present design until the step that follows from it is known well enough."""
@@ -198,7 +203,7 @@ class _Run:
         draws, key = self.config.draws, (self.config.seed, number, 0)
         total = self._estimate(y, draws, seed_of(*key, 0))
         while True:
-            now = Point(u, total.gradient, total.gradient_error)
+            now = Point(u, total.gradient, total.gradient_error, float(total.value), float(total.value_error))
             curvature, here, radius = learn(known, before, now, state.radius), now, state.radius
             lost = False
             if before is not None:
@@ -210,7 +215,7 @@ class _Run:
                 break
             total = mean_of(total, self._estimate(y, draws, seed_of(*key, draws)))
             draws *= 2
-        return _Look(now, total.value, total.value_error, draws, lost, curvature, radius, move)
+        return _Look(now, draws, lost, curvature, radius, move)
 
     def _is_noise(self, move: Move) -> bool:
         """Whether the gain of a step is no larger than that of steps after gradients of pure noise."""
@@ -252,27 +257,29 @@ class _Run:
         found = self.pair(a, b, self.config.showers, seed_of(self.config.seed, number, 1))
         if not (isfinite(found.value) and isfinite(found.error)):
             raise InputError(f"the simulated gain is {found.value} +- {found.error}; check the utility")
-        check = Check(_plain(a), predicted, error, found.value, found.error, found.showers, agrees=True)
+        check = Check(plain(a), predicted, error, found.value, found.error, found.showers, agrees=True)
         apart = abs(check.pull) > PULL and not predicted / RATIO <= found.value <= predicted * RATIO
         return replace(check, agrees=not (apart or found.value < -LOSS * found.error))
 
     def _record(self, state: State, look: _Look, check: Check | None, outcome: Outcome, reason: str) -> Step:
-        if outcome == "undone":
-            reason = "by the gradients the last step lost; back before it"
-        if outcome == "refused":
-            reason = f"simulated showers disagree; back to the last checked design{'; ' if reason else ''}{reason}"
+        remarks = [reason] if reason else []
+        if check is not None and not check.agrees:
+            back = "back to the last checked design" if outcome == "refused" else "kept, as they gained"
+            remarks.insert(0, f"simulated showers disagree; {back}")
+        if look.lost:
+            remarks.insert(0, "the last step lost; back before it")
         return Step(
             number=len(state.history),
             y=state.y,
             u=state.u,
-            value=float(look.value),
-            value_error=float(look.value_error),
-            gradient=_plain(look.point.gradient),
-            gradient_error=_plain(look.point.error),
+            value=look.point.value,
+            value_error=look.point.value_error,
+            gradient=plain(look.point.gradient),
+            gradient_error=plain(look.point.error),
             draws=look.draws,
             outcome=outcome,
-            reason=reason,
-            move=_plain(look.move.d),
+            reason="; ".join(remarks),
+            move=plain(look.move.d),
             gain=look.move.gain,
             gain_error=look.move.error,
             radius=state.radius,
@@ -281,11 +288,3 @@ class _Run:
             check=check,
             hits=self.space.hits(np.array(state.u)),
         )
-
-
-def _point(p: PathPoint) -> Point:
-    return Point(np.array(p.u), np.array(p.gradient), np.array(p.error))
-
-
-def _plain(values: Array) -> Vector:
-    return tuple(float(value) for value in values)

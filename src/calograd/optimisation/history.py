@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from calograd.errors import FormatError, InputError
+from calograd.optimisation.budget import Array
+from calograd.optimisation.quasi_newton import LOSS, Point
 from calograd.showers.hdf5 import write_whole
 
 SCHEMA = "calograd/descent/1"
@@ -31,7 +34,7 @@ class Check:
         predicted, predicted_error: gain of the utility along the path by the gradients.
         simulated, simulated_error: gain on simulated showers.
         showers: simulated for this check.
-        agrees: whether the descent went on.
+        agrees: whether they do, see `calograd.optimisation.descent`.
     """
 
     y: Vector
@@ -41,6 +44,11 @@ class Check:
     simulated_error: float
     showers: int
     agrees: bool
+
+    @property
+    def gained(self) -> bool:
+        """Whether simulated showers gained for certain."""
+        return self.simulated > LOSS * self.simulated_error
 
     @property
     def pull(self) -> float:
@@ -60,9 +68,9 @@ class Step:
         value, value_error: the surrogate's utility.
         gradient, gradient_error: dU/du.
         draws: independent draws the gradient is averaged over.
-        outcome: "moved" on; "undone": the gradients say that the step to here lost, back before it; "refused":
-            simulated showers disagree, back to the last checked design; "stopped".
-        reason: in words, if it did not move on.
+        outcome: "moved" on; "undone": the step to here lost, back before it; "refused": simulated showers disagree,
+            back to the last checked design; "stopped".
+        reason: in words, if it did not just move on.
         move: the next step, in u.
         gain, gain_error: what it promises to first order, and the standard error.
         radius: longest step.
@@ -99,6 +107,17 @@ class PathPoint:
     u: Vector
     gradient: Vector
     error: Vector
+    value: float
+    value_error: float
+
+    @classmethod
+    def of(cls, point: Point) -> PathPoint:
+        """From a point."""
+        return cls(plain(point.u), plain(point.gradient), plain(point.error), point.value, point.value_error)
+
+    def point(self) -> Point:
+        """As a point."""
+        return Point(np.array(self.u), np.array(self.gradient), np.array(self.error), self.value, self.value_error)
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,11 @@ class State:
     simulated: int = 0
     history: tuple[Step, ...] = ()
     reason: str = ""
+
+
+def plain(values: Array) -> Vector:
+    """An array of shape (p,) as plain numbers."""
+    return tuple(float(value) for value in values)
 
 
 _STATE = TypeAdapter(State)

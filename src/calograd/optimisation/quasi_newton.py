@@ -14,13 +14,14 @@ budgets. Where it is zero, no allowed move gains anything to first order. (A ste
 own size, as Adam's does, and is then projected stops elsewhere on a budget.) It does not depend on the utility's unit.
 
 What a step from a to b gained is, by the trapezoid rule, (g_a + g_b) . (b - a) / 2: known much better than the
-difference of the utilities where these are noisy.
+difference of the utilities where these are noisy, and worse where a step passes a narrow top.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -41,16 +42,19 @@ UNKNOWN = 1e-3
 
 @dataclass(frozen=True)
 class Point:
-    """A gradient and where it was taken.
+    """A utility and its gradient, and where they were taken.
 
     Args:
         u: logarithms of the parameters, shape (p,).
         gradient, error: dU/du and its standard error, shape (p,).
+        value, value_error: U; of infinite error if it is not known.
     """
 
     u: Array
     gradient: Array
     error: Array
+    value: float = 0.0
+    value_error: float = inf
 
 
 class Move(NamedTuple):
@@ -115,13 +119,14 @@ def step(feasible: FeasibleSet, now: Point, curvature: Array, radius: float) -> 
 def judge(before: Point, now: Point, radius: float, limit: float) -> tuple[bool, float]:
     """Whether the step from ``before`` to ``now`` lost, and the radius from now on.
 
-    It lost if its gain is negative by more than `LOSS` of its standard errors; the radius is then half the step's
-    length. If it was about as long as the radius and the utility still rises along it where it ended, the radius grows
-    by `GROWTH`, up to ``limit``.
+    It lost if its gain, by the gradients or by the values, is negative by more than `LOSS` of its standard errors; the
+    radius is then half the step's length. If it was about as long as the radius and the utility still rises along it
+    where it ended, the radius grows by `GROWTH`, up to ``limit``.
     """
     s = now.u - before.u
     length, (value, error) = float(np.linalg.norm(s)), gain([before, now])
-    if value < -LOSS * error:
+    fall, uncertainty = before.value - now.value, float(np.hypot(before.value_error, now.value_error))
+    if value < -LOSS * error or fall > LOSS * uncertainty:
         return True, 0.5 * length
     rising = length > 0.9 * radius and float(now.gradient @ s) > 0
     return False, min(GROWTH * radius, limit) if rising else radius

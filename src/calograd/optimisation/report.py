@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from calograd import __version__
+from calograd.evaluation.page import templates
 from calograd.evaluation.style import Picture, picture
 from calograd.optimisation.agreement import Agreement
 from calograd.optimisation.estimates import Simulation
@@ -124,8 +123,8 @@ def write_gradient_report(
         )  # fmt: skip
     sizes = ", ".join(f"{name} = {value:g} cm" for name, value in zip(first.names, first.y, strict=True))
     about = [each.about for each in ours] + [each.geant4.about for each in both]
-    page = environment().get_template("gradient.html.j2").render(
-        title="CaloGrad: gradient of a utility", subtitle=f"{first.about['source']} · {sizes}", version=__version__,
+    page = templates("calograd.optimisation").get_template("gradient.html.j2").render(
+        title="CaloGrad: gradient of a utility", subtitle=f"{first.about['source']} · {sizes}",
         pictures=pictures, rows=gradient_rows(energies, ours, both), count=count(both) if both else None,
         about=json.dumps(about, indent=1),
     )  # fmt: skip
@@ -160,22 +159,12 @@ def write_descent_report(
             "The utility over pitch and depth with the trajectory; arrows along the gradient in ln y.",
             "Trajectory on the landscape",
         )  # fmt: skip
-    page = environment().get_template("descent.html.j2").render(
-        title="CaloGrad: optimisation of a design", version=__version__, pictures=pictures, state=state, names=names,
+    page = templates("calograd.optimisation").get_template("descent.html.j2").render(
+        title="CaloGrad: optimisation of a design", pictures=pictures, state=state, names=names,
         subtitle=f"{setup.surrogate.card.name} · {len(state.history)} steps · {state.simulated} simulated showers",
         start=setup.start.tolist(), final=final, config=setup.config.model_dump_json(indent=1),
     )  # fmt: skip
     write_whole(path, page.encode())
-
-
-def environment() -> Environment:
-    """Templates of this package on the page of `calograd.evaluation`."""
-    made = Environment(
-        loader=ChoiceLoader([PackageLoader("calograd.optimisation", "."), PackageLoader("calograd.evaluation", ".")]),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    made.globals |= {"zip": zip, "norm": np.linalg.norm}
-    return made
 
 
 def gradient_rows(energies: list[float], ours: list[Estimate], both: list[Agreement]) -> list[list[Any]]:

@@ -130,7 +130,7 @@ class Tree:
         if hasattr(branch, "uncompressed_bytes"):
             return int(branch.uncompressed_bytes)
         some = np.random.default_rng(0).integers(self.entries, size=SAMPLE)
-        return sum(self._array(branch, k, k + 1).nbytes for k in some.tolist()) * self.entries // SAMPLE
+        return sum(int(self._array(branch, k, k + 1).nbytes) for k in some.tolist()) * self.entries // SAMPLE
 
     def _read(self, start: int, stop: int) -> Steps:
         counts, deposit = self._column(self._deposit, start, stop)
@@ -218,7 +218,7 @@ def open_tree(path: Path, reading: Reading) -> Iterator[Tree]:
     if not path.is_file():
         raise FormatError(f"{path} does not exist or is not a file")
     with _readable(path):
-        file = uproot.open({path: None})
+        file = uproot.open({path: None}, handler=uproot.MemmapSource)
     with file:
         with _readable(path):
             trees = [*dict.fromkeys(file.keys(cycle=False, filter_classname=list(_TREES)))]

@@ -1,0 +1,109 @@
+"""The descent against optimisers that know simulated showers only: baselines.py library.h5 out.json [MODEL].
+
+The priced utility of the demo (squared error at 50 GeV, incident truth, under background, U / (1 + 0.02 depth / X0)) at
+2 and 6 parameters, from 3.5 x 12 cm, 5 seeds each. Baselines spend 100 showers an evaluation, 3 000 in all; the descent
+spends 100 on a check. Simulated showers are blocks of the first half of the library's 50 GeV showers; what a method
+would answer after 300, 600, 1 200 and 3 000 showers is judged on the second half. Resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calograd import Surrogate
+from calograd.demo.steering import ENERGY, PRICE, START
+from calograd.optimisation import baselines
+from calograd.optimisation.background import Emulator
+from calograd.optimisation.cost import Depth, Priced
+from calograd.optimisation.descent import DescentConfig, ascend
+from calograd.optimisation.gradient import Estimate, surrogate_gradient
+from calograd.optimisation.reconstruction import Chain
+from calograd.optimisation.reference import LibraryReference, bootstrap_values
+from calograd.optimisation.space import Space, span
+from calograd.optimisation.trials import Trials, from_library
+from calograd.optimisation.utility import Objective, SquaredError
+from calograd.showers.hdf5 import write_whole
+from calograd.showers.library import open_library
+
+BUDGET, EACH, SEEDS = 3000, 100, 5
+MARKS = (300, 600, 1200, 3000)
+METHODS = ("descent", "random", "fd", "cma", "bayes")
+
+
+def main() -> None:
+    library_path, output = Path(sys.argv[1]), Path(sys.argv[2])
+    surrogate = Surrogate.load(sys.argv[3] if len(sys.argv) > 3 else "pbf2-cells")
+    done: list[dict[str, Any]] = json.loads(output.read_text()) if output.exists() else []
+    keys = {(d["parameters"], d["method"], d["seed"]) for d in done}
+    utility = Priced(SquaredError(truth="incident"), ((Depth(), PRICE),), relative=True)
+    objective = Objective(Chain(Emulator()), utility, (ENERGY,))
+    with open_library(library_path) as library:
+        pool = LibraryReference(library, (ENERGY,), limit=200)
+        judge = LibraryReference(library, (ENERGY,), skip=200)
+    for depth in (START[1], (START[1],) * 5):
+        space, start = span(START[0], depth, surrogate.card.dx, surrogate.card.dz)
+        trials = Trials(from_library(pool), objective, space)
+        for method in METHODS:
+            for seed in range(SEEDS):
+                if (len(start), method, seed) in keys:
+                    continue
+                began = time.perf_counter()
+                answers, used = answer(method, surrogate, objective, space, start, trials, seed)
+                seconds = time.perf_counter() - began
+                points = [np.array(y) for y in answers.values()]
+                values, _ = bootstrap_values(judge, objective, [space.design(y) for y in points], bootstrap=2, seed=9)
+                done.append({
+                    "parameters": len(start), "method": method, "seed": seed, "showers": used, "seconds": seconds,
+                    "answers": {str(k): list(y) for k, y in answers.items()},
+                    "utility": dict(zip(map(str, answers), values.tolist(), strict=True)),
+                })  # fmt: skip
+                write_whole(output, json.dumps(done, indent=1).encode())
+    summarise(done)
+
+
+def answer(
+    method: str, surrogate: Surrogate, objective: Objective, space: Space, start: np.ndarray, trials: Trials, seed: int
+) -> tuple[dict[int, Any], int]:
+    """The design that a method would report at every mark, and the showers that it used in all."""
+    if method != "descent":
+        trace = baselines.run(method, space, start, trials.value, BUDGET, EACH, seed)
+        found = {m: [e.incumbent for e in trace.evaluations if e.showers <= m] for m in MARKS}
+        return {m: list(f[-1]) for m, f in found.items() if f}, int(trace.evaluations[-1].showers)
+
+    def gradient(y: np.ndarray, draws: int, at: int) -> Estimate:
+        return surrogate_gradient(surrogate, objective, space, y, showers=400, draws=draws, seed=at)
+
+    config = DescentConfig(steps=30, draws=4, max_draws=16, showers=EACH, seed=seed)
+    state = ascend(space, start, gradient, config, simulate_pair=trials.difference)
+    answers = {}
+    for mark in MARKS:  # a design is an answer once it is reached without more showers than the mark
+        reached = [step for step in state.history if step.simulated <= mark]
+        answers[mark] = state.y if state.simulated <= mark else reached[-1].y
+    return {m: list(y) for m, y in answers.items()}, state.simulated
+
+
+def summarise(done: list[dict[str, Any]]) -> None:
+    print(f"| parameters | method | {' | '.join(f'U after {m} showers' for m in MARKS)} | showers used | s |")
+    print("|---|---|" + "---|" * (len(MARKS) + 2))
+    for parameters in sorted({d["parameters"] for d in done}):
+        for method in METHODS:
+            runs = [d for d in done if d["parameters"] == parameters and d["method"] == method]
+            if not runs:
+                continue
+            cells = []
+            for mark in MARKS:
+                values = [d["utility"][str(mark)] for d in runs if str(mark) in d["utility"]]
+                low, middle, high = np.percentile(values, [0, 50, 100])
+                cells.append(f"{middle:.3f} ({low:.3f} to {high:.3f})")
+            used, seconds = (np.median([d[k] for d in runs]) for k in ("showers", "seconds"))
+            print(f"| {parameters} | {method} | {' | '.join(cells)} | {used:.0f} | {seconds:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

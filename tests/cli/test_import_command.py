@@ -59,7 +59,7 @@ def test_import_then_segment(calograd: Run, steps: Path) -> None:
     ("arguments", "complaint"),
     [
         (["none.root"], "none.root does not exist"),
-        (["run.root"], "no branch 'event' for event; its branches: EventID x y z Edep E0"),
+        (["run.root"], "no branch 'deposit' for deposit; did you mean 'Edep'?; its branches: EventID x y z Edep E0"),
         (
             ["run.root", "--branch", "evnt=EventID"],
             "'evnt' is none of event, x, y, z, deposit, energy; did you mean 'e",
@@ -70,7 +70,7 @@ def test_import_then_segment(calograd: Run, steps: Path) -> None:
         (["run.root", "--energy", "nan"], "--energy is nan GeV, expected a positive number"),
         (["run.root", "--origin", "0", "0", "inf"], "--origin 0 0 inf: expected numbers in cm"),
         (["run.root", "--material", "Kryptonite"], "unknown material 'Kryptonite'"),
-        (["run.root", *OPTIONS[:-12], "--energy-unit", "GeV"], "event 0 deposits 1.96 GeV"),
+        (["run.root", *OPTIONS, "--incident-unit", "keV"], "event 0 deposits 1.96 GeV of 0.002 GeV; 3 of 3 events"),
         (["run.root", *OPTIONS, "--tree", "hits/step"], "no tree 'hits/step'; did you mean 'hits/steps'"),
     ],
 )

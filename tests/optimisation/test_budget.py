@@ -22,6 +22,7 @@ def test_amounts_are_those_of_the_design() -> None:
     assert DEPTH.excess(u) == pytest.approx(np.log(12 / 20))
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_slopes_against_finite_differences(seed: int) -> None:
     u = np.random.default_rng(seed).normal(size=3)
@@ -48,7 +49,7 @@ def test_limits_that_make_no_budget(limit: float) -> None:
         Budget("budget", (0.0, 1.0), limit)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SEEDS, st.sampled_from([2, 3, 6]))
 def test_shrunk_points_are_allowed_and_stay(seed: int, p: int) -> None:
     numbers = np.random.default_rng(seed)
@@ -58,7 +59,7 @@ def test_shrunk_points_are_allowed_and_stay(seed: int, p: int) -> None:
     assert (feasible.shrunk(u) == u).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SEEDS, st.sampled_from([2, 3, 6]))
 def test_no_allowed_move_is_better_than_the_best(seed: int, p: int) -> None:
     """The model is concave and the set convex: from the best move, no way to another allowed point rises."""

@@ -159,9 +159,17 @@ def _plain(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreeme
 
 
 def _summarise(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreement]) -> None:
-    from calograd.optimisation.report import gradient_rows
-
-    columns = ["energy, GeV", "parameter", "surrogate", "95 % interval"]
+    columns = ["energy, GeV", "parameter, cm", "surrogate"]
     if both:
-        columns += ["Geant4", "95 % interval", "ratio", "pull", "cosine (ln y)", "cosine (y)"]
-    print_table("dU/d ln y", columns, gradient_rows(list(energies), ours, both))
+        columns += ["Geant4", "ratio", "pull", "cosine (ln y)"]
+    rows = []
+    for k, (energy, estimate) in enumerate(zip(energies, ours, strict=True)):
+        for j, name in enumerate(estimate.names):
+            row = [f"{energy:g}", f"{name} = {estimate.y[j]:g}",
+                   f"{estimate.gradient[j]:.3g} +- {estimate.gradient_error[j]:.1g}"]  # fmt: skip
+            if both:
+                c = both[k].components[j]
+                row += [f"{c.geant4:.3g} +- {c.geant4_error:.1g}", f"{c.ratio:.2f}", f"{c.pull:+.1f}",
+                        f"{both[k].cosine:.4f}" if j == 0 else ""]  # fmt: skip
+            rows.append(row)
+    print_table("dU/d ln y", columns, rows)

@@ -93,7 +93,9 @@ def draw_landscapes(
         for start in np.ndindex(x.shape):
             head = np.exp([x[start] + reach * unit[start][0], z[start] + reach * unit[start][1]])
             tail = np.exp([x[start] - reach * unit[start][0], z[start] - reach * unit[start][1]])
-            panel.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": dark, "lw": 1})
+            arrow = panel.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": dark, "lw": 1})
+            if arrow.arrow_patch is not None:
+                arrow.arrow_patch.set_clip_path(panel.patch)
         best = each.best()
         label = f"best of the grid: {best[0]:.2f} x {best[1]:.1f} cm"
         panel.plot(best[0], best[1], "*", ms=13, mfc="white", mec=dark, label=label)

@@ -2,7 +2,7 @@
 # Makes the bundled Geant4 sample, src/calograd/assets/pbf2-sample. On one core of an AMD EPYC (Zen 5): half an hour.
 #   reference.h5  what 'calograd demo' is judged against: 200 showers at 11 energies and 3 designs, seed 2: no training
 #                 has seen them, neither of the bundled surrogate nor of the demo
-#   neighbours.h5 200 showers of 1, 10, 50 and 100 GeV at 2.5 x 6 cm and 4 % around it, seed 12: Geant4's gradient
+#   neighbours.h5 140 showers of 1, 10, 50 and 100 GeV at 2.5 x 6 cm and 4 % around it, seed 12: Geant4's gradient
 #   training.h5   what the demo trains on: 1000 showers of 1 to 100 GeV, each at 12 drawn designs
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -17,7 +17,7 @@ mkdir -p "$assets"
 [ -e "$assets/reference.h5" ] || calograd segment pbf2/sample/reference-library.h5 --cell 1 5 --cell 2.5 6 --cell 4 10 \
   -o "$assets/reference.h5"
 [ -e "$assets/neighbours.h5" ] || {
-  [ -e pbf2/sample/four-library.h5 ] || calograd simulate --material PbF2 --showers 200 --seed 12 \
+  [ -e pbf2/sample/four-library.h5 ] || calograd simulate --material PbF2 --showers 140 --seed 12 \
     --energies 1,10,50,100 --workers "$workers" -o pbf2/sample/four-library.h5
   calograd segment pbf2/sample/four-library.h5 -o "$assets/neighbours.h5" --cell 2.5 6 \
     --cell 2.6020269 6 --cell 2.4019736 6 --cell 2.5 6.2448646 --cell 2.5 5.7647366

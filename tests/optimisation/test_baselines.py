@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,13 @@ def test_the_best_seen_is_what_random_search_reports(found: dict[str, Trace]) ->
         assert e.incumbent == best.y
 
 
+def test_cma_reports_the_mean_of_its_distribution_after_every_generation(found: dict[str, Trace]) -> None:
+    evaluations = found["cma"].evaluations
+    reported = [e.incumbent for e in evaluations]
+    assert [a != b for a, b in pairwise(reported)] == [k % 6 == 4 for k in range(len(reported) - 1)]
+    assert not {e.y for e in evaluations} & set(reported[5:])
+
+
 def test_finite_differences_share_showers_and_report_the_present_design() -> None:
     simulator = hill()
     trace = search("fd", evaluations=12, simulate=simulator.simulate)
@@ -117,6 +125,17 @@ def test_finite_differences_are_exact_for_a_parabola_also_at_bounds_and_budgets(
     simulator = parabola(top, np.eye(6), noise=10.0)
     trace = run("fd", space, np.array([1.2, 5.0, 5.0, 5.0, 5.0, 5.0]), simulator.simulate, 300, 1, 0)
     np.testing.assert_allclose(np.log(trace.incumbent), space.project(top), atol=0.01)
+
+
+def test_finite_differences_go_on_in_noise() -> None:
+    """Where every other step seems to lose, the radius does not shrink to nothing."""
+
+    def simulate(y: Array, n: int, seed: int) -> Simulation:
+        return Simulation(np.random.default_rng([seed, int(1e9 * y.sum())]).normal(), 1.0, n)
+
+    trace = search("fd", evaluations=200, simulate=simulate)
+    designs = np.log([e.incumbent for e in trace.evaluations[3::4]])
+    assert np.linalg.norm(np.diff(designs, axis=0), axis=1)[-10:].max() > 0.005
 
 
 def test_the_caller_says_what_an_evaluation_costs() -> None:

@@ -150,6 +150,7 @@ def test_a_right_surrogate_is_confirmed_and_its_radius_grows() -> None:
     assert all(check.agrees for check in checks)
     assert state.simulated == 500 * len(checks) == state.history[-1].simulated
     assert state.checked == state.u  # the end was checked too
+    assert len({seed for kind, _, _, seed in hill.calls if kind == "simulate"}) == len(checks)  # showers of their own
     assert state.history[0].radius == 0.05
     assert state.radius > 0.06
     assert state.radius <= state.limit <= 0.1
@@ -173,6 +174,32 @@ def test_a_surrogate_of_the_wrong_sign_is_refused_until_nothing_is_left() -> Non
     assert state.radius < 0.003 <= radii[-1]
     assert refused[0].reason == "simulated showers disagree; back to the last checked design"
     assert all(s.simulated <= state.simulated for s in state.history)
+
+
+def test_an_end_that_simulated_showers_refuse_is_not_the_end() -> None:
+    """The first check is where the surrogate has converged, in a corner."""
+    surrogate = parabola(np.log([3.0, 9.0]), np.eye(2), sign=-1.0)
+    truth = parabola(np.log([3.0, 9.0]), np.eye(2), noise=0.01)
+    config = DescentConfig(check_every=1000, steps=200)
+    state = ascend(make_space(2), START[2], surrogate.gradient, config, simulate_pair=truth.pair)
+    first = next(s for s in state.history if s.check)
+    assert first.y == pytest.approx((1, 4))
+    assert (first.outcome, first.reason) == ("refused", "simulated showers disagree; back to the last checked design")
+    assert state.history[first.number + 1].y == pytest.approx(START[2])
+    assert state.y == pytest.approx(START[2])
+
+
+def test_a_loss_is_refused_even_if_gains_are_not_three_deviations_apart() -> None:
+    hill = parabola(np.log([4.5, 14.0]), np.eye(2))
+    for deviations, outcome in ((-2.3, "refused"), (-1.7, "stopped")):
+        state = ascend(
+            make_space(2),
+            START[2],
+            hill.gradient,
+            DescentConfig(steps=2),
+            simulate_pair=lambda a, b, n, seed, d=deviations: Simulation(10.0 * d, 10.0, n),  # type: ignore[misc]
+        )
+        assert state.history[-1].outcome == outcome
 
 
 def test_a_surrogate_that_promises_too_much_is_refused() -> None:

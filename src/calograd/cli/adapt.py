@@ -14,6 +14,7 @@ from calograd.showers.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
     from calograd.learning.adapt import Outcome
+    from calograd.learning.adapt_state import AdaptConfig
 
 METHODS = ("lora", "bitfit", "full", "scratch")
 
@@ -34,7 +35,7 @@ METHODS = ("lora", "bitfit", "full", "scratch")
               help="What the result accepts: designs and energies of the data, or all of the base's.")  # fmt: skip
 @click.option("--steps", type=int, help="Of the diffusion, at most. [by method]")
 @click.option("--learning-rate", type=float, help="[by method]")
-@click.option("--batch", type=int, help="Rows a step of the diffusion.")
+@click.option("--batch", type=int, help="Rows a step of the diffusion. [256]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Fixes everything drawn.")
 @click.option("--threads", default=0, help="CPU threads. [all cores]")
 @click.option("--device", default="cpu", show_default=True, help="Any torch device.")
@@ -90,7 +91,7 @@ def adapt(
     console.print(f"adapted surrogate in {output}: use it as MODEL")
 
 
-def _config(options: dict[str, Any]) -> Any:
+def _config(options: dict[str, Any]) -> AdaptConfig:
     """The configuration from the options that were given. Raises `InputError` naming an option that does not fit."""
     from pydantic import ValidationError
 

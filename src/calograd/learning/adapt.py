@@ -193,11 +193,7 @@ def _step(run: _Run, state: State, steps: int, batch: int) -> None:
         group["lr"] = c.learning_rate * warm * 0.5 * (1 + cos(pi * state.step / steps))
     rows = data.train.at(torch.randint(len(data.train), (batch,), generator=state.generator))
     loss = batch_loss(state.trainee, data, rows, state.phase, state.generator, c.precision)
-    if not bool(torch.isfinite(loss)):
-        raise InputError(
-            f"the loss is {loss.item()} in phase '{PHASES[state.phase]}', step {state.step}; "
-            "check the data, or lower the learning rate"
-        )
+    _refuse_nan(loss.item(), state)
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
@@ -219,6 +215,7 @@ def _look(run: _Run, state: State) -> None:
     model = state.merged(run.config.plan(), state.ema)
     with torch.no_grad():
         loss = float(batch_loss(model, run.data, rows.at(order), state.phase, generator, "fp32"))
+    _refuse_nan(loss, state)
     if state.step == 0:
         state.first_loss = state.best_loss = loss
     if loss < state.best_loss:
@@ -228,12 +225,20 @@ def _look(run: _Run, state: State) -> None:
     line = {
         "phase": PHASES[state.phase], "step": state.step, "seconds": round(state.seconds, 1),
         "train_loss": float(state.running) if state.step else None,
-        "validation_loss": loss if isfinite(loss) else None, "best": state.best_step == state.step,
+        "validation_loss": loss, "best": state.best_step == state.step,
     }  # fmt: skip
     with writing(run.output / LOG), (run.output / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, allow_nan=False) + "\n")
     if run.on_look is not None:
         run.on_look(line)
+
+
+def _refuse_nan(loss: float, state: State) -> None:
+    if not isfinite(loss):
+        raise InputError(
+            f"the loss is {loss} in phase '{PHASES[state.phase]}', step {state.step}; "
+            "check the data, or lower the learning rate"
+        )
 
 
 def _finish(run: _Run, state: State) -> Outcome:

@@ -48,7 +48,7 @@ class AdaptConfig(BaseModel):
     moments_steps: Positive | None = None
     """Of either network of location and scale, likewise."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    batch: Positive = 512
+    batch: Positive = 256
     moments_batch: Positive = 1024
     warmup: Positive = 50
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.99
@@ -84,10 +84,10 @@ class Pace:
 
 
 PACES = {
-    "lora": Pace(1500, 600, 2e-3),
-    "bitfit": Pace(1500, 600, 5e-3),
-    "full": Pace(1500, 600, 5e-4),
-    "scratch": Pace(6000, 2000, 2e-3),
+    "lora": Pace(1500, 1500, 2e-3),
+    "bitfit": Pace(1500, 1500, 5e-3),
+    "full": Pace(1500, 1500, 5e-4),
+    "scratch": Pace(6000, 2500, 2e-3),
 }
 
 

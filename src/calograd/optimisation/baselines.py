@@ -26,7 +26,7 @@ from calograd.errors import InputError
 from calograd.optimisation.bayesian import botorch_ready, propose
 from calograd.optimisation.budget import Array
 from calograd.optimisation.estimates import Simulate, seed_of
-from calograd.optimisation.history import Vector
+from calograd.optimisation.history import Vector, plain
 from calograd.optimisation.quasi_newton import Point, judge, learn, step
 from calograd.optimisation.space import Space
 
@@ -126,9 +126,9 @@ class Bench:
 
     def trace(self, name: str) -> Trace:
         """What was recorded."""
-        plain = [tuple(float(x) for x in self.space.from_log(u)) for u in self.u]
-        answers = [tuple(float(x) for x in self.space.from_log(u)) for u in self.incumbents]
-        rows = zip(plain, self.values, self.errors, answers, strict=True)
+        designs = [plain(self.space.from_log(u)) for u in self.u]
+        answers = [plain(self.space.from_log(u)) for u in self.incumbents]
+        rows = zip(designs, self.values, self.errors, answers, strict=True)
         return Trace(name, self.seed, tuple(Evaluation(self.cost * (k + 1), *row) for k, row in enumerate(rows)))
 
 
@@ -143,7 +143,9 @@ def run(
     *,
     cost: float | None = None,
 ) -> Trace:
-    """Optimise with simulated showers only, until the budget does not allow more.
+    """Optimise with simulated showers only, until the budget does not allow another step.
+
+    A step is a gradient of fd, a generation of cma, else an evaluation.
 
     Args:
         name: "random", "fd", "cma" or "bayes".

@@ -27,7 +27,7 @@ TOLERANCE = 1e-9
 """A design keeps to a budget if its excess, a logarithm, is at most this."""
 
 _ROUNDS = 60
-"""Programmes solved for one move; five are usual."""
+"""Programmes solved for one move; three are usual."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class FeasibleSet:
         """
         n = len(u)
         move, prices = np.zeros(n), np.zeros(len(self.budgets) + 1)
-        prices[-1] = np.linalg.norm(slope) * radius if radius < inf else 0.0
+        prices[-1] = np.linalg.norm(slope) * radius if radius < inf else 0.0  # of the radius, if it alone binds
         for _ in range(_ROUNDS if slope.any() and radius > TOLERANCE else 0):
             hessian, rows, least = curvature.copy(), [np.eye(n), -np.eye(n)], [self.lower - u, u - self.upper]
             for budget, price in zip(self.budgets, prices, strict=False):
@@ -153,7 +153,7 @@ class FeasibleSet:
             before = move
             move, multipliers = _programme(hessian, target, np.concatenate(rows), np.concatenate(least))
             prices[: len(multipliers) - 2 * n] = multipliers[2 * n :]
-            if np.linalg.norm(move - before) <= 1e-12 * max(1.0, float(np.linalg.norm(move))):
+            if np.linalg.norm(move - before) <= TOLERANCE:
                 break
         move = self.shrunk(u + move) - u
         move *= min(1.0, radius / max(float(np.linalg.norm(move)), 1e-300))

@@ -162,7 +162,7 @@ class _Run:
         number, path = len(state.history), [p.point() for p in state.path]
         look = self._look(state, path[-1] if path else None)
         path += [] if look.lost else [look.point]
-        reason, move = self._ending(look, number), look.move
+        reason = self._ending(look, number)
         check = self._check(number, path) if reason or (number + 1) % self.config.check_every == 0 else None
         after = replace(
             state,
@@ -177,9 +177,9 @@ class _Run:
             after, refused = self._heed(check, after)
             if not check.agrees:
                 reason = reason if check.gained and reason else self._giving_up(after.radius, number)
-                move = step(self.space.feasible, path[-1], look.curvature, after.radius)
+                look = replace(look, move=step(self.space.feasible, path[-1], look.curvature, after.radius))
         outcome: Outcome = "refused" if refused else "stopped" if reason else "undone" if look.lost else "moved"
-        u = np.array(after.u) if refused or reason else self.space.project(path[-1].u + move.d)
+        u = np.array(after.u) if refused or reason else self.space.project(path[-1].u + look.move.d)
         record = self._record(state, look, check, outcome, reason)
         return replace(
             after, y=plain(self.space.from_log(u)), u=plain(u), history=(*state.history, record), reason=reason

@@ -77,7 +77,7 @@ SimulatePair = Callable[[Array, Array, int, int], Simulation]
 
 def seed_of(*key: int) -> int:
     """A seed in [0, 2^63) that follows from non-negative numbers, e.g. from (run's seed, step, purpose)."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def mean_of(a: GradientLike, b: GradientLike) -> GradientEstimate:

@@ -11,21 +11,22 @@ Steps without a deposit are dropped; events without any deposit are kept, as far
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from calograd.errors import FormatError, Interrupted
+from calograd.errors import FormatError, InputError, Interrupted
 from calograd.material import Material
 from calograd.showers.gather import Gatherer
 from calograd.showers.hdf5 import refuse_existing, writing
-from calograd.showers.layout import Imported, Provenance, pack
-from calograd.showers.root import Reading, open_tree
-from calograd.showers.survey import remarks, survey
-from calograd.showers.writer import open_writer
+from calograd.showers.layout import Imported, Provenance, pack, parts_folder
+from calograd.showers.root import Reading, Tree, open_tree
+from calograd.showers.survey import Events, remarks, survey
+from calograd.showers.writer import LibraryWriter, open_writer
 from calograd.simulation.config import MaterialRecord
 
 UNKNOWN = "unknown"
@@ -78,30 +79,22 @@ def import_root(
         Interrupted: Ctrl-C; the same call goes on from there.
         InputError: the output cannot be written, or uproot is not installed.
     """
-    if not output.with_name(f"{output.name}.parts").is_dir():
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"the folder {output.absolute().parent} does not exist; create it first")
+    if not parts_folder(output).is_dir():
         refuse_existing(output)
-    with writing(output):
-        scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent)
-    with scratch as folder, open_tree(source, reading) as tree:
+    with open_tree(source, reading) as tree:
         events = survey(tree, source, reading, report)
         provenance = _provenance(source, reading, material, particle)
         with open_writer(output, provenance, len(events.energy)) as writer:
             try:
-                gatherer = Gatherer(events.energy, events.kept, writer.missing(), Path(folder))
-                for steps, done in tree.steps():
-                    kept = steps.e > 0
-                    numbers = events.order[np.searchsorted(events.ids, steps.event[kept])]
-                    with writing(output):
-                        gatherer.take(numbers, steps.x[kept], steps.y[kept], steps.z[kept], steps.e[kept])
-                    for block in gatherer.ready():
-                        writer.add(pack(block, provenance))
-                    report("copying", done, tree.entries)
+                _copy(tree, events, writer, report)
                 if writer.missing():
                     raise FormatError(f"{source} has changed while it was read; repeat")
                 writer.finish(lambda done, total: report("joining", done, total), threads=1)
             except KeyboardInterrupt as stop:
-                kept_showers = f"{writer.done} of {len(events.energy)} showers are finished in {output}"
-                raise Interrupted(f"{kept_showers}; the same command goes on from there") from stop
+                kept = f"{writer.done} of {writer.wanted} showers are finished in {output}; the same command goes on"
+                raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
     return Import(
         showers=len(events.energy),
         deposits=int(events.kept.sum()),
@@ -111,6 +104,33 @@ def import_root(
         depth=events.depth,
         notes=remarks(events, material, reading),
     )
+
+
+def _copy(tree: Tree, events: Events, writer: LibraryWriter, report: Callable[[str, int, int], None]) -> None:
+    """Give the writer the showers that it has not got yet."""
+    with _scratch(writer.path) as folder:
+        gatherer = Gatherer(events.energy, events.kept, writer.missing(), folder)
+        for steps, done in tree.steps():
+            kept = steps.e > 0
+            numbers = events.order[np.searchsorted(events.ids, steps.event[kept])]
+            with writing(writer.path):
+                gatherer.take(numbers, steps.x[kept], steps.y[kept], steps.z[kept], steps.e[kept])
+            for block in gatherer.ready():
+                writer.add(pack(block, writer.provenance))
+            report("copying", done, tree.entries)
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """An empty folder for temporary files among the parts of the library; what a crash left there goes now."""
+    folder = parts_folder(output) / "scratch"
+    shutil.rmtree(folder, ignore_errors=True)
+    with writing(output):
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _provenance(source: Path, reading: Reading, material: Material, particle: str) -> Provenance:

@@ -148,6 +148,11 @@ def write_heads(file: h5py.File, provenance: Provenance, heads: Heads) -> None:
         file.create_dataset(name, data=getattr(heads, name).astype(dtype))
 
 
+def parts_folder(path: Path) -> Path:
+    """Where the finished parts of the library ``path`` are while it is unfinished."""
+    return path.with_name(f"{path.name}.parts")
+
+
 def create_deposits(file: h5py.File, n: int, **compression: Any) -> dict[str, h5py.Dataset]:
     """The empty datasets of ``n`` deposits, in chunks of `CHUNK`."""
     if n == 0:

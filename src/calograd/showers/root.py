@@ -218,7 +218,7 @@ def open_tree(path: Path, reading: Reading) -> Iterator[Tree]:
     if not path.is_file():
         raise FormatError(f"{path} does not exist or is not a file")
     with _readable(path):
-        file = uproot.open({path: None}, handler=uproot.MemmapSource)
+        file = uproot.open({path: None}, handler=uproot.MultithreadedFileSource, use_threads=False)
     with file:
         with _readable(path):
             trees = [*dict.fromkeys(file.keys(cycle=False, filter_classname=list(_TREES)))]

@@ -30,6 +30,7 @@ from calograd.showers.layout import (
     compress,
     create_deposits,
     front_size,
+    parts_folder,
     slabs,
     write_heads,
 )
@@ -50,7 +51,7 @@ def open_writer(path: Path, provenance: Provenance, wanted: int, append: bool = 
     if not path.absolute().parent.is_dir():
         raise InputError(f"the folder {path.absolute().parent} does not exist; create it first")
     finished = _refuse_others(path, provenance, wanted, append)
-    folder = path.with_name(f"{path.name}.parts")
+    folder = parts_folder(path)
     with _locked(folder, path):
         writer = LibraryWriter(path, folder, provenance, wanted)
         writer.collect(finished)

@@ -78,9 +78,10 @@ class Surrogate:
             FormatError: a file that cannot be used.
             InputError: an adapter of another base.
         """
+        source = "" if isinstance(adapter, Adapter) or not Path(adapter).is_dir() else str(adapter)
         adapter = adapter if isinstance(adapter, Adapter) else Adapter.load(adapter)
         model, card = adapter.apply(self.model, self.card, self.identity)
-        return Surrogate(model, card, adapters=(*self.adapters, adapter))
+        return Surrogate(model, card, adapters=(*self.adapters, adapter), source=source)
 
     @cached_property
     def identity(self) -> str:

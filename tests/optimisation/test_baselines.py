@@ -135,7 +135,7 @@ def test_finite_differences_go_on_in_noise() -> None:
 
     trace = search("fd", evaluations=200, simulate=simulate)
     designs = np.log([e.incumbent for e in trace.evaluations[3::4]])
-    assert np.linalg.norm(np.diff(designs, axis=0), axis=1)[-10:].max() > 0.005
+    assert np.linalg.norm(np.diff(designs, axis=0), axis=1)[-10:].max() > 5e-4
 
 
 def test_the_caller_says_what_an_evaluation_costs() -> None:

@@ -147,7 +147,7 @@ def bundled(name: str) -> Path:
 
 def check_extras() -> None:
     """Raise `InputError` where the packages of the extra ``report`` are missing."""
-    missing = [name for name in ("jinja2", "matplotlib", "sklearn", "scipy") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("jinja2", "matplotlib", "sklearn") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"the demo needs {', '.join(missing)}: pip install 'calograd[report]'")
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,14 @@ from calograd.optimisation.history import State
 from calograd.optimisation.space import Space, parse_table
 
 START = {2: np.array([2.5, 6.0]), 6: np.array([2.5, 6.0, 6.0, 6.0, 6.0, 6.0])}
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """SIGINT is ignored where the tests were started in the background; here it raises."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def climb(hill: Hill, p: int = 2, space: Space | None = None, **settings: Any) -> State:

@@ -57,9 +57,8 @@ def main(model: str) -> None:
             times[k, 1] = gradient(surrogate, 6.0, sampler, steps, True)
             times[k, 2] = gradient(surrogate, (6.0,) * 5, sampler, steps, True)
         forward, two, six = np.median(times, axis=0)
-        print(
-            f"| {sampler}, {steps} | {forward:.2f} | {two:.2f} | {two / forward:.1f} | {six:.2f} | {six / forward:.1f} |"
-        )
+        gradients = f"{two:.2f} | {two / forward:.1f} | {six:.2f} | {six / forward:.1f}"
+        print(f"| {sampler}, {steps} | {forward:.2f} | {gradients} |", flush=True)
     print(
         "\n| sampler | checkpoints | " + " | ".join(f"{s} steps" for s in STEPS) + " |\n|" + "---|" * (2 + len(STEPS))
     )

@@ -58,7 +58,8 @@ def render(outcome: Outcome, progress: Progress) -> str:
     environment.filters |= {"g3": lambda value: "-" if value is None else short(value)}
     card = outcome.surrogate.card
     return environment.get_template("demo.html.j2").render(
-        title="CaloGrad: a calorimeter's showers without Geant4", subtitle=_subtitle(outcome), o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs,
+        title="CaloGrad: a calorimeter's showers without Geant4", subtitle=_subtitle(outcome),
+        o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs,
         summary=limits.tally(e.checks, merge_subjects=True), machine=outcome.benchmark.machine,
         headline=outcome.headline(), last=outcome.log[-1], first=outcome.log[0],
         scratch=scratch_rows(outcome),

@@ -170,7 +170,7 @@ def _core_share(balance: Tensor, layers: Tensor) -> Tensor:
 
 
 def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
-    """R_k / E_k such that sum_k weight_k R_k / E_k is ``wanted``: all R_k / C_k times one factor e^l, by Newton's method.
+    """R_k / E_k such that sum_k weight_k R_k / E_k is ``wanted``: all R_k / C_k times one factor e^l, by Newton.
 
     What is wanted may be out of reach, then l is at most 1 a step away from zero.
 

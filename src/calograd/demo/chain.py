@@ -69,7 +69,7 @@ FULL = Plan(
         "training": {"steps": 1600, "batch": 512, "moments_steps": 500, "moments_batch": 2048, "warmup": 100,
                      "ema": 0.995, "report_every": 100},
     },
-    effort=Effort(energies=(1.0, 10.0, 50.0, 100.0), showers=300, draws=4, steps=10, landscape=8),
+    effort=Effort(energies=(1.0, 10.0, 50.0, 100.0), showers=200, draws=3, steps=10, landscape=6),
 )  # fmt: skip
 QUICK = Plan(
     repeat=1, showers=60, energies=(1.0, 10.0, 100.0), classifier_rows=0,

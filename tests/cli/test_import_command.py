@@ -47,7 +47,7 @@ def test_import_then_segment(calograd: Run, steps: Path) -> None:
     with open_library(steps.parent / "library.h5") as library:
         assert library.material is not None
         assert library.material.name == "PbWO4"
-        assert library.provenance.config.particle == "e-"  # type: ignore[union-attr]
+        assert library.provenance.config.beam.particle == "e-"  # type: ignore[union-attr]
     code, _, err = calograd("segment", "library.h5", "--cell", "3", "10", "-o", "cells.h5", "--json", "cells.json")
     assert code == 0, err
     assert json.loads((steps.parent / "cells.json").read_text())["mean_fraction"] == pytest.approx(0.98, rel=1e-3)
@@ -67,6 +67,7 @@ def test_import_then_segment(calograd: Run, steps: Path) -> None:
         (["run.root", "--branch", "event"], "expected one name of a branch for event, as --branch event=NAME"),
         (["run.root", *OPTIONS, "--branch", "event=x"], "expected one name of a branch for event"),
         (["run.root", *OPTIONS, "--energy", "2"], "leave out --branch energy=NAME"),
+        (["run.root", "--theta", "90"], "--theta: Input should be less than 90, not 90.0"),
         (["run.root", "--energy", "nan"], "--energy is nan GeV, expected a positive number"),
         (["run.root", "--origin", "0", "0", "inf"], "--origin 0 0 inf: expected numbers in cm"),
         (["run.root", "--material", "Kryptonite"], "unknown material 'Kryptonite'"),

@@ -20,7 +20,7 @@ from calograd.showers import gather, root
 from calograd.showers.cells import write_cells
 from calograd.showers.formats import Import, import_root
 from calograd.showers.gather import Gatherer
-from calograd.showers.layout import Imported, Provenance
+from calograd.showers.layout import Imported, ImportedBeam, Provenance
 from calograd.showers.library import Library, open_library
 from calograd.showers.measure import measure
 from calograd.showers.root import Branches, Reading
@@ -275,6 +275,7 @@ def test_files_that_are_no_trees(tmp_path: Path) -> None:
         (lambda c: c | {"z": c["z"] / 10}, r"mean depth of deposits is 0\.7.* usual in PbF2 is about .*--length-unit"),
         (lambda c: c | {"z": c["z"] - 60}, "of the energy lies in front of the face"),
         (lambda c: c | {"deposit": c["deposit"] / 1000}, r"showers deposit 0\.00097 of their incident energy"),
+        (lambda c: c | {"x": c["x"] + 30}, r"at x = (2\.9|3), y = .* away from the beam that is to be at 0, 0 cm: "),
     ],
 )
 def test_what_looks_odd_is_remarked_on(tmp_path: Path, change: Callable[[Columns], Columns], words: str) -> None:
@@ -350,3 +351,14 @@ def test_an_imported_library_trains_as_any_other(tmp_path: Path) -> None:
     assert np.median(total) == pytest.approx(0.97, abs=0.02)
     data = load_data(files, 0.2, 0)
     assert (data.showers, data.held_out) == (60, 12)
+    assert data.symmetric
+
+
+def test_a_tilted_beam_is_not_mirrored_in_training(tmp_path: Path) -> None:
+    columns = make_steps(60)
+    columns["x"] += 0.364 * columns["z"]
+    done, output = import_all(write_root(tmp_path / "steps.root", columns), beam=ImportedBeam(theta=20.0))
+    assert done.notes == []
+    with open_library(output) as library:
+        write_cells(tmp_path / "cells.h5", measure(library, [(2.0, 5.0)], 5, 5))
+    assert not load_data([tmp_path / "cells.h5"], 0.2, 0).symmetric

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from calograd.cli.common import JSON_OPTION, console, output_option, print_table, progress, stages, write_json
 from calograd.cli.simulate import parse_material
 from calograd.errors import InputError
 from calograd.showers.formats import Import, import_root
 from calograd.showers.hdf5 import refuse_existing
+from calograd.showers.layout import ImportedBeam
 from calograd.showers.root import CM, GEV, Branches, Reading
 
 _AXES = ("x", "y", "z", "-x", "-y", "-z")
@@ -37,6 +39,8 @@ _UNITS = click.Choice(list(GEV))
 )  # fmt: skip
 @click.option("--material", default="PbF2", show_default=True, help="PbWO4, ..., G4_NAME, or NAME:DENSITY:FORMULA.")
 @click.option("--particle", type=click.Choice(["gamma", "e-", "e+"]), default="gamma", show_default=True)
+@click.option("--position", nargs=2, type=float, default=(0.0, 0.0), metavar="X Y", help="Of the beam, cm. [0 0]")
+@click.option("--theta", default=0.0, show_default=True, help="Of the beam to the normal, degrees.")
 @output_option("The shower library (HDF5)")
 @JSON_OPTION
 def import_(file: Path, output: Path, json_path: Path | None, **options: Any) -> None:
@@ -44,6 +48,8 @@ def import_(file: Path, output: Path, json_path: Path | None, **options: Any) ->
 
     The tree has an entry a step, with a branch that numbers the events (in any order); or an entry an event, with lists
     of steps. Showers are numbered as their events first appear. The same command resumes an interrupted import.
+    --particle, --position (on the front face, from its middle) and --theta are stored; training turns and mirrors
+    showers only if the beam is on the axis and along it.
 
     \b
     Examples:
@@ -54,9 +60,10 @@ def import_(file: Path, output: Path, json_path: Path | None, **options: Any) ->
     """
     refuse_existing(json_path)
     reading = _reading(options)
+    beam = _beam(options)
     material = parse_material(options["material"])
     with progress() as bar:
-        done = import_root(file, output, reading, material, options["particle"], stages(bar))
+        done = import_root(file, output, reading, material, beam, stages(bar))
     _summary(output, json_path, done)
 
 
@@ -84,6 +91,14 @@ def _reading(options: dict[str, Any]) -> Reading:
         energy_unit=options["energy_unit"], incident_unit=options["incident_unit"] or options["energy_unit"],
         incident=energy, axis=options["axis"], origin=options["origin"],
     )  # fmt: skip
+
+
+def _beam(options: dict[str, Any]) -> ImportedBeam:
+    try:
+        return ImportedBeam(particle=options["particle"], position=options["position"], theta=options["theta"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{first['loc'][0]}: {first['msg']}, not {first['input']}") from error
 
 
 def _summary(output: Path, json_path: Path | None, done: Import) -> None:

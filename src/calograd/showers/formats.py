@@ -23,7 +23,7 @@ from calograd.errors import FormatError, InputError, Interrupted
 from calograd.material import Material
 from calograd.showers.gather import Gatherer
 from calograd.showers.hdf5 import refuse_existing, writing
-from calograd.showers.layout import Imported, Provenance, pack, parts_folder
+from calograd.showers.layout import Imported, ImportedBeam, Provenance, pack, parts_folder
 from calograd.showers.root import Reading, Tree, open_tree
 from calograd.showers.survey import Events, remarks, survey
 from calograd.showers.writer import LibraryWriter, open_writer
@@ -60,7 +60,7 @@ def import_root(
     output: Path,
     reading: Reading,
     material: Material,
-    particle: str = "gamma",
+    beam: ImportedBeam | None = None,
     report: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
 ) -> Import:
     """Make the shower library ``output`` of a ROOT file of steps; an unfinished one of the same file is continued.
@@ -70,7 +70,7 @@ def import_root(
         output: the library.
         reading: how the file is to be read.
         material: of the calorimeter.
-        particle: the incident one.
+        beam: what is known of the incident particles; by default photons along the axis.
         report: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
@@ -79,13 +79,14 @@ def import_root(
         Interrupted: Ctrl-C; the same call goes on from there.
         InputError: the output cannot be written, or uproot is not installed.
     """
+    beam = beam or ImportedBeam()
     if not output.absolute().parent.is_dir():
         raise InputError(f"the folder {output.absolute().parent} does not exist; create it first")
     if not parts_folder(output).is_dir():
         refuse_existing(output)
     with open_tree(source, reading) as tree:
         events = survey(tree, source, reading, report)
-        provenance = _provenance(source, reading, material, particle)
+        provenance = _provenance(source, reading, material, beam)
         with open_writer(output, provenance, len(events.energy)) as writer:
             try:
                 _copy(tree, events, writer, report)
@@ -101,8 +102,8 @@ def import_root(
         dropped=events.dropped,
         energies=(float(events.energy.min()), float(events.energy.max())),
         fraction=float(np.median(events.total / events.energy)),
-        depth=events.depth,
-        notes=remarks(events, material, reading),
+        depth=events.centre[2],
+        notes=remarks(events, material, reading, beam),
     )
 
 
@@ -133,11 +134,11 @@ def _scratch(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _provenance(source: Path, reading: Reading, material: Material, particle: str) -> Provenance:
+def _provenance(source: Path, reading: Reading, material: Material, beam: ImportedBeam) -> Provenance:
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     record = Imported(
-        material=MaterialRecord(**material.to_dict()), particle=particle, file=source.name, sha256=digest,
+        material=MaterialRecord(**material.to_dict()), beam=beam, file=source.name, sha256=digest,
         reading=reading.model_dump(mode="json"),
     )  # fmt: skip
     return Provenance(record, UNKNOWN, UNKNOWN)

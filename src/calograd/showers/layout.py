@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import h5py
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from calograd import __version__
 from calograd.errors import FormatError
@@ -51,14 +51,24 @@ class Heads:
         )
 
 
-class Imported(BaseModel):
-    """What a library stores in place of a simulation when its showers were read from another program's file."""
-
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImportedBeam(_Record):
+    """The incident particles of an imported library, as its user tells; see `calograd.simulation.config.Beam`."""
+
+    particle: str = "gamma"
+    position: tuple[float, float] = (0.0, 0.0)
+    theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
+
+
+class Imported(_Record):
+    """What a library stores in place of a simulation when its showers were read from another program's file."""
 
     kind: Literal["import"] = "import"
     material: MaterialRecord
-    particle: str
+    beam: ImportedBeam
     file: str
     """Name of the file that was read, without its folder."""
     sha256: str

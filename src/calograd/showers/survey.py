@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log
+from math import hypot, log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from calograd.errors import FormatError
 from calograd.material import Material
+from calograd.showers.layout import ImportedBeam
 from calograd.showers.root import GEV, Reading, Steps, Tree
 
 EXCESS = 1e-3
@@ -46,7 +47,7 @@ class Events(NamedTuple):
         kept: steps with a deposit, shape (n,).
         total: deposited, shape (n,), GeV.
         dropped: steps without a deposit.
-        depth: mean over all steps, weighted with their energy, cm.
+        centre: mean x, y and z of all steps, weighted with their energy, cm.
         in_front: share of the energy in front of the face.
         scattered: whether the steps of an event lie apart.
     """
@@ -57,7 +58,7 @@ class Events(NamedTuple):
     kept: np.ndarray
     total: np.ndarray
     dropped: int
-    depth: float
+    centre: tuple[float, float, float]
     in_front: float
     scattered: bool
 
@@ -99,18 +100,19 @@ def survey(tree: Tree, source: Path, reading: Reading, report: Callable[[str, in
             positive or differ within an event, deposits beyond the incident energy or none at all.
     """
     tally = _Tally()
-    steps_read, energy, moment, in_front = 0, 0.0, 0.0, 0.0
+    steps_read, energy, moment, in_front = 0, 0.0, np.zeros(3), 0.0
     for steps, done in tree.steps():
         _check_steps(steps, source, reading)
         tally.add(steps)
         steps_read += len(steps.e)
         energy += float(steps.e.sum())
-        moment += float(steps.e @ steps.z)
+        moment += [float(steps.e @ place) for place in (steps.x, steps.y, steps.z)]
         in_front += float(steps.e[steps.z < 0].sum())
         report("checking", done, tree.entries)
     if not energy:
         raise FormatError(f"{source}: none of its {steps_read} steps has a deposit; is --branch deposit=NAME right?")
     columns = tally.columns
+    x, y, z = (moment / energy).tolist()
     by_place = np.argsort(columns["first"])
     order = np.empty_like(by_place)
     order[by_place] = np.arange(len(by_place))
@@ -118,7 +120,7 @@ def survey(tree: Tree, source: Path, reading: Reading, report: Callable[[str, in
     return Events(
         ids=tally.ids, order=order, energy=columns["high"][by_place], kept=columns["kept"][by_place],
         total=columns["total"][by_place], dropped=steps_read - int(columns["kept"].sum()),
-        depth=moment / energy, in_front=in_front / energy,
+        centre=(x, y, z), in_front=in_front / energy,
         scattered=bool((columns["last"] - columns["first"] + 1 != columns["told"]).any()),
     )  # fmt: skip
 
@@ -164,8 +166,9 @@ def _check_events(tally: _Tally, source: Path, reading: Reading, flat: bool) -> 
         )
 
 
-def remarks(events: Events, material: Material, reading: Reading) -> list[str]:
+def remarks(events: Events, material: Material, reading: Reading, beam: ImportedBeam) -> list[str]:
     """What looks odd, a line each, with what to look at."""
+    x, y, depth = events.centre
     notes = []
     share = float(np.median(events.total / events.energy))
     if share < LITTLE:
@@ -180,10 +183,15 @@ def remarks(events: Events, material: Material, reading: Reading) -> list[str]:
         )
     radiation_lengths = log(1 + float(np.median(events.energy)) / material.critical_energy) + 1.5
     usual = radiation_lengths * material.radiation_length
-    if not usual / USUAL < events.depth < usual * USUAL:
+    if not usual / USUAL < depth < usual * USUAL:
         notes.append(
-            f"the mean depth of deposits is {events.depth:.3g} cm, usual in {material.name} is about {usual:.2g} cm: "
+            f"the mean depth of deposits is {depth:.3g} cm, usual in {material.name} is about {usual:.2g} cm: "
             f"are --length-unit ({reading.length_unit}), --origin and --axis right?"
+        )
+    if hypot(x - beam.position[0], y - beam.position[1]) > material.moliere_radius / 2 and not beam.theta:
+        notes.append(
+            f"the middle of the energy is at x = {x:.2g}, y = {y:.2g} cm, away from the beam that is to be at "
+            f"{beam.position[0]:g}, {beam.position[1]:g} cm: are --origin, --position and --theta right?"
         )
     if events.scattered:
         notes.append(

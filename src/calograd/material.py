@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf, log
+from math import inf, isclose, log
 from typing import Any
 
 from calograd.errors import InputError
@@ -84,6 +84,11 @@ class Material:
 
     def __hash__(self) -> int:
         return hash((self.name, self.density, tuple(sorted(self.mass_fractions.items())), self.geant4_name))
+
+    def alike(self, other: Material, tolerance: float = 1e-4) -> bool:
+        """Whether all numbers that rule showers are equal: density, X0, R_M, E_c; the names may differ."""
+        names = ("density", "radiation_length", "moliere_radius", "critical_energy")
+        return all(isclose(getattr(self, n), getattr(other, n), rel_tol=tolerance) for n in names)
 
     @classmethod
     def from_formula(cls, name: str, density: float, formula: str, geant4_name: str | None = None) -> Material:

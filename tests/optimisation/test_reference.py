@@ -122,6 +122,18 @@ def test_what_cannot_be(library: Path, energies: tuple[float, ...], options: dic
         )
 
 
+@dataclass(frozen=True)
+class Tungstate(Sizes):
+    def design(self, y: Tensor) -> Design:
+        return Design(y[0], y[1], "PbWO4", n_xy=3, n_z=2)
+
+
+def test_showers_in_another_material_are_refused(library: Path) -> None:
+    objective = Objective(Chain(None), Containment(), (10.0,))
+    with pytest.raises(InputError, match=r"library.h5 is of PbF2 \(7\.77 g/cm3\), the design of PbWO4"):
+        reference_gradient(opened(library, (10.0,)), objective, Tungstate(), AT)
+
+
 def estimate(gradient: list[float], error: list[float], seed: int = 0) -> Estimate:
     value, spread = np.array(gradient), np.array(error)
     draws = value + spread * np.random.default_rng(seed).standard_normal((200, 2))

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from calograd.errors import InputError, OutputExistsError
+from calograd.material import Material
+from calograd.optimisation.cost import Depth, Priced
 from calograd.optimisation.history import Step
 from calograd.optimisation.landscape import geant4_landscape, grid, surrogate_landscape
+from calograd.optimisation.reconstruction import Chain
 from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.report import write_descent_report
 from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
+from calograd.optimisation.utility import Containment, Objective
 from calograd.showers.library import open_library
 from calograd.surrogate import Surrogate
 
@@ -106,6 +110,29 @@ def test_landscapes_have_the_slopes_of_their_values(surrogate: Surrogate, librar
         assert x in dx
         assert z in dz
         json.dumps(made.to_dict())
+
+
+def test_the_landscape_s_price_is_that_of_the_reference_s_material(library: Path) -> None:
+    class Dense:
+        """The library's showers, said to be of another material."""
+
+        name, material = "dense", Material.parse("PbWO4")
+
+        def count(self, energy: float) -> int:
+            return whole.count(energy)
+
+        def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+            return whole.measure(energy, designs)
+
+    with open_library(library) as source:
+        whole = LibraryReference(source, (10.0,), 3, 2)
+    chain, axis = Chain(None), np.array([2.0, 2.1])
+    free, priced = (
+        Objective(chain, utility, (10.0,)) for utility in (Containment(), Priced(Containment(), ((Depth(), 1.0),)))
+    )
+    prices = [geant4_landscape(Dense(), o, axis, np.array([5.0, 6.0]), n_z=2).values for o in (free, priced)]
+    expected = 2 * np.array([5.0, 6.0]) / Material.parse("PbWO4").radiation_length
+    np.testing.assert_allclose(prices[0] - prices[1], np.tile(expected, (2, 1)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

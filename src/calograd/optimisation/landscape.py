@@ -87,7 +87,7 @@ def geant4_landscape(
             cells = reference.measure(energy, [(float(dx[i]), (float(dz[j]),) * n_z)])[0]
             signals.append(torch.from_numpy(cells).repeat_interleave(replicas, 0))
         n_xy = signals[0].shape[1]
-        design = Design(float(dx[i]), float(dz[j]), n_xy=n_xy, n_z=n_z)
+        design = Design(float(dx[i]), float(dz[j]), reference.material, n_xy, n_z)
         numbers = [
             objective.chain.draw(len(signal), n_xy, n_z, stream(seed, BACKGROUND, k))
             for k, signal in enumerate(signals)

@@ -22,6 +22,7 @@ import torch
 
 from calograd.design import Design
 from calograd.errors import InputError
+from calograd.material import Material
 from calograd.optimisation.events import Events
 from calograd.optimisation.gradient import BACKGROUND, Estimate, Parameters, stream
 from calograd.optimisation.utility import Objective
@@ -49,6 +50,11 @@ class Reference(Protocol):
     @property
     def name(self) -> str:
         """What errors and records call them."""
+        ...
+
+    @property
+    def material(self) -> Material:
+        """That they showered in."""
         ...
 
     def count(self, energy: float) -> int:
@@ -97,8 +103,11 @@ class LibraryReference:
         limit: int | None = None,
         skip: int = 0,
     ) -> None:
-        self.name = library.path.name
+        if library.material is None:
+            raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
+        self.name, self.material = library.path.name, library.material
         self.n_xy, self.n_z = n_xy, n_z
+        self._check_cells = library.check_cells
         self._showers = {
             energy: _read(library, np.flatnonzero(np.isclose(library.energy, energy, rtol=RELATIVE))[skip:][:limit])
             for energy in energies
@@ -128,6 +137,8 @@ class LibraryReference:
 
     def some(self, energy: float, rows: slice, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
         """The same for the showers ``rows`` of that energy, a range with step one."""
+        for dx, dz in designs:
+            self._check_cells(dx, np.array(dz), self.n_xy, self.n_z)
         x, y, z, e, offsets = self._of(energy)
         start, stop, _ = rows.indices(len(offsets) - 1)
         ends = offsets[start : stop + 1]
@@ -183,6 +194,11 @@ class Block:
         """Of the library."""
         return self.whole.name
 
+    @property
+    def material(self) -> Material:
+        """Of the library."""
+        return self.whole.material
+
     def count(self, energy: float) -> int:
         """See `Reference.count`."""
         have = self.whole.count(energy)
@@ -209,7 +225,7 @@ class CellsReference:
     """
 
     def __init__(self, cells: Cells, name: str | Path) -> None:
-        self.name = str(name)
+        self.name, self.material = str(name), cells.material
         self._cells = cells
 
     def count(self, energy: float) -> int:
@@ -324,6 +340,12 @@ def bootstrap_values(
     """
     if replicas < 1 or bootstrap < 2:
         raise InputError(f"{replicas} replicas, {bootstrap} bootstraps: expected at least one replica, two bootstraps")
+    for design in designs:
+        if not design.substance.alike(reference.material):
+            raise InputError(
+                f"{reference.name} is of {reference.material.name} ({reference.material.density:g} g/cm3), the design "
+                f"of {design.substance.name} ({design.substance.density:g} g/cm3); choose one of the design's material"
+            )
     sizes = [(float(design.pitch), tuple(design.depths.tolist())) for design in designs]
     events: list[list[Events]] = []
     for i, energy in enumerate(objective.energies):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from functools import cached_property
-from math import isclose
 from pathlib import Path
 
 import torch
@@ -178,18 +177,13 @@ class Surrogate:
         if float(depths.max() / depths.min()) > 1 + MARGIN and not self.card.unequal_layers:
             problems.append("layers of different depths were not trained on")
         asked, trained = design.substance, self.card.substance()
-        if not all(isclose(a, b, rel_tol=MARGIN) for a, b in zip(_numbers(asked), _numbers(trained), strict=True)):
+        if not asked.alike(trained):
             problems.append(f"material {_name(asked)} was not trained on, {_name(trained)} was")
         if problems and not extrapolate:
             how = "allow it with extrapolate=True (--extrapolate), at your own risk"
             raise RangeError(f"{self.card.name}: {'; '.join(problems)}; {how}")
         if problems:
             warnings.warn(f"{self.card.name} extrapolates: {'; '.join(problems)}", stacklevel=3)
-
-
-def _numbers(material: Material) -> tuple[float, ...]:
-    """All that the networks see of a material."""
-    return material.density, material.radiation_length, material.moliere_radius, material.critical_energy
 
 
 def _name(material: Material) -> str:

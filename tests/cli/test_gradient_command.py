@@ -22,7 +22,7 @@ def reference(tmp_path: Path, neighbours: Cells) -> Path:
 def test_gradient_beside_a_reference(tiny: str, reference: Path, run_calograd: Run, tmp_path: Path) -> None:
     code, _, err = run_calograd(
         "gradient", tiny, "--cell", "2.5", "6", "--energies", "10", "--reference", str(reference), *FAST,
-        "--landscape", "0", "--json", "out.json", "--report", "out.html",
+        "--json", "out.json", "--report", "out.html",
     )  # fmt: skip
     assert code == 0, err
     (point,) = json.loads((tmp_path / "out.json").read_text())["points"]

@@ -82,6 +82,10 @@ def undefined(events: Events) -> Tensor:
     return (events.measured.sum() - 1e9).sqrt()
 
 
+def kinked(events: Events) -> Tensor:
+    return (events.signal * 0).sum().sqrt() + events.signal.sum()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "complaint"),
     [
@@ -90,6 +94,7 @@ def undefined(events: Events) -> Tensor:
         ({"y": np.array([6.0, 6.0, 6.0])}, RangeError, "dx = 6 cm is outside"),
         ({"sampler": "ddpm"}, InputError, "adds noise"),
         ({"objective": objective(blind)}, UtilityError, "'blind' does not depend on the design"),
+        ({"objective": objective(kinked)}, UtilityError, r"'kinked' is .* but its gradient is \[nan"),
         ({"objective": objective(undefined)}, UtilityError, "'undefined' is nan"),
     ],
 )

@@ -49,7 +49,12 @@ if TYPE_CHECKING:
 @click.option("--step", default=0.04, show_default=True, help="Of Geant4's differences, in ln y.")
 @click.option("--replicas", default=8, show_default=True, help="Backgrounds that each Geant4 shower is seen with.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--landscape", default=9, show_default=True, help="Points along each axis of the report's; 0: none.")
+@click.option(
+    "--landscape",
+    default=9,
+    show_default=True,
+    help="Points along each axis of the report's, Geant4's too with a shower library; 0: none.",
+)
 @click.option("--landscape-energy", type=float, help="GeV; default: the middle one of --energies.")
 @click.option("--extrapolate", is_flag=True, help="Outside the trained range warn instead of refusing.")
 @JSON_OPTION
@@ -89,7 +94,7 @@ def gradient(
     values = tuple(parse_numbers(energies, "--energies"))
     from calograd.optimisation.agreement import compare_gradients
     from calograd.optimisation.gradient import surrogate_gradient
-    from calograd.optimisation.reference import reference_gradient
+    from calograd.optimisation.reference import LibraryReference, reference_gradient
     from calograd.optimisation.space import span
     from calograd.surrogate import Surrogate
 
@@ -102,7 +107,9 @@ def gradient(
     both: list[Agreement] = []
     with progress() as bar:
         tell = stages(bar)
-        source = None if reference is None else _open_reference(reference, values, a.n_xy, a.n_z)
+        middle = landscape_energy or values[len(values) // 2]
+        read = tuple(dict.fromkeys((*values, middle))) if report_path is not None and landscape > 1 else values
+        source = None if reference is None else _open_reference(reference, read, a.n_xy, a.n_z)
         for number, objective in enumerate(objectives):
             ours.append(
                 surrogate_gradient(
@@ -119,9 +126,9 @@ def gradient(
         if report_path is not None:
             from calograd.optimisation.report import landscapes, write_gradient_report
 
-            middle = landscape_energy or values[len(values) // 2]
+            anywhere = source if isinstance(source, LibraryReference) else None  # a cells file has its designs only
             drawn = (
-                landscapes(surrogate, source, _objective(objective_path, truth, middle), landscape, seed, tell)
+                landscapes(surrogate, anywhere, _objective(objective_path, truth, middle), landscape, seed, tell)
                 if landscape > 1
                 else []
             )

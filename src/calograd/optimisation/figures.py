@@ -36,10 +36,15 @@ def draw_gradients(energies: list[float], ours: list[Estimate], both: list[Agree
         top: Axes = axes[0, j]
         top.axhline(0, color="#9aa0a6", lw=0.8)
         if both:
-            theirs = np.array([[b.geant4.gradient[j], b.geant4.gradient_error[j]] for b in both]).T / unit
-            _band(top, energies, theirs, GEANT4, "#c9ccd0", "Geant4, central differences")
-        mine = np.array([[o.gradient[j], o.gradient_error[j]] for o in ours]).T / unit
-        _band(top, energies, mine, SURROGATE, SURROGATE_LIGHT, "surrogate, back-propagation")
+            _band(
+                top,
+                energies,
+                _known([b.geant4 for b in both], j) / unit,
+                GEANT4,
+                "#c9ccd0",
+                "Geant4, central differences",
+            )
+        _band(top, energies, _known(ours, j) / unit, SURROGATE, SURROGATE_LIGHT, "surrogate, back-propagation")
         top.set_title(f"{parameter_label(name)} = {ours[0].y[j]:g} cm")
         if both:
             low: Axes = axes[1, j]
@@ -57,10 +62,15 @@ def draw_gradients(energies: list[float], ours: list[Estimate], both: list[Agree
     return figure
 
 
+def _known(estimates: list[Estimate], j: int) -> np.ndarray:
+    """Component j with the ends of its 95 % interval, shape (3, estimates)."""
+    return np.array([[e.gradient[j], e.interval[0][j], e.interval[1][j]] for e in estimates]).T
+
+
 def _band(axes: Axes, x: list[float], known: np.ndarray, dark: str, light: str, label: str) -> None:
-    """Values and errors, shape (2, n), as a line in a band of 95 %."""
-    value, error = known
-    axes.fill_between(x, value - Z95 * error, value + Z95 * error, color=light, alpha=0.7, lw=0)
+    """A line through values in a band; ``known``: values and the ends of the band, shape (3, n)."""
+    value, low, high = known
+    axes.fill_between(x, low, high, color=light, alpha=0.7, lw=0)
     axes.plot(x, value, "o-", ms=3, lw=1, color=dark, label=label)
 
 
@@ -136,16 +146,18 @@ def draw_descent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
     left.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if v in (1, 2, 3, 4, 5, 6, 8, 12, 15) else "")
     left.set_ylabel("parameter, cm")
     left.legend(ncols=2)
-    value = np.array([[step.value, step.value_error] for step in history]).T
-    _band(middle, [float(n) for n in number], value, SURROGATE, SURROGATE_LIGHT, "surrogate")
+    value, error = np.array([[step.value, step.value_error] for step in history]).T
+    band = np.stack([value, value - Z95 * error, value + Z95 * error])
+    _band(middle, [float(n) for n in number], band, SURROGATE, SURROGATE_LIGHT, "surrogate")
     middle.set_ylabel("utility")
     gains = [(step.simulated, step.check) for step in history if step.check is not None]
     if gains:
         first = history[0].value
-        total, showers, ends = first, [0], [(first, 0.0, first)]
+        total, variance, showers, ends = first, 0.0, [0], [(first, 0.0, first)]
         for simulated, check in gains:
             if check.agrees:
-                ends.append((total + check.simulated, check.simulated_error, total + check.predicted))
+                variance += check.simulated_error**2
+                ends.append((total + check.simulated, variance**0.5, total + check.predicted))
                 total += check.simulated
                 showers.append(simulated)
         geant4 = np.array([(v, e) for v, e, _ in ends]).T

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from calograd.design import Design
 from calograd.diffusion.sample import DEFAULT_SAMPLER
-from calograd.errors import InputError
-from calograd.optimisation.utility import Objective
+from calograd.errors import InputError, UtilityError
+from calograd.optimisation.utility import Objective, name_of
 from calograd.surrogate import Surrogate
 
 SHOWERS, BACKGROUND = 0, 1
@@ -149,7 +149,7 @@ def surrogate_gradient(
     Raises:
         RangeError: outside the trained range.
         InputError: fewer than two draws, a number of showers or a sampler that cannot be used.
-        UtilityError: a utility without value or gradient.
+        UtilityError: a utility without value or gradient, or whose gradient is not finite.
     """
     if draws < 2 or showers < 1:
         raise InputError(f"{draws} draws of {showers} showers: expected 2 draws or more for an error, and showers")
@@ -168,6 +168,11 @@ def surrogate_gradient(
         numbers = objective.draw(showers, design.n_xy, design.n_z, stream(seed, BACKGROUND, m), like.dtype)
         value = objective.value(signals, design, numbers)
         (gradient,) = torch.autograd.grad(value, u)
+        if not bool(torch.isfinite(gradient).all()):
+            raise UtilityError(
+                f"utility '{name_of(objective.utility)}' is {float(value.detach()):.4g} but its gradient is "
+                f"{gradient.tolist()}; check it for roots and divisions where energies or spreads are zero"
+            )
         values[m], gradients[m] = float(value.detach()), gradient.double().cpu().numpy()
         report(m + 1, draws)
     about = {

@@ -30,7 +30,8 @@ def raw(**changes: Any) -> dict[str, Any]:
         "utility": {"kind": "squared-error", "truth": "incident"},
         "spectrum": {"energies": [10, 50]},
         "gradient": {"showers": 20, "steps": 2},
-        "descent": {"steps": 3, "draws": 2, "max_draws": 2, "check_every": 2, "tolerance": 1e-4},
+        "descent": {"steps": 3, "draws": 2, "max_draws": 2, "check_every": 2, "tolerance": 1e-4,
+                    "showers": 10},
     }  # fmt: skip
     return usual | changes
 
@@ -40,7 +41,7 @@ def setup_of(surrogate: Surrogate, **changes: Any) -> Setup:
 
 
 def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
-    setup = setup_of(surrogate, check={"library": str(library), "showers": 10})
+    setup = setup_of(surrogate, check={"library": str(library)})
     run = tmp_path / "run"
     state = optimise(setup, run, setup.trials(run))
     assert state.reason
@@ -51,13 +52,13 @@ def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: 
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
-    other = setup_of(surrogate, spectrum={"energies": [20]}, check={"library": str(library), "showers": 10})
+    other = setup_of(surrogate, spectrum={"energies": [20]}, check={"library": str(library)})
     with pytest.raises(OutputExistsError, match="another configuration or surrogate"):
         optimise(other, run, None)
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
-    setup = setup_of(surrogate, check={"library": str(library), "showers": 10})
+    setup = setup_of(surrogate, check={"library": str(library)})
     whole = optimise(setup, tmp_path / "whole", setup.trials(tmp_path))
 
     def stop(step: Step) -> None:
@@ -71,7 +72,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(surrogate: Surrogate, lib
 
 
 def test_pairs_of_trials_share_showers(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
-    trials = setup_of(surrogate, check={"library": str(library), "showers": 10}).trials(tmp_path)
+    trials = setup_of(surrogate, check={"library": str(library)}).trials(tmp_path)
     assert trials is not None
     a, b = np.array([2.5, 7.0]), np.array([2.6, 7.0])
     at_a, at_b, apart = trials.value(a, 15, 1), trials.value(b, 15, 1), trials.difference(a, b, 15, 1)
@@ -141,7 +142,7 @@ def test_the_landscape_s_price_is_that_of_the_reference_s_material(library: Path
         ({"spce": {}}, "unknown key 'spce'; did you mean 'space'"),
         ({"gradient": {"shwers": 3}}, "did you mean 'showers'"),
         ({"gradient": {"sampler": "ddpm"}}, "sampler = 'ddpm'"),
-        ({"check": {"showers": 5}}, "either library = FILE or simulate = true"),
+        ({"check": {"replicas": 5}}, "either library = FILE or simulate = true"),
         ({"spectrum": {"energies": []}}, "spectrum.energies"),
     ],
 )

@@ -52,8 +52,7 @@ def optimise(model: str, config: Path, output: Path, landscape: int, json_path: 
         if trials is not None:
             import numpy as np
 
-            assert setup.config.check is not None
-            showers, seed = setup.config.check.showers, setup.config.descent.seed + 10**6
+            showers, seed = setup.config.descent.showers, setup.config.descent.seed + 10**6
             end = np.array(state.y)
             final = trials.value(setup.start, showers, seed), trials.difference(setup.start, end, showers, seed)
         drawn = (

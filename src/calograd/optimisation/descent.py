@@ -46,7 +46,7 @@ class DescentConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    steps: Annotated[int, Field(gt=0)] = 40
+    steps: Annotated[int, Field(gt=0)] = 30
     radius: Annotated[float, Field(gt=0)] = 0.15
     """Longest step at first, in logarithms: 0.15 is a change by 16 %."""
     tolerance: Annotated[float, Field(gt=0)] = 0.003
@@ -57,8 +57,8 @@ class DescentConfig(BaseModel):
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Standard error of the gain of a step that is aimed at, as a share of that gain."""
     check_every: Annotated[int, Field(gt=0)] = 5
-    showers: Annotated[int, Field(gt=0)] = 1000
-    """Asked of the simulation for each design of a check."""
+    showers: Annotated[int, Field(gt=1)] = 200
+    """Asked of the simulation for a check, of every energy."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -17,10 +17,10 @@
 
     [descent]                    # see calograd.optimisation.descent
     steps = 30
+    showers = 200                # of every energy in a check
 
     [check]                      # left out: no check against Geant4
     library = "library.h5"       # or simulate = true
-    showers = 200                # of every energy
 
 A run is a folder: ``config.json`` (resolved), ``descent.json`` (state and history), ``report.html``.
 """
@@ -81,8 +81,6 @@ class CheckConfig(_Table):
     simulate: bool = False
     """Simulate the showers of a check when it comes."""
     workers: Annotated[int, Field(gt=0)] = 1
-    showers: Annotated[int, Field(gt=1)] = 200
-    """Of every energy in a check."""
     replicas: Annotated[int, Field(gt=0)] = 4
     """Backgrounds that each shower is seen with."""
 
@@ -98,7 +96,7 @@ class OptimiseConfig(ObjectiveConfig):
 
     space: SpaceConfig
     gradient: GradientConfig = GradientConfig()
-    descent: DescentConfig = DescentConfig(steps=30)
+    descent: DescentConfig = DescentConfig()
     check: CheckConfig | None = None
 
 
@@ -202,10 +200,7 @@ def optimise(setup: Setup, output: Path, trials: Trials | None, on_step: Callabl
     if path.exists() and path.read_bytes() != content:
         raise OutputExistsError(f"{output} holds a run of another configuration or surrogate; choose another output")
     write_whole(path, content)
-    descent = setup.config.descent
-    if setup.config.check is not None:
-        descent = descent.model_copy(update={"showers": setup.config.check.showers})
     return ascend(
-        setup.space, setup.start, setup.gradient, descent,
+        setup.space, setup.start, setup.gradient, setup.config.descent,
         simulate_pair=trials.difference if trials else None, output=output / DESCENT, on_step=on_step,
     )  # fmt: skip

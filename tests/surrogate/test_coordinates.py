@@ -10,6 +10,8 @@ from torch import Tensor
 from calograd.surrogate.coordinates import (
     E_0,
     EPS,
+    LINE,
+    LINE_ROOM,
     LOGIT_BOUND,
     core_cells,
     decode,
@@ -212,3 +214,26 @@ def test_what_is_empty_is_a_cluster_below_zero_as_wide_as_it_is_far() -> None:
         assert float(v.min()) == pytest.approx(0.1 * distance, rel=1e-3)
         assert float(v.mean()) == pytest.approx(distance, rel=0.01)
         assert float(v.std()) == pytest.approx(0.3 * distance, rel=0.02)
+
+
+def test_absorbed_annihilation_photons_are_no_line_in_the_coordinates() -> None:
+    n, generator = 4000, torch.Generator().manual_seed(0)
+    cells = torch.zeros(n, 3, 3, 1)
+    cells[:, 0, 0], cells[:, 1, 1], cells[:, 2, 2] = 0.2, 0.3, LINE
+    cells[:, 0, 1, 0] = torch.linspace(0.2e-3, 0.9e-3, n)
+    energy = torch.ones(n)
+    g, c = encode(cells, energy, generator)
+    beside = c.reshape(n, 8)
+    rest = cells.sum((1, 2, 3)) - 0.3
+    line, continuum = (beside[:, k].pow(3) * rest for k in (7, 1))  # h
+    # The line lies evenly over its room; the continuum below it stays, that above makes way.
+    position = (line - LINE) / LINE_ROOM
+    assert float(position.min()) + 1e-3 >= 0
+    assert float(position.max()) <= 1 + 1e-3
+    assert float(position.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(position.std()) == pytest.approx(12**-0.5, rel=0.03)
+    e = cells[:, 0, 1, 0]
+    torch.testing.assert_close(continuum, e + LINE_ROOM * (e > LINE), rtol=1e-5, atol=1e-8)
+    assert int(((continuum > LINE + 1e-7) & (continuum < LINE + LINE_ROOM - 1e-7)).sum()) == 0
+    # Whatever lies in the room is the line again.
+    torch.testing.assert_close(decode(g, c, energy, 3, 1)[:, 2, 2, 0], cells[:, 2, 2, 0], rtol=1e-4, atol=0)

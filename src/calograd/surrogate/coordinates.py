@@ -210,11 +210,23 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _pattern_shares(c: Tensor, group: Tensor) -> Tensor:
-    """Shares of the cells (n, cells, n_z) in a core or rest of energy ``group`` (n, n_z) that `_pattern` encoded."""
+    """Shares of the cells (n, cells, n_z) in a core or rest of energy ``group`` (n, n_z) that `_pattern` encoded.
+
+    Generated cells do not add up to one exactly. The least change of c that makes them is along the gradient of the
+    sum, 3 c_i^2, so that e_i is multiplied by exp(l c_i): small cells, whose spectrum is known, hardly move.
+    """
     safe = group[:, None].clamp(min=1e-9)
     h = c.clamp(min=0.0).pow(3)
     room = torch.minimum((h - LINE / safe).clamp(min=0.0), LINE_ROOM / safe)
-    return _shares(torch.where(c > 0, h - room, c))
+    raw = torch.where(c > 0, h - room, c)
+    weight = c.clamp(0.0, 1.0)
+    moved = raw.clamp(min=0.0)
+    for _ in range(NEWTON_STEPS):
+        got, slope = moved.sum(1, keepdim=True), (moved * weight).sum(1, keepdim=True)
+        some = (got > NOTHING).detach()
+        step = -got.where(some, 1.0).log() * (got / slope.where(some, 1.0)).where(some, 0.0)
+        moved = moved * (weight * step.clamp(-3, 3)).exp()
+    return _shares(torch.where(raw > 0, moved, raw))
 
 
 def _shares(raw: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ CASES = (
     *(("ddim", steps) for steps in (4, 8, 18, 50, 100)),
 )
 CONVERGED = ("angle", 200)
-SHOWERS_A_DRAW, DRAWS = 1000, 4
+SHOWERS_A_DRAW, DRAWS = 500, 4
 
 
 def main() -> None:

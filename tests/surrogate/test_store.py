@@ -101,8 +101,9 @@ def test_pickled_file_is_not_opened(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("schema", "complaint"),
     [
-        ("calograd/surrogate/2", f"this version reads up to '{SCHEMA}'; update calograd"),
+        ("calograd/surrogate/3", f"this version reads up to '{SCHEMA}'; update calograd"),
         ("calograd/surrogate/x", "update calograd"),
+        ("calograd/surrogate/1", f"has schema 'calograd/surrogate/1', this version reads '{SCHEMA}' only"),
         ("pt", "has schema 'pt', expected"),
         (None, "has no schema, expected"),
     ],

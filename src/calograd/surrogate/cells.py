@@ -33,6 +33,9 @@ from calograd.surrogate.coordinates import (
     symmetry_ties,
 )
 
+SHAPE_STEPS = 4
+"""Steps of the shape's sampler for every step of the pattern's."""
+
 
 @dataclass(frozen=True)
 class CellsArchitecture:
@@ -155,7 +158,7 @@ class CellsModel(nn.Module):
         """n showers, shape (n, n_xy, n_xy, n_z), GeV, differentiable in the conditions and the energy.
 
         Random numbers are drawn first and the conditions applied after, so equal generators give common random
-        numbers. The shape takes twice the steps of the pattern: it is a tenth of the cost and rules the spreads.
+        numbers. The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads.
 
         Args:
             conditions: of `conditions`, shape (n, conditions) or (1, conditions).
@@ -171,7 +174,7 @@ class CellsModel(nn.Module):
         noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in dims]
         x = sample(
             lambda z, s: denoise(lambda i, m: self.shape_network(i, m, conditions), pre, z, s),
-            noise[0], walk.grid(self.schedule, 2 * steps), walk, generator, checkpointed,
+            noise[0], walk.grid(self.schedule, SHAPE_STEPS * steps), walk, generator, checkpointed,
         )  # fmt: skip
         pattern = self._pattern(conditions, x)
         y = sample(

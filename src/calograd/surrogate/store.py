@@ -20,7 +20,9 @@ from calograd.material import Material
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.cells import CellsArchitecture, CellsModel
 
-SCHEMA = "calograd/surrogate/1"
+SCHEMA = "calograd/surrogate/2"
+OLDEST = 2
+"""Version from which on the coordinates are those of today."""
 WEIGHTS = "model.safetensors"
 ASSETS = Path(str(files("calograd") / "assets"))
 
@@ -107,7 +109,7 @@ def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            check_schema(path, metadata.get("schema"), SCHEMA)
+            check_schema(path, metadata.get("schema"), SCHEMA, OLDEST)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         card = Card.model_validate_json(metadata["card"])
         card.substance()
@@ -124,8 +126,8 @@ def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
     return model.eval().requires_grad_(False), card
 
 
-def check_schema(path: Path, schema: str | None, expected: str) -> None:
-    """Raise `FormatError` unless ``schema`` is of the kind and at most the version that is expected."""
+def check_schema(path: Path, schema: str | None, expected: str, oldest: int = 1) -> None:
+    """Raise `FormatError` unless ``schema`` is of the kind expected and from ``oldest`` up to the version expected."""
     kind, version = expected.rsplit("/", 1)
     if schema is None or not schema.startswith(f"{kind}/"):
         what = "has no schema" if schema is None else f"has schema '{schema}'"
@@ -133,3 +135,5 @@ def check_schema(path: Path, schema: str | None, expected: str) -> None:
     number = schema.rsplit("/", 1)[1]
     if not number.isdecimal() or int(number) > int(version):
         raise FormatError(f"{path} has schema '{schema}', this version reads up to '{expected}'; update calograd")
+    if int(number) < oldest:
+        raise FormatError(f"{path} has schema '{schema}', this version reads '{expected}' only; train or fetch it anew")

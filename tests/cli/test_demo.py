@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from calograd.cli.demo import demo
 from calograd.demo import chain
 from calograd.demo.page import write_page
 from calograd.errors import OutputExistsError
+from calograd.material import Material
 from calograd.showers.cells import Cells, write_cells
 from calograd.surrogate import Surrogate
 
@@ -22,11 +24,16 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     drawn = np.exp(rng.uniform(np.log(0.95), np.log(5.05), 300)), np.exp(rng.uniform(np.log(3.9), np.log(15.2), 300))
     energies = np.exp(rng.uniform(0, np.log(100), 300)).tolist()
     write_cells(tmp_path / "training.h5", make_cells(energies, *drawn, seed=2))
+    other = Material.parse("PbWO4")
+    learn = replace(make_cells(energies, *drawn, seed=3), material=other)
+    write_cells(tmp_path / "learn.h5", learn)
+    judge = replace(make_cells([1, 10], np.full(60, 2.5), np.full(60, 6.0)), material=other)
+    reference = make_cells([1, 10, 100], *sizes)
+    showers = chain.Showers(reference, neighbours, tmp_path / "training.h5", tmp_path / "learn.h5", judge)
     folder = tmp_path / "demo"
     stages = set()
     outcome = chain.run(
-        folder, Surrogate.load(tiny), make_cells([1, 10, 100], *sizes), neighbours,
-        tmp_path / "training.h5", chain.QUICK, geant4=(None, "no tables"),
+        folder, Surrogate.load(tiny), showers, chain.QUICK, geant4=(None, "no tables"),
         progress=lambda stage, done, total: stages.add(stage),
     )  # fmt: skip
     write_page(folder / "report.html", outcome)
@@ -34,14 +41,17 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     assert page.count("data:image/png;base64,") >= 10
     assert "://" not in page
     assert {p.name for p in folder.iterdir()} == {
-        "benchmark.json", "evaluation.json", "generated.h5", "gradients.json", "report.html", "training"
+        "benchmark.json", "evaluation.json", "generated.h5", "gradients.json", "pbwo4", "report.html", "training"
     }  # fmt: skip
     assert len(outcome.evaluation.points) == 6
     assert outcome.log[-1]["step"] == 60
+    assert outcome.adaptation.material == "PbWO4"
+    assert set(outcome.adaptation.before) == set(outcome.adaptation.after)
+    assert {point.energy for point in outcome.adaptation.after} == {1.0, 10.0}
     assert json.loads((folder / "evaluation.json").read_text())["points"]
     assert {"sample", "points", "diffusion", "gradients", "optimisation"} <= stages
     with pytest.raises(OutputExistsError):
-        chain.run(folder, outcome.surrogate, outcome.evaluation.reference, neighbours, tmp_path / "t.h5", chain.QUICK)
+        chain.run(folder, outcome.surrogate, showers, chain.QUICK)
 
 
 def test_an_existing_folder_is_refused_first(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ REPORT = "report.html"
 @click.option("--quick", is_flag=True, help="A check that everything runs, in well under a minute; no real numbers.")
 @JSON_OPTION
 def demo(output: Path, quick: bool, json_path: Path | None) -> None:
-    """The whole chain on bundled data: sample, evaluate against Geant4, time, train, follow gradients; one report.
+    """The whole chain on bundled data, one report: sample, evaluate, time, train, adapt, follow gradients.
 
     Takes about three minutes on two cores. Geant4 is timed where geant4-pybind and its tables are found.
 
@@ -39,19 +39,17 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     chain.check_extras()
     from calograd.cli.benchmark import geant4_environment
     from calograd.demo.page import write_page
-    from calograd.showers.cells import read_cells
     from calograd.surrogate import Surrogate
 
     surrogate = Surrogate.load(chain.MODEL)
-    reference, neighbours = (read_cells(chain.bundled(name)) for name in ("reference.h5", "neighbours.h5"))
-    training = chain.bundled("training.h5")
+    showers = chain.Showers.bundled()
     if not output.absolute().parent.is_dir():
         raise InputError(f"the folder {output.absolute().parent} does not exist; make it or choose another -o")
     with progress() as bar:
         tell = stages(bar)
 
         outcome = chain.run(
-            output, surrogate, reference, neighbours, training, chain.QUICK if quick else chain.FULL,
+            output, surrogate, showers, chain.QUICK if quick else chain.FULL,
             geant4=geant4_environment(surrogate.card.substance()), progress=tell,
         )  # fmt: skip
         write_page(output / REPORT, outcome, tell)
@@ -66,6 +64,7 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
 
 
 def _summarise(outcome: Outcome) -> None:
+    from calograd.demo.page import adaptation_rows
     from calograd.evaluation.timing import short
 
     s = outcome.steering
@@ -79,6 +78,13 @@ def _summarise(outcome: Outcome) -> None:
         ("ms per shower, one thread", f"{head.best.processor} in batches of {head.best.batch}"),
         ("Geant4 / surrogate", faster or outcome.benchmark.note),
         ("from scratch", f"{last['step']} steps, validation loss {losses}"),
+        (
+            f"adapted to {outcome.adaptation.material}",
+            f"by {outcome.adaptation.showers} showers, rms bias of "
+            + ", ".join(
+                f"{row['name']} {row['before']:.2f} to {row['after']:.2f} %" for row in adaptation_rows(outcome)[:3]
+            ),
+        ),
         (
             "gradients beside Geant4's",
             ", ".join(

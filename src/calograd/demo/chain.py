@@ -1,7 +1,6 @@
-"""The chain on bundled data: sample, evaluate against Geant4, time, train from scratch, follow gradients.
+"""The chain on bundled data: sample, evaluate against Geant4, time, train, adapt to another crystal, follow gradients.
 
-The reference showers are Geant4's, made by ``runs/pbf2-sample.sh``; no training has seen them. The second training
-sample, of other showers, is what the short training learns from.
+The showers are Geant4's, made by ``runs/pbf2-sample.sh``; no training has seen those that judge.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from calograd.demo.adaptation import Adaptation, adapt_and_judge
 from calograd.demo.steering import Effort, Steering, steer
 from calograd.errors import FormatError, InputError, Interrupted
 from calograd.evaluation.evaluate import Evaluation, evaluate, mean_biases
@@ -25,13 +25,14 @@ from calograd.evaluation.timing import Benchmark, Timing, benchmark
 from calograd.learning.config import RunConfig, parse_config
 from calograd.learning.data import load_data
 from calograd.learning.train import read_log, train
-from calograd.showers.cells import Cells, write_cells
+from calograd.showers.cells import Cells, read_cells, write_cells
 from calograd.showers.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generate import generate
 
 MODEL = "pbf2-cells"
 SAMPLE = "pbf2-sample"
+OTHER_SAMPLE = "pbwo4-sample"
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total)."""
@@ -48,6 +49,7 @@ class Plan:
         classifier_rows: most rows of each class in a classifier test; 0 leaves the tests out.
         timing: energies (GeV), batches and repetitions of the timing, and whether Geant4 takes part.
         training: what differs from the defaults of a training's tables ``model`` and ``training``.
+        adaptation: fields of `calograd.learning.adapt_state.AdaptConfig`.
         effort: of gradients and optimisation.
     """
 
@@ -57,6 +59,7 @@ class Plan:
     classifier_rows: int
     timing: tuple[tuple[float, ...], tuple[int, ...], int, bool]
     training: dict[str, dict[str, Any]]
+    adaptation: dict[str, Any]
     effort: Effort
 
 
@@ -69,6 +72,7 @@ FULL = Plan(
         "training": {"steps": 1600, "batch": 512, "moments_steps": 500, "moments_batch": 2048, "warmup": 100,
                      "ema": 0.995, "report_every": 100},
     },
+    adaptation={"steps": 300, "moments_steps": 400},
     effort=Effort(energies=(1.0, 10.0, 50.0, 100.0), showers=200, draws=3, steps=10, landscape=6),
 )  # fmt: skip
 QUICK = Plan(
@@ -79,6 +83,7 @@ QUICK = Plan(
         "training": {"steps": 60, "batch": 128, "moments_steps": 60, "moments_batch": 512, "warmup": 10,
                      "ema": 0.9, "report_every": 20},
     },
+    adaptation={"steps": 10, "moments_steps": 10, "batch": 32, "moments_batch": 64, "look_every": 5},
     effort=Effort(energies=(10.0,), showers=30, draws=2, steps=2, landscape=2),
 )  # fmt: skip
 
@@ -111,6 +116,7 @@ class Outcome:
         showers, rows: it learnt from.
         log: its reports, one a line.
         biases: of the means at every reference point, of the bundled surrogate and of the one from scratch.
+        adaptation: to another crystal.
         steering: gradients and optimisation.
         seconds: by stage.
     """
@@ -123,6 +129,7 @@ class Outcome:
     rows: int
     log: list[dict[str, Any]]
     biases: tuple[dict[Point, dict[str, tuple[float, float]]], ...]
+    adaptation: Adaptation
     steering: Steering
     seconds: dict[str, float]
 
@@ -137,11 +144,37 @@ class Outcome:
         return Headline(total.bias, total.bias_error, worst.point, best, known)
 
 
-def bundled(name: str) -> Path:
-    """A file of the bundled sample. Raises `FormatError` if this installation has none."""
-    path = Path(str(files("calograd") / "assets" / SAMPLE / name))
+class Showers(NamedTuple):
+    """Geant4's showers that the chain needs.
+
+    Attributes:
+        reference: that judge.
+        neighbours: at the design of the gradient and its neighbours.
+        training: cells file of the short training.
+        learn: cells file in another crystal, to adapt to.
+        judge: other showers in that crystal.
+    """
+
+    reference: Cells
+    neighbours: Cells
+    training: Path
+    learn: Path
+    judge: Cells
+
+    @classmethod
+    def bundled(cls) -> Showers:
+        """Those that come with the package. Raises `FormatError` if this installation has none."""
+        return cls(
+            read_cells(bundled("reference.h5")), read_cells(bundled("neighbours.h5")), bundled("training.h5"),
+            bundled("learn.h5", OTHER_SAMPLE), read_cells(bundled("judge.h5", OTHER_SAMPLE)),
+        )  # fmt: skip
+
+
+def bundled(name: str, sample: str = SAMPLE) -> Path:
+    """A file of a bundled sample. Raises `FormatError` if this installation has none."""
+    path = Path(str(files("calograd") / "assets" / sample / name))
     if not path.is_file():
-        raise FormatError(f"{path} is missing; reinstall calograd, or make it with runs/pbf2-sample.sh")
+        raise FormatError(f"{path} is missing; reinstall calograd, or make it with runs/{SAMPLE}.sh")
     return path
 
 
@@ -153,7 +186,7 @@ def check_extras() -> None:
 
 
 def run(
-    folder: Path, surrogate: Surrogate, reference: Cells, neighbours: Cells, training: Path, plan: Plan, *,
+    folder: Path, surrogate: Surrogate, showers: Showers, plan: Plan, *,
     geant4: tuple[dict[str, str] | None, str] = (None, ""),
     progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
 ) -> Outcome:  # fmt: skip
@@ -162,9 +195,7 @@ def run(
     Args:
         folder: gets the generated showers, the results as JSON and the training.
         surrogate: to sample and judge.
-        reference: Geant4's showers.
-        neighbours: Geant4's showers at the design of the gradient and its neighbours.
-        training: cells file of the short training.
+        showers: Geant4's.
         plan: how much of everything.
         geant4: environment of Geant4's kernel, or None and the reason.
         progress: called as progress(stage, done, total).
@@ -178,20 +209,21 @@ def run(
         folder.mkdir(parents=True)
     seconds: dict[str, float] = {}
     try:
-        return _run(folder, surrogate, _chosen(reference, plan), neighbours, training, plan, geant4, progress, seconds)
+        return _run(folder, surrogate, showers, plan, geant4, progress, seconds)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"{folder} is incomplete; remove it before the next demo, or choose another -o") from None
 
 
 def _run(
-    folder: Path, surrogate: Surrogate, reference: Cells, neighbours: Cells, training: Path, plan: Plan,
-    geant4: tuple[dict[str, str] | None, str], progress: Progress, seconds: dict[str, float],
+    folder: Path, surrogate: Surrogate, showers: Showers, plan: Plan, geant4: tuple[dict[str, str] | None, str],
+    progress: Progress, seconds: dict[str, float],
 ) -> Outcome:  # fmt: skip
     def timed(stage: str, began: float) -> float:
         now = time.perf_counter()
         seconds[stage] = now - began
         return now
 
+    reference, training = _chosen(showers.reference, plan), showers.training
     began = time.perf_counter()
     made = _like(surrogate, reference, plan.repeat, progress, "sample")
     write_cells(folder / "generated.h5", made)
@@ -214,12 +246,16 @@ def _run(
     began = timed("train", began)
     scratch = _like(Surrogate.load(folder / "training"), reference, 1, progress, "sample again")
     began = timed("sample again", began)
-    steering = steer(surrogate, neighbours, plan.effort, progress)
+    adaptation = adapt_and_judge(
+        surrogate, showers.learn, showers.judge, folder / "pbwo4", plan.adaptation, progress
+    )  # fmt: skip
+    began = timed("adapt", began)
+    steering = steer(surrogate, showers.neighbours, plan.effort, progress)
     _write_json(folder / "gradients.json", {"points": [each.to_dict() for each in steering.gradients]})
     timed("gradients and optimisation", began)
     return Outcome(
         surrogate, result, times, config, data.showers, len(data.train), read_log(folder / "training"),
-        (mean_biases(made, reference), mean_biases(scratch, reference)), steering, seconds,
+        (mean_biases(made, reference), mean_biases(scratch, reference)), adaptation, steering, seconds,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Figures of the demo's training."""
+"""Figures of the demo's training and adaptation."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from calograd.demo.adaptation import Biases
 from calograd.evaluation import limits
-from calograd.evaluation.points import Point, Sizes
+from calograd.evaluation.points import Sizes
 from calograd.evaluation.style import GEANT4, KEPT, LABELS, SURROGATE
 
 SHOWN = ("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z")
@@ -46,12 +47,12 @@ def draw_training(log: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def draw_scratch(biases: tuple[dict[Point, dict[str, tuple[float, float]]], ...], design: Sizes) -> Figure:
-    """Biases of the bundled surrogate and of the one from scratch against energy, at one design."""
+def draw_biases(biases: dict[str, Biases], design: Sizes) -> Figure:
+    """Biases of two surrogates, by the names that they have in the legend, against energy, at one design."""
     figure = Figure(figsize=(10.6, 2.6))
     panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
     for axes, name in zip(panels, ("E_tot", "R_E", "sigma_z"), strict=True):
-        for (who, colour), found in zip((("bundled", GEANT4), ("from scratch", SURROGATE)), biases, strict=True):
+        for (who, found), colour in zip(biases.items(), (GEANT4, SURROGATE), strict=True):
             at = {p.energy: value[name] for p, value in found.items() if p.design == design}
             values = 100 * np.array(list(at.values()))
             axes.errorbar(list(at), values[:, 0], values[:, 1], fmt="o", ms=3.4, lw=0.9, color=colour, label=who)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from calograd.demo.adaptation import Biases
 from calograd.demo.chain import Outcome
-from calograd.demo.figures import SHOWN, draw_scratch, draw_training
+from calograd.demo.figures import SHOWN, draw_biases, draw_training
 from calograd.evaluation import details, limits, overview
 from calograd.evaluation.compare import PointResult
 from calograd.evaluation.page import templates
@@ -62,7 +63,7 @@ def render(outcome: Outcome, progress: Progress) -> str:
         o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs,
         summary=limits.tally(e.checks, merge_subjects=True), machine=outcome.benchmark.machine,
         headline=outcome.headline(), last=outcome.log[-1], first=outcome.log[0],
-        scratch=scratch_rows(outcome),
+        scratch=scratch_rows(outcome), adaptation=adaptation_rows(outcome),
         reference_showers=sum(len(p.reference) for p in e.points),
         generated_showers=sum(len(p.generated) for p in e.points),
     )  # fmt: skip
@@ -86,10 +87,19 @@ def first_look(points: tuple[PointResult, ...]) -> PointResult:
 
 def scratch_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Root mean square over the reference points of the biases (%), bundled and from scratch, with what noise gives."""
+    return _rms({"bundled": outcome.biases[0], "scratch": outcome.biases[1]})
+
+
+def adaptation_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Likewise in the other crystal, before and after."""
+    return _rms({"before": outcome.adaptation.before, "after": outcome.adaptation.after})
+
+
+def _rms(columns: dict[str, Biases]) -> list[dict[str, Any]]:
     rows = []
     for name in SHOWN:
         row: dict[str, Any] = {"name": name}
-        for who, biases in zip(("bundled", "scratch"), outcome.biases, strict=True):
+        for who, biases in columns.items():
             values = np.array([point[name] for point in biases.values()])
             row[who] = 100 * float(np.sqrt((values[:, 0] ** 2).mean()))
             row[f"{who} noise"] = 100 * float(np.sqrt((values[:, 1] ** 2).mean()))
@@ -99,7 +109,7 @@ def scratch_rows(outcome: Outcome) -> list[dict[str, Any]]:
 
 def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[PointResult]) -> list[_Task]:
     e = o.evaluation
-    middle = look.point.design
+    middle, judged = look.point.design, next(iter(o.adaptation.after)).design
     kept = "Green: allowed range. Red: limit missed, filled where statistics cannot explain it, hollow where they can."
     tasks = [
         _Task(
@@ -133,8 +143,13 @@ def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[Poin
             "showers are few and the same at every step, so the trend is better known than the level.",
         ),
         _Task(
-            "scratch", partial(draw_scratch, o.biases, middle),
+            "scratch", partial(draw_biases, {"bundled": o.biases[0], "from scratch": o.biases[1]}, middle),
             f"{middle}: bias of means of the bundled surrogate and of the one trained just now.",
+        ),
+        _Task(
+            "adaptation", partial(draw_biases, {"before": o.adaptation.before, "after": o.adaptation.after}, judged),
+            f"{o.adaptation.material}, {judged}: bias of means against Geant4 showers that the adaptation has not "
+            "seen, before and after, with standard errors.",
         ),
     ]  # fmt: skip
     steering = o.steering

@@ -33,7 +33,7 @@ from calograd.surrogate.coordinates import (
     symmetry_ties,
 )
 
-SHAPE_STEPS = 4
+SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     space, at = span(2.5, 6.0, surrogate.card.dx, surrogate.card.dz)
     print("| energy, GeV | sampler | evaluations | spread of E_tot | spread of R_E | squared error: d/d ln dx "
           "| d/d ln dz | resolution: d/d ln dx | d/d ln dz |\n|" + "---|" * 9)  # fmt: skip
-    for energy in (10.0, 50.0):
+    for energy in (50.0, 10.0):
         truth = measure(surrogate, space, at, energy, *CONVERGED)
         for sampler, steps in CASES:
             made = measure(surrogate, space, at, energy, sampler, steps)

@@ -71,6 +71,8 @@ class ModelConfig(_Table):
     embedding: Positive = _DEFAULT.embedding
     moments_width: Positive = _DEFAULT.moments_width
     local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _DEFAULT.local_units
+    sums: bool = True
+    """Files from before it was there have none."""
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise"] = "edm"
 

@@ -54,6 +54,7 @@ class ResidualMlp(nn.Module):
         blocks: residual blocks.
         embedding: width of the embedding of noise level and conditions.
         units: local units of every number at the output, and half as many at the input; 0 for none.
+        gains: further numbers at the output, zero at first.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ResidualMlp(nn.Module):
         blocks: int = 4,
         embedding: int = 128,
         units: int = 0,
+        gains: int = 0,
     ) -> None:
         super().__init__()
         self.units = units
@@ -80,7 +82,9 @@ class ResidualMlp(nn.Module):
         self.shift = nn.ModuleList(nn.Linear(embedding, width) for _ in range(blocks))
         self.second = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.out = nn.Linear(width, dim)
-        for layer in (*self.second, *self.scale, *self.shift, self.out):
+        self.gains = nn.Linear(width, gains) if gains else None
+        heads = [self.out] if self.gains is None else [self.out, self.gains]
+        for layer in (*self.second, *self.scale, *self.shift, *heads):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         if units:
@@ -100,7 +104,7 @@ class ResidualMlp(nn.Module):
         context: Tensor | None = None,
         marks: Tensor | None = None,
     ) -> Tensor:
-        """F(x).
+        """F(x), shape (n, dim + gains).
 
         Args:
             x: shape (n, dim).
@@ -127,4 +131,4 @@ class ResidualMlp(nn.Module):
             offset, gain = linear(self.local_head, h).chunk(2, dim=1)
             steps = gain * self.local_out(x - marks, e, offset)
             result = result + steps.unflatten(1, (-1, self.units)).sum(2)
-        return result
+        return result if self.gains is None else torch.cat([result, linear(self.gains, h)], dim=1)

@@ -51,10 +51,18 @@ class ConditionalMoments(nn.Module):
 
     def standardise(self, c: Tensor, conditions: Tensor) -> Tensor:
         """x of c, shape (n, dim)."""
-        location, scale = self.forward(conditions)
-        return (2 * torch.asinh((c - location) / (2 * scale))).clamp(-FARTHEST, FARTHEST)
+        return standardise(c, *self.forward(conditions))
 
     def restore(self, x: Tensor, conditions: Tensor) -> Tensor:
         """c of x, shape (n, dim); ``conditions`` may be one row for all."""
-        location, scale = self.forward(conditions)
-        return location + 2 * scale * torch.sinh(x.clamp(-FARTHEST, FARTHEST) / 2)
+        return restore(x, *self.forward(conditions))
+
+
+def standardise(c: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+    """x of c."""
+    return (2 * torch.asinh((c - location) / (2 * scale))).clamp(-FARTHEST, FARTHEST)
+
+
+def restore(x: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+    """c of x."""
+    return location + 2 * scale * torch.sinh(x.clamp(-FARTHEST, FARTHEST) / 2)

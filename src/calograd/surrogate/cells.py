@@ -23,8 +23,9 @@ from calograd.diffusion.sample import SAMPLERS, sample
 from calograd.errors import InputError
 from calograd.material import Material
 from calograd.networks.mlp import ResidualMlp
-from calograd.networks.moments import ConditionalMoments
+from calograd.networks.moments import ConditionalMoments, restore, standardise
 from calograd.surrogate.coordinates import (
+    core_cells,
     decode,
     encode,
     pattern_dim,
@@ -33,6 +34,8 @@ from calograd.surrogate.coordinates import (
     symmetry_ties,
 )
 
+SUMS_FARTHEST = 6.0
+"""Up to which y the sums of cells are followed."""
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
 
@@ -49,6 +52,7 @@ class CellsArchitecture:
         embedding: numbers that noise level and conditions become.
         moments_width: hidden numbers of the networks of location and scale.
         local_units: units of its own for every cell; even.
+        sums: show the pattern's network how far cores and rests are from adding up.
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
     """
@@ -62,6 +66,7 @@ class CellsArchitecture:
     embedding: int = 128
     moments_width: int = 128
     local_units: int = 4
+    sums: bool = False
     schedule: str = "karras"
     preconditioning: str = "edm"
 
@@ -85,12 +90,16 @@ class CellsModel(nn.Module):
         self.condition_scale: Tensor
         self.register_buffer("permutations", symmetry_permutations(a.n_xy, a.n_z), persistent=False)
         self.permutations: Tensor
+        several = int(core_cells(a.n_xy).sum())
+        sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
+        self.group_sizes = sizes
         self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
         self.pattern_moments = ConditionalMoments(conditions + shape, symmetry_ties(a.n_xy, a.n_z), a.moments_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = ResidualMlp(
-            pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units
-        )
+            pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units,
+            2 * a.n_z * len(sizes) if a.sums else 0,
+        )  # fmt: skip
 
     def conditions(self, energy: Tensor, dx: Tensor, dz: Tensor, material: Material) -> Tensor:
         """Standardised conditions.
@@ -133,17 +142,46 @@ class CellsModel(nn.Module):
 
     def _pattern(self, conditions: Tensor, x: Tensor) -> Network:
         """The pattern's network with its conditions bound. The marks of its local units are where a cell is empty."""
-        marks = None
-        if self.architecture.local_units:
-            zero = x.new_zeros(len(x), self.permutations.shape[1])
-            marks = self.pattern_moments.standardise(zero, torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        a = self.architecture
+        location, scale = self.pattern_moments(torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        marks = standardise(torch.zeros_like(location), location, scale) if a.local_units else None
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
-            q = None if marks is None else marks * (1 + (8 * noise).exp()).rsqrt()[:, None]  # c_in of the marks
-            result: Tensor = self.pattern_network(scaled, noise, conditions, x, q)
-            return result
+            at = self.preconditioning.coefficients((4 * noise).exp()[:, None])
+            q = None if marks is None else marks * at.into
+            output: Tensor = self.pattern_network(scaled, noise, conditions, x, q)
+            if not a.sums:
+                return output
+            result, gains = output[:, : scaled.shape[1]], output[:, scaled.shape[1] :]
+            clean = at.skip / at.into * scaled + at.out * result
+            return result + self._towards_sums(clean, location, scale, gains) / at.out
 
         return network
+
+    def _towards_sums(self, y: Tensor, location: Tensor, scale: Tensor, gains: Tensor) -> Tensor:
+        """What brings the sums of c^3 of cores and rests closer to one, by the shortest way, in y.
+
+        With s = sum c_i^3 and v_i = ds / dy_i a step of (1 - s) v_i / |v|^2 does it to first order. The gains say how
+        much of it is right: at little noise all, at much noise little, since a mean of samples that keep a sum of
+        third powers does not keep it.
+        """
+        a = self.architecture
+        y = y.clamp(-SUMS_FARTHEST, SUMS_FARTHEST)
+        c = restore(y, location, scale)
+        cubes = c.clamp(min=0).pow(3)
+        slope = 3 * c.clamp(min=0).square() * scale * torch.cosh(y / 2)
+        groups = (len(y), -1, a.n_z)
+        missing = 1 - self._sums(cubes.reshape(groups))
+        length = self._sums(slope.square().reshape(groups)) + 1e-2
+        offset, gain = gains.reshape(len(y), 2, -1, a.n_z).unbind(1)
+        step = (offset + gain * missing) / length
+        each = [of[:, None].expand(-1, size, -1) for of, size in zip(step.unbind(1), self.group_sizes, strict=True)]
+        return (torch.cat(each, 1) * slope.reshape(groups)).flatten(1)
+
+    def _sums(self, values: Tensor) -> Tensor:
+        """Over the cells of core and rest, shape (n, groups, n_z), of values (n, cells, n_z)."""
+        parts = torch.split(values, self.group_sizes, 1)
+        return torch.stack([part.sum(1) for part in parts], 1)
 
     def generate(
         self,

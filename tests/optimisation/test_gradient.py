@@ -74,13 +74,13 @@ def test_the_density_s_gradient_passes_background_reconstruction_utility_and_cos
             precise, objective(priced), Densities(), y, showers=20, draws=2, seed=4, steps=3, extrapolate=True
         )
 
-    y, h = np.array([2.5, 6.0, 7.5]), 1e-5
+    y, h = np.array([2.5, 6.0, 7.5]), 1e-6
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # trained on one density
         made = at(y)
         for j in range(3):
             up, down = (at(y * np.exp(sign * h * np.eye(3)[j])).value for sign in (1, -1))
-            assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=1e-3, abs=1e-7 * abs(made.value))
+            assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
     assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
 
 

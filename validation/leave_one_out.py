@@ -3,8 +3,8 @@
 For every material of the configuration's files a surrogate is trained on the others (FOLDER/without-MATERIAL), then
 tested on Geant4 showers of it before and after adaptation with few of its showers, and printed as a table: biases of
 the means of E_tot, R_E and the longitudinal mean with standard errors, and their root mean square over designs and
-energies, beside that of the errors. Test showers are in MATERIAL-test-cells.h5 beside the training files, see runs/materials.sh. A run
-that was interrupted goes on where it stopped.
+energies, beside that of the errors. Test showers are in MATERIAL-test-cells.h5 beside the training files, see
+runs/materials.sh. A run that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--materials", help="names, separated by commas; default: all of the configuration")
     parser.add_argument("--events", default="100,1000", help="showers to adapt with")
     parser.add_argument("--method", default="lora")
-    parser.add_argument("--steps", type=int, help="of an adaptation, at most")
+    parser.add_argument("--steps", type=int, help="of every phase of an adaptation, at most")
     parser.add_argument("--repeat", type=int, default=4, help="showers generated for each of Geant4's")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -80,7 +80,9 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
     reference = read_cells(files[material][0].parent / f"{material}-test-cells.h5")
     rows = test(options, base, reference, "before")
     for events in map(int, options.events.split(",")):
-        how = AdaptConfig.model_validate({"method": options.method, "range": "base", "steps": options.steps})
+        how = AdaptConfig.model_validate(
+            {"method": options.method, "range": "base", "steps": options.steps, "moments_steps": options.steps}
+        )
         data = load_data(files[material], 0.1, how.seed, events)
         adapted = adapt(base, how, data, options.output / f"{material}-{events}").surrogate
         rows += test(options, adapted, reference, f"{events} events")
@@ -96,7 +98,8 @@ def test(options: Any, surrogate: Surrogate, reference: Cells, stage: str) -> li
         made = generate(surrogate, energy, dx, dz, material=reference.material, seed=5, extrapolate=True)
     return [
         {
-            "material": reference.material.name, "stage": stage, "design": f"{point.design.dx:.3g} x {point.design.dz[0]:.3g}",
+            "material": reference.material.name, "stage": stage,
+            "design": f"{point.design.dx:.3g} x {point.design.dz[0]:.3g}",
             "energy": point.energy, "biases": [found[name] for name in SHOWN],
         }
         for point, found in mean_biases(made, reference).items()

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from calograd.errors import InputError
-from calograd.material import MATERIALS, Material
+from calograd.material import MATERIALS, NUMBERS, Material
 
 
 # X0 and Moliere radius in cm: Review of Particle Physics, "Atomic and nuclear properties of materials" and table 35.4.
@@ -79,3 +80,56 @@ def test_fractions_that_cannot_be(fractions: dict[str, float], complaint: str) -
 def test_equal_materials_hash_alike() -> None:
     assert len({Material.parse("x:1:PbF2"), Material.parse("x:1:PbF2"), Material.parse("x:2:PbF2")}) == 2
     assert Material(**MATERIALS["PbWO4"].to_dict()) == MATERIALS["PbWO4"]
+
+
+def test_another_density_scales_lengths_and_keeps_the_critical_energy() -> None:
+    tungstate = MATERIALS["PbWO4"]
+    light = tungstate.at_density(tungstate.density / 2)
+    assert light.radiation_length == pytest.approx(2 * tungstate.radiation_length)
+    assert light.moliere_radius == pytest.approx(2 * tungstate.moliere_radius)
+    assert light.critical_energy == pytest.approx(tungstate.critical_energy, rel=1e-12)
+    assert light.geant4_name is None  # Geant4's own material would keep its density
+    assert light.same_composition(tungstate)
+    assert not light.alike(tungstate)
+    assert light.alike(tungstate, numbers=("critical_energy",))
+    assert not light.same_composition(MATERIALS["PbF2"])
+
+
+def test_gradients_pass_from_density_to_what_follows_from_it() -> None:
+    density = torch.tensor(7.77, dtype=torch.float64, requires_grad=True)
+    material = MATERIALS["PbF2"].at_density(density)
+    for _ in range(2):  # nothing of a graph is kept between two uses
+        for name in ("radiation_length", "moliere_radius"):
+            number = getattr(material, name)
+            (slope,) = torch.autograd.grad(number.log(), density)
+            assert float(slope) == pytest.approx(-1 / 7.77)
+            assert float(number.detach()) == pytest.approx(getattr(MATERIALS["PbF2"], name))
+    assert isinstance(material.critical_energy, float)
+    assert material.alike(MATERIALS["PbF2"])
+    assert Material(**material.to_dict()) == MATERIALS["PbF2"]
+
+
+@pytest.mark.parametrize("name", NUMBERS[1:])
+def test_a_given_number_changes_nothing_else(name: str) -> None:
+    value = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    material = MATERIALS["BGO"].with_numbers(**{name: value})
+    assert getattr(material, name) is value
+    assert material.alike(MATERIALS["BGO"], numbers=tuple(n for n in NUMBERS if n != name))
+    assert not material.same_composition(MATERIALS["BGO"])
+    again = Material(**material.to_dict())
+    assert getattr(again, name) == 0.5
+    halved = again.at_density(again.density / 2)
+    assert getattr(halved, name) == (0.5 if name == "critical_energy" else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "complaint"),
+    [
+        ({"radiation_length": 0.0}, "radiation_length is 0.0, expected a positive number"),
+        ({"colour": 1.0}, "unknown number 'colour'; expected radiation_length"),
+        ({"density": torch.tensor(-1.0)}, "density is -1.0 g/cm3"),
+    ],
+)
+def test_numbers_that_cannot_be(numbers: dict, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        MATERIALS["BGO"].with_numbers(**numbers)

@@ -9,21 +9,33 @@ Particle Physics ("Passage of particles through matter"):
     E_c,j = 610 MeV / (Z_j + 1.24)                           Rossi's definition, solids (fig. 34.14)
     1/R_M = (1/E_s) sum_j w_j E_c,j / X0_j                   E_s = 21.2052 MeV (eq. 34.38)
     E_c   = E_s X0 / R_M
+
+Density and numbers may be torch scalars; what follows from them then passes gradients on. At another density the same
+composition has X0 and R_M that go as 1 / density and the same E_c, see `Material.at_density`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isclose, log
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calograd.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Number = float | Tensor
+
 E_S_MEV = 21.2052
 ALPHA = 1 / 137.035999
+
+NUMBERS = ("density", "radiation_length", "moliere_radius", "critical_energy")
+"""The numbers that rule showers: attributes of `Material`."""
+UNITS = dict(zip(NUMBERS, ("g/cm3", "cm", "cm", "GeV"), strict=True))
 
 # Symbol, Z and standard atomic weight of the elements that calorimeters are made of.
 ELEMENTS: dict[str, tuple[int, float]] = {
@@ -51,28 +63,44 @@ def element_radiation_length(z: int, a: float) -> float:
     return 716.408 * a / (z**2 * (l_rad - coulomb) + z * l_prime)
 
 
+def plain(value: Number) -> float:
+    """A number without its gradient."""
+    return float(value) if isinstance(value, int | float) else float(value.detach())
+
+
 @dataclass(frozen=True)
 class Material:
     """A homogeneous material.
 
     Args:
         name: what it is called in files and reports.
-        density: g/cm3.
+        density: g/cm3; a float or a tensor without dimensions, which may require a gradient.
         mass_fractions: share of the mass by element symbol, adding up to one.
         geant4_name: name in Geant4's own list (``G4_PbWO4``), where the simulation takes it from there.
+        given: numbers that are set instead of following from density and composition, each on its own:
+            ``radiation_length`` and ``moliere_radius`` in cm, ``critical_energy`` in GeV; floats or tensors. A material
+            with such numbers can be asked of a surrogate, not simulated.
 
     Raises:
-        InputError: an unknown element, a density that is not positive, fractions that do not add up.
+        InputError: an unknown element or number, one that is not positive, fractions that do not add up.
     """
 
     name: str
-    density: float
+    density: Number
     mass_fractions: Mapping[str, float]
     geant4_name: str | None = None
+    given: Mapping[str, Number] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 < self.density < inf:
-            raise InputError(f"material {self.name}: density is {self.density} g/cm3, expected a positive number")
+        if not 0 < plain(self.density) < inf:
+            raise InputError(
+                f"material {self.name}: density is {plain(self.density)} g/cm3, expected a positive number"
+            )
+        for name, value in self.given.items():
+            if name not in NUMBERS[1:]:
+                raise InputError(f"material {self.name}: unknown number '{name}'; expected {', '.join(NUMBERS[1:])}")
+            if not 0 < plain(value) < inf:
+                raise InputError(f"material {self.name}: {name} is {plain(value)}, expected a positive number")
         for symbol, share in self.mass_fractions.items():
             if not share >= 0:
                 raise InputError(f"material {self.name}: mass fraction of {symbol} is {share}, expected 0 to 1")
@@ -83,12 +111,34 @@ class Material:
             raise InputError(f"material {self.name}: mass fractions add up to {total:.4f}, expected 1")
 
     def __hash__(self) -> int:
-        return hash((self.name, self.density, tuple(sorted(self.mass_fractions.items())), self.geant4_name))
+        return hash((self.name, plain(self.density), tuple(sorted(self.mass_fractions.items())), self.geant4_name))
 
-    def alike(self, other: Material, tolerance: float = 1e-4) -> bool:
-        """Whether all numbers that rule showers are equal: density, X0, R_M, E_c; the names may differ."""
-        names = ("density", "radiation_length", "moliere_radius", "critical_energy")
-        return all(isclose(getattr(self, n), getattr(other, n), rel_tol=tolerance) for n in names)
+    def alike(self, other: Material, tolerance: float = 1e-4, numbers: tuple[str, ...] = NUMBERS) -> bool:
+        """Whether the ``numbers`` that rule showers are equal; the names may differ."""
+        return all(isclose(plain(getattr(self, n)), plain(getattr(other, n)), rel_tol=tolerance) for n in numbers)
+
+    def same_composition(self, other: Material, tolerance: float = 1e-4) -> bool:
+        """Whether the mass fractions are equal, and no number is given beside them."""
+        mine, theirs = self.mass_fractions, other.mass_fractions
+        equal = all(abs(mine.get(s, 0.0) - theirs.get(s, 0.0)) <= tolerance for s in {*mine, *theirs})
+        return equal and not self.given and not other.given
+
+    def at_density(self, density: Number) -> Material:
+        """The same composition at another density, g/cm3: X0 and R_M go as 1 / density, E_c stays."""
+        ratio = self.density / density
+        given = {name: v if name == "critical_energy" else v * ratio for name, v in self.given.items()}
+        return Material(self.name, density, self.mass_fractions, None, given)
+
+    def with_numbers(self, **numbers: Number) -> Material:
+        """The same with some numbers set, see ``given`` of the class.
+
+        x0 = torch.tensor(0.937, requires_grad=True)
+        material = MATERIALS["PbF2"].with_numbers(radiation_length=x0)  # nothing else changes
+        material = MATERIALS["PbF2"].with_numbers(density=7.9)          # as `at_density`: X0 and R_M follow
+        """
+        density = numbers.pop("density", None)
+        base = self if density is None else self.at_density(density)
+        return replace(base, geant4_name=None, given={**base.given, **numbers})
 
     @classmethod
     def from_formula(cls, name: str, density: float, formula: str, geant4_name: str | None = None) -> Material:
@@ -124,36 +174,42 @@ class Material:
             "or NAME:DENSITY:FORMULA such as BGO:7.13:Bi4Ge3O12"
         )
 
-    @cached_property
-    def radiation_length(self) -> float:
+    @property
+    def radiation_length(self) -> Number:
         """X0 in cm."""
-        return 1 / (self.density * sum(w / element_radiation_length(*ELEMENTS[s]) for s, w in self._fractions))
-
-    @cached_property
-    def moliere_radius(self) -> float:
-        """R_M in cm."""
-        inverse = sum(
-            w * 610 / (ELEMENTS[s][0] + 1.24) / element_radiation_length(*ELEMENTS[s]) for s, w in self._fractions
-        )
-        return E_S_MEV / inverse / self.density
-
-    @cached_property
-    def critical_energy(self) -> float:
-        """E_c in GeV (Rossi's definition)."""
-        return 1e-3 * E_S_MEV * self.radiation_length / self.moliere_radius
+        given = self.given.get("radiation_length")
+        return 1 / (self.density * self._inverse_lengths[0]) if given is None else given
 
     @property
-    def _fractions(self) -> list[tuple[str, float]]:
-        return list(self.mass_fractions.items())
+    def moliere_radius(self) -> Number:
+        """R_M in cm."""
+        given = self.given.get("moliere_radius")
+        return E_S_MEV / self._inverse_lengths[1] / self.density if given is None else given
+
+    @property
+    def critical_energy(self) -> Number:
+        """E_c in GeV (Rossi's definition)."""
+        given = self.given.get("critical_energy")
+        if given is not None:
+            return given
+        density, (x, m) = plain(self.density), self._inverse_lengths
+        return 1e-3 * E_S_MEV * (1 / (density * x)) / (E_S_MEV / m / density)
+
+    @cached_property
+    def _inverse_lengths(self) -> tuple[float, float]:
+        """sum_j w_j / X0_j and sum_j w_j E_c,j / X0_j, in cm2/g and MeV cm2/g."""
+        lengths = [(w, ELEMENTS[s][0], element_radiation_length(*ELEMENTS[s])) for s, w in self.mass_fractions.items()]
+        return sum(w / x0 for w, _, x0 in lengths), sum(w * 610 / (z + 1.24) / x0 for w, z, x0 in lengths)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, from which ``Material(**data)`` makes it again."""
-        return {
+        """Plain data, without gradients, from which ``Material(**data)`` makes it again."""
+        data = {
             "name": self.name,
-            "density": self.density,
+            "density": plain(self.density),
             "mass_fractions": dict(self.mass_fractions),
             "geant4_name": self.geant4_name,
         }
+        return data | ({"given": {n: plain(v) for n, v in self.given.items()}} if self.given else {})
 
 
 MATERIALS: dict[str, Material] = {

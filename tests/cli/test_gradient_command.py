@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calograd.showers.cells import Cells, write_cells
@@ -42,6 +44,25 @@ def test_without_a_reference_and_with_a_depth_a_layer(tiny: str, run_calograd: R
     assert code == 0, err
     points = json.loads((tmp_path / "out.json").read_text())["points"]
     assert [len(p["surrogate"]["gradient"]) for p in points] == [6, 6]
+
+
+def test_the_density_beside_cell_sizes(tiny: str, neighbours: Cells, calograd: Run, tmp_path: Path) -> None:
+    """Cells of the neighbouring densities are those of all lengths scaled."""
+    scaled = []
+    for sign in (1, -1):
+        chosen = neighbours.rows((neighbours.dx == np.float32(2.5)) & (neighbours.dz[:, 0] == np.float32(6.0)))
+        scaled.append(replace(chosen, dx=chosen.dx * np.exp(0.04 * sign), dz=chosen.dz * np.exp(0.04 * sign)))
+    parts = [neighbours, *scaled]
+    columns = (np.concatenate([getattr(p, name) for p in parts]) for name in ("cells", "energy", "dx", "dz", "shower"))
+    write_cells(tmp_path / "reference.h5", Cells(*columns, neighbours.material, "geant4"))
+    code, _, err = calograd(
+        "gradient", tiny, "--cell", "2.5", "6", "--density", "--material", "PbF2", "--energies", "10",
+        "--reference", "reference.h5", *FAST, "--json", "out.json",
+    )  # fmt: skip
+    assert code == 0, err
+    (point,) = json.loads((tmp_path / "out.json").read_text())["points"]
+    assert [c["name"] for c in point["components"]] == ["dx", "dz", "density"]
+    assert "7.77 g/cm3" in err
 
 
 @pytest.mark.parametrize(

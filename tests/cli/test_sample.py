@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from click.testing import CliRunner, Result
 
 from calograd.cli.sample import sample
 from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError, RangeError
+from calograd.material import Material
 from calograd.showers.cells import Cells, read_cells, write_cells
+from calograd.surrogate import Surrogate
 
 
 def call(*arguments: Any) -> Result:
@@ -114,3 +117,20 @@ def test_outputs_are_never_overwritten_and_folders_must_exist(tiny: str, tmp_pat
 def test_extrapolation_is_allowed_when_asked_for(tiny: str, tmp_path: Path) -> None:
     call(tiny, "--cell", 0.5, 6, "--energy", 50, "-n", 5, "--extrapolate", "-o", tmp_path / "made.h5")
     assert len(read_cells(tmp_path / "made.h5")) == 5
+
+
+def test_of_several_materials_one_is_named(tiny: str, tmp_path: Path, make_cells: Callable[..., Cells]) -> None:
+    one = Surrogate.load(tiny)
+    materials = tuple(Material.parse(name).to_dict() for name in ("PbF2", "BGO"))
+    Surrogate(one.model, one.card.model_copy(update={"materials": materials})).save(tmp_path / "two")
+    common = (tmp_path / "two", "--cell", 2, 5, "--energy", 10, "-n", 3, "--steps", 1)
+    with pytest.raises(InputError, match=r"tiny was trained on PbF2, BGO; name the material \(--material\)"):
+        call(*common, "-o", tmp_path / "none.h5")
+    call(*common, "--material", "BGO", "-o", tmp_path / "bgo.h5")
+    assert read_cells(tmp_path / "bgo.h5").material.name == "BGO"
+    with pytest.raises(RangeError, match="material CsI"):
+        call(*common, "--material", "CsI", "-o", tmp_path / "csi.h5")
+    reference = make_cells([10.0], np.full(3, 2.0), np.full(3, 5.0))
+    write_cells(tmp_path / "reference.h5", replace(reference, material=Material.parse("BGO")))
+    call(tmp_path / "two", "--like", tmp_path / "reference.h5", "--steps", 1, "-o", tmp_path / "like.h5")
+    assert read_cells(tmp_path / "like.h5").material.name == "BGO"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calograd.material import MATERIALS
 from calograd.showers.cells import read_cells
 from calograd.showers.layout import Provenance, pack
 from calograd.showers.writer import open_writer
@@ -72,6 +73,21 @@ def test_drawn_designs(segment: Callable[..., tuple[int, str]], library: Path) -
     assert ((cells.dx >= 1) & (cells.dx <= 2)).all()
 
 
+def test_scaled_sizes_are_in_units_of_the_material(segment: Callable[..., tuple[int, str]], library: Path) -> None:
+    lead = MATERIALS["PbF2"]
+    code, err = segment("library.h5", "--cell", "1", "2,3", "--cells", "2", "2", "--scaled", "-o", "cells.h5")
+    assert code == 0, err
+    cells = read_cells(library.parent / "cells.h5")
+    np.testing.assert_allclose(cells.dx, lead.moliere_radius, rtol=1e-6)
+    np.testing.assert_allclose(cells.dz / lead.radiation_length, [[2, 3]] * SHOWERS, rtol=1e-6)
+    code, err = segment("library.h5", "--designs", "9", "--scaled", "--dx", "1", "2", "-o", "drawn.h5")
+    assert code == 0, err
+    drawn = read_cells(library.parent / "drawn.h5")
+    assert ((drawn.dx >= lead.moliere_radius) & (drawn.dx <= 2 * lead.moliere_radius)).all()
+    assert drawn.dz.min() >= 3.9 * lead.radiation_length
+    assert drawn.dz.max() > 13 * lead.radiation_length
+
+
 def test_outputs_that_exist_are_refused_before_the_work(segment: Callable[..., tuple[int, str]], library: Path) -> None:
     (library.parent / "taken").touch()
     for options in (("-o", "taken"), ("-o", "cells.h5", "--json", "taken")):
@@ -94,6 +110,10 @@ def test_outputs_that_exist_are_refused_before_the_work(segment: Callable[..., t
         (["library.h5", "--cell", "2", "5", "--cells", "0", "5"], "expected at least one cell each way"),
         (["library.h5", "--designs", "0"], "0 designs"),
         (["library.h5", "--designs", "1", "--dx", "3", "2"], "dx from 3.0 to 2.0 cm"),
+        (
+            ["library.h5", "--designs", "1", "--dx", "3", "6"],
+            "30 x 30 x 76 cm reach beyond the simulated block of 25.2 x",
+        ),
     ],
 )
 def test_errors_are_one_line(

@@ -10,6 +10,7 @@ from made_up import made_up_cells
 
 from calograd.errors import FormatError, InputError
 from calograd.learning.data import TrainingData, load_data
+from calograd.material import MATERIALS, NUMBERS
 from calograd.showers.cells import Cells, write_cells
 
 
@@ -71,12 +72,35 @@ def test_nothing_but_empty_rows(tmp_path: Path) -> None:
         load_data(store(tmp_path, cells), 0.2, 0)
 
 
-def test_other_materials_and_numbers_of_cells_do_not_mix(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"1\.h5 is of BGO, .*0\.h5 of PbF2"):
-        load_data(store(tmp_path, made_up_cells(), made_up_cells(material="BGO")), 0.2, 0)
-    (tmp_path / "b").mkdir()
+def test_other_numbers_of_cells_do_not_mix(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cells \(3, 3, 4\), .* has \(3, 3, 2\)"):
-        load_data(store(tmp_path / "b", made_up_cells(), made_up_cells(n_z=4)), 0.2, 0)
+        load_data(store(tmp_path, made_up_cells(), made_up_cells(n_z=4)), 0.2, 0)
+
+
+def test_every_row_has_the_numbers_of_its_material(tmp_path: Path) -> None:
+    lead, bismuth = made_up_cells(40), made_up_cells(30, seed=1, material="BGO")
+    data = load_data(store(tmp_path, lead, bismuth, made_up_cells(20, seed=2)), 0.2, 0)
+    assert [material.name for material in data.materials] == ["PbF2", "BGO"]
+    pitches = {float(dx): 1 for dx in bismuth.dx[2:]}  # drawn pitches tell the rows' files apart
+    for rows in (data.train, data.validation):
+        numbers = data.numbers(rows, rows.energy.double())
+        assert numbers.shape == (len(rows), 4)
+        for dx, row in zip(rows.dx.tolist(), numbers.tolist(), strict=True):
+            if dx in pitches:
+                assert row == [7.13, *(getattr(MATERIALS["BGO"], name) for name in NUMBERS[1:])]
+            elif dx not in (1, 5):
+                assert row[0] == 7.77
+    few = data.train.at(torch.tensor([5, 3]))
+    assert torch.equal(data.numbers(few, few.energy), data.numbers(data.train, few.energy)[[5, 3]])
+    with pytest.raises(InputError, match="the data are of PbF2, BGO; expected one material"):
+        _ = data.material
+
+
+def test_one_material_is_a_single_row_of_numbers(tmp_path: Path) -> None:
+    data = load_data(store(tmp_path, made_up_cells(40), made_up_cells(seed=1)), 0.2, 0)
+    assert data.train.which is None
+    assert data.numbers(data.train, data.train.energy).shape == (1, 4)
+    assert data.material == MATERIALS["PbF2"]
 
 
 def test_too_few_showers(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -285,3 +286,56 @@ def test_bfloat16_trains_too(tmp_path: Path) -> None:
 def test_checkpoints_hold_no_pickled_objects(finished: tuple[Path, CellsModel]) -> None:
     stored = torch.load(finished[0] / "run" / CHECKPOINT, weights_only=True)
     assert json.loads(stored["config"])["name"] == "tiny"
+
+
+def of_two_materials(folder: Path, **model: Any) -> RunConfig:
+    """PbF2 and BGO, the same designs in cm."""
+    write_cells(folder / "bgo.h5", made_up_cells(seed=1, material="BGO"))
+    raw = tables(folder, steps=4, moments_steps=3)
+    raw["data"]["files"] = ["cells.h5", "bgo.h5"]
+    raw["model"] |= model
+    return parse_config(raw, "two.toml", folder)
+
+
+def test_two_materials_make_a_surrogate_of_both(tmp_path: Path) -> None:
+    config = of_two_materials(tmp_path)
+    train(config, load(config), tmp_path / "run")
+    surrogate = Surrogate.load(tmp_path / "run")
+    assert [m.name for m in surrogate.card.substances()] == ["PbF2", "BGO"]
+    assert surrogate.model.architecture.material_numbers == ("critical_energy",)
+    assert float(surrogate.model.condition_scale[-1]) < 0.2  # of ln E_c, over the rows of both
+    for material in ("PbF2", "BGO"):
+        surrogate.sample(Design(2.0, 6.0, material, n_xy=3, n_z=2), 10.0, 2)
+    again = train(config, load(config), tmp_path / "run")
+    assert_equal(again, surrogate.model)
+
+
+def test_an_interrupted_run_of_two_materials_ends_with_the_same_weights(tmp_path: Path) -> None:
+    config = of_two_materials(tmp_path, material_numbers=["density", "critical_energy"])
+    whole = train(config, load(config), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, load(config), tmp_path / "run", progress=interrupt_at("diffusion", 4))
+    assert_equal(train(config, load(config), tmp_path / "run"), whole)
+    assert whole.architecture.material_numbers == ("density", "critical_energy")
+
+
+def test_every_material_has_to_reach_over_the_range(tmp_path: Path) -> None:
+    config = of_two_materials(tmp_path)
+    data = load(config)
+    assert data.train.which is not None
+    data.train.dx[data.train.which == 1] = 3.0
+    with pytest.raises(InputError, match=r"range\.dx = \[1\.2, 4\.5\] cm reaches beyond the data of BGO, 3 to 3 cm"):
+        train(config, data, tmp_path / "run")
+
+
+def test_scaled_ranges_are_in_units_of_every_material(tmp_path: Path) -> None:
+    raw = of_two_materials(tmp_path).model_dump(mode="json")
+    raw["range"] |= {"units": "scaled", "dx": [0.55, 2.0], "dz": [4.5, 12]}
+    config = parse_config(raw, "two.toml", tmp_path)
+    train(config, load(config), tmp_path / "run")
+    card = Surrogate.load(tmp_path / "run").card
+    assert (card.units, card.dx) == ("scaled", (0.55, 2.0))
+    raw["range"]["dz"] = [4.5, 15]  # 15 cm of BGO are 13.4 radiation lengths
+    config = parse_config(raw, "two.toml", tmp_path)
+    with pytest.raises(InputError, match=r"reaches beyond the data of BGO, 3\.58 to 13\.4 radiation lengths"):
+        train(config, load(config), tmp_path / "other")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from calograd.design import Design
 from calograd.errors import InputError, RangeError, UtilityError
+from calograd.material import MATERIALS
 from calograd.optimisation.background import Emulator
+from calograd.optimisation.cost import Cost, Depth, Priced, Volume
 from calograd.optimisation.events import Events
 from calograd.optimisation.gradient import Estimate, stream, surrogate_gradient
 from calograd.optimisation.reconstruction import Chain
@@ -48,6 +51,37 @@ def test_it_is_the_derivative_of_the_value(precise: Surrogate, utility: Utility,
         assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
     assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
     np.testing.assert_allclose(made.raw * AT, made.gradient)
+
+
+@dataclass(frozen=True)
+class Densities:
+    """dx, a depth for both layers, and the density."""
+
+    names: tuple[str, ...] = ("dx", "dz", "density")
+
+    def design(self, y: Tensor) -> Design:
+        return Design(y[0], y[1], MATERIALS["PbF2"].at_density(y[2]), n_xy=3, n_z=2)
+
+
+@pytest.mark.parametrize("cost", [Depth(), Volume()])
+def test_the_density_s_gradient_passes_background_reconstruction_utility_and_cost(
+    precise: Surrogate, cost: Cost
+) -> None:
+    priced = Priced(SquaredError(truth="incident"), ((cost, 0.01),), relative=True)
+
+    def at(y: np.ndarray) -> Estimate:
+        return surrogate_gradient(
+            precise, objective(priced), Densities(), y, showers=20, draws=2, seed=4, steps=3, extrapolate=True
+        )
+
+    y, h = np.array([2.5, 6.0, 7.5]), 1e-6
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trained on one density
+        made = at(y)
+        for j in range(3):
+            up, down = (at(y * np.exp(sign * h * np.eye(3)[j])).value for sign in (1, -1))
+            assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
+    assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
 
 
 def test_errors_are_of_independent_draws(surrogate: Surrogate) -> None:

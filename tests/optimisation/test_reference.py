@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,23 @@ from torch import Tensor
 
 from calograd.design import Design
 from calograd.errors import InputError
+from calograd.material import MATERIALS
 from calograd.optimisation.agreement import compare_gradients, cosine
 from calograd.optimisation.background import Emulator
 from calograd.optimisation.gradient import Estimate
 from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import CellsReference, LibraryReference, neighbours, reference_gradient
+from calograd.optimisation.reference import (
+    CellsReference,
+    LibraryReference,
+    bootstrap_values,
+    neighbours,
+    reference_gradient,
+)
 from calograd.optimisation.utility import Containment, Objective, SquaredError
+from calograd.showers.layout import pack
 from calograd.showers.library import open_library
 from calograd.showers.measure import measure
+from calograd.simulation.config import Block, MaterialRecord, SimulationConfig
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,45 @@ def test_showers_in_another_material_are_refused(library: Path) -> None:
     objective = Objective(Chain(None), Containment(), (10.0,))
     with pytest.raises(InputError, match=r"library.h5 is of PbF2 \(7\.77 g/cm3\), the design of PbWO4"):
         reference_gradient(opened(library, (10.0,)), objective, Tungstate(), AT)
+
+
+@dataclass(frozen=True)
+class Densities:
+    names: tuple[str, ...] = ("dx", "dz", "density")
+
+    def design(self, y: Tensor) -> Design:
+        return Design(y[0], y[1], MATERIALS["PbF2"].at_density(y[2]), n_xy=3, n_z=2)
+
+
+def test_showers_of_another_density_are_those_of_the_library_scaled(library: Path, tmp_path: Path) -> None:
+    """Against a library whose deposits lie farther apart by the ratio of densities, as a simulation's would."""
+    factor = 1.1
+    with open_library(library) as source:
+        showers, provenance = source.read(), source.provenance
+    assert isinstance(provenance.config, SimulationConfig)
+    thin = MaterialRecord(**MATERIALS["PbF2"].at_density(7.77 / factor).to_dict())
+    config = provenance.config.model_copy(update={"detector": Block(material=thin, size=(30, 30, 90))})
+    wide = replace(showers, **{axis: (factor * getattr(showers, axis)).astype(np.float32) for axis in "xyz"})
+    (tmp_path / "thin.h5").write_bytes(pack(wide, replace(provenance, config=config)))
+    objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (10.0,))
+    designs = [Densities().design(torch.tensor([2.0, 6.0, 7.77 / factor], dtype=torch.float64))]
+    ours, ours_samples = bootstrap_values(opened(library, (10.0,)), objective, designs, bootstrap=5)
+    theirs, their_samples = bootstrap_values(opened(tmp_path / "thin.h5", (10.0,)), objective, designs, bootstrap=5)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    np.testing.assert_allclose(ours_samples, their_samples, rtol=1e-5)
+
+
+def test_the_gradient_in_the_density_is_that_in_all_lengths(library: Path) -> None:
+    """Without background a design knows lengths in units of the shower's alone."""
+    objective = Objective(Chain(None), Containment(), (10.0,))
+    made = reference_gradient(
+        opened(library, (10.0,)), objective, Densities(), np.array([2.0, 6.0, 7.77]), bootstrap=20
+    )
+    assert made.names == ("dx", "dz", "density")
+    assert made.gradient[2] == pytest.approx(made.gradient[0] + made.gradient[1], rel=0.02)
+    assert made.gradient_error[2] < 0.1 * made.gradient[2]
+    with pytest.raises(InputError, match=r"is of PbF2 \(7\.77 g/cm3\), the design of PbF2 \(12\.\d* g/cm3\)"):
+        reference_gradient(opened(library, (10.0,)), objective, Densities(), np.array([2.0, 6.0, 12.5]), bootstrap=2)
 
 
 def estimate(gradient: list[float], error: list[float], seed: int = 0) -> Estimate:

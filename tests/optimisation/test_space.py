@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from calograd.errors import InputError
+from calograd.material import MATERIALS
 from calograd.optimisation.budget import Budget
-from calograd.optimisation.space import Space, SpaceConfig, parse_table
+from calograd.optimisation.space import Space, SpaceConfig, parse_table, refuse_untrained
+from calograd.surrogate import Surrogate
 
 TWO: dict[str, Any] = {"start": {"dx": 3, "dz": 8}, "bounds": {"dx": [1, 5], "dz": [4, 15]}}
 SIX: dict[str, Any] = TWO | {"parameters": ["dx", "dz_1", "dz_2", "dz_3", "dz_4", "dz_5"]}
@@ -200,3 +204,49 @@ def test_a_configuration_of_an_empty_space_or_of_other_layers_is_refused() -> No
         SpaceConfig(**TWO, max_depth=10).space()
     with pytest.raises(InputError, match="for each of 4 layers"):
         SpaceConfig(**SIX).space(n_z=4)
+
+
+@pytest.mark.parametrize("names", [("dx", "dz"), ("dx", "dz_1", "dz_2")])
+def test_a_density_may_be_a_parameter(names: tuple[str, ...]) -> None:
+    lower, upper = (1.0, *(4.0 for _ in names[1:]), 6.0), (5.0, *(15.0 for _ in names[1:]), 9.0)
+    space = Space((*names, "density"), lower, upper, material="PbWO4", n_z=2)
+    y = torch.tensor([2.0, *(6.0 for _ in names[1:]), 7.0], dtype=torch.float64, requires_grad=True)
+    design = space.design(y)
+    assert design.depths.tolist() == [6.0, 6.0]
+    slope = torch.autograd.grad(design.substance.radiation_length, y)[0]  # X0 goes as 1 / density
+    assert slope[:-1].eq(0).all()
+    assert float(slope[-1]) == pytest.approx(-MATERIALS["PbWO4"].radiation_length * 8.28 / 7.0**2)
+    assert space.substance.name == "PbWO4"
+    assert space.hits(np.log([2.0, *(6.0 for _ in names[1:]), 9.0])) == ("density at its upper bound, 9 g/cm3",)
+
+
+def test_a_configuration_with_a_density() -> None:
+    own = {
+        "parameters": ["dx", "dz", "density"], "start": {"dx": 3, "dz": 8, "density": 7.5}, "max_depth": 50,
+        "bounds": {"dx": [1, 5], "dz": [4, 15], "density": [6, 9]}, "material": "PbWO4",
+    }  # fmt: skip
+    config = parse_table(SpaceConfig, own, "run.toml")
+    space = config.space(config.material or "PbF2")
+    assert config.start_values().tolist() == [3, 8, 7.5]
+    assert [b.amount(np.log([3.0, 8.0, 7.5])) for b in space.budgets] == pytest.approx([40])
+    with pytest.raises(InputError, match="start: density is missing"):
+        parse_table(SpaceConfig, own | {"start": {"dx": 3, "dz": 8}}, "run.toml")
+    with pytest.raises(InputError, match=r"bounds\.density = \[9, 6\] g/cm3: expected positive numbers"):
+        parse_table(SpaceConfig, own | {"bounds": {"dx": [1, 5], "dz": [4, 15], "density": [9, 6]}}, "run.toml")
+
+
+def test_bounds_have_to_be_within_what_was_trained_on_at_every_density(surrogate: Surrogate) -> None:
+    def check(upper: float, densities: tuple[float, float], trained: Surrogate) -> None:
+        space = Space(("dx", "dz", "density"), (1.6, 6.0, densities[0]), (upper, 12.0, densities[1]), (), "PbF2", 3, 2)
+        refuse_untrained(space, trained)
+
+    lead = MATERIALS["PbF2"]
+    card = surrogate.card.model_copy(update={"units": "scaled", "dx": (0.5, 2.0), "dz": (4.0, 16.0)})
+    model = copy.deepcopy(surrogate.model)
+    model.architecture = replace(model.architecture, material_numbers=("critical_energy",))
+    scaled = Surrogate(model, card)
+    check(2 * lead.moliere_radius * 7.77 / 8.5, (7.0, 8.5), scaled)
+    with pytest.raises(InputError, match=r"bounds of dx = \[1\.6, 4\.3\] cm reach beyond what small was trained"):
+        check(4.3, (7.0, 8.5), scaled)
+    with pytest.raises(InputError, match=r"bounds of density reach to 7 g/cm3, small was not trained on PbF2 of that"):
+        check(4.0, (7.0, 8.5), surrogate)

@@ -18,6 +18,7 @@ from calograd.cli.common import (
     write_json,
 )
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.material import Material, plain
 from calograd.showers.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     "--cell", nargs=2, required=True, metavar="DX DZ",
     help="Pitch and depth, cm. With one depth a layer, 4,5,6,8,10, each is a parameter of its own.",
 )  # fmt: skip
+@click.option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on]")
+@click.option("--density", is_flag=True, help="Take the density of the material as a parameter too.")
 @click.option("--energies", required=True, help="GeV, as 1,10,50,100; one gradient each.")
 @click.option(
     "--reference", type=click.Path(path_type=Path),
@@ -65,6 +68,8 @@ if TYPE_CHECKING:
 def gradient(
     model: str,
     cell: tuple[str, str],
+    material: str | None,
+    density: bool,
     energies: str,
     reference: Path | None,
     objective_path: Path | None,
@@ -88,6 +93,7 @@ def gradient(
     Examples:
       calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --truth incident
       calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --reference library.h5 --report gradient.html
+      calograd gradient materials-cells --cell 2.5 6 --material PbWO4 --density --energies 10 --reference pbwo4.h5
     """
     for output in (json_path, report_path):
         refuse_existing(output)
@@ -101,7 +107,11 @@ def gradient(
     surrogate = Surrogate.load(model)
     a = surrogate.model.architecture
     pitch, depth = parse_cell(cell, a.n_z)
-    space, at = span(pitch, depth, surrogate.card.dx, surrogate.card.dz, surrogate.card.substance(), a.n_xy, a.n_z)
+    substance = surrogate.card.substance() if material is None else Material.parse(material)
+    card, rho = surrogate.card.in_cm(substance), plain(substance.density)
+    space, at = span(
+        pitch, depth, card.dx, card.dz, substance, a.n_xy, a.n_z, density=(rho / 2, 2 * rho) if density else None
+    )
     objectives = [_objective(objective_path, truth, energy) for energy in values]
     ours: list[Estimate] = []
     both: list[Agreement] = []
@@ -128,7 +138,9 @@ def gradient(
 
             anywhere = source if isinstance(source, LibraryReference) else None  # a cells file has its designs only
             drawn = (
-                landscapes(surrogate, anywhere, _objective(objective_path, truth, middle), landscape, seed, tell)
+                landscapes(
+                    surrogate, anywhere, _objective(objective_path, truth, middle), landscape, seed, tell, substance
+                )
                 if landscape > 1
                 else []
             )
@@ -166,13 +178,15 @@ def _plain(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreeme
 
 
 def _summarise(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreement]) -> None:
-    columns = ["energy, GeV", "parameter, cm", "surrogate"]
+    from calograd.optimisation.space import unit
+
+    columns = ["energy, GeV", "parameter", "surrogate"]
     if both:
         columns += ["Geant4", "ratio", "pull", "cosine (ln y)"]
     rows = []
     for k, (energy, estimate) in enumerate(zip(energies, ours, strict=True)):
         for j, name in enumerate(estimate.names):
-            row = [f"{energy:g}", f"{name} = {estimate.y[j]:g}",
+            row = [f"{energy:g}", f"{name} = {estimate.y[j]:g} {unit(name)}",
                    f"{estimate.gradient[j]:.3g} +- {estimate.gradient_error[j]:.1g}"]  # fmt: skip
             if both:
                 c = both[k].components[j]

@@ -56,7 +56,15 @@ def optimise(model: str, config: Path, output: Path, landscape: int, json_path: 
             end = np.array(state.y)
             final = trials.value(setup.start, showers, seed), trials.difference(setup.start, end, showers, seed)
         drawn = (
-            landscapes(setup.surrogate, None, setup.objective, landscape, setup.config.descent.seed, tell)
+            landscapes(
+                setup.surrogate,
+                None,
+                setup.objective,
+                landscape,
+                setup.config.descent.seed,
+                tell,
+                setup.space.substance,
+            )
             if landscape > 1 and len(setup.space.names) == 2
             else []
         )

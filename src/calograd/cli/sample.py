@@ -12,6 +12,7 @@ import numpy as np
 
 from calograd.cli.common import JSON_OPTION, console, output_option, parse_numbers, print_table, progress, write_json
 from calograd.errors import InputError
+from calograd.material import Material
 from calograd.showers.cells import Cells, read_cells, write_cells
 from calograd.showers.hdf5 import refuse_existing
 
@@ -35,6 +36,9 @@ class _Rows(NamedTuple):
 @click.option("--cell", nargs=2, metavar="DX DZ", help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10.")
 @click.option("--energy", help="GeV: values as 1,10,50 (each in turn), or a range as 1:100.")
 @click.option("--law", type=click.Choice(["uniform", "log-uniform"]), help="How energies fill a range. [log-uniform]")
+@click.option(
+    "--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on; with --like, the file's]"
+)
 @click.option("-n", "--showers", type=int, help="Showers per energy; of a range, the total. [1000]")
 @click.option(
     "--like", type=click.Path(path_type=Path), help="Instead of --cell and --energy: the rows of this cells file."
@@ -50,7 +54,7 @@ class _Rows(NamedTuple):
 @JSON_OPTION
 def sample(
     model: str, output: Path, json_path: Path | None, threads: int, device: str, seed: int, sampler: str | None,
-    steps: int | None, extrapolate: bool, like: Path | None, **wanted: Any,
+    steps: int | None, extrapolate: bool, like: Path | None, material: str | None, **wanted: Any,
 ) -> None:  # fmt: skip
     """Generate showers with a surrogate: a bundled name, or a folder that 'calograd train' wrote.
 
@@ -66,15 +70,18 @@ def sample(
             raise InputError(f"the folder {path.parent} does not exist; make it or choose another output")
     if threads < 0:
         raise InputError(f"--threads is {threads}, expected at least 1, or 0 for all cores")
-    reference = _reference(like, wanted)
+    reference = _reference(like, wanted | {"material": material})
+    chosen = None if material is None else Material.parse(material)
     from calograd.surrogate import Surrogate
 
     surrogate = Surrogate.load(model, device)
     if reference is not None:
+        chosen = reference.material if len(surrogate.card.materials) > 1 else None
         rows = _like(reference, surrogate, wanted["repeat"], str(like))
     else:
         rows = _asked(wanted, surrogate.model.architecture.n_z, seed)
-    options = {"seed": seed, "extrapolate": extrapolate, "steps": steps} | ({"sampler": sampler} if sampler else {})
+    options: dict[str, Any] = {"seed": seed, "extrapolate": extrapolate, "steps": steps, "material": chosen}
+    options |= {"sampler": sampler} if sampler else {}
     made, seconds = _generate(surrogate, rows, threads, options)
     write_cells(output, made)
     _summarise(made, seconds, output, json_path)
@@ -88,7 +95,7 @@ def _reference(like: Path | None, wanted: dict[str, Any]) -> Cells | None:
         if wanted["repeat"] is not None:
             raise InputError("--repeat belongs to --like REFERENCE; use -n for the number of showers")
         return None
-    for name in ("cell", "energy", "law", "showers"):
+    for name in ("cell", "energy", "law", "showers", "material"):
         if wanted[name] is not None:
             raise InputError(f"--{name} and --like exclude each other; --like takes designs and energies from the file")
     return read_cells(like)
@@ -98,9 +105,11 @@ def _like(reference: Cells, surrogate: Surrogate, repeat: int | None, name: str)
     repeat = 1 if repeat is None else repeat
     if repeat < 1:
         raise InputError(f"--repeat is {repeat}, expected at least 1")
-    ours, theirs = surrogate.card.substance(), reference.material
-    if ours.name != theirs.name:
-        raise InputError(f"{name} is of {theirs.name}, {surrogate.card.name} was trained on {ours.name}; expected one")
+    card, theirs = surrogate.card, reference.material
+    if len(card.materials) == 1 and card.substance().name != theirs.name:
+        raise InputError(
+            f"{name} is of {theirs.name}, {card.name} was trained on {card.substance().name}; expected one"
+        )
     a = surrogate.model.architecture
     if reference.cells.shape[1:] != (a.n_xy, a.n_xy, a.n_z):
         raise InputError(

@@ -8,10 +8,14 @@ import click
 
 from calograd.cli.common import JSON_OPTION, output_option, parse_cell, print_table, progress, write_json
 from calograd.errors import InputError
+from calograd.material import plain
 from calograd.showers.cells import write_cells
 from calograd.showers.hdf5 import refuse_existing
-from calograd.showers.library import open_library
+from calograd.showers.library import Library, open_library
 from calograd.showers.measure import measure, measure_many
+
+DRAWN = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
+"""Default ranges of drawn pitches and depths, in cm and scaled."""
 
 
 @click.command()
@@ -22,8 +26,13 @@ from calograd.showers.measure import measure, measure_many
 )  # fmt: skip
 @click.option("--cells", nargs=2, type=int, default=(5, 5), show_default=True, metavar="N_XY N_Z")
 @click.option("--designs", type=int, help="Instead of --cell: this many drawn designs a shower, to train on.")
-@click.option("--dx", nargs=2, type=float, default=(0.9, 5.04), show_default=True, help="Range of --designs, cm.")
-@click.option("--dz", nargs=2, type=float, default=(3.7, 15.2), show_default=True, help="Range of --designs, cm.")
+@click.option("--dx", nargs=2, type=float, metavar="LOW HIGH", help="Range of --designs. [0.9 5.04 cm]")
+@click.option("--dz", nargs=2, type=float, metavar="LOW HIGH", help="Range of --designs. [3.7 15.2 cm]")
+@click.option(
+    "--scaled", is_flag=True,
+    help="All pitches in Moliere radii and depths in radiation lengths of the library's material, not in cm. Ranges "
+    "then default to 0.41 2.31 and 3.9 16.2, those of PbF2.",
+)  # fmt: skip
 @click.option("--unequal", default=0.0, show_default=True, help="Share of --designs with layers of unequal depths.")
 @click.option("--seed", default=0, show_default=True, help="Of --designs.")
 @click.option("--recover", is_flag=True, help="Of a library that was cut off use the showers that are complete.")
@@ -34,8 +43,9 @@ def segment(
     sizes: tuple[tuple[str, str], ...],
     cells: tuple[int, int],
     designs: int | None,
-    dx: tuple[float, float],
-    dz: tuple[float, float],
+    dx: tuple[float, float] | None,
+    dz: tuple[float, float] | None,
+    scaled: bool,
     unequal: float,
     seed: int,
     recover: bool,
@@ -50,6 +60,7 @@ def segment(
       calograd segment library.h5 --cell 2.5 4,5,6,8,10 -o cells.h5
       calograd segment library.h5 --cell 1 5 --cell 2 4 -o two-designs.h5
       calograd segment library.h5 --designs 32 --unequal 0.5 --seed 1 -o train.h5
+      calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
     """
     refuse_existing(output)
     refuse_existing(json_path)
@@ -65,11 +76,15 @@ def segment(
         def report(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
+        unit_x, unit_z = _units(source) if scaled else (1.0, 1.0)
         if cell:
-            made = measure(source, cell, n_xy, n_z, report)
+            sizes_cm = [(unit_x * pitch, _times(depth, unit_z)) for pitch, depth in cell]
+            made = measure(source, sizes_cm, n_xy, n_z, report)
         else:
             assert designs is not None
-            made = measure_many(source, designs, dx, dz, seed, n_xy, n_z, report, unequal=unequal)
+            across, along = dx or DRAWN[scaled][0], dz or DRAWN[scaled][1]
+            pitches, depths = (across[0] * unit_x, across[1] * unit_x), (along[0] * unit_z, along[1] * unit_z)
+            made = measure_many(source, designs, pitches, depths, seed, n_xy, n_z, report, unequal=unequal)
     write_cells(output, made)
     totals = made.cells.sum((1, 2, 3))
     summary = {
@@ -86,3 +101,14 @@ def segment(
           f"{output.stat().st_size / 1e6:.1f} MB"]],
     )  # fmt: skip
     write_json(json_path, summary)
+
+
+def _units(library: Library) -> tuple[float, float]:
+    """Moliere radius and radiation length of a library's material, cm."""
+    if library.material is None:
+        raise InputError(f"{library.path} is of a layered detector; --scaled needs a homogeneous block")
+    return plain(library.material.moliere_radius), plain(library.material.radiation_length)
+
+
+def _times(depth: float | tuple[float, ...], unit: float) -> float | tuple[float, ...]:
+    return tuple(unit * value for value in depth) if isinstance(depth, tuple) else unit * depth

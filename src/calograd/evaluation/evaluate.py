@@ -171,7 +171,7 @@ def mean_biases(generated: Cells, reference: Cells) -> dict[Point, dict[str, tup
 def refuse_incomparable(generated: Cells, reference: Cells) -> None:
     """Raise `InputError` unless both are of one material and one number of cells, and hold numbers."""
     ours, theirs = generated.material, reference.material
-    if ours.name != theirs.name or abs(ours.density - theirs.density) > 1e-3 * theirs.density:
+    if ours.name != theirs.name or not ours.alike(theirs, 1e-3, ("density",)):
         raise InputError(
             f"generated showers are in {ours.name} ({ours.density:g} g/cm3), reference in {theirs.name} "
             f"({theirs.density:g} g/cm3); expected one material"

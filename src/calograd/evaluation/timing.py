@@ -183,10 +183,10 @@ def time_surrogate(surrogate: Surrogate, energy: float, batch: int, sampler: str
 
 
 def _time(surrogate: Surrogate, energy: float, batch: int, sampler: str, repeats: int) -> Timing:
-    card = surrogate.card
-    a = surrogate.model.architecture
+    material = surrogate.card.substance()
+    card, a = surrogate.card.in_cm(material), surrogate.model.architecture
     middle = [(low * high) ** 0.5 for low, high in (card.dx, card.dz)]
-    design = Design(middle[0], middle[1], card.substance(), a.n_xy, a.n_z)
+    design = Design(middle[0], middle[1], material, a.n_xy, a.n_z)
     generator = torch.Generator().manual_seed(0)
     clock, processor = [], []
     for _ in range(repeats):

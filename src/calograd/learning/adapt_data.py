@@ -39,8 +39,9 @@ def check_data(base: Surrogate, data: TrainingData) -> None:
         raise InputError(
             f"the cells hold {share:.3g} times the incident energy on average; perhaps {what}: expected GeV for both"
         )
+    card = base.card.in_cm(data.material)
     for name, (unit, others) in UNITS.items():
-        values, (low, high) = getattr(data.train, name), getattr(base.card, name)
+        values, (low, high) = getattr(data.train, name), getattr(card, name)
         if float(values.min()) <= high and float(values.max()) >= low:
             continue
         for other, factor in others.items():
@@ -54,7 +55,7 @@ def check_data(base: Surrogate, data: TrainingData) -> None:
 def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: State, output: Path) -> AdapterCard:
     """The card of an adaptation of ``base`` that has ended, stored in the folder ``output``."""
     unequal = bool((data.train.dz.amax(1) > 1.01 * data.train.dz.amin(1)).any())
-    plan, trusted = config.plan(), config.range == "base"
+    plan, trusted, card = config.plan(), config.range == "base", base.card.in_cm(data.material)
     source = relative_source(base.source, output) if base.source else ""
     done = {"phase": "adapted", "step": sum(r.steps for r in state.results), "seconds": round(state.seconds)}
     return AdapterCard(
@@ -64,9 +65,9 @@ def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: Sta
         rank=plan.rank,
         alpha=plan.alpha,
         targets=plan.targets,
-        energy=_range(base.card, data, "energy", trusted),
-        dx=_range(base.card, data, "dx", trusted),
-        dz=_range(base.card, data, "dz", trusted),
+        energy=_range(card, data, "energy", trusted),
+        dx=_range(card, data, "dx", trusted),
+        dz=_range(card, data, "dz", trusted),
         unequal_layers=unequal or (trusted and base.card.unequal_layers),
         material=data.material.to_dict(),
         mode=data.mode,

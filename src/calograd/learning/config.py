@@ -23,9 +23,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calograd.errors import InputError
+from calograd.material import NUMBERS
 from calograd.surrogate.cells import CellsArchitecture
+from calograd.surrogate.store import Units
 
 Positive = Annotated[int, Field(gt=0)]
+MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy"]
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
@@ -42,11 +45,17 @@ class DataConfig(_Table):
 
 
 class RangeConfig(_Table):
-    """The range that the surrogate will accept; the data should reach a little beyond it. GeV, cm."""
+    """The range that the surrogate will accept; the data of every material should reach a little beyond it.
+
+    Energies in GeV. With ``units = "cm"`` sizes are the same for all materials; with ``units = "scaled"`` dx is in
+    Moliere radii and dz in radiation lengths, as `calograd segment --scaled` draws them, so that the conditions cover
+    the same region in all materials.
+    """
 
     energy: Interval
     dx: Interval
     dz: Interval
+    units: Units = "cm"
 
     @model_validator(mode="after")
     def _check(self) -> RangeConfig:
@@ -61,7 +70,10 @@ _DEFAULT = CellsArchitecture()
 
 
 class ModelConfig(_Table):
-    """Sizes of the networks; meaning and defaults are those of `calograd.surrogate.cells.CellsArchitecture`."""
+    """Sizes of the networks; meaning and defaults are those of `calograd.surrogate.cells.CellsArchitecture`.
+
+    ``material_numbers`` left out: all of them for one material, the critical energy for several.
+    """
 
     kind: Literal["cells"] = "cells"
     shape_width: Positive = _DEFAULT.shape_width
@@ -75,10 +87,14 @@ class ModelConfig(_Table):
     """Files from before it was there have none."""
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise"] = "edm"
+    material_numbers: tuple[MaterialNumber, ...] | None = None
 
-    def architecture(self, n_xy: int, n_z: int) -> CellsArchitecture:
-        """With the numbers of cells of the data."""
-        return CellsArchitecture(n_xy=n_xy, n_z=n_z, **self.model_dump(exclude={"kind"}))
+    def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> CellsArchitecture:
+        """With the numbers of cells and of materials of the data."""
+        usual = NUMBERS if materials == 1 else ("critical_energy",)
+        numbers = usual if self.material_numbers is None else self.material_numbers
+        sizes = self.model_dump(exclude={"kind", "material_numbers"})
+        return CellsArchitecture(n_xy=n_xy, n_z=n_z, material_numbers=numbers, **sizes)
 
 
 class TrainingConfig(_Table):

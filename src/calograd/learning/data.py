@@ -13,6 +13,7 @@ from torch import Tensor
 from calograd.errors import FormatError, InputError
 from calograd.material import Material
 from calograd.showers.cells import Cells, read_cells
+from calograd.surrogate.cells import CellsModel, numbers_of
 
 MIN_SHOWERS = 20
 MIN_VALIDATION = 6
@@ -21,19 +22,24 @@ MIN_VALIDATION = 6
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as tensors: cells (n, n_xy, n_xy, n_z) GeV, energy (n,) GeV, dx (n,) cm, dz (n, n_z) cm."""
+    """Rows as tensors: cells (n, n_xy, n_xy, n_z) GeV, energy (n,) GeV, dx (n,) cm, dz (n, n_z) cm.
+
+    ``which``: place of the row's material in `TrainingData.materials`, shape (n,), int64; None: all are of the first.
+    """
 
     cells: Tensor
     energy: Tensor
     dx: Tensor
     dz: Tensor
+    which: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.energy)
 
     def at(self, index: Tensor) -> Rows:
         """The chosen rows."""
-        return Rows(self.cells[index], self.energy[index], self.dx[index], self.dz[index])
+        which = None if self.which is None else self.which[index]
+        return Rows(self.cells[index], self.energy[index], self.dx[index], self.dz[index], which)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class TrainingData:
 
     Attributes:
         train, validation: rows; no shower has rows in both.
-        material: of all of them.
+        materials: that rows are of, each once.
         empty: rows without any energy, which are left out.
         showers: number of distinct showers in both.
         held_out: number of distinct showers in ``validation``.
@@ -51,11 +57,29 @@ class TrainingData:
 
     train: Rows
     validation: Rows
-    material: Material
+    materials: tuple[Material, ...]
     empty: int
     showers: int
     held_out: int
     provenance: list[dict[str, Any]]
+
+    @property
+    def material(self) -> Material:
+        """Of all rows. Raises `InputError` if they are of several."""
+        if len(self.materials) > 1:
+            raise InputError(f"the data are of {', '.join(m.name for m in self.materials)}; expected one material")
+        return self.materials[0]
+
+    def numbers(self, rows: Rows, like: Tensor) -> Tensor:
+        """Material numbers of rows, shape (n, 4), or (1, 4) where all are of one material; see `numbers_of`."""
+        table = numbers_of(*self.materials, like=like)
+        return table[:1] if rows.which is None else table[rows.which.to(table.device)]
+
+    def conditions(self, model: CellsModel, rows: Rows) -> Tensor:
+        """Standardised conditions of rows, on the device of the model."""
+        like = model.condition_mean
+        energy, dx, dz = (values.to(like.device) for values in (rows.energy, rows.dx, rows.dz))
+        return model.conditions(energy, dx, dz, self.numbers(rows, like))
 
     @property
     def mode(self) -> str:
@@ -85,23 +109,22 @@ def load_data(files: list[Path], validation: float, seed: int, showers: int | No
         showers: how many distinct ones to use; fewer are some of those that more would be. None for all.
 
     Raises:
-        InputError: different materials or numbers of cells, or too few showers to use or for a split.
+        InputError: different numbers of cells, or too few showers to use or for a split.
         FormatError: a file that cannot be used.
     """
     parts = [read_cells(path) for path in files]
     first = parts[0]
     for path, part in zip(files, parts, strict=True):
-        if part.material != first.material:
-            raise InputError(f"{path} is of {part.material.name}, {files[0]} of {first.material.name}; expected one")
         if part.cells.shape[1:] != first.cells.shape[1:]:
             raise InputError(f"{path} has cells {part.cells.shape[1:]}, {files[0]} has {first.cells.shape[1:]}")
     keys = _keys(parts)
-    rows = Rows(
-        *(
-            torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
-            for name in ("cells", "energy", "dx", "dz")
-        )
+    materials = tuple(dict.fromkeys(part.material for part in parts))
+    which = np.repeat([materials.index(part.material) for part in parts], [len(part) for part in parts])
+    cells, energy, dx, dz = (
+        torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
+        for name in ("cells", "energy", "dx", "dz")
     )
+    rows = Rows(cells, energy, dx, dz, torch.from_numpy(which) if len(materials) > 1 else None)
     filled = (rows.cells.sum((1, 2, 3)) > 0).numpy()
     if not filled.any():
         raise FormatError(f"{', '.join(map(str, files))}: no row has any energy")
@@ -128,7 +151,7 @@ def load_data(files: list[Path], validation: float, seed: int, showers: int | No
     return TrainingData(
         train=rows.at(torch.from_numpy(np.flatnonzero(kept & ~held_out))),
         validation=rows.at(torch.from_numpy(np.flatnonzero(kept & held_out))),
-        material=first.material,
+        materials=materials,
         empty=int((~filled).sum()),
         showers=len(distinct),
         held_out=held,

@@ -55,7 +55,7 @@ def look(model: CellsModel, data: TrainingData, step: int, train_loss: float, se
     rows = data.validation.at(chosen)
     cells, energy = rows.cells.to(device), rows.energy.to(device)
     with torch.no_grad():
-        conditions = model.conditions(energy, rows.dx.to(device), rows.dz.to(device), data.material)
+        conditions = data.conditions(model, rows)
         x, y = model.standardise(cells, energy, conditions, generator)
         shape, pattern = model.losses(x, y, conditions, generator)
         made = torch.cat(

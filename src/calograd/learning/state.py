@@ -68,7 +68,8 @@ def start(config: RunConfig, data: TrainingData, device: str) -> State:
     """A new run: weights from the seed, conditions standardised over the training rows."""
     generator = torch.Generator().manual_seed(config.training.seed)
     n_xy, n_z = data.train.cells.shape[2:]
-    model = place(initial_model(config.model.architecture(n_xy, n_z), data, config.training.seed), device)
+    architecture = config.model.architecture(n_xy, n_z, len(data.materials))
+    model = place(initial_model(architecture, data, config.training.seed), device)
     return State(model, copy.deepcopy(model).requires_grad_(False), generator)
 
 
@@ -77,7 +78,7 @@ def initial_model(architecture: CellsArchitecture, data: TrainingData, seed: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CellsModel(architecture)
-    raw = model.conditions(data.train.energy, data.train.dx, data.train.dz, data.material)
+    raw = data.conditions(model, data.train)
     scale = raw.std(0)
     model.condition_mean.copy_(raw.mean(0))
     model.condition_scale.copy_(torch.where(scale > 1e-3, scale, torch.ones_like(scale)))
@@ -134,9 +135,8 @@ def read_checkpoint(config: RunConfig, data: TrainingData, output: Path, device:
 
 
 def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> State:
-    n_xy, n_z = stored["architecture"]["n_xy"], stored["architecture"]["n_z"]
     with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
-        model = CellsModel(config.model.architecture(n_xy, n_z))
+        model = CellsModel(CellsArchitecture(**stored["architecture"]))
     ema = copy.deepcopy(model).requires_grad_(False)
     model.load_state_dict(stored["model"])
     ema.load_state_dict(stored["ema"])

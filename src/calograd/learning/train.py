@@ -167,7 +167,7 @@ def batch_loss(
 
     Args:
         model: the weights.
-        data: whose rows these are: their material, and whether they may be turned and mirrored.
+        data: whose rows these are: their materials, and whether they may be turned and mirrored.
         rows: of the batch.
         phase: index in `PHASES`.
         generator: of noise and symmetries.
@@ -175,7 +175,7 @@ def batch_loss(
     """
     device = model.condition_mean.device
     cells, energy = rows.cells.to(device), rows.energy.to(device)
-    conditions = model.conditions(energy, rows.dx.to(device), rows.dz.to(device), data.material)
+    conditions = data.conditions(model, rows)
     if phase == DIFFUSION:
         with torch.no_grad():
             x, y = model.standardise(cells, energy, conditions, generator)
@@ -226,8 +226,9 @@ def _card(config: RunConfig, data: TrainingData, state: State) -> Card:
         energy=config.range.energy,
         dx=config.range.dx,
         dz=config.range.dz,
+        units=config.range.units,
         unequal_layers=bool((data.train.dz.amax(1) > 1.01 * data.train.dz.amin(1)).any()),
-        material=data.material.to_dict(),
+        materials=tuple(material.to_dict() for material in data.materials),
         mode=data.mode,
         training={"config": resolved, "data": data.provenance, "showers": data.showers, "done": done},
     )
@@ -242,16 +243,28 @@ def _refuse_others(output: Path) -> None:
 
 def _check_range(config: RunConfig, data: TrainingData) -> None:
     """Refuse a range that the data do not reach over: a surrogate must not claim what it never saw."""
-    rows = data.train
-    for name, unit, values in (("energy", "GeV", rows.energy), ("dx", "cm", rows.dx), ("dz", "cm", rows.dz)):
-        low, high = getattr(config.range, name)
-        lowest, highest = float(values.min()), float(values.max())
-        slack = UNREACHED * log(high / low)
-        if log(lowest / low) > slack or log(high / highest) > slack:
-            raise InputError(
-                f"range.{name} = [{low:g}, {high:g}] {unit} reaches beyond the data, {lowest:.3g} to {highest:.3g} "
-                f"{unit}; narrow it or add data"
-            )
+    numbers, scaled = data.numbers(data.train, data.train.energy), config.range.units == "scaled"
+    rows, (_, x0, r_m, _) = data.train, numbers.T
+    columns = {
+        "energy": ("GeV", rows.energy),
+        "dx": ("Moliere radii", rows.dx / r_m) if scaled else ("cm", rows.dx),
+        "dz": ("radiation lengths", rows.dz / x0[:, None]) if scaled else ("cm", rows.dz),
+    }
+    for number, material in enumerate(data.materials):
+        mine = slice(None) if rows.which is None else rows.which == number
+        what = "the data" if rows.which is None else f"the data of {material.name}"
+        for name, (unit, column) in columns.items():
+            low, high = getattr(config.range, name)
+            values = column[mine]
+            if values.numel() == 0:
+                raise InputError(f"no row of {material.name} has energy and is trained on; add data or leave it out")
+            lowest, highest = float(values.min()), float(values.max())
+            slack = UNREACHED * log(high / low)
+            if log(lowest / low) > slack or log(high / highest) > slack:
+                raise InputError(
+                    f"range.{name} = [{low:g}, {high:g}] {unit} reaches beyond {what}, {lowest:.3g} to {highest:.3g} "
+                    f"{unit}; narrow it or add data"
+                )
 
 
 def _trim_log(path: Path, state: State) -> None:

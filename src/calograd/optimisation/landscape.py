@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from calograd.design import Design
+from calograd.material import Material
 from calograd.optimisation.gradient import BACKGROUND, SHOWERS, stream
 from calograd.optimisation.reference import Reference
 from calograd.optimisation.utility import Objective
@@ -104,6 +105,7 @@ def surrogate_landscape(
     dx: np.ndarray,
     dz: np.ndarray,
     *,
+    material: Material | None = None,
     showers: int = 500,
     seed: int = 0,
     report: Report = lambda done, total: None,  # noqa: ARG005
@@ -114,11 +116,12 @@ def surrogate_landscape(
         surrogate: what generates.
         objective: of the showers.
         dx, dz: the grid, cm, within the trained range.
+        material: of the designs; None: the one that the surrogate was trained on.
         showers: of every energy.
         seed: of all random numbers.
         report: called after every point.
     """
-    a, material = surrogate.model.architecture, surrogate.card.substance()
+    a, material = surrogate.model.architecture, material or surrogate.card.substance()
     values, slopes = np.empty((len(dx), len(dz))), np.empty((len(dx), len(dz), 2))
     for i, j, done in _points(dx, dz):
         u = torch.tensor([np.log(dx[i]), np.log(dz[j])], dtype=torch.float32, requires_grad=True)

@@ -8,6 +8,13 @@ where all V see the same showers, segmented anew, and the same background number
 is used with several independent backgrounds ("replicas"). The error is from the bootstrap over showers, a shower with
 all its replicas, the same for V at both ends. The difference is off by V''' h^2 / 6; `validation/gradient_steps.py`
 compares steps.
+
+A change of density needs no second simulation. Matter of density rho' = rho / s is the same matter with all lengths
+multiplied by s, so the deposits of a library, their positions multiplied by s, are showers of the other density: the
+same showers with the same random numbers (a "scaled library"). Measuring them with cells of (dx, dz) is measuring the
+library itself with (dx / s, dz / s), which is how it is done. This is exact but for the density effect in the energy
+loss of fast electrons and for the range cut, which scales along; `validation/density.py` compares with real simulations
+of two densities.
 """
 
 from __future__ import annotations
@@ -22,7 +29,7 @@ import torch
 
 from calograd.design import Design
 from calograd.errors import InputError
-from calograd.material import Material
+from calograd.material import Material, plain
 from calograd.optimisation.events import Events
 from calograd.optimisation.gradient import BACKGROUND, Estimate, Parameters, stream
 from calograd.optimisation.utility import Objective
@@ -42,6 +49,10 @@ RELATIVE = 1e-4
 
 Report = Callable[[int, int], None]
 """Called with designs measured and their number."""
+
+
+DENSITIES = 1.5
+"""A library serves densities up to this factor from its own."""
 
 
 class Reference(Protocol):
@@ -303,6 +314,7 @@ def reference_gradient(
     about: dict[str, Any] = {
         "source": "geant4", "file": reference.name, "showers": [reference.count(e) for e in objective.energies],
         "step": step, "replicas": replicas, "bootstrap": bootstrap, "seed": seed, "energies": list(objective.energies),
+        "density": plain(reference.material.density),
     }  # fmt: skip
     return Estimate(
         tuple(space.names), np.asarray(y, float), float(values[0]), float(samples[:, 0].std(ddof=1)),
@@ -340,13 +352,7 @@ def bootstrap_values(
     """
     if replicas < 1 or bootstrap < 2:
         raise InputError(f"{replicas} replicas, {bootstrap} bootstraps: expected at least one replica, two bootstraps")
-    for design in designs:
-        if not design.substance.alike(reference.material):
-            raise InputError(
-                f"{reference.name} is of {reference.material.name} ({reference.material.density:g} g/cm3), the design "
-                f"of {design.substance.name} ({design.substance.density:g} g/cm3); choose one of the design's material"
-            )
-    sizes = [(float(design.pitch), tuple(design.depths.tolist())) for design in designs]
+    sizes = [scaled_size(design, reference) for design in designs]
     events: list[list[Events]] = []
     for i, energy in enumerate(objective.energies):
         if reference.count(energy) < 2:
@@ -357,6 +363,22 @@ def bootstrap_values(
     rng = np.random.default_rng(seed)
     values = _values(objective, events, None, replicas)
     return values, np.array([_values(objective, events, rng, replicas) for _ in range(bootstrap)])
+
+
+def scaled_size(design: Design, reference: Reference) -> tuple[float, tuple[float, ...]]:
+    """dx and dz that measure of a reference what ``design`` would of the reference scaled to its density, cm.
+
+    Raises:
+        InputError: another composition, or a density farther than a factor `DENSITIES`.
+    """
+    asked, have = design.substance, reference.material
+    scale = 1.0 if asked.alike(have) else plain(asked.density) / plain(have.density)
+    if scale != 1.0 and not (asked.same_composition(have) and 1 / DENSITIES <= scale <= DENSITIES):
+        raise InputError(
+            f"{reference.name} is of {have.name} ({plain(have.density):g} g/cm3), the design of {asked.name} "
+            f"({plain(asked.density):g} g/cm3); choose one of the design's material"
+        )
+    return scale * float(design.pitch), tuple(scale * depth for depth in design.depths.tolist())
 
 
 def _seen(

@@ -13,6 +13,7 @@ import numpy as np
 
 from calograd.evaluation.page import templates
 from calograd.evaluation.style import Picture, picture
+from calograd.material import Material
 from calograd.optimisation.agreement import Agreement
 from calograd.optimisation.estimates import Simulation
 from calograd.optimisation.figures import draw_descent, draw_gradients, draw_landscapes
@@ -63,10 +64,18 @@ def count(both: list[Agreement]) -> Count:
 
 
 def landscapes(
-    surrogate: Surrogate, reference: Reference | None, objective: Objective, points: int, seed: int, tell: Tell
+    surrogate: Surrogate,
+    reference: Reference | None,
+    objective: Objective,
+    points: int,
+    seed: int,
+    tell: Tell,
+    material: Material | None = None,
 ) -> list[Landscape]:
-    """Of the trained range, Geant4's first if there is a reference."""
-    dx, dz = grid(*surrogate.card.dx, points), grid(*surrogate.card.dz, points)
+    """Of the trained range, Geant4's first if there is a reference; ``material`` None: the one trained on."""
+    material = material or surrogate.card.substance()
+    card = surrogate.card.in_cm(material)
+    dx, dz = grid(*card.dx, points), grid(*card.dz, points)
     made = []
     if reference is not None:
         made.append(
@@ -76,7 +85,9 @@ def landscapes(
             )
         )  # fmt: skip
     made.append(
-        surrogate_landscape(surrogate, objective, dx, dz, seed=seed, report=partial(tell, "landscape, surrogate"))
+        surrogate_landscape(
+            surrogate, objective, dx, dz, material=material, seed=seed, report=partial(tell, "landscape, surrogate")
+        )
     )
     return made
 

@@ -36,14 +36,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
-from calograd.errors import InputError, OutputExistsError
+from calograd.errors import OutputExistsError
 from calograd.optimisation.budget import Array
 from calograd.optimisation.descent import DescentConfig, ascend
 from calograd.optimisation.gradient import Estimate, surrogate_gradient
 from calograd.optimisation.history import State, Step
 from calograd.optimisation.objective import ObjectiveConfig
 from calograd.optimisation.reference import LibraryReference
-from calograd.optimisation.space import Space, SpaceConfig, parse_table
+from calograd.optimisation.space import Space, SpaceConfig, parse_table, refuse_untrained
 from calograd.optimisation.trials import Source, Trials, from_geant4, from_library
 from calograd.optimisation.utility import Objective
 from calograd.showers.hdf5 import write_whole, writing
@@ -140,14 +140,8 @@ class Setup:
             FormatError: a background map that cannot be used.
         """
         a, card = surrogate.model.architecture, surrogate.card
-        space = config.space.space(card.substance(), a.n_xy, a.n_z)
-        for name, low, high in zip(space.names, space.lower, space.upper, strict=True):
-            trained = card.dx if name == "dx" else card.dz
-            if low < trained[0] * (1 - 1e-4) or high > trained[1] * (1 + 1e-4):
-                raise InputError(
-                    f"space.bounds of {name} = [{low:g}, {high:g}] cm reach beyond what {card.name} was trained on, "
-                    f"{trained[0]:g} to {trained[1]:g} cm; narrow them"
-                )
+        space = config.space.space(config.space.material or card.substance(), a.n_xy, a.n_z)
+        refuse_untrained(space, surrogate)
         start = config.space.start_values()
         space.check_start(start)
         return cls(surrogate, config, config.build(), space, start)

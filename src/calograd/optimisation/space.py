@@ -1,9 +1,11 @@
 """The parameters of a design that may change, and what they may be.
 
-Two layouts of the vector y, in cm, of a calorimeter with n layers:
+Two layouts of the vector y of a calorimeter with n layers:
 
-    ("dx", "dz")                 pitch, and one depth for all layers
-    ("dx", "dz_1", ..., "dz_n")  pitch, and every layer's depth
+    ("dx", "dz")                 pitch, and one depth for all layers, cm
+    ("dx", "dz_1", ..., "dz_n")  pitch, and every layer's depth, cm
+
+either of which may end in "density", that of the material at its given composition, g/cm3.
 
 Optimisers move in u = ln y, where a step is a relative change whatever the size of a parameter. Bounds and budgets
 (total depth sum dz, volume (n_xy dx)^2 sum dz of the crystals) leave a convex set of u, see
@@ -16,6 +18,8 @@ In TOML:
     bounds = { dx = [1.0, 5.0], dz = [4.0, 15.0] }
     max_depth = 50.0             # cm; left out: no limit
     max_volume = 8000.0          # cm3; left out: no limit
+
+    material = "PbWO4"           # left out: the one that the surrogate was trained on
 
 With one depth a layer, ``dz`` in ``start`` and ``bounds`` is for all layers that are not named.
 """
@@ -35,9 +39,12 @@ from torch import Tensor
 
 from calograd.design import Design
 from calograd.errors import InputError
-from calograd.material import Material
+from calograd.material import Material, plain
 from calograd.optimisation.budget import TOLERANCE, Array, Budget, FeasibleSet
 from calograd.optimisation.objective import first_complaint
+from calograd.surrogate import Surrogate
+
+DENSITY = "density"
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,10 @@ class Space:
     """Parameters, their bounds and budgets.
 
     Args:
-        names: one of the two layouts.
-        lower, upper: bounds of every parameter, cm.
+        names: one of the layouts.
+        lower, upper: bounds of every parameter, in its `unit`.
         budgets: limits on sums, see `Budget`; `SpaceConfig.space` makes those of depth and volume.
-        material, n_xy, n_z: what stays the same of the design.
+        material, n_xy, n_z: what stays the same of the design; with "density" only the material's composition.
 
     Raises:
         InputError: another layout, numbers of bounds or weights that do not fit, a lower bound that is not positive
@@ -70,10 +77,15 @@ class Space:
             raise InputError(f"{len(self.lower)} lower and {len(self.upper)} upper bounds for {len(self.names)} names")
         for name, low, high in zip(self.names, self.lower, self.upper, strict=True):
             if not 0 < low < high < inf:
-                raise InputError(f"bounds of {name} = [{low:g}, {high:g}] cm, expected 0 < lower < upper")
+                raise InputError(f"bounds of {name} = [{low:g}, {high:g}] {unit(name)}, expected 0 < lower < upper")
         for budget in self.budgets:
             if len(budget.weights) != len(self.names):
                 raise InputError(f"{budget.name} has {len(budget.weights)} weights for {len(self.names)} parameters")
+
+    @property
+    def substance(self) -> Material:
+        """The material as a `Material`; with "density" a parameter, at the density that it usually has."""
+        return Material.parse(self.material) if isinstance(self.material, str) else self.material
 
     @cached_property
     def feasible(self) -> FeasibleSet:
@@ -81,12 +93,15 @@ class Space:
         return FeasibleSet(np.log(self.lower), np.log(self.upper), self.budgets)
 
     def design(self, y: Tensor | Array) -> Design:
-        """The design of the parameters y, shape (p,), cm; differentiable in a tensor y."""
+        """The design of the parameters y, shape (p,); differentiable in a tensor y."""
         values = torch.as_tensor(y)
         if values.shape != (len(self.names),):
             raise InputError(f"parameters of shape {tuple(values.shape)}, expected ({len(self.names)},)")
-        dz = values[1] if len(self.names) == 2 and self.n_z > 1 else values[1:]
-        return Design(values[0], dz, self.material, self.n_xy, self.n_z)
+        material = self.substance
+        if self.names[-1] == DENSITY:
+            material, values = material.at_density(values[-1]), values[:-1]
+        dz = values[1] if len(values) == 2 and self.n_z > 1 else values[1:]
+        return Design(values[0], dz, material, self.n_xy, self.n_z)
 
     def to_log(self, y: Array) -> Array:
         """u = ln y."""
@@ -114,9 +129,9 @@ class Space:
         found = []
         for name, value, low, high in zip(self.names, u, self.lower, self.upper, strict=True):
             if value <= np.log(low) + within:
-                found.append(f"{name} at its lower bound, {low:g} cm")
+                found.append(f"{name} at its lower bound, {low:g} {unit(name)}")
             if value >= np.log(high) - within:
-                found.append(f"{name} at its upper bound, {high:g} cm")
+                found.append(f"{name} at its upper bound, {high:g} {unit(name)}")
         found += [f"{b.name} reached, {b.limit:g} {b.unit}" for b in self.budgets if b.excess(u) >= -within]
         return tuple(found)
 
@@ -139,7 +154,8 @@ class Space:
             )
         for name, value, low, high in zip(self.names, y, self.lower, self.upper, strict=True):
             if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-                raise InputError(f"start: {name} = {value:g} cm is outside of its bounds, [{low:g}, {high:g}] cm")
+                of = unit(name)
+                raise InputError(f"start: {name} = {value:g} {of} is outside of its bounds, [{low:g}, {high:g}] {of}")
         for budget in self.budgets:
             if budget.excess(np.log(y)) > TOLERANCE:
                 raise InputError(
@@ -154,7 +170,7 @@ class Space:
             "lower": list(self.lower),
             "upper": list(self.upper),
             "budgets": {b.name: b.limit for b in self.budgets},
-            "material": self.design(np.array(self.lower)).substance.name,
+            "material": self.substance.name,
             "cells": [self.n_xy, self.n_xy, self.n_z],
         }
 
@@ -167,17 +183,18 @@ class SpaceConfig(BaseModel):
     parameters: Annotated[tuple[str, ...], Field(min_length=2)] = ("dx", "dz")
     start: dict[str, float]
     bounds: dict[str, tuple[float, float]]
+    material: str | None = None
     max_depth: Annotated[float, Field(gt=0)] | None = None
     max_volume: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> SpaceConfig:
-        if self.parameters not in _layouts(len(self.parameters) - 1):
+        if self.parameters not in _layouts(len(_sizes(self.parameters)) - 1):
             raise ValueError(f"parameters = {list(self.parameters)}: expected {_expected(None)}")
         for table in ("start", "bounds"):
             given = getattr(self, table)
             for name in given:
-                if name not in self.parameters and not (name == "dz" and self.parameters[1:] != ("dz",)):
+                if name not in self.parameters and not (name == "dz" and "dz" not in self.parameters):
                     near = get_close_matches(name, self.parameters, n=1, cutoff=0.5)
                     hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(self.parameters)}"
                     raise ValueError(f"unknown parameter '{table}.{name}'; {hint}")
@@ -186,14 +203,16 @@ class SpaceConfig(BaseModel):
                     raise ValueError(f"{table}: {name} is missing")
         for name, value in self.start.items():
             if value <= 0:
-                raise ValueError(f"start.{name} = {value:g} cm: expected a positive number")
+                raise ValueError(f"start.{name} = {value:g} {unit(name)}: expected a positive number")
         for name, (low, high) in self.bounds.items():
             if not 0 < low < high:
-                raise ValueError(f"bounds.{name} = [{low:g}, {high:g}] cm: expected positive numbers, lower end first")
+                raise ValueError(
+                    f"bounds.{name} = [{low:g}, {high:g}] {unit(name)}: expected positive numbers, lower end first"
+                )
         return self
 
     def start_values(self) -> Array:
-        """The start, shape (p,), cm."""
+        """The start, shape (p,)."""
         return np.array([self.start[_key(name, self.start)] for name in self.parameters])
 
     def space(self, material: Material | str = "PbF2", n_xy: int = 5, n_z: int = 5) -> Space:
@@ -203,8 +222,8 @@ class SpaceConfig(BaseModel):
             InputError: depths for another number of layers, or a budget that no design within the bounds can meet.
         """
         bounds = [self.bounds[_key(name, self.bounds)] for name in self.parameters]
-        layers = n_z if self.parameters[1:] == ("dz",) else 1
-        depth = (0.0, *(float(layers) for _ in self.parameters[1:]))
+        layers = n_z if "dz" in self.parameters else 1
+        depth = tuple(float(layers) if name.startswith("dz") else 0.0 for name in self.parameters)
         budgets = []
         if self.max_depth is not None:
             budgets.append(Budget("max_depth", depth, self.max_depth))
@@ -225,6 +244,8 @@ def span(
     material: Material | str = "PbF2",
     n_xy: int = 5,
     n_z: int = 5,
+    *,
+    density: tuple[float, float] | None = None,
 ) -> tuple[Space, Array]:
     """The space around a design, and the design's parameters.
 
@@ -233,11 +254,40 @@ def span(
         depth: cm; one for all layers makes ("dx", "dz"), one a layer ("dx", "dz_1", ...).
         dx, dz: bounds, cm.
         material, n_xy, n_z: of the design.
+        density: its bounds, g/cm3, where it is a parameter too.
     """
     depths = (depth,) if isinstance(depth, float | int) else depth
     names = ("dx", "dz") if isinstance(depth, float | int) else ("dx", *(f"dz_{k + 1}" for k in range(n_z)))
     lower, upper = (dx[0], *(dz[0] for _ in depths)), (dx[1], *(dz[1] for _ in depths))
-    return Space(names, lower, upper, (), material, n_xy, n_z), np.array([pitch, *depths], float)
+    at = [pitch, *depths]
+    if density is not None:
+        names, lower, upper = (*names, DENSITY), (*lower, density[0]), (*upper, density[1])
+    space = Space(names, lower, upper, (), material, n_xy, n_z)
+    return space, np.array(at if density is None else [*at, plain(space.substance.density)], float)
+
+
+def refuse_untrained(space: Space, surrogate: Surrogate) -> None:
+    """Refuse bounds that reach beyond what a surrogate was trained on.
+
+    Raises:
+        InputError: naming the parameter; a density that the trained materials do not cover.
+    """
+    ends = [space.design(np.array(y)).substance for y in (space.lower, space.upper)]
+    for material in ends:
+        known, outside = surrogate.material_status(material)
+        if not known and outside and space.names[-1] == DENSITY:
+            raise InputError(
+                f"space.bounds of density reach to {plain(material.density):g} g/cm3, {surrogate.card.name} was not "
+                f"trained on {material.name} of that: {outside}; narrow them or train on more densities"
+            )
+        card = surrogate.card.in_cm(material)
+        for name, low, high in zip(_sizes(space.names), space.lower, space.upper, strict=False):
+            trained = card.dx if name == "dx" else card.dz
+            if low < trained[0] * (1 - 1e-4) or high > trained[1] * (1 + 1e-4):
+                raise InputError(
+                    f"space.bounds of {name} = [{low:g}, {high:g}] cm reach beyond what {card.name} was trained on, "
+                    f"{trained[0]:g} to {trained[1]:g} cm; narrow them"
+                )
 
 
 Table = TypeVar("Table", bound=BaseModel)
@@ -256,13 +306,24 @@ def parse_table(model: type[Table], raw: dict[str, Any], source: str) -> Table:
         raise InputError(f"{source}: {first_complaint(error, model)}") from error
 
 
+def unit(name: str) -> str:
+    """Of a parameter."""
+    return "g/cm3" if name == DENSITY else "cm"
+
+
+def _sizes(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The parameters that are sizes."""
+    return names[:-1] if names[-1] == DENSITY else names
+
+
 def _layouts(n_z: int) -> tuple[tuple[str, ...], ...]:
-    return ("dx", "dz"), ("dx", *(f"dz_{k + 1}" for k in range(n_z)))
+    layouts = ("dx", "dz"), ("dx", *(f"dz_{k + 1}" for k in range(n_z)))
+    return *layouts, *((*layout, DENSITY) for layout in layouts)
 
 
 def _expected(n_z: int | None) -> str:
     layers = "every layer" if n_z is None else f"each of {n_z} layers"
-    return f'["dx", "dz"], or ["dx", "dz_1", ...] with one depth for {layers}'
+    return f'["dx", "dz"], or ["dx", "dz_1", ...] with one depth for {layers}; "density" may come last'
 
 
 def _key(name: str, table: dict[str, Any]) -> str:

@@ -82,10 +82,12 @@ def from_geant4(
     Args:
         folder: a shower library a trial.
         objective: its energies are simulated.
-        space: its material is.
+        space: its material is, at the middle density where that is a parameter (then it has to stay within a factor
+            `calograd.optimisation.reference.DENSITIES` of it).
         workers, scheduler: see `calograd.showers.produce.produce`.
     """
-    material = MaterialRecord(**space.design(np.array(space.lower)).substance.to_dict())
+    middle = np.sqrt(np.multiply(space.lower, space.upper))
+    material = MaterialRecord(**space.design(middle).substance.to_dict())
 
     def source(showers: int, seed: int) -> Reference:
         path = folder / f"{seed:020d}-{showers}.h5"

@@ -14,6 +14,9 @@ from calograd.showers.library import Library
 from calograd.showers.segment import segment
 from calograd.simulation.config import Block, Matrix, SimulationConfig
 
+EDGE = 1e-3
+"""Relative excess of a window over its block that does not matter."""
+
 Report = Callable[[int, int], None]
 """Called with showers done and their number."""
 
@@ -71,8 +74,8 @@ def measure_many(
     has layers of independent depths, the others have equal ones.
 
     Raises:
-        InputError: no designs, ranges that are not positive or the wrong way round, a layered detector, a crystal
-            matrix, no showers.
+        InputError: no designs, ranges that are not positive or the wrong way round, windows larger than the simulated
+            block, a layered detector, a crystal matrix, no showers.
     """
     if designs < 1 or n_z < 1 or seed < 0:
         raise InputError(f"{designs} designs of {n_z} layers, seed {seed}: expected at least one, and a seed from 0")
@@ -81,6 +84,7 @@ def measure_many(
     for name, (low, high) in (("dx", dx), ("dz", dz)):
         if not 0 < low < high < np.inf:
             raise InputError(f"{name} from {low} to {high} cm: expected positive numbers, the lower end first")
+    _check_window(library, n_xy * dx[1], n_z * dz[1])
     n = len(library)
     rng = np.random.default_rng(seed)
     u = rng.random((2, n, designs))
@@ -89,6 +93,19 @@ def measure_many(
     depths = np.exp(np.log(dz[0]) + v * np.log(dz[1] / dz[0]))
     about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed, "unequal": unequal}
     return _rows(library, pitch, depths, n_xy, report, about)
+
+
+def _check_window(library: Library, width: float, depth: float) -> None:
+    """Refuse windows (full lengths, cm) that reach beyond a simulated block: their outer cells would be empty."""
+    config = library.provenance.config
+    if not isinstance(config, SimulationConfig) or not isinstance(config.detector, Block):
+        return
+    x, y, z = config.detector.size
+    if width > min(x, y) * (1 + EDGE) or depth > z * (1 + EDGE):
+        raise InputError(
+            f"designs of up to {width:.4g} x {width:.4g} x {depth:.4g} cm reach beyond the simulated block of {x:g} x "
+            f"{y:g} x {z:g} cm; simulate a larger one (--block), or narrow --dx and --dz"
+        )
 
 
 def _rows(library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, report: Report, about: dict[str, Any]) -> Cells:

@@ -12,9 +12,9 @@ from torch import Tensor
 from calograd.design import Design
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError, RangeError
-from calograd.material import Material
+from calograd.material import NUMBERS, UNITS, Material, plain
 from calograd.surrogate.adapters import Adapter, fingerprint, stack
-from calograd.surrogate.cells import CellsModel, place
+from calograd.surrogate.cells import CellsModel, numbers_of, place
 from calograd.surrogate.store import Card, load, save
 
 __all__ = ["Adapter", "Card", "Surrogate"]
@@ -32,7 +32,7 @@ class Surrogate:
         cells = surrogate.sample(Design(dx=2.5, dz=6.0), energy=50.0, n=1000)
 
     Attributes:
-        card: name, trained range, material and how it was made.
+        card: name, trained range, materials and how it was made.
         model: the weights.
         adapters: those on top of a base, in the order in which they were applied; none for a base.
         source: the name or folder it was loaded from; empty if it was made in memory.
@@ -102,7 +102,7 @@ class Surrogate:
         """Showers at a design.
 
         Args:
-            design: within the trained range; tensors in it receive gradients.
+            design: within the trained range; tensors in it and in its material receive gradients.
             energy: incident energy in GeV, one number or one a shower, shape (n,); a tensor receives gradients.
             n: number of showers.
             generator: of all random numbers; equal ones give common random numbers at any design.
@@ -116,7 +116,7 @@ class Surrogate:
             Energies, shape (n, n_xy, n_xy, n_z), GeV, differentiable in design and energy but for ``ddpm``.
 
         Raises:
-            RangeError: a design or energy outside the trained range.
+            RangeError: a design, material or energy outside the trained range, see `check_range`.
             InputError: an unknown sampler, numbers that do not fit, or ``ddpm`` checkpointed.
         """
         if sampler not in SAMPLERS:
@@ -134,11 +134,12 @@ class Surrogate:
             raise InputError("an energy is not a positive number; expected GeV")
         self.check_range(design, energy, extrapolate)
         energy, pitch, depths = energy.reshape(-1), design.pitch.to(like), design.depths.to(like)
+        numbers = numbers_of(design.substance, like=like)
         learnt = any(weight.requires_grad for weight in self.model.parameters())
-        differentiable = learnt or any(t.requires_grad for t in (energy, pitch, depths))
+        differentiable = learnt or any(t.requires_grad for t in (energy, pitch, depths, numbers))
         batches = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
-            conditions = self.model.conditions(energy, pitch.reshape(1), depths[None], design.substance)
+            conditions = self.model.conditions(energy, pitch.reshape(1), depths[None], numbers)
             for start in range(0, n, BATCH):
                 rows = slice(start, min(start + BATCH, n))
                 batches.append(
@@ -153,6 +154,12 @@ class Surrogate:
     def check_range(self, design: Design, energy: Tensor, extrapolate: bool = False) -> None:
         """Refuse what the surrogate was not trained on: a design, energies in GeV.
 
+        Sizes are compared in cm or, with ``card.units`` scaled, in the material's Moliere radius and radiation length.
+        Of the material E_c is compared, and every other number that the networks see; with sizes in cm also X0 and R_M.
+        A material that agrees with a trained one in these is as good as it: with scaled sizes and the usual
+        ``material_numbers`` another density of a trained composition is. One with each of them between those of the
+        trained ones is a new composition within reach: allowed with a warning. Any other is refused.
+
         Raises:
             RangeError: outside the trained range; with ``extrapolate`` a warning instead.
             InputError: other numbers of cells.
@@ -163,11 +170,12 @@ class Surrogate:
                 f"the design has {design.n_xy} x {design.n_xy} x {design.n_z} cells, "
                 f"{self.card.name} generates {a.n_xy} x {a.n_xy} x {a.n_z}"
             )
-        problems = []
+        material, problems = design.substance, []
+        card = self.card.in_cm(material)
         for name, unit, values, (low, high) in (
-            ("energy", "GeV", energy, self.card.energy),
-            ("dx", "cm", design.pitch, self.card.dx),
-            ("dz", "cm", design.depths, self.card.dz),
+            ("energy", "GeV", energy, card.energy),
+            ("dx", "cm", design.pitch, card.dx),
+            ("dz", "cm", design.depths, card.dz),
         ):
             smallest, largest = float(values.detach().min()), float(values.detach().max())
             if not (smallest >= low * (1 - MARGIN) and largest <= high * (1 + MARGIN)):
@@ -176,15 +184,37 @@ class Surrogate:
         depths = design.depths.detach()
         if float(depths.max() / depths.min()) > 1 + MARGIN and not self.card.unequal_layers:
             problems.append("layers of different depths were not trained on")
-        asked, trained = design.substance, self.card.substance()
-        if not asked.alike(trained):
-            problems.append(f"material {_name(asked)} was not trained on, {_name(trained)} was")
+        known, outside = self.material_status(material)
+        unseen = f"material {_name(material)} was not trained on, {_names(self.card.substances())}"
+        if outside:
+            problems.append(unseen + (f" ({outside})" if len(self.card.materials) > 1 else ""))
         if problems and not extrapolate:
             how = "allow it with extrapolate=True (--extrapolate), at your own risk"
             raise RangeError(f"{self.card.name}: {'; '.join(problems)}; {how}")
         if problems:
             warnings.warn(f"{self.card.name} extrapolates: {'; '.join(problems)}", stacklevel=3)
+        elif not known:
+            warnings.warn(f"{self.card.name} interpolates: {unseen}, its numbers are between theirs", stacklevel=3)
+
+    def material_status(self, material: Material) -> tuple[bool, str]:
+        """Whether a material is as good as a trained one; if not, which of its numbers is outside theirs, in words."""
+        a, trained = self.model.architecture, self.card.substances()
+        compared = {"critical_energy", *a.material_numbers}
+        if self.card.units == "cm":
+            compared |= {"radiation_length", "moliere_radius"}
+        if any(material.alike(other, MARGIN, tuple(compared)) for other in trained):
+            return True, ""
+        for name in (n for n in NUMBERS if n in compared):
+            value, values = plain(getattr(material, name)), [plain(getattr(other, name)) for other in trained]
+            low, high = min(values), max(values)
+            if not low * (1 - MARGIN) <= value <= high * (1 + MARGIN):
+                return False, f"{name.replace('_', ' ')} {value:.3g} is outside {low:.3g} to {high:.3g} {UNITS[name]}"
+        return False, ""
 
 
 def _name(material: Material) -> str:
-    return f"{material.name} ({material.density:g} g/cm3)"
+    return f"{material.name} ({plain(material.density):g} g/cm3)"
+
+
+def _names(materials: tuple[Material, ...]) -> str:
+    return f"{', '.join(map(_name, materials))} {'was' if len(materials) == 1 else 'were'}"

@@ -77,7 +77,7 @@ class AdapterCard(BaseModel):
     def adapted(self, base: Card) -> Card:
         """The card of ``base`` with this adapter."""
         mine = self.model_dump(include=set(Card.model_fields) - {"architecture"})
-        return Card(architecture=base.architecture, **mine)
+        return Card(architecture=base.architecture, materials=(self.material,), **mine)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ standardised for the condition at hand, so that the smooth dependence on the des
     shape    12 numbers   g <-> x given cond           x from diffusion given cond
     pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
 
-    cond = ln E/E_c, ln dx/R_M, ln dz_k/X0, ln density, ln X0, ln R_M, ln E_c
+    cond = ln E/E_c, ln dx/R_M, ln dz_k/X0, and the logarithms of chosen numbers of the material
+
+Which numbers to choose. Lengths in X0 and R_M and energies in E_c make showers of all materials alike to a few per
+cent: at another density of the same composition they are the same showers (but for the density effect and the range
+cut). What is left goes with the composition. With the definitions of `calograd.material` R_M / X0 = E_s / E_c, so of
+the four numbers density, X0, R_M, E_c only E_c tells anything of it: beside the scaled conditions it brings in the
+charge of the nuclei and the absolute energy (the electron's mass and the cells' thresholds are no multiples of E_c).
+The other two free numbers would only tell few materials apart, so that a network can memorise them and leave the
+scaling. Hence E_c alone for several materials. All four are input where nothing is chosen: those of a single material
+are constants that standardise to zero.
 """
 
 from __future__ import annotations
@@ -21,7 +30,7 @@ from calograd.diffusion.denoise import PRECONDITIONINGS, Network, denoise, loss
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS, sample
 from calograd.errors import InputError
-from calograd.material import Material
+from calograd.material import NUMBERS, Material
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments, restore, standardise
 from calograd.surrogate.coordinates import (
@@ -55,6 +64,7 @@ class CellsArchitecture:
         sums: show the pattern's network how far cores and rests are from adding up.
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
+        material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
     """
 
     n_xy: int = 5
@@ -69,10 +79,17 @@ class CellsArchitecture:
     sums: bool = False
     schedule: str = "karras"
     preconditioning: str = "edm"
+    material_numbers: tuple[str, ...] = NUMBERS
+
+    def __post_init__(self) -> None:
+        chosen = tuple(name for name in NUMBERS if name in self.material_numbers)
+        if len(chosen) != len(self.material_numbers):
+            raise InputError(f"material_numbers = {list(self.material_numbers)}: expected some of {', '.join(NUMBERS)}")
+        object.__setattr__(self, "material_numbers", chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return asdict(self) | {"material_numbers": list(self.material_numbers)}
 
 
 class CellsModel(nn.Module):
@@ -83,7 +100,8 @@ class CellsModel(nn.Module):
         self.architecture = a = architecture
         self.schedule = SCHEDULES[a.schedule]
         self.preconditioning = PRECONDITIONINGS[a.preconditioning]
-        conditions, shape, pattern = 6 + a.n_z, shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
+        conditions = 2 + a.n_z + len(a.material_numbers)
+        shape, pattern = shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
         self.register_buffer("condition_mean", torch.zeros(conditions))
         self.register_buffer("condition_scale", torch.ones(conditions))
         self.condition_mean: Tensor
@@ -101,20 +119,20 @@ class CellsModel(nn.Module):
             2 * a.n_z * len(sizes) if a.sums else 0,
         )  # fmt: skip
 
-    def conditions(self, energy: Tensor, dx: Tensor, dz: Tensor, material: Material) -> Tensor:
-        """Standardised conditions.
+    def conditions(self, energy: Tensor, dx: Tensor, dz: Tensor, numbers: Tensor) -> Tensor:
+        """Standardised conditions, differentiable in everything.
 
         Args:
             energy: incident, shape (n,) or (1,), GeV.
             dx: pitch, shape (n,) or (1,), cm.
             dz: depths, shape (n, n_z) or (1, n_z), cm.
-            material: of the calorimeter.
+            numbers: of the material, see `numbers_of`, shape (n, 4) or (1, 4).
         """
-        x0, r_m, e_c = material.radiation_length, material.moliere_radius, material.critical_energy
-        rows = max(len(energy), len(dx), len(dz))
-        numbers = torch.tensor([[material.density, x0, r_m, e_c]], dtype=energy.dtype, device=energy.device).log()
-        parts = [(energy / e_c).log()[:, None], (dx / r_m).log()[:, None], (dz / x0).log(), numbers]
-        raw = torch.cat([part.expand(rows, -1) for part in parts], dim=1)
+        _, x0, r_m, e_c = numbers.T
+        rows = max(len(energy), len(dx), len(dz), len(numbers))
+        chosen = [NUMBERS.index(name) for name in self.architecture.material_numbers]
+        parts = [(energy / e_c).log()[:, None], (dx / r_m).log()[:, None], (dz / x0[:, None]).log()]
+        raw = torch.cat([part.expand(rows, -1) for part in (*parts, numbers[:, chosen].log())], dim=1)
         return (raw - self.condition_mean) / self.condition_scale
 
     def standardise(
@@ -222,6 +240,18 @@ class CellsModel(nn.Module):
         g = self.shape_moments.restore(x, conditions)
         c = self.pattern_moments.restore(y, torch.cat([conditions.expand(n, -1), x], dim=1))
         return decode(g, c, energy.expand(n), a.n_xy, a.n_z)
+
+
+def numbers_of(*materials: Material, like: Tensor) -> Tensor:
+    """`calograd.material.NUMBERS` of materials, shape (materials, 4), in type and on device of ``like``.
+
+    Differentiable in those that are tensors.
+    """
+    rows = [
+        torch.stack([torch.as_tensor(getattr(m, name), dtype=like.dtype, device=like.device) for name in NUMBERS])
+        for m in materials
+    ]
+    return torch.stack(rows)
 
 
 def place(model: CellsModel, device: str | torch.device) -> CellsModel:

@@ -14,8 +14,10 @@ from calograd import __version__
 from calograd.design import Design
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError
+from calograd.material import Material
 from calograd.showers.cells import Cells
 from calograd.surrogate import BATCH, Surrogate
+from calograd.surrogate.cells import numbers_of
 
 Report = Callable[[int, int], None]
 """Called with showers done and their number."""
@@ -27,6 +29,7 @@ def generate(
     dx: np.ndarray,
     dz: np.ndarray,
     *,
+    material: Material | None = None,
     seed: int = 0,
     sampler: str = DEFAULT_SAMPLER,
     steps: int | None = None,
@@ -35,13 +38,14 @@ def generate(
 ) -> Cells:
     """One shower for every row of designs and energies, in the order of the rows.
 
-    The material is the one the surrogate was trained on. Everything is checked before the first shower is made.
+    Everything is checked before the first shower is made.
 
     Args:
         surrogate: what generates.
         energy: incident energy, shape (n,), GeV.
         dx: cell pitch, shape (n,), cm.
         dz: depth of every layer, shape (n, n_z), cm.
+        material: of the calorimeter; None: the one that the surrogate was trained on.
         seed: of all random numbers; with the same rows it gives the same showers.
         sampler: a name of `calograd.diffusion.sample.SAMPLERS`.
         steps: of the sampler; each has a default.
@@ -49,12 +53,14 @@ def generate(
         report: called with showers done and their number.
 
     Raises:
-        RangeError: a design or energy outside the trained range.
-        InputError: no rows, rows that are not positive numbers, an unknown sampler or no steps.
+        RangeError: a design, material or energy outside the trained range.
+        InputError: no material though several were trained on, no rows, rows that are not positive numbers, an unknown
+            sampler or no steps.
     """
     table = np.column_stack([dx, dz, energy]).astype(np.float32)
-    steps = _check(surrogate, table, sampler, steps, extrapolate)
-    model, material = surrogate.model, surrogate.card.substance()
+    material = surrogate.card.substance() if material is None else material
+    steps = _check(surrogate, table, material, sampler, steps, extrapolate)
+    model = surrogate.model
     a, like = model.architecture, model.condition_mean
     cells = np.empty((len(table), a.n_xy, a.n_xy, a.n_z), dtype=np.float32)
     generator = torch.Generator().manual_seed(seed)
@@ -65,7 +71,7 @@ def generate(
         used = part[:1] if (part == part[0]).all() else part
         pitch, depths, incident = (torch.from_numpy(c).to(like) for c in (used[:, 0], used[:, 1:-1], used[:, -1]))
         with torch.inference_mode():
-            conditions = model.conditions(incident, pitch, depths, material)
+            conditions = model.conditions(incident, pitch, depths, numbers_of(material, like=like))
             made = model.generate(conditions, incident, len(rows), sampler, steps, generator)
         cells[rows] = made.cpu().numpy()
         report(start + len(rows), len(table))
@@ -75,7 +81,9 @@ def generate(
     )  # fmt: skip
 
 
-def _check(surrogate: Surrogate, table: np.ndarray, sampler: str, steps: int | None, extrapolate: bool) -> int:
+def _check(
+    surrogate: Surrogate, table: np.ndarray, material: Material, sampler: str, steps: int | None, extrapolate: bool
+) -> int:
     """Refuse what cannot be generated; returns the steps of the sampler."""
     if sampler not in SAMPLERS:
         raise InputError(f"unknown sampler '{sampler}'; expected one of {', '.join(SAMPLERS)}")
@@ -90,7 +98,7 @@ def _check(surrogate: Surrogate, table: np.ndarray, sampler: str, steps: int | N
     lowest, highest = np.full(len(designs), np.inf), np.zeros(len(designs))
     np.minimum.at(lowest, which.reshape(-1), table[:, -1])
     np.maximum.at(highest, which.reshape(-1), table[:, -1])
-    a, material = surrogate.model.architecture, surrogate.card.substance()
+    a = surrogate.model.architecture
     n_z = table.shape[1] - 2
     for number, (dx, *dz) in enumerate(designs.tolist()):
         design = Design(dx, tuple(dz), material, a.n_xy, n_z)

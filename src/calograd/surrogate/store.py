@@ -1,22 +1,22 @@
 """Surrogates on disk: one safetensors file with the weights and, in its header, everything that made them.
 
 A folder holds ``model.safetensors``; its metadata has ``schema``, ``name`` and a JSON ``card`` with architecture,
-trained range, material and the resolved training configuration. Nothing is ever unpickled.
+trained range, materials and the resolved training configuration. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
-from calograd.errors import FormatError
-from calograd.material import Material
+from calograd.errors import FormatError, InputError
+from calograd.material import Material, plain
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.cells import CellsArchitecture, CellsModel
 
@@ -25,6 +25,9 @@ OLDEST = 2
 """Version from which on the coordinates are those of today."""
 WEIGHTS = "model.safetensors"
 ASSETS = Path(str(files("calograd") / "assets"))
+
+Units = Literal["cm", "scaled"]
+"""Of sizes: cm, or pitches in Moliere radii and depths in radiation lengths."""
 
 
 class Card(BaseModel):
@@ -37,20 +40,54 @@ class Card(BaseModel):
     energy: tuple[float, float]
     """Trained range, GeV."""
     dx: tuple[float, float]
-    """Trained range, cm."""
+    """Trained range, in cm or, with ``units`` scaled, in Moliere radii."""
     dz: tuple[float, float]
-    """Trained range, cm."""
+    """Trained range, in cm or, with ``units`` scaled, in radiation lengths."""
+    units: Units = "cm"
+    """Of ``dx`` and ``dz``."""
     unequal_layers: bool = False
     """Whether layers of different depths were trained on."""
-    material: dict[str, Any]
+    materials: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+    """What was trained on, one or more; files of one may call it ``material``."""
     mode: str
     """``embedded`` or ``stand-alone``: what lies around the window of cells."""
     training: dict[str, Any]
     """The resolved configuration, the data's provenance and the steps done."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_material(cls, data: Any) -> Any:
+        """Cards of before there were several materials, and of adapters, name one."""
+        if isinstance(data, dict) and "material" in data:
+            data = {key: value for key, value in data.items() if key != "material"} | {"materials": [data["material"]]}
+        return data
+
+    @property
+    def material(self) -> dict[str, Any]:
+        """The only material it was trained on. Raises `InputError` if there are several."""
+        if len(self.materials) > 1:
+            names = ", ".join(str(m["name"]) for m in self.materials)
+            raise InputError(f"{self.name} was trained on {names}; name the material (--material)")
+        return self.materials[0]
+
     def substance(self) -> Material:
-        """The material it was trained on."""
+        """The only material it was trained on. Raises `InputError` if there are several."""
         return Material(**self.material)
+
+    def substances(self) -> tuple[Material, ...]:
+        """The materials it was trained on."""
+        return tuple(Material(**material) for material in self.materials)
+
+    def in_cm(self, material: Material) -> Card:
+        """The same with the trained ranges in cm, as they are for a detector of ``material``."""
+        if self.units == "cm":
+            return self
+        low_x, high_x, low_z, high_z = (
+            size * plain(unit)
+            for sizes, unit in ((self.dx, material.moliere_radius), (self.dz, material.radiation_length))
+            for size in sizes
+        )
+        return self.model_copy(update={"units": "cm", "dx": (low_x, high_x), "dz": (low_z, high_z)})
 
 
 def save(folder: Path, model: CellsModel, card: Card, *, compact: bool = False) -> None:
@@ -112,7 +149,7 @@ def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
             check_schema(path, metadata.get("schema"), SCHEMA, OLDEST)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         card = Card.model_validate_json(metadata["card"])
-        card.substance()
+        card.substances()
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
             model = CellsModel(CellsArchitecture(**card.architecture))
         model.load_state_dict(weights)

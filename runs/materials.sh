@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Makes the data of the surrogate of five materials and trains it. Resumable: what is finished is skipped.
+# SHOWERS=4000 showers a material of 1 to 100 GeV, half as many low ones, a 24th beyond the upper end; WORKERS=2.
+# Blocks and designs are equal in units of R_M and X0, so CsI, the lightest, has a block of 42 x 42 x 152 cm.
+# Usage: runs/materials.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
+set -euo pipefail
+cd "$(dirname "$0")"
+config="${1:-materials.toml}"
+out="${2:-materials}"
+workers="${WORKERS:-2}"
+showers="${SHOWERS:-4000}"
+evaluation="${EVALUATION:-400}"
+range="${RANGE:-1:100}"
+low="${LOW:-0.8:3}"
+high="${HIGH:-80:120}"
+test_energies="${TEST_ENERGIES:-1,10,50,100}"
+mkdir -p "$out"
+
+block() { python3 -c "
+from calograd.material import Material
+m = Material.parse('$1')
+print(f'{11.7 * m.moliere_radius:.2f} {11.7 * m.moliere_radius:.2f} {81.5 * m.radiation_length:.2f}')"; }
+simulate() { # MATERIAL NAME OPTIONS
+  [ -e "$out/$2.h5.done" ] || {
+    calograd simulate --material "$1" --block $(block "$1") --workers "$workers" -o "$out/$2.h5" "${@:3}"
+    touch "$out/$2.h5.done"
+  }
+}
+segment() { [ -e "$out/$1-cells.h5" ] || calograd segment "$out/$1.h5" -o "$out/$1-cells.h5" --scaled "${@:2}"; }
+
+seed=100
+for material in PbF2 PbWO4 BGO CsI LYSO; do
+  simulate "$material" "$material" --energies "$range" --law log-uniform --showers "$showers" --seed $((seed + 1))
+  simulate "$material" "$material-low" --energies "$low" --law log-uniform --showers $((showers / 2)) --seed $((seed + 2))
+  simulate "$material" "$material-high" --energies "$high" --law log-uniform --showers $((showers / 24 + 1)) --seed $((seed + 3))
+  segment "$material" --designs 20 --unequal 0.5 --seed $((seed + 4))
+  segment "$material-low" --designs 12 --unequal 0.5 --seed $((seed + 5))
+  segment "$material-high" --designs 32 --unequal 0.5 --seed $((seed + 6))
+  # Showers that no training sees, at the scaled sizes of 2.5 x 6 and 4 x 10 cm in PbF2: validation/leave_one_out.py.
+  simulate "$material" "$material-test" --energies "$test_energies" --showers "$evaluation" --seed $((seed + 7))
+  segment "$material-test" --cell 1.15 6.4 --cell 1.84 10.7
+  seed=$((seed + 10))
+done
+calograd train "$config" -o "$out/materials-cells"

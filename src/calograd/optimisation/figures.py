@@ -15,7 +15,7 @@ from calograd.optimisation.landscape import Landscape
 
 Z95 = 1.959964
 """Standard errors of a band."""
-ADAPTED = "#b3541e"
+ADAPTED = "#0b6e4f"
 """Of what an adaptation is marked with."""
 ARROWS = 7
 """Along each axis of a landscape."""

@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("target", choices=list(TARGETS))
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--model", default="pbf2-cells")
-    parser.add_argument("--config", type=Path, default=EXAMPLE, help="of the optimisation, without [check] and [adapt]")
+    parser.add_argument(
+        "--config", type=Path, default=EXAMPLE, help="of the optimisation; of [adapt] method, rank, steps"
+    )
     parser.add_argument("--budget", type=int, default=1500, help="simulated showers of a descent, checks included")
     parser.add_argument("--first", type=int, default=200, help="showers of every energy before the first gradient")
     parser.add_argument("--showers", type=int, default=40, help="likewise before a later one")
@@ -75,7 +77,7 @@ def setup_of(options: argparse.Namespace) -> Setup:
     raw["descent"] = raw.get("descent", {}) | {
         "steps": options.steps, "showers": options.check, "seed": options.seed
     }  # fmt: skip
-    raw["adapt"] = TARGETS[options.target] | {
+    raw["adapt"] = raw.get("adapt", {}) | TARGETS[options.target] | {
         "budget": options.budget, "first": options.first, "showers": options.showers, "seed": options.seed,
         "workers": options.workers,
     }  # fmt: skip

@@ -71,6 +71,17 @@ def test_other_methods(calograd: Run, tiny: str, data: Path, tmp_path: Path, met
     assert Surrogate.load(tmp_path / "new").card.substance().name == "PbWO4"
 
 
+def test_a_run_that_begins_with_an_adapter(calograd: Run, tiny: str, data: Path, tmp_path: Path) -> None:
+    command = ("adapt", tiny, "--data", "cells.h5", *QUICK, "--method", "bitfit")
+    assert calograd(*command, "-o", "first")[0] == 0
+    code, _, err = calograd(*command, "--start", "first", "-o", "second")
+    assert code == 0, err
+    assert [adapter.card.name for adapter in Surrogate.load(tmp_path / "second").adapters] == ["second"]
+    code, _, err = calograd(*command[:-1], "full", "--start", "first", "-o", "third")
+    assert code == 2
+    assert "error: adapter 'first' is bitfit of *, this adaptation is full of *" in err
+
+
 def test_ctrl_c_leaves_a_state_to_resume(
     start_calograd: Callable[..., subprocess.Popen[str]], tiny: str, data: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +102,7 @@ def test_ctrl_c_leaves_a_state_to_resume(
     ("arguments", "complaint"),
     [
         (["--data", "none.h5"], "none.h5 does not exist"),
+        (["--start", "none"], "none does not exist; expected an adapter"),
         (["--data", "mev.h5"], "perhaps the cells are in MeV or keV: expected GeV for both"),
         (["--data", "flat.h5"], "the data have 5 x 5 x 3 cells, tiny generates 5 x 5 x 5; segment with --cells 5 5"),
         (["--showers", "1000"], "1000 showers were asked for, the data have 48; ask for fewer or add data"),

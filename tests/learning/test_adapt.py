@@ -24,7 +24,7 @@ from calograd.learning.state import PHASES
 from calograd.learning.train import LOG, train
 from calograd.showers.cells import Cells, write_cells
 from calograd.surrogate import Surrogate
-from calograd.surrogate.adapters import ADAPTER
+from calograd.surrogate.adapters import ADAPTER, Adapter
 from calograd.surrogate.cells import CellsModel
 from calograd.surrogate.store import WEIGHTS
 
@@ -363,3 +363,51 @@ def test_bfloat16_adapts_too(tmp_path: Path, base: Surrogate) -> None:
     outcome = adapt(base, AdaptConfig(**settings), load(tmp_path), tmp_path / "run")
     assert outcome.phases[2].steps == 20
     assert {parameter.dtype for parameter in outcome.surrogate.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
+def test_a_warm_start_begins_where_the_adapter_ended(tmp_path: Path, base: Surrogate, method: str) -> None:
+    data, config = load(tmp_path), AdaptConfig(**QUICK, method=method)
+    first = adapt(base, config, data, tmp_path / "first")
+    adapter = first.surrogate.adapters[0]
+    warm = adapt(base, config, data, tmp_path / "warm", start=adapter)
+    assert warm.phases[0].before == pytest.approx(first.phases[0].after, abs=1e-4)
+    for cold, again in zip(first.phases[:2], warm.phases[:2], strict=True):
+        assert again.after <= again.before < cold.before - 0.05
+    card = warm.surrogate.adapters[0].card
+    assert len(warm.surrogate.adapters) == 1
+    assert card.base == adapter.card.base
+    assert card.training["start"] == adapter.identity()
+    still = adapt(base, config.model_copy(update={"steps": 1, "moments_steps": 1, "learning_rate": 1e-9}), data,
+                  tmp_path / "still", start=adapter)  # fmt: skip
+    for name, value in still.surrogate.adapters[0].table.items():
+        assert torch.allclose(value, adapter.table[name], atol=1e-6), name
+
+
+def test_an_interrupted_warm_start_ends_with_the_same_weights(
+    finished: tuple[Path, Outcome], tmp_path: Path, base: Surrogate
+) -> None:
+    config, data, first = AdaptConfig(**QUICK, seed=3), load(tmp_path), Adapter.load(finished[0] / "run")
+    whole = adapt(base, config, data, tmp_path / "whole", start=first)
+    with pytest.raises(Interrupted):
+        adapt(base, config, data, tmp_path / "run", start=first, progress=interrupt_at(PHASES[1], 40))
+    with pytest.raises(InputError, match=r"that began with the adapter \w{12}, this one begins with no adapter; bring"):
+        adapt(base, config, data, tmp_path / "run")
+    assert adapt(base, config, data, tmp_path / "run", start=first).surrogate.identity == whole.surrogate.identity
+
+
+def test_a_start_that_does_not_fit_is_refused(finished: tuple[Path, Outcome], tmp_path: Path, base: Surrogate) -> None:
+    data, first = load(tmp_path), Adapter.load(finished[0] / "run")
+    for changes, complaint in (
+        ({"rank": 3}, "adapter 'run' is lora of rank 2 and alpha 4 of .*, this adaptation is lora of rank 3"),
+        ({"method": "full"}, r"this adaptation is full of \*; give the same --method, --rank, --alpha and --targets"),
+        ({"method": "scratch"}, "from scratch nothing is begun with"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            adapt(base, AdaptConfig(**QUICK | changes), data, tmp_path / "new", start=first)
+    other = Surrogate.load(finished[0] / "run")
+    with pytest.raises(
+        InputError, match=r"adapter 'run' belongs to the base 'tiny' \(\w+\) and cannot begin an adapta"
+    ):
+        adapt(other, AdaptConfig(**QUICK), data, tmp_path / "new", start=first)
+    assert not (tmp_path / "new").exists()

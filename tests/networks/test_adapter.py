@@ -14,6 +14,7 @@ from calograd.networks.adapter import (
     digest,
     linear_layers,
     merge,
+    place,
     shapes,
     share,
     tabulate,
@@ -68,6 +69,20 @@ def learn(network: nn.Module, plan: Plan, steps: int = 20) -> tuple[nn.Module, T
         (trainee(x, c) - 2 * x).square().mean().backward()
         optimiser.step()
     return trainee, tabulate(network, plan, learnt)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=METHODS)
+def test_what_is_placed_is_tabulated_again(base: Pair, plan: Plan) -> None:
+    trained, table = learn(base, plan)
+    before = bits(base)
+    trainee, learnt = attach(base, plan, torch.Generator().manual_seed(7))
+    place(learnt, base, plan, table)
+    for name, value in tabulate(base, plan, learnt).items():
+        torch.testing.assert_close(value, table[name], rtol=0, atol=1e-6)
+    torch.testing.assert_close(trainee(*data()), trained(*data()))
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+    with pytest.raises(InputError, match="the adapter does not fit: 'shape"):
+        place(learnt, base, plan, {name: value[:1] for name, value in table.items()})
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=METHODS)

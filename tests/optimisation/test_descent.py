@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 from calograd.errors import FormatError, InputError, Interrupted
 from calograd.optimisation.budget import TOLERANCE, Array
-from calograd.optimisation.descent import DescentConfig, ascend
+from calograd.optimisation.descent import Adaptation, Adapted, DescentConfig, ascend
 from calograd.optimisation.estimates import GradientEstimate, Simulation, pair_of, seed_of
 from calograd.optimisation.history import State
 from calograd.optimisation.space import Space, parse_table
@@ -375,6 +375,42 @@ def test_an_output_of_another_setting_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="checks is True, was False"):
         ascend(make_space(2), START[2], hill.gradient, DescentConfig(steps=2), simulate=hill.simulate, output=output)
     assert len(hill.calls) == calls
+
+
+def test_an_adapted_surrogate_leads_to_the_top_of_the_detector() -> None:
+    """The base's top is elsewhere; the third adapter is right, and what is said before is asked again."""
+    wrong, right = parabola(centre(2, 1), tilted(2, 10)), parabola(centre(2), tilted(2, 10))
+    asked: list[tuple[int, Array]] = []
+
+    def prepare(y: Array, state: State) -> Adapted:
+        number = len(state.history)
+        hill = wrong if number < 2 else right
+
+        def gradient(at: Array, draws: int, seed: int) -> GradientEstimate:
+            asked.append((number, at))
+            return hill.gradient(at, draws, seed)
+
+        return Adapted(gradient, f"adapter {min(number, 2)}", 10 if number < 3 else 0)
+
+    state = ascend(make_space(2), START[2], Adaptation(prepare, 30, 0), DescentConfig(steps=60))
+    np.testing.assert_allclose(state.u, centre(2), atol=0.01)
+    assert [step.adaptation for step in state.history[:4]] == [10, 10, 10, 0]
+    assert [step.adapter for step in state.history[:4]] == ["adapter 0", "adapter 1", "adapter 2", "adapter 2"]
+    assert state.simulated == state.history[2].simulated == 30
+    for number in (1, 2):
+        np.testing.assert_allclose(next(at for n, at in asked if n == number), state.history[number - 1].y)
+    assert [sum(n == number for n, _ in asked) for number in range(4)] == [1, 2, 2, 1]
+
+
+def test_no_check_goes_beyond_the_budget() -> None:
+    hill = parabola(centre(2), tilted(2, 10))
+    found = []
+    for budget in (130, 129, 29):
+        way = Adaptation(lambda y, state: Adapted(hill.gradient, "a", 0 if state.history else 30), budget, 100)
+        config = DescentConfig(showers=100, check_every=2)
+        state = ascend(make_space(2), START[2], way, config, simulate_pair=hill.pair)
+        found.append((state.simulated, sum(step.check is not None for step in state.history)))
+    assert found == [(130, 1), (30, 0), (30, 0)]
 
 
 @pytest.mark.parametrize(

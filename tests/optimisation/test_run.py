@@ -155,3 +155,5 @@ def test_bounds_beyond_the_trained_range_are_refused(surrogate: Surrogate) -> No
     space = raw()["space"] | {"bounds": {"dx": [0.5, 5.0], "dz": [4.0, 15.0]}}
     with pytest.raises(InputError, match=r"bounds of dx = \[0\.5, 5\] cm reach beyond what small was trained on"):
         setup_of(surrogate, space=space)
+    with pytest.raises(InputError, match=r"spectrum\.energies: 0\.5, 200 GeV are outside of 1 to 100 GeV, which small"):
+        setup_of(surrogate, spectrum={"energies": [0.5, 10, 200]})

@@ -31,6 +31,8 @@ METHODS = ("lora", "bitfit", "full", "scratch")
 @click.option("--rank", type=int, help="Of lora. [8]")
 @click.option("--alpha", type=float, help="Of lora; alpha / rank scales the change. [16]")
 @click.option("--targets", help="Linear layers to change: names or patterns, separated by commas. [all]")
+@click.option("--start", type=click.Path(path_type=Path),
+              help="Begin with this adapter of MODEL, of the same method, rank, alpha and targets.")  # fmt: skip
 @click.option("--range", "range_", type=click.Choice(["data", "base"]), default="data", show_default=True,
               help="What the result accepts: designs and energies of the data, or all of the base's.")  # fmt: skip
 @click.option("--steps", type=int, help="Of the diffusion, at most. [by method]")
@@ -42,8 +44,8 @@ METHODS = ("lora", "bitfit", "full", "scratch")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @JSON_OPTION
 def adapt(
-    model: str, files: tuple[Path, ...], showers: int | None, validation: float, threads: int, device: str,
-    output: Path, json_path: Path | None, **options: Any,
+    model: str, files: tuple[Path, ...], showers: int | None, validation: float, start: Path | None, threads: int,
+    device: str, output: Path, json_path: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Adapt a surrogate to another detector from few of its showers.
 
@@ -53,6 +55,7 @@ def adapt(
     \b
     Examples:
       calograd adapt pbf2-cells --data pbwo4-cells.h5 --method lora --showers 1000 -o pbwo4
+      calograd adapt pbf2-cells --data pbwo4-cells.h5 --data more.h5 --start pbwo4 -o pbwo4-more
       calograd sample pbwo4 --cell 2.5 6 --energy 50 -n 2000 -o generated.h5
     """
     refuse_existing(json_path)
@@ -66,12 +69,13 @@ def adapt(
 
     from calograd.learning.adapt import adapt as run
     from calograd.learning.data import load_data
-    from calograd.surrogate import Surrogate
+    from calograd.surrogate import Adapter, Surrogate
 
     config = _config(options)
     if threads:
         torch.set_num_threads(threads)
     base = Surrogate.load(model, device)
+    first = Adapter.load(start) if start else None
     data = load_data(list(files), validation, config.seed, showers)
     console.print(
         f"{data.showers} showers of {data.material.name}, {data.held_out} of them held out: {len(data.train)} rows to "
@@ -85,7 +89,7 @@ def adapt(
                 tasks[phase] = bar.add_task(phase, total=steps)
             bar.update(tasks[phase], completed=step, description=f"{phase}: loss {loss:.4f}")
 
-        outcome = run(base, config, data, output, progress=on_progress)
+        outcome = run(base, config, data, output, start=first, progress=on_progress)
     _print_summary(outcome, config.method, base.card.name)
     write_json(json_path, outcome.to_dict() | {"output": str(output), "method": config.method})
     console.print(f"adapted surrogate in {output}: use it as MODEL")

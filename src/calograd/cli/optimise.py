@@ -22,24 +22,31 @@ REPORT = "report.html"
 @click.argument("model")
 @click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run; resumed.")
+@click.option(
+    "--adapt", is_flag=True, help="Simulate the detector of CONFIG's table [adapt] on the way and adapt to it."
+)
 @click.option("--landscape", default=9, show_default=True, help="Points along each axis of the report's; 0: none.")
 @JSON_OPTION
-def optimise(model: str, config: Path, output: Path, landscape: int, json_path: Path | None) -> None:
+def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int, json_path: Path | None) -> None:
     """Improve a design along the surrogate's gradients, checked with Geant4.
 
     The same command goes on with a run that was interrupted. CONFIG is a TOML file; calograd.optimisation.run says
     what it may hold.
 
+    With --adapt the design is of a detector that MODEL does not know (another crystal, gaps, another beam): before
+    every gradient a few showers of it are simulated, and MODEL is adapted to all of them, up to a budget of showers.
+
     \b
-    Example:
+    Examples:
       calograd optimise pbf2-cells optimise.toml -o run
+      calograd optimise pbf2-cells pbwo4.toml --adapt -o run
     """
     refuse_existing(json_path)
     from calograd.optimisation.report import landscapes, write_descent_report
     from calograd.optimisation.run import Setup, optimise, parse_optimisation
     from calograd.surrogate import Surrogate
 
-    setup = Setup.of(Surrogate.load(model), parse_optimisation(read_toml(config), str(config), config.parent))
+    setup = Setup.of(Surrogate.load(model), parse_optimisation(read_toml(config), str(config), config.parent), adapt)
     with progress() as bar:
         tell = stages(bar)
 
@@ -47,7 +54,7 @@ def optimise(model: str, config: Path, output: Path, landscape: int, json_path: 
             tell("steps", step.number + 1, setup.config.descent.steps)
 
         trials = setup.trials(output / "showers")
-        state = optimise(setup, output, trials, report)
+        state = optimise(setup, output, trials, report, tell)
         final: tuple[Simulation, Simulation] | None = None
         if trials is not None:
             import numpy as np
@@ -55,9 +62,10 @@ def optimise(model: str, config: Path, output: Path, landscape: int, json_path: 
             showers, seed = setup.config.descent.showers, setup.config.descent.seed + 10**6
             end = np.array(state.y)
             final = trials.value(setup.start, showers, seed), trials.difference(setup.start, end, showers, seed)
+        last = setup.follower(output).last(state.history) if adapt else setup.surrogate
         drawn = (
             landscapes(
-                setup.surrogate,
+                last,
                 None,
                 setup.objective,
                 landscape,
@@ -80,6 +88,11 @@ def _plain(setup: Setup, state: State, final: tuple[Simulation, Simulation] | No
         "steps": len(state.history), "reason": state.reason, "simulated_showers": state.simulated,
         "utility": {"first": state.history[0].value, "last": state.history[-1].value},
     }  # fmt: skip
+    if setup.target is not None:
+        plain["adaptation"] = {
+            "showers": sum(step.adaptation for step in state.history), "budget": setup.target.budget,
+            "adapter": state.history[-1].adapter,
+        }  # fmt: skip
     if final is not None:
         plain["geant4"] = {"start": final[0]._asdict(), "gain": final[1]._asdict()}
     return plain
@@ -91,7 +104,9 @@ def _summarise(setup: Setup, state: State, final: tuple[Simulation, Simulation] 
     if final is not None:
         rows.append(("utility, Geant4", f"{final[0].value:.4g} +- {final[0].error:.2g}",
                      f"{final[1].value:+.4g} +- {final[1].error:.2g}"))  # fmt: skip
+    adapted = sum(step.adaptation for step in state.history)
+    simulated = f"{state.simulated} simulated showers" + (f", {adapted} of them to adapt to" if adapted else "")
     print_table(
-        f"{len(state.history)} steps, {state.simulated} simulated showers; {state.reason}; {output / REPORT}",
+        f"{len(state.history)} steps, {simulated}; {state.reason}; {output / REPORT}",
         ["", "start", "result"], rows,
     )  # fmt: skip

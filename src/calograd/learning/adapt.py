@@ -8,10 +8,11 @@ location and scale learn first, then the two diffusion models on what these have
     phase "pattern moments"   likewise of c given the conditions and x
     phase "diffusion"         denoising losses of x and y, moments frozen
 
-Each starts from the base, learns an adapter (`calograd.networks.adapter`), averages it over steps (EMA), and looks at
-the loss of the held-out showers with that average now and then, the base's own first. It ends when these looks have
-ceased to improve and keeps the best of them: on the held-out showers no phase makes it worse. The conditions stay
-standardised as the base's are; the base's weights are never written to.
+Each starts from the base, or from an adapter of it that was learnt before (a warm start: for more showers of the same
+detector, or of a similar one), learns an adapter (`calograd.networks.adapter`), averages it over steps (EMA), and looks
+at the loss of the held-out showers with that average now and then, first with what it starts from. It ends when these
+looks have ceased to improve and keeps the best of them: on the held-out showers no phase makes it worse. The conditions
+stay standardised as the base's are; the base's weights are never written to.
 
 A run is a folder: ``adaptation.pt`` (everything needed to go on), ``log.jsonl`` (a line a look), at the end
 ``adapter.safetensors``, or from scratch ``model.safetensors``. A run that is started again goes on from its checkpoint
@@ -111,6 +112,7 @@ def adapt(
     data: TrainingData,
     output: Path,
     *,
+    start: Adapter | None = None,
     progress: Progress | None = None,
     on_look: OnLook | None = None,
 ) -> Outcome:
@@ -121,22 +123,25 @@ def adapt(
         config: how.
         data: rows of the new detector, split by shower.
         output: folder of the run; its name becomes the adapted surrogate's.
+        start: adapter of the same base and by the same method to begin with; the result is again one adapter of the
+            base. None: begin with the base.
         progress: called every few steps.
         on_look: called with every look at the held-out showers.
 
     Raises:
-        InputError: data of other numbers of cells or, it seems, another unit; targets that no layer is called;
-            ``output`` holds another run or cannot be written; a loss is NaN.
+        InputError: data of other numbers of cells or, it seems, another unit; targets that no layer is called; a
+            ``start`` of another base, method, rank, alpha or targets; ``output`` holds another run or cannot be
+            written; a loss is NaN.
         OutputExistsError: ``output`` holds results without a checkpoint to go on from.
         FormatError: the checkpoint is damaged.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     config = config.resolved()
     check_data(base, data)
-    state = read_checkpoint(config, base, data, output)
+    state = read_checkpoint(config, base, data, output, start)
     if state is None:
         _refuse_others(output)
-        state = begin(base, config, data)
+        state = begin(base, config, data, start)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
     _trim_log(output / LOG, state)

@@ -75,7 +75,7 @@ def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: Sta
             "config": config.model_dump(mode="json"), "base": base.card.name, "data": data.provenance,
             "showers": data.showers, "held_out": data.held_out, "phases": [asdict(r) for r in state.results],
             "done": done,
-        },
+        } | ({"start": state.origin} if state.origin else {}),
     )  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from calograd.errors import FormatError, InputError
 from calograd.learning.data import TrainingData
 from calograd.learning.state import data_fingerprint, initial_model
-from calograd.networks.adapter import Plan, Table, attach, merge, tabulate
+from calograd.networks.adapter import Plan, Table, attach, merge, place, tabulate
 from calograd.showers.hdf5 import write_whole
-from calograd.surrogate import Surrogate
+from calograd.surrogate import Adapter, Surrogate
 from calograd.surrogate.cells import CellsModel
 
 CHECKPOINT = "adaptation.pt"
@@ -107,7 +107,7 @@ class State:
     """Everything that changes in a run.
 
     Attributes:
-        start: the weights it started from, which do not change.
+        start: the weights that the adapter is laid on, which do not change.
         trainee: what is trained, beside them.
         learnt, ema, best: what the trainee learns by name, its moving average, and that at the best look.
         generator: of every random number.
@@ -118,6 +118,7 @@ class State:
         results: of the phases that have ended.
         optimiser: of the phase; None before its first step.
         physics: reports before and after, once everything has ended, as plain data.
+        origin: identity of the adapter that it began with; empty if it began with none.
     """
 
     start: CellsModel
@@ -136,6 +137,7 @@ class State:
     results: list[PhaseResult] = field(default_factory=list)
     optimiser: torch.optim.Optimizer | None = None
     physics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    origin: str = ""
 
     def names(self) -> list[str]:
         """What the phase learns."""
@@ -156,21 +158,51 @@ class State:
         self.best_step = 0
 
 
-def begin(base: Surrogate, config: AdaptConfig, data: TrainingData) -> State:
-    """A new run.
+def begin(base: Surrogate, config: AdaptConfig, data: TrainingData, first: Adapter | None = None) -> State:
+    """A new run, which begins with the adapter ``first`` of the same base if one is given.
 
     Raises:
-        InputError: a target that no layer is called.
+        InputError: a target that no layer is called, or a ``first`` of another base or another plan.
     """
+    if first is not None:
+        check_first(first, base, config)
     generator = torch.Generator().manual_seed(config.seed)
     start = base.model
     if config.method == "scratch":
         device = base.model.condition_mean.device
         start = initial_model(base.model.architecture, data, config.seed).to(device).requires_grad_(False)
     trainee, learnt = attach(start, config.plan(), generator)
+    if first is not None:
+        place(learnt, start, config.plan(), first.table)
     ema = {name: value.detach().clone() for name, value in learnt.items()}
     best = {name: value.clone() for name, value in ema.items()}
-    return State(start, trainee, learnt, ema, best, generator)
+    return State(start, trainee, learnt, ema, best, generator, origin=first.identity() if first else "")
+
+
+def check_first(first: Adapter, base: Surrogate, config: AdaptConfig) -> None:
+    """Refuse an adapter that an adaptation of ``base`` cannot begin with.
+
+    Raises:
+        InputError: it belongs to another base or changes other layers or in another way, or all is learnt from scratch.
+    """
+    name, card = first.card.name, first.card
+    if config.method == "scratch":
+        raise InputError(f"from scratch nothing is begun with; leave the adapter '{name}' out (--start)")
+    if card.base.identity != base.identity:
+        raise InputError(
+            f"adapter '{name}' belongs to the base '{card.base.name}' ({card.base.identity[:12]}) and cannot begin an "
+            f"adaptation of '{base.card.name}' ({base.identity[:12]}); adapt its base, or leave it out (--start)"
+        )
+    if card.plan() != config.plan():
+        raise InputError(
+            f"adapter '{name}' is {_describe(card.plan())}, this adaptation is {_describe(config.plan())}; give the "
+            "same --method, --rank, --alpha and --targets, or leave it out (--start)"
+        )
+
+
+def _describe(plan: Plan) -> str:
+    how = f"{plan.method} of rank {plan.rank} and alpha {plan.alpha:g}" if plan.method == "lora" else plan.method
+    return f"{how} of {', '.join(plan.targets)}"
 
 
 def make_optimiser(state: State, config: AdaptConfig) -> torch.optim.Optimizer:
@@ -186,6 +218,7 @@ def write_checkpoint(state: State, config: AdaptConfig, base: Surrogate, data: T
     stored = {name: getattr(state, name) for name in plain} | {
         "config": config.model_dump_json(),
         "base": base.identity,
+        "origin": state.origin,
         "data": data_fingerprint(data),
         "learnt": {name: value.detach() for name, value in state.learnt.items()},
         "results": [asdict(result) for result in state.results],
@@ -197,20 +230,22 @@ def write_checkpoint(state: State, config: AdaptConfig, base: Surrogate, data: T
     write_whole(output / CHECKPOINT, content.getvalue(), then)
 
 
-def read_checkpoint(config: AdaptConfig, base: Surrogate, data: TrainingData, output: Path) -> State | None:
+def read_checkpoint(
+    config: AdaptConfig, base: Surrogate, data: TrainingData, output: Path, first: Adapter | None = None
+) -> State | None:
     """The state of the run in ``output``, or None if there is none.
 
     Raises:
         FormatError: the checkpoint is damaged.
-        InputError: it is of another configuration, another base or other data.
+        InputError: it is of another configuration, another base or other data, or began with another adapter.
     """
     path = output / CHECKPOINT
     if not path.exists():
         return None
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        _refuse_other(stored, config, base, data, output)
-        return _restore(stored, config, base, data)
+        _refuse_other(stored, config, base, data, output, first)
+        return _restore(stored, config, base, data, first)
     except InputError:
         raise
     except Exception as error:  # whatever torch raises for a damaged file, or for one of another version
@@ -218,8 +253,10 @@ def read_checkpoint(config: AdaptConfig, base: Surrogate, data: TrainingData, ou
         raise FormatError(f"{path} is damaged ({reason}); remove {output} to start anew") from error
 
 
-def _restore(stored: dict[str, Any], config: AdaptConfig, base: Surrogate, data: TrainingData) -> State:
-    state = begin(base, config, data)
+def _restore(
+    stored: dict[str, Any], config: AdaptConfig, base: Surrogate, data: TrainingData, first: Adapter | None
+) -> State:
+    state = begin(base, config, data, first)
     with torch.no_grad():
         for name, value in state.learnt.items():
             value.copy_(stored["learnt"][name])
@@ -236,9 +273,14 @@ def _restore(stored: dict[str, Any], config: AdaptConfig, base: Surrogate, data:
 
 
 def _refuse_other(
-    stored: dict[str, Any], config: AdaptConfig, base: Surrogate, data: TrainingData, output: Path
+    stored: dict[str, Any],
+    config: AdaptConfig,
+    base: Surrogate,
+    data: TrainingData,
+    output: Path,
+    first: Adapter | None,
 ) -> None:
-    """Raise `InputError` if a checkpoint is not of this configuration, this base and these data."""
+    """Raise `InputError` if a checkpoint is not of this configuration, base, beginning and these data."""
     old, new = AdaptConfig.model_validate_json(stored["config"]).model_dump(), config.model_dump()
     changed = [f"{key} is {new[key]}, was {old[key]}" for key in new if new[key] != old[key]]
     if changed:
@@ -255,3 +297,13 @@ def _refuse_other(
         raise InputError(
             f"{output} holds an adaptation to other rows of data; bring them back or choose another output"
         )
+    began, begins = stored.get("origin", ""), first.identity() if first else ""
+    if began != begins:
+        raise InputError(
+            f"{output} holds an adaptation that began with {_adapter(began)}, this one begins with "
+            f"{_adapter(begins)}; bring it back (--start) or choose another output"
+        )
+
+
+def _adapter(identity: str) -> str:
+    return f"the adapter {identity[:12]}" if identity else "no adapter"

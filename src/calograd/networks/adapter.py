@@ -154,6 +154,34 @@ def tabulate(network: nn.Module, plan: Plan, learnt: Mapping[str, Tensor]) -> Ta
     return {name: value.detach() - network.get_parameter(name).detach() for name, value in learnt.items()}
 
 
+def place(learnt: Mapping[str, Tensor], network: nn.Module, plan: Plan, table: Mapping[str, Tensor]) -> None:
+    """Set what `attach` returned to an adapter's table, in place: `tabulate` of it gives the table again.
+
+    Args:
+        learnt: of `attach`.
+        network: the base that it was attached to.
+        plan, table: of the adapter.
+
+    Raises:
+        InputError: the table does not fit.
+    """
+    _check_table(network, plan, table)
+    with torch.no_grad():
+        for name, value in learnt.items():
+            change = table[name].to(value)
+            value.copy_(change if plan.method == "lora" else network.get_parameter(name) + change)
+
+
+def _check_table(network: nn.Module, plan: Plan, table: Mapping[str, Tensor]) -> None:
+    """Raise `InputError` if a table is not of the layers of the network that the plan names."""
+    expected, found = shapes(network, plan), {name: tuple(value.shape) for name, value in table.items()}
+    if expected != found:
+        wrong = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
+        raise InputError(
+            f"the adapter does not fit: '{wrong}' has shape {found.get(wrong)}, expected {expected.get(wrong)}"
+        )
+
+
 def shapes(network: nn.Module, plan: Plan) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tables that fit a network. Raises `InputError` as `attach`."""
     result: dict[str, tuple[int, ...]] = {}
@@ -178,12 +206,7 @@ def merge(network: N, plan: Plan, table: Mapping[str, Tensor]) -> N:
     Raises:
         InputError: the plan names no layer of the network, or the table does not fit it.
     """
-    expected, found = shapes(network, plan), {name: tuple(value.shape) for name, value in table.items()}
-    if expected != found:
-        wrong = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
-        raise InputError(
-            f"the adapter does not fit: '{wrong}' has shape {found.get(wrong)}, expected {expected.get(wrong)}"
-        )
+    _check_table(network, plan, table)
     merged = share(network)
     for name in target_layers(network, plan.targets):
         layer = merged.get_submodule(name)

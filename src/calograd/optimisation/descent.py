@@ -10,7 +10,10 @@ In u = ln y, with bounds, budgets and a trust radius (`quasi_newton` says what a
    standard deviations apart and their ratio is outside of [1/2, 2], or if the simulated gain is negative by more than
    two. Then the radius is halved, and the descent goes back to the checked design unless simulated showers gained, too.
    Where they agree the radius may grow.
-4. It stops where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
+4. With an `Adaptation` every step begins with the surrogate that is adapted to the detector there. If it is another one
+   than at the step before, the gradient before is taken anew with it, so that what is compared is of one surrogate. No
+   check is made that would go beyond the budget of simulated showers.
+5. It stops where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
    step is shorter than the tolerance; where steps down to the tolerance were refused; or after the last one.
 
 Seeds follow from (seed, step), the state is on disk after every step: a descent that is started again goes on from
@@ -23,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -70,10 +73,40 @@ class DescentConfig(BaseModel):
         return self
 
 
+class Adapted(NamedTuple):
+    """A surrogate as a step uses it.
+
+    Attributes:
+        gradient: its.
+        adapter: its name, for the record.
+        showers: simulated to adapt it; 0: it is the same as at the step before.
+    """
+
+    gradient: Gradient
+    adapter: str = ""
+    showers: int = 0
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a surrogate follows a detector that it does not know.
+
+    Args:
+        prepare: called as prepare(y, state) before a gradient at y, shape (p,), cm, is taken; what it does follows from
+            its arguments alone, so that a step that was interrupted is done again to the same result.
+        budget: showers to simulate in all, checks included.
+        price: showers of a check.
+    """
+
+    prepare: Callable[[Array, State], Adapted]
+    budget: int
+    price: int
+
+
 def ascend(
     space: Space,
     start: Array,
-    gradient: Gradient,
+    gradient: Gradient | Adaptation,
     config: DescentConfig,
     *,
     simulate: Simulate | None = None,
@@ -86,7 +119,7 @@ def ascend(
     Args:
         space: what may change.
         start: y, shape (p,), cm.
-        gradient: the surrogate's.
+        gradient: the surrogate's; or what adapts the surrogate and gives that of every step.
         config: how.
         simulate: utility on simulated showers; asked with the same seed at both designs of a check.
         simulate_pair: difference of two utilities on the same showers, taken in place of ``simulate``. Without either
@@ -108,7 +141,10 @@ def ascend(
     u = space.project(space.to_log(start))
     pair = simulate_pair or (pair_of(simulate) if simulate else None)
     run = _Run(space, gradient, pair, config)
-    setting = {**config.model_dump(), "space": space.to_dict(), "start": start.tolist(), "checks": pair is not None}
+    setting = {
+        **config.model_dump(), "space": space.to_dict(), "start": start.tolist(), "checks": pair is not None,
+        "budget": gradient.budget if isinstance(gradient, Adaptation) else None,
+    }  # fmt: skip
     state = read_state(output, setting) if output else None
     try:
         if state is None:
@@ -153,17 +189,26 @@ class _Run:
     """What stays the same in a descent."""
 
     space: Space
-    gradient: Gradient
+    gradient: Gradient | Adaptation
     pair: SimulatePair | None
     config: DescentConfig
 
     def step(self, state: State) -> State:
         """The state after one more step."""
+        if not isinstance(self.gradient, Adaptation):
+            return self._step(state, Adapted(self.gradient))
+        used = self.gradient.prepare(self.space.from_log(np.array(state.u)), state)
+        return self._step(replace(state, simulated=state.simulated + used.showers), used)
+
+    def _step(self, state: State, used: Adapted) -> State:
         number, path = len(state.history), [p.point() for p in state.path]
-        look = self._look(state, path[-1] if path else None)
+        if used.showers and path:
+            path[-1] = self._again(path[-1], number, used.gradient)
+        look = self._look(state, path[-1] if path else None, used.gradient)
         path += [] if look.lost else [look.point]
         reason = self._ending(look, number)
-        check = self._check(number, path) if reason or (number + 1) % self.config.check_every == 0 else None
+        due = reason or (number + 1) % self.config.check_every == 0
+        check = self._check(number, path) if due and self._affordable(state) else None
         after = replace(
             state,
             u=plain(path[-1].u),
@@ -180,7 +225,7 @@ class _Run:
                 look = replace(look, move=step(self.space.feasible, path[-1], look.curvature, after.radius))
         outcome: Outcome = "refused" if refused else "stopped" if reason else "undone" if look.lost else "moved"
         u = np.array(after.u) if refused or reason else self.space.project(path[-1].u + look.move.d)
-        record = self._record(state, look, check, outcome, reason)
+        record = self._record(state, look, check, outcome, reason, used)
         return replace(
             after, y=plain(self.space.from_log(u)), u=plain(u), history=(*state.history, record), reason=reason
         )
@@ -195,13 +240,25 @@ class _Run:
             return replace(state, checked=state.u, path=state.path[-1:]), False
         return replace(state, u=state.checked, path=(), curvature=None), True
 
-    def _look(self, state: State, before: Point | None) -> _Look:
+    def _affordable(self, state: State) -> bool:
+        """Whether the budget allows a check."""
+        limit = self.gradient if isinstance(self.gradient, Adaptation) else None
+        return limit is None or state.simulated + limit.price <= limit.budget
+
+    def _again(self, before: Point, number: int, gradient: Gradient) -> Point:
+        """What the surrogate of this step says where the last one began."""
+        found = self._estimate(
+            gradient, self.space.from_log(before.u), self.config.draws, seed_of(self.config.seed, number, 2)
+        )
+        return Point(before.u, found.gradient, found.gradient_error, float(found.value), float(found.value_error))
+
+    def _look(self, state: State, before: Point | None, gradient: Gradient) -> _Look:
         """Average the gradient at the present design until the step that follows from it is known well enough."""
         number, u = len(state.history), np.array(state.u)
         y = self.space.from_log(u)
         known = None if state.curvature is None else np.array(state.curvature)
         draws, key = self.config.draws, (self.config.seed, number, 0)
-        total = self._estimate(y, draws, seed_of(*key, 0))
+        total = self._estimate(gradient, y, draws, seed_of(*key, 0))
         while True:
             now = Point(u, total.gradient, total.gradient_error, float(total.value), float(total.value_error))
             curvature, here, radius = learn(known, before, now, state.radius), now, state.radius
@@ -213,7 +270,7 @@ class _Run:
             known_well = move.error <= self.config.precision * move.gain and not self._is_noise(move)
             if known_well or move.free < self.config.tolerance or 2 * draws > self.config.max_draws or lost:
                 break
-            total = mean_of(total, self._estimate(y, draws, seed_of(*key, draws)))
+            total = mean_of(total, self._estimate(gradient, y, draws, seed_of(*key, draws)))
             draws *= 2
         return _Look(now, draws, lost, curvature, radius, move)
 
@@ -221,8 +278,8 @@ class _Run:
         """Whether the gain of a step is no larger than that of steps after gradients of pure noise."""
         return bool(move.gain < (1 + len(move.d) ** 0.5) * move.error)
 
-    def _estimate(self, y: Array, draws: int, seed: int) -> GradientLike:
-        estimate = self.gradient(y, draws, seed)
+    def _estimate(self, gradient: Gradient, y: Array, draws: int, seed: int) -> GradientLike:
+        estimate = gradient(y, draws, seed)
         numbers = np.concatenate(
             [[estimate.value, estimate.value_error], estimate.gradient, estimate.gradient_error], dtype=np.float64
         )
@@ -261,7 +318,9 @@ class _Run:
         apart = abs(check.pull) > PULL and not predicted / RATIO <= found.value <= predicted * RATIO
         return replace(check, agrees=not (apart or found.value < -LOSS * found.error))
 
-    def _record(self, state: State, look: _Look, check: Check | None, outcome: Outcome, reason: str) -> Step:
+    def _record(
+        self, state: State, look: _Look, check: Check | None, outcome: Outcome, reason: str, used: Adapted
+    ) -> Step:
         remarks = [reason] if reason else []
         if check is not None and not check.agrees:
             back = "back to the last checked design" if outcome == "refused" else "kept, as they gained"
@@ -287,4 +346,6 @@ class _Run:
             simulated=state.simulated + (check.showers if check else 0),
             check=check,
             hits=self.space.hits(np.array(state.u)),
+            adapter=used.adapter,
+            adaptation=used.showers,
         )

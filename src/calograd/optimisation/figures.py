@@ -15,6 +15,8 @@ from calograd.optimisation.landscape import Landscape
 
 Z95 = 1.959964
 """Standard errors of a band."""
+ADAPTED = "#0b6e4f"
+"""Of what an adaptation is marked with."""
 ARROWS = 7
 """Along each axis of a landscape."""
 
@@ -150,26 +152,41 @@ def draw_descent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
     band = np.stack([value, value - Z95 * error, value + Z95 * error])
     _band(middle, [float(n) for n in number], band, SURROGATE, SURROGATE_LIGHT, "surrogate")
     middle.set_ylabel("utility")
-    gains = [(step.simulated, step.check) for step in history if step.check is not None]
-    if gains:
-        first = history[0].value
-        total, variance, showers, ends = first, 0.0, [0], [(first, 0.0, first)]
-        for simulated, check in gains:
-            if check.agrees:
-                variance += check.simulated_error**2
-                ends.append((total + check.simulated, variance**0.5, total + check.predicted))
-                total += check.simulated
-                showers.append(simulated)
-        geant4 = np.array([(v, e) for v, e, _ in ends]).T
-        right.errorbar(showers, geant4[0], Z95 * geant4[1], fmt="o-", ms=4, lw=1, color=GEANT4,
-                       label="Geant4's gains, added up")  # fmt: skip
-        right.plot(showers, [p for _, _, p in ends], "s", ms=5, mfc="none", color=SURROGATE, label="predicted")
-        right.legend()
-    else:
-        right.text(0.5, 0.5, "no checks were made", ha="center", transform=right.transAxes)
+    adapted = [step for step in history if step.adaptation]
+    if adapted:
+        middle.plot([s.number for s in adapted], [s.value for s in adapted], "^", ms=6, color=ADAPTED, label="adapted")
+    _draw_showers(right, history)
     right.set_xlabel("simulated showers")
     right.set_ylabel("utility")
     for axes in (left, middle):
         axes.set_xlabel("step")
     middle.legend()
     return figure
+
+
+def _draw_showers(axes: Axes, history: tuple[Step, ...]) -> None:
+    """Utility against simulated showers: the gains that checks confirmed, and with adaptation the surrogate's word."""
+    checked = [(step.simulated, step.check) for step in history if step.check is not None and step.check.agrees]
+    total, variance, first = history[0].value, 0.0, history[0].adaptation
+    showers, geant4, predicted = [first], [(total, 0.0)], [total]
+    for simulated, check in checked:
+        variance += check.simulated_error**2
+        showers.append(simulated)
+        predicted.append(total + check.predicted)
+        total += check.simulated
+        geant4.append((total, variance**0.5))
+    if history[0].adaptation:
+        paid = np.array([step.simulated - (step.check.showers if step.check else 0) for step in history])
+        value = np.array([step.value for step in history])
+        new = np.array([step.adaptation > 0 for step in history])
+        axes.plot(paid, value, "-", lw=1, color=SURROGATE_LIGHT)
+        axes.plot(paid[new], value[new], "^", ms=5, color=ADAPTED, label="surrogate, adapted here")
+    if any(step.check is not None for step in history):
+        values, errors = np.array(geant4).T
+        axes.errorbar(showers, values, Z95 * errors, fmt="o-", ms=4, lw=1, color=GEANT4,
+                      label="Geant4's gains, added up")  # fmt: skip
+        axes.plot(showers, predicted, "s", ms=5, mfc="none", color=SURROGATE, label="predicted")
+    elif not history[0].adaptation:
+        axes.text(0.5, 0.5, "no checks were made", ha="center", transform=axes.transAxes)
+        return
+    axes.legend()

@@ -78,6 +78,8 @@ class Step:
         simulated: showers simulated so far.
         check: if one was made.
         hits: bounds and budgets the design is at.
+        adapter: that the surrogate had, by name; empty for none.
+        adaptation: showers simulated to adapt it for this step, among ``simulated``; 0: it is the step's before.
     """
 
     number: int
@@ -98,6 +100,8 @@ class Step:
     simulated: int
     check: Check | None
     hits: tuple[str, ...]
+    adapter: str = ""
+    adaptation: int = 0
 
 
 @dataclass(frozen=True)

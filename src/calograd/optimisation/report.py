@@ -154,12 +154,17 @@ def write_descent_report(
         drawn: landscapes of two parameters; may be none.
         final: Geant4's utility at the start, and the gain of the result over it; None without checks.
     """
-    names = setup.space.names
+    names, adapted = setup.space.names, sum(step.adaptation for step in state.history)
+    marks = (
+        " Triangles mark the steps that the surrogate was adapted for, with showers that count on the right; its "
+        "utilities there are of different adapters."
+    )
     pictures: dict[str, Picture] = {
         "descent": picture(
             partial(draw_descent, state.history, names),
             "Left: the parameters. Middle: the surrogate's utility with its 95 % band. Right: the gains that simulated "
-            "showers confirmed, added up from the surrogate's first value, beside those that the gradients predicted.",
+            "showers confirmed, added up from the surrogate's first value, beside those that the gradients predicted."
+            + (marks if adapted else ""),
             "Course of the optimisation",
         )
     }  # fmt: skip
@@ -167,13 +172,15 @@ def write_descent_report(
         trajectory = np.array([step.y for step in state.history])
         pictures["landscape"] = picture(
             partial(draw_landscapes, drawn, "U", path=trajectory),
-            "The utility over pitch and depth with the trajectory; arrows along the gradient in ln y.",
+            "The utility over pitch and depth with the trajectory; arrows along the gradient in ln y."
+            + (" By the last adapter, which has seen showers along the trajectory alone." if adapted else ""),
             "Trajectory on the landscape",
         )  # fmt: skip
+    about = setup.surrogate.card.name + (" adapted on the way" if adapted else "")
     page = templates("calograd.optimisation").get_template("descent.html.j2").render(
         title="CaloGrad: optimisation of a design", pictures=pictures, state=state, names=names,
-        subtitle=f"{setup.surrogate.card.name} · {len(state.history)} steps · {state.simulated} simulated showers",
-        start=setup.start.tolist(), final=final, config=setup.config.model_dump_json(indent=1),
+        subtitle=f"{about} · {len(state.history)} steps · {state.simulated} simulated showers",
+        start=setup.start.tolist(), final=final, adapted=adapted, config=setup.config.model_dump_json(indent=1),
     )  # fmt: skip
     write_whole(path, page.encode())
 

@@ -22,23 +22,29 @@
     [check]                      # left out: no check against Geant4
     library = "library.h5"       # or simulate = true
 
-A run is a folder: ``config.json`` (resolved), ``descent.json`` (state and history), ``report.html``.
+    [adapt]                      # for a detector that the surrogate does not know: see calograd.optimisation.adaptive
+    budget = 1000
+
+A run is a folder: ``config.json`` (resolved), ``descent.json`` (state and history), ``report.html``; with adaptation
+``adapters/step-NNN``, with simulated checks ``showers``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
-from calograd.errors import OutputExistsError
+from calograd.errors import InputError, OutputExistsError
+from calograd.material import Material
+from calograd.optimisation.adaptive import AdaptationConfig, Follower, Tell
 from calograd.optimisation.budget import Array
-from calograd.optimisation.descent import DescentConfig, ascend
+from calograd.optimisation.descent import Adaptation, Adapted, DescentConfig, ascend
 from calograd.optimisation.gradient import Estimate, surrogate_gradient
 from calograd.optimisation.history import State, Step
 from calograd.optimisation.objective import ObjectiveConfig
@@ -98,6 +104,8 @@ class OptimiseConfig(ObjectiveConfig):
     gradient: GradientConfig = GradientConfig()
     descent: DescentConfig = DescentConfig()
     check: CheckConfig | None = None
+    adapt: AdaptationConfig | None = None
+    """The detector, where it is not the surrogate's."""
 
 
 def parse_optimisation(raw: dict[str, Any], source: str, folder: Path) -> OptimiseConfig:
@@ -121,8 +129,9 @@ class Setup:
         surrogate: what gives gradients.
         config: of the run.
         objective: to be made large.
-        space: of the designs.
+        space: of the designs, of the material of their detector.
         start: parameters at the start, cm.
+        target: the detector to adapt to on the way; None: the surrogate's own.
     """
 
     surrogate: Surrogate
@@ -130,21 +139,44 @@ class Setup:
     objective: Objective
     space: Space
     start: Array
+    target: AdaptationConfig | None = None
 
     @classmethod
-    def of(cls, surrogate: Surrogate, config: OptimiseConfig) -> Setup:
+    def of(cls, surrogate: Surrogate, config: OptimiseConfig, adapt: bool = False) -> Setup:
         """Check that they fit.
 
+        Args:
+            surrogate: what gives gradients, or what is adapted.
+            config: of the run.
+            adapt: follow the detector of its table ``adapt``. A table without that is refused, since the design would
+                be of another detector than the table says.
+
         Raises:
-            InputError: bounds or energies beyond the trained range, budgets that cannot be met, a start outside.
+            InputError: bounds or energies beyond the trained range, budgets that cannot be met, a start outside;
+                adaptation without a table for it, or a table without adaptation.
             FormatError: a background map that cannot be used.
         """
-        a, card = surrogate.model.architecture, surrogate.card
-        space = config.space.space(config.space.material or card.substance(), a.n_xy, a.n_z)
+        if adapt and config.adapt is None:
+            raise InputError("adaptation needs a table [adapt] with the detector and a budget; add it, or omit --adapt")
+        if config.adapt is not None and not adapt:
+            raise InputError("the configuration has a table [adapt]; add --adapt to follow it, or remove the table")
+        a, card, target = surrogate.model.architecture, surrogate.card, config.adapt
+        material = (target.detector.material if target else None) or config.space.material
+        space = config.space.space(Material.parse(material) if material else card.substance(), a.n_xy, a.n_z)
         refuse_untrained(space, surrogate)
+        low, high = card.energy
+        outside = [f"{e:g}" for e in config.spectrum.energies if not low * (1 - 1e-4) <= e <= high * (1 + 1e-4)]
+        if outside:
+            raise InputError(
+                f"spectrum.energies: {', '.join(outside)} GeV are outside of {low:g} to {high:g} GeV, which "
+                f"{card.name} was trained on; leave them out"
+            )
         start = config.space.start_values()
         space.check_start(start)
-        return cls(surrogate, config, config.build(), space, start)
+        setup = cls(surrogate, config, config.build(), space, start, target)
+        if target is not None:
+            setup.follower(Path())  # complains
+        return setup
 
     def gradient(self, y: Array, draws: int, seed: int) -> Estimate:
         """The surrogate's, see `calograd.optimisation.estimates.Gradient`."""
@@ -161,15 +193,36 @@ class Setup:
             return None
         if check.library is not None:
             with open_library(check.library) as library:
+                if self.target is not None:
+                    self.target.check_library(library, self.space)
                 source: Source = from_library(
                     LibraryReference(library, self.objective.energies, self.space.n_xy, self.space.n_z)
                 )
         else:
-            source = from_geant4(folder, self.objective, self.space, workers=check.workers)
-        return Trials(source, self.objective, self.space, check.replicas)
+            source = from_geant4(folder, self.objective, self.space, target=self.target, workers=check.workers)
+        serves_all = check.library is not None or self.target is None or self.target.serves_all
+        return Trials(source, self.objective, self.space, check.replicas, serves_all=serves_all)
+
+    def follower(self, folder: Path, price: int = 0, tell: Tell = lambda stage, done, total: None) -> Follower:  # noqa: ARG005
+        """What adapts the surrogate; of a setup with a target.
+
+        Args:
+            folder: of the run.
+            price: showers of a check.
+            tell: called with what is being done.
+        """
+        assert self.target is not None
+        energies = self.target.energies or self.objective.energies
+        return Follower(self.surrogate, self.target, self.space, energies, folder, price, tell)
 
 
-def optimise(setup: Setup, output: Path, trials: Trials | None, on_step: Callable[[Step], None] | None = None) -> State:
+def optimise(
+    setup: Setup,
+    output: Path,
+    trials: Trials | None,
+    on_step: Callable[[Step], None] | None = None,
+    tell: Tell = lambda stage, done, total: None,  # noqa: ARG005
+) -> State:
     """Run an optimisation, or go on with the one in ``output``.
 
     Args:
@@ -177,6 +230,7 @@ def optimise(setup: Setup, output: Path, trials: Trials | None, on_step: Callabl
         output: folder of the run.
         trials: that check the surrogate; None: none.
         on_step: called after every step.
+        tell: called with what an adaptation is doing.
 
     Raises:
         OutputExistsError: ``output`` holds a run of another configuration or surrogate.
@@ -185,7 +239,7 @@ def optimise(setup: Setup, output: Path, trials: Trials | None, on_step: Callabl
     """
     resolved = {
         "surrogate": setup.surrogate.card.model_dump(mode="json"),
-        "config": setup.config.model_dump(mode="json"),
+        "config": setup.config.model_dump(mode="json", exclude=set() if setup.target else {"adapt"}),
     }
     content = (json.dumps(resolved, indent=1, sort_keys=True) + "\n").encode()
     with writing(output):
@@ -194,7 +248,21 @@ def optimise(setup: Setup, output: Path, trials: Trials | None, on_step: Callabl
     if path.exists() and path.read_bytes() != content:
         raise OutputExistsError(f"{output} holds a run of another configuration or surrogate; choose another output")
     write_whole(path, content)
+    gradient = _adaptation(setup, output, trials, tell) if setup.target else setup.gradient
     return ascend(
-        setup.space, setup.start, setup.gradient, setup.config.descent,
+        setup.space, setup.start, gradient, setup.config.descent,
         simulate_pair=trials.difference if trials else None, output=output / DESCENT, on_step=on_step,
     )  # fmt: skip
+
+
+def _adaptation(setup: Setup, output: Path, trials: Trials | None, tell: Tell) -> Adaptation:
+    """What the descent asks before every gradient."""
+    assert setup.target is not None
+    price = trials.price(setup.config.descent.showers) if trials else 0
+    follower = setup.follower(output, price, tell)
+
+    def prepare(y: Array, state: State) -> Adapted:
+        used = follower.at(y, state.history)
+        return Adapted(replace(setup, surrogate=used.surrogate).gradient, used.adapter, used.showers)
+
+    return Adaptation(prepare, setup.target.budget, price)

@@ -50,7 +50,7 @@ def measure(library: Library, sizes: list[Size], n_xy: int, n_z: int, report: Re
     pitch = np.array([dx for dx, _ in sizes], dtype=np.float64)
     depths = np.array([np.broadcast_to(dz, n_z) for _, dz in sizes], dtype=np.float64)
     about = {"designs": len(sizes), "dx": pitch.tolist(), "dz": depths.tolist()}
-    return _rows(
+    return measure_each(
         library, np.broadcast_to(pitch, (n, len(sizes))), np.broadcast_to(depths, (n, len(sizes), n_z)), n_xy,
         report, about,
     )  # fmt: skip
@@ -92,7 +92,7 @@ def measure_many(
     v = np.where((rng.random((n, designs)) < unequal)[:, :, None], rng.random((n, designs, n_z)), u[1][:, :, None])
     depths = np.exp(np.log(dz[0]) + v * np.log(dz[1] / dz[0]))
     about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed, "unequal": unequal}
-    return _rows(library, pitch, depths, n_xy, report, about)
+    return measure_each(library, pitch, depths, n_xy, report, about)
 
 
 def _check_window(library: Library, width: float, depth: float) -> None:
@@ -108,8 +108,27 @@ def _check_window(library: Library, width: float, depth: float) -> None:
         )
 
 
-def _rows(library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, report: Report, about: dict[str, Any]) -> Cells:
-    """Rows for pitches (n, designs) and depths (n, designs, n_z)."""
+def measure_each(
+    library: Library,
+    dx: np.ndarray,
+    dz: np.ndarray,
+    n_xy: int,
+    report: Report = _silent,
+    about: dict[str, Any] | None = None,
+) -> Cells:
+    """Every shower at given designs of its own.
+
+    Args:
+        library: opened for reading; of n showers.
+        dx: pitch, shape (n, designs), cm.
+        dz: depth of every layer, shape (n, designs, n_z), cm.
+        n_xy: cells across.
+        report: called with showers done and their number.
+        about: how the designs were chosen, for the record.
+
+    Raises:
+        InputError: sizes that are not positive, a layered detector, a crystal matrix with other cells, no showers.
+    """
     n, designs, n_z = dz.shape
     library.check_cells(dx, dz, n_xy, n_z)
     material = library.material
@@ -131,7 +150,7 @@ def _rows(library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, report: R
         cells.reshape(n * designs, n_xy, n_xy, n_z), np.repeat(library.energy, designs), dx.ravel().astype(np.float32),
         dz.reshape(n * designs, n_z).astype(np.float32), np.repeat(library.index, designs), material, "geant4",
         {
-            "mode": _mode(library.provenance.config, window), "segmentation": about,
+            "mode": _mode(library.provenance.config, window), "segmentation": about or {},
             "simulation": library.provenance.config.model_dump(mode="json"), "geant4": library.provenance.geant4,
             "tables": library.provenance.tables,
         },

@@ -1,0 +1,239 @@
+"""Adaptation of a surrogate along a descent, to a detector that it has not seen.
+
+    [adapt]
+    budget = 1000                # simulated showers in all, those of checks included
+    first = 100                  # of every energy, before the first gradient
+    showers = 20                 # of every energy, before every later one
+    designs = 8                  # that a shower is measured with, drawn around the present one
+    reach = 0.15                 # how far around: in ln y, either way
+    method = "lora"
+    rank = 8
+    steps = 1500                 # of a phase of the first adaptation, at most
+    later_steps = 300            # of a later one
+
+and the tables of `calograd.optimisation.target`. Before the gradient at a design y a few showers are simulated there,
+the surrogate is adapted to all showers simulated so far, beginning with the last adapter, and the gradient is that of
+the adapted one. In a homogeneous block all these showers are measured anew, each with designs drawn around y,
+
+    ln y' = ln y + reach (2 xi - 1),  xi uniform for every parameter, within what the base was trained on,
+
+so that the adapter learns what showers are like at y and how that changes with y. In a crystal matrix a shower keeps
+the cells that it was simulated in, and what changes with y is what the base knows and earlier designs have shown.
+
+Once an adaptation would leave no showers for a check, or nothing is left, the last adapter serves to the end. The
+adapted surrogate is of the detector's material and trusted in the base's whole range of energies and sizes, though it
+was adapted near the path alone: the radius of the steps and the checks watch over that. A shower that was held out once
+stays held out, as a warm start would otherwise be judged by what it has learnt.
+
+A folder ``adapters/step-NNN`` a step keeps ``showers.h5`` and the adapter. All follows from (seed, step): what was cut
+off goes on to the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from calograd.errors import InputError
+from calograd.learning.adapt import adapt
+from calograd.learning.adapt_state import AdaptConfig
+from calograd.learning.data import MIN_SHOWERS, MIN_VALIDATION, Rows, TrainingData
+from calograd.optimisation.budget import Array
+from calograd.optimisation.estimates import seed_of
+from calograd.optimisation.history import Step
+from calograd.optimisation.space import Space
+from calograd.optimisation.target import Target, simulate
+from calograd.showers.cells import Cells
+from calograd.showers.library import Library, open_library
+from calograd.showers.measure import measure_each
+from calograd.surrogate import Adapter, Surrogate
+
+ADAPTERS, SHOWERS = "adapters", "showers.h5"
+PURPOSE = 3
+"""Of a seed; a descent has 0 to 2."""
+
+Positive = Annotated[int, Field(gt=0)]
+Tell = Callable[[str, int, int | None], None]
+"""Called as tell(stage, done, total)."""
+
+
+class AdaptationConfig(Target):
+    """What to adapt to, how often and how."""
+
+    budget: Positive
+    """Showers to simulate in all; the checks' count."""
+    energies: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
+    """Of the showers, GeV, in turn; left out: those of the spectrum."""
+    first: Positive = 100
+    """Showers of every energy before the first gradient."""
+    showers: Positive = 20
+    """Of every energy before every later one."""
+    designs: Positive = 8
+    """A shower is measured with; in a crystal matrix one."""
+    reach: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Half the width in ln y of where they are drawn."""
+    method: Literal["lora", "bitfit", "full"] = "lora"
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    steps: Positive = 1500
+    later_steps: Positive = 300
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the showers to hold out."""
+    workers: Positive = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def pace(self, first: bool) -> AdaptConfig:
+        """Of the first adaptation or of a later one."""
+        steps = self.steps if first else self.later_steps
+        return AdaptConfig(
+            method=self.method, rank=self.rank, alpha=self.alpha, learning_rate=self.learning_rate, range="base",
+            steps=steps, moments_steps=steps, seed=self.seed,
+        )  # fmt: skip
+
+
+class Used(NamedTuple):
+    """The surrogate of a step, the folder of its adapter within the run's, and the showers simulated for it."""
+
+    surrogate: Surrogate
+    adapter: str
+    showers: int
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A surrogate that follows a descent.
+
+    Args:
+        base: what is adapted.
+        config: how, and to what.
+        space: of the designs, of the target's material.
+        energies: of the showers, GeV.
+        folder: of the run.
+        price: showers of a check, which adaptation leaves in the budget; 0 without checks.
+        tell: called with what is being done.
+
+    Raises:
+        InputError: a budget, or numbers of showers, that are too small; energies that the base does not know; cells
+            without room for crystals.
+    """
+
+    base: Surrogate
+    config: AdaptationConfig
+    space: Space
+    energies: tuple[float, ...]
+    folder: Path
+    price: int = 0
+    tell: Tell = lambda stage, done, total: None  # noqa: ARG005
+
+    def __post_init__(self) -> None:
+        c, (low, high) = self.config, self.base.card.energy
+        c.check_space(self.space)
+        outside = [f"{energy:g}" for energy in self.energies if not low * (1 - 1e-4) <= energy <= high * (1 + 1e-4)]
+        if outside:
+            raise InputError(
+                f"adapt.energies: {', '.join(outside)} GeV are outside of {low:g} to {high:g} GeV, "
+                f"which {self.base.card.name} was trained on"
+            )
+        showers = c.first * len(self.energies)
+        if showers > c.budget:
+            raise InputError(
+                f"adapt.budget = {c.budget} does not pay for the first adaptation: adapt.first = {c.first} showers "
+                f"of {len(self.energies)} energies are {showers}"
+            )
+        if showers < MIN_SHOWERS or self._held(showers) * self._designs < MIN_VALIDATION:
+            raise InputError(
+                f"adapt.first = {c.first} of {len(self.energies)} energies: {showers} showers, {self._held(showers)} "
+                f"of them held out, are too few; expected {MIN_SHOWERS} or more, and {MIN_VALIDATION} rows held out: "
+                "raise adapt.first or adapt.validation"
+            )
+
+    def at(self, y: Array, history: Sequence[Step]) -> Used:
+        """The surrogate for the gradient at y, shape (p,), cm, after the steps of ``history``.
+
+        Raises:
+            Interrupted: Ctrl-C; what was simulated and learnt is kept.
+            CaloGradError: as `calograd.showers.produce.produce` and `calograd.learning.adapt.adapt`.
+        """
+        number, adapted = len(history), [step.number for step in history if step.adaptation]
+        showers = (self.config.showers if adapted else self.config.first) * len(self.energies)
+        spent = history[-1].simulated if history else 0
+        if adapted and spent + showers + self.price > self.config.budget:
+            return Used(self.last(history), history[-1].adapter, 0)
+        folder = self.folder / _name(number)
+        config = self.config.simulation(self.space.design(y), self.energies, seed_of(self.config.seed, number, PURPOSE))
+        simulate(
+            folder / SHOWERS, config, showers, workers=self.config.workers,
+            report=lambda what, done, total: self.tell(f"step {number}, {what}", done, total),
+        )  # fmt: skip
+        outcome = adapt(
+            self.base, self.config.pace(first=not adapted), self.data(y, number, [*adapted, number]), folder,
+            start=Adapter.load(self.folder / history[-1].adapter) if adapted else None,
+            progress=lambda phase, done, total, _: self.tell(f"step {number}, {phase}", done, total),
+        )  # fmt: skip
+        return Used(outcome.surrogate, _name(number), showers)
+
+    def last(self, history: Sequence[Step]) -> Surrogate:
+        """The surrogate as the last step of ``history`` used it."""
+        return self.base.with_adapter(self.folder / history[-1].adapter)
+
+    @property
+    def _designs(self) -> int:
+        return self.config.designs if self.config.serves_all else 1
+
+    def _held(self, showers: int) -> int:
+        """How many showers of a step are held out."""
+        return round(self.config.validation * showers)
+
+    def data(self, y: Array, number: int, steps: list[int]) -> TrainingData:
+        """The showers of some steps, measured for the step ``number`` at y, shape (p,), cm."""
+        parts, held_out, provenance = list[Cells](), list[np.ndarray](), list[dict[str, Any]]()
+        for step in steps:
+            path = self.folder / _name(step) / SHOWERS
+            with open_library(path) as library:
+                n = len(library)
+                rows = measure_each(library, *self._sizes(library, y, number, step), self.space.n_xy)
+            held = np.random.default_rng([self.config.seed, PURPOSE, step]).permutation(n)[: self._held(n)]
+            parts.append(rows)
+            held_out.append(np.isin(rows.shower, held))
+            provenance.append(
+                {"file": f"{_name(step)}/{SHOWERS}", "rows": len(rows), "origin": rows.origin, "config": rows.config}
+            )
+        filled = np.concatenate([part.cells.sum((1, 2, 3)) > 0 for part in parts])
+        held_rows = np.concatenate(held_out)
+        everything = Rows(
+            *(
+                torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
+                for name in ("cells", "energy", "dx", "dz")
+            )
+        )
+        counts = [len(np.unique(part.shower)) for part in parts]
+        return TrainingData(
+            train=everything.at(torch.from_numpy(np.flatnonzero(filled & ~held_rows))),
+            validation=everything.at(torch.from_numpy(np.flatnonzero(filled & held_rows))),
+            material=parts[0].material, empty=int((~filled).sum()), showers=sum(counts),
+            held_out=sum(map(self._held, counts)), provenance=provenance,
+        )  # fmt: skip
+
+    def _sizes(self, library: Library, y: Array, number: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pitches (n, designs) and depths (n, designs, n_z) to measure the n showers of a step with, cm."""
+        n, n_z = len(library), self.space.n_z
+        if library.matrix is not None:
+            return np.full((n, 1), library.matrix.dx), np.broadcast_to(library.matrix.dz, (n, 1, n_z))
+        card, u = self.base.card, np.log(y)
+        ends = np.log([card.dx, *([card.dz] * (len(y) - 1))]).T
+        low, high = np.clip(u - self.config.reach, *ends), np.clip(u + self.config.reach, *ends)
+        xi = np.random.default_rng([self.config.seed, PURPOSE, number, step]).random((n, self._designs, len(y)))
+        drawn = np.exp(low + xi * (high - low))
+        return drawn[..., 0], np.broadcast_to(drawn[..., 1:], (n, self._designs, n_z))
+
+
+def _name(number: int) -> str:
+    """Folder of a step's showers and adapter within the run's."""
+    return f"{ADAPTERS}/step-{number:03d}"

@@ -1,0 +1,148 @@
+"""The detector that a design is for, where it is another than the surrogate's: what Geant4 simulates of it.
+
+[adapt.detector]
+kind = "block"               # homogeneous and large: showers of one simulation serve every design
+material = "PbWO4"           # or NAME:DENSITY:FORMULA; left out: the surrogate's
+
+[adapt.detector]
+kind = "matrix"              # crystals: dx includes the gap, dz the silicon; showers serve the design simulated alone
+material = "PbF2"
+gap = 0.1                    # cm
+silicon = 0.2                # cm
+
+[adapt.beam]
+particle = "e-"
+theta = 20.0                 # degrees to the normal
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from calograd.design import Design
+from calograd.errors import InputError
+from calograd.optimisation.space import Space
+from calograd.showers.library import Library, read_heads
+from calograd.showers.produce import produce
+from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, Matrix, SimulationConfig
+
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BlockTarget(_Table):
+    """A homogeneous block, see `calograd.simulation.config.Block`."""
+
+    kind: Literal["block"]
+    material: str | None = None
+
+
+class MatrixTarget(_Table):
+    """Crystals with gaps and silicon of the design's cells, see `calograd.simulation.config.Matrix`."""
+
+    kind: Literal["matrix"]
+    material: str | None = None
+    gap: Annotated[float, Field(ge=0)] = 0.1
+    silicon: Annotated[float, Field(ge=0)] = 0.2
+    margin: Annotated[int, Field(ge=0)] = 2
+    silicon_signal: bool = False
+
+
+class BeamTarget(_Table):
+    """The incident particle, see `calograd.simulation.config.Beam`."""
+
+    particle: Literal["gamma", "e-", "e+"] = "gamma"
+    position: tuple[float, float] = (0.0, 0.0)
+    theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    phi: float = 0.0
+
+
+class Target(_Table):
+    """A detector and its beam; by default the large block with photons on its axis."""
+
+    detector: Annotated[BlockTarget | MatrixTarget, Field(discriminator="kind")] = BlockTarget(kind="block")
+    beam: BeamTarget = BeamTarget()
+
+    @property
+    def serves_all(self) -> bool:
+        """Whether the showers of one simulation can be measured with every design."""
+        return isinstance(self.detector, BlockTarget)
+
+    def simulation(self, design: Design, energies: tuple[float, ...], seed: int) -> SimulationConfig:
+        """What Geant4 is to simulate.
+
+        Args:
+            design: whose material it is; a matrix has its cells, too.
+            energies: in turn, GeV.
+            seed: of the showers, from 0.
+        """
+        material = MaterialRecord(**design.substance.to_dict())
+        detector: Block | Matrix = Block(material=material)
+        if isinstance(self.detector, MatrixTarget):
+            detector = Matrix(
+                material=material, dx=float(design.pitch), dz=tuple(design.depths.tolist()), n_xy=design.n_xy,
+                **self.detector.model_dump(exclude={"kind", "material"}),
+            )  # fmt: skip
+        beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam.model_dump())
+        return SimulationConfig(detector=detector, beam=beam, seed=seed % 2**31)
+
+    def check_space(self, space: Space) -> None:
+        """Raise `InputError` if the smallest cells within the bounds leave no room for crystals."""
+        if not isinstance(self.detector, MatrixTarget):
+            return
+        for name, size, needs in (
+            ("dx", space.lower[0], self.detector.gap), ("dz", min(space.lower[1:]), self.detector.silicon)
+        ):  # fmt: skip
+            if size <= needs:
+                what = "gap" if name == "dx" else "silicon"
+                raise InputError(
+                    f"adapt.detector.{what} = {needs:g} cm leaves no room for crystals in cells of {name} = {size:g} "
+                    "cm, which space.bounds allow; raise the bound"
+                )
+
+    def check_library(self, library: Library, space: Space) -> None:
+        """Raise `InputError` if showers of a library are not of this detector, or do not serve all designs."""
+        made, material = library.provenance.config, space.design(np.array(space.lower)).substance
+        if library.material is not None and not library.material.alike(material):
+            raise InputError(f"{library.path} is of {library.material.name}, adapt.detector of {material.name}")
+        if library.matrix is not None:
+            raise InputError(
+                f"{library.path} is of a crystal matrix and serves one design alone; for checks use simulate = true"
+            )
+        if not isinstance(made, SimulationConfig):
+            return
+        if isinstance(self.detector, MatrixTarget):
+            raise InputError(f"{library.path} is of no crystal matrix as adapt.detector is; use simulate = true")
+        for name, wanted in self.beam.model_dump().items():
+            if (found := getattr(made.beam, name)) != wanted:
+                raise InputError(f"{library.path} has {name} {found}, adapt.beam {wanted}; choose showers of that beam")
+
+
+def simulate(
+    path: Path,
+    config: SimulationConfig,
+    showers: int,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    report: Report = lambda what, done, total: None,  # noqa: ARG005
+) -> None:
+    """Have the showers of a configuration in the library ``path``; one that is there is finished if need be.
+
+    Args:
+        path: of the library; its folder is made.
+        config, showers, workers, scheduler, report: see `calograd.showers.produce.produce`.
+    """
+    if path.exists() and read_heads(path)[2] is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    produce(path, config, showers, workers=workers, scheduler=scheduler, report=report)

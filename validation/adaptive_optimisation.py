@@ -1,0 +1,156 @@
+"""Optimisation of a detector that the surrogate does not know, with and without adaptation on the way.
+
+    adaptive_optimisation.py PbWO4 -o FOLDER            photons in PbWO4
+    adaptive_optimisation.py electrons -o FOLDER        electrons in the surrogate's material
+    adaptive_optimisation.py tilted -o FOLDER           photons at 20 degrees to the normal, likewise
+
+Both descents have the utility of examples/optimise.toml, checks on simulated showers of the target, and one budget. The
+one without adaptation follows the surrogate as it is, of its own material, and knows the target from its checks alone.
+Every design on both ways is judged on showers of the target that neither has seen, the same for all. Prints markdown
+tables. Resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calograd import Surrogate
+from calograd.cli.common import progress, read_toml, stages
+from calograd.optimisation.descent import Adaptation, Adapted, ascend
+from calograd.optimisation.history import State
+from calograd.optimisation.reference import LibraryReference, bootstrap_values
+from calograd.optimisation.run import Setup, optimise, parse_optimisation
+from calograd.optimisation.target import simulate
+from calograd.optimisation.trials import Trials
+from calograd.showers.library import open_library
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "optimise.toml"
+TARGETS: dict[str, dict[str, Any]] = {
+    "PbWO4": {"detector": {"kind": "block", "material": "PbWO4"}},
+    "electrons": {"beam": {"particle": "e-"}},
+    "tilted": {"beam": {"theta": 20.0}},
+}
+JUDGE_SEED = 987_654_321
+"""Of the showers that judge; those of the descents have others."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", choices=list(TARGETS))
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--model", default="pbf2-cells")
+    parser.add_argument(
+        "--config", type=Path, default=EXAMPLE, help="of the optimisation; of [adapt] method, rank, steps"
+    )
+    parser.add_argument("--budget", type=int, default=1500, help="simulated showers of a descent, checks included")
+    parser.add_argument("--first", type=int, default=200, help="showers of every energy before the first gradient")
+    parser.add_argument("--showers", type=int, default=40, help="likewise before a later one")
+    parser.add_argument("--check", type=int, default=100, help="likewise in a check")
+    parser.add_argument("--judge", type=int, default=400, help="likewise to judge with")
+    parser.add_argument("--steps", type=int, default=20, help="of a descent, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    setup = setup_of(options)
+    with progress() as bar:
+        tell = stages(bar)
+        folders = {name: options.output / name for name in ("adapted", "as it is")}
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        trials = {name: setup.trials(folder / "showers") for name, folder in folders.items()}
+        assert trials["as it is"] is not None
+        states = {
+            "adapted": optimise(setup, folders["adapted"], trials["adapted"], tell=tell),
+            "as it is": without(setup, options, folders["as it is"], trials["as it is"]),
+        }
+        judge = judge_of(setup, options, tell)
+    show(setup, states, judge)
+
+
+def setup_of(options: argparse.Namespace) -> Setup:
+    raw = read_toml(options.config)
+    raw["check"] = {"simulate": True, "workers": options.workers}
+    raw["descent"] = raw.get("descent", {}) | {
+        "steps": options.steps, "showers": options.check, "seed": options.seed
+    }  # fmt: skip
+    raw["adapt"] = raw.get("adapt", {}) | TARGETS[options.target] | {
+        "budget": options.budget, "first": options.first, "showers": options.showers, "seed": options.seed,
+        "workers": options.workers,
+    }  # fmt: skip
+    config = parse_optimisation(raw, str(options.config), options.config.parent)
+    return Setup.of(Surrogate.load(options.model), config, adapt=True)
+
+
+def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: Trials) -> State:
+    """The descent by the surrogate as it is, with checks on the target within the same budget."""
+    plain = Setup.of(setup.surrogate, setup.config.model_copy(update={"adapt": None}))
+    price = trials.price(options.check)
+    way = Adaptation(lambda y, state: Adapted(plain.gradient), options.budget, price)  # noqa: ARG005
+    return ascend(
+        plain.space, plain.start, way, plain.config.descent, simulate_pair=trials.difference,
+        output=folder / "descent.json",
+    )  # fmt: skip
+
+
+def judge_of(setup: Setup, options: argparse.Namespace, tell: Any) -> LibraryReference:
+    """Showers of the target that no descent has seen."""
+    assert setup.target is not None
+    energies, path = setup.objective.energies, options.output / f"judge-{options.judge}.h5"
+    config = setup.target.simulation(setup.space.design(setup.start), energies, JUDGE_SEED)
+    simulate(
+        path, config, options.judge * len(energies), workers=options.workers,
+        report=lambda what, done, total: tell(f"judge, {what}", done, total),
+    )  # fmt: skip
+    with open_library(path) as library:
+        return LibraryReference(library, energies, setup.space.n_xy, setup.space.n_z)
+
+
+def show(setup: Setup, states: dict[str, State], judge: LibraryReference) -> None:
+    """Print the ways and the ends. All designs are judged on the same showers, so differences have small errors."""
+    points = {
+        name: [np.array(step.y) for step in state.history] + [np.array(state.y)] for name, state in states.items()
+    }
+    every = [y for ys in points.values() for y in ys]
+    values, samples = bootstrap_values(
+        judge, setup.objective, [setup.space.design(y) for y in every], bootstrap=200, seed=7
+    )
+    errors, at = samples.std(0, ddof=1), 0
+    ends: dict[str, int] = {}
+    names = " | ".join(f"{name}, cm" for name in setup.space.names)
+    for name, state in states.items():
+        print(f"\n{name}: {state.reason}\n")
+        print(f"| step | {names} | U, surrogate | U, Geant4 | simulated | of them to adapt | adapter | outcome |")
+        print("|---" * (7 + len(setup.space.names)) + "|")
+        adapted = 0
+        for k, step in enumerate(state.history):
+            adapted += step.adaptation
+            sizes = " | ".join(f"{value:.3f}" for value in step.y)
+            print(
+                f"| {step.number} | {sizes} | {step.value:.4g} +- {step.value_error:.2g} | {values[at + k]:.4g} +- "
+                f"{errors[at + k]:.2g} | {step.simulated} | {adapted} | {step.adapter} | {step.outcome} |"
+            )
+        at += len(points[name])
+        ends[name] = at - 1
+    print(f"\n| descent | {names} | U, Geant4 | gain over the start | simulated showers | steps |")
+    print("|---" * (5 + len(setup.space.names)) + "|")
+    for name, state in states.items():
+        end, sizes = ends[name], " | ".join(f"{value:.3f}" for value in state.y)
+        gain, error = values[end] - values[0], (samples[:, end] - samples[:, 0]).std(ddof=1)
+        print(
+            f"| {name} | {sizes} | {values[end]:.4g} +- {errors[end]:.2g} | {gain:+.4g} +- {error:.2g} | "
+            f"{state.simulated} | {len(state.history)} |"
+        )
+    a, b = ends["adapted"], ends["as it is"]
+    error = (samples[:, a] - samples[:, b]).std(ddof=1)
+    print(
+        f"\nadapted less as it is: {values[a] - values[b]:+.4g} +- {error:.2g} "
+        f"on the same {judge.count(setup.objective.energies[0])} showers of an energy"
+    )
+
+
+if __name__ == "__main__":
+    main()

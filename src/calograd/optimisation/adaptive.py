@@ -217,7 +217,7 @@ class Follower:
         return TrainingData(
             train=everything.at(torch.from_numpy(np.flatnonzero(filled & ~held_rows))),
             validation=everything.at(torch.from_numpy(np.flatnonzero(filled & held_rows))),
-            material=parts[0].material, empty=int((~filled).sum()), showers=sum(counts),
+            materials=(parts[0].material,), empty=int((~filled).sum()), showers=sum(counts),
             held_out=sum(map(self._held, counts)), provenance=provenance,
         )  # fmt: skip
 
@@ -226,7 +226,7 @@ class Follower:
         n, n_z = len(library), self.space.n_z
         if library.matrix is not None:
             return np.full((n, 1), library.matrix.dx), np.broadcast_to(library.matrix.dz, (n, 1, n_z))
-        card, u = self.base.card, np.log(y)
+        card, u = self.base.card.in_cm(self.space.substance), np.log(y)
         ends = np.log([card.dx, *([card.dz] * (len(y) - 1))]).T
         low, high = np.clip(u - self.config.reach, *ends), np.clip(u + self.config.reach, *ends)
         xi = np.random.default_rng([self.config.seed, PURPOSE, number, step]).random((n, self._designs, len(y)))

@@ -92,10 +92,10 @@ def test_a_run_that_adapts_killed_and_resumed(
     ],
 )
 def test_what_cannot_be(
-    tiny: str, run_calograd: Run, tmp_path: Path, config: str, flags: tuple[str, ...], complaint: str
+    tiny: str, calograd: Run, tmp_path: Path, config: str, flags: tuple[str, ...], complaint: str
 ) -> None:
     (tmp_path / "config.toml").write_text(config)
-    code, _, err = run_calograd("optimise", tiny, "config.toml", "-o", "run", *flags)
+    code, _, err = calograd("optimise", tiny, "config.toml", "-o", "run", *flags)
     assert code == 2
     assert complaint in " ".join(err.split())
     assert not (tmp_path / "run").exists()

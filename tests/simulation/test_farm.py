@@ -61,10 +61,15 @@ def test_killed_kernels_and_workers_are_replaced(tmp_path, monkeypatch, make_con
     config = make_config(10.0)
     victims: list[psutil.Process] = []
 
+    def words(process: psutil.Process) -> str:
+        try:
+            return " ".join(process.cmdline())
+        except psutil.Error:  # it has just ended
+            return ""
+
     def kill(what: str, done: int, total: int) -> None:
-        me = psutil.Process()
-        workers = [p for p in me.children() if any("spawn_main" in word for word in p.cmdline())]
-        kernels = [k for w in workers for k in w.children() if "calograd.simulation.kernel" in k.cmdline()]
+        workers = [p for p in psutil.Process().children() if "spawn_main" in words(p)]
+        kernels = [k for w in workers for k in w.children() if "calograd.simulation.kernel" in words(k)]
         if what == "showers" and len(victims) < 2 and kernels:
             victims.append(kernels[0] if not victims else workers[0])
             os.kill(victims[-1].pid, signal.SIGKILL)

@@ -5,7 +5,7 @@ import torch
 
 from calograd.material import Material
 from calograd.networks.moments import restore, standardise
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.cells import CellsArchitecture, CellsModel, numbers_of
 
 SMALL = {"shape_width": 16, "shape_blocks": 1, "pattern_width": 16, "pattern_blocks": 1, "embedding": 8,
          "moments_width": 8}  # fmt: skip
@@ -53,7 +53,7 @@ def test_a_model_that_sees_the_sums_is_at_first_one_that_does_not(preconditionin
     blind.load_state_dict({k: v for k, v in model.state_dict().items() if "gains" not in k})
     dx = torch.tensor([2.5], requires_grad=True)
     energy = torch.tensor([20.0])
-    conditions = model.conditions(energy, dx, torch.full((1, 5), 6.0), Material.parse("PbF2"))
+    conditions = model.conditions(energy, dx, torch.full((1, 5), 6.0), numbers_of(Material.parse("PbF2"), like=dx))
     one, other = (
         each.generate(conditions, energy, 4, "angle", 3, torch.Generator().manual_seed(2)) for each in (model, blind)
     )

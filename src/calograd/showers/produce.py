@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from calograd.errors import Interrupted
 from calograd.showers.layout import Provenance, pack
-from calograd.showers.writer import open_writer
+from calograd.showers.writer import LibraryWriter, open_writer
 from calograd.simulation.config import SimulationConfig
 from calograd.simulation.farm import open_cluster, plan, run_chunks
 from calograd.simulation.probe import ask
 from calograd.simulation.record import Showers
-from calograd.simulation.tables import find_tables, needed_elements
+from calograd.simulation.tables import Tables, find_tables, needed_elements
 
 
 class Production(NamedTuple):
@@ -69,25 +69,44 @@ def produce(
     tables.check(needed_elements(config))
     geant4 = ask(tables).version
     provenance = Provenance(config, geant4, tables.name)
+    try:
+        with open_writer(path, provenance, showers, append) as writer:
+            return _produce(writer, provenance, showers, tables, workers, scheduler, report)
+    except KeyboardInterrupt as stop:  # before the first chunk, or while an unfinished library was opened
+        kept = f"{path} keeps what was finished; the same command goes on from there"
+        raise Interrupted(kept if path.exists() else "no shower was finished yet, nothing is kept") from stop
+
+
+def _produce(
+    writer: LibraryWriter,
+    provenance: Provenance,
+    showers: int,
+    tables: Tables,
+    workers: int,
+    scheduler: str | None,
+    report: Callable[[str, int, int], None],
+) -> Production:
+    """See `produce`."""
+    config = provenance.config
+    assert isinstance(config, SimulationConfig)
     simulated, gev, seconds = 0, 0.0, 0.0
-    with open_writer(path, provenance, showers, append) as writer:
-        try:
-            missing = writer.missing()
-            report("showers", writer.done, showers)
-            if missing:
-                with open_cluster(workers, scheduler) as client:
-                    chunks = plan(config, missing, max(1, sum(client.nthreads().values())))
-                    for result in run_chunks(client, config, chunks, tables, partial(_pack, provenance)):
-                        writer.add(result.packed)
-                        simulated += result.showers
-                        gev += result.gev
-                        seconds += result.seconds
-                        report("showers", writer.done, showers)
-            writer.finish(partial(report, "joining"), threads=workers if scheduler is None else os.cpu_count() or 1)
-        except KeyboardInterrupt as stop:
-            kept = f"{writer.done} of {showers} showers are finished in {path}; the same command goes on from there"
-            raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
-        return Production(writer.done, simulated, gev, seconds, tables.name, geant4, writer.notes)
+    try:
+        missing = writer.missing()
+        report("showers", writer.done, showers)
+        if missing:
+            with open_cluster(workers, scheduler) as client:
+                chunks = plan(config, missing, max(1, sum(client.nthreads().values())))
+                for result in run_chunks(client, config, chunks, tables, partial(_pack, provenance)):
+                    writer.add(result.packed)
+                    simulated += result.showers
+                    gev += result.gev
+                    seconds += result.seconds
+                    report("showers", writer.done, showers)
+        writer.finish(partial(report, "joining"), threads=workers if scheduler is None else os.cpu_count() or 1)
+    except KeyboardInterrupt as stop:
+        kept = f"{writer.done} of {showers} showers are finished in {writer.path}; the same command goes on from there"
+        raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
+    return Production(writer.done, simulated, gev, seconds, tables.name, provenance.geant4, writer.notes)
 
 
 def _pack(provenance: Provenance, showers: Showers) -> bytes:

@@ -36,10 +36,11 @@ QUICK = {
 
 
 def shifted_cells(showers: int = 40, seed: int = 5) -> Cells:
-    """Showers of another material, which leak more and lie deeper."""
+    """Showers of another material, which leak more, are wider and lie deeper."""
     cells = made_up_cells(showers, seed=seed, material="PbWO4")
-    deeper = cells.cells * np.array([0.5, 1.5])
-    return replace(cells, cells=(0.85 * deeper).astype(np.float32))
+    wider = cells.cells**0.6
+    wider *= cells.cells.sum((1, 2, 3), keepdims=True) / wider.sum((1, 2, 3), keepdims=True)
+    return replace(cells, cells=(0.85 * wider * np.array([0.5, 1.5])).astype(np.float32))
 
 
 def load(folder: Path, cells: Cells | None = None, **options: Any) -> TrainingData:

@@ -34,6 +34,11 @@ DRAWN = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
     "then default to 0.41 2.31 and 3.9 16.2, those of PbF2.",
 )  # fmt: skip
 @click.option("--unequal", default=0.0, show_default=True, help="Share of --designs with layers of unequal depths.")
+@click.option(
+    "--neighbours", default=0.0, show_default=True, metavar="STEP",
+    help="After every one of --designs one close to it, about STEP away in the logarithm of every size: what a "
+    "training learns derivatives from.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of --designs.")
 @click.option("--recover", is_flag=True, help="Of a library that was cut off use the showers that are complete.")
 @output_option("The cells file (HDF5)")
@@ -47,6 +52,7 @@ def segment(
     dz: tuple[float, float] | None,
     scaled: bool,
     unequal: float,
+    neighbours: float,
     seed: int,
     recover: bool,
     output: Path,
@@ -60,6 +66,7 @@ def segment(
       calograd segment library.h5 --cell 2.5 4,5,6,8,10 -o cells.h5
       calograd segment library.h5 --cell 1 5 --cell 2 4 -o two-designs.h5
       calograd segment library.h5 --designs 32 --unequal 0.5 --seed 1 -o train.h5
+  calograd segment library.h5 --designs 16 --unequal 0.5 --neighbours 0.1 --seed 1 -o train.h5
       calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
     """
     refuse_existing(output)
@@ -84,7 +91,9 @@ def segment(
             assert designs is not None
             across, along = dx or DRAWN[scaled][0], dz or DRAWN[scaled][1]
             pitches, depths = (across[0] * unit_x, across[1] * unit_x), (along[0] * unit_z, along[1] * unit_z)
-            made = measure_many(source, designs, pitches, depths, seed, n_xy, n_z, report, unequal=unequal)
+            made = measure_many(
+                source, designs, pitches, depths, seed, n_xy, n_z, report, unequal=unequal, neighbours=neighbours
+            )
     write_cells(output, made)
     totals = made.cells.sum((1, 2, 3))
     summary = {

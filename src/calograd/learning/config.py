@@ -85,6 +85,8 @@ class ModelConfig(_Table):
     local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _DEFAULT.local_units
     sums: bool = True
     """Files from before it was there have none."""
+    ends: bool = True
+    """Likewise."""
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise"] = "edm"
     material_numbers: tuple[MaterialNumber, ...] | None = None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from calograd.errors import FormatError, InputError
+from calograd.learning.pairs import partners
 from calograd.material import Material
 from calograd.showers.cells import Cells, read_cells
 from calograd.surrogate.cells import CellsModel, numbers_of
@@ -53,6 +54,8 @@ class TrainingData:
         showers: number of distinct showers in both.
         held_out: number of distinct showers in ``validation``.
         provenance: origin and configuration of every file.
+        partner: for every row of ``train`` the row of the same shower at the closest other design, -1 for none, int64;
+            None: no row has one.
     """
 
     train: Rows
@@ -62,6 +65,7 @@ class TrainingData:
     showers: int
     held_out: int
     provenance: list[dict[str, Any]]
+    partner: Tensor | None = None
 
     @property
     def material(self) -> Material:
@@ -148,8 +152,10 @@ def load_data(files: list[Path], validation: float, seed: int, showers: int | No
             f"{(kept & held_out).sum()} rows of {held} showers are too few to validate on; "
             f"expected {MIN_VALIDATION} or more: raise data.validation (--validation)"
         )
+    trained = np.flatnonzero(kept & ~held_out)
+    partner = partners(keys[trained], dx.numpy()[trained], dz.numpy()[trained])
     return TrainingData(
-        train=rows.at(torch.from_numpy(np.flatnonzero(kept & ~held_out))),
+        train=rows.at(torch.from_numpy(trained)),
         validation=rows.at(torch.from_numpy(np.flatnonzero(kept & held_out))),
         materials=materials,
         empty=int((~filled).sum()),
@@ -159,6 +165,7 @@ def load_data(files: list[Path], validation: float, seed: int, showers: int | No
             {"file": path.name, "rows": len(part), "origin": part.origin, "config": part.config}
             for path, part in zip(files, parts, strict=True)
         ],
+        partner=None if partner is None else torch.from_numpy(partner),
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from calograd.errors import FormatError, InputError
 from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import TrainingData
+from calograd.learning.pairs import DifferenceScale
 from calograd.showers.hdf5 import write_whole
 from calograd.surrogate.cells import CellsArchitecture, CellsModel, place
 
@@ -38,6 +39,8 @@ class State:
         seconds: since the run began, over all phases.
         running: running mean of the loss in the phase.
         optimiser: of the phase; None before its first step.
+        difference: scale of the differences of rows of one shower, beside the shape's moments; None where there are
+            no such rows.
     """
 
     model: CellsModel
@@ -48,12 +51,13 @@ class State:
     seconds: float = 0.0
     running: Tensor = field(default_factory=lambda: torch.zeros(()))
     optimiser: torch.optim.Optimizer | None = None
+    difference: DifferenceScale | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         """What the phase trains."""
         model = self.model
         modules: tuple[list[nn.Module], ...] = (
-            [model.shape_moments],
+            [model.shape_moments, *([self.difference] if self.difference else [])],
             [model.pattern_moments],
             [model.shape_network, model.pattern_network],
         )
@@ -62,6 +66,7 @@ class State:
     def next_phase(self) -> None:
         """Go on to the first step of the next phase."""
         self.phase, self.step, self.optimiser, self.running = self.phase + 1, 0, None, torch.zeros(())
+        self.difference = None
 
 
 def start(config: RunConfig, data: TrainingData, device: str) -> State:
@@ -70,7 +75,16 @@ def start(config: RunConfig, data: TrainingData, device: str) -> State:
     n_xy, n_z = data.train.cells.shape[2:]
     architecture = config.model.architecture(n_xy, n_z, len(data.materials))
     model = place(initial_model(architecture, data, config.training.seed), device)
-    return State(model, copy.deepcopy(model).requires_grad_(False), generator)
+    state = State(model, copy.deepcopy(model).requires_grad_(False), generator)
+    if data.partner is not None:
+        state.difference = _difference(model, config.training.seed).to(device)
+    return state
+
+
+def _difference(model: CellsModel, seed: int) -> DifferenceScale:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return DifferenceScale(model.n_conditions, len(model.shape_moments.tie))
 
 
 def initial_model(architecture: CellsArchitecture, data: TrainingData, seed: int) -> CellsModel:
@@ -105,6 +119,7 @@ def write_checkpoint(state: State, config: RunConfig, data: TrainingData, output
             "model": state.model.state_dict(),
             "ema": state.ema.state_dict(),
             "optimiser": state.optimiser.state_dict() if state.optimiser else None,
+            "difference": state.difference.state_dict() if state.difference else None,
             "generator": state.generator.get_state(),
         },
         content,
@@ -151,6 +166,9 @@ def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> State:
         stored["seconds"],
         stored.get("running", torch.zeros(())),
     )
+    if stored["difference"] is not None:
+        state.difference = _difference(state.model, 0).to(device)
+        state.difference.load_state_dict(stored["difference"])
     if stored["optimiser"] is not None:
         state.optimiser = make_optimiser(state.parameters(), config.training)
         state.optimiser.load_state_dict(stored["optimiser"])

@@ -1,6 +1,6 @@
 """Training: location and scale of the coordinates first, then the two diffusion models at once.
 
-    phase "shape moments"     Student t likelihood of g given the conditions
+    phase "shape moments"     Student t likelihood of g given the conditions, and of its change with the design
     phase "pattern moments"   likewise of c given the conditions and x
     phase "diffusion"         denoising losses of x and y, moments frozen, EMA of the weights
 
@@ -30,10 +30,11 @@ from calograd.errors import InputError, Interrupted, OutputExistsError
 from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import Rows, TrainingData
 from calograd.learning.monitor import Report, look
+from calograd.learning.pairs import pair_loss
 from calograd.learning.state import DIFFUSION, PHASES, State, make_optimiser, read_checkpoint, start, write_checkpoint
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.cells import CellsModel
-from calograd.surrogate.coordinates import encode
+from calograd.surrogate.coordinates import encode, encode_shape
 from calograd.surrogate.store import WEIGHTS, Card, save
 
 LOG = "log.jsonl"
@@ -128,8 +129,7 @@ def _run_phase(run: _Run, state: State) -> None:
     while state.step < steps:
         for group in state.optimiser.param_groups:
             group["lr"] = _rate(t, state.step, steps)
-        index = torch.randint(len(run.data.train), (batch,), generator=state.generator)
-        loss = batch_loss(state.model, run.data, run.data.train.at(index), state.phase, state.generator, t.precision)
+        loss = _loss(run, state, batch)
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"the loss is {loss.item()} in phase '{PHASES[state.phase]}', step {state.step}; "
@@ -153,6 +153,21 @@ def _run_phase(run: _Run, state: State) -> None:
             saved = time.monotonic()
         if run.interrupted():
             raise Interrupted(f"{run.output} holds a checkpoint; the same command goes on from it")
+
+
+def _loss(run: _Run, state: State, batch: int) -> Tensor:
+    """Mean loss of a batch of rows, or of pairs of rows, half as many, where those tell of derivatives."""
+    data, generator = run.data, state.generator
+    if state.phase > 0 or state.difference is None:
+        rows = data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
+        return batch_loss(state.model, data, rows, state.phase, generator, run.config.training.precision)
+    assert data.partner is not None
+    having = torch.nonzero(data.partner >= 0).flatten()
+    first = having[torch.randint(len(having), (max(1, batch // 2),), generator=generator)]
+    rows = data.train.at(torch.cat([first, data.partner[first]]))
+    conditions = data.conditions(state.model, rows)
+    g = encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), generator)
+    return pair_loss(state.model.shape_moments, state.difference, g, conditions).mean()
 
 
 def _rate(t: TrainingConfig, step: int, steps: int) -> float:

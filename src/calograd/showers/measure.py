@@ -16,6 +16,8 @@ from calograd.simulation.config import Block, Matrix, SimulationConfig
 
 EDGE = 1e-3
 """Relative excess of a window over its block that does not matter."""
+MAX_NEIGHBOURS = 0.5
+"""Farther than that there are no neighbours."""
 
 Report = Callable[[int, int], None]
 """Called with showers done and their number."""
@@ -67,16 +69,22 @@ def measure_many(
     report: Report = _silent,
     *,
     unequal: float = 0.0,
+    neighbours: float = 0.0,
 ) -> Cells:
     """Every shower at ``designs`` designs of its own: pitch and depth log-uniform in their ranges.
 
     This is the data a surrogate learns from. Rows of one shower share its number. A share ``unequal`` of the designs
-    has layers of independent depths, the others have equal ones.
+    has layers of independent depths, the others have equal ones. With ``neighbours`` above zero every design is
+    followed by one close to it: all sizes times exp(``neighbours`` n) with a normal n for the pitch and one for the
+    depths, and in half of the neighbours one for every layer besides; what leaves the range is reflected at its end.
+    From the difference of a shower at two close designs a training learns how it changes with the design.
 
     Raises:
         InputError: no designs, ranges that are not positive or the wrong way round, windows larger than the simulated
             block, a layered detector, a crystal matrix, no showers.
     """
+    if not 0 <= neighbours <= MAX_NEIGHBOURS:
+        raise InputError(f"neighbours at {neighbours} in the logarithm of a size: expected 0 to {MAX_NEIGHBOURS:g}")
     if designs < 1 or n_z < 1 or seed < 0:
         raise InputError(f"{designs} designs of {n_z} layers, seed {seed}: expected at least one, and a seed from 0")
     if not 0 <= unequal <= 1:
@@ -88,11 +96,29 @@ def measure_many(
     n = len(library)
     rng = np.random.default_rng(seed)
     u = rng.random((2, n, designs))
-    pitch = np.exp(np.log(dx[0]) + u[0] * np.log(dx[1] / dx[0]))
     v = np.where((rng.random((n, designs)) < unequal)[:, :, None], rng.random((n, designs, n_z)), u[1][:, :, None])
-    depths = np.exp(np.log(dz[0]) + v * np.log(dz[1] / dz[0]))
+    across, along = u[0], v
+    if neighbours:
+        steps = (neighbours / np.log(dx[1] / dx[0]), neighbours / np.log(dz[1] / dz[0]))
+        near_x, near_z = _near(across, along, *steps, rng)
+        across = np.stack([across, near_x], axis=2).reshape(n, -1)
+        along = np.stack([along, near_z], axis=2).reshape(n, -1, n_z)
+    pitch = np.exp(np.log(dx[0]) + across * np.log(dx[1] / dx[0]))
+    depths = np.exp(np.log(dz[0]) + along * np.log(dz[1] / dz[0]))
     about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed, "unequal": unequal}
+    about |= {"neighbours": neighbours} if neighbours else {}
     return measure_each(library, pitch, depths, n_xy, report, about)
+
+
+def _near(
+    across: np.ndarray, along: np.ndarray, step_x: float, step_z: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places close to given ones, of pitches (n, designs) and depths (n, designs, n_z), all in [0, 1]."""
+    each = (rng.random(across.shape) < 0.5)[:, :, None] * rng.standard_normal(along.shape)
+    moved_x = across + step_x * rng.standard_normal(across.shape)
+    moved_z = along + step_z * (rng.standard_normal(across.shape)[:, :, None] + each)
+    near_x, near_z = (1 - np.abs(1 - np.abs(moved) % 2) for moved in (moved_x, moved_z))
+    return near_x, near_z
 
 
 def _check_window(library: Library, width: float, depth: float) -> None:

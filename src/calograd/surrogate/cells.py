@@ -6,7 +6,11 @@ standardised for the condition at hand, so that the smooth dependence on the des
     shape    12 numbers   g <-> x given cond           x from diffusion given cond
     pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
 
-    cond = ln E/E_c, ln dx/R_M, ln dz_k/X0, and the logarithms of chosen numbers of the material
+    cond = ln E/E_c, ln dx/R_M, ln dz_k/X0, ln z_k/X0 of the layers' ends, and the logarithms of chosen numbers of the
+           material
+
+Of the layers' ends z_k = dz_1 + ... + dz_k the last one is the depth of the window: what leaks out behind depends on it
+and not on how it is divided, and a layer's energy on its two ends.
 
 Which numbers to choose. Lengths in X0 and R_M and energies in E_c make showers of all materials alike to a few per
 cent: at another density of the same composition they are the same showers (but for the density effect and the range
@@ -62,6 +66,7 @@ class CellsArchitecture:
         moments_width: hidden numbers of the networks of location and scale.
         local_units: units of its own for every cell; even.
         sums: show the pattern's network how far cores and rests are from adding up.
+        ends: condition on the depths of the layers' ends, too.
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
         material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
@@ -77,6 +82,7 @@ class CellsArchitecture:
     moments_width: int = 128
     local_units: int = 4
     sums: bool = False
+    ends: bool = False
     schedule: str = "karras"
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
@@ -100,7 +106,8 @@ class CellsModel(nn.Module):
         self.architecture = a = architecture
         self.schedule = SCHEDULES[a.schedule]
         self.preconditioning = PRECONDITIONINGS[a.preconditioning]
-        conditions = 2 + a.n_z + len(a.material_numbers)
+        conditions = 2 + a.n_z + (a.n_z - 1) * a.ends + len(a.material_numbers)
+        self.n_conditions = conditions
         shape, pattern = shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
         self.register_buffer("condition_mean", torch.zeros(conditions))
         self.register_buffer("condition_scale", torch.ones(conditions))
@@ -132,6 +139,8 @@ class CellsModel(nn.Module):
         rows = max(len(energy), len(dx), len(dz), len(numbers))
         chosen = [NUMBERS.index(name) for name in self.architecture.material_numbers]
         parts = [(energy / e_c).log()[:, None], (dx / r_m).log()[:, None], (dz / x0[:, None]).log()]
+        if self.architecture.ends:
+            parts.append((dz.cumsum(1)[:, 1:] / x0[:, None]).log())
         raw = torch.cat([part.expand(rows, -1) for part in (*parts, numbers[:, chosen].log())], dim=1)
         return (raw - self.condition_mean) / self.condition_scale
 

@@ -97,19 +97,30 @@ def encode(cells: Tensor, energy: Tensor, generator: torch.Generator | None = No
         ``g`` of shape (n, `shape_dim`) and ``c`` of shape (n, `pattern_dim`), in the order of `pattern_cells`, the
         layers of a cell side by side.
     """
-    n, n_xy, n_z = len(cells), cells.shape[1], cells.shape[-1]
-    core = core_cells(n_xy).to(cells.device)
-    flat = cells.reshape(n, -1, n_z)
-    inner, outer = flat[:, core], flat[:, ~core]
+    g = encode_shape(cells, energy, generator)
+    inner, outer, _ = _core_and_rest(cells)
+    groups = [_pattern(inner, generator)] if inner.shape[1] > 1 else []
+    pattern = torch.cat([*groups, _pattern(outer, generator)], dim=1)
+    return g, pattern.reshape(len(cells), -1)
+
+
+def encode_shape(cells: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The first of the two results of `encode`."""
+    inner, outer, flat = _core_and_rest(cells)
     layers = flat.sum(1)
     total = torch.logit((layers.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
     g = [total[:, None], _amount(layers, energy, generator)]
     if inner.shape[1] > 0:
-        second = flat.sum(2) @ _squared_distance(n_xy).to(flat)
+        second = flat.sum(2) @ _squared_distance(cells.shape[1]).to(flat)
         g += [_amount(second[:, None], energy, generator), _balance(inner.sum(1), outer.sum(1), generator)]
-    groups = [_pattern(inner, generator)] if inner.shape[1] > 1 else []
-    pattern = torch.cat([*groups, _pattern(outer, generator)], dim=1)
-    return torch.cat(g, dim=1), pattern.reshape(n, -1)
+    return torch.cat(g, dim=1)
+
+
+def _core_and_rest(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells of the core, of the rest, and all of them, shape (n, cells, n_z) each."""
+    flat = cells.reshape(len(cells), -1, cells.shape[-1])
+    core = core_cells(cells.shape[1]).to(cells.device)
+    return flat[:, core], flat[:, ~core], flat
 
 
 def _squared_distance(n_xy: int) -> Tensor:

@@ -12,10 +12,10 @@ segment() { [ -e "pbf2/$1-cells.h5" ] || calograd segment "pbf2/$1.h5" -o "pbf2/
 simulate train --energies 1:100 --law log-uniform --showers 12020 --seed 1
 simulate low --energies 0.8:3 --law log-uniform --showers 6000 --seed 3
 simulate high --energies 80:120 --law log-uniform --showers 500 --seed 4
-# Half of the designs have a depth of its own for every layer.
-segment train --designs 20 --unequal 0.5 --seed 11
-segment low --designs 20 --unequal 0.5 --seed 12
-segment high --designs 32 --unequal 0.5 --seed 13
+# Half of the designs have a depth of its own for every layer; every design has a neighbour, to learn derivatives from.
+segment train --designs 20 --unequal 0.5 --neighbours 0.12 --seed 11
+segment low --designs 20 --unequal 0.5 --neighbours 0.12 --seed 12
+segment high --designs 32 --unequal 0.5 --neighbours 0.12 --seed 13
 calograd train pbf2-cells.toml -o pbf2/pbf2-cells
 python3 -c '
 from calograd import Surrogate

@@ -110,6 +110,18 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert without_seconds(output) == without_seconds(finished[0] / "run")
 
 
+@pytest.mark.parametrize(("phase", "step"), [("shape moments", 20), ("pattern moments", 20)])
+def test_showers_at_one_design_train_without_pairs_and_resume(tmp_path: Path, phase: str, step: int) -> None:
+    write_cells(tmp_path / "cells.h5", made_up_cells(80, designs=1))
+    config = tiny_config(tmp_path)
+    data = load(config)
+    assert data.partner is None
+    whole = train(config, data, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, data, tmp_path / "run", progress=interrupt_at(phase, step))
+    assert_equal(whole, train(config, data, tmp_path / "run"))
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     finished: tuple[Path, CellsModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,24 @@ def test_a_share_of_the_designs_has_independent_layers(library: Library) -> None
     np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
 
 
+def test_neighbours_are_close_and_the_drawn_designs_stay(library: Library) -> None:
+    alone = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 4, unequal=0.5)
+    cells = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 4, unequal=0.5, neighbours=0.1)
+    assert len(cells) == 2 * len(alone)
+    np.testing.assert_array_equal(cells.cells[::2], alone.cells)
+    np.testing.assert_array_equal(cells.dz[::2], alone.dz)
+    np.testing.assert_array_equal(cells.shower, np.repeat(library.index, 80))
+    for sizes, (low, high) in ((cells.dx, (0.1, 1.0)), (cells.dz, (0.05, 0.5))):
+        assert low * (1 - 1e-6) <= sizes.min() < sizes.max() <= high * (1 + 1e-6)
+    inside = (np.abs(np.log(cells.dx[::2] / 0.316)) < 0.5) & (np.abs(np.log(cells.dz[::2] / 0.158)) < 0.5).all(1)
+    away = np.log(cells.dx[1::2] / cells.dx[::2])[inside]
+    assert abs(away.std() / 0.1 - 1) < 4 / np.sqrt(2 * inside.sum())
+    deeper = np.log(cells.dz[1::2] / cells.dz[::2])[inside]
+    assert abs((np.ptp(deeper, axis=1) > 1e-4).mean() - 0.5) < 4 * np.sqrt(0.25 / inside.sum())
+    assert abs(deeper[:, 0].std() / (0.1 * np.sqrt(1.5)) - 1) < 5 / np.sqrt(2 * inside.sum())
+    assert cells.config["segmentation"]["neighbours"] == 0.1
+
+
 def test_the_seed_rules_the_designs(library: Library) -> None:
     first, again, other = (measure_many(library, 2, (0.1, 1.0), (0.05, 0.5), seed, 3, 2) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.dx, again.dx)
@@ -117,6 +135,7 @@ def test_showers_without_deposits_are_rows_without_energy(library: Library) -> N
         (lambda lib: measure_many(lib, 1, (1, float("nan")), (1, 2), 0, 5, 5), "dx from 1 to nan cm"),
         (lambda lib: measure_many(lib, 1, (1, 2), (1, 2), -1, 5, 5), "seed -1"),
         (lambda lib: measure_many(lib, 1, (1, 2), (1, 2), 0, 5, 5, unequal=1.5), "share from 0 to 1"),
+        (lambda lib: measure_many(lib, 1, (1, 2), (1, 2), 0, 5, 5, neighbours=0.6), "neighbours at 0.6 .* 0 to 0.5"),
     ],
 )
 def test_arguments_that_cannot_be(library: Library, call: Callable[[Library], object], complaint: str) -> None:

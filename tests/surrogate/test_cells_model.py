@@ -64,3 +64,15 @@ def test_a_model_that_sees_the_sums_is_at_first_one_that_does_not(preconditionin
     changed.square().sum().backward()
     assert dx.grad is not None
     assert torch.isfinite(dx.grad).all()
+
+
+def test_the_ends_of_layers_are_conditions() -> None:
+    plain, model = small_model(n_z=3, n_xy=3), small_model(n_z=3, n_xy=3, ends=True)
+    dz = torch.tensor([[4.0, 5.0, 6.0]])
+    numbers = numbers_of(Material.parse("PbF2"), like=dz)
+    arguments = (torch.tensor([20.0]), torch.tensor([2.0]), dz, numbers)
+    without, with_ends = plain.conditions(*arguments), model.conditions(*arguments)
+    assert model.n_conditions == with_ends.shape[1] == without.shape[1] + 2
+    x0 = numbers[0, 1]
+    torch.testing.assert_close(with_ends[0, 5:7], (torch.tensor([9.0, 15.0]) / x0).log())
+    torch.testing.assert_close(torch.cat([with_ends[:, :5], with_ends[:, 7:]], dim=1), without)

@@ -66,7 +66,7 @@ def segment(
       calograd segment library.h5 --cell 2.5 4,5,6,8,10 -o cells.h5
       calograd segment library.h5 --cell 1 5 --cell 2 4 -o two-designs.h5
       calograd segment library.h5 --designs 32 --unequal 0.5 --seed 1 -o train.h5
-  calograd segment library.h5 --designs 16 --unequal 0.5 --neighbours 0.1 --seed 1 -o train.h5
+      calograd segment library.h5 --designs 16 --unequal 0.5 --neighbours 0.1 --seed 1 -o train.h5
       calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
     """
     refuse_existing(output)

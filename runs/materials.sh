@@ -33,9 +33,9 @@ for material in PbF2 PbWO4 BGO CsI LYSO; do
   simulate "$material" "$material" --energies "$range" --law log-uniform --showers "$showers" --seed $((seed + 1))
   simulate "$material" "$material-low" --energies "$low" --law log-uniform --showers $((showers / 2)) --seed $((seed + 2))
   simulate "$material" "$material-high" --energies "$high" --law log-uniform --showers $((showers / 24 + 1)) --seed $((seed + 3))
-  segment "$material" --designs 20 --unequal 0.5 --seed $((seed + 4))
-  segment "$material-low" --designs 12 --unequal 0.5 --seed $((seed + 5))
-  segment "$material-high" --designs 32 --unequal 0.5 --seed $((seed + 6))
+  segment "$material" --designs 20 --unequal 0.5 --neighbours 0.12 --seed $((seed + 4))
+  segment "$material-low" --designs 12 --unequal 0.5 --neighbours 0.12 --seed $((seed + 5))
+  segment "$material-high" --designs 32 --unequal 0.5 --neighbours 0.12 --seed $((seed + 6))
   # Showers that no training sees, at the scaled sizes of 2.5 x 6 and 4 x 10 cm in PbF2: validation/leave_one_out.py.
   simulate "$material" "$material-test" --energies "$test_energies" --showers "$evaluation" --seed $((seed + 7))
   segment "$material-test" --cell 1.15 6.4 --cell 1.84 10.7

@@ -36,7 +36,7 @@ from calograd.optimisation.budget import Array
 from calograd.optimisation.estimates import Gradient, GradientLike, Simulate, SimulatePair, mean_of, pair_of, seed_of
 from calograd.optimisation.history import Check, Outcome, PathPoint, State, Step, plain, read_state, write_state
 from calograd.optimisation.quasi_newton import GROWTH, LOSS, Move, Point, gain, judge, learn, step
-from calograd.optimisation.space import Space
+from calograd.optimisation.space import Space, in_words
 
 PULL, RATIO = 3.0, 2.0
 """Of a check: pull and ratio beyond which gains disagree."""
@@ -284,7 +284,7 @@ class _Run:
             [[estimate.value, estimate.value_error], estimate.gradient, estimate.gradient_error], dtype=np.float64
         )
         if numbers.shape != (2 + 2 * len(y),) or not bool(np.isfinite(numbers).all()):
-            design = ", ".join(f"{name} = {value:.4g} cm" for name, value in zip(self.space.names, y, strict=True))
+            design = in_words(self.space.names, y)
             raise InputError(f"the gradient at {design} is not {len(y)} finite numbers with errors; check the utility")
         return estimate
 

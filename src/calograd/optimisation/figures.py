@@ -12,6 +12,7 @@ from calograd.optimisation.agreement import Agreement
 from calograd.optimisation.gradient import Estimate
 from calograd.optimisation.history import Step
 from calograd.optimisation.landscape import Landscape
+from calograd.optimisation.space import unit
 
 Z95 = 1.959964
 """Standard errors of a band."""
@@ -33,7 +34,7 @@ def draw_gradients(energies: list[float], ours: list[Estimate], both: list[Agree
     rows = 2 if both else 1
     figure = Figure(figsize=(3.1 * len(names) + 0.5, 2.9 + 1.6 * (rows - 1)), layout="constrained")
     axes = figure.subplots(rows, len(names), sharex=True, squeeze=False, height_ratios=[2, 1][:rows])
-    unit = np.array([abs(b.geant4.value) for b in both] if both else [abs(o.value) for o in ours])
+    size = np.array([abs(b.geant4.value) for b in both] if both else [abs(o.value) for o in ours])
     for j, name in enumerate(names):
         top: Axes = axes[0, j]
         top.axhline(0, color="#9aa0a6", lw=0.8)
@@ -41,13 +42,13 @@ def draw_gradients(energies: list[float], ours: list[Estimate], both: list[Agree
             _band(
                 top,
                 energies,
-                _known([b.geant4 for b in both], j) / unit,
+                _known([b.geant4 for b in both], j) / size,
                 GEANT4,
                 "#c9ccd0",
                 "Geant4, central differences",
             )
-        _band(top, energies, _known(ours, j) / unit, SURROGATE, SURROGATE_LIGHT, "surrogate, back-propagation")
-        top.set_title(f"{parameter_label(name)} = {ours[0].y[j]:g} cm")
+        _band(top, energies, _known(ours, j) / size, SURROGATE, SURROGATE_LIGHT, "surrogate, back-propagation")
+        top.set_title(f"{parameter_label(name)} = {ours[0].y[j]:g} {unit(name)}")
         if both:
             low: Axes = axes[1, j]
             low.axhspan(0.9, 1.1, color=KEPT)
@@ -98,13 +99,13 @@ def draw_landscapes(
         some = (slice(step_x // 2, None, step_x), slice(step_z // 2, None, step_z))
         slopes = each.slopes[some]
         length = np.linalg.norm(slopes, axis=2, keepdims=True)
-        unit = slopes / np.where(length > 0, length, 1)
+        arrow = slopes / np.where(length > 0, length, 1)
         x, z = np.meshgrid(np.log(each.dx[some[0]]), np.log(each.dz[some[1]]), indexing="ij")
         reach = 0.45 * min(np.diff(x[:, 0]).min(initial=1), np.diff(z[0]).min(initial=1))
         dark = GEANT4 if each.source == "geant4" else SURROGATE
         for start in np.ndindex(x.shape):
-            head = np.exp([x[start] + reach * unit[start][0], z[start] + reach * unit[start][1]])
-            tail = np.exp([x[start] - reach * unit[start][0], z[start] - reach * unit[start][1]])
+            head = np.exp([x[start] + reach * arrow[start][0], z[start] + reach * arrow[start][1]])
+            tail = np.exp([x[start] - reach * arrow[start][0], z[start] - reach * arrow[start][1]])
             arrow = panel.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": dark, "lw": 1})
             if arrow.arrow_patch is not None:
                 arrow.arrow_patch.set_clip_path(panel.patch)
@@ -146,7 +147,7 @@ def draw_descent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
     left.set_yscale("log")
     left.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
     left.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if v in (1, 2, 3, 4, 5, 6, 8, 12, 15) else "")
-    left.set_ylabel("parameter, cm")
+    left.set_ylabel(f"parameter, {' or '.join(dict.fromkeys(map(unit, names)))}")
     left.legend(ncols=2)
     value, error = np.array([[step.value, step.value_error] for step in history]).T
     band = np.stack([value, value - Z95 * error, value + Z95 * error])

@@ -22,6 +22,7 @@ from calograd.optimisation.history import State
 from calograd.optimisation.landscape import Landscape, geant4_landscape, grid, surrogate_landscape
 from calograd.optimisation.reference import Reference
 from calograd.optimisation.run import Setup
+from calograd.optimisation.space import in_words, unit
 from calograd.optimisation.utility import Objective
 from calograd.showers.hdf5 import refuse_existing, write_whole
 from calograd.surrogate import Surrogate
@@ -132,7 +133,7 @@ def write_gradient_report(
             "gradient in ln y; Geant4's from differences on the grid.",
             "Utility over dx and dz",
         )  # fmt: skip
-    sizes = ", ".join(f"{name} = {value:g} cm" for name, value in zip(first.names, first.y, strict=True))
+    sizes = in_words(first.names, first.y)
     about = [each.about for each in ours] + [each.geant4.about for each in both]
     page = templates("calograd.optimisation").get_template("gradient.html.j2").render(
         title="CaloGrad: gradient of a utility", subtitle=f"{first.about['source']} · {sizes}",
@@ -178,7 +179,7 @@ def write_descent_report(
         )  # fmt: skip
     about = setup.surrogate.card.name + (" adapted on the way" if adapted else "")
     page = templates("calograd.optimisation").get_template("descent.html.j2").render(
-        title="CaloGrad: optimisation of a design", pictures=pictures, state=state, names=names,
+        title="CaloGrad: optimisation of a design", pictures=pictures, state=state, names=names, unit=unit,
         subtitle=f"{about} · {len(state.history)} steps · {state.simulated} simulated showers",
         start=setup.start.tolist(), final=final, adapted=adapted, config=setup.config.model_dump_json(indent=1),
     )  # fmt: skip

@@ -26,6 +26,7 @@ With one depth a layer, ``dz`` in ``start`` and ``bounds`` is for all layers tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -309,6 +310,11 @@ def parse_table(model: type[Table], raw: dict[str, Any], source: str) -> Table:
 def unit(name: str) -> str:
     """Of a parameter."""
     return "g/cm3" if name == DENSITY else "cm"
+
+
+def in_words(names: Sequence[str], y: Sequence[float] | Array) -> str:
+    """Parameters with their units, e.g. "dx = 2.5 cm, dz = 6 cm"."""
+    return ", ".join(f"{name} = {value:.4g} {unit(name)}" for name, value in zip(names, y, strict=True))
 
 
 def _sizes(names: tuple[str, ...]) -> tuple[str, ...]:

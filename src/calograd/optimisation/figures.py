@@ -99,13 +99,13 @@ def draw_landscapes(
         some = (slice(step_x // 2, None, step_x), slice(step_z // 2, None, step_z))
         slopes = each.slopes[some]
         length = np.linalg.norm(slopes, axis=2, keepdims=True)
-        arrow = slopes / np.where(length > 0, length, 1)
+        along = slopes / np.where(length > 0, length, 1)
         x, z = np.meshgrid(np.log(each.dx[some[0]]), np.log(each.dz[some[1]]), indexing="ij")
         reach = 0.45 * min(np.diff(x[:, 0]).min(initial=1), np.diff(z[0]).min(initial=1))
         dark = GEANT4 if each.source == "geant4" else SURROGATE
         for start in np.ndindex(x.shape):
-            head = np.exp([x[start] + reach * arrow[start][0], z[start] + reach * arrow[start][1]])
-            tail = np.exp([x[start] - reach * arrow[start][0], z[start] - reach * arrow[start][1]])
+            head = np.exp([x[start] + reach * along[start][0], z[start] + reach * along[start][1]])
+            tail = np.exp([x[start] - reach * along[start][0], z[start] - reach * along[start][1]])
             arrow = panel.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": dark, "lw": 1})
             if arrow.arrow_patch is not None:
                 arrow.arrow_patch.set_clip_path(panel.patch)

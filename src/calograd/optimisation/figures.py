@@ -138,9 +138,10 @@ def _plain_ticks(panel: Axes, each: Landscape) -> None:
 
 
 def draw_descent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
-    """Parameters against steps; the surrogate's utility and what simulated showers say; utility against showers."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    """Parameters and the surrogate's utility against steps; where showers were simulated, utility against these."""
+    simulated = any(step.check is not None or step.adaptation for step in history)
+    figure = Figure(figsize=(11 if simulated else 7.6, 3.4), layout="constrained")
+    left, middle, *right = figure.subplots(1, 2 + simulated)
     number = [step.number for step in history]
     for j, name in enumerate(names):
         left.plot(number, [step.y[j] for step in history], "o-", ms=3, lw=1, label=parameter_label(name))
@@ -156,9 +157,10 @@ def draw_descent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
     adapted = [step for step in history if step.adaptation]
     if adapted:
         middle.plot([s.number for s in adapted], [s.value for s in adapted], "^", ms=6, color=ADAPTED, label="adapted")
-    _draw_showers(right, history)
-    right.set_xlabel("simulated showers")
-    right.set_ylabel("utility")
+    for axes in right:
+        _draw_showers(axes, history)
+        axes.set_xlabel("simulated showers")
+        axes.set_ylabel("utility")
     for axes in (left, middle):
         axes.set_xlabel("step")
     middle.legend()
@@ -187,7 +189,4 @@ def _draw_showers(axes: Axes, history: tuple[Step, ...]) -> None:
         axes.errorbar(showers, values, Z95 * errors, fmt="o-", ms=4, lw=1, color=GEANT4,
                       label="Geant4's gains, added up")  # fmt: skip
         axes.plot(showers, predicted, "s", ms=5, mfc="none", color=SURROGATE, label="predicted")
-    elif not history[0].adaptation:
-        axes.text(0.5, 0.5, "no checks were made", ha="center", transform=axes.transAxes)
-        return
     axes.legend()

@@ -17,7 +17,7 @@ from calograd.design import Design
 from calograd.errors import InputError, RangeError
 from calograd.material import MATERIALS, NUMBERS, Material
 from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel, numbers_of
+from calograd.surrogate.cells import CellsArchitecture, CellsModel, numbers_of, without_material_numbers
 from calograd.surrogate.generate import generate
 
 DOUBLE = torch.float64
@@ -202,6 +202,36 @@ def test_cards_of_one_material_are_read_as_before() -> None:
     assert card.in_cm(BISMUTH) is card
     assert CellsArchitecture(**card.architecture) == TINY
     assert TINY.material_numbers == NUMBERS
+
+
+def test_a_compact_surrogate_of_one_material_takes_any_density_of_it(tmp_path: Path) -> None:
+    whole = several((LEAD,), NUMBERS, "cm", torch.float32)
+    whole.save(tmp_path / "compact", compact=True)
+    compact = Surrogate.load(tmp_path / "compact")
+    assert compact.model.architecture.material_numbers == ()
+    heavy = LEAD.at_density(2 * LEAD.density)
+    showers = [compact.sample(each, 20.0, 5, generator=seeded()) for each in (design(LEAD), design(heavy, 1.25, 4.5))]
+    torch.testing.assert_close(*showers)
+    with pytest.raises(RangeError, match=r"several: dx = 2\.6 cm is outside 0\.5 to 2\.5 cm; allow"):
+        compact.sample(design(heavy, 2.6, 4.5), 20.0, 1, steps=1)
+    with pytest.raises(RangeError, match=r"material PbF2 .* was not trained on"):
+        whole.sample(design(heavy, 1.25, 4.5), 20.0, 1, steps=1)
+    with pytest.raises(RangeError, match=r"material PbWO4 .* was not trained on"):
+        compact.sample(design(TUNGSTATE), 20.0, 1, steps=1)
+
+
+def test_the_numbers_of_one_material_become_biases_exactly() -> None:
+    whole = several((LEAD,), NUMBERS, "cm")
+    folded = without_material_numbers(whole.model, TUNGSTATE)
+    numbers = numbers_of(TUNGSTATE, like=whole.model.condition_mean)
+    energy, dx, dz = (torch.tensor(v, dtype=DOUBLE) for v in ([20.0], [2.5], [[9.0, 8.0]]))
+    cells = [
+        model.generate(model.conditions(energy, dx, dz, numbers), energy, 4, "angle", 3, seeded())
+        for model in (whole.model, folded)
+    ]
+    torch.testing.assert_close(*cells)
+    assert folded.n_conditions == whole.model.n_conditions - 4
+    assert without_material_numbers(folded, LEAD) is folded
 
 
 def test_generate_takes_one_of_the_materials() -> None:

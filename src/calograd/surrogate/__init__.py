@@ -154,10 +154,12 @@ class Surrogate:
     def check_range(self, design: Design, energy: Tensor, extrapolate: bool = False) -> None:
         """Refuse what the surrogate was not trained on: a design, energies in GeV.
 
-        Sizes are compared in cm or, with ``card.units`` scaled, in the material's Moliere radius and radiation length.
-        Of the material E_c is compared, and every other number that the networks see; with sizes in cm also X0 and R_M.
-        A material that agrees with a trained one in these is as good as it: with scaled sizes and the usual
-        ``material_numbers`` another density of a trained composition is. One with each of them between those of the
+        Sizes are compared in cm or, where the networks see them so, in the material's Moliere radius and radiation
+        length.
+        Of the material E_c is compared, and every other number that the networks see; also X0 and R_M unless the
+        networks see lengths in these alone (`Card.scales`). A material that agrees with a trained one in these is as
+        good as it: `pbf2-cells` and surrogates with scaled sizes and the usual ``material_numbers`` take another
+        density of a trained composition. One with each of them between those of the
         trained ones is a new composition within reach: allowed with a warning. Any other is refused.
 
         Raises:
@@ -200,7 +202,7 @@ class Surrogate:
         """Whether a material is as good as a trained one; if not, which of its numbers is outside theirs, in words."""
         a, trained = self.model.architecture, self.card.substances()
         compared = {"critical_energy", *a.material_numbers}
-        if self.card.units == "cm":
+        if not self.card.scales:
             compared |= {"radiation_length", "moliere_radius"}
         if any(material.alike(other, MARGIN, tuple(compared)) for other in trained):
             return True, ""

@@ -19,12 +19,12 @@ the four numbers density, X0, R_M, E_c only E_c tells anything of it: beside the
 charge of the nuclei and the absolute energy (the electron's mass and the cells' thresholds are no multiples of E_c).
 The other two free numbers would only tell few materials apart, so that a network can memorise them and leave the
 scaling. Hence E_c alone for several materials. All four are input where nothing is chosen: those of a single material
-are constants that standardise to zero.
+are constants that standardise to zero, and `without_material_numbers` takes them out again.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -261,6 +261,31 @@ def numbers_of(*materials: Material, like: Tensor) -> Tensor:
         for m in materials
     ]
     return torch.stack(rows)
+
+
+def without_material_numbers(model: CellsModel, material: Material) -> CellsModel:
+    """The same model for one material alone: what its numbers add to a layer becomes part of the layer's bias.
+
+    What is left knows lengths in X0 and R_M and energies in E_c alone, so it is good for any density of the material.
+    """
+    a, count = model.architecture, len(model.architecture.material_numbers)
+    if not count:
+        return model
+    chosen = [NUMBERS.index(name) for name in a.material_numbers]
+    numbers = numbers_of(material, like=model.condition_mean)[0, chosen].log()
+    constant = (numbers - model.condition_mean[-count:]) / model.condition_scale[-count:]
+    weights = dict(model.state_dict())
+    for name in ("condition_mean", "condition_scale"):
+        weights[name] = weights[name][:-count]
+    for name in ("shape_moments.network", "pattern_moments.network", "shape_network.embed", "pattern_network.embed"):
+        weight = weights[f"{name}.0.weight"]
+        first = (model.n_conditions if "moments" in name else weight.shape[1]) - count
+        weights[f"{name}.0.weight"] = torch.cat([weight[:, :first], weight[:, first + count :]], dim=1)
+        weights[f"{name}.0.bias"] = weights[f"{name}.0.bias"] + weight[:, first : first + count] @ constant
+    with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
+        result = CellsModel(replace(a, material_numbers=())).to(model.condition_mean)
+    result.load_state_dict(weights)
+    return result.train(model.training)
 
 
 def place(model: CellsModel, device: str | torch.device) -> CellsModel:

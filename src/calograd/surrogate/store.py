@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
 from calograd.errors import FormatError, InputError
-from calograd.material import Material, plain
+from calograd.material import NUMBERS, Material, plain
 from calograd.showers.hdf5 import write_whole, writing
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.cells import CellsArchitecture, CellsModel, without_material_numbers
 
 SCHEMA = "calograd/surrogate/2"
 OLDEST = 2
@@ -78,14 +78,24 @@ class Card(BaseModel):
         """The materials it was trained on."""
         return tuple(Material(**material) for material in self.materials)
 
+    @property
+    def scales(self) -> bool:
+        """Whether the networks know lengths in X0 and R_M only: what they learnt of a material holds at any density."""
+        alone = len(self.materials) == 1 and not self.architecture.get("material_numbers", NUMBERS)
+        return self.units == "scaled" or alone
+
     def in_cm(self, material: Material) -> Card:
         """The same with the trained ranges in cm, as they are for a detector of ``material``."""
-        if self.units == "cm":
+        if not self.scales:
             return self
+        unit_x, unit_z = plain(material.moliere_radius), plain(material.radiation_length)
+        if self.units == "cm":
+            trained = self.substance()
+            unit_x, unit_z = unit_x / plain(trained.moliere_radius), unit_z / plain(trained.radiation_length)
+            if unit_x == unit_z == 1:
+                return self
         low_x, high_x, low_z, high_z = (
-            size * plain(unit)
-            for sizes, unit in ((self.dx, material.moliere_radius), (self.dz, material.radiation_length))
-            for size in sizes
+            size * unit for sizes, unit in ((self.dx, unit_x), (self.dz, unit_z)) for size in sizes
         )
         return self.model_copy(update={"units": "cm", "dx": (low_x, high_x), "dz": (low_z, high_z)})
 
@@ -98,13 +108,17 @@ def save(folder: Path, model: CellsModel, card: Card, *, compact: bool = False) 
         model: the weights.
         card: what goes with them.
         compact: round the denoising networks to float16, which halves the file; location and scale, on which means
-            and gradients rest, stay float32.
+            and gradients rest, stay float32. The numbers of a single material become part of the weights, see
+            `without_material_numbers`.
 
     Raises:
         InputError: it cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    if compact and len(card.materials) == 1:
+        model = without_material_numbers(model, card.substance())
+        card = card.model_copy(update={"architecture": model.architecture.to_dict()})
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     if compact:
         weights |= {name: value.half() for name, value in weights.items() if "_network." in name}

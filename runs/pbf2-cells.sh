@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the data of the bundled surrogate and trains it. Resumable: what is finished is skipped.
-# On 2 cores of an AMD EPYC (Zen 5): 50 minutes of simulation, 4 of segmentation, 54 of training.
+# On 2 cores of an AMD EPYC (Zen 5): 50 minutes of simulation, 4 of segmentation, 60 of training.
 set -euo pipefail
 cd "$(dirname "$0")"
 mkdir -p pbf2

@@ -112,6 +112,8 @@ def summarise(points: list[dict[str, Any]]) -> None:
     print(f"cosine (ln y) where Geant4's vector is known to 5 %: {min(p['cosine_log'] for p in vectors):.4f} at least, "
           f"{sum(p['cosine_log'] >= 0.995 for p in vectors)} of {len(vectors)} at least 0.995; "
           f"all: {min(p['cosine_log'] for p in points):.4f}")  # fmt: skip
+    if len(points[0]["components"]) > 2:
+        depths(points)
     columns = ("truth", "energy, GeV", "wrong signs", "pull < 2", "median ratio", "smallest cosine (ln y)")
     print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for truth in TRUTHS + WIDTHS:
@@ -124,6 +126,28 @@ def summarise(points: list[dict[str, Any]]) -> None:
             close, smallest = np.mean([abs(c["pull"]) < 2 for c in cs]), min(p["cosine_log"] for p in some)
             wrong = f"{sum(c['wrong_sign'] for c in cs)} of {len(cs)}"
             print(f"| {truth} | {low} to {high} | {wrong} | {close:.0%} | {ratio:.3f} | {smallest:.4f} |")
+
+
+def depths(points: list[dict[str, Any]]) -> None:
+    """Which way depths should go, the pitch set aside, and how large the components with a wrong sign are."""
+    cosines, wrong = [], []
+    for point in points:
+        ours, theirs, error = (
+            np.array([c[source][what] for c in point["components"]])
+            for source, what in (("surrogate", "value"), ("geant4", "value"), ("geant4", "error"))
+        )
+        signs = np.array([c["wrong_sign"] for c in point["components"]])
+        wrong += np.stack([np.abs(theirs) / np.abs(t).max() for t in (theirs, theirs[1:])], 1)[signs].tolist()
+        length = np.linalg.norm(theirs[1:])
+        if np.linalg.norm(error[1:]) < 0.1 * length:
+            cosines.append(ours[1:] @ theirs[1:] / (np.linalg.norm(ours[1:]) * length))
+    close = np.sum(np.array(cosines) >= 0.995)
+    print(f"cosine of the depths alone where Geant4 knows them to 10 %: {min(cosines):.3f} at least, median "
+          f"{np.median(cosines):.4f}, {close} of {len(cosines)} at least 0.995")  # fmt: skip
+    if wrong:
+        largest = np.max(wrong, axis=0)
+        print(f"wrong signs are of components of at most {largest[0]:.2%} of the largest, {largest[1]:.1%} of the "
+              "largest of a depth")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -122,6 +122,19 @@ def test_showers_at_one_design_train_without_pairs_and_resume(tmp_path: Path, ph
     assert_equal(whole, train(config, data, tmp_path / "run"))
 
 
+def test_checkpoints_from_before_there_were_pairs_are_gone_on_from(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    data = load(config)
+    with pytest.raises(Interrupted):
+        train(config, data, tmp_path / "run", progress=interrupt_at("pattern moments", 20))
+    stored = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)
+    assert stored.pop("difference") is None
+    torch.save(stored, tmp_path / "run" / CHECKPOINT)
+    state = read_checkpoint(config, data, tmp_path / "run", "cpu")
+    assert state is not None
+    assert (state.phase, state.step, state.difference) == (1, 20, None)
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     finished: tuple[Path, CellsModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

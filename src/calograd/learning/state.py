@@ -166,7 +166,7 @@ def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> State:
         stored["seconds"],
         stored.get("running", torch.zeros(())),
     )
-    if stored["difference"] is not None:
+    if stored.get("difference") is not None:
         state.difference = _difference(state.model, 0).to(device)
         state.difference.load_state_dict(stored["difference"])
     if stored["optimiser"] is not None:

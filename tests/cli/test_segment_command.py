@@ -102,6 +102,8 @@ def test_outputs_that_exist_are_refused_before_the_work(segment: Callable[..., t
         (["none.h5", "--cell", "2", "5"], "none.h5 does not exist"),
         (["library.h5"], "give either --cell DX DZ or --designs N"),
         (["library.h5", "--cell", "2", "5", "--designs", "3"], "give either --cell DX DZ or --designs N"),
+        (["library.h5", "--cell", "2", "5", "--neighbours", "0.1"], "are of drawn designs; give them with --designs N"),
+        (["library.h5", "--designs", "1", "--neighbours", "2"], "neighbours at 2.0 in the logarithm of a size"),
         (["library.h5", "--cell", "2", "x"], "--cell DZ: 'x' is not a number"),
         (["library.h5", "--cell", "2", "1,2"], "expected one DX, and one DZ or 5 (one a layer)"),
         (["library.h5", "--cell", "2,3", "1"], "expected one DX"),

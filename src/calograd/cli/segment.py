@@ -73,6 +73,8 @@ def segment(
     refuse_existing(json_path)
     if bool(sizes) == (designs is not None):
         raise InputError("give either --cell DX DZ or --designs N")
+    if sizes and (unequal or neighbours):
+        raise InputError("--unequal and --neighbours are of drawn designs; give them with --designs N")
     n_xy, n_z = cells
     if n_xy < 1 or n_z < 1:
         raise InputError(f"--cells {n_xy} {n_z}: expected at least one cell each way")

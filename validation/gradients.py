@@ -141,9 +141,10 @@ def depths(points: list[dict[str, Any]]) -> None:
         length = np.linalg.norm(theirs[1:])
         if np.linalg.norm(error[1:]) < 0.1 * length:
             cosines.append(ours[1:] @ theirs[1:] / (np.linalg.norm(ours[1:]) * length))
-    close = np.sum(np.array(cosines) >= 0.995)
-    print(f"cosine of the depths alone where Geant4 knows them to 10 %: {min(cosines):.3f} at least, median "
-          f"{np.median(cosines):.4f}, {close} of {len(cosines)} at least 0.995")  # fmt: skip
+    if cosines:
+        close = np.sum(np.array(cosines) >= 0.995)
+        print(f"cosine of the depths alone where Geant4 knows them to 10 %: {min(cosines):.3f} at least, median "
+              f"{np.median(cosines):.4f}, {close} of {len(cosines)} at least 0.995")  # fmt: skip
     if wrong:
         largest = np.max(wrong, axis=0)
         print(f"wrong signs are of components of at most {largest[0]:.2%} of the largest, {largest[1]:.1%} of the "

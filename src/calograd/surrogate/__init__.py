@@ -155,12 +155,11 @@ class Surrogate:
         """Refuse what the surrogate was not trained on: a design, energies in GeV.
 
         Sizes are compared in cm or, where the networks see them so, in the material's Moliere radius and radiation
-        length.
-        Of the material E_c is compared, and every other number that the networks see; also X0 and R_M unless the
-        networks see lengths in these alone (`Card.scales`). A material that agrees with a trained one in these is as
-        good as it: `pbf2-cells` and surrogates with scaled sizes and the usual ``material_numbers`` take another
-        density of a trained composition. One with each of them between those of the
-        trained ones is a new composition within reach: allowed with a warning. Any other is refused.
+        length. Of the material E_c is compared, and every other number that the networks see; also X0 and R_M unless
+        the networks see lengths in these alone (`Card.scales`). A material that agrees with a trained one in these is
+        as good as it: `pbf2-cells` and surrogates with scaled sizes and the usual ``material_numbers`` take another
+        density of a trained composition. One with each of them between those of the trained ones is a new composition
+        within reach: allowed with a warning. Any other is refused.
 
         Raises:
             RangeError: outside the trained range; with ``extrapolate`` a warning instead.

@@ -10,6 +10,7 @@ import pytest
 from calograd.material import MATERIALS
 from calograd.showers.cells import read_cells
 from calograd.showers.layout import Provenance, pack
+from calograd.showers.maps import read_maps
 from calograd.showers.writer import open_writer
 from calograd.simulation.config import SimulationConfig
 from calograd.simulation.record import Showers
@@ -142,3 +143,20 @@ def test_a_library_that_was_cut_off(segment: Callable[..., tuple[int, str]], lib
     assert code == 2
     assert "cut off" in err
     assert "--recover" in err
+
+
+def test_maps_of_designs_given_and_drawn(segment: Callable[..., tuple[int, str]], library: Path) -> None:
+    code, err = segment("library.h5", "--cell", "2", "5", "--cells", "1", "2", "--maps", "-o", "maps.h5")
+    assert code == 0, err
+    assert "without energy" in err
+    maps = read_maps(library.parent / "maps.h5")
+    assert maps.maps.shape == (SHOWERS, 32, 32)
+    assert maps.n_xy == 1
+    segment("library.h5", "--cell", "2", "5", "--cells", "1", "2", "-o", "cells.h5")
+    np.testing.assert_allclose(maps.totals, read_cells(library.parent / "cells.h5").totals, rtol=1e-5)
+    code, err = segment("library.h5", "--designs", "3", "--maps", "-o", "drawn.h5")
+    assert code == 0, err
+    assert len(read_maps(library.parent / "drawn.h5")) == 3 * SHOWERS
+    code, err = segment("library.h5", "--designs", "0", "--maps", "-o", "none.h5")
+    assert code == 2
+    assert "expected at least one" in err

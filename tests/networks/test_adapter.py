@@ -10,9 +10,9 @@ from calograd.networks.adapter import (
     Method,
     Plan,
     Table,
+    adaptable_layers,
     attach,
     digest,
-    linear_layers,
     merge,
     place,
     shapes,
@@ -101,7 +101,7 @@ def test_merged_equals_unmerged_and_is_plain(base: Pair, plan: Plan) -> None:
     merged, (x, c) = merge(base, plan, table), data()
     assert not torch.allclose(merged(x, c), base(x, c), atol=0.05)
     torch.testing.assert_close(merged(x, c), trainee(x, c).detach(), rtol=1e-5, atol=1e-5)
-    assert {type(layer) for layer in linear_layers(merged).values()} == {nn.Linear}
+    assert {type(layer) for layer in adaptable_layers(merged).values()} == {nn.Linear}
     assert list(merged.state_dict()) == list(base.state_dict())
     assert not any(parameter.requires_grad for parameter in merged.parameters())
 
@@ -126,8 +126,8 @@ def test_the_base_keeps_every_bit(base: Pair, plan: Plan) -> None:
 def test_only_what_is_planned_is_learnt(base: Pair, plan: Plan) -> None:
     trainee, learnt = attach(base, plan)
     assert {id(p) for p in trainee.parameters() if p.requires_grad} == {id(p) for p in learnt.values()}
-    biases = sum(layer.bias is not None for layer in linear_layers(base).values())
-    layers = len(linear_layers(base))
+    biases = sum(layer.bias is not None for layer in adaptable_layers(base).values())
+    layers = len(adaptable_layers(base))
     assert len(learnt) == {"lora": 2 * layers, "bitfit": biases, "full": layers + biases}[plan.method]
 
 
@@ -255,3 +255,45 @@ def test_a_digest_sees_every_bit_name_type_and_word() -> None:
         digest({"q": a["x"], "y": a["y"], "z": a["z"]}, "w"),
     ]  # fmt: skip
     assert len({same, *others}) == 1 + len(others)
+
+
+class Image(nn.Module):
+    """Convolutions of every sort that is adapted, and a linear layer beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.point = nn.Conv2d(2, 6, 3, stride=2, padding=1), nn.Conv2d(6, 4, 1)
+        self.shift = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        return self.point(self.first(x).tanh()) + self.shift(e)[:, :, None, None]
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
+def test_merged_convolutions_compute_what_was_learnt_beside_them(method: Method) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        base = Image().requires_grad_(False)
+    inputs = torch.randn(5, 2, 8, 8, generator=generator), torch.randn(5, 3, generator=generator)
+    before, plan = base(*inputs), Plan(method, rank=3, alpha=6.0)
+    trainee, learnt = attach(base, plan, generator)
+    torch.testing.assert_close(trainee(*inputs), before)
+    trainee(*inputs).square().sum().backward()
+    moved = [name for name, value in learnt.items() if float(value.grad.abs().max()) > 0]
+    assert {name.rpartition(".")[0] for name in moved} == {"first", "point", "shift"}
+    with torch.no_grad():
+        for value in learnt.values():
+            value.add_(0.1 * torch.randn(value.shape, generator=generator))
+    table = tabulate(base, plan, learnt)
+    assert {name: tuple(value.shape) for name, value in table.items()} == shapes(base, plan)
+    merged = merge(base, plan, table)
+    assert {type(layer) for layer in adaptable_layers(merged).values()} == {nn.Conv2d, nn.Linear}
+    torch.testing.assert_close(merged(*inputs), trainee(*inputs), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(merged(*inputs), before)
+    torch.testing.assert_close(base(*inputs), before, rtol=0, atol=0)
+    with pytest.raises(InputError, match="no linear layer or convolution is called 'frst'; did you mean 'first'"):
+        attach(base, Plan(method, targets=("frst",)))
+    if method == "lora":
+        assert shapes(base, plan)["first.a"] == (3, 2, 3, 3)
+        assert shapes(base, plan)["first.b"] == (6, 3)

@@ -10,7 +10,7 @@ from test_library import write
 from calograd.errors import InputError
 from calograd.showers.layout import Provenance
 from calograd.showers.library import Library, open_library
-from calograd.showers.measure import measure, measure_many
+from calograd.showers.measure import drawn_designs, measure, measure_many, measure_maps
 from calograd.showers.segment import segment
 from calograd.simulation.config import SimulationConfig, SiWStack
 
@@ -148,3 +148,19 @@ def test_layered_detectors_have_no_cells_of_a_design(tmp_path: Path, provenance:
     path = write(tmp_path / "stack.h5", Provenance(stack, "11.4.1", "test"), 5)
     with open_library(path) as library, pytest.raises(InputError, match="layered detector"):
         measure(library, [(1.0, 1.0)], 5, 5)
+
+
+def test_maps_are_of_the_same_designs_and_showers_as_cells(library: Library) -> None:
+    n, seen = len(library), list[tuple[int, int]]()
+    drawn = drawn_designs(library, 3, (0.1, 1.0), (0.05, 0.5), 7, 4, 4)
+    maps, cells = (
+        measure_maps(library, drawn, 4, lambda *done: seen.append(done)),
+        measure_many(library, 3, (0.1, 1.0), (0.05, 0.5), 7, 4, 4),
+    )
+    for name in ("energy", "dx", "dz", "shower"):
+        np.testing.assert_array_equal(getattr(maps, name), getattr(cells, name))
+    assert (maps.n_xy, maps.material, maps.origin, maps.config) == (4, cells.material, "geant4", cells.config)
+    coarse = maps.maps.reshape(-1, 4, 8, 4, 8).sum((2, 4))
+    assert (np.isclose(coarse, cells.cells.sum(2), rtol=1e-4, atol=1e-9)).mean() > 0.98  # unequal edges are elsewhere
+    np.testing.assert_allclose(maps.totals.sum(), cells.totals.sum(), rtol=1e-3)
+    assert seen[-1] == (n, n)

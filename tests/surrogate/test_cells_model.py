@@ -5,7 +5,8 @@ import torch
 
 from calograd.material import Material
 from calograd.networks.moments import restore, standardise
-from calograd.surrogate.cells import CellsArchitecture, CellsModel, numbers_of
+from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.model import numbers_of
 
 SMALL = {"shape_width": 16, "shape_blocks": 1, "pattern_width": 16, "pattern_blocks": 1, "embedding": 8,
          "moments_width": 8}  # fmt: skip

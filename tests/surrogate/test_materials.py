@@ -17,8 +17,9 @@ from calograd.design import Design
 from calograd.errors import InputError, RangeError
 from calograd.material import MATERIALS, NUMBERS, Material
 from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel, numbers_of, without_material_numbers
+from calograd.surrogate.cells import CellsArchitecture, CellsModel, without_material_numbers
 from calograd.surrogate.generate import generate
+from calograd.surrogate.model import numbers_of
 
 DOUBLE = torch.float64
 LEAD, TUNGSTATE, BISMUTH = (MATERIALS[name] for name in ("PbF2", "PbWO4", "BGO"))

@@ -15,6 +15,7 @@ COMMANDS = {
     "tables": "Where the Geant4 tables are; fetch just the two needed.",
     "simulate": "Simulate showers with Geant4 into a shower library.",
     "import": "Make a shower library of another application's ROOT file.",
+    "import-images": "Make a maps file of the images of arXiv 2601.07859.",
     "segment": "Measure a shower library with the cells of a design.",
     "train": "Train a surrogate from a TOML file; resumes a run that exists.",
     "adapt": "Adapt a surrogate to another detector from few showers.",
@@ -36,7 +37,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command = getattr(import_module(f"calograd.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command

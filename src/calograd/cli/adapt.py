@@ -30,7 +30,7 @@ METHODS = ("lora", "bitfit", "full", "scratch")
 @click.option("--validation", default=0.1, show_default=True, help="Share of the showers to hold out.")
 @click.option("--rank", type=int, help="Of lora. [8]")
 @click.option("--alpha", type=float, help="Of lora; alpha / rank scales the change. [16]")
-@click.option("--targets", help="Linear layers to change: names or patterns, separated by commas. [all]")
+@click.option("--targets", help="Layers to change: names or patterns, separated by commas. [all]")
 @click.option("--start", type=click.Path(path_type=Path),
               help="Begin with this adapter of MODEL, of the same method, rank, alpha and targets.")  # fmt: skip
 @click.option("--range", "range_", type=click.Choice(["data", "base"]), default="data", show_default=True,

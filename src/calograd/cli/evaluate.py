@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
+from calograd.errors import InputError
 from calograd.showers.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
     from calograd.evaluation.evaluate import Evaluation
+    from calograd.evaluation.maps import MapsEvaluation
+    from calograd.showers.maps import Maps
 
 
 @click.command()
@@ -40,7 +43,7 @@ def evaluate(
     threshold: float,
     classifier: bool,
 ) -> None:
-    """Compare generated showers with Geant4's at every design and energy that both cells files hold.
+    """Compare generated showers with Geant4's at every design and energy that both files hold, of cells or of maps.
 
     \b
     Example:
@@ -50,14 +53,22 @@ def evaluate(
         if output is not None:
             refuse_existing(output)
     from calograd.evaluation.evaluate import evaluate as run
-    from calograd.showers.cells import read_cells
+    from calograd.showers.maps import Maps, read_rows
 
-    ours, theirs = read_cells(generated), read_cells(reference)
+    ours, theirs = read_rows(generated), read_rows(reference)
+    names = {"generated": str(generated), "reference": str(reference)}
+    title = f"{generated.name} against {reference.name}"
+    if isinstance(ours, Maps) or isinstance(theirs, Maps):
+        if not (isinstance(ours, Maps) and isinstance(theirs, Maps)):
+            raise InputError(f"{title}: one holds cells, the other maps; expected two of a kind")
+        if report_path is not None:
+            raise InputError("--report is of cells; for maps use --json and validation/paper_figures.py")
+        _evaluate_maps(ours, theirs, seed, names, title, json_path)
+        return
     with progress() as bar:
         tell = stages(bar)
 
         result = run(ours, theirs, seed=seed, threshold=threshold * 1e-3, classifiers=classifier, progress=tell)
-        names = {"generated": str(generated), "reference": str(reference)}
         write_json(json_path, {"files": names} | result.to_dict())
         if report_path is not None:
             from calograd.evaluation.report import write_report
@@ -65,7 +76,37 @@ def evaluate(
             write_report(report_path, result, names, tell)
     for warning in result.warnings:
         console.print(f"warning: {warning}", markup=False)
-    _summarise(result, f"{generated.name} against {reference.name}")
+    _summarise(result, title)
+
+
+def _evaluate_maps(
+    ours: Maps, theirs: Maps, seed: int, names: dict[str, str], title: str, json_path: Path | None
+) -> None:
+    from calograd.evaluation.maps import evaluate_maps
+
+    with progress() as bar:
+        result = evaluate_maps(ours, theirs, seed=seed, progress=stages(bar))
+    write_json(json_path, {"files": names} | result.to_dict())
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", markup=False)
+    _summarise_maps(result, title)
+
+
+def _summarise_maps(result: MapsEvaluation, title: str) -> None:
+    from calograd.evaluation.maps import BIAS_LIMITS
+
+    rows = []
+    for p in result.points:
+        chosen = [p.quantities[name] for name in BIAS_LIMITS]
+        biases = [f"{100 * q.bias:+.2f} +- {100 * q.bias_error:.2f}" for q in chosen]
+        rrmse = [f"{100 * q.rrmse:.2f} ({100 * q.rrmse_floor:.2f})" for q in chosen]
+        rows.append([str(p.point), *biases, *(f"{q.sigma_ratio:.3f}" for q in chosen), *rrmse])
+    print_table(
+        f"{title}: maps, {len(result.points)} points, {result.verdict}",
+        ["point", *(f"{name} bias, %" for name in BIAS_LIMITS), *(f"{name} spread" for name in BIAS_LIMITS),
+         *(f"{name} RRMSE (floor), %" for name in BIAS_LIMITS)],
+        rows,
+    )  # fmt: skip
 
 
 def _summarise(result: Evaluation, title: str) -> None:

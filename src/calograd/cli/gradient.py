@@ -24,6 +24,7 @@ from calograd.showers.hdf5 import refuse_existing
 if TYPE_CHECKING:
     from calograd.optimisation.agreement import Agreement
     from calograd.optimisation.gradient import Estimate
+    from calograd.surrogate import Surrogate
 
 
 @click.command()
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     "--landscape",
     default=9,
     show_default=True,
-    help="Points along each axis of the report's, Geant4's too with a shower library; 0: none.",
+    help="Points along each axis of the report's, Geant4's too with a shower library; 0: none. Of maps there is none.",
 )
 @click.option("--landscape-energy", type=float, help="GeV; default: the middle one of --energies.")
 @click.option("--extrapolate", is_flag=True, help="Outside the trained range warn instead of refusing.")
@@ -105,21 +106,22 @@ def gradient(
     from calograd.surrogate import Surrogate
 
     surrogate = Surrogate.load(model)
-    a = surrogate.model.architecture
+    a, pixels = surrogate.model.architecture, _pixels(surrogate)
     pitch, depth = parse_cell(cell, a.n_z)
     substance = surrogate.card.substance() if material is None else Material.parse(material)
     card, rho = surrogate.card.in_cm(substance), plain(substance.density)
     space, at = span(
         pitch, depth, card.dx, card.dz, substance, a.n_xy, a.n_z, density=(rho / 2, 2 * rho) if density else None
     )
-    objectives = [_objective(objective_path, truth, energy) for energy in values]
+    objectives = [_objective(objective_path, truth, energy, pixels) for energy in values]
+    landscape = 0 if pixels else landscape
     ours: list[Estimate] = []
     both: list[Agreement] = []
     with progress() as bar:
         tell = stages(bar)
         middle = landscape_energy or values[len(values) // 2]
         read = tuple(dict.fromkeys((*values, middle))) if report_path is not None and landscape > 1 else values
-        source = None if reference is None else _open_reference(reference, read, a.n_xy, a.n_z)
+        source = None if reference is None else _open_reference(reference, read, a.n_xy, a.n_z, pixels)
         for number, objective in enumerate(objectives):
             ours.append(
                 surrogate_gradient(
@@ -148,28 +150,35 @@ def gradient(
     _summarise(values, ours, both)
 
 
-def _objective(path: Path | None, truth: str | None, energy: float) -> Any:
-    """The objective of a file, or the default one, at one energy."""
+def _pixels(surrogate: Surrogate) -> int | None:
+    """Across and along of the maps that a surrogate generates; None if it generates cells."""
+    return surrogate.model.shape[0] if surrogate.card.kind == "map32" else None
+
+
+def _objective(path: Path | None, truth: str | None, energy: float, pixels: int | None = None) -> Any:
+    """The objective of a file, or the default one, at one energy, perhaps of maps."""
+    from calograd.optimisation.map_chain import on_maps
     from calograd.optimisation.objective import parse_objective
 
     raw = {} if path is None else read_toml(path)
     if truth is not None:
         raw["utility"] = {"kind": "squared-error", **raw.get("utility", {}), "truth": truth}
     raw["spectrum"] = {"energies": [energy]}
-    return parse_objective(raw, str(path or "options"), path.parent if path else Path()).build()
+    objective = parse_objective(raw, str(path or "options"), path.parent if path else Path()).build()
+    return objective if pixels is None else on_maps(objective, pixels)
 
 
-def _open_reference(path: Path, energies: tuple[float, ...], n_xy: int, n_z: int) -> Any:
-    """A shower library or a cells file as a reference."""
+def _open_reference(path: Path, energies: tuple[float, ...], n_xy: int, n_z: int, pixels: int | None) -> Any:
+    """A shower library or, for cells, a cells file as a reference."""
     from calograd.optimisation.reference import CellsReference, LibraryReference
     from calograd.showers import cells
     from calograd.showers.hdf5 import schema_of
     from calograd.showers.library import open_library
 
-    if schema_of(path) == cells.SCHEMA:
+    if schema_of(path) == cells.SCHEMA and pixels is None:
         return CellsReference(cells.read_cells(path), path.name)
     with open_library(path) as library:
-        return LibraryReference(library, energies, n_xy, n_z)
+        return LibraryReference(library, energies, n_xy, n_z, pixels=pixels)
 
 
 def _plain(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreement]) -> dict[str, Any]:

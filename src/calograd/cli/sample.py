@@ -13,8 +13,9 @@ import numpy as np
 from calograd.cli.common import JSON_OPTION, console, output_option, parse_numbers, print_table, progress, write_json
 from calograd.errors import InputError
 from calograd.material import Material
-from calograd.showers.cells import Cells, read_cells, write_cells
+from calograd.showers.cells import Cells
 from calograd.showers.hdf5 import refuse_existing
+from calograd.showers.maps import Maps, read_rows, write_rows
 
 if TYPE_CHECKING:
     from calograd.surrogate import Surrogate
@@ -41,20 +42,23 @@ class _Rows(NamedTuple):
 )
 @click.option("-n", "--showers", type=int, help="Showers per energy; of a range, the total. [1000]")
 @click.option(
-    "--like", type=click.Path(path_type=Path), help="Instead of --cell and --energy: the rows of this cells file."
+    "--like",
+    type=click.Path(path_type=Path),
+    help="Instead of --cell and --energy: the rows of this cells or maps file.",
 )
 @click.option("--repeat", type=int, help="With --like: this many showers for each of its rows. [1]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Fixes all showers.")
 @click.option("--sampler", help="angle, ddim, heun, dpmpp-2m or ddpm. [angle]")
 @click.option("--steps", type=int, help="Of the sampler. [each has its own]")
+@click.option("--guidance", default=0.0, help="Of classifier-free guidance, for maps trained with dropped conditions.")
 @click.option("--threads", default=0, help="CPU threads. [all cores]")
 @click.option("--device", default="cpu", show_default=True, help="Any torch device.")
 @click.option("--extrapolate", is_flag=True, help="Warn instead of refusing outside the trained range.")
-@output_option("The cells file (HDF5)")
+@output_option("The cells file, or maps file (HDF5)")
 @JSON_OPTION
 def sample(
     model: str, output: Path, json_path: Path | None, threads: int, device: str, seed: int, sampler: str | None,
-    steps: int | None, extrapolate: bool, like: Path | None, material: str | None, **wanted: Any,
+    steps: int | None, guidance: float, extrapolate: bool, like: Path | None, material: str | None, **wanted: Any,
 ) -> None:  # fmt: skip
     """Generate showers with a surrogate: a bundled name, or a folder that 'calograd train' wrote.
 
@@ -80,14 +84,16 @@ def sample(
         rows = _like(reference, surrogate, wanted["repeat"], str(like))
     else:
         rows = _asked(wanted, surrogate.model.architecture.n_z, seed)
-    options: dict[str, Any] = {"seed": seed, "extrapolate": extrapolate, "steps": steps, "material": chosen}
+    options: dict[str, Any] = {
+        "seed": seed, "extrapolate": extrapolate, "steps": steps, "material": chosen, "guidance": guidance,
+    }  # fmt: skip
     options |= {"sampler": sampler} if sampler else {}
     made, seconds = _generate(surrogate, rows, threads, options)
-    write_cells(output, made)
+    write_rows(output, made)
     _summarise(made, seconds, output, json_path)
 
 
-def _reference(like: Path | None, wanted: dict[str, Any]) -> Cells | None:
+def _reference(like: Path | None, wanted: dict[str, Any]) -> Cells | Maps | None:
     """The file to imitate, if one was given, after a check that the options go together."""
     if like is None:
         if wanted["cell"] is None or wanted["energy"] is None:
@@ -98,10 +104,10 @@ def _reference(like: Path | None, wanted: dict[str, Any]) -> Cells | None:
     for name in ("cell", "energy", "law", "showers", "material"):
         if wanted[name] is not None:
             raise InputError(f"--{name} and --like exclude each other; --like takes designs and energies from the file")
-    return read_cells(like)
+    return read_rows(like)
 
 
-def _like(reference: Cells, surrogate: Surrogate, repeat: int | None, name: str) -> _Rows:
+def _like(reference: Cells | Maps, surrogate: Surrogate, repeat: int | None, name: str) -> _Rows:
     repeat = 1 if repeat is None else repeat
     if repeat < 1:
         raise InputError(f"--repeat is {repeat}, expected at least 1")
@@ -111,12 +117,17 @@ def _like(reference: Cells, surrogate: Surrogate, repeat: int | None, name: str)
             f"{name} is of {theirs.name}, {card.name} was trained on {card.substance().name}; expected one"
         )
     a = surrogate.model.architecture
-    if reference.cells.shape[1:] != (a.n_xy, a.n_xy, a.n_z):
-        raise InputError(
-            f"{name} has {' x '.join(map(str, reference.cells.shape[1:]))} cells, "
-            f"{surrogate.card.name} generates {a.n_xy} x {a.n_xy} x {a.n_z}"
-        )
+    has = _form(reference.measured.shape[1:], reference.n_xy, reference.dz.shape[1])
+    generated = _form(surrogate.model.shape, a.n_xy, a.n_z)
+    if has != generated:
+        raise InputError(f"{name} has {has} cells, {card.name} generates {generated}")
     return _Rows(*(np.repeat(column, repeat, axis=0) for column in (reference.energy, reference.dx, reference.dz)))
+
+
+def _form(shape: tuple[int, ...], n_xy: int, n_z: int) -> str:
+    """What is measured of a shower, in words."""
+    cells, measured = f"{n_xy} x {n_xy} x {n_z}", " x ".join(map(str, shape))
+    return measured if measured == cells else f"maps of {measured} pixels over {cells}"
 
 
 def _asked(wanted: dict[str, Any], n_z: int, seed: int) -> _Rows:
@@ -151,7 +162,7 @@ def _energies(text: str, law: str | None, count: int, seed: int) -> np.ndarray:
     return drawn
 
 
-def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str, Any]) -> tuple[Cells, float]:
+def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str, Any]) -> tuple[Cells | Maps, float]:
     """The showers and the seconds they took; warnings go to the console, one line each."""
     import torch
 
@@ -173,8 +184,8 @@ def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str
     return made, seconds
 
 
-def _summarise(made: Cells, seconds: float, output: Path, json_path: Path | None) -> None:
-    fraction = made.cells.sum((1, 2, 3)) / made.energy
+def _summarise(made: Cells | Maps, seconds: float, output: Path, json_path: Path | None) -> None:
+    fraction = made.totals / made.energy
     points, which = np.unique(np.column_stack([made.dx, made.dz, made.energy]), axis=0, return_inverse=True)
     groups = [which.reshape(-1) == k for k in range(len(points))] if len(points) <= MANY_POINTS else []
     listed = []

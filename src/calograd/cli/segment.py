@@ -9,10 +9,11 @@ import click
 from calograd.cli.common import JSON_OPTION, output_option, parse_cell, print_table, progress, write_json
 from calograd.errors import InputError
 from calograd.material import plain
-from calograd.showers.cells import write_cells
+from calograd.showers.cells import Cells
 from calograd.showers.hdf5 import refuse_existing
 from calograd.showers.library import Library, open_library
-from calograd.showers.measure import measure, measure_many
+from calograd.showers.maps import Maps, write_rows
+from calograd.showers.measure import drawn_designs, given_designs, measure_each, measure_maps
 
 DRAWN = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
 """Default ranges of drawn pitches and depths, in cm and scaled."""
@@ -40,8 +41,9 @@ DRAWN = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
     "training learns derivatives from.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of --designs.")
+@click.option("--maps", is_flag=True, help="Instead of cells write 32 x 32 x-z maps of the designs' windows.")
 @click.option("--recover", is_flag=True, help="Of a library that was cut off use the showers that are complete.")
-@output_option("The cells file (HDF5)")
+@output_option("The cells file, or maps file (HDF5)")
 @JSON_OPTION
 def segment(
     library: Path,
@@ -54,6 +56,7 @@ def segment(
     unequal: float,
     neighbours: float,
     seed: int,
+    maps: bool,
     recover: bool,
     output: Path,
     json_path: Path | None,
@@ -68,6 +71,7 @@ def segment(
       calograd segment library.h5 --designs 32 --unequal 0.5 --seed 1 -o train.h5
       calograd segment library.h5 --designs 16 --unequal 0.5 --neighbours 0.1 --seed 1 -o train.h5
       calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
+      calograd segment library.h5 --cell 2.5 6 --maps -o maps.h5
     """
     refuse_existing(output)
     refuse_existing(json_path)
@@ -87,17 +91,21 @@ def segment(
 
         unit_x, unit_z = _units(source) if scaled else (1.0, 1.0)
         if cell:
-            sizes_cm = [(unit_x * pitch, _times(depth, unit_z)) for pitch, depth in cell]
-            made = measure(source, sizes_cm, n_xy, n_z, report)
+            at = given_designs(source, [(unit_x * pitch, _times(depth, unit_z)) for pitch, depth in cell], n_z)
         else:
             assert designs is not None
             across, along = dx or DRAWN[scaled][0], dz or DRAWN[scaled][1]
             pitches, depths = (across[0] * unit_x, across[1] * unit_x), (along[0] * unit_z, along[1] * unit_z)
-            made = measure_many(
-                source, designs, pitches, depths, seed, n_xy, n_z, report, unequal=unequal, neighbours=neighbours
+            at = drawn_designs(
+                source, designs, pitches, depths, seed, n_xy, n_z, unequal=unequal, neighbours=neighbours
             )
-    write_cells(output, made)
-    totals = made.cells.sum((1, 2, 3))
+        made: Cells | Maps = (
+            measure_maps(source, at, n_xy, report)
+            if maps
+            else measure_each(source, at.dx, at.dz, n_xy, report, at.about)
+        )
+    write_rows(output, made)
+    totals = made.totals
     summary = {
         "rows": len(made),
         "showers": len(source),

@@ -285,7 +285,9 @@ def _chosen(reference: Cells, plan: Plan) -> Cells:
 
 def _like(surrogate: Surrogate, reference: Cells, repeat: int, progress: Progress, stage: str) -> Cells:
     columns = (np.repeat(column, repeat, axis=0) for column in (reference.energy, reference.dx, reference.dz))
-    return generate(surrogate, *columns, report=lambda done, total: progress(stage, done, total))
+    made = generate(surrogate, *columns, report=lambda done, total: progress(stage, done, total))
+    assert isinstance(made, Cells)
+    return made
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

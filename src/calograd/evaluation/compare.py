@@ -115,7 +115,7 @@ def compare_point(
     null = d.null_distances(b, len(a), n_z, rng, centred=is_centred(names))
     correlation = d.compare_correlations(a[:, -n_z:], b[:, -n_z:], rng)
     return PointResult(
-        rows.point, rows, a, b, ours.excluded, theirs.excluded, _quantities(names, a, b, null, rng), correlation,
+        rows.point, rows, a, b, ours.excluded, theirs.excluded, quantities(names, a, b, null, rng), correlation,
         float(null.correlation.mean()), float(null.correlation.std(ddof=1)),
         d.frechet(a, b), float(null.fpd.mean()), float(null.fpd.std(ddof=1)), null,
     )  # fmt: skip
@@ -126,9 +126,10 @@ def is_centred(names: tuple[str, ...]) -> np.ndarray:
     return np.array([name in CENTRED for name in names])
 
 
-def _quantities(
+def quantities(
     names: tuple[str, ...], a: np.ndarray, b: np.ndarray, null: d.Null, rng: np.random.Generator
 ) -> dict[str, Quantity]:
+    """Every column of the tables a (generated) and b (reference) by name, with what a perfect generator would give."""
     bias = d.biases(a, b, is_centred(names))
     sigma, width = d.spread_ratios(a, b, rng)
     w1, (error, error_floor) = d.wasserstein(a, b), d.rrmse(a, b)

@@ -19,6 +19,7 @@ from calograd.evaluation.observables import OBSERVABLES, READOUT_THRESHOLD
 from calograd.evaluation.points import MIN_SHOWERS, Point, match
 from calograd.evaluation.separability import Separability, count_tests, separabilities
 from calograd.showers.cells import Cells
+from calograd.showers.maps import Maps
 
 SCHEMA = "calograd/evaluation/1"
 MAX_ROWS = 12_000
@@ -77,7 +78,7 @@ class Evaluation:
         """Everything as plain data of finite numbers, strings and null, ready for strict JSON."""
         result = {
             "schema": SCHEMA,
-            "versions": _versions(),
+            "versions": versions(),
             "seed": self.seed,
             "readout_threshold": self.threshold,
             "bootstraps": BOOTSTRAPS,
@@ -94,7 +95,7 @@ class Evaluation:
             "points": [p.to_dict() for p in self.points],
             "classifiers": [s.to_dict() for s in self.separability],
         }
-        plain = _plain(result)
+        plain = jsonable(result)
         assert isinstance(plain, dict)
         return plain
 
@@ -187,11 +188,11 @@ def refuse_incomparable(generated: Cells, reference: Cells) -> None:
                              f"{np.argmax(bad)}; expected finite energies")  # fmt: skip
 
 
-def describe(cells: Cells) -> dict[str, Any]:
+def describe(cells: Cells | Maps) -> dict[str, Any]:
     """What a cells record is, for the result file and the report."""
     return {
         "rows": len(cells), "origin": cells.origin, "material": cells.material.name,
-        "density": cells.material.density, "cells": list(cells.cells.shape[1:]), "config": cells.config,
+        "density": cells.material.density, "cells": list(cells.measured.shape[1:]), "config": cells.config,
     }  # fmt: skip
 
 
@@ -232,7 +233,8 @@ def _times(cells: Cells) -> str:
     return " x ".join(map(str, cells.cells.shape[1:]))
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """Of what a result depends on; None for what is not installed."""
     found: dict[str, str | None] = {"calograd": __version__, "python": platform.python_version()}
     for package in ("numpy", "torch", "scikit-learn", "scipy"):
         try:
@@ -242,14 +244,14 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """Numpy numbers as Python's, NaN and infinities as None, tuples as lists."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [jsonable(v) for v in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return jsonable(value.tolist())
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value

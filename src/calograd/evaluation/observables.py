@@ -115,13 +115,13 @@ class Profile(NamedTuple):
 
 def longitudinal_profile(cells: np.ndarray, dz: np.ndarray) -> Profile:
     """Mean dE/dz of showers of one design: cells (n, n_x, n_y, n_z) in GeV, dz (n_z,) in cm."""
-    return _profile(cells.sum(axis=(1, 2), dtype=np.float64), np.concatenate([[0.0], np.cumsum(dz)]))
+    return profile(cells.sum(axis=(1, 2), dtype=np.float64), np.concatenate([[0.0], np.cumsum(dz)]))
 
 
 def transverse_profile(cells: np.ndarray, dx: float) -> Profile:
     """Mean dE/dx, summed over y and z, of showers of one design: cells (n, n_x, n_y, n_z) in GeV, dx in cm."""
     n_x = cells.shape[1]
-    return _profile(cells.sum(axis=(2, 3), dtype=np.float64), (np.arange(n_x + 1) - n_x / 2) * dx)
+    return profile(cells.sum(axis=(2, 3), dtype=np.float64), (np.arange(n_x + 1) - n_x / 2) * dx)
 
 
 class _Moments(NamedTuple):
@@ -144,7 +144,8 @@ def _root(variance: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)
 
 
-def _profile(energies: np.ndarray, edges: np.ndarray) -> Profile:
+def profile(energies: np.ndarray, edges: np.ndarray) -> Profile:
+    """Mean density of energies (n, bins) in GeV between edges (bins + 1,) in cm."""
     density = energies / np.diff(edges)
     error = density.std(axis=0, ddof=1) / np.sqrt(len(density)) if len(density) > 1 else np.zeros(density.shape[1])
     return Profile(edges, density.mean(axis=0), error)

@@ -8,6 +8,7 @@ import numpy as np
 
 from calograd.errors import InputError
 from calograd.showers.cells import Cells
+from calograd.showers.maps import Maps
 
 TOLERANCE = 1e-4
 """Relative difference below which two sizes or energies are the same."""
@@ -50,7 +51,7 @@ class Matched:
     reference: np.ndarray
 
 
-def group(cells: Cells) -> dict[Point, np.ndarray]:
+def group(cells: Cells | Maps) -> dict[Point, np.ndarray]:
     """Rows by point, in order of design and energy.
 
     Raises:
@@ -74,7 +75,7 @@ def group(cells: Cells) -> dict[Point, np.ndarray]:
     return dict(sorted(groups.items()))
 
 
-def match(generated: Cells, reference: Cells) -> tuple[tuple[Matched, ...], tuple[str, ...]]:
+def match(generated: Cells | Maps, reference: Cells | Maps) -> tuple[tuple[Matched, ...], tuple[str, ...]]:
     """The points both hold with at least `MIN_SHOWERS` showers each, and warnings that name what is left out.
 
     Raises:

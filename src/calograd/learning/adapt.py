@@ -219,7 +219,9 @@ def _look(run: _Run, state: State) -> None:
     order = order.repeat(-(-few // len(rows)))[:many]
     model = state.merged(run.config.plan(), state.ema)
     with torch.no_grad():
-        loss = float(batch_loss(model, run.data, rows.at(order), state.phase, generator, "fp32"))
+        parts = torch.split(order, model.most_rows)
+        losses = [batch_loss(model, run.data, rows.at(part), state.phase, generator, "fp32") for part in parts]
+        loss = sum(float(value) * (len(p) / len(order)) for p, value in zip(parts, losses, strict=True))
     _refuse_nan(loss, state)
     if state.step == 0:
         state.first_loss = state.best_loss = loss

@@ -25,15 +25,21 @@ def check_data(base: Surrogate, data: TrainingData) -> None:
     """Refuse data that ``base`` cannot be adapted to.
 
     Raises:
-        InputError: other numbers of cells, or numbers that look like another unit.
+        InputError: maps for cells or cells for maps, other numbers of cells, or numbers that look like another unit.
     """
+    if data.kind != base.card.kind:
+        raise InputError(
+            f"the data are for a surrogate of kind '{data.kind}', {base.card.name} is of kind '{base.card.kind}'; "
+            f"segment {'without' if data.kind == 'map32' else 'with'} --maps"
+        )
     a, found = base.model.architecture, tuple(data.train.cells.shape[1:])
-    if found != (a.n_xy, a.n_xy, a.n_z):
+    wanted = base.model.shape
+    if found != wanted or (data.n_xy, data.train.dz.shape[1]) != (a.n_xy, a.n_z):
         raise InputError(
             f"the data have {' x '.join(map(str, found))} cells, {base.card.name} generates "
-            f"{a.n_xy} x {a.n_xy} x {a.n_z}; segment with --cells {a.n_xy} {a.n_z}, or train a surrogate of their own"
+            f"{' x '.join(map(str, wanted))}; segment with --cells {a.n_xy} {a.n_z}, or train a surrogate of their own"
         )
-    share = float((data.train.cells.double().sum((1, 2, 3)) / data.train.energy).mean())
+    share = float((data.train.cells.flatten(1).double().sum(1) / data.train.energy).mean())
     if not 1e-2 <= share <= 1.2:
         what = "the cells are in MeV or keV" if share > 1 else "the incident energies are in MeV or keV"
         raise InputError(

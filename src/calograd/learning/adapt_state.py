@@ -17,15 +17,13 @@ from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError
 from calograd.learning.data import TrainingData
-from calograd.learning.state import data_fingerprint, initial_model
+from calograd.learning.state import PREFIXES, data_fingerprint, initial_model
 from calograd.networks.adapter import Plan, Table, attach, merge, place, tabulate
 from calograd.showers.hdf5 import write_whole
 from calograd.surrogate import Adapter, Surrogate
-from calograd.surrogate.cells import CellsModel
+from calograd.surrogate.model import Model
 
 CHECKPOINT = "adaptation.pt"
-PREFIXES = (("shape_moments.",), ("pattern_moments.",), ("shape_network.", "pattern_network."))
-"""What is learnt in each of `calograd.learning.state.PHASES`."""
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -121,8 +119,8 @@ class State:
         origin: identity of the adapter that it began with; empty if it began with none.
     """
 
-    start: CellsModel
-    trainee: CellsModel
+    start: Model
+    trainee: Model
     learnt: dict[str, nn.Parameter]
     ema: Table
     best: Table
@@ -143,7 +141,7 @@ class State:
         """What the phase learns."""
         return [name for name in self.learnt if name.startswith(PREFIXES[self.phase])]
 
-    def merged(self, plan: Plan, values: Table) -> CellsModel:
+    def merged(self, plan: Plan, values: Table) -> Model:
         """The weights with ``values`` of what is learnt."""
         return merge(self.start, plan, tabulate(self.start, plan, values))
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from calograd.errors import InputError
 from calograd.material import NUMBERS
 from calograd.surrogate.cells import CellsArchitecture
+from calograd.surrogate.maps import MapsArchitecture
 from calograd.surrogate.store import Units
 
 Positive = Annotated[int, Field(gt=0)]
@@ -93,10 +94,47 @@ class ModelConfig(_Table):
 
     def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> CellsArchitecture:
         """With the numbers of cells and of materials of the data."""
-        usual = NUMBERS if materials == 1 else ("critical_energy",)
-        numbers = usual if self.material_numbers is None else self.material_numbers
+        numbers = _material_numbers(self.material_numbers, materials)
         sizes = self.model_dump(exclude={"kind", "material_numbers"})
         return CellsArchitecture(n_xy=n_xy, n_z=n_z, material_numbers=numbers, **sizes)
+
+
+def _material_numbers(chosen: tuple[MaterialNumber, ...] | None, materials: int) -> tuple[str, ...]:
+    """The chosen ones; else all of them for one material, the critical energy for several."""
+    usual = NUMBERS if materials == 1 else ("critical_energy",)
+    return usual if chosen is None else chosen
+
+
+_MAPS = MapsArchitecture()
+
+
+class MapsModelConfig(_Table):
+    """Sizes of the networks of maps; meaning and defaults are those of `calograd.surrogate.maps.MapsArchitecture`.
+
+    ``material_numbers`` left out: as of `ModelConfig`.
+    """
+
+    kind: Literal["map32"]
+    coordinates: Literal["shares", "plain"] = _MAPS.coordinates
+    slabs: Positive = _MAPS.slabs
+    width: Positive = _MAPS.width
+    multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = _MAPS.multipliers
+    blocks: Positive = _MAPS.blocks
+    embedding: Positive = _MAPS.embedding
+    dropout: Annotated[float, Field(ge=0, lt=1)] = _MAPS.dropout
+    dropped: Annotated[float, Field(ge=0, lt=1)] = _MAPS.dropped
+    shape_width: Positive = _MAPS.shape_width
+    shape_blocks: Positive = _MAPS.shape_blocks
+    moments_width: Positive = _MAPS.moments_width
+    schedule: Literal["karras", "linear", "cosine"] = "karras"
+    preconditioning: Literal["edm", "noise"] = "edm"
+    material_numbers: tuple[MaterialNumber, ...] | None = None
+
+    def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> MapsArchitecture:
+        """With the numbers of cells of the designs and of materials of the data."""
+        numbers = _material_numbers(self.material_numbers, materials)
+        sizes = self.model_dump(exclude={"kind", "material_numbers"})
+        return MapsArchitecture(n_xy=n_xy, n_z=n_z, material_numbers=numbers, **sizes)
 
 
 class TrainingConfig(_Table):
@@ -118,6 +156,8 @@ class TrainingConfig(_Table):
     report_every: Positive = 2000
     """Steps between two looks at validation loss and physics."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+    keep: bool = False
+    """Whether to keep the weights of every report, in folders ``step-NUMBER``."""
 
 
 class RunConfig(_Table):
@@ -126,8 +166,16 @@ class RunConfig(_Table):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     data: DataConfig
     range: RangeConfig
-    model: ModelConfig = ModelConfig()
+    model: Annotated[ModelConfig | MapsModelConfig, Field(discriminator="kind")] = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cells_by_default(cls, raw: Any) -> Any:
+        """A model that does not say its kind is of cells."""
+        if isinstance(raw, dict) and isinstance(raw.get("model"), dict):
+            return raw | {"model": {"kind": "cells"} | raw["model"]}
+        return raw
 
 
 def read_config(path: Path) -> RunConfig:
@@ -155,16 +203,23 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"files": files})})
 
 
+_MODELS: dict[str, type[BaseModel]] = {"cells": ModelConfig, "map32": MapsModelConfig}
+
+
 def _first_complaint(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    kind = next((str(part) for part in first["loc"][1:2] if first["loc"][0] == "model"), "")
+    parts = [str(part) for number, part in enumerate(first["loc"]) if number != 1 or kind not in _MODELS]
+    if first["type"] == "union_tag_invalid":
+        return f"model.kind: expected one of {', '.join(_MODELS)}"
+    where = ".".join(parts)
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}"
     table: type[BaseModel] = RunConfig
-    for part in first["loc"][:-1]:
-        annotation = table.model_fields[str(part)].annotation
+    for part in parts[:-1]:
+        annotation = _MODELS.get(kind, table.model_fields[part].annotation)
         assert isinstance(annotation, type)
         table = annotation
-    near = get_close_matches(str(first["loc"][-1]), table.model_fields, n=1, cutoff=0.5)
+    near = get_close_matches(parts[-1], table.model_fields, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(table.model_fields)}"
     return f"unknown key '{where}'; {hint}"

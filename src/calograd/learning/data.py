@@ -1,7 +1,8 @@
-"""Training data: rows of cells, split by shower."""
+"""Training data: rows of cells or of maps, split by shower."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from torch import Tensor
 from calograd.errors import FormatError, InputError
 from calograd.learning.pairs import partners
 from calograd.material import Material
-from calograd.showers.cells import Cells, read_cells
-from calograd.surrogate.cells import CellsModel, numbers_of
+from calograd.showers.cells import Cells
+from calograd.showers.maps import DIMENSIONS as MAP_DIMENSIONS
+from calograd.showers.maps import Maps, read_rows
+from calograd.surrogate.kinds import Kind
+from calograd.surrogate.model import Model, numbers_of
 
 MIN_SHOWERS = 20
 MIN_VALIDATION = 6
@@ -25,7 +29,8 @@ MIN_VALIDATION = 6
 class Rows:
     """Rows as tensors: cells (n, n_xy, n_xy, n_z) GeV, energy (n,) GeV, dx (n,) cm, dz (n, n_z) cm.
 
-    ``which``: place of the row's material in `TrainingData.materials`, shape (n,), int64; None: all are of the first.
+    With maps, ``cells`` are their pixels, shape (n, pixels, pixels). ``which``: place of the row's material in
+    `TrainingData.materials`, shape (n,), int64; None: all are of the first.
     """
 
     cells: Tensor
@@ -54,6 +59,7 @@ class TrainingData:
         showers: number of distinct showers in both.
         held_out: number of distinct showers in ``validation``.
         provenance: origin and configuration of every file.
+        n_xy: cells across.
         partner: for every row of ``train`` the row of the same shower at the closest other design, -1 for none, int64;
             None: no row has one.
     """
@@ -65,7 +71,13 @@ class TrainingData:
     showers: int
     held_out: int
     provenance: list[dict[str, Any]]
+    n_xy: int
     partner: Tensor | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What a surrogate of these data is."""
+        return "map32" if self.train.cells.ndim == MAP_DIMENSIONS else "cells"
 
     @property
     def material(self) -> Material:
@@ -79,7 +91,7 @@ class TrainingData:
         table = numbers_of(*self.materials, like=like)
         return table[:1] if rows.which is None else table[rows.which.to(table.device)]
 
-    def conditions(self, model: CellsModel, rows: Rows) -> Tensor:
+    def conditions(self, model: Model, rows: Rows) -> Tensor:
         """Standardised conditions of rows, on the device of the model."""
         like = model.condition_mean
         energy, dx, dz = (values.to(like.device) for values in (rows.energy, rows.dx, rows.dz))
@@ -107,7 +119,7 @@ def load_data(files: list[Path], validation: float, seed: int, showers: int | No
     """Read cells files and split them by shower.
 
     Args:
-        files: cells files.
+        files: cells files, or maps files.
         validation: share of the showers to hold out.
         seed: of what is drawn: the showers to use and those to hold out.
         showers: how many distinct ones to use; fewer are some of those that more would be. None for all.
@@ -116,20 +128,21 @@ def load_data(files: list[Path], validation: float, seed: int, showers: int | No
         InputError: different numbers of cells, or too few showers to use or for a split.
         FormatError: a file that cannot be used.
     """
-    parts = [read_cells(path) for path in files]
+    parts = [read_rows(path) for path in files]
     first = parts[0]
     for path, part in zip(files, parts, strict=True):
-        if part.cells.shape[1:] != first.cells.shape[1:]:
-            raise InputError(f"{path} has cells {part.cells.shape[1:]}, {files[0]} has {first.cells.shape[1:]}")
+        shapes = [p.measured.shape[1:] for p in (part, first)]
+        if shapes[0] != shapes[1] or part.n_xy != first.n_xy:
+            raise InputError(f"{path} has cells {shapes[0]}, {files[0]} has {shapes[1]}")
     keys = _keys(parts)
     materials = tuple(dict.fromkeys(part.material for part in parts))
     which = np.repeat([materials.index(part.material) for part in parts], [len(part) for part in parts])
-    cells, energy, dx, dz = (
+    measured, energy, dx, dz = (
         torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
-        for name in ("cells", "energy", "dx", "dz")
+        for name in ("measured", "energy", "dx", "dz")
     )
-    rows = Rows(cells, energy, dx, dz, torch.from_numpy(which) if len(materials) > 1 else None)
-    filled = (rows.cells.sum((1, 2, 3)) > 0).numpy()
+    rows = Rows(measured, energy, dx, dz, torch.from_numpy(which) if len(materials) > 1 else None)
+    filled = (rows.cells.flatten(1).sum(1) > 0).numpy()
     if not filled.any():
         raise FormatError(f"{', '.join(map(str, files))}: no row has any energy")
     distinct = np.unique(keys[filled])
@@ -165,11 +178,12 @@ def load_data(files: list[Path], validation: float, seed: int, showers: int | No
             {"file": path.name, "rows": len(part), "origin": part.origin, "config": part.config}
             for path, part in zip(files, parts, strict=True)
         ],
+        n_xy=first.n_xy,
         partner=None if partner is None else torch.from_numpy(partner),
     )
 
 
-def _keys(parts: list[Cells]) -> np.ndarray:
+def _keys(parts: Sequence[Cells | Maps]) -> np.ndarray:
     """One number for every distinct shower of all files; files of one simulation share its showers."""
     sources = [part.config.get("simulation", number) for number, part in enumerate(parts)]
     return np.concatenate([p.shower + (sources.index(s) << 40) for p, s in zip(parts, sources, strict=True)])

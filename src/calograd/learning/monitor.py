@@ -11,7 +11,8 @@ from torch import Tensor
 
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.learning.data import Rows, TrainingData
-from calograd.surrogate.cells import CellsModel
+from calograd.showers.maps import DIMENSIONS as MAP_DIMENSIONS
+from calograd.surrogate.model import Model
 
 MAX_ROWS = 6000
 BINS = 3
@@ -47,7 +48,7 @@ class Report:
         return plain
 
 
-def look(model: CellsModel, data: TrainingData, step: int, train_loss: float, seconds: float) -> Report:
+def look(model: Model, data: TrainingData, step: int, train_loss: float, seconds: float) -> Report:
     """Validation loss and biases of ``model`` on the validation rows (at most `MAX_ROWS`)."""
     generator = torch.Generator().manual_seed(0)
     device = model.condition_mean.device
@@ -57,15 +58,19 @@ def look(model: CellsModel, data: TrainingData, step: int, train_loss: float, se
     with torch.no_grad():
         conditions = data.conditions(model, rows)
         x, y = model.standardise(cells, energy, conditions, generator)
-        shape, pattern = model.losses(x, y, conditions, generator)
+        most, loss = model.most_rows, 0.0
+        for start in range(0, len(x), most):
+            part = slice(start, start + most)
+            shape, pattern = model.losses(x[part], y[part], conditions[part], generator)
+            loss += float(shape.mean() + pattern.mean()) * (len(shape) / len(x))
         made = torch.cat(
             [
                 model.generate(c, e, len(e), DEFAULT_SAMPLER, SAMPLERS[DEFAULT_SAMPLER].steps, generator)
-                for c, e in zip(torch.split(conditions, 1000), torch.split(energy, 1000), strict=True)
+                for c, e in zip(*(torch.split(values, min(1000, most)) for values in (conditions, energy)), strict=True)
             ]
         )
     bias, error, spread = _biases(made.cpu(), rows, data.held_out)
-    return Report(step, round(seconds, 1), train_loss, float(shape.mean() + pattern.mean()), bias, error, spread)
+    return Report(step, round(seconds, 1), train_loss, loss, bias, error, spread)
 
 
 def _biases(made: Tensor, rows: Rows, showers: int) -> tuple[dict[str, list[float]], ...]:
@@ -90,18 +95,34 @@ def _biases(made: Tensor, rows: Rows, showers: int) -> tuple[dict[str, list[floa
 def _observables(cells: Tensor, rows: Rows) -> dict[str, Tensor]:
     """In units of the cell, so that designs can be averaged; see `calograd.evaluation.observables` for cm."""
     cells = cells.double()
+    if cells.ndim == MAP_DIMENSIONS:
+        return _map_observables(cells, rows)
     n = cells.shape[1]
     total = cells.sum((1, 2, 3)).clamp(min=1e-12)
     place = torch.arange(n).double() - (n - 1) / 2
     layers, x, y = cells.sum((1, 2)), cells.sum((2, 3)), cells.sum((1, 3))
     depth = torch.arange(cells.shape[3]).double() + 0.5
 
-    def spread(profile: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        mean = profile @ at / total
-        return mean, (profile @ at**2 / total - mean**2).clamp(min=0)
-
-    (_, vx), (_, vy), (mz, vz) = spread(x, place), spread(y, place), spread(layers, depth)
+    (_, vx), (_, vy), (mz, vz) = _moments(x, place, total), _moments(y, place, total), _moments(layers, depth, total)
     return {
         "E_tot": total / rows.energy, "R_E": (vx + vy).sqrt(), "sigma_y": vy.sqrt(),
         "z_mean": mz, "z_width": vz.sqrt(),
     }  # fmt: skip
+
+
+def _map_observables(maps: Tensor, rows: Rows) -> dict[str, Tensor]:
+    """Of maps, in pixels; R_E, in the plane of the map, in pixels along for as many cells across as layers."""
+    total, pixels = maps.sum((1, 2)).clamp(min=1e-12), maps.shape[1]
+    place = torch.arange(pixels).double() + 0.5
+    (_, vx), (mz, vz) = (_moments(profile, place, total) for profile in (maps.sum(2), maps.sum(1)))
+    aspect = rows.dx.double() / rows.dz.double().mean(1)
+    return {
+        "E_tot": total / rows.energy, "R_E": (vx * aspect**2 + vz).sqrt(), "sigma_y": vx.sqrt(),
+        "z_mean": mz, "z_width": vz.sqrt(),
+    }  # fmt: skip
+
+
+def _moments(profile: Tensor, at: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the places ``at`` with the weights ``profile``, which add up to ``total``."""
+    mean = profile @ at / total
+    return mean, (profile @ at**2 / total - mean**2).clamp(min=0)

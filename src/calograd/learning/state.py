@@ -20,11 +20,14 @@ from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import TrainingData
 from calograd.learning.pairs import DifferenceScale
 from calograd.showers.hdf5 import write_whole
-from calograd.surrogate.cells import CellsArchitecture, CellsModel, place
+from calograd.surrogate.kinds import architecture
+from calograd.surrogate.model import Architecture, Model, TwoStage, place
 
 CHECKPOINT = "checkpoint.pt"
 PHASES = ("shape moments", "pattern moments", "diffusion")
 DIFFUSION = PHASES.index("diffusion")
+PREFIXES = (("shape_moments.",), ("pattern_moments.",), ("shape_network.", "pattern_network."))
+"""What is learnt in each of them; a surrogate may have nothing of some."""
 
 
 @dataclass
@@ -43,8 +46,8 @@ class State:
             no such rows.
     """
 
-    model: CellsModel
-    ema: CellsModel
+    model: Model
+    ema: Model
     generator: torch.Generator
     phase: int = 0
     step: int = 0
@@ -55,13 +58,9 @@ class State:
 
     def parameters(self) -> list[nn.Parameter]:
         """What the phase trains."""
-        model = self.model
-        modules: tuple[list[nn.Module], ...] = (
-            [model.shape_moments, *([self.difference] if self.difference else [])],
-            [model.pattern_moments],
-            [model.shape_network, model.pattern_network],
-        )
-        return [parameter for module in modules[self.phase] for parameter in module.parameters()]
+        prefixes = PREFIXES[self.phase]
+        own = [parameter for name, parameter in self.model.named_parameters() if name.startswith(prefixes)]
+        return own + (list(self.difference.parameters()) if self.difference else [])
 
     def next_phase(self) -> None:
         """Go on to the first step of the next phase."""
@@ -72,30 +71,34 @@ class State:
 def start(config: RunConfig, data: TrainingData, device: str) -> State:
     """A new run: weights from the seed, conditions standardised over the training rows."""
     generator = torch.Generator().manual_seed(config.training.seed)
-    n_xy, n_z = data.train.cells.shape[2:]
-    architecture = config.model.architecture(n_xy, n_z, len(data.materials))
-    model = place(initial_model(architecture, data, config.training.seed), device)
+    if config.model.kind != data.kind:
+        raise InputError(
+            f"the data are for a surrogate of kind '{data.kind}', model.kind is '{config.model.kind}'; change one"
+        )
+    form = config.model.architecture(data.n_xy, data.train.dz.shape[1], len(data.materials))
+    model = place(initial_model(form, data, config.training.seed), device)
     state = State(model, copy.deepcopy(model).requires_grad_(False), generator)
-    if data.partner is not None:
+    if data.partner is not None and isinstance(model, TwoStage):
         state.difference = _difference(model, config.training.seed).to(device)
     return state
 
 
-def _difference(model: CellsModel, seed: int) -> DifferenceScale:
+def _difference(model: TwoStage, seed: int) -> DifferenceScale:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DifferenceScale(model.n_conditions, len(model.shape_moments.tie))
 
 
-def initial_model(architecture: CellsArchitecture, data: TrainingData, seed: int) -> CellsModel:
+def initial_model(form: Architecture, data: TrainingData, seed: int) -> Model:
     """Weights from a seed, conditions standardised over the training rows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CellsModel(architecture)
+        model = form.build()
     raw = data.conditions(model, data.train)
     scale = raw.std(0)
     model.condition_mean.copy_(raw.mean(0))
     model.condition_scale.copy_(torch.where(scale > 1e-3, scale, torch.ones_like(scale)))
+    model.calibrate(data.train.cells)
     return model
 
 
@@ -151,7 +154,7 @@ def read_checkpoint(config: RunConfig, data: TrainingData, output: Path, device:
 
 def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> State:
     with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
-        model = CellsModel(CellsArchitecture(**stored["architecture"]))
+        model = architecture(config.model.kind, stored["architecture"]).build()
     ema = copy.deepcopy(model).requires_grad_(False)
     model.load_state_dict(stored["model"])
     ema.load_state_dict(stored["ema"])
@@ -167,6 +170,7 @@ def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> State:
         stored.get("running", torch.zeros(())),
     )
     if stored.get("difference") is not None:
+        assert isinstance(state.model, TwoStage)
         state.difference = _difference(state.model, 0).to(device)
         state.difference.load_state_dict(stored["difference"])
     if stored["optimiser"] is not None:

@@ -5,8 +5,8 @@
     phase "diffusion"         denoising losses of x and y, moments frozen, EMA of the weights
 
 A run is a folder: ``checkpoint.pt`` (everything needed to go on), ``log.jsonl`` (a line a report),
-``model.safetensors`` (the EMA weights so far). A run that is started again goes on from its checkpoint and ends with
-the same weights as one that was never interrupted.
+``model.safetensors`` (the EMA weights so far; on demand also those of every report). A run that is started again goes
+on from its checkpoint and ends with the same weights as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from calograd.learning.monitor import Report, look
 from calograd.learning.pairs import pair_loss
 from calograd.learning.state import DIFFUSION, PHASES, State, make_optimiser, read_checkpoint, start, write_checkpoint
 from calograd.showers.hdf5 import write_whole, writing
-from calograd.surrogate.cells import CellsModel
-from calograd.surrogate.coordinates import encode, encode_shape
+from calograd.surrogate.model import Model, TwoStage
 from calograd.surrogate.store import WEIGHTS, Card, save
 
 LOG = "log.jsonl"
@@ -65,7 +64,7 @@ def train(
     device: str = "cpu",
     progress: Progress | None = None,
     on_report: Callable[[Report], None] | None = None,
-) -> CellsModel:
+) -> Model:
     """Train a surrogate, or go on with the run in ``output``.
 
     Args:
@@ -120,6 +119,8 @@ def _run_phase(run: _Run, state: State) -> None:
     t, diffusion = run.config.training, state.phase == DIFFUSION
     steps, batch = (t.steps, t.batch) if diffusion else (t.moments_steps, t.moments_batch)
     parameters = state.parameters()
+    if not parameters:
+        return
     state.model.requires_grad_(False)
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -162,11 +163,12 @@ def _loss(run: _Run, state: State, batch: int) -> Tensor:
         rows = data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
         return batch_loss(state.model, data, rows, state.phase, generator, run.config.training.precision)
     assert data.partner is not None
+    assert isinstance(state.model, TwoStage)
     having = torch.nonzero(data.partner >= 0).flatten()
     first = having[torch.randint(len(having), (max(1, batch // 2),), generator=generator)]
     rows = data.train.at(torch.cat([first, data.partner[first]]))
     conditions = data.conditions(state.model, rows)
-    g = encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), generator)
+    g = state.model.encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), generator)
     return pair_loss(state.model.shape_moments, state.difference, g, conditions).mean()
 
 
@@ -176,7 +178,7 @@ def _rate(t: TrainingConfig, step: int, steps: int) -> float:
 
 
 def batch_loss(
-    model: CellsModel, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator, precision: str
+    model: Model, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator, precision: str
 ) -> Tensor:
     """Mean loss of a batch.
 
@@ -200,12 +202,7 @@ def batch_loss(
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             shape, pattern = model.losses(x, y, conditions, generator)
         return shape.mean() + pattern.mean()
-    g, c = encode(cells, energy, generator)
-    if phase == 0:
-        return model.shape_moments.negative_log_likelihood(g, conditions).mean()
-    with torch.no_grad():
-        x = model.shape_moments.standardise(g, conditions)
-    return model.pattern_moments.negative_log_likelihood(c, torch.cat([conditions, x], dim=1)).mean()
+    return model.moments_loss(phase, cells, energy, conditions, generator).mean()
 
 
 def _update_ema(state: State, decay: float) -> None:
@@ -221,7 +218,10 @@ def _report(run: _Run, state: State) -> None:
     report = look(state.ema, run.data, state.step, float(state.running), state.seconds)
     with writing(run.output / LOG), (run.output / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
-    save(run.output, state.ema, _card(run.config, run.data, state))
+    card = _card(run.config, run.data, state)
+    save(run.output, state.ema, card)
+    if run.config.training.keep:
+        save(run.output / f"step-{state.step:07d}", state.ema, card)
     if run.on_report is not None:
         run.on_report(report)
 
@@ -237,6 +237,7 @@ def _card(config: RunConfig, data: TrainingData, state: State) -> Card:
     resolved["data"]["files"] = [file.name for file in config.data.files]
     return Card(
         name=config.name,
+        kind=config.model.kind,
         architecture=state.model.architecture.to_dict(),
         energy=config.range.energy,
         dx=config.range.dx,

@@ -4,10 +4,12 @@
     BitFit   b' = b + d                   the biases alone                                          arXiv 2106.10199
     full     W' = W + D,   b' = b + d
 
+Of a convolution A is one with r channels out, of the same size, stride and padding, and B a 1 x 1 convolution.
+
 An adapter is a plan (which layers, how) and a table of A, B, D, d by name. While it is learnt it stands beside frozen
 weights (`attach`), so that gradients of W are never computed; for use it is merged into new weights (`merge`), whose
-layers are plain `nn.Linear` and as fast as before. The old weights are read only: taking an adapter off, or another
-one instead, is to use the old network, or to merge anew.
+layers are plain `nn.Linear` or `nn.Conv2d` and as fast as before. The old weights are read only: taking an adapter
+off, or another one instead, is to use the old network, or to merge anew.
 
 Neither peft nor torch's parametrizations: both replace `nn.Linear` by classes that the fast product of
 `calograd.networks.linear` passes by; peft unmerges by subtraction, in place, which leaves the base rounded
@@ -27,6 +29,7 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from calograd.errors import InputError
 from calograd.networks.linear import linear
@@ -35,6 +38,8 @@ Method = Literal["lora", "bitfit", "full"]
 Table = dict[str, Tensor]
 """A, B, D, d by the name of the layer: ``blocks.0.a``, ``blocks.0.b``; ``blocks.0.weight``, ``blocks.0.bias``."""
 N = TypeVar("N", bound=nn.Module)
+Layer = nn.Linear | nn.Conv2d
+"""What can be adapted; convolutions of one group."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Plan:
         method: ``lora``, ``bitfit`` or ``full``.
         rank: r of LoRA; layers with fewer inputs or outputs take as many as they have.
         alpha: of LoRA; alpha / r scales the change.
-        targets: patterns of names of linear layers, ``*`` for any characters; ``blocks`` stands for all below it.
+        targets: patterns of names of linear layers and convolutions, ``*`` for any characters; ``blocks`` stands for
+            all below it.
 
     Raises:
         InputError: a rank or an alpha that is not positive.
@@ -90,26 +96,51 @@ class LoraLinear(nn.Module):
         return torch.addmm(linear(self.base, x), x @ self.a.T, self.b.T, alpha=self.scale)
 
 
-def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers of a network by name, in its order."""
-    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+class LoraConv(nn.Module):
+    """y = W * x + b + (alpha / r) B * (A * x) of a convolution that stays as it is.
+
+    Args:
+        base: W and b, which are shared and not learnt.
+        plan: with rank and alpha.
+        generator: of A, N(0, 1 / numbers that go into an output).
+    """
+
+    def __init__(self, base: nn.Conv2d, plan: Plan, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.base, self.scale = base, plan.scale
+        shape = (_rank(base, plan), *base.weight.shape[1:])
+        a = torch.randn(shape, generator=generator) / base.weight[0].numel() ** 0.5
+        self.a = nn.Parameter(a.to(base.weight))
+        self.b = nn.Parameter(base.weight.new_zeros(base.out_channels, shape[0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y, shape (n, out, height, width), of x, shape (n, in, height, width)."""
+        inner = conv2d(x, self.a, None, self.base.stride, self.base.padding)
+        result: Tensor = self.base(x) + self.scale * conv2d(inner, self.b[:, :, None, None])
+        return result
+
+
+def adaptable_layers(network: nn.Module) -> dict[str, Layer]:
+    """The linear layers and convolutions of a network by name, in its order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, Layer)}
 
 
 def target_layers(network: nn.Module, targets: Sequence[str]) -> list[str]:
-    """Names of the linear layers that the patterns choose, in the network's order.
+    """Names of the layers that the patterns choose, in the network's order.
 
     Raises:
         InputError: a pattern that chooses none, with the nearest name.
     """
-    layers = list(linear_layers(network))
-    chosen: set[str] = set()
+    kinds = adaptable_layers(network)
+    layers, chosen = list(kinds), set[str]()
     for pattern in targets:
         found = [name for name in layers if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
         if not found:
             parts = {".".join(name.split(".")[:depth]): None for name in layers for depth in range(1, 9)}
             near = get_close_matches(pattern, parts, n=1, cutoff=0.4)
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(layers)}"
-            raise InputError(f"no linear layer is called '{pattern}'; {hint}")
+            only = all(isinstance(layer, nn.Linear) for layer in kinds.values())
+            raise InputError(f"no linear layer{'' if only else ' or convolution'} is called '{pattern}'; {hint}")
         chosen.update(found)
     if not chosen:
         raise InputError("no layer is given to adapt; expected at least one name or pattern")
@@ -133,9 +164,9 @@ def attach(network: N, plan: Plan, generator: torch.Generator | None = None) -> 
     trainee, learnt = share(network), dict[str, nn.Parameter]()
     for name in target_layers(network, plan.targets):
         layer = trainee.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, Layer)
         if plan.method == "lora":
-            lora = LoraLinear(layer, plan, generator)
+            lora = _lora(layer, plan, generator)
             parent, _, last = name.rpartition(".")
             setattr(trainee.get_submodule(parent), last, lora)
             learnt |= {f"{name}.a": lora.a, f"{name}.b": lora.b}
@@ -187,10 +218,11 @@ def shapes(network: nn.Module, plan: Plan) -> dict[str, tuple[int, ...]]:
     result: dict[str, tuple[int, ...]] = {}
     for name in target_layers(network, plan.targets):
         layer = network.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, Layer)
         if plan.method == "lora":
             rank = _rank(layer, plan)
-            result |= {f"{name}.a": (rank, layer.in_features), f"{name}.b": (layer.out_features, rank)}
+            out, *into = layer.weight.shape
+            result |= {f"{name}.a": (rank, *into), f"{name}.b": (out, rank)}
         else:
             result |= {f"{name}.{kind}": tuple(value.shape) for kind, value in _changed(layer, plan).items()}
     return result
@@ -210,10 +242,11 @@ def merge(network: N, plan: Plan, table: Mapping[str, Tensor]) -> N:
     merged = share(network)
     for name in target_layers(network, plan.targets):
         layer = merged.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, Layer)
         for kind, parameter in _changed(layer, plan).items():
             if plan.method == "lora":
-                change = plan.scale * (table[f"{name}.b"].to(parameter) @ table[f"{name}.a"].to(parameter))
+                a, b = table[f"{name}.a"].to(parameter), table[f"{name}.b"].to(parameter)
+                change = plan.scale * (b @ a.flatten(1)).reshape(parameter.shape)
             else:
                 change = table[f"{name}.{kind}"].to(parameter)
             setattr(layer, kind, nn.Parameter(parameter.detach() + change, requires_grad=False))
@@ -239,11 +272,17 @@ def digest(tensors: Mapping[str, Tensor], *words: str) -> str:
     return result.hexdigest()
 
 
-def _rank(layer: nn.Linear, plan: Plan) -> int:
-    return min(plan.rank, layer.in_features, layer.out_features)
+def _lora(layer: Layer, plan: Plan, generator: torch.Generator | None) -> LoraLinear | LoraConv:
+    if isinstance(layer, nn.Linear):
+        return LoraLinear(layer, plan, generator)
+    return LoraConv(layer, plan, generator)
 
 
-def _changed(layer: nn.Linear, plan: Plan) -> dict[str, Tensor]:
+def _rank(layer: Layer, plan: Plan) -> int:
+    return min(plan.rank, len(layer.weight), layer.weight[0].numel())
+
+
+def _changed(layer: Layer, plan: Plan) -> dict[str, Tensor]:
     """The weights of a layer that an adapter changes, by their kind."""
     kinds = {"lora": ("weight",), "bitfit": ("bias",), "full": ("weight", "bias")}[plan.method]
     return {kind: value for kind in kinds if isinstance(value := getattr(layer, kind), Tensor)}

@@ -218,7 +218,7 @@ class Follower:
             train=everything.at(torch.from_numpy(np.flatnonzero(filled & ~held_rows))),
             validation=everything.at(torch.from_numpy(np.flatnonzero(filled & held_rows))),
             materials=(parts[0].material,), empty=int((~filled).sum()), showers=sum(counts),
-            held_out=sum(map(self._held, counts)), provenance=provenance,
+            held_out=sum(map(self._held, counts)), provenance=provenance, n_xy=self.space.n_xy,
         )  # fmt: skip
 
     def _sizes(self, library: Library, y: Array, number: int, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -104,12 +104,18 @@ class Fluctuating(ABC):
         self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> BackgroundNumbers:
         """Random factors of ``n`` events; always drawn in float64, so they are the same in every ``dtype``."""
+        return self.factors(n, (n_xy + 2, n_xy + 2, n_z), generator, dtype)
+
+    def factors(
+        self, n: int, cells: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
+    ) -> BackgroundNumbers:
+        """Those of cells in any arrangement."""
         xi = torch.randn(n, generator=generator, dtype=torch.float64)
         event = torch.exp(self.sigma_event * xi - self.sigma_event**2 / 2)
-        shape = torch.full((n, n_xy + 2, n_xy + 2, n_z), self.shape_cell, dtype=torch.float64)
+        shape = torch.full((n, *cells), self.shape_cell, dtype=torch.float64)
         # What torch.distributions.Gamma samples with; only here it takes a generator.
-        cells = torch._standard_gamma(shape, generator=generator) / self.shape_cell
-        return BackgroundNumbers(event.to(dtype), cells.to(dtype))
+        each = torch._standard_gamma(shape, generator=generator) / self.shape_cell
+        return BackgroundNumbers(event.to(dtype), each.to(dtype))
 
     def energy(self, numbers: BackgroundNumbers, dx: Tensor, dz: Tensor) -> Tensor:
         """See `Background.energy`."""

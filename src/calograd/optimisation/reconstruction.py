@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,20 @@ class Numbers(NamedTuple):
 
     background: BackgroundNumbers | None
     readout: ReadoutNumbers | None
+
+
+class Measurement(Protocol):
+    """From deposited to measured energy, of whatever cells."""
+
+    def draw(
+        self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> Numbers:
+        """The random numbers of ``n`` events, see `Chain.draw`."""
+        ...
+
+    def measure(self, signal: Tensor, energy: float | Tensor, design: Design, numbers: Numbers) -> Events:
+        """What ``design`` measures of showers, see `Chain.measure`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,17 +111,32 @@ class Chain:
             InputError: shapes that do not fit, or numbers drawn by another chain.
         """
         self._check(signal, design, numbers)
+        added = None
+        if self.background is not None and numbers.background is not None:
+            dx, dz = design.pitch.to(signal.device), design.depths.to(signal.device)
+            moments = self.background.moments(dx, dz, design.n_xy)
+            added = self.background.energy(numbers.background, dx, dz), moments
+        return self.reconstruct(signal, energy, design, added, numbers.readout)
+
+    def reconstruct(
+        self,
+        signal: Tensor,
+        energy: float | Tensor,
+        design: Design,
+        added: tuple[Tensor, Moments] | None,
+        numbers: ReadoutNumbers | None,
+    ) -> Events:
+        """What is kept of showers with a background of given energies and moments; None for none.
+
+        The other arguments and the errors are those of `measure`; the cells may be arranged in any way.
+        """
         energies = torch.as_tensor(energy, dtype=signal.dtype, device=signal.device)
         if energies.shape not in ((), (len(signal),)):
             raise InputError(f"energy has shape {tuple(energies.shape)}, expected one number or ({len(signal)},)")
-        cells, moments = signal, None
-        if self.background is not None and numbers.background is not None:
-            dx, dz = design.pitch.to(signal.device), design.depths.to(signal.device)
-            cells = cells + self.background.energy(numbers.background, dx, dz)
-            moments = self.background.moments(dx, dz, design.n_xy)
-        if self.readout is not None and numbers.readout is not None:
-            cells = self.readout.apply(cells, numbers.readout)
-        measured = cells if moments is None else cells * self.mask.weights(cells, moments)
+        cells = signal if added is None else signal + added[0]
+        if self.readout is not None and numbers is not None:
+            cells = self.readout.apply(cells, numbers)
+        measured = cells if added is None else cells * self.mask.weights(cells, added[1])
         return Events(signal, measured, energies.expand(len(signal)), design)
 
     def _check(self, signal: Tensor, design: Design, numbers: Numbers) -> None:

@@ -35,6 +35,7 @@ from calograd.optimisation.gradient import BACKGROUND, Estimate, Parameters, str
 from calograd.optimisation.utility import Objective
 from calograd.showers.cells import Cells
 from calograd.showers.library import Library
+from calograd.showers.maps import project
 from calograd.showers.segment import segment
 
 STEP = 0.04
@@ -76,7 +77,7 @@ class Reference(Protocol):
         """The same showers of an energy at every design (dx, dz of the layers), cm.
 
         Returns:
-            Cells, shape (designs, n, n_xy, n_xy, n_z), GeV.
+            Cells, shape (designs, n, n_xy, n_xy, n_z), or pixels, (designs, n, pixels, 1, pixels), GeV.
 
         Raises:
             InputError: no such showers, or designs that were not measured (all of them are named).
@@ -103,6 +104,8 @@ class LibraryReference:
         n_xy, n_z: cells.
         limit: showers of an energy at most; None: all.
         skip: showers of an energy to leave out at first.
+        pixels: of x-z maps of the designs' windows, across and along, which are then measured instead of cells: pixels
+            count as cells that are as wide in y as the window, see `calograd.optimisation.map_chain`.
     """
 
     def __init__(
@@ -113,11 +116,12 @@ class LibraryReference:
         n_z: int = 5,
         limit: int | None = None,
         skip: int = 0,
+        pixels: int | None = None,
     ) -> None:
         if library.material is None:
             raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
         self.name, self.material = library.path.name, library.material
-        self.n_xy, self.n_z = n_xy, n_z
+        self.n_xy, self.n_z, self.pixels = n_xy, n_z, pixels
         self._check_cells = library.check_cells
         self._showers = {
             energy: _read(library, np.flatnonzero(np.isclose(library.energy, energy, rtol=RELATIVE))[skip:][:limit])
@@ -154,12 +158,14 @@ class LibraryReference:
         start, stop, _ = rows.indices(len(offsets) - 1)
         ends = offsets[start : stop + 1]
         part = slice(int(ends[0]), int(ends[-1]))
-        return np.stack(
-            [
-                segment(x[part], y[part], z[part], e[part], ends - ends[0], dx, np.array(dz), self.n_xy, self.n_z)
-                for dx, dz in designs
-            ]
-        )
+        deposits = _Deposits(x[part], y[part], z[part], e[part], ends - ends[0])
+        return np.stack([self._cut(deposits, dx, np.array(dz)) for dx, dz in designs])
+
+    def _cut(self, deposits: _Deposits, dx: float, dz: np.ndarray) -> np.ndarray:
+        """Cells of a design, or pixels of its window, shape (n, pixels, 1, pixels)."""
+        if self.pixels is None:
+            return segment(*deposits, dx, dz, self.n_xy, self.n_z)
+        return project(*deposits, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
 
     def block(self, start: int, showers: int) -> Block:
         """Some of its showers of every energy, in a row from ``start``, beginning anew at the end."""

@@ -152,8 +152,8 @@ class Setup:
                 be of another detector than the table says.
 
         Raises:
-            InputError: bounds or energies beyond the trained range, budgets that cannot be met, a start outside;
-                adaptation without a table for it, or a table without adaptation.
+            InputError: a surrogate of maps, bounds or energies beyond the trained range, budgets that cannot be met, a
+                start outside; adaptation without a table for it, or a table without adaptation.
             FormatError: a background map that cannot be used.
         """
         if adapt and config.adapt is None:
@@ -161,6 +161,8 @@ class Setup:
         if config.adapt is not None and not adapt:
             raise InputError("the configuration has a table [adapt]; add --adapt to follow it, or remove the table")
         a, card, target = surrogate.model.architecture, surrogate.card, config.adapt
+        if card.kind != "cells":
+            raise InputError(f"{card.name} generates maps; expected a surrogate of cells")
         material = (target.detector.material if target else None) or config.space.material
         space = config.space.space(Material.parse(material) if material else card.substance(), a.n_xy, a.n_z)
         refuse_untrained(space, surrogate)

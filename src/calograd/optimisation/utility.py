@@ -27,7 +27,7 @@ from torch import Tensor
 from calograd.design import Design
 from calograd.errors import InputError, UtilityError
 from calograd.optimisation.events import Events
-from calograd.optimisation.reconstruction import Chain, Numbers
+from calograd.optimisation.reconstruction import Measurement, Numbers
 
 Utility = Callable[[Events], Tensor]
 """A function of events that returns a tensor without dimensions."""
@@ -152,7 +152,7 @@ class Objective:
         InputError: no energies, ones that are not positive, weights that do not fit or are all zero.
     """
 
-    chain: Chain
+    chain: Measurement
     utility: Utility
     energies: tuple[float, ...]
     weights: tuple[float, ...] | None = None

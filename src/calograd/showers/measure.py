@@ -1,16 +1,18 @@
-"""From a shower library to a cells file: given designs for all showers, or many drawn ones for each."""
+"""From a shower library to a cells or maps file: given designs for all showers, or many drawn ones for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from calograd.errors import InputError
+from calograd.material import Material
 from calograd.showers.cells import Cells
 from calograd.showers.layout import Imported
 from calograd.showers.library import Library
+from calograd.showers.maps import PIXELS, Maps, project
 from calograd.showers.segment import segment
 from calograd.simulation.config import Block, Matrix, SimulationConfig
 
@@ -31,6 +33,20 @@ Size = tuple[float, float | tuple[float, ...]]
 """dx and dz of a design, cm: dz for all layers, or one a layer."""
 
 
+class Designs(NamedTuple):
+    """Designs of every shower of a library.
+
+    Attributes:
+        dx: pitch, shape (n, designs), cm.
+        dz: depth of every layer, shape (n, designs, n_z), cm.
+        about: how they were chosen, as plain data.
+    """
+
+    dx: np.ndarray
+    dz: np.ndarray
+    about: dict[str, Any]
+
+
 def measure(library: Library, sizes: list[Size], n_xy: int, n_z: int, report: Report = _silent) -> Cells:
     """All showers of a library at some designs: a row for every shower and design.
 
@@ -45,17 +61,19 @@ def measure(library: Library, sizes: list[Size], n_xy: int, n_z: int, report: Re
         InputError: sizes that are not positive, depths of the wrong number, a layered detector, a crystal matrix with
             other cells, no showers.
     """
+    given = given_designs(library, sizes, n_z)
+    return measure_each(library, given.dx, given.dz, n_xy, report, given.about)
+
+
+def given_designs(library: Library, sizes: list[Size], n_z: int) -> Designs:
+    """The same designs for all showers of a library. Raises `InputError` for depths of the wrong number."""
     for _, dz in sizes:
         if np.shape(dz) not in ((), (n_z,)):
             raise InputError(f"{np.size(dz)} layer depths for {n_z} layers; expected one, or one a layer")
-    n = len(library)
     pitch = np.array([dx for dx, _ in sizes], dtype=np.float64)
     depths = np.array([np.broadcast_to(dz, n_z) for _, dz in sizes], dtype=np.float64)
-    about = {"designs": len(sizes), "dx": pitch.tolist(), "dz": depths.tolist()}
-    return measure_each(
-        library, np.broadcast_to(pitch, (n, len(sizes))), np.broadcast_to(depths, (n, len(sizes), n_z)), n_xy,
-        report, about,
-    )  # fmt: skip
+    about, n = {"designs": len(sizes), "dx": pitch.tolist(), "dz": depths.tolist()}, len(library)
+    return Designs(np.broadcast_to(pitch, (n, len(sizes))), np.broadcast_to(depths, (n, len(sizes), n_z)), about)
 
 
 def measure_many(
@@ -83,6 +101,23 @@ def measure_many(
         InputError: no designs, ranges that are not positive or the wrong way round, windows larger than the simulated
             block, a layered detector, a crystal matrix, no showers.
     """
+    drawn = drawn_designs(library, designs, dx, dz, seed, n_xy, n_z, unequal=unequal, neighbours=neighbours)
+    return measure_each(library, drawn.dx, drawn.dz, n_xy, report, drawn.about)
+
+
+def drawn_designs(
+    library: Library,
+    designs: int,
+    dx: tuple[float, float],
+    dz: tuple[float, float],
+    seed: int,
+    n_xy: int,
+    n_z: int,
+    *,
+    unequal: float = 0.0,
+    neighbours: float = 0.0,
+) -> Designs:
+    """Designs of its own for every shower of a library, see `measure_many`, whose errors these are."""
     if not 0 <= neighbours <= MAX_NEIGHBOURS:
         raise InputError(f"neighbours at {neighbours} in the logarithm of a size: expected 0 to {MAX_NEIGHBOURS:g}")
     if designs < 1 or n_z < 1 or seed < 0:
@@ -107,7 +142,7 @@ def measure_many(
     depths = np.exp(np.log(dz[0]) + along * np.log(dz[1] / dz[0]))
     about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed, "unequal": unequal}
     about |= {"neighbours": neighbours} if neighbours else {}
-    return measure_each(library, pitch, depths, n_xy, report, about)
+    return Designs(pitch, depths, about)
 
 
 def _near(
@@ -155,32 +190,75 @@ def measure_each(
     Raises:
         InputError: sizes that are not positive, a layered detector, a crystal matrix with other cells, no showers.
     """
-    n, designs, n_z = dz.shape
-    library.check_cells(dx, dz, n_xy, n_z)
-    material = library.material
-    assert material is not None
+    designs = Designs(dx, dz, about or {})
+    cells = _cut(library, designs, n_xy, segment, (n_xy, n_xy, dz.shape[2]), report)
+    return Cells(cells, *_columns(library, designs), _material(library), "geant4", _config(library, designs, n_xy))
+
+
+def measure_maps(library: Library, designs: Designs, n_xy: int, report: Report = _silent) -> Maps:
+    """Every shower at its designs as maps of their windows.
+
+    Args:
+        library: opened for reading.
+        designs: of `given_designs` or `drawn_designs`, for this library.
+        n_xy: cells across.
+        report: called with showers done and their number.
+
+    Raises:
+        InputError: sizes that are not positive, a layered detector, a crystal matrix with other cells, no showers.
+    """
+    maps = _cut(library, designs, n_xy, project, (PIXELS, PIXELS), report)
+    energy, dx, dz, shower = _columns(library, designs)
+    about = _config(library, designs, n_xy)
+    return Maps(maps, energy, dx, dz, n_xy, shower, _material(library), "geant4", about)
+
+
+def _cut(
+    library: Library,
+    designs: Designs,
+    n_xy: int,
+    cut: Callable[..., np.ndarray],
+    shape: tuple[int, ...],
+    report: Report,
+) -> np.ndarray:
+    """What ``cut``, `segment` or `project`, gives of every shower at its designs, shape (rows, *shape)."""
+    n, each, n_z = designs.dz.shape
+    library.check_cells(designs.dx, designs.dz, n_xy, n_z)
     if n == 0:
         raise InputError(f"{library.path} holds no showers yet; expected at least one")
-    cells = np.empty((n, designs, n_xy, n_xy, n_z), dtype=np.float32)
+    made = np.empty((n, each, *shape), dtype=np.float32)
     done = 0
     for block in library.blocks():
         rows = slice(done, done + len(block))
-        for d in range(designs):
-            cells[rows, d] = segment(
-                block.x, block.y, block.z, block.e, block.offsets, dx[rows, d], dz[rows, d], n_xy, n_z
-            )
+        for d in range(each):
+            pitch, depths = designs.dx[rows, d], designs.dz[rows, d]
+            made[rows, d] = cut(block.x, block.y, block.z, block.e, block.offsets, pitch, depths, n_xy, n_z)
         done = rows.stop
         report(done, n)
-    window = (n_xy * dx.max(), n_xy * dx.max(), dz.sum(2).max())
-    return Cells(
-        cells.reshape(n * designs, n_xy, n_xy, n_z), np.repeat(library.energy, designs), dx.ravel().astype(np.float32),
-        dz.reshape(n * designs, n_z).astype(np.float32), np.repeat(library.index, designs), material, "geant4",
-        {
-            "mode": _mode(library.provenance.config, window), "segmentation": about or {},
-            "simulation": library.provenance.config.model_dump(mode="json"), "geant4": library.provenance.geant4,
-            "tables": library.provenance.tables,
-        },
-    )  # fmt: skip
+    return made.reshape(n * each, *shape)
+
+
+def _columns(library: Library, designs: Designs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Energy, dx, dz and the shower of every row."""
+    _, each, n_z = designs.dz.shape
+    dx, dz = designs.dx.ravel().astype(np.float32), designs.dz.reshape(-1, n_z).astype(np.float32)
+    return np.repeat(library.energy, each), dx, dz, np.repeat(library.index, each)
+
+
+def _material(library: Library) -> Material:
+    """Of a library that has been measured, and so has one."""
+    assert library.material is not None
+    return library.material
+
+
+def _config(library: Library, designs: Designs, n_xy: int) -> dict[str, Any]:
+    """What made the rows, as plain data."""
+    width, depth = n_xy * designs.dx.max(), designs.dz.sum(2).max()
+    return {
+        "mode": _mode(library.provenance.config, (width, width, depth)), "segmentation": designs.about,
+        "simulation": library.provenance.config.model_dump(mode="json"), "geant4": library.provenance.geant4,
+        "tables": library.provenance.tables,
+    }  # fmt: skip
 
 
 def _mode(config: SimulationConfig | Imported, window: tuple[float, float, float]) -> str:

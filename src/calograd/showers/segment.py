@@ -11,6 +11,8 @@ in float32: a deposit within a rounding error of an edge may be counted on eithe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from calograd.errors import InputError
@@ -50,24 +52,32 @@ def segment(
         InputError: sizes that are not positive or do not fit the showers, fewer than one cell, deposits that are NaN.
     """
     n = len(offsets) - 1
-    pitch, depths = _sizes(dx, dz, n, n_xy, n_z)
+    pitch, depths = check_sizes(dx, dz, n, n_xy, n_z)
     cells = np.zeros((n, n_xy, n_xy, n_z), dtype=np.float32)
-    start = 0
-    while start < n:
-        stop = int(np.searchsorted(offsets, offsets[start] + BLOCK, side="right")) - 1
-        stop = max(start + 1, min(stop, start + BLOCK_CELLS // (n_xy * n_xy * n_z)))
-        part = slice(int(offsets[start]), int(offsets[stop]))
-        counts = np.diff(offsets[start : stop + 1])
-        cells[start:stop] = _segment_block(
-            x[part], y[part], z[part], e[part], counts, pitch[start:stop], depths[start:stop], n_xy
-        )
-        start = stop
+    for rows, part, counts in spans(offsets, n_xy * n_xy * n_z):
+        cells[rows] = _segment_block(x[part], y[part], z[part], e[part], counts, pitch[rows], depths[rows], n_xy)
     if not np.isfinite(cells).all():
         raise InputError("deposits hold energies that are NaN or infinite; expected GeV")
     return cells
 
 
-def _sizes(
+def spans(offsets: np.ndarray, cells: int) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Showers to work on at once: which, their deposits, and how many of these each has.
+
+    Args:
+        offsets: as of `segment`.
+        cells: that a shower is cut into.
+    """
+    start = 0
+    while start < len(offsets) - 1:
+        stop = int(np.searchsorted(offsets, offsets[start] + BLOCK, side="right")) - 1
+        stop = max(start + 1, min(stop, start + BLOCK_CELLS // cells))
+        part = slice(int(offsets[start]), int(offsets[stop]))
+        yield slice(start, stop), part, np.diff(offsets[start : stop + 1])
+        start = stop
+
+
+def check_sizes(
     dx: float | np.ndarray, dz: float | np.ndarray, n: int, n_xy: int, n_z: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pitch (n,) and depths (n, n_z) of every shower, checked."""
@@ -98,27 +108,48 @@ def _segment_block(
 ) -> np.ndarray:
     n, n_z = depths.shape
     edges = np.concatenate([np.zeros((n, 1)), np.cumsum(depths, axis=1)], axis=1).astype(np.float32)
-    inverse = _per_deposit((1 / pitch).astype(np.float32), counts)
+    inverse = per_deposit((1 / pitch).astype(np.float32), counts)
     half = np.float32(n_xy / 2)
     u, v = x * inverse + half, y * inverse + half
     inside = (u >= 0) & (u < n_xy) & (v >= 0) & (v < n_xy) & (z >= 0)
     layer = np.zeros(len(z), dtype=np.int32)
     for k in range(1, n_z):
-        layer += z >= _per_deposit(edges[:, k], counts)
-    inside &= z < _per_deposit(edges[:, n_z], counts)
+        layer += z >= per_deposit(edges[:, k], counts)
+    inside &= z < per_deposit(edges[:, n_z], counts)
     with np.errstate(invalid="ignore"):  # far outside there is no integer; those are overwritten below
         index = (u.astype(np.int32) * n_xy + v.astype(np.int32)) * n_z + layer
-    index += np.repeat(np.arange(n, dtype=np.int32) * (n_xy * n_xy * n_z), counts)
-    overflow = n * n_xy * n_xy * n_z
+    return collect(index, inside, (x, y, z), e, counts, n_xy * n_xy * n_z).reshape(n, n_xy, n_xy, n_z)
+
+
+def collect(
+    index: np.ndarray,
+    inside: np.ndarray,
+    places: tuple[np.ndarray, ...],
+    e: np.ndarray,
+    counts: np.ndarray,
+    cells: int,
+) -> np.ndarray:
+    """Energy in every cell of some showers, shape (n, cells), float64.
+
+    Args:
+        index: of every deposit's cell in its shower, int32; overwritten.
+        inside: which deposits are in a cell at all.
+        places: positions of the deposits, to find out why they are not.
+        e: energies of the deposits.
+        counts: deposits of every shower, shape (n,).
+        cells: of a shower.
+    """
+    n = len(counts)
+    index += np.repeat(np.arange(n, dtype=np.int32) * cells, counts)
+    overflow = n * cells
     lost = ~inside
     index[lost] = overflow
-    if any(np.isnan(place[lost]).any() for place in (x, y, z)):
+    if any(np.isnan(place[lost]).any() for place in places):
         raise InputError("deposits hold positions that are NaN; expected cm")
-    sums = np.bincount(index, weights=e, minlength=overflow + 1)[:overflow]
-    return sums.reshape(n, n_xy, n_xy, n_z)
+    return np.bincount(index, weights=e, minlength=overflow + 1)[:overflow].reshape(n, cells)
 
 
-def _per_deposit(values: np.ndarray, counts: np.ndarray) -> np.ndarray | np.floating:
+def per_deposit(values: np.ndarray, counts: np.ndarray) -> np.ndarray | np.floating:
     """One value a shower, for every deposit; a scalar where all showers share it."""
     if (values == values[0]).all():
         scalar: np.floating = values[0]

@@ -14,7 +14,7 @@ from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError, RangeError
 from calograd.material import NUMBERS, UNITS, Material, plain
 from calograd.surrogate.adapters import Adapter, fingerprint, stack
-from calograd.surrogate.cells import CellsModel, numbers_of, place
+from calograd.surrogate.model import Model, numbers_of, place
 from calograd.surrogate.store import Card, load, save
 
 __all__ = ["Adapter", "Card", "Surrogate"]
@@ -38,7 +38,7 @@ class Surrogate:
         source: the name or folder it was loaded from; empty if it was made in memory.
     """
 
-    def __init__(self, model: CellsModel, card: Card, *, adapters: tuple[Adapter, ...] = (), source: str = "") -> None:
+    def __init__(self, model: Model, card: Card, *, adapters: tuple[Adapter, ...] = (), source: str = "") -> None:
         self.model = model
         self.card = card
         self.adapters = adapters
@@ -98,6 +98,7 @@ class Surrogate:
         steps: int | None = None,
         extrapolate: bool = False,
         checkpointed: bool = False,
+        guidance: float = 0.0,
     ) -> Tensor:
         """Showers at a design.
 
@@ -111,13 +112,16 @@ class Surrogate:
             extrapolate: warn instead of refusing outside the trained range.
             checkpointed: where a gradient is recorded, keep each step's beginning alone and walk it again on the way
                 back: memory hardly grows with the number of steps, the gradient costs a quarter more.
+            guidance: w of classifier-free guidance, for maps that were trained with dropped conditions; 0 for none.
 
         Returns:
-            Energies, shape (n, n_xy, n_xy, n_z), GeV, differentiable in design and energy but for ``ddpm``.
+            Energies, GeV, differentiable in design and energy but for ``ddpm``: cells, shape (n, n_xy, n_xy, n_z), or
+            of a surrogate of maps, shape (n, pixels, pixels), see `calograd.showers.maps`.
 
         Raises:
             RangeError: a design, material or energy outside the trained range, see `check_range`.
-            InputError: an unknown sampler, numbers that do not fit, or ``ddpm`` checkpointed.
+            InputError: an unknown sampler, numbers that do not fit, ``ddpm`` checkpointed, or guidance that was not
+                learnt.
         """
         if sampler not in SAMPLERS:
             raise InputError(f"unknown sampler '{sampler}'; expected one of {', '.join(SAMPLERS)}")
@@ -126,6 +130,7 @@ class Surrogate:
             raise InputError(f"n = {n} showers in {steps} steps: expected at least 1 of each")
         if checkpointed and SAMPLERS[sampler].order == 0:
             raise InputError(f"'{sampler}' adds noise on its way and cannot be checkpointed; choose another sampler")
+        self.check_guidance(guidance)
         like = self.model.condition_mean
         energy = torch.as_tensor(energy).to(like)
         if energy.shape not in ((), (n,)):
@@ -140,16 +145,24 @@ class Surrogate:
         batches = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
             conditions = self.model.conditions(energy, pitch.reshape(1), depths[None], numbers)
-            for start in range(0, n, BATCH):
-                rows = slice(start, min(start + BATCH, n))
+            batch = min(BATCH, self.model.most_rows)
+            for start in range(0, n, batch):
+                rows = slice(start, min(start + batch, n))
                 batches.append(
                     self.model.generate(
                         conditions[rows] if len(conditions) == n else conditions,
                         energy[rows] if len(energy) == n else energy,
-                        rows.stop - rows.start, sampler, steps, generator, checkpointed and differentiable,
+                        rows.stop - rows.start, sampler, steps, generator, checkpointed and differentiable, guidance,
                     )
                 )  # fmt: skip
             return torch.cat(batches)
+
+    def check_guidance(self, guidance: float) -> None:
+        """Raise `InputError` for guidance that it did not learn."""
+        if guidance and not self.model.guided:
+            raise InputError(
+                f"{self.card.name} was not trained with dropped conditions; leave out guidance = {guidance:g}"
+            )
 
     def check_range(self, design: Design, energy: Tensor, extrapolate: bool = False) -> None:
         """Refuse what the surrogate was not trained on: a design, energies in GeV.

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from calograd.errors import FormatError, InputError
 from calograd.networks.adapter import Method, Plan, Table, digest, merge
 from calograd.showers.hdf5 import write_whole, writing
-from calograd.surrogate.cells import CellsModel
+from calograd.surrogate.model import Model
 from calograd.surrogate.store import WEIGHTS, Card, bundled, check_schema
 
 SCHEMA = "calograd/adapter/1"
@@ -76,8 +76,8 @@ class AdapterCard(BaseModel):
 
     def adapted(self, base: Card) -> Card:
         """The card of ``base`` with this adapter."""
-        mine = self.model_dump(include=set(Card.model_fields) - {"architecture"})
-        return Card(architecture=base.architecture, materials=(self.material,), **mine)
+        mine = self.model_dump(include=set(Card.model_fields) - {"architecture", "kind"})
+        return Card(architecture=base.architecture, kind=base.kind, materials=(self.material,), **mine)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Adapter:
         c = self.card
         return digest(self.table, c.base.identity, c.method, str(c.rank), repr(c.alpha), *c.targets)
 
-    def apply(self, model: CellsModel, card: Card, identity: str) -> tuple[CellsModel, Card]:
+    def apply(self, model: Model, card: Card, identity: str) -> tuple[Model, Card]:
         """Model and card of an adapted surrogate. The base stays as it is; what is not changed is shared with it.
 
         Args:

@@ -1,7 +1,6 @@
 """The cells surrogate: a shower's cells given energy, design and material.
 
-Two diffusion models in a row, both on coordinates (`calograd.surrogate.coordinates`) that a small network has
-standardised for the condition at hand, so that the smooth dependence on the design does not ride on the noise model:
+Two diffusion models in a row (`calograd.surrogate.model`) on the coordinates of `calograd.surrogate.coordinates`:
 
     shape    12 numbers   g <-> x given cond           x from diffusion given cond
     pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
@@ -28,12 +27,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from calograd.diffusion.denoise import PRECONDITIONINGS, Network, denoise, loss
-from calograd.diffusion.noise import SCHEDULES
-from calograd.diffusion.sample import SAMPLERS, sample
-from calograd.errors import InputError
+from calograd.diffusion.denoise import Network
 from calograd.material import NUMBERS, Material
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments, restore, standardise
@@ -41,16 +37,16 @@ from calograd.surrogate.coordinates import (
     core_cells,
     decode,
     encode,
+    encode_shape,
     pattern_dim,
     shape_dim,
     symmetry_permutations,
     symmetry_ties,
 )
+from calograd.surrogate.model import TwoStage, chosen_numbers, numbers_of
 
 SUMS_FARTHEST = 6.0
 """Up to which y the sums of cells are followed."""
-SHAPE_STEPS = 3
-"""Steps of the shape's sampler for every step of the pattern's."""
 
 
 @dataclass(frozen=True)
@@ -88,33 +84,26 @@ class CellsArchitecture:
     material_numbers: tuple[str, ...] = NUMBERS
 
     def __post_init__(self) -> None:
-        chosen = tuple(name for name in NUMBERS if name in self.material_numbers)
-        if len(chosen) != len(self.material_numbers):
-            raise InputError(f"material_numbers = {list(self.material_numbers)}: expected some of {', '.join(NUMBERS)}")
-        object.__setattr__(self, "material_numbers", chosen)
+        object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self) | {"material_numbers": list(self.material_numbers)}
 
+    def build(self) -> CellsModel:
+        """A model with its first, random weights."""
+        return CellsModel(self)
 
-class CellsModel(nn.Module):
+
+class CellsModel(TwoStage):
     """Weights and mathematics of the cells surrogate; `calograd.surrogate.Surrogate` is its public face."""
 
+    architecture: CellsArchitecture
+
     def __init__(self, architecture: CellsArchitecture) -> None:
-        super().__init__()
-        self.architecture = a = architecture
-        self.schedule = SCHEDULES[a.schedule]
-        self.preconditioning = PRECONDITIONINGS[a.preconditioning]
-        conditions = 2 + a.n_z + (a.n_z - 1) * a.ends + len(a.material_numbers)
-        self.n_conditions = conditions
-        shape, pattern = shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
-        self.register_buffer("condition_mean", torch.zeros(conditions))
-        self.register_buffer("condition_scale", torch.ones(conditions))
-        self.condition_mean: Tensor
-        self.condition_scale: Tensor
-        self.register_buffer("permutations", symmetry_permutations(a.n_xy, a.n_z), persistent=False)
-        self.permutations: Tensor
+        a, depths = architecture, architecture.n_z + (architecture.n_z - 1) * architecture.ends
+        super().__init__(a, depths, symmetry_permutations(a.n_xy, a.n_z))
+        conditions, shape, pattern = self.n_conditions, shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
         several = int(core_cells(a.n_xy).sum())
         sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
         self.group_sizes = sizes
@@ -126,48 +115,47 @@ class CellsModel(nn.Module):
             2 * a.n_z * len(sizes) if a.sums else 0,
         )  # fmt: skip
 
-    def conditions(self, energy: Tensor, dx: Tensor, dz: Tensor, numbers: Tensor) -> Tensor:
-        """Standardised conditions, differentiable in everything.
+    def depths(self, dz: Tensor) -> Tensor:
+        """Of the layers, and of their ends, see `Model`."""
+        return torch.cat([dz, dz.cumsum(1)[:, 1:]], dim=1) if self.architecture.ends else dz
 
-        Args:
-            energy: incident, shape (n,) or (1,), GeV.
-            dx: pitch, shape (n,) or (1,), cm.
-            dz: depths, shape (n, n_z) or (1, n_z), cm.
-            numbers: of the material, see `numbers_of`, shape (n, 4) or (1, 4).
-        """
-        _, x0, r_m, e_c = numbers.T
-        rows = max(len(energy), len(dx), len(dz), len(numbers))
-        chosen = [NUMBERS.index(name) for name in self.architecture.material_numbers]
-        parts = [(energy / e_c).log()[:, None], (dx / r_m).log()[:, None], (dz / x0[:, None]).log()]
-        if self.architecture.ends:
-            parts.append((dz.cumsum(1)[:, 1:] / x0[:, None]).log())
-        raw = torch.cat([part.expand(rows, -1) for part in (*parts, numbers[:, chosen].log())], dim=1)
-        return (raw - self.condition_mean) / self.condition_scale
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the cells of one shower."""
+        return self.architecture.n_xy, self.architecture.n_xy, self.architecture.n_z
 
-    def standardise(
-        self, cells: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
+    @property
+    def most_rows(self) -> int:
+        """Any number in use: a shower takes some 10 kB."""
+        return 1 << 20
+
+    @property
+    def guided(self) -> bool:
+        """No: conditions are never dropped."""
+        return False
+
+    def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The shape alone, see `calograd.surrogate.coordinates.encode_shape`."""
+        return encode_shape(measured, energy, generator)
+
+    def encode(
+        self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """x and y of showers, shapes as of `encode`: what the two diffusion models learn."""
-        g, c = encode(cells, energy, generator)
-        x = self.shape_moments.standardise(g, conditions)
-        return x, self.pattern_moments.standardise(c, torch.cat([conditions, x], dim=1))
+        """Coordinates of cells, see `calograd.surrogate.coordinates.encode`."""
+        return encode(measured, energy, generator)
 
-    def losses(
-        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """Denoising losses of shape and pattern, one a sample, shape (n,) each."""
-        n = len(x)
-        shape = loss(
-            lambda z, s: self.shape_network(z, s, conditions),
-            self.preconditioning, x, self.schedule.draw(n, generator).to(x), generator,
-        )  # fmt: skip
-        pattern = loss(
-            self._pattern(conditions, x),
-            self.preconditioning, y, self.schedule.draw(n, generator).to(y), generator,
-        )  # fmt: skip
-        return shape.mean(1), pattern.mean(1)
+    def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
+        """Cells of coordinates, see `calograd.surrogate.coordinates.decode`."""
+        return decode(g, c, energy, self.architecture.n_xy, self.architecture.n_z)
 
-    def _pattern(self, conditions: Tensor, x: Tensor) -> Network:
+    def pattern(
+        self,
+        conditions: Tensor,
+        x: Tensor,
+        *,
+        guidance: float = 0.0,  # noqa: ARG002 - not guided
+        generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is dropped
+    ) -> Network:
         """The pattern's network with its conditions bound. The marks of its local units are where a cell is empty."""
         a = self.architecture
         location, scale = self.pattern_moments(torch.cat([conditions.expand(len(x), -1), x], dim=1))
@@ -210,58 +198,6 @@ class CellsModel(nn.Module):
         parts = torch.split(values, self.group_sizes, 1)
         return torch.stack([part.sum(1) for part in parts], 1)
 
-    def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        n: int,
-        sampler: str,
-        steps: int,
-        generator: torch.Generator | None,
-        checkpointed: bool = False,
-    ) -> Tensor:
-        """n showers, shape (n, n_xy, n_xy, n_z), GeV, differentiable in the conditions and the energy.
-
-        Random numbers are drawn first and the conditions applied after, so equal generators give common random
-        numbers. The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads.
-
-        Args:
-            conditions: of `conditions`, shape (n, conditions) or (1, conditions).
-            energy: incident, shape (n,) or (1,), GeV.
-            n: number of showers.
-            sampler: a name of `SAMPLERS`.
-            steps: of the pattern's sampler.
-            generator: of every random number.
-            checkpointed: save memory in a gradient, see `calograd.diffusion.sample.sample`.
-        """
-        a, walk, pre = self.architecture, SAMPLERS[sampler], self.preconditioning
-        dims = (shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z))
-        noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in dims]
-        x = sample(
-            lambda z, s: denoise(lambda i, m: self.shape_network(i, m, conditions), pre, z, s),
-            noise[0], walk.grid(self.schedule, SHAPE_STEPS * steps), walk, generator, checkpointed,
-        )  # fmt: skip
-        pattern = self._pattern(conditions, x)
-        y = sample(
-            lambda z, s: denoise(pattern, pre, z, s),
-            noise[1], walk.grid(self.schedule, steps), walk, generator, checkpointed,
-        )  # fmt: skip
-        g = self.shape_moments.restore(x, conditions)
-        c = self.pattern_moments.restore(y, torch.cat([conditions.expand(n, -1), x], dim=1))
-        return decode(g, c, energy.expand(n), a.n_xy, a.n_z)
-
-
-def numbers_of(*materials: Material, like: Tensor) -> Tensor:
-    """`calograd.material.NUMBERS` of materials, shape (materials, 4), in type and on device of ``like``.
-
-    Differentiable in those that are tensors.
-    """
-    rows = [
-        torch.stack([torch.as_tensor(getattr(m, name), dtype=like.dtype, device=like.device) for name in NUMBERS])
-        for m in materials
-    ]
-    return torch.stack(rows)
-
 
 def without_material_numbers(model: CellsModel, material: Material) -> CellsModel:
     """The same model for one material alone: what its numbers add to a layer becomes part of the layer's bias.
@@ -286,14 +222,3 @@ def without_material_numbers(model: CellsModel, material: Material) -> CellsMode
         result = CellsModel(replace(a, material_numbers=())).to(model.condition_mean)
     result.load_state_dict(weights)
     return result.train(model.training)
-
-
-def place(model: CellsModel, device: str | torch.device) -> CellsModel:
-    """The model on a torch device. Raises `InputError` for a device that torch does not have."""
-    try:
-        return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device '{device}' cannot be used: {reason}; expected cpu, cuda or another of torch"
-        ) from error

@@ -99,8 +99,8 @@ def encode(cells: Tensor, energy: Tensor, generator: torch.Generator | None = No
     """
     g = encode_shape(cells, energy, generator)
     inner, outer, _ = _core_and_rest(cells)
-    groups = [_pattern(inner, generator)] if inner.shape[1] > 1 else []
-    pattern = torch.cat([*groups, _pattern(outer, generator)], dim=1)
+    groups = [encode_pattern(inner, generator)] if inner.shape[1] > 1 else []
+    pattern = torch.cat([*groups, encode_pattern(outer, generator)], dim=1)
     return g, pattern.reshape(len(cells), -1)
 
 
@@ -109,10 +109,10 @@ def encode_shape(cells: Tensor, energy: Tensor, generator: torch.Generator | Non
     inner, outer, flat = _core_and_rest(cells)
     layers = flat.sum(1)
     total = torch.logit((layers.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
-    g = [total[:, None], _amount(layers, energy, generator)]
+    g = [total[:, None], amount(layers, energy, generator)]
     if inner.shape[1] > 0:
         second = flat.sum(2) @ _squared_distance(cells.shape[1]).to(flat)
-        g += [_amount(second[:, None], energy, generator), _balance(inner.sum(1), outer.sum(1), generator)]
+        g += [amount(second[:, None], energy, generator), _balance(inner.sum(1), outer.sum(1), generator)]
     return torch.cat(g, dim=1)
 
 
@@ -129,14 +129,14 @@ def _squared_distance(n_xy: int) -> Tensor:
     return (square[:, None] + square).flatten()
 
 
-def _amount(values: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+def amount(values: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
     """g_k and g_M of the formulas above, of values (n, m)."""
     v = _below_zero(values, generator)
     return ((values + EPS) / energy[:, None]).log() - torch.where(values > 0, 0.0, v)
 
 
-def _amount_of(g: Tensor, energy: Tensor) -> Tensor:
-    """The values of `_amount`, negative for none."""
+def amount_of(g: Tensor, energy: Tensor) -> Tensor:
+    """The values of `amount`, negative for none."""
     return g.clamp(max=3.0).exp() * energy[:, None] - EPS
 
 
@@ -149,7 +149,7 @@ def _balance(core: Tensor, rest: Tensor, generator: torch.Generator | None) -> T
     return torch.where(both, ((core + EPS) / (rest + EPS)).log() - lowered + raised, v - 1)
 
 
-def _pattern(cells: Tensor, generator: torch.Generator | None) -> Tensor:
+def encode_pattern(cells: Tensor, generator: torch.Generator | None) -> Tensor:
     """c of a group of cells, shape (n, cells, n_z)."""
     safe = cells.sum(1, keepdim=True).clamp(min=1e-12)
     distance = (E_0 / safe).pow(1 / 3).clamp(max=0.3)
@@ -166,7 +166,7 @@ def _below_zero(like: Tensor, generator: torch.Generator | None) -> Tensor:
 def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:
     """Energy of every layer, shape (n, n_z), GeV, from the shape coordinates; they add up to E_tot."""
     total = torch.sigmoid(g[:, 0].clamp(-LOGIT_BOUND, LOGIT_BOUND)) * energy
-    return _shares(_amount_of(g[:, 1 : 1 + n_z], energy)) * total[:, None]
+    return _shares(amount_of(g[:, 1 : 1 + n_z], energy)) * total[:, None]
 
 
 def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
@@ -177,17 +177,17 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
     pattern = c.reshape(len(c), -1, n_z)
     outer, parts = layers, []
     if not bool(core.any()):
-        rest = _pattern_shares(pattern, outer)
+        rest = pattern_shares(pattern, outer)
     else:
         balance = _core_share(g[:, 2 + n_z :], layers)
-        rest = _pattern_shares(pattern[:, several:], layers * (1 - balance))
+        rest = pattern_shares(pattern[:, several:], layers * (1 - balance))
         distance = _squared_distance(n_xy).to(layers)
         core_distance = distance[core][0]
         excess = torch.einsum("nik,i->nk", rest, distance[~core]) - core_distance
-        wanted = _amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
+        wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
         outer = layers * _rest_share(balance, layers * excess, wanted)
         inner = layers - outer
-        shares = _pattern_shares(pattern[:, :several], layers * balance) if several else 1.0
+        shares = pattern_shares(pattern[:, :several], layers * balance) if several else 1.0
         parts = [inner[:, None] * shares]
     parts.append(rest * outer[:, None])
     place = torch.argsort(torch.cat([torch.nonzero(core).flatten(), torch.nonzero(~core).flatten()]))
@@ -220,8 +220,8 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
     return factor * (1 - core) / (core + factor * (1 - core))
 
 
-def _pattern_shares(c: Tensor, group: Tensor) -> Tensor:
-    """Shares of the cells (n, cells, n_z) in a core or rest of energy ``group`` (n, n_z) that `_pattern` encoded.
+def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
+    """Shares of the cells (n, cells, n_z) in a core or rest of energy ``group`` (n, n_z) that `encode_pattern` encoded.
 
     Generated cells do not add up to one exactly. The least change of c that makes them is along the gradient of the
     sum, 3 c_i^2, so that e_i is multiplied by exp(l c_i): small cells, whose spectrum is known, hardly move.

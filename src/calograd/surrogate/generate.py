@@ -1,4 +1,4 @@
-"""Rows of a cells file from a surrogate: any mixture of designs and energies, reproducible from a seed."""
+"""Rows of a cells or maps file from a surrogate: any mixture of designs and energies, reproducible from a seed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError
 from calograd.material import Material
 from calograd.showers.cells import Cells
+from calograd.showers.maps import Maps
 from calograd.surrogate import BATCH, Surrogate
-from calograd.surrogate.cells import numbers_of
+from calograd.surrogate.model import numbers_of
 
 Report = Callable[[int, int], None]
 """Called with showers done and their number."""
@@ -34,8 +35,9 @@ def generate(
     sampler: str = DEFAULT_SAMPLER,
     steps: int | None = None,
     extrapolate: bool = False,
+    guidance: float = 0.0,
     report: Report = lambda done, total: None,  # noqa: ARG005
-) -> Cells:
+) -> Cells | Maps:
     """One shower for every row of designs and energies, in the order of the rows.
 
     Everything is checked before the first shower is made.
@@ -50,35 +52,39 @@ def generate(
         sampler: a name of `calograd.diffusion.sample.SAMPLERS`.
         steps: of the sampler; each has a default.
         extrapolate: warn instead of refusing outside the trained range.
+        guidance: w of classifier-free guidance, see `Surrogate.sample`.
         report: called with showers done and their number.
 
     Raises:
         RangeError: a design, material or energy outside the trained range.
         InputError: no material though several were trained on, no rows, rows that are not positive numbers, an unknown
-            sampler or no steps.
+            sampler, no steps, or guidance that was not learnt.
     """
     table = np.column_stack([dx, dz, energy]).astype(np.float32)
     material = surrogate.card.substance() if material is None else material
     steps = _check(surrogate, table, material, sampler, steps, extrapolate)
+    surrogate.check_guidance(guidance)
     model = surrogate.model
-    a, like = model.architecture, model.condition_mean
-    cells = np.empty((len(table), a.n_xy, a.n_xy, a.n_z), dtype=np.float32)
+    like = model.condition_mean
+    measured = np.empty((len(table), *model.shape), dtype=np.float32)
     generator = torch.Generator().manual_seed(seed)
     order = np.lexsort(table.T)
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
+    batch = min(BATCH, model.most_rows)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
         part = np.ascontiguousarray(table[rows])
         used = part[:1] if (part == part[0]).all() else part
         pitch, depths, incident = (torch.from_numpy(c).to(like) for c in (used[:, 0], used[:, 1:-1], used[:, -1]))
         with torch.inference_mode():
             conditions = model.conditions(incident, pitch, depths, numbers_of(material, like=like))
-            made = model.generate(conditions, incident, len(rows), sampler, steps, generator)
-        cells[rows] = made.cpu().numpy()
+            made = model.generate(conditions, incident, len(rows), sampler, steps, generator, guidance=guidance)
+        measured[rows] = made.cpu().numpy()
         report(start + len(rows), len(table))
-    return Cells(
-        cells, table[:, -1], table[:, 0], table[:, 1:-1], np.arange(len(table)), material, surrogate.card.name,
-        _config(surrogate, sampler, steps, seed, extrapolate),
-    )  # fmt: skip
+    energy, dx, dz, number = table[:, -1], table[:, 0], table[:, 1:-1], np.arange(len(table))
+    name, config = surrogate.card.name, _config(surrogate, sampler, steps, seed, extrapolate, guidance)
+    if surrogate.card.kind == "map32":
+        return Maps(measured, energy, dx, dz, model.architecture.n_xy, number, material, name, config)
+    return Cells(measured, energy, dx, dz, number, material, name, config)
 
 
 def _check(
@@ -106,7 +112,9 @@ def _check(
     return steps
 
 
-def _config(surrogate: Surrogate, sampler: str, steps: int, seed: int, extrapolate: bool) -> dict[str, Any]:
+def _config(
+    surrogate: Surrogate, sampler: str, steps: int, seed: int, extrapolate: bool, guidance: float
+) -> dict[str, Any]:
     return {
         "model": surrogate.card.name,
         "mode": surrogate.card.mode,
@@ -115,6 +123,7 @@ def _config(surrogate: Surrogate, sampler: str, steps: int, seed: int, extrapola
         "steps": steps,
         "seed": seed,
         "extrapolate": extrapolate,
+        **({"guidance": guidance} if guidance else {}),
         "versions": {
             "calograd": __version__, "python": platform.python_version(),
             "torch": version("torch"), "numpy": version("numpy"),

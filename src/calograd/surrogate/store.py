@@ -18,7 +18,9 @@ from safetensors.torch import save as serialise
 from calograd.errors import FormatError, InputError
 from calograd.material import NUMBERS, Material, plain
 from calograd.showers.hdf5 import write_whole, writing
-from calograd.surrogate.cells import CellsArchitecture, CellsModel, without_material_numbers
+from calograd.surrogate.cells import CellsModel, without_material_numbers
+from calograd.surrogate.kinds import Kind, architecture
+from calograd.surrogate.model import Model
 
 SCHEMA = "calograd/surrogate/2"
 OLDEST = 2
@@ -36,6 +38,8 @@ class Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    kind: Kind = "cells"
+    """Of what it generates, see `calograd.surrogate.kinds`."""
     architecture: dict[str, Any]
     energy: tuple[float, float]
     """Trained range, GeV."""
@@ -100,7 +104,7 @@ class Card(BaseModel):
         return self.model_copy(update={"units": "cm", "dx": (low_x, high_x), "dz": (low_z, high_z)})
 
 
-def save(folder: Path, model: CellsModel, card: Card, *, compact: bool = False) -> None:
+def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> None:
     """Write a surrogate; the file appears when it is complete.
 
     Args:
@@ -108,7 +112,7 @@ def save(folder: Path, model: CellsModel, card: Card, *, compact: bool = False) 
         model: the weights.
         card: what goes with them.
         compact: round the denoising networks to float16, which halves the file; location and scale, on which means
-            and gradients rest, stay float32. The numbers of a single material become part of the weights, see
+            and gradients rest, stay float32. Of cells, the numbers of a single material become part of the weights, see
             `without_material_numbers`.
 
     Raises:
@@ -116,7 +120,7 @@ def save(folder: Path, model: CellsModel, card: Card, *, compact: bool = False) 
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if compact and len(card.materials) == 1:
+    if compact and len(card.materials) == 1 and isinstance(model, CellsModel):
         model = without_material_numbers(model, card.substance())
         card = card.model_copy(update={"architecture": model.architecture.to_dict()})
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
@@ -150,7 +154,7 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in ASSETS.glob(f"*/{WEIGHTS}"))
 
 
-def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
+def load(name_or_folder: str | Path) -> tuple[Model, Card]:
     """Read a surrogate.
 
     Raises:
@@ -165,7 +169,7 @@ def load(name_or_folder: str | Path) -> tuple[CellsModel, Card]:
         card = Card.model_validate_json(metadata["card"])
         card.substances()
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
-            model = CellsModel(CellsArchitecture(**card.architecture))
+            model: Model = architecture(card.kind, card.architecture).build()
         model.load_state_dict(weights)
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error

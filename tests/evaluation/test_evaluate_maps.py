@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calograd.errors import InputError
+from calograd.evaluation.maps import OBSERVABLES, evaluate_maps, observe_maps, profiles
+from calograd.material import MATERIALS
+from calograd.showers.maps import Maps
+
+P = 16
+
+
+def made_up(n: int = 60, energies: tuple[float, ...] = (1.0, 50.0), seed: int = 0, scale: float = 1.0) -> Maps:
+    """Gaussian showers with fluctuating energy, place and width in the window of 2.5 x 6 cm."""
+    rng, total = np.random.default_rng(seed), n * len(energies)
+    energy = np.tile(energies, n)
+    x, z = (np.arange(P) + 0.5) / P - 0.5, (np.arange(P) + 0.5) / P
+    width, depth = 0.08 * rng.normal(1, 0.03, total), 0.35 * rng.normal(1, 0.03, total)
+    across = np.exp(-0.5 * (x[None] / width[:, None]) ** 2)
+    along = np.exp(-0.5 * ((z[None] - depth[:, None]) / 0.15) ** 2)
+    maps = across[:, :, None] * along[:, None, :]
+    maps *= (scale * energy * rng.normal(0.95, 0.01, total) / maps.sum((1, 2)))[:, None, None]
+    return Maps(
+        maps.astype(np.float32), energy.astype(np.float32), np.full(total, 2.5, np.float32),
+        np.full((total, 5), 6, np.float32), 5, np.arange(total), MATERIALS["PbF2"], "geant4",
+    )  # fmt: skip
+
+
+def test_observables_of_two_pixels_are_those_of_the_formulas() -> None:
+    maps = np.zeros((2, P, P), np.float32)
+    maps[0, 2, 3], maps[0, 10, 3] = 3, 1
+    rows = made_up(1).rows(np.array([0, 1]))
+    table = observe_maps(replace(rows, maps=maps))
+    size_x, size_z = 12.5 / P, 30 / P
+    found = dict(zip(OBSERVABLES, table[0], strict=False))
+    assert found["E_tot"] == 4
+    assert found["x_mean"] == pytest.approx((3 * 2.5 + 10.5) / 4 * size_x - 6.25)
+    assert found["sigma_y"] == pytest.approx(np.sqrt(3 / 16) * 8 * size_x)
+    assert found["z_mean"] == pytest.approx(3.5 * size_z)
+    assert found["sigma_z"] == pytest.approx(0, abs=1e-6)
+    assert found["R_E"] == pytest.approx(found["sigma_y"])
+    assert table[0, len(OBSERVABLES) :].tolist() == [0, 4, 0, 0, 0, 0, 0, 0]
+    assert np.isnan(table[1, 1])
+
+
+def test_profiles_hold_the_energy() -> None:
+    maps = made_up(20, (50.0,))
+    for profile in profiles(maps):
+        assert (profile.mean * np.diff(profile.edges)).sum() == pytest.approx(maps.totals.mean(), rel=1e-5)
+    along, across = profiles(maps)
+    assert (along.edges[0], along.edges[-1]) == (0, 30)
+    assert (across.edges[0], across.edges[-1]) == (-6.25, 6.25)
+
+
+def test_two_samples_of_one_law_agree_and_the_floor_says_how_well_they_can() -> None:
+    result = evaluate_maps(made_up(seed=1), made_up(seed=2))
+    assert [p.point.energy for p in result.points] == [1, 50]
+    for p in result.points:
+        assert p.showers == (60, 60)
+        for name in ("E_tot", "R_E", "sigma_y"):
+            q = p.quantities[name]
+            assert abs(q.bias) < 5 * q.bias_error
+            assert q.rrmse == pytest.approx(q.rrmse_floor, rel=0.3)
+            assert q.rrmse_floor == pytest.approx(2**0.5 * q.sigma_reference / q.mean_reference, rel=0.05)
+    assert "3 of 3 biases within limits, 0 missed" in result.verdict
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert plain["points"][0]["quantities"]["x_mean"]["rrmse"] is None
+    assert len(plain["points"][1]["profiles"]["along"]["generated"]["mean"]) == P
+
+
+def test_a_bias_is_found() -> None:
+    result = evaluate_maps(made_up(seed=1, scale=0.97), made_up(seed=2))
+    assert result.points[1].missed() == {"E_tot": True}
+    assert result.points[0].missed() == {}  # the limits hold from 10 GeV on
+    assert "2 of 3 biases within limits, 1 missed beyond statistics" in result.verdict
+
+
+def test_maps_without_energy_are_left_out_and_counted() -> None:
+    ours = made_up(seed=1)
+    ours.maps[1] = 0
+    result = evaluate_maps(ours, made_up(seed=2))
+    assert result.points[1].showers == (59, 60)
+    assert result.points[1].excluded == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"material": MATERIALS["BGO"]}, "generated maps are in PbF2, reference in BGO"),
+        ({"maps": np.zeros((120, 8, 8), np.float32)}, "generated maps have 16 x 16 pixels, reference 8 x 8"),
+        ({"n_xy": 3}, "generated maps have 5 cells across, reference 3"),
+        ({"dx": np.full(120, 3, np.float32)}, "no point to compare"),
+    ],
+)
+def test_what_cannot_be_compared(change: dict, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        evaluate_maps(made_up(), replace(made_up(), **change))

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The experiment of arXiv 2601.07859 from simulation to figures: pre-training on five families of cells, LoRA on
+# 2.5 x 6 cm, gradients there. Surrogates of maps with the paper's protocol and absolute energies (plain), in
+# energy-conserving coordinates on the same families (five) and on continuous designs (ours), and of cells on both
+# (cells-five, cells-ours). MODELS chooses among them.
+# Resumable: what is finished is skipped; times.txt has the seconds that every stage took.
+# Usage: [MODELS="plain ours"] runs/paper.sh [--small] [FOLDER]
+# --small is a miniature of minutes that shows the way, not the physics.
+set -euo pipefail
+small=no
+[ "${1:-}" = "--small" ] && small=yes && shift
+here="$(cd "$(dirname "$0")" && pwd)"
+out="${1:-$here/paper$([ $small = yes ] && echo -small || true)}"
+train=1000 post=300 test=400 look=40 energies=1,10,20,30,40,50,60,70,80,90,100 followed=1,10,30,50,70,100 clocked=50
+shrink=() few=() draws=(--showers 250)
+if [ $small = yes ]; then
+  train=20 post=12 test=20 look=20 energies=1,10 followed=1,10 clocked=10
+  shrink=(-e 's/^steps = .*/steps = 20\nmoments_steps = 20\nmoments_batch = 64/' -e 's/^batch = .*/batch = 16/'
+    -e 's/^report_every = .*/report_every = 10/' -e 's/^kind = "map32"/&\nwidth = 8\nmultipliers = [1, 2]/'
+    -e 's/^energy = .*/energy = [1.0, 10.0]/')
+  few=(--steps 20 --batch 16 --validation 0.3 --targets pattern_network) draws=(--showers 20 --draws 2 --replicas 2)
+fi
+mkdir -p "$out"
+
+stage() {  # NAME COMMAND...: run it unless it is done, and note the seconds
+  [ -e "$out/$1.done" ] && return
+  echo "== $1"
+  local began=$SECONDS
+  "${@:2}"
+  echo "$1 $((SECONDS - began))" >> "$out/times.txt"
+  touch "$out/$1.done"
+}
+fresh() {  # FILE COMMAND...: run a command that writes this file, and does not overwrite it
+  rm -f "$1"
+  "${@:2}"
+}
+simulate() {
+  fresh "$out/$1.json" calograd simulate --material PbF2 --energies "$energies" --workers "${WORKERS:-2}" \
+    -o "$out/$1.h5" --json "$out/$1.json" "${@:2}"
+}
+segment() {  # LIBRARY NAME OPTIONS...: cells and maps of it
+  fresh "$out/$2-cells.h5" calograd segment "$out/$1.h5" -o "$out/$2-cells.h5" "${@:3}"
+  fresh "$out/$2-maps.h5" calograd segment "$out/$1.h5" --maps -o "$out/$2-maps.h5" "${@:3}"
+}
+judge() {  # MODEL NAME REFERENCE SAMPLER...
+  fresh "$out/$2-generated.h5" calograd sample "$1" --like "$3" --seed 7 "${@:4}" -o "$out/$2-generated.h5"
+  fresh "$out/$2.json" calograd evaluate "$out/$2-generated.h5" "$3" --no-classifier --json "$out/$2.json"
+}
+follow() {  # MODEL NAME SAMPLER...
+  fresh "$out/$2.json" calograd gradient "$1" --cell 2.5 6 --energies "$followed" --reference "$out/test.h5" \
+    "${draws[@]}" "${@:3}" --json "$out/$2.json"
+}
+clock() {  # MODEL NAME SAMPLER...: on one thread
+  rm -f "$out/$2.h5"
+  fresh "$out/$2.json" calograd sample "$1" --cell 2.5 6 --energy "$clocked" -n 200 --threads 1 "${@:3}" \
+    -o "$out/$2.h5" --json "$out/$2.json"
+}
+
+stage simulate-train simulate train --showers "$train" --seed 21
+stage simulate-post simulate post --showers "$post" --seed 22
+stage simulate-test simulate test --showers "$test" --seed 23
+stage simulate-look simulate look --showers "$look" --seed 24
+
+families=(--cell 1 5 --cell 2 4 --cell 3 8 --cell 4 10 --cell 5 15)
+stage segment-five segment train five "${families[@]}"
+stage segment-drawn segment train drawn --designs 3 --neighbours 0.1 --seed 25
+stage segment-post segment post post --cell 2.5 6
+stage segment-test segment test test "${families[@]}"
+stage segment-look segment look look "${families[@]}"
+stage segment-unseen segment test unseen --cell 2.5 6
+
+for model in ${MODELS:-plain five ours cells-five cells-ours}; do
+  of=maps sampler=()
+  [[ "$model" = cells-* ]] && of=cells
+  [ "$model" = plain ] && sampler=(--sampler ddim --steps 50)
+  sed "${shrink[@]}" -e 's#"paper/#"#' "$here/paper-$model.toml" > "$out/$model.toml"
+  stage "train-$model" calograd train "$out/$model.toml" -o "$out/$model"
+  stage "adapt-$model" calograd adapt "$out/$model" --data "$out/post-$of.h5" --method lora --range base \
+    "${few[@]}" -o "$out/$model-lora"
+  stage "families-$model" judge "$out/$model" "$model-families" "$out/test-$of.h5" "${sampler[@]}"
+  stage "before-$model" judge "$out/$model" "$model-before" "$out/unseen-$of.h5" "${sampler[@]}"
+  stage "after-$model" judge "$out/$model-lora" "$model-after" "$out/unseen-$of.h5" "${sampler[@]}"
+  for step in "$out/$model"/step-*; do
+    name="$model-$(basename "$step")"
+    stage "$name" judge "$step" "$name" "$out/look-$of.h5" "${sampler[@]}"
+  done
+  stage "gradient-before-$model" follow "$out/$model" "$model-gradient-before" "${sampler[@]}"
+  stage "gradient-after-$model" follow "$out/$model-lora" "$model-gradient-after" "${sampler[@]}"
+  stage "clock-$model" clock "$out/$model" "$model-clock" "${sampler[@]}"
+done
+python3 "$here/../validation/paper_figures.py" "$out"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the data of the surrogate of five materials and trains it. Resumable: what is finished is skipped.
 # SHOWERS=4000 showers a material of 1 to 100 GeV, half as many low ones, a 24th beyond the upper end; WORKERS=2.
+# PbF2 has the showers of runs/pbf2-cells.sh and runs/pbf2-validation.sh, if these are there: SAME=pbf2 is their folder.
 # Blocks and designs are equal in units of R_M and X0, so CsI, the lightest, has a block of 42 x 42 x 152 cm.
 # Usage: runs/materials.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
 set -euo pipefail
@@ -13,8 +14,16 @@ evaluation="${EVALUATION:-400}"
 range="${RANGE:-1:100}"
 low="${LOW:-0.8:3}"
 high="${HIGH:-80:120}"
-test_energies="${TEST_ENERGIES:-1,10,50,100}"
+test_energies="${TEST_ENERGIES:-1,10,50}"
+same="${SAME:-pbf2}"
 mkdir -p "$out"
+for names in train: low:-low high:-high eval:-test; do
+  library="$same/${names%:*}.h5"
+  if [ -e "$library.done" ]; then
+    ln -sf "$(realpath "$library")" "$out/PbF2${names#*:}.h5"
+    touch "$out/PbF2${names#*:}.h5.done"
+  fi
+done
 
 block() { python3 -c "
 from calograd.material import Material

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calograd.errors import TablesError
 from calograd.material import Material
+from calograd.showers.clouds import Clouds, tidy
 from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, SimulationConfig
 from calograd.simulation.tables import find_tables
 
@@ -33,6 +35,30 @@ def block_config(*energies: float, material: str = "PbF2", seed: int = 1) -> Sim
     record = MaterialRecord(**Material.parse(material).to_dict())
     beam = Beam(energies=Energies(law="discrete", values=energies))
     return SimulationConfig(detector=Block(material=record), beam=beam, seed=seed)
+
+
+def random_clouds(n: int = 40, seed: int = 0, layers: int = 30, low: float = 10, high: float = 90) -> Clouds:
+    """Showers of points about a drawn centre, with more points and wider at higher energy; some layers are empty."""
+    rng = np.random.default_rng(seed)
+    energy = rng.uniform(low, high, n)
+    depth = np.arange(layers) + 0.5
+    profile = depth**3 * np.exp(-depth / 4)
+    mean = 3 * energy[:, None] * profile / profile.sum() * rng.gamma(20, 1 / 20, (n, 1))
+    count = rng.poisson(mean)
+    owner, layer = np.repeat(np.arange(n), count.sum(1)), np.repeat(np.tile(np.arange(layers), n), count.ravel())
+    r, angle = 0.7 * rng.gamma(1.2, 1, len(owner)), rng.uniform(0, 2 * np.pi, len(owner))
+    centre = 0.05 * rng.standard_normal((n, 2))
+    e = 2e-4 * rng.gamma(1.5, 1, len(owner)) * np.exp(-r / 10)
+    x, y = centre[owner, 0] + r * np.cos(angle), centre[owner, 1] + r * np.sin(angle)
+    columns = tidy(x, y, layer, e, owner, n)
+    config = {"clustering": "crossings", "simulation": {"detector": {"kind": "siw"}}}
+    return Clouds(*columns, energy.astype(np.float32), np.arange(n), layers, "geant4", config)
+
+
+@pytest.fixture
+def make_clouds() -> Callable[..., Clouds]:
+    """See `random_clouds`."""
+    return random_clouds
 
 
 @pytest.fixture

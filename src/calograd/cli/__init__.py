@@ -17,6 +17,7 @@ COMMANDS = {
     "import": "Make a shower library of another application's ROOT file.",
     "import-images": "Make a maps file of the images of arXiv 2601.07859.",
     "segment": "Measure a shower library with the cells of a design.",
+    "points": "Make points of a layered detector's library; to and from other formats.",
     "train": "Train a surrogate from a TOML file; resumes a run that exists.",
     "adapt": "Adapt a surrogate to another detector from few showers.",
     "sample": "Generate showers with a surrogate.",

@@ -61,11 +61,18 @@ def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
     Raises:
         InputError: the folder does not exist or the disk is full.
     """
+    with new_foreign_file(path) as file:
+        file.attrs["schema"] = schema
+        yield file
+
+
+@contextmanager
+def new_foreign_file(path: Path) -> Iterator[h5py.File]:
+    """As `new_file`, of another project's format, which knows no schema of ours."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with writing(path):
             with h5py.File(temporary, "w", meta_block_size=1 << 14) as file:
-                file.attrs["schema"] = schema
                 yield file
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
@@ -110,16 +117,27 @@ def existing_file(path: Path, schema: str) -> Iterator[h5py.File]:
     Raises:
         FormatError: missing, not HDF5, cut off, of another kind or newer than this version.
     """
+    with reading(path, f"'{schema}'") as file:
+        check_schema(file, path, schema)
+        yield file
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[h5py.File]:
+    """An HDF5 file opened for reading; ``expected`` is what a user is told to bring.
+
+    Raises:
+        FormatError: missing, not HDF5, cut off or damaged.
+    """
     if not path.is_file():
         raise FormatError(f"{path} does not exist or is not a file")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         how = "is cut off" if "truncated" in str(error) else "is not a readable HDF5 file"
-        raise FormatError(f"{path} {how}; expected '{schema}'") from error
+        raise FormatError(f"{path} {how}; expected {expected}") from error
     with file:
         try:
-            check_schema(file, path, schema)
             yield file
         except CaloGradError:
             raise

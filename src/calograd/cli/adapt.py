@@ -69,12 +69,12 @@ def adapt(
 
     from calograd.learning.adapt import adapt as run
     from calograd.learning.data import load_data
-    from calograd.surrogate import Adapter, Surrogate
+    from calograd.surrogate import Adapter, load_designs
 
     config = _config(options)
     if threads:
         torch.set_num_threads(threads)
-    base = Surrogate.load(model, device)
+    base = load_designs(model, device)
     first = Adapter.load(start) if start else None
     data = load_data(list(files), validation, config.seed, showers)
     console.print(

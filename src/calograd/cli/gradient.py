@@ -103,9 +103,9 @@ def gradient(
     from calograd.optimisation.gradient import surrogate_gradient
     from calograd.optimisation.reference import LibraryReference, reference_gradient
     from calograd.optimisation.space import span
-    from calograd.surrogate import Surrogate
+    from calograd.surrogate import load_designs
 
-    surrogate = Surrogate.load(model)
+    surrogate = load_designs(model)
     a, pixels = surrogate.model.architecture, _pixels(surrogate)
     pitch, depth = parse_cell(cell, a.n_z)
     substance = surrogate.card.substance() if material is None else Material.parse(material)

@@ -44,9 +44,9 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
     refuse_existing(json_path)
     from calograd.optimisation.report import landscapes, write_descent_report
     from calograd.optimisation.run import Setup, optimise, parse_optimisation
-    from calograd.surrogate import Surrogate
+    from calograd.surrogate import load_designs
 
-    setup = Setup.of(Surrogate.load(model), parse_optimisation(read_toml(config), str(config), config.parent), adapt)
+    setup = Setup.of(load_designs(model), parse_optimisation(read_toml(config), str(config), config.parent), adapt)
     with progress() as bar:
         tell = stages(bar)
 

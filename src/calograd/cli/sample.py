@@ -18,7 +18,7 @@ from calograd.showers.hdf5 import refuse_existing
 from calograd.showers.maps import Maps, read_rows, write_rows
 
 if TYPE_CHECKING:
-    from calograd.surrogate import Surrogate
+    from calograd.surrogate import CloudSurrogate, Surrogate
 
 MANY_POINTS = 24
 """With more (design, energy) points than this the summary is of the whole file."""
@@ -67,6 +67,13 @@ def sample(
       calograd sample pbf2-cells --cell 2.5 6 --energy 50 -n 2000 --seed 0 -o generated.h5
       calograd sample pbf2-cells --cell 2.5 6 --energy 1:100 --law uniform -n 5000 -o spectrum.h5
       calograd sample pbf2-cells --like reference.h5 -o generated.h5
+
+    A surrogate of points takes no cell, and writes points (see calograd points).
+
+    \b
+    Examples:
+      calograd sample siw-cloud --energy 10:90 --law uniform -n 2000 -o points.h5
+      calograd sample siw-cloud-cm --like reference-points.h5 -o points.h5
     """
     for path in (output, json_path):
         refuse_existing(path)
@@ -74,17 +81,29 @@ def sample(
             raise InputError(f"the folder {path.parent} does not exist; make it or choose another output")
     if threads < 0:
         raise InputError(f"--threads is {threads}, expected at least 1, or 0 for all cores")
+    from calograd.surrogate import CloudSurrogate
+    from calograd.surrogate.kinds import STACK_KINDS
+    from calograd.surrogate.store import kind_of
+
+    options: dict[str, Any]
+    if kind_of(model) in STACK_KINDS:
+        if guidance:
+            raise InputError(f"{model} takes no --guidance; leave it out")
+        clouds = CloudSurrogate.load(model, device)
+        options = {"seed": seed, "extrapolate": extrapolate, "steps": steps, "sampler": sampler}
+        _sample_clouds(clouds, like, wanted | {"material": material}, threads, options, output, json_path)
+        return
     reference = _reference(like, wanted | {"material": material})
     chosen = None if material is None else Material.parse(material)
-    from calograd.surrogate import Surrogate
+    from calograd.surrogate import load_designs
 
-    surrogate = Surrogate.load(model, device)
+    surrogate = load_designs(model, device)
     if reference is not None:
         chosen = reference.material if len(surrogate.card.materials) > 1 else None
         rows = _like(reference, surrogate, wanted["repeat"], str(like))
     else:
         rows = _asked(wanted, surrogate.model.architecture.n_z, seed)
-    options: dict[str, Any] = {
+    options = {
         "seed": seed, "extrapolate": extrapolate, "steps": steps, "material": chosen, "guidance": guidance,
     }  # fmt: skip
     options |= {"sampler": sampler} if sampler else {}
@@ -182,6 +201,61 @@ def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str
     for message in sorted({str(warning.message) for warning in caught}):
         console.print(f"warning: {message}", markup=False)
     return made, seconds
+
+
+def _sample_clouds(
+    surrogate: CloudSurrogate, like: Path | None, wanted: dict[str, Any], threads: int, options: dict[str, Any],
+    output: Path, json_path: Path | None,
+) -> None:  # fmt: skip
+    """Points of a layered detector, at the energies that are asked for or those of another file of points."""
+    import torch
+
+    from calograd.showers.clouds import read_clouds, write_clouds
+    from calograd.surrogate.generate import generate_clouds
+
+    for name in ("cell", "material", *(("energy", "law", "showers") if like else ("repeat",))):
+        if wanted[name] is not None:
+            what = "--like takes the energies of the file" if like else "it generates points at given energies"
+            raise InputError(f"--{name} does not go with {surrogate.card.name} here: {what}; leave it out")
+    if like is None and wanted["energy"] is None:
+        raise InputError("give --energy, or --like REFERENCE")
+    count = 1000 if wanted["showers"] is None else wanted["showers"]
+    repeat = 1 if wanted["repeat"] is None else wanted["repeat"]
+    if count < 1 or repeat < 1:
+        raise InputError(f"-n is {count}, --repeat is {repeat}; expected at least 1")
+    energy = (
+        np.repeat(read_clouds(like).energy, repeat) if like
+        else _energies(wanted["energy"], wanted["law"], count, options["seed"])
+    )  # fmt: skip
+    if threads:
+        torch.set_num_threads(threads)
+    surrogate.model.walk(options["sampler"], options["steps"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        surrogate.check_range(torch.from_numpy(energy), options["extrapolate"])
+        with progress() as bar:
+            task = bar.add_task("showers", total=len(energy))
+            started = time.perf_counter()
+            made = generate_clouds(
+                surrogate, energy, report=lambda done, total: bar.update(task, completed=done, total=total), **options
+            )
+            seconds = time.perf_counter() - started
+    for message in sorted({str(warning.message) for warning in caught}):
+        console.print(f"warning: {message}", markup=False)
+    write_clouds(output, made)
+    result = {
+        "output": str(output), "showers": len(made), "points": len(made.e), "seconds": seconds,
+        "ms_per_shower": 1e3 * seconds / len(made),
+        "mean_fraction": float((made.layer_sums(made.e).sum(1) / made.energy).mean()), "config": made.config,
+    }  # fmt: skip
+    print_table(
+        f"{output}: {len(made)} showers of {made.origin} in {seconds:.1f} s ({made.config['sampler']}, "
+        f"{made.config['steps']} steps, seed {made.config['seed']})",
+        ["showers", "points a shower", "mean E_vis / E", "ms each"],
+        [[len(made), f"{len(made.e) / len(made):.1f}", f"{result['mean_fraction']:.5f}",
+          f"{result['ms_per_shower']:.3g}"]],
+    )  # fmt: skip
+    write_json(json_path, result)
 
 
 def _summarise(made: Cells | Maps, seconds: float, output: Path, json_path: Path | None) -> None:

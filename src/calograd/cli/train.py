@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.progress import TaskID
 
-from calograd.cli.common import JSON_OPTION, console, print_table, progress, write_json
+from calograd.cli.common import JSON_OPTION, console, print_table, progress, read_toml, stages, write_json
 from calograd.errors import InputError
 from calograd.showers.hdf5 import refuse_existing
 
@@ -23,10 +23,19 @@ from calograd.showers.hdf5 import refuse_existing
 def train(config: Path, output: Path, device: str, tensorboard: bool, json_path: Path | None) -> None:
     """Train a surrogate from a TOML file. The same command resumes a run that was interrupted.
 
+    With kind = "cloud" in its table [model] the file is of a surrogate of points, see calograd.learning.cloud_config.
+
     \b
-    Example:
+    Examples:
       calograd train pbf2-cells.toml -o runs/pbf2-cells
+      calograd train siw-cloud.toml -o runs/siw-cloud
     """
+    model = read_toml(config).get("model", {})
+    if isinstance(model, dict) and model.get("kind") == "cloud":
+        if tensorboard:
+            raise InputError("--tensorboard is for surrogates of cells; leave it out")
+        _train_clouds(config, output, device, json_path)
+        return
     from calograd.learning.config import read_config
     from calograd.learning.data import load_data
     from calograd.learning.monitor import Report
@@ -62,6 +71,42 @@ def train(config: Path, output: Path, device: str, tensorboard: bool, json_path:
         run(settings, data, output, device=device, progress=on_progress, on_report=on_report)
     for last in read_log(output)[-1:]:
         _print_summary(settings.name, last)
+        write_json(json_path, last)
+    console.print(f"surrogate in {output}")
+
+
+def _train_clouds(config: Path, output: Path, device: str, json_path: Path | None) -> None:
+    """Train a surrogate of points."""
+    from calograd.learning.cloud_config import parse_cloud_config
+    from calograd.learning.cloud_data import load_cloud_data
+    from calograd.learning.cloud_monitor import CloudReport
+    from calograd.learning.cloud_train import train_clouds
+    from calograd.learning.train import read_log
+
+    refuse_existing(json_path)
+    settings = parse_cloud_config(read_toml(config), str(config), config.parent)
+    d = settings.data
+    data = load_cloud_data(d.files, d.validation, settings.range.energy, settings.training.seed)
+    console.print(
+        f"{len(data.train)} showers to train on, {len(data.validation)} others to validate on; points are "
+        f"{data.clustering}; {data.empty} showers without a point left out"
+    )
+    with progress() as bar:
+        tell = stages(bar)
+
+        def on_report(report: CloudReport) -> None:
+            biases = ", ".join(f"{name} {value:+.2f} %" for name, value in report.bias.items())
+            bar.console.print(f"{report.phase}, step {report.step}: bias of {biases}")
+
+        train_clouds(
+            settings, data, output, device=device, on_report=on_report,
+            progress=lambda phase, step, steps, loss: tell(phase, step, steps),  # noqa: ARG005
+        )  # fmt: skip
+    for last in read_log(output)[-1:]:
+        print_table(
+            f"{settings.name}: {last['seconds']:.0f} s", ["observable", "bias, %", "spread ratio"],
+            [(name, _text(bias, "+.2f"), _text(last["spread"][name], ".3f")) for name, bias in last["bias"].items()],
+        )  # fmt: skip
         write_json(json_path, last)
     console.print(f"surrogate in {output}")
 

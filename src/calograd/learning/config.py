@@ -18,13 +18,14 @@ from __future__ import annotations
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calograd.errors import InputError
 from calograd.material import NUMBERS
 from calograd.surrogate.cells import CellsArchitecture
+from calograd.surrogate.kinds import STACK_KINDS
 from calograd.surrogate.maps import MapsArchitecture
 from calograd.surrogate.store import Units
 
@@ -33,11 +34,13 @@ MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "criti
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of a TOML file."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataConfig(_Table):
+class DataConfig(Table):
     """Where the showers come from. Cells files, each with its own numbering of showers."""
 
     files: Annotated[list[Path], Field(min_length=1)]
@@ -45,7 +48,7 @@ class DataConfig(_Table):
     """Share of the showers, with all their rows, that is never trained on."""
 
 
-class RangeConfig(_Table):
+class RangeConfig(Table):
     """The range that the surrogate will accept; the data of every material should reach a little beyond it.
 
     Energies in GeV. With ``units = "cm"`` sizes are the same for all materials; with ``units = "scaled"`` dx is in
@@ -70,7 +73,7 @@ class RangeConfig(_Table):
 _DEFAULT = CellsArchitecture()
 
 
-class ModelConfig(_Table):
+class ModelConfig(Table):
     """Sizes of the networks; meaning and defaults are those of `calograd.surrogate.cells.CellsArchitecture`.
 
     ``material_numbers`` left out: all of them for one material, the critical energy for several.
@@ -108,7 +111,7 @@ def _material_numbers(chosen: tuple[MaterialNumber, ...] | None, materials: int)
 _MAPS = MapsArchitecture()
 
 
-class MapsModelConfig(_Table):
+class MapsModelConfig(Table):
     """Sizes of the networks of maps; meaning and defaults are those of `calograd.surrogate.maps.MapsArchitecture`.
 
     ``material_numbers`` left out: as of `ModelConfig`.
@@ -137,7 +140,7 @@ class MapsModelConfig(_Table):
         return MapsArchitecture(n_xy=n_xy, n_z=n_z, material_numbers=numbers, **sizes)
 
 
-class TrainingConfig(_Table):
+class TrainingConfig(Table):
     """How it is trained."""
 
     steps: Positive = 20_000
@@ -160,7 +163,7 @@ class TrainingConfig(_Table):
     """Whether to keep the weights of every report, in folders ``step-NUMBER``."""
 
 
-class RunConfig(_Table):
+class RunConfig(Table):
     """A whole training."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -198,7 +201,7 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{source}: {_first_complaint(error)}") from error
+        raise InputError(f"{source}: {first_complaint(error, RunConfig)}") from error
     files = [(folder / file).resolve() for file in config.data.files]
     return config.model_copy(update={"data": config.data.model_copy(update={"files": files})})
 
@@ -206,20 +209,25 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
 _MODELS: dict[str, type[BaseModel]] = {"cells": ModelConfig, "map32": MapsModelConfig}
 
 
-def _first_complaint(error: ValidationError) -> str:
+def first_complaint(error: ValidationError, whole: type[BaseModel]) -> str:
+    """The first thing wrong with a configuration of the class ``whole``, in words."""
     first = error.errors()[0]
     kind = next((str(part) for part in first["loc"][1:2] if first["loc"][0] == "model"), "")
     parts = [str(part) for number, part in enumerate(first["loc"]) if number != 1 or kind not in _MODELS]
     if first["type"] == "union_tag_invalid":
-        return f"model.kind: expected one of {', '.join(_MODELS)}"
+        return f"model.kind: expected one of {', '.join((*_MODELS, *STACK_KINDS))}"
     where = ".".join(parts)
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}"
-    table: type[BaseModel] = RunConfig
+    table = whole
     for part in parts[:-1]:
-        annotation = _MODELS.get(kind, table.model_fields[part].annotation)
-        assert isinstance(annotation, type)
-        table = annotation
+        table = _table_of(_MODELS.get(kind, table.model_fields[part].annotation))
     near = get_close_matches(parts[-1], table.model_fields, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(table.model_fields)}"
     return f"unknown key '{where}'; {hint}"
+
+
+def _table_of(annotation: Any) -> type[BaseModel]:
+    """The table that a field holds, which may be optional."""
+    choices = [choice for choice in (annotation, *get_args(annotation)) if isinstance(choice, type)]
+    return next(choice for choice in choices if issubclass(choice, BaseModel))

@@ -38,6 +38,17 @@ class ConditionalMoments(nn.Module):
             nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2 * (int(tie.max()) + 1)),
         )  # fmt: skip
 
+    def start_from(self, location: Tensor, scale: Tensor) -> None:
+        """Make location and scale, shape (dim,), the same for all conditions: a start for the training."""
+        shared = torch.bincount(self.tie).to(location)
+        values = (location, (scale - self.floor).clamp(min=self.floor).log())
+        means = [torch.zeros_like(shared).index_add(0, self.tie, value) / shared for value in values]
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.copy_(torch.cat(means))
+
     def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale, each of shape (n, dim)."""
         location, log_scale = self.network(conditions).chunk(2, dim=1)

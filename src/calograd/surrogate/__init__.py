@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -14,10 +15,13 @@ from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError, RangeError
 from calograd.material import NUMBERS, UNITS, Material, plain
 from calograd.surrogate.adapters import Adapter, fingerprint, stack
+from calograd.surrogate.clouds import CloudSurrogate
+from calograd.surrogate.kinds import STACK_KINDS
 from calograd.surrogate.model import Model, numbers_of, place
-from calograd.surrogate.store import Card, load, save
+from calograd.surrogate.points import Points
+from calograd.surrogate.store import Card, StackCard, kind_of, load, save
 
-__all__ = ["Adapter", "Card", "Surrogate"]
+__all__ = ["Adapter", "Card", "CloudSurrogate", "Points", "StackCard", "Surrogate", "load_designs"]
 
 BATCH = 1000
 """Showers generated at once; larger batches are no faster on a CPU."""
@@ -44,14 +48,28 @@ class Surrogate:
         self.adapters = adapters
         self.source = source
 
+    @overload
     @classmethod
-    def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> Surrogate:
+    def load(  # type: ignore[overload-overlap]
+        cls, name_or_folder: Literal["siw-cloud", "siw-cloud-cm"], device: str | torch.device = "cpu"
+    ) -> CloudSurrogate: ...
+
+    @overload
+    @classmethod
+    def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> Surrogate: ...
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> Surrogate | CloudSurrogate:
         """A bundled name, or a folder written by ``train`` or ``adapt``; an adapted one is found with its base.
+
+        A surrogate of points, as ``siw-cloud``, is a `CloudSurrogate`; see `load_designs` where that will not do.
 
         Raises:
             FormatError: missing, damaged, of another kind or newer, or an adapter without its base.
             InputError: a device that torch does not have, or an adapter of another base.
         """
+        if kind_of(name_or_folder) in STACK_KINDS:
+            return CloudSurrogate.load(name_or_folder, device)
         base, adapters = stack(name_or_folder)
         model, card = load(base)
         surrogate = cls(place(model, device), card, source=str(base))
@@ -224,6 +242,17 @@ class Surrogate:
             if not low * (1 - MARGIN) <= value <= high * (1 + MARGIN):
                 return False, f"{name.replace('_', ' ')} {value:.3g} is outside {low:.3g} to {high:.3g} {UNITS[name]}"
         return False, ""
+
+
+def load_designs(name_or_folder: str | Path, device: str | torch.device = "cpu") -> Surrogate:
+    """As `Surrogate.load`, but a surrogate of a layered detector is refused with an `InputError`."""
+    surrogate = Surrogate.load(name_or_folder, device)
+    if not isinstance(surrogate, Surrogate):
+        raise InputError(
+            f"{name_or_folder} generates points of a layered detector and knows no designs; expected a surrogate of "
+            "cells or maps, as pbf2-cells"
+        )
+    return surrogate
 
 
 def _name(material: Material) -> str:

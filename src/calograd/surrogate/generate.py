@@ -1,8 +1,9 @@
-"""Rows of a cells or maps file from a surrogate: any mixture of designs and energies, reproducible from a seed."""
+"""Files of showers from a surrogate: any mixture of designs and energies, reproducible from a seed."""
 
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -16,8 +17,11 @@ from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError
 from calograd.material import Material
 from calograd.showers.cells import Cells
+from calograd.showers.clouds import Clouds
 from calograd.showers.maps import Maps
 from calograd.surrogate import BATCH, Surrogate
+from calograd.surrogate.clouds import BATCH as CLOUD_BATCH
+from calograd.surrogate.clouds import CloudSurrogate, join
 from calograd.surrogate.model import numbers_of
 
 Report = Callable[[int, int], None]
@@ -87,6 +91,47 @@ def generate(
     return Cells(measured, energy, dx, dz, number, material, name, config)
 
 
+def generate_clouds(
+    surrogate: CloudSurrogate,
+    energy: np.ndarray,
+    *,
+    seed: int = 0,
+    sampler: str | None = None,
+    steps: int | None = None,
+    extrapolate: bool = False,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> Clouds:
+    """One shower of points for every energy (n,), GeV, in their order; other arguments as of `generate`.
+
+    Raises:
+        RangeError: an energy outside the trained range.
+        InputError: no energies, energies that are not positive numbers, an unknown sampler or no steps.
+    """
+    if len(energy) < 1:
+        raise InputError("no energies; expected at least one")
+    incident = torch.from_numpy(np.ascontiguousarray(energy, dtype=np.float32))
+    surrogate.check_range(incident, extrapolate)
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said already
+        for start in range(0, len(incident), CLOUD_BATCH):
+            some = incident[start : start + CLOUD_BATCH]
+            parts.append(
+                surrogate.sample(some, len(some), generator=generator, sampler=sampler, steps=steps, extrapolate=True)
+            )
+            report(start + len(some), len(incident))
+    walk = surrogate.model.walk(sampler, steps)
+    return join(parts).clouds(
+        surrogate.card.name,
+        {
+            "model": surrogate.card.name, "clustering": surrogate.card.clustering,
+            "training": surrogate.card.training.get("done", {}), "sampler": walk.sampler,
+            "steps": walk.steps, "seed": seed, "extrapolate": extrapolate, "versions": _versions(),
+        },
+    )  # fmt: skip
+
+
 def _check(
     surrogate: Surrogate, table: np.ndarray, material: Material, sampler: str, steps: int | None, extrapolate: bool
 ) -> int:
@@ -124,8 +169,13 @@ def _config(
         "seed": seed,
         "extrapolate": extrapolate,
         **({"guidance": guidance} if guidance else {}),
-        "versions": {
-            "calograd": __version__, "python": platform.python_version(),
-            "torch": version("torch"), "numpy": version("numpy"),
-        },
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Of what the showers depend on."""
+    return {
+        "calograd": __version__, "python": platform.python_version(),
+        "torch": version("torch"), "numpy": version("numpy"),
     }  # fmt: skip

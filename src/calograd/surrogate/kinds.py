@@ -1,17 +1,29 @@
-"""The kinds of surrogate there are."""
+"""The kinds of surrogate: of designs, whose sizes are conditions, and of a stack, a given layered detector."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from calograd.surrogate.cells import CellsArchitecture
+from calograd.surrogate.cloud import CloudArchitecture
 from calograd.surrogate.maps import MapsArchitecture
 from calograd.surrogate.model import Architecture
+from calograd.surrogate.stack import StackArchitecture
 
-Kind = Literal["cells", "map32"]
+DesignKind = Literal["cells", "map32"]
+StackKind = Literal["cloud"]
+Kind = DesignKind | StackKind
+
+DESIGN_KINDS: tuple[str, ...] = get_args(DesignKind)
+STACK_KINDS: tuple[str, ...] = get_args(StackKind)
 
 
-def architecture(kind: Kind, numbers: Mapping[str, Any]) -> Architecture:
-    """The architecture of a kind of surrogate from plain data, as ``to_dict`` gives it."""
+def architecture(kind: DesignKind, numbers: Mapping[str, Any]) -> Architecture:
+    """The architecture of a kind of surrogate of designs from plain data, as ``to_dict`` gives it."""
     return CellsArchitecture(**numbers) if kind == "cells" else MapsArchitecture(**numbers)
+
+
+def stack_architecture(kind: StackKind, numbers: Mapping[str, Any]) -> StackArchitecture:  # noqa: ARG001
+    """Likewise of a kind of surrogate of a layered detector."""
+    return CloudArchitecture(**numbers)

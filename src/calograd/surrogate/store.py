@@ -6,21 +6,35 @@ trained range, materials and the resolved training configuration. Nothing is eve
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
+from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError
 from calograd.material import NUMBERS, Material, plain
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.cells import CellsModel, without_material_numbers
-from calograd.surrogate.kinds import Kind, architecture
+from calograd.surrogate.kinds import (
+    DESIGN_KINDS,
+    STACK_KINDS,
+    DesignKind,
+    StackKind,
+    architecture,
+    stack_architecture,
+)
 from calograd.surrogate.model import Model
+from calograd.surrogate.stack import StackModel
+
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C", bound=BaseModel)
 
 SCHEMA = "calograd/surrogate/2"
 OLDEST = 2
@@ -38,7 +52,7 @@ class Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Kind = "cells"
+    kind: DesignKind = "cells"
     """Of what it generates, see `calograd.surrogate.kinds`."""
     architecture: dict[str, Any]
     energy: tuple[float, float]
@@ -104,7 +118,26 @@ class Card(BaseModel):
         return self.model_copy(update={"units": "cm", "dx": (low_x, high_x), "dz": (low_z, high_z)})
 
 
-def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> None:
+class StackCard(BaseModel):
+    """What a stored surrogate of a layered detector says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: StackKind
+    """Of what it learns, see `calograd.surrogate.kinds`."""
+    architecture: dict[str, Any]
+    energy: tuple[float, float]
+    """Trained range, GeV."""
+    detector: dict[str, Any]
+    """That was simulated, see `calograd.simulation.config.SiWStack`."""
+    clustering: str
+    """What a point is, see `calograd.showers.cluster`."""
+    training: dict[str, Any]
+    """The resolved configuration, the data's provenance and the steps done."""
+
+
+def save(folder: Path, model: nn.Module, card: Card | StackCard, *, compact: bool = False) -> None:
     """Write a surrogate; the file appears when it is complete.
 
     Args:
@@ -120,7 +153,7 @@ def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> No
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if compact and len(card.materials) == 1 and isinstance(model, CellsModel):
+    if compact and isinstance(card, Card) and len(card.materials) == 1 and isinstance(model, CellsModel):
         model = without_material_numbers(model, card.substance())
         card = card.model_copy(update={"architecture": model.architecture.to_dict()})
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
@@ -154,22 +187,59 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in ASSETS.glob(f"*/{WEIGHTS}"))
 
 
+def kind_of(name_or_folder: str | Path) -> str | None:
+    """What kind of surrogate a folder or bundled name holds; None where it cannot be told, as of an adapter."""
+    try:
+        with safe_open(locate(name_or_folder), framework="pt") as file:
+            return str(_card(file.metadata())["kind"])
+    except (FormatError, SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load(name_or_folder: str | Path) -> tuple[Model, Card]:
-    """Read a surrogate.
+    """Read a surrogate of designs.
 
     Raises:
         FormatError: missing, cut off, of another kind, newer, weights that do not fit their architecture or are NaN.
     """
+
+    def make(raw: dict[str, Any]) -> tuple[Model, Card]:
+        card = Card.model_validate(raw)
+        card.substances()
+        return architecture(card.kind, card.architecture).build(), card
+
+    return _load(name_or_folder, DESIGN_KINDS, make)
+
+
+def load_stack(name_or_folder: str | Path) -> tuple[StackModel, StackCard]:
+    """Read a surrogate of a layered detector. Raises `FormatError` as `load` does."""
+
+    def make(raw: dict[str, Any]) -> tuple[StackModel, StackCard]:
+        card = StackCard.model_validate(raw)
+        return stack_architecture(card.kind, card.architecture).build(), card
+
+    return _load(name_or_folder, STACK_KINDS, make)
+
+
+def _card(metadata: dict[str, str] | None) -> dict[str, Any]:
+    """The card as plain data; one that does not say its kind is of cells."""
+    return {"kind": "cells", **json.loads((metadata or {})["card"])}
+
+
+def _load(
+    name_or_folder: str | Path, kinds: tuple[str, ...], make: Callable[[dict[str, Any]], tuple[M, C]]
+) -> tuple[M, C]:
+    """A model of one of the kinds and its card, which ``make`` makes of a plain card, with the stored weights."""
     path = locate(name_or_folder)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             check_schema(path, metadata.get("schema"), SCHEMA, OLDEST)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        card = Card.model_validate_json(metadata["card"])
-        card.substances()
+            weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        raw = _card(metadata)
+        _check_kind(path, raw["kind"], kinds)
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
-            model: Model = architecture(card.kind, card.architecture).build()
+            model, card = make(raw)
         model.load_state_dict(weights)
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
@@ -179,6 +249,12 @@ def load(name_or_folder: str | Path) -> tuple[Model, Card]:
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise FormatError(f"{path} holds weights that are NaN or infinite; train or fetch it anew")
     return model.eval().requires_grad_(False), card
+
+
+def _check_kind(path: Path, kind: object, kinds: tuple[str, ...]) -> None:
+    """Raise `FormatError` for a kind that there is, but not where these are expected."""
+    if kind in (*DESIGN_KINDS, *STACK_KINDS) and kind not in kinds:
+        raise FormatError(f"{path} holds a surrogate of kind '{kind}', expected {' or '.join(kinds)}")
 
 
 def check_schema(path: Path, schema: str | None, expected: str, oldest: int = 1) -> None:

@@ -1,0 +1,127 @@
+"""What the training of a cloud surrogate is, in one TOML file.
+
+    name = "siw-cloud"
+
+    [data]
+    files = ["train-points.h5"]
+
+    [range]
+    energy = [10.0, 90.0]
+
+    [model]
+    kind = "cloud"
+
+With a table ``[distillation]`` and a ``teacher`` in it, the points' network of a trained surrogate is distilled into a
+consistency model; its sizes are then the teacher's. Every other key has a default; see the classes below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from calograd.errors import InputError
+from calograd.learning.config import DataConfig, Interval, Positive, Table, first_complaint
+from calograd.surrogate.cloud import CloudArchitecture
+
+_DEFAULT = CloudArchitecture()
+
+
+class CloudRange(Table):
+    """The range of energies that the surrogate will accept, GeV; the data should fill it."""
+
+    energy: Interval
+
+    @model_validator(mode="after")
+    def _check(self) -> CloudRange:
+        if self.energy[0] >= self.energy[1]:
+            raise ValueError(f"energy = {list(self.energy)}: expected the lower end first")
+        return self
+
+
+class CloudModelConfig(Table):
+    """Sizes of the networks and how they are sampled; see `calograd.surrogate.cloud.CloudArchitecture`.
+
+    The variants of the literature: ``schedule = "linear"``, ``preconditioning = "noise"``, ``sampler = "ddpm"``,
+    ``steps = 100`` is the first CaloClouds' (100 evaluations); the defaults are CaloClouds II's (25 evaluations).
+    """
+
+    kind: Literal["cloud"] = "cloud"
+    shower_width: Positive = _DEFAULT.shower_width
+    shower_blocks: Positive = _DEFAULT.shower_blocks
+    point_width: Positive = _DEFAULT.point_width
+    point_blocks: Positive = _DEFAULT.point_blocks
+    embedding: Positive = _DEFAULT.embedding
+    moments_width: Positive = _DEFAULT.moments_width
+    schedule: Literal["karras", "linear", "cosine"] = "karras"
+    preconditioning: Literal["edm", "noise"] = "edm"
+    sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "angle"] = "heun"
+    steps: Positive = _DEFAULT.steps
+    shower_steps: Positive = _DEFAULT.shower_steps
+
+    def architecture(self, layers: int) -> CloudArchitecture:
+        """For a detector of so many layers."""
+        return CloudArchitecture(layers=layers, **self.model_dump(exclude={"kind"}))
+
+
+class Distillation(Table):
+    """Of a trained surrogate into one of a single evaluation."""
+
+    teacher: Path
+    """Its folder."""
+    shower_steps: Positive = 6
+    """Of the shower's sampler, which then takes as long as the points."""
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Decay of the moving average that is the target."""
+
+
+class CloudTraining(Table):
+    """How it is trained."""
+
+    moments_steps: Positive = 2000
+    moments_batch: Positive = 1024
+    shower_steps: Annotated[int, Field(ge=0)] = 20_000
+    shower_batch: Positive = 512
+    point_steps: Positive = 20_000
+    point_batch: Positive = 192
+    """Layers a step, with all their points."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    warmup: Positive = 500
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.9995
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0 leaves it to torch."""
+    report_every: Positive = 2000
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+
+
+class CloudRunConfig(Table):
+    """A whole training."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    data: DataConfig
+    range: CloudRange
+    model: CloudModelConfig = CloudModelConfig()
+    training: CloudTraining = CloudTraining()
+    distillation: Distillation | None = None
+
+
+def parse_cloud_config(raw: dict[str, Any], source: str, folder: Path) -> CloudRunConfig:
+    """Check a configuration; ``source`` is named in errors, paths are relative to ``folder``.
+
+    Raises:
+        InputError: an unknown key (with the nearest valid name) or a value that does not fit.
+    """
+    try:
+        config = CloudRunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{source}: {first_complaint(error, CloudRunConfig)}") from error
+    files = [(folder / file).resolve() for file in config.data.files]
+    changes: dict[str, Any] = {"data": config.data.model_copy(update={"files": files})}
+    if config.distillation is not None and (folder / config.distillation.teacher).is_dir():
+        teacher = (folder / config.distillation.teacher).resolve()
+        changes["distillation"] = config.distillation.model_copy(update={"teacher": teacher})
+    return config.model_copy(update=changes)

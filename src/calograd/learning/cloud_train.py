@@ -1,0 +1,200 @@
+"""Training of a cloud surrogate.
+
+    phase "moments"   Student t likelihood of the shower's numbers given the energy
+    phase "showers"   denoising loss of the standardised numbers
+    phase "points"    denoising loss of z, whole layers a batch, no padding; or the loss of distillation
+
+A run is a folder: ``checkpoint.pt``, ``log.jsonl`` (a line a report), ``model.safetensors`` (the moving average of the
+weights so far). A run that is started again goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calograd.errors import InputError, OutputExistsError
+from calograd.learning.cloud_config import CloudRunConfig
+from calograd.learning.cloud_data import CloudData, initialise
+from calograd.learning.cloud_monitor import CloudReport, look
+from calograd.learning.engine import Course, Pace, Phase, read_checkpoint, run
+from calograd.learning.state import CHECKPOINT
+from calograd.learning.train import LOG, Progress
+from calograd.showers.hdf5 import writing
+from calograd.surrogate.cloud import CloudArchitecture, CloudModel
+from calograd.surrogate.clouds import CloudSurrogate
+from calograd.surrogate.model import place
+from calograd.surrogate.store import WEIGHTS, StackCard, save
+
+Reports = Callable[[CloudReport], None]
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """Losses of random batches of the training rows."""
+
+    config: CloudRunConfig
+    data: CloudData
+    teacher: CloudModel | None
+
+    def moments(self, model: CloudModel, ema: CloudModel, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+        """Negative log-likelihood of the showers' numbers."""
+        rows = self.data.train
+        chosen = torch.randint(len(rows), (self.config.training.moments_batch,), generator=generator)
+        device = model.unit.device
+        features, energy = rows.features.at(chosen).to(device), rows.energy[chosen].to(device)
+        return model.moments_loss(features, energy, generator).mean()
+
+    def showers(self, model: CloudModel, ema: CloudModel, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+        """Denoising loss of showers."""
+        rows = self.data.train
+        chosen = torch.randint(len(rows), (self.config.training.shower_batch,), generator=generator)
+        device = model.unit.device
+        features, energy = rows.features.at(chosen).to(device), rows.energy[chosen].to(device)
+        with torch.no_grad():
+            x = model.standardise(features, energy, generator)
+        return model.shower_loss(x, energy, generator).mean()
+
+    def points(self, model: CloudModel, ema: CloudModel, generator: torch.Generator) -> torch.Tensor:
+        """Denoising or distillation loss of the points of some layers."""
+        rows, device = self.data.train, model.unit.device
+        chosen = torch.randint(len(rows.place), (self.config.training.point_batch,), generator=generator)
+        z, group, place_of = rows.groups(chosen)
+        layers = model.architecture.layers
+        shower, layer = place_of // layers, place_of % layers
+        with torch.no_grad():
+            features, energy = rows.features.at(shower).to(device), rows.energy[shower].to(device)
+            context = model.context(features, energy)[torch.arange(len(layer)), layer.to(device)]
+        z, group = z.to(device), group.to(device)
+        if self.teacher is None:
+            return model.point_loss(z, context, group, generator).mean()
+        return model.distillation_loss(self.teacher, ema, z, context, group, generator).mean()
+
+
+def train_clouds(
+    config: CloudRunConfig,
+    data: CloudData,
+    output: Path,
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    on_report: Reports | None = None,
+) -> CloudModel:
+    """Train or distil a cloud surrogate, or go on with the run in ``output``; returns the moving average.
+
+    Raises:
+        InputError: ``output`` holds a run of another configuration or cannot be written, the data do not fill the
+            range, a loss is NaN, a teacher that does not fit, or there is no such device.
+        OutputExistsError: ``output`` holds a surrogate without a checkpoint to go on from.
+        FormatError: the checkpoint or the teacher is damaged.
+        Interrupted: Ctrl-C; a checkpoint was written.
+    """
+    t = config.training
+    if t.threads:
+        torch.set_num_threads(t.threads)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    if not (output / CHECKPOINT).exists():
+        for name in (WEIGHTS, LOG):
+            if (output / name).exists():
+                raise OutputExistsError(
+                    f"{output / name} exists but no checkpoint to go on from; choose another output"
+                )
+    _check_range(config, data)
+    teacher = None if config.distillation is None else _teacher(config, data, device)
+    course = Course.start(place(_model(config, data, teacher), device), t.seed)
+    losses = _Losses(config, data, teacher)
+    phases: list[Phase[CloudModel]] = []
+    if teacher is None:
+        phases = [
+            Phase("moments", t.moments_steps, ("shower_moments",), losses.moments, 0.0, t.learning_rate, False),
+            Phase("showers", t.shower_steps, ("shower_network",), losses.showers, t.ema, t.learning_rate),
+        ]
+    ema = t.ema if config.distillation is None else config.distillation.ema
+    phases.append(Phase("points", t.point_steps, ("point_network",), losses.points, ema, t.learning_rate))
+    pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
+    identity = _flat(config) | {"data": data.fingerprint}
+    read_checkpoint(course, phases, pace, output, identity)
+
+    def report(at: Course[CloudModel]) -> None:
+        found = look(at.ema, data, phases[at.phase].name, at.step, float(at.running), at.seconds)
+        with writing(output / LOG), (output / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found.to_dict(), allow_nan=False) + "\n")
+        save(output, at.ema, _card(config, data, at))
+        if on_report is not None:
+            on_report(found)
+
+    run(course, phases, pace, output, identity, report, progress)
+    save(output, course.ema, _card(config, data, course))
+    return course.ema.eval().requires_grad_(False)
+
+
+def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel:
+    """The model that is distilled."""
+    assert config.distillation is not None
+    loaded = CloudSurrogate.load(config.distillation.teacher, device)
+    if not isinstance(loaded.model, CloudModel):
+        raise InputError(f"{config.distillation.teacher} is of kind '{loaded.card.kind}'; expected 'cloud'")
+    if loaded.model.architecture.distilled:
+        raise InputError(f"{config.distillation.teacher} is distilled already; expected a diffusion model")
+    theirs = (loaded.model.architecture.layers, loaded.card.clustering)
+    if theirs != (data.train.clouds.layers, data.clustering):
+        raise InputError(
+            f"{config.distillation.teacher} is of {theirs[0]} layers and {theirs[1]}, the data are of "
+            f"{data.train.clouds.layers} layers and {data.clustering}; expected the same"
+        )
+    return loaded.model
+
+
+def _model(config: CloudRunConfig, data: CloudData, teacher: CloudModel | None) -> CloudModel:
+    """First weights: from the seed, or the teacher's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        if teacher is None:
+            model = CloudModel(config.model.architecture(data.train.clouds.layers))
+            initialise(model, data)
+            return model
+        assert config.distillation is not None
+        changes = {"sampler": "consistency", "steps": 1, "shower_steps": config.distillation.shower_steps}
+        sizes = teacher.architecture.to_dict() | changes
+        model = CloudModel(CloudArchitecture(**sizes))
+        model.load_state_dict(teacher.state_dict())
+    return model
+
+
+def _check_range(config: CloudRunConfig, data: CloudData) -> None:
+    """Refuse a range that the data do not reach over: a surrogate must not claim what it never saw."""
+    low, high = config.range.energy
+    lowest, highest = float(data.train.energy.min()), float(data.train.energy.max())
+    slack = 0.05 * (high - low)
+    if lowest > low + slack or highest < high - slack:
+        raise InputError(
+            f"range.energy = [{low:g}, {high:g}] GeV reaches beyond the data, {lowest:.3g} to {highest:.3g} GeV; "
+            "narrow it or add data"
+        )
+
+
+def _flat(config: CloudRunConfig) -> dict[str, Any]:
+    """Every value of a configuration by its dotted name, plain."""
+    flat: dict[str, Any] = {}
+    for name, value in config.model_dump(mode="json").items():
+        flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _card(config: CloudRunConfig, data: CloudData, course: Course[CloudModel]) -> StackCard:
+    resolved = config.model_dump(mode="json")
+    resolved["data"]["files"] = [file.name for file in config.data.files]
+    if config.distillation is not None:
+        resolved["distillation"]["teacher"] = config.distillation.teacher.name
+    done = {"phase": course.phase, "step": course.step, "seconds": round(course.seconds)}
+    return StackCard(
+        name=config.name, kind=config.model.kind, architecture=course.model.architecture.to_dict(),
+        energy=config.range.energy, detector=data.detector, clustering=data.clustering,
+        training={"config": resolved, "data": data.provenance, "showers": len(data.train), "done": done},
+    )  # fmt: skip

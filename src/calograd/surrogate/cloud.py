@@ -1,0 +1,361 @@
+"""The cloud surrogate: a shower's points in a layered detector given its energy.
+
+Two diffusion models in a row on the coordinates of `calograd.surrogate.marks`:
+
+    shower   4 L + 3 numbers   g <-> x given ln E                      x from diffusion given ln E
+    points   2 numbers each    (r, e) <-> z by tables of quantiles     z from diffusion given the layer's features
+
+The points of a layer are independent given its number and features: ln E, the counts and energies of the layer and of
+its neighbours, and its means of z_r. Both are close to unit normal before any network has seen them. Points are then
+made to have what their shower was given, one group-wise operation each:
+
+    z_r   shifted, and stretched by sqrt(N / (N - 1)), to have the layer's mean m_l
+    e     tilted by exp(lambda z_r) to have the weighted mean m_l + d_l, by Newton's method, and scaled to E_l
+    x, y  moved by a r, a of the shower, to have its centre of gravity c
+
+Stretching makes up for the part of the spread that goes into the mean of N points. Moving in proportion to the distance
+r leaves the core where it is: it is a few far points that move a shower's centre.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from calograd.diffusion.denoise import PRECONDITIONINGS, Preconditioning, denoise, loss
+from calograd.diffusion.distill import CONSISTENCY, LEVELS, Consistency, consistency_loss
+from calograd.diffusion.noise import SCHEDULES
+from calograd.diffusion.sample import SAMPLERS, Sampler, sample
+from calograd.errors import InputError
+from calograd.networks.mlp import ResidualMlp
+from calograd.networks.moments import ConditionalMoments
+from calograd.networks.pointnet import PointNet
+from calograd.showers.clouds import LAYERS
+from calograd.surrogate.marks import KNOTS, Features, decode, dim_of, from_normal
+from calograd.surrogate.marks import encode as numbers_of_showers
+from calograd.surrogate.points import Points
+from calograd.surrogate.stack import StackModel, Walk
+
+CONDITIONS = 1
+"""ln E."""
+MARKS = 2
+"""Numbers of a point: z_r and z_e."""
+SPARE = 32
+"""Points of a layer are drawn in multiples of this for a smooth sample, so that one more leaves the others alone."""
+LOCAL = 9
+"""Features of a layer beside its number."""
+SHOWER_SAMPLER = "angle"
+NEWTON = 3
+STEEPEST = 4.5
+"""Of the exponent lambda z."""
+HIGHEST = 5.0
+"""|z| of a point is held below this: no table tells what lies farther out."""
+
+
+@dataclass(frozen=True)
+class CloudArchitecture:
+    """Everything that fixes the shapes of the weights and how they are sampled.
+
+    Args:
+        layers: of the detector.
+        shower_width, shower_blocks: hidden numbers and residual blocks of the network of the shower.
+        point_width, point_blocks: likewise of the points.
+        embedding: numbers that noise level and conditions become.
+        moments_width: hidden numbers of the network of location and scale.
+        schedule: of the points, a name of `calograd.diffusion.noise.SCHEDULES`.
+        preconditioning: of the points, a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
+        sampler: of the points, a name of `calograd.diffusion.sample.SAMPLERS`, or ``consistency`` after distillation.
+        steps: of that sampler.
+        shower_steps: of the shower's sampler.
+    """
+
+    layers: int = LAYERS
+    shower_width: int = 256
+    shower_blocks: int = 4
+    point_width: int = 64
+    point_blocks: int = 2
+    embedding: int = 96
+    moments_width: int = 128
+    schedule: str = "karras"
+    preconditioning: str = "edm"
+    sampler: str = "heun"
+    steps: int = 13
+    shower_steps: int = 12
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the points' network is a consistency model."""
+        return self.sampler == "consistency"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def build(self) -> CloudModel:
+        """A model with its first, random weights."""
+        return CloudModel(self)
+
+
+class CloudModel(StackModel):
+    """Weights and mathematics of the cloud surrogate; `calograd.surrogate.clouds.CloudSurrogate` is its public face."""
+
+    architecture: CloudArchitecture
+
+    def __init__(self, architecture: CloudArchitecture) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        dim = dim_of(a.layers)
+        for name, size in (("condition", (CONDITIONS,)), ("local", (LOCAL,))):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+        self.register_buffer("unit", torch.tensor(1e-4))
+        self.register_buffer("distance_table", torch.linspace(-4.0, 2.0, KNOTS).repeat(a.layers, 1))
+        self.register_buffer("energy_table", torch.linspace(-16.0, -6.0, KNOTS).repeat(a.layers, 1))
+        self.condition_mean: Tensor
+        self.condition_scale: Tensor
+        self.local_mean: Tensor
+        self.local_scale: Tensor
+        self.unit: Tensor
+        self.distance_table: Tensor
+        self.energy_table: Tensor
+        tie = torch.arange(dim)
+        tie[-1] = tie[-2]  # x and y of the centre
+        self.shower_moments = ConditionalMoments(CONDITIONS, tie, a.moments_width)
+        self.shower_network = ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
+        self.point_network = PointNet(MARKS, LOCAL + a.layers, a.point_width, a.point_blocks, a.embedding)
+
+    @property
+    def preconditioning(self) -> Preconditioning:
+        """Of the points."""
+        a = self.architecture
+        if a.distilled:
+            return Consistency(float(SCHEDULES[a.schedule].grid(2)[1]))
+        return PRECONDITIONINGS[a.preconditioning]
+
+    def walk(self, sampler: str | None = None, steps: int | None = None) -> Walk:
+        """How points are made, see `StackModel`."""
+        a = self.architecture
+        name = sampler or a.sampler
+        found = sampler_of(name, a)
+        number = steps or (a.steps if name == a.sampler else found.steps)
+        return Walk(name, number, found.nfe(number))
+
+    def conditions(self, energy: Tensor) -> Tensor:
+        """Standardised conditions of incident energies (n,) in GeV, shape (n, 1)."""
+        return (energy.log()[:, None] - self.condition_mean) / self.condition_scale
+
+    def context(self, features: Features, energy: Tensor) -> Tensor:
+        """What the points of every layer are conditioned on, shape (n, layers, `LOCAL` + layers), standardised."""
+        raw = local_features(features, energy, self.unit)
+        numbers = torch.eye(self.architecture.layers, dtype=raw.dtype, device=raw.device)
+        standardised = (raw - self.local_mean) / self.local_scale
+        return torch.cat([standardised, numbers.expand(len(raw), -1, -1)], dim=2)
+
+    def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+        """x of showers, shape (n, dim): what the shower's diffusion model learns."""
+        return self.shower_moments.standardise(self.encode(features, energy, generator), self.conditions(energy))
+
+    def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, dim)."""
+        g = self.encode(features, energy, generator)
+        return self.shower_moments.negative_log_likelihood(g, self.conditions(energy))
+
+    def encode(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Numbers of showers that are turned by any angle about the axis."""
+        g = numbers_of_showers(features, energy, self.unit, generator)
+        turn = 2 * torch.pi * torch.rand(len(g), generator=generator).to(g)
+        (x, y), sin, cos = g[:, -2:].T, turn.sin(), turn.cos()
+        return torch.cat([g[:, :-2], torch.stack([x * cos - y * sin, x * sin + y * cos], dim=1)], dim=1)
+
+    def shower_loss(self, x: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Denoising loss of showers, shape (n,)."""
+        conditions, schedule = self.conditions(energy), SCHEDULES["karras"]
+        sigma = schedule.draw(len(x), generator).to(x)
+        pre = PRECONDITIONINGS["edm"]
+        return loss(lambda z, s: self.shower_network(z, s, conditions), pre, x, sigma, generator).mean(1)
+
+    def point_loss(self, z: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Denoising loss of points (points, 2), every one of its own group, shape (points,).
+
+        The noise level is one for all points of a group (`calograd.networks.pointnet`); ``group`` is in order.
+        """
+        level = SCHEDULES[self.architecture.schedule].draw(len(context), generator).to(z)
+        first = torch.searchsorted(group, torch.arange(len(context), device=group.device))
+        first = first.clamp(max=len(group) - 1)
+        network = self._points(self.point_network, context, group, first)
+        return loss(network, self.preconditioning, z, level[group], generator).mean(1)
+
+    def distillation_loss(
+        self,
+        teacher: CloudModel,
+        target: CloudModel,
+        z: Tensor,
+        context: Tensor,
+        group: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Consistency loss of points, see `calograd.diffusion.distill` and `point_loss`, shape (points,)."""
+        level = torch.randint(LEVELS - 1, (len(context),), generator=generator).to(group)
+        first = torch.searchsorted(group, torch.arange(len(context), device=group.device))
+        first = first.clamp(max=len(group) - 1)
+        pre = self.preconditioning
+        assert isinstance(pre, Consistency)
+        theirs = self._points(teacher.point_network, context, group, first)
+        return consistency_loss(
+            self._points(self.point_network, context, group, first),
+            self._points(target.point_network, context, group, first),
+            lambda x, sigma: denoise(theirs, teacher.preconditioning, x, sigma),
+            pre, SCHEDULES[teacher.architecture.schedule], z, level[group], generator,
+        ).mean(1)  # fmt: skip
+
+    @staticmethod
+    def _points(network: PointNet, context: Tensor, group: Tensor, first: Tensor) -> Any:
+        """A points' network with its conditions bound; noise levels come one a point and go in one a group."""
+
+        def bound(scaled: Tensor, noise: Tensor) -> Tensor:
+            result: Tensor = network(scaled, noise if len(noise) == 1 else noise[first], context, group)
+            return result
+
+        return bound
+
+    def generate_features(self, energy: Tensor, generator: torch.Generator | None, smooth: bool = False) -> Features:
+        """Features of showers of incident energies (n,) in GeV, differentiable in them."""
+        a, walk = self.architecture, SAMPLERS[SHOWER_SAMPLER]
+        conditions = self.conditions(energy)
+        noise = torch.randn(len(energy), dim_of(a.layers), generator=generator).to(energy)
+        pre = PRECONDITIONINGS["edm"]
+        x = sample(
+            lambda z, s: denoise(lambda i, m: self.shower_network(i, m, conditions), pre, z, s),
+            noise, walk.grid(SCHEDULES["karras"], a.shower_steps), walk, generator,
+        )  # fmt: skip
+        g = self.shower_moments.restore(x, conditions)
+        return decode(g, energy, self.unit, a.layers, smooth)
+
+    def generate(
+        self,
+        energy: Tensor,
+        generator: torch.Generator | None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        smooth: bool = False,
+    ) -> Points:
+        """Showers of incident energies (n,), GeV, see `StackModel`."""
+        features = self.generate_features(energy, generator, smooth)
+        return self.fill(features, energy, generator, sampler, steps, smooth)
+
+    def fill(
+        self,
+        features: Features,
+        energy: Tensor,
+        generator: torch.Generator | None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        smooth: bool = False,
+    ) -> Points:
+        """Points of showers with given features; arguments as of `generate`."""
+        layers = self.architecture.layers
+        filled = torch.nonzero(features.count.flatten() > 0).squeeze(1)
+        share = features.count.flatten()[filled]
+        count = share.detach().ceil().long()
+        z, angle, group, weight = self._draw(share, count, generator, smooth)
+        context = self.context(features, energy).flatten(0, 1)[filled]
+        z = self._points_from(z, context, group, generator, self.walk(sampler, steps))
+        owner, layer = (filled // layers)[group], (filled % layers)[group]
+        mean = features.mean.flatten()[filled]
+        distance = _with_mean(z[:, 0], mean, share, group, weight).clamp(-HIGHEST, HIGHEST)
+        r = from_normal(distance, layer, self.distance_table).exp()
+        e = weight * from_normal(z[:, 1].clamp(-HIGHEST, HIGHEST), layer, self.energy_table).exp()
+        e = _tilted(e, distance, mean + features.core.flatten()[filled], group)
+        e = e * (features.energy.flatten()[filled] / _sum(e, group, len(filled)))[group]
+        x, y = r * angle.cos(), r * angle.sin()
+        visible = features.energy.sum(1)
+        n = len(energy)
+        far = _sum(e * r, owner, n)
+        x = x + ((features.centre[:, 0] * visible - _sum(e * x, owner, n)) / far)[owner] * r
+        y = y + ((features.centre[:, 1] * visible - _sum(e * y, owner, n)) / far)[owner] * r
+        offsets = torch.cat([owner.new_zeros(1), torch.bincount(owner, minlength=n).cumsum(0)])
+        return Points(x, y, layer, e, offsets, energy, layers)
+
+    @staticmethod
+    def _draw(
+        share: Tensor, count: Tensor, generator: torch.Generator | None, smooth: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Noise and angles of points, their groups, and what part of each counts: 1 but for the last of a group."""
+        drawn = (count + SPARE - 1) // SPARE * SPARE if smooth else count
+        total = int(drawn.sum())
+        noise = torch.randn(total, MARKS, generator=generator).to(share)
+        angle = 2 * torch.pi * torch.rand(total, generator=generator).to(share)
+        group = torch.repeat_interleave(drawn)
+        if not smooth:
+            return noise, angle, group, torch.ones_like(angle)
+        place = torch.arange(total, device=group.device) - (drawn.cumsum(0) - drawn)[group]
+        kept = torch.nonzero(place < count[group]).squeeze(1)
+        group = group[kept]
+        return noise[kept], angle[kept], group, (share[group] - place[kept]).clamp(max=1)
+
+    def _points_from(
+        self, noise: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None, walk: Walk
+    ) -> Tensor:
+        """From noise to z of points."""
+        a, pre = self.architecture, self.preconditioning
+        sampler = sampler_of(walk.sampler, a)
+        return sample(
+            lambda z, s: denoise(lambda i, m: self.point_network(i, m, context, group), pre, z, s),
+            noise, sampler.grid(SCHEDULES[a.schedule], walk.steps), sampler, generator,
+        )  # fmt: skip
+
+
+def sampler_of(name: str, architecture: CloudArchitecture) -> Sampler:
+    """The sampler of the points. Raises `InputError` for one that is unknown or does not fit the architecture."""
+    known = ("consistency",) if architecture.distilled else tuple(SAMPLERS)
+    if name not in known:
+        what = "distilled: its" if architecture.distilled else "not distilled: its"
+        raise InputError(f"sampler '{name}' cannot be used, the model is {what} samplers are {', '.join(known)}")
+    return CONSISTENCY if name == "consistency" else SAMPLERS[name]
+
+
+def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
+    """What a layer is like beside its number, shape (n, layers, `LOCAL`), not standardised.
+
+    ln E; ln (N + 1) of the layer and of the two beside it; ln of its mean energy of a point; m, and that of the two
+    beside it; d.
+    """
+    n = (features.count + 1).log()
+    per_point = ((features.energy + unit) / (features.count + 1) / unit).log()
+    m = features.mean
+    (n_before, n_behind), (m_before, m_behind) = _beside(n), _beside(m)
+    incident = energy.log()[:, None].expand_as(n)
+    return torch.stack([incident, n, n_before, n_behind, per_point, m, m_before, m_behind, features.core], dim=2)
+
+
+def _beside(values: Tensor) -> tuple[Tensor, Tensor]:
+    """What the layer before has and what the layer behind has, shape (n, layers) each; zero beyond the ends."""
+    return pad(values[:, :-1], (1, 0)), pad(values[:, 1:], (0, 1))
+
+
+def _sum(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Sums over the points of every group, shape (groups,)."""
+    return values.new_zeros(groups).index_add(0, group, values)
+
+
+def _tilted(e: Tensor, z: Tensor, wanted: Tensor, group: Tensor) -> Tensor:
+    """Energies times exp(lambda z), lambda of every group such that the mean of z weighted with them is ``wanted``."""
+    tilt = torch.zeros_like(wanted)
+    for _ in range(NEWTON):
+        t = e * (tilt[group] * z).clamp(-STEEPEST, STEEPEST).exp()
+        sums = t.new_zeros(len(wanted), 3).index_add(0, group, torch.stack([t, t * z, t * z * z], dim=1))
+        mean = sums[:, 1] / sums[:, 0]
+        variance = (sums[:, 2] / sums[:, 0] - mean**2).clamp(min=0.1)
+        tilt = (tilt + (wanted - mean) / variance).clamp(-STEEPEST / 3, STEEPEST / 3)
+    return e * (tilt[group] * z).clamp(-STEEPEST, STEEPEST).exp()
+
+
+def _with_mean(z: Tensor, mean: Tensor, share: Tensor, group: Tensor, weight: Tensor) -> Tensor:
+    """z with the mean of every group as given, its spread about it stretched by sqrt(N / (N - 1))."""
+    about = z - (_sum(weight * z, group, len(mean)) / share)[group]
+    n = share.clamp(min=1.5)
+    return mean[group] + about * (n / (n - 1)).sqrt()[group]

@@ -40,6 +40,12 @@ def benchmark(
     Examples:
       calograd benchmark
       calograd benchmark --energies 10,100 --json out.json pbf2-cells runs/mine
+
+    Surrogates of points are timed on energies drawn evenly from their range, Geant4 on the same (no --energies).
+
+    \b
+    Example:
+      calograd benchmark siw-cloud siw-cloud-cm
     """
     refuse_existing(json_path)
     for name, value in (("showers", showers), ("repeats", repeats)):
@@ -51,9 +57,14 @@ def benchmark(
     from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
     from calograd.evaluation.timing import BATCHES
     from calograd.evaluation.timing import benchmark as run
-    from calograd.surrogate import Surrogate
+    from calograd.surrogate import load_designs
+    from calograd.surrogate.kinds import STACK_KINDS
+    from calograd.surrogate.store import kind_of
 
-    surrogates = [Surrogate.load(model) for model in models or ("pbf2-cells",)]
+    if models and all(kind_of(model) in STACK_KINDS for model in models):
+        _benchmark_clouds(models, repeats, showers, no_geant4, json_path)
+        return
+    surrogates = [load_designs(model) for model in models or ("pbf2-cells",)]
     materials = {s.card.substance().name: s.card.substance() for s in surrogates}
     if len(materials) > 1:
         raise InputError(f"the surrogates are of {', '.join(materials)}; benchmark one material at a time")
@@ -74,15 +85,47 @@ def benchmark(
     write_json(json_path, result.to_dict())
 
 
+def _benchmark_clouds(
+    models: tuple[str, ...], repeats: int, showers: int | None, no_geant4: bool, json_path: Path | None
+) -> None:
+    """Time Geant4's silicon-tungsten stack and surrogates of points."""
+    from calograd.evaluation.cloud_timing import benchmark_clouds, stack_beam
+    from calograd.simulation.tables import needed_elements
+    from calograd.surrogate import CloudSurrogate
+
+    surrogates = [CloudSurrogate.load(model) for model in models]
+    left_out = (None, "left out (--no-geant4)")
+    environment, note = left_out if no_geant4 else environment_for(needed_elements(stack_beam(10.0, 90.0)))
+    with progress() as bar:
+        result = benchmark_clouds(surrogates, environment, repeats=repeats, showers=showers, note=note,
+                                  progress=stages(bar))  # fmt: skip
+    m = result.machine
+    print_table(
+        f"{m['processor']} ({m['vectors']}, {m['cores']} cores), one thread, torch {m['torch']}; energies evenly from "
+        f"{result.energy[0]:g} to {result.energy[1]:g} GeV",
+        ["", "sampler", "evaluations", "batch", "ms per shower, processor", "clock", "Geant4 / surrogate"],
+        [(t.who, t.sampler, t.evaluations, t.batch, str(t.processor), f"{t.clock.median:.3g}", t.ratio_text)
+         for t in result.timings],
+    )  # fmt: skip
+    if result.note:
+        console.print(f"note: {result.note}", markup=False)
+    write_json(json_path, result.to_dict())
+
+
 def geant4_environment(material: Material) -> tuple[dict[str, str] | None, str]:
-    """The environment of Geant4's kernel, or None and why it cannot run."""
+    """The environment of Geant4's kernel for a material, or None and why it cannot run."""
+    return environment_for({"H", *material.mass_fractions})
+
+
+def environment_for(elements: set[str]) -> tuple[dict[str, str] | None, str]:
+    """The environment of Geant4's kernel for materials of these elements, or None and why it cannot run."""
     if importlib.util.find_spec("geant4_pybind") is None:
         return None, "Geant4 is left out: geant4-pybind is not installed; pip install 'calograd[geant4]'"
     from calograd.simulation.tables import find_tables
 
     try:
         tables = find_tables()
-        tables.check({"H", *material.mass_fractions})
+        tables.check(elements)
     except TablesError as error:
         return None, f"Geant4 is left out: {error}"
     return tables.environment(os.environ), ""

@@ -9,7 +9,7 @@ import click
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
-from calograd.showers.hdf5 import refuse_existing
+from calograd.showers.hdf5 import refuse_existing, schema_of
 
 if TYPE_CHECKING:
     from calograd.evaluation.evaluate import Evaluation
@@ -48,10 +48,21 @@ def evaluate(
     \b
     Example:
       calograd evaluate generated.h5 reference.h5 --json out.json --report report.html
+
+    Two files of points of a layered detector are compared by the observables of the CaloClouds papers, hits above
+    0.1 MeV; --threshold does not apply.
+
+    \b
+    Example:
+      calograd evaluate points.h5 reference-points.h5 --json out.json
     """
     for output in (json_path, report_path):
         if output is not None:
             refuse_existing(output)
+    schema = schema_of(generated) or ""
+    if schema.startswith("calograd/clouds/"):
+        _evaluate_clouds(generated, reference, json_path, report_path, seed, classifier)
+        return
     from calograd.evaluation.evaluate import evaluate as run
     from calograd.showers.maps import Maps, read_rows
 
@@ -107,6 +118,44 @@ def _summarise_maps(result: MapsEvaluation, title: str) -> None:
          *(f"{name} RRMSE (floor), %" for name in BIAS_LIMITS)],
         rows,
     )  # fmt: skip
+
+
+def _evaluate_clouds(
+    generated: Path, reference: Path, json_path: Path | None, report_path: Path | None, seed: int, classifier: bool
+) -> None:
+    """Compare points of a layered detector."""
+    from calograd.evaluation.cloud_evaluate import BATCHES, evaluate_clouds
+    from calograd.showers.clouds import read_clouds
+
+    ours, theirs = read_clouds(generated), read_clouds(reference)
+    with progress() as bar:
+        result = evaluate_clouds(ours, theirs, seed=seed, classifiers=classifier, progress=stages(bar))
+    names = {"generated": str(generated), "reference": str(reference)}
+    write_json(json_path, {"files": names} | result.to_dict())
+    if report_path is not None:
+        from calograd.evaluation.cloud_report import write_cloud_report
+
+        write_cloud_report(report_path, result, ours, theirs, names)
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", markup=False)
+    batches, whole = f"{BATCHES} batches of {result.batch}", f"all {len(result.reference)}"
+    print_table(
+        f"{generated.name} against {reference.name}: W1 in 10^-2",
+        ["observable", batches, "floor", whole, "floor", "ratio"],
+        [(s.name, f"{s.value:.2f} +- {s.error:.2f}", f"{s.floor:.2f} +- {s.floor_error:.2f}", f"{s.whole:.2f}",
+          f"{s.whole_floor:.2f}", f"{s.over_floor:.1f}") for s in result.scores],
+    )  # fmt: skip
+    print_table(
+        "Means and spreads over Geant4's", ["energy, GeV", "quantity", "showers", "mean", "spread"],
+        [(f"{c.energy:g}", c.name, f"{c.showers[0]} / {c.showers[1]}", f"{c.mean_ratio:.4f} +- {c.mean_error:.4f}",
+          f"{c.spread_ratio:.3f} +- {c.spread_error:.3f}") for c in result.comparisons],
+    )  # fmt: skip
+    if result.aucs:
+        print_table(
+            "Classifiers on high-level features (95 % interval)", ["classifier", "AUC", "Geant4 halves"],
+            [(name, *(f"{auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})" for auc in pair))
+             for name, pair in result.aucs.items()],
+        )  # fmt: skip
 
 
 def _summarise(result: Evaluation, title: str) -> None:

@@ -223,12 +223,12 @@ def time_geant4(
         """Seconds on the clock and of the processor of one process."""
         nonlocal index
         beam = Beam(energies=Energies(law="discrete", values=(energy,)))
-        began = time.perf_counter(), _children()
+        began = time.perf_counter(), children_seconds()
         config = SimulationConfig(detector=Block(material=record), beam=beam, seed=0)
         run_kernel(config, range(index, index + count), environment)
         index += count
         progress()
-        return time.perf_counter() - began[0], _children() - began[1]
+        return time.perf_counter() - began[0], children_seconds() - began[1]
 
     counts = {e: showers or max(1, round(GEV / e)) for e in energies}
     lowest = min(energies)
@@ -246,7 +246,7 @@ def time_geant4(
     return Geant4Timing(tuple(timings), startup[1], startup[0])
 
 
-def _children() -> float:
+def children_seconds() -> float:
     """Seconds of the processor of the processes that this one has waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -1,0 +1,154 @@
+"""How long a shower of a layered detector takes, Geant4's and a surrogate's, each on one thread.
+
+Energies are drawn evenly from the range that the first surrogate was trained on. A surrogate's time is that of
+`CloudSurrogate.sample`, calibration of counts and energies included, after a call to warm up; Geant4's is that of
+`calograd.evaluation.timing`: of processes with few and with many showers, so that the start-up drops out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from calograd.evaluation.timing import NEARLY, Spread, children_seconds, machine, one_thread, short
+from calograd.simulation.config import Beam, Energies, SimulationConfig, SiWStack
+from calograd.simulation.farm import run_kernel
+from calograd.surrogate.clouds import CloudSurrogate
+
+BATCHES = (1, 4, 16, 64)
+SHOWERS = 40
+"""Made for every measurement of a batch of one; 256 of larger ones."""
+GEANT4_SHOWERS = 10
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class CloudTiming:
+    """One way to make a shower, ms a shower.
+
+    Args:
+        who: ``Geant4`` or the surrogate's name.
+        sampler, evaluations: of the points' network.
+        batch: showers made at once.
+        clock, processor: on the clock and of the processor.
+        ratio: Geant4's time of the processor over this; None where it is not known.
+    """
+
+    who: str
+    sampler: str
+    evaluations: int
+    batch: int
+    clock: Spread
+    processor: Spread
+    ratio: float | None = None
+
+    @property
+    def ratio_text(self) -> str:
+        """For tables."""
+        return "" if self.ratio is None else short(self.ratio)
+
+
+@dataclass(frozen=True)
+class CloudBenchmark:
+    """A whole run: energies in GeV, every timing, what was left out."""
+
+    machine: dict[str, Any]
+    energy: tuple[float, float]
+    timings: tuple[CloudTiming, ...]
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"schema": "calograd/cloud-benchmark/1", "unit": "ms per shower, one thread"} | asdict(self)
+
+
+def stack_beam(low: float, high: float, seed: int = 0) -> SimulationConfig:
+    """Photons of energies drawn evenly from a range (GeV) along the axis of the silicon-tungsten stack."""
+    beam = Beam(energies=Energies(law="uniform", values=(low, high)), upstream=0.1)
+    return SimulationConfig(detector=SiWStack(), beam=beam, seed=seed)
+
+
+def benchmark_clouds(
+    surrogates: Sequence[CloudSurrogate],
+    environment: dict[str, str] | None,
+    *,
+    repeats: int,
+    showers: int | None = None,
+    batches: Sequence[int] = BATCHES,
+    note: str = "",
+    progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
+) -> CloudBenchmark:
+    """Time Geant4 and surrogates in one run, one after the other.
+
+    Args:
+        surrogates: at least one.
+        environment: of Geant4's kernel; None leaves it out.
+        repeats: of every measurement.
+        showers: of Geant4 in a process.
+        batches: that are tried; must hold 1.
+        note: why Geant4 is left out.
+        progress: called as progress(stage, done, total).
+    """
+    energy = surrogates[0].card.energy
+    timings: list[CloudTiming] = []
+    if environment is not None:
+        timings.append(_time_geant4(energy, environment, repeats, showers or GEANT4_SHOWERS, progress))
+    reference = timings[0].processor.median if timings else None
+    for surrogate in surrogates:
+        name = surrogate.card.name
+        with one_thread():
+            tried = []
+            for number, batch in enumerate(batches):
+                progress(name, number, len(batches))
+                tried.append(_time(surrogate, energy, batch, repeats, reference))
+        progress(name, len(batches), len(batches))
+        least = min(t.processor.median for t in tried)
+        best = min((t for t in tried if t.processor.median <= NEARLY * least), key=lambda t: t.batch)
+        timings += [t for t in tried if t.batch == 1 or t is best]
+    return CloudBenchmark(machine(), energy, tuple(timings), note)
+
+
+def _time(
+    surrogate: CloudSurrogate, energy: tuple[float, float], batch: int, repeats: int, reference: float | None
+) -> CloudTiming:
+    generator = torch.Generator().manual_seed(0)
+    low, high = energy
+    calls = max(1, (SHOWERS if batch == 1 else 256) // batch)
+    clock, processor = [], []
+    for number in range(repeats + 1):
+        incident = low + (high - low) * torch.rand(calls, batch, generator=generator)
+        began = time.perf_counter(), time.process_time()
+        for energies in incident:
+            surrogate.sample(energies, batch, generator=generator)
+        if number:  # the first warms up
+            clock.append(1e3 * (time.perf_counter() - began[0]) / (calls * batch))
+            processor.append(1e3 * (time.process_time() - began[1]) / (calls * batch))
+    walk = surrogate.model.walk()
+    ratio = reference / median(processor) if reference is not None else None
+    return CloudTiming(
+        surrogate.card.name, walk.sampler, walk.evaluations, batch, Spread.of(clock), Spread.of(processor), ratio
+    )
+
+
+def _time_geant4(
+    energy: tuple[float, float], environment: dict[str, str], repeats: int, showers: int, progress: Progress
+) -> CloudTiming:
+    """Of processes with many showers, less those with one: the seeds are the same, so the first shower drops out."""
+    clock, processor = [], []
+    for number in range(repeats):
+        progress("Geant4", number, repeats)
+        config, seconds = stack_beam(*energy, seed=number), []
+        for count in (1, 1 + showers):
+            began = time.perf_counter(), children_seconds()
+            run_kernel(config, range(count), environment)
+            seconds.append((time.perf_counter() - began[0], children_seconds() - began[1]))
+        clock.append(1e3 * (seconds[1][0] - seconds[0][0]) / showers)
+        processor.append(1e3 * (seconds[1][1] - seconds[0][1]) / showers)
+    progress("Geant4", repeats, repeats)
+    return CloudTiming("Geant4", "", 0, showers, Spread.of(clock), Spread.of(processor))

@@ -51,7 +51,7 @@ def test_start_up_is_taken_off_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
         clock["now"] += 0.6 + 0.0125 * energy * len(indices)
 
     monkeypatch.setattr(timing, "run_kernel", kernel)
-    monkeypatch.setattr(timing, "_children", lambda: clock["now"])
+    monkeypatch.setattr(timing, "children_seconds", lambda: clock["now"])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: 2 * clock["now"])
     found = time_geant4(Material.parse("PbF2"), [1.0, 50.0], {}, repeats=3)
     assert found.startup_processor == pytest.approx(0.6)

@@ -150,11 +150,11 @@ def _evaluate_clouds(
         [(f"{c.energy:g}", c.name, f"{c.showers[0]} / {c.showers[1]}", f"{c.mean_ratio:.4f} +- {c.mean_error:.4f}",
           f"{c.spread_ratio:.3f} +- {c.spread_error:.3f}") for c in result.comparisons],
     )  # fmt: skip
-    if result.aucs:
+    if result.told:
         print_table(
-            "Classifiers on high-level features (95 % interval)", ["classifier", "AUC", "Geant4 halves"],
-            [(name, *(f"{auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})" for auc in pair))
-             for name, pair in result.aucs.items()],
+            "Classifiers (95 % interval)", ["features", "classifier", "AUC", "Geant4 halves"],
+            [(t.features, t.classifier, *(f"{a.value:.3f} ({a.low:.3f} to {a.high:.3f})" for a in (t.auc, t.floor)))
+             for t in result.told],
         )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def fit_network(
     prepare = whitening(features)
     order = rng.permutation(len(features))
     held, used = order[: len(order) // 10], order[len(order) // 10 :]
-    inputs, targets = prepare(features), torch.from_numpy(labels.astype(np.float32))
+    inputs = prepare(features)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         net = nn.Sequential(
@@ -135,22 +135,45 @@ def fit_network(
         )
     steps = max(1, len(used) // batch)
     epochs = int(np.clip(1000 // steps, 10, 30))
+    descend(net, lambda rows: net(inputs[rows])[:, 0], labels, (used, held), (epochs, steps), rng)
+    return lambda rows: _scores(net, prepare(rows))
+
+
+def descend(
+    net: nn.Module,
+    scores: Callable[[np.ndarray], Tensor],
+    labels: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray],
+    pace: tuple[int, int],
+    rng: np.random.Generator,
+) -> None:
+    """Train a classifier; the weights of the best epoch on the held-out rows are kept.
+
+    Args:
+        net: whose weights are trained.
+        scores: of the rows of these numbers, shape (n,), by ``net``.
+        labels: of all rows.
+        rows: numbers of those to train on, and of those to hold out.
+        pace: epochs, and steps of each.
+        rng: draws the batches.
+    """
+    (used, held), (epochs, steps) = rows, pace
+    targets = torch.from_numpy(labels.astype(np.float32))
     optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * steps)
     loss_of = nn.BCEWithLogitsLoss()
     best, kept = float("inf"), copy.deepcopy(net.state_dict())
     for _ in range(epochs):
-        for rows in np.array_split(rng.permutation(used), steps):
+        for some in np.array_split(rng.permutation(used), steps):
             optimiser.zero_grad()
-            loss_of(net(inputs[rows])[:, 0], targets[rows]).backward()
+            loss_of(scores(some), targets[some]).backward()
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            loss = float(loss_of(net(inputs[held])[:, 0], targets[held]))
+            loss = float(loss_of(scores(held), targets[held]))
         if loss < best:
             best, kept = loss, copy.deepcopy(net.state_dict())
     net.load_state_dict(kept)
-    return lambda rows: _scores(net, prepare(rows))
 
 
 def _scores(net: nn.Module, inputs: Tensor) -> np.ndarray:

@@ -27,8 +27,9 @@ from calograd.errors import InputError
 from calograd.evaluation.classifier import AUC, CLASSIFIERS, LabelledRows, cross_fitted_auc
 from calograd.evaluation.cloud_observables import SINGLE, CloudObservables, observe_clouds
 from calograd.evaluation.evaluate import jsonable, versions
-from calograd.showers.clouds import Clouds
-from calograd.showers.readout import Readout
+from calograd.evaluation.grids import Grids, grid_rows
+from calograd.showers.clouds import LAYERS, Clouds
+from calograd.showers.readout import GRID, Readout, read_out
 
 SCHEMA = "calograd/cloud-evaluation/1"
 OBSERVABLES = ("N_hits", "E_vis/E_inc", "E_cell", "E_long", "E_radial", "m1_X", "m1_Y", "m1_Z")
@@ -41,6 +42,8 @@ WINDOW = 2.5
 """Showers within so many GeV count as of that energy."""
 MIN_SHOWERS = 40
 """In either file."""
+MAX_GRIDS = 5000
+"""Showers of either file whose grids are classified, which takes longest."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -77,6 +80,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Told:
+    """How well a classifier tells generated showers from Geant4's, beside one half of Geant4's from the other.
+
+    ``features`` is ``high-level`` or ``30 x 30 x 30 grid``.
+    """
+
+    features: str
+    classifier: str
+    auc: AUC
+    floor: AUC
+
+
+@dataclass(frozen=True)
 class CloudEvaluation:
     """The outcome.
 
@@ -84,7 +100,7 @@ class CloudEvaluation:
         generated, reference: what was observed.
         scores: by `OBSERVABLES`.
         comparisons: at `ENERGIES`.
-        aucs: by classifier, with the AUC of Geant4's halves beside it; empty if not asked for.
+        told: by features and classifier; empty if not asked for.
         batch: showers of a batch.
         warnings: what was left out.
     """
@@ -93,7 +109,7 @@ class CloudEvaluation:
     reference: CloudObservables = field(repr=False)
     scores: tuple[Score, ...]
     comparisons: tuple[Comparison, ...]
-    aucs: dict[str, tuple[AUC, AUC]]
+    told: tuple[Told, ...]
     batch: int
     warnings: tuple[str, ...]
 
@@ -104,7 +120,7 @@ class CloudEvaluation:
             "showers": {"generated": len(self.generated), "reference": len(self.reference)},
             "w1": {s.name: asdict(s) | {"over_floor": s.over_floor} for s in self.scores},
             "energies": [asdict(c) for c in self.comparisons],
-            "auc": {name: {"generated": asdict(a), "geant4_halves": asdict(b)} for name, (a, b) in self.aucs.items()},
+            "classifiers": [asdict(t) for t in self.told],
             "profiles": {
                 which: {"layers": o.layers, "rings": o.rings}
                 for which, o in (("generated", self.generated), ("reference", self.reference))
@@ -147,22 +163,53 @@ def evaluate_clouds(
     rng = np.random.default_rng(seed)
     progress("observables", 0, 2)
     # drawn into any order: a file may be in order of energies
-    ours = observe_clouds(generated.rows(rng.permutation(len(generated))[:n]), readout)
+    generated = generated.rows(rng.permutation(len(generated))[:n])
+    reference = reference.rows(rng.permutation(len(reference))[:n])
+    ours = observe_clouds(generated, readout)
     progress("observables", 1, 2)
-    theirs = observe_clouds(reference.rows(rng.permutation(len(reference))[:n]), readout)
+    theirs = observe_clouds(reference, readout)
     progress("observables", 2, 2)
     scores = tuple(score(name, ours, theirs, rng) for name in OBSERVABLES)
     comparisons = tuple(c for e in ENERGIES for c in compare_at(e, ours, theirs))
-    aucs: dict[str, tuple[AUC, AUC]] = {}
+    told: tuple[Told, ...] = ()
     if classifiers:
-        for number, (name, fit) in enumerate(CLASSIFIERS.items()):
-            progress("classifiers", number, len(CLASSIFIERS))
-            half = n // 2
-            pairs = ((ours.rows(0, n), theirs.rows(0, n)), (theirs.rows(0, half), theirs.rows(half, 2 * half)))
-            found = [cross_fitted_auc(labelled(a, b), fit, rng) for a, b in pairs]
-            aucs[name] = (found[0], found[1])
-        progress("classifiers", len(CLASSIFIERS), len(CLASSIFIERS))
-    return CloudEvaluation(ours, theirs, scores, comparisons, aucs, n // BATCHES, tuple(warnings))
+        grids = tuple(_grids(clouds.rows(slice(0, MAX_GRIDS)), readout) for clouds in (generated, reference))
+        told = tell_apart(ours, theirs, (grids[0], grids[1]), rng, progress)
+    return CloudEvaluation(ours, theirs, scores, comparisons, told, n // BATCHES, tuple(warnings))
+
+
+def tell_apart(
+    ours: CloudObservables,
+    theirs: CloudObservables,
+    grids: tuple[Grids, Grids],
+    rng: np.random.Generator,
+    progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
+) -> tuple[Told, ...]:
+    """Every classifier on high-level features, and a network on grids, see `calograd.evaluation.grids`.
+
+    Args:
+        ours, theirs: equally many showers.
+        grids: generated and Geant4's, perhaps of fewer showers.
+        rng: of everything that is drawn.
+        progress: called as progress(stage, done, total).
+    """
+    half, few = len(theirs) // 2, len(grids[1]) // 2
+    told, total = [], len(CLASSIFIERS) + 1
+    for number, (name, fit) in enumerate(CLASSIFIERS.items()):
+        progress("classifiers", number, total)
+        pairs = ((ours, theirs), (theirs.rows(0, half), theirs.rows(half, 2 * half)))
+        found = [cross_fitted_auc(labelled(a, b), fit, rng) for a, b in pairs]
+        told.append(Told("high-level", name, found[0], found[1]))
+    progress("classifiers", len(CLASSIFIERS), total)
+    halves = (grids[1].rows(0, few), grids[1].rows(few, 2 * few))
+    found = [cross_fitted_auc(*grid_rows(*pair), rng) for pair in (grids, halves)]
+    progress("classifiers", total, total)
+    return (*told, Told(f"{GRID} x {GRID} x {LAYERS} grid", "convolutions", found[0], found[1]))
+
+
+def _grids(clouds: Clouds, readout: Readout | None) -> Grids:
+    """The regular view of showers."""
+    return Grids.of(read_out(clouds, readout), clouds.energy.astype(np.float64), clouds.layers)
 
 
 def score(name: str, ours: CloudObservables, theirs: CloudObservables, rng: np.random.Generator) -> Score:

@@ -13,7 +13,7 @@ from calograd.errors import FormatError, InputError, Interrupted, OutputExistsEr
 from calograd.learning.cloud_config import CloudRunConfig, parse_cloud_config
 from calograd.learning.cloud_data import CloudData, load_cloud_data
 from calograd.learning.cloud_train import train_clouds
-from calograd.learning.state import CHECKPOINT
+from calograd.learning.engine import CHECKPOINT
 from calograd.learning.train import LOG
 from calograd.showers.clouds import Clouds, write_clouds
 from calograd.surrogate import CloudSurrogate

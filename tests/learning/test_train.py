@@ -16,11 +16,13 @@ from calograd.errors import FormatError, InputError, Interrupted, OutputExistsEr
 from calograd.learning import train as train_module
 from calograd.learning.config import RunConfig, parse_config
 from calograd.learning.data import TrainingData, load_data
-from calograd.learning.state import CHECKPOINT, PHASES, State, read_checkpoint, write_checkpoint
+from calograd.learning.engine import CHECKPOINT, Course
+from calograd.learning.state import PHASES, read_checkpoint, write_checkpoint
 from calograd.learning.train import LOG, read_log, train
 from calograd.showers.cells import write_cells
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells import CellsModel
+from calograd.surrogate.model import Model
 from calograd.surrogate.store import WEIGHTS
 
 
@@ -132,7 +134,7 @@ def test_checkpoints_from_before_there_were_pairs_are_gone_on_from(tmp_path: Pat
     torch.save(stored, tmp_path / "run" / CHECKPOINT)
     state = read_checkpoint(config, data, tmp_path / "run", "cpu")
     assert state is not None
-    assert (state.phase, state.step, state.difference) == (1, 20, None)
+    assert (state.phase, state.step, state.beside) == (1, 20, None)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
@@ -142,7 +144,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     config, output = tiny_config(tmp_path), tmp_path / "run"
     written = write_checkpoint
 
-    def until_20(state: State, *rest: object) -> None:
+    def until_20(state: Course[Model], *rest: object) -> None:
         if (state.phase, state.step) <= (2, 20):
             written(state, *rest)  # type: ignore[arg-type]
 

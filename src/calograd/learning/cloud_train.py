@@ -22,9 +22,19 @@ from calograd.errors import InputError, OutputExistsError
 from calograd.learning.cloud_config import CloudRunConfig
 from calograd.learning.cloud_data import CloudData, initialise
 from calograd.learning.cloud_monitor import CloudReport, look
-from calograd.learning.engine import Course, Pace, Phase, read_checkpoint, run
-from calograd.learning.state import CHECKPOINT
-from calograd.learning.train import LOG, Progress
+from calograd.learning.engine import (
+    CHECKPOINT,
+    Course,
+    Hooks,
+    Pace,
+    Phase,
+    Progress,
+    read_stored,
+    resume,
+    run,
+    write_checkpoint,
+)
+from calograd.learning.train import LOG
 from calograd.showers.hdf5 import writing
 from calograd.surrogate.cloud import CloudArchitecture, CloudModel
 from calograd.surrogate.clouds import CloudSurrogate
@@ -42,17 +52,17 @@ class _Losses:
     data: CloudData
     teacher: CloudModel | None
 
-    def moments(self, model: CloudModel, ema: CloudModel, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+    def moments(self, at: Course[CloudModel]) -> torch.Tensor:
         """Negative log-likelihood of the showers' numbers."""
-        rows = self.data.train
+        rows, model, generator = self.data.train, at.model, at.generator
         chosen = torch.randint(len(rows), (self.config.training.moments_batch,), generator=generator)
         device = model.unit.device
         features, energy = rows.features.at(chosen).to(device), rows.energy[chosen].to(device)
         return model.moments_loss(features, energy, generator).mean()
 
-    def showers(self, model: CloudModel, ema: CloudModel, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+    def showers(self, at: Course[CloudModel]) -> torch.Tensor:
         """Denoising loss of showers."""
-        rows = self.data.train
+        rows, model, generator = self.data.train, at.model, at.generator
         chosen = torch.randint(len(rows), (self.config.training.shower_batch,), generator=generator)
         device = model.unit.device
         features, energy = rows.features.at(chosen).to(device), rows.energy[chosen].to(device)
@@ -60,9 +70,10 @@ class _Losses:
             x = model.standardise(features, energy, generator)
         return model.shower_loss(x, energy, generator).mean()
 
-    def points(self, model: CloudModel, ema: CloudModel, generator: torch.Generator) -> torch.Tensor:
+    def points(self, at: Course[CloudModel]) -> torch.Tensor:
         """Denoising or distillation loss of the points of some layers."""
-        rows, device = self.data.train, model.unit.device
+        rows, model, generator = self.data.train, at.model, at.generator
+        device = model.unit.device
         chosen = torch.randint(len(rows.place), (self.config.training.point_batch,), generator=generator)
         z, group, place_of = rows.groups(chosen)
         layers = model.architecture.layers
@@ -73,7 +84,7 @@ class _Losses:
         z, group = z.to(device), group.to(device)
         if self.teacher is None:
             return model.point_loss(z, context, group, generator).mean()
-        return model.distillation_loss(self.teacher, ema, z, context, group, generator).mean()
+        return model.distillation_loss(self.teacher, at.ema, z, context, group, generator).mean()
 
 
 def train_clouds(
@@ -112,14 +123,19 @@ def train_clouds(
     phases: list[Phase[CloudModel]] = []
     if teacher is None:
         phases = [
-            Phase("moments", t.moments_steps, ("shower_moments",), losses.moments, 0.0, t.learning_rate, False),
-            Phase("showers", t.shower_steps, ("shower_network",), losses.showers, t.ema, t.learning_rate),
+            Phase("moments", t.moments_steps, ("shower_moments.",), losses.moments, 0.0, t.learning_rate, False),
+            Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
         ]
     ema = t.ema if config.distillation is None else config.distillation.ema
-    phases.append(Phase("points", t.point_steps, ("point_network",), losses.points, ema, t.learning_rate))
+    phases.append(Phase("points", t.point_steps, ("point_network.",), losses.points, ema, t.learning_rate))
     pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
     identity = _flat(config) | {"data": data.fingerprint}
-    read_checkpoint(course, phases, pace, output, identity)
+
+    def go_on(stored: dict[str, Any]) -> None:
+        _refuse_other(stored["identity"], identity, output)
+        resume(course, stored, [phase.prefixes for phase in phases], pace)
+
+    read_stored(output, go_on)
 
     def report(at: Course[CloudModel]) -> None:
         found = look(at.ema, data, phases[at.phase].name, at.step, float(at.running), at.seconds)
@@ -129,7 +145,8 @@ def train_clouds(
         if on_report is not None:
             on_report(found)
 
-    run(course, phases, pace, output, identity, report, progress)
+    hooks = Hooks(lambda at: write_checkpoint(at, output, {"identity": identity}), report, progress)
+    run(course, phases, pace, hooks, output)
     save(output, course.ema, _card(config, data, course))
     return course.ema.eval().requires_grad_(False)
 
@@ -176,6 +193,16 @@ def _check_range(config: CloudRunConfig, data: CloudData) -> None:
         raise InputError(
             f"range.energy = [{low:g}, {high:g}] GeV reaches beyond the data, {lowest:.3g} to {highest:.3g} GeV; "
             "narrow it or add data"
+        )
+
+
+def _refuse_other(theirs: dict[str, Any], identity: dict[str, Any], output: Path) -> None:
+    """Raise `InputError` if a checkpoint is of another configuration or of other data."""
+    changed = [key for key in identity if identity[key] != theirs.get(key)]
+    if changed:
+        raise InputError(
+            f"{output} holds a run of another configuration: {changed[0]} is {identity[changed[0]]}, was "
+            f"{theirs.get(changed[0])}; change it back or choose another output"
         )
 
 

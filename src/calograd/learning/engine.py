@@ -1,53 +1,39 @@
 """A training as a row of phases that can be interrupted at any step and gone on with to the same result.
 
-A phase trains some parts of a model on its own loss. The folder of a run holds ``checkpoint.pt`` (everything needed to
-go on, read without unpickling objects) and what the caller writes at every report. See `calograd.learning.train` for
-the surrogate of cells, which has its own loop.
+A phase trains some parts of a model on its own loss. The folder of a run holds ``checkpoint.pt``: the weights, their
+moving average (EMA), the optimiser, the random generator, where the run is and what it is of. It is read without
+unpickling objects and replaced as a whole, always between two steps. What a run is of, what it looks at on its way and
+what else it writes is up to the caller.
 """
 
 from __future__ import annotations
 
 import copy
 import io
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import cos, pi
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError, Interrupted
-from calograd.learning.state import CHECKPOINT
-from calograd.learning.train import Progress, deferred_interrupt
 from calograd.showers.hdf5 import write_whole
 
+CHECKPOINT = "checkpoint.pt"
+
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Phase(Generic[M]):
-    """One part of a training.
-
-    Args:
-        name: shown to the user.
-        steps: of the optimiser.
-        parts: names of the submodules that are trained.
-        loss: of the model, its moving average and a generator: the mean loss of a batch.
-        ema: decay of the moving average; 0 follows the weights.
-        rate: highest learning rate.
-        reports: whether the run is looked at on the way.
-    """
-
-    name: str
-    steps: int
-    parts: tuple[str, ...]
-    loss: Callable[[M, M, torch.Generator], Tensor]
-    ema: float
-    rate: float
-    reports: bool = True
+Progress = Callable[[str, int, int, float], None]
+"""Called as progress(phase, step, steps, loss), every few steps."""
 
 
 @dataclass
@@ -59,9 +45,10 @@ class Course(Generic[M]):
         generator: of every random number.
         phase: number of the phase; their count once the run has ended.
         step: steps done in the phase.
-        seconds: since the run began.
+        seconds: since the run began, over all phases.
         running: running mean of the loss in the phase.
         optimiser: of the phase; None before its first step.
+        beside: what the first phase trains beside the model and is then thrown away; None where there is nothing.
     """
 
     model: M
@@ -72,11 +59,40 @@ class Course(Generic[M]):
     seconds: float = 0.0
     running: Tensor = field(default_factory=lambda: torch.zeros(()))
     optimiser: torch.optim.Optimizer | None = None
+    beside: nn.Module | None = None
 
     @classmethod
     def start(cls, model: M, seed: int) -> Course[M]:
         """A new run of a model."""
         return cls(model, copy.deepcopy(model).requires_grad_(False), torch.Generator().manual_seed(seed))
+
+    def next_phase(self) -> None:
+        """Go on to the first step of the next phase."""
+        self.phase, self.step, self.optimiser, self.running = self.phase + 1, 0, None, torch.zeros(())
+        self.beside = None
+
+
+@dataclass(frozen=True)
+class Phase(Generic[M]):
+    """One part of a training.
+
+    Args:
+        name: shown to the user.
+        steps: of the optimiser.
+        prefixes: of the names of the parameters that are trained; a phase without any is passed over.
+        loss: of a random batch, its mean, given where the run is.
+        ema: decay of the moving average; 0 follows the weights.
+        rate: highest learning rate.
+        reports: whether the run is looked at on the way.
+    """
+
+    name: str
+    steps: int
+    prefixes: tuple[str, ...]
+    loss: Callable[[Course[M]], Tensor]
+    ema: float
+    rate: float
+    reports: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,62 +105,58 @@ class Pace:
     checkpoint_minutes: float
 
 
-def run(
-    course: Course[M],
-    phases: Sequence[Phase[M]],
-    pace: Pace,
-    output: Path,
-    identity: dict[str, Any],
-    report: Callable[[Course[M]], None],
-    progress: Progress | None = None,
-) -> None:
-    """Go through the phases that are left.
+@dataclass(frozen=True)
+class Hooks(Generic[M]):
+    """What the engine calls.
 
     Args:
-        course: where the run is.
-        phases: of the training.
-        pace: of it.
-        output: folder of the run.
-        identity: what the checkpoint must be of, plain data: configuration and data.
-        report: called every ``report_every`` steps of phases that are looked at, and at their end.
-        progress: called every few steps.
+        keep: writes a checkpoint.
+        report: looks at the run, every ``report_every`` steps of phases that are looked at, and at their end.
+        progress: every few steps.
+    """
+
+    keep: Callable[[Course[M]], None]
+    report: Callable[[Course[M]], None]
+    progress: Progress | None = None
+
+
+def run(course: Course[M], phases: Sequence[Phase[M]], pace: Pace, hooks: Hooks[M], output: Path) -> None:
+    """Go through the phases that are left of the run in the folder ``output``.
 
     Raises:
         InputError: a loss that is no number, or a folder that cannot be written.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
-    again = f"{output} holds a checkpoint; the same command goes on from it"
     with deferred_interrupt() as interrupted:
         try:
             while course.phase < len(phases):
-                _run_phase(course, phases[course.phase], pace, output, identity, report, progress, interrupted)
+                _run_phase(course, phases[course.phase], pace, hooks, interrupted)
                 if interrupted():
-                    write_checkpoint(course, output, identity)
-                    raise Interrupted(again)
-                course.phase, course.step, course.optimiser = course.phase + 1, 0, None
-                course.running = torch.zeros(())
-                write_checkpoint(course, output, identity)
+                    hooks.keep(course)
+                    raise Interrupted(f"{output} holds a checkpoint; the same command goes on from it")
+                course.next_phase()
+                hooks.keep(course)
         except KeyboardInterrupt:
-            raise Interrupted(again) from None
+            raise Interrupted(f"{output} holds its last checkpoint; the same command goes on from it") from None
 
 
 def _run_phase(
-    course: Course[M], phase: Phase[M], pace: Pace, output: Path, identity: dict[str, Any],
-    report: Callable[[Course[M]], None], progress: Progress | None, interrupted: Callable[[], bool],
-) -> None:  # fmt: skip
+    course: Course[M], phase: Phase[M], pace: Pace, hooks: Hooks[M], interrupted: Callable[[], bool]
+) -> None:
     """Steps up to the end of the phase or to Ctrl-C."""
+    parameters = trained(course, phase.prefixes)
+    if not parameters:
+        return
     course.model.requires_grad_(False)
-    parameters = _parameters(course.model, phase)
     for parameter in parameters:
         parameter.requires_grad_(True)
     if course.optimiser is None:
-        course.optimiser = _optimiser(parameters, phase, pace)
+        course.optimiser = _optimiser(parameters, pace)
     started, saved = time.monotonic() - course.seconds, time.monotonic()
     while course.step < phase.steps and not interrupted():
         for group in course.optimiser.param_groups:
-            rise = min(1.0, (course.step + 1) / pace.warmup)
-            group["lr"] = phase.rate * rise * 0.5 * (1 + cos(pi * course.step / phase.steps))
-        loss = phase.loss(course.model, course.ema, course.generator)
+            group["lr"] = _rate(phase, pace, course.step)
+        loss = phase.loss(course)
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"the loss is {loss.item()} in phase '{phase.name}', step {course.step}; check the data, or lower "
@@ -159,41 +171,56 @@ def _run_phase(
         course.running = course.running + (loss.detach() - course.running) / min(course.step, 200)
         course.seconds = time.monotonic() - started
         last = course.step == phase.steps
-        if progress is not None and (course.step % 20 == 0 or last):
-            progress(phase.name, course.step, phase.steps, float(course.running))
+        if hooks.progress is not None and (course.step % 20 == 0 or last):
+            hooks.progress(phase.name, course.step, phase.steps, float(course.running))
         looked = phase.reports and (course.step % pace.report_every == 0 or last)
         if looked:
-            report(course)
+            hooks.report(course)
         if looked or time.monotonic() - saved > 60 * pace.checkpoint_minutes:
-            write_checkpoint(course, output, identity)
+            hooks.keep(course)
             saved = time.monotonic()
 
 
-def _parameters(model: nn.Module, phase: Phase[M]) -> list[nn.Parameter]:
-    return [parameter for part in phase.parts for parameter in model.get_submodule(part).parameters()]
+def _rate(phase: Phase[M], pace: Pace, step: int) -> float:
+    """Learning rate: linear at first, then half a cosine down to zero."""
+    return phase.rate * min(1.0, (step + 1) / pace.warmup) * 0.5 * (1 + cos(pi * step / phase.steps))
 
 
-def _optimiser(parameters: list[nn.Parameter], phase: Phase[M], pace: Pace) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=phase.rate, weight_decay=pace.weight_decay, fused=True)
+def trained(course: Course[M], prefixes: tuple[str, ...]) -> list[nn.Parameter]:
+    """What a phase trains."""
+    own = [parameter for name, parameter in course.model.named_parameters() if name.startswith(prefixes)]
+    return own + (list(course.beside.parameters()) if course.beside else [])
+
+
+def _optimiser(parameters: list[nn.Parameter], pace: Pace) -> torch.optim.Optimizer:
+    """AdamW; the rate is set before every step."""
+    return torch.optim.AdamW(parameters, weight_decay=pace.weight_decay, fused=True)
 
 
 def _average(course: Course[M], phase: Phase[M]) -> None:
     """EMA of what the phase trains, with a short memory at its start."""
     decay = min(phase.ema, (1 + course.step) / (10 + course.step))
     with torch.no_grad():
-        pairs = zip(_parameters(course.ema, phase), _parameters(course.model, phase), strict=True)
-        for ours, theirs in pairs:
-            ours.lerp_(theirs, 1 - decay)
+        pairs = zip(course.ema.named_parameters(), course.model.parameters(), strict=True)
+        for (name, ours), theirs in pairs:
+            if name.startswith(phase.prefixes):
+                ours.lerp_(theirs, 1 - decay)
 
 
 def write_checkpoint(course: Course[M], output: Path, identity: dict[str, Any]) -> None:
-    """Keep a course, which has to be between two steps. Raises `InputError` if it cannot be written."""
+    """Keep a course, which has to be between two steps, beside what the run is of (plain data).
+
+    Raises:
+        InputError: it cannot be written.
+    """
     content = io.BytesIO()
     torch.save(
-        {
-            "identity": identity, "phase": course.phase, "step": course.step, "seconds": course.seconds,
-            "running": course.running, "model": course.model.state_dict(), "ema": course.ema.state_dict(),
+        identity
+        | {
+            "phase": course.phase, "step": course.step, "seconds": course.seconds, "running": course.running,
+            "model": course.model.state_dict(), "ema": course.ema.state_dict(),
             "optimiser": course.optimiser.state_dict() if course.optimiser else None,
+            "difference": course.beside.state_dict() if course.beside else None,
             "generator": course.generator.get_state(),
         },
         content,
@@ -202,39 +229,62 @@ def write_checkpoint(course: Course[M], output: Path, identity: dict[str, Any]) 
     write_whole(output / CHECKPOINT, content.getvalue(), then)
 
 
-def read_checkpoint(
-    course: Course[M], phases: Sequence[Phase[M]], pace: Pace, output: Path, identity: dict[str, Any]
-) -> bool:
-    """Bring a new course to where the run in ``output`` is; False if there is none.
+def read_stored(output: Path, read: Callable[[dict[str, Any]], T]) -> T | None:
+    """What ``read`` makes of the checkpoint in ``output``; None if there is none.
 
     Raises:
         FormatError: the checkpoint is damaged.
-        InputError: it is of another configuration or of other data.
+        InputError: as ``read`` raises it.
     """
     path = output / CHECKPOINT
     if not path.exists():
-        return False
+        return None
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        theirs = stored["identity"]
-        changed = [key for key in identity if identity[key] != theirs.get(key)]
-        if changed:
-            raise InputError(
-                f"{output} holds a run of another configuration: {changed[0]} is {identity[changed[0]]}, was "
-                f"{theirs.get(changed[0])}; change it back or choose another output"
-            )
-        course.model.load_state_dict(stored["model"])
-        course.ema.load_state_dict(stored["ema"])
-        course.generator.set_state(stored["generator"])
-        course.phase, course.step, course.seconds = stored["phase"], stored["step"], stored["seconds"]
-        course.running = stored["running"]
-        if stored["optimiser"] is not None:
-            phase = phases[course.phase]
-            course.optimiser = _optimiser(_parameters(course.model, phase), phase, pace)
-            course.optimiser.load_state_dict(stored["optimiser"])
+        return read(torch.load(path, map_location="cpu", weights_only=True))
     except InputError:
         raise
     except Exception as error:  # whatever torch raises for a damaged file, or for one of another version
         reason = " ".join(str(error).split())[:120]
         raise FormatError(f"{path} is damaged ({reason}); remove {output} to start anew") from error
-    return True
+
+
+def resume(course: Course[M], stored: dict[str, Any], prefixes: Sequence[tuple[str, ...]], pace: Pace) -> None:
+    """Bring a course to where a checkpoint was written.
+
+    Args:
+        course: of a model of the same architecture; its ``beside`` is of the same form as that stored, or None.
+        stored: the checkpoint.
+        prefixes: of every phase.
+        pace: of the run.
+    """
+    course.model.load_state_dict(stored["model"])
+    course.ema.load_state_dict(stored["ema"])
+    course.generator.set_state(stored["generator"])
+    course.phase, course.step, course.seconds = stored["phase"], stored["step"], stored["seconds"]
+    course.running = stored.get("running", torch.zeros(()))
+    if course.beside is not None:
+        course.beside.load_state_dict(stored["difference"])
+    if stored["optimiser"] is not None:
+        course.optimiser = _optimiser(trained(course, prefixes[course.phase]), pace)
+        course.optimiser.load_state_dict(stored["optimiser"])
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C came, to be asked between two steps, where the state is whole; a second Ctrl-C stops at once."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield lambda: came
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, before)

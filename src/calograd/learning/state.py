@@ -1,85 +1,38 @@
-"""What changes in a training, and how it is kept on disk so that it goes on to the same result.
-
-``checkpoint.pt`` holds the weights, their moving average (EMA), the optimiser, the random generator and where the run
-is; it is read without unpickling objects and replaced as a whole, always between two steps.
-"""
+"""Where a training of a surrogate of designs begins, and how it is gone on with."""
 
 from __future__ import annotations
 
-import copy
-import io
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from calograd.errors import FormatError, InputError
+from calograd.errors import InputError
+from calograd.learning import engine
 from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import TrainingData
+from calograd.learning.engine import Course, Pace, read_stored, resume
 from calograd.learning.pairs import DifferenceScale
-from calograd.showers.hdf5 import write_whole
 from calograd.surrogate.kinds import architecture
 from calograd.surrogate.model import Architecture, Model, TwoStage, place
 
-CHECKPOINT = "checkpoint.pt"
 PHASES = ("shape moments", "pattern moments", "diffusion")
 DIFFUSION = PHASES.index("diffusion")
 PREFIXES = (("shape_moments.",), ("pattern_moments.",), ("shape_network.", "pattern_network."))
 """What is learnt in each of them; a surrogate may have nothing of some."""
 
 
-@dataclass
-class State:
-    """Everything that changes in a run.
-
-    Attributes:
-        model, ema: the weights and their moving average.
-        generator: of every random number.
-        phase: index in `PHASES`; their number once the run has ended.
-        step: steps done in the phase.
-        seconds: since the run began, over all phases.
-        running: running mean of the loss in the phase.
-        optimiser: of the phase; None before its first step.
-        difference: scale of the differences of rows of one shower, beside the shape's moments; None where there are
-            no such rows.
-    """
-
-    model: Model
-    ema: Model
-    generator: torch.Generator
-    phase: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    running: Tensor = field(default_factory=lambda: torch.zeros(()))
-    optimiser: torch.optim.Optimizer | None = None
-    difference: DifferenceScale | None = None
-
-    def parameters(self) -> list[nn.Parameter]:
-        """What the phase trains."""
-        prefixes = PREFIXES[self.phase]
-        own = [parameter for name, parameter in self.model.named_parameters() if name.startswith(prefixes)]
-        return own + (list(self.difference.parameters()) if self.difference else [])
-
-    def next_phase(self) -> None:
-        """Go on to the first step of the next phase."""
-        self.phase, self.step, self.optimiser, self.running = self.phase + 1, 0, None, torch.zeros(())
-        self.difference = None
-
-
-def start(config: RunConfig, data: TrainingData, device: str) -> State:
+def start(config: RunConfig, data: TrainingData, device: str) -> Course[Model]:
     """A new run: weights from the seed, conditions standardised over the training rows."""
-    generator = torch.Generator().manual_seed(config.training.seed)
     if config.model.kind != data.kind:
         raise InputError(
             f"the data are for a surrogate of kind '{data.kind}', model.kind is '{config.model.kind}'; change one"
         )
     form = config.model.architecture(data.n_xy, data.train.dz.shape[1], len(data.materials))
     model = place(initial_model(form, data, config.training.seed), device)
-    state = State(model, copy.deepcopy(model).requires_grad_(False), generator)
+    state = Course.start(model, config.training.seed)
     if data.partner is not None and isinstance(model, TwoStage):
-        state.difference = _difference(model, config.training.seed).to(device)
+        state.beside = _difference(model, config.training.seed).to(device)
     return state
 
 
@@ -102,80 +55,43 @@ def initial_model(form: Architecture, data: TrainingData, seed: int) -> Model:
     return model
 
 
-def make_optimiser(parameters: list[nn.Parameter], t: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW; the rate is set before every step."""
-    return torch.optim.AdamW(parameters, lr=t.learning_rate, weight_decay=t.weight_decay, fused=True)
+def pace_of(t: TrainingConfig) -> Pace:
+    """As the configuration has it."""
+    return Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
 
 
-def write_checkpoint(state: State, config: RunConfig, data: TrainingData, output: Path) -> None:
+def write_checkpoint(state: Course[Model], config: RunConfig, data: TrainingData, output: Path) -> None:
     """Keep the state, which has to be between two steps. Raises `InputError` if it cannot be written."""
-    content = io.BytesIO()
-    torch.save(
-        {
-            "config": config.model_dump_json(),
-            "data": data_fingerprint(data),
-            "phase": state.phase,
-            "step": state.step,
-            "seconds": state.seconds,
-            "running": state.running,
-            "architecture": state.model.architecture.to_dict(),
-            "model": state.model.state_dict(),
-            "ema": state.ema.state_dict(),
-            "optimiser": state.optimiser.state_dict() if state.optimiser else None,
-            "difference": state.difference.state_dict() if state.difference else None,
-            "generator": state.generator.get_state(),
-        },
-        content,
-    )
-    then = "; mend this and repeat the command, it goes on from the last checkpoint"
-    write_whole(output / CHECKPOINT, content.getvalue(), then)
+    engine.write_checkpoint(
+        state, output,
+        {"config": config.model_dump_json(), "data": data_fingerprint(data),
+         "architecture": state.model.architecture.to_dict()},
+    )  # fmt: skip
 
 
-def read_checkpoint(config: RunConfig, data: TrainingData, output: Path, device: str) -> State | None:
+def read_checkpoint(config: RunConfig, data: TrainingData, output: Path, device: str) -> Course[Model] | None:
     """The state of the run in ``output``, or None if there is none.
 
     Raises:
         FormatError: the checkpoint is damaged.
         InputError: it is of another configuration or of other data.
     """
-    path = output / CHECKPOINT
-    if not path.exists():
-        return None
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+
+    def read(stored: dict[str, Any]) -> Course[Model]:
         _refuse_other(stored, config, data, output)
         return _restore(stored, config, device)
-    except InputError:
-        raise
-    except Exception as error:  # whatever torch raises for a damaged file, or for one of another version
-        reason = " ".join(str(error).split())[:120]
-        raise FormatError(f"{path} is damaged ({reason}); remove {output} to start anew") from error
+
+    return read_stored(output, read)
 
 
-def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> State:
+def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> Course[Model]:
     with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
         model = architecture(config.model.kind, stored["architecture"]).build()
-    ema = copy.deepcopy(model).requires_grad_(False)
-    model.load_state_dict(stored["model"])
-    ema.load_state_dict(stored["ema"])
-    generator = torch.Generator()
-    generator.set_state(stored["generator"])
-    state = State(
-        place(model, device),
-        place(ema, device),
-        generator,
-        stored["phase"],
-        stored["step"],
-        stored["seconds"],
-        stored.get("running", torch.zeros(())),
-    )
+    state = Course.start(place(model, device), 0)
     if stored.get("difference") is not None:
-        assert isinstance(state.model, TwoStage)
-        state.difference = _difference(state.model, 0).to(device)
-        state.difference.load_state_dict(stored["difference"])
-    if stored["optimiser"] is not None:
-        state.optimiser = make_optimiser(state.parameters(), config.training)
-        state.optimiser.load_state_dict(stored["optimiser"])
+        assert isinstance(model, TwoStage)
+        state.beside = _difference(model, 0).to(device)
+    resume(state, stored, PREFIXES, pace_of(config.training))
     return state
 
 

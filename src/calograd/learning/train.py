@@ -12,26 +12,23 @@ on from its checkpoint and ends with the same weights as one that was never inte
 from __future__ import annotations
 
 import json
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import cos, log, pi
+from math import log
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from calograd.errors import InputError, Interrupted, OutputExistsError
-from calograd.learning.config import RunConfig, TrainingConfig
+from calograd.errors import InputError, OutputExistsError
+from calograd.learning import engine
+from calograd.learning.config import RunConfig
 from calograd.learning.data import Rows, TrainingData
+from calograd.learning.engine import Course, Progress
 from calograd.learning.monitor import Report, look
-from calograd.learning.pairs import pair_loss
-from calograd.learning.state import DIFFUSION, PHASES, State, make_optimiser, read_checkpoint, start, write_checkpoint
+from calograd.learning.pairs import DifferenceScale, pair_loss
+from calograd.learning.state import DIFFUSION, PHASES, PREFIXES, pace_of, read_checkpoint, start, write_checkpoint
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.model import Model, TwoStage
 from calograd.surrogate.store import WEIGHTS, Card, save
@@ -39,9 +36,6 @@ from calograd.surrogate.store import WEIGHTS, Card, save
 LOG = "log.jsonl"
 UNREACHED = 0.05
 """Share of a range, in its logarithm, that the data may leave out at either end."""
-
-Progress = Callable[[str, int, int, float], None]
-"""Called as progress(phase, step, steps, loss), every few steps."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +45,7 @@ class _Run:
     config: RunConfig
     data: TrainingData
     output: Path
-    progress: Progress | None
     on_report: Callable[[Report], None] | None
-    interrupted: Callable[[], bool]
 
 
 def train(
@@ -95,16 +87,12 @@ def train(
         _check_range(config, data)
         state = start(config, data, device)
     _trim_log(output / LOG, state)
-    with deferred_interrupt() as interrupted:
-        run = _Run(config, data, output, progress, on_report, interrupted)
-        try:
-            while state.phase < len(PHASES):
-                _run_phase(run, state)
-                state.next_phase()
-                write_checkpoint(state, config, data, output)
-        except KeyboardInterrupt:
-            raise Interrupted(f"{output} holds its last checkpoint; the same command goes on from it") from None
-        save(output, state.ema, _card(config, data, state))
+    run = _Run(config, data, output, on_report)
+    hooks: engine.Hooks[Model] = engine.Hooks(
+        lambda at: write_checkpoint(at, config, data, output), lambda at: _report(run, at), progress
+    )
+    engine.run(state, _phases(run), pace_of(config.training), hooks, output)
+    save(output, state.ema, _card(config, data, state))
     return state.ema.eval().requires_grad_(False)
 
 
@@ -115,66 +103,36 @@ def read_log(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / LOG).read_text(encoding="utf-8").splitlines()]
 
 
-def _run_phase(run: _Run, state: State) -> None:
-    t, diffusion = run.config.training, state.phase == DIFFUSION
-    steps, batch = (t.steps, t.batch) if diffusion else (t.moments_steps, t.moments_batch)
-    parameters = state.parameters()
-    if not parameters:
-        return
-    state.model.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    if state.optimiser is None:
-        state.optimiser = make_optimiser(parameters, t)
-    started, saved = time.monotonic() - state.seconds, time.monotonic()
-    while state.step < steps:
-        for group in state.optimiser.param_groups:
-            group["lr"] = _rate(t, state.step, steps)
-        loss = _loss(run, state, batch)
-        if not bool(torch.isfinite(loss)):
-            raise InputError(
-                f"the loss is {loss.item()} in phase '{PHASES[state.phase]}', step {state.step}; "
-                "check the data, or lower training.learning_rate"
-            )
-        state.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        state.optimiser.step()
-        state.step += 1
-        _update_ema(state, t.ema if diffusion else 0.0)
-        state.running = state.running + (loss.detach() - state.running) / min(state.step, 200)
-        state.seconds = time.monotonic() - started
-        if run.progress is not None and (state.step % 20 == 0 or state.step == steps):
-            run.progress(PHASES[state.phase], state.step, steps, float(state.running))
-        report = diffusion and (state.step % t.report_every == 0 or state.step == steps)
-        if report:
-            _report(run, state)
-        if report or run.interrupted() or time.monotonic() - saved > 60 * t.checkpoint_minutes:
-            write_checkpoint(state, run.config, run.data, run.output)
-            saved = time.monotonic()
-        if run.interrupted():
-            raise Interrupted(f"{run.output} holds a checkpoint; the same command goes on from it")
+def _phases(run: _Run) -> list[engine.Phase[Model]]:
+    """As the configuration has them."""
+    t = run.config.training
+    phases = []
+    for number, (name, prefixes) in enumerate(zip(PHASES, PREFIXES, strict=True)):
+        last = number == DIFFUSION
+        steps, batch, ema = (t.steps, t.batch, t.ema) if last else (t.moments_steps, t.moments_batch, 0.0)
+        phases.append(engine.Phase(name, steps, prefixes, _loss_of(run, batch), ema, t.learning_rate, last))
+    return phases
 
 
-def _loss(run: _Run, state: State, batch: int) -> Tensor:
+def _loss_of(run: _Run, batch: int) -> Callable[[Course[Model]], Tensor]:
+    return lambda state: _loss(run, state, batch)
+
+
+def _loss(run: _Run, state: Course[Model], batch: int) -> Tensor:
     """Mean loss of a batch of rows, or of pairs of rows, half as many, where those tell of derivatives."""
     data, generator = run.data, state.generator
-    if state.phase > 0 or state.difference is None:
+    if state.phase > 0 or state.beside is None:
         rows = data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
         return batch_loss(state.model, data, rows, state.phase, generator, run.config.training.precision)
     assert data.partner is not None
     assert isinstance(state.model, TwoStage)
+    assert isinstance(state.beside, DifferenceScale)
     having = torch.nonzero(data.partner >= 0).flatten()
     first = having[torch.randint(len(having), (max(1, batch // 2),), generator=generator)]
     rows = data.train.at(torch.cat([first, data.partner[first]]))
     conditions = data.conditions(state.model, rows)
     g = state.model.encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), generator)
-    return pair_loss(state.model.shape_moments, state.difference, g, conditions).mean()
-
-
-def _rate(t: TrainingConfig, step: int, steps: int) -> float:
-    """Learning rate: linear at first, then half a cosine down to zero."""
-    return t.learning_rate * min(1.0, (step + 1) / t.warmup) * 0.5 * (1 + cos(pi * step / steps))
+    return pair_loss(state.model.shape_moments, state.beside, g, conditions).mean()
 
 
 def batch_loss(
@@ -205,15 +163,7 @@ def batch_loss(
     return model.moments_loss(phase, cells, energy, conditions, generator).mean()
 
 
-def _update_ema(state: State, decay: float) -> None:
-    """EMA with a short memory at the start of a phase."""
-    decay = min(decay, (1 + state.step) / (10 + state.step))
-    with torch.no_grad():
-        for ours, theirs in zip(state.ema.parameters(), state.model.parameters(), strict=True):
-            ours.lerp_(theirs, 1 - decay)
-
-
-def _report(run: _Run, state: State) -> None:
+def _report(run: _Run, state: Course[Model]) -> None:
     """Look at the run, log it, and store the weights so far."""
     report = look(state.ema, run.data, state.step, float(state.running), state.seconds)
     with writing(run.output / LOG), (run.output / LOG).open("a", encoding="utf-8") as file:
@@ -226,7 +176,7 @@ def _report(run: _Run, state: State) -> None:
         run.on_report(report)
 
 
-def _card(config: RunConfig, data: TrainingData, state: State) -> Card:
+def _card(config: RunConfig, data: TrainingData, state: Course[Model]) -> Card:
     ended = state.phase == len(PHASES)
     done = {
         "phase": PHASES[min(state.phase, DIFFUSION)],
@@ -283,7 +233,7 @@ def _check_range(config: RunConfig, data: TrainingData) -> None:
                 )
 
 
-def _trim_log(path: Path, state: State) -> None:
+def _trim_log(path: Path, state: Course[Model]) -> None:
     """Drop what was logged after the checkpoint was written: it will be logged again."""
     if not path.exists() or state.phase > DIFFUSION:
         return
@@ -292,24 +242,3 @@ def _trim_log(path: Path, state: State) -> None:
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
     if kept != lines:
         write_whole(path, "".join(kept).encode())
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C came, to be asked between two steps, where the state is whole; a second Ctrl-C stops at once."""
-    came = False
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        nonlocal came
-        if came:
-            raise KeyboardInterrupt
-        came = True
-
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield lambda: came
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: came
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
-from calograd.learning.cloud_config import CloudRunConfig, parse_cloud_config
 from calograd.learning.cloud_data import CloudData, load_cloud_data
 from calograd.learning.cloud_train import train_clouds
 from calograd.learning.engine import CHECKPOINT
+from calograd.learning.stack_config import CloudRunConfig, parse_cloud_config
 from calograd.learning.train import LOG
 from calograd.showers.clouds import Clouds, write_clouds
 from calograd.surrogate import CloudSurrogate
@@ -154,7 +154,7 @@ def test_showers_without_points_or_outside_the_range_are_left_out(tmp_path: Path
     data = data_of(config_of(tmp_path, range={"energy": [30, 80]}))
     inside = (clouds.energy[1:] >= 30) & (clouds.energy[1:] <= 80)
     assert len(data.train) + len(data.validation) == inside.sum()
-    assert data.empty == 1
+    assert data.source.empty == 1
 
 
 def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> None:

@@ -19,12 +19,13 @@ from calograd.learning.adapt import adapt
 from calograd.learning.adapt_state import AdaptConfig
 from calograd.learning.config import RunConfig, parse_config, read_config
 from calograd.learning.data import TrainingData, load_data
+from calograd.learning.stack_config import read_training
 from calograd.learning.train import read_log, train
 from calograd.material import MATERIALS
 from calograd.showers.cells import write_cells
 from calograd.showers.maps import Maps, write_maps
 from calograd.surrogate import Surrogate
-from calograd.surrogate.kinds import architecture
+from calograd.surrogate.kinds import architecture, stack_architecture
 
 MODEL = {
     "kind": "map32", "slabs": 4, "width": 8, "multipliers": [1, 2], "embedding": 8, "shape_width": 16,
@@ -154,9 +155,13 @@ def test_mistakes_in_the_configuration_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(RUNS.glob("*.toml")), ids=lambda path: path.stem)
 def test_configurations_that_are_shipped(path: Path) -> None:
-    config = read_config(path)
-    form = config.model.architecture(5, 5)
-    assert architecture(config.model.kind, form.to_dict()) == form
+    config = read_training(path)
+    if isinstance(config, RunConfig):
+        form = config.model.architecture(5, 5)
+        assert architecture(config.model.kind, form.to_dict()) == form
+    else:
+        of_stack = config.model.architecture(30)
+        assert stack_architecture(config.model.kind, of_stack.to_dict()) == of_stack
 
 
 def test_the_wide_network_learns_a_step() -> None:

@@ -145,11 +145,12 @@ def _evaluate_clouds(
         [(s.name, f"{s.value:.2f} +- {s.error:.2f}", f"{s.floor:.2f} +- {s.floor_error:.2f}", f"{s.whole:.2f}",
           f"{s.whole_floor:.2f}", f"{s.over_floor:.1f}") for s in result.scores],
     )  # fmt: skip
-    print_table(
-        "Means and spreads over Geant4's", ["energy, GeV", "quantity", "showers", "mean", "spread"],
-        [(f"{c.energy:g}", c.name, f"{c.showers[0]} / {c.showers[1]}", f"{c.mean_ratio:.4f} +- {c.mean_error:.4f}",
-          f"{c.spread_ratio:.3f} +- {c.spread_error:.3f}") for c in result.comparisons],
-    )  # fmt: skip
+    if result.comparisons:
+        print_table(
+            "Means and spreads over Geant4's", ["energy, GeV", "quantity", "showers", "mean", "spread"],
+            [(f"{c.energy:g}", c.name, f"{c.showers[0]} / {c.showers[1]}", f"{c.mean_ratio:.4f} +- {c.mean_error:.4f}",
+              f"{c.spread_ratio:.3f} +- {c.spread_error:.3f}") for c in result.comparisons],
+        )  # fmt: skip
     if result.told:
         print_table(
             "Classifiers (95 % interval)", ["features", "classifier", "AUC", "Geant4 halves"],

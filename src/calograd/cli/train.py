@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.progress import TaskID
 
-from calograd.cli.common import JSON_OPTION, console, print_table, progress, read_toml, stages, write_json
+from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
 from calograd.showers.hdf5 import refuse_existing
+
+if TYPE_CHECKING:
+    from calograd.learning.cloud_data import Source
+    from calograd.learning.stack_config import CloudRunConfig, GridRunConfig
 
 
 @click.command()
@@ -23,28 +28,30 @@ from calograd.showers.hdf5 import refuse_existing
 def train(config: Path, output: Path, device: str, tensorboard: bool, json_path: Path | None) -> None:
     """Train a surrogate from a TOML file. The same command resumes a run that was interrupted.
 
-    With kind = "cloud" in its table [model] the file is of a surrogate of points, see calograd.learning.cloud_config.
+    With kind = "cloud" in its table [model] the file is of a surrogate of points, with "grid30" of a baseline on grids;
+    see calograd.learning.stack_config.
 
     \b
     Examples:
       calograd train pbf2-cells.toml -o runs/pbf2-cells
       calograd train siw-cloud.toml -o runs/siw-cloud
     """
-    model = read_toml(config).get("model", {})
-    if isinstance(model, dict) and model.get("kind") == "cloud":
+    refuse_existing(json_path)
+    from calograd.learning.config import RunConfig
+    from calograd.learning.stack_config import read_training
+
+    settings = read_training(config)
+    if not isinstance(settings, RunConfig):
         if tensorboard:
-            raise InputError("--tensorboard is for surrogates of cells; leave it out")
-        _train_clouds(config, output, device, json_path)
+            raise InputError("--tensorboard is for surrogates of designs; leave it out")
+        _train_stack(settings, output, device, json_path)
         return
-    from calograd.learning.config import read_config
     from calograd.learning.data import load_data
     from calograd.learning.monitor import Report
     from calograd.learning.plots import plot_log
     from calograd.learning.train import LOG, read_log
     from calograd.learning.train import train as run
 
-    refuse_existing(json_path)
-    settings = read_config(config)
     write_scalars = _tensorboard(output) if tensorboard else None
     data = load_data(settings.data.files, settings.data.validation, settings.training.seed)
     console.print(
@@ -75,22 +82,16 @@ def train(config: Path, output: Path, device: str, tensorboard: bool, json_path:
     console.print(f"surrogate in {output}")
 
 
-def _train_clouds(config: Path, output: Path, device: str, json_path: Path | None) -> None:
-    """Train a surrogate of points."""
-    from calograd.learning.cloud_config import parse_cloud_config
-    from calograd.learning.cloud_data import load_cloud_data
+def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device: str, json_path: Path | None) -> None:
+    """Train a surrogate of a layered detector."""
+    from calograd.learning.cloud_data import load_cloud_data, split_clouds
     from calograd.learning.cloud_monitor import CloudReport
     from calograd.learning.cloud_train import train_clouds
+    from calograd.learning.grid_train import train_grids
+    from calograd.learning.stack_config import CloudRunConfig
     from calograd.learning.train import read_log
 
-    refuse_existing(json_path)
-    settings = parse_cloud_config(read_toml(config), str(config), config.parent)
-    d = settings.data
-    data = load_cloud_data(d.files, d.validation, settings.range.energy, settings.training.seed)
-    console.print(
-        f"{len(data.train)} showers to train on, {len(data.validation)} others to validate on; points are "
-        f"{data.clustering}; {data.empty} showers without a point left out"
-    )
+    what = settings.data.files, settings.data.validation, settings.range.energy, settings.training.seed
     with progress() as bar:
         tell = stages(bar)
 
@@ -98,10 +99,17 @@ def _train_clouds(config: Path, output: Path, device: str, json_path: Path | Non
             biases = ", ".join(f"{name} {value:+.2f} %" for name, value in report.bias.items())
             bar.console.print(f"{report.phase}, step {report.step}: bias of {biases}")
 
-        train_clouds(
-            settings, data, output, device=device, on_report=on_report,
-            progress=lambda phase, step, steps, loss: tell(phase, step, steps),  # noqa: ARG005
-        )  # fmt: skip
+        def on_progress(phase: str, step: int, steps: int, loss: float) -> None:  # noqa: ARG001
+            tell(phase, step, steps)
+
+        if isinstance(settings, CloudRunConfig):
+            clouds = load_cloud_data(*what)
+            _say(bar.console, len(clouds.train), len(clouds.validation), clouds.source)
+            train_clouds(settings, clouds, output, device=device, on_report=on_report, progress=on_progress)
+        else:
+            split = split_clouds(*what)
+            _say(bar.console, len(split.train), len(split.validation), split.source)
+            train_grids(settings, split, output, device=device, on_report=on_report, progress=on_progress)
     for last in read_log(output)[-1:]:
         print_table(
             f"{settings.name}: {last['seconds']:.0f} s", ["observable", "bias, %", "spread ratio"],
@@ -109,6 +117,13 @@ def _train_clouds(config: Path, output: Path, device: str, json_path: Path | Non
         )  # fmt: skip
         write_json(json_path, last)
     console.print(f"surrogate in {output}")
+
+
+def _say(to: Console, train: int, validation: int, source: Source) -> None:
+    to.print(
+        f"{train} showers to train on, {validation} others to validate on; points are {source.clustering}; "
+        f"{source.empty} showers without a point left out"
+    )
 
 
 def _print_summary(name: str, last: dict[str, Any]) -> None:

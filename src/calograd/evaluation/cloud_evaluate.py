@@ -27,9 +27,10 @@ from calograd.errors import InputError
 from calograd.evaluation.classifier import AUC, CLASSIFIERS, LabelledRows, cross_fitted_auc
 from calograd.evaluation.cloud_observables import SINGLE, CloudObservables, observe_clouds
 from calograd.evaluation.evaluate import jsonable, versions
-from calograd.evaluation.grids import Grids, grid_rows
+from calograd.evaluation.grids import grid_rows
 from calograd.showers.clouds import LAYERS, Clouds
-from calograd.showers.readout import GRID, Readout, read_out
+from calograd.showers.grids import Grids
+from calograd.showers.readout import GRID, Readout
 
 SCHEMA = "calograd/cloud-evaluation/1"
 OBSERVABLES = ("N_hits", "E_vis/E_inc", "E_cell", "E_long", "E_radial", "m1_X", "m1_Y", "m1_Z")
@@ -173,7 +174,7 @@ def evaluate_clouds(
     comparisons = tuple(c for e in ENERGIES for c in compare_at(e, ours, theirs))
     told: tuple[Told, ...] = ()
     if classifiers:
-        grids = tuple(_grids(clouds.rows(slice(0, MAX_GRIDS)), readout) for clouds in (generated, reference))
+        grids = tuple(Grids.of(clouds.rows(slice(0, MAX_GRIDS)), readout) for clouds in (generated, reference))
         told = tell_apart(ours, theirs, (grids[0], grids[1]), rng, progress)
     return CloudEvaluation(ours, theirs, scores, comparisons, told, n // BATCHES, tuple(warnings))
 
@@ -205,11 +206,6 @@ def tell_apart(
     found = [cross_fitted_auc(*grid_rows(*pair), rng) for pair in (grids, halves)]
     progress("classifiers", total, total)
     return (*told, Told(f"{GRID} x {GRID} x {LAYERS} grid", "convolutions", found[0], found[1]))
-
-
-def _grids(clouds: Clouds, readout: Readout | None) -> Grids:
-    """The regular view of showers."""
-    return Grids.of(read_out(clouds, readout), clouds.energy.astype(np.float64), clouds.layers)
 
 
 def score(name: str, ours: CloudObservables, theirs: CloudObservables, rng: np.random.Generator) -> Score:

@@ -11,14 +11,14 @@ calorimeter are alike. Grids are kept as their hits and made dense a batch at a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from calograd.evaluation.classifier import Fit, LabelledRows, descend
-from calograd.showers.readout import GRID, THRESHOLD, Hits
+from calograd.showers.grids import Grids
+from calograd.showers.readout import GRID, THRESHOLD
 
 WIDTH = 48
 BATCH = 64
@@ -26,63 +26,6 @@ EPOCHS = (6, 25)
 """At least and at most."""
 STEPS = 800
 """Of a training, as near as these allow."""
-
-
-@dataclass(frozen=True)
-class Grids:
-    """Showers' cells in the regular view, sparse.
-
-    Args:
-        cell: flat number of every filled cell, shape (hits,).
-        e: its energy, GeV, shape (hits,).
-        first: first hit of every shower and, last, their number, shape (n + 1,).
-        incident: energy, shape (n,), GeV.
-        layers: of the detector.
-    """
-
-    cell: np.ndarray
-    e: np.ndarray
-    first: np.ndarray
-    incident: np.ndarray
-    layers: int
-
-    @classmethod
-    def of(cls, hits: Hits, incident: np.ndarray, layers: int) -> Grids:
-        """The hits that the regular view holds; what lies beyond its edge is not seen."""
-        i, j = hits.i + GRID // 2, hits.j + GRID // 2
-        seen = (i >= 0) & (i < GRID) & (j >= 0) & (j < GRID)
-        cell = ((hits.layer * GRID + i) * GRID + j)[seen]
-        count = np.bincount(hits.shower[seen], minlength=hits.n)
-        return cls(cell, hits.e[seen], np.concatenate([[0], np.cumsum(count)]), incident, layers)
-
-    def __len__(self) -> int:
-        return len(self.incident)
-
-    def rows(self, start: int, stop: int) -> Grids:
-        """Showers ``start:stop``."""
-        hits = slice(self.first[start], self.first[stop])
-        first = self.first[start : stop + 1] - self.first[start]
-        return Grids(self.cell[hits], self.e[hits], first, self.incident[start:stop], self.layers)
-
-    def join(self, other: Grids) -> Grids:
-        """These showers and then others."""
-        return Grids(
-            np.concatenate([self.cell, other.cell]), np.concatenate([self.e, other.e]),
-            np.concatenate([self.first, other.first[1:] + self.first[-1]]),
-            np.concatenate([self.incident, other.incident]), self.layers,
-        )  # fmt: skip
-
-    def dense(self, rows: np.ndarray) -> Tensor:
-        """The two channels of chosen showers, shape (rows, 2, layers, GRID, GRID), float32."""
-        count = self.first[rows + 1] - self.first[rows]
-        owner = np.repeat(np.arange(len(rows)), count)
-        hit = np.arange(len(owner)) + np.repeat(self.first[rows] - (np.cumsum(count) - count), count)
-        size = self.layers * GRID * GRID
-        result = np.zeros((len(rows), 2, size), np.float32)
-        e, cell = self.e[hit], self.cell[hit]
-        result[owner, 0, cell] = np.log1p(e / THRESHOLD) / 4
-        result[owner, 1, cell] = 1e3 * e / self.incident[rows][owner]
-        return torch.from_numpy(result.reshape(len(rows), 2, self.layers, GRID, GRID))
 
 
 class GridNet(nn.Module):
@@ -133,8 +76,15 @@ def _fit(grids: Grids) -> Fit:
     return fit
 
 
+def images(grids: Grids, rows: np.ndarray) -> Tensor:
+    """The two channels of chosen showers, shape (rows, 2, layers, GRID, GRID), float32."""
+    e = grids.dense(rows)
+    incident = grids.incident[rows, None, None, None].astype(np.float32)
+    return torch.from_numpy(np.stack([np.log1p(e / np.float32(THRESHOLD)) / 4, 1e3 * e / incident], axis=1))
+
+
 def _scores(net: GridNet, grids: Grids, number: np.ndarray) -> Tensor:
-    """Scores of showers, `BATCH` at a time, shape (n,)."""
+    """Scores of showers, some at a time, shape (n,)."""
     parts = [number[start : start + 2 * BATCH] for start in range(0, len(number), 2 * BATCH)]
     energy = torch.from_numpy(grids.incident.astype(np.float32))
-    return torch.cat([net(grids.dense(part), energy[torch.from_numpy(part)])[:, 0] for part in parts])
+    return torch.cat([net(images(grids, part), energy[torch.from_numpy(part)])[:, 0] for part in parts])

@@ -60,41 +60,81 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class CloudData:
-    """Showers to train on and others to validate on.
+class Source:
+    """Where showers come from.
 
     Attributes:
-        train, validation: no shower is in both.
-        tables: of the training showers.
         detector: that was simulated, as plain data.
         clustering: what a point is.
         empty: showers without a point, which are left out.
         provenance: origin and configuration of every file.
     """
 
-    train: CloudRows
-    validation: CloudRows
-    tables: Tables
     detector: dict[str, Any]
     clustering: str
     empty: int
     provenance: list[dict[str, Any]]
 
+
+@dataclass(frozen=True)
+class Split:
+    """Showers to train on and others to validate on; no shower is in both."""
+
+    train: Clouds
+    validation: Clouds
+    source: Source
+
     @property
     def fingerprint(self) -> list[float]:
         """Numbers that differ between different training data."""
-        clouds = self.train.clouds
-        return [len(self.train), len(self.validation), float(clouds.energy.sum()), float(clouds.e.sum())]
+        return fingerprint(self.train, self.validation)
+
+
+def fingerprint(train: Clouds, validation: Clouds) -> list[float]:
+    """Numbers that differ between different training data."""
+    return [len(train), len(validation), float(train.energy.sum()), float(train.e.sum())]
+
+
+@dataclass(frozen=True)
+class CloudData:
+    """Showers to train on and others to validate on.
+
+    Attributes:
+        train, validation: no shower is in both.
+        tables: of the training showers.
+        source: where they come from.
+    """
+
+    train: CloudRows
+    validation: CloudRows
+    tables: Tables
+    source: Source
+
+    @property
+    def fingerprint(self) -> list[float]:
+        """Numbers that differ between different training data."""
+        return fingerprint(self.train.clouds, self.validation.clouds)
 
 
 def load_cloud_data(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> CloudData:
+    """Data of `split_clouds` with points as numbers close to unit normal; sub-cells are dequantised."""
+    split = split_clouds(files, validation, energy, seed)
+    chosen = (split.train, split.validation)
+    if split.source.clustering == "sub-cells":
+        rng = np.random.default_rng((seed, 1))
+        chosen = (dequantise(split.train, rng), dequantise(split.validation, rng))
+    tables = tables_of(chosen[0])
+    return CloudData(rows_of(chosen[0], tables), rows_of(chosen[1], tables), tables, split.source)
+
+
+def split_clouds(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> Split:
     """Read cloud files, leave out empty showers, split the others.
 
     Args:
         files: cloud files of one detector and one clustering.
         validation: share of the showers to hold out.
         energy: range that is trained on, GeV; showers outside are left out.
-        seed: of the split and of the dequantisation.
+        seed: of the split.
 
     Raises:
         InputError: files that do not fit each other, or too few showers.
@@ -115,15 +155,8 @@ def load_cloud_data(files: list[Path], validation: float, energy: tuple[float, f
         raise InputError(f"{int(kept.sum())} showers are too few to split off {validation:.0%}; expected "
                          f"{max(MIN_SHOWERS, int(2 / validation) + 1)} or more")  # fmt: skip
     order = rng.permutation(np.flatnonzero(kept))
-    if clustering == "sub-cells":
-        clouds = dequantise(clouds, rng)
-    chosen = [clouds.rows(np.sort(order[held:])), clouds.rows(np.sort(order[:held]))]
-    tables = tables_of(chosen[0])
     config = parts[0].config.get("simulation", {})
-    return CloudData(
-        train=rows_of(chosen[0], tables),
-        validation=rows_of(chosen[1], tables),
-        tables=tables,
+    source = Source(
         detector=config.get("detector", {}) if isinstance(config, dict) else {},
         clustering=clustering,
         empty=int((clouds.counts == 0).sum()),
@@ -132,6 +165,7 @@ def load_cloud_data(files: list[Path], validation: float, energy: tuple[float, f
             for path, part in zip(files, parts, strict=True)
         ],
     )
+    return Split(clouds.rows(np.sort(order[held:])), clouds.rows(np.sort(order[:held])), source)
 
 
 def dequantise(clouds: Clouds, rng: np.random.Generator) -> Clouds:

@@ -1,4 +1,4 @@
-"""A look at a cloud surrogate in training: held-out losses, and the mean physics on the validation showers."""
+"""A look at a surrogate of a layered detector in training: losses and mean physics of showers held out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from calograd.learning.cloud_data import CloudData
 from calograd.showers.clouds import Clouds
 from calograd.showers.readout import read_out
 from calograd.surrogate.cloud import CloudModel
+from calograd.surrogate.stack import StackModel
 
 MAX_SHOWERS = 200
 GROUPS = 512
@@ -23,16 +24,16 @@ GROUPS = 512
 class CloudReport:
     """What was seen at a step.
 
-    ``point_loss`` is None of a distilled model. ``bias`` (per cent of Geant4's mean) and ``spread`` (ratio of the
-    deviations) are of E_vis / E, the number of hits, the mean radius of the hits (energy-weighted) and the mean layer.
+    ``losses`` of held-out showers are of what the kind of surrogate learns. ``bias`` (per cent of Geant4's mean) and
+    ``spread`` (ratio of the deviations) are of E_vis / E, the number of hits, the mean radius of the hits
+    (energy-weighted) and the mean layer.
     """
 
     phase: str
     step: int
     seconds: float
     train_loss: float
-    shower_loss: float
-    point_loss: float | None
+    losses: dict[str, float]
     bias: dict[str, float]
     spread: dict[str, float]
 
@@ -48,19 +49,31 @@ def look(model: CloudModel, data: CloudData, phase: str, step: int, train_loss: 
     """Losses and physics of ``model`` on validation showers; points are made as the architecture says."""
     generator, device = torch.Generator().manual_seed(0), model.unit.device
     rows = data.validation
-    chosen = torch.randperm(len(rows), generator=generator)[:MAX_SHOWERS]
+    chosen = some_of(len(rows), generator)
     energy = rows.energy[chosen].to(device)
     with torch.no_grad():
         x = model.standardise(rows.features.at(chosen).to(device), energy, generator)
-        shower_loss = float(model.shower_loss(x, energy, generator).mean())
-        point_loss = None if model.architecture.distilled else _point_loss(model, data, generator)
-        made = model.generate(energy, generator)
-    ours = _physics(made.clouds("surrogate", {}))
-    theirs = _physics(rows.clouds.rows(chosen.numpy()))
+        losses = {"shower": float(model.shower_loss(x, energy, generator).mean())}
+        if not model.architecture.distilled:
+            losses["points"] = _point_loss(model, data, generator)
+    bias, spread = physics_of(model, rows.clouds.rows(chosen.numpy()), generator)
+    return CloudReport(phase, step, round(seconds, 1), train_loss, losses, bias, spread)
+
+
+def some_of(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Numbers of the validation showers that are looked at, of n."""
+    return torch.randperm(n, generator=generator)[:MAX_SHOWERS]
+
+
+def physics_of(
+    model: StackModel, clouds: Clouds, generator: torch.Generator
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Bias in per cent and ratio of spreads of showers that ``model`` makes at the energies of Geant4's ``clouds``."""
+    with torch.no_grad():
+        made = model.generate(torch.from_numpy(clouds.energy).to(model.unit), generator)
+    ours, theirs = _physics(made.clouds("surrogate", {})), _physics(clouds)
     bias = {name: round(100 * float(ours[name].mean() / theirs[name].mean() - 1), 3) for name in ours}
-    spread = {name: round(float(ours[name].std() / theirs[name].std()), 4) for name in ours}
-    return CloudReport(phase, step, round(seconds, 1), train_loss, shower_loss,
-                       point_loss, bias, spread)  # fmt: skip
+    return bias, {name: round(float(ours[name].std() / theirs[name].std()), 4) for name in ours}
 
 
 def _point_loss(model: CloudModel, data: CloudData, generator: torch.Generator) -> float:

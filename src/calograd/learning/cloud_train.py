@@ -10,38 +10,20 @@ weights so far). A run that is started again goes on from its checkpoint.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from calograd.errors import InputError, OutputExistsError
-from calograd.learning.cloud_config import CloudRunConfig
+from calograd.errors import InputError
 from calograd.learning.cloud_data import CloudData, initialise
 from calograd.learning.cloud_monitor import CloudReport, look
-from calograd.learning.engine import (
-    CHECKPOINT,
-    Course,
-    Hooks,
-    Pace,
-    Phase,
-    Progress,
-    read_stored,
-    resume,
-    run,
-    write_checkpoint,
-)
-from calograd.learning.train import LOG
-from calograd.showers.hdf5 import writing
+from calograd.learning.engine import Course, Pace, Phase, Progress
+from calograd.learning.stack_config import CloudRunConfig
+from calograd.learning.stack_train import Reports, Task, check_range, go_through, prepare
 from calograd.surrogate.cloud import CloudArchitecture, CloudModel
 from calograd.surrogate.clouds import CloudSurrogate
 from calograd.surrogate.model import place
-from calograd.surrogate.store import WEIGHTS, StackCard, save
-
-Reports = Callable[[CloudReport], None]
 
 
 @dataclass(frozen=True)
@@ -106,17 +88,8 @@ def train_clouds(
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     t = config.training
-    if t.threads:
-        torch.set_num_threads(t.threads)
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-    if not (output / CHECKPOINT).exists():
-        for name in (WEIGHTS, LOG):
-            if (output / name).exists():
-                raise OutputExistsError(
-                    f"{output / name} exists but no checkpoint to go on from; choose another output"
-                )
-    _check_range(config, data)
+    prepare(output, t.threads)
+    check_range(config.range, data.train.energy)
     teacher = None if config.distillation is None else _teacher(config, data, device)
     course = Course.start(place(_model(config, data, teacher), device), t.seed)
     losses = _Losses(config, data, teacher)
@@ -129,26 +102,12 @@ def train_clouds(
     ema = t.ema if config.distillation is None else config.distillation.ema
     phases.append(Phase("points", t.point_steps, ("point_network.",), losses.points, ema, t.learning_rate))
     pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
-    identity = _flat(config) | {"data": data.fingerprint}
 
-    def go_on(stored: dict[str, Any]) -> None:
-        _refuse_other(stored["identity"], identity, output)
-        resume(course, stored, [phase.prefixes for phase in phases], pace)
+    def look_at(at: Course[CloudModel]) -> CloudReport:
+        return look(at.ema, data, phases[at.phase].name, at.step, float(at.running), at.seconds)
 
-    read_stored(output, go_on)
-
-    def report(at: Course[CloudModel]) -> None:
-        found = look(at.ema, data, phases[at.phase].name, at.step, float(at.running), at.seconds)
-        with writing(output / LOG), (output / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found.to_dict(), allow_nan=False) + "\n")
-        save(output, at.ema, _card(config, data, at))
-        if on_report is not None:
-            on_report(found)
-
-    hooks = Hooks(lambda at: write_checkpoint(at, output, {"identity": identity}), report, progress)
-    run(course, phases, pace, hooks, output)
-    save(output, course.ema, _card(config, data, course))
-    return course.ema.eval().requires_grad_(False)
+    task = Task(config, data.source, data.fingerprint, len(data.train), output)
+    return go_through(task, course, phases, pace, look_at, progress, on_report)
 
 
 def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel:
@@ -160,10 +119,10 @@ def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel
     if loaded.model.architecture.distilled:
         raise InputError(f"{config.distillation.teacher} is distilled already; expected a diffusion model")
     theirs = (loaded.model.architecture.layers, loaded.card.clustering)
-    if theirs != (data.train.clouds.layers, data.clustering):
+    if theirs != (data.train.clouds.layers, data.source.clustering):
         raise InputError(
             f"{config.distillation.teacher} is of {theirs[0]} layers and {theirs[1]}, the data are of "
-            f"{data.train.clouds.layers} layers and {data.clustering}; expected the same"
+            f"{data.train.clouds.layers} layers and {data.source.clustering}; expected the same"
         )
     return loaded.model
 
@@ -182,46 +141,3 @@ def _model(config: CloudRunConfig, data: CloudData, teacher: CloudModel | None) 
         model = CloudModel(CloudArchitecture(**sizes))
         model.load_state_dict(teacher.state_dict())
     return model
-
-
-def _check_range(config: CloudRunConfig, data: CloudData) -> None:
-    """Refuse a range that the data do not reach over: a surrogate must not claim what it never saw."""
-    low, high = config.range.energy
-    lowest, highest = float(data.train.energy.min()), float(data.train.energy.max())
-    slack = 0.05 * (high - low)
-    if lowest > low + slack or highest < high - slack:
-        raise InputError(
-            f"range.energy = [{low:g}, {high:g}] GeV reaches beyond the data, {lowest:.3g} to {highest:.3g} GeV; "
-            "narrow it or add data"
-        )
-
-
-def _refuse_other(theirs: dict[str, Any], identity: dict[str, Any], output: Path) -> None:
-    """Raise `InputError` if a checkpoint is of another configuration or of other data."""
-    changed = [key for key in identity if identity[key] != theirs.get(key)]
-    if changed:
-        raise InputError(
-            f"{output} holds a run of another configuration: {changed[0]} is {identity[changed[0]]}, was "
-            f"{theirs.get(changed[0])}; change it back or choose another output"
-        )
-
-
-def _flat(config: CloudRunConfig) -> dict[str, Any]:
-    """Every value of a configuration by its dotted name, plain."""
-    flat: dict[str, Any] = {}
-    for name, value in config.model_dump(mode="json").items():
-        flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
-
-
-def _card(config: CloudRunConfig, data: CloudData, course: Course[CloudModel]) -> StackCard:
-    resolved = config.model_dump(mode="json")
-    resolved["data"]["files"] = [file.name for file in config.data.files]
-    if config.distillation is not None:
-        resolved["distillation"]["teacher"] = config.distillation.teacher.name
-    done = {"phase": course.phase, "step": course.step, "seconds": round(course.seconds)}
-    return StackCard(
-        name=config.name, kind=config.model.kind, architecture=course.model.architecture.to_dict(),
-        energy=config.range.energy, detector=data.detector, clustering=data.clustering,
-        training={"config": resolved, "data": data.provenance, "showers": len(data.train), "done": done},
-    )  # fmt: skip

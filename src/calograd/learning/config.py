@@ -187,13 +187,17 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         InputError: missing, not TOML, an unknown key (with the nearest valid name) or a value that does not fit.
     """
+    return parse_config(read_tables(path), str(path), path.parent)
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises `InputError` if it is missing or no TOML."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; expected a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    return parse_config(raw, str(path), path.parent)
 
 
 def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:

@@ -7,12 +7,13 @@ from typing import Any, Literal, get_args
 
 from calograd.surrogate.cells import CellsArchitecture
 from calograd.surrogate.cloud import CloudArchitecture
+from calograd.surrogate.grids import GridArchitecture
 from calograd.surrogate.maps import MapsArchitecture
 from calograd.surrogate.model import Architecture
 from calograd.surrogate.stack import StackArchitecture
 
 DesignKind = Literal["cells", "map32"]
-StackKind = Literal["cloud"]
+StackKind = Literal["cloud", "grid30"]
 Kind = DesignKind | StackKind
 
 DESIGN_KINDS: tuple[str, ...] = get_args(DesignKind)
@@ -24,6 +25,6 @@ def architecture(kind: DesignKind, numbers: Mapping[str, Any]) -> Architecture:
     return CellsArchitecture(**numbers) if kind == "cells" else MapsArchitecture(**numbers)
 
 
-def stack_architecture(kind: StackKind, numbers: Mapping[str, Any]) -> StackArchitecture:  # noqa: ARG001
+def stack_architecture(kind: StackKind, numbers: Mapping[str, Any]) -> StackArchitecture:
     """Likewise of a kind of surrogate of a layered detector."""
-    return CloudArchitecture(**numbers)
+    return CloudArchitecture(**numbers) if kind == "cloud" else GridArchitecture(**numbers)

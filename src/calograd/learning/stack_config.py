@@ -1,4 +1,4 @@
-"""What the training of a cloud surrogate is, in one TOML file.
+"""What the training of a surrogate of a layered detector is, in one TOML file.
 
     name = "siw-cloud"
 
@@ -12,7 +12,8 @@
     kind = "cloud"
 
 With a table ``[distillation]`` and a ``teacher`` in it, the points' network of a trained surrogate is distilled into a
-consistency model; its sizes are then the teacher's. Every other key has a default; see the classes below.
+consistency model; its sizes are then the teacher's. ``kind = "grid30"`` is the baseline of
+`calograd.surrogate.grids`. Every other key has a default; see the classes below.
 """
 
 from __future__ import annotations
@@ -23,19 +24,29 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from calograd.errors import InputError
-from calograd.learning.config import DataConfig, Interval, Positive, Table, first_complaint
+from calograd.learning.config import (
+    DataConfig,
+    Interval,
+    Positive,
+    RunConfig,
+    Table,
+    first_complaint,
+    parse_config,
+    read_tables,
+)
 from calograd.surrogate.cloud import CloudArchitecture
+from calograd.surrogate.grids import GridArchitecture
 
 _DEFAULT = CloudArchitecture()
 
 
-class CloudRange(Table):
+class StackRange(Table):
     """The range of energies that the surrogate will accept, GeV; the data should fill it."""
 
     energy: Interval
 
     @model_validator(mode="after")
-    def _check(self) -> CloudRange:
+    def _check(self) -> StackRange:
         if self.energy[0] >= self.energy[1]:
             raise ValueError(f"energy = {list(self.energy)}: expected the lower end first")
         return self
@@ -103,10 +114,77 @@ class CloudRunConfig(Table):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     data: DataConfig
-    range: CloudRange
+    range: StackRange
     model: CloudModelConfig = CloudModelConfig()
     training: CloudTraining = CloudTraining()
     distillation: Distillation | None = None
+
+
+_GRID = GridArchitecture()
+
+
+class GridModelConfig(Table):
+    """Sizes of the networks of the baseline; see `calograd.surrogate.grids.GridArchitecture`."""
+
+    kind: Literal["grid30"]
+    width: Positive = _GRID.width
+    code: Positive = _GRID.code
+
+    def architecture(self, layers: int) -> GridArchitecture:
+        """For a detector of so many layers."""
+        return GridArchitecture(layers=layers, **self.model_dump(exclude={"kind"}))
+
+
+class GridTraining(Table):
+    """How the baseline is trained."""
+
+    steps: Positive = 10_000
+    batch: Positive = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warmup: Positive = 200
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0 leaves it to torch."""
+    report_every: Positive = 1000
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+
+
+class GridRunConfig(Table):
+    """A whole training of the baseline."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    data: DataConfig
+    range: StackRange
+    model: GridModelConfig
+    training: GridTraining = GridTraining()
+
+
+def read_training(path: Path) -> RunConfig | CloudRunConfig | GridRunConfig:
+    """Read a TOML file of any kind of surrogate; paths in it are relative to the file.
+
+    Raises:
+        InputError: missing, not TOML, an unknown key (with the nearest valid name) or a value that does not fit.
+    """
+    raw = read_tables(path)
+    model = raw.get("model")
+    kind = model.get("kind") if isinstance(model, dict) else None
+    if kind == "cloud":
+        return parse_cloud_config(raw, str(path), path.parent)
+    if kind == "grid30":
+        return parse_grid_config(raw, str(path), path.parent)
+    return parse_config(raw, str(path), path.parent)
+
+
+def parse_grid_config(raw: dict[str, Any], source: str, folder: Path) -> GridRunConfig:
+    """As `parse_cloud_config`, of the baseline."""
+    try:
+        config = GridRunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{source}: {first_complaint(error, GridRunConfig)}") from error
+    files = [(folder / file).resolve() for file in config.data.files]
+    return config.model_copy(update={"data": config.data.model_copy(update={"files": files})})
 
 
 def parse_cloud_config(raw: dict[str, Any], source: str, folder: Path) -> CloudRunConfig:

@@ -20,6 +20,7 @@ import numpy as np
 
 from calograd.errors import InputError
 from calograd.showers.clouds import LAYERS, Clouds
+from calograd.showers.cluster import PITCH
 from calograd.showers.readout import Hits, Readout, read_out
 from calograd.simulation.config import SiWStack
 
@@ -29,8 +30,8 @@ RADIAL_EDGES = (0.0, 0.6558, 0.9849, 1.296, 1.7028, 2.3434, 3.3609, 4.0119, 4.84
 """Of the ten rings, cm."""
 SINGLE = ("N_hits", "E_vis/E_inc", "m1_X", "m1_Y", "m1_Z")
 """Columns of `CloudObservables.table` that are observables by themselves; ten each of E_long and E_radial follow."""
-RINGS = np.linspace(0, 10, 41)
-"""Edges of the radial profile, cm."""
+RINGS = PITCH * np.append(0, np.arange(20) + 0.5)
+"""Edges of the radial profile, cm: as wide as a cell, or rings would hold different numbers of them."""
 
 
 @dataclass(frozen=True)

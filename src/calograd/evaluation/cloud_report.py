@@ -20,6 +20,8 @@ from calograd.showers.readout import GRID, read_out
 
 OVERLAID = 2000
 """Showers of an overlay."""
+SEEN = 6.0
+"""From the axis, of the display of a shower, cm."""
 _LABELS = {"N_hits": "hits", "E_vis/E_inc": r"$E_\mathrm{vis}/E$", "m1_X": "mean x, cm", "m1_Y": "mean y, cm",
            "m1_Z": "mean z, cm"}  # fmt: skip
 
@@ -49,8 +51,9 @@ def write_cloud_report(
     pictures += [
         picture(partial(_overlay, generated, reference), f"Mean energy of {OVERLAID} showers at most, summed along y "
                 "and along z (logarithmic).", "overlaid showers from the side and from the front"),
-        picture(partial(_display, generated), "A generated shower; area by energy.", "points of a shower in space"),
-        picture(partial(_display, reference), "A Geant4 shower.", "points of a Geant4 shower in space"),
+        picture(partial(_display, generated, SURROGATE), "A generated shower; area by energy.",
+                "points of a shower in space"),
+        picture(partial(_display, reference, GEANT4), "A Geant4 shower.", "points of a Geant4 shower in space"),
     ]  # fmt: skip
     page = templates("calograd.evaluation").get_template("clouds.html.j2").render(
         title="Points of a layered detector", subtitle=f"{files['generated']} against {files['reference']}",
@@ -115,14 +118,18 @@ def _overlay(generated: Clouds, reference: Clouds) -> Figure:
     return figure
 
 
-def _display(clouds: Clouds) -> Figure:
+def _display(clouds: Clouds, colour: str) -> Figure:
     filled = np.flatnonzero(clouds.counts > 0)
     chosen = filled[np.argmin(np.abs(clouds.energy[filled] - 50))] if len(filled) else 0
     shower = clouds.rows(np.array([chosen])) if len(filled) else clouds.rows(slice(0, 0))
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot(projection="3d")
-    axes.scatter(shower.layer, shower.x, shower.y, s=np.clip(4e3 * shower.e, 0.2, 60), c=SURROGATE, alpha=0.5,
-                 linewidths=0)  # fmt: skip
-    axes.set(xlabel="layer", ylabel="x, cm", zlabel="y, cm", xlim=(0, clouds.layers), ylim=(-6, 6), zlim=(-6, 6))
+    seen = np.maximum(np.abs(shower.x), np.abs(shower.y)) < SEEN
+    axes.scatter(shower.layer[seen], shower.x[seen], shower.y[seen], s=np.clip(1.5e4 * shower.e[seen], 1, 80),
+                 c=colour, alpha=0.6, linewidths=0)  # fmt: skip
+    axes.set(xlabel="layer", ylabel="x, cm", zlabel="y, cm", xlim=(0, clouds.layers), ylim=(-SEEN, SEEN),
+             zlim=(-SEEN, SEEN))  # fmt: skip
+    axes.minorticks_off()
+    axes.grid(False)
     axes.set_title(f"{float(shower.energy[0]):.0f} GeV" if len(shower) else "no shower")
     return figure

@@ -22,7 +22,9 @@ from calograd.surrogate.clouds import CloudSurrogate
 
 BATCHES = (1, 4, 16, 64)
 SHOWERS = 40
-"""Made for every measurement of a batch of one; 256 of larger ones."""
+"""Made for every measurement of a batch of one."""
+MANY = 128
+"""Likewise of larger ones."""
 GEANT4_SHOWERS = 10
 
 Progress = Callable[[str, int, int], None]
@@ -119,7 +121,7 @@ def _time(
 ) -> CloudTiming:
     generator = torch.Generator().manual_seed(0)
     low, high = energy
-    calls = max(1, (SHOWERS if batch == 1 else 256) // batch)
+    calls = max(1, (SHOWERS if batch == 1 else MANY) // batch)
     clock, processor = [], []
     for number in range(repeats + 1):
         incident = low + (high - low) * torch.rand(calls, batch, generator=generator)

@@ -13,7 +13,7 @@ from calograd.surrogate import CloudSurrogate, StackCard, Surrogate, load_design
 from calograd.surrogate.generate import generate_clouds
 from calograd.surrogate.grids import GridArchitecture, GridModel
 
-LAYERS = 3
+LAYERS, HIGHEST = 3, 6.0
 
 
 def model_of(decodes: bool = False) -> GridModel:
@@ -22,7 +22,9 @@ def model_of(decodes: bool = False) -> GridModel:
         torch.manual_seed(0)
         model = GridArchitecture(LAYERS, width=4, code=3).build()
     share = torch.full((LAYERS, GRID, GRID), 0.1)
-    model.calibrate(torch.linspace(10, 90, 50), share, torch.linspace(-1, 2, LAYERS)[:, None, None] + 0 * share, 0.7)
+    model.calibrate(
+        torch.linspace(10, 90, 50), share, torch.linspace(-1, 2, LAYERS)[:, None, None] + 0 * share, 0.7, HIGHEST
+    )
     if not decodes:
         for parameter in model.decoder_network.parameters():
             torch.nn.init.zeros_(parameter)
@@ -69,6 +71,13 @@ def test_showers_follow_the_cells_laws() -> None:
         own = s[points.layer == layer]
         assert float(own.mean()) == pytest.approx(mean, abs=5 * 0.7 / len(own) ** 0.5)
         assert float(own.std()) == pytest.approx(0.7, rel=0.02)
+
+
+def test_no_cell_has_more_than_any_of_the_showers_trained_on() -> None:
+    model = model_of()
+    model.base[1] += 5
+    points = model.generate(torch.full((20,), 50.0), torch.Generator().manual_seed(0))
+    assert float((points.e / THRESHOLD - 1).log().max()) == pytest.approx(HIGHEST, rel=1e-5)
 
 
 def test_every_point_is_a_hit_of_its_own_in_the_view() -> None:

@@ -81,18 +81,18 @@ def _model(config: GridRunConfig, data: _Data) -> GridModel:
     grids = data.train
     if not len(grids.e):
         raise InputError(f"no shower has a cell above {1e3 * THRESHOLD:g} MeV in the view; bring others")
-    share, mean, deviation = by_rings(grids)
+    share, mean, deviation, highest = by_rings(grids)
     incident = torch.from_numpy(grids.incident.astype(np.float32))
-    model.calibrate(incident, torch.from_numpy(share), torch.from_numpy(mean), deviation)
+    model.calibrate(incident, torch.from_numpy(share), torch.from_numpy(mean), deviation, highest)
     return model
 
 
-def by_rings(grids: Grids) -> tuple[np.ndarray, np.ndarray, float]:
+def by_rings(grids: Grids) -> tuple[np.ndarray, np.ndarray, float, float]:
     """What cells are like on average; as azimuths are alike, over all cells of a layer at the distance of each.
 
     Returns:
         Share of the showers in which each cell is a hit, shape (layers, GRID, GRID); mean s of its hits, likewise, by
-        way of a few hits of the mean of all that every ring has beside its own; and the deviation of all s.
+        way of a few hits of the mean of all that every ring has beside its own; deviation of all s; and the largest.
     """
     number = np.arange(GRID) - GRID // 2
     distances, ring = np.unique(number[:, None] ** 2 + number**2, return_inverse=True)
@@ -104,7 +104,8 @@ def by_rings(grids: Grids) -> tuple[np.ndarray, np.ndarray, float]:
     showers_cells = len(grids) * np.maximum(np.bincount(place, minlength=total), 1)
     share, mean = np.maximum(count, LEAST) / showers_cells, (sums + 10 * s.mean()) / (count + 10)
     shape = (grids.layers, GRID, GRID)
-    return share[place].reshape(shape).astype(np.float32), mean[place].reshape(shape).astype(np.float32), float(s.std())
+    share, mean = (column[place].reshape(shape).astype(np.float32) for column in (share, mean))
+    return share, mean, float(s.std()), float(s.max())
 
 
 def _batch(model: GridModel, grids: Grids, rows: Tensor) -> tuple[Tensor, Tensor]:

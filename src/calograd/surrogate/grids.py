@@ -35,8 +35,8 @@ SAMPLER = "decoder"
 """The only way to a shower."""
 OUTPUTS = 3
 """Of a cell: logit of p, mu, lambda."""
-FARTHEST = 4.0
-"""Normal deviates of a cell's s are held below this."""
+WIDEST = 0.7
+"""Of lambda: s is the logarithm of an energy, and a wide one would have tails that no shower has."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class GridModel(StackModel):
         self.register_buffer("base", torch.zeros(OUTPUTS, a.layers, GRID, GRID))
         self.condition_mean: Tensor
         self.condition_scale: Tensor
+        self.register_buffer("highest", torch.tensor(7.0))
         self.base: Tensor
+        self.highest: Tensor
         self.encoder_network = Encoder(a.layers, GRID, 1, a.width, a.code)
         self.decoder_network = Decoder(a.layers, GRID, 1, a.width, a.code, OUTPUTS)
 
@@ -93,7 +95,7 @@ class GridModel(StackModel):
         """Standardised conditions of incident energies (n,) in GeV, shape (n, 1)."""
         return ((energy.log() - self.condition_mean) / self.condition_scale)[:, None]
 
-    def calibrate(self, energy: Tensor, hits: Tensor, mean: Tensor, deviation: float) -> None:
+    def calibrate(self, energy: Tensor, hits: Tensor, mean: Tensor, deviation: float, highest: float) -> None:
         """Set what is known before any training.
 
         Args:
@@ -101,10 +103,12 @@ class GridModel(StackModel):
             hits: share of the showers in which each cell is a hit, above zero, shape (layers, GRID, GRID).
             mean: mean s of each cell's hits, likewise.
             deviation: of s.
+            highest: largest s; no cell is generated with more.
         """
         log = energy.log()
         self.condition_mean.copy_(log.mean())
         self.condition_scale.copy_(log.std().clamp(min=1e-3))
+        self.highest.fill_(highest)
         self.base.copy_(torch.stack([hits.clamp(max=0.999).logit(), mean, torch.full_like(mean, deviation).log()]))
 
     def losses(self, e: Tensor, energy: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -131,7 +135,7 @@ class GridModel(StackModel):
     def _cells(self, code: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logit of p, mu and lambda of every cell, shape (n, layers, GRID, GRID) each."""
         logit, mu, scale = (self.base + self.decoder_network(code, conditions)).unbind(1)
-        return logit, mu, scale.clamp(-4, 2)
+        return logit, mu, scale.clamp(-4, WIDEST)
 
     def generate(
         self,
@@ -150,8 +154,8 @@ class GridModel(StackModel):
         logit, mu, scale = self._cells(code, self.conditions(energy))
         hit = torch.rand(logit.shape, generator=generator).to(energy) < logit.sigmoid()
         owner, layer, i, j = torch.nonzero(hit).T
-        noise = torch.randn(len(owner), generator=generator).to(energy).clamp(-FARTHEST, FARTHEST)
-        e = THRESHOLD * (1 + (mu[hit] + scale[hit].exp() * noise).exp())
+        noise = torch.randn(len(owner), generator=generator).to(energy)
+        e = THRESHOLD * (1 + torch.minimum(mu[hit] + scale[hit].exp() * noise, self.highest).exp())
         x, y = (PITCH * (number - GRID // 2).to(energy) for number in (i, j))
         offsets = torch.cat([owner.new_zeros(1), torch.bincount(owner, minlength=n).cumsum(0)])
         return Points(x, y, layer, e, offsets, energy, a.layers)

@@ -82,7 +82,7 @@ class Pace:
 
 
 PACES = {
-    "lora": Pace(1500, 1500, 2e-3),
+    "lora": Pace(1500, 1500, 5e-4),
     "bitfit": Pace(1500, 1500, 5e-3),
     "full": Pace(1500, 1500, 5e-4),
     "scratch": Pace(6000, 2500, 2e-3),

@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "Compare generated showers with Geant4: figures, tables, report.",
     "gradient": "Gradient of a utility at a design, beside Geant4's.",
     "optimise": "Improve a design along the surrogate's gradients; resumes.",
+    "export": "Write a surrogate as ONNX files, for C++ and other programs.",
     "benchmark": "Time Geant4 and the surrogates side by side.",
     "demo": "The whole chain on bundled data, in one HTML report.",
 }

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -48,6 +47,7 @@ class Place(NamedTuple):
         t: the lower one that the step goes to.
         memory: of the step before.
         generator: of the noise that is added on the way.
+        last: whether ``t`` is the end of the grid, zero.
     """
 
     x: Tensor
@@ -55,6 +55,7 @@ class Place(NamedTuple):
     t: Tensor
     memory: Memory
     generator: torch.Generator | None
+    last: bool
 
 
 Step = Callable[[Denoise, Place], tuple[Tensor, Tensor]]
@@ -76,7 +77,7 @@ def _heun(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
     x, s, t = at.x, at.s, at.t
     clean = denoise(x, s)
     euler = clean + (t / s) * (x - clean)
-    if t == 0:
+    if at.last:
         return euler, clean
     slope = 0.5 * ((x - clean) / s + (euler - denoise(euler, t)) / t)
     return x + (t - s) * slope, clean
@@ -85,7 +86,7 @@ def _heun(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
 def _dpmpp_2m(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
     x, s, t = at.x, at.s, at.t
     clean = ahead = denoise(x, s)
-    if at.memory is not None and t > 0:
+    if at.memory is not None and not at.last:
         before, r = at.memory[0], (at.memory[1] / s).log() / (s / t).log()
         ahead = clean + (clean - before) / (2 * r)
     return ahead + (t / s) * (x - ahead), clean
@@ -167,8 +168,10 @@ def sample(
     sigmas = sigmas.to(noise)
     x = sigmas[0] * noise
     memory: Memory = None
-    for s, t in pairwise(sigmas):
-        place = Place(x, s, t, memory, generator)
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        s, t = sigmas[step], sigmas[step + 1]
+        place = Place(x, s, t, memory, generator, step == steps - 1)
         if checkpointed:
             x, clean = checkpoint(_step, sampler, denoise, *place, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -178,6 +181,6 @@ def sample(
 
 
 def _step(
-    sampler: Sampler, denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, generator: None
+    sampler: Sampler, denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, generator: None, last: bool
 ) -> tuple[Tensor, Tensor]:
-    return sampler.step(denoise, Place(x, s, t, memory, generator))
+    return sampler.step(denoise, Place(x, s, t, memory, generator, last))

@@ -40,9 +40,14 @@ class _Product(torch.autograd.Function):
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """``layer(x)`` of a linear layer and x of shape (n, in); by oneDNN where its weights are not being learnt."""
-    if _ONEDNN is not None and type(layer) is nn.Linear and len(x) >= MIN_ROWS and _is_plain(layer, x):
-        result: Tensor = _Product.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
+    """``layer(x)`` of a linear layer and x of shape (n, in).
+
+    By oneDNN where its weights are not being learnt and nothing is being compiled or exported.
+    """
+    if torch.compiler.is_compiling():
+        result: Tensor = layer(x)
+    elif _ONEDNN is not None and type(layer) is nn.Linear and len(x) >= MIN_ROWS and _is_plain(layer, x):
+        result = _Product.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     else:
         result = layer(x)
     return result

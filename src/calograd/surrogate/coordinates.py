@@ -63,9 +63,15 @@ LOGIT_BOUND = 14.0
 
 def core_cells(n_xy: int) -> Tensor:
     """Which cells of a layer are its core, shape (n_xy * n_xy,), bool; none where there are fewer than three across."""
-    away = (2 * torch.arange(n_xy) - n_xy + 1).abs()
-    inner = (away <= 1) & (n_xy >= 3)
-    return (inner[:, None] & inner).flatten()
+    core, _ = _core_and_around(n_xy)
+    return torch.tensor([cell in core for cell in range(n_xy * n_xy)])
+
+
+def _core_and_around(n_xy: int) -> tuple[list[int], list[int]]:
+    """The cells of the core and the others, in order."""
+    inner = [n_xy >= 3 and abs(2 * i - n_xy + 1) <= 1 for i in range(n_xy)]
+    core = [i * n_xy + j for i in range(n_xy) for j in range(n_xy) if inner[i] and inner[j]]
+    return core, [cell for cell in range(n_xy * n_xy) if cell not in core]
 
 
 def pattern_cells(n_xy: int) -> Tensor:
@@ -172,26 +178,27 @@ def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:
 def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
     """Cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable."""
     layers = layer_energies(g, energy, n_z)
-    core = core_cells(n_xy)
-    several = int(core.sum()) if int(core.sum()) > 1 else 0
+    core, around = _core_and_around(n_xy)
+    several = len(core) if len(core) > 1 else 0
     pattern = c.reshape(len(c), -1, n_z)
     outer, parts = layers, []
-    if not bool(core.any()):
+    if not core:
         rest = pattern_shares(pattern, outer)
     else:
         balance = _core_share(g[:, 2 + n_z :], layers)
         rest = pattern_shares(pattern[:, several:], layers * (1 - balance))
         distance = _squared_distance(n_xy).to(layers)
-        core_distance = distance[core][0]
-        excess = torch.einsum("nik,i->nk", rest, distance[~core]) - core_distance
+        core_distance = distance[core[0]]
+        excess = torch.einsum("nik,i->nk", rest, distance[around]) - core_distance
         wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
         outer = layers * _rest_share(balance, layers * excess, wanted)
         inner = layers - outer
         shares = pattern_shares(pattern[:, :several], layers * balance) if several else 1.0
         parts = [inner[:, None] * shares]
     parts.append(rest * outer[:, None])
-    place = torch.argsort(torch.cat([torch.nonzero(core).flatten(), torch.nonzero(~core).flatten()]))
-    return torch.cat(parts, dim=1)[:, place.to(c.device)].reshape(len(c), n_xy, n_xy, n_z)
+    order = core + around
+    place = [order.index(cell) for cell in range(n_xy * n_xy)]
+    return torch.cat(parts, dim=1)[:, place].reshape(len(c), n_xy, n_xy, n_z)
 
 
 def _core_share(balance: Tensor, layers: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from calograd.diffusion.denoise import PRECONDITIONINGS, Network, denoise, loss
 from calograd.diffusion.noise import SCHEDULES
-from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.diffusion.sample import SAMPLERS, Sampler, sample
 from calograd.errors import InputError
 from calograd.material import NUMBERS, Material
 from calograd.networks.mlp import ResidualMlp
@@ -263,21 +263,64 @@ class TwoStage(Model):
 
         The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads.
         """
-        walk, pre = SAMPLERS[sampler], self.preconditioning
-        dims = (len(self.shape_moments.tie), len(self.pattern_moments.tie))
-        noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in dims]
-        x = sample(
-            lambda z, s: denoise(lambda i, m: self.shape_network(i, m, conditions), pre, z, s),
-            noise[0], walk.grid(self.schedule, SHAPE_STEPS * steps), walk, generator, checkpointed,
+        shape, pattern = (torch.randn(n, dim, generator=generator).to(conditions) for dim in self.noise_dims)
+        return self.transform(
+            conditions, energy, (shape, pattern), self.grids(sampler, steps), SAMPLERS[sampler],
+            generator, checkpointed, guidance,
         )  # fmt: skip
+
+    @property
+    def noise_dims(self) -> tuple[int, int]:
+        """Numbers of shape and pattern, and so of the noise that becomes a shower."""
+        return len(self.shape_moments.tie), len(self.pattern_moments.tie)
+
+    def grids(self, sampler: str, steps: int) -> tuple[Tensor, Tensor]:
+        """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
+        walk = SAMPLERS[sampler]
+        return walk.grid(self.schedule, SHAPE_STEPS * steps), walk.grid(self.schedule, steps)
+
+    def transform(
+        self,
+        conditions: Tensor,
+        energy: Tensor,
+        noise: tuple[Tensor, Tensor],
+        grids: tuple[Tensor, Tensor],
+        walk: Sampler,
+        generator: torch.Generator | None = None,
+        checkpointed: bool = False,
+        guidance: float = 0.0,
+    ) -> Tensor:
+        """Noise to showers, see `generate`.
+
+        Args:
+            conditions, energy: as of `generate`.
+            noise: unit normal numbers of shape and pattern, shapes (n, numbers) with the numbers of `noise_dims`.
+            grids: noise levels, see `grids`.
+            walk: the sampler that the grids are of.
+            generator: of the noise that is added on the way, if any.
+            checkpointed, guidance: as of `generate`.
+        """
+        x = sample(lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], walk, generator, checkpointed)
         pattern = self.pattern(conditions, x, guidance=guidance)
         y = sample(
-            lambda z, s: denoise(pattern, pre, z, s),
-            noise[1], walk.grid(self.schedule, steps), walk, generator, checkpointed,
+            lambda z, s: denoise(pattern, self.preconditioning, z, s),
+            noise[1], grids[1], walk, generator, checkpointed,
         )  # fmt: skip
+        return self.restore(x, y, conditions, energy)
+
+    def denoise_shape(self, x: Tensor, sigma: Tensor, conditions: Tensor) -> Tensor:
+        """D(x; sigma) of the shape, same shape as ``x``; ``sigma`` has no dimensions or is of shape (n,)."""
+        return denoise(lambda z, s: self.shape_network(z, s, conditions), self.preconditioning, x, sigma)
+
+    def denoise_pattern(self, y: Tensor, sigma: Tensor, conditions: Tensor, x: Tensor) -> Tensor:
+        """D(y; sigma) of the pattern of showers of shape ``x``, same shape as ``y``; ``sigma`` as above."""
+        return denoise(self.pattern(conditions, x), self.preconditioning, y, sigma)
+
+    def restore(self, x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor) -> Tensor:
+        """Showers, GeV, of standardised shape and pattern: `standardise` undone."""
         g = self.shape_moments.restore(x, conditions)
-        c = self.pattern_moments.restore(y, torch.cat([conditions.expand(n, -1), x], dim=1))
-        return self.decode(g, c, energy.expand(n))
+        c = self.pattern_moments.restore(y, torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        return self.decode(g, c, energy.expand(len(x)))
 
 
 def chosen_numbers(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Surrogates as ONNX graphs, for C++ and other programs without PyTorch."""

@@ -1,0 +1,158 @@
+"""The parts of a surrogate that become ONNX graphs, and what goes into and comes out of each.
+
+    sampler   conditions and unit normal noise -> cells              what generates showers
+    shape     D(x; sigma) of the shape given conditions              for samplers of one's own, in
+    pattern   D(y; sigma) of the pattern given conditions and x      standardised coordinates
+    decoder   x and y -> cells
+
+Conditions are physical: energy in GeV, pitch and depths in cm and, where several materials were trained on, the
+numbers of the material. A batch has rows: every input and output has them first. x and y are what
+`calograd.surrogate.cells` learns, see there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from calograd.diffusion.sample import SAMPLERS
+from calograd.material import NUMBERS, UNITS
+from calograd.surrogate import Surrogate
+from calograd.surrogate.model import numbers_of
+
+LN_SIGMA = (-5.0, 3.0)
+"""Of the noise levels that examples are drawn with."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph.
+
+    Args:
+        name: in the graph.
+        size: numbers of a row; empty for one.
+        unit: of the numbers; empty for none.
+    """
+
+    name: str
+    size: tuple[int, ...]
+    unit: str = ""
+
+    def __str__(self) -> str:
+        sizes = ", ".join(["n", *map(str, self.size)]) + ("," if not self.size else "")
+        return f"{self.name} ({sizes})" + (f" {self.unit}" if self.unit else "")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A graph to be: a module without side effects, its inputs in the order of its arguments, and its output."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Port, ...]
+    output: Port
+
+
+class _Conditions(nn.Module):
+    """Standardised conditions of physical ones; the material is an input or, if there is only one, part of it."""
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        super().__init__()
+        self.model = surrogate.model
+        materials, like = surrogate.card.substances(), surrogate.model.condition_mean
+        self.single = len(materials) == 1
+        self.register_buffer("numbers", numbers_of(materials[0], like=like))
+        self.numbers: Tensor
+
+    def forward(self, energy: Tensor, dx: Tensor, dz: Tensor, material: tuple[Tensor, ...]) -> Tensor:
+        return self.model.conditions(energy, dx, dz, *(material or (self.numbers,)))
+
+
+class _Sampler(nn.Module):
+    def __init__(self, conditions: _Conditions, sampler: str, steps: int) -> None:
+        super().__init__()
+        self.conditions, self.walk = conditions, SAMPLERS[sampler]
+        shape, pattern = (grid.float() for grid in conditions.model.grids(sampler, steps))
+        self.register_buffer("shape_grid", shape)
+        self.register_buffer("pattern_grid", pattern)
+        self.shape_grid: Tensor
+        self.pattern_grid: Tensor
+
+    def forward(
+        self, energy: Tensor, dx: Tensor, dz: Tensor, shape_noise: Tensor, pattern_noise: Tensor, *material: Tensor
+    ) -> Tensor:
+        conditions, grids = self.conditions(energy, dx, dz, material), (self.shape_grid, self.pattern_grid)
+        return self.conditions.model.transform(conditions, energy, (shape_noise, pattern_noise), grids, self.walk)
+
+
+class _Shape(nn.Module):
+    def __init__(self, conditions: _Conditions) -> None:
+        super().__init__()
+        self.conditions = conditions
+
+    def forward(self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, sigma: Tensor, *material: Tensor) -> Tensor:
+        return self.conditions.model.denoise_shape(x, sigma, self.conditions(energy, dx, dz, material))
+
+
+class _Pattern(nn.Module):
+    def __init__(self, conditions: _Conditions) -> None:
+        super().__init__()
+        self.conditions = conditions
+
+    def forward(
+        self, energy: Tensor, dx: Tensor, dz: Tensor, y: Tensor, sigma: Tensor, x: Tensor, *material: Tensor
+    ) -> Tensor:
+        return self.conditions.model.denoise_pattern(y, sigma, self.conditions(energy, dx, dz, material), x)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, conditions: _Conditions) -> None:
+        super().__init__()
+        self.conditions = conditions
+
+    def forward(self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, y: Tensor, *material: Tensor) -> Tensor:
+        return self.conditions.model.restore(x, y, self.conditions(energy, dx, dz, material), energy)
+
+
+def parts(surrogate: Surrogate, sampler: str, steps: int) -> Iterator[Part]:
+    """The four parts; ``sampler`` is deterministic."""
+    a = surrogate.model.architecture
+    conditions = _Conditions(surrogate)
+    first = (Port("energy", (), "GeV"), Port("dx", (), "cm"), Port("dz", (a.n_z,), "cm"))
+    units = ", ".join(UNITS[name] for name in NUMBERS)
+    last = () if conditions.single else (Port("material", (len(NUMBERS),), units),)
+    shape, pattern = ((dim,) for dim in conditions.model.noise_dims)
+    cells = Port("cells", (a.n_xy, a.n_xy, a.n_z), "GeV")
+    x, y, sigma = Port("x", shape), Port("y", pattern), Port("sigma", ())
+    noise = (Port("shape_noise", shape), Port("pattern_noise", pattern))
+    yield Part("sampler", _Sampler(conditions, sampler, steps), (*first, *noise, *last), cells)
+    yield Part("shape", _Shape(conditions), (*first, x, sigma, *last), Port("clean", shape))
+    yield Part("pattern", _Pattern(conditions), (*first, y, sigma, x, *last), Port("clean", pattern))
+    yield Part("decoder", _Decoder(conditions), (*first, x, y, *last), cells)
+
+
+def example(part: Part, surrogate: Surrogate, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Inputs of a part: conditions drawn from the trained range, unit normal numbers."""
+    materials = surrogate.card.substances()
+    which = torch.randint(len(materials), (rows,), generator=generator).tolist()
+    cards = [surrogate.card.in_cm(material) for material in materials]
+
+    def between(ends: list[tuple[float, float]]) -> Tensor:
+        low, high = torch.tensor([ends[k] for k in which]).log().T
+        return (low + (high - low) * torch.rand(rows, generator=generator)).exp()
+
+    dz = between([card.dz for card in cards])
+    values = {
+        "energy": between([card.energy for card in cards]),
+        "dx": between([card.dx for card in cards]),
+        "dz": dz[:, None].repeat(1, surrogate.model.architecture.n_z),
+        "sigma": torch.empty(rows).uniform_(*LN_SIGMA, generator=generator).exp(),
+        "material": numbers_of(*(materials[k] for k in which), like=dz),
+    }
+    return tuple(
+        values[port.name] if port.name in values else torch.randn(rows, *port.size, generator=generator)
+        for port in part.inputs
+    )

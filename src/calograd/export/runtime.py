@@ -1,0 +1,134 @@
+"""Exported samplers through ONNX Runtime: what the C++ example does, in Python and without PyTorch's networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from calograd.errors import FormatError, InputError, RangeError
+from calograd.material import NUMBERS, Material, plain
+from calograd.surrogate.store import Card, check_schema
+
+SCHEMA = "calograd/onnx/1"
+MARGIN = 1e-4
+"""Relative slack at the ends of the trained range, for float32."""
+
+
+class OnnxSampler:
+    """The whole sampler of a surrogate as ``calograd export`` wrote it.
+
+        sampler = OnnxSampler.load("exported/sampler.onnx")
+        cells = sampler.sample(energy=50.0, dx=2.5, dz=6.0, n=1000, rng=np.random.default_rng(0))
+
+    Attributes:
+        card: of the surrogate.
+        metadata: of the file, see `calograd.export.write`.
+    """
+
+    def __init__(self, session: Any, card: Card, metadata: Mapping[str, str]) -> None:
+        self.card = card
+        self.metadata = metadata
+        self._session = session
+
+    @classmethod
+    def load(cls, path: str | Path, threads: int = 1) -> OnnxSampler:
+        """Open a file with ``threads`` threads.
+
+        Raises:
+            FormatError: missing, damaged, not of calograd, newer, or another part than the sampler.
+            InputError: onnxruntime is not installed.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FormatError(f"{path} does not exist or is not a file; expected a sampler.onnx of 'calograd export'")
+        session = open_session(path.read_bytes(), str(path), threads)
+        metadata = session.get_modelmeta().custom_metadata_map
+        check_schema(path, metadata.get("schema"), SCHEMA)
+        if metadata.get("part") != "sampler":
+            raise FormatError(f"{path} holds the part '{metadata.get('part')}', expected 'sampler' (sampler.onnx)")
+        try:
+            card = Card.model_validate_json(metadata["card"])
+        except (KeyError, ValidationError) as error:
+            raise FormatError(f"{path}: its card does not fit this version; export it anew") from error
+        return cls(session, card, metadata)
+
+    def sample(
+        self,
+        energy: float | np.ndarray,
+        dx: float,
+        dz: float | tuple[float, ...],
+        n: int,
+        rng: np.random.Generator,
+        material: Material | None = None,
+    ) -> np.ndarray:
+        """Showers at a design, shape (n, n_xy, n_xy, n_z), GeV.
+
+        Args:
+            energy: incident, one number or one a shower, GeV.
+            dx: pitch, cm.
+            dz: depth of all layers or one a layer, cm.
+            n: number of showers.
+            rng: of the noise.
+            material: needed where several were trained on.
+
+        Raises:
+            RangeError: outside the trained range.
+            InputError: no showers, or no material though several were trained on.
+        """
+        if n < 1:
+            raise InputError(f"n = {n}, expected at least 1")
+        material = self.card.substance() if material is None else material
+        if len(self.card.materials) == 1 and not material.alike(self.card.substance()):
+            raise RangeError(f"{self.card.name} is of {self.card.substance().name}, not of {material.name}")
+        given = {"energy": energy, "dx": dx, "dz": dz}
+        self._check_range(given, material)
+        if not self.card.unequal_layers and np.ptp(dz) > MARGIN * np.max(dz):
+            raise RangeError(f"{self.card.name}: layers of different depths were not trained on")
+        if len(self.card.materials) > 1:
+            given["material"] = [plain(getattr(material, name)) for name in NUMBERS]
+        inputs = {}
+        for port in self._session.get_inputs():
+            shape = (n, *port.shape[1:])
+            value = given[port.name] if port.name in given else rng.standard_normal(shape)
+            inputs[port.name] = np.ascontiguousarray(np.broadcast_to(value, shape), dtype=np.float32)
+        return run(self._session, inputs)
+
+    def _check_range(self, given: Mapping[str, Any], material: Material) -> None:
+        card = self.card.in_cm(material)
+        for name, unit, (low, high) in (("energy", "GeV", card.energy), ("dx", "cm", card.dx), ("dz", "cm", card.dz)):
+            values = np.asarray(given[name], dtype=float)
+            outside = ~((values >= low * (1 - MARGIN)) & (values <= high * (1 + MARGIN)))
+            if outside.any():
+                worst = float(values[outside].flat[0])
+                raise RangeError(f"{card.name}: {name} = {worst:g} {unit} is outside {low:g} to {high:g} {unit}")
+
+
+def open_session(content: bytes, name: str, threads: int = 1) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Raises:
+        FormatError: no ONNX file, or one that the installed ONNX Runtime cannot run.
+        InputError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError("running exported surrogates needs onnxruntime: pip install 'calograd[export]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the classes that onnxruntime raises have no common base of their own
+        reason = " ".join(str(error).split())[:200]
+        raise FormatError(f"{name}: ONNX Runtime {onnxruntime.__version__} cannot read it: {reason}") from error
+
+
+def run(session: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The only output of a graph."""
+    result: np.ndarray = session.run(None, dict(inputs))[0]
+    return result

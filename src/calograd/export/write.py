@@ -1,0 +1,178 @@
+"""Write the parts of a surrogate as ONNX files that say what they are.
+
+Every file's metadata, which ONNX Runtime gives as text: ``schema``, ``calograd`` (the version that wrote it), ``name``,
+``part``, ``sampler``, ``steps``, ``cells`` (``5 5 5``), ``noise``
+(numbers of shape and pattern), ``energy_range``, ``dx_range`` and ``dz_range`` (two numbers)
+with ``energy_unit``, ``dx_unit`` and ``dz_unit``, ``unequal_layers``, ``materials`` (names), ``mode``, ``inputs`` and
+``output`` (with shapes and units), and ``card``: the whole card of the surrogate as JSON.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from calograd import __version__
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.errors import InputError
+from calograd.export.parts import Part, example, parts
+from calograd.export.runtime import SCHEMA, open_session, run
+from calograd.showers.hdf5 import refuse_existing, write_whole, writing
+from calograd.surrogate import Surrogate
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+ROWS = 5
+"""Of the example that a part is traced with."""
+CHECKED = 64
+"""Rows that a file is compared with PyTorch on."""
+PARITY = 1e-5
+"""Largest difference allowed: of cells in units of the incident energy, of denoised numbers absolute."""
+LENGTHS = {"cm": ("cm", "cm"), "scaled": ("Moliere radii", "radiation lengths")}
+"""Units of pitch and depth by the card's."""
+
+Report = Callable[[int, int], None]
+"""Called with files done and their number."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written.
+
+    Args:
+        path: of the file.
+        part: what it holds.
+        size: bytes.
+        difference: the largest from PyTorch, see `PARITY`.
+    """
+
+    path: Path
+    part: Part
+    size: int
+    difference: float
+
+
+def export(
+    surrogate: Surrogate,
+    folder: str | Path,
+    *,
+    sampler: str = DEFAULT_SAMPLER,
+    steps: int | None = None,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> list[Written]:
+    """Write ``sampler.onnx``, ``shape.onnx``, ``pattern.onnx`` and ``decoder.onnx``, each checked through ONNX Runtime.
+
+    Args:
+        surrogate: on the CPU.
+        folder: must not exist.
+        sampler: of the whole sampler, a deterministic one.
+        steps: of the sampler; each has a default.
+        report: called after every file.
+
+    Raises:
+        OutputExistsError: the folder exists.
+        InputError: an unknown sampler or one that adds noise, no steps, the extra ``export`` is missing, the folder
+            cannot be written, or a graph does not compute what PyTorch does.
+    """
+    folder = Path(folder)
+    refuse_existing(folder)
+    steps = _check(sampler, steps)
+    _require()
+    with writing(folder):
+        folder.mkdir(parents=True)
+    written = []
+    every = list(parts(surrogate, sampler, steps))
+    for number, part in enumerate(every):
+        model = _graph(part, surrogate)
+        facts = {"part": part.name, "inputs": "; ".join(map(str, part.inputs)), "output": str(part.output)}
+        for key, value in (_metadata(surrogate, sampler, steps) | facts).items():
+            model.metadata_props.add(key=key, value=value)
+        content = model.SerializeToString()
+        path = folder / f"{part.name}.onnx"
+        difference = _difference(part, surrogate, content)
+        if not difference <= PARITY:
+            raise InputError(
+                f"{path} differs from PyTorch by {difference:.2g}, more than {PARITY:g}; fewer steps or another "
+                "version of onnxscript may do"
+            )
+        write_whole(path, content)
+        written.append(Written(path, part, len(content), difference))
+        report(number + 1, len(every))
+    return written
+
+
+def _check(sampler: str, steps: int | None) -> int:
+    known = [name for name, of in SAMPLERS.items() if of.order > 0]
+    if sampler not in known:
+        why = "adds noise on its way and cannot be exported" if sampler in SAMPLERS else "is unknown"
+        raise InputError(f"sampler '{sampler}' {why}; expected one of {', '.join(known)}")
+    steps = SAMPLERS[sampler].steps if steps is None else steps
+    if steps < 1:
+        raise InputError(f"steps = {steps}, expected at least 1")
+    return steps
+
+
+def _require() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"export needs {error.name}: pip install 'calograd[export]'") from error
+
+
+def _graph(part: Part, surrogate: Surrogate) -> ModelProto:
+    """The ONNX model of a part, with any number of rows."""
+    inputs = example(part, surrogate, ROWS, torch.Generator().manual_seed(0))
+    rows = torch.export.Dim("n")
+    shapes: tuple[Any, ...] = tuple({0: rows} for _ in inputs)
+    named = 5 + (part.name == "pattern")  # what follows is of *material
+    shapes = (*shapes[:named], shapes[named:]) if len(shapes) > named else shapes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.export.export(part.module.eval(), inputs, dynamic_shapes=shapes, strict=True)
+        program = torch.onnx.export(
+            traced, input_names=[port.name for port in part.inputs], output_names=[part.output.name], dynamo=True,
+            external_data=False, verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    return program.model_proto
+
+
+def _metadata(surrogate: Surrogate, sampler: str, steps: int) -> dict[str, str]:
+    """What every file of a surrogate says."""
+    card, a = surrogate.card, surrogate.model.architecture
+    units = dict(zip(("dx", "dz"), LENGTHS[card.units], strict=True)) | {"energy": "GeV"}
+    ranges = {"energy": card.energy, "dx": card.dx, "dz": card.dz}
+    return {
+        "schema": SCHEMA,
+        "calograd": __version__,
+        "name": card.name,
+        "sampler": sampler,
+        "steps": str(steps),
+        "cells": f"{a.n_xy} {a.n_xy} {a.n_z}",
+        "noise": " ".join(map(str, surrogate.model.noise_dims)),
+        **{f"{name}_range": f"{low:g} {high:g}" for name, (low, high) in ranges.items()},
+        **{f"{name}_unit": unit for name, unit in units.items()},
+        "unequal_layers": "yes" if card.unequal_layers else "no",
+        "materials": ", ".join(material.name for material in card.substances()),
+        "mode": card.mode,
+        "card": card.model_dump_json(),
+    }
+
+
+def _difference(part: Part, surrogate: Surrogate, content: bytes) -> float:
+    """The largest from PyTorch, on fresh inputs; of cells in units of the incident energy."""
+    inputs = example(part, surrogate, CHECKED, torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = part.module(*inputs)
+    named = {port.name: value.numpy() for port, value in zip(part.inputs, inputs, strict=True)}
+    found = torch.from_numpy(run(open_session(content, part.name), named))
+    scale = inputs[0].reshape(-1, *(1,) * len(part.output.size)) if part.output.unit == "GeV" else 1.0
+    return float(((found - expected) / scale).abs().max())

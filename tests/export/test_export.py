@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from calograd import __version__
+from calograd.design import Design
+from calograd.errors import FormatError, InputError, OutputExistsError, RangeError
+from calograd.export.runtime import SCHEMA, OnnxSampler, open_session, run
+from calograd.export.write import PARITY, Written, export
+from calograd.material import MATERIALS
+from calograd.surrogate import Card, Surrogate
+from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.coordinates import pattern_dim, shape_dim
+
+MISSING = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed (extra export)")
+ROOT = Path(__file__).parents[2]
+
+
+def tiny_surrogate(*materials: str, sums: bool = False) -> Surrogate:
+    """3 x 3 x 2 cells, random weights; scaled units where there are several materials."""
+    several = len(materials) > 1
+    architecture = CellsArchitecture(
+        n_xy=3, n_z=2, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8, moments_width=8,
+        local_units=2, sums=sums, ends=sums, material_numbers=("critical_energy",),
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CellsModel(architecture).eval()
+        for name, parameter in model.named_parameters():
+            torch.nn.init.normal_(parameter, std=0.3 if name.endswith("weight") else 0.1)
+    model.condition_mean[0], model.condition_mean[-1] = 7.0, -4.7
+    sizes = {"dx": (0.5, 2.0), "dz": (4.0, 15.0), "units": "scaled"} if several else {"dx": (1, 5), "dz": (4, 15)}
+    card = Card(
+        name="tiny", architecture=architecture.to_dict(), energy=(1, 100), mode="embedded", training={},
+        materials=tuple(MATERIALS[name].to_dict() for name in materials), **sizes,
+    )  # fmt: skip
+    return Surrogate(model.requires_grad_(False), card)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Surrogate:
+    return tiny_surrogate("PbF2")
+
+
+@pytest.fixture(scope="module")
+def written(tiny: Surrogate, tmp_path_factory: pytest.TempPathFactory) -> list[Written]:
+    return export(tiny, tmp_path_factory.mktemp("export") / "tiny", steps=2)
+
+
+@pytest.fixture(scope="module")
+def sampler_file(written: list[Written]) -> Path:
+    return written[0].path
+
+
+def changed(source: Path, target: Path, **metadata: str) -> Path:
+    """A copy with other metadata."""
+    import onnx
+
+    model = onnx.load(source)
+    for entry in model.metadata_props:
+        entry.value = metadata.get(entry.key, entry.value)
+    onnx.save(model, target)
+    return target
+
+
+def test_every_part_is_written_and_agrees_with_pytorch(written: list[Written]) -> None:
+    assert [w.path.name for w in written] == ["sampler.onnx", "shape.onnx", "pattern.onnx", "decoder.onnx"]
+    for each in written:
+        assert each.path.stat().st_size == each.size
+        assert 0 <= each.difference <= PARITY
+
+
+def test_metadata_has_units_ranges_version_and_sampler(sampler_file: Path) -> None:
+    sampler = OnnxSampler.load(sampler_file)
+    facts = sampler.metadata
+    assert facts["schema"] == SCHEMA
+    assert facts["calograd"] == __version__
+    assert (facts["sampler"], facts["steps"], facts["cells"]) == ("angle", "2", "3 3 2")
+    assert facts["energy_range"] == "1 100"
+    assert facts["energy_unit"] == "GeV"
+    assert facts["dz_unit"] == "cm"
+    assert facts["inputs"].startswith("energy (n,) GeV; dx (n,) cm; dz (n, 2) cm; shape_noise (n, ")
+    assert facts["output"] == "cells (n, 3, 3, 2) GeV"
+    assert sampler.card.substance().name == "PbF2"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 50])
+def test_cells_agree_with_the_surrogate_for_any_number_of_rows(tiny: Surrogate, sampler_file: Path, rows: int) -> None:
+    """The same noise through `Surrogate.sample` and through ONNX Runtime."""
+    session = open_session(sampler_file.read_bytes(), "sampler")
+    generator = torch.Generator().manual_seed(5)
+    noise = [torch.randn(rows, dim, generator=generator) for dim in (shape_dim(3, 2), pattern_dim(3, 2))]
+    expected = tiny.sample(Design(2.5, 6.0, n_xy=3, n_z=2), 50.0, rows, generator=generator.manual_seed(5), steps=2)
+    one = np.ones(rows, dtype=np.float32)
+    found = run(session, {
+        "energy": 50 * one, "dx": 2.5 * one, "dz": np.stack([6 * one, 6 * one], 1),
+        "shape_noise": noise[0].numpy(), "pattern_noise": noise[1].numpy(),
+    })  # fmt: skip
+    assert np.abs(found - expected.numpy()).max() < PARITY * 50
+    assert found.shape == (rows, 3, 3, 2)
+
+
+@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp-2m"])
+def test_other_samplers(tiny: Surrogate, tmp_path: Path, name: str) -> None:
+    assert max(w.difference for w in export(tiny, tmp_path / name, sampler=name, steps=2)) <= PARITY
+
+
+def test_several_materials_are_an_input(tmp_path: Path) -> None:
+    surrogate = tiny_surrogate("PbF2", "BGO", sums=True)
+    export(surrogate, tmp_path / "made", steps=2)
+    sampler = OnnxSampler.load(tmp_path / "made" / "sampler.onnx")
+    made = {
+        name: sampler.sample(50.0, 2.5, 6.0, 20, np.random.default_rng(0), MATERIALS[name]) for name in ("PbF2", "BGO")
+    }
+    assert made["PbF2"].shape == (20, 3, 3, 2)
+    assert not np.allclose(made["PbF2"], made["BGO"])
+    assert sampler.metadata["dx_unit"] == "Moliere radii"
+    with pytest.raises(InputError, match="name the material"):
+        sampler.sample(50.0, 2.5, 6.0, 20, np.random.default_rng(0))
+
+
+def test_what_cannot_be_sampled_is_refused(sampler_file: Path) -> None:
+    sampler, rng = OnnxSampler.load(sampler_file), np.random.default_rng(0)
+    assert sampler.sample(np.array([1.0, 100.0]), 1.0, 4.0, 2, rng).shape == (2, 3, 3, 2)
+    for arguments, words in (
+        ((500.0, 2.5, 6.0, 2), "energy = 500 GeV is outside 1 to 100 GeV"),
+        ((50.0, 0.5, 6.0, 2), "dx = 0.5 cm is outside 1 to 5 cm"),
+        ((50.0, 2.5, (6.0, 20.0), 2), "dz = 20 cm is outside"),
+        ((50.0, 2.5, (6.0, 7.0), 2), "layers of different depths"),
+        ((float("nan"), 2.5, 6.0, 2), "energy = nan"),
+    ):
+        with pytest.raises(RangeError, match=words):
+            sampler.sample(*arguments, rng)
+    with pytest.raises(RangeError, match="not of PbWO4"):
+        sampler.sample(50.0, 2.5, 6.0, 2, rng, MATERIALS["PbWO4"])
+    with pytest.raises(InputError, match="expected at least 1"):
+        sampler.sample(50.0, 2.5, 6.0, 0, rng)
+
+
+def test_files_of_other_versions_and_kinds_are_refused_by_name(sampler_file: Path, tmp_path: Path) -> None:
+    newer = changed(sampler_file, tmp_path / "newer.onnx", schema="calograd/onnx/2")
+    with pytest.raises(FormatError, match=r"newer.onnx has schema 'calograd/onnx/2', this version reads up to"):
+        OnnxSampler.load(newer)
+    foreign = changed(sampler_file, tmp_path / "foreign.onnx", schema="other/1")
+    with pytest.raises(FormatError, match=r"foreign.onnx has schema 'other/1', expected 'calograd/onnx/1'"):
+        OnnxSampler.load(foreign)
+    with pytest.raises(FormatError, match="holds the part 'shape', expected 'sampler'"):
+        OnnxSampler.load(sampler_file.with_name("shape.onnx"))
+    odd = changed(sampler_file, tmp_path / "odd.onnx", card="{}")
+    with pytest.raises(FormatError, match="card does not fit this version"):
+        OnnxSampler.load(odd)
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(sampler_file.read_bytes()[:1000])
+    with pytest.raises(FormatError, match=r"cut.onnx: ONNX Runtime .* cannot read it"):
+        OnnxSampler.load(cut)
+    with pytest.raises(FormatError, match="does not exist"):
+        OnnxSampler.load(tmp_path / "none.onnx")
+
+
+def test_what_cannot_be_exported_is_refused(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, words in (
+        ({"sampler": "ddpm"}, "adds noise on its way and cannot be exported"),
+        ({"sampler": "euler"}, "'euler' is unknown; expected one of ddim"),
+        ({"steps": 0}, "steps = 0, expected at least 1"),
+    ):
+        with pytest.raises(InputError, match=words):
+            export(tiny, tmp_path / "refused", **arguments)
+    with pytest.raises(OutputExistsError):
+        export(tiny, tmp_path)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"pip install 'calograd\[export\]'"):
+        export(tiny, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_graph_that_differs_is_not_written(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calograd.export.write._difference", lambda *_: 2e-5)
+    with pytest.raises(InputError, match="differs from PyTorch by 2e-05"):
+        export(tiny, tmp_path / "made", steps=1)
+    assert not list((tmp_path / "made").iterdir())
+
+
+def test_the_command_writes_the_bundled_surrogate(
+    run_calograd: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, _, err = run_calograd("export", "pbf2-cells", "--steps", "1", "-o", "made", "--json", "made.json")
+    assert code == 0, err
+    result = json.loads((tmp_path / "made.json").read_text())
+    assert result["model"] == "pbf2-cells"
+    assert max(each["largest_difference"] for each in result["files"]) <= PARITY
+    cells = OnnxSampler.load(tmp_path / "made" / "sampler.onnx").sample(50.0, 2.5, 6.0, 10, np.random.default_rng(0))
+    assert 0.8 < cells.sum() / 500 < 1
+    code, _, err = run_calograd("export", "pbf2-cells", "-o", "made")
+    assert code == 2
+    assert err.startswith("error: made exists already")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C++ example, where ONNX Runtime's header and library are installed (ONNXRUNTIME_ROOT or the system's)."""
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("cmake is not installed")
+    build = tmp_path_factory.mktemp("build")
+    root = f"-DONNXRUNTIME_ROOT={os.environ.get('ONNXRUNTIME_ROOT', '')}"
+    made = subprocess.run(
+        [cmake, "-S", ROOT / "examples" / "cpp", "-B", build, root], capture_output=True, text=True, check=False
+    )
+    if "ONNX Runtime was not found" in made.stderr:
+        pytest.skip("ONNX Runtime's C header and library were not found; ONNXRUNTIME_ROOT may name their folder")
+    assert made.returncode == 0, made.stderr
+    subprocess.run([cmake, "--build", build], check=True, capture_output=True)
+    return build / "showers"
+
+
+def test_the_cpp_example(program: Path, sampler_file: Path, tmp_path: Path) -> None:
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+    made = call(sampler_file, 50, 2.5, 6, 2000)
+    assert made.returncode == 0, made.stderr
+    layers = [float(line.split()[2]) for line in made.stdout.splitlines() if line.startswith("layer")]
+    ours = OnnxSampler.load(sampler_file).sample(50.0, 2.5, 6.0, 2000, np.random.default_rng(0)).sum((1, 2))
+    error = ours.std(0) / 2000**0.5
+    assert np.abs(np.array(layers) - ours.mean(0)).max() < 6 * error.max() + 1e-4
+    outside = call(sampler_file, 500, 2.5, 6)
+    assert (outside.returncode, outside.stderr) == (2, "error: tiny: energy = 500 GeV is outside 1 to 100 GeV\n")
+    newer = call(changed(sampler_file, tmp_path / "newer.onnx", schema="calograd/onnx/2"), 50, 2.5, 6)
+    assert "has schema 'calograd/onnx/2', this program reads 'calograd/onnx/1'" in newer.stderr

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError
-from calograd.material import Material
+from calograd.markup import facts
+from calograd.material import Material, plain
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,22 @@ class Design:
         """The material as a `Material`."""
         assert isinstance(self.material, Material)
         return self.material
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        depths, pitch = self.depths.detach().tolist(), float(self.pitch.detach())
+        equal = len(set(depths)) == 1
+        width, depth = self.n_xy * pitch, sum(depths)
+        return facts(
+            "Design",
+            {
+                "pitch": f"{pitch:g} cm",
+                "depth of a layer": f"{depths[0]:g} cm" if equal else f"{', '.join(f'{d:g}' for d in depths)} cm",
+                "cells": f"{self.n_xy} x {self.n_xy} x {self.n_z}",
+                "window": f"{width:g} x {width:g} x {depth:g} cm",
+                "depth": f"{depth / plain(self.substance.radiation_length):.1f} radiation lengths",
+                "material": f"{self.substance.name} ({plain(self.substance.density):g} g/cm3)",
+                "gradients": ", ".join(n for n, t in (("dx", self.pitch), ("dz", self.depths)) if t.requires_grad)
+                or "none",
+            },
+        )

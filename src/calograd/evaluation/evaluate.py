@@ -18,6 +18,7 @@ from calograd.evaluation.distances import BOOTSTRAPS, SPLITS, Estimates, biases
 from calograd.evaluation.observables import OBSERVABLES, READOUT_THRESHOLD
 from calograd.evaluation.points import MIN_SHOWERS, Point, match
 from calograd.evaluation.separability import Separability, count_tests, separabilities
+from calograd.markup import table
 from calograd.showers.cells import Cells
 from calograd.showers.maps import Maps
 
@@ -73,6 +74,16 @@ class Evaluation:
             f"{failed} of {len(self.checks)} limits missed, {beyond} beyond statistics; "
             f"a perfect generator would miss about {expected:.0f} at these sample sizes"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict and its counts."""
+        rows = [
+            (t.kind, t.subject, t.limit, f"{t.passed} of {t.checked}", f"{t.expected:.0f}", t.significant)
+            for t in self.tallies
+        ]
+        columns = ("limit on", "of", "limit", "kept", "expected of a perfect generator", "missed beyond statistics")
+        title = f"{self.generated.origin} against {self.reference.origin}, {len(self.points)} points: {self.verdict}"
+        return table(title, columns, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data of finite numbers, strings and null, ready for strict JSON."""

@@ -28,6 +28,7 @@ from torch import Tensor
 from calograd.design import Design
 from calograd.diffusion.sample import DEFAULT_SAMPLER
 from calograd.errors import InputError, UtilityError
+from calograd.markup import table
 from calograd.optimisation.utility import Objective, name_of
 from calograd.surrogate import Surrogate
 
@@ -92,6 +93,17 @@ class Estimate:
         """Ends of the 95 % intervals of the gradient, each of shape (p,): Student's t with the degrees of freedom."""
         reach = float(student_t.ppf(0.975, self.degrees)) * self.gradient_error
         return self.gradient - reach, self.gradient + reach
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the components with their 95 % intervals."""
+        low, high = self.interval
+        rows = [
+            (name, f"{self.y[j]:g}", f"{self.gradient[j]:.4g} +- {self.gradient_error[j]:.2g}",
+             f"{low[j]:.4g} to {high[j]:.4g}")
+            for j, name in enumerate(self.names)
+        ]  # fmt: skip
+        title = f"V = {self.value:.4g} +- {self.value_error:.2g}"
+        return table(title, ("parameter", "y", "dV / d ln y", "95 % interval"), rows)
 
     @property
     def raw(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch import Tensor
 from calograd.design import Design
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError, RangeError
+from calograd.markup import facts
 from calograd.material import NUMBERS, UNITS, Material, plain
 from calograd.surrogate.adapters import Adapter, fingerprint, stack
 from calograd.surrogate.clouds import CloudSurrogate
@@ -104,6 +105,27 @@ class Surrogate:
     def identity(self) -> str:
         """What adapters know this surrogate by: SHA-256 of its weights, or of its base and its adapter."""
         return self.adapters[-1].identity() if self.adapters else fingerprint(self.model)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        card, a = self.card, self.model.architecture
+        x, z = ("cm", "cm") if card.units == "cm" else ("Moliere radii", "radiation lengths")
+        done = card.training.get("done", {})
+        return facts(
+            f"Surrogate {card.name}",
+            {
+                "materials": ", ".join(map(_name, card.substances())),
+                "cells": f"{a.n_xy} x {a.n_xy} x {a.n_z}",
+                "energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
+                "pitch": f"{card.dx[0]:g} to {card.dx[1]:g} {x}",
+                "depth of a layer": f"{card.dz[0]:g} to {card.dz[1]:g} {z}"
+                + (", each its own" if card.unequal_layers else ", all equal"),
+                "mode": card.mode,
+                "training": f"{card.training.get('showers', 'unknown')} showers, {done.get('step', 'unknown')} steps",
+                "numbers": f"{sum(p.numel() for p in self.model.parameters()):,}",
+                "adapters": ", ".join(f"{each.card.method} ({each.card.name})" for each in self.adapters) or "none",
+            },
+        )
 
     def sample(
         self,

@@ -1,4 +1,5 @@
 # make demo: set up and run the main job. make test: set up and run the tests. make lint: static checks.
+# make docs: the documentation, docs/_build/html/index.html; warnings are errors.
 PYTHON ?= python3
 VENV ?= .venv
 # Installed first, so that nothing else pulls in another build; see README for CPU and CUDA.
@@ -6,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs clean
 
 setup: $(READY)
 
@@ -28,5 +29,12 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(VENV)/.docs: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build docs/reference/made

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calograd import cli
 from calograd.errors import TablesError
 from calograd.material import Material
 from calograd.showers.clouds import Clouds, tidy
@@ -92,5 +93,24 @@ def run_calograd(start_calograd: Callable[..., subprocess.Popen[str]]) -> Callab
         process = start_calograd(*arguments)
         out, err = process.communicate(timeout=120)
         return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture
+def calograd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run ``calograd ARGUMENTS`` in this process, in the test's folder: its exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["calograd", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
 
     return run

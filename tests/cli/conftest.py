@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from calograd import cli
 from calograd.material import Material
 from calograd.showers.cells import Cells
 from calograd.surrogate import Card, Surrogate
@@ -57,25 +55,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 def make_cells() -> Callable[..., Cells]:
     """See `random_cells`."""
     return random_cells
-
-
-@pytest.fixture
-def calograd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run ``calograd ARGUMENTS`` in this process, in the test's folder: its exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["calograd", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

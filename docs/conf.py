@@ -1,0 +1,86 @@
+"""Sphinx configuration: pages in Markdown (MyST), docstrings as they are written in the code."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pages import write_pages
+from pictures import write_gallery
+
+from calograd import __version__
+
+project = "CaloGrad"
+author = "The CaloGrad team"
+project_copyright = "The CaloGrad team, MIT licence"
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"CaloGrad {__version__}"
+html_static_path: list[str] = []
+default_role = "code"
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+suppress_warnings = ["ref.python"]  # a short name, as Report, that several modules have
+
+_LITERAL = re.compile(r"``.*?``|`.*?`")
+
+
+def _escape(line: str) -> str:
+    """A line of a docstring without accidental markup: stars, bars and trailing underscores mean themselves."""
+    parts, end = [], 0
+    for found in _LITERAL.finditer(line):
+        parts += [re.sub(r"([*|])|(?<=\w)_(?!\w)", r"\\\g<0>", line[end : found.start()]), found.group()]
+        end = found.end()
+    return "".join([*parts, re.sub(r"([*|])|(?<=\w)_(?!\w)", r"\\\g<0>", line[end:])])
+
+
+def _as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001
+    """Indented blocks after an empty line are formulas and examples: literal. The rest is text."""
+    result: list[str] = []
+    literal = False
+    for number, line in enumerate(lines):
+        indented = line.startswith("    ")
+        if indented and not literal and number > 0 and not lines[number - 1].strip() and what != "attribute":
+            literal = True
+            result += ["::", ""]
+        elif line.strip() and not indented:
+            if literal and lines[number - 1].strip():
+                result.append("")
+            literal = False
+        result.append(line if literal else _escape(line))
+    lines[:] = result
+
+
+def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool:  # noqa: ARG001
+    """Leave out what Python and pydantic write themselves."""
+    generated = str(getattr(obj, "__doc__", "") or "").startswith("Alias for field number")
+    return bool(skip or generated or name in {"model_config", "model_post_init"})
+
+
+def _make(app: Any) -> None:
+    """Pages and figures that are made of the code."""
+    write_pages(Path(app.srcdir))
+    write_gallery(Path(app.srcdir) / "gallery")
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("builder-inited", _make)
+    app.connect("autodoc-process-docstring", _as_written, priority=400)
+    app.connect("autodoc-skip-member", _skip)

@@ -1,0 +1,133 @@
+"""Pages that are made of the code before every build: the command line's reference, the API's, the model cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from calograd.surrogate import Card
+
+AREAS = {
+    "Designs and materials": ("design", "material", "errors"),
+    "Surrogates": ("surrogate", "surrogate.adapters", "surrogate.generate", "surrogate.store", "surrogate.cells",
+                   "surrogate.coordinates"),
+    "Export": ("export.write", "export.runtime", "export.parts"),
+    "Showers": ("showers.cells", "showers.library", "showers.segment", "showers.measure", "showers.formats"),
+    "Simulation": ("simulation.config", "simulation.detectors", "simulation.farm", "simulation.tables"),
+    "Evaluation": ("evaluation.evaluate", "evaluation.observables", "evaluation.distances", "evaluation.classifier",
+                   "evaluation.limits"),
+    "Optimisation": ("optimisation.utility", "optimisation.cost", "optimisation.background", "optimisation.readout",
+                     "optimisation.reconstruction", "optimisation.objective", "optimisation.gradient",
+                     "optimisation.reference", "optimisation.landscape", "optimisation.space",
+                     "optimisation.descent", "optimisation.baselines"),
+    "Learning": ("learning.config", "learning.train", "learning.adapt"),
+    "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample"),
+    "Networks": ("networks.mlp", "networks.moments", "networks.adapter", "networks.linear"),
+}  # fmt: skip
+"""Modules of the API reference by page."""
+
+
+def write_pages(source: Path) -> None:
+    """Write what is made into the folder ``source``; what has not changed is left alone."""
+    reference = source / "reference"
+    pages = dict(_api()) | dict(_models(source)) | {"cli.md": "\n".join(_commands())}
+    for name, text in pages.items():
+        path = reference / "made" / name
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def _api() -> Iterator[tuple[str, str]]:
+    for title, modules in AREAS.items():
+        lines = [title, "=" * len(title)]
+        for module in modules:
+            name = f"calograd.{module}"
+            lines += ["", name, "-" * len(name), "", f".. automodule:: {name}"]
+        yield f"{title.lower().replace(' ', '-')}.rst", "\n".join([*lines, ""])
+
+
+def _commands() -> Iterator[str]:
+    """Every command with its help, as the terminal shows it."""
+    from calograd.cli import COMMANDS, cli
+
+    yield "# Commands\n"
+    yield "Exit codes: 0, or 2 with one line that says what to do; 130 after Ctrl-C. Units: cm, GeV.\n"
+    for name, summary in COMMANDS.items():
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        context = click.Context(command, info_name=f"calograd {name}", terminal_width=100, max_content_width=100)
+        yield f"## calograd {name}\n\n{summary}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def _models(source: Path) -> Iterator[tuple[str, str]]:
+    """A card of every bundled surrogate, from what its file says, and a page that lists them."""
+    from calograd.surrogate.store import bundled, locate
+    from calograd.surrogate.store import load as read
+
+    readme = (source.parent / "README.md").read_text(encoding="utf-8")
+    measured = readme.split("## What to expect")[1].split("\n## ")[0]
+    for name in bundled():
+        model, card = read(name)
+        numbers = sum(p.numel() for p in model.parameters())
+        megabytes = locate(name).stat().st_size / 1e6
+        lines = [f"# {name}", "", *_uses(name, card, numbers, megabytes), *_made(name, card, source)]
+        lines += ["", "## Fidelity", ""]
+        if f"`{name}`" in measured:
+            lines += ["From the README; `validation/` measures it.", "", "```{include} ../../../README.md",
+                      ':start-after: "## What to expect"', ':end-before: "## Gradients"', "```"]  # fmt: skip
+        else:
+            lines += ["No figures are stated."]
+        yield f"model-{name}.md", "\n".join([*lines, "", *_limits(card), ""])
+    listed = [f"model-{name}" for name in bundled()]
+    yield "models.md", "\n".join(["# Bundled surrogates", "", "```{toctree}", *listed, "```", ""])
+
+
+def _uses(name: str, card: Card, numbers: int, megabytes: float) -> list[str]:
+    materials = ", ".join(f"{m.name} ({m.density:g} g/cm3)" for m in card.substances())
+    x, z = ("cm", "cm") if card.units == "cm" else ("Moliere radii", "radiation lengths")
+    a = card.architecture
+    rows = {
+        "Materials": materials, "Cells": f"{a['n_xy']} x {a['n_xy']} x {a['n_z']}",
+        "Incident energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
+        "Pitch": f"{card.dx[0]:g} to {card.dx[1]:g} {x}", "Depth of a layer": f"{card.dz[0]:g} to {card.dz[1]:g} {z}",
+        "Layers": "equal or each with its own depth" if card.unequal_layers else "equal", "Mode": card.mode,
+        "Numbers": f"{numbers:,}".replace(",", " "), "File": f"{megabytes:.1f} MB, safetensors, MIT licence",
+    }  # fmt: skip
+    use = f'`Surrogate.load("{name}")`, `calograd sample {name} ...`.'
+    return [use, "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+
+
+def _made(name: str, card: Card, source: Path) -> list[str]:
+    lines = ["", "## Data", "", f"{card.training['showers']} Geant4 showers.", "",
+             "| file | rows | particle | energies, GeV | seed | Geant4 |", "|---|---|---|---|---|---|"]  # fmt: skip
+    for each in card.training["data"]:
+        made = each["config"]["simulation"]
+        beam, energies = made["beam"], made["beam"]["energies"]
+        values = (" to " if "uniform" in energies["law"] else ", ").join(f"{value:g}" for value in energies["values"])
+        lines.append(
+            f"| {each['file']} | {each['rows']} | {beam['particle']} | {values} ({energies['law']}) | {made['seed']} | "
+            f"{each['config'].get('geant4', '')} |"
+        )
+    script = source.parent / "runs" / f"{name}.sh"
+    done = card.training["done"]
+    return [
+        *lines, "", "## Command and cost", "",
+        f"`runs/{name}.sh` makes the data and trains." if script.exists() else "No script is bundled.",
+        f"Training: {done['step']} steps in {done['seconds'] / 60:.0f} minutes. The configuration:", "",
+        "```json", json.dumps(card.training["config"], indent=1), "```",
+    ]  # fmt: skip
+
+
+def _limits(card: Card) -> list[str]:
+    around = "the material goes on around the window" if card.mode == "embedded" else "nothing is around the block"
+    return [
+        "## Limits", "",
+        "- Energies, sizes and materials outside the table above are refused by name; `extrapolate=True` allows them.",
+        f"- Mode {card.mode}: {around}.",
+        "- One particle, at normal incidence, on the axis of the window. Others take an adaptation.",
+        "- Weaknesses that are known are named under fidelity.",
+    ]  # fmt: skip

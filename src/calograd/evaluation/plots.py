@@ -74,8 +74,8 @@ def plot_event(
     along = (np.arange(energies.shape[0] + 1) - energies.shape[0] / 2) * dx if projection == "xy" else depths
     axes = _axes(axes)
     largest = max(float(energies.max()), 1e-9)
-    options = {"norm": LogNorm(LOWEST * largest, largest), "cmap": "YlGnBu"} | options
-    mesh = axes.pcolormesh(along, sides, np.maximum(image, LOWEST * largest), **options)
+    defaults: dict[str, Any] = {"norm": LogNorm(LOWEST * largest, largest), "cmap": "YlGnBu"}
+    mesh = axes.pcolormesh(along, sides, np.maximum(image, LOWEST * largest), **defaults | options)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     figure = axes.get_figure()

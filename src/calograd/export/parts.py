@@ -141,8 +141,9 @@ def example(part: Part, surrogate: Surrogate, rows: int, generator: torch.Genera
     cards = [surrogate.card.in_cm(material) for material in materials]
 
     def between(ends: list[tuple[float, float]]) -> Tensor:
-        low, high = torch.tensor([ends[k] for k in which]).log().T
-        return (low + (high - low) * torch.rand(rows, generator=generator)).exp()
+        low, high = torch.tensor([ends[k] for k in which]).log().unbind(1)
+        drawn: Tensor = (low + (high - low) * torch.rand(rows, generator=generator)).exp()
+        return drawn
 
     dz = between([card.dz for card in cards])
     values = {

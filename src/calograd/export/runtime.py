@@ -84,7 +84,7 @@ class OnnxSampler:
         material = self.card.substance() if material is None else material
         if len(self.card.materials) == 1 and not material.alike(self.card.substance()):
             raise RangeError(f"{self.card.name} is of {self.card.substance().name}, not of {material.name}")
-        given = {"energy": energy, "dx": dx, "dz": dz}
+        given: dict[str, Any] = {"energy": energy, "dx": dx, "dz": dz}
         self._check_range(given, material)
         if not self.card.unequal_layers and np.ptp(dz) > MARGIN * np.max(dz):
             raise RangeError(f"{self.card.name}: layers of different depths were not trained on")

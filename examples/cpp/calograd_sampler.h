@@ -57,7 +57,7 @@ class Sampler {
     return sample(std::vector<float>{energy}, dx, dz, random);
   }
 
-  // Cells of a shower for every energy, one shower after the other. Batches are faster than single showers.
+  // Cells of a shower for every energy, one shower after the other.
   std::vector<float> sample(const std::vector<float>& energies, float dx, const std::vector<float>& dz,
                             std::mt19937_64& random) const {
     const auto n = static_cast<std::int64_t>(energies.size());

@@ -60,15 +60,25 @@ class Sampler {
   // Cells of a shower for every energy, one shower after the other.
   std::vector<float> sample(const std::vector<float>& energies, float dx, const std::vector<float>& dz,
                             std::mt19937_64& random) const {
+    return transform(energies, dx, dz, normal(energies.size() * shape_, random), normal(energies.size() * pattern_, random));
+  }
+
+  // The same with unit normal numbers of one's own engine: shape_noise() and pattern_noise() for every shower.
+  std::vector<float> transform(std::vector<float> energies, float dx, const std::vector<float>& dz,
+                               std::vector<float> shape, std::vector<float> pattern) const {
     const auto n = static_cast<std::int64_t>(energies.size());
     if (n == 0) return {};
     check_range(energies, dx, dz);
+    if (shape.size() != energies.size() * shape_ || pattern.size() != energies.size() * pattern_)
+      throw std::runtime_error(name_ + ": expected " + std::to_string(shape_) + " and " + std::to_string(pattern_) +
+                               " normal numbers for every shower");
     std::vector<float> pitch(energies.size(), dx), depths;
     for (std::int64_t row = 0; row < n; ++row) depths.insert(depths.end(), dz.begin(), dz.end());
-    std::vector<float> energy = energies, shape = normal(n * shape_, random), pattern = normal(n * pattern_, random);
     const std::array<const char*, 5> names = {"energy", "dx", "dz", "shape_noise", "pattern_noise"};
-    std::array<Value, 5> values = {tensor(energy, {n}), tensor(pitch, {n}), tensor(depths, {n, n_z_}),
-                                   tensor(shape, {n, shape_}), tensor(pattern, {n, pattern_})};
+    const auto layers = static_cast<std::int64_t>(n_z_), shapes = static_cast<std::int64_t>(shape_),
+               patterns = static_cast<std::int64_t>(pattern_);
+    std::array<Value, 5> values = {tensor(energies, {n}), tensor(pitch, {n}), tensor(depths, {n, layers}),
+                                   tensor(shape, {n, shapes}), tensor(pattern, {n, patterns})};
     std::array<const OrtValue*, 5> inputs{};
     for (std::size_t k = 0; k < values.size(); ++k) inputs[k] = values[k].get();
     const char* output = "cells";
@@ -77,16 +87,18 @@ class Sampler {
     Value result(made, api_->ReleaseValue);
     float* cells = nullptr;
     check(api_->GetTensorMutableData(result.get(), reinterpret_cast<void**>(&cells)));
-    return std::vector<float>(cells, cells + n * n_xy_ * n_xy_ * n_z_);
+    return std::vector<float>(cells, cells + energies.size() * n_xy_ * n_xy_ * n_z_);
   }
 
   // Where cell (i, j, k) of a shower is; i along x, j along y, k along z.
-  std::size_t index(int i, int j, int k, std::size_t shower = 0) const {
+  std::size_t index(std::size_t i, std::size_t j, std::size_t k, std::size_t shower = 0) const {
     return ((shower * n_xy_ + i) * n_xy_ + j) * n_z_ + k;
   }
 
   int n_xy() const { return static_cast<int>(n_xy_); }
   int n_z() const { return static_cast<int>(n_z_); }
+  std::size_t shape_noise() const { return shape_; }
+  std::size_t pattern_noise() const { return pattern_; }
   const Range& energy() const { return energy_; }
   const Range& dx() const { return dx_; }
   const Range& dz() const { return dz_; }
@@ -135,7 +147,7 @@ class Sampler {
   }
 
   void check_range(const std::vector<float>& energies, float dx, const std::vector<float>& dz) const {
-    if (static_cast<std::int64_t>(dz.size()) != n_z_)
+    if (dz.size() != n_z_)
       throw std::runtime_error(name_ + ": " + std::to_string(dz.size()) + " depths, expected " + std::to_string(n_z_));
     for (float value : energies) refuse("energy", "GeV", value, energy_);
     refuse("dx", "cm", dx, dx_);
@@ -152,9 +164,9 @@ class Sampler {
     throw std::runtime_error(line.str());
   }
 
-  static std::vector<float> normal(std::int64_t count, std::mt19937_64& random) {
+  static std::vector<float> normal(std::size_t count, std::mt19937_64& random) {
     std::normal_distribution<float> unit;
-    std::vector<float> result(static_cast<std::size_t>(count));
+    std::vector<float> result(count);
     for (float& value : result) value = unit(random);
     return result;
   }
@@ -171,7 +183,7 @@ class Sampler {
   std::unique_ptr<OrtEnv, void (*)(OrtEnv*)> env_{nullptr, nullptr};
   std::unique_ptr<OrtSession, void (*)(OrtSession*)> session_{nullptr, nullptr};
   std::unique_ptr<OrtMemoryInfo, void (*)(OrtMemoryInfo*)> memory_{nullptr, nullptr};
-  std::int64_t n_xy_ = 0, n_z_ = 0, shape_ = 0, pattern_ = 0;
+  std::size_t n_xy_ = 0, n_z_ = 0, shape_ = 0, pattern_ = 0;
   Range energy_, dx_, dz_;
   bool unequal_ = false;
 };

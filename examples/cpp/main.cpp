@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   try {
     const calograd::Sampler sampler(argv[1]);
     const float energy = std::strtof(argv[2], nullptr), dx = std::strtof(argv[3], nullptr);
-    const std::vector<float> dz(sampler.n_z(), std::strtof(argv[4], nullptr));
+    const std::vector<float> dz(static_cast<std::size_t>(sampler.n_z()), std::strtof(argv[4], nullptr));
     const int n = argc > 5 ? std::atoi(argv[5]) : 100;
     if (n < 1) throw std::runtime_error("SHOWERS must be at least 1");
     std::mt19937_64 random(argc > 6 ? std::strtoull(argv[6], nullptr, 10) : 1);

@@ -18,9 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from calograd.diffusion.sample import SAMPLERS
+from calograd.diffusion.denoise import denoise
+from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.errors import InputError
+from calograd.export.walk import walk
 from calograd.material import NUMBERS, UNITS
 from calograd.surrogate import Surrogate
+from calograd.surrogate.cells import CellsModel
 from calograd.surrogate.model import numbers_of
 
 LN_SIGMA = (-5.0, 3.0)
@@ -56,19 +60,26 @@ class Part:
     output: Port
 
 
+def exportable(surrogate: Surrogate) -> CellsModel:
+    """The model of a surrogate of cells. Raises `InputError` for others."""
+    if not isinstance(surrogate.model, CellsModel):
+        raise InputError(f"{surrogate.card.name} generates maps; only surrogates of cells can be exported")
+    return surrogate.model
+
+
 class _Conditions(nn.Module):
     """Standardised conditions of physical ones; the material is an input or, if there is only one, part of it."""
 
     def __init__(self, surrogate: Surrogate) -> None:
         super().__init__()
-        self.model = surrogate.model
+        self.model = exportable(surrogate)
         materials, like = surrogate.card.substances(), surrogate.model.condition_mean
         self.single = len(materials) == 1
         self.register_buffer("numbers", numbers_of(materials[0], like=like))
         self.numbers: Tensor
 
-    def forward(self, energy: Tensor, dx: Tensor, dz: Tensor, material: tuple[Tensor, ...]) -> Tensor:
-        return self.model.conditions(energy, dx, dz, *(material or (self.numbers,)))
+    def forward(self, energy: Tensor, dx: Tensor, dz: Tensor, material: Tensor | None) -> Tensor:
+        return self.model.conditions(energy, dx, dz, self.numbers if material is None else material)
 
 
 class _Sampler(nn.Module):
@@ -82,10 +93,20 @@ class _Sampler(nn.Module):
         self.pattern_grid: Tensor
 
     def forward(
-        self, energy: Tensor, dx: Tensor, dz: Tensor, shape_noise: Tensor, pattern_noise: Tensor, *material: Tensor
+        self,
+        energy: Tensor,
+        dx: Tensor,
+        dz: Tensor,
+        shape_noise: Tensor,
+        pattern_noise: Tensor,
+        material: Tensor | None = None,
     ) -> Tensor:
-        conditions, grids = self.conditions(energy, dx, dz, material), (self.shape_grid, self.pattern_grid)
-        return self.conditions.model.transform(conditions, energy, (shape_noise, pattern_noise), grids, self.walk)
+        model, conditions = self.conditions.model, self.conditions(energy, dx, dz, material)
+        go = walk if torch.compiler.is_compiling() else sample
+        x = go(lambda z, s: model.denoise_shape(z, s, conditions), shape_noise, self.shape_grid, self.walk)
+        pattern = model.pattern(conditions, x)
+        y = go(lambda z, s: denoise(pattern, model.preconditioning, z, s), pattern_noise, self.pattern_grid, self.walk)
+        return model.restore(x, y, conditions, energy)
 
 
 class _Shape(nn.Module):
@@ -93,7 +114,9 @@ class _Shape(nn.Module):
         super().__init__()
         self.conditions = conditions
 
-    def forward(self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, sigma: Tensor, *material: Tensor) -> Tensor:
+    def forward(
+        self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, sigma: Tensor, material: Tensor | None = None
+    ) -> Tensor:
         return self.conditions.model.denoise_shape(x, sigma, self.conditions(energy, dx, dz, material))
 
 
@@ -103,7 +126,14 @@ class _Pattern(nn.Module):
         self.conditions = conditions
 
     def forward(
-        self, energy: Tensor, dx: Tensor, dz: Tensor, y: Tensor, sigma: Tensor, x: Tensor, *material: Tensor
+        self,
+        energy: Tensor,
+        dx: Tensor,
+        dz: Tensor,
+        y: Tensor,
+        sigma: Tensor,
+        x: Tensor,
+        material: Tensor | None = None,
     ) -> Tensor:
         return self.conditions.model.denoise_pattern(y, sigma, self.conditions(energy, dx, dz, material), x)
 
@@ -113,7 +143,9 @@ class _Decoder(nn.Module):
         super().__init__()
         self.conditions = conditions
 
-    def forward(self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, y: Tensor, *material: Tensor) -> Tensor:
+    def forward(
+        self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, y: Tensor, material: Tensor | None = None
+    ) -> Tensor:
         return self.conditions.model.restore(x, y, self.conditions(energy, dx, dz, material), energy)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from calograd.diffusion.denoise import PRECONDITIONINGS, Network, denoise, loss
 from calograd.diffusion.noise import SCHEDULES
-from calograd.diffusion.sample import SAMPLERS, Sampler, sample
+from calograd.diffusion.sample import SAMPLERS, sample
 from calograd.errors import InputError
 from calograd.material import NUMBERS, Material
 from calograd.networks.mlp import ResidualMlp
@@ -263,11 +263,15 @@ class TwoStage(Model):
 
         The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads.
         """
-        shape, pattern = (torch.randn(n, dim, generator=generator).to(conditions) for dim in self.noise_dims)
-        return self.transform(
-            conditions, energy, (shape, pattern), self.grids(sampler, steps), SAMPLERS[sampler],
-            generator, checkpointed, guidance,
+        walk, grids = SAMPLERS[sampler], self.grids(sampler, steps)
+        noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in self.noise_dims]
+        x = sample(lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], walk, generator, checkpointed)
+        pattern = self.pattern(conditions, x, guidance=guidance)
+        y = sample(
+            lambda z, s: denoise(pattern, self.preconditioning, z, s),
+            noise[1], grids[1], walk, generator, checkpointed,
         )  # fmt: skip
+        return self.restore(x, y, conditions, energy)
 
     @property
     def noise_dims(self) -> tuple[int, int]:
@@ -278,35 +282,6 @@ class TwoStage(Model):
         """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
         walk = SAMPLERS[sampler]
         return walk.grid(self.schedule, SHAPE_STEPS * steps), walk.grid(self.schedule, steps)
-
-    def transform(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        noise: tuple[Tensor, Tensor],
-        grids: tuple[Tensor, Tensor],
-        walk: Sampler,
-        generator: torch.Generator | None = None,
-        checkpointed: bool = False,
-        guidance: float = 0.0,
-    ) -> Tensor:
-        """Noise to showers, see `generate`.
-
-        Args:
-            conditions, energy: as of `generate`.
-            noise: unit normal numbers of shape and pattern, shapes (n, numbers) with the numbers of `noise_dims`.
-            grids: noise levels, see `grids`.
-            walk: the sampler that the grids are of.
-            generator: of the noise that is added on the way, if any.
-            checkpointed, guidance: as of `generate`.
-        """
-        x = sample(lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], walk, generator, checkpointed)
-        pattern = self.pattern(conditions, x, guidance=guidance)
-        y = sample(
-            lambda z, s: denoise(pattern, self.preconditioning, z, s),
-            noise[1], grids[1], walk, generator, checkpointed,
-        )  # fmt: skip
-        return self.restore(x, y, conditions, energy)
 
     def denoise_shape(self, x: Tensor, sigma: Tensor, conditions: Tensor) -> Tensor:
         """D(x; sigma) of the shape, same shape as ``x``; ``sigma`` has no dimensions or is of shape (n,)."""

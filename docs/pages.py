@@ -12,10 +12,11 @@ from calograd.surrogate import Card
 
 AREAS = {
     "Designs and materials": ("design", "material", "errors"),
-    "Surrogates": ("surrogate", "surrogate.adapters", "surrogate.generate", "surrogate.store", "surrogate.cells",
-                   "surrogate.coordinates"),
-    "Export": ("export.write", "export.runtime", "export.parts"),
-    "Showers": ("showers.cells", "showers.library", "showers.segment", "showers.measure", "showers.formats"),
+    "Surrogates": ("surrogate", "surrogate.adapters", "surrogate.generate", "surrogate.store", "surrogate.model",
+                   "surrogate.cells", "surrogate.coordinates", "surrogate.maps", "surrogate.map_coordinates"),
+    "Export": ("export.write", "export.runtime", "export.parts", "export.walk"),
+    "Showers": ("showers.cells", "showers.maps", "showers.library", "showers.segment", "showers.measure",
+                "showers.formats"),
     "Simulation": ("simulation.config", "simulation.detectors", "simulation.farm", "simulation.tables"),
     "Evaluation": ("evaluation.evaluate", "evaluation.observables", "evaluation.distances", "evaluation.classifier",
                    "evaluation.limits"),
@@ -25,7 +26,7 @@ AREAS = {
                      "optimisation.descent", "optimisation.baselines"),
     "Learning": ("learning.config", "learning.train", "learning.adapt"),
     "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample"),
-    "Networks": ("networks.mlp", "networks.moments", "networks.adapter", "networks.linear"),
+    "Networks": ("networks.mlp", "networks.moments", "networks.unet", "networks.adapter", "networks.linear"),
 }  # fmt: skip
 """Modules of the API reference by page."""
 

@@ -83,7 +83,7 @@ def test_every_part_is_written_and_agrees_with_pytorch(written: list[Written]) -
     assert [w.path.name for w in written] == ["sampler.onnx", "shape.onnx", "pattern.onnx", "decoder.onnx"]
     for each in written:
         assert each.path.stat().st_size == each.size
-        assert 0 <= each.difference <= PARITY
+        assert 0 <= each.difference <= PARITY[each.part.output.name]
 
 
 def test_metadata_has_units_ranges_version_and_sampler(sampler_file: Path) -> None:
@@ -113,7 +113,7 @@ def test_cells_agree_with_the_surrogate_for_any_number_of_rows(tiny: Surrogate, 
         "shape_noise": noise[0].numpy(), "pattern_noise": noise[1].numpy(),
     })  # fmt: skip
     largest = expected.flatten(1).amax(1).numpy()
-    assert (np.abs(found - expected.numpy()).max((1, 2, 3)) < PARITY * largest).all()
+    assert (np.abs(found - expected.numpy()).max((1, 2, 3)) < PARITY["cells"] * largest).all()
     assert found.shape == (rows, 3, 3, 2)
 
 
@@ -127,7 +127,7 @@ def test_few_steps(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """As a distilled surrogate takes: no loop in the walk of the pattern."""
     alone("sampler", monkeypatch)
     (written,) = export(tiny, tmp_path / "made", steps=steps)
-    assert written.difference <= PARITY
+    assert written.difference <= PARITY["cells"]
     assert OnnxSampler.load(written.path).metadata["steps"] == str(steps)
 
 
@@ -204,8 +204,8 @@ def test_what_cannot_be_exported_is_refused(tiny: Surrogate, tmp_path: Path, mon
 
 def test_a_graph_that_differs_is_not_written(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone("shape", monkeypatch)
-    monkeypatch.setattr("calograd.export.write._difference", lambda *_: 2e-5)
-    with pytest.raises(InputError, match="differs from PyTorch by 2e-05"):
+    monkeypatch.setattr("calograd.export.write._difference", lambda *_: 2e-4)
+    with pytest.raises(InputError, match=r"differs from PyTorch by 0\.0002"):
         export(tiny, tmp_path / "made", steps=1)
     assert not list((tmp_path / "made").iterdir())
 
@@ -218,7 +218,8 @@ def test_the_command_writes_the_bundled_surrogate(
     assert code == 0, err
     result = json.loads((tmp_path / "made.json").read_text())
     assert result["model"] == "pbf2-cells"
-    assert max(each["largest_difference"] for each in result["files"]) <= PARITY
+    limits = [PARITY[each["output"].split()[0]] for each in result["files"]]
+    assert all(each["largest_difference"] <= limit for each, limit in zip(result["files"], limits, strict=True))
     sampler = OnnxSampler.load(tmp_path / "made" / "sampler.onnx")
     assert sampler.metadata["steps"] == "12"
     found = sampler.sample(50.0, 2.5, 6.0, 1000, np.random.default_rng(0)).sum((1, 2, 3))
@@ -270,7 +271,7 @@ def test_cpp_makes_the_cells_of_pytorch(program: Path, tiny: Surrogate, sampler_
     )  # fmt: skip
     found = np.frombuffer(run.stdout, dtype=np.float32).reshape(20, 3, 3, 2)
     largest = expected.flatten(1).amax(1).numpy()
-    assert (np.abs(found - expected.numpy()).max((1, 2, 3)) < PARITY * largest).all()
+    assert (np.abs(found - expected.numpy()).max((1, 2, 3)) < PARITY["cells"] * largest).all()
 
 
 def test_the_cpp_example(program: Path, sampler_file: Path, tmp_path: Path) -> None:

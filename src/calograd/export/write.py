@@ -35,8 +35,9 @@ ROWS = 5
 """Of the example that a part is traced with."""
 CHECKED = 64
 """Rows that a file is compared with PyTorch on."""
-PARITY = 1e-5
-"""Largest difference allowed, in units of the largest number of a row: of a shower its largest cell."""
+PARITY = {"cells": 1e-5, "clean": 1e-4}
+"""Largest difference allowed by output: of cells in units of the shower's largest, of denoised numbers, which have unit
+variance, absolute. Steep steps between empty and filled cells enlarge the rounding of float32 to some 3e-5 there."""
 EXPORTS_WITH = "2.13"
 """The version of torch whose exporter is tested; the graph's loop needs one of the later ones."""
 LENGTHS = {"cm": ("cm", "cm"), "scaled": ("Moliere radii", "radiation lengths")}
@@ -101,10 +102,10 @@ def export(
         content = model.SerializeToString()
         path = folder / f"{part.name}.onnx"
         difference = _difference(part, surrogate, content)
-        if not difference <= PARITY:
+        if not difference <= PARITY[part.output.name]:
             raise InputError(
-                f"{path} differs from PyTorch by {difference:.2g}, more than {PARITY:g}; fewer steps or another "
-                "version of onnxscript may do"
+                f"{path} differs from PyTorch by {difference:.2g}, more than {PARITY[part.output.name]:g}; fewer steps "
+                "or another version of onnxscript may do"
             )
         write_whole(path, content)
         written.append(Written(path, part, len(content), difference))
@@ -199,4 +200,5 @@ def _difference(part: Part, surrogate: Surrogate, content: bytes) -> float:
         expected = part.module(*inputs)
     named = {port.name: value.numpy() for port, value in zip(part.inputs, inputs, strict=True)}
     found = torch.from_numpy(run(open_session(content, part.name), named))
-    return float(((found - expected).flatten(1) / expected.flatten(1).abs().amax(1, keepdim=True)).abs().max())
+    difference = (found - expected).flatten(1).abs().amax(1)
+    return float((difference / expected.flatten(1).amax(1) if part.output.name == "cells" else difference).max())

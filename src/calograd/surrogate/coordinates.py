@@ -171,7 +171,8 @@ def _below_zero(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:
     """Energy of every layer, shape (n, n_z), GeV, from the shape coordinates; they add up to E_tot."""
-    total = torch.sigmoid(g[:, 0].clamp(-LOGIT_BOUND, LOGIT_BOUND)) * energy
+    # Not sigmoid(), which ONNX Runtime knows to 1e-7 of one only: 1e-3 of the energy of a shower that nearly all leaks.
+    total = energy / (1 + (-g[:, 0].clamp(-LOGIT_BOUND, LOGIT_BOUND)).exp())
     return _shares(amount_of(g[:, 1 : 1 + n_z], energy)) * total[:, None]
 
 

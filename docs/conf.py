@@ -38,13 +38,14 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 suppress_warnings = ["ref.python"]  # a short name, as Report, that several modules have
 
-_LITERAL = re.compile(r"``.*?``|`.*?`")
+_MARKUP = re.compile(r"``.*?``|`.*?`|^\* |^\*\*[^*]+\*\*")
+"""Literals, and at the beginning of a line bullets and bold words."""
 
 
 def _escape(line: str) -> str:
-    """A line of a docstring without accidental markup: stars, bars and trailing underscores mean themselves."""
+    """A line of a docstring without accidental markup: other stars, bars and trailing underscores mean themselves."""
     parts, end = [], 0
-    for found in _LITERAL.finditer(line):
+    for found in _MARKUP.finditer(line):
         parts += [re.sub(r"([*|])|(?<=\w)_(?!\w)", r"\\\g<0>", line[end : found.start()]), found.group()]
         end = found.end()
     return "".join([*parts, re.sub(r"([*|])|(?<=\w)_(?!\w)", r"\\\g<0>", line[end:])])

@@ -50,7 +50,7 @@ def test_profiles(cells: np.ndarray) -> None:
 def test_empty_showers_and_the_style() -> None:
     with style():
         axes = plot_event(np.zeros((5, 5, 5)), 1.0, 1.0)
-        assert axes.xaxis.get_tick_params()["direction"] == "in"
+        assert axes.xaxis.get_major_ticks()[0].get_tickdir() == "in"
 
 
 def test_what_cannot_be_drawn_is_refused(cells: np.ndarray) -> None:

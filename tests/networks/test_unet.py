@@ -29,7 +29,9 @@ def given(n: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Te
     return x, noise, conditions, context
 
 
-@pytest.mark.parametrize("sizes", [{}, {"blocks": 2}, {"multipliers": (1,)}, {"multipliers": (1, 2, 3, 4)}])
+@pytest.mark.parametrize(
+    "sizes", [{}, {"blocks": 2}, {"multipliers": (1,)}, {"multipliers": (1, 2, 3, 4)}, {"patch": 2}]
+)
 def test_every_sample_is_alone(sizes: dict[str, Any]) -> None:
     network, inputs = make(**sizes), given(5)
     whole = network(*inputs)
@@ -103,10 +105,20 @@ def test_marks_are_compared_pixel_by_pixel() -> None:
     assert not torch.allclose(network(*inputs, marks), network(*inputs, marks + 1))
 
 
+def test_patches_see_every_pixel() -> None:
+    network, (x, *others) = make(patch=2, marks=True), given(1)
+    x.requires_grad_()
+    network(x, *others, torch.zeros(1, SIZE, SIZE))[0, 3, 4].backward()
+    assert x.grad is not None
+    assert float(x.grad[0, 2:5, 3:6].abs().min()) > 0
+
+
 def test_it_begins_as_zero() -> None:
     assert float(UNet(SIZE, 3, 2, width=8, multipliers=(1, 2))(*given(2)).detach().abs().max()) == 0
 
 
 def test_sizes_that_cannot_be_halved() -> None:
-    with pytest.raises(ValueError, match="6 pixels cannot be halved 2 times"):
+    with pytest.raises(ValueError, match="6 pixels in patches of 1 cannot be halved 2 times"):
         UNet(6, 3)
+    with pytest.raises(ValueError, match="8 pixels in patches of 4 cannot be halved 2 times"):
+        UNet(8, 3, patch=4)

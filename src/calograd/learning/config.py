@@ -125,6 +125,7 @@ class MapsModelConfig(Table):
     blocks: Positive = _MAPS.blocks
     embedding: Positive = _MAPS.embedding
     dropout: Annotated[float, Field(ge=0, lt=1)] = _MAPS.dropout
+    patch: Positive = _MAPS.patch
     dropped: Annotated[float, Field(ge=0, lt=1)] = _MAPS.dropped
     shape_width: Positive = _MAPS.shape_width
     shape_blocks: Positive = _MAPS.shape_blocks

@@ -10,6 +10,8 @@ exist.
     down              3x3 convolution of stride 2;   up: nearest neighbour, then 3x3 convolution
     bottleneck        block, self-attention, block
 
+With patches of p x p pixels the network sees p^2 channels of an image that is p times smaller, for p^2 times less.
+
 Dropped conditions (classifier-free guidance, arXiv 2207.12598) are a learnt vector in place of k, never a value of c.
 Dropout acts where a generator is given: its random numbers, like all others, come from there.
 """
@@ -20,7 +22,7 @@ from math import gcd, pi
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
 
 from calograd.networks.linear import linear
 
@@ -88,7 +90,7 @@ class UNet(nn.Module):
     """Conditional U-Net on square images of one channel.
 
     Args:
-        size: pixels across, divisible by two as often as there are levels after the first.
+        size: pixels across, divisible by ``patch``, and then by two as often as there are levels after the first.
         conditions: numbers that condition a sample and may be shared by the batch.
         context: numbers that belong to each sample (0 for none).
         marks: whether a second image comes with each sample, see `forward`.
@@ -97,9 +99,10 @@ class UNet(nn.Module):
         blocks: residual blocks a level, on either side.
         embedding: width of e.
         dropout: share of the hidden numbers that is dropped in training.
+        patch: pixels across that become channels of one.
 
     Raises:
-        ValueError: a size that cannot be halved as often.
+        ValueError: a size that cannot be divided as often.
     """
 
     def __init__(
@@ -114,10 +117,12 @@ class UNet(nn.Module):
         blocks: int = 1,
         embedding: int = 128,
         dropout: float = 0.0,
+        patch: int = 1,
     ) -> None:
         super().__init__()
-        if not multipliers or size % (1 << (len(multipliers) - 1)):
-            raise ValueError(f"{size} pixels cannot be halved {len(multipliers) - 1} times")
+        if not multipliers or size % (patch << (len(multipliers) - 1)):
+            raise ValueError(f"{size} pixels in patches of {patch} cannot be halved {len(multipliers) - 1} times")
+        self.patch = patch
         self.register_buffer("frequencies", 2.0 ** torch.arange(-2, 5) * pi / 4, persistent=False)
         self.frequencies: Tensor
         self.time = nn.Linear(2 * len(self.frequencies) + 1, embedding)
@@ -126,7 +131,7 @@ class UNet(nn.Module):
         )
         self.null = nn.Parameter(torch.zeros(embedding))
         channels = [width * m for m in multipliers]
-        self.into = nn.Conv2d(1 + marks, width, 3, padding=1)
+        self.into = nn.Conv2d((1 + marks) * patch**2, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         now, skips = width, [width]
@@ -147,7 +152,7 @@ class UNet(nn.Module):
         self.grow.extend(nn.Conv2d(c, c, 3, padding=1) for c in reversed(channels[1:]))
         self.blocks = blocks
         self.norm = _norm(now)
-        self.out = nn.Conv2d(now, 1, 3, padding=1)
+        self.out = nn.Conv2d(now, patch**2, 3, padding=1)
         _zero(self.out)
 
     def forward(
@@ -174,7 +179,8 @@ class UNet(nn.Module):
         """
         e = self._embed(noise, conditions, context, dropped)
         images = [x] if marks is None else [x, marks]
-        h = self.into(torch.stack(images, dim=1).contiguous(memory_format=torch.channels_last))
+        stacked = pixel_unshuffle(torch.stack(images, dim=1), self.patch)
+        h = self.into(stacked.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for level in range(len(self.shrink) + 1):
             for block in self.down[level * self.blocks : (level + 1) * self.blocks]:
@@ -190,7 +196,7 @@ class UNet(nn.Module):
                 h = block(torch.cat([h, skips.pop()], dim=1), e, generator)
             if level < len(self.grow):
                 h = self.grow[level](interpolate(h, scale_factor=2.0, mode="nearest"))
-        result: Tensor = self.out(silu(self.norm(h)))[:, 0]
+        result: Tensor = pixel_shuffle(self.out(silu(self.norm(h))), self.patch)[:, 0]
         return result
 
     def _embed(self, noise: Tensor, conditions: Tensor, context: Tensor | None, dropped: Tensor | None) -> Tensor:

@@ -47,7 +47,7 @@ class MapsArchitecture:
         pixels: across and along.
         coordinates: ``shares`` or ``plain``.
         slabs: of the shares' coordinates.
-        width, multipliers, blocks, embedding, dropout: of the U-Net, see `calograd.networks.unet.UNet`.
+        width, multipliers, blocks, embedding, dropout, patch: of the U-Net, see `calograd.networks.unet.UNet`.
         dropped: share of the samples that are trained without conditions.
         shape_width, shape_blocks: hidden numbers and residual blocks of the network of the shape.
         moments_width: hidden numbers of the networks of location and scale.
@@ -70,6 +70,7 @@ class MapsArchitecture:
     blocks: int = 1
     embedding: int = 128
     dropout: float = 0.0
+    patch: int = 1
     dropped: float = 0.0
     shape_width: int = 192
     shape_blocks: int = 4
@@ -81,10 +82,14 @@ class MapsArchitecture:
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        if self.pixels % self.slabs or not self.multipliers or self.pixels % (1 << (len(self.multipliers) - 1)):
+        if (
+            self.pixels % self.slabs
+            or not self.multipliers
+            or self.pixels % (self.patch << (len(self.multipliers) - 1))
+        ):
             raise InputError(
-                f"{self.pixels} pixels: expected a number that {self.slabs} slabs divide and that can be halved for "
-                f"each of the {len(self.multipliers)} levels but the first"
+                f"{self.pixels} pixels: expected a number that {self.slabs} slabs divide and that, in patches of "
+                f"{self.patch}, can be halved for each of the {len(self.multipliers)} levels but the first"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +105,7 @@ class MapsArchitecture:
         """The U-Net, with numbers that belong to each sample and perhaps marks."""
         return UNet(
             self.pixels, conditions, context, marks=marks, width=self.width, multipliers=self.multipliers,
-            blocks=self.blocks, embedding=self.embedding, dropout=self.dropout,
+            blocks=self.blocks, embedding=self.embedding, dropout=self.dropout, patch=self.patch,
         )  # fmt: skip
 
 
@@ -123,7 +128,7 @@ class _Conditioned(Model):
     def most_rows(self) -> int:
         """As many as keep an image of the U-Net's first level within 16 MB, and the whole within some 20 of these."""
         a = self.architecture
-        return max(1, (1 << 22) // (a.width * a.pixels**2))
+        return max(1, (1 << 22) * a.patch**2 // (a.width * a.pixels**2))
 
     @property
     def guided(self) -> bool:

@@ -251,6 +251,11 @@ def test_the_range_is_that_of_the_data_or_of_the_base(tmp_path: Path, base: Surr
     narrow = adapt(base, AdaptConfig(**few), data, tmp_path / "narrow").surrogate.card
     assert narrow.energy == (pytest.approx(5, rel=0.1), pytest.approx(20, rel=0.1))
     assert narrow.dx == base.card.dx  # which the data all but reach
+    assert narrow.energy[0] < float(data.train.energy.min())
+    assert narrow.energy[1] > float(data.train.energy.max())
+    (tmp_path / "one design").mkdir()
+    one = load(tmp_path / "one design", replace(cells.rows(keep), dx=np.full(int(keep.sum()), 2.5)))
+    assert adapt(base, AdaptConfig(**few), one, tmp_path / "one").surrogate.card.dx == (2.5, 2.5)
     wide = adapt(base, AdaptConfig(**few, range="base"), data, tmp_path / "wide").surrogate.card
     assert wide.energy == base.card.energy
 

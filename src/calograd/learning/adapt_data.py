@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import log
+from math import exp, log
 from pathlib import Path
 
 from calograd.errors import InputError
@@ -19,6 +19,8 @@ UNITS = {"energy": ("GeV", {"MeV": 1e3, "keV": 1e6, "TeV": 1e-3}), "dx": ("cm", 
 
 EXCEEDED = 0.15
 """Share of a range, in its logarithm, by which data may exceed it without extending it: training data do on purpose."""
+DRAWN = 0.01
+"""Likewise, by which what was drawn from a range falls short of its ends."""
 
 
 def check_data(base: Surrogate, data: TrainingData) -> None:
@@ -88,7 +90,8 @@ def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: Sta
 def _range(base: Card, data: TrainingData, name: str, trusted: bool) -> tuple[float, float]:
     """Where the data are, or all of the base's range where it is trusted.
 
-    An end of the base's range that the data all but reach, or go somewhat beyond, is taken as the end.
+    An end of the base's range that the data all but reach, or go somewhat beyond, is taken as the end. Data that are
+    not all at one place were probably drawn from a range, which ends a little beyond them.
     """
     values, (low, high) = getattr(data.train, name), getattr(base, name)
     lowest, highest = float(values.min()), float(values.max())
@@ -96,4 +99,5 @@ def _range(base: Card, data: TrainingData, name: str, trusted: bool) -> tuple[fl
         return min(low, lowest), max(high, highest)
     span = log(high / low)
     near = [-UNREACHED * span <= beyond <= EXCEEDED * span for beyond in (log(low / lowest), log(highest / high))]
-    return low if near[0] else lowest, high if near[1] else highest
+    slack = exp(DRAWN * span) if lowest < highest else 1.0
+    return low if near[0] else lowest / slack, high if near[1] else highest * slack

@@ -117,7 +117,7 @@ def summarise(done: list[dict[str, Any]], references: dict[str, dict[str, Any]],
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shifts = [name for name in SHIFTS if any(d["shift"] == name for d in done)]
+    shifts = [name for name in SHIFTS if name in references and any(d["shift"] == name for d in done)]
     figures, axes = plt.subplots(1, len(shifts), figsize=(3.6 * len(shifts), 3.4), sharey=True, squeeze=False)
     sizes = sorted({d["showers"] for d in done})
     print(

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The data of the surrogates of points, and their training: siw-cloud, siw-cloud-cm, the first CaloClouds' way to sample
 # and a baseline on grids. Run it where the data shall be; run it again to go on. WORKERS=n for n processes of Geant4,
-# which takes 10 to 30 ms a GeV and core: 3 to 8 core-hours for the 21 500 showers.
+# which took 10 ms a GeV and core before steps were read in memory: 3 core-hours for the 21 500 showers.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 workers=${WORKERS:-2}

@@ -270,6 +270,44 @@ def test_showers_of_a_tilted_beam_are_not_mirrored(tmp_path: Path) -> None:
     assert symmetric == [True, False, False]
 
 
+def leaning_cells(showers: int = 40) -> Cells:
+    """Showers of a beam at an angle: the cells on one side hold much less."""
+    cells = made_up_cells(showers, seed=5)
+    leaning = cells.cells * np.array([0.2, 1.0, 1.0])[:, None, None]
+    leaning *= cells.cells.sum((1, 2, 3), keepdims=True) / leaning.sum((1, 2, 3), keepdims=True)
+    return replace(cells, cells=leaning.astype(np.float32), config={"simulation": {"beam": {"theta": 20.0}}})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_showers_of_a_tilted_beam_have_location_and_scale_without_symmetry(
+    tmp_path: Path, base: Surrogate, method: str
+) -> None:
+    data = load(tmp_path, leaning_cells())
+    outcome = adapt(base, AdaptConfig(**QUICK, method=method), data, tmp_path / "run")
+    adapted = outcome.surrogate
+    assert base.model.architecture.tied
+    assert not adapted.model.architecture.tied
+    assert adapted.card.architecture["tied"] is False
+    conditions = data.conditions(adapted.model, data.train)
+    with torch.no_grad():
+        x, _ = adapted.model.standardise(data.train.cells, data.train.energy, conditions, None)
+        location, _ = adapted.model.pattern_moments(torch.cat([conditions, x], dim=1))
+    cells = location.mean(0).reshape(-1, 2)  # of 3 x 3 without the core: three of one side, two, three of the other
+    assert float(cells[:3].mean()) < float(cells[5:].mean()) - 0.05
+    again = Surrogate.load(tmp_path / "run")
+    for (name, value), other in zip(adapted.model.state_dict().items(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_an_adapter_of_a_beam_along_the_axis_begins_none_of_a_tilted_one(
+    tmp_path: Path, base: Surrogate, finished: tuple[Path, Outcome]
+) -> None:
+    data = load(tmp_path, leaning_cells())
+    first = Adapter.load(finished[0] / "run")
+    with pytest.raises(InputError, match=r"is of a beam along the axis, the data are of a beam off the axis"):
+        adapt(base, AdaptConfig(**QUICK), data, tmp_path / "run", start=first)
+
+
 def test_the_number_of_showers(tmp_path: Path) -> None:
     energies = []
     for showers in (24, 32):

@@ -366,3 +366,26 @@ def test_scaled_ranges_are_in_units_of_every_material(tmp_path: Path) -> None:
     config = parse_config(raw, "two.toml", tmp_path)
     with pytest.raises(InputError, match=r"reaches beyond the data of BGO, 3\.58 to 13\.4 radiation lengths"):
         train(config, load(config), tmp_path / "other")
+
+
+def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path, finished: tuple[Path, CellsModel]) -> None:
+    folder, first = finished
+    config = tiny_config(tmp_path, start=str(folder / "run"), learning_rate=1e-12, weight_decay=0.0)
+    model = train(config, load(config), tmp_path / "run")
+    for (name, x), y in zip(first.state_dict().items(), model.state_dict().values(), strict=True):
+        torch.testing.assert_close(x, y, msg=name)
+    assert Surrogate.load(tmp_path / "run").card.training["config"]["training"]["start"] == str(folder / "run")
+
+
+def test_a_run_cannot_begin_with_weights_of_another_form(tmp_path: Path, finished: tuple[Path, CellsModel]) -> None:
+    config = parse_config(
+        tables(tmp_path, start=str(finished[0] / "run")) | {"model": {"shape_width": 24}}, "tiny.toml", tmp_path
+    )
+    with pytest.raises(InputError, match=r"training\.start = '.*' has shape_width = 16, this model has 24; give it"):
+        train(config, load(config), tmp_path / "run")
+
+
+def test_a_beginning_beside_the_configuration_is_found(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    assert tiny_config(tmp_path, start="before").training.start == str((tmp_path / "before").resolve())
+    assert tiny_config(tmp_path, start="pbf2-cells").training.start == "pbf2-cells"

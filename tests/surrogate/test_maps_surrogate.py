@@ -141,3 +141,12 @@ def test_what_it_was_not_trained_on_is_refused() -> None:
 def test_pixels_that_cannot_be_divided(sizes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="8 pixels: expected"):
         MapsArchitecture(**({"pixels": 8, "slabs": 4} | sizes))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_without_ties_the_function_is_the_same(protocol: dict[str, Any]) -> None:
+    surrogate = tiny_maps(**protocol)
+    free = Surrogate(surrogate.model.untied(), surrogate.card)
+    torch.testing.assert_close(draw(free), draw(surrogate))
+    assert free.model.architecture.tied == ("coordinates" in protocol)
+    assert free.model.untied() is free.model

@@ -17,7 +17,7 @@ from calograd.design import Design
 from calograd.errors import InputError, RangeError
 from calograd.material import MATERIALS, NUMBERS, Material
 from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel, without_material_numbers
+from calograd.surrogate.cells import CellsArchitecture, CellsModel, with_material_numbers, without_material_numbers
 from calograd.surrogate.generate import generate
 from calograd.surrogate.model import numbers_of
 
@@ -233,6 +233,20 @@ def test_the_numbers_of_one_material_become_biases_exactly() -> None:
     torch.testing.assert_close(*cells)
     assert folded.n_conditions == whole.model.n_conditions - 4
     assert without_material_numbers(folded, LEAD) is folded
+
+
+def test_material_numbers_that_come_in_have_no_influence_at_first() -> None:
+    narrow = several((LEAD,), (), "cm").model
+    wide = with_material_numbers(narrow, several((TUNGSTATE,), ("critical_energy",), "cm").model)
+    energy, dx, dz = (torch.tensor(v, dtype=DOUBLE) for v in ([20.0], [2.5], [[9.0, 8.0]]))
+    numbers = numbers_of(LEAD, like=narrow.condition_mean)
+    cells = [
+        model.generate(model.conditions(energy, dx, dz, numbers), energy, 4, "angle", 3, seeded())
+        for model in (narrow, wide)
+    ]
+    torch.testing.assert_close(*cells)
+    assert wide.n_conditions == narrow.n_conditions + 1
+    assert with_material_numbers(narrow, several((LEAD,), (), "cm").model).n_conditions == narrow.n_conditions
 
 
 def test_generate_takes_one_of_the_materials() -> None:

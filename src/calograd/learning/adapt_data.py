@@ -79,6 +79,7 @@ def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: Sta
         unequal_layers=unequal or (trusted and base.card.unequal_layers),
         material=data.material.to_dict(),
         mode=data.mode,
+        tied=state.start.architecture.tied,
         training={
             "config": config.model_dump(mode="json"), "base": base.card.name, "data": data.provenance,
             "showers": data.showers, "held_out": data.held_out, "phases": [asdict(r) for r in state.results],

@@ -162,10 +162,16 @@ def begin(base: Surrogate, config: AdaptConfig, data: TrainingData, first: Adapt
     Raises:
         InputError: a target that no layer is called, or a ``first`` of another base or another plan.
     """
+    generator = torch.Generator().manual_seed(config.seed)
+    start = base.model if data.symmetric else base.model.untied()
     if first is not None:
         check_first(first, base, config)
-    generator = torch.Generator().manual_seed(config.seed)
-    start = base.model
+        if first.card.tied != start.architecture.tied:
+            kinds = ("a beam off the axis or not along it", "a beam along the axis")
+            raise InputError(
+                f"adapter '{first.card.name}' is of {kinds[first.card.tied]}, the data are of "
+                f"{kinds[start.architecture.tied]}; leave it out (--start)"
+            )
     if config.method == "scratch":
         device = base.model.condition_mean.device
         start = initial_model(base.model.architecture, data, config.seed).to(device).requires_grad_(False)

@@ -155,6 +155,8 @@ class TrainingConfig(Table):
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the matrix products; weights, optimiser and sampling are float32 always."""
     seed: Annotated[int, Field(ge=0)] = 0
+    start: str = ""
+    """A surrogate whose weights to begin with, bundled or a folder; random ones if left out."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads; 0 leaves it to torch."""
     report_every: Positive = 2000
@@ -208,7 +210,14 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     except ValidationError as error:
         raise InputError(f"{source}: {first_complaint(error, RunConfig)}") from error
     files = [(folder / file).resolve() for file in config.data.files]
-    return config.model_copy(update={"data": config.data.model_copy(update={"files": files})})
+    start = config.training.start
+    start = str((folder / start).resolve()) if start and (folder / start).is_dir() else start
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"files": files}),
+            "training": config.training.model_copy(update={"start": start}),
+        }
+    )
 
 
 _MODELS: dict[str, type[BaseModel]] = {"cells": ModelConfig, "map32": MapsModelConfig}

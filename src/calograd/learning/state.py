@@ -13,6 +13,8 @@ from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import TrainingData
 from calograd.learning.engine import Course, Pace, read_stored, resume
 from calograd.learning.pairs import DifferenceScale
+from calograd.surrogate import Surrogate
+from calograd.surrogate.cells import CellsModel, with_material_numbers
 from calograd.surrogate.kinds import architecture
 from calograd.surrogate.model import Architecture, Model, TwoStage, place
 
@@ -29,7 +31,10 @@ def start(config: RunConfig, data: TrainingData, device: str) -> Course[Model]:
             f"the data are for a surrogate of kind '{data.kind}', model.kind is '{config.model.kind}'; change one"
         )
     form = config.model.architecture(data.n_xy, data.train.dz.shape[1], len(data.materials))
-    model = place(initial_model(form, data, config.training.seed), device)
+    model = initial_model(form, data, config.training.seed)
+    if config.training.start:
+        model = begun_with(config.training.start, model)
+    model = place(model, device)
     state = Course.start(model, config.training.seed)
     if data.partner is not None and isinstance(model, TwoStage):
         state.beside = _difference(model, config.training.seed).to(device)
@@ -46,13 +51,42 @@ def initial_model(form: Architecture, data: TrainingData, seed: int) -> Model:
     """Weights from a seed, conditions standardised over the training rows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = form.build()
+        model = (form if data.symmetric else form.untied()).build()
     raw = data.conditions(model, data.train)
     scale = raw.std(0)
     model.condition_mean.copy_(raw.mean(0))
     model.condition_scale.copy_(torch.where(scale > 1e-3, scale, torch.ones_like(scale)))
     model.calibrate(data.train.cells)
     return model
+
+
+def begun_with(name: str, fresh: Model) -> Model:
+    """The weights of a surrogate in a model of the same architecture, which may know the material better.
+
+    Args:
+        name: of a bundled surrogate, or its folder.
+        fresh: new weights, conditions standardised over the rows to train on.
+
+    Raises:
+        InputError: a surrogate of another kind or architecture.
+        FormatError: there is none, or it is damaged.
+    """
+    base = Surrogate.load(name).model
+    old, new = ({"kind": type(m).__name__} | m.architecture.to_dict() for m in (base, fresh))
+    if isinstance(base, CellsModel) and isinstance(fresh, CellsModel) and not old["material_numbers"]:
+        old["material_numbers"] = new["material_numbers"]
+    if isinstance(base, TwoStage) and not new.get("tied", True):
+        base, old["tied"] = base.untied(), False
+    other = [key for key in new if old.get(key) != new[key]]
+    if other:
+        raise InputError(
+            f"training.start = '{name}' has {other[0]} = {old.get(other[0])}, this model has {new[other[0]]}; "
+            "give it the same, or leave training.start out"
+        )
+    if isinstance(base, CellsModel) and isinstance(fresh, CellsModel):
+        return with_material_numbers(base, fresh)
+    fresh.load_state_dict(base.state_dict())
+    return fresh
 
 
 def pace_of(t: TrainingConfig) -> Pace:

@@ -49,6 +49,14 @@ class ConditionalMoments(nn.Module):
             last.weight.zero_()
             last.bias.copy_(torch.cat(means))
 
+    def untied_weights(self) -> dict[str, Tensor]:
+        """Weights of the same function where no number shares location and scale with another."""
+        last, groups = f"network.{len(self.network) - 1}", int(self.tie.max()) + 1
+        rows = torch.cat([self.tie, self.tie + groups])
+        weights = self.state_dict()
+        own = {f"{last}.{kind}": weights[f"{last}.{kind}"][rows] for kind in ("weight", "bias")}
+        return weights | own | {"tie": torch.arange(len(self.tie), device=self.tie.device)}
+
     def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale, each of shape (n, dim)."""
         location, log_scale = self.network(conditions).chunk(2, dim=1)

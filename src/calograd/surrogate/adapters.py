@@ -67,6 +67,8 @@ class AdapterCard(BaseModel):
     unequal_layers: bool = False
     material: dict[str, Any]
     mode: str
+    tied: bool = True
+    """Whether location and scale stay equal by symmetry; see `calograd.surrogate.model.Model.untied`."""
     training: dict[str, Any]
     """The resolved configuration, the data's provenance, the losses before and after."""
 
@@ -77,7 +79,8 @@ class AdapterCard(BaseModel):
     def adapted(self, base: Card) -> Card:
         """The card of ``base`` with this adapter."""
         mine = self.model_dump(include=set(Card.model_fields) - {"architecture", "kind"})
-        return Card(architecture=base.architecture, kind=base.kind, materials=(self.material,), **mine)
+        form = base.architecture if self.tied else base.architecture | {"tied": False}
+        return Card(architecture=form, kind=base.kind, materials=(self.material,), **mine)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Adapter:
                 f"({self.card.base.identity[:12]}) and cannot be used on '{card.name}' ({identity[:12]})"
             )
         try:
-            merged = merge(model, self.card.plan(), self.table)
+            merged = merge(model if self.card.tied else model.untied(), self.card.plan(), self.table)
         except InputError as error:
             raise FormatError(f"adapter '{self.card.name}' is damaged: {error}") from error
         return merged.eval(), self.card.adapted(card)

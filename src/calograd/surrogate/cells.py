@@ -66,6 +66,7 @@ class CellsArchitecture:
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
         material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
+        tied: numbers of the pattern that are equal by symmetry share location and scale.
     """
 
     n_xy: int = 5
@@ -82,6 +83,7 @@ class CellsArchitecture:
     schedule: str = "karras"
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
+    tied: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
@@ -89,6 +91,10 @@ class CellsArchitecture:
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self) | {"material_numbers": list(self.material_numbers)}
+
+    def untied(self) -> CellsArchitecture:
+        """The same for beams without symmetry."""
+        return replace(self, tied=False)
 
     def build(self) -> CellsModel:
         """A model with its first, random weights."""
@@ -108,7 +114,8 @@ class CellsModel(TwoStage):
         sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
         self.group_sizes = sizes
         self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
-        self.pattern_moments = ConditionalMoments(conditions + shape, symmetry_ties(a.n_xy, a.n_z), a.moments_width)
+        ties = symmetry_ties(a.n_xy, a.n_z) if a.tied else torch.arange(pattern)
+        self.pattern_moments = ConditionalMoments(conditions + shape, ties, a.moments_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = ResidualMlp(
             pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units,
@@ -199,6 +206,34 @@ class CellsModel(TwoStage):
         return torch.stack([part.sum(1) for part in parts], 1)
 
 
+def with_material_numbers(model: CellsModel, fresh: CellsModel) -> CellsModel:
+    """The function of ``model`` in ``fresh``, which may have material numbers among its conditions that it has not.
+
+    Those begin with no influence, standardised as in ``fresh``; all else, its weights and how conditions are
+    standardised, becomes that of ``model``. `without_material_numbers` undoes it.
+    """
+    count = fresh.n_conditions - model.n_conditions
+    weights = dict(model.state_dict())
+    if count:
+        for name in ("condition_mean", "condition_scale"):
+            weights[name] = torch.cat([weights[name], getattr(fresh, name)[-count:]])
+        for name, first in _condition_weights(model):
+            weight = weights[name]
+            weights[name] = torch.cat([weight[:, :first], weight.new_zeros(len(weight), count), weight[:, first:]], 1)
+    fresh.load_state_dict(weights)
+    return fresh
+
+
+def _condition_weights(model: CellsModel) -> list[tuple[str, int]]:
+    """Names of the weights that see the conditions, and the column behind the last of these."""
+    networks = ("shape_moments.network", "pattern_moments.network", "shape_network.embed", "pattern_network.embed")
+    weights = model.state_dict()
+    return [
+        (f"{name}.0.weight", model.n_conditions if "moments" in name else weights[f"{name}.0.weight"].shape[1])
+        for name in networks
+    ]
+
+
 def without_material_numbers(model: CellsModel, material: Material) -> CellsModel:
     """The same model for one material alone: what its numbers add to a layer becomes part of the layer's bias.
 
@@ -213,11 +248,11 @@ def without_material_numbers(model: CellsModel, material: Material) -> CellsMode
     weights = dict(model.state_dict())
     for name in ("condition_mean", "condition_scale"):
         weights[name] = weights[name][:-count]
-    for name in ("shape_moments.network", "pattern_moments.network", "shape_network.embed", "pattern_network.embed"):
-        weight = weights[f"{name}.0.weight"]
-        first = (model.n_conditions if "moments" in name else weight.shape[1]) - count
-        weights[f"{name}.0.weight"] = torch.cat([weight[:, :first], weight[:, first + count :]], dim=1)
-        weights[f"{name}.0.bias"] = weights[f"{name}.0.bias"] + weight[:, first : first + count] @ constant
+    for name, behind in _condition_weights(model):
+        weight, bias = weights[name], name.replace(".weight", ".bias")
+        first = behind - count
+        weights[name] = torch.cat([weight[:, :first], weight[:, behind:]], dim=1)
+        weights[bias] = weights[bias] + weight[:, first:behind] @ constant
     with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
         result = CellsModel(replace(a, material_numbers=())).to(model.condition_mean)
     result.load_state_dict(weights)

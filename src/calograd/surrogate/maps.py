@@ -14,7 +14,7 @@ without conditions, and can be guided.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -54,6 +54,7 @@ class MapsArchitecture:
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
         material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
+        tied: numbers of the pattern that are equal by symmetry share location and scale.
 
     Raises:
         InputError: pixels that cannot be divided into slabs or halved as often as there are levels, or unknown
@@ -78,6 +79,7 @@ class MapsArchitecture:
     schedule: str = "karras"
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
+    tied: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
@@ -96,6 +98,10 @@ class MapsArchitecture:
         """Plain data."""
         lists = {"multipliers": list(self.multipliers), "material_numbers": list(self.material_numbers)}
         return asdict(self) | lists
+
+    def untied(self) -> MapsArchitecture:
+        """The same for beams without symmetry."""
+        return replace(self, tied=False)
 
     def build(self) -> MapsModel:
         """A model with its first, random weights."""
@@ -183,7 +189,8 @@ class SharesModel(_Conditioned, TwoStage):
         super().__init__(architecture, 1, mirror_permutations(architecture.pixels))
         a, conditions, shape = architecture, self.n_conditions, shape_dim(architecture.slabs)
         self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
-        self.pattern_moments = ConditionalMoments(conditions + shape, mirror_ties(a.pixels), a.moments_width)
+        ties = mirror_ties(a.pixels) if a.tied else torch.arange(a.pixels**2)
+        self.pattern_moments = ConditionalMoments(conditions + shape, ties, a.moments_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = a.unet(conditions, shape, True)
 

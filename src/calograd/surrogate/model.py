@@ -57,8 +57,15 @@ class Architecture(Protocol):
     def material_numbers(self) -> tuple[str, ...]:
         """Which of `calograd.material.NUMBERS` are conditions beside the scaled ones."""
 
+    @property
+    def tied(self) -> bool:
+        """Whether location and scale of the pattern are equal by symmetry."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
+
+    def untied(self) -> Architecture:
+        """The same for beams without symmetry."""
 
     def build(self) -> Model:
         """A model with its first, random weights."""
@@ -127,6 +134,10 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def guided(self) -> bool:
         """Whether it learnt to do without conditions, so that guidance is possible."""
+
+    def untied(self) -> Model:
+        """The same function with weights that can learn showers of a beam off the axis, or not along it."""
+        return self
 
     @abstractmethod
     def calibrate(self, measured: Tensor) -> None:
@@ -210,6 +221,17 @@ class TwoStage(Model):
         generator: torch.Generator | None = None,
     ) -> Network:
         """The pattern's network with its conditions bound; ``generator`` of what is dropped in training."""
+
+    def untied(self) -> Model:
+        """Location and scale of every number of the pattern by itself, see `Model`."""
+        if not self.architecture.tied:
+            return self
+        moments = self.pattern_moments
+        with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
+            result = self.architecture.untied().build().to(self.condition_mean)
+        own = {f"pattern_moments.{name}": value for name, value in moments.untied_weights().items()}
+        result.load_state_dict(self.state_dict() | own)
+        return result.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
 
     def calibrate(self, measured: Tensor) -> None:
         """Nothing: every number is a weight."""

@@ -1,6 +1,7 @@
 """A surrogate of several materials on one that it has not seen: leave_one_out.py CONFIG.toml FOLDER.
 
-For every material of the configuration's files a surrogate is trained on the others (FOLDER/without-MATERIAL), then
+For every material of the configuration's files a surrogate is trained on the others (FOLDER/without-MATERIAL; from
+random weights if the configuration begins with a surrogate that has seen the material, with --fresh-steps), then
 tested on Geant4 showers of it before and after adaptation with few of its showers, and printed as a table: biases of
 the means of E_tot, R_E and the longitudinal mean with standard errors, and their root mean square over designs and
 energies, beside that of the errors. Test showers are in MATERIAL-test-cells.h5 beside the training files, see
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--materials", help="names, separated by commas; default: all of the configuration")
     parser.add_argument("--events", default="100,1000", help="showers to adapt with")
     parser.add_argument("--method", default="lora")
+    parser.add_argument("--training-steps", type=int, help="of the diffusion; default: as configured")
+    parser.add_argument("--fresh-steps", type=int, default=16000, help="likewise where it begins with random weights")
     parser.add_argument("--steps", type=int, help="of every phase of an adaptation, at most")
     parser.add_argument("--repeat", type=int, default=4, help="showers generated for each of Geant4's")
     parser.add_argument("--threads", type=int, default=1)
@@ -74,7 +77,16 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
     if kept.exists():
         return list(json.loads(kept.read_text()))
     others = [path for name, paths in files.items() if name != material for path in paths]
-    without = config.model_copy(update={"name": run.name, "data": config.data.model_copy(update={"files": others})})
+    changes: dict[str, Any] = {"steps": options.training_steps} if options.training_steps else {}
+    if (start := config.training.start) and material in (m["name"] for m in Surrogate.load(start).card.materials):
+        changes = {"start": "", "steps": options.fresh_steps, "learning_rate": 2e-3}
+    without = config.model_copy(
+        update={
+            "name": run.name,
+            "data": config.data.model_copy(update={"files": others}),
+            "training": config.training.model_copy(update=changes),
+        }
+    )
     train(without, load_data(others, config.data.validation, config.training.seed), run)
     base = Surrogate.load(run)
     reference = read_cells(files[material][0].parent / f"{material}-test-cells.h5")

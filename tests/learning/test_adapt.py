@@ -18,16 +18,17 @@ from calograd.design import Design
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
 from calograd.learning import adapt as adapt_module
 from calograd.learning.adapt import Outcome, adapt
-from calograd.learning.adapt_state import CHECKPOINT, AdaptConfig
+from calograd.learning.adapt_state import CHECKPOINT, AdaptConfig, State
 from calograd.learning.data import TrainingData, load_data
 from calograd.learning.state import PHASES
 from calograd.learning.train import LOG, train
 from calograd.showers.cells import Cells, write_cells
 from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import ADAPTER, Adapter
-from calograd.surrogate.cells import CellsModel
+from calograd.surrogate.cells import CellsArchitecture, CellsModel
 from calograd.surrogate.store import WEIGHTS
 
+SMALL = CellsArchitecture(n_xy=3, n_z=2, shape_width=4, shape_blocks=1, pattern_width=4, pattern_blocks=1, embedding=4)
 METHODS = ("lora", "bitfit", "full", "scratch")
 QUICK = {
     "rank": 2, "alpha": 4.0, "steps": 60, "moments_steps": 60, "batch": 32, "moments_batch": 32, "warmup": 5,
@@ -306,6 +307,28 @@ def test_an_adapter_of_a_beam_along_the_axis_begins_none_of_a_tilted_one(
     first = Adapter.load(finished[0] / "run")
     with pytest.raises(InputError, match=r"is of a beam along the axis, the data are of a beam off the axis"):
         adapt(base, AdaptConfig(**QUICK), data, tmp_path / "run", start=first)
+
+
+def test_the_rate_rises_only_while_the_loss_falls_quickly() -> None:
+    state = State(CellsModel(SMALL), CellsModel(SMALL), {}, {}, {}, torch.Generator())
+    boosts, best = [], []
+    for step, loss in enumerate([3.0, 2.5, 2.49, 2.0, 1.5, 1.0, 1.1, 0.9]):
+        state.step = step
+        best.append(state.heed(loss, most=4.0))
+        boosts.append(state.boost)
+    assert best == [False, True, True, True, True, True, False, True]
+    assert boosts == [1.0, 1.5, 1.5, 2.25, 3.375, 4.0, 4.0, 4.0]
+    assert (state.best_loss, state.best_step, state.first_loss) == (0.9, 7, 3.0)
+    state.next_phase()
+    assert state.boost == 1.0
+
+
+def test_a_large_shift_is_learnt_with_a_higher_rate(tmp_path: Path, base: Surrogate) -> None:
+    data, few = load(tmp_path), QUICK | {"learning_rate": 1e-3}
+    after = [
+        adapt(base, AdaptConfig(**few, boost=boost), data, tmp_path / str(boost)).phases[0].after for boost in (1, 4)
+    ]
+    assert after[1] < after[0] - 0.01
 
 
 def test_the_number_of_showers(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def _step(run: _Run, state: State, steps: int, batch: int) -> None:
     assert optimiser is not None
     for group in optimiser.param_groups:
         warm = min(1.0, (state.step + 1) / c.warmup)
-        group["lr"] = c.learning_rate * warm * 0.5 * (1 + cos(pi * state.step / steps))
+        group["lr"] = c.learning_rate * state.boost * warm * 0.5 * (1 + cos(pi * state.step / steps))
     rows = data.train.at(torch.randint(len(data.train), (batch,), generator=state.generator))
     loss = batch_loss(state.trainee, data, rows, state.phase, state.generator, c.precision)
     _refuse_nan(loss.item(), state)
@@ -224,10 +224,8 @@ def _look(run: _Run, state: State) -> None:
         losses = [batch_loss(model, run.data, rows.at(part), state.phase, generator, "fp32") for part in parts]
         loss = sum(float(value) * (len(p) / len(order)) for p, value in zip(parts, losses, strict=True))
     _refuse_nan(loss, state)
-    if state.step == 0:
-        state.first_loss = state.best_loss = loss
-    if loss < state.best_loss:
-        state.best_loss, state.best_step = loss, state.step
+    assert run.config.boost is not None
+    if state.heed(loss, run.config.boost):
         for name in state.names():
             state.best[name].copy_(state.ema[name])
     line = {

@@ -46,6 +46,8 @@ class AdaptConfig(BaseModel):
     moments_steps: Positive | None = None
     """Of either network of location and scale, likewise."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    boost: Annotated[float, Field(ge=1)] | None = None
+    """Up to how many times that rate is used in a phase where a look finds that the loss falls quickly; see `State`."""
     batch: Positive = 256
     moments_batch: Positive = 1024
     warmup: Positive = 50
@@ -79,14 +81,19 @@ class Pace:
     steps: int
     moments_steps: int
     learning_rate: float
+    boost: float
 
 
 PACES = {
-    "lora": Pace(1500, 1500, 5e-4),
-    "bitfit": Pace(1500, 1500, 5e-3),
-    "full": Pace(1500, 1500, 5e-4),
-    "scratch": Pace(6000, 2500, 2e-3),
+    "lora": Pace(1500, 1500, 5e-4, 4.0),
+    "bitfit": Pace(1500, 1500, 5e-3, 4.0),
+    "full": Pace(1500, 1500, 5e-4, 4.0),
+    "scratch": Pace(6000, 2500, 2e-3, 1.0),
 }
+QUICKLY = 0.02
+"""A fall of the held-out loss from look to look that tells of a large shift, a number of the shower."""
+BOOSTED = 1.5
+"""By how much the rate rises then."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,9 @@ class State:
         first_loss, best_loss, best_step: of the held-out showers in the phase; NaN before the first look.
         results: of the phases that have ended.
         optimiser: of the phase; None before its first step.
+        last_loss: at the last look.
+        boost: by how much the learning rate has risen: small steps are best for a small shift, which few showers
+            show badly, and do not get through a large one, which they show well.
         physics: reports before and after, once everything has ended, as plain data.
         origin: identity of the adapter that it began with; empty if it began with none.
     """
@@ -132,6 +142,8 @@ class State:
     first_loss: float = float("nan")
     best_loss: float = float("nan")
     best_step: int = 0
+    last_loss: float = float("nan")
+    boost: float = 1.0
     results: list[PhaseResult] = field(default_factory=list)
     optimiser: torch.optim.Optimizer | None = None
     physics: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -152,8 +164,21 @@ class State:
                 self.learnt[name].copy_(self.best[name])
                 self.ema[name].copy_(self.best[name])
         self.phase, self.step, self.optimiser, self.running = self.phase + 1, 0, None, torch.zeros(())
-        self.first_loss = self.best_loss = float("nan")
-        self.best_step = 0
+        self.first_loss = self.best_loss = self.last_loss = float("nan")
+        self.best_step, self.boost = 0, 1.0
+
+    def heed(self, loss: float, most: float) -> bool:
+        """Whether the held-out showers' loss at this look is the best so far; the rate rises if it fell quickly."""
+        if self.step == 0:
+            self.first_loss = self.best_loss = self.last_loss = loss
+            return False
+        if self.last_loss - loss > QUICKLY:
+            self.boost = min(most, BOOSTED * self.boost)
+        self.last_loss = loss
+        if loss >= self.best_loss:
+            return False
+        self.best_loss, self.best_step = loss, self.step
+        return True
 
 
 def begin(base: Surrogate, config: AdaptConfig, data: TrainingData, first: Adapter | None = None) -> State:
@@ -209,6 +234,12 @@ def _describe(plan: Plan) -> str:
     return f"{how} of {', '.join(plan.targets)}"
 
 
+PLAIN = (
+    "phase", "step", "seconds", "running", "first_loss", "best_loss", "best_step", "last_loss", "boost", "physics",
+)  # fmt: skip
+"""Of a state, what is stored as it is."""
+
+
 def make_optimiser(state: State, config: AdaptConfig) -> torch.optim.Optimizer:
     """AdamW on what the phase learns; an adapter is not drawn to zero. The rate is set before every step."""
     decay = 1e-4 if config.method == "scratch" else 0.0
@@ -218,8 +249,7 @@ def make_optimiser(state: State, config: AdaptConfig) -> torch.optim.Optimizer:
 def write_checkpoint(state: State, config: AdaptConfig, base: Surrogate, data: TrainingData, output: Path) -> None:
     """Keep the state, which has to be between two steps. Raises `InputError` if it cannot be written."""
     content = io.BytesIO()
-    plain = ("phase", "step", "seconds", "running", "first_loss", "best_loss", "best_step", "physics", "ema", "best")
-    stored = {name: getattr(state, name) for name in plain} | {
+    stored = {name: getattr(state, name) for name in (*PLAIN, "ema", "best")} | {
         "config": config.model_dump_json(),
         "base": base.identity,
         "origin": state.origin,
@@ -267,8 +297,8 @@ def _restore(
             state.ema[name].copy_(stored["ema"][name])
             state.best[name].copy_(stored["best"][name])
     state.generator.set_state(stored["generator"])
-    for name in ("phase", "step", "seconds", "running", "first_loss", "best_loss", "best_step", "physics"):
-        setattr(state, name, stored[name])
+    for name in PLAIN:
+        setattr(state, name, stored.get(name, getattr(state, name)))
     state.results = [PhaseResult(**result) for result in stored["results"]]
     if stored["optimiser"] is not None:
         state.optimiser = make_optimiser(state, config)

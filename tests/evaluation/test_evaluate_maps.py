@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from calograd.errors import InputError
+from calograd.errors import InputError, OutputExistsError
 from calograd.evaluation.maps import OBSERVABLES, evaluate_maps, observe_maps, profiles
+from calograd.evaluation.maps_report import write_maps_report
 from calograd.material import MATERIALS
 from calograd.showers.maps import Maps
 
@@ -99,3 +101,23 @@ def test_maps_without_energy_are_left_out_and_counted() -> None:
 def test_what_cannot_be_compared(change: dict, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         evaluate_maps(made_up(), replace(made_up(), **change))
+
+
+def test_a_report_shows_every_design_and_escapes_what_files_are_called(tmp_path: Path) -> None:
+    a, b = (
+        replace(both, dx=np.where(np.arange(len(both)) % 4 < 2, both.dx, 3).astype(np.float32))
+        for both in (made_up(seed=seed) for seed in (1, 2))
+    )
+    result = evaluate_maps(a, b)
+    path = tmp_path / "report.html"
+    write_maps_report(path, result, {"generated": "<i>a</i>.h5", "reference": "b.h5"})
+    page = path.read_text()
+    assert "<i>" not in page
+    assert "&lt;i&gt;a&lt;/i&gt;.h5 against b.h5" in page
+    assert page.count("<figure>") == 3 + 2 * 2
+    for design in ("2.5 x 6 cm", "3 x 6 cm"):
+        assert f"<h2>{design}</h2>" in page
+    bias = 100 * result.points[0].quantities["E_tot"].bias
+    assert f"<td>{bias:+.2f} ± " in page
+    with pytest.raises(OutputExistsError, match=r"report\.html exists"):
+        write_maps_report(path, result, {"generated": "a.h5", "reference": "b.h5"})

@@ -72,9 +72,7 @@ def evaluate(
     if isinstance(ours, Maps) or isinstance(theirs, Maps):
         if not (isinstance(ours, Maps) and isinstance(theirs, Maps)):
             raise InputError(f"{title}: one holds cells, the other maps; expected two of a kind")
-        if report_path is not None:
-            raise InputError("--report is of cells; for maps use --json and validation/paper_figures.py")
-        _evaluate_maps(ours, theirs, seed, names, title, json_path)
+        _evaluate_maps(ours, theirs, seed, names, title, json_path, report_path)
         return
     with progress() as bar:
         tell = stages(bar)
@@ -91,13 +89,23 @@ def evaluate(
 
 
 def _evaluate_maps(
-    ours: Maps, theirs: Maps, seed: int, names: dict[str, str], title: str, json_path: Path | None
+    ours: Maps,
+    theirs: Maps,
+    seed: int,
+    names: dict[str, str],
+    title: str,
+    json_path: Path | None,
+    report_path: Path | None,
 ) -> None:
     from calograd.evaluation.maps import evaluate_maps
 
     with progress() as bar:
         result = evaluate_maps(ours, theirs, seed=seed, progress=stages(bar))
     write_json(json_path, {"files": names} | result.to_dict())
+    if report_path is not None:
+        from calograd.evaluation.maps_report import write_maps_report
+
+        write_maps_report(report_path, result, names)
     for warning in result.warnings:
         console.print(f"warning: {warning}", markup=False)
     _summarise_maps(result, title)

@@ -4,6 +4,9 @@
     phase "pattern moments"   likewise of c given the conditions and x
     phase "diffusion"         denoising losses of x and y, moments frozen, EMA of the weights
 
+A distillation (`calograd.learning.distil`) has the moments of its teacher, so it is the last phase alone, with a loss
+of its own.
+
 A run is a folder: ``checkpoint.pt`` (everything needed to go on), ``log.jsonl`` (a line a report),
 ``model.safetensors`` (the EMA weights so far; on demand also those of every report). A run that is started again goes
 on from its checkpoint and ends with the same weights as one that was never interrupted.
@@ -25,8 +28,9 @@ from calograd.errors import InputError, OutputExistsError
 from calograd.learning import engine
 from calograd.learning.config import RunConfig
 from calograd.learning.data import Rows, TrainingData
+from calograd.learning.distil import DISTILLATION, Teaching
 from calograd.learning.engine import Course, Progress
-from calograd.learning.monitor import Report, look
+from calograd.learning.monitor import Losses, Report, denoising, look
 from calograd.learning.pairs import DifferenceScale, pair_loss
 from calograd.learning.state import DIFFUSION, PHASES, PREFIXES, pace_of, read_checkpoint, start, write_checkpoint
 from calograd.showers.hdf5 import write_whole, writing
@@ -46,6 +50,17 @@ class _Run:
     data: TrainingData
     output: Path
     on_report: Callable[[Report], None] | None
+    teaching: Teaching | None
+
+    @property
+    def losses(self) -> Losses:
+        """Of the last phase."""
+        return denoising if self.teaching is None else self.teaching.losses
+
+    @property
+    def teacher(self) -> str:
+        """Identity of what is distilled."""
+        return "" if self.teaching is None else self.teaching.surrogate.identity
 
 
 def train(
@@ -57,7 +72,7 @@ def train(
     progress: Progress | None = None,
     on_report: Callable[[Report], None] | None = None,
 ) -> Model:
-    """Train a surrogate, or go on with the run in ``output``.
+    """Train or distil a surrogate, or go on with the run in ``output``.
 
     Args:
         config: what to train.
@@ -72,24 +87,28 @@ def train(
 
     Raises:
         InputError: ``output`` holds a run of another configuration or cannot be written, the data do not reach over
-            the range, a loss is NaN, or there is no such device.
+            the range, a loss is NaN, a teacher that does not fit, or there is no such device.
         OutputExistsError: ``output`` holds a surrogate without a checkpoint to go on from.
-        FormatError: the checkpoint is damaged.
+        FormatError: the checkpoint or the teacher is damaged.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    state = read_checkpoint(config, data, output, device)
+    teaching = None
+    if config.distillation is not None:
+        teaching = Teaching.of(config.distillation, device)
+        config = teaching.resolved(config, data)
+    run = _Run(config, data, output, on_report, teaching)
+    state = read_checkpoint(config, data, output, device, run.teacher)
     if state is None:
         _refuse_others(output)
         _check_range(config, data)
-        state = start(config, data, device)
+        state = start(config, data, device) if teaching is None else teaching.start(config.training.seed, device)
     _trim_log(output / LOG, state)
-    run = _Run(config, data, output, on_report)
     hooks: engine.Hooks[Model] = engine.Hooks(
-        lambda at: write_checkpoint(at, config, data, output), lambda at: _report(run, at), progress
+        lambda at: write_checkpoint(at, config, data, output, run.teacher), lambda at: _report(run, at), progress
     )
     engine.run(state, _phases(run), pace_of(config.training), hooks, output)
     save(output, state.ema, _card(config, data, state))
@@ -110,7 +129,8 @@ def _phases(run: _Run) -> list[engine.Phase[Model]]:
     for number, (name, prefixes) in enumerate(zip(PHASES, PREFIXES, strict=True)):
         last = number == DIFFUSION
         steps, batch, ema = (t.steps, t.batch, t.ema) if last else (t.moments_steps, t.moments_batch, 0.0)
-        phases.append(engine.Phase(name, steps, prefixes, _loss_of(run, batch), ema, t.learning_rate, last))
+        named = DISTILLATION if last and run.teaching else name
+        phases.append(engine.Phase(named, steps, prefixes, _loss_of(run, batch), ema, t.learning_rate, last))
     return phases
 
 
@@ -123,7 +143,7 @@ def _loss(run: _Run, state: Course[Model], batch: int) -> Tensor:
     data, generator = run.data, state.generator
     if state.phase > 0 or state.beside is None:
         rows = data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
-        return batch_loss(state.model, data, rows, state.phase, generator, run.config.training.precision)
+        return batch_loss(state.model, data, rows, state.phase, generator, run.config.training.precision, run.losses)
     assert data.partner is not None
     assert isinstance(state.model, TwoStage)
     assert isinstance(state.beside, DifferenceScale)
@@ -136,7 +156,13 @@ def _loss(run: _Run, state: Course[Model], batch: int) -> Tensor:
 
 
 def batch_loss(
-    model: Model, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator, precision: str
+    model: Model,
+    data: TrainingData,
+    rows: Rows,
+    phase: int,
+    generator: torch.Generator,
+    precision: str,
+    losses: Losses = denoising,
 ) -> Tensor:
     """Mean loss of a batch.
 
@@ -147,6 +173,7 @@ def batch_loss(
         phase: index in `PHASES`.
         generator: of noise and symmetries.
         precision: of the matrix products of the diffusion, ``bf16`` or ``fp32``.
+        losses: of the diffusion.
     """
     device = model.condition_mean.device
     cells, energy = rows.cells.to(device), rows.energy.to(device)
@@ -158,14 +185,14 @@ def batch_loss(
                 turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
                 y = y.gather(1, model.permutations[turn.to(device)])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            shape, pattern = model.losses(x, y, conditions, generator)
+            shape, pattern = losses(model, x, y, conditions, generator)
         return shape.mean() + pattern.mean()
     return model.moments_loss(phase, cells, energy, conditions, generator).mean()
 
 
 def _report(run: _Run, state: Course[Model]) -> None:
     """Look at the run, log it, and store the weights so far."""
-    report = look(state.ema, run.data, state.step, float(state.running), state.seconds)
+    report = look(state.ema, run.data, state.step, float(state.running), state.seconds, run.losses)
     with writing(run.output / LOG), (run.output / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
     card = _card(run.config, run.data, state)
@@ -179,12 +206,14 @@ def _report(run: _Run, state: Course[Model]) -> None:
 def _card(config: RunConfig, data: TrainingData, state: Course[Model]) -> Card:
     ended = state.phase == len(PHASES)
     done = {
-        "phase": PHASES[min(state.phase, DIFFUSION)],
+        "phase": DISTILLATION if config.distillation else PHASES[min(state.phase, DIFFUSION)],
         "step": config.training.steps if ended else state.step,
         "seconds": round(state.seconds),
     }
     resolved = config.model_dump(mode="json")
     resolved["data"]["files"] = [file.name for file in config.data.files]
+    if config.distillation is not None:
+        resolved["distillation"]["teacher"] = config.distillation.teacher.name
     return Card(
         name=config.name,
         kind=config.model.kind,
@@ -193,7 +222,7 @@ def _card(config: RunConfig, data: TrainingData, state: Course[Model]) -> Card:
         dx=config.range.dx,
         dz=config.range.dz,
         units=config.range.units,
-        unequal_layers=bool((data.train.dz.amax(1) > 1.01 * data.train.dz.amin(1)).any()),
+        unequal_layers=data.unequal_layers,
         materials=tuple(material.to_dict() for material in data.materials),
         mode=data.mode,
         training={"config": resolved, "data": data.provenance, "showers": data.showers, "done": done},

@@ -43,7 +43,7 @@ from calograd.surrogate.coordinates import (
     symmetry_permutations,
     symmetry_ties,
 )
-from calograd.surrogate.model import TwoStage, chosen_numbers, numbers_of
+from calograd.surrogate.model import TwoStage, chosen_leaps, chosen_numbers, numbers_of, plain_sizes
 
 SUMS_FARTHEST = 6.0
 """Up to which y the sums of cells are followed."""
@@ -66,6 +66,7 @@ class CellsArchitecture:
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
         material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
+        leaps: of shape and pattern, of a distilled surrogate; None: diffusion models.
     """
 
     n_xy: int = 5
@@ -82,13 +83,15 @@ class CellsArchitecture:
     schedule: str = "karras"
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
+    leaps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
+        object.__setattr__(self, "leaps", chosen_leaps(self.leaps))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self) | {"material_numbers": list(self.material_numbers)}
+        return plain_sizes(asdict(self))
 
     def build(self) -> CellsModel:
         """A model with its first, random weights."""

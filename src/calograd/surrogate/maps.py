@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from calograd.diffusion.denoise import Network, denoise, loss
-from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.diffusion.sample import Sampler, sample
 from calograd.errors import InputError
 from calograd.material import NUMBERS
 from calograd.networks.mlp import ResidualMlp
@@ -35,7 +35,8 @@ from calograd.surrogate.map_coordinates import (
     mirror_ties,
     shape_dim,
 )
-from calograd.surrogate.model import Model, TwoStage, chosen_numbers
+from calograd.surrogate.model import Model, TwoStage, chosen_leaps, chosen_numbers, plain_sizes, sampler_of
+from calograd.surrogate.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ class MapsArchitecture:
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
         material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
+        leaps: of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
 
     Raises:
-        InputError: pixels that cannot be divided into slabs or halved as often as there are levels, or unknown
-            material numbers.
+        InputError: pixels that cannot be divided into slabs or halved as often as there are levels, unknown material
+            numbers, or leaps in plain coordinates.
     """
 
     n_xy: int = 5
@@ -78,10 +80,14 @@ class MapsArchitecture:
     schedule: str = "karras"
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
+    leaps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        object.__setattr__(self, "leaps", chosen_leaps(self.leaps))
+        if self.leaps and self.coordinates == "plain":
+            raise InputError("maps in plain coordinates cannot be distilled; expected coordinates = 'shares'")
         if (
             self.pixels % self.slabs
             or not self.multipliers
@@ -94,8 +100,7 @@ class MapsArchitecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        lists = {"multipliers": list(self.multipliers), "material_numbers": list(self.material_numbers)}
-        return asdict(self) | lists
+        return plain_sizes(asdict(self))
 
     def build(self) -> MapsModel:
         """A model with its first, random weights."""
@@ -132,8 +137,8 @@ class _Conditioned(Model):
 
     @property
     def guided(self) -> bool:
-        """Whether conditions were dropped in training."""
-        return self.architecture.dropped > 0
+        """Whether conditions were dropped in training; a distilled surrogate knows them always."""
+        return self.architecture.dropped > 0 and self.architecture.leaps is None
 
     def bind(
         self,
@@ -252,24 +257,27 @@ class PlainModel(_Conditioned):
         pattern = loss(network, self.preconditioning, y, self.schedule.draw(len(y), generator).to(y), generator)
         return x.sum(1), pattern.mean(1)
 
+    def shape_evaluations(self, sampler: Sampler, steps: int) -> int:  # noqa: ARG002
+        """There is no shape."""
+        return 0
+
     def generate(
         self,
         conditions: Tensor,
         energy: Tensor,  # noqa: ARG002 - pixels are absolute
         n: int,
-        sampler: str,
-        steps: int,
+        walk: Walk,
         generator: torch.Generator | None,
         checkpointed: bool = False,
         guidance: float = 0.0,
     ) -> Tensor:
         """n maps, see `Model`."""
-        walk, side = SAMPLERS[sampler], self.architecture.pixels
+        sampler, side = sampler_of(walk), self.architecture.pixels
         noise = torch.randn(n, side * side, generator=generator).to(conditions)
         network = self.bind(conditions, None, None, guidance, None)
         y = sample(
             lambda z, s: denoise(network, self.preconditioning, z, s),
-            noise, walk.grid(self.schedule, steps), walk, generator, checkpointed,
+            noise, sampler.grid(self.schedule, walk.steps), sampler, generator, checkpointed,
         )  # fmt: skip
         return ((y + 1) / 2 * self.largest).clamp(min=0).reshape(n, side, side)
 

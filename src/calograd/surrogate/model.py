@@ -9,23 +9,29 @@ condition at hand, so that the smooth dependence on the design does not ride on 
 A kind of surrogate says how showers become g and c and back, and which network learns the pattern. All are given
 
     cond = ln E/E_c, ln dx/R_M, ln of depths / X0, and the logarithms of chosen numbers of the material
+
+Both may be distilled (`calograd.diffusion.leaps`), each into a number of leaps of its own.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from calograd.diffusion.denoise import PRECONDITIONINGS, Network, denoise, loss
+from calograd.diffusion.denoise import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
+from calograd.diffusion.leaps import LEAPS, Leaps, Lesson, leap_loss
+from calograd.diffusion.leaps import NAME as LEAPS_NAME
 from calograd.diffusion.noise import SCHEDULES
-from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
 from calograd.errors import InputError
 from calograd.material import NUMBERS, Material
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments
+from calograd.surrogate.walk import Walk
 
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
@@ -57,6 +63,10 @@ class Architecture(Protocol):
     def material_numbers(self) -> tuple[str, ...]:
         """Which of `calograd.material.NUMBERS` are conditions beside the scaled ones."""
 
+    @property
+    def leaps(self) -> tuple[int, int] | None:
+        """Of shape and pattern, of a distilled surrogate; None: diffusion models."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
 
@@ -75,7 +85,8 @@ class Model(nn.Module, ABC):
     Attributes:
         n_conditions: numbers of the conditions.
         condition_mean, condition_scale: by which conditions are standardised.
-        schedule, preconditioning: of the diffusion.
+        schedule: of the diffusion.
+        preconditioning, shape_preconditioning: of the pattern's network and of the shape's.
     """
 
     architecture: Architecture
@@ -84,7 +95,10 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.architecture = architecture
         self.schedule = SCHEDULES[architecture.schedule]
-        self.preconditioning = PRECONDITIONINGS[architecture.preconditioning]
+        usual: Preconditioning = PRECONDITIONINGS[architecture.preconditioning]
+        shape, pattern = architecture.leaps or (0, 0)
+        self.shape_preconditioning = Leaps.of(self.schedule, shape) if shape else usual
+        self.preconditioning = Leaps.of(self.schedule, pattern) if pattern else usual
         self.n_conditions = 2 + depths + len(architecture.material_numbers)
         self.register_buffer("condition_mean", torch.zeros(self.n_conditions))
         self.register_buffer("condition_scale", torch.ones(self.n_conditions))
@@ -108,6 +122,42 @@ class Model(nn.Module, ABC):
         scaled = ((energy / e_c)[:, None], (dx / r_m)[:, None], self.depths(dz) / x0[:, None], numbers[:, chosen])
         raw = torch.cat([part.log().expand(rows, -1) for part in scaled], dim=1)
         return (raw - self.condition_mean) / self.condition_scale
+
+    def walk(self, sampler: str | None = None, steps: int | None = None) -> Walk:
+        """How showers are made, the surrogate's own way if not told.
+
+        Args:
+            sampler: a name of `SAMPLERS`; a distilled surrogate takes ``leaps`` alone.
+            steps: of it; each has a default, those of a distilled surrogate are fixed.
+
+        Raises:
+            InputError: a sampler or steps that it cannot take.
+        """
+        leaps = self.architecture.leaps
+        if leaps is not None:
+            asked = sampler or LEAPS_NAME, leaps[1] if steps is None else steps
+            if asked != (LEAPS_NAME, leaps[1]):
+                raise InputError(
+                    f"the surrogate is distilled into {leaps[0]} leaps of the shape and {leaps[1]} of the pattern and "
+                    f"cannot take {asked[1]} steps of '{asked[0]}'; leave sampler and steps out"
+                )
+            return Walk(LEAPS_NAME, leaps[1], leaps[1], leaps[0])
+        name = DEFAULT_SAMPLER if sampler is None else sampler
+        if name == LEAPS_NAME:
+            raise InputError(
+                f"sampler '{name}' is that of distilled surrogates, this is a diffusion model; expected one of "
+                f"{', '.join(SAMPLERS)}"
+            )
+        if name not in SAMPLERS:
+            raise InputError(f"unknown sampler '{name}'; expected one of {', '.join(SAMPLERS)}")
+        steps = SAMPLERS[name].steps if steps is None else steps
+        if steps < 1:
+            raise InputError(f"{steps} steps of '{name}': expected at least 1")
+        return Walk(name, steps, SAMPLERS[name].nfe(steps), self.shape_evaluations(SAMPLERS[name], steps))
+
+    @abstractmethod
+    def shape_evaluations(self, sampler: Sampler, steps: int) -> int:
+        """Of the shape's network in so many steps of the pattern's sampler; 0 where there is no shape."""
 
     @abstractmethod
     def depths(self, dz: Tensor) -> Tensor:
@@ -156,8 +206,7 @@ class Model(nn.Module, ABC):
         conditions: Tensor,
         energy: Tensor,
         n: int,
-        sampler: str,
-        steps: int,
+        walk: Walk,
         generator: torch.Generator | None,
         checkpointed: bool = False,
         guidance: float = 0.0,
@@ -171,8 +220,7 @@ class Model(nn.Module, ABC):
             conditions: of `conditions`, shape (n, conditions) or (1, conditions).
             energy: incident, shape (n,) or (1,), GeV.
             n: number of showers.
-            sampler: a name of `SAMPLERS`.
-            steps: of the pattern's sampler.
+            walk: as `walk` gives it.
             generator: of every random number.
             checkpointed: save memory in a gradient, see `calograd.diffusion.sample.sample`.
             guidance: w of classifier-free guidance, F + w (F - F without conditions); 0 for none.
@@ -239,37 +287,70 @@ class TwoStage(Model):
         """Denoising losses of shape and pattern, see `Model`."""
         n = len(x)
         shape = loss(
-            lambda z, s: self.shape_network(z, s, conditions),
-            self.preconditioning, x, self.schedule.draw(n, generator).to(x), generator,
-        )  # fmt: skip
+            self._shape(conditions), self.shape_preconditioning, x, self.schedule.draw(n, generator).to(x), generator
+        )
         pattern = loss(
             self.pattern(conditions, x, generator=generator if torch.is_grad_enabled() else None),
             self.preconditioning, y, self.schedule.draw(n, generator).to(y), generator,
         )  # fmt: skip
         return shape.mean(1), pattern.mean(1)
 
+    def leap_losses(
+        self,
+        teacher: TwoStage,
+        steps: tuple[int, int],
+        x: Tensor,
+        y: Tensor,
+        conditions: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Distillation losses of shape and pattern, one a sample, shape (n,) each, see `calograd.diffusion.leaps`.
+
+        Args:
+            teacher: a diffusion model, or one distilled into a multiple of this one's leaps.
+            steps: of a diffusion model for every leap of shape and pattern.
+            x, y: as `losses` takes them.
+            conditions: of this model and of the teacher.
+            generator: of the noise.
+        """
+        shape, pattern = self.shape_preconditioning, self.preconditioning
+        assert isinstance(shape, Leaps)
+        assert isinstance(pattern, Leaps)
+        first = _lesson(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
+        then = _lesson(teacher.pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
+        return (
+            leap_loss(self._shape(conditions), shape, first, x, generator).mean(1),
+            leap_loss(self.pattern(conditions, x), pattern, then, y, generator).mean(1),
+        )
+
+    def _shape(self, conditions: Tensor) -> Network:
+        """The shape's network with its conditions bound."""
+        return lambda z, s: self.shape_network(z, s, conditions)
+
+    def shape_evaluations(self, sampler: Sampler, steps: int) -> int:
+        """The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads."""
+        return sampler.nfe(SHAPE_STEPS * steps)
+
     def generate(
         self,
         conditions: Tensor,
         energy: Tensor,
         n: int,
-        sampler: str,
-        steps: int,
+        walk: Walk,
         generator: torch.Generator | None,
         checkpointed: bool = False,
         guidance: float = 0.0,
     ) -> Tensor:
-        """n showers, see `Model`.
-
-        The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads.
-        """
-        walk, grids = SAMPLERS[sampler], self.grids(sampler, steps)
+        """n showers, see `Model`."""
+        sampler, grids = sampler_of(walk), self.grids(walk)
         noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in self.noise_dims]
-        x = sample(lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], walk, generator, checkpointed)
+        x = sample(
+            lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, generator, checkpointed
+        )
         pattern = self.pattern(conditions, x, guidance=guidance)
         y = sample(
             lambda z, s: denoise(pattern, self.preconditioning, z, s),
-            noise[1], grids[1], walk, generator, checkpointed,
+            noise[1], grids[1], sampler, generator, checkpointed,
         )  # fmt: skip
         return self.restore(x, y, conditions, energy)
 
@@ -278,14 +359,15 @@ class TwoStage(Model):
         """Numbers of shape and pattern, and so of the noise that becomes a shower."""
         return len(self.shape_moments.tie), len(self.pattern_moments.tie)
 
-    def grids(self, sampler: str, steps: int) -> tuple[Tensor, Tensor]:
+    def grids(self, walk: Walk) -> tuple[Tensor, Tensor]:
         """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
-        walk = SAMPLERS[sampler]
-        return walk.grid(self.schedule, SHAPE_STEPS * steps), walk.grid(self.schedule, steps)
+        sampler, leaps = sampler_of(walk), self.architecture.leaps
+        shape_steps = SHAPE_STEPS * walk.steps if leaps is None else leaps[0]
+        return sampler.grid(self.schedule, shape_steps), sampler.grid(self.schedule, walk.steps)
 
     def denoise_shape(self, x: Tensor, sigma: Tensor, conditions: Tensor) -> Tensor:
         """D(x; sigma) of the shape, same shape as ``x``; ``sigma`` has no dimensions or is of shape (n,)."""
-        return denoise(lambda z, s: self.shape_network(z, s, conditions), self.preconditioning, x, sigma)
+        return denoise(self._shape(conditions), self.shape_preconditioning, x, sigma)
 
     def denoise_pattern(self, y: Tensor, sigma: Tensor, conditions: Tensor, x: Tensor) -> Tensor:
         """D(y; sigma) of the pattern of showers of shape ``x``, same shape as ``y``; ``sigma`` as above."""
@@ -296,6 +378,38 @@ class TwoStage(Model):
         g = self.shape_moments.restore(x, conditions)
         c = self.pattern_moments.restore(y, torch.cat([conditions.expand(len(x), -1), x], dim=1))
         return self.decode(g, c, energy.expand(len(x)))
+
+
+def sampler_of(walk: Walk) -> Sampler:
+    """The sampler of a walk."""
+    return LEAPS if walk.sampler == LEAPS_NAME else SAMPLERS[walk.sampler]
+
+
+def chosen_leaps(leaps: Iterable[int] | None) -> tuple[int, int] | None:
+    """Leaps of shape and pattern, as plain data have them. Raises `InputError` unless they are two, or none."""
+    if leaps is None:
+        return None
+    shape, pattern, *more = (*leaps, 0, 0)
+    if len(more) != len((0, 0)) or min(shape, pattern) < 1:
+        raise InputError(f"leaps = {list(leaps)}: expected those of the shape and of the pattern, 1 or more each")
+    return shape, pattern
+
+
+def plain_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
+    """An architecture as plain data: lists for tuples, and no leaps where there are none, as before there were any."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in sizes.items()
+        if (name, value) != ("leaps", None)
+    }
+
+
+def _lesson(network: Network, preconditioning: Preconditioning, student: Leaps, steps: int) -> Lesson:
+    """What a network teaches: its own leaps, if it is distilled itself, or steps of the default sampler."""
+    sampler = SAMPLERS[DEFAULT_SAMPLER]
+    if isinstance(preconditioning, Leaps):
+        sampler, steps = LEAPS, preconditioning.leaps // student.leaps
+    return Lesson(lambda z, s: denoise(network, preconditioning, z, s), sampler, steps)
 
 
 def chosen_numbers(names: tuple[str, ...]) -> tuple[str, ...]:

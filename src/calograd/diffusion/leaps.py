@@ -1,15 +1,15 @@
 """Distillation into few leaps: a deterministic, differentiable sampler of one to some evaluations.
 
 A student walks the even grid s_0 > s_1 > ... > s_N = 0 in the angle a = arctan(s) (`calograd.diffusion.sample`) with
-the step of DDIM, x' = D + (s'/s) (x - D). Its denoiser is D = c_skip x + c_out F(c_in x; c_noise) with, on that grid
-alone,
+the step of DDIM, x' = D + (s'/s) (x - D). Its denoiser is D = c_skip x + c_out F(c_in x; c_noise) with, for leaps of
+the angle d = arctan(s_0) / N,
 
-    r = sqrt((1 + s'^2) / (1 + s^2))            c_in = 1 / sqrt(1 + s^2)       c_noise = ln(s) / 4
-    c_skip = (r - s'/s) / (1 - s'/s)            c_out = s / sqrt(1 + s^2)
+    c_skip = (1 + s tan(d / 2)) / (1 + s^2)         c_in = 1 / sqrt(1 + s^2)
+    c_out = s / sqrt(1 + s^2)                       c_noise = ln(s) / 4
 
 so that in z = x cos(a) a leap is
 
-    z' = z + sin(a - a') F
+    z' = z + sin(d) F
 
 F = 0 is exact where the data are unit normal, the last leap (s' = 0) returns D itself, and for short leaps F is that of
 EDM: a student may begin with the weights of its teacher.
@@ -17,13 +17,13 @@ EDM: a student may begin with the weights of its teacher.
 It learns the leaps of its teacher (progressive distillation, arXiv 2202.00512, all levels at once): from x = x0 + s n
 at a level s of the grid the teacher goes to s' in some sub-steps, even in the angle, which end at x', and
 
-    loss = |F - (z' - z) / sin(a - a')|^2
+    loss = |F - (z' - z) / sin(d)|^2
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from math import atan, tan
 from typing import NamedTuple
 
 import torch
@@ -36,8 +36,6 @@ from calograd.diffusion.sample import SAMPLERS, Denoise, Sampler, sample
 NAME = "leaps"
 LEAPS: Sampler = replace(SAMPLERS["ddim"], steps=1, even_angle=True)
 """The student's; how many it takes is up to the student."""
-NEAR = 1e-3
-"""Relative distance up to which a noise level counts as one of the grid: ln(s) / 4 is rounded on its way."""
 
 
 @dataclass(frozen=True)
@@ -60,23 +58,11 @@ class Leaps:
         """Their number."""
         return len(self.grid) - 1
 
-    @cached_property
-    def _table(self) -> Tensor:
-        """s, c_skip, c_out and c_in of every leap, shape (4, leaps). float64."""
-        s, lower = (torch.tensor(part, dtype=torch.float64) for part in (self.grid[:-1], self.grid[1:]))
-        total, ratio = (1 + s**2).rsqrt(), lower / s
-        skip = ((1 + lower**2).sqrt() * total - ratio) / (1 - ratio)
-        return torch.stack([s, skip, s * total, total])
-
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The four coefficients at the noise levels ``sigma``. Raises `ValueError` for one that is not of the grid."""
-        levels, *columns = self._table.to(sigma)
-        distance = (sigma[..., None].log() - levels.log()).abs()
-        nearest, which = distance.min(-1)
-        if not bool((nearest < NEAR).all()):
-            raise ValueError(f"a noise level is not one of the grid {self.grid}")
-        skip, out, into = (column[which] for column in columns)
-        return Coefficients(skip, out, into, sigma.log() / 4)
+        """The four coefficients at the noise levels ``sigma``, which should be of the grid: no other is taught."""
+        total = (1 + sigma**2).rsqrt()
+        half = tan(atan(self.grid[0]) / (2 * self.leaps))
+        return Coefficients((1 + half * sigma) * total**2, sigma * total, total, sigma.log() / 4)
 
 
 class Lesson(NamedTuple):

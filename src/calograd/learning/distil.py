@@ -19,7 +19,8 @@ from calograd.learning.state import DIFFUSION
 from calograd.material import plain
 from calograd.surrogate import MARGIN, Surrogate, load_designs
 from calograd.surrogate.kinds import architecture
-from calograd.surrogate.model import Model, TwoStage, place
+from calograd.surrogate.model import Model, place
+from calograd.surrogate.two_stage import TwoStage
 
 DISTILLATION = "distillation"
 """Name of the phase, which takes the place of the diffusion."""
@@ -90,7 +91,7 @@ class Teaching:
     def losses(
         self, model: Model, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Of shape and pattern of a student, see `calograd.surrogate.model.TwoStage.leap_losses`."""
+        """Of shape and pattern of a student, see `calograd.surrogate.two_stage.TwoStage.leap_losses`."""
         assert isinstance(model, TwoStage)
         return model.leap_losses(self.model, self.config.sub_steps, x, y, conditions, generator)
 

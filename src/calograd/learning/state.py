@@ -14,12 +14,13 @@ from calograd.learning.data import TrainingData
 from calograd.learning.engine import Course, Pace, read_stored, resume
 from calograd.learning.pairs import DifferenceScale
 from calograd.surrogate.kinds import architecture
-from calograd.surrogate.model import Architecture, Model, TwoStage, place
+from calograd.surrogate.model import Architecture, Model, place
+from calograd.surrogate.two_stage import TwoStage
 
 PHASES = ("shape moments", "pattern moments", "diffusion")
 DIFFUSION = PHASES.index("diffusion")
 PREFIXES = (("shape_moments.",), ("pattern_moments.",), ("shape_network.", "pattern_network."))
-"""What is learnt in each of them; a surrogate may have nothing of some."""
+"""What is learnt in each of them."""
 
 
 def start(config: RunConfig, data: TrainingData, device: str) -> Course[Model]:

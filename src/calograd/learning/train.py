@@ -26,6 +26,7 @@ from torch import Tensor
 
 from calograd.errors import InputError, OutputExistsError
 from calograd.learning import engine
+from calograd.learning.batches import diffusion_loss, moments_loss
 from calograd.learning.config import RunConfig
 from calograd.learning.data import Rows, TrainingData
 from calograd.learning.distil import DISTILLATION, Teaching
@@ -34,8 +35,9 @@ from calograd.learning.monitor import Losses, Report, denoising, look
 from calograd.learning.pairs import DifferenceScale, pair_loss
 from calograd.learning.state import DIFFUSION, PHASES, PREFIXES, pace_of, read_checkpoint, start, write_checkpoint
 from calograd.showers.hdf5 import write_whole, writing
-from calograd.surrogate.model import Model, TwoStage
+from calograd.surrogate.model import Model
 from calograd.surrogate.store import WEIGHTS, Card, save
+from calograd.surrogate.two_stage import TwoStage
 
 LOG = "log.jsonl"
 UNREACHED = 0.05
@@ -110,7 +112,7 @@ def train(
     hooks: engine.Hooks[Model] = engine.Hooks(
         lambda at: write_checkpoint(at, config, data, output, run.teacher), lambda at: _report(run, at), progress
     )
-    engine.run(state, _phases(run), pace_of(config.training), hooks, output)
+    engine.run(state, _phases(run, state.model), pace_of(config.training), hooks, output)
     save(output, state.ema, _card(config, data, state))
     return state.ema.eval().requires_grad_(False)
 
@@ -122,72 +124,53 @@ def read_log(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / LOG).read_text(encoding="utf-8").splitlines()]
 
 
-def _phases(run: _Run) -> list[engine.Phase[Model]]:
-    """As the configuration has them."""
+def _phases(run: _Run, model: Model) -> list[engine.Phase[Model] | None]:
+    """As the configuration has them; those of moments only for a model that has these."""
     t = run.config.training
-    phases = []
-    for number, (name, prefixes) in enumerate(zip(PHASES, PREFIXES, strict=True)):
-        last = number == DIFFUSION
-        steps, batch, ema = (t.steps, t.batch, t.ema) if last else (t.moments_steps, t.moments_batch, 0.0)
-        named = DISTILLATION if last and run.teaching else name
-        phases.append(engine.Phase(named, steps, prefixes, _loss_of(run, batch), ema, t.learning_rate, last))
-    return phases
+    phases: list[engine.Phase[Model] | None] = [None] * DIFFUSION
+    if isinstance(model, TwoStage):
+        loss = _moments_loss(run, model)
+        phases = [
+            engine.Phase(name, t.moments_steps, prefixes, loss, 0.0, t.learning_rate, False)
+            for name, prefixes in zip(PHASES[:DIFFUSION], PREFIXES[:DIFFUSION], strict=True)
+        ]
+    name = DISTILLATION if run.teaching else PHASES[DIFFUSION]
+    return [*phases, engine.Phase(name, t.steps, PREFIXES[DIFFUSION], _loss(run), t.ema, t.learning_rate)]
 
 
-def _loss_of(run: _Run, batch: int) -> Callable[[Course[Model]], Tensor]:
-    return lambda state: _loss(run, state, batch)
+def _loss(run: _Run) -> Callable[[Course[Model]], Tensor]:
+    """Mean loss of a batch of rows in the last phase."""
+    data, t = run.data, run.config.training
+
+    def loss(state: Course[Model]) -> Tensor:
+        rows = _drawn(data, t.batch, state.generator)
+        return diffusion_loss(state.model, data, rows, state.generator, t.precision, run.losses)
+
+    return loss
 
 
-def _loss(run: _Run, state: Course[Model], batch: int) -> Tensor:
+def _moments_loss(run: _Run, model: TwoStage) -> Callable[[Course[Model]], Tensor]:
     """Mean loss of a batch of rows, or of pairs of rows, half as many, where those tell of derivatives."""
-    data, generator = run.data, state.generator
-    if state.phase > 0 or state.beside is None:
-        rows = data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
-        return batch_loss(state.model, data, rows, state.phase, generator, run.config.training.precision, run.losses)
-    assert data.partner is not None
-    assert isinstance(state.model, TwoStage)
-    assert isinstance(state.beside, DifferenceScale)
-    having = torch.nonzero(data.partner >= 0).flatten()
-    first = having[torch.randint(len(having), (max(1, batch // 2),), generator=generator)]
-    rows = data.train.at(torch.cat([first, data.partner[first]]))
-    conditions = data.conditions(state.model, rows)
-    g = state.model.encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), generator)
-    return pair_loss(state.model.shape_moments, state.beside, g, conditions).mean()
+    data, batch = run.data, run.config.training.moments_batch
+
+    def loss(state: Course[Model]) -> Tensor:
+        if state.beside is None:
+            rows = _drawn(data, batch, state.generator)
+            return moments_loss(model, data, rows, state.phase, state.generator)
+        assert data.partner is not None
+        assert isinstance(state.beside, DifferenceScale)
+        having = torch.nonzero(data.partner >= 0).flatten()
+        first = having[torch.randint(len(having), (max(1, batch // 2),), generator=state.generator)]
+        rows = data.train.at(torch.cat([first, data.partner[first]]))
+        conditions = data.conditions(model, rows)
+        g = model.encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), state.generator)
+        return pair_loss(model.shape_moments, state.beside, g, conditions).mean()
+
+    return loss
 
 
-def batch_loss(
-    model: Model,
-    data: TrainingData,
-    rows: Rows,
-    phase: int,
-    generator: torch.Generator,
-    precision: str,
-    losses: Losses = denoising,
-) -> Tensor:
-    """Mean loss of a batch.
-
-    Args:
-        model: the weights.
-        data: whose rows these are: their materials, and whether they may be turned and mirrored.
-        rows: of the batch.
-        phase: index in `PHASES`.
-        generator: of noise and symmetries.
-        precision: of the matrix products of the diffusion, ``bf16`` or ``fp32``.
-        losses: of the diffusion.
-    """
-    device = model.condition_mean.device
-    cells, energy = rows.cells.to(device), rows.energy.to(device)
-    conditions = data.conditions(model, rows)
-    if phase == DIFFUSION:
-        with torch.no_grad():
-            x, y = model.standardise(cells, energy, conditions, generator)
-            if data.symmetric:
-                turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
-                y = y.gather(1, model.permutations[turn.to(device)])
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            shape, pattern = losses(model, x, y, conditions, generator)
-        return shape.mean() + pattern.mean()
-    return model.moments_loss(phase, cells, energy, conditions, generator).mean()
+def _drawn(data: TrainingData, batch: int, generator: torch.Generator) -> Rows:
+    return data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
 
 
 def _report(run: _Run, state: Course[Model]) -> None:

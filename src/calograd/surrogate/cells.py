@@ -1,6 +1,6 @@
 """The cells surrogate: a shower's cells given energy, design and material.
 
-Two diffusion models in a row (`calograd.surrogate.model`) on the coordinates of `calograd.surrogate.coordinates`:
+Two diffusion models in a row (`calograd.surrogate.two_stage`) on the coordinates of `calograd.surrogate.coordinates`:
 
     shape    12 numbers   g <-> x given cond           x from diffusion given cond
     pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
@@ -43,7 +43,8 @@ from calograd.surrogate.coordinates import (
     symmetry_permutations,
     symmetry_ties,
 )
-from calograd.surrogate.model import TwoStage, chosen_leaps, chosen_numbers, numbers_of, plain_sizes
+from calograd.surrogate.model import chosen_leaps, chosen_numbers, numbers_of, plain_sizes
+from calograd.surrogate.two_stage import TwoStage
 
 SUMS_FARTHEST = 6.0
 """Up to which y the sums of cells are followed."""

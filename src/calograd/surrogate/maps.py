@@ -2,7 +2,7 @@
 
 Two protocols, after the coordinates (`calograd.surrogate.map_coordinates`) in which a U-Net learns the map:
 
-    shares   two diffusion models in a row (`calograd.surrogate.model`); the U-Net learns the standardised pattern
+    shares   two diffusion models in a row (`calograd.surrogate.two_stage`); the U-Net learns the standardised pattern
     plain    one diffusion model, the U-Net learns the scaled pixels: arXiv 2601.07859, with absolute energies
 
     cond = ln E/E_c, ln dx/R_M, ln dz/X0, and the logarithms of chosen numbers of the material
@@ -35,7 +35,8 @@ from calograd.surrogate.map_coordinates import (
     mirror_ties,
     shape_dim,
 )
-from calograd.surrogate.model import Model, TwoStage, chosen_leaps, chosen_numbers, plain_sizes, sampler_of
+from calograd.surrogate.model import Model, chosen_leaps, chosen_numbers, plain_sizes, sampler_of
+from calograd.surrogate.two_stage import TwoStage
 from calograd.surrogate.walk import Walk
 
 
@@ -242,12 +243,6 @@ class PlainModel(_Conditioned):
     ) -> tuple[Tensor, Tensor]:
         """No shape, and scaled pixels, see `Model`."""
         return measured.new_zeros(len(measured), 0), 2 * measured.flatten(1) / self.largest - 1
-
-    def moments_loss(
-        self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """There are none. Raises `NotImplementedError`."""
-        raise NotImplementedError("plain coordinates have no location and scale to learn")
 
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None

@@ -106,11 +106,12 @@ class _Sampler(nn.Module):
         model, conditions = self.conditions.model, self.conditions(energy, dx, dz, material)
         go = looped if torch.compiler.is_compiling() else sample
         x = go(lambda z, s: model.denoise_shape(z, s, conditions), shape_noise, self.shape_grid, self.sampler)
-        pattern = model.pattern(conditions, x)
+        moments = model.moments_of_pattern(conditions, x)
+        pattern = model.pattern(conditions, x, moments)
         y = go(
             lambda z, s: denoise(pattern, model.preconditioning, z, s), pattern_noise, self.pattern_grid, self.sampler
         )
-        return model.restore(x, y, conditions, energy)
+        return model.restore(x, y, moments, conditions, energy)
 
 
 class _Shape(nn.Module):
@@ -150,7 +151,8 @@ class _Decoder(nn.Module):
     def forward(
         self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, y: Tensor, material: Tensor | None = None
     ) -> Tensor:
-        return self.conditions.model.restore(x, y, self.conditions(energy, dx, dz, material), energy)
+        model, conditions = self.conditions.model, self.conditions(energy, dx, dz, material)
+        return model.restore(x, y, model.moments_of_pattern(conditions, x), conditions, energy)
 
 
 def parts(surrogate: Surrogate, walk: Walk) -> Iterator[Part]:

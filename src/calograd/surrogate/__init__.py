@@ -105,6 +105,11 @@ class Surrogate:
         """What adapters know this surrogate by: SHA-256 of its weights, or of its base and its adapter."""
         return self.adapters[-1].identity() if self.adapters else fingerprint(self.model)
 
+    @cached_property
+    def _weights(self) -> tuple[Tensor, ...]:
+        """Listing them anew would take a tenth of a single shower's time."""
+        return tuple(self.model.parameters())
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         card, a = self.card, self.model.architecture
@@ -180,7 +185,7 @@ class Surrogate:
         self.check_range(design, energy, extrapolate)
         energy, pitch, depths = energy.reshape(-1), design.pitch.to(like), design.depths.to(like)
         numbers = numbers_of(design.substance, like=like)
-        learnt = any(weight.requires_grad for weight in self.model.parameters())
+        learnt = any(weight.requires_grad for weight in self._weights)
         differentiable = learnt or any(t.requires_grad for t in (energy, pitch, depths, numbers))
         batches = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):

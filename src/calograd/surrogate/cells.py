@@ -32,7 +32,7 @@ from torch import Tensor
 from calograd.diffusion.denoise import Network
 from calograd.material import NUMBERS, Material
 from calograd.networks.mlp import ResidualMlp
-from calograd.networks.moments import ConditionalMoments, restore, standardise
+from calograd.networks.moments import ConditionalMoments, standardise
 from calograd.surrogate.coordinates import (
     core_cells,
     decode,
@@ -44,7 +44,7 @@ from calograd.surrogate.coordinates import (
     symmetry_ties,
 )
 from calograd.surrogate.model import chosen_leaps, chosen_numbers, numbers_of, plain_sizes
-from calograd.surrogate.two_stage import TwoStage
+from calograd.surrogate.two_stage import Moments, TwoStage
 
 SUMS_FARTHEST = 6.0
 """Up to which y the sums of cells are followed."""
@@ -156,13 +156,14 @@ class CellsModel(TwoStage):
         self,
         conditions: Tensor,
         x: Tensor,
+        moments: Moments,
         *,
         guidance: float = 0.0,  # noqa: ARG002 - not guided
         generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is dropped
     ) -> Network:
         """The pattern's network with its conditions bound. The marks of its local units are where a cell is empty."""
         a = self.architecture
-        location, scale = self.pattern_moments(torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        location, scale = moments
         marks = standardise(torch.zeros_like(location), location, scale) if a.local_units else None
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
@@ -186,9 +187,12 @@ class CellsModel(TwoStage):
         """
         a = self.architecture
         y = y.clamp(-SUMS_FARTHEST, SUMS_FARTHEST)
-        c = restore(y, location, scale)
-        cubes = c.clamp(min=0).pow(3)
-        slope = 3 * c.clamp(min=0).square() * scale * torch.cosh(y / 2)
+        up = (y / 2).exp()
+        down = 1 / up
+        c = (location + scale * (up - down)).clamp(min=0)  # as `restore`, by the exponentials that dc / dy needs
+        squares = c.square()
+        cubes = squares * c
+        slope = 1.5 * squares * scale * (up + down)
         groups = (len(y), -1, a.n_z)
         missing = 1 - self._sums(cubes.reshape(groups))
         length = self._sums(slope.square().reshape(groups)) + 1e-2

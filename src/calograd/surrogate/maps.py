@@ -25,7 +25,7 @@ from calograd.diffusion.sample import Sampler, sample
 from calograd.errors import InputError
 from calograd.material import NUMBERS
 from calograd.networks.mlp import ResidualMlp
-from calograd.networks.moments import ConditionalMoments
+from calograd.networks.moments import ConditionalMoments, standardise
 from calograd.networks.unet import UNet
 from calograd.surrogate.map_coordinates import (
     decode,
@@ -36,7 +36,7 @@ from calograd.surrogate.map_coordinates import (
     shape_dim,
 )
 from calograd.surrogate.model import Model, chosen_leaps, chosen_numbers, plain_sizes, sampler_of
-from calograd.surrogate.two_stage import TwoStage
+from calograd.surrogate.two_stage import Moments, TwoStage
 from calograd.surrogate.walk import Walk
 
 
@@ -211,13 +211,13 @@ class SharesModel(_Conditioned, TwoStage):
         self,
         conditions: Tensor,
         x: Tensor,
+        moments: Moments,
         *,
         guidance: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Network:
         """The U-Net with its conditions bound; its marks are where a pixel is empty."""
-        zero = x.new_zeros(len(x), self.permutations.shape[1])
-        marks = self.pattern_moments.standardise(zero, torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        marks = standardise(torch.zeros_like(moments[0]), *moments)
         return self.bind(conditions, x, marks, guidance, generator)
 
 

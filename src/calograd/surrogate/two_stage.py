@@ -21,12 +21,14 @@ from calograd.diffusion.denoise import Network, Preconditioning, denoise, loss
 from calograd.diffusion.leaps import LEAPS, Leaps, Lesson, leap_loss
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
 from calograd.networks.mlp import ResidualMlp
-from calograd.networks.moments import ConditionalMoments
+from calograd.networks.moments import ConditionalMoments, restore, standardise
 from calograd.surrogate.model import Model, sampler_of
 from calograd.surrogate.walk import Walk
 
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
+Moments = tuple[Tensor, Tensor]
+"""Location and scale of every number."""
 
 
 class TwoStage(Model):
@@ -55,11 +57,20 @@ class TwoStage(Model):
         self,
         conditions: Tensor,
         x: Tensor,
+        moments: Moments,
         *,
         guidance: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Network:
-        """The pattern's network with its conditions bound; ``generator`` of what is dropped in training."""
+        """The pattern's network with its conditions bound.
+
+        Args:
+            conditions: shape (n, conditions) or (1, conditions).
+            x: standardised shape, shape (n, shape numbers).
+            moments: of these, see `moments_of_pattern`.
+            guidance: w of classifier-free guidance.
+            generator: of what is dropped in training.
+        """
 
     def calibrate(self, measured: Tensor) -> None:
         """Nothing: every number is a weight."""
@@ -70,7 +81,7 @@ class TwoStage(Model):
         """x and y of showers, see `Model`."""
         g, c = self.encode(measured, energy, generator)
         x = self.shape_moments.standardise(g, conditions)
-        return x, self.pattern_moments.standardise(c, torch.cat([conditions, x], dim=1))
+        return x, standardise(c, *self.moments_of_pattern(conditions, x))
 
     def moments_loss(
         self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
@@ -92,7 +103,7 @@ class TwoStage(Model):
             self._shape(conditions), self.shape_preconditioning, x, self.schedule.draw(n, generator).to(x), generator
         )
         pattern = loss(
-            self.pattern(conditions, x, generator=generator if torch.is_grad_enabled() else None),
+            self._pattern(conditions, x, generator if torch.is_grad_enabled() else None),
             self.preconditioning, y, self.schedule.draw(n, generator).to(y), generator,
         )  # fmt: skip
         return shape.mean(1), pattern.mean(1)
@@ -119,11 +130,19 @@ class TwoStage(Model):
         assert isinstance(shape, Leaps)
         assert isinstance(pattern, Leaps)
         first = _lesson(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
-        then = _lesson(teacher.pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
+        then = _lesson(teacher._pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
         return (
             leap_loss(self._shape(conditions), shape, first, x, generator).mean(1),
-            leap_loss(self.pattern(conditions, x), pattern, then, y, generator).mean(1),
+            leap_loss(self._pattern(conditions, x), pattern, then, y, generator).mean(1),
         )
+
+    def moments_of_pattern(self, conditions: Tensor, x: Tensor) -> Moments:
+        """Location and scale of c, shape (n, pattern) each, of showers of shape ``x``."""
+        location, scale = self.pattern_moments(torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        return location, scale
+
+    def _pattern(self, conditions: Tensor, x: Tensor, generator: torch.Generator | None = None) -> Network:
+        return self.pattern(conditions, x, self.moments_of_pattern(conditions, x), generator=generator)
 
     def _shape(self, conditions: Tensor) -> Network:
         """The shape's network with its conditions bound."""
@@ -149,12 +168,13 @@ class TwoStage(Model):
         x = sample(
             lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, generator, checkpointed
         )
-        pattern = self.pattern(conditions, x, guidance=guidance)
+        moments = self.moments_of_pattern(conditions, x)
+        pattern = self.pattern(conditions, x, moments, guidance=guidance)
         y = sample(
             lambda z, s: denoise(pattern, self.preconditioning, z, s),
             noise[1], grids[1], sampler, generator, checkpointed,
         )  # fmt: skip
-        return self.restore(x, y, conditions, energy)
+        return self.restore(x, y, moments, conditions, energy)
 
     @property
     def noise_dims(self) -> tuple[int, int]:
@@ -173,13 +193,12 @@ class TwoStage(Model):
 
     def denoise_pattern(self, y: Tensor, sigma: Tensor, conditions: Tensor, x: Tensor) -> Tensor:
         """D(y; sigma) of the pattern of showers of shape ``x``, same shape as ``y``; ``sigma`` as above."""
-        return denoise(self.pattern(conditions, x), self.preconditioning, y, sigma)
+        return denoise(self._pattern(conditions, x), self.preconditioning, y, sigma)
 
-    def restore(self, x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor) -> Tensor:
-        """Showers, GeV, of standardised shape and pattern: `standardise` undone."""
+    def restore(self, x: Tensor, y: Tensor, moments: Moments, conditions: Tensor, energy: Tensor) -> Tensor:
+        """Showers, GeV, of standardised shape and pattern: `standardise` undone; ``moments`` are the pattern's."""
         g = self.shape_moments.restore(x, conditions)
-        c = self.pattern_moments.restore(y, torch.cat([conditions.expand(len(x), -1), x], dim=1))
-        return self.decode(g, c, energy.expand(len(x)))
+        return self.decode(g, restore(y, *moments), energy.expand(len(x)))
 
 
 def _lesson(network: Network, preconditioning: Preconditioning, student: Leaps, steps: int) -> Lesson:

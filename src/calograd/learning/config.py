@@ -10,8 +10,8 @@
     dx = [1.0, 5.0]
     dz = [4.0, 15.0]
 
-With a table ``[distillation]`` a trained surrogate is distilled into one of few evaluations; its sizes are then the
-teacher's, and ``[model]`` may be left out:
+With a table ``[distillation]`` a trained surrogate is distilled into one of few evaluations; its sizes are
+the teacher's but for those of its two networks that ``[model]`` gives:
 
     [distillation]
     teacher = "pbf2-cells"

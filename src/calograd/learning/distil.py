@@ -1,12 +1,14 @@
 """Distillation of a surrogate of designs into one of few evaluations, see `calograd.diffusion.leaps`.
 
 The student begins with all weights of its teacher and keeps its conditions' standardisation and its moments; its two
-networks learn the leaps. The data give energies, designs and the showers that noise is added to.
+networks learn the leaps. A network that is given other sizes than the teacher's begins anew. The data give energies,
+designs and the showers that noise is added to.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +26,12 @@ from calograd.surrogate.two_stage import TwoStage
 
 DISTILLATION = "distillation"
 """Name of the phase, which takes the place of the diffusion."""
+OWN_SIZES = (
+    "shape_width", "shape_blocks", "pattern_width", "pattern_blocks", "embedding", "local_units",
+    "width", "multipliers", "blocks",
+)  # fmt: skip
+"""Of a model's configuration what a student may have of its own: sizes of the two networks of cells and of maps."""
+NETWORKS = ("shape_network.", "pattern_network.")
 
 
 @dataclass(frozen=True)
@@ -62,29 +70,42 @@ class Teaching:
         return cls(surrogate, model, config)
 
     def resolved(self, config: RunConfig, data: TrainingData) -> RunConfig:
-        """The configuration with the teacher's sizes.
+        """The configuration with the teacher's sizes where it has none of its own.
 
         Raises:
-            InputError: data, a range or sizes that are not the teacher's.
+            InputError: data, a range or sizes that cannot differ from the teacher's and do.
         """
         self._check_data(data)
         self._check_range(config.range, data)
         a, card = self.model.architecture.to_dict(), self.surrogate.card
         form: type[ModelConfig | MapsModelConfig] = ModelConfig if card.kind == "cells" else MapsModelConfig
         sizes = form.model_validate({"kind": card.kind} | {name: a[name] for name in form.model_fields if name in a})
+        own: dict[str, Any] = {}
         for name in config.model.model_fields_set if "model" in config.model_fields_set else ():
             wanted, found = getattr(config.model, name), getattr(sizes, name, None)
-            if wanted != found:
-                raise InputError(f"model.{name} is {wanted}, {found} in the teacher {card.name}; leave [model] out")
-        return config.model_copy(update={"model": sizes})
+            if name in OWN_SIZES and name in form.model_fields:
+                own[name] = wanted
+            elif wanted != found:
+                raise InputError(f"model.{name} is {wanted}, {found} in the teacher {card.name}; leave it out")
+        return config.model_copy(update={"model": sizes.model_copy(update=own)})
 
-    def start(self, seed: int, device: str) -> Course[Model]:
-        """A new run, at the beginning of its only phase."""
-        form = self.model.architecture.to_dict() | {"leaps": list(self.config.leaps)}
-        with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
+    def start(self, config: RunConfig, device: str) -> Course[Model]:
+        """A new run of a resolved configuration, at the beginning of its only phase."""
+        sizes = {name: getattr(config.model, name) for name in OWN_SIZES if hasattr(config.model, name)}
+        form = self.model.architecture.to_dict() | sizes | {"leaps": self.config.leaps}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.training.seed)
             student = architecture(self.surrogate.card.kind, form).build()
-        student.load_state_dict(self.model.state_dict())
-        course = Course.start(place(student, device), seed)
+        first, theirs = student.state_dict(), self.model.state_dict()
+        for prefix in NETWORKS:
+            ours, taught = (
+                {name: value for name, value in weights.items() if name.startswith(prefix)}
+                for weights in (first, theirs)
+            )
+            if {name: value.shape for name, value in ours.items()} != {n: value.shape for n, value in taught.items()}:
+                theirs = {name: value for name, value in theirs.items() if name not in taught} | ours
+        student.load_state_dict(theirs)
+        course = Course.start(place(student, device), config.training.seed)
         course.phase = DIFFUSION
         return course
 

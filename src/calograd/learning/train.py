@@ -107,7 +107,7 @@ def train(
     if state is None:
         _refuse_others(output)
         _check_range(config, data)
-        state = start(config, data, device) if teaching is None else teaching.start(config.training.seed, device)
+        state = start(config, data, device) if teaching is None else teaching.start(config, device)
     _trim_log(output / LOG, state)
     hooks: engine.Hooks[Model] = engine.Hooks(
         lambda at: write_checkpoint(at, config, data, output, run.teacher), lambda at: _report(run, at), progress

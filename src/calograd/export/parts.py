@@ -187,17 +187,16 @@ def example(part: Part, surrogate: Surrogate, walk: Walk, rows: int, generator: 
         return drawn
 
     dz = between([card.dz for card in cards])
-    sigma = torch.empty(rows).uniform_(*LN_SIGMA, generator=generator).exp()
-    if part.name in _STAGES and surrogate.model.architecture.leaps is not None:
-        levels = exportable(surrogate).grids(walk)[_STAGES.index(part.name)][:-1].to(sigma)
-        sigma = levels[torch.randint(len(levels), (rows,), generator=generator)]
     values = {
         "energy": between([card.energy for card in cards]),
         "dx": between([card.dx for card in cards]),
         "dz": dz[:, None].repeat(1, surrogate.model.architecture.n_z),
-        "sigma": sigma,
+        "sigma": torch.empty(rows).uniform_(*LN_SIGMA, generator=generator).exp(),
         "material": numbers_of(*(materials[k] for k in which), like=dz),
     }
+    if part.name in _STAGES and surrogate.model.architecture.leaps is not None:
+        levels = exportable(surrogate).grids(walk)[_STAGES.index(part.name)][:-1].to(dz)
+        values["sigma"] = levels[torch.randint(len(levels), (rows,), generator=generator)]
     return tuple(
         values[port.name] if port.name in values else torch.randn(rows, *port.size, generator=generator)
         for port in part.inputs

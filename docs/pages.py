@@ -13,7 +13,8 @@ from calograd.surrogate import Card
 AREAS = {
     "Designs and materials": ("design", "material", "errors"),
     "Surrogates": ("surrogate", "surrogate.adapters", "surrogate.generate", "surrogate.store", "surrogate.model",
-                   "surrogate.cells", "surrogate.coordinates", "surrogate.maps", "surrogate.map_coordinates"),
+                   "surrogate.two_stage", "surrogate.cells", "surrogate.coordinates", "surrogate.maps",
+                   "surrogate.map_coordinates"),
     "Export": ("export.write", "export.runtime", "export.parts", "export.walk"),
     "Showers": ("showers.cells", "showers.maps", "showers.library", "showers.segment", "showers.measure",
                 "showers.formats"),

@@ -15,10 +15,10 @@ from calograd.surrogate import Card, Surrogate
 from calograd.surrogate.cells import CellsArchitecture, CellsModel
 
 
-def tiny_surrogate(folder: Path) -> Path:
+def tiny_surrogate(folder: Path, leaps: tuple[int, int] | None = None) -> Path:
     """A folder that `Surrogate.load` reads; 1 to 100 GeV, dx 1 to 5 cm, dz 4 to 15 cm."""
     architecture = CellsArchitecture(
-        shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, moments_width=8
+        shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, moments_width=8, leaps=leaps
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -49,6 +49,12 @@ def random_cells(energies: list[float], dx: np.ndarray, dz: np.ndarray, seed: in
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of the surrogate."""
     return str(tiny_surrogate(tmp_path_factory.mktemp("surrogate") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def leaping(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of one that is distilled into 2 leaps of the shape and one of the pattern."""
+    return str(tiny_surrogate(tmp_path_factory.mktemp("surrogate") / "leaping", (2, 1)))
 
 
 @pytest.fixture

@@ -40,6 +40,18 @@ def test_rows_configuration_and_json(tiny: str, tmp_path: Path) -> None:
     assert plain["rows"] == 60
 
 
+def test_a_distilled_surrogate_leaps_and_takes_no_other_sampler(leaping: str, tiny: str, tmp_path: Path) -> None:
+    summary = tmp_path / "made.json"
+    call(leaping, "--cell", 2.5, 6, "--energy", 10, "-n", 5, "-o", tmp_path / "made.h5", "--json", summary)
+    expected = {"sampler": "leaps", "steps": 1, "evaluations": 1, "shape_evaluations": 2}
+    assert expected.items() <= read_cells(tmp_path / "made.h5").config.items()
+    assert expected.items() <= json.loads(summary.read_text())["config"].items()
+    for model, sampler, words in ((leaping, "heun", "is distilled into 2 leaps"), (tiny, "leaps", "of distilled")):
+        with pytest.raises(InputError, match=words):
+            call(model, "--cell", 2.5, 6, "--energy", 10, "--sampler", sampler, "-o", tmp_path / "other.h5")
+    assert not (tmp_path / "other.h5").exists()
+
+
 def test_equal_seeds_give_equal_showers_and_others_do_not(tiny: str, tmp_path: Path) -> None:
     made = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

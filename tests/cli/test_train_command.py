@@ -80,6 +80,26 @@ def test_a_run_and_its_repetition(calograd: Run, tmp_path: Path) -> None:
     assert "training.steps is 50, was 40" in err
 
 
+def test_a_distillation_from_the_command_line(calograd: Run, tmp_path: Path) -> None:
+    code, _, err = calograd("train", "run.toml", "-o", "teacher")
+    assert code == 0, err
+    head, tail = (tmp_path / "run.toml").read_text().split("[model]")
+    tail = tail[tail.index("[training]") :]
+    table = '[distillation]\nteacher = "teacher"\nleaps = [2, 1]\n'
+    (tmp_path / "distil.toml").write_text(head.replace('"tiny"', '"fast"') + table + tail)
+    code, _, err = calograd("train", "distil.toml", "-o", "fast", "--json", "out.json")
+    assert code == 0, err
+    assert "distillation: loss" in " ".join(err.split())
+    assert json.loads((tmp_path / "out.json").read_text())["step"] == 40
+    code, _, err = calograd("sample", "fast", "--cell", "2", "6", "--energy", "10", "-n", "3", "-o", "made.h5")
+    assert code == 0, err
+    assert "leaps" in err
+    (tmp_path / "distil.toml").write_text((tmp_path / "distil.toml").read_text().replace('"teacher"', '"nobody"'))
+    code, _, err = calograd("train", "distil.toml", "-o", "other")
+    assert code == 2
+    assert "no surrogate 'nobody'" in err
+
+
 def test_ctrl_c_leaves_a_state_to_resume(start_calograd: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(CONFIG.format(steps=1_000_000).replace("report_every = 20", "report_every = 10"))
     process = start_calograd("train", "run.toml", "-o", "run")

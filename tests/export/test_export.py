@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,12 +32,12 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not
 ROOT = Path(__file__).parents[2]
 
 
-def tiny_surrogate(*materials: str, sums: bool = False) -> Surrogate:
+def tiny_surrogate(*materials: str, sums: bool = False, leaps: tuple[int, int] | None = None) -> Surrogate:
     """3 x 3 x 2 cells, random weights; scaled units where there are several materials."""
     several = len(materials) > 1
     architecture = CellsArchitecture(
         n_xy=3, n_z=2, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8, moments_width=8,
-        local_units=2, sums=sums, ends=sums, material_numbers=("critical_energy",),
+        local_units=2, sums=sums, ends=sums, material_numbers=("critical_energy",), leaps=leaps,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -100,13 +101,11 @@ def test_metadata_has_units_ranges_version_and_sampler(sampler_file: Path) -> No
     assert sampler.card.substance().name == "PbF2"
 
 
-@pytest.mark.parametrize("rows", [1, 3, 50])
-def test_cells_agree_with_the_surrogate_for_any_number_of_rows(tiny: Surrogate, sampler_file: Path, rows: int) -> None:
+def assert_same_cells(surrogate: Surrogate, session: Any, rows: int, **how: Any) -> None:
     """The same noise through `Surrogate.sample` and through ONNX Runtime."""
-    session = open_session(sampler_file.read_bytes(), "sampler")
     generator = torch.Generator().manual_seed(5)
     noise = [torch.randn(rows, dim, generator=generator) for dim in (shape_dim(3, 2), pattern_dim(3, 2))]
-    expected = tiny.sample(Design(2.5, 6.0, n_xy=3, n_z=2), 50.0, rows, generator=generator.manual_seed(5), steps=5)
+    expected = surrogate.sample(Design(2.5, 6.0, n_xy=3, n_z=2), 50.0, rows, generator=generator.manual_seed(5), **how)
     one = np.ones(rows, dtype=np.float32)
     found = run(session, {
         "energy": 50 * one, "dx": 2.5 * one, "dz": np.stack([6 * one, 6 * one], 1),
@@ -117,18 +116,44 @@ def test_cells_agree_with_the_surrogate_for_any_number_of_rows(tiny: Surrogate, 
     assert found.shape == (rows, 3, 3, 2)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 50])
+def test_cells_agree_with_the_surrogate_for_any_number_of_rows(tiny: Surrogate, sampler_file: Path, rows: int) -> None:
+    assert_same_cells(tiny, open_session(sampler_file.read_bytes(), "sampler"), rows, steps=5)
+
+
 def alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Export this part and no other: each takes its time."""
     monkeypatch.setattr("calograd.export.write.parts", lambda *of: [part for part in parts(*of) if part.name == name])
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_few_steps(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """As a distilled surrogate takes: no loop in the walk of the pattern."""
+def test_two_steps(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No loop in the walk of the pattern."""
     alone("sampler", monkeypatch)
-    (written,) = export(tiny, tmp_path / "made", steps=steps)
+    (written,) = export(tiny, tmp_path / "made", steps=2)
     assert written.difference <= PARITY["cells"]
-    assert OnnxSampler.load(written.path).metadata["steps"] == str(steps)
+    assert OnnxSampler.load(written.path).metadata["steps"] == "2"
+
+
+def test_a_distilled_surrogate_is_exported_with_its_leaps(
+    calograd: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """Noise and conditions in, the cells of `Surrogate.sample` out; more leaps of the shape than are unrolled."""
+    student = tiny_surrogate("PbF2", sums=True, leaps=(4, 1))
+    student.save(tmp_path / "fast")
+    code, _, err = calograd("export", "fast", "-o", "made", "--json", "made.json")
+    assert code == 0, err
+    files = json.loads((tmp_path / "made.json").read_text())["files"]
+    assert [Path(each["path"]).name for each in files] == ["sampler.onnx", "shape.onnx", "pattern.onnx", "decoder.onnx"]
+    assert all(each["largest_difference"] <= PARITY[each["output"].split()[0]] for each in files)
+    sampler = OnnxSampler.load(tmp_path / "made" / "sampler.onnx")
+    assert [sampler.metadata[key] for key in ("sampler", "steps", "evaluations")] == ["leaps", "1", "4 1"]
+    levels = [float(s) for s in sampler.metadata["shape_levels"].split()]
+    assert levels == pytest.approx(student.model.grids(student.model.walk())[0].tolist())
+    session = open_session((tmp_path / "made" / "sampler.onnx").read_bytes(), "sampler")
+    assert_same_cells(student, session, rows=20)
+    for options in ({"sampler": "angle"}, {"steps": 12}):
+        with pytest.raises(InputError, match="distilled into 4 leaps of the shape and 1 of the pattern"):
+            export(student, tmp_path / "refused", **options)
 
 
 def test_several_materials_are_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,8 +212,8 @@ def test_files_of_other_versions_and_kinds_are_refused_by_name(sampler_file: Pat
 def test_what_cannot_be_exported_is_refused(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, words in (
         ({"sampler": "ddpm"}, "adds noise on its way and cannot be exported"),
-        ({"sampler": "euler"}, "'euler' is unknown; expected one of ddim"),
-        ({"steps": 0}, "steps = 0, expected at least 1"),
+        ({"sampler": "euler"}, "unknown sampler 'euler'; expected one of"),
+        ({"steps": 0}, "0 steps of 'angle': expected at least 1"),
     ):
         with pytest.raises(InputError, match=words):
             export(tiny, tmp_path / "refused", **arguments)

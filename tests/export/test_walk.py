@@ -7,7 +7,7 @@ from torch import Tensor
 
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS, sample
-from calograd.export.walk import walk
+from calograd.export.walk import looped
 
 pytest.importorskip("torch._higher_order_ops.scan", reason="this torch has no scan")
 DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if sampler.order > 0]
@@ -24,7 +24,7 @@ def test_the_loop_takes_the_steps_of_the_sampler(name: str, steps: int) -> None:
     sampler = SAMPLERS[name]
     noise = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     grid = sampler.grid(SCHEDULES["karras"], steps).float()
-    found = walk(gaussian, noise, grid, sampler)
+    found = looped(gaussian, noise, grid, sampler)
     assert torch.equal(found, sample(gaussian, noise, grid, sampler))
 
 
@@ -36,7 +36,7 @@ class Walk(torch.nn.Module):
         self.grid: Tensor
 
     def forward(self, noise: Tensor) -> Tensor:
-        return walk(gaussian, noise, self.grid, self.sampler)
+        return looped(gaussian, noise, self.grid, self.sampler)
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import tables
 
 from calograd.errors import InputError
 from calograd.learning.config import parse_config, read_config
@@ -70,3 +71,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="is not TOML"):
         read_config(tmp_path / "run.toml")
+
+
+def test_a_student_begins_with_its_teacher_alone(tmp_path: Path) -> None:
+    raw = tables(tmp_path, start="pbf2-cells") | {"distillation": {"teacher": "pbf2-cells", "leaps": [2, 1]}}
+    with pytest.raises(InputError, match=r"training\.start has no place beside \[distillation\]"):
+        parse_config(raw, "tiny.toml", tmp_path)

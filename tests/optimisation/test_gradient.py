@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from calograd.optimisation.gradient import Estimate, stream, surrogate_gradient
 from calograd.optimisation.reconstruction import Chain
 from calograd.optimisation.utility import EnergyResolution, Objective, SquaredError, Utility
 from calograd.surrogate import Surrogate
+from calograd.surrogate.cells import CellsModel
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,23 @@ def test_it_is_the_derivative_of_the_value(precise: Surrogate, utility: Utility,
         assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
     assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
     np.testing.assert_allclose(made.raw * AT, made.gradient)
+
+
+def test_of_a_distilled_surrogate_it_is_too(precise: Surrogate) -> None:
+    architecture = replace(precise.model.architecture, leaps=(2, 1))
+    model = CellsModel(architecture).double()
+    model.load_state_dict(precise.model.state_dict())
+    student = Surrogate(model.eval().requires_grad_(False), precise.card)
+
+    def at(y: np.ndarray) -> Estimate:
+        return surrogate_gradient(student, objective(), Layers(), y, showers=20, draws=2, seed=4)
+
+    made, h = at(AT), 1e-5
+    for j in range(3):
+        up, down = (at(AT * np.exp(sign * h * np.eye(3)[j])).value for sign in (1, -1))
+        assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
+    assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
+    assert {"sampler": "leaps", "steps": 1, "evaluations": 1, "shape_evaluations": 2}.items() <= made.about.items()
 
 
 @dataclass(frozen=True)

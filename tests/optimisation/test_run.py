@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisati
 from calograd.optimisation.utility import Containment, Objective
 from calograd.showers.library import open_library
 from calograd.surrogate import Surrogate
+from calograd.surrogate.cells import CellsModel
 
 
 def raw(**changes: Any) -> dict[str, Any]:
@@ -55,6 +57,23 @@ def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: 
     other = setup_of(surrogate, spectrum={"energies": [20]}, check={"library": str(library)})
     with pytest.raises(OutputExistsError, match="another configuration or surrogate"):
         optimise(other, run, None)
+
+
+def test_a_run_states_the_sampler_and_refuses_those_that_the_surrogate_cannot_take(
+    surrogate: Surrogate, tmp_path: Path
+) -> None:
+    student = CellsModel(replace(surrogate.model.architecture, leaps=(2, 1)))
+    student.load_state_dict(surrogate.model.state_dict())
+    fast = Surrogate(student.eval().requires_grad_(False), surrogate.card)
+    for each, sampler in ((surrogate, "angle"), (fast, "leaps")):
+        setup = setup_of(each, gradient={"showers": 20}, descent={"steps": 1, "draws": 2, "max_draws": 2})
+        optimise(setup, tmp_path / sampler, None)
+        stored = json.loads((tmp_path / sampler / "config.json").read_text())
+        assert stored["config"]["gradient"] == {"showers": 20, "sampler": sampler, "steps": None}
+    with pytest.raises(InputError, match="is distilled into 2 leaps of the shape and 1 of the pattern"):
+        setup_of(fast, gradient={"steps": 12})
+    with pytest.raises(InputError, match="'leaps' is that of distilled surrogates"):
+        setup_of(surrogate, gradient={"sampler": "leaps"})
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:

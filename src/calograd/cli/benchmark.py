@@ -34,7 +34,7 @@ def benchmark(
     """Time Geant4 and surrogates (default: pbf2-cells) side by side, each on one thread.
 
     Geant4 runs in a process of its own; its start-up is stated apart. A surrogate is timed at batch 1 and at its best
-    batch, and with every sampler. Medians of repeated measurements, with the extremes.
+    batch, and, unless it is distilled, with every sampler. Medians of repeated measurements, with the extremes.
 
     \b
     Examples:
@@ -138,13 +138,14 @@ def _print(result: Benchmark) -> None:
     title = f"{m['processor']} ({m['vectors']}, {m['cores']} cores), one thread, torch {m['torch']}"
     rows: list[list[str]] = []
     if result.geant4:
-        rows = [["Geant4", f"{t.energy:g}", "-", str(t.processor), short(t.clock.median), ""]
+        rows = [["Geant4", "-", f"{t.energy:g}", "-", str(t.processor), short(t.clock.median), ""]
                 for t in result.geant4.timings]  # fmt: skip
     for t in result.surrogates:
         ratio = result.ratio(t)
         faster = short(ratio) if ratio is not None else "-"
-        rows.append([t.who, f"{t.energy:g}", str(t.batch), str(t.processor), short(t.clock.median), faster])
-    columns = ["", "GeV", "batch", "ms per shower, processor", "clock", "Geant4 / surrogate"]
+        how = f"{t.sampler}, {t.shape_evaluations} + {t.evaluations}"
+        rows.append([t.who, how, f"{t.energy:g}", str(t.batch), str(t.processor), short(t.clock.median), faster])
+    columns = ["", "sampler, evaluations", "GeV", "batch", "ms per shower, processor", "clock", "Geant4 / surrogate"]
     print_table(title, columns, rows)
     if result.samplers:
         print_table(

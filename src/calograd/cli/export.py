@@ -12,7 +12,10 @@ from calograd.showers.hdf5 import refuse_existing
 
 @click.command()
 @click.argument("model")
-@click.option("--sampler", help="angle, ddim, heun or dpmpp-2m: the one inside sampler.onnx. [angle]")
+@click.option(
+    "--sampler",
+    help="angle, ddim, heun or dpmpp-2m: the one inside sampler.onnx. [the surrogate's: angle, or leaps if distilled]",
+)
 @click.option("--steps", type=int, help="Of the sampler. [each has its own]")
 @output_option("The folder of the ONNX files")
 @JSON_OPTION
@@ -29,7 +32,6 @@ def export(model: str, sampler: str | None, steps: int | None, output: Path, jso
     """
     for path in (output, json_path):
         refuse_existing(path)
-    from calograd.diffusion.sample import DEFAULT_SAMPLER
     from calograd.export.write import export as write
     from calograd.surrogate import Surrogate
 
@@ -37,7 +39,7 @@ def export(model: str, sampler: str | None, steps: int | None, output: Path, jso
     with progress() as bar:
         task = bar.add_task("files", total=None)
         written = write(
-            surrogate, output, sampler=sampler or DEFAULT_SAMPLER, steps=steps,
+            surrogate, output, sampler=sampler, steps=steps,
             report=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     rows = [

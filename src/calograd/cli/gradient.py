@@ -17,7 +17,8 @@ from calograd.cli.common import (
     stages,
     write_json,
 )
-from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.diffusion.leaps import NAME as LEAPS_NAME
+from calograd.diffusion.sample import SAMPLERS
 from calograd.material import Material, plain
 from calograd.showers.hdf5 import refuse_existing
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--truth", type=click.Choice(["deposited", "incident"]), help="Of the squared error.")
 @click.option("--showers", default=1000, show_default=True, type=click.IntRange(min=1), help="Generated in a draw.")
 @click.option("--draws", default=8, show_default=True, type=click.IntRange(min=2), help="Independent, for the error.")
-@click.option("--sampler", default=DEFAULT_SAMPLER, show_default=True, type=click.Choice([*SAMPLERS]))
+@click.option("--sampler", type=click.Choice([*SAMPLERS, LEAPS_NAME]), help="[the surrogate's own]")
 @click.option("--steps", type=click.IntRange(min=1), help="Of the sampler.")
 @click.option("--step", default=0.04, show_default=True, help="Of Geant4's differences, in ln y.")
 @click.option("--replicas", default=8, show_default=True, help="Backgrounds that each Geant4 shower is seen with.")
@@ -77,7 +78,7 @@ def gradient(
     truth: str | None,
     showers: int,
     draws: int,
-    sampler: str,
+    sampler: str | None,
     steps: int | None,
     step: float,
     replicas: int,

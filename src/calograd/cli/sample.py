@@ -48,7 +48,7 @@ class _Rows(NamedTuple):
 )
 @click.option("--repeat", type=int, help="With --like: this many showers for each of its rows. [1]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Fixes all showers.")
-@click.option("--sampler", help="angle, ddim, heun, dpmpp-2m or ddpm. [angle]")
+@click.option("--sampler", help="angle, ddim, heun, dpmpp-2m or ddpm. [the surrogate's: angle, or leaps if distilled]")
 @click.option("--steps", type=int, help="Of the sampler. [each has its own]")
 @click.option("--guidance", default=0.0, help="Of classifier-free guidance, for maps trained with dropped conditions.")
 @click.option("--threads", default=0, help="CPU threads. [all cores]")
@@ -104,9 +104,9 @@ def sample(
     else:
         rows = _asked(wanted, surrogate.model.architecture.n_z, seed)
     options = {
-        "seed": seed, "extrapolate": extrapolate, "steps": steps, "material": chosen, "guidance": guidance,
+        "seed": seed, "extrapolate": extrapolate, "sampler": sampler, "steps": steps, "material": chosen,
+        "guidance": guidance,
     }  # fmt: skip
-    options |= {"sampler": sampler} if sampler else {}
     made, seconds = _generate(surrogate, rows, threads, options)
     write_rows(output, made)
     _summarise(made, seconds, output, json_path)

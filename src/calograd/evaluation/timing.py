@@ -27,7 +27,6 @@ from typing import Any
 import torch
 
 from calograd.design import Design
-from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.material import Material
 from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, SimulationConfig
 from calograd.simulation.farm import run_kernel
@@ -40,7 +39,7 @@ GEV = 160.0
 NEARLY = 1.05
 """The smallest batch whose time is within this factor of the least counts as the best."""
 SLOW_BATCH = 250
-"""Largest batch of samplers that are not the default."""
+"""Largest batch of samplers that are not the surrogate's own."""
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total)."""
@@ -73,7 +72,7 @@ class Timing:
         batch: showers made at once; for Geant4, in one process.
         clock: ms a shower on the clock.
         processor: ms a shower of the processor.
-        sampler, steps: of a surrogate.
+        sampler, steps, evaluations, shape_evaluations: of a surrogate, see `calograd.surrogate.walk`.
     """
 
     who: str
@@ -83,6 +82,8 @@ class Timing:
     processor: Spread
     sampler: str = ""
     steps: int = 0
+    evaluations: int = 0
+    shape_evaluations: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class Benchmark:
     Args:
         machine: see `machine`.
         geant4: None where it was left out; ``note`` says why.
-        surrogates: default sampler at batch 1 and the best batch, at every energy.
+        surrogates: each's own sampler at batch 1 and the best batch, at every energy.
         batches: every batch that was tried, once each.
-        samplers: the other samplers at their default steps.
+        samplers: the other samplers, of those that are not distilled, at their default steps.
         note: what was left out.
     """
 
@@ -169,20 +170,20 @@ def one_thread() -> Iterator[None]:
 
 
 def time_batches(surrogate: Surrogate, energy: float, batches: Sequence[int]) -> list[Timing]:
-    """The default sampler at every batch, once each."""
+    """The surrogate's own sampler at every batch, once each."""
     with one_thread():
-        _time(surrogate, energy, min(batches), DEFAULT_SAMPLER, 1)
-        return [_time(surrogate, energy, batch, DEFAULT_SAMPLER, 1) for batch in batches]
+        _time(surrogate, energy, min(batches), None, 1)
+        return [_time(surrogate, energy, batch, None, 1) for batch in batches]
 
 
-def time_surrogate(surrogate: Surrogate, energy: float, batch: int, sampler: str, repeats: int) -> Timing:
-    """A surrogate at one energy (GeV) and batch, after a call to warm up."""
+def time_surrogate(surrogate: Surrogate, energy: float, batch: int, sampler: str | None, repeats: int) -> Timing:
+    """A surrogate at one energy (GeV) and batch, by its own sampler or another, after a call to warm up."""
     with one_thread():
         _time(surrogate, energy, min(batch, 100), sampler, 1)
         return _time(surrogate, energy, batch, sampler, repeats)
 
 
-def _time(surrogate: Surrogate, energy: float, batch: int, sampler: str, repeats: int) -> Timing:
+def _time(surrogate: Surrogate, energy: float, batch: int, sampler: str | None, repeats: int) -> Timing:
     material = surrogate.card.substance()
     card, a = surrogate.card.in_cm(material), surrogate.model.architecture
     middle = [(low * high) ** 0.5 for low, high in (card.dx, card.dz)]
@@ -194,9 +195,7 @@ def _time(surrogate: Surrogate, energy: float, batch: int, sampler: str, repeats
         surrogate.sample(design, energy, batch, generator=generator, sampler=sampler)
         clock.append(1e3 * (time.perf_counter() - began[0]) / batch)
         processor.append(1e3 * (time.process_time() - began[1]) / batch)
-    return Timing(
-        card.name, energy, batch, Spread.of(clock), Spread.of(processor), sampler, SAMPLERS[sampler].steps
-    )  # fmt: skip
+    return Timing(card.name, energy, batch, Spread.of(clock), Spread.of(processor), *surrogate.model.walk(sampler))
 
 
 def time_geant4(
@@ -266,7 +265,8 @@ def benchmark(
         repeats: of every measurement.
         showers: of Geant4 at every energy and repetition.
         batches: that are tried; must hold 1.
-        samplers: timed beside the default one, at one energy: the cost does not depend on it.
+        samplers: timed beside the own one of surrogates that are not distilled, at one energy: the cost does not
+            depend on it.
         note: why Geant4 is left out.
         progress: called as progress(stage, done, total).
     """
@@ -287,7 +287,8 @@ def benchmark(
     chosen: list[Timing] = []
     others: list[Timing] = []
     for surrogate in surrogates:
-        stage, total = surrogate.card.name, 1 + len(energies) + len(samplers)
+        others_of = () if surrogate.model.architecture.leaps else samplers
+        stage, total = surrogate.card.name, 1 + len(energies) + len(others_of)
         progress(stage, 0, total)
         at = energies[len(energies) // 2]
         scan = time_batches(surrogate, at, batches)
@@ -296,9 +297,9 @@ def benchmark(
         tried += scan
         progress(stage, 1, total)
         for number, energy in enumerate(energies):
-            chosen += [time_surrogate(surrogate, energy, b, DEFAULT_SAMPLER, repeats) for b in sorted({1, best})]
+            chosen += [time_surrogate(surrogate, energy, b, None, repeats) for b in sorted({1, best})]
             progress(stage, 2 + number, total)
-        for number, sampler in enumerate(samplers):
+        for number, sampler in enumerate(others_of):
             others.append(time_surrogate(surrogate, at, min(best, SLOW_BATCH), sampler, repeats))
             progress(stage, 2 + len(energies) + number, total)
     return Benchmark(machine(), geant4, tuple(chosen), tuple(tried), tuple(others), note)

@@ -19,16 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from calograd.diffusion.denoise import denoise
-from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.diffusion.sample import sample
 from calograd.errors import InputError
-from calograd.export.walk import walk
+from calograd.export.walk import looped
 from calograd.material import NUMBERS, UNITS
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells import CellsModel
-from calograd.surrogate.model import numbers_of
+from calograd.surrogate.model import numbers_of, sampler_of
+from calograd.surrogate.walk import Walk
 
 LN_SIGMA = (-5.0, 3.0)
 """Of the noise levels that examples are drawn with."""
+_STAGES = ("shape", "pattern")
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ class _Conditions(nn.Module):
 
 
 class _Sampler(nn.Module):
-    def __init__(self, conditions: _Conditions, sampler: str, steps: int) -> None:
+    def __init__(self, conditions: _Conditions, walk: Walk) -> None:
         super().__init__()
-        self.conditions, self.walk = conditions, SAMPLERS[sampler]
-        shape, pattern = (grid.float() for grid in conditions.model.grids(sampler, steps))
+        self.conditions, self.sampler = conditions, sampler_of(walk)
+        shape, pattern = (grid.float() for grid in conditions.model.grids(walk))
         self.register_buffer("shape_grid", shape)
         self.register_buffer("pattern_grid", pattern)
         self.shape_grid: Tensor
@@ -102,11 +104,14 @@ class _Sampler(nn.Module):
         material: Tensor | None = None,
     ) -> Tensor:
         model, conditions = self.conditions.model, self.conditions(energy, dx, dz, material)
-        go = walk if torch.compiler.is_compiling() else sample
-        x = go(lambda z, s: model.denoise_shape(z, s, conditions), shape_noise, self.shape_grid, self.walk)
-        pattern = model.pattern(conditions, x)
-        y = go(lambda z, s: denoise(pattern, model.preconditioning, z, s), pattern_noise, self.pattern_grid, self.walk)
-        return model.restore(x, y, conditions, energy)
+        go = looped if torch.compiler.is_compiling() else sample
+        x = go(lambda z, s: model.denoise_shape(z, s, conditions), shape_noise, self.shape_grid, self.sampler)
+        moments = model.moments_of_pattern(conditions, x)
+        pattern = model.pattern(conditions, x, moments)
+        y = go(
+            lambda z, s: denoise(pattern, model.preconditioning, z, s), pattern_noise, self.pattern_grid, self.sampler
+        )
+        return model.restore(x, y, moments, conditions, energy)
 
 
 class _Shape(nn.Module):
@@ -146,11 +151,12 @@ class _Decoder(nn.Module):
     def forward(
         self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, y: Tensor, material: Tensor | None = None
     ) -> Tensor:
-        return self.conditions.model.restore(x, y, self.conditions(energy, dx, dz, material), energy)
+        model, conditions = self.conditions.model, self.conditions(energy, dx, dz, material)
+        return model.restore(x, y, model.moments_of_pattern(conditions, x), conditions, energy)
 
 
-def parts(surrogate: Surrogate, sampler: str, steps: int) -> Iterator[Part]:
-    """The four parts; ``sampler`` is deterministic."""
+def parts(surrogate: Surrogate, walk: Walk) -> Iterator[Part]:
+    """The four parts; the sampler of ``walk`` is deterministic."""
     a = surrogate.model.architecture
     conditions = _Conditions(surrogate)
     first = (Port("energy", (), "GeV"), Port("dx", (), "cm"), Port("dz", (a.n_z,), "cm"))
@@ -160,14 +166,17 @@ def parts(surrogate: Surrogate, sampler: str, steps: int) -> Iterator[Part]:
     cells = Port("cells", (a.n_xy, a.n_xy, a.n_z), "GeV")
     x, y, sigma = Port("x", shape), Port("y", pattern), Port("sigma", ())
     noise = (Port("shape_noise", shape), Port("pattern_noise", pattern))
-    yield Part("sampler", _Sampler(conditions, sampler, steps), (*first, *noise, *last), cells)
+    yield Part("sampler", _Sampler(conditions, walk), (*first, *noise, *last), cells)
     yield Part("shape", _Shape(conditions), (*first, x, sigma, *last), Port("clean", shape))
     yield Part("pattern", _Pattern(conditions), (*first, y, sigma, x, *last), Port("clean", pattern))
     yield Part("decoder", _Decoder(conditions), (*first, x, y, *last), cells)
 
 
-def example(part: Part, surrogate: Surrogate, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Inputs of a part: conditions drawn from the trained range, unit normal numbers."""
+def example(part: Part, surrogate: Surrogate, walk: Walk, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Inputs of a part: conditions drawn from the trained range, unit normal numbers.
+
+    Noise levels are drawn from a wide range or, of a distilled surrogate, from those that it visits.
+    """
     materials = surrogate.card.substances()
     which = torch.randint(len(materials), (rows,), generator=generator).tolist()
     cards = [surrogate.card.in_cm(material) for material in materials]
@@ -185,6 +194,9 @@ def example(part: Part, surrogate: Surrogate, rows: int, generator: torch.Genera
         "sigma": torch.empty(rows).uniform_(*LN_SIGMA, generator=generator).exp(),
         "material": numbers_of(*(materials[k] for k in which), like=dz),
     }
+    if part.name in _STAGES and surrogate.model.architecture.leaps is not None:
+        levels = exportable(surrogate).grids(walk)[_STAGES.index(part.name)][:-1].to(dz)
+        values["sigma"] = levels[torch.randint(len(levels), (rows,), generator=generator)]
     return tuple(
         values[port.name] if port.name in values else torch.randn(rows, *port.size, generator=generator)
         for port in part.inputs

@@ -19,7 +19,7 @@ UNROLLED = 3
 """Steps up to which there is nothing to loop over: first, one between, last."""
 
 
-def walk(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) -> Tensor:
+def looped(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) -> Tensor:
     """The same as `calograd.diffusion.sample.sample` of a deterministic sampler, with the steps between in a loop.
 
     Args:

@@ -1,10 +1,12 @@
 """Write the parts of a surrogate as ONNX files that say what they are.
 
 Every file's metadata, which ONNX Runtime gives as text: ``schema``, ``calograd`` (the version that wrote it), ``name``,
-``part``, ``sampler``, ``steps``, ``cells`` (``5 5 5``), ``noise``
-(numbers of shape and pattern), ``energy_range``, ``dx_range`` and ``dz_range`` (two numbers)
-with ``energy_unit``, ``dx_unit`` and ``dz_unit``, ``unequal_layers``, ``materials`` (names), ``mode``, ``inputs`` and
-``output`` (with shapes and units), and ``card``: the whole card of the surrogate as JSON.
+``part``, ``sampler``, ``steps``, ``evaluations`` (of the networks of shape and pattern), ``shape_levels`` and
+``pattern_levels`` (noise levels that the sampler visits, falling to zero; shape.onnx and pattern.onnx of a distilled
+surrogate know these alone), ``cells`` (``5 5 5``), ``noise`` (numbers of shape and pattern),
+``energy_range``, ``dx_range`` and ``dz_range`` (two numbers) with ``energy_unit``, ``dx_unit`` and ``dz_unit``,
+``unequal_layers``, ``materials`` (names), ``mode``, ``inputs`` and ``output`` (with shapes and units), and ``card``:
+the whole card of the surrogate as JSON.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from calograd import __version__
-from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.diffusion.sample import SAMPLERS
 from calograd.errors import InputError
 from calograd.export.parts import Part, example, exportable, parts
 from calograd.export.runtime import SCHEMA, open_session, run
 from calograd.showers.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
+from calograd.surrogate.model import sampler_of
+from calograd.surrogate.walk import Walk
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -68,7 +72,7 @@ def export(
     surrogate: Surrogate,
     folder: str | Path,
     *,
-    sampler: str = DEFAULT_SAMPLER,
+    sampler: str | None = None,
     steps: int | None = None,
     report: Report = lambda done, total: None,  # noqa: ARG005
 ) -> list[Written]:
@@ -77,31 +81,31 @@ def export(
     Args:
         surrogate: on the CPU.
         folder: must not exist.
-        sampler: of the whole sampler, a deterministic one.
-        steps: of the sampler; each has a default.
+        sampler: of the whole sampler, a deterministic one; the surrogate's own if left out.
+        steps: of the sampler; each has a default, and a distilled surrogate no choice.
         report: called after every file.
 
     Raises:
         OutputExistsError: the folder exists.
-        InputError: an unknown sampler or one that adds noise, no steps, the extra ``export`` is missing, the folder
-            cannot be written, or a graph does not compute what PyTorch does.
+        InputError: a sampler that is unknown, not the surrogate's or adds noise, no steps, the extra ``export`` is
+            missing, the folder cannot be written, or a graph does not compute what PyTorch does.
     """
     folder = Path(folder)
     refuse_existing(folder)
-    steps = _check(sampler, steps)
+    walk = _walk(surrogate, sampler, steps)
     _require()
-    every = list(parts(surrogate, sampler, steps))
+    every = list(parts(surrogate, walk))
     with writing(folder):
         folder.mkdir(parents=True)
     written = []
     for number, part in enumerate(every):
-        model = _graph(part, surrogate)
+        model = _graph(part, surrogate, walk)
         facts = {"part": part.name, "inputs": "; ".join(map(str, part.inputs)), "output": str(part.output)}
-        for key, value in (_metadata(surrogate, sampler, steps) | facts).items():
+        for key, value in (_metadata(surrogate, walk) | facts).items():
             model.metadata_props.add(key=key, value=value)
         content = model.SerializeToString()
         path = folder / f"{part.name}.onnx"
-        difference = _difference(part, surrogate, content)
+        difference = _difference(part, surrogate, walk, content)
         if not difference <= PARITY[part.output.name]:
             raise InputError(
                 f"{path} differs from PyTorch by {difference:.2g}, more than {PARITY[part.output.name]:g}; fewer steps "
@@ -113,15 +117,14 @@ def export(
     return written
 
 
-def _check(sampler: str, steps: int | None) -> int:
-    known = [name for name, of in SAMPLERS.items() if of.order > 0]
-    if sampler not in known:
-        why = "adds noise on its way and cannot be exported" if sampler in SAMPLERS else "is unknown"
-        raise InputError(f"sampler '{sampler}' {why}; expected one of {', '.join(known)}")
-    steps = SAMPLERS[sampler].steps if steps is None else steps
-    if steps < 1:
-        raise InputError(f"steps = {steps}, expected at least 1")
-    return steps
+def _walk(surrogate: Surrogate, sampler: str | None, steps: int | None) -> Walk:
+    walk = exportable(surrogate).walk(sampler, steps)
+    if sampler_of(walk).order == 0:
+        known = ", ".join(name for name, of in SAMPLERS.items() if of.order > 0)
+        raise InputError(
+            f"sampler '{walk.sampler}' adds noise on its way and cannot be exported; expected one of {known}"
+        )
+    return walk
 
 
 def _require() -> None:
@@ -133,9 +136,9 @@ def _require() -> None:
         raise InputError(f"export needs {error.name}: pip install 'calograd[export]'") from error
 
 
-def _graph(part: Part, surrogate: Surrogate) -> ModelProto:
+def _graph(part: Part, surrogate: Surrogate, walk: Walk) -> ModelProto:
     """The ONNX model of a part. Raises `InputError` for what the installed torch cannot export."""
-    inputs = example(part, surrogate, ROWS, torch.Generator().manual_seed(0))
+    inputs = example(part, surrogate, walk, ROWS, torch.Generator().manual_seed(0))
     try:
         return to_onnx(part.module.eval(), inputs, [port.name for port in part.inputs], part.output.name)
     except Exception as error:  # the classes that torch raises have no common base of their own
@@ -171,17 +174,20 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _metadata(surrogate: Surrogate, sampler: str, steps: int) -> dict[str, str]:
+def _metadata(surrogate: Surrogate, walk: Walk) -> dict[str, str]:
     """What every file of a surrogate says."""
     card, a = surrogate.card, surrogate.model.architecture
     units = dict(zip(("dx", "dz"), LENGTHS[card.units], strict=True)) | {"energy": "GeV"}
+    levels = zip(("shape", "pattern"), exportable(surrogate).grids(walk), strict=True)
     ranges = {"energy": card.energy, "dx": card.dx, "dz": card.dz}
     return {
         "schema": SCHEMA,
         "calograd": __version__,
         "name": card.name,
-        "sampler": sampler,
-        "steps": str(steps),
+        "sampler": walk.sampler,
+        "steps": str(walk.steps),
+        "evaluations": f"{walk.shape_evaluations} {walk.evaluations}",
+        **{f"{name}_levels": " ".join(f"{s:.9g}" for s in grid.tolist()) for name, grid in levels},
         "cells": f"{a.n_xy} {a.n_xy} {a.n_z}",
         "noise": " ".join(map(str, exportable(surrogate).noise_dims)),
         **{f"{name}_range": f"{low:g} {high:g}" for name, (low, high) in ranges.items()},
@@ -193,9 +199,9 @@ def _metadata(surrogate: Surrogate, sampler: str, steps: int) -> dict[str, str]:
     }
 
 
-def _difference(part: Part, surrogate: Surrogate, content: bytes) -> float:
+def _difference(part: Part, surrogate: Surrogate, walk: Walk, content: bytes) -> float:
     """The largest from PyTorch, on fresh inputs, in the units of `PARITY`."""
-    inputs = example(part, surrogate, CHECKED, torch.Generator().manual_seed(1))
+    inputs = example(part, surrogate, walk, CHECKED, torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = part.module(*inputs)
     named = {port.name: value.numpy() for port, value in zip(part.inputs, inputs, strict=True)}

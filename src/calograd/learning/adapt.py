@@ -43,12 +43,13 @@ from calograd.learning.adapt_state import (
     read_checkpoint,
     write_checkpoint,
 )
+from calograd.learning.batches import batch_loss
 from calograd.learning.data import TrainingData
 from calograd.learning.engine import CHECKPOINT as TRAINING
 from calograd.learning.engine import Progress, deferred_interrupt
 from calograd.learning.monitor import look
 from calograd.learning.state import DIFFUSION, PHASES
-from calograd.learning.train import LOG, batch_loss
+from calograd.learning.train import LOG
 from calograd.networks.adapter import merge, tabulate
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate import Surrogate

@@ -23,12 +23,23 @@ DRAWN = 0.01
 """Likewise, by which what was drawn from a range falls short of its ends."""
 
 
+def refuse_distilled(base: Surrogate) -> None:
+    """Raise `InputError` for a base without a denoising loss to adapt by."""
+    if base.model.architecture.leaps is not None:
+        raise InputError(
+            f"{base.card.name} is distilled and cannot be adapted; adapt the surrogate that it was distilled from and "
+            "distil the result"
+        )
+
+
 def check_data(base: Surrogate, data: TrainingData) -> None:
     """Refuse data that ``base`` cannot be adapted to.
 
     Raises:
-        InputError: maps for cells or cells for maps, other numbers of cells, or numbers that look like another unit.
+        InputError: a distilled base, maps for cells or cells for maps, other numbers of cells, or numbers that look
+            like another unit.
     """
+    refuse_distilled(base)
     if data.kind != base.card.kind:
         raise InputError(
             f"the data are for a surrogate of kind '{data.kind}', {base.card.name} is of kind '{base.card.kind}'; "

@@ -10,6 +10,13 @@
     dx = [1.0, 5.0]
     dz = [4.0, 15.0]
 
+With a table ``[distillation]`` a trained surrogate is distilled into one of few evaluations; its sizes are
+the teacher's but for those of its two networks that ``[model]`` gives:
+
+    [distillation]
+    teacher = "pbf2-cells"
+    leaps = [2, 1]
+
 Every other key has a default; see the classes below.
 """
 
@@ -17,6 +24,7 @@ from __future__ import annotations
 
 import tomllib
 from difflib import get_close_matches
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -29,6 +37,8 @@ from calograd.surrogate.kinds import STACK_KINDS
 from calograd.surrogate.maps import MapsArchitecture
 from calograd.surrogate.store import Units
 
+FEWEST = 3
+"""Steps of a teacher's second-order sampler for a leap."""
 Positive = Annotated[int, Field(gt=0)]
 MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy"]
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -166,6 +176,25 @@ class TrainingConfig(Table):
     """Whether to keep the weights of every report, in folders ``step-NUMBER``."""
 
 
+class Distillation(Table):
+    """Of a trained surrogate into one of few evaluations, see `calograd.diffusion.leaps`."""
+
+    teacher: Path
+    """A bundled name, or its folder. Distilled itself, it goes by its own leaps, a multiple of these."""
+    leaps: tuple[Positive, Positive]
+    """Evaluations of the student, of shape and pattern."""
+    shape_steps: Positive = 24
+    """Of a diffusion model's sampler from noise to sample; a leap takes its part of them, three at least."""
+    pattern_steps: Positive = 12
+    """Likewise."""
+
+    @property
+    def sub_steps(self) -> tuple[int, int]:
+        """Steps of a diffusion model for every leap of shape and pattern."""
+        shape, pattern = self.leaps
+        return max(FEWEST, ceil(self.shape_steps / shape)), max(FEWEST, ceil(self.pattern_steps / pattern))
+
+
 class RunConfig(Table):
     """A whole training."""
 
@@ -174,6 +203,13 @@ class RunConfig(Table):
     range: RangeConfig
     model: Annotated[ModelConfig | MapsModelConfig, Field(discriminator="kind")] = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    distillation: Distillation | None = None
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> RunConfig:
+        if self.distillation is not None and self.training.start:
+            raise ValueError("training.start has no place beside [distillation]: a student begins with its teacher")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -210,14 +246,14 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     except ValidationError as error:
         raise InputError(f"{source}: {first_complaint(error, RunConfig)}") from error
     files = [(folder / file).resolve() for file in config.data.files]
-    start = config.training.start
-    start = str((folder / start).resolve()) if start and (folder / start).is_dir() else start
-    return config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"files": files}),
-            "training": config.training.model_copy(update={"start": start}),
-        }
-    )
+    changes: dict[str, Any] = {"data": config.data.model_copy(update={"files": files})}
+    if config.training.start and (folder / config.training.start).is_dir():
+        start = str((folder / config.training.start).resolve())
+        changes["training"] = config.training.model_copy(update={"start": start})
+    if config.distillation is not None and (folder / config.distillation.teacher).is_dir():
+        teacher = (folder / config.distillation.teacher).resolve()
+        changes["distillation"] = config.distillation.model_copy(update={"teacher": teacher})
+    return config.model_copy(update=changes)
 
 
 _MODELS: dict[str, type[BaseModel]] = {"cells": ModelConfig, "map32": MapsModelConfig}

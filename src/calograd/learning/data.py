@@ -98,6 +98,11 @@ class TrainingData:
         return model.conditions(energy, dx, dz, self.numbers(rows, like))
 
     @property
+    def unequal_layers(self) -> bool:
+        """Whether layers of a design have different depths."""
+        return bool((self.train.dz.amax(1) > 1.01 * self.train.dz.amin(1)).any())
+
+    @property
     def mode(self) -> str:
         """``embedded`` or ``stand-alone``, or ``mixed``."""
         modes = {str(p["config"].get("mode", "embedded")) for p in self.provenance}

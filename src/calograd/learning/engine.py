@@ -79,7 +79,7 @@ class Phase(Generic[M]):
     Args:
         name: shown to the user.
         steps: of the optimiser.
-        prefixes: of the names of the parameters that are trained; a phase without any is passed over.
+        prefixes: of the names of the parameters that are trained.
         loss: of a random batch, its mean, given where the run is.
         ema: decay of the moving average; 0 follows the weights.
         rate: highest learning rate.
@@ -120,8 +120,15 @@ class Hooks(Generic[M]):
     progress: Progress | None = None
 
 
-def run(course: Course[M], phases: Sequence[Phase[M]], pace: Pace, hooks: Hooks[M], output: Path) -> None:
+def run(course: Course[M], phases: Sequence[Phase[M] | None], pace: Pace, hooks: Hooks[M], output: Path) -> None:
     """Go through the phases that are left of the run in the folder ``output``.
+
+    Args:
+        course: where the run is.
+        phases: all of them; None stands for one in which the model has nothing to learn.
+        pace: of the run.
+        hooks: what is called on the way.
+        output: folder of the run.
 
     Raises:
         InputError: a loss that is no number, or a folder that cannot be written.
@@ -130,7 +137,9 @@ def run(course: Course[M], phases: Sequence[Phase[M]], pace: Pace, hooks: Hooks[
     with deferred_interrupt() as interrupted:
         try:
             while course.phase < len(phases):
-                _run_phase(course, phases[course.phase], pace, hooks, interrupted)
+                phase = phases[course.phase]
+                if phase is not None:
+                    _run_phase(course, phase, pace, hooks, interrupted)
                 if interrupted():
                     hooks.keep(course)
                     raise Interrupted(f"{output} holds a checkpoint; the same command goes on from it")
@@ -145,8 +154,6 @@ def _run_phase(
 ) -> None:
     """Steps up to the end of the phase or to Ctrl-C."""
     parameters = trained(course, phase.prefixes)
-    if not parameters:
-        return
     course.model.requires_grad_(False)
     for parameter in parameters:
         parameter.requires_grad_(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -9,13 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.learning.data import Rows, TrainingData
 from calograd.showers.maps import DIMENSIONS as MAP_DIMENSIONS
 from calograd.surrogate.model import Model
 
 MAX_ROWS = 6000
 BINS = 3
+
+Losses = Callable[[Model, Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Losses of shape and pattern of a model, given x, y, conditions and a generator, see `Model.losses`."""
+
+
+def denoising(
+    model: Model, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The losses of diffusion models."""
+    return model.losses(x, y, conditions, generator)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,9 @@ class Report:
         return plain
 
 
-def look(model: Model, data: TrainingData, step: int, train_loss: float, seconds: float) -> Report:
+def look(
+    model: Model, data: TrainingData, step: int, train_loss: float, seconds: float, losses: Losses = denoising
+) -> Report:
     """Validation loss and biases of ``model`` on the validation rows (at most `MAX_ROWS`)."""
     generator = torch.Generator().manual_seed(0)
     device = model.condition_mean.device
@@ -61,11 +73,11 @@ def look(model: Model, data: TrainingData, step: int, train_loss: float, seconds
         most, loss = model.most_rows, 0.0
         for start in range(0, len(x), most):
             part = slice(start, start + most)
-            shape, pattern = model.losses(x[part], y[part], conditions[part], generator)
+            shape, pattern = losses(model, x[part], y[part], conditions[part], generator)
             loss += float(shape.mean() + pattern.mean()) * (len(shape) / len(x))
         made = torch.cat(
             [
-                model.generate(c, e, len(e), DEFAULT_SAMPLER, SAMPLERS[DEFAULT_SAMPLER].steps, generator)
+                model.generate(c, e, len(e), model.walk(), generator)
                 for c, e in zip(*(torch.split(values, min(1000, most)) for values in (conditions, energy)), strict=True)
             ]
         )

@@ -16,12 +16,13 @@ from calograd.learning.pairs import DifferenceScale
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells import CellsModel, with_material_numbers
 from calograd.surrogate.kinds import architecture
-from calograd.surrogate.model import Architecture, Model, TwoStage, place
+from calograd.surrogate.model import Architecture, Model, place
+from calograd.surrogate.two_stage import TwoStage
 
 PHASES = ("shape moments", "pattern moments", "diffusion")
 DIFFUSION = PHASES.index("diffusion")
 PREFIXES = (("shape_moments.",), ("pattern_moments.",), ("shape_network.", "pattern_network."))
-"""What is learnt in each of them; a surrogate may have nothing of some."""
+"""What is learnt in each of them."""
 
 
 def start(config: RunConfig, data: TrainingData, device: str) -> Course[Model]:
@@ -77,10 +78,10 @@ def begun_with(name: str, fresh: Model) -> Model:
         old["material_numbers"] = new["material_numbers"]
     if isinstance(base, TwoStage) and not new.get("tied", True):
         base, old["tied"] = base.untied(), False
-    other = [key for key in new if old.get(key) != new[key]]
+    other = [key for key in old | new if old.get(key) != new.get(key)]
     if other:
         raise InputError(
-            f"training.start = '{name}' has {other[0]} = {old.get(other[0])}, this model has {new[other[0]]}; "
+            f"training.start = '{name}' has {other[0]} = {old.get(other[0])}, this model has {new.get(other[0])}; "
             "give it the same, or leave training.start out"
         )
     if isinstance(base, CellsModel) and isinstance(fresh, CellsModel):
@@ -94,25 +95,34 @@ def pace_of(t: TrainingConfig) -> Pace:
     return Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
 
 
-def write_checkpoint(state: Course[Model], config: RunConfig, data: TrainingData, output: Path) -> None:
-    """Keep the state, which has to be between two steps. Raises `InputError` if it cannot be written."""
+def write_checkpoint(
+    state: Course[Model], config: RunConfig, data: TrainingData, output: Path, teacher: str = ""
+) -> None:
+    """Keep the state, which has to be between two steps. Raises `InputError` if it cannot be written.
+
+    ``teacher``: identity of what is distilled.
+    """
     engine.write_checkpoint(
         state, output,
         {"config": config.model_dump_json(), "data": data_fingerprint(data),
-         "architecture": state.model.architecture.to_dict()},
+         "architecture": state.model.architecture.to_dict(), "teacher": teacher},
     )  # fmt: skip
 
 
-def read_checkpoint(config: RunConfig, data: TrainingData, output: Path, device: str) -> Course[Model] | None:
+def read_checkpoint(
+    config: RunConfig, data: TrainingData, output: Path, device: str, teacher: str = ""
+) -> Course[Model] | None:
     """The state of the run in ``output``, or None if there is none.
 
     Raises:
         FormatError: the checkpoint is damaged.
-        InputError: it is of another configuration or of other data.
+        InputError: it is of another configuration, of other data or of another teacher.
     """
 
     def read(stored: dict[str, Any]) -> Course[Model]:
         _refuse_other(stored, config, data, output)
+        if stored.get("teacher", "") != teacher:
+            raise InputError(f"{output} holds a run of another teacher; bring it back or choose another output")
         return _restore(stored, config, device)
 
     return read_stored(output, read)
@@ -132,12 +142,12 @@ def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> Course[M
 def _refuse_other(stored: dict[str, Any], config: RunConfig, data: TrainingData, output: Path) -> None:
     """Raise `InputError` if a checkpoint is not of this configuration and these data."""
     old, new = (_flat(c) for c in (RunConfig.model_validate_json(stored["config"]), config))
-    changed = [key for key in new if new[key] != old[key]]
+    changed = [key for key in {**new, **old} if new.get(key) != old.get(key)]
     if changed:
         key = changed[0]
         more = f" and {', '.join(changed[1:])}" if changed[1:] else ""
         raise InputError(
-            f"{output} holds a run of another configuration: {key} is {new[key]}, was {old[key]}{more}; "
+            f"{output} holds a run of another configuration: {key} is {new.get(key)}, was {old.get(key)}{more}; "
             "change it back or choose another output"
         )
     rows = stored.get("data", data_fingerprint(data))

@@ -4,6 +4,9 @@
     phase "pattern moments"   likewise of c given the conditions and x
     phase "diffusion"         denoising losses of x and y, moments frozen, EMA of the weights
 
+A distillation (`calograd.learning.distil`) has the moments of its teacher, so it is the last phase alone, with a loss
+of its own.
+
 A run is a folder: ``checkpoint.pt`` (everything needed to go on), ``log.jsonl`` (a line a report),
 ``model.safetensors`` (the EMA weights so far; on demand also those of every report). A run that is started again goes
 on from its checkpoint and ends with the same weights as one that was never interrupted.
@@ -23,15 +26,18 @@ from torch import Tensor
 
 from calograd.errors import InputError, OutputExistsError
 from calograd.learning import engine
+from calograd.learning.batches import diffusion_loss, moments_loss
 from calograd.learning.config import RunConfig
 from calograd.learning.data import Rows, TrainingData
+from calograd.learning.distil import DISTILLATION, Teaching
 from calograd.learning.engine import Course, Progress
-from calograd.learning.monitor import Report, look
+from calograd.learning.monitor import Losses, Report, denoising, look
 from calograd.learning.pairs import DifferenceScale, pair_loss
 from calograd.learning.state import DIFFUSION, PHASES, PREFIXES, pace_of, read_checkpoint, start, write_checkpoint
 from calograd.showers.hdf5 import write_whole, writing
-from calograd.surrogate.model import Model, TwoStage
+from calograd.surrogate.model import Model
 from calograd.surrogate.store import WEIGHTS, Card, save
+from calograd.surrogate.two_stage import TwoStage
 
 LOG = "log.jsonl"
 UNREACHED = 0.05
@@ -46,6 +52,17 @@ class _Run:
     data: TrainingData
     output: Path
     on_report: Callable[[Report], None] | None
+    teaching: Teaching | None
+
+    @property
+    def losses(self) -> Losses:
+        """Of the last phase."""
+        return denoising if self.teaching is None else self.teaching.losses
+
+    @property
+    def teacher(self) -> str:
+        """Identity of what is distilled."""
+        return "" if self.teaching is None else self.teaching.surrogate.identity
 
 
 def train(
@@ -57,7 +74,7 @@ def train(
     progress: Progress | None = None,
     on_report: Callable[[Report], None] | None = None,
 ) -> Model:
-    """Train a surrogate, or go on with the run in ``output``.
+    """Train or distil a surrogate, or go on with the run in ``output``.
 
     Args:
         config: what to train.
@@ -72,26 +89,30 @@ def train(
 
     Raises:
         InputError: ``output`` holds a run of another configuration or cannot be written, the data do not reach over
-            the range, a loss is NaN, or there is no such device.
+            the range, a loss is NaN, a teacher that does not fit, or there is no such device.
         OutputExistsError: ``output`` holds a surrogate without a checkpoint to go on from.
-        FormatError: the checkpoint is damaged.
+        FormatError: the checkpoint or the teacher is damaged.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    state = read_checkpoint(config, data, output, device)
+    teaching = None
+    if config.distillation is not None:
+        teaching = Teaching.of(config.distillation, device)
+        config = teaching.resolved(config, data)
+    run = _Run(config, data, output, on_report, teaching)
+    state = read_checkpoint(config, data, output, device, run.teacher)
     if state is None:
         _refuse_others(output)
         _check_range(config, data)
-        state = start(config, data, device)
+        state = start(config, data, device) if teaching is None else teaching.start(config, device)
     _trim_log(output / LOG, state)
-    run = _Run(config, data, output, on_report)
     hooks: engine.Hooks[Model] = engine.Hooks(
-        lambda at: write_checkpoint(at, config, data, output), lambda at: _report(run, at), progress
+        lambda at: write_checkpoint(at, config, data, output, run.teacher), lambda at: _report(run, at), progress
     )
-    engine.run(state, _phases(run), pace_of(config.training), hooks, output)
+    engine.run(state, _phases(run, state.model), pace_of(config.training), hooks, output)
     save(output, state.ema, _card(config, data, state))
     return state.ema.eval().requires_grad_(False)
 
@@ -103,69 +124,58 @@ def read_log(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / LOG).read_text(encoding="utf-8").splitlines()]
 
 
-def _phases(run: _Run) -> list[engine.Phase[Model]]:
-    """As the configuration has them."""
+def _phases(run: _Run, model: Model) -> list[engine.Phase[Model] | None]:
+    """As the configuration has them; those of moments only for a model that has these."""
     t = run.config.training
-    phases = []
-    for number, (name, prefixes) in enumerate(zip(PHASES, PREFIXES, strict=True)):
-        last = number == DIFFUSION
-        steps, batch, ema = (t.steps, t.batch, t.ema) if last else (t.moments_steps, t.moments_batch, 0.0)
-        phases.append(engine.Phase(name, steps, prefixes, _loss_of(run, batch), ema, t.learning_rate, last))
-    return phases
+    phases: list[engine.Phase[Model] | None] = [None] * DIFFUSION
+    if isinstance(model, TwoStage):
+        loss = _moments_loss(run, model)
+        phases = [
+            engine.Phase(name, t.moments_steps, prefixes, loss, 0.0, t.learning_rate, False)
+            for name, prefixes in zip(PHASES[:DIFFUSION], PREFIXES[:DIFFUSION], strict=True)
+        ]
+    name = DISTILLATION if run.teaching else PHASES[DIFFUSION]
+    return [*phases, engine.Phase(name, t.steps, PREFIXES[DIFFUSION], _loss(run), t.ema, t.learning_rate)]
 
 
-def _loss_of(run: _Run, batch: int) -> Callable[[Course[Model]], Tensor]:
-    return lambda state: _loss(run, state, batch)
+def _loss(run: _Run) -> Callable[[Course[Model]], Tensor]:
+    """Mean loss of a batch of rows in the last phase."""
+    data, t = run.data, run.config.training
+
+    def loss(state: Course[Model]) -> Tensor:
+        rows = _drawn(data, t.batch, state.generator)
+        return diffusion_loss(state.model, data, rows, state.generator, t.precision, run.losses)
+
+    return loss
 
 
-def _loss(run: _Run, state: Course[Model], batch: int) -> Tensor:
+def _moments_loss(run: _Run, model: TwoStage) -> Callable[[Course[Model]], Tensor]:
     """Mean loss of a batch of rows, or of pairs of rows, half as many, where those tell of derivatives."""
-    data, generator = run.data, state.generator
-    if state.phase > 0 or state.beside is None:
-        rows = data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
-        return batch_loss(state.model, data, rows, state.phase, generator, run.config.training.precision)
-    assert data.partner is not None
-    assert isinstance(state.model, TwoStage)
-    assert isinstance(state.beside, DifferenceScale)
-    having = torch.nonzero(data.partner >= 0).flatten()
-    first = having[torch.randint(len(having), (max(1, batch // 2),), generator=generator)]
-    rows = data.train.at(torch.cat([first, data.partner[first]]))
-    conditions = data.conditions(state.model, rows)
-    g = state.model.encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), generator)
-    return pair_loss(state.model.shape_moments, state.beside, g, conditions).mean()
+    data, batch = run.data, run.config.training.moments_batch
+
+    def loss(state: Course[Model]) -> Tensor:
+        if state.beside is None:
+            rows = _drawn(data, batch, state.generator)
+            return moments_loss(model, data, rows, state.phase, state.generator)
+        assert data.partner is not None
+        assert isinstance(state.beside, DifferenceScale)
+        having = torch.nonzero(data.partner >= 0).flatten()
+        first = having[torch.randint(len(having), (max(1, batch // 2),), generator=state.generator)]
+        rows = data.train.at(torch.cat([first, data.partner[first]]))
+        conditions = data.conditions(model, rows)
+        g = model.encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), state.generator)
+        return pair_loss(model.shape_moments, state.beside, g, conditions).mean()
+
+    return loss
 
 
-def batch_loss(
-    model: Model, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator, precision: str
-) -> Tensor:
-    """Mean loss of a batch.
-
-    Args:
-        model: the weights.
-        data: whose rows these are: their materials, and whether they may be turned and mirrored.
-        rows: of the batch.
-        phase: index in `PHASES`.
-        generator: of noise and symmetries.
-        precision: of the matrix products of the diffusion, ``bf16`` or ``fp32``.
-    """
-    device = model.condition_mean.device
-    cells, energy = rows.cells.to(device), rows.energy.to(device)
-    conditions = data.conditions(model, rows)
-    if phase == DIFFUSION:
-        with torch.no_grad():
-            x, y = model.standardise(cells, energy, conditions, generator)
-            if data.symmetric:
-                turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
-                y = y.gather(1, model.permutations[turn.to(device)])
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            shape, pattern = model.losses(x, y, conditions, generator)
-        return shape.mean() + pattern.mean()
-    return model.moments_loss(phase, cells, energy, conditions, generator).mean()
+def _drawn(data: TrainingData, batch: int, generator: torch.Generator) -> Rows:
+    return data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
 
 
 def _report(run: _Run, state: Course[Model]) -> None:
     """Look at the run, log it, and store the weights so far."""
-    report = look(state.ema, run.data, state.step, float(state.running), state.seconds)
+    report = look(state.ema, run.data, state.step, float(state.running), state.seconds, run.losses)
     with writing(run.output / LOG), (run.output / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
     card = _card(run.config, run.data, state)
@@ -179,12 +189,14 @@ def _report(run: _Run, state: Course[Model]) -> None:
 def _card(config: RunConfig, data: TrainingData, state: Course[Model]) -> Card:
     ended = state.phase == len(PHASES)
     done = {
-        "phase": PHASES[min(state.phase, DIFFUSION)],
+        "phase": DISTILLATION if config.distillation else PHASES[min(state.phase, DIFFUSION)],
         "step": config.training.steps if ended else state.step,
         "seconds": round(state.seconds),
     }
     resolved = config.model_dump(mode="json")
     resolved["data"]["files"] = [file.name for file in config.data.files]
+    if config.distillation is not None:
+        resolved["distillation"]["teacher"] = config.distillation.teacher.name
     return Card(
         name=config.name,
         kind=config.model.kind,
@@ -193,7 +205,7 @@ def _card(config: RunConfig, data: TrainingData, state: Course[Model]) -> Card:
         dx=config.range.dx,
         dz=config.range.dz,
         units=config.range.units,
-        unequal_layers=bool((data.train.dz.amax(1) > 1.01 * data.train.dz.amin(1)).any()),
+        unequal_layers=data.unequal_layers,
         materials=tuple(material.to_dict() for material in data.materials),
         mode=data.mode,
         training={"config": resolved, "data": data.provenance, "showers": data.showers, "done": done},

@@ -42,6 +42,7 @@ from pydantic import Field
 
 from calograd.errors import InputError
 from calograd.learning.adapt import adapt
+from calograd.learning.adapt_data import refuse_distilled
 from calograd.learning.adapt_state import AdaptConfig
 from calograd.learning.data import MIN_SHOWERS, MIN_VALIDATION, Rows, TrainingData
 from calograd.optimisation.budget import Array
@@ -120,8 +121,8 @@ class Follower:
         tell: called with what is being done.
 
     Raises:
-        InputError: a budget, or numbers of showers, that are too small; energies that the base does not know; cells
-            without room for crystals.
+        InputError: a distilled base; a budget, or numbers of showers, that are too small; energies that the base does
+            not know; cells without room for crystals.
     """
 
     base: Surrogate
@@ -133,6 +134,7 @@ class Follower:
     tell: Tell = lambda stage, done, total: None  # noqa: ARG005
 
     def __post_init__(self) -> None:
+        refuse_distilled(self.base)
         c, (low, high) = self.config, self.base.card.energy
         c.check_space(self.space)
         outside = [f"{energy:g}" for energy in self.energies if not low * (1 - 1e-4) <= energy <= high * (1 + 1e-4)]

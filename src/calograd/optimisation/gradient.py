@@ -26,7 +26,6 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 from calograd.design import Design
-from calograd.diffusion.sample import DEFAULT_SAMPLER
 from calograd.errors import InputError, UtilityError
 from calograd.markup import table
 from calograd.optimisation.utility import Objective, name_of
@@ -137,7 +136,7 @@ def surrogate_gradient(
     showers: int = 1000,
     draws: int = 8,
     seed: int = 0,
-    sampler: str = DEFAULT_SAMPLER,
+    sampler: str | None = None,
     steps: int | None = None,
     checkpointed: bool = True,
     extrapolate: bool = False,
@@ -165,14 +164,14 @@ def surrogate_gradient(
     """
     if draws < 2 or showers < 1:
         raise InputError(f"{draws} draws of {showers} showers: expected 2 draws or more for an error, and showers")
-    like = surrogate.model.condition_mean
+    like, walk = surrogate.model.condition_mean, surrogate.model.walk(sampler, steps)
     values, gradients = np.empty(draws), np.empty((draws, len(y)))
     for m in range(draws):
         u = torch.as_tensor(np.log(y), dtype=like.dtype, device=like.device).requires_grad_()
         design = space.design(u.exp())
         signals = [
             surrogate.sample(
-                design, energy, showers, generator=stream(seed, SHOWERS, m, i), sampler=sampler, steps=steps,
+                design, energy, showers, generator=stream(seed, SHOWERS, m, i), sampler=walk.sampler, steps=walk.steps,
                 extrapolate=extrapolate, checkpointed=checkpointed,
             )
             for i, energy in enumerate(objective.energies)
@@ -189,6 +188,6 @@ def surrogate_gradient(
         report(m + 1, draws)
     about = {
         "source": surrogate.card.name, "mode": surrogate.card.mode, "showers": showers, "draws": draws, "seed": seed,
-        "sampler": sampler, "steps": steps, "energies": list(objective.energies),
+        **walk._asdict(), "energies": list(objective.energies),
     }  # fmt: skip
     return Estimate.of_draws(tuple(space.names), np.asarray(y, float), values, gradients, about)

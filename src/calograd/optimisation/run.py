@@ -39,7 +39,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+from calograd.diffusion.leaps import NAME as LEAPS_NAME
+from calograd.diffusion.sample import SAMPLERS
 from calograd.errors import InputError, OutputExistsError
 from calograd.material import Material
 from calograd.optimisation.adaptive import AdaptationConfig, Follower, Tell
@@ -68,13 +69,14 @@ class GradientConfig(_Table):
 
     showers: Annotated[int, Field(gt=0)] = 1000
     """Generated of every energy in a draw."""
-    sampler: str = DEFAULT_SAMPLER
+    sampler: str | None = None
+    """Left out: the surrogate's own."""
     steps: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> GradientConfig:
-        allowed = [name for name, sampler in SAMPLERS.items() if sampler.order > 0]
-        if self.sampler not in allowed:
+        allowed = [*(name for name, sampler in SAMPLERS.items() if sampler.order > 0), LEAPS_NAME]
+        if self.sampler is not None and self.sampler not in allowed:
             raise ValueError(f"sampler = '{self.sampler}': expected one of {', '.join(allowed)}")
         return self
 
@@ -152,8 +154,9 @@ class Setup:
                 be of another detector than the table says.
 
         Raises:
-            InputError: a surrogate of maps, bounds or energies beyond the trained range, budgets that cannot be met, a
-                start outside; adaptation without a table for it, or a table without adaptation.
+            InputError: a surrogate of maps, a sampler that it cannot take, bounds or energies beyond the trained range,
+                budgets that cannot be met, a start outside; adaptation without a table for it, or a table without
+                adaptation.
             FormatError: a background map that cannot be used.
         """
         if adapt and config.adapt is None:
@@ -163,6 +166,7 @@ class Setup:
         a, card, target = surrogate.model.architecture, surrogate.card, config.adapt
         if card.kind != "cells":
             raise InputError(f"{card.name} generates maps; expected a surrogate of cells")
+        surrogate.model.walk(config.gradient.sampler, config.gradient.steps)  # complains
         material = (target.detector.material if target else None) or config.space.material
         space = config.space.space(Material.parse(material) if material else card.substance(), a.n_xy, a.n_z)
         refuse_untrained(space, surrogate)
@@ -239,10 +243,10 @@ def optimise(
         InputError: it cannot be written, or what `ascend` refuses.
         Interrupted: Ctrl-C; the same call goes on.
     """
-    resolved = {
-        "surrogate": setup.surrogate.card.model_dump(mode="json"),
-        "config": setup.config.model_dump(mode="json", exclude=set() if setup.target else {"adapt"}),
-    }
+    g = setup.config.gradient
+    config = setup.config.model_dump(mode="json", exclude=set() if setup.target else {"adapt"})
+    config["gradient"]["sampler"] = setup.surrogate.model.walk(g.sampler, g.steps).sampler
+    resolved = {"surrogate": setup.surrogate.card.model_dump(mode="json"), "config": config}
     content = (json.dumps(resolved, indent=1, sort_keys=True) + "\n").encode()
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from calograd.design import Design
-from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError, RangeError
 from calograd.markup import facts
 from calograd.material import NUMBERS, UNITS, Material, plain
 from calograd.surrogate.adapters import Adapter, fingerprint, stack
 from calograd.surrogate.clouds import CloudSurrogate
 from calograd.surrogate.kinds import STACK_KINDS
-from calograd.surrogate.model import Model, numbers_of, place
+from calograd.surrogate.model import Model, numbers_of, place, sampler_of
 from calograd.surrogate.points import Points
 from calograd.surrogate.store import Card, StackCard, kind_of, load, save
 
@@ -106,6 +105,11 @@ class Surrogate:
         """What adapters know this surrogate by: SHA-256 of its weights, or of its base and its adapter."""
         return self.adapters[-1].identity() if self.adapters else fingerprint(self.model)
 
+    @cached_property
+    def _weights(self) -> tuple[Tensor, ...]:
+        """Listing them anew would take a tenth of a single shower's time."""
+        return tuple(self.model.parameters())
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         card, a = self.card, self.model.architecture
@@ -134,7 +138,7 @@ class Surrogate:
         n: int,
         *,
         generator: torch.Generator | None = None,
-        sampler: str = DEFAULT_SAMPLER,
+        sampler: str | None = None,
         steps: int | None = None,
         extrapolate: bool = False,
         checkpointed: bool = False,
@@ -147,8 +151,9 @@ class Surrogate:
             energy: incident energy in GeV, one number or one a shower, shape (n,); a tensor receives gradients.
             n: number of showers.
             generator: of all random numbers; equal ones give common random numbers at any design.
-            sampler: ``angle``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``.
-            steps: of the sampler; each has a default.
+            sampler: ``angle``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``; of a distilled surrogate ``leaps``. None:
+                the surrogate's own, ``angle`` or ``leaps``.
+            steps: of the sampler; each has a default, and a distilled surrogate no choice.
             extrapolate: warn instead of refusing outside the trained range.
             checkpointed: where a gradient is recorded, keep each step's beginning alone and walk it again on the way
                 back: memory hardly grows with the number of steps, the gradient costs a quarter more.
@@ -160,16 +165,16 @@ class Surrogate:
 
         Raises:
             RangeError: a design, material or energy outside the trained range, see `check_range`.
-            InputError: an unknown sampler, numbers that do not fit, ``ddpm`` checkpointed, or guidance that was not
-                learnt.
+            InputError: a sampler that is unknown or not the surrogate's, numbers that do not fit, ``ddpm``
+                checkpointed, or guidance that was not learnt.
         """
-        if sampler not in SAMPLERS:
-            raise InputError(f"unknown sampler '{sampler}'; expected one of {', '.join(SAMPLERS)}")
-        steps = SAMPLERS[sampler].steps if steps is None else steps
-        if n < 1 or steps < 1:
-            raise InputError(f"n = {n} showers in {steps} steps: expected at least 1 of each")
-        if checkpointed and SAMPLERS[sampler].order == 0:
-            raise InputError(f"'{sampler}' adds noise on its way and cannot be checkpointed; choose another sampler")
+        walk = self.model.walk(sampler, steps)
+        if n < 1:
+            raise InputError(f"n = {n} showers: expected at least 1")
+        if checkpointed and sampler_of(walk).order == 0:
+            raise InputError(
+                f"'{walk.sampler}' adds noise on its way and cannot be checkpointed; choose another sampler"
+            )
         self.check_guidance(guidance)
         like = self.model.condition_mean
         energy = torch.as_tensor(energy).to(like)
@@ -180,7 +185,7 @@ class Surrogate:
         self.check_range(design, energy, extrapolate)
         energy, pitch, depths = energy.reshape(-1), design.pitch.to(like), design.depths.to(like)
         numbers = numbers_of(design.substance, like=like)
-        learnt = any(weight.requires_grad for weight in self.model.parameters())
+        learnt = any(weight.requires_grad for weight in self._weights)
         differentiable = learnt or any(t.requires_grad for t in (energy, pitch, depths, numbers))
         batches = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
@@ -192,7 +197,7 @@ class Surrogate:
                     self.model.generate(
                         conditions[rows] if len(conditions) == n else conditions,
                         energy[rows] if len(energy) == n else energy,
-                        rows.stop - rows.start, sampler, steps, generator, checkpointed and differentiable, guidance,
+                        rows.stop - rows.start, walk, generator, checkpointed and differentiable, guidance,
                     )
                 )  # fmt: skip
             return torch.cat(batches)

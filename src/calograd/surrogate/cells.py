@@ -1,6 +1,6 @@
 """The cells surrogate: a shower's cells given energy, design and material.
 
-Two diffusion models in a row (`calograd.surrogate.model`) on the coordinates of `calograd.surrogate.coordinates`:
+Two diffusion models in a row (`calograd.surrogate.two_stage`) on the coordinates of `calograd.surrogate.coordinates`:
 
     shape    12 numbers   g <-> x given cond           x from diffusion given cond
     pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
@@ -32,7 +32,7 @@ from torch import Tensor
 from calograd.diffusion.denoise import Network
 from calograd.material import NUMBERS, Material
 from calograd.networks.mlp import ResidualMlp
-from calograd.networks.moments import ConditionalMoments, restore, standardise
+from calograd.networks.moments import ConditionalMoments, standardise
 from calograd.surrogate.coordinates import (
     core_cells,
     decode,
@@ -43,7 +43,8 @@ from calograd.surrogate.coordinates import (
     symmetry_permutations,
     symmetry_ties,
 )
-from calograd.surrogate.model import TwoStage, chosen_numbers, numbers_of
+from calograd.surrogate.model import chosen_leaps, chosen_numbers, numbers_of, plain_sizes
+from calograd.surrogate.two_stage import Moments, TwoStage
 
 SUMS_FARTHEST = 6.0
 """Up to which y the sums of cells are followed."""
@@ -67,6 +68,7 @@ class CellsArchitecture:
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
         material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
         tied: numbers of the pattern that are equal by symmetry share location and scale.
+        leaps: of shape and pattern, of a distilled surrogate; None: diffusion models.
     """
 
     n_xy: int = 5
@@ -84,13 +86,15 @@ class CellsArchitecture:
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
     tied: bool = True
+    leaps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
+        object.__setattr__(self, "leaps", chosen_leaps(self.leaps))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self) | {"material_numbers": list(self.material_numbers)}
+        return plain_sizes(asdict(self))
 
     def untied(self) -> CellsArchitecture:
         """The same for beams without symmetry."""
@@ -159,13 +163,14 @@ class CellsModel(TwoStage):
         self,
         conditions: Tensor,
         x: Tensor,
+        moments: Moments,
         *,
         guidance: float = 0.0,  # noqa: ARG002 - not guided
         generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is dropped
     ) -> Network:
         """The pattern's network with its conditions bound. The marks of its local units are where a cell is empty."""
         a = self.architecture
-        location, scale = self.pattern_moments(torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        location, scale = moments
         marks = standardise(torch.zeros_like(location), location, scale) if a.local_units else None
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
@@ -189,9 +194,12 @@ class CellsModel(TwoStage):
         """
         a = self.architecture
         y = y.clamp(-SUMS_FARTHEST, SUMS_FARTHEST)
-        c = restore(y, location, scale)
-        cubes = c.clamp(min=0).pow(3)
-        slope = 3 * c.clamp(min=0).square() * scale * torch.cosh(y / 2)
+        up = (y / 2).exp()
+        down = 1 / up
+        c = (location + scale * (up - down)).clamp(min=0)  # as `restore`, by the exponentials that dc / dy needs
+        squares = c.square()
+        cubes = squares * c
+        slope = 1.5 * squares * scale * (up + down)
         groups = (len(y), -1, a.n_z)
         missing = 1 - self._sums(cubes.reshape(groups))
         length = self._sums(slope.square().reshape(groups)) + 1e-2

@@ -38,7 +38,8 @@ from calograd.showers.clouds import LAYERS
 from calograd.surrogate.marks import KNOTS, Features, decode, dim_of, from_normal
 from calograd.surrogate.marks import encode as numbers_of_showers
 from calograd.surrogate.points import Points
-from calograd.surrogate.stack import StackModel, Walk
+from calograd.surrogate.stack import StackModel
+from calograd.surrogate.walk import Walk
 
 CONDITIONS = 1
 """ln E."""

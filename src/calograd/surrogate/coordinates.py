@@ -40,6 +40,8 @@ R_k / C_k of all layers by one factor. Every step is differentiable.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -67,11 +69,20 @@ def core_cells(n_xy: int) -> Tensor:
     return torch.tensor([cell in core for cell in range(n_xy * n_xy)])
 
 
-def _core_and_around(n_xy: int) -> tuple[list[int], list[int]]:
+@cache
+def _core_and_around(n_xy: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The cells of the core and the others, in order."""
     inner = [n_xy >= 3 and abs(2 * i - n_xy + 1) <= 1 for i in range(n_xy)]
     core = [i * n_xy + j for i in range(n_xy) for j in range(n_xy) if inner[i] and inner[j]]
-    return core, [cell for cell in range(n_xy * n_xy) if cell not in core]
+    return tuple(core), tuple(cell for cell in range(n_xy * n_xy) if cell not in core)
+
+
+@cache
+def _places(n_xy: int) -> tuple[int, ...]:
+    """Where each cell is among those of the core and the others, one after the other."""
+    core, around = _core_and_around(n_xy)
+    order = core + around
+    return tuple(order.index(cell) for cell in range(n_xy * n_xy))
 
 
 def pattern_cells(n_xy: int) -> Tensor:
@@ -190,16 +201,14 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
         rest = pattern_shares(pattern[:, several:], layers * (1 - balance))
         distance = _squared_distance(n_xy).to(layers)
         core_distance = distance[core[0]]
-        excess = torch.einsum("nik,i->nk", rest, distance[around]) - core_distance
+        excess = torch.einsum("nik,i->nk", rest, distance[list(around)]) - core_distance
         wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
         outer = layers * _rest_share(balance, layers * excess, wanted)
         inner = layers - outer
         shares = pattern_shares(pattern[:, :several], layers * balance) if several else 1.0
         parts = [inner[:, None] * shares]
     parts.append(rest * outer[:, None])
-    order = core + around
-    place = [order.index(cell) for cell in range(n_xy * n_xy)]
-    return torch.cat(parts, dim=1)[:, place].reshape(len(c), n_xy, n_xy, n_z)
+    return torch.cat(parts, dim=1)[:, list(_places(n_xy))].reshape(len(c), n_xy, n_xy, n_z)
 
 
 def _core_share(balance: Tensor, layers: Tensor) -> Tensor:

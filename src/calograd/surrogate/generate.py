@@ -13,7 +13,6 @@ import torch
 
 from calograd import __version__
 from calograd.design import Design
-from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
 from calograd.errors import InputError
 from calograd.material import Material
 from calograd.showers.cells import Cells
@@ -23,6 +22,7 @@ from calograd.surrogate import BATCH, Surrogate
 from calograd.surrogate.clouds import BATCH as CLOUD_BATCH
 from calograd.surrogate.clouds import CloudSurrogate, join
 from calograd.surrogate.model import numbers_of
+from calograd.surrogate.walk import Walk
 
 Report = Callable[[int, int], None]
 """Called with showers done and their number."""
@@ -36,7 +36,7 @@ def generate(
     *,
     material: Material | None = None,
     seed: int = 0,
-    sampler: str = DEFAULT_SAMPLER,
+    sampler: str | None = None,
     steps: int | None = None,
     extrapolate: bool = False,
     guidance: float = 0.0,
@@ -53,20 +53,20 @@ def generate(
         dz: depth of every layer, shape (n, n_z), cm.
         material: of the calorimeter; None: the one that the surrogate was trained on.
         seed: of all random numbers; with the same rows it gives the same showers.
-        sampler: a name of `calograd.diffusion.sample.SAMPLERS`.
-        steps: of the sampler; each has a default.
+        sampler, steps: see `Surrogate.sample`.
         extrapolate: warn instead of refusing outside the trained range.
         guidance: w of classifier-free guidance, see `Surrogate.sample`.
         report: called with showers done and their number.
 
     Raises:
         RangeError: a design, material or energy outside the trained range.
-        InputError: no material though several were trained on, no rows, rows that are not positive numbers, an unknown
-            sampler, no steps, or guidance that was not learnt.
+        InputError: no material though several were trained on, no rows, rows that are not positive numbers, a
+            sampler that is unknown or not the surrogate's, no steps, or guidance that was not learnt.
     """
     table = np.column_stack([dx, dz, energy]).astype(np.float32)
     material = surrogate.card.substance() if material is None else material
-    steps = _check(surrogate, table, material, sampler, steps, extrapolate)
+    walk = surrogate.model.walk(sampler, steps)
+    _check(surrogate, table, material, extrapolate)
     surrogate.check_guidance(guidance)
     model = surrogate.model
     like = model.condition_mean
@@ -81,11 +81,11 @@ def generate(
         pitch, depths, incident = (torch.from_numpy(c).to(like) for c in (used[:, 0], used[:, 1:-1], used[:, -1]))
         with torch.inference_mode():
             conditions = model.conditions(incident, pitch, depths, numbers_of(material, like=like))
-            made = model.generate(conditions, incident, len(rows), sampler, steps, generator, guidance=guidance)
+            made = model.generate(conditions, incident, len(rows), walk, generator, guidance=guidance)
         measured[rows] = made.cpu().numpy()
         report(start + len(rows), len(table))
     energy, dx, dz, number = table[:, -1], table[:, 0], table[:, 1:-1], np.arange(len(table))
-    name, config = surrogate.card.name, _config(surrogate, sampler, steps, seed, extrapolate, guidance)
+    name, config = surrogate.card.name, _config(surrogate, walk, seed, extrapolate, guidance)
     if surrogate.card.kind == "map32":
         return Maps(measured, energy, dx, dz, model.architecture.n_xy, number, material, name, config)
     return Cells(measured, energy, dx, dz, number, material, name, config)
@@ -127,20 +127,16 @@ def generate_clouds(
         {
             "model": surrogate.card.name, "clustering": surrogate.card.clustering,
             "training": surrogate.card.training.get("done", {}), "sampler": walk.sampler,
-            "steps": walk.steps, "seed": seed, "extrapolate": extrapolate, "versions": _versions(),
+            "steps": walk.steps, "evaluations": walk.evaluations, "seed": seed, "extrapolate": extrapolate,
+            "versions": _versions(),
         },
     )  # fmt: skip
 
 
-def _check(
-    surrogate: Surrogate, table: np.ndarray, material: Material, sampler: str, steps: int | None, extrapolate: bool
-) -> int:
-    """Refuse what cannot be generated; returns the steps of the sampler."""
-    if sampler not in SAMPLERS:
-        raise InputError(f"unknown sampler '{sampler}'; expected one of {', '.join(SAMPLERS)}")
-    steps = SAMPLERS[sampler].steps if steps is None else steps
-    if len(table) < 1 or steps < 1:
-        raise InputError(f"n = {len(table)} showers in {steps} steps: expected at least 1 of each")
+def _check(surrogate: Surrogate, table: np.ndarray, material: Material, extrapolate: bool) -> None:
+    """Refuse what cannot be generated."""
+    if len(table) < 1:
+        raise InputError("no rows; expected at least 1 shower")
     if not (np.isfinite(table).all() and (table > 0).all()):
         row = int(np.argmax(~(np.isfinite(table) & (table > 0)).all(1)))
         *sizes, energy = table[row].tolist()
@@ -154,18 +150,14 @@ def _check(
     for number, (dx, *dz) in enumerate(designs.tolist()):
         design = Design(dx, tuple(dz), material, a.n_xy, n_z)
         surrogate.check_range(design, torch.tensor([lowest[number], highest[number]]), extrapolate)
-    return steps
 
 
-def _config(
-    surrogate: Surrogate, sampler: str, steps: int, seed: int, extrapolate: bool, guidance: float
-) -> dict[str, Any]:
+def _config(surrogate: Surrogate, walk: Walk, seed: int, extrapolate: bool, guidance: float) -> dict[str, Any]:
     return {
         "model": surrogate.card.name,
         "mode": surrogate.card.mode,
         "training": surrogate.card.training.get("done", {}),
-        "sampler": sampler,
-        "steps": steps,
+        **walk._asdict(),
         "seed": seed,
         "extrapolate": extrapolate,
         **({"guidance": guidance} if guidance else {}),

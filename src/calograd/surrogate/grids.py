@@ -29,7 +29,8 @@ from calograd.showers.clouds import LAYERS
 from calograd.showers.cluster import PITCH
 from calograd.showers.readout import GRID, THRESHOLD
 from calograd.surrogate.points import Points
-from calograd.surrogate.stack import StackModel, Walk
+from calograd.surrogate.stack import StackModel
+from calograd.surrogate.walk import Walk
 
 SAMPLER = "decoder"
 """The only way to a shower."""

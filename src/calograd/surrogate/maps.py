@@ -2,7 +2,7 @@
 
 Two protocols, after the coordinates (`calograd.surrogate.map_coordinates`) in which a U-Net learns the map:
 
-    shares   two diffusion models in a row (`calograd.surrogate.model`); the U-Net learns the standardised pattern
+    shares   two diffusion models in a row (`calograd.surrogate.two_stage`); the U-Net learns the standardised pattern
     plain    one diffusion model, the U-Net learns the scaled pixels: arXiv 2601.07859, with absolute energies
 
     cond = ln E/E_c, ln dx/R_M, ln dz/X0, and the logarithms of chosen numbers of the material
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from calograd.diffusion.denoise import Network, denoise, loss
-from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.diffusion.sample import Sampler, sample
 from calograd.errors import InputError
 from calograd.material import NUMBERS
 from calograd.networks.mlp import ResidualMlp
-from calograd.networks.moments import ConditionalMoments
+from calograd.networks.moments import ConditionalMoments, standardise
 from calograd.networks.unet import UNet
 from calograd.surrogate.map_coordinates import (
     decode,
@@ -35,7 +35,9 @@ from calograd.surrogate.map_coordinates import (
     mirror_ties,
     shape_dim,
 )
-from calograd.surrogate.model import Model, TwoStage, chosen_numbers
+from calograd.surrogate.model import Model, chosen_leaps, chosen_numbers, plain_sizes, sampler_of
+from calograd.surrogate.two_stage import Moments, TwoStage
+from calograd.surrogate.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,11 @@ class MapsArchitecture:
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
         material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
         tied: numbers of the pattern that are equal by symmetry share location and scale.
+        leaps: of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
 
     Raises:
-        InputError: pixels that cannot be divided into slabs or halved as often as there are levels, or unknown
-            material numbers.
+        InputError: pixels that cannot be divided into slabs or halved as often as there are levels, unknown material
+            numbers, or leaps in plain coordinates.
     """
 
     n_xy: int = 5
@@ -80,10 +83,14 @@ class MapsArchitecture:
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
     tied: bool = True
+    leaps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        object.__setattr__(self, "leaps", chosen_leaps(self.leaps))
+        if self.leaps and self.coordinates == "plain":
+            raise InputError("maps in plain coordinates cannot be distilled; expected coordinates = 'shares'")
         if (
             self.pixels % self.slabs
             or not self.multipliers
@@ -96,8 +103,7 @@ class MapsArchitecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        lists = {"multipliers": list(self.multipliers), "material_numbers": list(self.material_numbers)}
-        return asdict(self) | lists
+        return plain_sizes(asdict(self))
 
     def untied(self) -> MapsArchitecture:
         """The same for beams without symmetry."""
@@ -138,8 +144,8 @@ class _Conditioned(Model):
 
     @property
     def guided(self) -> bool:
-        """Whether conditions were dropped in training."""
-        return self.architecture.dropped > 0
+        """Whether conditions were dropped in training; a distilled surrogate knows them always."""
+        return self.architecture.dropped > 0 and self.architecture.leaps is None
 
     def bind(
         self,
@@ -212,13 +218,13 @@ class SharesModel(_Conditioned, TwoStage):
         self,
         conditions: Tensor,
         x: Tensor,
+        moments: Moments,
         *,
         guidance: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Network:
         """The U-Net with its conditions bound; its marks are where a pixel is empty."""
-        zero = x.new_zeros(len(x), self.permutations.shape[1])
-        marks = self.pattern_moments.standardise(zero, torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        marks = standardise(torch.zeros_like(moments[0]), *moments)
         return self.bind(conditions, x, marks, guidance, generator)
 
 
@@ -245,12 +251,6 @@ class PlainModel(_Conditioned):
         """No shape, and scaled pixels, see `Model`."""
         return measured.new_zeros(len(measured), 0), 2 * measured.flatten(1) / self.largest - 1
 
-    def moments_loss(
-        self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """There are none. Raises `NotImplementedError`."""
-        raise NotImplementedError("plain coordinates have no location and scale to learn")
-
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
@@ -259,24 +259,27 @@ class PlainModel(_Conditioned):
         pattern = loss(network, self.preconditioning, y, self.schedule.draw(len(y), generator).to(y), generator)
         return x.sum(1), pattern.mean(1)
 
+    def shape_evaluations(self, sampler: Sampler, steps: int) -> int:  # noqa: ARG002
+        """There is no shape."""
+        return 0
+
     def generate(
         self,
         conditions: Tensor,
         energy: Tensor,  # noqa: ARG002 - pixels are absolute
         n: int,
-        sampler: str,
-        steps: int,
+        walk: Walk,
         generator: torch.Generator | None,
         checkpointed: bool = False,
         guidance: float = 0.0,
     ) -> Tensor:
         """n maps, see `Model`."""
-        walk, side = SAMPLERS[sampler], self.architecture.pixels
+        sampler, side = sampler_of(walk), self.architecture.pixels
         noise = torch.randn(n, side * side, generator=generator).to(conditions)
         network = self.bind(conditions, None, None, guidance, None)
         y = sample(
             lambda z, s: denoise(network, self.preconditioning, z, s),
-            noise, walk.grid(self.schedule, steps), walk, generator, checkpointed,
+            noise, sampler.grid(self.schedule, walk.steps), sampler, generator, checkpointed,
         )  # fmt: skip
         return ((y + 1) / 2 * self.largest).clamp(min=0).reshape(n, side, side)
 

@@ -1,35 +1,30 @@
-"""What the mathematics of every kind of surrogate shares.
+"""What every kind of surrogate shares: conditions, samplers, and what training and sampling ask of it.
 
-A shower is learnt by two diffusion models in a row, both on coordinates that a small network has standardised for the
-condition at hand, so that the smooth dependence on the design does not ride on the noise model:
-
-    shape      few numbers    g <-> x given cond           x from diffusion given cond
-    pattern    many numbers   c <-> y given cond and x     y from diffusion given cond and x
-
-A kind of surrogate says how showers become g and c and back, and which network learns the pattern. All are given
+All are given
 
     cond = ln E/E_c, ln dx/R_M, ln of depths / X0, and the logarithms of chosen numbers of the material
+
+and learn diffusion models, most of them those of a shape and a pattern (`calograd.surrogate.two_stage`), which may be
+distilled (`calograd.diffusion.leaps`), each into a number of leaps of its own.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from calograd.diffusion.denoise import PRECONDITIONINGS, Network, denoise, loss
+from calograd.diffusion.denoise import PRECONDITIONINGS, Preconditioning
+from calograd.diffusion.leaps import LEAPS, Leaps
+from calograd.diffusion.leaps import NAME as LEAPS_NAME
 from calograd.diffusion.noise import SCHEDULES
-from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS, Sampler
 from calograd.errors import InputError
 from calograd.material import NUMBERS, Material
-from calograd.networks.mlp import ResidualMlp
-from calograd.networks.moments import ConditionalMoments
-
-SHAPE_STEPS = 3
-"""Steps of the shape's sampler for every step of the pattern's."""
-
+from calograd.surrogate.walk import Walk
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -61,6 +56,10 @@ class Architecture(Protocol):
     def tied(self) -> bool:
         """Whether location and scale of the pattern are equal by symmetry."""
 
+    @property
+    def leaps(self) -> tuple[int, int] | None:
+        """Of shape and pattern, of a distilled surrogate; None: diffusion models."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
 
@@ -82,7 +81,8 @@ class Model(nn.Module, ABC):
     Attributes:
         n_conditions: numbers of the conditions.
         condition_mean, condition_scale: by which conditions are standardised.
-        schedule, preconditioning: of the diffusion.
+        schedule: of the diffusion.
+        preconditioning, shape_preconditioning: of the pattern's network and of the shape's.
     """
 
     architecture: Architecture
@@ -91,7 +91,10 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.architecture = architecture
         self.schedule = SCHEDULES[architecture.schedule]
-        self.preconditioning = PRECONDITIONINGS[architecture.preconditioning]
+        usual: Preconditioning = PRECONDITIONINGS[architecture.preconditioning]
+        shape, pattern = architecture.leaps or (0, 0)
+        self.shape_preconditioning = Leaps.of(self.schedule, shape) if shape else usual
+        self.preconditioning = Leaps.of(self.schedule, pattern) if pattern else usual
         self.n_conditions = 2 + depths + len(architecture.material_numbers)
         self.register_buffer("condition_mean", torch.zeros(self.n_conditions))
         self.register_buffer("condition_scale", torch.ones(self.n_conditions))
@@ -115,6 +118,42 @@ class Model(nn.Module, ABC):
         scaled = ((energy / e_c)[:, None], (dx / r_m)[:, None], self.depths(dz) / x0[:, None], numbers[:, chosen])
         raw = torch.cat([part.log().expand(rows, -1) for part in scaled], dim=1)
         return (raw - self.condition_mean) / self.condition_scale
+
+    def walk(self, sampler: str | None = None, steps: int | None = None) -> Walk:
+        """How showers are made, the surrogate's own way if not told.
+
+        Args:
+            sampler: a name of `SAMPLERS`; a distilled surrogate takes ``leaps`` alone.
+            steps: of it; each has a default, those of a distilled surrogate are fixed.
+
+        Raises:
+            InputError: a sampler or steps that it cannot take.
+        """
+        leaps = self.architecture.leaps
+        if leaps is not None:
+            asked = sampler or LEAPS_NAME, leaps[1] if steps is None else steps
+            if asked != (LEAPS_NAME, leaps[1]):
+                raise InputError(
+                    f"the surrogate is distilled into {leaps[0]} leaps of the shape and {leaps[1]} of the pattern and "
+                    f"cannot take {asked[1]} steps of '{asked[0]}'; leave sampler and steps out"
+                )
+            return Walk(LEAPS_NAME, leaps[1], leaps[1], leaps[0])
+        name = DEFAULT_SAMPLER if sampler is None else sampler
+        if name == LEAPS_NAME:
+            raise InputError(
+                f"sampler '{name}' is that of distilled surrogates, this is a diffusion model; expected one of "
+                f"{', '.join(SAMPLERS)}"
+            )
+        if name not in SAMPLERS:
+            raise InputError(f"unknown sampler '{name}'; expected one of {', '.join(SAMPLERS)}")
+        steps = SAMPLERS[name].steps if steps is None else steps
+        if steps < 1:
+            raise InputError(f"{steps} steps of '{name}': expected at least 1")
+        return Walk(name, steps, SAMPLERS[name].nfe(steps), self.shape_evaluations(SAMPLERS[name], steps))
+
+    @abstractmethod
+    def shape_evaluations(self, sampler: Sampler, steps: int) -> int:
+        """Of the shape's network in so many steps of the pattern's sampler; 0 where there is no shape."""
 
     @abstractmethod
     def depths(self, dz: Tensor) -> Tensor:
@@ -150,12 +189,6 @@ class Model(nn.Module, ABC):
         """x and y of showers: what the two diffusion models learn, shapes (n, shape numbers) and (n, pattern)."""
 
     @abstractmethod
-    def moments_loss(
-        self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """Negative log likelihood of location and scale, of the shape (phase 0) or of the pattern (1), per number."""
-
-    @abstractmethod
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
@@ -167,8 +200,7 @@ class Model(nn.Module, ABC):
         conditions: Tensor,
         energy: Tensor,
         n: int,
-        sampler: str,
-        steps: int,
+        walk: Walk,
         generator: torch.Generator | None,
         checkpointed: bool = False,
         guidance: float = 0.0,
@@ -182,142 +214,35 @@ class Model(nn.Module, ABC):
             conditions: of `conditions`, shape (n, conditions) or (1, conditions).
             energy: incident, shape (n,) or (1,), GeV.
             n: number of showers.
-            sampler: a name of `SAMPLERS`.
-            steps: of the pattern's sampler.
+            walk: as `walk` gives it.
             generator: of every random number.
             checkpointed: save memory in a gradient, see `calograd.diffusion.sample.sample`.
             guidance: w of classifier-free guidance, F + w (F - F without conditions); 0 for none.
         """
 
 
-class TwoStage(Model):
-    """A model of shape and pattern."""
+def sampler_of(walk: Walk) -> Sampler:
+    """The sampler of a walk."""
+    return LEAPS if walk.sampler == LEAPS_NAME else SAMPLERS[walk.sampler]
 
-    shape_moments: ConditionalMoments
-    pattern_moments: ConditionalMoments
-    shape_network: ResidualMlp
 
-    @abstractmethod
-    def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """g of showers, as `encode` gives it."""
+def chosen_leaps(leaps: Iterable[int] | None) -> tuple[int, int] | None:
+    """Leaps of shape and pattern, as plain data have them. Raises `InputError` unless they are two, or none."""
+    if leaps is None:
+        return None
+    shape, pattern, *more = (*leaps, 0, 0)
+    if len(more) != len((0, 0)) or min(shape, pattern) < 1:
+        raise InputError(f"leaps = {list(leaps)}: expected those of the shape and of the pattern, 1 or more each")
+    return shape, pattern
 
-    @abstractmethod
-    def encode(
-        self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """g and c of showers; ``generator`` spreads what is empty."""
 
-    @abstractmethod
-    def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
-        """Showers of g and c, shape (n, *shape), GeV, for energies of shape (n,). Differentiable."""
-
-    @abstractmethod
-    def pattern(
-        self,
-        conditions: Tensor,
-        x: Tensor,
-        *,
-        guidance: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> Network:
-        """The pattern's network with its conditions bound; ``generator`` of what is dropped in training."""
-
-    def untied(self) -> Model:
-        """Location and scale of every number of the pattern by itself, see `Model`."""
-        if not self.architecture.tied:
-            return self
-        moments = self.pattern_moments
-        with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
-            result = self.architecture.untied().build().to(self.condition_mean)
-        own = {f"pattern_moments.{name}": value for name, value in moments.untied_weights().items()}
-        result.load_state_dict(self.state_dict() | own)
-        return result.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
-
-    def calibrate(self, measured: Tensor) -> None:
-        """Nothing: every number is a weight."""
-
-    def standardise(
-        self, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """x and y of showers, see `Model`."""
-        g, c = self.encode(measured, energy, generator)
-        x = self.shape_moments.standardise(g, conditions)
-        return x, self.pattern_moments.standardise(c, torch.cat([conditions, x], dim=1))
-
-    def moments_loss(
-        self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """Negative log likelihood of location and scale, see `Model`."""
-        g, c = self.encode(measured, energy, generator)
-        if phase == 0:
-            return self.shape_moments.negative_log_likelihood(g, conditions)
-        with torch.no_grad():
-            x = self.shape_moments.standardise(g, conditions)
-        return self.pattern_moments.negative_log_likelihood(c, torch.cat([conditions, x], dim=1))
-
-    def losses(
-        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """Denoising losses of shape and pattern, see `Model`."""
-        n = len(x)
-        shape = loss(
-            lambda z, s: self.shape_network(z, s, conditions),
-            self.preconditioning, x, self.schedule.draw(n, generator).to(x), generator,
-        )  # fmt: skip
-        pattern = loss(
-            self.pattern(conditions, x, generator=generator if torch.is_grad_enabled() else None),
-            self.preconditioning, y, self.schedule.draw(n, generator).to(y), generator,
-        )  # fmt: skip
-        return shape.mean(1), pattern.mean(1)
-
-    def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        n: int,
-        sampler: str,
-        steps: int,
-        generator: torch.Generator | None,
-        checkpointed: bool = False,
-        guidance: float = 0.0,
-    ) -> Tensor:
-        """n showers, see `Model`.
-
-        The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads.
-        """
-        walk, grids = SAMPLERS[sampler], self.grids(sampler, steps)
-        noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in self.noise_dims]
-        x = sample(lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], walk, generator, checkpointed)
-        pattern = self.pattern(conditions, x, guidance=guidance)
-        y = sample(
-            lambda z, s: denoise(pattern, self.preconditioning, z, s),
-            noise[1], grids[1], walk, generator, checkpointed,
-        )  # fmt: skip
-        return self.restore(x, y, conditions, energy)
-
-    @property
-    def noise_dims(self) -> tuple[int, int]:
-        """Numbers of shape and pattern, and so of the noise that becomes a shower."""
-        return len(self.shape_moments.tie), len(self.pattern_moments.tie)
-
-    def grids(self, sampler: str, steps: int) -> tuple[Tensor, Tensor]:
-        """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
-        walk = SAMPLERS[sampler]
-        return walk.grid(self.schedule, SHAPE_STEPS * steps), walk.grid(self.schedule, steps)
-
-    def denoise_shape(self, x: Tensor, sigma: Tensor, conditions: Tensor) -> Tensor:
-        """D(x; sigma) of the shape, same shape as ``x``; ``sigma`` has no dimensions or is of shape (n,)."""
-        return denoise(lambda z, s: self.shape_network(z, s, conditions), self.preconditioning, x, sigma)
-
-    def denoise_pattern(self, y: Tensor, sigma: Tensor, conditions: Tensor, x: Tensor) -> Tensor:
-        """D(y; sigma) of the pattern of showers of shape ``x``, same shape as ``y``; ``sigma`` as above."""
-        return denoise(self.pattern(conditions, x), self.preconditioning, y, sigma)
-
-    def restore(self, x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor) -> Tensor:
-        """Showers, GeV, of standardised shape and pattern: `standardise` undone."""
-        g = self.shape_moments.restore(x, conditions)
-        c = self.pattern_moments.restore(y, torch.cat([conditions.expand(len(x), -1), x], dim=1))
-        return self.decode(g, c, energy.expand(len(x)))
+def plain_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
+    """An architecture as plain data: lists for tuples, and no leaps where there are none, as before there were any."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in sizes.items()
+        if (name, value) != ("leaps", None)
+    }
 
 
 def chosen_numbers(names: tuple[str, ...]) -> tuple[str, ...]:

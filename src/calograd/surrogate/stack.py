@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from calograd.surrogate.points import Points
-
-
-class Walk(NamedTuple):
-    """How a shower is made: the sampler, its steps, and what these cost in evaluations of the network."""
-
-    sampler: str
-    steps: int
-    evaluations: int
+from calograd.surrogate.walk import Walk
 
 
 class StackArchitecture(Protocol):

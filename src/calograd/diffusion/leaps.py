@@ -1,0 +1,106 @@
+"""Distillation into few leaps: a deterministic, differentiable sampler of one to some evaluations.
+
+A student walks the even grid s_0 > s_1 > ... > s_N = 0 in the angle a = arctan(s) (`calograd.diffusion.sample`) with
+the step of DDIM, x' = D + (s'/s) (x - D). Its denoiser is D = c_skip x + c_out F(c_in x; c_noise) with, for leaps of
+the angle d = arctan(s_0) / N,
+
+    c_skip = (1 + s tan(d / 2)) / (1 + s^2)         c_in = 1 / sqrt(1 + s^2)
+    c_out = s / sqrt(1 + s^2)                       c_noise = ln(s) / 4
+
+so that in z = x cos(a) a leap is
+
+    z' = z + sin(d) F
+
+F = 0 is exact where the data are unit normal, the last leap (s' = 0) returns D itself, and for short leaps F is that of
+EDM: a student may begin with the weights of its teacher.
+
+It learns the leaps of its teacher (progressive distillation, arXiv 2202.00512, all levels at once): from x = x0 + s n
+at a level s of the grid the teacher goes to s' in some sub-steps, even in the angle, which end at x', and
+
+    loss = |F - (z' - z) / sin(d)|^2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import atan, tan
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from calograd.diffusion.denoise import Coefficients, Network
+from calograd.diffusion.noise import Schedule, angle_grid
+from calograd.diffusion.sample import SAMPLERS, Denoise, Sampler, sample
+
+NAME = "leaps"
+LEAPS: Sampler = replace(SAMPLERS["ddim"], steps=1, even_angle=True)
+"""The student's; how many it takes is up to the student."""
+
+
+@dataclass(frozen=True)
+class Leaps:
+    """Preconditioning of a student, see above.
+
+    Args:
+        grid: its noise levels, falling to zero.
+    """
+
+    grid: tuple[float, ...]
+
+    @classmethod
+    def of(cls, schedule: Schedule, leaps: int) -> Leaps:
+        """So many leaps from the highest noise level of a schedule."""
+        return cls(tuple(LEAPS.grid(schedule, leaps).tolist()))
+
+    @property
+    def leaps(self) -> int:
+        """Their number."""
+        return len(self.grid) - 1
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The four coefficients at the noise levels ``sigma``, which should be of the grid: no other is taught."""
+        total = (1 + sigma**2).rsqrt()
+        half = tan(atan(self.grid[0]) / (2 * self.leaps))
+        return Coefficients((1 + half * sigma) * total**2, sigma * total, total, sigma.log() / 4)
+
+
+class Lesson(NamedTuple):
+    """What a student of one network is taught by.
+
+    Args:
+        denoise: of the teacher, D(x, sigma) with a noise level a sample, shape (n, 1, ...).
+        sampler: of the teacher.
+        steps: of it, for every leap of the student.
+    """
+
+    denoise: Denoise
+    sampler: Sampler
+    steps: int
+
+
+def leap_loss(student: Network, leaps: Leaps, lesson: Lesson, x0: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Distillation loss of every number of every sample, same shape as ``x0``.
+
+    The samples are dealt out to the leaps in turn, each to one.
+
+    Args:
+        student: F with its conditions bound.
+        leaps: its preconditioning.
+        lesson: what teaches it.
+        x0: clean samples, shape (n, ...).
+        generator: of the noise.
+    """
+    which = torch.arange(len(x0)) % leaps.leaps
+    wide = (-1, *(1,) * (x0.ndim - 1))
+    grid = angle_grid(leaps.grid[0], leaps.leaps * lesson.steps)
+    visited = torch.stack([grid[which * lesson.steps + step].reshape(wide) for step in range(lesson.steps + 1)])
+    visited = visited.to(x0)  # (steps + 1, n, 1, ...)
+    start, end = visited[0], visited[-1]
+    x = x0 + start * torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
+    c = leaps.coefficients(start)
+    with torch.no_grad():
+        reached = sample(lesson.denoise, x / start, visited, lesson.sampler)
+        sine = (start - end) * c.into * (1 + end**2).rsqrt()
+        target = (reached * (1 + end**2).rsqrt() - x * c.into) / sine
+    return (student(c.into * x, c.noise.flatten()) - target).square()

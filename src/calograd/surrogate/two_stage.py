@@ -1,0 +1,220 @@
+"""Two diffusion models in a row, of a shower's shape and of its pattern.
+
+Both learn coordinates that a small network has standardised for the condition at hand, so that the smooth dependence
+on the design does not ride on the noise model:
+
+    shape      few numbers    g <-> x given cond           x from diffusion given cond
+    pattern    many numbers   c <-> y given cond and x     y from diffusion given cond and x
+
+A kind of surrogate says how showers become g and c and back, and which network learns the pattern. cond is that of
+`calograd.surrogate.model`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from calograd.diffusion.denoise import Network, Preconditioning, denoise, loss
+from calograd.diffusion.leaps import LEAPS, Leaps, Lesson, leap_loss
+from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
+from calograd.networks.mlp import ResidualMlp
+from calograd.networks.moments import ConditionalMoments, restore, standardise
+from calograd.surrogate.model import Model, sampler_of
+from calograd.surrogate.walk import Walk
+
+SHAPE_STEPS = 3
+"""Steps of the shape's sampler for every step of the pattern's."""
+Moments = tuple[Tensor, Tensor]
+"""Location and scale of every number."""
+
+
+class TwoStage(Model):
+    """A model of shape and pattern."""
+
+    shape_moments: ConditionalMoments
+    pattern_moments: ConditionalMoments
+    shape_network: ResidualMlp
+
+    @abstractmethod
+    def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """g of showers, as `encode` gives it."""
+
+    @abstractmethod
+    def encode(
+        self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """g and c of showers; ``generator`` spreads what is empty."""
+
+    @abstractmethod
+    def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
+        """Showers of g and c, shape (n, *shape), GeV, for energies of shape (n,). Differentiable."""
+
+    @abstractmethod
+    def pattern(
+        self,
+        conditions: Tensor,
+        x: Tensor,
+        moments: Moments,
+        *,
+        guidance: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Network:
+        """The pattern's network with its conditions bound.
+
+        Args:
+            conditions: shape (n, conditions) or (1, conditions).
+            x: standardised shape, shape (n, shape numbers).
+            moments: of these, see `moments_of_pattern`.
+            guidance: w of classifier-free guidance.
+            generator: of what is dropped in training.
+        """
+
+    def untied(self) -> Model:
+        """Location and scale of every number of the pattern by itself, see `Model`."""
+        if not self.architecture.tied:
+            return self
+        moments = self.pattern_moments
+        with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
+            result = self.architecture.untied().build().to(self.condition_mean)
+        own = {f"pattern_moments.{name}": value for name, value in moments.untied_weights().items()}
+        result.load_state_dict(self.state_dict() | own)
+        return result.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
+
+    def calibrate(self, measured: Tensor) -> None:
+        """Nothing: every number is a weight."""
+
+    def standardise(
+        self, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """x and y of showers, see `Model`."""
+        g, c = self.encode(measured, energy, generator)
+        x = self.shape_moments.standardise(g, conditions)
+        return x, standardise(c, *self.moments_of_pattern(conditions, x))
+
+    def moments_loss(
+        self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Negative log likelihood of location and scale, of the shape (phase 0) or of the pattern (1), per number."""
+        g, c = self.encode(measured, energy, generator)
+        if phase == 0:
+            return self.shape_moments.negative_log_likelihood(g, conditions)
+        with torch.no_grad():
+            x = self.shape_moments.standardise(g, conditions)
+        return self.pattern_moments.negative_log_likelihood(c, torch.cat([conditions, x], dim=1))
+
+    def losses(
+        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Denoising losses of shape and pattern, see `Model`."""
+        n = len(x)
+        shape = loss(
+            self._shape(conditions), self.shape_preconditioning, x, self.schedule.draw(n, generator).to(x), generator
+        )
+        pattern = loss(
+            self._pattern(conditions, x, generator if torch.is_grad_enabled() else None),
+            self.preconditioning, y, self.schedule.draw(n, generator).to(y), generator,
+        )  # fmt: skip
+        return shape.mean(1), pattern.mean(1)
+
+    def leap_losses(
+        self,
+        teacher: TwoStage,
+        steps: tuple[int, int],
+        x: Tensor,
+        y: Tensor,
+        conditions: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Distillation losses of shape and pattern, one a sample, shape (n,) each, see `calograd.diffusion.leaps`.
+
+        Args:
+            teacher: a diffusion model, or one distilled into a multiple of this one's leaps.
+            steps: of a diffusion model for every leap of shape and pattern.
+            x, y: as `losses` takes them.
+            conditions: of this model and of the teacher.
+            generator: of the noise.
+        """
+        shape, pattern = self.shape_preconditioning, self.preconditioning
+        assert isinstance(shape, Leaps)
+        assert isinstance(pattern, Leaps)
+        first = _lesson(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
+        then = _lesson(teacher._pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
+        return (
+            leap_loss(self._shape(conditions), shape, first, x, generator).mean(1),
+            leap_loss(self._pattern(conditions, x), pattern, then, y, generator).mean(1),
+        )
+
+    def moments_of_pattern(self, conditions: Tensor, x: Tensor) -> Moments:
+        """Location and scale of c, shape (n, pattern) each, of showers of shape ``x``."""
+        location, scale = self.pattern_moments(torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        return location, scale
+
+    def _pattern(self, conditions: Tensor, x: Tensor, generator: torch.Generator | None = None) -> Network:
+        return self.pattern(conditions, x, self.moments_of_pattern(conditions, x), generator=generator)
+
+    def _shape(self, conditions: Tensor) -> Network:
+        """The shape's network with its conditions bound."""
+        return lambda z, s: self.shape_network(z, s, conditions)
+
+    def shape_evaluations(self, sampler: Sampler, steps: int) -> int:
+        """The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads."""
+        return sampler.nfe(SHAPE_STEPS * steps)
+
+    def generate(
+        self,
+        conditions: Tensor,
+        energy: Tensor,
+        n: int,
+        walk: Walk,
+        generator: torch.Generator | None,
+        checkpointed: bool = False,
+        guidance: float = 0.0,
+    ) -> Tensor:
+        """n showers, see `Model`."""
+        sampler, grids = sampler_of(walk), self.grids(walk)
+        noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in self.noise_dims]
+        x = sample(
+            lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, generator, checkpointed
+        )
+        moments = self.moments_of_pattern(conditions, x)
+        pattern = self.pattern(conditions, x, moments, guidance=guidance)
+        y = sample(
+            lambda z, s: denoise(pattern, self.preconditioning, z, s),
+            noise[1], grids[1], sampler, generator, checkpointed,
+        )  # fmt: skip
+        return self.restore(x, y, moments, conditions, energy)
+
+    @property
+    def noise_dims(self) -> tuple[int, int]:
+        """Numbers of shape and pattern, and so of the noise that becomes a shower."""
+        return len(self.shape_moments.tie), len(self.pattern_moments.tie)
+
+    def grids(self, walk: Walk) -> tuple[Tensor, Tensor]:
+        """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
+        sampler, leaps = sampler_of(walk), self.architecture.leaps
+        shape_steps = SHAPE_STEPS * walk.steps if leaps is None else leaps[0]
+        return sampler.grid(self.schedule, shape_steps), sampler.grid(self.schedule, walk.steps)
+
+    def denoise_shape(self, x: Tensor, sigma: Tensor, conditions: Tensor) -> Tensor:
+        """D(x; sigma) of the shape, same shape as ``x``; ``sigma`` has no dimensions or is of shape (n,)."""
+        return denoise(self._shape(conditions), self.shape_preconditioning, x, sigma)
+
+    def denoise_pattern(self, y: Tensor, sigma: Tensor, conditions: Tensor, x: Tensor) -> Tensor:
+        """D(y; sigma) of the pattern of showers of shape ``x``, same shape as ``y``; ``sigma`` as above."""
+        return denoise(self._pattern(conditions, x), self.preconditioning, y, sigma)
+
+    def restore(self, x: Tensor, y: Tensor, moments: Moments, conditions: Tensor, energy: Tensor) -> Tensor:
+        """Showers, GeV, of standardised shape and pattern: `standardise` undone; ``moments`` are the pattern's."""
+        g = self.shape_moments.restore(x, conditions)
+        return self.decode(g, restore(y, *moments), energy.expand(len(x)))
+
+
+def _lesson(network: Network, preconditioning: Preconditioning, student: Leaps, steps: int) -> Lesson:
+    """What a network teaches: its own leaps, if it is distilled itself, or steps of the default sampler."""
+    sampler = SAMPLERS[DEFAULT_SAMPLER]
+    if isinstance(preconditioning, Leaps):
+        sampler, steps = LEAPS, preconditioning.leaps // student.leaps
+    return Lesson(lambda z, s: denoise(network, preconditioning, z, s), sampler, steps)

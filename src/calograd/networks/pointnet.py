@@ -69,7 +69,7 @@ class PointNet(nn.Module):
             shift = shared[:, at + width : at + 2 * width].index_select(0, group)
             h = h + linear(second, silu(torch.addcmul(shift, linear(first, h), scale)))
         result = linear(self.out, h)
-        mix = shared[:, -self.dim * self.dim :].index_select(0, group).unflatten(1, (self.dim, self.dim))
+        mix = shared[:, -self.dim * self.dim :].index_select(0, group).reshape(-1, self.dim, self.dim)
         for column in range(self.dim):  # of A(k), as one product of small matrices a point takes longer
             result = torch.addcmul(result, mix[:, :, column], x[:, column : column + 1])
         return result

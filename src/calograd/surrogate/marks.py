@@ -90,8 +90,8 @@ def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
     whole = at.detach().floor().clamp(0, KNOTS - 2)
     place = layer * KNOTS + whole.long()
     flat = table.flatten()
-    low, high = flat[place], flat[place + 1]
-    return low + (at - whole) * (high - low)
+    low, high = flat.index_select(0, place), flat.index_select(0, place + 1)
+    return torch.lerp(low, high, at - whole)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 """Distillation of a cloud surrogate: what its student learns from, and the student's losses.
 
 The teacher makes showers of the energies of the training showers, and points of these showers' layers. The student
-learns where the trajectories of both end (`calograd.diffusion.distill`). All trajectories are walked once, before the
-first step, with random numbers of their own, so that a run that goes on finds the same.
+learns where the trajectories of both end (`calograd.diffusion.distill`), of showers those from pure noise alone. All
+trajectories are walked once, before the first step, with random numbers of their own, so that a run that goes on finds
+the same.
+
+A regression shrinks: with r what it has not learnt, cov(end) = cov(f) + cov(r). Of a shower's 4 L + 3 numbers enough is
+left to be seen in their spreads, so x = M f + v is fitted to have the ends' mean and covariance, over the same noise.
 """
 
 from __future__ import annotations
@@ -12,17 +16,20 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from calograd.diffusion.denoise import denoise
 from calograd.diffusion.distill import Consistency, Trajectories, levels, regression_loss, trajectories
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS
 from calograd.learning.stack_config import Distillation
-from calograd.surrogate.cloud import MARKS, SHOWER_SCHEDULE, CloudModel
+from calograd.surrogate.cloud import HIGHEST, MARKS, SHOWER_SCHEDULE, CloudModel
 from calograd.surrogate.marks import decode, dim_of
 
 SAMPLER = SAMPLERS["angle"]
 """Walks the trajectories: the least error for its evaluations where data are nearly unit normal."""
+SPREAD_BATCH = 2048
+"""Showers of a step that fits M and v."""
 POINTS = 16
 """Of a layer."""
 CHUNK = 1024
@@ -90,6 +97,23 @@ def shower_loss(model: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
     return regression_loss(model.shower_at(showers.energy[chosen]), pre, places)
 
 
+def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
+    """Squared difference of means and second moments of M f + v and of the ends, a number of a shower.
+
+    Args:
+        model: whose M and v are learnt.
+        averaged: whose network, the moving average of the model's, makes f.
+        showers: to learn from.
+        chosen: some of them.
+    """
+    places = Trajectories(*(t[chosen] for t in showers.places))
+    with torch.no_grad():
+        network, pre = averaged.shower_at(showers.energy[chosen]), averaged.shower_preconditioning
+        found = denoise(network, pre, places.x, places.sigma)
+    ours, theirs = (pad(values, (0, 1), value=1.0) for values in (model.mended(found), places.end))
+    return ((ours.T @ ours - theirs.T @ theirs) / len(chosen)).square().sum() / found.shape[1]
+
+
 def point_loss(model: CloudModel, layers: Layers, chosen: Tensor) -> Tensor:
     """Loss of the student's network of the points, of all points of some layers, shape (points, 2)."""
     places = Trajectories(*(t.reshape(-1, POINTS, *t.shape[1:])[chosen].flatten(0, 1) for t in layers.places))
@@ -105,7 +129,7 @@ def _groups(layers: Tensor) -> Tensor:
 
 def _showers(teacher: CloudModel, energy: Tensor, steps: int, generator: torch.Generator) -> Showers:
     noise = torch.randn(len(energy), dim_of(teacher.architecture.layers), generator=generator).to(energy)
-    level = levels(len(energy), steps, generator).to(energy.device)
+    level = torch.zeros(len(energy), dtype=torch.int64, device=energy.device)
     network, pre = teacher.shower_at(energy), teacher.shower_preconditioning
     grid = SAMPLER.grid(SCHEDULES[SHOWER_SCHEDULE], steps)
     return Showers(trajectories(lambda x, s: denoise(network, pre, x, s), noise, grid, SAMPLER, level), energy)
@@ -124,7 +148,8 @@ def _points(teacher: CloudModel, context: Tensor, steps: int, generator: torch.G
     level = levels(len(context), steps, generator).to(context.device)
     network, pre = teacher.points_at(context, group), teacher.preconditioning
     grid = SAMPLER.grid(SCHEDULES[teacher.architecture.schedule], steps)
-    return trajectories(lambda x, s: denoise(network, pre, x, s), noise, grid, SAMPLER, level[group])
+    places = trajectories(lambda x, s: denoise(network, pre, x, s), noise, grid, SAMPLER, level[group])
+    return places._replace(end=places.end.clamp(-HIGHEST, HIGHEST))  # where points are held
 
 
 def _join(parts: list[Trajectories]) -> Trajectories:

@@ -4,7 +4,8 @@
     phase "showers"   denoising loss of the standardised numbers
     phase "points"    denoising loss of z, whole layers a batch, no padding
 
-A student is distilled in the last two alone, see `calograd.learning.cloud_distill`; all else it has from its teacher.
+A student is distilled in the last two, with a phase "spread" between them, see `calograd.learning.cloud_distill`; all
+else it has from its teacher.
 
 A run is a folder: ``checkpoint.pt``, ``log.jsonl`` (a line a report), ``model.safetensors`` (the moving average of the
 weights so far). A run that is started again goes on from its checkpoint.
@@ -19,7 +20,7 @@ import torch
 
 from calograd.errors import InputError
 from calograd.learning.cloud_data import CloudData, initialise
-from calograd.learning.cloud_distill import Lessons, make_lessons, point_loss, shower_loss
+from calograd.learning.cloud_distill import SPREAD_BATCH, Lessons, make_lessons, point_loss, shower_loss, spread_loss
 from calograd.learning.cloud_monitor import CloudReport, look
 from calograd.learning.engine import Course, Pace, Phase, Progress
 from calograd.learning.stack_config import CloudRunConfig
@@ -81,6 +82,12 @@ class _StudentLosses:
         chosen = torch.randint(len(showers.energy), (self.config.training.shower_batch,), generator=at.generator)
         return shower_loss(at.model, showers, chosen.to(showers.energy.device)).mean()
 
+    def spread(self, at: Course[CloudModel]) -> torch.Tensor:
+        """Of the mean and covariance of the showers' numbers."""
+        showers = self.lessons.showers
+        chosen = torch.randint(len(showers.energy), (SPREAD_BATCH,), generator=at.generator)
+        return spread_loss(at.model, at.ema, showers, chosen.to(showers.energy.device))
+
     def points(self, at: Course[CloudModel]) -> torch.Tensor:
         """Of the ends of points' trajectories."""
         layers = self.lessons.layers
@@ -111,18 +118,7 @@ def train_clouds(
     check_range(config.range, data.train.energy)
     teacher = None if config.distillation is None else _teacher(config, data, device)
     course = Course.start(place(_model(config, data, teacher), device), t.seed)
-    phases: list[Phase[CloudModel]] = []
-    losses: _Losses | _StudentLosses
-    if teacher is None:
-        losses = _Losses(config, data)
-        phases = [Phase("moments", t.moments_steps, ("shower_moments.",), losses.moments, 0.0, t.learning_rate, False)]
-    else:
-        assert config.distillation is not None
-        losses = _StudentLosses(config, make_lessons(teacher, data.train.energy, config.distillation, t.seed))
-    phases += [
-        Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
-        Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
-    ]
+    phases = _phases(config, data) if teacher is None else _student_phases(config, data, teacher)
     pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
 
     def look_at(at: Course[CloudModel]) -> CloudReport:
@@ -130,6 +126,28 @@ def train_clouds(
 
     task = Task(config, data.source, data.fingerprint, len(data.train), output)
     return go_through(task, course, phases, pace, look_at, progress, on_report)
+
+
+def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
+    """Of a diffusion model."""
+    t, losses = config.training, _Losses(config, data)
+    return [
+        Phase("moments", t.moments_steps, ("shower_moments.",), losses.moments, 0.0, t.learning_rate, False),
+        Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
+        Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
+    ]
+
+
+def _student_phases(config: CloudRunConfig, data: CloudData, teacher: CloudModel) -> list[Phase[CloudModel]]:
+    """Of a distilled one."""
+    assert config.distillation is not None
+    t, d = config.training, config.distillation
+    losses = _StudentLosses(config, make_lessons(teacher, data.train.energy, d, t.seed))
+    return [
+        Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
+        Phase("spread", d.spread_steps, ("shower_mend.",), losses.spread, 0.99, t.learning_rate),
+        Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
+    ]
 
 
 def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel:

@@ -96,6 +96,8 @@ class Distillation(Table):
     """Layers of these showers of whose points trajectories are walked, at most."""
     steps: Positive = 16
     """Of a trajectory."""
+    spread_steps: Positive = 1000
+    """Of the fit of the showers' mean and covariance."""
 
 
 class CloudTraining(Table):

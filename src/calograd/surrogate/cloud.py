@@ -17,7 +17,8 @@ Stretching makes up for the part of the spread that goes into the mean of N poin
 r leaves the core where it is: it is a few far points that move a shower's centre.
 
 A distilled surrogate has consistency models in place of both (`calograd.diffusion.distill`), smaller networks that go
-from noise to numbers in one evaluation each: the points' has one hidden layer (`calograd.networks.pointmap`).
+from noise to numbers in one evaluation each: the points' has one hidden layer (`calograd.networks.pointmap`). What the
+shower's has not learnt is missing in the spread of its numbers; x = M f + v has the teacher's mean and covariance.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from calograd.diffusion.denoise import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
@@ -35,6 +36,7 @@ from calograd.diffusion.distill import CONSISTENCY, Consistency
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS, Sampler, sample
 from calograd.errors import InputError
+from calograd.networks.linear import linear
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments
 from calograd.networks.pointmap import PointMap
@@ -128,6 +130,7 @@ class CloudModel(StackModel):
         tie[-1] = tie[-2]  # x and y of the centre
         self.shower_moments = ConditionalMoments(CONDITIONS, tie, a.moments_width)
         self.shower_network = ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
+        self.shower_mend = identity(dim) if a.distilled else None
         self.point_network: PointMap | PointNet = (
             PointMap(MARKS, LOCAL + a.layers, a.point_width, a.embedding) if a.distilled
             else PointNet(MARKS, LOCAL + a.layers, a.point_width, a.point_blocks, a.embedding)
@@ -202,6 +205,10 @@ class CloudModel(StackModel):
 
         return bound
 
+    def mended(self, x: Tensor) -> Tensor:
+        """x of what the shower's network makes, shape (n, dim): M f + v of a distilled surrogate."""
+        return x if self.shower_mend is None else linear(self.shower_mend, x)
+
     def points_at(self, context: Tensor, group: Tensor) -> Network:
         """The points' network with its conditions bound; noise levels come one a point and go in one a group.
 
@@ -229,7 +236,7 @@ class CloudModel(StackModel):
             lambda z, s: denoise(network, pre, z, s),
             noise, walk.grid(SCHEDULES[SHOWER_SCHEDULE], a.shower_steps), walk, generator,
         )  # fmt: skip
-        g = self.shower_moments.restore(x, self.conditions(energy))
+        g = self.shower_moments.restore(self.mended(x), self.conditions(energy))
         return decode(g, energy, self.unit, a.layers, smooth)
 
     def generate(
@@ -285,6 +292,14 @@ class CloudModel(StackModel):
             lambda z, s: denoise(network, pre, z, s),
             noise, sampler.grid(SCHEDULES[a.schedule], walk.steps), sampler, generator,
         )  # fmt: skip
+
+
+def identity(dim: int) -> nn.Linear:
+    """A linear layer that begins as the identity."""
+    layer = nn.Linear(dim, dim)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 @cache

@@ -53,7 +53,7 @@ class PointMap(nn.Module):
             group: the group of every point, shape (points,), int64.
         """
         k = self.embed(torch.cat([noise[:, None].expand(len(context), 1), context], dim=1))
-        gamma, beta = self.modulate(k).index_select(0, group).split(self.width, dim=1)
+        gamma, beta = (half.index_select(0, group) for half in self.modulate(k).chunk(2, dim=1))
         hidden = silu(torch.addcmul(beta, self.into(x), gamma))
         affine = self.affine(k).index_select(0, group)
         result: Tensor = affine[:, : self.dim] + self.out(hidden)

@@ -234,7 +234,7 @@ class CloudModel(StackModel):
         noise = torch.randn(len(energy), dim_of(a.layers), generator=generator).to(energy)
         x = sample(
             lambda z, s: denoise(network, pre, z, s),
-            noise, walk.grid(SCHEDULES[SHOWER_SCHEDULE], a.shower_steps), walk, generator,
+            noise, grid(walk, SHOWER_SCHEDULE, a.shower_steps), walk, generator,
         )  # fmt: skip
         g = self.shower_moments.restore(self.mended(x), self.conditions(energy))
         return decode(g, energy, self.unit, a.layers, smooth)
@@ -290,7 +290,7 @@ class CloudModel(StackModel):
         sampler = sampler_of(walk.sampler, a)
         return sample(
             lambda z, s: denoise(network, pre, z, s),
-            noise, sampler.grid(SCHEDULES[a.schedule], walk.steps), sampler, generator,
+            noise, grid(sampler, a.schedule, walk.steps), sampler, generator,
         )  # fmt: skip
 
 
@@ -300,6 +300,12 @@ def identity(dim: int) -> nn.Linear:
     nn.init.eye_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+@cache
+def grid(sampler: Sampler, schedule: str, steps: int) -> Tensor:
+    """The noise levels that a sampler visits, see `calograd.diffusion.sample.Sampler.grid`."""
+    return sampler.grid(SCHEDULES[schedule], steps)
 
 
 @cache

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from calograd.diffusion.denoise import Edm, denoise
-from calograd.diffusion.distill import CONSISTENCY, Consistency, levels, regression_loss, trajectories
+from calograd.diffusion.distill import CONSISTENCY, Consistency, jump, levels, regression_loss, trajectories
 from calograd.diffusion.noise import Karras
 from calograd.diffusion.sample import SAMPLERS, sample
 
@@ -34,6 +34,13 @@ def test_without_a_network_unit_normal_data_come_out_in_one_step() -> None:
     )
     assert CONSISTENCY.nfe(1) == 1
     assert abs(float(made.std()) - 1) < 5e-3
+
+
+def test_a_jump_is_one_step() -> None:
+    noise = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)).double()
+    pre = Consistency(KARRAS.sigma_min)
+    step = sample(lambda x, s: denoise(scaled, pre, x, s), noise, CONSISTENCY.grid(KARRAS, 1), CONSISTENCY)
+    torch.testing.assert_close(jump(scaled, pre, noise, KARRAS.sigma_max), step)
 
 
 def test_several_steps_keep_the_law() -> None:

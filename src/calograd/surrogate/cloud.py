@@ -17,8 +17,9 @@ Stretching makes up for the part of the spread that goes into the mean of N poin
 r leaves the core where it is: it is a few far points that move a shower's centre.
 
 A distilled surrogate has consistency models in place of both (`calograd.diffusion.distill`), smaller networks that go
-from noise to numbers in one evaluation each: the points' has one hidden layer (`calograd.networks.pointmap`). What the
-shower's has not learnt is missing in the spread of its numbers; x = M f + v has the teacher's mean and covariance.
+from noise to numbers in one evaluation each (`calograd.networks.vectormap`, `calograd.networks.pointmap`). The points'
+is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
+spread of its numbers f; x = M f + v has the teacher's mean and covariance.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from calograd.diffusion.denoise import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
-from calograd.diffusion.distill import CONSISTENCY, Consistency
+from calograd.diffusion.distill import CONSISTENCY, Consistency, jump
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS, Sampler, sample
 from calograd.errors import InputError
@@ -41,6 +42,7 @@ from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments
 from calograd.networks.pointmap import PointMap
 from calograd.networks.pointnet import PointNet
+from calograd.networks.vectormap import VectorMap
 from calograd.showers.clouds import LAYERS
 from calograd.surrogate.marks import KNOTS, Features, decode, dim_of, from_normal
 from calograd.surrogate.marks import encode as numbers_of_showers
@@ -66,8 +68,9 @@ class CloudArchitecture:
 
     Args:
         layers: of the detector.
-        shower_width, shower_blocks: hidden numbers and residual blocks of the network of the shower.
-        point_width, point_blocks: likewise of the points; a distilled surrogate has one hidden layer and no blocks.
+        shower_width, shower_blocks: hidden numbers and residual blocks of the network of the shower; a distilled one
+            has that many hidden layers.
+        point_width, point_blocks: likewise of the points; a distilled one has one hidden layer and no blocks.
         embedding: numbers that noise level and conditions become.
         moments_width: hidden numbers of the network of location and scale.
         schedule: of the points, a name of `calograd.diffusion.noise.SCHEDULES`.
@@ -129,7 +132,10 @@ class CloudModel(StackModel):
         tie = torch.arange(dim)
         tie[-1] = tie[-2]  # x and y of the centre
         self.shower_moments = ConditionalMoments(CONDITIONS, tie, a.moments_width)
-        self.shower_network = ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
+        self.shower_network: VectorMap | ResidualMlp = (
+            VectorMap(dim, CONDITIONS, a.shower_width, a.shower_blocks) if a.distilled
+            else ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
+        )  # fmt: skip
         self.shower_mend = identity(dim) if a.distilled else None
         self.point_network: PointMap | PointNet = (
             PointMap(MARKS, LOCAL + a.layers, a.point_width, a.embedding) if a.distilled
@@ -197,10 +203,11 @@ class CloudModel(StackModel):
 
     def shower_at(self, energy: Tensor) -> Network:
         """The shower's network with its conditions bound: incident energies (n,), GeV."""
-        conditions = self.conditions(energy)
+        conditions, network = self.conditions(energy), self.shower_network
 
         def bound(scaled: Tensor, noise: Tensor) -> Tensor:
-            result: Tensor = self.shower_network(scaled, noise, conditions)
+            known = (conditions,) if isinstance(network, VectorMap) else (noise, conditions)
+            result: Tensor = network(scaled, *known)
             return result
 
         return bound
@@ -230,12 +237,9 @@ class CloudModel(StackModel):
         """Features of showers of incident energies (n,) in GeV, differentiable in them."""
         a = self.architecture
         walk = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
-        network, pre = self.shower_at(energy), self.shower_preconditioning
         noise = torch.randn(len(energy), dim_of(a.layers), generator=generator).to(energy)
-        x = sample(
-            lambda z, s: denoise(network, pre, z, s),
-            noise, grid(walk, SHOWER_SCHEDULE, a.shower_steps), walk, generator,
-        )  # fmt: skip
+        levels = grid(walk, SHOWER_SCHEDULE, a.shower_steps)
+        x = _sample(self.shower_at(energy), self.shower_preconditioning, noise, levels, walk, generator)
         g = self.shower_moments.restore(self.mended(x), self.conditions(energy))
         return decode(g, energy, self.unit, a.layers, smooth)
 
@@ -286,12 +290,19 @@ class CloudModel(StackModel):
         self, noise: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None, walk: Walk
     ) -> Tensor:
         """From noise to z of points."""
-        a, pre, network = self.architecture, self.preconditioning, self.points_at(context, group)
-        sampler = sampler_of(walk.sampler, a)
-        return sample(
-            lambda z, s: denoise(network, pre, z, s),
-            noise, grid(sampler, a.schedule, walk.steps), sampler, generator,
-        )  # fmt: skip
+        sampler = sampler_of(walk.sampler, self.architecture)
+        levels = grid(sampler, self.architecture.schedule, walk.steps)
+        return _sample(self.points_at(context, group), self.preconditioning, noise, levels, sampler, generator)
+
+
+def _sample(
+    network: Network, pre: Preconditioning, noise: Tensor, levels: Tensor, sampler: Sampler,
+    generator: torch.Generator | None,
+) -> Tensor:  # fmt: skip
+    """From unit normal noise to samples through falling noise levels."""
+    if isinstance(pre, Consistency) and len(levels) == 2:
+        return jump(network, pre, noise, float(levels[0]))
+    return sample(lambda z, s: denoise(network, pre, z, s), noise, levels, sampler, generator)
 
 
 def identity(dim: int) -> nn.Linear:
@@ -329,9 +340,8 @@ def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
     ln E; ln (N + 1) of the layer and of the two beside it; ln of its mean energy of a point; m, and that of the two
     beside it; d.
     """
-    n = (features.count + 1).log()
-    per_point = ((features.energy + unit) / (features.count + 1) / unit).log()
-    m = features.mean
+    n, m = features.count.log1p(), features.mean
+    per_point = (features.energy / unit).log1p() - n
     (n_before, n_behind), (m_before, m_behind) = _beside(n), _beside(m)
     incident = energy.log()[:, None].expand_as(n)
     return torch.stack([incident, n, n_before, n_behind, per_point, m, m_before, m_behind, features.core], dim=2)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from calograd.diffusion.denoise import denoise
+from calograd.diffusion.distill import Trajectories
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
 from calograd.learning.cloud_data import CloudData, load_cloud_data
+from calograd.learning.cloud_distill import POINTS, Showers, make_lessons, spread_loss
 from calograd.learning.cloud_train import train_clouds
 from calograd.learning.engine import CHECKPOINT
-from calograd.learning.stack_config import CloudRunConfig, parse_cloud_config
+from calograd.learning.stack_config import CloudModelConfig, CloudRunConfig, parse_cloud_config
 from calograd.learning.train import LOG
 from calograd.showers.clouds import Clouds, write_clouds
 from calograd.surrogate import CloudSurrogate
+from calograd.surrogate.cloud import CloudModel
 from calograd.surrogate.marks import features_of
 
 Make = Callable[..., Clouds]
@@ -88,19 +93,51 @@ def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, monkeypatch: 
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
+def student_of(folder: Path, teacher: str, **changes: Any) -> CloudRunConfig:
+    few = {"teacher": teacher, "showers": 40, "layers": 300, "steps": 3, "spread_steps": 6}
+    sizes = {"kind": "cloud", "shower_width": 10, "shower_blocks": 2, "point_width": 6, "embedding": 7}
+    return config_of(folder, name="tiny-cm", model=sizes, distillation=few, **changes)
+
+
 def test_a_distilled_one_takes_one_evaluation(folder: Path) -> None:
     config = config_of(folder)
     data = data_of(config)
-    train_clouds(config, data, folder / "teacher")
-    student = config_of(folder, name="tiny-cm", distillation={"teacher": "teacher"})
-    train_clouds(student, data, folder / "cm")
+    teacher = train_clouds(config, data, folder / "teacher")
+    train_clouds(student_of(folder, "teacher"), data, folder / "cm")
     made = CloudSurrogate.load(folder / "cm")
     assert made.model.walk().evaluations == 1
-    assert made.model.architecture.shower_steps == 6
+    architecture = made.model.architecture
+    assert (architecture.shower_steps, architecture.shower_width, architecture.point_width) == (1, 10, 6)
+    assert architecture.moments_width == teacher.architecture.moments_width
+    for name in ("local_mean", "distance_table", "shower_moments.network.0.weight"):
+        assert torch.equal(made.model.state_dict()[name], teacher.state_dict()[name])
     assert len(made.sample(50.0, 3)) == 3
-    again = config_of(folder, distillation={"teacher": "cm"})
+    reports = [json.loads(line) for line in (folder / "cm" / LOG).read_text().splitlines()]
+    assert [r["phase"] for r in reports] == ["showers", "spread", "points"]
     with pytest.raises(InputError, match="distilled already"):
-        train_clouds(again, data, folder / "cm2")
+        train_clouds(student_of(folder, "cm"), data, folder / "cm2")
+
+
+def test_lessons_are_the_teachers_own_trajectories(folder: Path) -> None:
+    config = config_of(folder)
+    data = data_of(config)
+    teacher = train_clouds(config, data, folder / "teacher")
+    wanted = student_of(folder, "teacher").distillation
+    assert wanted is not None
+    lessons, again = (make_lessons(teacher, data.train.energy, wanted, 3) for _ in range(2))
+    assert len(lessons.showers.energy) == 40
+    assert len(lessons.layers.context) == 300
+    assert len(lessons.layers.places.x) == 300 * POINTS
+    for ours, theirs in zip(lessons.layers.places, again.layers.places, strict=True):
+        assert torch.equal(ours, theirs)
+    sigma = lessons.layers.places.sigma.reshape(-1, POINTS)
+    assert bool((sigma == sigma[:, :1]).all())
+    with torch.no_grad():  # from the lowest level a step is left, which is the denoiser's
+        places, low = lessons.showers.places, float(lessons.showers.places.sigma.min())
+        rows = torch.nonzero(places.sigma == low).squeeze(1)
+        network = teacher.shower_at(lessons.showers.energy[rows])
+        clean = denoise(network, teacher.shower_preconditioning, places.x[rows], places.sigma[rows])
+    assert float((clean - places.end[rows]).std()) < 0.3 * float(places.x[rows].std())
 
 
 def test_other_runs_are_not_touched(folder: Path) -> None:
@@ -173,8 +210,28 @@ def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> Non
     ("changes", "complaint"),
     [({"model": {"kind": "cloud", "point_widht": 3}}, "did you mean 'point_width'"),
      ({"range": {"energy": [90, 10]}}, "lower end first"),
-     ({"distillation": {"teacher": "x", "emma": 1}}, "did you mean 'ema'")],
+     ({"distillation": {"teacher": "x", "step": 1}}, "did you mean 'steps'"),
+     ({"distillation": {"teacher": "x"}}, "model.moments_width is the teacher's")],
 )  # fmt: skip
 def test_wrong_keys_and_values_are_named(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         config_of(tmp_path, **changes)
+
+
+def test_the_spread_that_regression_leaves_out_is_mended() -> None:
+    """Of a student that makes half of every number M = 2, v = 0 has the right mean and covariance."""
+    architecture = replace(CloudModelConfig(**SMALL).architecture(6), sampler="consistency", steps=1, shower_steps=1)
+    student = CloudModel(architecture)
+    assert student.shower_mend is not None
+    generator = torch.Generator().manual_seed(0)
+    noise, energy = torch.randn(4000, 27, generator=generator), torch.full((4000,), 50.0)
+    x, sigma = 40 * noise, torch.full((4000,), 40.0)
+    with torch.no_grad():
+        found = denoise(student.shower_at(energy), student.shower_preconditioning, x, sigma)
+    showers = Showers(Trajectories(x, sigma, 2 * found), energy)
+    everything = torch.arange(4000)
+    assert float(spread_loss(student, student, showers, everything).detach()) > 1
+    with torch.no_grad():
+        student.shower_mend.weight.mul_(2)
+        student.shower_mend.bias.zero_()
+    assert float(spread_loss(student, student, showers, everything).detach()) < 1e-8

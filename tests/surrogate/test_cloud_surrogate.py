@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calograd.errors import FormatError, InputError, RangeError
 from calograd.surrogate import CloudSurrogate, Surrogate, load_designs
-from calograd.surrogate.cloud import _tilted, _with_mean, local_features
+from calograd.surrogate.cloud import local_features
 from calograd.surrogate.generate import generate_clouds
 from calograd.surrogate.marks import to_normal
 from calograd.surrogate.points import Points
@@ -22,8 +22,9 @@ def showers(surrogate: CloudSurrogate, n: int = 20, seed: int = 0) -> Points:
     return surrogate.sample(torch.linspace(10, 90, n), n, generator=torch.Generator().manual_seed(seed))
 
 
-def test_points_have_what_their_shower_was_given() -> None:
-    surrogate, energy = tiny_clouds(), torch.linspace(10, 90, 20)
+@pytest.mark.parametrize("changes", [{}, {"sampler": "consistency", "steps": 1, "shower_steps": 1}])
+def test_points_have_what_their_shower_was_given(changes: dict[str, object]) -> None:
+    surrogate, energy = tiny_clouds(**changes), torch.linspace(10, 90, 20)
     model = surrogate.model
     features = model.generate_features(energy, torch.Generator().manual_seed(0))
     points = model.fill(features, energy, torch.Generator().manual_seed(1))
@@ -50,24 +51,6 @@ def test_the_centre_is_moved_by_far_points_alone() -> None:
     assert bool(near.any())
 
 
-def test_energies_are_tilted_to_the_weighted_mean() -> None:
-    generator = torch.Generator().manual_seed(0)
-    z, e = torch.randn(4000, generator=generator), torch.rand(4000, generator=generator)
-    group, wanted = torch.arange(4000) // 40, 0.3 * torch.randn(100, generator=generator)
-    made = _tilted(e, z, wanted, group)
-    weighted = torch.zeros(100).index_add(0, group, made * z) / torch.zeros(100).index_add(0, group, made)
-    torch.testing.assert_close(weighted, wanted, atol=2e-3, rtol=0)
-
-
-def test_mean_and_spread_of_groups() -> None:
-    z = torch.randn(40_000, generator=torch.Generator().manual_seed(0))
-    group = torch.arange(40_000) // 4
-    mean = torch.zeros(10_000)
-    made = _with_mean(z, mean, torch.full((10_000,), 4.0), group, torch.ones_like(z))
-    assert float(made.reshape(-1, 4).mean(1).abs().max()) < 1e-5
-    assert abs(float(made.std()) - 1) < 0.02
-
-
 def test_equal_seeds_give_equal_showers_and_batches_do_not_matter() -> None:
     surrogate = tiny_clouds()
     a, b = showers(surrogate), showers(surrogate)
@@ -88,8 +71,9 @@ def test_noise_levels_of_groups_do_not_mix() -> None:
     assert bool(torch.isfinite(loss).all())
 
 
-def test_the_smooth_path_has_the_gradient_of_finite_differences() -> None:
-    surrogate = tiny_clouds()
+@pytest.mark.parametrize("changes", [{}, {"sampler": "consistency", "steps": 1, "shower_steps": 1}])
+def test_the_smooth_path_has_the_gradient_of_finite_differences(changes: dict[str, object]) -> None:
+    surrogate = tiny_clouds(**changes)
     model = surrogate.model.double()
 
     def observed(energy: Tensor) -> Tensor:
@@ -109,6 +93,14 @@ def test_the_smooth_path_has_the_gradient_of_finite_differences() -> None:
             ours = torch.stack([row[column] for row in rows])
             torch.testing.assert_close(ours, slope, rtol=1e-4, atol=1e-9)
     assert float(rows[0].min()) > 0
+
+
+def test_a_distilled_shower_takes_one_evaluation_of_each_network() -> None:
+    surrogate, calls = tiny_clouds(sampler="consistency", steps=1, shower_steps=1), []
+    for network in (surrogate.model.shower_network, surrogate.model.point_network):
+        network.register_forward_hook(lambda module, *_: calls.append(module))
+    showers(surrogate)
+    assert calls == [surrogate.model.shower_network, surrogate.model.point_network]
 
 
 def test_energies_outside_the_trained_range_are_refused() -> None:
@@ -151,8 +143,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_samplers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="not distilled"):
         tiny_clouds().sample(50.0, 1, sampler="consistency")
-    distilled = tiny_clouds(sampler="consistency", steps=1)
+    distilled = tiny_clouds(sampler="consistency", steps=1, shower_steps=1)
     assert distilled.model.walk().evaluations == 1
+    assert distilled.model.walk(steps=4).evaluations == 4
     with pytest.raises(InputError, match="its samplers are consistency"):
         distilled.sample(50.0, 1, sampler="heun")
     assert len(distilled.sample(50.0, 3)) == 3

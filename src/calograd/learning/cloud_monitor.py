@@ -51,10 +51,11 @@ def look(model: CloudModel, data: CloudData, phase: str, step: int, train_loss: 
     rows = data.validation
     chosen = some_of(len(rows), generator)
     energy = rows.energy[chosen].to(device)
-    with torch.no_grad():
-        x = model.standardise(rows.features.at(chosen).to(device), energy, generator)
-        losses = {"shower": float(model.shower_loss(x, energy, generator).mean())}
-        if not model.architecture.distilled:
+    losses = {}
+    if not model.architecture.distilled:
+        with torch.no_grad():
+            x = model.standardise(rows.features.at(chosen).to(device), energy, generator)
+            losses["shower"] = float(model.shower_loss(x, energy, generator).mean())
             losses["points"] = _point_loss(model, data, generator)
     bias, spread = physics_of(model, rows.clouds.rows(chosen.numpy()), generator)
     return CloudReport(phase, step, round(seconds, 1), train_loss, losses, bias, spread)

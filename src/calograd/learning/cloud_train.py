@@ -2,7 +2,10 @@
 
     phase "moments"   Student t likelihood of the shower's numbers given the energy
     phase "showers"   denoising loss of the standardised numbers
-    phase "points"    denoising loss of z, whole layers a batch, no padding; or the loss of distillation
+    phase "points"    denoising loss of z, whole layers a batch, no padding
+
+A student is distilled in the last two, with a phase "spread" between them, see `calograd.learning.cloud_distill`; all
+else it has from its teacher.
 
 A run is a folder: ``checkpoint.pt``, ``log.jsonl`` (a line a report), ``model.safetensors`` (the moving average of the
 weights so far). A run that is started again goes on from its checkpoint.
@@ -17,11 +20,12 @@ import torch
 
 from calograd.errors import InputError
 from calograd.learning.cloud_data import CloudData, initialise
+from calograd.learning.cloud_distill import SPREAD_BATCH, Lessons, make_lessons, point_loss, shower_loss, spread_loss
 from calograd.learning.cloud_monitor import CloudReport, look
 from calograd.learning.engine import Course, Pace, Phase, Progress
 from calograd.learning.stack_config import CloudRunConfig
 from calograd.learning.stack_train import Reports, Task, check_range, go_through, prepare
-from calograd.surrogate.cloud import CloudArchitecture, CloudModel
+from calograd.surrogate.cloud import CloudModel
 from calograd.surrogate.clouds import CloudSurrogate
 from calograd.surrogate.model import place
 
@@ -32,7 +36,6 @@ class _Losses:
 
     config: CloudRunConfig
     data: CloudData
-    teacher: CloudModel | None
 
     def moments(self, at: Course[CloudModel]) -> torch.Tensor:
         """Negative log-likelihood of the showers' numbers."""
@@ -53,7 +56,7 @@ class _Losses:
         return model.shower_loss(x, energy, generator).mean()
 
     def points(self, at: Course[CloudModel]) -> torch.Tensor:
-        """Denoising or distillation loss of the points of some layers."""
+        """Denoising loss of the points of some layers."""
         rows, model, generator = self.data.train, at.model, at.generator
         device = model.unit.device
         chosen = torch.randint(len(rows.place), (self.config.training.point_batch,), generator=generator)
@@ -63,10 +66,33 @@ class _Losses:
         with torch.no_grad():
             features, energy = rows.features.at(shower).to(device), rows.energy[shower].to(device)
             context = model.context(features, energy)[torch.arange(len(layer)), layer.to(device)]
-        z, group = z.to(device), group.to(device)
-        if self.teacher is None:
-            return model.point_loss(z, context, group, generator).mean()
-        return model.distillation_loss(self.teacher, at.ema, z, context, group, generator).mean()
+        return model.point_loss(z.to(device), context, group.to(device), generator).mean()
+
+
+@dataclass(frozen=True)
+class _StudentLosses:
+    """Losses of random batches of lessons."""
+
+    config: CloudRunConfig
+    lessons: Lessons
+
+    def showers(self, at: Course[CloudModel]) -> torch.Tensor:
+        """Of the ends of showers' trajectories."""
+        showers = self.lessons.showers
+        chosen = torch.randint(len(showers.energy), (self.config.training.shower_batch,), generator=at.generator)
+        return shower_loss(at.model, showers, chosen.to(showers.energy.device)).mean()
+
+    def spread(self, at: Course[CloudModel]) -> torch.Tensor:
+        """Of the mean and covariance of the showers' numbers."""
+        showers = self.lessons.showers
+        chosen = torch.randint(len(showers.energy), (SPREAD_BATCH,), generator=at.generator)
+        return spread_loss(at.model, at.ema, showers, chosen.to(showers.energy.device))
+
+    def points(self, at: Course[CloudModel]) -> torch.Tensor:
+        """Of the ends of points' trajectories."""
+        layers = self.lessons.layers
+        chosen = torch.randint(len(layers.context), (self.config.training.point_batch,), generator=at.generator)
+        return point_loss(at.model, layers, chosen.to(layers.context.device)).mean()
 
 
 def train_clouds(
@@ -92,15 +118,7 @@ def train_clouds(
     check_range(config.range, data.train.energy)
     teacher = None if config.distillation is None else _teacher(config, data, device)
     course = Course.start(place(_model(config, data, teacher), device), t.seed)
-    losses = _Losses(config, data, teacher)
-    phases: list[Phase[CloudModel]] = []
-    if teacher is None:
-        phases = [
-            Phase("moments", t.moments_steps, ("shower_moments.",), losses.moments, 0.0, t.learning_rate, False),
-            Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
-        ]
-    ema = t.ema if config.distillation is None else config.distillation.ema
-    phases.append(Phase("points", t.point_steps, ("point_network.",), losses.points, ema, t.learning_rate))
+    phases = _phases(config, data) if teacher is None else _student_phases(config, data, teacher)
     pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
 
     def look_at(at: Course[CloudModel]) -> CloudReport:
@@ -108,6 +126,28 @@ def train_clouds(
 
     task = Task(config, data.source, data.fingerprint, len(data.train), output)
     return go_through(task, course, phases, pace, look_at, progress, on_report)
+
+
+def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
+    """Of a diffusion model."""
+    t, losses = config.training, _Losses(config, data)
+    return [
+        Phase("moments", t.moments_steps, ("shower_moments.",), losses.moments, 0.0, t.learning_rate, False),
+        Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
+        Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
+    ]
+
+
+def _student_phases(config: CloudRunConfig, data: CloudData, teacher: CloudModel) -> list[Phase[CloudModel]]:
+    """Of a distilled one."""
+    assert config.distillation is not None
+    t, d = config.training, config.distillation
+    losses = _StudentLosses(config, make_lessons(teacher, data.train.energy, d, t.seed))
+    return [
+        Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
+        Phase("spread", d.spread_steps, ("shower_mend.",), losses.spread, 0.99, t.learning_rate),
+        Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
+    ]
 
 
 def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel:
@@ -128,16 +168,14 @@ def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel
 
 
 def _model(config: CloudRunConfig, data: CloudData, teacher: CloudModel | None) -> CloudModel:
-    """First weights: from the seed, or the teacher's."""
+    """First weights: from the seed, and all of the teacher's but the two networks that are distilled."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         if teacher is None:
             model = CloudModel(config.model.architecture(data.train.clouds.layers))
             initialise(model, data)
             return model
-        assert config.distillation is not None
-        changes = {"sampler": "consistency", "steps": 1, "shower_steps": config.distillation.shower_steps}
-        sizes = teacher.architecture.to_dict() | changes
-        model = CloudModel(CloudArchitecture(**sizes))
-        model.load_state_dict(teacher.state_dict())
+        model = CloudModel(config.model.student(teacher.architecture))
+    kept = {k: v for k, v in teacher.state_dict().items() if not k.startswith(("shower_network.", "point_network."))}
+    model.load_state_dict(kept, strict=False)
     return model

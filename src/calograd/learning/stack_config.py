@@ -11,17 +11,18 @@
     [model]
     kind = "cloud"
 
-With a table ``[distillation]`` and a ``teacher`` in it, the points' network of a trained surrogate is distilled into a
-consistency model; its sizes are then the teacher's. ``kind = "grid30"`` is the baseline of
-`calograd.surrogate.grids`. Every other key has a default; see the classes below.
+With a table ``[distillation]`` and a ``teacher`` in it, a trained surrogate is distilled into one whose networks take a
+single evaluation; ``[model]`` then gives the sizes of these networks and nothing else. ``kind = "grid30"`` is the
+baseline of `calograd.surrogate.grids`. Every other key has a default; see the classes below.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from calograd.errors import InputError
 from calograd.learning.config import (
@@ -38,6 +39,8 @@ from calograd.surrogate.cloud import CloudArchitecture
 from calograd.surrogate.grids import GridArchitecture
 
 _DEFAULT = CloudArchitecture()
+STUDENT = ("shower_width", "shower_blocks", "point_width", "embedding")
+"""What a student may have of its own."""
 
 
 class StackRange(Table):
@@ -76,16 +79,25 @@ class CloudModelConfig(Table):
         """For a detector of so many layers."""
         return CloudArchitecture(layers=layers, **self.model_dump(exclude={"kind"}))
 
+    def student(self, teacher: CloudArchitecture) -> CloudArchitecture:
+        """Of a student: networks of these sizes, all else the teacher's."""
+        own = self.model_dump(include=set(STUDENT))
+        return replace(teacher, **own, sampler="consistency", steps=1, shower_steps=1)
+
 
 class Distillation(Table):
-    """Of a trained surrogate into one of a single evaluation."""
+    """Of a trained surrogate into one of a single evaluation, see `calograd.learning.cloud_distill`."""
 
     teacher: Path
     """Its folder."""
-    shower_steps: Positive = 6
-    """Of the shower's sampler, which then takes as long as the points."""
-    ema: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Decay of the moving average that is the target."""
+    showers: Positive = 131_072
+    """Showers whose trajectories are walked."""
+    layers: Positive = 262_144
+    """Layers of these showers of whose points trajectories are walked, at most."""
+    steps: Positive = 16
+    """Of a trajectory."""
+    spread_steps: Positive = 1000
+    """Of the fit of the showers' mean and covariance."""
 
 
 class CloudTraining(Table):
@@ -97,7 +109,7 @@ class CloudTraining(Table):
     shower_batch: Positive = 512
     point_steps: Positive = 20_000
     point_batch: Positive = 192
-    """Layers a step, with all their points."""
+    """Layers a step, with all their points; of a student with some."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup: Positive = 500
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.9995
@@ -118,6 +130,15 @@ class CloudRunConfig(Table):
     model: CloudModelConfig = CloudModelConfig()
     training: CloudTraining = CloudTraining()
     distillation: Distillation | None = None
+
+    @field_validator("distillation")
+    @classmethod
+    def _check(cls, distillation: Distillation | None, so_far: ValidationInfo) -> Distillation | None:
+        model = so_far.data.get("model")  # missing if it does not fit itself
+        foreign = sorted(model.model_fields_set - {"kind", *STUDENT}) if model else []
+        if distillation is not None and foreign:
+            raise ValueError(f"model.{foreign[0]} is the teacher's; expected no more than {', '.join(STUDENT)}")
+        return distillation
 
 
 _GRID = GridArchitecture()

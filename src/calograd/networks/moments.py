@@ -61,7 +61,7 @@ class ConditionalMoments(nn.Module):
         """Location and scale, each of shape (n, dim)."""
         location, log_scale = self.network(conditions).chunk(2, dim=1)
         scale = log_scale.clamp(-10, 6).exp() + self.floor
-        return location[:, self.tie], scale[:, self.tie]
+        return location.index_select(1, self.tie), scale.index_select(1, self.tie)
 
     def negative_log_likelihood(self, c: Tensor, conditions: Tensor) -> Tensor:
         """Of a Student t per sample and number, up to a constant, shape (n, dim)."""

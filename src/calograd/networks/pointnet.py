@@ -62,10 +62,14 @@ class PointNet(nn.Module):
         rows = torch.cat([*(part.expand(len(context), -1) for part in parts), context], dim=1)
         shared = linear(self.modulate, silu(linear(self.embed[2], silu(linear(self.embed[0], rows)))))
         width = self.width
-        h = linear(self.into, x) + shared[:, :width].contiguous()[group]
+        h = linear(self.into, x) + shared[:, :width].index_select(0, group)
         for number, (first, second) in enumerate(zip(self.first, self.second, strict=True)):
             at = width * (1 + 2 * number)
-            both = shared[:, at : at + 2 * width].contiguous()[group]
-            h = h + linear(second, silu(torch.addcmul(both[:, width:], linear(first, h), 1 + both[:, :width])))
-        mix = shared[:, -self.dim * self.dim :].reshape(-1, self.dim, self.dim)[group]
-        return linear(self.out, h) + (mix @ x[:, :, None])[:, :, 0]
+            scale = (1 + shared[:, at : at + width]).index_select(0, group)
+            shift = shared[:, at + width : at + 2 * width].index_select(0, group)
+            h = h + linear(second, silu(torch.addcmul(shift, linear(first, h), scale)))
+        result = linear(self.out, h)
+        mix = shared[:, -self.dim * self.dim :].index_select(0, group).reshape(-1, self.dim, self.dim)
+        for column in range(self.dim):  # of A(k), as one product of small matrices a point takes longer
+            result = torch.addcmul(result, mix[:, :, column], x[:, column : column + 1])
+        return result

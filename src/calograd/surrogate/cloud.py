@@ -15,28 +15,38 @@ made to have what their shower was given, one group-wise operation each:
 
 Stretching makes up for the part of the spread that goes into the mean of N points. Moving in proportion to the distance
 r leaves the core where it is: it is a few far points that move a shower's centre.
+
+A distilled surrogate has consistency models in place of both (`calograd.diffusion.distill`), smaller networks that go
+from noise to numbers in one evaluation each (`calograd.networks.vectormap`, `calograd.networks.pointmap`). The points'
+is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
+spread of its numbers f; x = M f + v has the teacher's mean and covariance.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from calograd.diffusion.denoise import PRECONDITIONINGS, Preconditioning, denoise, loss
-from calograd.diffusion.distill import CONSISTENCY, LEVELS, Consistency, consistency_loss
+from calograd.diffusion.denoise import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
+from calograd.diffusion.distill import CONSISTENCY, Consistency, jump
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS, Sampler, sample
 from calograd.errors import InputError
+from calograd.networks.linear import linear
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments
+from calograd.networks.pointmap import PointMap
 from calograd.networks.pointnet import PointNet
+from calograd.networks.vectormap import VectorMap
 from calograd.showers.clouds import LAYERS
 from calograd.surrogate.marks import KNOTS, Features, decode, dim_of, from_normal
 from calograd.surrogate.marks import encode as numbers_of_showers
+from calograd.surrogate.placing import Groups, draw, tilted, with_centre, with_mean
 from calograd.surrogate.points import Points
 from calograd.surrogate.stack import StackModel
 from calograd.surrogate.walk import Walk
@@ -45,14 +55,10 @@ CONDITIONS = 1
 """ln E."""
 MARKS = 2
 """Numbers of a point: z_r and z_e."""
-SPARE = 32
-"""Points of a layer are drawn in multiples of this for a smooth sample, so that one more leaves the others alone."""
 LOCAL = 9
 """Features of a layer beside its number."""
+SHOWER_SCHEDULE = "karras"
 SHOWER_SAMPLER = "angle"
-NEWTON = 3
-STEEPEST = 4.5
-"""Of the exponent lambda z."""
 HIGHEST = 5.0
 """|z| of a point is held below this: no table tells what lies farther out."""
 
@@ -63,15 +69,16 @@ class CloudArchitecture:
 
     Args:
         layers: of the detector.
-        shower_width, shower_blocks: hidden numbers and residual blocks of the network of the shower.
-        point_width, point_blocks: likewise of the points.
+        shower_width, shower_blocks: hidden numbers and residual blocks of the network of the shower; a distilled one
+            has that many hidden layers.
+        point_width, point_blocks: likewise of the points; a distilled one has one hidden layer and no blocks.
         embedding: numbers that noise level and conditions become.
         moments_width: hidden numbers of the network of location and scale.
         schedule: of the points, a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: of the points, a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
         sampler: of the points, a name of `calograd.diffusion.sample.SAMPLERS`, or ``consistency`` after distillation.
         steps: of that sampler.
-        shower_steps: of the shower's sampler.
+        shower_steps: of the shower's sampler, which is ``consistency`` if that of the points is.
     """
 
     layers: int = LAYERS
@@ -89,7 +96,7 @@ class CloudArchitecture:
 
     @property
     def distilled(self) -> bool:
-        """Whether the points' network is a consistency model."""
+        """Whether both networks are consistency models."""
         return self.sampler == "consistency"
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,16 +133,26 @@ class CloudModel(StackModel):
         tie = torch.arange(dim)
         tie[-1] = tie[-2]  # x and y of the centre
         self.shower_moments = ConditionalMoments(CONDITIONS, tie, a.moments_width)
-        self.shower_network = ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
-        self.point_network = PointNet(MARKS, LOCAL + a.layers, a.point_width, a.point_blocks, a.embedding)
+        self.shower_network: VectorMap | ResidualMlp = (
+            VectorMap(dim, CONDITIONS, a.shower_width, a.shower_blocks) if a.distilled
+            else ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
+        )  # fmt: skip
+        self.shower_mend = identity(dim) if a.distilled else None
+        self.point_network: PointMap | PointNet = (
+            PointMap(MARKS, LOCAL + a.layers, a.point_width, a.embedding) if a.distilled
+            else PointNet(MARKS, LOCAL + a.layers, a.point_width, a.point_blocks, a.embedding)
+        )  # fmt: skip
 
     @property
     def preconditioning(self) -> Preconditioning:
         """Of the points."""
         a = self.architecture
-        if a.distilled:
-            return Consistency(float(SCHEDULES[a.schedule].grid(2)[1]))
-        return PRECONDITIONINGS[a.preconditioning]
+        return consistency(a.schedule) if a.distilled else PRECONDITIONINGS[a.preconditioning]
+
+    @property
+    def shower_preconditioning(self) -> Preconditioning:
+        """Of the shower's numbers."""
+        return consistency(SHOWER_SCHEDULE) if self.architecture.distilled else PRECONDITIONINGS["edm"]
 
     def walk(self, sampler: str | None = None, steps: int | None = None) -> Walk:
         """How points are made, see `StackModel`."""
@@ -174,10 +191,8 @@ class CloudModel(StackModel):
 
     def shower_loss(self, x: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """Denoising loss of showers, shape (n,)."""
-        conditions, schedule = self.conditions(energy), SCHEDULES["karras"]
-        sigma = schedule.draw(len(x), generator).to(x)
-        pre = PRECONDITIONINGS["edm"]
-        return loss(lambda z, s: self.shower_network(z, s, conditions), pre, x, sigma, generator).mean(1)
+        sigma = SCHEDULES[SHOWER_SCHEDULE].draw(len(x), generator).to(x)
+        return loss(self.shower_at(energy), self.shower_preconditioning, x, sigma, generator).mean(1)
 
     def point_loss(self, z: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
         """Denoising loss of points (points, 2), every one of its own group, shape (points,).
@@ -185,55 +200,48 @@ class CloudModel(StackModel):
         The noise level is one for all points of a group (`calograd.networks.pointnet`); ``group`` is in order.
         """
         level = SCHEDULES[self.architecture.schedule].draw(len(context), generator).to(z)
-        first = torch.searchsorted(group, torch.arange(len(context), device=group.device))
-        first = first.clamp(max=len(group) - 1)
-        network = self._points(self.point_network, context, group, first)
-        return loss(network, self.preconditioning, z, level[group], generator).mean(1)
+        return loss(self.points_at(context, group), self.preconditioning, z, level[group], generator).mean(1)
 
-    def distillation_loss(
-        self,
-        teacher: CloudModel,
-        target: CloudModel,
-        z: Tensor,
-        context: Tensor,
-        group: Tensor,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        """Consistency loss of points, see `calograd.diffusion.distill` and `point_loss`, shape (points,)."""
-        level = torch.randint(LEVELS - 1, (len(context),), generator=generator).to(group)
-        first = torch.searchsorted(group, torch.arange(len(context), device=group.device))
-        first = first.clamp(max=len(group) - 1)
-        pre = self.preconditioning
-        assert isinstance(pre, Consistency)
-        theirs = self._points(teacher.point_network, context, group, first)
-        return consistency_loss(
-            self._points(self.point_network, context, group, first),
-            self._points(target.point_network, context, group, first),
-            lambda x, sigma: denoise(theirs, teacher.preconditioning, x, sigma),
-            pre, SCHEDULES[teacher.architecture.schedule], z, level[group], generator,
-        ).mean(1)  # fmt: skip
-
-    @staticmethod
-    def _points(network: PointNet, context: Tensor, group: Tensor, first: Tensor) -> Any:
-        """A points' network with its conditions bound; noise levels come one a point and go in one a group."""
+    def shower_at(self, energy: Tensor) -> Network:
+        """The shower's network with its conditions bound: incident energies (n,), GeV."""
+        conditions, network = self.conditions(energy), self.shower_network
 
         def bound(scaled: Tensor, noise: Tensor) -> Tensor:
-            result: Tensor = network(scaled, noise if len(noise) == 1 else noise[first], context, group)
+            known = (conditions,) if isinstance(network, VectorMap) else (noise, conditions)
+            result: Tensor = network(scaled, *known)
+            return result
+
+        return bound
+
+    def mended(self, x: Tensor) -> Tensor:
+        """x of what the shower's network makes, shape (n, dim): M f + v of a distilled surrogate."""
+        return x if self.shower_mend is None else linear(self.shower_mend, x)
+
+    def points_at(self, context: Tensor, group: Tensor) -> Network:
+        """The points' network with its conditions bound; noise levels come one a point and go in one a group.
+
+        Args:
+            context: of `context`, shape (groups, `LOCAL` + layers).
+            group: of every point, in order, shape (points,), int64.
+        """
+
+        def bound(scaled: Tensor, noise: Tensor) -> Tensor:
+            if len(noise) > 1:
+                first = torch.searchsorted(group, torch.arange(len(context), device=group.device))
+                noise = noise[first.clamp(max=len(group) - 1)]
+            result: Tensor = self.point_network(scaled, noise, context, group)
             return result
 
         return bound
 
     def generate_features(self, energy: Tensor, generator: torch.Generator | None, smooth: bool = False) -> Features:
         """Features of showers of incident energies (n,) in GeV, differentiable in them."""
-        a, walk = self.architecture, SAMPLERS[SHOWER_SAMPLER]
-        conditions = self.conditions(energy)
+        a = self.architecture
+        walk = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
         noise = torch.randn(len(energy), dim_of(a.layers), generator=generator).to(energy)
-        pre = PRECONDITIONINGS["edm"]
-        x = sample(
-            lambda z, s: denoise(lambda i, m: self.shower_network(i, m, conditions), pre, z, s),
-            noise, walk.grid(SCHEDULES["karras"], a.shower_steps), walk, generator,
-        )  # fmt: skip
-        g = self.shower_moments.restore(x, conditions)
+        levels = grid(walk, SHOWER_SCHEDULE, a.shower_steps)
+        x = _sample(self.shower_at(energy), self.shower_preconditioning, noise, levels, walk, generator)
+        g = self.shower_moments.restore(self.mended(x), self.conditions(energy))
         return decode(g, energy, self.unit, a.layers, smooth)
 
     def generate(
@@ -258,56 +266,64 @@ class CloudModel(StackModel):
         smooth: bool = False,
     ) -> Points:
         """Points of showers with given features; arguments as of `generate`."""
-        layers = self.architecture.layers
+        layers, n = self.architecture.layers, len(energy)
         filled = torch.nonzero(features.count.flatten() > 0).squeeze(1)
-        share = features.count.flatten()[filled]
-        count = share.detach().ceil().long()
-        z, angle, group, weight = self._draw(share, count, generator, smooth)
-        context = self.context(features, energy).flatten(0, 1)[filled]
-        z = self._points_from(z, context, group, generator, self.walk(sampler, steps))
-        owner, layer = (filled // layers)[group], (filled % layers)[group]
-        mean = features.mean.flatten()[filled]
-        distance = _with_mean(z[:, 0], mean, share, group, weight).clamp(-HIGHEST, HIGHEST)
+        share, m, d, own = (
+            column.flatten().index_select(0, filled)
+            for column in (features.count, features.mean, features.core, features.energy)
+        )
+        drawn = draw(share, MARKS, generator, smooth)
+        groups, weight = drawn.groups, drawn.weight
+        context = self.context(features, energy).flatten(0, 1).index_select(0, filled)
+        z = self._points_from(drawn.noise, context, groups.of, generator, self.walk(sampler, steps))
+        layer = groups.spread(filled % layers)
+        distance = with_mean(z[:, 0], m, share, groups, weight).clamp(-HIGHEST, HIGHEST)
         r = from_normal(distance, layer, self.distance_table).exp()
-        e = weight * from_normal(z[:, 1].clamp(-HIGHEST, HIGHEST), layer, self.energy_table).exp()
-        e = _tilted(e, distance, mean + features.core.flatten()[filled], group)
-        e = e * (features.energy.flatten()[filled] / _sum(e, group, len(filled)))[group]
-        x, y = r * angle.cos(), r * angle.sin()
-        visible = features.energy.sum(1)
-        n = len(energy)
-        far = _sum(e * r, owner, n)
-        x = x + ((features.centre[:, 0] * visible - _sum(e * x, owner, n)) / far)[owner] * r
-        y = y + ((features.centre[:, 1] * visible - _sum(e * y, owner, n)) / far)[owner] * r
-        offsets = torch.cat([owner.new_zeros(1), torch.bincount(owner, minlength=n).cumsum(0)])
-        return Points(x, y, layer, e, offsets, energy, layers)
-
-    @staticmethod
-    def _draw(
-        share: Tensor, count: Tensor, generator: torch.Generator | None, smooth: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Noise and angles of points, their groups, and what part of each counts: 1 but for the last of a group."""
-        drawn = (count + SPARE - 1) // SPARE * SPARE if smooth else count
-        total = int(drawn.sum())
-        noise = torch.randn(total, MARKS, generator=generator).to(share)
-        angle = 2 * torch.pi * torch.rand(total, generator=generator).to(share)
-        group = torch.repeat_interleave(drawn)
-        if not smooth:
-            return noise, angle, group, torch.ones_like(angle)
-        place = torch.arange(total, device=group.device) - (drawn.cumsum(0) - drawn)[group]
-        kept = torch.nonzero(place < count[group]).squeeze(1)
-        group = group[kept]
-        return noise[kept], angle[kept], group, (share[group] - place[kept]).clamp(max=1)
+        e = from_normal(z[:, 1].clamp(-HIGHEST, HIGHEST), layer, self.energy_table).exp()
+        e = tilted(e if weight is None else weight * e, distance, m + d, groups)
+        e = e * groups.spread(own / groups.sums(e))
+        counts = groups.counts.new_zeros(n).index_add(0, filled // layers, groups.counts)
+        moment = features.centre * features.energy.sum(1, keepdim=True)
+        x, y = with_centre(r, drawn.angle, e, Groups.with_counts(counts), (moment[:, 0], moment[:, 1]))
+        return Points(x, y, layer, e, pad(counts.cumsum(0), (1, 0)), energy, layers)
 
     def _points_from(
         self, noise: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None, walk: Walk
     ) -> Tensor:
         """From noise to z of points."""
-        a, pre = self.architecture, self.preconditioning
-        sampler = sampler_of(walk.sampler, a)
-        return sample(
-            lambda z, s: denoise(lambda i, m: self.point_network(i, m, context, group), pre, z, s),
-            noise, sampler.grid(SCHEDULES[a.schedule], walk.steps), sampler, generator,
-        )  # fmt: skip
+        sampler = sampler_of(walk.sampler, self.architecture)
+        levels = grid(sampler, self.architecture.schedule, walk.steps)
+        return _sample(self.points_at(context, group), self.preconditioning, noise, levels, sampler, generator)
+
+
+def _sample(
+    network: Network, pre: Preconditioning, noise: Tensor, levels: Tensor, sampler: Sampler,
+    generator: torch.Generator | None,
+) -> Tensor:  # fmt: skip
+    """From unit normal noise to samples through falling noise levels."""
+    if isinstance(pre, Consistency) and len(levels) == 2:
+        return jump(network, pre, noise, float(levels[0]))
+    return sample(lambda z, s: denoise(network, pre, z, s), noise, levels, sampler, generator)
+
+
+def identity(dim: int) -> nn.Linear:
+    """A linear layer that begins as the identity."""
+    layer = nn.Linear(dim, dim)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+@cache
+def grid(sampler: Sampler, schedule: str, steps: int) -> Tensor:
+    """The noise levels that a sampler visits, see `calograd.diffusion.sample.Sampler.grid`."""
+    return sampler.grid(SCHEDULES[schedule], steps)
+
+
+@cache
+def consistency(schedule: str) -> Consistency:
+    """Preconditioning of a consistency model down to the least level of a schedule."""
+    return Consistency(float(SCHEDULES[schedule].grid(2)[1]))
 
 
 def sampler_of(name: str, architecture: CloudArchitecture) -> Sampler:
@@ -325,9 +341,8 @@ def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
     ln E; ln (N + 1) of the layer and of the two beside it; ln of its mean energy of a point; m, and that of the two
     beside it; d.
     """
-    n = (features.count + 1).log()
-    per_point = ((features.energy + unit) / (features.count + 1) / unit).log()
-    m = features.mean
+    n, m = features.count.log1p(), features.mean
+    per_point = (features.energy / unit).log1p() - n
     (n_before, n_behind), (m_before, m_behind) = _beside(n), _beside(m)
     incident = energy.log()[:, None].expand_as(n)
     return torch.stack([incident, n, n_before, n_behind, per_point, m, m_before, m_behind, features.core], dim=2)
@@ -336,27 +351,3 @@ def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
 def _beside(values: Tensor) -> tuple[Tensor, Tensor]:
     """What the layer before has and what the layer behind has, shape (n, layers) each; zero beyond the ends."""
     return pad(values[:, :-1], (1, 0)), pad(values[:, 1:], (0, 1))
-
-
-def _sum(values: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Sums over the points of every group, shape (groups,)."""
-    return values.new_zeros(groups).index_add(0, group, values)
-
-
-def _tilted(e: Tensor, z: Tensor, wanted: Tensor, group: Tensor) -> Tensor:
-    """Energies times exp(lambda z), lambda of every group such that the mean of z weighted with them is ``wanted``."""
-    tilt = torch.zeros_like(wanted)
-    for _ in range(NEWTON):
-        t = e * (tilt[group] * z).clamp(-STEEPEST, STEEPEST).exp()
-        sums = t.new_zeros(len(wanted), 3).index_add(0, group, torch.stack([t, t * z, t * z * z], dim=1))
-        mean = sums[:, 1] / sums[:, 0]
-        variance = (sums[:, 2] / sums[:, 0] - mean**2).clamp(min=0.1)
-        tilt = (tilt + (wanted - mean) / variance).clamp(-STEEPEST / 3, STEEPEST / 3)
-    return e * (tilt[group] * z).clamp(-STEEPEST, STEEPEST).exp()
-
-
-def _with_mean(z: Tensor, mean: Tensor, share: Tensor, group: Tensor, weight: Tensor) -> Tensor:
-    """z with the mean of every group as given, its spread about it stretched by sqrt(N / (N - 1))."""
-    about = z - (_sum(weight * z, group, len(mean)) / share)[group]
-    n = share.clamp(min=1.5)
-    return mean[group] + about * (n / (n - 1)).sqrt()[group]

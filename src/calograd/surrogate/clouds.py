@@ -37,6 +37,7 @@ class CloudSurrogate:
     def __init__(self, model: StackModel, card: StackCard) -> None:
         self.model = model
         self.card = card
+        self._weights = tuple(model.parameters())  # to look for them at every call takes as long as ten of its layers
 
     @classmethod
     def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> CloudSurrogate:
@@ -88,7 +89,7 @@ class CloudSurrogate:
             raise InputError(f"energy has shape {tuple(energy.shape)}, expected one number or ({n},)")
         self.check_range(energy, extrapolate)
         energy = energy.expand(n)
-        learnt = any(weight.requires_grad for weight in self.model.parameters())
+        learnt = any(weight.requires_grad for weight in self._weights)
         with torch.set_grad_enabled(torch.is_grad_enabled() and (energy.requires_grad or learnt)):
             parts = [
                 self.model.generate(energy[start : start + BATCH], generator, sampler, steps, smooth)

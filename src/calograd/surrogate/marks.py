@@ -90,8 +90,8 @@ def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
     whole = at.detach().floor().clamp(0, KNOTS - 2)
     place = layer * KNOTS + whole.long()
     flat = table.flatten()
-    low, high = flat[place], flat[place + 1]
-    return low + (at - whole) * (high - low)
+    low, high = flat.index_select(0, place), flat.index_select(0, place + 1)
+    return torch.lerp(low, high, at - whole)
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,8 @@ def decode(g: Tensor, incident: Tensor, unit: Tensor, layers: int, smooth: bool 
     held = (a.exp() * visible - unit).clamp(min=1e-6 * unit)
     n = (q.exp() * (held / unit + 1) - 1).clamp(max=MOST)
     n = (n - 0.5).clamp(min=0) if smooth else n.floor().clamp(min=0)
-    none = (n > 0).sum(1, keepdim=True) == 0
-    fullest = torch.nn.functional.one_hot(held.argmax(1), layers).to(n)
-    n = torch.where(none, fullest, n)  # a shower without a point: its energy is in one
+    none, fullest = n.amax(1, keepdim=True) == 0, held == held.amax(1, keepdim=True)
+    n = torch.where(none & fullest, 1.0, n)  # a shower without a point: its energy is in one
     kept = held * (n.clamp(max=1) if smooth else (n > 0))
     energy = kept * (visible / kept.sum(1, keepdim=True))
     scale = (1 / n.clamp(min=1) + TAU**2).sqrt()

@@ -18,7 +18,7 @@ from calograd.errors import InputError
 from calograd.material import ELEMENTS, Material, plain
 from calograd.optimisation.objective import parse_objective
 from calograd.optimisation.utility import Objective
-from calograd.surrogate import Surrogate
+from calograd.surrogate import Card, Surrogate
 
 MOST_BACKGROUND, MOST_PRICE = 20.0, 0.1
 """Ends of what the page offers, MeV/cm3 and per radiation length."""
@@ -74,6 +74,7 @@ class Limits:
         n_xy, n_z: cells.
         densities: whether it takes materials of another density.
         unequal: whether layers may have depths of their own.
+        card: of the surrogate.
     """
 
     materials: dict[str, Material]
@@ -84,6 +85,7 @@ class Limits:
     n_z: int
     densities: bool
     unequal: bool
+    card: Card
 
     @classmethod
     def of(cls, surrogate: Surrogate) -> Limits:
@@ -94,7 +96,9 @@ class Limits:
         first = next(iter(materials.values()))
         card, a = surrogate.card.in_cm(first), surrogate.model.architecture
         known = surrogate.material_status(first.at_density((1 + STRETCH) * plain(first.density)))[0]
-        return cls(materials, card.dx, card.dz, card.energy, a.n_xy, a.n_z, known, card.unequal_layers)
+        return cls(
+            materials, card.dx, card.dz, card.energy, a.n_xy, a.n_z, known, card.unequal_layers, surrogate.card
+        )  # fmt: skip
 
     def start(self) -> Choice:
         """Where the page opens: 2.5 x 6 cm and 50 GeV, or the nearest that was trained on."""
@@ -112,6 +116,11 @@ class Limits:
         same = abs(choice.density / plain(material.density) - 1) < 1e-6
         return material if same else material.at_density(choice.density)
 
+    def sizes(self, choice: Choice) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Trained ranges of pitch and depth for the material of a choice, cm."""
+        card = self.card.in_cm(self.material(choice))
+        return card.dx, card.dz
+
     def design(self, choice: Choice) -> Design:
         """Of a choice. Raises `InputError` for sizes that no design has."""
         dz = choice.dz[0] if choice.equal else choice.dz
@@ -121,12 +130,13 @@ class Limits:
         """An optimisation that starts from a choice, as ``calograd optimise`` reads it."""
         names = ("dx", "dz") if choice.equal else ("dx", *(f"dz_{k + 1}" for k in range(len(choice.dz))))
         start = dict(zip(names, (choice.dx, *choice.dz), strict=False))
+        dx, dz = self.sizes(choice)
         background = {"kind": "emulator", "b0": 1e-3 * choice.background} if choice.background else {"kind": "none"}
         return {
             "pricing": "relative",
             "space": {
                 "parameters": list(names), "start": start, "material": _in_words(self.material(choice)),
-                "bounds": {"dx": list(self.dx), "dz": list(self.dz)},
+                "bounds": {"dx": list(dx), "dz": list(dz)},
             },
             "background": background,
             "utility": {"kind": "squared-error", "truth": "incident"},

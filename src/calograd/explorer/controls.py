@@ -13,7 +13,7 @@ from calograd.explorer.choice import MOST_BACKGROUND, MOST_PRICE, STRETCH, Choic
 from calograd.explorer.views import PREVIEW
 from calograd.material import plain
 
-WIDTH = 292
+WIDTH, HEIGHT = 292, 856
 """Pixels of the sidebar."""
 
 
@@ -74,7 +74,7 @@ class Controls:
             head("beam and background"), self.energy, self.background,
             head("utility"), self.price, Row(self.climb, self.nearest, margin=0),
             head("event"), self.event, head("keep this view"), Row(*downloads, margin=(0, 4)),
-            width=WIDTH, margin=0,
+            width=WIDTH, min_height=HEIGHT, margin=0,
             styles={"background": "#f6f7f8", "border-right": "1px solid #dcdfe2", "align-self": "stretch"},
         )  # fmt: skip
 

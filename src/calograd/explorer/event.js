@@ -173,7 +173,7 @@ function drawFlat(c, scene, kind, w, h) {
     else for (const e of scene.cells[a][b]) sum += e;
     sums.push([a, b, sum]);
   }
-  const scale = scaleOf(scene.top, scene.decades), box = [58, 34, w - 150, h - 88];
+  const scale = scaleOf(scene.top, scene.decades), box = [58, 52, w - 150, h - 106];
   const wide = across[columns] - across[0], high = x[n] - x[0];
   if (kind === "front") { const side = Math.min(box[2], box[3]); box[0] += (box[2] - side) / 2; box[2] = box[3] = side; }
   const px = (v) => box[0] + ((v - across[0]) / wide) * box[2], py = (v) => box[1] + (1 - (v - x[0]) / high) * box[3];

@@ -108,7 +108,8 @@ def draw(shown: Shown) -> Figure:
         ours = getattr(view.observables, name)
         theirs = getattr(view.reference, name) if view.reference else None
         both = ours.numpy() if theirs is None else np.concatenate([ours.numpy(), theirs.numpy()])
-        bins = np.linspace(*np.quantile(both, (0.004, 0.996)), 21).tolist()
+        low, high = np.quantile(both, (0.004, 0.996)).tolist()
+        bins = np.linspace(low, high, 21).tolist()
         if theirs is not None:
             plot_observable(theirs, place, name, bins, label="Geant4", color=GEANT4)
         plot_observable(ours, place, name, bins, label="surrogate", color=SURROGATE)
@@ -123,7 +124,7 @@ def draw(shown: Shown) -> Figure:
 
 def _draw_utility(axes: Axes, shown: Shown) -> None:
     """The landscape with design, arrow and trajectory; without one the axes alone."""
-    choice, limits = shown.view.choice, shown.limits
+    choice = shown.view.choice
     axes.set_xscale("log")
     axes.set_yscale("log")
     if shown.surface is not None:
@@ -145,9 +146,10 @@ def _draw_utility(axes: Axes, shown: Shown) -> None:
         arrow = {"arrowstyle": "-|>", "color": SURROGATE, "lw": 2}
         axes.annotate("", head, (choice.dx, choice.depth), arrowprops=arrow)
     axes.plot(choice.dx, choice.depth, "o", ms=7, mfc="white", mec=SURROGATE, mew=1.8, label="this design")
-    axes.set_xlim(*limits.dx)
-    axes.set_ylim(*limits.dz)
-    for axis, ends in ((axes.xaxis, limits.dx), (axes.yaxis, limits.dz)):
+    sizes = shown.limits.sizes(choice)
+    axes.set_xlim(*sizes[0])
+    axes.set_ylim(*sizes[1])
+    for axis, ends in zip((axes.xaxis, axes.yaxis), sizes, strict=True):
         axis.set_major_locator(FixedLocator([t for t in (1, 2, 3, 4, 5, 6, 8, 10, 15) if ends[0] <= t <= ends[1]]))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(lambda value, _: f"{value:g}")

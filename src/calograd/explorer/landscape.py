@@ -25,7 +25,7 @@ from calograd.surrogate import Surrogate
 
 POINTS = 7
 """Of the grid, each way."""
-FINE = 90
+FINE = 140
 """Of the interpolation, each way."""
 EVENTS, STEPS = 48, 8
 """Showers at a point, and the steps of their sampler."""
@@ -85,12 +85,12 @@ class Surveyor:
         Raises:
             RangeError: a material that the surrogate does not know.
         """
-        card = self._surrogate.card.in_cm(self._limits.material(choice))
-        dx, dz = grid(*card.dx, POINTS), grid(*card.dz, POINTS)
+        ends = self._limits.sizes(choice)
+        dx, dz = (grid(*each, POINTS) for each in ends)
         ratios = np.array(choice.dz) / choice.depth
         showers = self._kept(choice, tuple(ratios.round(6).tolist()))
         designs = {
-            (i, j): self._design(choice, float(dx[i]), np.clip(ratios * dz[j], *card.dz))
+            (i, j): self._design(choice, float(dx[i]), np.clip(ratios * dz[j], *ends[1]))
             for i in range(POINTS)
             for j in range(POINTS)
         }

@@ -51,6 +51,7 @@ class Page(Viewer):  # type: ignore[misc]
     Attributes:
         view, slope, surface: what is shown; None until it is.
         message: the error that is shown; empty for none.
+        remark: why a climb ended here; empty elsewhere.
     """
 
     def __init__(self, explorer: Explorer, path: list[tuple[Choice, float]] | None = None, **params: Any) -> None:
@@ -60,6 +61,7 @@ class Page(Viewer):  # type: ignore[misc]
         self.slope: Slope | None = None
         self.surface: Surface | None = None
         self.message = ""
+        self.remark = ""
         self._path = list(path or [])
         self._document = pn.state.curdoc
         self.controls = Controls(explorer.limits, self._changed)
@@ -78,8 +80,8 @@ class Page(Viewer):  # type: ignore[misc]
             "z_mean": Histogram("⟨z⟩ [cm]", LOWER),
         }  # fmt: skip
         self.profile = Longitudinal(LOWER)
-        self._plots = [Bokeh(each.figure, sizing_mode="stretch_width", margin=(0, 2))
-                       for each in (self.map, *self.histograms.values(), self.profile)]  # fmt: skip
+        figures = [self.map.figure, *(each.figure for each in self.histograms.values()), self.profile.figure]
+        self._plots = [Bokeh(each, sizing_mode="stretch_width", margin=(0, 2)) for each in figures]
         self.bar, self.error, self.utility, self.table = (
             HTML("", stylesheets=[CSS], sizing_mode="stretch_width", margin=0) for _ in range(4)
         )
@@ -112,10 +114,12 @@ class Page(Viewer):  # type: ignore[misc]
         )  # fmt: skip
 
     def _changed(self) -> None:
+        self.remark = ""
         self._state("computing", busy=True)
         self.worker.ask(self.controls.choice())
 
     def _climb(self, _: Any) -> None:
+        self.remark = ""
         self._path = []
         self._draw_path()
         self._state("following the gradient", busy=True)
@@ -130,9 +134,10 @@ class Page(Viewer):  # type: ignore[misc]
 
     def _clicked(self, dx: float, dz: float) -> None:
         """A design on the map; layers keep their proportions."""
-        choice, limits = self.controls.choice(), self.explorer.limits
-        depths = np.clip(np.array(choice.dz) * dz / choice.depth, *limits.dz)
-        at = {"dx": round(float(np.clip(dx, *limits.dx)), 3), "dz": tuple(round(float(d), 3) for d in depths)}
+        choice = self.controls.choice()
+        wide, deep = self.explorer.limits.sizes(choice)
+        depths = np.clip(np.array(choice.dz) * dz / choice.depth, *deep)
+        at = {"dx": round(float(np.clip(dx, *wide)), 3), "dz": tuple(round(float(d), 3) for d in depths)}
         self.controls.move(Choice(**{**vars(choice), **at}))
 
     def _publish(self, result: Result) -> None:
@@ -183,7 +188,7 @@ class Page(Viewer):  # type: ignore[misc]
     def _(self, surface: Surface) -> None:
         self.surface = surface
         self.map.surface(surface)
-        self.map.note("")
+        self.map.note(self.remark)
 
     @_show.register
     def _(self, progress: Progress) -> None:
@@ -201,7 +206,8 @@ class Page(Viewer):  # type: ignore[misc]
         last = self._path[-1][0]
         rounded = Choice(**{**vars(last), "dx": round(last.dx, 3), "dz": tuple(round(d, 3) for d in last.dz)})
         self.controls.move(rounded)
-        self.utility.object = f'<div class="utility">climb ended: {escape(summit.reason)}</div>'
+        self.remark = f"the climb ended: {summit.reason}"
+        self.map.note(self.remark)
 
     @_show.register
     def _(self, failure: Failure) -> None:
@@ -212,6 +218,7 @@ class Page(Viewer):  # type: ignore[misc]
     def _(self, _: Done) -> None:
         assert self.view is not None
         self._state(f"{len(self.view.cells)} showers, gradient and landscape are complete", busy=False)
+        self.map.note(self.remark)
 
     def _draw_event(self, *_: Any) -> None:
         if self.view is None:

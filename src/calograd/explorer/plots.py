@@ -164,8 +164,8 @@ class Map:
         made.image("image", "x", "y", "w", "h", source=self._image, color_mapper=self._colours)
         self._lines = ColumnDataSource({"xs": [], "ys": []})
         made.multi_line("xs", "ys", source=self._lines, line_color="#ffffff", line_alpha=0.75)
-        made.line("x", "y", source=self._path, color=PATH, line_width=2)
-        dots = made.scatter("x", "y", source=self._path, color=PATH, size=6, legend_label="trajectory")
+        made.line("x", "y", source=self._path, color=PATH, line_width=2, legend_label="trajectory")
+        dots = made.scatter("x", "y", source=self._path, color=PATH, size=6)
         made.scatter("x", "y", source=self._best, marker="star", size=17, fill_color="#ffffff", line_color=GEANT4,
                      legend_label="best")  # fmt: skip
         made.scatter("x", "y", source=self._here, size=11, fill_color="#ffffff", line_color=SURROGATE, line_width=2.5,
@@ -188,7 +188,7 @@ class Map:
         made.legend.background_fill_alpha = 0.85
 
     def note(self, text: str) -> None:
-        """A line in the corner; empty for none."""
+        """Write a line in the corner; empty for none."""
         self._note.update(text=text, visible=bool(text))
 
     def here(self, choice: Choice) -> None:

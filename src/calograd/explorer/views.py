@@ -29,7 +29,7 @@ from calograd.explorer.landscape import Surface, Surveyor
 from calograd.explorer.reference import Bundled, Reference
 from calograd.optimisation.gradient import BACKGROUND, SHOWERS, Estimate, stream, surrogate_gradient
 from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.space import span
+from calograd.optimisation.space import Space, span
 from calograd.surrogate import Surrogate
 
 PREVIEW, PREVIEW_STEPS = 24, 4
@@ -179,10 +179,7 @@ class Explorer:
             UtilityError: there is none.
         """
         began = time.perf_counter()
-        space, y = span(
-            choice.dx, choice.dz, self.limits.dx, self.limits.dz, self.limits.material(choice), self.limits.n_xy,
-            self.limits.n_z,
-        )  # fmt: skip
+        space, y = self._space(choice, choice.dz)
         estimate = surrogate_gradient(
             self.surrogate, self.limits.objective(choice), space, y, showers=SLOPE_SHOWERS, draws=SLOPE_DRAWS,
             seed=self.seed, checkpointed=False, report=lambda done, total: check(),  # noqa: ARG005
@@ -205,11 +202,8 @@ class Explorer:
         """
         from calograd.optimisation.descent import DescentConfig, ascend
 
-        limits, objective = self.limits, self.limits.objective(choice)
-        depth = choice.dz[0] if choice.equal else choice.dz
-        space, y = span(
-            choice.dx, depth, limits.dx, limits.dz, limits.material(choice), limits.n_xy, limits.n_z
-        )  # fmt: skip
+        objective = self.limits.objective(choice)
+        space, y = self._space(choice, choice.dz[0] if choice.equal else choice.dz)
 
         def gradient(at: np.ndarray, draws: int, seed: int) -> Estimate:  # noqa: ARG001
             return surrogate_gradient(
@@ -218,12 +212,17 @@ class Explorer:
             )  # fmt: skip
 
         def step(y: tuple[float, ...]) -> Choice:
-            dz = (y[1],) * limits.n_z if len(y) == 2 else tuple(y[1:])
+            dz = (y[1],) * self.limits.n_z if len(y) == 2 else tuple(y[1:])
             return replace(choice, dx=y[0], dz=dz)
 
         config = DescentConfig(steps=CLIMB, draws=SLOPE_DRAWS, max_draws=SLOPE_DRAWS, radius=0.25, tolerance=0.01)
         state = ascend(space, y, gradient, config, on_step=lambda s: told(step(s.y), s.value))
         return state.reason
+
+    def _space(self, choice: Choice, depth: float | tuple[float, ...]) -> tuple[Space, np.ndarray]:
+        """Pitch and depths as parameters, one for all or one a layer, and what they are."""
+        limits = self.limits
+        return span(choice.dx, depth, *limits.sizes(choice), limits.material(choice), limits.n_xy, limits.n_z)
 
     def _sample(self, design: Design, choice: Choice, number: int, n: int, steps: int | None) -> Tensor:
         with torch.inference_mode():

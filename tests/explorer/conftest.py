@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from calograd.explorer import landscape, views
 from calograd.explorer.views import Explorer
 from calograd.material import MATERIALS
 from calograd.surrogate import Card, Surrogate
@@ -17,8 +18,11 @@ def explorer() -> Explorer:
 
 
 @pytest.fixture
-def tiny() -> Explorer:
-    """Its name is not to be trusted."""
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Explorer:
+    """Its name is not to be trusted; there is less to compute than usual."""
+    monkeypatch.setattr(landscape, "POINTS", 4)
+    for name, value in (("CLIMB", 4), ("PIECES", 2), ("PIECE", 20), ("MOST", views.PREVIEW + 40)):
+        monkeypatch.setattr(views, name, value)
     architecture = CellsArchitecture(
         n_xy=3, n_z=2, shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, moments_width=8
     )

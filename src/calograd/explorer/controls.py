@@ -38,25 +38,25 @@ class Controls:
         self.dx = _slider("pitch dx [cm]", limits.dx, 0.05, start.dx, "0.00")
         self.dz = _slider("depth of all layers dz [cm]", limits.dz, 0.1, start.dz[0], "0.0")
         self.layers = [
-            FloatSlider(name=f"depth of layer {k + 1} [cm]", start=limits.dz[0], end=limits.dz[1], step=0.1, value=dz,
+            FloatSlider(label=f"depth of layer {k + 1} [cm]", start=limits.dz[0], end=limits.dz[1], step=0.1, value=dz,
                         format="0.0", width=WIDTH - 26, margin=(0, 8))
             for k, dz in enumerate(start.dz)
         ]  # fmt: skip
-        self.unequal = Checkbox(name="every layer its own depth", value=False, margin=(0, 8), visible=limits.unequal)
+        self.unequal = Checkbox(label="every layer its own depth", value=False, margin=(0, 8), visible=limits.unequal)
         self.energy = _slider("energy [GeV]", limits.energy, 1.0, start.energy, "0.0")
         self.material = Select(
-            name="material", options=list(limits.materials), value=start.material, width=WIDTH - 26, margin=(4, 8)
+            label="material", options=list(limits.materials), value=start.material, width=WIDTH - 26, margin=(4, 8)
         )
         self.density = _slider("density [g/cm³]", _densities(start), 0.01, start.density, "0.00")
         self.density.visible = limits.densities
         self.background = _slider("background at the front [MeV/cm³]", (0.0, MOST_BACKGROUND), 0.5,
                                   start.background, "0.0")  # fmt: skip
         self.price = _slider("price of depth [1/X₀]", (0.0, MOST_PRICE), 0.005, start.price, "0.000")
-        self.event = IntSlider(name="displayed shower", start=0, end=PREVIEW - 1, value=0, width=WIDTH - 26,
+        self.event = IntSlider(label="displayed shower", start=0, end=PREVIEW - 1, value=0, width=WIDTH - 26,
                                margin=(2, 8))  # fmt: skip
         half = (WIDTH - 44) // 2
-        self.climb = Button(name="follow the gradient", button_type="primary", width=half, margin=(6, 4, 4, 8))
-        self.nearest = Button(name="nearest Geant4", width=half, margin=(6, 8, 4, 4))
+        self.climb = Button(label="follow the gradient", color="primary", width=half, margin=(6, 4, 4, 8))
+        self.nearest = Button(label="nearest Geant4", width=half, margin=(6, 8, 4, 4))
         for slider in (self.dx, self.dz, self.energy, self.density, self.background, self.price, *self.layers):
             slider.param.watch(self._moved, "value")
         self.unequal.param.watch(self._split, "value")
@@ -136,7 +136,7 @@ class Controls:
 
 def _slider(name: str, ends: tuple[float, float], step: float, value: float, shown: str) -> EditableFloatSlider:
     return EditableFloatSlider(
-        name=name, start=ends[0], end=ends[1], step=step, value=value, format=shown, width=WIDTH - 26, margin=(0, 8)
+        label=name, start=ends[0], end=ends[1], step=step, value=value, format=shown, width=WIDTH - 26, margin=(0, 8)
     )
 
 

@@ -68,8 +68,8 @@ class Page(Viewer):  # type: ignore[misc]
         self.controls.climb.on_click(self._climb)
         self.controls.nearest.on_click(self._nearest)
         self.controls.event.param.watch(self._draw_event, "value")
-        self.look = RadioButtonGroup(options=LOOKS, value="3-D", button_type="light", height=30, margin=(4, 8))
-        self.energies = RadioButtonGroup(options=ENERGIES, value="deposited", button_type="light", height=30,
+        self.look = RadioButtonGroup(options=LOOKS, value="3-D", color="light", height=30, margin=(4, 8))
+        self.energies = RadioButtonGroup(options=ENERGIES, value="deposited", color="light", height=30,
                                          margin=(4, 8))  # fmt: skip
         self.energies.param.watch(self._draw_event, "value")
         self.event = EventDisplay(height=UPPER - 40, sizing_mode="stretch_width", margin=(0, 6))
@@ -249,7 +249,7 @@ class Page(Viewer):  # type: ignore[misc]
     def _download(self, name: str) -> FileDownload:
         file, make = KEPT[name]
         return FileDownload(
-            callback=partial(self._keep, make), filename=file, label=name, button_type="default", icon=None,
+            callback=partial(self._keep, make), filename=file, label=name, color="default", icon=None,
             width=52, margin=(2, 1), styles={"font-size": "11px"},
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -83,6 +84,13 @@ def check_extra() -> None:
         raise InputError(f"the explorer needs {', '.join(missing)}: pip install 'calograd[explore]'")
 
 
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        return int(probe.getsockname()[1])
+
+
 def has_display() -> bool:
     """Whether a browser could open a window."""
     return sys.platform in ("darwin", "win32") or any(os.environ.get(n) for n in ("DISPLAY", "WAYLAND_DISPLAY"))
@@ -93,7 +101,8 @@ def _server(explorer: Explorer, path: Any, port: int) -> Any:
 
     from calograd.explorer.page import Page
 
-    origins = [f"{name}:{port or '*'}" for name in (ADDRESS, "localhost")]
+    port = port or free_port()
+    origins = [f"{name}:{port}" for name in (ADDRESS, "localhost")]
     try:
         return pn.serve(
             lambda: Page(explorer, path), address=ADDRESS, port=port, websocket_origin=origins, show=False,

@@ -4,6 +4,7 @@ is no longer asked for.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -16,6 +17,9 @@ from calograd.explorer.views import Explorer, Slope, View
 
 SETTLE = 0.25
 """Seconds without a change before anything but a preview is begun."""
+
+PATIENCE = 20.0
+"""Seconds that the interpreter's end waits for a piece of work."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Worker:
         self._stopped = False
         self._thread = Thread(target=self._run, name="explorer", daemon=True)
         self._thread.start()
+        atexit.register(self._end)
 
     def ask(self, choice: Choice, *, climb: bool = False) -> None:
         """Show a choice, or climb from it; what was asked before is dropped."""
@@ -101,11 +106,17 @@ class Worker:
             self._asked += 1
             self._stopped = True
             self._changed.notify()
+        atexit.unregister(self._end)
 
     def join(self, seconds: float) -> bool:
         """Wait for the thread's end; whether it came."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
+
+    def _end(self) -> None:
+        """At the interpreter's end: torch must not be at work then."""
+        self.stop()
+        self.join(PATIENCE)
 
     def _run(self) -> None:
         number = 0

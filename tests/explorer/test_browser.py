@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from browser import CHROMIUM, opened, respond, served
 
 from calograd.explorer.views import Explorer

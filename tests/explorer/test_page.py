@@ -120,7 +120,9 @@ def test_what_is_kept(page: Page, tmp_path: Path) -> None:
     assert np.array_equal(cells.cells, page.view.cells)
     assert cells.origin == page.explorer.surrogate.card.name
     numbers = json.loads(files["JSON"])
-    assert numbers["observables"]["E_tot"]["surrogate"]["mean"] == float(page.view.observables.E_tot.mean())
+    assert numbers["observables"]["E_tot"]["surrogate"]["mean"] == pytest.approx(
+        float(page.view.observables.E_tot.mean())
+    )
     assert numbers["landscape"]["values"]
     assert files["PNG"].startswith(b"\x89PNG")
     assert b"data:image/png" in files["HTML"]

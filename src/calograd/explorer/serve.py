@@ -61,11 +61,12 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
         FormatError: the surrogate or the run cannot be read.
     """
     check_extra()
+    port = claim_port(port)
     explorer = Explorer(load_designs(model))
     path = read_trajectory(run, explorer.start()) if run else None
     explorer.preview(explorer.start())  # the first one is slow
     server = _server(explorer, path, port)
-    address = f"http://{ADDRESS}:{server.port}"
+    address = f"http://{ADDRESS}:{port}"
     ready(address)
     if browser and has_display():
         with suppress(webbrowser.Error, OSError):
@@ -84,10 +85,17 @@ def check_extra() -> None:
         raise InputError(f"the explorer needs {', '.join(missing)}: pip install 'calograd[explore]'")
 
 
-def free_port() -> int:
-    """One that nobody listens at now."""
+def claim_port(port: int) -> int:
+    """The port, or for 0 one that nobody listens at now. Raises `InputError` for one that is in use."""
     with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} cannot be used ({error.strerror}); expected one that is free: choose another with "
+                "--port, or --port 0 for any"
+            ) from error
         return int(probe.getsockname()[1])
 
 
@@ -101,15 +109,8 @@ def _server(explorer: Explorer, path: Any, port: int) -> Any:
 
     from calograd.explorer.page import Page
 
-    port = port or free_port()
-    origins = [f"{name}:{port}" for name in (ADDRESS, "localhost")]
-    try:
-        return pn.serve(
-            lambda: Page(explorer, path), address=ADDRESS, port=port, websocket_origin=origins, show=False,
-            start=False, title=f"CaloGrad explorer: {explorer.surrogate.card.name}", verbose=False,
-        )  # fmt: skip
-    except OSError as error:
-        raise InputError(
-            f"port {port} cannot be used ({error.strerror}); expected one that is free: choose another with --port, "
-            "or --port 0 for any"
-        ) from error
+    return pn.serve(
+        lambda: Page(explorer, path), address=ADDRESS, port=port, show=False, start=False, verbose=False,
+        websocket_origin=[f"{name}:{port}" for name in (ADDRESS, "localhost")],
+        title=f"CaloGrad explorer: {explorer.surrogate.card.name}",
+    )  # fmt: skip

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,9 +17,15 @@ PATIENCE = 120_000
 
 
 @contextmanager
-def served(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address that ``calograd explore`` prints, on a machine without a display, and the process."""
-    code = "from calograd.cli import main; main()"
+def served(*arguments: str, settle: float | None = None) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address that ``calograd explore`` prints, on a machine without a display, and the process.
+
+    Args:
+        arguments: of the command.
+        settle: seconds without a change before more than a preview is begun; None for what is usual.
+    """
+    code = "" if settle is None else f"from calograd.explorer import work; work.SETTLE = {settle}; "
+    code += "from calograd.cli import main; main()"
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
     process = subprocess.Popen(
         [sys.executable, "-c", code, "explore", "--port", "0", *arguments], env=environment, text=True,
@@ -62,19 +67,27 @@ def slider(page: Any, number: int) -> Any:
     return page.locator(".noUi-handle").nth(number)
 
 
+WATCH = """before => {
+    const find = root => root.querySelector(".bar") ||
+        [...root.querySelectorAll("*")].map(e => e.shadowRoot && find(e.shadowRoot)).find(e => e);
+    const bar = find(document).parentNode;
+    window.answer = new Promise(resolve => {
+        let began;
+        document.addEventListener("keydown", () => { began = performance.now(); }, { capture: true, once: true });
+        const observer = new MutationObserver(() => {
+            if (!bar.innerText || bar.innerText.startsWith(before + " x ")) return;
+            observer.disconnect();
+            requestAnimationFrame(() => resolve(performance.now() - began));
+        });
+        observer.observe(bar, { childList: true, subtree: true, characterData: true });
+    });
+}"""
+
+
 def respond(page: Any, number: int, key: str = "ArrowRight") -> float:
-    """Milliseconds from a key on a slider to the page that shows the showers of the new design."""
-    before = page.locator(".bar").inner_text().split(" x ")[0]
+    """Milliseconds from a key on a slider to the frame that shows the showers of the new design."""
+    page.evaluate(WATCH, page.locator(".bar").inner_text().split(" x ")[0])
     handle = slider(page, number)
     handle.focus()
-    began = time.perf_counter()
     handle.press(key)
-    page.wait_for_function(
-        """before => {
-            const find = root => root.querySelector(".bar") ||
-                [...root.querySelectorAll("*")].map(e => e.shadowRoot && find(e.shadowRoot)).find(e => e);
-            return !find(document).innerText.startsWith(before + " x ");
-        }""",
-        arg=before, polling=5,
-    )  # fmt: skip
-    return 1e3 * (time.perf_counter() - began)
+    return float(page.evaluate("window.answer"))

@@ -25,6 +25,7 @@ AREAS = {
                      "optimisation.reconstruction", "optimisation.objective", "optimisation.gradient",
                      "optimisation.reference", "optimisation.landscape", "optimisation.space",
                      "optimisation.descent", "optimisation.baselines"),
+    "Explorer": ("explorer.serve", "explorer.views", "explorer.choice", "explorer.landscape", "explorer.work"),
     "Learning": ("learning.config", "learning.train", "learning.adapt"),
     "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample"),
     "Networks": ("networks.mlp", "networks.moments", "networks.unet", "networks.adapter", "networks.linear"),

@@ -26,6 +26,7 @@ COMMANDS = {
     "optimise": "Improve a design along the surrogate's gradients; resumes.",
     "export": "Write a surrogate as ONNX files, for C++ and other programs.",
     "benchmark": "Time Geant4 and the surrogates side by side.",
+    "explore": "A page of sliders, an event, observables and the utility.",
     "demo": "The whole chain on bundled data, in one HTML report.",
 }
 

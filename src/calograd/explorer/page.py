@@ -1,0 +1,265 @@
+"""The explorer's page: controls, an event, the utility's landscape, observables. A `Worker` says what to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial, singledispatchmethod
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import panel as pn
+from panel.io.notebook import push_notebook
+from panel.layout import Column, Row
+from panel.pane import HTML, Bokeh
+from panel.viewable import Viewer
+from panel.widgets import FileDownload, RadioButtonGroup
+
+from calograd.evaluation.observables import longitudinal_profile
+from calograd.explorer import keep
+from calograd.explorer.choice import Choice
+from calograd.explorer.controls import Controls
+from calograd.explorer.event import LOOKS, EventDisplay, scene
+from calograd.explorer.landscape import Surface
+from calograd.explorer.numbers import table_html, utility_html
+from calograd.explorer.plots import Histogram, Longitudinal, Map
+from calograd.explorer.views import MOST, Explorer, Slope, View
+from calograd.explorer.work import Done, Failure, Progress, Result, Summit, Waypoint, Worker
+
+CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+ENERGIES = {"deposited": "deposited", "with background": "recorded", "after the mask": "kept"}
+"""Of the displayed event, by their names on the page: fields of `Event`."""
+KEPT: dict[str, tuple[str, Callable[[keep.Shown], bytes]]] = {
+    "TOML": ("design.toml", keep.design_toml), "HDF5": ("showers.h5", keep.showers_hdf5),
+    "PNG": ("view.png", keep.picture_png), "JSON": ("view.json", keep.numbers_json),
+    "HTML": ("view.html", keep.page_html),
+}  # fmt: skip
+UPPER, LOWER = 446, 284
+"""Pixels of the plots."""
+
+
+class Page(Viewer):  # type: ignore[misc]
+    """One visitor's page; the last line of a notebook's cell shows it.
+
+    Args:
+        explorer: what computes.
+        path: designs of an optimisation to show, shape (n, 2): dx and mean dz, cm, with their utilities.
+
+    Attributes:
+        view, slope, surface: what is shown; None until it is.
+        message: the error that is shown; empty for none.
+        remark: why a climb ended here; empty elsewhere.
+    """
+
+    def __init__(self, explorer: Explorer, path: list[tuple[Choice, float]] | None = None, **params: Any) -> None:
+        super().__init__(**params)
+        self.explorer = explorer
+        self.view: View | None = None
+        self.slope: Slope | None = None
+        self.surface: Surface | None = None
+        self.message = ""
+        self.remark = ""
+        self._path = list(path or [])
+        self._document = pn.state.curdoc
+        self.controls = Controls(explorer.limits, self._changed)
+        self.controls.climb.on_click(self._climb)
+        self.controls.nearest.on_click(self._nearest)
+        self.controls.event.param.watch(self._draw_event, "value")
+        self.look = RadioButtonGroup(options=LOOKS, value="3-D", color="light", height=30, margin=(4, 8))
+        self.energies = RadioButtonGroup(options=ENERGIES, value="deposited", color="light", height=30,
+                                         margin=(4, 8))  # fmt: skip
+        self.energies.param.watch(self._draw_event, "value")
+        self.event = EventDisplay(height=UPPER - 40, sizing_mode="stretch_width", margin=(0, 6))
+        self.look.link(self.event, value="look")
+        self.map = Map(explorer.limits, UPPER - 22, self._clicked)
+        self.histograms = {
+            "E_tot": Histogram("E_tot / E [%]", LOWER, legend=True), "R_E": Histogram("R_E [cm]", LOWER),
+            "z_mean": Histogram("⟨z⟩ [cm]", LOWER),
+        }  # fmt: skip
+        self.profile = Longitudinal(LOWER)
+        figures = [self.map.figure, *(each.figure for each in self.histograms.values()), self.profile.figure]
+        self._plots = [Bokeh(each, sizing_mode="stretch_width", margin=(0, 2)) for each in figures]
+        self.bar, self.error, self.utility, self.table = (
+            HTML("", stylesheets=[CSS], sizing_mode="stretch_width", margin=0) for _ in range(4)
+        )
+        self.downloads = [self._download(name) for name in KEPT]
+        self._layout = self._arrange()
+        self._draw_path()
+        self.worker = Worker(explorer, self._publish)
+        if self._document is not None:
+            pn.state.on_session_destroyed(lambda _: self.worker.stop())
+        self._changed()
+
+    def __panel__(self) -> Any:
+        return self._layout
+
+    def _arrange(self) -> Any:
+        shown = Column(
+            Row(
+                Column(Row(self.look, self.energies, margin=0), self.event, sizing_mode="stretch_width"),
+                Column(self.utility, self._plots[0], sizing_mode="stretch_width"),
+            ),
+            Row(*self._plots[1:], sizing_mode="stretch_width"),
+            self.table,
+            sizing_mode="stretch_width", margin=(4, 10),
+        )  # fmt: skip
+        controls = self.controls.layout(self.downloads, CSS)
+        self.error.visible = False
+        return Column(
+            self.bar, self.error, Row(controls, shown, sizing_mode="stretch_width", margin=0),
+            sizing_mode="stretch_width", margin=0, min_width=1180, css_classes=["explorer"],
+        )  # fmt: skip
+
+    def _changed(self) -> None:
+        self.remark = ""
+        self._state("computing", busy=True)
+        self.worker.ask(self.controls.choice())
+
+    def _climb(self, _: Any) -> None:
+        self.remark = ""
+        self._path = []
+        self._draw_path()
+        self._state("following the gradient", busy=True)
+        self.worker.ask(self.controls.choice(), climb=True)
+
+    def _nearest(self, _: Any) -> None:
+        found = self.explorer.reference.nearest(self.controls.choice())
+        if found is None:
+            self._tell("no bundled Geant4 showers fit this surrogate; simulate some: calograd simulate --help")
+        else:
+            self.controls.move(found.move(self.controls.choice()))
+
+    def _clicked(self, dx: float, dz: float) -> None:
+        """A design on the map; layers keep their proportions."""
+        choice = self.controls.choice()
+        wide, deep = self.explorer.limits.sizes(choice)
+        depths = np.clip(np.array(choice.dz) * dz / choice.depth, *deep)
+        at = {"dx": round(float(np.clip(dx, *wide)), 3), "dz": tuple(round(float(d), 3) for d in depths)}
+        self.controls.move(Choice(**{**vars(choice), **at}))
+
+    def _publish(self, result: Result) -> None:
+        """Show a result, from the worker's thread."""
+        if self._document is None:
+            self._show(result)
+            push_notebook(*self._plots)
+        else:
+            with suppress(RuntimeError):  # the visitor has left
+                self._document.add_next_tick_callback(partial(self._show, result))
+
+    @singledispatchmethod
+    def _show(self, result: Any) -> None:
+        raise TypeError(f"nothing shows {type(result).__name__}")
+
+    @_show.register
+    def _(self, view: View) -> None:
+        if self.view is None or self.view.choice != view.choice:
+            self.map.here(view.choice)
+            self.slope = None
+            self.utility.object = '<div class="utility old">gradient of the utility: as soon as the design rests</div>'
+        self._tell("")
+        self.view = view
+        self._draw_event()
+        found, theirs, energy = view.observables, view.reference, view.choice.energy
+        for name, histogram in self.histograms.items():
+            unit = 100 / energy if name == "E_tot" else 1.0
+            values = [unit * getattr(each, name).numpy() if each else None for each in (found, theirs)]
+            if values[0] is not None and len(values[0]):
+                histogram.show(values[0], values[1])
+        depths = np.array(view.choice.dz)
+        bundled = view.bundled
+        self.profile.show(
+            longitudinal_profile(view.cells, depths),
+            longitudinal_profile(bundled.cells.cells, depths) if bundled else None,
+        )
+        self.table.object = table_html(view)
+        how = f"preview, {view.steps} steps" if view.steps else f"of {MOST}"
+        self._state(f"{len(view.cells)} showers {how} · {view.milliseconds:.0f} ms", busy=True)
+
+    @_show.register
+    def _(self, slope: Slope) -> None:
+        self.slope = slope
+        self.map.slope(slope)
+        self.utility.object = f'<div class="utility">{utility_html(slope)}</div>'
+
+    @_show.register
+    def _(self, surface: Surface) -> None:
+        self.surface = surface
+        self.map.surface(surface)
+        self.map.note(self.remark)
+
+    @_show.register
+    def _(self, progress: Progress) -> None:
+        self.map.note(f"landscape at {progress.choice.energy:g} GeV: {100 * progress.share:.0f} %")
+
+    @_show.register
+    def _(self, waypoint: Waypoint) -> None:
+        self._path.append((waypoint.choice, waypoint.value))
+        self._draw_path()
+        self._state(f"step {waypoint.number}: U = {waypoint.value:.4g} 1/GeV²", busy=True)
+
+    @_show.register
+    def _(self, summit: Summit) -> None:
+        self._tell("")
+        last = self._path[-1][0]
+        rounded = Choice(**{**vars(last), "dx": round(last.dx, 3), "dz": tuple(round(d, 3) for d in last.dz)})
+        self.controls.move(rounded)
+        self.remark = f"the climb ended: {summit.reason}"
+        self.map.note(self.remark)
+
+    @_show.register
+    def _(self, failure: Failure) -> None:
+        self._tell(failure.message)
+        self._state("not computed", busy=False)
+
+    @_show.register
+    def _(self, _: Done) -> None:
+        assert self.view is not None
+        self._state(f"{len(self.view.cells)} showers, gradient and landscape are complete", busy=False)
+        self.map.note(self.remark)
+
+    def _draw_event(self, *_: Any) -> None:
+        if self.view is None:
+            return
+        number = int(self.controls.event.value)
+        cells = getattr(self.explorer.event(self.view, number), self.energies.value)
+        words = next(name for name, field in ENERGIES.items() if field == self.energies.value)
+        self.event.scene = scene(cells, self.view.choice, words, number)
+
+    def _draw_path(self) -> None:
+        choices = [choice for choice, _ in self._path]
+        self.map.path([c.dx for c in choices], [c.depth for c in choices], [value for _, value in self._path])
+
+    def _tell(self, message: str) -> None:
+        """Show an error in one line; empty for none."""
+        self.message = message
+        self.error.object = f'<div class="error" role="alert">{escape(message)}</div>' if message else ""
+        self.error.visible = bool(message)
+
+    def _state(self, text: str, *, busy: bool) -> None:
+        name, at = escape(self.explorer.surrogate.card.name), self.view.choice if self.view else ""
+        self.bar.object = (
+            f'<div class="bar"><b>CaloGrad explorer</b><span class="model">{name}</span>'
+            f'<span class="model">{escape(str(at))}</span>'
+            f'<span class="state {"busy" if busy else "done"}">{escape(text)}</span></div>'
+        )
+
+    def _download(self, name: str) -> FileDownload:
+        file, make = KEPT[name]
+        return FileDownload(
+            callback=partial(self._keep, make), filename=file, label=name, color="default", icon=None,
+            width=52, margin=(2, 1), styles={"font-size": "11px"},
+        )  # fmt: skip
+
+    def _keep(self, make: Callable[[keep.Shown], bytes]) -> BytesIO:
+        """The content of a download; empty where nothing is shown yet."""
+        if self.view is None:
+            return BytesIO()
+        path = np.array([(choice.dx, choice.depth) for choice, _ in self._path]).reshape(-1, 2)
+        shown = keep.Shown(
+            self.explorer.surrogate.card.name, self.explorer.limits, self.view, self.slope, self.surface, path,
+            int(self.controls.event.value),
+        )  # fmt: skip
+        return BytesIO(make(shown))

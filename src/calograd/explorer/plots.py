@@ -1,0 +1,247 @@
+"""The page's plots: drawn once, then only their numbers change. Ticks inside on all sides, units on every axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import exp, hypot, tanh
+from typing import Any
+
+import numpy as np
+from bokeh.events import Tap
+from bokeh.models import (
+    Arrow,
+    ColorBar,
+    ColumnDataSource,
+    CustomJSTickFormatter,
+    FixedTicker,
+    HoverTool,
+    Label,
+    LinearAxis,
+    LogAxis,
+    LogColorMapper,
+    Range1d,
+    VeeHead,
+)
+from bokeh.palettes import YlGnBu9, interp_palette
+from bokeh.plotting import figure
+from bokeh.plotting.contour import contour_data
+
+from calograd.evaluation.observables import Profile
+from calograd.explorer.choice import Choice, Limits
+from calograd.explorer.landscape import Surface
+from calograd.explorer.views import Slope
+
+GEANT4, SURROGATE, LIGHT, PATH = "#1b1b1b", "#d1380e", "#f4b9a5", "#7a1fa2"
+FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+PALETTE = list(interp_palette(YlGnBu9[::-1], 256))
+BINS = 22
+LONGEST = 0.4
+"""Of the arrow, in logarithms of pitch and depth."""
+TICKS = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40)
+CONTOURS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
+"""Shares of the largest utility."""
+
+
+def frame(x_label: str, y_label: str, height: int, **options: Any) -> Any:
+    """A figure in the style of the reports."""
+    made = figure(
+        height=height, sizing_mode="stretch_width", toolbar_location=None, x_axis_label=x_label,
+        y_axis_label=y_label, output_backend="canvas", **({"tools": ""} | options),
+    )  # fmt: skip
+    made.min_border_right, made.min_border_top = 12, 6
+    made.add_layout((LogAxis if options.get("x_axis_type") == "log" else LinearAxis)(), "above")
+    made.add_layout((LogAxis if options.get("y_axis_type") == "log" else LinearAxis)(), "right")
+    made.grid.visible = False
+    made.outline_line_color = GEANT4
+    made.axis.axis_line_color = None
+    made.axis.major_tick_in, made.axis.major_tick_out = 6, 0
+    made.axis.minor_tick_in, made.axis.minor_tick_out = 3, 0
+    made.axis.major_label_text_font_size = "11px"
+    made.axis.axis_label_text_font_size = "12px"
+    made.axis.axis_label_text_font_style = "normal"
+    made.axis.axis_label_standoff = 4
+    made.axis.axis_label_text_font = made.axis.major_label_text_font = FONT
+    made.axis.axis_label_text_color = made.axis.major_label_text_color = GEANT4
+    for axis in (*made.above, *made.right):
+        axis.major_label_text_font_size = "0px"
+        axis.major_label_standoff = 0
+    return made
+
+
+def _ends(made: Any, x: tuple[float, float], y: tuple[float, float]) -> None:
+    made.x_range.update(start=x[0], end=x[1])
+    made.y_range.update(start=y[0], end=y[1])
+
+
+class Histogram:
+    """Shares of the showers, the surrogate's as a line and Geant4's as points with errors."""
+
+    def __init__(self, label: str, height: int, legend: bool = False) -> None:
+        self.figure = frame(label, "share of showers", height, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
+        self._line = ColumnDataSource({"x": [], "y": []})
+        self._points = ColumnDataSource({"x": [], "y": [], "low": [], "high": []})
+        named = {"legend_label": "surrogate"} if legend else {}
+        self.figure.patch("x", "y", source=self._line, fill_color=LIGHT, fill_alpha=0.45, line_color=SURROGATE,
+                          line_width=1.6, **named)  # fmt: skip
+        _errors(self.figure, self._points, legend)
+        if legend:
+            _place_legend(self.figure)
+
+    def show(self, ours: np.ndarray, theirs: np.ndarray | None) -> None:
+        """Values of one observable, shapes (n,) and (m,)."""
+        both = ours if theirs is None else np.concatenate([ours, theirs])
+        low, high = np.quantile(both, (0.004, 0.996))
+        reach = max(0.12 * (high - low), 1e-3 * abs(high), 1e-9)
+        edges = np.linspace(low - reach, high + reach, BINS + 1)
+        share = _shares(ours, edges)[0]
+        x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(share, 2), [0]])
+        self._line.data = {"x": x, "y": y}
+        top = share.max()
+        empty = np.zeros(0)
+        points = {"x": empty, "y": empty, "low": empty, "high": empty}
+        if theirs is not None:
+            share, error = _shares(theirs, edges)
+            some = share > 0
+            middle = (edges[1:] + edges[:-1])[some] / 2
+            points = {"x": middle, "y": share[some], "low": (share - error)[some], "high": (share + error)[some]}
+            top = max(top, (share + error).max())
+        self._points.data = points
+        _ends(self.figure, (edges[0], edges[-1]), (0, 1.18 * top))
+
+
+class Longitudinal:
+    """Mean dE/dz in the layers."""
+
+    def __init__(self, height: int) -> None:
+        self.figure = frame("z [cm]", "dE/dz [GeV/cm]", height, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
+        self._line = ColumnDataSource({"x": [], "y": []})
+        self._points = ColumnDataSource({"x": [], "y": [], "low": [], "high": []})
+        self.figure.patch("x", "y", source=self._line, fill_color=LIGHT, fill_alpha=0.45, line_color=SURROGATE,
+                          line_width=1.6)  # fmt: skip
+        _errors(self.figure, self._points, legend=False)
+
+    def show(self, ours: Profile, theirs: Profile | None) -> None:
+        """Mean profiles."""
+        self._line.data = {
+            "x": np.repeat(ours.edges, 2), "y": np.concatenate([[0], np.repeat(ours.mean, 2), [0]])
+        }  # fmt: skip
+        empty, top = np.zeros(0), ours.mean.max()
+        points = {"x": empty, "y": empty, "low": empty, "high": empty}
+        if theirs is not None:
+            middle = (theirs.edges[1:] + theirs.edges[:-1]) / 2
+            points = {"x": middle, "y": theirs.mean, "low": theirs.mean - theirs.error,
+                      "high": theirs.mean + theirs.error}  # fmt: skip
+            top = max(top, theirs.mean.max())
+        self._points.data = points
+        _ends(self.figure, (0, float(ours.edges[-1])), (0, 1.18 * float(top)))
+
+
+class Map:
+    """The utility over pitch and depth, with the design, the gradient there, and a trajectory.
+
+    Args:
+        limits: the ranges.
+        height: pixels.
+        chosen: called with dx and dz where the map is clicked, cm.
+    """
+
+    def __init__(self, limits: Limits, height: int, chosen: Callable[[float, float], None]) -> None:
+        self.figure = made = frame(
+            "pitch dx [cm]", "depth of a layer dz [cm]", height, x_axis_type="log", y_axis_type="log",
+            x_range=Range1d(*limits.dx), y_range=Range1d(*limits.dz),
+        )  # fmt: skip
+        made.on_event(Tap, lambda event: chosen(event.x, event.y))
+        for axes in ((*made.below, *made.above), (*made.left, *made.right)):
+            for axis in axes:
+                axis.ticker = FixedTicker(ticks=list(TICKS))
+                axis.formatter = CustomJSTickFormatter(code="return String(+tick.toPrecision(3))")
+        self._colours = LogColorMapper(PALETTE, low=1e-3, high=1)
+        self._image = ColumnDataSource({"image": [], "x": [], "y": [], "w": [], "h": []})
+        self._here = ColumnDataSource({"x": [], "y": []})
+        self._best = ColumnDataSource({"x": [], "y": []})
+        self._path = ColumnDataSource({"x": [], "y": [], "u": [], "n": []})
+        self._arrow = ColumnDataSource({"x0": [], "y0": [], "x1": [], "y1": []})
+        made.image("image", "x", "y", "w", "h", source=self._image, color_mapper=self._colours)
+        self._lines = ColumnDataSource({"xs": [], "ys": []})
+        made.multi_line("xs", "ys", source=self._lines, line_color="#ffffff", line_alpha=0.75)
+        made.line("x", "y", source=self._path, color=PATH, line_width=2, legend_label="trajectory")
+        dots = made.scatter("x", "y", source=self._path, color=PATH, size=6)
+        made.scatter("x", "y", source=self._best, marker="star", size=17, fill_color="#ffffff", line_color=GEANT4,
+                     legend_label="best")  # fmt: skip
+        made.scatter("x", "y", source=self._here, size=11, fill_color="#ffffff", line_color=SURROGATE, line_width=2.5,
+                     legend_label="this design")  # fmt: skip
+        made.add_layout(
+            Arrow(x_start="x0", y_start="y0", x_end="x1", y_end="y1", source=self._arrow, line_color=SURROGATE,
+                  line_width=3, end=VeeHead(size=14, fill_color=SURROGATE, line_color=SURROGATE))
+        )  # fmt: skip
+        made.add_tools(HoverTool(renderers=[dots], tooltips=[("step", "@n"), ("U", "@u{0.0000} 1/GeV²")]))
+        bar = ColorBar(color_mapper=self._colours, width=12, title="U [1/GeV²]", label_standoff=6,
+                       border_line_color=None, bar_line_color=GEANT4, title_text_font=FONT, title_text_font_size="12px",
+                       title_text_font_style="normal", major_label_text_font=FONT, major_label_text_font_size="11px",
+                       major_tick_line_color=GEANT4)  # fmt: skip
+        made.add_layout(bar, "right")
+        self._note = Label(x=12, y=12, x_units="screen", y_units="screen", text="", text_font=FONT,
+                           text_font_size="12px", background_fill_color="white", background_fill_alpha=0.85,
+                           visible=False)  # fmt: skip
+        made.add_layout(self._note)
+        _place_legend(made)
+        made.legend.background_fill_alpha = 0.85
+
+    def note(self, text: str) -> None:
+        """Write a line in the corner; empty for none."""
+        self._note.update(text=text, visible=bool(text))
+
+    def here(self, choice: Choice) -> None:
+        """Mark the design; what belonged to another one goes."""
+        self._here.data = {"x": [choice.dx], "y": [choice.depth]}
+        self._arrow.data = {"x0": [], "y0": [], "x1": [], "y1": []}
+
+    def slope(self, slope: Slope) -> None:
+        """The gradient as an arrow, whose length saturates."""
+        g, at = slope.arrow, slope.choice
+        size = hypot(*g)
+        step = LONGEST * tanh(size) / size if size > 0 else 0.0
+        self._arrow.data = {
+            "x0": [at.dx], "y0": [at.depth], "x1": [at.dx * exp(step * g[0])], "y1": [at.depth * exp(step * g[1])]
+        }  # fmt: skip
+
+    def surface(self, surface: Surface) -> None:
+        """The utility itself."""
+        fine = surface.fine
+        x, y, low, high = fine.dx, fine.dz, float(fine.values.min()), float(fine.values.max())
+        self.figure.x_range.update(start=x[0], end=x[-1])
+        self.figure.y_range.update(start=y[0], end=y[-1])
+        self._colours.update(low=low, high=high)
+        self._image.data = {"image": [fine.values.T.astype(np.float32)], "x": [x[0]], "y": [y[0]],
+                            "w": [x[-1] - x[0]], "h": [y[-1] - y[0]]}  # fmt: skip
+        levels = [share * high for share in CONTOURS if share * high > low]
+        lines = contour_data(x, y, fine.values.T, levels, want_fill=False).line_data
+        self._lines.data = {"xs": lines.xs, "ys": lines.ys} if lines else {"xs": [], "ys": []}
+        best = fine.best()
+        self._best.data = {"x": [best[0]], "y": [best[1]]}
+
+    def path(self, dx: list[float], dz: list[float], values: list[float]) -> None:
+        """A trajectory, shapes (n,), cm, and its utilities."""
+        self._path.data = {"x": dx, "y": dz, "u": values, "n": list(range(len(dx)))}
+
+
+def _shares(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.histogram(values, edges)[0]
+    return counts / len(values), np.sqrt(counts) / len(values)
+
+
+def _errors(made: Any, source: ColumnDataSource, legend: bool) -> None:
+    """Points with vertical errors."""
+    named = {"legend_label": "Geant4"} if legend else {}
+    made.segment("x", "low", "x", "high", source=source, color=GEANT4, line_width=1.2)
+    made.scatter("x", "y", source=source, color=GEANT4, size=4.5, **named)
+
+
+def _place_legend(made: Any) -> None:
+    made.legend.location = "top_left"
+    made.legend.border_line_color = None
+    made.legend.background_fill_alpha = 0.0
+    made.legend.label_text_font = FONT
+    made.legend.label_text_font_size = "11px"
+    made.legend.padding, made.legend.margin, made.legend.spacing = 2, 6, 0
+    made.legend.glyph_height, made.legend.label_height = 14, 14

@@ -1,0 +1,36 @@
+"""What tests of the explorer share: one of the bundled surrogate, and one of random weights that is quick."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from calograd.explorer import landscape, views
+from calograd.explorer.views import Explorer
+from calograd.material import MATERIALS
+from calograd.surrogate import Card, Surrogate
+from calograd.surrogate.cells import CellsArchitecture, CellsModel
+
+
+@pytest.fixture(scope="session")
+def explorer() -> Explorer:
+    return Explorer(Surrogate.load("pbf2-cells"))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Explorer:
+    """Its name is not to be trusted; there is less to compute than usual."""
+    monkeypatch.setattr(landscape, "POINTS", 4)
+    for name, value in (("CLIMB", 4), ("PIECES", 2), ("PIECE", 20), ("MOST", views.PREVIEW + 40)):
+        monkeypatch.setattr(views, name, value)
+    architecture = CellsArchitecture(
+        n_xy=3, n_z=2, shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, moments_width=8
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CellsModel(architecture).requires_grad_(False)
+    card = Card(
+        name="<img src=x onerror=alert(1)>", architecture=architecture.to_dict(), energy=(1, 100), dx=(1, 5),
+        dz=(4, 15), material=MATERIALS["PbF2"].to_dict(), mode="embedded", training={}, unequal_layers=True,
+    )  # fmt: skip
+    return Explorer(Surrogate(model, card))

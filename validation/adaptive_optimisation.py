@@ -4,7 +4,7 @@
     adaptive_optimisation.py electrons -o FOLDER        electrons in the surrogate's material
     adaptive_optimisation.py tilted -o FOLDER           photons at 20 degrees to the normal, likewise
 
-Both descents have the utility of examples/optimise.toml, checks on simulated showers of the target, and one budget. The
+Both descents have the utility of examples/adaptive.toml, checks on simulated showers of the target, and one budget. The
 one without adaptation follows the surrogate as it is, of its own material, and knows the target from its checks alone.
 Every design on both ways is judged on showers of the target that neither has seen, the same for all. Prints markdown
 tables. Resumes.
@@ -28,11 +28,11 @@ from calograd.optimisation.target import simulate
 from calograd.optimisation.trials import Trials
 from calograd.showers.library import open_library
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "optimise.toml"
+EXAMPLE = Path(__file__).parent.parent / "examples" / "adaptive.toml"
 TARGETS: dict[str, dict[str, Any]] = {
-    "PbWO4": {"detector": {"kind": "block", "material": "PbWO4"}},
-    "electrons": {"beam": {"particle": "e-"}},
-    "tilted": {"beam": {"theta": 20.0}},
+    "PbWO4": {"detector": {"kind": "block", "material": "PbWO4"}, "beam": {}},
+    "electrons": {"detector": {"kind": "block", "material": "PbF2"}, "beam": {"particle": "e-"}},
+    "tilted": {"detector": {"kind": "block", "material": "PbF2"}, "beam": {"theta": 20.0}},
 }
 JUDGE_SEED = 987_654_321
 """Of the showers that judge; those of the descents have others."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,12 @@ def test_bounds_beyond_the_trained_range_are_refused(surrogate: Surrogate) -> No
         setup_of(surrogate, space=space)
     with pytest.raises(InputError, match=r"spectrum\.energies: 0\.5, 200 GeV are outside of 1 to 100 GeV, which small"):
         setup_of(surrogate, spectrum={"energies": [0.5, 10, 200]})
+
+
+@pytest.mark.parametrize("name", ["optimise", "adaptive"])
+def test_the_examples_are_within_what_the_bundled_surrogate_knows(name: str) -> None:
+    path = Path(__file__).parents[2] / "examples" / f"{name}.toml"
+    config = parse_optimisation(tomllib.loads(path.read_text()), str(path), path.parent)
+    setup = Setup.of(Surrogate.load("pbf2-cells"), config, adapt=name == "adaptive")
+    assert setup.start.tolist() == [3.5, 12.0]
+    assert (setup.target is not None) == (name == "adaptive")

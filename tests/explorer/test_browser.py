@@ -37,6 +37,7 @@ def page() -> Iterator[Any]:
 
 def test_it_shows_the_surrogate_beside_geant4_on_one_screen(page: Any, explorer: Explorer) -> None:
     *_, view = explorer.refined(explorer.start())
+    page.wait_for_selector(".state.done")
     rows = [row.inner_text() for row in page.locator("table.numbers tr").all()]
     assert rows[1].startswith("surrogate, 200 showers")
     assert f"{float(view.observables.E_tot.mean()):.4g}" in rows[1]

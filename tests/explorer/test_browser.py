@@ -104,6 +104,7 @@ def test_a_click_on_the_map_moves_the_design(page: Any) -> None:
 
 
 def test_what_is_shown_can_be_kept(page: Any, tmp_path: Path) -> None:
+    page.wait_for_selector(".state.done")
     kept = {}
     for name in ("TOML", "HDF5", "JSON"):
         with page.expect_download() as download:

@@ -37,6 +37,7 @@ def page() -> Iterator[Any]:
 
 def test_it_shows_the_surrogate_beside_geant4_on_one_screen(page: Any, explorer: Explorer) -> None:
     *_, view = explorer.refined(explorer.start())
+    page.wait_for_selector(".state.done")
     rows = [row.inner_text() for row in page.locator("table.numbers tr").all()]
     assert rows[1].startswith("surrogate, 200 showers")
     assert f"{float(view.observables.E_tot.mean()):.4g}" in rows[1]
@@ -103,6 +104,7 @@ def test_a_click_on_the_map_moves_the_design(page: Any) -> None:
 
 
 def test_what_is_shown_can_be_kept(page: Any, tmp_path: Path) -> None:
+    page.wait_for_selector(".state.done")
     kept = {}
     for name in ("TOML", "HDF5", "JSON"):
         with page.expect_download() as download:

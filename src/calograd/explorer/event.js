@@ -119,7 +119,7 @@ function drawSpace(c, scene, view, w, h) {
     const angle = Math.atan2(to[1] - from[1], to[0] - from[0]);
     polygon(c, [to, [to[0] - 9 * Math.cos(angle - 0.35), to[1] - 9 * Math.sin(angle - 0.35)],
       [to[0] - 9 * Math.cos(angle + 0.35), to[1] - 9 * Math.sin(angle + 0.35)]]); c.fill();
-    c.textAlign = "left"; c.textBaseline = "bottom"; c.fillText(scene.beam, Math.max(from[0] - 6, 6), from[1] - 6);
+    c.textAlign = "left"; c.textBaseline = "top"; c.fillText(scene.beam, Math.max(from[0] - 6, 6), from[1] + 7);
   };
   if (beamBehind) beam();
   let drawn = 0;

@@ -206,7 +206,7 @@ class Page(Viewer):  # type: ignore[misc]
         last = self._path[-1][0]
         rounded = Choice(**{**vars(last), "dx": round(last.dx, 3), "dz": tuple(round(d, 3) for d in last.dz)})
         self.controls.move(rounded)
-        self.remark = f"the climb ended: {summit.reason}"
+        self.remark = f"the climb ended: {summit.reason.partition(':')[0]}"
         self.map.note(self.remark)
 
     @_show.register

@@ -170,8 +170,8 @@ def decode(g: Tensor, incident: Tensor, unit: Tensor, layers: int, smooth: bool 
     held = (a.exp() * visible - unit).clamp(min=1e-6 * unit)
     n = (q.exp() * (held / unit + 1) - 1).clamp(max=MOST)
     n = (n - 0.5).clamp(min=0) if smooth else n.floor().clamp(min=0)
-    none, fullest = n.amax(1, keepdim=True) == 0, held == held.amax(1, keepdim=True)
-    n = torch.where(none & fullest, 1.0, n)  # a shower without a point: its energy is in one
+    fullest = torch.zeros_like(n).scatter(1, held.argmax(1, keepdim=True), 1.0)
+    n = torch.where(n.amax(1, keepdim=True) == 0, fullest, n)  # a shower without a point: its energy is in one
     kept = held * (n.clamp(max=1) if smooth else (n > 0))
     energy = kept * (visible / kept.sum(1, keepdim=True))
     scale = (1 / n.clamp(min=1) + TAU**2).sqrt()

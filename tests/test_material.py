@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from calograd.errors import InputError
-from calograd.material import MATERIALS, NUMBERS, Material
+from calograd.material import DESCRIPTORS, MATERIALS, NUMBERS, Material
 
 
 # X0 and Moliere radius in cm: Review of Particle Physics, "Atomic and nuclear properties of materials" and table 35.4.
@@ -109,7 +109,7 @@ def test_gradients_pass_from_density_to_what_follows_from_it() -> None:
     assert Material(**material.to_dict()) == MATERIALS["PbF2"]
 
 
-@pytest.mark.parametrize("name", NUMBERS[1:])
+@pytest.mark.parametrize("name", DESCRIPTORS[1:])
 def test_a_given_number_changes_nothing_else(name: str) -> None:
     value = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     material = MATERIALS["BGO"].with_numbers(**{name: value})
@@ -119,7 +119,14 @@ def test_a_given_number_changes_nothing_else(name: str) -> None:
     again = Material(**material.to_dict())
     assert getattr(again, name) == 0.5
     halved = again.at_density(again.density / 2)
-    assert getattr(halved, name) == (0.5 if name == "critical_energy" else 1.0)
+    assert getattr(halved, name) == (1.0 if name in ("radiation_length", "moliere_radius") else 0.5)
+
+
+def test_the_mean_atomic_number_is_by_mass() -> None:
+    by_hand = (82 * 207.2 + 9 * 2 * 18.998) / (207.2 + 2 * 18.998)
+    assert MATERIALS["PbF2"].mean_atomic_number == pytest.approx(by_hand)
+    assert MATERIALS["Fe"].mean_atomic_number == 26
+    assert MATERIALS["PbF2"].at_density(5.0).mean_atomic_number == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize(

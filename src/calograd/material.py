@@ -34,8 +34,10 @@ E_S_MEV = 21.2052
 ALPHA = 1 / 137.035999
 
 NUMBERS = ("density", "radiation_length", "moliere_radius", "critical_energy")
-"""The numbers that rule showers: attributes of `Material`."""
-UNITS = dict(zip(NUMBERS, ("g/cm3", "cm", "cm", "GeV"), strict=True))
+"""The numbers that showers scale with: attributes of `Material`."""
+DESCRIPTORS = (*NUMBERS, "mean_atomic_number")
+"""These, and what the rest goes with: all that a surrogate may be conditioned on."""
+UNITS = dict(zip(DESCRIPTORS, ("g/cm3", "cm", "cm", "GeV", ""), strict=True))
 
 # Symbol, Z and standard atomic weight of the elements that calorimeters are made of.
 ELEMENTS: dict[str, tuple[int, float]] = {
@@ -78,8 +80,8 @@ class Material:
         mass_fractions: share of the mass by element symbol, adding up to one.
         geant4_name: name in Geant4's own list (``G4_PbWO4``), where the simulation takes it from there.
         given: numbers that are set instead of following from density and composition, each on its own:
-            ``radiation_length`` and ``moliere_radius`` in cm, ``critical_energy`` in GeV; floats or tensors. A material
-            with such numbers can be asked of a surrogate, not simulated.
+            ``radiation_length`` and ``moliere_radius`` in cm, ``critical_energy`` in GeV, ``mean_atomic_number``;
+            floats or tensors. A material with such numbers can be asked of a surrogate, not simulated.
 
     Raises:
         InputError: an unknown element or number, one that is not positive, fractions that do not add up.
@@ -97,8 +99,10 @@ class Material:
                 f"material {self.name}: density is {plain(self.density)} g/cm3, expected a positive number"
             )
         for name, value in self.given.items():
-            if name not in NUMBERS[1:]:
-                raise InputError(f"material {self.name}: unknown number '{name}'; expected {', '.join(NUMBERS[1:])}")
+            if name not in DESCRIPTORS[1:]:
+                raise InputError(
+                    f"material {self.name}: unknown number '{name}'; expected {', '.join(DESCRIPTORS[1:])}"
+                )
             if not 0 < plain(value) < inf:
                 raise InputError(f"material {self.name}: {name} is {plain(value)}, expected a positive number")
         for symbol, share in self.mass_fractions.items():
@@ -124,9 +128,9 @@ class Material:
         return equal and not self.given and not other.given
 
     def at_density(self, density: Number) -> Material:
-        """The same composition at another density, g/cm3: X0 and R_M go as 1 / density, E_c stays."""
-        ratio = self.density / density
-        given = {name: v if name == "critical_energy" else v * ratio for name, v in self.given.items()}
+        """The same composition at another density, g/cm3: X0 and R_M go as 1 / density, E_c and Z stay."""
+        ratio, lengths = self.density / density, ("radiation_length", "moliere_radius")
+        given = {name: v * ratio if name in lengths else v for name, v in self.given.items()}
         return Material(self.name, density, self.mass_fractions, None, given)
 
     def with_numbers(self, **numbers: Number) -> Material:
@@ -194,6 +198,12 @@ class Material:
             return given
         density, (x, m) = plain(self.density), self._inverse_lengths
         return 1e-3 * E_S_MEV * (1 / (density * x)) / (E_S_MEV / m / density)
+
+    @property
+    def mean_atomic_number(self) -> Number:
+        """sum_j w_j Z_j with the shares of the mass w_j."""
+        given = self.given.get("mean_atomic_number")
+        return sum(w * ELEMENTS[s][0] for s, w in self.mass_fractions.items()) if given is None else given
 
     @cached_property
     def _inverse_lengths(self) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from made_up import made_up_cells
 
 from calograd.errors import FormatError, InputError
 from calograd.learning.data import TrainingData, load_data
-from calograd.material import MATERIALS, NUMBERS
+from calograd.material import DESCRIPTORS, MATERIALS
 from calograd.showers.cells import Cells, write_cells
 
 
@@ -84,10 +84,10 @@ def test_every_row_has_the_numbers_of_its_material(tmp_path: Path) -> None:
     pitches = {float(dx): 1 for dx in bismuth.dx[2:]}  # drawn pitches tell the rows' files apart
     for rows in (data.train, data.validation):
         numbers = data.numbers(rows, rows.energy.double())
-        assert numbers.shape == (len(rows), 4)
+        assert numbers.shape == (len(rows), 5)
         for dx, row in zip(rows.dx.tolist(), numbers.tolist(), strict=True):
             if dx in pitches:
-                assert row == [7.13, *(getattr(MATERIALS["BGO"], name) for name in NUMBERS[1:])]
+                assert row == [7.13, *(getattr(MATERIALS["BGO"], name) for name in DESCRIPTORS[1:])]
             elif dx not in (1, 5):
                 assert row[0] == 7.77
     few = data.train.at(torch.tensor([5, 3]))
@@ -99,7 +99,7 @@ def test_every_row_has_the_numbers_of_its_material(tmp_path: Path) -> None:
 def test_one_material_is_a_single_row_of_numbers(tmp_path: Path) -> None:
     data = load_data(store(tmp_path, made_up_cells(40), made_up_cells(seed=1)), 0.2, 0)
     assert data.train.which is None
-    assert data.numbers(data.train, data.train.energy).shape == (1, 4)
+    assert data.numbers(data.train, data.train.energy).shape == (1, 5)
     assert data.material == MATERIALS["PbF2"]
 
 

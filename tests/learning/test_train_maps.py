@@ -121,7 +121,7 @@ def test_several_materials_are_told_apart_by_their_critical_energy(tmp_path: Pat
     write_maps(tmp_path / "bgo.h5", replace(made_up_maps(seed=1), material=MATERIALS["BGO"]))
     data = load_data([*config.data.files, tmp_path / "bgo.h5"], 0.2, 0)
     model = train(config, data, tmp_path / "run")
-    assert model.architecture.material_numbers == ("critical_energy",)
+    assert model.architecture.material_numbers == ("mean_atomic_number",)
     surrogate = Surrogate.load(tmp_path / "run")
     assert [material.name for material in surrogate.card.substances()] == ["PbF2", "BGO"]
     maps = surrogate.sample(Design(2.5, 6.0, "BGO", n_xy=3, n_z=2), 10.0, 2, steps=2)

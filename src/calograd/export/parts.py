@@ -22,7 +22,7 @@ from calograd.diffusion.denoise import denoise
 from calograd.diffusion.sample import sample
 from calograd.errors import InputError
 from calograd.export.walk import looped
-from calograd.material import NUMBERS, UNITS
+from calograd.material import DESCRIPTORS, UNITS
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells import CellsModel
 from calograd.surrogate.model import numbers_of, sampler_of
@@ -160,8 +160,8 @@ def parts(surrogate: Surrogate, walk: Walk) -> Iterator[Part]:
     a = surrogate.model.architecture
     conditions = _Conditions(surrogate)
     first = (Port("energy", (), "GeV"), Port("dx", (), "cm"), Port("dz", (a.n_z,), "cm"))
-    units = ", ".join(UNITS[name] for name in NUMBERS)
-    last = () if conditions.single else (Port("material", (len(NUMBERS),), units),)
+    units = ", ".join(UNITS[name] or "1" for name in DESCRIPTORS)
+    last = () if conditions.single else (Port("material", (len(DESCRIPTORS),), units),)
     shape, pattern = ((dim,) for dim in conditions.model.noise_dims)
     cells = Port("cells", (a.n_xy, a.n_xy, a.n_z), "GeV")
     x, y, sigma = Port("x", shape), Port("y", pattern), Port("sigma", ())

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from calograd.errors import FormatError, InputError, RangeError
-from calograd.material import NUMBERS, Material, plain
+from calograd.material import DESCRIPTORS, Material, plain
 from calograd.surrogate.store import Card, check_schema
 
 SCHEMA = "calograd/onnx/1"
@@ -89,7 +89,7 @@ class OnnxSampler:
         if not self.card.unequal_layers and np.ptp(dz) > MARGIN * np.max(dz):
             raise RangeError(f"{self.card.name}: layers of different depths were not trained on")
         if len(self.card.materials) > 1:
-            given["material"] = [plain(getattr(material, name)) for name in NUMBERS]
+            given["material"] = [plain(getattr(material, name)) for name in DESCRIPTORS]
         inputs = {}
         for port in self._session.get_inputs():
             shape = (n, *port.shape[1:])

@@ -40,7 +40,7 @@ from calograd.surrogate.store import Units
 FEWEST = 3
 """Steps of a teacher's second-order sampler for a leap."""
 Positive = Annotated[int, Field(gt=0)]
-MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy"]
+MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy", "mean_atomic_number"]
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
@@ -86,7 +86,7 @@ _DEFAULT = CellsArchitecture()
 class ModelConfig(Table):
     """Sizes of the networks; meaning and defaults are those of `calograd.surrogate.cells.CellsArchitecture`.
 
-    ``material_numbers`` left out: all of them for one material, the critical energy for several.
+    ``material_numbers`` left out: density, X0, R_M and E_c for one material, the mean atomic number for several.
     """
 
     kind: Literal["cells"] = "cells"
@@ -113,8 +113,8 @@ class ModelConfig(Table):
 
 
 def _material_numbers(chosen: tuple[MaterialNumber, ...] | None, materials: int) -> tuple[str, ...]:
-    """The chosen ones; else all of them for one material, the critical energy for several."""
-    usual = NUMBERS if materials == 1 else ("critical_energy",)
+    """The chosen ones; else those that showers scale with for one material, the mean atomic number for several."""
+    usual = NUMBERS if materials == 1 else ("mean_atomic_number",)
     return usual if chosen is None else chosen
 
 

@@ -222,7 +222,7 @@ def _refuse_others(output: Path) -> None:
 def _check_range(config: RunConfig, data: TrainingData) -> None:
     """Refuse a range that the data do not reach over: a surrogate must not claim what it never saw."""
     numbers, scaled = data.numbers(data.train, data.train.energy), config.range.units == "scaled"
-    rows, (_, x0, r_m, _) = data.train, numbers.T
+    rows, (x0, r_m) = data.train, numbers.T[1:3]
     columns = {
         "energy": ("GeV", rows.energy),
         "dx": ("Moliere radii", rows.dx / r_m) if scaled else ("cm", rows.dx),

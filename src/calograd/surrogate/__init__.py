@@ -13,7 +13,7 @@ from torch import Tensor
 from calograd.design import Design
 from calograd.errors import InputError, RangeError
 from calograd.markup import facts
-from calograd.material import NUMBERS, UNITS, Material, plain
+from calograd.material import DESCRIPTORS, UNITS, Material, plain
 from calograd.surrogate.adapters import Adapter, fingerprint, stack
 from calograd.surrogate.clouds import CloudSurrogate
 from calograd.surrogate.kinds import STACK_KINDS
@@ -263,11 +263,12 @@ class Surrogate:
             compared |= {"radiation_length", "moliere_radius"}
         if any(material.alike(other, MARGIN, tuple(compared)) for other in trained):
             return True, ""
-        for name in (n for n in NUMBERS if n in compared):
+        for name in (n for n in DESCRIPTORS if n in compared):
             value, values = plain(getattr(material, name)), [plain(getattr(other, name)) for other in trained]
             low, high = min(values), max(values)
             if not low * (1 - MARGIN) <= value <= high * (1 + MARGIN):
-                return False, f"{name.replace('_', ' ')} {value:.3g} is outside {low:.3g} to {high:.3g} {UNITS[name]}"
+                unit = f" {UNITS[name]}".rstrip()
+                return False, f"{name.replace('_', ' ')} {value:.3g} is outside {low:.3g} to {high:.3g}{unit}"
         return False, ""
 
 

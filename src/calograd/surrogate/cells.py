@@ -13,12 +13,13 @@ and not on how it is divided, and a layer's energy on its two ends.
 
 Which numbers to choose. Lengths in X0 and R_M and energies in E_c make showers of all materials alike to a few per
 cent: at another density of the same composition they are the same showers (but for the density effect and the range
-cut). What is left goes with the composition. With the definitions of `calograd.material` R_M / X0 = E_s / E_c, so of
-the four numbers density, X0, R_M, E_c only E_c tells anything of it: beside the scaled conditions it brings in the
-charge of the nuclei and the absolute energy (the electron's mass and the cells' thresholds are no multiples of E_c).
-The other two free numbers would only tell few materials apart, so that a network can memorise them and leave the
-scaling. Hence E_c alone for several materials. All four are input where nothing is chosen: those of a single material
-are constants that standardise to zero, and `without_material_numbers` takes them out again.
+cut). What is left goes with the charge of the nuclei: photons of few MeV, which make the tails, go farther in units of
+R_M where it is small. The mean atomic number by mass orders PbF2, PbWO4, BGO, LYSO and CsI as R_E / R_M does, which
+grows by 9 to 14 % along them; a line in its logarithm predicts each from the other four to 2.2 %. E_c, X0 and the
+density do not order them so, and miss by 5 to 13 % (`docs/log.md`). More numbers would only tell few materials apart,
+so that a network can memorise them. Hence Z alone for several materials. Density, X0, R_M and E_c are input where
+nothing is chosen: those of a single material are constants that standardise to zero, and `without_material_numbers`
+takes them out again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor
 
 from calograd.diffusion.denoise import Network
-from calograd.material import NUMBERS, Material
+from calograd.material import DESCRIPTORS, NUMBERS, Material
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments, standardise
 from calograd.surrogate.coordinates import (
@@ -66,7 +67,7 @@ class CellsArchitecture:
         ends: condition on the depths of the layers' ends, too.
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
-        material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
+        material_numbers: which of `calograd.material.DESCRIPTORS` are conditions beside the scaled ones.
         tied: numbers of the pattern that are equal by symmetry share location and scale.
         leaps: of shape and pattern, of a distilled surrogate; None: diffusion models.
     """
@@ -250,7 +251,7 @@ def without_material_numbers(model: CellsModel, material: Material) -> CellsMode
     a, count = model.architecture, len(model.architecture.material_numbers)
     if not count:
         return model
-    chosen = [NUMBERS.index(name) for name in a.material_numbers]
+    chosen = [DESCRIPTORS.index(name) for name in a.material_numbers]
     numbers = numbers_of(material, like=model.condition_mean)[0, chosen].log()
     constant = (numbers - model.condition_mean[-count:]) / model.condition_scale[-count:]
     weights = dict(model.state_dict())

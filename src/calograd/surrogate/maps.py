@@ -55,7 +55,7 @@ class MapsArchitecture:
         moments_width: hidden numbers of the networks of location and scale.
         schedule: a name of `calograd.diffusion.noise.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoise.PRECONDITIONINGS`.
-        material_numbers: which of `calograd.material.NUMBERS` are conditions beside the scaled ones.
+        material_numbers: which of `calograd.material.DESCRIPTORS` are conditions beside the scaled ones.
         tied: numbers of the pattern that are equal by symmetry share location and scale.
         leaps: of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
 

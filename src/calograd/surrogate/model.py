@@ -23,7 +23,7 @@ from calograd.diffusion.leaps import NAME as LEAPS_NAME
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS, Sampler
 from calograd.errors import InputError
-from calograd.material import NUMBERS, Material
+from calograd.material import DESCRIPTORS, Material
 from calograd.surrogate.walk import Walk
 
 M = TypeVar("M", bound=nn.Module)
@@ -50,7 +50,7 @@ class Architecture(Protocol):
 
     @property
     def material_numbers(self) -> tuple[str, ...]:
-        """Which of `calograd.material.NUMBERS` are conditions beside the scaled ones."""
+        """Which of `calograd.material.DESCRIPTORS` are conditions beside the scaled ones."""
 
     @property
     def tied(self) -> bool:
@@ -110,11 +110,11 @@ class Model(nn.Module, ABC):
             energy: incident, shape (n,) or (1,), GeV.
             dx: pitch, shape (n,) or (1,), cm.
             dz: depths, shape (n, n_z) or (1, n_z), cm.
-            numbers: of the material, see `numbers_of`, shape (n, 4) or (1, 4).
+            numbers: of the material, see `numbers_of`, shape (n, 5) or (1, 5).
         """
-        _, x0, r_m, e_c = numbers.T
+        x0, r_m, e_c = numbers.T[1:4]
         rows = max(len(energy), len(dx), len(dz), len(numbers))
-        chosen = [NUMBERS.index(name) for name in self.architecture.material_numbers]
+        chosen = [DESCRIPTORS.index(name) for name in self.architecture.material_numbers]
         scaled = ((energy / e_c)[:, None], (dx / r_m)[:, None], self.depths(dz) / x0[:, None], numbers[:, chosen])
         raw = torch.cat([part.log().expand(rows, -1) for part in scaled], dim=1)
         return (raw - self.condition_mean) / self.condition_scale
@@ -246,20 +246,20 @@ def plain_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def chosen_numbers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of material numbers in the order of `calograd.material.NUMBERS`. Raises `InputError` for others."""
-    chosen = tuple(name for name in NUMBERS if name in names)
+    """Names of material numbers in the order of `calograd.material.DESCRIPTORS`. Raises `InputError` for others."""
+    chosen = tuple(name for name in DESCRIPTORS if name in names)
     if len(chosen) != len(names):
-        raise InputError(f"material_numbers = {list(names)}: expected some of {', '.join(NUMBERS)}")
+        raise InputError(f"material_numbers = {list(names)}: expected some of {', '.join(DESCRIPTORS)}")
     return chosen
 
 
 def numbers_of(*materials: Material, like: Tensor) -> Tensor:
-    """`calograd.material.NUMBERS` of materials, shape (materials, 4), in type and on device of ``like``.
+    """`calograd.material.DESCRIPTORS` of materials, shape (materials, 5), in type and on device of ``like``.
 
     Differentiable in those that are tensors.
     """
     rows = [
-        torch.stack([torch.as_tensor(getattr(m, name), dtype=like.dtype, device=like.device) for name in NUMBERS])
+        torch.stack([torch.as_tensor(getattr(m, name), dtype=like.dtype, device=like.device) for name in DESCRIPTORS])
         for m in materials
     ]
     return torch.stack(rows)

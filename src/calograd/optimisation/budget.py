@@ -157,7 +157,9 @@ class FeasibleSet:
                 break
         move = self.shrunk(u + move) - u
         move *= min(1.0, radius / max(float(np.linalg.norm(move)), 1e-300))
-        return move
+        reached = u + move  # a sum that rounds, perhaps to beyond a bound by its last bit
+        allowed: Array = move + 2 * (np.maximum(self.lower - reached, 0) - np.maximum(reached - self.upper, 0))
+        return allowed
 
 
 def _programme(hessian: Array, target: Array, rows: Array, least: Array) -> tuple[Array, Array]:

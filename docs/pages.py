@@ -26,8 +26,8 @@ AREAS = {
                      "optimisation.reference", "optimisation.landscape", "optimisation.space",
                      "optimisation.descent", "optimisation.baselines"),
     "Explorer": ("explorer.serve", "explorer.views", "explorer.choice", "explorer.landscape", "explorer.work"),
-    "Learning": ("learning.config", "learning.train", "learning.adapt"),
-    "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample"),
+    "Learning": ("learning.config", "learning.train", "learning.distil", "learning.adapt"),
+    "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample", "diffusion.leaps"),
     "Networks": ("networks.mlp", "networks.moments", "networks.unet", "networks.adapter", "networks.linear"),
 }  # fmt: skip
 """Modules of the API reference by page."""

@@ -61,6 +61,12 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert not missing
 
 
+def test_every_area_of_the_api_is_in_its_table_of_contents() -> None:
+    titles = re.findall(r'^    "([A-Z][A-Za-z ]+)": \("', (ROOT / "docs" / "pages.py").read_text(), re.MULTILINE)
+    listed = re.findall(r"^made/([\w-]+)$", (ROOT / "docs" / "reference" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(title.lower().replace(" ", "-") for title in titles)
+
+
 def test_make_targets_that_are_named_exist() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     asked = [line.split()[1] for page in PAGES for body in blocks(page, "") for line in body.splitlines()

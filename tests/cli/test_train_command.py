@@ -142,7 +142,7 @@ def test_tensorboard_gets_the_losses(calograd: Run, tmp_path: Path) -> None:
 
 
 def test_tensorboard_that_is_not_installed(calograd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     code, _, err = calograd("train", "run.toml", "-o", "run", "--tensorboard")
     assert code == 2
-    assert "--tensorboard needs its extra" in err
+    assert "--tensorboard needs tensorboard: pip install 'calograd[tensorboard]'" in err

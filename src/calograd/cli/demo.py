@@ -9,6 +9,7 @@ import click
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
+from calograd.extras import require
 from calograd.showers.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     refuse_existing(json_path)
     from calograd.demo import chain
 
-    chain.check_extras()
+    require("the demo", "report")
     from calograd.cli.benchmark import geant4_environment
     from calograd.demo.page import write_page
     from calograd.surrogate import Surrogate

@@ -9,6 +9,7 @@ import click
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
+from calograd.extras import require
 from calograd.showers.hdf5 import refuse_existing, schema_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ def evaluate(
     for output in (json_path, report_path):
         if output is not None:
             refuse_existing(output)
+    if classifier:
+        require("a classifier test (leave it out with --no-classifier)", "report", "sklearn")
+    if report_path is not None:
+        require("--report", "report", "jinja2", "matplotlib")
     schema = schema_of(generated) or ""
     if schema.startswith("calograd/clouds/"):
         _evaluate_clouds(generated, reference, json_path, report_path, seed, classifier)

@@ -19,6 +19,7 @@ from calograd.cli.common import (
 )
 from calograd.diffusion.leaps import NAME as LEAPS_NAME
 from calograd.diffusion.sample import SAMPLERS
+from calograd.extras import require
 from calograd.material import Material, plain
 from calograd.showers.hdf5 import refuse_existing
 
@@ -99,6 +100,8 @@ def gradient(
     """
     for output in (json_path, report_path):
         refuse_existing(output)
+    if report_path is not None:
+        require("--report", "report", "jinja2", "matplotlib")
     values = tuple(parse_numbers(energies, "--energies"))
     from calograd.optimisation.agreement import compare_gradients
     from calograd.optimisation.gradient import surrogate_gradient

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calograd.cli.common import JSON_OPTION, print_table, progress, read_toml, stages, write_json
+from calograd.extras import require
 from calograd.showers.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
       calograd optimise pbf2-cells pbwo4.toml --adapt -o run
     """
     refuse_existing(json_path)
+    require("the report of an optimisation", "report", "jinja2", "matplotlib")
     from calograd.optimisation.report import landscapes, write_descent_report
     from calograd.optimisation.run import Setup, optimise, parse_optimisation
     from calograd.surrogate import load_designs

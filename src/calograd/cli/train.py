@@ -12,6 +12,7 @@ from rich.progress import TaskID
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
+from calograd.extras import require
 from calograd.showers.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
@@ -146,10 +147,9 @@ def _text(value: float | None, form: str) -> str:
 
 def _tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
     """What writes losses at a step to event files."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("--tensorboard needs its extra: pip install 'calograd[tensorboard]'") from error
+    require("--tensorboard", "tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(folder)  # type: ignore[no-untyped-call, unused-ignore]
 
     def write(step: int, losses: dict[str, float]) -> None:

@@ -5,7 +5,6 @@ The showers are Geant4's, made by ``runs/pbf2-sample.sh``; no training has seen 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import numpy as np
 
 from calograd.demo.adaptation import Adaptation, adapt_and_judge
 from calograd.demo.steering import Effort, Steering, steer
-from calograd.errors import FormatError, InputError, Interrupted
+from calograd.errors import FormatError, Interrupted
 from calograd.evaluation.evaluate import Evaluation, evaluate, mean_biases
 from calograd.evaluation.points import Point
 from calograd.evaluation.timing import Benchmark, Timing, benchmark
@@ -176,13 +175,6 @@ def bundled(name: str, sample: str = SAMPLE) -> Path:
     if not path.is_file():
         raise FormatError(f"{path} is missing; reinstall calograd, or make it with runs/{SAMPLE}.sh")
     return path
-
-
-def check_extras() -> None:
-    """Raise `InputError` where the packages of the extra ``report`` are missing."""
-    missing = [name for name in ("jinja2", "matplotlib", "sklearn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"the demo needs {', '.join(missing)}: pip install 'calograd[report]'")
 
 
 def run(

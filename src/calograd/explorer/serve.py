@@ -8,20 +8,19 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calograd.errors import InputError
 from calograd.explorer.trajectory import read_trajectory
 from calograd.explorer.views import Explorer
+from calograd.extras import require
 from calograd.surrogate import Surrogate, load_designs
 
 if TYPE_CHECKING:
     from calograd.explorer.page import Page
 
 ADDRESS = "127.0.0.1"
-NEEDED = ("panel", "jinja2", "matplotlib")
 
 
 def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None = None) -> Page:
@@ -35,7 +34,7 @@ def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None
         InputError: the extra ``explore`` is missing, or a surrogate that knows no designs.
         FormatError: the surrogate or the run cannot be read.
     """
-    check_extra()
+    require("the explorer", "explore")
     explorer = Explorer(model if isinstance(model, Surrogate) else load_designs(model))
     path = read_trajectory(Path(run), explorer.start()) if run else None
     import panel as pn
@@ -60,7 +59,7 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
         InputError: the port is in use, the extra ``explore`` is missing, or a surrogate that knows no designs.
         FormatError: the surrogate or the run cannot be read.
     """
-    check_extra()
+    require("the explorer", "explore")
     port = claim_port(port)
     explorer = Explorer(load_designs(model))
     path = read_trajectory(run, explorer.start()) if run else None
@@ -75,14 +74,6 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
         server.io_loop.start()
     except KeyboardInterrupt:
         server.stop()
-
-
-def check_extra() -> None:
-    """Raise `InputError` where packages of the extra ``explore`` are missing."""
-    missing = [name for name in NEEDED if name not in sys.modules and find_spec(name) is None]
-    missing += [name for name in NEEDED if name in sys.modules and sys.modules[name] is None]
-    if missing:
-        raise InputError(f"the explorer needs {', '.join(missing)}: pip install 'calograd[explore]'")
 
 
 def claim_port(port: int) -> int:

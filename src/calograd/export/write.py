@@ -27,6 +27,7 @@ from calograd.diffusion.sample import SAMPLERS
 from calograd.errors import InputError
 from calograd.export.parts import Part, example, exportable, parts
 from calograd.export.runtime import SCHEMA, open_session, run
+from calograd.extras import require
 from calograd.showers.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import sampler_of
@@ -93,7 +94,7 @@ def export(
     folder = Path(folder)
     refuse_existing(folder)
     walk = _walk(surrogate, sampler, steps)
-    _require()
+    require("export", "export")
     every = list(parts(surrogate, walk))
     with writing(folder):
         folder.mkdir(parents=True)
@@ -125,15 +126,6 @@ def _walk(surrogate: Surrogate, sampler: str | None, steps: int | None) -> Walk:
             f"sampler '{walk.sampler}' adds noise on its way and cannot be exported; expected one of {known}"
         )
     return walk
-
-
-def _require() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"export needs {error.name}: pip install 'calograd[export]'") from error
 
 
 def _graph(part: Part, surrogate: Surrogate, walk: Walk) -> ModelProto:

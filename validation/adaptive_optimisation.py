@@ -6,8 +6,9 @@
 
 Both descents have the utility of examples/adaptive.toml, checks on simulated showers of the target, and one budget. The
 one without adaptation follows the surrogate as it is, of its own material, and knows the target from its checks alone.
-Every design on both ways is judged on showers of the target that neither has seen, the same for all. Prints markdown
-tables. Resumes.
+Optimisers that know simulated showers only spend twice the budget, `--seeds` times each; what they would answer on the
+way stands beside. Every design is judged on showers of the target that no way has seen, the same for all. Prints
+markdown tables. Resumes.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.cli.common import progress, read_toml, stages
+from calograd.optimisation import baselines
 from calograd.optimisation.descent import Adaptation, Adapted, ascend
 from calograd.optimisation.history import State
 from calograd.optimisation.reference import LibraryReference, bootstrap_values
 from calograd.optimisation.run import Setup, optimise, parse_optimisation
 from calograd.optimisation.target import simulate
-from calograd.optimisation.trials import Trials
+from calograd.optimisation.trials import Trials, from_library
 from calograd.showers.library import open_library
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "adaptive.toml"
@@ -34,8 +36,9 @@ TARGETS: dict[str, dict[str, Any]] = {
     "electrons": {"detector": {"kind": "block", "material": "PbF2"}, "beam": {"particle": "e-"}},
     "tilted": {"detector": {"kind": "block", "material": "PbF2"}, "beam": {"theta": 20.0}},
 }
-JUDGE_SEED = 987_654_321
-"""Of the showers that judge; those of the descents have others."""
+JUDGE_SEED, POOL_SEED = 987_654_321, 987_654_322
+"""Of the showers that judge and of those that the other optimisers know; the descents have others."""
+METHODS = ("random", "fd", "cma", "bayes")
 
 
 def main() -> None:
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--judge", type=int, default=400, help="likewise to judge with")
     parser.add_argument("--steps", type=int, default=20, help="of a descent, at most")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each of the other optimisers")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     setup = setup_of(options)
@@ -67,8 +71,10 @@ def main() -> None:
             "adapted": optimise(setup, folders["adapted"], trials["adapted"], tell=tell),
             "as it is": without(setup, options, folders["as it is"], trials["as it is"]),
         }
-        judge = judge_of(setup, options, tell)
+        judge = library_of(setup, options, "judge", JUDGE_SEED, tell)
+        pool = library_of(setup, options, "pool", POOL_SEED, tell)
     show(setup, states, judge)
+    compare(setup, options, pool, judge)
 
 
 def setup_of(options: argparse.Namespace) -> Setup:
@@ -96,17 +102,39 @@ def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: Tri
     )  # fmt: skip
 
 
-def judge_of(setup: Setup, options: argparse.Namespace, tell: Any) -> LibraryReference:
+def library_of(setup: Setup, options: argparse.Namespace, name: str, seed: int, tell: Any) -> LibraryReference:
     """Showers of the target that no descent has seen."""
     assert setup.target is not None
-    energies, path = setup.objective.energies, options.output / f"judge-{options.judge}.h5"
-    config = setup.target.simulation(setup.space.design(setup.start), energies, JUDGE_SEED)
+    energies, path = setup.objective.energies, options.output / f"{name}-{options.judge}.h5"
+    config = setup.target.simulation(setup.space.design(setup.start), energies, seed)
     simulate(
         path, config, options.judge * len(energies), workers=options.workers,
-        report=lambda what, done, total: tell(f"judge, {what}", done, total),
+        report=lambda what, done, total: tell(f"{name}, {what}", done, total),
     )  # fmt: skip
     with open_library(path) as library:
         return LibraryReference(library, energies, setup.space.n_xy, setup.space.n_z)
+
+
+def compare(setup: Setup, options: argparse.Namespace, pool: LibraryReference, judge: LibraryReference) -> None:
+    """Print what optimisers would answer that evaluate blocks of the pool, `options.check` showers each."""
+    trials = Trials(from_library(pool), setup.objective, setup.space)
+    marks = [share * options.budget // 5 for share in (1, 2, 4, 5, 10)]
+    print(f"\n| method | {' | '.join(f'U after {mark} showers' for mark in marks)} |")
+    print("|---" * (1 + len(marks)) + "|")
+    for method in METHODS:
+        values: dict[int, list[float]] = {mark: [] for mark in marks}
+        for seed in range(options.seeds):
+            trace = baselines.run(
+                method, setup.space, setup.start, trials.value, marks[-1], options.check, seed
+            )  # fmt: skip
+            ends = {mark: [e.incumbent for e in trace.evaluations if e.showers <= mark] for mark in marks}
+            designs = {mark: setup.space.design(np.array(found[-1])) for mark, found in ends.items() if found}
+            utility, _ = bootstrap_values(judge, setup.objective, list(designs.values()), bootstrap=2, seed=7)
+            for mark, value in zip(designs, utility, strict=True):
+                values[mark].append(float(value))
+        spans = [np.percentile(v, [50, 0, 100]) if v else None for v in values.values()]
+        words = ["" if s is None else f"{s[0]:.3f} ({s[1]:.3f} to {s[2]:.3f})" for s in spans]
+        print(f"| {method} | {' | '.join(words)} |")
 
 
 def show(setup: Setup, states: dict[str, State], judge: LibraryReference) -> None:

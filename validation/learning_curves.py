@@ -121,23 +121,28 @@ def summarise(done: list[dict[str, Any]], references: dict[str, dict[str, Any]],
     figures, axes = plt.subplots(1, len(shifts), figsize=(3.6 * len(shifts), 3.4), sharey=True, squeeze=False)
     sizes = sorted({d["showers"] for d in done})
     print(
-        f"| shift | method | {' | '.join(map(str, sizes))} | s at {sizes[-1]} |\n|---|---|" + "---|" * (len(sizes) + 1)
+        f"| shift | method | {' | '.join(map(str, sizes))} | s at most showers |\n|---|---|" + "---|" * (len(sizes) + 1)
     )
     for shift, axis in zip(shifts, axes[0], strict=True):
         controls = [d for d in done if (d["shift"], d["method"], d["showers"]) == (shift, "scratch", sizes[-1])]
         unit = np.mean([numbers(d) for d in controls], axis=0) if controls else numbers(references[shift]["floor"])
-        for method in METHODS:
-            cells, curve = [], []
-            for size in sizes:
-                runs = [d for d in done if (d["shift"], d["method"], d["showers"]) == (shift, method, size)]
-                values = [float((numbers(d) / unit).mean()) for d in runs]
-                low, middle, high = np.percentile(values, [0, 50, 100]) if values else [np.nan] * 3
-                cells.append(f"{middle:.2f} ({low:.2f} to {high:.2f})" if values else "")
-                curve.append((middle, middle - low, high - middle))
-                seconds = np.median([d["seconds"] for d in runs]) if runs else np.nan
+        for colour, method in enumerate(METHODS):
+            of_size = {
+                size: [d for d in done if (d["shift"], d["method"], d["showers"]) == (shift, method, size)]
+                for size in sizes
+            }
+            band = {
+                size: np.percentile([float((numbers(d) / unit).mean()) for d in runs], [0, 50, 100])
+                for size, runs in of_size.items() if runs
+            }  # fmt: skip
+            if not band:
+                continue
+            cells = [f"{band[s][1]:.2f} ({band[s][0]:.2f} to {band[s][2]:.2f})" if s in band else "" for s in sizes]
+            seconds = np.median([d["seconds"] for d in of_size[max(band)]])
             print(f"| {shift} | {method} | {' | '.join(cells)} | {seconds:.0f} |")
-            y, down, up = np.array(curve).T
-            axis.errorbar(sizes, y, [down, up], marker="o", ms=4, capsize=2, label=method)
+            low, middle, high = np.array(list(band.values())).T
+            axis.fill_between(list(band), low, high, color=f"C{colour}", alpha=0.2, lw=0)
+            axis.plot(list(band), middle, "o-", color=f"C{colour}", ms=4, label=method)
         for name, style in (("unadapted", "--"), ("floor", ":")):
             height = float((numbers(references[shift][name]) / unit).mean())
             axis.axhline(height, color="0.4", ls=style, label=name)

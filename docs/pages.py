@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 
 from calograd.surrogate import Card
+from calograd.surrogate.kinds import STACK_KINDS
+from calograd.surrogate.store import StackCard
 
 AREAS = {
     "Designs and materials": ("design", "material", "errors"),
@@ -31,6 +33,8 @@ AREAS = {
     "Networks": ("networks.mlp", "networks.moments", "networks.unet", "networks.adapter", "networks.linear"),
 }  # fmt: skip
 """Modules of the API reference by page."""
+MEASURED = {"pbf2-cells": ("## What to expect", "## Gradients")}
+"""Where the README has the fidelity of every bundled surrogate: after and before which lines."""
 
 
 def write_pages(source: Path) -> None:
@@ -68,43 +72,53 @@ def _commands() -> Iterator[str]:
 
 def _models(source: Path) -> Iterator[tuple[str, str]]:
     """A card of every bundled surrogate, from what its file says, and a page that lists them."""
-    from calograd.surrogate.store import bundled, locate
-    from calograd.surrogate.store import load as read
+    from calograd.surrogate.store import bundled, kind_of, load, load_stack, locate
 
-    readme = (source.parent / "README.md").read_text(encoding="utf-8")
-    measured = readme.split("## What to expect")[1].split("\n## ")[0]
     for name in bundled():
-        model, card = read(name)
+        model, card = load_stack(name) if kind_of(name) in STACK_KINDS else load(name)
         numbers = sum(p.numel() for p in model.parameters())
         megabytes = locate(name).stat().st_size / 1e6
-        lines = [f"# {name}", "", *_uses(name, card, numbers, megabytes), *_made(name, card, source)]
-        lines += ["", "## Fidelity", ""]
-        if f"`{name}`" in measured:
-            lines += ["From the README; `validation/` measures it.", "", "```{include} ../../../README.md",
-                      ':start-after: "## What to expect"', ':end-before: "## Gradients"', "```"]  # fmt: skip
-        else:
-            lines += ["No figures are stated."]
+        rows = _of_stack(card) if isinstance(card, StackCard) else _of_designs(card)
+        rows |= {
+            "Numbers": f"{numbers:,}".replace(",", " "), "File": f"{megabytes:.1f} MB, safetensors, MIT licence"
+        }  # fmt: skip
+        lines = [
+            f"# {name}",
+            "",
+            f'`Surrogate.load("{name}")`, `calograd sample {name} ...`.',
+            "",
+            "| | |",
+            "|---|---|",
+        ]
+        lines += [*(f"| {key} | {value} |" for key, value in rows.items()), *_made(name, card, source)]
+        begin, end = MEASURED[name]
+        lines += ["", "## Fidelity", "", "From the README; `runs/` and `validation/` measure it.", "",
+                  "```{include} ../../../README.md", f':start-after: "{begin}"', f':end-before: "{end}"', "```"]  # fmt: skip
         yield f"model-{name}.md", "\n".join([*lines, "", *_limits(card), ""])
     listed = [f"model-{name}" for name in bundled()]
     yield "models.md", "\n".join(["# Bundled surrogates", "", "```{toctree}", *listed, "```", ""])
 
 
-def _uses(name: str, card: Card, numbers: int, megabytes: float) -> list[str]:
-    materials = ", ".join(f"{m.name} ({m.density:g} g/cm3)" for m in card.substances())
+def _of_designs(card: Card) -> dict[str, str]:
     x, z = ("cm", "cm") if card.units == "cm" else ("Moliere radii", "radiation lengths")
     a = card.architecture
-    rows = {
-        "Materials": materials, "Cells": f"{a['n_xy']} x {a['n_xy']} x {a['n_z']}",
+    return {
+        "Materials": ", ".join(f"{m.name} ({m.density:g} g/cm3)" for m in card.substances()),
+        "Cells": f"{a['n_xy']} x {a['n_xy']} x {a['n_z']}",
         "Incident energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
         "Pitch": f"{card.dx[0]:g} to {card.dx[1]:g} {x}", "Depth of a layer": f"{card.dz[0]:g} to {card.dz[1]:g} {z}",
         "Layers": "equal or each with its own depth" if card.unequal_layers else "equal", "Mode": card.mode,
-        "Numbers": f"{numbers:,}".replace(",", " "), "File": f"{megabytes:.1f} MB, safetensors, MIT licence",
     }  # fmt: skip
-    use = f'`Surrogate.load("{name}")`, `calograd sample {name} ...`.'
-    return [use, "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
 
 
-def _made(name: str, card: Card, source: Path) -> list[str]:
+def _of_stack(card: StackCard) -> dict[str, str]:
+    return {
+        "Detector": f"{card.detector['kind']}, {card.architecture['layers']} layers", "Points": card.clustering,
+        "Incident energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
+    }  # fmt: skip
+
+
+def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
     lines = ["", "## Data", "", f"{card.training['showers']} Geant4 showers.", "",
              "| file | rows | particle | energies, GeV | seed | Geant4 |", "|---|---|---|---|---|---|"]  # fmt: skip
     for each in card.training["data"]:
@@ -125,12 +139,12 @@ def _made(name: str, card: Card, source: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _limits(card: Card) -> list[str]:
-    around = "the material goes on around the window" if card.mode == "embedded" else "nothing is around the block"
+def _limits(card: Card | StackCard) -> list[str]:
+    lines = ["## Limits", "", "- What is outside the table above is refused by name; `extrapolate=True` allows it."]
+    if isinstance(card, Card):
+        around = "the material goes on around the window" if card.mode == "embedded" else "nothing is around the block"
+        lines += [f"- Mode {card.mode}: {around}."]
     return [
-        "## Limits", "",
-        "- Energies, sizes and materials outside the table above are refused by name; `extrapolate=True` allows them.",
-        f"- Mode {card.mode}: {around}.",
-        "- One particle, at normal incidence, on the axis of the window. Others take an adaptation.",
+        *lines, "- One particle, at normal incidence, on the axis. Others take an adaptation.",
         "- Weaknesses that are known are named under fidelity.",
     ]  # fmt: skip

@@ -92,8 +92,10 @@ def _models(source: Path) -> Iterator[tuple[str, str]]:
         ]
         lines += [*(f"| {key} | {value} |" for key, value in rows.items()), *_made(name, card, source)]
         begin, end = MEASURED[name]
-        lines += ["", "## Fidelity", "", "From the README; `runs/` and `validation/` measure it.", "",
-                  "```{include} ../../../README.md", f':start-after: "{begin}"', f':end-before: "{end}"', "```"]  # fmt: skip
+        lines += [
+            "", "## Fidelity", "", "From the README; `runs/` and `validation/` measure it.", "",
+            "```{include} ../../../README.md", f':start-after: "{begin}"', f':end-before: "{end}"', "```",
+        ]  # fmt: skip
         yield f"model-{name}.md", "\n".join([*lines, "", *_limits(card), ""])
     listed = [f"model-{name}" for name in bundled()]
     yield "models.md", "\n".join(["# Bundled surrogates", "", "```{toctree}", *listed, "```", ""])

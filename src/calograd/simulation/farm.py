@@ -160,6 +160,8 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
     Raises:
         InputError: there is no scheduler at that address or it has no workers.
     """
+    if scheduler is not None:
+        check_scheduler(scheduler)
     dask, distributed = _dask()
     dask.config.set({"logging.distributed": "critical", "distributed.comm.timeouts.connect": f"{_PATIENCE}s"})
 
@@ -180,7 +182,6 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             yield client
         return
-    check_scheduler(scheduler)
     try:
         client = distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:

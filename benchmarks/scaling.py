@@ -17,7 +17,7 @@ import heapq
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calograd.material import MATERIALS
@@ -25,35 +25,42 @@ from calograd.showers.layout import Provenance, pack
 from calograd.showers.writer import open_writer
 from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, SimulationConfig
 from calograd.simulation.farm import BACKLOG, mean_energy, open_cluster, plan, run_kernel
+from calograd.simulation.record import Showers
 from calograd.simulation.tables import find_tables
 
 WORKERS = (1, 10, 30, 100, 300, 1000)
 FEW, MANY = 2, 22
 """Showers of the two kernels that start and time of a shower follow from."""
-TASKS = 200
+SIZES = (1 << 16, 1 << 24)
+"""Bytes of results and of parts that costs follow from."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured, seconds and bytes.
+    """What was measured, in seconds, and bytes.
 
     Attributes:
         start: of a kernel process.
         per_gev: of the processor in a kernel, a GeV.
-        task: of the process that takes results, a task.
         bytes_per_gev: of a packed chunk.
-        write: of the writer, a byte of a part while the run goes on.
-        part: of the writer, a part, whatever its size; with the disk's time for it.
-        join: of the writer, a byte, when the run ends.
+        task, moved: of the process that takes results and of its scheduler: a task, and a byte of its result.
+        part, written: of the writer: a part, and a byte of it, on the disk.
+        joined: of the processor, a byte, when the run ends.
     """
 
     start: float
     per_gev: float
-    task: float
     bytes_per_gev: float
-    write: float
+    task: float
+    moved: float
     part: float
-    join: float
+    written: float
+    joined: float
+
+    @property
+    def taken(self) -> float:
+        """Seconds that a byte of results takes the one process that takes and writes them."""
+        return self.moved + self.written
 
 
 def config_of(energies: str) -> SimulationConfig:
@@ -69,69 +76,83 @@ def nothing(payload: bytes) -> bytes:
     return payload
 
 
-def disk(image: bytes) -> float:
-    """Seconds until a part is on the disk, the least of some."""
-    found = []
-    with tempfile.TemporaryDirectory(prefix="calograd-") as folder:
-        for number in range(10):
-            with (Path(folder) / str(number)).open("wb") as file:
-                file.write(image)
-                file.flush()
-                started = time.perf_counter()
-                os.fsync(file.fileno())
-                found.append(time.perf_counter() - started)
-    return min(found)
+def line(seconds: dict[int, float]) -> tuple[float, float]:
+    """What is spent whatever the size, and a byte, from the seconds of two sizes in bytes."""
+    (small, first), (large, then) = sorted(seconds.items())
+    slope = max(0.0, (then - first) / (large - small))
+    return max(0.0, first - slope * small), slope
+
+
+def disk() -> tuple[float, float]:
+    """Seconds until a file is on the disk: of any, and a byte; the least of some tries."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="calograd-", dir=Path.cwd()) as folder:
+        for size in SIZES:
+            tries = []
+            for _ in range(5):
+                with (Path(folder) / "part").open("wb") as file:
+                    file.write(os.urandom(size))
+                    file.flush()
+                    started = time.perf_counter()
+                    os.fsync(file.fileno())
+                    tries.append(time.perf_counter() - started)
+            found[size] = min(tries)
+    return line(found)
+
+
+def tasks() -> tuple[float, float]:
+    """Seconds of the processor of client and scheduler: of a task, and a byte of its result."""
+    found = {}
+    with open_cluster(1, None) as client:
+        client.submit(bytes, 1, pure=False).result()
+        for size, count in zip(SIZES, (100, 10), strict=True):
+            started = time.process_time()
+            for future in [client.submit(bytes, size, pure=False) for _ in range(count)]:
+                future.result()
+            found[size] = (time.process_time() - started) / count
+    return line(found)
+
+
+def writer(small: Showers, large: Showers) -> tuple[float, float, float]:
+    """Seconds of the processor: of a part, a byte of it, and a byte when parts are joined."""
+    provenance = Provenance(config_of("1:100"), "", "")
+    found, joined, parts = {}, 0.0, 6
+    for showers in (small, large):
+        images = [
+            pack(replace(showers, index=showers.index + k * len(showers)), provenance) for k in range(parts)
+        ]  # fmt: skip
+        with (
+            tempfile.TemporaryDirectory(prefix="calograd-") as folder,
+            open_writer(Path(folder) / "library.h5", provenance, parts * len(showers)) as library,
+        ):
+            started = time.process_time()
+            for image in images:
+                library.add(image)
+            found[len(images[0])] = (time.process_time() - started) / parts
+            started = time.process_time()
+            library.finish(lambda done, total: None, threads=1)  # noqa: ARG005
+            joined = (time.process_time() - started) / sum(map(len, images))
+    return *line(found), joined
 
 
 def measure(config: SimulationConfig) -> Costs:
     """The costs of this machine, while it does whatever else it does."""
     environment = find_tables().environment(os.environ)
-    ten = config.model_copy(
-        update={"beam": config.beam.model_copy(update={"energies": Energies(law="discrete", values=(10.0,))})}
-    )
-    used = []
+    ten = Energies(law="discrete", values=(10.0,))
+    ten_gev = config.model_copy(update={"beam": config.beam.model_copy(update={"energies": ten})})
+    used, made = [], []
     for count in (FEW, MANY):
         before = os.times()
-        showers = run_kernel(ten, range(count), environment)
+        made.append(run_kernel(ten_gev, range(count), environment))
         after = os.times()
         used.append(after.children_user + after.children_system - before.children_user - before.children_system)
     per_shower = (used[1] - used[0]) / (MANY - FEW)
-    provenance = Provenance(ten, "", "")
-    image = pack(showers, provenance)
-    with open_cluster(1, None) as client:
-        client.submit(nothing, b"", pure=False).result()
-        before_task = time.process_time()
-        futures = [client.submit(nothing, image[: 1 << 20], pure=False) for _ in range(TASKS)]
-        for future in futures:
-            future.result()
-        task = (time.process_time() - before_task) / TASKS
-    seconds = {}
-    small = run_kernel(ten, range(1), environment)
-    with tempfile.TemporaryDirectory(prefix="calograd-") as folder:
-        for name, each in (("small", small), ("large", showers)):
-            parts, n = 8, len(each)
-            moved = [_renumbered(each, k * n) for k in range(parts)]
-            with open_writer(Path(folder) / f"{name}.h5", provenance, parts * n) as writer:
-                images = [pack(part, provenance) for part in moved]
-                started = time.process_time()
-                for part in images:
-                    writer.add(part)
-                seconds[name] = (time.process_time() - started) / parts
-                started = time.process_time()
-                writer.finish(lambda done, total: None, threads=1)  # noqa: ARG005
-                seconds[f"join {name}"] = (time.process_time() - started) / parts
-    little = len(pack(small, provenance))
-    write = (seconds["large"] - seconds["small"]) / (len(image) - little)
+    size = len(pack(made[1], Provenance(config, "", "")))
+    (task, moved), (part, byte, joined), (synchronised, on_disk) = tasks(), writer(*made), disk()
     return Costs(
-        start=max(0.0, used[0] - FEW * per_shower), per_gev=per_shower / 10, task=task,
-        bytes_per_gev=len(image) / (10 * MANY), write=max(0.0, write),
-        part=max(0.0, seconds["small"] - write * little) + disk(image), join=seconds["join large"] / len(image),
+        start=max(0.0, used[0] - FEW * per_shower), per_gev=per_shower / 10, bytes_per_gev=size / (10 * MANY),
+        task=task, moved=moved, part=part + synchronised, written=byte + on_disk, joined=joined,
     )  # fmt: skip
-
-
-def _renumbered(showers, first):  # type: ignore[no-untyped-def]
-    """The same showers under other indices."""
-    return type(showers)(**{**vars(showers), "index": showers.index + first})
 
 
 def simulated(costs: Costs, config: SimulationConfig, showers: int, workers: int) -> dict[str, float]:
@@ -156,7 +177,7 @@ def simulated(costs: Costs, config: SimulationConfig, showers: int, workers: int
     while finished:
         done, worker, chunk = heapq.heappop(finished)
         begin(worker, done)
-        took = costs.task + costs.part + chunk * costs.bytes_per_gev * costs.write
+        took = costs.task + costs.part + chunk * costs.bytes_per_gev * costs.taken
         taken, busy = max(taken, done) + took, busy + took
         if waiting:  # a chunk is sent for the one that was taken
             queues[worker].append(waiting.pop())
@@ -165,7 +186,7 @@ def simulated(costs: Costs, config: SimulationConfig, showers: int, workers: int
     total = showers * gev * costs.per_gev
     return {
         "seconds": taken, "speed": total / taken, "efficiency": total / taken / workers, "writer": busy / taken,
-        "join": showers * gev * costs.bytes_per_gev * costs.join,
+        "join": showers * gev * costs.bytes_per_gev * costs.joined,
     }  # fmt: skip
 
 
@@ -179,15 +200,16 @@ def main() -> None:
     config = config_of(asked.energies)
     costs = measure(config)
     print(f"measured: kernel start {costs.start:.2f} s, simulation {1e3 * costs.per_gev:.2f} ms a GeV")
-    print(f"measured: a task {1e3 * costs.task:.2f} ms, {costs.bytes_per_gev / 1e3:.2f} kB a GeV")
-    print(
-        f"measured: a part {1e3 * costs.part:.2f} ms and {1e9 * costs.write:.2f} ms a MB, "
-        f"joining {1e9 * costs.join:.2f} ms a MB"
-    )
+    print(f"measured: results of {costs.bytes_per_gev / 1e3:.2f} kB a GeV")
+    print(f"measured: a task {1e3 * costs.task:.2f} ms and {1e9 * costs.moved:.2f} ms a MB")
+    print(f"measured: a part {1e3 * costs.part:.2f} ms and {1e9 * costs.written:.2f} ms a MB")
+    print(f"measured: joining {1e9 * costs.joined:.2f} ms of the processor a MB")
+    rate = costs.per_gev / (costs.bytes_per_gev * costs.taken)
+    print(f"one process takes {1e-6 / costs.taken:.0f} MB/s, as much as {rate:.0f} workers make")
     if asked.per_gev is not None:
         costs = Costs(**{**vars(costs), "per_gev": asked.per_gev})
     print(f"simulated: {asked.showers} showers of {asked.energies} GeV, {mean_energy(config):.1f} GeV in the mean")
-    print("| workers | chunks | wall time, s | speed-up | efficiency | writer busy | joining, s |")
+    print("| workers | chunks | wall time, s | speed-up | efficiency | writer busy | joining, core s |")
     print("|---|---|---|---|---|---|---|")
     for workers in WORKERS:
         chunks = len(plan(config, [range(asked.showers)], workers))

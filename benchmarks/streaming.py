@@ -3,8 +3,8 @@
     python benchmarks/streaming.py [--memory MB] [--times N]
 
 Cells files of N times the allowed memory are made up in a temporary folder and trained on three times, each time in a
-process of its own: few rows (what Python, torch and the networks take), all rows streamed with ``data.memory``, and all
-rows in memory. The peak is that of the resident set, as the system counts it (``ru_maxrss``).
+process of its own: few rows (what Python, torch, the networks and a look at them take), all rows streamed with
+``data.memory``, and all rows in memory. The peak is that of the resident set, as the system counts it (``ru_maxrss``).
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from calograd.showers.maps import rows_in
 
 FILES = 3
 DESIGNS = 4
-FEW = 4000
+FEW = 8000
+VALIDATED = 6000
+"""Rows that a look at a training takes, at most; the few rows are mostly these."""
 TOML = """
 name = "streaming"
-data = {{ files = ["{files}"]{memory} }}
+data = {{ files = ["{files}"], {more} }}
 range = {{ energy = [1.2, 90.0], dx = [1.1, 4.5], dz = [4.4, 13.5] }}
 model = {{ shape_width = 32, pattern_width = 32, pattern_blocks = 1 }}
 training = {{ steps = 200, moments_steps = 50, report_every = 100, threads = 1 }}
@@ -92,14 +94,14 @@ def main() -> None:
             f"{held} rows in {FILES} files: {size:.0f} MB, {stored:.0f} MB on disk; data.memory = {asked.memory:g} MB"
         )
         cases = {
-            "few rows": ("few/", ""),
-            "streamed": ("all/", f", memory = {asked.memory}"),
-            "in memory": ("all/", ""),
+            "few rows": ("few/", f"validation = {VALIDATED / FEW}"),
+            "streamed": ("all/", f"memory = {asked.memory}"),
+            "in memory": ("all/", "validation = 0.05"),
         }
         base = 0.0
-        for case, (files, memory) in cases.items():
+        for case, (files, more) in cases.items():
             config = folder / f"{case.replace(' ', '-')}.toml"
-            config.write_text(TOML.format(files=files, memory=memory), encoding="utf-8")
+            config.write_text(TOML.format(files=files, more=more), encoding="utf-8")
             made = subprocess.run(
                 [sys.executable, __file__, "--one", str(config)], check=True, capture_output=True, text=True
             )

@@ -1,6 +1,6 @@
 """How `calograd simulate` scales: costs measured on this machine, and a simulation of up to 1 000 workers with them.
 
-    python benchmarks/scaling.py [--energies 1:100] [--showers 100000] [--core-seconds S_PER_GEV]
+    python benchmarks/scaling.py [--energies 1:100] [--showers 100000 1000000] [--per-gev SECONDS]
 
 Measured: the start of a kernel and the time of a shower in it; what a task costs the scheduler and the one process that
 takes results; the bytes of a shower; and how long the one writer takes with them, while the run goes on (a part is
@@ -194,7 +194,7 @@ def main() -> None:
     """Measure, simulate, print both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--energies", default="1:100", help="GeV, log-uniform. [1:100]")
-    parser.add_argument("--showers", type=int, default=100_000)
+    parser.add_argument("--showers", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--per-gev", type=float, help="Core seconds a GeV instead of those measured.")
     asked = parser.parse_args()
     config = config_of(asked.energies)
@@ -208,16 +208,17 @@ def main() -> None:
     print(f"one process takes {1e-6 / costs.taken:.0f} MB/s, as much as {rate:.0f} workers make")
     if asked.per_gev is not None:
         costs = Costs(**{**vars(costs), "per_gev": asked.per_gev})
-    print(f"simulated: {asked.showers} showers of {asked.energies} GeV, {mean_energy(config):.1f} GeV in the mean")
-    print("| workers | chunks | wall time, s | speed-up | efficiency | writer busy | joining, core s |")
-    print("|---|---|---|---|---|---|---|")
-    for workers in WORKERS:
-        chunks = len(plan(config, [range(asked.showers)], workers))
-        made = simulated(costs, config, asked.showers, workers)
-        print(
-            f"| {workers} | {chunks} | {made['seconds']:.0f} | {made['speed']:.1f} | "
-            f"{100 * made['efficiency']:.0f} % | {100 * made['writer']:.1f} % | {made['join']:.0f} |"
-        )
+    for showers in asked.showers:
+        print(f"simulated: {showers} showers of {asked.energies} GeV, {mean_energy(config):.1f} GeV in the mean")
+        print("| workers | chunks | wall time, s | speed-up | efficiency | writer busy | joining, core s |")
+        print("|---|---|---|---|---|---|---|")
+        for workers in WORKERS:
+            chunks = len(plan(config, [range(showers)], workers))
+            made = simulated(costs, config, showers, workers)
+            print(
+                f"| {workers} | {chunks} | {made['seconds']:.0f} | {made['speed']:.1f} | "
+                f"{100 * made['efficiency']:.0f} % | {100 * made['writer']:.1f} % | {made['join']:.0f} |"
+            )
 
 
 if __name__ == "__main__":

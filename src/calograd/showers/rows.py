@@ -114,9 +114,14 @@ def read_file(path: Path, schema: str, name: str, rows: slice = ALL) -> Stored:
         FormatError: missing, cut off, of another kind, newer, or without some of the data sets.
     """
     with _datasets(path, schema, name) as file:
-        numbers = {each: file[each][rows] for each in (name, *COLUMNS)}
-        shower = file["shower"][rows] if "shower" in file else np.arange(len(file[name]))[rows]
+        numbers = {each: _some(file[each], rows) for each in (name, *COLUMNS)}
+        shower = _some(file["shower"], rows) if "shower" in file else np.arange(len(file[name]))[rows]
         return Stored(numbers, shower, dict(file.attrs))
+
+
+def _some(dataset: h5py.Dataset, rows: slice) -> np.ndarray:
+    """Rows of a data set; a number without rows, which is refused later, as it is."""
+    return np.asarray(dataset[rows] if dataset.ndim else dataset[()])
 
 
 def read_extent(path: Path, schema: str, name: str) -> Extent:

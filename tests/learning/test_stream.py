@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made_up import made_up_cells, tiny_config
+from test_train_maps import made_up_maps
 
 from calograd.errors import InputError, Interrupted
 from calograd.learning import data as data_module
@@ -18,7 +19,7 @@ from calograd.learning.engine import CHECKPOINT
 from calograd.learning.stream import REUSE, Block, Window, check_memory
 from calograd.learning.train import read_log, train
 from calograd.showers.cells import write_cells
-from calograd.showers.maps import rows_in
+from calograd.showers.maps import rows_in, write_maps
 
 MEMORY = 0.09
 """MB: about a third of the rows below, beside their energies and sizes."""
@@ -67,6 +68,19 @@ def test_rows_in_memory_are_those_of_the_files(files: list[Path]) -> None:
     drawn = torch.bincount(torch.cat(every), minlength=len(ours.train))
     assert (drawn > 0).float().mean() > 0.9  # all blocks come by
     assert len(torch.unique(every[0])) <= len(ours.window.rows()) < len(ours.train) / 2
+
+
+def test_maps_are_streamed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BLOCK", 1)
+    monkeypatch.setattr("calograd.showers.rows.CHUNK", 8 * 1024)
+    write_maps(tmp_path / "maps.h5", made_up_maps())
+    ours, theirs = streamed([tmp_path / "maps.h5"], 0.3), load_data([tmp_path / "maps.h5"], 0.2, 0)
+    assert ours.kind == "map32"
+    assert str(ours.window) == "4 of 10 blocks of rows in memory, 0 MB"
+    for step in (0, 40):
+        ours.move_to(2, step, 8)
+        rows = ours.draw(30, torch.Generator().manual_seed(step))
+        assert torch.equal(ours.rows(rows).cells, theirs.train.cells[rows])
 
 
 def test_the_window_follows_from_phase_and_step_alone(files: list[Path]) -> None:

@@ -6,15 +6,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from made_up import tables, tiny_config
+from test_train_maps import PLAIN
+from test_train_maps import config_of as maps_config
 
 from calograd.errors import InputError, Interrupted
+from calograd.learning.batches import batch_loss
 from calograd.learning.data import load_data
 from calograd.learning.engine import CHECKPOINT
+from calograd.learning.state import DIFFUSION
+from calograd.learning.state import start as begin_run
 from calograd.learning.team import Alone, Share, check_team, one_voice, open_team
 from calograd.learning.train import read_log, train
 from calograd.surrogate.store import load
@@ -124,6 +130,33 @@ def test_shares_are_parts_of_the_whole_batch(copies: int) -> None:
         assert all(torch.equal(a, b[rows]) for a, b in zip(found, whole, strict=True))
         assert torch.equal(foreign, torch.rand(2, generator=torch.Generator().manual_seed(5)))
         assert torch.equal(generator.get_state(), at_the_end)
+
+
+@pytest.mark.parametrize(("kind", "phase"), [*product(("cells", "shares"), range(DIFFUSION + 1)), ("plain", DIFFUSION)])
+def test_losses_of_shares_are_parts_of_the_whole_loss(tmp_path: Path, kind: str, phase: int) -> None:
+    """Also where numbers are dropped at random, in maps in plain coordinates, which have no moments."""
+    config = tiny_config(tmp_path) if kind == "cells" else maps_config(tmp_path, PLAIN if kind == "plain" else None)
+    data = load_data(config.data.files, 0.2, 0)
+    model = begin_run(config, data, "cpu").model
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.1, generator=generator)
+
+    def gradients(*shares: torch.Tensor) -> list[torch.Tensor]:
+        model.zero_grad()
+        for mine in shares:
+            draws = torch.Generator().manual_seed(1)
+            with Share(draws, mine, 12):
+                loss = batch_loss(model, data, data.train.at(mine), phase, draws, "fp32") / len(shares)
+            loss.backward()
+        found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        assert any(bool(g.abs().max() > 0) for g in found)
+        return found
+
+    whole = gradients(torch.arange(12))
+    halves = gradients(torch.arange(6), torch.arange(6, 12))
+    for a, b in zip(whole, halves, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max()) + 1e-7)
 
 
 def test_a_draw_that_is_not_of_the_batch_is_a_defect() -> None:

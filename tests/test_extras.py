@@ -11,6 +11,7 @@ import pytest
 from calograd.errors import InputError
 from calograd.extras import EXTRAS, require
 
+PACKAGES = {"sklearn": "scikit-learn", "lightning_fabric": "lightning-fabric"}
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -29,7 +30,7 @@ def test_extras_are_those_of_the_package(extra: str) -> None:
     (line,) = [line for line in project.splitlines() if line.startswith(f"{extra} = [")]
     known = line + (project if "calograd[report]" in line else "")
     for module in EXTRAS[extra]:
-        assert f'"{"scikit-learn" if module == "sklearn" else module}>=' in known
+        assert f'"{PACKAGES.get(module, module)}>=' in known
 
 
 @pytest.mark.parametrize(

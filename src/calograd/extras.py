@@ -12,6 +12,7 @@ EXTRAS = {
     "explore": ("panel", "jinja2", "matplotlib"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "tensorboard": ("tensorboard",),
+    "cluster": ("lightning_fabric",),
 }
 """Modules of an extra of the package."""
 

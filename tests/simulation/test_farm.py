@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 
 import psutil
@@ -52,6 +53,17 @@ def test_mean_energy(make_config) -> None:
 def test_scheduler_address(address: str) -> None:
     with pytest.raises(InputError, match="no address of a Dask scheduler; expected tcp://host:port"):
         open_cluster(1, address).__enter__()
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "127.0.0.1"])
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """It is refused before Dask is asked, which would wait for it."""
+    monkeypatch.setattr(farm, "_dask", None)
+    with socket.socket() as held:  # a port that is taken and that nobody listens at
+        held.bind(("127.0.0.1", 0))
+        address = f"tcp://{host}:{held.getsockname()[1]}"
+        with pytest.raises(InputError, match=rf"no Dask scheduler answers at '{address}': .*; is it running\?"):
+            open_cluster(1, address).__enter__()
 
 
 @pytest.mark.geant4

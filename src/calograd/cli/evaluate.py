@@ -10,7 +10,7 @@ import click
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
 from calograd.extras import require
-from calograd.showers.hdf5 import refuse_existing, schema_of
+from calograd.showers.hdf5 import refuse_existing, schema_of, shard_files
 
 if TYPE_CHECKING:
     from calograd.evaluation.evaluate import Evaluation
@@ -64,14 +64,15 @@ def evaluate(
         require("a classifier test (leave it out with --no-classifier)", "report", "sklearn")
     if report_path is not None:
         require("--report", "report", "jinja2", "matplotlib")
-    schema = schema_of(generated) or ""
+    schema = schema_of(shard_files(generated)[0]) or ""
     if schema.startswith("calograd/clouds/"):
         _evaluate_clouds(generated, reference, json_path, report_path, seed, classifier)
         return
     from calograd.evaluation.evaluate import evaluate as run
-    from calograd.showers.maps import Maps, read_rows
+    from calograd.showers.maps import Maps
+    from calograd.showers.shards import read_shards
 
-    ours, theirs = read_rows(generated), read_rows(reference)
+    ours, theirs = read_shards(generated), read_shards(reference)
     names = {"generated": str(generated), "reference": str(reference)}
     title = f"{generated.name} against {reference.name}"
     if isinstance(ours, Maps) or isinstance(theirs, Maps):

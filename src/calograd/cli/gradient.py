@@ -176,11 +176,14 @@ def _open_reference(path: Path, energies: tuple[float, ...], n_xy: int, n_z: int
     """A shower library or, for cells, a cells file as a reference."""
     from calograd.optimisation.reference import CellsReference, LibraryReference
     from calograd.showers import cells
-    from calograd.showers.hdf5 import schema_of
+    from calograd.showers.hdf5 import schema_of, shard_files
     from calograd.showers.library import open_library
+    from calograd.showers.shards import read_shards
 
-    if schema_of(path) == cells.SCHEMA and pixels is None:
-        return CellsReference(cells.read_cells(path), path.name)
+    if schema_of(shard_files(path)[0]) == cells.SCHEMA and pixels is None:
+        showers = read_shards(path)
+        assert isinstance(showers, cells.Cells)
+        return CellsReference(showers, path.name)
     with open_library(path) as library:
         return LibraryReference(library, energies, n_xy, n_z, pixels=pixels)
 

@@ -13,7 +13,7 @@ from calograd.errors import InputError
 from calograd.showers.clouds import Clouds, read_clouds, write_clouds
 from calograd.showers.cluster import Clustering, cluster
 from calograd.showers.exchange import read_showerdata, write_calochallenge, write_showerdata
-from calograd.showers.hdf5 import refuse_existing, schema_of
+from calograd.showers.hdf5 import refuse_existing, schema_of, shard_files
 from calograd.showers.library import open_library
 
 FORMATS: dict[str, Callable[[Path, Clouds], None]] = {
@@ -66,7 +66,7 @@ def points(
 
 def _read(source: Path, clustering: Clustering | None, recover: bool) -> Clouds:
     """The points of a file of any of the kinds that are known."""
-    schema = schema_of(source)
+    schema = schema_of(shard_files(source)[0])
     if schema is not None and schema.startswith("calograd/library/"):
         with open_library(source, recover=recover) as library, progress() as bar:
             task = bar.add_task("clustering", total=len(library))

@@ -15,7 +15,8 @@ from calograd.errors import InputError
 from calograd.material import Material
 from calograd.showers.cells import Cells
 from calograd.showers.hdf5 import refuse_existing
-from calograd.showers.maps import Maps, read_rows, write_rows
+from calograd.showers.maps import Maps, write_rows
+from calograd.showers.shards import read_shards
 
 if TYPE_CHECKING:
     from calograd.surrogate import CloudSurrogate, Surrogate
@@ -123,7 +124,7 @@ def _reference(like: Path | None, wanted: dict[str, Any]) -> Cells | Maps | None
     for name in ("cell", "energy", "law", "showers", "material"):
         if wanted[name] is not None:
             raise InputError(f"--{name} and --like exclude each other; --like takes designs and energies from the file")
-    return read_rows(like)
+    return read_shards(like)
 
 
 def _like(reference: Cells | Maps, surrogate: Surrogate, repeat: int | None, name: str) -> _Rows:

@@ -24,18 +24,27 @@ if TYPE_CHECKING:
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+@click.option("--processes", default=1, show_default=True, help="That train together on this node, a device each.")
+@click.option("--nodes", default=1, show_default=True, help="On which this command runs, with as many processes each.")
 @click.option("--tensorboard", is_flag=True, help="Write event files too (extra 'tensorboard').")
 @JSON_OPTION
-def train(config: Path, output: Path, device: str, tensorboard: bool, json_path: Path | None) -> None:
+def train(
+    config: Path, output: Path, device: str, processes: int, nodes: int, tensorboard: bool, json_path: Path | None
+) -> None:
     """Train a surrogate from a TOML file. The same command resumes a run that was interrupted.
 
     With kind = "cloud" in its table [model] the file is of a surrogate of points, with "grid30" of a baseline on grids;
     see calograd.learning.stack_config.
 
+    Several processes share every batch of cells or maps and give the result of one; this command starts them, or runs
+    in each that torchrun or srun has started.
+
     \b
     Examples:
       calograd train pbf2-cells.toml -o runs/pbf2-cells
       calograd train siw-cloud.toml -o runs/siw-cloud
+      calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4
+      srun calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4 --nodes 2
     """
     refuse_existing(json_path)
     from calograd.learning.config import RunConfig
@@ -45,20 +54,26 @@ def train(config: Path, output: Path, device: str, tensorboard: bool, json_path:
     if not isinstance(settings, RunConfig):
         if tensorboard:
             raise InputError("--tensorboard is for surrogates of designs; leave it out")
+        if processes * nodes > 1:
+            raise InputError("several processes are for cells and maps; leave --processes and --nodes out")
         _train_stack(settings, output, device, json_path)
         return
     from calograd.learning.data import load_data
     from calograd.learning.monitor import Report
     from calograd.learning.plots import plot_log
+    from calograd.learning.team import check_team, one_voice, open_team
     from calograd.learning.train import LOG, read_log
     from calograd.learning.train import train as run
 
-    write_scalars = _tensorboard(output) if tensorboard else None
-    data = load_data(settings.data.files, settings.data.validation, settings.training.seed)
+    check_team(processes, nodes, device)
+    data = load_data(settings.data.files, settings.data.validation, settings.training.seed, memory=settings.data.memory)
+    team = open_team(processes, nodes, device)
+    console.quiet = not team.leads
     console.print(
         f"{data.showers} showers: {len(data.train)} rows to train on, {len(data.validation)} of other showers to "
-        f"validate on; {data.empty} rows without energy left out"
+        f"validate on; {data.empty} rows without energy left out{f'; {data.window}' if data.window else ''}"
     )
+    write_scalars = _tensorboard(output) if tensorboard and team.leads else None
     with progress() as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -76,7 +91,10 @@ def train(config: Path, output: Path, device: str, tensorboard: bool, json_path:
             if write_scalars is not None:
                 write_scalars(report.step, {"train": report.train_loss, "validation": report.validation_loss})
 
-        run(settings, data, output, device=device, progress=on_progress, on_report=on_report)
+        with one_voice(team):
+            run(settings, data, output, progress=on_progress, on_report=on_report, team=team)
+    if not team.leads:
+        return
     for last in read_log(output)[-1:]:
         _print_summary(settings.name, last)
         write_json(json_path, last)

@@ -46,7 +46,8 @@ from calograd.learning.adapt_state import (
 from calograd.learning.batches import batch_loss
 from calograd.learning.data import TrainingData
 from calograd.learning.engine import CHECKPOINT as TRAINING
-from calograd.learning.engine import Progress, deferred_interrupt
+from calograd.learning.engine import Progress
+from calograd.learning.interrupts import deferred_interrupt
 from calograd.learning.monitor import look
 from calograd.learning.state import DIFFUSION, PHASES
 from calograd.learning.train import LOG

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from calograd.errors import FormatError, InputError
-from calograd.learning.data import MIN_SHOWERS
+from calograd.learning.split import MIN_SHOWERS
 from calograd.showers.clouds import Clouds, read_clouds
 from calograd.showers.cluster import PITCH, SPLIT
+from calograd.showers.hdf5 import shard_files
 from calograd.surrogate.cloud import CloudModel, local_features
 from calograd.surrogate.marks import Features, features_of, log_distance, quantile_table, to_normal
 
@@ -131,7 +132,7 @@ def split_clouds(files: list[Path], validation: float, energy: tuple[float, floa
     """Read cloud files, leave out empty showers, split the others.
 
     Args:
-        files: cloud files of one detector and one clustering.
+        files: cloud files of one detector and one clustering, or folders of such.
         validation: share of the showers to hold out.
         energy: range that is trained on, GeV; showers outside are left out.
         seed: of the split.
@@ -140,6 +141,7 @@ def split_clouds(files: list[Path], validation: float, energy: tuple[float, floa
         InputError: files that do not fit each other, or too few showers.
         FormatError: a file that cannot be used.
     """
+    files = [shard for path in files for shard in shard_files(path)]
     parts = [read_clouds(path) for path in files]
     kinds = {(part.layers, str(part.config.get("clustering"))) for part in parts}
     if len(kinds) > 1:

@@ -51,11 +51,18 @@ class Table(BaseModel):
 
 
 class DataConfig(Table):
-    """Where the showers come from. Cells files, each with its own numbering of showers."""
+    """Where the showers come from. Cells files, each with its own numbering of showers, or folders of such."""
 
     files: Annotated[list[Path], Field(min_length=1)]
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of the showers, with all their rows, that is never trained on."""
+
+
+class RowsConfig(DataConfig):
+    """Where rows of cells or maps come from."""
+
+    memory: Annotated[float, Field(gt=0)] | None = None
+    """MB that they may take in every process; more are read from the files as the training goes on."""
 
 
 class RangeConfig(Table):
@@ -199,7 +206,7 @@ class RunConfig(Table):
     """A whole training."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    data: DataConfig
+    data: RowsConfig
     range: RangeConfig
     model: Annotated[ModelConfig | MapsModelConfig, Field(discriminator="kind")] = ModelConfig()
     training: TrainingConfig = TrainingConfig()

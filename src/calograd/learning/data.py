@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calograd.errors import FormatError, InputError
+from calograd.errors import InputError
 from calograd.learning.pairs import partners
+from calograd.learning.split import Heads, Split, split_by_shower
+from calograd.learning.stream import LOADING, Block, Window, check_memory, cut, size_of
 from calograd.material import Material
-from calograd.showers.cells import Cells
+from calograd.showers.hdf5 import shard_files
 from calograd.showers.maps import DIMENSIONS as MAP_DIMENSIONS
-from calograd.showers.maps import Maps, read_rows
+from calograd.showers.maps import read_rows, rows_in
+from calograd.showers.rows import Extent
+from calograd.showers.shards import contents_of, refuse_twice, refuse_unlike
 from calograd.surrogate.kinds import Kind
 from calograd.surrogate.model import Model, numbers_of
 
-MIN_SHOWERS = 20
-MIN_VALIDATION = 6
-"""Rows: two in each of the monitor's energy bins."""
+MAX_ROWS = 6000
+"""Of the validation rows so many are looked at, at most."""
+STANDARD = 1 << 16
+"""Over so many rows conditions are standardised, at most, if rows are streamed."""
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows as tensors: cells (n, n_xy, n_xy, n_z) GeV, energy (n,) GeV, dx (n,) cm, dz (n, n_z) cm.
 
-    With maps, ``cells`` are their pixels, shape (n, pixels, pixels). ``which``: place of the row's material in
+    With maps, ``cells`` are their pixels, shape (n, pixels, pixels); those of rows that stay in their files are on
+    torch's device ``meta``, a shape without numbers. ``which``: place of the row's material in
     `TrainingData.materials`, shape (n,), int64; None: all are of the first.
     """
 
@@ -62,6 +68,8 @@ class TrainingData:
         n_xy: cells across.
         partner: for every row of ``train`` the row of the same shower at the closest other design, -1 for none, int64;
             None: no row has one.
+        window: rows of ``train`` that are in memory, if the others stay in their files; None: all are.
+        peaks: largest measured energy of every row of ``train`` then, GeV.
     """
 
     train: Rows
@@ -73,6 +81,56 @@ class TrainingData:
     provenance: list[dict[str, Any]]
     n_xy: int
     partner: Tensor | None = None
+    window: Window | None = None
+    peaks: Tensor | None = None
+
+    def move_to(self, phase: int, step: int, batch: int) -> None:
+        """Bring rows into memory that batches of ``batch`` are drawn from at a step."""
+        if self.window is not None:
+            self.window.move_to(phase, step * batch)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Random rows of ``train`` that are in memory, by number, shape (n,), int64."""
+        if self.window is not None:
+            return self.window.draw(n, generator)
+        return torch.randint(len(self.train), (n,), generator=generator)
+
+    def draw_pairs(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Likewise rows that have a partner, and their partners. Raises `InputError` if none in memory has one."""
+        assert self.partner is not None
+        if self.window is None:
+            having = torch.nonzero(self.partner >= 0).flatten()
+        else:
+            having = self.window.rows()
+            having = having[self.partner[having] >= 0]
+        if not len(having):
+            raise InputError("no row in memory has its shower's row at a close design beside it; raise data.memory")
+        first = having[torch.randint(len(having), (n,), generator=generator)]
+        return first, self.partner[first]
+
+    def rows(self, index: Tensor) -> Rows:
+        """Rows of ``train`` that are in memory."""
+        found = self.train.at(index)
+        return found if self.window is None else replace(found, cells=self.window.measured(index))
+
+    @property
+    def resident(self) -> int:
+        """Bytes of all that is in memory but for the window."""
+        tensors = [t for rows in (self.train, self.validation) for t in vars(rows).values()]
+        tensors += [self.partner, self.peaks]
+        return sum(t.nbytes for t in tensors if t is not None and t.device.type != "meta")
+
+    @property
+    def standard(self) -> Rows:
+        """Rows over which conditions are standardised: all, or if rows are streamed some, evenly spread."""
+        if self.window is None:
+            return self.train
+        return self.train.at(torch.arange(0, len(self.train), 1 + len(self.train) // STANDARD))
+
+    @property
+    def calibration(self) -> Tensor:
+        """Measured energies that a model is calibrated on, see `Model.calibrate`; of streamed rows the largest each."""
+        return self.train.cells if self.peaks is None else self.peaks[:, None, None]
 
     @property
     def kind(self) -> Kind:
@@ -120,75 +178,124 @@ def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def load_data(files: list[Path], validation: float, seed: int, showers: int | None = None) -> TrainingData:
+def load_data(
+    files: list[Path], validation: float, seed: int, showers: int | None = None, memory: float | None = None
+) -> TrainingData:
     """Read cells files and split them by shower.
 
     Args:
-        files: cells files, or maps files.
+        files: cells files, or maps files, or folders of such.
         validation: share of the showers to hold out.
         seed: of what is drawn: the showers to use and those to hold out.
         showers: how many distinct ones to use; fewer are some of those that more would be. None for all.
+        memory: that rows may take, MB; more are read from the files as the training goes on, see
+            `calograd.learning.stream`, and at most `MAX_ROWS` are validated on. None: as much as it takes.
 
     Raises:
-        InputError: different numbers of cells, or too few showers to use or for a split.
+        InputError: different numbers of cells, the same rows twice, too few showers to use or for a split, or too
+            little memory.
         FormatError: a file that cannot be used.
     """
+    files = [shard for path in files for shard in shard_files(path)]
+    refuse_twice(files, [bytes(path.resolve()) for path in files])
+    if memory is not None:
+        extents = [rows_in(path) for path in files]
+        if LOADING * size_of(extents) > 1e6 * memory:
+            return _streamed(files, extents, validation, seed, showers, memory)
     parts = [read_rows(path) for path in files]
-    first = parts[0]
-    for path, part in zip(files, parts, strict=True):
-        shapes = [p.measured.shape[1:] for p in (part, first)]
-        if shapes[0] != shapes[1] or part.n_xy != first.n_xy:
-            raise InputError(f"{path} has cells {shapes[0]}, {files[0]} has {shapes[1]}")
-    keys = _keys(parts)
-    materials = tuple(dict.fromkeys(part.material for part in parts))
-    which = np.repeat([materials.index(part.material) for part in parts], [len(part) for part in parts])
-    measured, energy, dx, dz = (
-        torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
-        for name in ("measured", "energy", "dx", "dz")
+    refuse_unlike(files, [(part.measured.shape[1:], part.n_xy) for part in parts])
+    refuse_twice(files, [contents_of(part) for part in parts])
+    heads = [Heads.of(part) for part in parts]
+    split = split_by_shower(files, heads, validation, seed, showers)
+    measured = torch.from_numpy(np.concatenate([part.measured for part in parts]))
+    data = _assemble(files, heads, split, measured, measured, parts[0].n_xy)
+    partner = partners(split.key[split.train], data.train.dx.numpy(), data.train.dz.numpy())
+    return replace(data, partner=None if partner is None else torch.from_numpy(partner))
+
+
+def _assemble(
+    files: Sequence[Path], heads: Sequence[Heads], split: Split, train: Tensor, validation: Tensor, n_xy: int
+) -> TrainingData:
+    """Training data without partners; ``train`` and ``validation``: measured energies, of all rows of all files."""
+    materials = tuple(dict.fromkeys(each.material for each in heads))
+    which = np.repeat([materials.index(each.material) for each in heads], [len(each.energy) for each in heads])
+    energy, dx, dz = (
+        torch.from_numpy(np.concatenate([getattr(each, name) for each in heads])) for name in ("energy", "dx", "dz")
     )
-    rows = Rows(measured, energy, dx, dz, torch.from_numpy(which) if len(materials) > 1 else None)
-    filled = (rows.cells.flatten(1).sum(1) > 0).numpy()
-    if not filled.any():
-        raise FormatError(f"{', '.join(map(str, files))}: no row has any energy")
-    distinct = np.unique(keys[filled])
-    if showers is not None:
-        if showers > len(distinct):
-            raise InputError(
-                f"{showers} showers were asked for, the data have {len(distinct)}; ask for fewer or add data"
-            )
-        distinct = np.sort(np.random.default_rng([seed, 1]).permutation(distinct)[:showers])
-    held = round(validation * len(distinct))
-    if len(distinct) < MIN_SHOWERS or held < 1:
-        needed = max(MIN_SHOWERS, int(0.5 / validation) + 1)
-        raise InputError(
-            f"{len(distinct)} showers are too few to split off {validation:.0%}; expected {needed} or more"
-        )
-    held_out = np.isin(keys, np.random.default_rng(seed).permutation(distinct)[:held])
-    kept = filled & np.isin(keys, distinct)
-    if (kept & held_out).sum() < MIN_VALIDATION:
-        raise InputError(
-            f"{(kept & held_out).sum()} rows of {held} showers are too few to validate on; "
-            f"expected {MIN_VALIDATION} or more: raise data.validation (--validation)"
-        )
-    trained = np.flatnonzero(kept & ~held_out)
-    partner = partners(keys[trained], dx.numpy()[trained], dz.numpy()[trained])
+    of_row = torch.from_numpy(which) if len(materials) > 1 else None
     return TrainingData(
-        train=rows.at(torch.from_numpy(trained)),
-        validation=rows.at(torch.from_numpy(np.flatnonzero(kept & held_out))),
+        train=Rows(train, energy, dx, dz, of_row).at(torch.from_numpy(split.train)),
+        validation=Rows(validation, energy, dx, dz, of_row).at(torch.from_numpy(split.validation)),
         materials=materials,
-        empty=int((~filled).sum()),
-        showers=len(distinct),
-        held_out=held,
+        empty=split.empty,
+        showers=split.showers,
+        held_out=split.held_out,
         provenance=[
-            {"file": path.name, "rows": len(part), "origin": part.origin, "config": part.config}
-            for path, part in zip(files, parts, strict=True)
+            {"file": path.name, "rows": len(each.energy), "origin": each.origin, "config": each.config}
+            for path, each in zip(files, heads, strict=True)
         ],
-        n_xy=first.n_xy,
-        partner=None if partner is None else torch.from_numpy(partner),
+        n_xy=n_xy,
     )
 
 
-def _keys(parts: Sequence[Cells | Maps]) -> np.ndarray:
-    """One number for every distinct shower of all files; files of one simulation share its showers."""
-    sources = [part.config.get("simulation", number) for number, part in enumerate(parts)]
-    return np.concatenate([p.shower + (sources.index(s) << 40) for p, s in zip(parts, sources, strict=True)])
+def _streamed(
+    files: list[Path],
+    extents: list[Extent],
+    validation: float,
+    seed: int,
+    showers: int | None,
+    memory: float,
+) -> TrainingData:
+    """Training data whose measured energies stay in the files; arguments are those of `load_data`."""
+    check_memory(memory, extents)
+    blocks = cut(files, extents)
+    n_xy, heads = _look_through(files, blocks)
+    split = split_by_shower(files, heads, validation, seed, showers)
+    if len(split.validation) > MAX_ROWS:
+        some = np.random.default_rng([seed, 2]).choice(split.validation, MAX_ROWS, replace=False)
+        split = split._replace(validation=np.sort(some))
+    absent = torch.empty(sum(e.rows for e in extents), *extents[0].shape, device="meta")
+    data = _assemble(files, heads, split, absent, absent, n_xy)
+    peaks = torch.from_numpy(np.concatenate([each.peak for each in heads])[split.train])
+    del heads
+    edges = np.cumsum([0, *(block.rows.stop - block.rows.start for block in blocks)])
+    trained, seen = (
+        [rows[a:b] - low for a, b, low in zip(at[:-1], at[1:], edges[:-1], strict=True)]
+        for rows, at in ((rows, np.searchsorted(rows, edges)) for rows in (split.train, split.validation))
+    )
+    cells = [read_rows(*block).measured[rows] for block, rows in zip(blocks, seen, strict=True) if len(rows)]
+    data = replace(
+        data,
+        validation=replace(data.validation, cells=torch.from_numpy(np.concatenate(cells))),
+        partner=_partners_in_blocks(split.key[split.train], data.train, trained),
+        peaks=peaks,
+    )
+    left = 1e6 * memory - data.resident
+    return replace(data, window=Window(blocks, trained, extents[0].shape, left, seed))
+
+
+def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, list[Heads]]:
+    """Cells across and heads of all files, read a block at a time."""
+    heads: dict[Path, list[Heads]] = {path: [] for path in files}
+    contents: dict[Path, bytes] = {}
+    shapes = []
+    for block in blocks:
+        part = read_rows(*block)
+        heads[block.path].append(Heads.of(part))
+        contents[block.path] = contents.get(block.path, b"") + contents_of(part)
+        shapes.append((part.measured.shape[1:], part.n_xy))
+        refuse_unlike([blocks[0].path, block.path], [shapes[0], shapes[-1]])
+    refuse_twice(files, [contents[path] for path in files])
+    return shapes[0][1], [Heads.join(heads[path]) for path in files]
+
+
+def _partners_in_blocks(key: np.ndarray, train: Rows, trained: Sequence[np.ndarray]) -> Tensor | None:
+    """As `partners`, but for partners in the same block alone: no other is sure to be in memory."""
+    found, dx, dz = np.full(len(key), -1, np.int64), train.dx.numpy(), train.dz.numpy()
+    ends = np.cumsum([len(rows) for rows in trained])
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        mine = slice(start, end)
+        partner = partners(key[mine], dx[mine], dz[mine]) if end - start > 1 else None
+        if partner is not None:
+            found[mine] = np.where(partner >= 0, partner + start, -1)
+    return torch.from_numpy(found) if (found >= 0).any() else None

@@ -3,28 +3,26 @@
 A phase trains some parts of a model on its own loss. The folder of a run holds ``checkpoint.pt``: the weights, their
 moving average (EMA), the optimiser, the random generator, where the run is and what it is of. It is read without
 unpickling objects and replaced as a whole, always between two steps. What a run is of, what it looks at on its way and
-what else it writes is up to the caller.
+what else it writes is up to the caller. Several processes may share the work, see `calograd.learning.team`.
 """
 
 from __future__ import annotations
 
 import copy
 import io
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import cos, pi
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError, Interrupted
+from calograd.learning.interrupts import deferred_interrupt
+from calograd.learning.team import Alone, Team
 from calograd.showers.hdf5 import write_whole
 
 CHECKPOINT = "checkpoint.pt"
@@ -80,7 +78,7 @@ class Phase(Generic[M]):
         name: shown to the user.
         steps: of the optimiser.
         prefixes: of the names of the parameters that are trained.
-        loss: of a random batch, its mean, given where the run is.
+        loss: of a random batch, its mean, given where the run is; each of several processes takes its share.
         ema: decay of the moving average; 0 follows the weights.
         rate: highest learning rate.
         reports: whether the run is looked at on the way.
@@ -120,28 +118,41 @@ class Hooks(Generic[M]):
     progress: Progress | None = None
 
 
-def run(course: Course[M], phases: Sequence[Phase[M] | None], pace: Pace, hooks: Hooks[M], output: Path) -> None:
+def run(
+    course: Course[M],
+    phases: Sequence[Phase[M] | None],
+    pace: Pace,
+    hooks: Hooks[M],
+    output: Path,
+    team: Team | None = None,
+) -> None:
     """Go through the phases that are left of the run in the folder ``output``.
 
     Args:
         course: where the run is.
         phases: all of them; None stands for one in which the model has nothing to learn.
         pace: of the run.
-        hooks: what is called on the way.
+        hooks: what is called on the way, by the process that leads.
         output: folder of the run.
+        team: processes that share the work; None: this one alone.
 
     Raises:
         InputError: a loss that is no number, or a folder that cannot be written.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
-    with deferred_interrupt() as interrupted:
+    team = team or Alone()
+    if not team.leads:
+        hooks = Hooks(_nothing, _nothing)
+    with deferred_interrupt() as came:
+        interrupted = team.agreed(came)
         try:
             while course.phase < len(phases):
                 phase = phases[course.phase]
                 if phase is not None:
-                    _run_phase(course, phase, pace, hooks, interrupted)
+                    _run_phase(course, phase, pace, hooks, interrupted, team)
                 if interrupted():
                     hooks.keep(course)
+                    team.wait()
                     raise Interrupted(f"{output} holds a checkpoint; the same command goes on from it")
                 course.next_phase()
                 hooks.keep(course)
@@ -149,8 +160,12 @@ def run(course: Course[M], phases: Sequence[Phase[M] | None], pace: Pace, hooks:
             raise Interrupted(f"{output} holds its last checkpoint; the same command goes on from it") from None
 
 
+def _nothing(course: Course[M]) -> None:
+    """What a process that does not lead does with a course."""
+
+
 def _run_phase(
-    course: Course[M], phase: Phase[M], pace: Pace, hooks: Hooks[M], interrupted: Callable[[], bool]
+    course: Course[M], phase: Phase[M], pace: Pace, hooks: Hooks[M], interrupted: Callable[[], bool], team: Team
 ) -> None:
     """Steps up to the end of the phase or to Ctrl-C."""
     parameters = trained(course, phase.prefixes)
@@ -164,13 +179,14 @@ def _run_phase(
         for group in course.optimiser.param_groups:
             group["lr"] = _rate(phase, pace, course.step)
         loss = phase.loss(course)
+        course.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss = team.average(loss, parameters)
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"the loss is {loss.item()} in phase '{phase.name}', step {course.step}; check the data, or lower "
                 "training.learning_rate"
             )
-        course.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         course.optimiser.step()
         course.step += 1
@@ -274,24 +290,3 @@ def resume(course: Course[M], stored: dict[str, Any], prefixes: Sequence[tuple[s
     if stored["optimiser"] is not None:
         course.optimiser = _optimiser(trained(course, prefixes[course.phase]), pace)
         course.optimiser.load_state_dict(stored["optimiser"])
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C came, to be asked between two steps, where the state is whole; a second Ctrl-C stops at once."""
-    came = False
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        nonlocal came
-        if came:
-            raise KeyboardInterrupt
-        came = True
-
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield lambda: came
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: came
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calograd.learning.data import Rows, TrainingData
+from calograd.learning.data import MAX_ROWS, Rows, TrainingData
 from calograd.showers.maps import DIMENSIONS as MAP_DIMENSIONS
 from calograd.surrogate.model import Model
 
-MAX_ROWS = 6000
 BINS = 3
 
 Losses = Callable[[Model, Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]

@@ -53,11 +53,11 @@ def initial_model(form: Architecture, data: TrainingData, seed: int) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = (form if data.symmetric else form.untied()).build()
-    raw = data.conditions(model, data.train)
+    raw = data.conditions(model, data.standard)
     scale = raw.std(0)
     model.condition_mean.copy_(raw.mean(0))
     model.condition_scale.copy_(torch.where(scale > 1e-3, scale, torch.ones_like(scale)))
-    model.calibrate(data.train.cells)
+    model.calibrate(data.calibration)
     return model
 
 

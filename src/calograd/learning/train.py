@@ -34,6 +34,7 @@ from calograd.learning.engine import Course, Progress
 from calograd.learning.monitor import Losses, Report, denoising, look
 from calograd.learning.pairs import DifferenceScale, pair_loss
 from calograd.learning.state import DIFFUSION, PHASES, PREFIXES, pace_of, read_checkpoint, start, write_checkpoint
+from calograd.learning.team import Alone, Team
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.model import Model
 from calograd.surrogate.store import WEIGHTS, Card, save
@@ -53,6 +54,7 @@ class _Run:
     output: Path
     on_report: Callable[[Report], None] | None
     teaching: Teaching | None
+    team: Team
 
     @property
     def losses(self) -> Losses:
@@ -73,6 +75,7 @@ def train(
     device: str = "cpu",
     progress: Progress | None = None,
     on_report: Callable[[Report], None] | None = None,
+    team: Team | None = None,
 ) -> Model:
     """Train or distil a surrogate, or go on with the run in ``output``.
 
@@ -80,16 +83,19 @@ def train(
         config: what to train.
         data: rows, split by shower.
         output: folder of the run.
-        device: any torch device.
+        device: any torch device; that of ``team`` if there is one.
         progress: called every few steps.
         on_report: called with every report (validation loss and physics).
+        team: processes that share the work, see `calograd.learning.team.open_team`; every one calls this function, the
+            one that leads writes and reports. A run may be gone on with by another number of them.
 
     Returns:
         The EMA weights.
 
     Raises:
         InputError: ``output`` holds a run of another configuration or cannot be written, the data do not reach over
-            the range, a loss is NaN, a teacher that does not fit, or there is no such device.
+            the range, a loss is NaN, a teacher that does not fit, there is no such device, or a batch that cannot be
+            shared out to all processes.
         OutputExistsError: ``output`` holds a surrogate without a checkpoint to go on from.
         FormatError: the checkpoint or the teacher is damaged.
         Interrupted: Ctrl-C; a checkpoint was written.
@@ -98,23 +104,37 @@ def train(
         torch.set_num_threads(config.training.threads)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
+    team = team or Alone(device)
+    with team.first():
+        run, state = _begin(config, data, output, on_report, team)
+    team.wait()  # for all to have read the checkpoint before it is replaced
+    team.same(state.model, state.ema, state.beside)
+    hooks: engine.Hooks[Model] = engine.Hooks(
+        lambda at: write_checkpoint(at, run.config, data, output, run.teacher), lambda at: _report(run, at), progress
+    )
+    engine.run(state, _phases(run, state.model), pace_of(config.training), hooks, output, team)
+    if team.leads:
+        save(output, state.ema, _card(run.config, data, state))
+    return state.ema.eval().requires_grad_(False)
+
+
+def _begin(
+    config: RunConfig, data: TrainingData, output: Path, on_report: Callable[[Report], None] | None, team: Team
+) -> tuple[_Run, Course[Model]]:
+    """A run and where it begins or is gone on with; the errors are those of `train`."""
     teaching = None
     if config.distillation is not None:
-        teaching = Teaching.of(config.distillation, device)
+        teaching = Teaching.of(config.distillation, team.device)
         config = teaching.resolved(config, data)
-    run = _Run(config, data, output, on_report, teaching)
-    state = read_checkpoint(config, data, output, device, run.teacher)
+    run = _Run(config, data, output, on_report, teaching, team)
+    _check_shares(run)
+    state = read_checkpoint(config, data, output, team.device, run.teacher)
     if state is None:
         _refuse_others(output)
         _check_range(config, data)
-        state = start(config, data, device) if teaching is None else teaching.start(config, device)
+        state = start(config, data, team.device) if teaching is None else teaching.start(config, team.device)
     _trim_log(output / LOG, state)
-    hooks: engine.Hooks[Model] = engine.Hooks(
-        lambda at: write_checkpoint(at, config, data, output, run.teacher), lambda at: _report(run, at), progress
-    )
-    engine.run(state, _phases(run, state.model), pace_of(config.training), hooks, output)
-    save(output, state.ema, _card(config, data, state))
-    return state.ema.eval().requires_grad_(False)
+    return run, state
 
 
 def read_log(output: Path) -> list[dict[str, Any]]:
@@ -143,34 +163,56 @@ def _loss(run: _Run) -> Callable[[Course[Model]], Tensor]:
     data, t = run.data, run.config.training
 
     def loss(state: Course[Model]) -> Tensor:
-        rows = _drawn(data, t.batch, state.generator)
-        return diffusion_loss(state.model, data, rows, state.generator, t.precision, run.losses)
+        rows = _drawn(run, t.batch, state)
+        with run.team.share(t.batch, state.generator):
+            return diffusion_loss(state.model, data, rows, state.generator, t.precision, run.losses)
 
     return loss
 
 
 def _moments_loss(run: _Run, model: TwoStage) -> Callable[[Course[Model]], Tensor]:
     """Mean loss of a batch of rows, or of pairs of rows, half as many, where those tell of derivatives."""
-    data, batch = run.data, run.config.training.moments_batch
+    data, batch, team = run.data, run.config.training.moments_batch, run.team
 
     def loss(state: Course[Model]) -> Tensor:
         if state.beside is None:
-            rows = _drawn(data, batch, state.generator)
-            return moments_loss(model, data, rows, state.phase, state.generator)
-        assert data.partner is not None
+            rows = _drawn(run, batch, state)
+            with team.share(batch, state.generator):
+                return moments_loss(model, data, rows, state.phase, state.generator)
         assert isinstance(state.beside, DifferenceScale)
-        having = torch.nonzero(data.partner >= 0).flatten()
-        first = having[torch.randint(len(having), (max(1, batch // 2),), generator=state.generator)]
-        rows = data.train.at(torch.cat([first, data.partner[first]]))
+        pairs = max(1, batch // 2)
+        data.move_to(state.phase, state.step, pairs)
+        first, partner = (rows[team.rows(pairs)] for rows in data.draw_pairs(pairs, state.generator))
+        rows = data.rows(torch.cat([first, partner]))
         conditions = data.conditions(model, rows)
-        g = model.encode_shape(rows.cells.to(conditions.device), rows.energy.to(conditions.device), state.generator)
+        cells, energy = rows.cells.to(conditions.device), rows.energy.to(conditions.device)
+        with team.share(pairs, state.generator, copies=2):
+            g = model.encode_shape(cells, energy, state.generator)
         return pair_loss(model.shape_moments, state.beside, g, conditions).mean()
 
     return loss
 
 
-def _drawn(data: TrainingData, batch: int, generator: torch.Generator) -> Rows:
-    return data.train.at(torch.randint(len(data.train), (batch,), generator=generator))
+def _drawn(run: _Run, batch: int, state: Course[Model]) -> Rows:
+    """The share of this process of a random batch."""
+    run.data.move_to(state.phase, state.step, batch)
+    return run.data.rows(run.data.draw(batch, state.generator)[run.team.rows(batch)])
+
+
+def _check_shares(run: _Run) -> None:
+    """Refuse batches that cannot be shared out to all processes with the result of one."""
+    t, size = run.config.training, run.team.size
+    for name, batch in (("batch", t.batch), ("moments_batch", t.moments_batch)):
+        if batch % (2 * size) and size > 1:
+            raise InputError(
+                f"training.{name} = {batch} cannot be shared out to {size} processes; expected a multiple of {2 * size}"
+            )
+    leaps = run.config.distillation.leaps if run.config.distillation else (1, 1)
+    if any((t.batch // size) % many for many in leaps) and size > 1:
+        raise InputError(
+            f"training.batch = {t.batch} on {size} processes: the leaps {list(leaps)} of a distillation are dealt out "
+            f"along the batch; expected a multiple of {size} times each of them"
+        )
 
 
 def _report(run: _Run, state: Course[Model]) -> None:

@@ -44,7 +44,8 @@ from calograd.errors import InputError
 from calograd.learning.adapt import adapt
 from calograd.learning.adapt_data import refuse_distilled
 from calograd.learning.adapt_state import AdaptConfig
-from calograd.learning.data import MIN_SHOWERS, MIN_VALIDATION, Rows, TrainingData
+from calograd.learning.data import Rows, TrainingData
+from calograd.learning.split import MIN_SHOWERS, MIN_VALIDATION
 from calograd.optimisation.budget import Array
 from calograd.optimisation.estimates import seed_of
 from calograd.optimisation.history import Step

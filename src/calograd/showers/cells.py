@@ -14,7 +14,7 @@ import numpy as np
 
 from calograd.errors import FormatError
 from calograd.material import Material
-from calograd.showers.rows import check_numbers, read_file, write_file
+from calograd.showers.rows import ALL, check_numbers, read_file, write_file
 
 SCHEMA = "calograd/cells/1"
 DIMENSIONS = 4
@@ -81,15 +81,19 @@ def write_cells(path: Path, cells: Cells) -> None:
     write_file(path, SCHEMA, "cells", vars(cells))
 
 
-def read_cells(path: Path) -> Cells:
+def read_cells(path: Path, rows: slice = ALL) -> Cells:
     """Read a cells file.
+
+    Args:
+        path: of the file.
+        rows: which to read, from the first to the last or a part.
 
     Raises:
         FormatError: missing, cut off, of another kind, newer, with inconsistent shapes, NaN or negative energies.
     """
-    stored = read_file(path, SCHEMA, "cells")
+    stored = read_file(path, SCHEMA, "cells", rows)
     shape = stored.numbers["cells"].shape
     if len(shape) != DIMENSIONS or shape[1] != shape[2]:
         raise FormatError(f"{path}: cells have shape {shape}, expected (n, n_xy, n_xy, n_z)")
-    check_numbers(stored, shape[3], path)
+    check_numbers(stored, shape[3], path, rows.start or 0)
     return Cells(**stored.fields(path))

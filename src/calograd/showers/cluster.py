@@ -65,9 +65,8 @@ def cluster(library: Library, clustering: Clustering, report: Report = lambda do
     counts = [np.diff(p[4]) for p in parts]
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts) if counts else [])]).astype(np.int64)
     config: dict[str, Any] = {
-        "clustering": clustering, "simulation": library.provenance.config.model_dump(mode="json"),
-        "geant4": library.provenance.geant4, "library": library.path.name,
-    }  # fmt: skip
+        "clustering": clustering, "library": library.path.name,
+    } | library.about()  # fmt: skip
     return Clouds(
         x, y, layer, e, offsets, library.energy.astype(np.float32), library.index, sum(stack.layers), "geant4", config
     )

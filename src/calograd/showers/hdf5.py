@@ -26,6 +26,20 @@ def refuse_existing(path: Path | None) -> None:
         raise OutputExistsError(f"{path} exists already; move it away or choose another output")
 
 
+def shard_files(path: Path) -> list[Path]:
+    """The files that are read as one: all ``.h5`` of a folder in the order of their names, or the file itself.
+
+    Raises:
+        FormatError: a folder without any.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.glob("*.h5") if file.is_file() and not file.name.startswith("."))
+    if not found:
+        raise FormatError(f"{path} is a folder without .h5 files; expected the files of one data set")
+    return found
+
+
 @contextmanager
 def writing(path: Path, then: str = "") -> Iterator[None]:
     """Turn what a full or read-only disk makes HDF5 raise into an `InputError` of one line, with the advice ``then``.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from calograd import __version__
 from calograd.errors import FormatError
-from calograd.simulation.config import MaterialRecord, SimulationConfig, SiWStack
+from calograd.simulation.config import Energies, MaterialRecord, SimulationConfig, SiWStack
 from calograd.simulation.record import Showers
 
 SCHEMA = "calograd/library/1"
@@ -126,6 +126,14 @@ class Provenance:
             where = ".".join(str(part) for part in first["loc"][1:])
             raise FormatError(f"{path}: its simulation config cannot be read: {where}: {first['msg']}") from error
         return cls(config, str(attributes["geant4"]), str(attributes["tables"]))
+
+    def setting(self) -> Provenance:
+        """The same for all shards of a data set: all but seed and energies, or but the imported file."""
+        if isinstance(self.config, Imported):
+            same: dict[str, Any] = {"file": "", "sha256": "", "reading": {}}
+            return replace(self, config=self.config.model_copy(update=same))
+        beam = self.config.beam.model_copy(update={"energies": Energies(law="discrete", values=(1.0,))})
+        return replace(self, config=self.config.model_copy(update={"seed": 0, "beam": beam}))
 
     def difference(self, other: Provenance) -> str | None:
         """The first field in which two differ, with both values; None if they are the same."""

@@ -5,23 +5,25 @@
             ...
 
 While a simulation runs its library is a small file of virtual datasets over the finished parts in ``NAME.parts/``;
-`open_library` and plain HDF5 read it at every moment. See `calograd.showers.layout` for the datasets.
+`open_library` and plain HDF5 read it at every moment. A folder of libraries that differ in seed or energies alone is
+read as one. See `calograd.showers.layout` for the datasets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 
 from calograd.errors import FormatError, InputError
 from calograd.material import Material
-from calograd.showers.hdf5 import check_schema, existing_file
+from calograd.showers.hdf5 import check_schema, existing_file, shard_files
 from calograd.showers.layout import DEPOSITS, HEADS, SCHEMA, Heads, Provenance
 from calograd.showers.truncated import complete_showers, is_cut_off, open_padded
 from calograd.simulation.config import Matrix, SimulationConfig
@@ -56,6 +58,8 @@ class Library:
         deposits: number of deposits of every shower, shape (n,), int64; zero for a shower that left no energy.
         wanted: how many showers an unfinished library is to have; None if it is finished.
         lost: how many showers of the file could not be recovered, when it was opened with ``recover``.
+        shards: index of the first shower and provenance of every library that this one is made of; the showers of a
+            folder are numbered one library behind the other.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Library:
         self.deposits = np.diff(heads.offsets)
         self.wanted = wanted
         self.lost = lost
+        self.shards = [(0, provenance)]
         self._parts = parts
         self._files = ExitStack()
         self._open: tuple[Path, h5py.File] | None = None
@@ -100,6 +105,14 @@ class Library:
         if isinstance(config, SimulationConfig) and isinstance(config.detector, Matrix):
             return config.detector
         return None
+
+    def about(self) -> dict[str, Any]:
+        """What made the showers, as plain data, see `calograd.showers.shards`."""
+        made, several = self.provenance, [
+            {"first": first, "simulation": each.config.model_dump(mode="json")} for first, each in self.shards
+        ]  # fmt: skip
+        about = {"simulation": made.config.model_dump(mode="json"), "geant4": made.geant4, "tables": made.tables}
+        return about | ({"shards": several} if len(several) > 1 else {})
 
     def check_cells(self, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int, n_z: int) -> None:
         """Refuse designs that these showers cannot be measured with.
@@ -184,12 +197,15 @@ def open_library(path: Path, recover: bool = False) -> Library:
     """Open a shower library, finished or not, for reading slice by slice.
 
     Args:
-        path: the file.
+        path: the file, or a folder of such files that are read as one.
         recover: of files that were cut off read the showers that are complete instead of raising an error.
 
     Raises:
+        InputError: libraries of a folder that differ in more than seed and energies, or have the same showers.
         FormatError: missing, of another kind, newer, cut off (unless ``recover``) or with inconsistent contents.
     """
+    if path.is_dir():
+        return _joined(path, [open_library(file, recover) for file in shard_files(path)])
     with _existing(path, recover) as (file, complete):
         if "parts" in file:
             names = [name.decode() for name in file["parts"][()]]
@@ -209,6 +225,36 @@ def open_library(path: Path, recover: bool = False) -> Library:
         collected.append(heads)
         lost += lost_here
     return Library(path, provenance, Heads.join(collected), parts, wanted=wanted, lost=lost)
+
+
+def _joined(folder: Path, libraries: list[Library]) -> Library:
+    """Libraries one behind the other."""
+    first, showers = libraries[0], np.cumsum([0, *(len(library) for library in libraries)])
+    numbers = np.cumsum([0, *(int(library.index.max(initial=-1)) + 1 for library in libraries)])
+    seen: dict[str, Path] = {}
+    for library in libraries:
+        other = first.provenance.setting().difference(library.provenance.setting())
+        if other:
+            raise InputError(f"{library.path}: {other} as in {first.path}; a folder may differ in seeds and energies")
+        same = seen.setdefault(library.provenance.config.model_dump_json(), library.path)
+        if same != library.path:
+            raise InputError(f"{library.path} has the same showers as {same}, made with the same seed; leave one out")
+    heads = Heads(
+        np.concatenate([[0], np.cumsum(np.concatenate([library.deposits for library in libraries]))]),
+        np.concatenate([library.energy for library in libraries]),
+        np.concatenate([library.index + number for library, number in zip(libraries, numbers, strict=False)]),
+        np.concatenate([library.seed for library in libraries]),
+    )
+    parts = [
+        replace(part, first=part.first + int(start))
+        for library, start in zip(libraries, showers, strict=False) for part in library._parts
+    ]  # fmt: skip
+    unfinished = any(library.wanted is not None for library in libraries)
+    wanted = sum(len(library) if library.wanted is None else library.wanted for library in libraries)
+    lost = sum(library.lost for library in libraries)
+    whole = Library(folder, first.provenance, heads, parts, wanted=wanted if unfinished else None, lost=lost)
+    whole.shards = [(int(number), library.provenance) for number, library in zip(numbers, libraries, strict=False)]
+    return whole
 
 
 def read_heads(path: Path) -> tuple[Provenance, Heads, int | None]:

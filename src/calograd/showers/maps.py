@@ -21,9 +21,10 @@ import numpy as np
 
 from calograd.errors import FormatError, InputError
 from calograd.material import Material
+from calograd.showers.cells import SCHEMA as CELLS_SCHEMA
 from calograd.showers.cells import Cells, read_cells, write_cells
 from calograd.showers.hdf5 import schema_of
-from calograd.showers.rows import check_numbers, read_file, write_file
+from calograd.showers.rows import ALL, Extent, check_numbers, read_extent, read_file, write_file
 from calograd.showers.segment import check_sizes, collect, per_deposit, spans
 
 SCHEMA = "calograd/maps/1"
@@ -186,30 +187,43 @@ def write_maps(path: Path, maps: Maps) -> None:
     write_file(path, SCHEMA, "maps", vars(maps), n_xy=maps.n_xy)
 
 
-def read_maps(path: Path) -> Maps:
+def read_maps(path: Path, rows: slice = ALL) -> Maps:
     """Read a maps file.
+
+    Args:
+        path: of the file.
+        rows: which to read, from the first to the last or a part.
 
     Raises:
         FormatError: missing, cut off, of another kind, newer, with inconsistent shapes, NaN or negative energies.
     """
-    stored = read_file(path, SCHEMA, "maps")
+    stored = read_file(path, SCHEMA, "maps", rows)
     n_xy, shape, depths = stored.attributes.get("n_xy"), stored.numbers["maps"].shape, stored.numbers["dz"].shape
     if not isinstance(n_xy, int | np.integer) or n_xy < 1:
         raise FormatError(f"{path}: the attribute 'n_xy' is {n_xy}, expected the number of cells across")
     if len(shape) != DIMENSIONS or min(shape[1:]) < 1:
         raise FormatError(f"{path}: maps have shape {shape}, expected (n, pixels across, pixels along)")
-    check_numbers(stored, depths[1] if len(depths) > 1 else 1, path)
+    check_numbers(stored, depths[1] if len(depths) > 1 else 1, path, rows.start or 0)
     return Maps(**stored.fields(path), n_xy=int(n_xy))
 
 
-def read_rows(path: Path) -> Cells | Maps:
+def read_rows(path: Path, rows: slice = ALL) -> Cells | Maps:
     """Read a cells file or a maps file, whichever it is.
 
     Raises:
         FormatError: as `read_cells` and `read_maps`.
     """
+    return read_maps(path, rows) if _holds_maps(path) else read_cells(path, rows)
+
+
+def rows_in(path: Path) -> Extent:
+    """How much a cells file or a maps file holds. Raises `FormatError` as `read_rows`, but for the numbers in it."""
+    return read_extent(path, SCHEMA, "maps") if _holds_maps(path) else read_extent(path, CELLS_SCHEMA, "cells")
+
+
+def _holds_maps(path: Path) -> bool:
     schema = schema_of(path) if path.is_file() else None
-    return read_maps(path) if schema is not None and schema.startswith("calograd/maps/") else read_cells(path)
+    return schema is not None and schema.startswith("calograd/maps/")
 
 
 def write_rows(path: Path, rows: Cells | Maps) -> None:

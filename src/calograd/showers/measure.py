@@ -256,9 +256,7 @@ def _config(library: Library, designs: Designs, n_xy: int) -> dict[str, Any]:
     width, depth = n_xy * designs.dx.max(), designs.dz.sum(2).max()
     return {
         "mode": _mode(library.provenance.config, (width, width, depth)), "segmentation": designs.about,
-        "simulation": library.provenance.config.model_dump(mode="json"), "geant4": library.provenance.geant4,
-        "tables": library.provenance.tables,
-    }  # fmt: skip
+    } | library.about()  # fmt: skip
 
 
 def _mode(config: SimulationConfig | Imported, window: tuple[float, float, float]) -> str:

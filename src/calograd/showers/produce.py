@@ -12,7 +12,7 @@ from calograd.errors import Interrupted
 from calograd.showers.layout import Provenance, pack
 from calograd.showers.writer import LibraryWriter, open_writer
 from calograd.simulation.config import SimulationConfig
-from calograd.simulation.farm import open_cluster, plan, run_chunks
+from calograd.simulation.farm import check_scheduler, open_cluster, plan, run_chunks
 from calograd.simulation.probe import ask
 from calograd.simulation.record import Showers
 from calograd.simulation.tables import Tables, find_tables, needed_elements
@@ -63,8 +63,10 @@ def produce(
 
     Raises:
         Interrupted: Ctrl-C; what is finished is kept.
-        CaloGradError: missing tables, an existing output, a full disk, kernels that keep failing.
+        CaloGradError: no scheduler, missing tables, an existing output, a full disk, kernels that keep failing.
     """
+    if scheduler is not None:
+        check_scheduler(scheduler)
     tables = find_tables()
     tables.check(needed_elements(config))
     geant4 = ask(tables).version

@@ -7,7 +7,8 @@ attributes the material, the origin and what made it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,24 @@ from calograd.showers.hdf5 import existing_file, new_file, refuse_existing
 COLUMNS = ("energy", "dx", "dz")
 CHUNK = 1 << 18
 """Numbers in a chunk of the measured energies."""
+ALL = slice(None)
+"""Rows of a file."""
+
+
+class Extent(NamedTuple):
+    """How much a file holds.
+
+    Attributes:
+        rows: their number.
+        shape: of the measured energies of one.
+        layers: of a design.
+        chunk: rows that are stored, and best read, together.
+    """
+
+    rows: int
+    shape: tuple[int, ...]
+    layers: int
+    chunk: int
 
 
 class Stored(NamedTuple):
@@ -82,24 +101,57 @@ def write_file(path: Path, schema: str, name: str, fields: Mapping[str, Any], **
         file.attrs.update(attributes)
 
 
-def read_file(path: Path, schema: str, name: str) -> Stored:
+def read_file(path: Path, schema: str, name: str, rows: slice = ALL) -> Stored:
     """Read rows whose measured energies are called ``name``.
+
+    Args:
+        path: of the file.
+        schema: of the file.
+        name: of the measured energies.
+        rows: which to read.
 
     Raises:
         FormatError: missing, cut off, of another kind, newer, or without some of the data sets.
     """
-    names = (name, *COLUMNS)
-    with existing_file(path, schema) as file:
-        missing = [each for each in names if not isinstance(file.get(each), h5py.Dataset)]
-        if missing:
-            raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{schema}'")
-        numbers = {each: file[each][()] for each in names}
-        shower = file["shower"][()] if "shower" in file else np.arange(len(file[name]))
+    with _datasets(path, schema, name) as file:
+        numbers = {each: _some(file[each], rows) for each in (name, *COLUMNS)}
+        shower = _some(file["shower"], rows) if "shower" in file else np.arange(len(file[name]))[rows]
         return Stored(numbers, shower, dict(file.attrs))
 
 
-def check_numbers(stored: Stored, layers: int, path: Path) -> None:
+def _some(dataset: h5py.Dataset, rows: slice) -> np.ndarray:
+    """Rows of a data set; a number without rows, which is refused later, as it is."""
+    return np.asarray(dataset[rows] if dataset.ndim else dataset[()])
+
+
+def read_extent(path: Path, schema: str, name: str) -> Extent:
+    """How much a file holds, without reading it. Raises `FormatError` as `read_file`."""
+    with _datasets(path, schema, name) as file:
+        measured, depths = file[name], file["dz"]
+        if measured.ndim == 0 or depths.ndim != 2:
+            raise FormatError(f"{path}: {name} and dz have {measured.ndim} and {depths.ndim} dimensions; expected rows")
+        n = len(measured)
+        return Extent(n, measured.shape[1:], depths.shape[1], measured.chunks[0] if measured.chunks else max(1, n))
+
+
+@contextmanager
+def _datasets(path: Path, schema: str, name: str) -> Iterator[h5py.File]:
+    """A file opened for reading that has all it needs to have."""
+    with existing_file(path, schema) as file:
+        missing = [each for each in (name, *COLUMNS) if not isinstance(file.get(each), h5py.Dataset)]
+        if missing:
+            raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{schema}'")
+        yield file
+
+
+def check_numbers(stored: Stored, layers: int, path: Path, first: int = 0) -> None:
     """Refuse columns that do not fit the measured energies, and numbers that no shower can have.
+
+    Args:
+        stored: the rows.
+        layers: of a design.
+        path: of the file.
+        first: number of the first of these rows in the file.
 
     Raises:
         FormatError: shapes that do not fit, or values that are NaN, infinite, or of the wrong sign.
@@ -122,7 +174,7 @@ def check_numbers(stored: Stored, layers: int, path: Path) -> None:
             rows = np.unique(np.nonzero(bad)[0])
             raise FormatError(
                 f"{path}: {column} holds NaN, infinite or {'negative' if column == name else 'non-positive'} values "
-                f"in {len(rows)} rows, the first is row {rows[0]}; make the file anew"
+                f"in {len(rows)} rows, the first is row {first + rows[0]}; make the file anew"
             )
 
 

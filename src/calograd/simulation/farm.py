@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,8 @@ CHUNK_SECONDS = (2.0, 20.0, 60.0)
 MANY = 500
 SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018}
 _PATIENCE = 30.0
+_REACHED = 5.0
+"""Seconds in which a scheduler that is there answers."""
 
 
 class KernelError(SimulationError):
@@ -137,6 +140,19 @@ def _dask() -> tuple[Any, Any]:
         raise SimulationError("Dask is not installed; pip install 'calograd[geant4]'") from error
 
 
+def check_scheduler(address: str) -> None:
+    """Raise `InputError` at once unless something listens at the address of a scheduler."""
+    found = re.fullmatch(r"(\w+)://\[?(\S+?)\]?:(\d+)", address)
+    if not found:
+        raise InputError(f"'{address}' is no address of a Dask scheduler; expected tcp://host:port")
+    if found[1] not in ("tcp", "tls"):  # of other protocols Dask itself knows
+        return
+    try:
+        socket.create_connection((found[2], int(found[3])), timeout=_REACHED).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Dask scheduler answers at '{address}': {error}; is it running?") from error
+
+
 @contextmanager
 def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
     """A Dask client: of ``workers`` processes on this machine, or of the cluster at ``tcp://host:port``.
@@ -144,6 +160,8 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
     Raises:
         InputError: there is no scheduler at that address or it has no workers.
     """
+    if scheduler is not None:
+        check_scheduler(scheduler)
     dask, distributed = _dask()
     dask.config.set({"logging.distributed": "critical", "distributed.comm.timeouts.connect": f"{_PATIENCE}s"})
 
@@ -164,8 +182,6 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             yield client
         return
-    if not re.fullmatch(r"\w+://\S+:\d+", scheduler):
-        raise InputError(f"'{scheduler}' is no address of a Dask scheduler; expected tcp://host:port")
     try:
         client = distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:

@@ -18,7 +18,8 @@ from calograd.learning.config import RunConfig, parse_config
 from calograd.learning.data import TrainingData, load_data
 from calograd.learning.engine import CHECKPOINT, Course
 from calograd.learning.state import PHASES, read_checkpoint, write_checkpoint
-from calograd.learning.train import LOG, read_log, train
+from calograd.learning.log import LOG, read_log
+from calograd.learning.train import train
 from calograd.showers.cells import write_cells
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells import CellsModel

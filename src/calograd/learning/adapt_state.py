@@ -15,8 +15,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from calograd.errors import FormatError, InputError
+from calograd.errors import InputError
 from calograd.learning.data import TrainingData
+from calograd.learning.engine import read_stored
 from calograd.learning.state import PREFIXES, data_fingerprint, initial_model
 from calograd.networks.adapter import Plan, Table, attach, merge, place, tabulate
 from calograd.showers.hdf5 import write_whole
@@ -273,18 +274,12 @@ def read_checkpoint(
         FormatError: the checkpoint is damaged.
         InputError: it is of another configuration, another base or other data, or began with another adapter.
     """
-    path = output / CHECKPOINT
-    if not path.exists():
-        return None
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+
+    def read(stored: dict[str, Any]) -> State:
         _refuse_other(stored, config, base, data, output, first)
         return _restore(stored, config, base, data, first)
-    except InputError:
-        raise
-    except Exception as error:  # whatever torch raises for a damaged file, or for one of another version
-        reason = " ".join(str(error).split())[:120]
-        raise FormatError(f"{path} is damaged ({reason}); remove {output} to start anew") from error
+
+    return read_stored(output, read, CHECKPOINT)
 
 
 def _restore(

@@ -1,16 +1,18 @@
 """How a shower library lies in HDF5 (schema ``calograd/library/1``).
 
 Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
-``energy`` (GeV), ``index`` and ``seed`` have one value a shower; ``config`` and the attributes beside it say what made
-them. The index of the file and everything that is small lies at its front and the chunks of deposits follow in the
+``energy`` (GeV), ``index`` and ``seed`` have one value a shower, and so has ``checksum``: the CRC-32 of the bytes of the
+shower's x, y, z and e; libraries of before there was one have none. ``config`` and the attributes beside it say what
+made them. All but the deposits is sealed (`calograd.showers.seal`). The index of the file and everything that is small lies at its front and the chunks of deposits follow in the
 order of the showers, so that a file that was cut off has lost only its end.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,35 +22,63 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from calograd import __version__
 from calograd.errors import FormatError
+from calograd.showers.seal import check_seal, seal
 from calograd.simulation.config import MaterialRecord, SimulationConfig, SiWStack
 from calograd.simulation.record import Showers
 
 SCHEMA = "calograd/library/1"
 DEPOSITS = ("x", "y", "z", "e")
 HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
+CHECKSUM = "checksum"
+PARTS = "parts"
+"""Of an unfinished library, the files that its deposits are in."""
 CHUNK = 1 << 17
 """Deposits a chunk; 50 GeV make about 100 000."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What a library says of every shower, everything but its deposits; see `Showers`."""
+    """What a library says of every shower, everything but its deposits; see `Showers`.
+
+    Attributes:
+        checksum: of every shower's deposits, shape (n,), uint32; None where a library has none.
+    """
 
     offsets: np.ndarray
     energy: np.ndarray
     index: np.ndarray
     seed: np.ndarray
+    checksum: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, showers: Showers) -> Heads:
+        """Of showers."""
+        return cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers))
 
     @classmethod
     def join(cls, heads: list[Heads]) -> Heads:
         """The heads of libraries put one behind the other."""
         counts = [np.zeros(1, np.int64), *(np.diff(h.offsets) for h in heads)]
+        sums = [h.checksum for h in heads if h.checksum is not None]
         return cls(
             np.cumsum(np.concatenate(counts)),
             np.concatenate([np.zeros(0, np.float32), *(h.energy for h in heads)]),
             np.concatenate([np.zeros(0, np.int64), *(h.index for h in heads)]),
             np.concatenate([np.zeros(0, np.uint64), *(h.seed for h in heads)]),
+            np.concatenate([np.zeros(0, np.uint32), *sums]) if len(sums) == len(heads) else None,
         )
+
+
+def checksums(showers: Showers) -> np.ndarray:
+    """CRC-32 of the bytes of every shower's x, y, z and e, shape (n,), uint32."""
+    columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in DEPOSITS]
+    sums = np.zeros(len(showers.energy), np.uint32)
+    for number, (start, stop) in enumerate(pairwise(showers.offsets)):
+        value = 0
+        for column in columns:
+            value = zlib.crc32(column[start:stop], value)
+        sums[number] = value
+    return sums
 
 
 class _Record(BaseModel):
@@ -149,13 +179,38 @@ def _first_difference(mine: Any, theirs: Any, name: str) -> str | None:
     return None if mine == theirs else f"{name.removeprefix('config.')} is {theirs!r}, not {mine!r}"
 
 
-def write_heads(file: h5py.File, provenance: Provenance, heads: Heads) -> None:
-    """Write schema, attributes and the small datasets, in front of any deposit."""
+def write_heads(
+    file: h5py.File, provenance: Provenance, heads: Heads, wanted: int | None = None, parts: Sequence[str] = ()
+) -> None:
+    """Write schema, attributes and the small datasets, in front of any deposit, and seal them.
+
+    Args:
+        file: open for writing.
+        provenance, heads: of its showers.
+        wanted: of an unfinished library, how many showers it is to have.
+        parts: of an unfinished library, names of the files that its deposits are in.
+    """
     file.attrs["schema"] = SCHEMA
     for name, value in provenance.attributes().items():
         file.attrs[name] = value
     for name, dtype in HEADS.items():
         file.create_dataset(name, data=getattr(heads, name).astype(dtype))
+    if heads.checksum is not None:
+        file.create_dataset(CHECKSUM, data=heads.checksum.astype("<u4"))
+    if wanted is not None:
+        file.attrs["wanted"] = wanted
+        file.create_dataset(PARTS, data=np.array([name.encode() for name in parts], dtype="S"))
+    seal(file, _sealed(file))
+
+
+def check_heads(file: h5py.File, heads: Heads, path: Path) -> None:
+    """Refuse heads, and attributes beside them, that are not as they were written. Raises `FormatError`."""
+    small = {name: np.asarray(file[name][()]) if name == PARTS else getattr(heads, name) for name in _sealed(file)}
+    check_seal(dict(file.attrs), small, path)
+
+
+def _sealed(file: h5py.File) -> list[str]:
+    return [name for name in (*HEADS, CHECKSUM, PARTS) if name in file]
 
 
 def parts_folder(path: Path) -> Path:
@@ -185,7 +240,7 @@ def pack(showers: Showers, provenance: Provenance) -> bytes:
     with h5py.File(
         "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n)
     ) as file:
-        write_heads(file, provenance, Heads(showers.offsets, showers.energy, showers.index, showers.seed))
+        write_heads(file, provenance, Heads.of(showers))
         datasets = create_deposits(file, n, compression="lzf")
         for start in range(0, n, CHUNK):
             for name in DEPOSITS:

@@ -16,7 +16,8 @@ import numpy as np
 
 from calograd.errors import FormatError
 from calograd.material import Material
-from calograd.showers.hdf5 import existing_file, new_file, refuse_existing
+from calograd.showers.hdf5 import existing_file, load, new_file, refuse_existing
+from calograd.showers.seal import check_seal, seal
 
 COLUMNS = ("energy", "dx", "dz")
 CHUNK = 1 << 18
@@ -40,14 +41,17 @@ class Stored(NamedTuple):
         """Arguments of the record that the rows become.
 
         Raises:
-            FormatError: no material, or one that cannot be used, or a configuration that is not JSON.
+            FormatError: no material, or one that cannot be used, a configuration that is not JSON, or anything that
+                has changed since it was written.
         """
+        material, config = _material(self.attributes, path), _config(self.attributes, path)
+        check_seal(self.attributes, self.numbers | {"shower": self.shower}, path)
         numbers = {name: values.astype(np.float32, copy=False) for name, values in self.numbers.items()}
         return numbers | {
             "shower": self.shower.astype(np.int64),
-            "material": _material(self.attributes, path),
+            "material": material,
             "origin": str(self.attributes.get("origin", "unknown")),
-            "config": _config(self.attributes, path),
+            "config": config,
         }
 
 
@@ -80,6 +84,7 @@ def write_file(path: Path, schema: str, name: str, fields: Mapping[str, Any], **
         file.attrs["origin"] = fields["origin"]
         file.attrs["config"] = json.dumps(fields["config"])
         file.attrs.update(attributes)
+        seal(file, (name, *COLUMNS, "shower"))
 
 
 def read_file(path: Path, schema: str, name: str) -> Stored:
@@ -93,8 +98,8 @@ def read_file(path: Path, schema: str, name: str) -> Stored:
         missing = [each for each in names if not isinstance(file.get(each), h5py.Dataset)]
         if missing:
             raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{schema}'")
-        numbers = {each: file[each][()] for each in names}
-        shower = file["shower"][()] if "shower" in file else np.arange(len(file[name]))
+        numbers = {each: load(file, each) for each in names}
+        shower = load(file, "shower") if "shower" in file else np.arange(len(file[name]))
         return Stored(numbers, shower, dict(file.attrs))
 
 

@@ -20,8 +20,8 @@ from calograd.learning import adapt as adapt_module
 from calograd.learning.adapt import Outcome, adapt
 from calograd.learning.adapt_state import CHECKPOINT, AdaptConfig, State
 from calograd.learning.data import TrainingData, load_data
-from calograd.learning.state import PHASES
 from calograd.learning.log import LOG
+from calograd.learning.state import PHASES
 from calograd.learning.train import train
 from calograd.showers.cells import Cells, write_cells
 from calograd.surrogate import Surrogate

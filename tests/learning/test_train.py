@@ -17,8 +17,8 @@ from calograd.learning import train as train_module
 from calograd.learning.config import RunConfig, parse_config
 from calograd.learning.data import TrainingData, load_data
 from calograd.learning.engine import CHECKPOINT, Course
-from calograd.learning.state import PHASES, read_checkpoint, write_checkpoint
 from calograd.learning.log import LOG, read_log
+from calograd.learning.state import PHASES, read_checkpoint, write_checkpoint
 from calograd.learning.train import train
 from calograd.showers.cells import write_cells
 from calograd.surrogate import Surrogate

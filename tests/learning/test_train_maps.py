@@ -19,8 +19,8 @@ from calograd.learning.adapt import adapt
 from calograd.learning.adapt_state import AdaptConfig
 from calograd.learning.config import RunConfig, parse_config, read_config
 from calograd.learning.data import TrainingData, load_data
-from calograd.learning.stack_config import read_training
 from calograd.learning.log import read_log
+from calograd.learning.stack_config import read_training
 from calograd.learning.train import train
 from calograd.material import MATERIALS
 from calograd.showers.cells import write_cells

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from calograd.errors import InputError
-from calograd.showers.hdf5 import refuse_existing, write_whole
+from calograd.showers.hdf5 import write_new
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,8 +91,7 @@ def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
     """Write ``result`` to ``path``, if one was given. Never overwrites."""
     if path is None:
         return
-    refuse_existing(path)
-    write_whole(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    write_new(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
 
 
 def stages(bar: Progress) -> Callable[[str, int, int | None], None]:

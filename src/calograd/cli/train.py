@@ -47,9 +47,9 @@ def train(config: Path, output: Path, device: str, tensorboard: bool, json_path:
         _train_stack(settings, output, device, json_path)
         return
     from calograd.learning.data import load_data
+    from calograd.learning.log import LOG, read_log
     from calograd.learning.monitor import Report
     from calograd.learning.plots import plot_log
-    from calograd.learning.log import LOG, read_log
     from calograd.learning.train import train as run
 
     write_scalars = _tensorboard(output) if tensorboard else None
@@ -88,8 +88,8 @@ def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device:
     from calograd.learning.cloud_monitor import CloudReport
     from calograd.learning.cloud_train import train_clouds
     from calograd.learning.grid_train import train_grids
-    from calograd.learning.stack_config import CloudRunConfig
     from calograd.learning.log import read_log
+    from calograd.learning.stack_config import CloudRunConfig
 
     what = settings.data.files, settings.data.validation, settings.range.energy, settings.training.seed
     with progress() as bar:

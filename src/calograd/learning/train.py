@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor

@@ -1,10 +1,11 @@
 """How a shower library lies in HDF5 (schema ``calograd/library/1``).
 
 Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
-``energy`` (GeV), ``index`` and ``seed`` have one value a shower, and so has ``checksum``: the CRC-32 of the bytes of the
-shower's x, y, z and e; libraries of before there was one have none. ``config`` and the attributes beside it say what
-made them. All but the deposits is sealed (`calograd.showers.seal`). The index of the file and everything that is small lies at its front and the chunks of deposits follow in the
-order of the showers, so that a file that was cut off has lost only its end.
+``energy`` (GeV), ``index`` and ``seed`` have one value a shower, and so has ``checksum``: the CRC-32 of the bytes of
+the shower's x, y, z and e; libraries of before there was one have none. ``config`` and the attributes beside it say
+what made them. All but the deposits is sealed (`calograd.showers.seal`). The index of the file and everything that is
+small lies at its front and the chunks of deposits follow in the order of the showers, so that a file that was cut off
+has lost only its end.
 """
 
 from __future__ import annotations

@@ -281,9 +281,8 @@ def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenanc
         if values is not None and values.dtype.kind not in kinds:
             raise FormatError(f"{path}: {name} is of type {values.dtype}, expected numbers")
     n, total = len(heads.energy), {name: file[name].shape for name in DEPOSITS}
-    if heads.offsets.shape != (n + 1,) or heads.index.shape != (n,) or heads.seed.shape != (n,) or (
-        heads.checksum is not None and heads.checksum.shape != (n,)
-    ):
+    alike = [heads.index, heads.seed] + ([] if heads.checksum is None else [heads.checksum])
+    if heads.offsets.shape != (n + 1,) or any(values.shape != (n,) for values in alike):
         shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in HEADS)
         raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
     if heads.offsets[0] != 0 or (np.diff(heads.offsets) < 0).any() or set(total.values()) != {(heads.offsets[-1],)}:

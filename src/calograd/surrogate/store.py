@@ -173,7 +173,7 @@ def sealed(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> dict[str,
 def check_digest(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Raise `FormatError` if a file with a digest holds anything else than what was written."""
     if "digest" in metadata and metadata["digest"] != _digest(tensors, metadata):
-        raise FormatError(f"{path} is damaged: its contents do not fit its digest; bring an intact copy or make it anew")
+        raise FormatError(f"{path} is damaged: its contents do not fit its digest; bring an intact copy")
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

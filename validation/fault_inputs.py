@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,13 @@ from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, Si
 from calograd.simulation.record import Showers
 from calograd.surrogate import Card, Surrogate
 from calograd.surrogate.cells import CellsArchitecture, CellsModel
+
+for module in (
+    "distributed", "calograd.cli.simulate", "calograd.cli.segment", "calograd.cli.sample", "calograd.cli.train",
+    "calograd.cli.optimise", "calograd.optimisation.report", "calograd.optimisation.run", "calograd.learning.plots",
+    "calograd.learning.train", "calograd.showers.produce",
+):  # fmt: skip
+    import_module(module)  # once, not in every command
 
 SIZES = {"shape_width": 8, "shape_blocks": 1, "pattern_width": 8, "pattern_blocks": 1, "embedding": 8,
          "moments_width": 8}  # fmt: skip

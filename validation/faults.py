@@ -130,7 +130,7 @@ def disk(name: str, work: Path) -> str:
         while not refusals or refusals[-1].code:
             ended = wait(start(command, small, log), log)
             if ended.code:
-                check(ended.one_line and "No space left" in ended.err or "are free" in ended.err, ended.err)
+                check(ended.one_line and ("No space left" in ended.err or "are free" in ended.err), ended.err)
             refusals.append(ended)
             check(all(path.read_bytes() == content for path, content in before.items()), "an input has changed")
             room *= 3
@@ -143,9 +143,7 @@ def disk(name: str, work: Path) -> str:
         check(not list(small.rglob("*.tmp")), "temporary files are left")
     finally:
         subprocess.run(["umount", small], check=True)
-    return (
-        f"refused {len(refusals) - 1} times (`{refusals[0].complaint[:90]}`), went on when there was room, same result"
-    )
+    return f"refused {len(refusals) - 1} times (`{refusals[0].complaint}`), went on when there was room, same result"
 
 
 def writers(name: str, work: Path) -> str:

@@ -213,7 +213,8 @@ def cases(wanted: list[str], numbers: list[int], seed: int, flips: int) -> dict[
     todo: dict[str, Callable[[Path], Any]] = {}
     if "kills" in wanted:
         for name, number in zip(KINDS, numbers, strict=True):
-            todo[f"kill -9 {name}"] = lambda work, name=name, number=number: kills(name, number, work, seed)
+            if number:
+                todo[f"kill -9 {name}"] = lambda work, name=name, number=number: kills(name, number, work, seed)
     if "files" in wanted:
         todo["damaged files"] = lambda work: damage_files(work, flips, seed)
     if "disk" in wanted and os.geteuid() == 0:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from calograd.errors import InputError
 from calograd.learning.data import TrainingData
 from calograd.learning.engine import read_stored
-from calograd.learning.state import PREFIXES, data_fingerprint, initial_model
+from calograd.learning.state import PREFIXES, data_fingerprint, initial_model, read_stored_config
 from calograd.networks.adapter import Plan, Table, attach, merge, place, tabulate
 from calograd.showers.hdf5 import write_whole
 from calograd.surrogate import Adapter, Surrogate
@@ -310,7 +310,8 @@ def _refuse_other(
     first: Adapter | None,
 ) -> None:
     """Raise `InputError` if a checkpoint is not of this configuration, base, beginning and these data."""
-    old, new = AdaptConfig.model_validate_json(stored["config"]).model_dump(), config.model_dump()
+    before = read_stored_config(AdaptConfig, stored["config"], output)
+    old, new = before.model_dump(), config.model_dump()
     changed = [f"{key} is {new[key]}, was {old[key]}" for key in new if new[key] != old[key]]
     if changed:
         raise InputError(

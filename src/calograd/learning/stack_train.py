@@ -120,10 +120,10 @@ def go_through(
 
 def _refuse_other(theirs: dict[str, Any], identity: dict[str, Any], output: Path) -> None:
     """Raise `InputError` if a checkpoint is of another configuration or of other data."""
-    changed = [key for key in identity if identity[key] != theirs.get(key)]
+    changed = [key for key in {**identity, **theirs} if identity.get(key) != theirs.get(key)]
     if changed:
         raise InputError(
-            f"{output} holds a run of another configuration: {changed[0]} is {identity[changed[0]]}, was "
+            f"{output} holds a run of another configuration: {changed[0]} is {identity.get(changed[0])}, was "
             f"{theirs.get(changed[0])}; change it back or choose another output"
         )
 

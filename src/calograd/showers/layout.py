@@ -19,10 +19,11 @@ from typing import Annotated, Any, Literal
 
 import h5py
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from calograd import __version__
 from calograd.errors import FormatError
+from calograd.former import bring_up_to_date, first_difference
 from calograd.showers.seal import check_seal, seal
 from calograd.simulation.config import MaterialRecord, SimulationConfig, SiWStack
 from calograd.simulation.record import Showers
@@ -94,6 +95,11 @@ class ImportedBeam(_Record):
     theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
 
 
+def _of_older_releases(raw: Any) -> Any:
+    """The particle once had no table around it."""
+    return bring_up_to_date(raw, "an imported library", {"particle": "beam.particle"}) if isinstance(raw, dict) else raw
+
+
 class Imported(_Record):
     """What a library stores in place of a simulation when its showers were read from another program's file."""
 
@@ -106,6 +112,8 @@ class Imported(_Record):
     """Of that file."""
     reading: dict[str, Any]
     """How it was read, as plain data; see `calograd.showers.formats`."""
+
+    _former = model_validator(mode="before")(_of_older_releases)
 
 
 def _made_by(config: Any) -> str:
@@ -167,17 +175,8 @@ class Provenance:
         mine, theirs = (
             {"config": p.config.model_dump(), "geant4": p.geant4, "tables": p.tables} for p in (self, other)
         )
-        return _first_difference(mine, theirs, "")
-
-
-def _first_difference(mine: Any, theirs: Any, name: str) -> str | None:
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for key in [*mine, *(key for key in theirs if key not in mine)]:
-            found = _first_difference(mine.get(key), theirs.get(key), f"{name}.{key}" if name else str(key))
-            if found:
-                return found
-        return None
-    return None if mine == theirs else f"{name.removeprefix('config.')} is {theirs!r}, not {mine!r}"
+        found = first_difference(mine, theirs)
+        return f"{found.name.removeprefix('config.')} is {found.theirs!r}, not {found.mine!r}" if found else None
 
 
 def write_heads(

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from calograd.errors import CaloGradError
 
-FUZZ = settings.get_profile("fuzz")
+NUMBER = int(os.environ.get("CALOGRAD_FUZZ", "0"))
+FUZZ = settings(
+    max_examples=NUMBER or 25, derandomize=not NUMBER, deadline=None, database=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+"""Few cases and always the same ones; with CALOGRAD_FUZZ=N, N random ones of every kind."""
 
 VALUES = (
     st.none()
@@ -69,72 +76,93 @@ def damaged_bytes(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(changed)
 
 
-def spoil(path: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
-    """Change what an HDF5 file holds: datasets missing, renamed, of another type or shape, with other values."""
+class Change(NamedTuple):
+    """Of what an HDF5 file holds; all of it is drawn beforehand, whatever the file is like by then."""
+
+    attribute: bool
+    which: int
+    what: str
+    value: Any
+    kind: str
+    form: str
+    place: int
+    number: float
+
+
+CHANGES = st.lists(
+    st.builds(
+        Change,
+        attribute=st.booleans(),
+        which=st.integers(0, 20),
+        what=st.sampled_from(["missing", "renamed", "group", "type", "shape", "values", "values"]),
+        value=VALUES | st.sampled_from(["{}", "[]", "null", '{"kind": 3}', "calograd/cells/x", (0.0, 0.0)]),
+        kind=st.sampled_from(["f2", "f8", "i1", "u8", "?", "c8", "S3", "O"]),
+        form=st.sampled_from(["empty", "scalar", "more", "fewer", "transposed", "deeper"]),
+        place=st.integers(0, 100),
+        number=st.sampled_from([np.nan, np.inf, -1.0, 0.0, 1.0, 1e38, -1e-30, 2.0**31, 2.0**62]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def spoil(path: Path, changes: Sequence[Change], unsealed: bool) -> None:
+    """Change what a file holds; ``unsealed``: as a file that others wrote, without a digest."""
     with h5py.File(path, "r+") as file:
-        if draw(st.booleans()) and "digest" in file.attrs:
-            del file.attrs["digest"]  # as files have none that others wrote
-        for _ in range(draw(st.integers(1, 3))):
-            if file.attrs and draw(st.booleans()):
-                _spoil_attribute(file, draw(st.sampled_from(sorted(file.attrs))), draw)
-            elif len(file):
-                _spoil_dataset(file, draw(st.sampled_from(sorted(file))), draw)
+        if unsealed and "digest" in file.attrs:
+            del file.attrs["digest"]
+        for change in changes:
+            names = sorted(file.attrs if change.attribute else file)
+            if names and change.attribute:
+                _spoil_attribute(file, names[change.which % len(names)], change)
+            elif names:
+                _spoil_dataset(file, names[change.which % len(names)], change)
 
 
-def _spoil_attribute(file: h5py.File, name: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
-    value = draw(VALUES | st.sampled_from(["{}", "[]", "null", '{"kind": 3}', "calograd/cells/x", np.zeros(3)]))
+def _spoil_attribute(file: h5py.File, name: str, change: Change) -> None:
+    value = change.value
     del file.attrs[name]
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = np.clip(value, -(2**63), 2**63 - 1).astype(np.int64) if abs(value) < 2**63 else str(value)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        value = float(value)
     if isinstance(value, str):
         value = value.replace("\0", "").encode("utf-8", "replace").decode()
-    if value is not None and value != b"":
+    if value not in (None, b"") and change.what != "missing":
         file.attrs[name] = value
 
 
-def _spoil_dataset(file: h5py.File, name: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
+def _spoil_dataset(file: h5py.File, name: str, change: Change) -> None:
     if not isinstance(file[name], h5py.Dataset):
         return
-    values = file[name][()]
+    values = np.asarray(file[name][()])
     del file[name]
-    what = draw(st.sampled_from(["missing", "renamed", "group", "type", "shape", "values", "values"]))
-    if what == "renamed":
-        file.create_dataset(f"{name}2", data=values)
-    elif what == "group":
-        file.create_group(name)
-    elif what == "type":
-        kind = draw(st.sampled_from(["f2", "f8", "i1", "u8", "?", "c8", "S3", "O"]))
-        with np.errstate(all="ignore"):
-            made = np.full(np.shape(values), "x", dtype=object) if kind in ("O", "S3") else values
-            try:
-                made = np.asarray(made).astype(kind)
-            except (TypeError, ValueError):  # values of variable length
-                made = np.zeros(np.shape(values), kind)
-        file.create_dataset(name, data=made, dtype=h5py.string_dtype() if kind == "O" else None)
-    elif what == "shape":
-        file.create_dataset(name, data=_reshaped(np.asarray(values), draw))
-    elif what == "values" and np.asarray(values).dtype.kind in "fiu" and np.size(values):
-        flat = np.array(values).reshape(-1)
-        limits = [0, 1, -1, 2**31, 2**62] if flat.dtype.kind in "iu" else [np.nan, np.inf, -1, 0, 1e38, -1e-30]
-        with np.errstate(all="ignore"):
-            flat[draw(st.integers(0, flat.size - 1))] = np.array(draw(st.sampled_from(limits))).astype(flat.dtype)
-        file.create_dataset(name, data=flat.reshape(np.shape(values)))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        match change.what:
+            case "renamed":
+                file.require_group("elsewhere").create_dataset(str(len(file["elsewhere"])), data=values)
+            case "group":
+                file.create_group(name)
+            case "type" if change.kind == "O" or values.dtype.hasobject:
+                file.create_dataset(name, data=np.full(values.shape, "x", object), dtype=h5py.string_dtype())
+            case "type":
+                made = np.full(values.shape, "x") if change.kind == "S3" else values
+                file.create_dataset(name, data=made.astype(change.kind))
+            case "shape":
+                file.create_dataset(name, data=_reshaped(values, change.form))
+            case "values" if values.dtype.kind in "fiu" and values.size:
+                flat = values.reshape(-1).copy()
+                flat[change.place % flat.size] = np.array(change.number).astype(flat.dtype)
+                file.create_dataset(name, data=flat.reshape(values.shape))
 
 
-def _reshaped(values: np.ndarray, draw: Callable[[st.SearchStrategy[Any]], Any]) -> np.ndarray:
-    match draw(st.sampled_from(["empty", "scalar", "more", "fewer", "transposed", "deeper"])):
-        case "empty":
-            return values[:0] if values.ndim else np.zeros(0)
-        case "scalar":
-            return np.zeros((), np.float32)
-        case "more":
-            return np.concatenate([values, values[:1]]) if values.ndim and len(values) else np.zeros(3)
-        case "fewer":
-            return values[:-1] if values.ndim else np.zeros(1)
-        case "transposed":
-            return values.T
-        case _:
-            return values[None]
+def _reshaped(values: np.ndarray, form: str) -> np.ndarray:
+    if values.ndim == 0 or values.dtype.hasobject:
+        return np.zeros((2, 2), np.float32)
+    forms = {
+        "empty": values[:0], "scalar": np.zeros((), np.float32), "more": np.concatenate([values, values[:1]]),
+        "fewer": values[:-1], "transposed": values.T, "deeper": values[None],
+    }  # fmt: skip
+    return forms[form]
 
 
 @st.composite

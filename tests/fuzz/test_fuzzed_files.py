@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from damage import FUZZ, damaged_bytes, refused_or_valid, spoil
+from damage import CHANGES, FUZZ, Change, damaged_bytes, refused_or_valid, spoil
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,8 +63,8 @@ HDF5 = [name for name in READERS if name.endswith(".h5")]
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, bytes]:
-    """One small file of every kind, as bytes."""
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small file of every kind."""
     folder, rng = tmp_path_factory.mktemp("originals"), np.random.default_rng(0)
     counts, energy = [3, 0, 4], np.float32([1, 2, 3])
     x, y, z, e = rng.gamma(1.0, size=(4, 7)).astype(np.float32)
@@ -93,7 +93,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
     point = PathPoint((0.1, 0.2), (1.0, 2.0), (0.1, 0.1), 0.5, 0.01)
     state = State((2.0, 6.0), (0.7, 1.8), (0.7, 1.8), (point,), ((1.0, 0.0), (0.0, 1.0)), 0.1, 0.2)
     write_state(folder / "descent.json", state, {"seed": 1})
-    return {name: (folder / name).read_bytes() for name in READERS}
+    return folder
 
 
 def _write_learnt(folder: Path) -> None:
@@ -114,7 +114,7 @@ def _write_learnt(folder: Path) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, originals: dict[str, bytes]) -> Callable[[str, bytes], Path]:
+def place(tmp_path: Path, originals: Path) -> Callable[[str, bytes], Path]:
     """Write a file where its reader looks for it."""
 
     def put(name: str, content: bytes) -> Path:
@@ -123,31 +123,31 @@ def place(tmp_path: Path, originals: dict[str, bytes]) -> Callable[[str, bytes],
         path.write_bytes(content)
         return path
 
-    for name, content in originals.items():
-        put(name, content)
+    for name in READERS:
+        put(name, (originals / name).read_bytes())
     return put
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_they_can_be_read_as_they_were_written(name: str, originals: dict[str, bytes], place) -> None:
-    path = place(name, originals[name])
+def test_they_can_be_read_as_they_were_written(name: str, originals: Path, place) -> None:
+    path = place(name, (originals / name).read_bytes())
     assert refused_or_valid(lambda: READERS[name](path))
 
 
 @pytest.mark.parametrize("name", READERS)
 @FUZZ
 @given(data=st.data())
-def test_other_bytes(name: str, originals: dict[str, bytes], place, data: st.DataObject) -> None:
-    path = place(name, data.draw(damaged_bytes(originals[name])))
+def test_other_bytes(name: str, originals: Path, place, data: st.DataObject) -> None:
+    path = place(name, data.draw(damaged_bytes((originals / name).read_bytes())))
     refused_or_valid(lambda: READERS[name](path))
 
 
 @pytest.mark.parametrize("name", HDF5)
 @FUZZ
-@given(data=st.data())
-def test_other_contents(name: str, originals: dict[str, bytes], place, data: st.DataObject) -> None:
-    path = place(name, originals[name])
-    spoil(path, data.draw)
+@given(changes=CHANGES, unsealed=st.booleans())
+def test_other_contents(name: str, originals: Path, place, changes: list[Change], unsealed: bool) -> None:
+    path = place(name, (originals / name).read_bytes())
+    spoil(path, changes, unsealed)
     refused_or_valid(lambda: READERS[name](path))
 
 

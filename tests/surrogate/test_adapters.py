@@ -274,6 +274,14 @@ def test_damaged_tables(folders: tuple[Path, Path]) -> None:
             Surrogate.load(folders[1])
 
 
+def test_a_flipped_bit_is_noticed(folders: tuple[Path, Path]) -> None:
+    path = folders[1] / ADAPTER
+    content = path.read_bytes()
+    path.write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:])
+    with pytest.raises(FormatError, match=r"adapter\.safetensors is damaged: its contents do not fit its digest"):
+        Adapter.load(path)
+
+
 def test_a_path_without_an_adapter(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="does not exist; expected an adapter"):
         tiny_surrogate().with_adapter(tmp_path)

@@ -144,6 +144,9 @@ def read_clouds(path: Path) -> Clouds:
         attributes = dict(file.attrs)
         layers, origin = int(attributes.get("layers", LAYERS)), str(attributes.get("origin", "unknown"))
         config = json.loads(attributes.get("config", "{}"))
+    flat = {name: values.shape for name, values in {**points, **heads}.items() if values.ndim != 1}
+    for name, shape in flat.items():
+        raise FormatError(f"{path}: {name} has shape {shape}, expected a number for every point or shower")
     n = len(heads["energy"])
     offsets = heads["offsets"]
     if offsets.shape != (n + 1,) or heads["shower"].shape != (n,):

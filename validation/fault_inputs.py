@@ -108,6 +108,8 @@ def fork(work: Callable[[], None], folder: Path, log: Path) -> int:
     sys.stdout.flush()
     child = os.fork()
     if child:
+        while os.getsid(child) != child:
+            time.sleep(0.001)
         return child
     os.setsid()
     os.chdir(folder)

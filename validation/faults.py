@@ -90,16 +90,19 @@ def kills(name: str, number: int, work: Path, seed: int) -> str:
         folder, runs, far = work / f"run-{runs}", runs + 1, None
         make_inputs(folder)
         for _ in range(min(CHAIN, number - killed)):
+            began = time.monotonic()
             child = start(kind.arguments, folder, folder / "log.txt")
-            end = time.monotonic() + rng.uniform(0, seconds)
+            end = began + rng.uniform(0, seconds)
             while time.monotonic() < end and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 time.sleep(0.002)
             os.killpg(child, signal.SIGKILL)
             ended = wait(child, folder / "log.txt")
             if ended.code != -signal.SIGKILL:
                 expect(ended, 0)
+                seconds = min(seconds, time.monotonic() - began) if far is None else seconds
                 break
             killed += 1
+            print(f"{name}: kill {killed} after {time.monotonic() - began:.2f} s", flush=True)
             now = kind.progress(folder)
             check(far is None or now >= far, f"work was lost: {now} after {far}")
             far = now
@@ -142,7 +145,7 @@ def disk(name: str, work: Path) -> str:
             check(same_hdf5(small / PLAIN[name][1], whole / PLAIN[name][1]), "another result")
         check(not list(small.rglob("*.tmp")), "temporary files are left")
     finally:
-        subprocess.run(["umount", small], check=True)
+        subprocess.run(["umount", "--lazy", small], check=True)
     return f"refused {len(refusals) - 1} times (`{refusals[0].complaint}`), went on when there was room, same result"
 
 

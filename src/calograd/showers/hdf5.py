@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError
+from calograd.showers.heap import refuse_endless
 
 DAMAGE = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
@@ -57,9 +58,9 @@ def writing(path: Path, then: str = "") -> Iterator[None]:
 def schema_of(path: Path) -> str | None:
     """The schema that a file names; None where it cannot be read or names none."""
     try:
-        with h5py.File(path, "r") as file:
+        with reading(path, "a file of calograd") as file:
             schema = file.attrs.get("schema")
-    except DAMAGE:
+    except FormatError:
         return None
     return schema if isinstance(schema, str) else None
 
@@ -214,6 +215,7 @@ def reading(path: Path, expected: str) -> Iterator[h5py.File]:
         how = "is cut off" if "truncated" in str(error) else "is not a readable HDF5 file"
         raise FormatError(f"{path} {how}; expected {expected}") from error
     with file:
+        refuse_endless(path)
         try:
             yield file
         except CaloGradError:

@@ -36,7 +36,7 @@ SEGMENT = ("segment", "library.h5", "--cell", "2.5", "6", "-o", "measured.h5")
 SAMPLE = ("sample", "model", "--cell", "2.5", "6", "--energy", "10", "-n", "3000", "--steps", "2", "-o", "generated.h5")
 CHAIN = 5
 """Kills that one run is to survive."""
-ROOM = 60_000
+ROOM = 8_000
 """Bytes that are left on the small disk at first."""
 
 
@@ -136,7 +136,7 @@ def disk(name: str, work: Path) -> str:
                 check(ended.one_line and ("No space left" in ended.err or "are free" in ended.err), ended.err)
             refusals.append(ended)
             check(all(path.read_bytes() == content for path, content in before.items()), "an input has changed")
-            room *= 3
+            room *= 10
             os.truncate(filler, max(0, filler.stat().st_size - room))
         check(len(refusals) > 1, "the disk was never full")
         if name in KINDS:

@@ -189,16 +189,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert log_of(tmp_path / "run") == log_of(folder / "run")
 
 
+@pytest.mark.parametrize("moment", [(PHASES[0], 0), (PHASES[1], 40)])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    finished: tuple[Path, Outcome], tmp_path: Path, base: Surrogate
+    finished: tuple[Path, Outcome], tmp_path: Path, base: Surrogate, moment: tuple[str, int]
 ) -> None:
-    """Killed in the second phase with a checkpoint of its beginning: what was logged since is logged once."""
+    """Killed at its first look, or later with the checkpoint of a phase's beginning: what was logged is logged once."""
 
     class Killed(BaseException):
         pass
 
     def kill(line: dict[str, Any]) -> None:
-        if (line["phase"], line["step"]) == (PHASES[1], 40):
+        if (line["phase"], line["step"]) == moment:
             raise Killed
 
     with pytest.raises(Killed):

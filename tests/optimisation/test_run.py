@@ -19,6 +19,7 @@ from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.report import write_descent_report
 from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
 from calograd.optimisation.utility import Containment, Objective
+from calograd.showers.hdf5 import one_writer
 from calograd.showers.library import open_library
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells import CellsModel
@@ -75,6 +76,8 @@ def test_a_run_of_an_older_release_goes_on(surrogate: Surrogate, library: Path, 
     stored["config"]["check"]["showers"] = stored["config"]["descent"].pop("showers")
     (run / "config.json").write_text(json.dumps(stored))
     assert optimise(setup, run, setup.trials(run)) == state
+    with one_writer(run), pytest.raises(InputError, match="run is being written by another process"):
+        optimise(setup, run, None)
     for damage in ("{", '{"config": {}}', '{"config": {"check": 3}, "surrogate": {}}', "[]"):
         (run / "config.json").write_text(damage)
         with pytest.raises(FormatError, match=r"config\.json is damaged or of another release"):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from calograd.errors import InputError, OutputExistsError
 from calograd.showers.hdf5 import FORSAKEN, new_file, one_writer, write_new, write_whole
+from calograd.showers.seal import seal
 
 
 def test_a_file_that_another_process_made_meanwhile_is_kept(tmp_path: Path) -> None:
@@ -76,3 +80,34 @@ def test_a_folder_that_stays_empty_is_not_left_behind(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "kept").exists()
     with pytest.raises(InputError, match="kept cannot be written: File exists"), one_writer(tmp_path / "run" / "kept"):
         pass
+
+
+@pytest.mark.parametrize("room", [0, 3000, 200_000])
+def test_a_disk_that_is_full_at_any_time_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """h5py would complain on standard error too, of every object that HDF5 cannot close."""
+    left, write = [room], os.pwrite
+
+    def limited(descriptor: int, data: memoryview, at: int) -> int:
+        if left[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= len(data)
+        return write(descriptor, data, at)
+
+    values = np.random.default_rng(0).random(100_000).astype(np.float32)
+
+    def fill() -> None:
+        with new_file(tmp_path / "file.h5", "calograd/cells/1") as file:
+            for name in ("a", "b"):
+                file.create_dataset(name, data=values, chunks=(10_000,), compression="gzip", shuffle=True)
+            seal(file, ("a", "b"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", limited)
+        with pytest.raises(InputError, match=r"file\.h5 cannot be written: No space left on device$"):
+            fill()
+    assert list(tmp_path.iterdir()) == []
+    fill()
+    with h5py.File(tmp_path / "file.h5") as file:
+        assert np.array_equal(file["b"][()], values)

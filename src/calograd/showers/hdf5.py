@@ -20,6 +20,7 @@ import numpy as np
 
 from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError
 from calograd.showers.heap import refuse_endless
+from calograd.showers.patient import written_file
 
 DAMAGE = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
@@ -81,10 +82,8 @@ def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
 def new_foreign_file(path: Path) -> Iterator[h5py.File]:
     """As `new_file`, of another project's format, which knows no schema of ours."""
     with _beside(path) as temporary:
-        with h5py.File(temporary, "w", meta_block_size=1 << 14) as file:
+        with written_file(temporary, meta_block_size=1 << 14) as file:
             yield file
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
         _publish(temporary, path)
 
 

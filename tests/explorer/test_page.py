@@ -139,7 +139,7 @@ def test_the_trajectory_of_a_run_is_shown(tiny: Explorer, tmp_path: Path) -> Non
     ascend(space, y, gradient, DescentConfig(steps=2, draws=2, max_draws=2), output=tmp_path / "descent.json")
     with pytest.raises(FormatError, match=r"config\.json does not fit"):
         read_trajectory(tmp_path, start)
-    (tmp_path / "config.json").write_text(json.dumps({"space": {"parameters": ["dx", "dz"]}}))
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"space": {"parameters": ["dx", "dz"]}}}))
     path = read_trajectory(tmp_path, start)
     assert path[0][0] == start
     assert len(path) <= 2

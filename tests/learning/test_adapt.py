@@ -20,8 +20,9 @@ from calograd.learning import adapt as adapt_module
 from calograd.learning.adapt import Outcome, adapt
 from calograd.learning.adapt_state import CHECKPOINT, AdaptConfig, State
 from calograd.learning.data import TrainingData, load_data
+from calograd.learning.log import LOG
 from calograd.learning.state import PHASES
-from calograd.learning.train import LOG, train
+from calograd.learning.train import train
 from calograd.showers.cells import Cells, write_cells
 from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import ADAPTER, Adapter
@@ -188,16 +189,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert log_of(tmp_path / "run") == log_of(folder / "run")
 
 
+@pytest.mark.parametrize("moment", [(PHASES[0], 0), (PHASES[1], 40)])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    finished: tuple[Path, Outcome], tmp_path: Path, base: Surrogate
+    finished: tuple[Path, Outcome], tmp_path: Path, base: Surrogate, moment: tuple[str, int]
 ) -> None:
-    """Killed in the second phase with a checkpoint of its beginning: what was logged since is logged once."""
+    """Killed at its first look, or later with the checkpoint of a phase's beginning: what was logged is logged once."""
 
     class Killed(BaseException):
         pass
 
     def kill(line: dict[str, Any]) -> None:
-        if (line["phase"], line["step"]) == (PHASES[1], 40):
+        if (line["phase"], line["step"]) == moment:
             raise Killed
 
     with pytest.raises(Killed):

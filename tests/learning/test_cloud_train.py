@@ -17,8 +17,8 @@ from calograd.learning.cloud_data import CloudData, load_cloud_data
 from calograd.learning.cloud_distill import POINTS, Showers, make_lessons, spread_loss
 from calograd.learning.cloud_train import train_clouds
 from calograd.learning.engine import CHECKPOINT
+from calograd.learning.log import LOG
 from calograd.learning.stack_config import CloudModelConfig, CloudRunConfig, parse_cloud_config
-from calograd.learning.train import LOG
 from calograd.showers.clouds import Clouds, write_clouds
 from calograd.surrogate import CloudSurrogate
 from calograd.surrogate.cloud import CloudModel

@@ -20,7 +20,8 @@ from calograd.learning.adapt_state import AdaptConfig
 from calograd.learning.config import Distillation, RunConfig, parse_config, read_config
 from calograd.learning.data import TrainingData, load_data
 from calograd.learning.distil import DISTILLATION
-from calograd.learning.train import LOG, read_log, train
+from calograd.learning.log import LOG, read_log
+from calograd.learning.train import train
 from calograd.showers.cells import Cells, write_cells
 from calograd.showers.maps import write_maps
 from calograd.surrogate import Surrogate

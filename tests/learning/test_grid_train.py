@@ -15,8 +15,8 @@ from calograd.errors import InputError, Interrupted, OutputExistsError
 from calograd.learning.cloud_data import Split, split_clouds
 from calograd.learning.engine import CHECKPOINT
 from calograd.learning.grid_train import by_rings, train_grids
+from calograd.learning.log import LOG
 from calograd.learning.stack_config import GridRunConfig, parse_grid_config
-from calograd.learning.train import LOG
 from calograd.showers.clouds import Clouds, write_clouds
 from calograd.showers.grids import Grids
 from calograd.showers.readout import THRESHOLD

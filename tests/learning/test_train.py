@@ -17,9 +17,11 @@ from calograd.learning import train as train_module
 from calograd.learning.config import RunConfig, parse_config
 from calograd.learning.data import TrainingData, load_data
 from calograd.learning.engine import CHECKPOINT, Course
+from calograd.learning.log import LOG, read_log
 from calograd.learning.state import PHASES, read_checkpoint, write_checkpoint
-from calograd.learning.train import LOG, read_log, train
+from calograd.learning.train import train
 from calograd.showers.cells import write_cells
+from calograd.showers.hdf5 import one_writer
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells import CellsModel
 from calograd.surrogate.model import Model
@@ -389,3 +391,11 @@ def test_a_beginning_beside_the_configuration_is_found(tmp_path: Path) -> None:
     (tmp_path / "before").mkdir()
     assert tiny_config(tmp_path, start="before").training.start == str((tmp_path / "before").resolve())
     assert tiny_config(tmp_path, start="pbf2-cells").training.start == "pbf2-cells"
+
+
+def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    data = load_data(config.data.files, config.data.validation, 0)
+    with one_writer(tmp_path / "run"), pytest.raises(InputError, match="run is being written by another process"):
+        train(config, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -19,8 +19,9 @@ from calograd.learning.adapt import adapt
 from calograd.learning.adapt_state import AdaptConfig
 from calograd.learning.config import RunConfig, parse_config, read_config
 from calograd.learning.data import TrainingData, load_data
+from calograd.learning.log import read_log
 from calograd.learning.stack_config import read_training
-from calograd.learning.train import read_log, train
+from calograd.learning.train import train
 from calograd.material import MATERIALS
 from calograd.showers.cells import write_cells
 from calograd.showers.maps import Maps, write_maps

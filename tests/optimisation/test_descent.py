@@ -432,10 +432,23 @@ def test_a_state_that_lacks_something_is_damaged(tmp_path: Path) -> None:
     hill, output = parabola(centre(2), np.eye(2)), tmp_path / "d.json"
     ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output)
     content = json.loads(output.read_text())
-    del content["state"]["radius"]
+    del content["state"]["radius"], content["digest"]
     output.write_text(json.dumps(content))
     with pytest.raises(FormatError, match=r"is damaged \(Field required\); remove it to start anew"):
         ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output)
+
+
+def test_a_number_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    hill, output = parabola(centre(2), np.eye(2)), tmp_path / "d.json"
+    ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output)
+    content = json.loads(output.read_text())
+    content["state"]["history"][0]["value"] += 1e-9
+    output.write_text(json.dumps(content))
+    with pytest.raises(FormatError, match=r"d\.json is damaged \(its contents do not fit its digest\)"):
+        ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output)
+    del content["digest"]  # as files of before there was one
+    output.write_text(json.dumps(content))
+    assert ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output).reason
 
 
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calograd.errors import InputError, OutputExistsError
+from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.material import Material
 from calograd.optimisation.cost import Depth, Priced
 from calograd.optimisation.history import Step
@@ -19,6 +19,7 @@ from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.report import write_descent_report
 from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
 from calograd.optimisation.utility import Containment, Objective
+from calograd.showers.hdf5 import one_writer
 from calograd.showers.library import open_library
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells import CellsModel
@@ -51,13 +52,36 @@ def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: 
     assert 1 <= len(state.history) <= 3
     assert state.simulated % 20 == 0  # 10 showers of each of two energies a check
     assert optimise(setup, run, setup.trials(run)) == state
-    write_descent_report(run / "report.html", state, setup, [], None)
+    card = surrogate.card.model_copy(update={"name": "<script>alert(1)</script>"})
+    nasty = replace(setup, surrogate=Surrogate(surrogate.model, card))
+    write_descent_report(run / "report.html", state, nasty, [], None)
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
     other = setup_of(surrogate, spectrum={"energies": [20]}, check={"library": str(library)})
-    with pytest.raises(OutputExistsError, match="another configuration or surrogate"):
+    with pytest.raises(OutputExistsError, match=r"or surrogate: config\.spectrum\.energies is \[20"):
         optimise(other, run, None)
+    with pytest.raises(OutputExistsError, match=r"surrogate: surrogate\.name is '<script>.*, was 'small'"):
+        optimise(nasty, run, None)
+
+
+def test_a_run_of_an_older_release_goes_on(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
+    """Its configuration lacks a key that has a default now, and has another where it was then."""
+    setup, run = setup_of(surrogate, check={"library": str(library)}), tmp_path / "run"
+    state = optimise(setup, run, setup.trials(run))
+    stored = json.loads((run / "config.json").read_text())
+    del stored["config"]["pricing"], stored["config"]["check"]["replicas"]
+    stored["config"]["check"]["showers"] = stored["config"]["descent"].pop("showers")
+    (run / "config.json").write_text(json.dumps(stored))
+    assert optimise(setup, run, setup.trials(run)) == state
+    with one_writer(run), pytest.raises(InputError, match="run is being written by another process"):
+        optimise(setup, run, None)
+    for damage in ("{", '{"config": {}}', '{"config": {"check": 3}, "surrogate": {}}', "[]"):
+        (run / "config.json").write_text(damage)
+        with pytest.raises(FormatError, match=r"config\.json is damaged or of another release"):
+            optimise(setup, run, None)
 
 
 def test_a_run_states_the_sampler_and_refuses_those_that_the_surrogate_cannot_take(

@@ -56,6 +56,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def rewrite(folder: Path, change: Callable[[dict[str, Tensor], dict[str, str]], None]) -> None:
     with safe_open(folder / ADAPTER, framework="pt") as file:
         metadata, table = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata.pop("digest", None)  # which would notice it
     change(table, metadata)
     save_file(table, folder / ADAPTER, metadata=metadata)
 
@@ -271,6 +272,14 @@ def test_damaged_tables(folders: tuple[Path, Path]) -> None:
         rewrite(folders[1], change)
         with pytest.raises(FormatError, match=complaint):
             Surrogate.load(folders[1])
+
+
+def test_a_flipped_bit_is_noticed(folders: tuple[Path, Path]) -> None:
+    path = folders[1] / ADAPTER
+    content = path.read_bytes()
+    path.write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:])
+    with pytest.raises(FormatError, match=r"adapter\.safetensors is damaged: its contents do not fit its digest"):
+        Adapter.load(path)
 
 
 def test_a_path_without_an_adapter(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from calograd.design import Design
 from calograd.errors import FormatError, InputError
 from calograd.surrogate import Surrogate
-from calograd.surrogate.store import SCHEMA, WEIGHTS
+from calograd.surrogate.store import ASSETS, SCHEMA, WEIGHTS
 
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
 
@@ -33,6 +33,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Tensor], dict[str, str]], 
     """Change the weights and metadata of a stored surrogate."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata.pop("digest", None)  # which would notice it
     change(weights, metadata)
     save_file(weights, folder / WEIGHTS, metadata=metadata)
 
@@ -117,6 +118,21 @@ def test_foreign_and_newer_files(folder: Path, schema: str | None, complaint: st
     rewrite(folder, change)
     with pytest.raises(FormatError, match=complaint):
         Surrogate.load(folder)
+
+
+def test_a_flipped_bit_in_weights_or_card_is_noticed(folder: Path) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    for place in (len(content) - 50, content.index(b"embedded") + 2):
+        (folder / WEIGHTS).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(FormatError, match=r"model\.safetensors is damaged: its contents do not fit its digest"):
+            Surrogate.load(folder)
+
+
+def test_weights_of_before_there_were_digests_are_read(folder: Path) -> None:
+    with safe_open(ASSETS / "pbf2-cells" / WEIGHTS, framework="pt") as bundled:
+        assert "digest" not in bundled.metadata()
+    rewrite(folder, lambda weights, metadata: None)
+    assert torch.equal(showers(Surrogate.load(folder)), showers(tiny_surrogate()))
 
 
 def test_nan_weights_are_refused(folder: Path) -> None:

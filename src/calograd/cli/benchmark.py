@@ -108,7 +108,7 @@ def _benchmark_clouds(
          for t in result.timings],
     )  # fmt: skip
     if result.note:
-        console.print(f"note: {result.note}", markup=False)
+        console.print(f"note: {result.note}")
     write_json(json_path, result.to_dict())
 
 
@@ -155,7 +155,7 @@ def _print(result: Benchmark) -> None:
     if result.geant4:
         console.print(f"Geant4's start-up, not counted above: {result.geant4.startup_processor:.2f} s a process")
     if result.note:
-        console.print(f"note: {result.note}", markup=False)
+        console.print(f"note: {result.note}")
     if result.busy > BUSY:
         console.print(
             f"note: the machine did other work ({result.busy:.1f} s on the clock for 1 s of the processor); "

@@ -22,11 +22,12 @@ from rich.progress import (
 from rich.table import Table
 
 from calograd.errors import InputError
-from calograd.showers.hdf5 import refuse_existing, write_whole
+from calograd.showers.hdf5 import write_new
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)
+"""What it prints is shown as it is: names of files and surrogates are not markup."""
 
 JSON_OPTION = click.option(
     "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the result for machines."
@@ -72,7 +73,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def progress() -> Progress:
     """A progress bar on standard error with the time left."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), console=console,
     )  # fmt: skip
 
@@ -91,8 +92,7 @@ def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
     """Write ``result`` to ``path``, if one was given. Never overwrites."""
     if path is None:
         return
-    refuse_existing(path)
-    write_whole(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    write_new(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
 
 
 def stages(bar: Progress) -> Callable[[str, int, int | None], None]:

@@ -55,7 +55,7 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
         )  # fmt: skip
         write_page(output / REPORT, outcome, tell)
     _summarise(outcome)
-    console.print(f"report: {(output / REPORT).absolute()}", markup=False, soft_wrap=True)
+    console.print(f"report: {(output / REPORT).absolute()}", soft_wrap=True)
     head = outcome.headline()
     write_json(
         json_path,

@@ -90,7 +90,7 @@ def evaluate(
 
             write_report(report_path, result, names, tell)
     for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
+        console.print(f"warning: {warning}")
     _summarise(result, title)
 
 
@@ -113,7 +113,7 @@ def _evaluate_maps(
 
         write_maps_report(report_path, result, names)
     for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
+        console.print(f"warning: {warning}")
     _summarise_maps(result, title)
 
 
@@ -151,7 +151,7 @@ def _evaluate_clouds(
 
         write_cloud_report(report_path, result, ours, theirs, names)
     for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
+        console.print(f"warning: {warning}")
     batches, whole = f"{BATCHES} batches of {result.batch}", f"all {len(result.reference)}"
     print_table(
         f"{generated.name} against {reference.name}: W1 in 10^-2",

@@ -29,7 +29,7 @@ def explore(model: str, port: int, run: Path | None, no_browser: bool) -> None:
     from calograd.explorer.serve import serve
 
     def ready(address: str) -> None:
-        console.print(f"the explorer is at {address} (Ctrl-C ends it)", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"the explorer is at {address} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
 
     serve(model, port, run=run, browser=not no_browser, ready=ready)
     console.print("the explorer has ended")

@@ -103,7 +103,7 @@ def _beam(options: dict[str, Any]) -> ImportedBeam:
 
 def _summary(output: Path, json_path: Path | None, done: Import) -> None:
     for note in done.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     low, high = done.energies
     print_table(
         str(output),

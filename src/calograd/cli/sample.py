@@ -200,7 +200,7 @@ def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str
         )  # fmt: skip
         seconds = time.perf_counter() - started
     for message in sorted({str(warning.message) for warning in caught}):
-        console.print(f"warning: {message}", markup=False)
+        console.print(f"warning: {message}")
     return made, seconds
 
 
@@ -242,7 +242,7 @@ def _sample_clouds(
             )
             seconds = time.perf_counter() - started
     for message in sorted({str(warning.message) for warning in caught}):
-        console.print(f"warning: {message}", markup=False)
+        console.print(f"warning: {message}")
     write_clouds(output, made)
     result = {
         "output": str(output), "showers": len(made), "points": len(made.e), "seconds": seconds,

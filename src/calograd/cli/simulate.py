@@ -214,7 +214,7 @@ def _summary(
         "tables": production.tables,
     }
     for note in production.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     rows = [(key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in result.items() if value]
     print_table("Shower library", ("", ""), rows)
     write_json(json_path, result | {"config": config.model_dump(mode="json"), "notes": production.notes})

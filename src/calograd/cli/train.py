@@ -59,10 +59,10 @@ def train(
         _train_stack(settings, output, device, json_path)
         return
     from calograd.learning.data import load_data
+    from calograd.learning.log import LOG, read_log
     from calograd.learning.monitor import Report
     from calograd.learning.plots import plot_log
     from calograd.learning.team import check_team, one_voice, open_team
-    from calograd.learning.train import LOG, read_log
     from calograd.learning.train import train as run
 
     check_team(processes, nodes, device)
@@ -107,8 +107,8 @@ def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device:
     from calograd.learning.cloud_monitor import CloudReport
     from calograd.learning.cloud_train import train_clouds
     from calograd.learning.grid_train import train_grids
+    from calograd.learning.log import read_log
     from calograd.learning.stack_config import CloudRunConfig
-    from calograd.learning.train import read_log
 
     what = settings.data.files, settings.data.validation, settings.range.energy, settings.training.seed
     with progress() as bar:

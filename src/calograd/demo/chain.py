@@ -23,7 +23,8 @@ from calograd.evaluation.points import Point
 from calograd.evaluation.timing import Benchmark, Timing, benchmark
 from calograd.learning.config import RunConfig, parse_config
 from calograd.learning.data import load_data
-from calograd.learning.train import read_log, train
+from calograd.learning.log import read_log
+from calograd.learning.train import train
 from calograd.showers.cells import Cells, read_cells, write_cells
 from calograd.showers.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate

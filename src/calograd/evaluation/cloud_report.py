@@ -15,7 +15,7 @@ from calograd.evaluation.cloud_observables import RINGS, SINGLE, CloudObservable
 from calograd.evaluation.page import templates
 from calograd.evaluation.style import GEANT4, SURROGATE, picture
 from calograd.showers.clouds import Clouds
-from calograd.showers.hdf5 import refuse_existing, write_whole
+from calograd.showers.hdf5 import refuse_existing, write_new
 from calograd.showers.readout import GRID, read_out
 
 OVERLAID = 2000
@@ -59,7 +59,7 @@ def write_cloud_report(
         title="Points of a layered detector", subtitle=f"{files['generated']} against {files['reference']}",
         evaluation=evaluation, files=files, pictures=pictures, generated=len(generated), reference=len(reference),
     )  # fmt: skip
-    write_whole(path, page.encode())
+    write_new(path, page.encode())
 
 
 def _compare(axes: Axes, ours: np.ndarray, theirs: np.ndarray, bins: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from calograd.evaluation.maps import BIAS_LIMITS, HIGH_ENERGY, MapsEvaluation, M
 from calograd.evaluation.page import templates
 from calograd.evaluation.points import Sizes, group
 from calograd.evaluation.style import GEANT4, KEPT, LABELS, SURROGATE, SURROGATE_LIGHT, picture
-from calograd.showers.hdf5 import refuse_existing, write_whole
+from calograd.showers.hdf5 import refuse_existing, write_new
 from calograd.showers.maps import Maps
 
 SHOWN = tuple(BIAS_LIMITS)
@@ -69,7 +69,7 @@ def write_maps_report(path: Path, evaluation: MapsEvaluation, files: Mapping[str
         title="Maps of showers", subtitle=f"{files['generated']} against {files['reference']}", files=files,
         evaluation=evaluation, trends=trends, sections=sections, names=SHOWN, limits=BIAS_LIMITS, high=HIGH_ENERGY,
     )  # fmt: skip
-    write_whole(path, page.encode())
+    write_new(path, page.encode())
 
 
 def _biases(points: Sequence[MapsPoint], designs: Sequence[Sizes]) -> Figure:

@@ -14,14 +14,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from calograd import __version__
-from calograd.errors import InputError
 from calograd.evaluation import details, limits, overview
 from calograd.evaluation.compare import PointResult
 from calograd.evaluation.evaluate import Evaluation, Progress, describe
 from calograd.evaluation.points import Sizes
 from calograd.evaluation.style import LABELS, Picture, picture
 from calograd.showers.cells import Cells
-from calograd.showers.hdf5 import refuse_existing
+from calograd.showers.hdf5 import refuse_existing, write_new
 
 MAX_DETAILED = 3
 """Designs that are shown in detail: the best, the median and the worst."""
@@ -48,11 +47,7 @@ def write_report(
         InputError: ``path`` cannot be written.
     """
     refuse_existing(path)
-    page = render(evaluation, files, progress)
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    write_new(path, render(evaluation, files, progress).encode())
 
 
 def render(evaluation: Evaluation, files: Mapping[str, str], progress: Progress | None = None) -> str:

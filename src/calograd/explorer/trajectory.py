@@ -22,7 +22,7 @@ def read_trajectory(folder: Path, start: Choice) -> list[tuple[Choice, float]]:
     if state is None:
         raise FormatError(f"{folder} holds no {DESCENT}; expected a folder written by 'calograd optimise'")
     try:
-        names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["space"]["parameters"]
+        names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"]["space"]["parameters"]
         found = []
         for step in state.history:
             y = dict(zip(names, step.y, strict=True))

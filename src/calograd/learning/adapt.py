@@ -21,7 +21,6 @@ and ends with the same weights as one that was never interrupted.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -48,11 +47,11 @@ from calograd.learning.data import TrainingData
 from calograd.learning.engine import CHECKPOINT as TRAINING
 from calograd.learning.engine import Progress
 from calograd.learning.interrupts import deferred_interrupt
+from calograd.learning.log import LOG, add_to_log, trim_log
 from calograd.learning.monitor import look
 from calograd.learning.state import DIFFUSION, PHASES
-from calograd.learning.train import LOG
 from calograd.networks.adapter import merge, tabulate
-from calograd.showers.hdf5 import write_whole, writing
+from calograd.showers.hdf5 import one_writer
 from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import ADAPTER, Adapter, pack
 from calograd.surrogate.store import WEIGHTS
@@ -141,23 +140,28 @@ def adapt(
     """
     config = config.resolved()
     check_data(base, data)
-    state = read_checkpoint(config, base, data, output, start)
-    if state is None:
+    with one_writer(output), deferred_interrupt() as interrupted:
+        return _adapt(_Run(base, config, data, output, progress, on_look, interrupted), start)
+
+
+def _adapt(run: _Run, start: Adapter | None) -> Outcome:
+    """See `adapt`."""
+    output = run.output
+    stored = read_checkpoint(run.config, run.base, run.data, output, start)
+    if stored is None:
         _refuse_others(output)
-        state = begin(base, config, data, start)
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-    _trim_log(output / LOG, state)
-    with deferred_interrupt() as interrupted:
-        run = _Run(base, config, data, output, progress, on_look, interrupted)
-        try:
-            while state.phase < len(PHASES):
-                _run_phase(run, state)
-                state.next_phase()
-                run.keep(state)
-            return _finish(run, state)
-        except KeyboardInterrupt:
-            raise Interrupted(f"{output} holds its last checkpoint; the same command goes on from it") from None
+    state = stored or begin(run.base, run.config, run.data, start)
+    trim_log(output, lambda entry: _logged(entry, state))
+    try:
+        if stored is None:
+            run.keep(state)  # before anything else is there that could not be gone on with
+        while state.phase < len(PHASES):
+            _run_phase(run, state)
+            state.next_phase()
+            run.keep(state)
+        return _finish(run, state)
+    except KeyboardInterrupt:
+        raise Interrupted(f"{output} holds its last checkpoint; the same command goes on from it") from None
 
 
 def _run_phase(run: _Run, state: State) -> None:
@@ -235,8 +239,7 @@ def _look(run: _Run, state: State) -> None:
         "train_loss": float(state.running) if state.step else None,
         "validation_loss": loss, "best": state.best_step == state.step,
     }  # fmt: skip
-    with writing(run.output / LOG), (run.output / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, allow_nan=False) + "\n")
+    add_to_log(run.output, line)
     if run.on_look is not None:
         run.on_look(line)
 
@@ -285,16 +288,7 @@ def _refuse_others(output: Path) -> None:
             raise OutputExistsError(f"{output / name} exists but no {CHECKPOINT} to go on from; choose another output")
 
 
-def _trim_log(path: Path, state: State) -> None:
-    """Drop what was logged after the checkpoint was written: it will be logged again."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = []
-    for line in lines:
-        entry = json.loads(line) if line.endswith("\n") else {"phase": PHASES[-1], "step": float("inf")}
-        at = (PHASES.index(entry["phase"]), entry["step"])
-        if at <= (state.phase, state.step) and not (at == (state.phase, 0) and state.step == 0):
-            kept.append(line)
-    if kept != lines:
-        write_whole(path, "".join(kept).encode())
+def _logged(entry: dict[str, Any], state: State) -> bool:
+    """Whether a line of the log is of before the state; the look at the beginning is made anew."""
+    at = (PHASES.index(entry["phase"]), entry["step"])
+    return at <= (state.phase, state.step) and not (at == (state.phase, 0) and state.step == 0)

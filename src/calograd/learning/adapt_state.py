@@ -15,9 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from calograd.errors import FormatError, InputError
+from calograd.errors import InputError
 from calograd.learning.data import TrainingData
-from calograd.learning.state import PREFIXES, data_fingerprint, initial_model
+from calograd.learning.engine import read_stored
+from calograd.learning.state import PREFIXES, data_fingerprint, initial_model, read_stored_config
 from calograd.networks.adapter import Plan, Table, attach, merge, place, tabulate
 from calograd.showers.hdf5 import write_whole
 from calograd.surrogate import Adapter, Surrogate
@@ -273,18 +274,12 @@ def read_checkpoint(
         FormatError: the checkpoint is damaged.
         InputError: it is of another configuration, another base or other data, or began with another adapter.
     """
-    path = output / CHECKPOINT
-    if not path.exists():
-        return None
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+
+    def read(stored: dict[str, Any]) -> State:
         _refuse_other(stored, config, base, data, output, first)
         return _restore(stored, config, base, data, first)
-    except InputError:
-        raise
-    except Exception as error:  # whatever torch raises for a damaged file, or for one of another version
-        reason = " ".join(str(error).split())[:120]
-        raise FormatError(f"{path} is damaged ({reason}); remove {output} to start anew") from error
+
+    return read_stored(output, read, CHECKPOINT)
 
 
 def _restore(
@@ -315,7 +310,8 @@ def _refuse_other(
     first: Adapter | None,
 ) -> None:
     """Raise `InputError` if a checkpoint is not of this configuration, base, beginning and these data."""
-    old, new = AdaptConfig.model_validate_json(stored["config"]).model_dump(), config.model_dump()
+    before = read_stored_config(AdaptConfig, stored["config"], output)
+    old, new = before.model_dump(), config.model_dump()
     changed = [f"{key} is {new[key]}, was {old[key]}" for key in new if new[key] != old[key]]
     if changed:
         raise InputError(

@@ -25,6 +25,7 @@ from calograd.learning.cloud_monitor import CloudReport, look
 from calograd.learning.engine import Course, Pace, Phase, Progress
 from calograd.learning.stack_config import CloudRunConfig
 from calograd.learning.stack_train import Reports, Task, check_range, go_through, prepare
+from calograd.showers.hdf5 import one_writer
 from calograd.surrogate.cloud import CloudModel
 from calograd.surrogate.clouds import CloudSurrogate
 from calograd.surrogate.model import place
@@ -113,6 +114,19 @@ def train_clouds(
         FormatError: the checkpoint or the teacher is damaged.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
+    with one_writer(output):
+        return _train(config, data, output, device, progress, on_report)
+
+
+def _train(
+    config: CloudRunConfig,
+    data: CloudData,
+    output: Path,
+    device: str,
+    progress: Progress | None,
+    on_report: Reports | None,
+) -> CloudModel:
+    """See `train_clouds`."""
     t = config.training
     prepare(output, t.threads)
     check_range(config.range, data.train.energy)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import io
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import cos, pi
@@ -20,7 +21,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from calograd.errors import FormatError, InputError, Interrupted
+from calograd.errors import CaloGradError, FormatError, InputError, Interrupted
 from calograd.learning.interrupts import deferred_interrupt
 from calograd.learning.team import Alone, Team
 from calograd.showers.hdf5 import write_whole
@@ -146,6 +147,8 @@ def run(
     with deferred_interrupt() as came:
         interrupted = team.agreed(came)
         try:
+            if not (output / CHECKPOINT).exists():
+                hooks.keep(course)  # before anything else is there that could not be gone on with
             while course.phase < len(phases):
                 phase = phases[course.phase]
                 if phase is not None:
@@ -252,19 +255,22 @@ def write_checkpoint(course: Course[M], output: Path, identity: dict[str, Any]) 
     write_whole(output / CHECKPOINT, content.getvalue(), then)
 
 
-def read_stored(output: Path, read: Callable[[dict[str, Any]], T]) -> T | None:
-    """What ``read`` makes of the checkpoint in ``output``; None if there is none.
+def read_stored(output: Path, read: Callable[[dict[str, Any]], T], name: str = CHECKPOINT) -> T | None:
+    """What ``read`` makes of the checkpoint called ``name`` in ``output``; None if there is none.
 
     Raises:
         FormatError: the checkpoint is damaged.
         InputError: as ``read`` raises it.
     """
-    path = output / CHECKPOINT
+    path = output / name
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as records:  # torch does not look at the checksums that it writes
+            if damaged := records.testzip():
+                raise ValueError(f"{damaged} does not fit its checksum")
         return read(torch.load(path, map_location="cpu", weights_only=True))
-    except InputError:
+    except CaloGradError:
         raise
     except Exception as error:  # whatever torch raises for a damaged file, or for one of another version
         reason = " ".join(str(error).split())[:120]

@@ -16,6 +16,7 @@ from calograd.learning.engine import Course, Pace, Phase, Progress
 from calograd.learning.stack_config import GridRunConfig
 from calograd.learning.stack_train import Reports, Task, check_range, go_through, prepare
 from calograd.showers.grids import Grids
+from calograd.showers.hdf5 import one_writer
 from calograd.showers.readout import GRID, THRESHOLD
 from calograd.surrogate.grids import GridModel
 from calograd.surrogate.model import place
@@ -53,6 +54,19 @@ def train_grids(
         FormatError: the checkpoint is damaged.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
+    with one_writer(output):
+        return _train(config, split, output, device, progress, on_report)
+
+
+def _train(
+    config: GridRunConfig,
+    split: Split,
+    output: Path,
+    device: str,
+    progress: Progress | None,
+    on_report: Reports | None,
+) -> GridModel:
+    """See `train_grids`."""
     t = config.training
     prepare(output, t.threads)
     data = _Data(Grids.of(split.train), Grids.of(split.validation), split)

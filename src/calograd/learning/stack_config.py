@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from calograd.errors import InputError
+from calograd.former import bring_up_to_date
 from calograd.learning.config import (
     DataConfig,
     Interval,
@@ -41,6 +42,13 @@ from calograd.surrogate.grids import GridArchitecture
 _DEFAULT = CloudArchitecture()
 STUDENT = ("shower_width", "shower_blocks", "point_width", "embedding")
 """What a student may have of its own."""
+
+
+GONE = {
+    "distillation.shower_steps": "a student's showers take one evaluation; leave it out",
+    "distillation.ema": "the moving average is that of the training: write training.ema",
+}
+"""Keys of older releases."""
 
 
 class StackRange(Table):
@@ -214,6 +222,7 @@ def parse_cloud_config(raw: dict[str, Any], source: str, folder: Path) -> CloudR
     Raises:
         InputError: an unknown key (with the nearest valid name) or a value that does not fit.
     """
+    raw = bring_up_to_date(raw, source, {}, GONE)
     try:
         config = CloudRunConfig.model_validate(raw)
     except ValidationError as error:

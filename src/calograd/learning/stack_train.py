@@ -6,7 +6,6 @@ weights so far). A run that is started again goes on from its checkpoint.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,8 @@ from calograd.learning.engine import (
     run,
     write_checkpoint,
 )
+from calograd.learning.log import LOG, add_to_log, trim_log
 from calograd.learning.stack_config import CloudRunConfig, GridRunConfig, StackRange
-from calograd.learning.train import LOG
-from calograd.showers.hdf5 import writing
 from calograd.surrogate.stack import StackModel
 from calograd.surrogate.store import WEIGHTS, StackCard, save
 
@@ -52,16 +50,13 @@ class Task:
 
 
 def prepare(output: Path, threads: int) -> None:
-    """Make the folder of a run.
+    """Set the threads, and refuse a folder that no run can go on in.
 
     Raises:
-        InputError: it cannot be written.
         OutputExistsError: it holds a surrogate without a checkpoint to go on from.
     """
     if threads:
         torch.set_num_threads(threads)
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
     if not (output / CHECKPOINT).exists():
         for name in (WEIGHTS, LOG):
             if (output / name).exists():
@@ -106,13 +101,17 @@ def go_through(
 
     def report(at: Course[S]) -> None:
         found = look_at(at)
-        with writing(output / LOG), (output / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found.to_dict(), allow_nan=False) + "\n")
+        add_to_log(output, found.to_dict())
         save(output, at.ema, _card(task, at))
         if on_report is not None:
             on_report(found)
 
+    def known(entry: dict[str, Any]) -> bool:
+        return (names.index(entry["phase"]), entry["step"]) <= (course.phase, course.step)
+
+    names = [phase.name for phase in phases]
     read_stored(output, go_on)
+    trim_log(output, known)
     hooks = Hooks(lambda at: write_checkpoint(at, output, {"identity": identity}), report, progress)
     run(course, phases, pace, hooks, output)
     save(output, course.ema, _card(task, course))
@@ -121,10 +120,10 @@ def go_through(
 
 def _refuse_other(theirs: dict[str, Any], identity: dict[str, Any], output: Path) -> None:
     """Raise `InputError` if a checkpoint is of another configuration or of other data."""
-    changed = [key for key in identity if identity[key] != theirs.get(key)]
+    changed = [key for key in {**identity, **theirs} if identity.get(key) != theirs.get(key)]
     if changed:
         raise InputError(
-            f"{output} holds a run of another configuration: {changed[0]} is {identity[changed[0]]}, was "
+            f"{output} holds a run of another configuration: {changed[0]} is {identity.get(changed[0])}, was "
             f"{theirs.get(changed[0])}; change it back or choose another output"
         )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 
 from calograd.errors import InputError
+from calograd.former import first_difference
 from calograd.learning import engine
 from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import TrainingData
@@ -18,6 +20,8 @@ from calograd.surrogate.cells import CellsModel, with_material_numbers
 from calograd.surrogate.kinds import architecture
 from calograd.surrogate.model import Architecture, Model, place
 from calograd.surrogate.two_stage import TwoStage
+
+C = TypeVar("C", bound=BaseModel)
 
 PHASES = ("shape moments", "pattern moments", "diffusion")
 DIFFUSION = PHASES.index("diffusion")
@@ -141,13 +145,11 @@ def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> Course[M
 
 def _refuse_other(stored: dict[str, Any], config: RunConfig, data: TrainingData, output: Path) -> None:
     """Raise `InputError` if a checkpoint is not of this configuration and these data."""
-    old, new = (_flat(c) for c in (RunConfig.model_validate_json(stored["config"]), config))
-    changed = [key for key in {**new, **old} if new.get(key) != old.get(key)]
-    if changed:
-        key = changed[0]
-        more = f" and {', '.join(changed[1:])}" if changed[1:] else ""
+    before = read_stored_config(RunConfig, stored["config"], output)
+    found = first_difference(_plain(config), _plain(before))
+    if found:
         raise InputError(
-            f"{output} holds a run of another configuration: {key} is {new.get(key)}, was {old.get(key)}{more}; "
+            f"{output} holds a run of another configuration: {found.name} is {found.mine}, was {found.theirs}; "
             "change it back or choose another output"
         )
     rows = stored.get("data", data_fingerprint(data))
@@ -155,14 +157,23 @@ def _refuse_other(stored: dict[str, Any], config: RunConfig, data: TrainingData,
         raise InputError(f"{output} holds a run on other rows of data; bring them back or choose another output")
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
-    """Every value of a configuration by its dotted name."""
+def read_stored_config(kind: type[C], text: str, output: Path) -> C:
+    """A configuration from a checkpoint in ``output``; `InputError` if it is of a release that knew other keys."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(
+            f"{output} holds a run of another release, whose configuration this one does not know ({where}: "
+            f"{error.errors()[0]['msg']}); end it with that release or choose another output"
+        ) from error
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """As plain data that does not depend on the folder in which it was read."""
     tables = config.model_dump()
     tables["data"]["files"] = [str(file.resolve()) for file in config.data.files]
-    flat: dict[str, Any] = {}
-    for name, value in tables.items():
-        flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
+    return tables
 
 
 def data_fingerprint(data: TrainingData) -> list[float]:

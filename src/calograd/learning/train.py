@@ -14,12 +14,11 @@ on from its checkpoint and ends with the same weights as one that was never inte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,16 +30,16 @@ from calograd.learning.config import RunConfig
 from calograd.learning.data import Rows, TrainingData
 from calograd.learning.distil import DISTILLATION, Teaching
 from calograd.learning.engine import Course, Progress
+from calograd.learning.log import LOG, add_to_log, trim_log
 from calograd.learning.monitor import Losses, Report, denoising, look
 from calograd.learning.pairs import DifferenceScale, pair_loss
 from calograd.learning.state import DIFFUSION, PHASES, PREFIXES, pace_of, read_checkpoint, start, write_checkpoint
 from calograd.learning.team import Alone, Team
-from calograd.showers.hdf5 import write_whole, writing
+from calograd.showers.hdf5 import one_writer
 from calograd.surrogate.model import Model
 from calograd.surrogate.store import WEIGHTS, Card, save
 from calograd.surrogate.two_stage import TwoStage
 
-LOG = "log.jsonl"
 UNREACHED = 0.05
 """Share of a range, in its logarithm, that the data may leave out at either end."""
 
@@ -102,9 +101,20 @@ def train(
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
     team = team or Alone(device)
+    with one_writer(output) if team.leads else nullcontext():
+        return _train(config, data, output, progress, on_report, team)
+
+
+def _train(
+    config: RunConfig,
+    data: TrainingData,
+    output: Path,
+    progress: Progress | None,
+    on_report: Callable[[Report], None] | None,
+    team: Team,
+) -> Model:
+    """See `train`."""
     with team.first():
         run, state = _begin(config, data, output, on_report, team)
     team.wait()  # for all to have read the checkpoint before it is replaced
@@ -133,15 +143,10 @@ def _begin(
         _refuse_others(output)
         _check_range(config, data)
         state = start(config, data, team.device) if teaching is None else teaching.start(config, team.device)
-    _trim_log(output / LOG, state)
+    if state.phase <= DIFFUSION:
+        done = state.step if state.phase == DIFFUSION else 0
+        trim_log(output, lambda entry: entry["step"] <= done)
     return run, state
-
-
-def read_log(output: Path) -> list[dict[str, Any]]:
-    """The reports of the run in ``output``, as plain data, in order."""
-    if not (output / LOG).exists():
-        return []
-    return [json.loads(line) for line in (output / LOG).read_text(encoding="utf-8").splitlines()]
 
 
 def _phases(run: _Run, model: Model) -> list[engine.Phase[Model] | None]:
@@ -218,8 +223,7 @@ def _check_shares(run: _Run) -> None:
 def _report(run: _Run, state: Course[Model]) -> None:
     """Look at the run, log it, and store the weights so far."""
     report = look(state.ema, run.data, state.step, float(state.running), state.seconds, run.losses)
-    with writing(run.output / LOG), (run.output / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
+    add_to_log(run.output, report.to_dict())
     card = _card(run.config, run.data, state)
     save(run.output, state.ema, card)
     if run.config.training.keep:
@@ -285,14 +289,3 @@ def _check_range(config: RunConfig, data: TrainingData) -> None:
                     f"range.{name} = [{low:g}, {high:g}] {unit} reaches beyond {what}, {lowest:.3g} to {highest:.3g} "
                     f"{unit}; narrow it or add data"
                 )
-
-
-def _trim_log(path: Path, state: Course[Model]) -> None:
-    """Drop what was logged after the checkpoint was written: it will be logged again."""
-    if not path.exists() or state.phase > DIFFUSION:
-        return
-    done = state.step if state.phase == DIFFUSION else 0
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
-    if kept != lines:
-        write_whole(path, "".join(kept).encode())

@@ -29,13 +29,15 @@ import torch
 from torch import Tensor
 
 from calograd.errors import FormatError, InputError
-from calograd.showers.hdf5 import existing_file, new_file, refuse_existing
+from calograd.showers.hdf5 import existing_file, load, new_file, refuse_existing
+from calograd.showers.seal import check_seal, seal
 
 SCHEMA = "calograd/background/1"
 SMALLEST_STD = 1e-12
 """GeV; deviations are never below it, so that what is divided by them stays finite."""
 _SLACK = 1e-5
 """Share of a map's extent by which a design may reach beyond it, for float32 designs."""
+_ARRAYS = ("density", "x", "y", "z")
 _FLUCTUATIONS = ("sigma_event", "shape_cell", "diffusion")
 
 
@@ -238,6 +240,7 @@ def write_density_map(path: Path, background: DensityMap) -> None:
             file[name] = getattr(background, name).cpu().numpy()
         for name in _FLUCTUATIONS:
             file.attrs[name] = getattr(background, name)
+        seal(file, _ARRAYS)
 
 
 def read_density_map(path: Path) -> DensityMap:
@@ -247,23 +250,26 @@ def read_density_map(path: Path) -> DensityMap:
         FormatError: missing, cut off, of another kind, newer, incomplete or with values that no density has.
     """
     with existing_file(path, SCHEMA) as file:
-        missing = [name for name in ("density", "x", "y", "z") if not isinstance(file.get(name), h5py.Dataset)]
+        missing = [name for name in _ARRAYS if not isinstance(file.get(name), h5py.Dataset)]
         missing += [f"attribute {name}" for name in _FLUCTUATIONS if name not in file.attrs]
         if missing:
             raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
-        arrays = {name: np.asarray(file[name]) for name in ("density", "x", "y", "z")}
-        numbers = {name: np.asarray(file.attrs[name]) for name in _FLUCTUATIONS}
+        arrays = {name: load(file, name) for name in _ARRAYS}
+        attributes = dict(file.attrs)
+        numbers = {name: np.asarray(attributes[name]) for name in _FLUCTUATIONS}
     for name, values in (arrays | numbers).items():
         if values.dtype.kind not in "fiu" or (name in numbers and values.shape != ()):
             raise FormatError(f"{path}: {name} is of type {values.dtype} and shape {values.shape}, expected numbers")
     try:
         density, x, y, z = (torch.from_numpy(values.astype(np.float64)) for values in arrays.values())
         sigma_event, shape_cell, diffusion = (float(value) for value in numbers.values())
-        return DensityMap(
+        made = DensityMap(
             density=density, x=x, y=y, z=z, sigma_event=sigma_event, shape_cell=shape_cell, diffusion=diffusion
         )
     except InputError as error:
         raise FormatError(f"{path}: {error}") from error
+    check_seal(attributes, arrays, path)
+    return made
 
 
 def _check(name: str, value: float, good: bool, expected: str) -> None:

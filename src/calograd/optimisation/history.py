@@ -6,6 +6,7 @@ Numbers are written so that they are read back exactly.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -161,9 +162,15 @@ _STATE = TypeAdapter(State)
 
 def write_state(path: Path, state: State, setting: dict[str, Any]) -> None:
     """Keep a state. Raises `InputError` if it cannot be written."""
-    content = {"schema": SCHEMA, "setting": setting, "state": asdict(state)}
+    content: dict[str, Any] = {"schema": SCHEMA, "setting": setting, "state": asdict(state)}
+    content["digest"] = _digest(json.loads(json.dumps(content, allow_nan=False)))
     then = "; mend this and repeat the command, it goes on from the last step"
     write_whole(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(), then)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """SHA-256 of plain data, by which damage is noticed."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_state(path: Path, setting: dict[str, Any]) -> State | None:
@@ -179,6 +186,8 @@ def read_state(path: Path, setting: dict[str, Any]) -> State | None:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["schema"] != SCHEMA:
             raise FormatError(f"{path} has schema '{stored['schema']}', expected '{SCHEMA}'")
+        if stored.pop("digest", None) not in (None, _digest(stored)):
+            raise ValueError("its contents do not fit its digest")
         state, before = _STATE.validate_python(stored["state"]), dict(stored["setting"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error.errors()[0]["msg"] if isinstance(error, ValidationError) else error).split())

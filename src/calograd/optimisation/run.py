@@ -41,7 +41,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from calograd.diffusion.leaps import NAME as LEAPS_NAME
 from calograd.diffusion.sample import SAMPLERS
-from calograd.errors import InputError, OutputExistsError
+from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.former import bring_up_to_date, first_difference
 from calograd.material import Material
 from calograd.optimisation.adaptive import AdaptationConfig, Follower, Tell
 from calograd.optimisation.budget import Array
@@ -53,11 +54,13 @@ from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.space import Space, SpaceConfig, parse_table, refuse_untrained
 from calograd.optimisation.trials import Source, Trials, from_geant4, from_library
 from calograd.optimisation.utility import Objective
-from calograd.showers.hdf5 import write_whole, writing
+from calograd.showers.hdf5 import one_writer, write_whole
 from calograd.showers.library import open_library
-from calograd.surrogate import Surrogate
+from calograd.surrogate import Card, Surrogate
 
 CONFIG, DESCENT = "config.json", "descent.json"
+MOVED = {"check.showers": "descent.showers"}
+"""Keys of older releases, and where they are now."""
 
 
 class _Table(BaseModel):
@@ -116,7 +119,7 @@ def parse_optimisation(raw: dict[str, Any], source: str, folder: Path) -> Optimi
     Raises:
         InputError: an unknown key (with the nearest valid name) or a value that does not fit.
     """
-    config = parse_table(OptimiseConfig, raw, source)
+    config = parse_table(OptimiseConfig, bring_up_to_date(raw, source, MOVED), source)
     changes: dict[str, Any] = {"background": config.located(folder).background}
     if config.check is not None and config.check.library is not None:
         changes["check"] = config.check.model_copy(update={"library": (folder / config.check.library).resolve()})
@@ -248,12 +251,38 @@ def optimise(
     config["gradient"]["sampler"] = setup.surrogate.model.walk(g.sampler, g.steps).sampler
     resolved = {"surrogate": setup.surrogate.card.model_dump(mode="json"), "config": config}
     content = (json.dumps(resolved, indent=1, sort_keys=True) + "\n").encode()
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-    path = output / CONFIG
-    if path.exists() and path.read_bytes() != content:
-        raise OutputExistsError(f"{output} holds a run of another configuration or surrogate; choose another output")
-    write_whole(path, content)
+    with one_writer(output):
+        _refuse_other(output / CONFIG, resolved)
+        write_whole(output / CONFIG, content)
+        return _ascend(setup, output, trials, on_step, tell)
+
+
+def _refuse_other(path: Path, resolved: dict[str, Any]) -> None:
+    """Refuse to go on with a run of something else, naming what differs; the file may be of an older release."""
+    if not path.exists():
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        tables = bring_up_to_date(stored["config"], str(path), MOVED)
+        before = {
+            "surrogate": Card.model_validate(stored["surrogate"]).model_dump(mode="json"),
+            "config": parse_table(OptimiseConfig, tables, str(path)).model_dump(mode="json"),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FormatError(f"{path} is damaged or of another release ({reason}); choose another output") from error
+    found = first_difference(resolved, before)
+    if found:
+        raise OutputExistsError(
+            f"{path.parent} holds a run of another configuration or surrogate: {found.name} is {found.mine!r}, was "
+            f"{found.theirs!r}; choose another output"
+        )
+
+
+def _ascend(
+    setup: Setup, output: Path, trials: Trials | None, on_step: Callable[[Step], None] | None, tell: Tell
+) -> State:
+    """See `optimise`."""
     gradient = _adaptation(setup, output, trials, tell) if setup.target else setup.gradient
     return ascend(
         setup.space, setup.start, gradient, setup.config.descent,

@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError
-from calograd.showers.hdf5 import existing_file, new_file, refuse_existing
+from calograd.showers.hdf5 import existing_file, load, new_file, refuse_existing
+from calograd.showers.seal import check_seal, seal
 
 SCHEMA = "calograd/clouds/1"
 LAYERS = 30
@@ -124,6 +125,7 @@ def write_clouds(path: Path, clouds: Clouds) -> None:
         file.attrs["layers"] = clouds.layers
         file.attrs["origin"] = clouds.origin
         file.attrs["config"] = json.dumps(clouds.config)
+        seal(file, (*_POINTS, *_HEADS))
 
 
 def read_clouds(path: Path) -> Clouds:
@@ -137,10 +139,14 @@ def read_clouds(path: Path) -> Clouds:
         missing = [name for name in (*_POINTS, *_HEADS) if not isinstance(file.get(name), h5py.Dataset)]
         if missing:
             raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
-        points = {name: file[name][()] for name in _POINTS}
-        heads = {name: file[name][()] for name in _HEADS}
-        layers, origin = int(file.attrs.get("layers", LAYERS)), str(file.attrs.get("origin", "unknown"))
-        config = json.loads(file.attrs.get("config", "{}"))
+        points = {name: load(file, name) for name in _POINTS}
+        heads = {name: load(file, name) for name in _HEADS}
+        attributes = dict(file.attrs)
+        layers, origin = int(attributes.get("layers", LAYERS)), str(attributes.get("origin", "unknown"))
+        config = json.loads(attributes.get("config", "{}"))
+    flat = {name: values.shape for name, values in {**points, **heads}.items() if values.ndim != 1}
+    for name, shape in flat.items():
+        raise FormatError(f"{path}: {name} has shape {shape}, expected a number for every point or shower")
     n = len(heads["energy"])
     offsets = heads["offsets"]
     if offsets.shape != (n + 1,) or heads["shower"].shape != (n,):
@@ -149,6 +155,7 @@ def read_clouds(path: Path) -> Clouds:
     if offsets[0] != 0 or (np.diff(offsets) < 0).any() or {len(v) for v in points.values()} != {int(offsets[-1])}:
         raise FormatError(f"{path}: the offsets do not fit the {len(points['e'])} points; the file is damaged")
     check_points(str(path), heads["energy"], layers, **points)
+    check_seal(attributes, points | heads, path)
     owner = np.repeat(np.arange(n), np.diff(offsets))
     x, y, layer, e, offsets = tidy(points["x"], points["y"], points["layer"], points["e"], owner, n)
     energy = heads["energy"].astype(np.float32)

@@ -6,18 +6,30 @@ whole file or none. Every file says its schema, ``calograd/<kind>/<version>``.
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError
+from calograd.showers.heap import refuse_endless
+from calograd.showers.patient import written_file
 
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
-"""What h5py raises where the bytes of a file are wrong."""
+DAMAGE = (
+    OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
+)  # fmt: skip
+"""What h5py raises where the bytes of a file are wrong, and Python where they then are of another type."""
+INFLATION = 2000
+"""Filters of HDF5 make a chunk at most some 1000 times smaller; datasets that claim more are damaged."""
+FORSAKEN = 3600.0
+"""Seconds after which a temporary file that nobody has written to is taken for one of a process that was killed."""
 
 
 def refuse_existing(path: Path | None) -> None:
@@ -61,9 +73,9 @@ def writing(path: Path, then: str = "") -> Iterator[None]:
 def schema_of(path: Path) -> str | None:
     """The schema that a file names; None where it cannot be read or names none."""
     try:
-        with h5py.File(path, "r") as file:
+        with reading(path, "a file of calograd") as file:
             schema = file.attrs.get("schema")
-    except _DAMAGE:
+    except FormatError:
         return None
     return schema if isinstance(schema, str) else None
 
@@ -83,16 +95,23 @@ def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
 @contextmanager
 def new_foreign_file(path: Path) -> Iterator[h5py.File]:
     """As `new_file`, of another project's format, which knows no schema of ours."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writing(path):
-            with h5py.File(temporary, "w", meta_block_size=1 << 14) as file:
-                yield file
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _beside(path) as temporary:
+        with written_file(temporary, meta_block_size=1 << 14) as file:
+            yield file
+        _publish(temporary, path)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that appears under ``path`` only when it is complete, and never in place of another.
+
+    Raises:
+        OutputExistsError: ``path`` exists, be it that another process made it meanwhile.
+        InputError: the folder does not exist or the disk is full.
+    """
+    refuse_existing(path)
+    with _beside(path) as temporary:
+        _write(temporary, content)
+        _publish(temporary, path)
 
 
 def write_whole(path: Path, content: bytes, then: str = "") -> None:
@@ -101,16 +120,74 @@ def write_whole(path: Path, content: bytes, then: str = "") -> None:
     Raises:
         InputError: the folder does not exist or the disk is full; ``then`` is the advice that goes with it.
     """
+    with _beside(path, then) as temporary:
+        _write(temporary, content)
+        temporary.replace(path)
+
+
+@contextmanager
+def _beside(path: Path, then: str = "") -> Iterator[Path]:
+    """A temporary name for what will be ``path``; what killed processes left of earlier ones is removed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for stray in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - stray.stat().st_mtime > FORSAKEN:
+                stray.unlink()
     try:
         with writing(path, then):
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write(temporary: Path, content: bytes) -> None:
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a complete file its name, unless another has it by now."""
+    try:
+        os.link(temporary, path)
+    except OSError:  # there is one, or a file system without hard links
+        refuse_existing(path)
+        temporary.replace(path)
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run, which is made if need be, so that one process at a time writes it.
+
+    Files that a killed process left half written are removed.
+
+    Raises:
+        InputError: another process holds it, or it cannot be made.
+    """
+    made = not folder.exists()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, folder)
+        for stray in folder.glob(".*.tmp"):
+            stray.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)
+        if made:
+            with suppress(OSError):  # something was put into it
+                folder.rmdir()
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{folder} is being written by another process; wait for it or stop it") from error
+    except OSError:  # a file system that cannot lock folders: whoever runs there has to see to it
+        return
 
 
 def check_schema(file: h5py.File, path: Path, schema: str) -> None:
@@ -151,10 +228,20 @@ def reading(path: Path, expected: str) -> Iterator[h5py.File]:
         how = "is cut off" if "truncated" in str(error) else "is not a readable HDF5 file"
         raise FormatError(f"{path} {how}; expected {expected}") from error
     with file:
+        refuse_endless(path)
         try:
             yield file
         except CaloGradError:
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             reason = " ".join(str(error).split())
             raise FormatError(f"{path} is damaged and cannot be read completely: {reason}") from error
+
+
+def load(file: h5py.File, name: str) -> np.ndarray:
+    """A whole dataset. Raises one of `DAMAGE` where there is none, or one that cannot be in a file of that size."""
+    dataset = file[name]
+    stored = file.id.get_filesize()
+    if dataset.nbytes > INFLATION * stored:
+        raise ValueError(f"{name} claims {dataset.nbytes} bytes in a file of {stored}")
+    return np.asarray(dataset[()])

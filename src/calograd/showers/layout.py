@@ -1,54 +1,86 @@
 """How a shower library lies in HDF5 (schema ``calograd/library/1``).
 
 Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
-``energy`` (GeV), ``index`` and ``seed`` have one value a shower; ``config`` and the attributes beside it say what made
-them. The index of the file and everything that is small lies at its front and the chunks of deposits follow in the
-order of the showers, so that a file that was cut off has lost only its end.
+``energy`` (GeV), ``index`` and ``seed`` have one value a shower, and so has ``checksum``: the CRC-32 of the bytes of
+the shower's x, y, z and e; libraries of before there was one have none. ``config`` and the attributes beside it say
+what made them. All but the deposits is sealed (`calograd.showers.seal`). The index of the file and everything that is
+small lies at its front and the chunks of deposits follow in the order of the showers, so that a file that was cut off
+has lost only its end.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import h5py
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from calograd import __version__
 from calograd.errors import FormatError
+from calograd.former import bring_up_to_date, first_difference
+from calograd.showers.seal import check_seal, seal
 from calograd.simulation.config import Energies, MaterialRecord, SimulationConfig, SiWStack
 from calograd.simulation.record import Showers
 
 SCHEMA = "calograd/library/1"
 DEPOSITS = ("x", "y", "z", "e")
 HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
+CHECKSUM = "checksum"
+PARTS = "parts"
+"""Of an unfinished library, the files that its deposits are in."""
 CHUNK = 1 << 17
 """Deposits a chunk; 50 GeV make about 100 000."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What a library says of every shower, everything but its deposits; see `Showers`."""
+    """What a library says of every shower, everything but its deposits; see `Showers`.
+
+    Attributes:
+        checksum: of every shower's deposits, shape (n,), uint32; None where a library has none.
+    """
 
     offsets: np.ndarray
     energy: np.ndarray
     index: np.ndarray
     seed: np.ndarray
+    checksum: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, showers: Showers) -> Heads:
+        """Of showers."""
+        return cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers))
 
     @classmethod
     def join(cls, heads: list[Heads]) -> Heads:
         """The heads of libraries put one behind the other."""
         counts = [np.zeros(1, np.int64), *(np.diff(h.offsets) for h in heads)]
+        sums = [h.checksum for h in heads if h.checksum is not None]
         return cls(
             np.cumsum(np.concatenate(counts)),
             np.concatenate([np.zeros(0, np.float32), *(h.energy for h in heads)]),
             np.concatenate([np.zeros(0, np.int64), *(h.index for h in heads)]),
             np.concatenate([np.zeros(0, np.uint64), *(h.seed for h in heads)]),
+            np.concatenate([np.zeros(0, np.uint32), *sums]) if len(sums) == len(heads) else None,
         )
+
+
+def checksums(showers: Showers) -> np.ndarray:
+    """CRC-32 of the bytes of every shower's x, y, z and e, shape (n,), uint32."""
+    columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in DEPOSITS]
+    sums = np.zeros(len(showers.energy), np.uint32)
+    for number, (start, stop) in enumerate(pairwise(showers.offsets)):
+        value = 0
+        for column in columns:
+            value = zlib.crc32(memoryview(column[start:stop]), value)
+        sums[number] = value
+    return sums
 
 
 class _Record(BaseModel):
@@ -63,6 +95,11 @@ class ImportedBeam(_Record):
     theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
 
 
+def _of_older_releases(raw: Any) -> Any:
+    """The particle once had no table around it."""
+    return bring_up_to_date(raw, "an imported library", {"particle": "beam.particle"}) if isinstance(raw, dict) else raw
+
+
 class Imported(_Record):
     """What a library stores in place of a simulation when its showers were read from another program's file."""
 
@@ -75,6 +112,8 @@ class Imported(_Record):
     """Of that file."""
     reading: dict[str, Any]
     """How it was read, as plain data; see `calograd.showers.formats`."""
+
+    _former = model_validator(mode="before")(_of_older_releases)
 
 
 def _made_by(config: Any) -> str:
@@ -144,26 +183,42 @@ class Provenance:
         mine, theirs = (
             {"config": p.config.model_dump(), "geant4": p.geant4, "tables": p.tables} for p in (self, other)
         )
-        return _first_difference(mine, theirs, "")
+        found = first_difference(mine, theirs)
+        return f"{found.name.removeprefix('config.')} is {found.theirs!r}, not {found.mine!r}" if found else None
 
 
-def _first_difference(mine: Any, theirs: Any, name: str) -> str | None:
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for key in [*mine, *(key for key in theirs if key not in mine)]:
-            found = _first_difference(mine.get(key), theirs.get(key), f"{name}.{key}" if name else str(key))
-            if found:
-                return found
-        return None
-    return None if mine == theirs else f"{name.removeprefix('config.')} is {theirs!r}, not {mine!r}"
+def write_heads(
+    file: h5py.File, provenance: Provenance, heads: Heads, wanted: int | None = None, parts: Sequence[str] = ()
+) -> None:
+    """Write schema, attributes and the small datasets, in front of any deposit, and seal them.
 
-
-def write_heads(file: h5py.File, provenance: Provenance, heads: Heads) -> None:
-    """Write schema, attributes and the small datasets, in front of any deposit."""
+    Args:
+        file: open for writing.
+        provenance, heads: of its showers.
+        wanted: of an unfinished library, how many showers it is to have.
+        parts: of an unfinished library, names of the files that its deposits are in.
+    """
     file.attrs["schema"] = SCHEMA
     for name, value in provenance.attributes().items():
         file.attrs[name] = value
     for name, dtype in HEADS.items():
         file.create_dataset(name, data=getattr(heads, name).astype(dtype))
+    if heads.checksum is not None:
+        file.create_dataset(CHECKSUM, data=heads.checksum.astype("<u4"))
+    if wanted is not None:
+        file.attrs["wanted"] = wanted
+        file.create_dataset(PARTS, data=np.array([name.encode() for name in parts], dtype="S"))
+    seal(file, _sealed(file))
+
+
+def check_heads(file: h5py.File, heads: Heads, path: Path) -> None:
+    """Refuse heads, and attributes beside them, that are not as they were written. Raises `FormatError`."""
+    small = {name: np.asarray(file[name][()]) if name == PARTS else getattr(heads, name) for name in _sealed(file)}
+    check_seal(dict(file.attrs), small, path)
+
+
+def _sealed(file: h5py.File) -> list[str]:
+    return [name for name in (*HEADS, CHECKSUM, PARTS) if name in file]
 
 
 def parts_folder(path: Path) -> Path:
@@ -193,7 +248,7 @@ def pack(showers: Showers, provenance: Provenance) -> bytes:
     with h5py.File(
         "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n)
     ) as file:
-        write_heads(file, provenance, Heads(showers.offsets, showers.energy, showers.index, showers.seed))
+        write_heads(file, provenance, Heads.of(showers))
         datasets = create_deposits(file, n, compression="lzf")
         for start in range(0, n, CHUNK):
             for name in DEPOSITS:

@@ -23,8 +23,18 @@ import numpy as np
 
 from calograd.errors import FormatError, InputError
 from calograd.material import Material
-from calograd.showers.hdf5 import check_schema, existing_file, shard_files
-from calograd.showers.layout import DEPOSITS, HEADS, SCHEMA, Heads, Provenance
+from calograd.showers.hdf5 import DAMAGE, check_schema, existing_file, load, shard_files
+from calograd.showers.layout import (
+    CHECKSUM,
+    DEPOSITS,
+    HEADS,
+    PARTS,
+    SCHEMA,
+    Heads,
+    Provenance,
+    check_heads,
+    checksums,
+)
 from calograd.showers.truncated import complete_showers, is_cut_off, open_padded
 from calograd.simulation.config import Matrix, SimulationConfig
 from calograd.simulation.record import Showers
@@ -33,6 +43,8 @@ __all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
 
 BLOCK = 1 << 23
 """Deposits a block by default: 128 MB, some 4 000 GeV."""
+_KINDS = {"offsets": "iu", "energy": "fiu", "index": "iu", "seed": "iu", CHECKSUM: "iu"}
+"""Of numbers, what each may be."""
 SAME = 1e-5
 """Sizes that agree to this are the same."""
 
@@ -69,6 +81,7 @@ class Library:
         self.provenance = provenance
         self.energy, self.index, self.seed = heads.energy, heads.index, heads.seed
         self.deposits = np.diff(heads.offsets)
+        self._checksum = heads.checksum
         self.wanted = wanted
         self.lost = lost
         self.shards = [(0, provenance)]
@@ -144,7 +157,7 @@ class Library:
 
         Raises:
             InputError: the library has no such showers.
-            FormatError: deposits that are NaN, infinite or negative, or a damaged file.
+            FormatError: deposits that are NaN, infinite or negative or do not fit their checksum, or a damaged file.
         """
         stop = len(self) if stop is None else stop
         if not 0 <= start <= stop <= len(self):
@@ -162,6 +175,7 @@ class Library:
             energy=self.energy[rows], index=self.index[rows], seed=self.seed[rows],
         )  # fmt: skip
         _check_values(showers, self.path)
+        self._check_sums(showers, start)
         return showers
 
     def blocks(self, max_deposits: int = BLOCK) -> Iterator[Showers]:
@@ -174,12 +188,28 @@ class Library:
             yield self.read(start, stop)
             start = stop
 
+    def _check_sums(self, showers: Showers, start: int) -> None:
+        """Refuse deposits that have changed since they were written."""
+        if self._checksum is None:
+            return
+        wrong = np.flatnonzero(checksums(showers) != self._checksum[start : start + len(showers.energy)])
+        if len(wrong):
+            part = next(part for part in reversed(self._parts) if part.first <= start + wrong[0])
+            advice = (
+                "bring an intact copy or make it anew" if part.path == self.path else
+                "remove that file and repeat the simulation: its showers are simulated again"
+            )  # fmt: skip
+            raise FormatError(
+                f"{part.path} is damaged: the deposits of shower {showers.index[wrong[0]]} do not fit their checksum; "
+                f"{advice}"
+            )
+
     def _deposits(self, part: _Part, low: int, high: int) -> dict[str, np.ndarray]:
         try:
             file = self._file(part.path)
             first, last = file["offsets"][low], file["offsets"][high]
             return {name: file[name][first:last] for name in DEPOSITS}
-        except (OSError, KeyError) as error:
+        except DAMAGE as error:
             raise FormatError(f"{part.path} is damaged and cannot be read completely: {error}") from error
 
     def _file(self, path: Path) -> h5py.File:
@@ -207,8 +237,8 @@ def open_library(path: Path, recover: bool = False) -> Library:
     if path.is_dir():
         return _joined(path, [open_library(file, recover) for file in shard_files(path)])
     with _existing(path, recover) as (file, complete):
-        if "parts" in file:
-            names = [name.decode() for name in file["parts"][()]]
+        if PARTS in file:
+            names = [name.decode() for name in load(file, PARTS)]
             wanted = int(file.attrs["wanted"])
             provenance = Provenance.of(file.attrs, path)
         else:
@@ -288,12 +318,17 @@ def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None
 
 def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenance, Heads, int]:
     """Provenance and heads of the (first ``complete``) showers, and how many showers are lost."""
-    missing = [name for name in (*DEPOSITS, *HEADS) if name not in file]
+    missing = [name for name in (*DEPOSITS, *HEADS) if not isinstance(file.get(name), h5py.Dataset)]
     if missing:
         raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
-    heads = Heads(**{name: file[name][()] for name in HEADS})
+    heads = Heads(**{name: load(file, name) for name in (*HEADS, CHECKSUM) if name in file})
+    for name, kinds in _KINDS.items():
+        values = getattr(heads, name)
+        if values is not None and values.dtype.kind not in kinds:
+            raise FormatError(f"{path}: {name} is of type {values.dtype}, expected numbers")
     n, total = len(heads.energy), {name: file[name].shape for name in DEPOSITS}
-    if heads.offsets.shape != (n + 1,) or heads.index.shape != (n,) or heads.seed.shape != (n,):
+    alike = [heads.index, heads.seed] + ([] if heads.checksum is None else [heads.checksum])
+    if heads.offsets.shape != (n + 1,) or any(values.shape != (n,) for values in alike):
         shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in HEADS)
         raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
     if heads.offsets[0] != 0 or (np.diff(heads.offsets) < 0).any() or set(total.values()) != {(heads.offsets[-1],)}:
@@ -302,8 +337,11 @@ def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenanc
         bad = int(heads.index[~(np.isfinite(heads.energy) & (heads.energy > 0))][0])
         raise FormatError(f"{path}: the incident energy of shower {bad} is not a positive number")
     keep = n if complete is None else complete
-    kept = Heads(heads.offsets[: keep + 1], heads.energy[:keep], heads.index[:keep], heads.seed[:keep])
-    return Provenance.of(file.attrs, path), kept, n - keep
+    provenance = Provenance.of(file.attrs, path)
+    check_heads(file, heads, path)
+    sums = None if heads.checksum is None else heads.checksum[:keep]
+    kept = Heads(heads.offsets[: keep + 1], heads.energy[:keep], heads.index[:keep], heads.seed[:keep], sums)
+    return provenance, kept, n - keep
 
 
 def _check_values(showers: Showers, path: Path) -> None:

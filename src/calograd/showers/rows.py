@@ -17,7 +17,8 @@ import numpy as np
 
 from calograd.errors import FormatError
 from calograd.material import Material
-from calograd.showers.hdf5 import existing_file, new_file, refuse_existing
+from calograd.showers.hdf5 import existing_file, load, new_file, refuse_existing
+from calograd.showers.seal import check_seal, seal
 
 COLUMNS = ("energy", "dx", "dz")
 CHUNK = 1 << 18
@@ -49,24 +50,30 @@ class Stored(NamedTuple):
         numbers: measured energies and `COLUMNS` by name, the energies first.
         shower: which shower of the source a row shows.
         attributes: of the file.
+        whole: whether these are all rows, which the digest is of.
     """
 
     numbers: dict[str, np.ndarray]
     shower: np.ndarray
     attributes: dict[str, Any]
+    whole: bool = True
 
     def fields(self, path: Path) -> dict[str, Any]:
         """Arguments of the record that the rows become.
 
         Raises:
-            FormatError: no material, or one that cannot be used, or a configuration that is not JSON.
+            FormatError: no material, or one that cannot be used, a configuration that is not JSON, or anything that
+                has changed since it was written.
         """
+        material, config = _material(self.attributes, path), _config(self.attributes, path)
+        if self.whole:
+            check_seal(self.attributes, self.numbers | {"shower": self.shower}, path)
         numbers = {name: values.astype(np.float32, copy=False) for name, values in self.numbers.items()}
         return numbers | {
             "shower": self.shower.astype(np.int64),
-            "material": _material(self.attributes, path),
+            "material": material,
             "origin": str(self.attributes.get("origin", "unknown")),
-            "config": _config(self.attributes, path),
+            "config": config,
         }
 
 
@@ -99,6 +106,7 @@ def write_file(path: Path, schema: str, name: str, fields: Mapping[str, Any], **
         file.attrs["origin"] = fields["origin"]
         file.attrs["config"] = json.dumps(fields["config"])
         file.attrs.update(attributes)
+        seal(file, (name, *COLUMNS, "shower"))
 
 
 def read_file(path: Path, schema: str, name: str, rows: slice = ALL) -> Stored:
@@ -113,24 +121,26 @@ def read_file(path: Path, schema: str, name: str, rows: slice = ALL) -> Stored:
     Raises:
         FormatError: missing, cut off, of another kind, newer, or without some of the data sets.
     """
+    whole = rows == ALL
     with _datasets(path, schema, name) as file:
-        numbers = {each: _some(file[each], rows) for each in (name, *COLUMNS)}
-        shower = _some(file["shower"], rows) if "shower" in file else np.arange(len(file[name]))[rows]
-        return Stored(numbers, shower, dict(file.attrs))
+        numbers = {each: _some(file, each, rows) for each in (name, *COLUMNS)}
+        shower = _some(file, "shower", rows) if "shower" in file else np.arange(len(file[name]))[rows]
+        return Stored(numbers, shower, dict(file.attrs), whole)
 
 
-def _some(dataset: h5py.Dataset, rows: slice) -> np.ndarray:
+def _some(file: h5py.File, name: str, rows: slice) -> np.ndarray:
     """Rows of a data set; a number without rows, which is refused later, as it is."""
-    return np.asarray(dataset[rows] if dataset.ndim else dataset[()])
+    return load(file, name) if rows == ALL or file[name].ndim == 0 else np.asarray(file[name][rows])
 
 
 def read_extent(path: Path, schema: str, name: str) -> Extent:
-    """How much a file holds, without reading it. Raises `FormatError` as `read_file`."""
+    """How much a file holds; its digest is checked, a part at a time. Raises `FormatError` as `read_file`."""
     with _datasets(path, schema, name) as file:
         measured, depths = file[name], file["dz"]
         if measured.ndim == 0 or depths.ndim != 2:
             raise FormatError(f"{path}: {name} and dz have {measured.ndim} and {depths.ndim} dimensions; expected rows")
         n = len(measured)
+        check_seal(dict(file.attrs), {each: file[each] for each in (name, *COLUMNS, "shower") if each in file}, path)
         return Extent(n, measured.shape[1:], depths.shape[1], measured.chunks[0] if measured.chunks else max(1, n))
 
 

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError
+from calograd.showers.heap import refuse_endless
 from calograd.showers.layout import DEPOSITS, HEADS
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -82,6 +83,7 @@ def open_padded(path: Path) -> Iterator[h5py.File]:
     try:
         if length is None:
             raise OSError("no superblock")
+        refuse_endless(path, length)
         with h5py.File(_Padded(path, length), "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError, TypeError) as error:

@@ -35,6 +35,7 @@ from calograd.showers.layout import (
     write_heads,
 )
 from calograd.showers.library import open_library, read_heads
+from calograd.showers.patient import written_file
 from calograd.showers.truncated import is_cut_off
 
 _THEN = "; what is finished is kept, mend this and repeat the command"
@@ -137,7 +138,7 @@ class LibraryWriter:
                 self.notes.append(f"{part} is cut off; its showers are simulated again")
                 part.unlink()
                 continue
-            provenance, heads, _ = read_heads(part)
+            provenance, heads, _ = _intact(part)
             difference = self.provenance.difference(provenance)
             if difference:
                 raise OutputExistsError(f"{part} was made otherwise: {difference}; choose another output")
@@ -210,7 +211,6 @@ class LibraryWriter:
             self.publish(force=True)
             try:
                 self._join(temporary, Heads.join([heads for _, heads in ordered]), report, threads)
-                _synchronise(temporary)
                 temporary.replace(self.path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -235,7 +235,7 @@ class LibraryWriter:
         with (
             open_library(self.path) as library,
             ThreadPoolExecutor(threads) as pool,
-            h5py.File(target, "w", rdcc_nbytes=0, meta_block_size=front_size(n)) as file,
+            written_file(target, rdcc_nbytes=0, meta_block_size=front_size(n)) as file,
         ):
             write_heads(file, self.provenance, heads)
             datasets = create_deposits(file, n, compression="gzip", compression_opts=1)
@@ -260,10 +260,8 @@ def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: in
     heads = Heads.join([h for _, h in parts])
     n = int(heads.offsets[-1])
     with h5py.File("library", "w", driver="core", backing_store=False) as file:
-        write_heads(file, provenance, heads)
-        file.attrs["wanted"] = wanted
         names = [f"{part.parent.name}/{part.name}" for part, _ in parts]
-        file.create_dataset("parts", data=np.array([name.encode() for name in names], dtype="S"))
+        write_heads(file, provenance, heads, wanted, names)
         for dataset in DEPOSITS:
             layout = h5py.VirtualLayout(shape=(n,), dtype="<f4")
             start = 0
@@ -279,6 +277,14 @@ def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: in
                 file.create_dataset(dataset, shape=(0,), dtype="<f4")
         file.flush()
         return bytes(file.id.get_file_image())
+
+
+def _intact(part: Path) -> tuple[Provenance, Heads, int | None]:
+    """What a part says of its showers. Raises `FormatError` with advice."""
+    try:
+        return read_heads(part)
+    except FormatError as error:
+        raise FormatError(f"{error}; remove that file and repeat: its showers are simulated again") from error
 
 
 def _write(path: Path, data: bytes) -> None:

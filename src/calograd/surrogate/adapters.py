@@ -32,7 +32,7 @@ from calograd.errors import FormatError, InputError
 from calograd.networks.adapter import Method, Plan, Table, digest, merge
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.model import Model
-from calograd.surrogate.store import WEIGHTS, Card, bundled, check_schema
+from calograd.surrogate.store import WEIGHTS, Card, bundled, check_digest, check_schema, sealed
 
 SCHEMA = "calograd/adapter/1"
 ADAPTER = "adapter.safetensors"
@@ -105,7 +105,7 @@ class Adapter:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         metadata = {"schema": SCHEMA, "name": self.card.name, "card": self.card.model_dump_json()}
-        write_whole(folder / ADAPTER, serialise(self.table, metadata=metadata))
+        write_whole(folder / ADAPTER, serialise(self.table, metadata=sealed(self.table, metadata)))
         return folder / ADAPTER
 
     @classmethod
@@ -136,6 +136,7 @@ class Adapter:
             raise FormatError(f"{path}: the card does not fit this version: {reason}") from error
         if not all(bool(torch.isfinite(value).all()) for value in table.values()):
             raise FormatError(f"{path} holds weights that are NaN or infinite; adapt anew")
+        check_digest(path, table, metadata)
         return cls(card, table)
 
     def identity(self) -> str:

@@ -1,13 +1,14 @@
 """Surrogates on disk: one safetensors file with the weights and, in its header, everything that made them.
 
-A folder holds ``model.safetensors``; its metadata has ``schema``, ``name`` and a JSON ``card`` with architecture,
-trained range, materials and the resolved training configuration. Nothing is ever unpickled.
+A folder holds ``model.safetensors``; its metadata has ``schema``, ``name``, a JSON ``card`` with architecture, trained
+range, materials and the resolved training configuration, and a ``digest`` of all that and the weights, by which damage
+is noticed; files of before there was one are read unchecked. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError
 from calograd.material import NUMBERS, Material, plain
+from calograd.networks.adapter import digest
 from calograd.showers.hdf5 import write_whole, writing
 from calograd.surrogate.cells import CellsModel, without_material_numbers
 from calograd.surrogate.kinds import (
@@ -159,8 +161,24 @@ def save(folder: Path, model: nn.Module, card: Card | StackCard, *, compact: boo
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     if compact:
         weights |= {name: value.half() for name, value in weights.items() if "_network." in name}
-    content = serialise(weights, metadata={"schema": SCHEMA, "name": card.name, "card": card.model_dump_json()})
-    write_whole(folder / WEIGHTS, content)
+    metadata = {"schema": SCHEMA, "name": card.name, "card": card.model_dump_json()}
+    write_whole(folder / WEIGHTS, serialise(weights, metadata=sealed(weights, metadata)))
+
+
+def sealed(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata with the digest of themselves and of the tensors that they go with."""
+    return metadata | {"digest": _digest(tensors, metadata)}
+
+
+def check_digest(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Raise `FormatError` if a file with a digest holds anything else than what was written."""
+    if "digest" in metadata and metadata["digest"] != _digest(tensors, metadata):
+        raise FormatError(f"{path} is damaged: its contents do not fit its digest; bring an intact copy")
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    words = (word for key in sorted(metadata) if key != "digest" for word in (key, metadata[key]))
+    return digest(tensors, *words)
 
 
 def locate(name_or_folder: str | Path) -> Path:
@@ -248,6 +266,7 @@ def _load(
         raise FormatError(f"{path}: card or weights do not fit this version: {reason}") from error
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise FormatError(f"{path} holds weights that are NaN or infinite; train or fetch it anew")
+    check_digest(path, weights, metadata)
     return model.eval().requires_grad_(False), card
 
 

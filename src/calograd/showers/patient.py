@@ -1,0 +1,109 @@
+"""A file that HDF5 can always write to.
+
+Where a disk is full HDF5 fails in many places, also where it closes what is open, and leaves h5py to complain of each
+on standard error. Here the first failure is kept instead, what comes after it is dropped, and HDF5 ends in peace.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+
+class _Patient(io.RawIOBase):
+    """A file for reading and writing that keeps its first error to itself.
+
+    Attributes:
+        error: it; None while all is well.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._position = self._end = 0
+        self.error: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view) and (data := os.pread(self._descriptor, len(view) - done, self._position + done)):
+            view[done : done + len(data)] = data
+            done += len(data)
+        view[done:] = bytes(len(view) - done)
+        self._position += len(view)
+        return len(view)
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+        view, done = memoryview(data).cast("B"), 0
+        try:
+            while self.error is None and done < len(view):
+                done += os.pwrite(self._descriptor, view[done:], self._position + done)
+        except OSError as error:
+            self.error = error
+        self._position += len(view)
+        self._end = max(self._end, self._position)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._end = self._position if size is None else size
+        try:
+            if self.error is None:
+                os.ftruncate(self._descriptor, self._end)
+        except OSError as error:
+            self.error = error
+        return self._end
+
+    def synchronise(self) -> None:
+        """Bring everything to the disk."""
+        if self.error is None:
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+@contextmanager
+def written_file(path: Path, **options: Any) -> Iterator[h5py.File]:
+    """A new HDF5 file, which is on the disk at the end of the block.
+
+    Args:
+        path: of the file; what is there is overwritten.
+        options: of `h5py.File`.
+
+    Raises:
+        OSError: it could not be written completely.
+    """
+    with _Patient(path) as raw:
+        try:
+            with h5py.File(raw, "w", **options) as file:
+                yield file
+            raw.synchronise()
+        except Exception:
+            if raw.error is None:
+                raise
+        if raw.error is not None:  # whatever came of it, this was the cause
+            raise raw.error

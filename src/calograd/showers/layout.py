@@ -78,7 +78,7 @@ def checksums(showers: Showers) -> np.ndarray:
     for number, (start, stop) in enumerate(pairwise(showers.offsets)):
         value = 0
         for column in columns:
-            value = zlib.crc32(memoryview(column[start:stop]), value)
+            value = zlib.crc32(column[start:stop].data, value)
         sums[number] = value
     return sums
 

@@ -52,15 +52,20 @@ class Difference(NamedTuple):
     theirs: Any
 
 
-def first_difference(mine: Any, theirs: Any, name: str = "") -> Difference | None:
-    """The first value in which two plain configurations differ; what is missing counts as None."""
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for key in [*mine, *(key for key in theirs if key not in mine)]:
-            found = first_difference(mine.get(key), theirs.get(key), f"{name}.{key}" if name else str(key))
-            if found:
-                return found
-        return None
-    return None if mine == theirs else Difference(name, mine, theirs)
+def differences(mine: Any, theirs: Any, name: str = "") -> list[Difference]:
+    """All values in which two plain configurations differ; what is missing, also a whole table, counts as None."""
+    tables = [each for each in (mine, theirs) if isinstance(each, dict)]
+    if tables and all(each is None or isinstance(each, dict) for each in (mine, theirs)):
+        mine, theirs = mine or {}, theirs or {}
+        keys = [*mine, *(key for key in theirs if key not in mine)]
+        below = (differences(mine.get(key), theirs.get(key), f"{name}.{key}" if name else str(key)) for key in keys)
+        return [found for each in below for found in each]
+    return [] if mine == theirs else [Difference(name, mine, theirs)]
+
+
+def first_difference(mine: Any, theirs: Any) -> Difference | None:
+    """The first of `differences`."""
+    return next(iter(differences(mine, theirs)), None)
 
 
 _NOTHING = object()

@@ -16,8 +16,9 @@ from calograd.learning import stream
 from calograd.learning.config import RunConfig, parse_config
 from calograd.learning.data import TrainingData, load_data
 from calograd.learning.engine import CHECKPOINT
+from calograd.learning.log import read_log
 from calograd.learning.stream import REUSE, Block, Window, check_memory
-from calograd.learning.train import read_log, train
+from calograd.learning.train import train
 from calograd.showers.cells import write_cells
 from calograd.showers.maps import rows_in, write_maps
 

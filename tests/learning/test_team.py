@@ -19,10 +19,11 @@ from calograd.errors import InputError, Interrupted
 from calograd.learning.batches import batch_loss
 from calograd.learning.data import load_data
 from calograd.learning.engine import CHECKPOINT
+from calograd.learning.log import read_log
 from calograd.learning.state import DIFFUSION
 from calograd.learning.state import start as begin_run
 from calograd.learning.team import Alone, Share, check_team, one_voice, open_team
-from calograd.learning.train import read_log, train
+from calograd.learning.train import train
 from calograd.surrogate.store import load
 
 Start = Callable[..., subprocess.Popen[str]]

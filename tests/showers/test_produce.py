@@ -31,7 +31,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_kill_the_whole_command_read_interrupt_and_resume(start_calograd, run_calograd, tmp_path) -> None:
     path = tmp_path / "library.h5"
     first = start_calograd(*SIMULATE, "-o", "library.h5")
-    wait_until(lambda: len(list(tmp_path.glob("library.h5.parts/*.h5"))) >= 1)
+    wait_until(lambda: path.exists() and len(open_library(path)) >= 1)
     first.kill()
     first.communicate()
     with h5py.File(path) as file:

@@ -28,7 +28,7 @@ VALUES = (
     | st.booleans()
     | st.integers(-(10**20), 10**20)
     | st.floats()
-    | st.text(max_size=8)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)  # what HDF5 can store
     | st.binary(max_size=4)
 )
 """Of attributes."""
@@ -126,6 +126,8 @@ def _spoil_attribute(file: h5py.File, name: str, change: Change) -> None:
         value = float(value)
     if isinstance(value, str):
         value = value.replace("\0", "").encode("utf-8", "replace").decode()
+    if isinstance(value, bytes):
+        value = value.replace(b"\0", b"")
     if value not in (None, b"") and change.what != "missing":
         file.attrs[name] = value
 
@@ -142,7 +144,7 @@ def _spoil_dataset(file: h5py.File, name: str, change: Change) -> None:
                 file.require_group("elsewhere").create_dataset(str(len(file["elsewhere"])), data=values)
             case "group":
                 file.create_group(name)
-            case "type" if change.kind == "O" or values.dtype.hasobject:
+            case "type" if change.kind == "O" or values.dtype.kind not in "fiu":
                 file.create_dataset(name, data=np.full(values.shape, "x", object), dtype=h5py.string_dtype())
             case "type":
                 made = np.full(values.shape, "x") if change.kind == "S3" else values

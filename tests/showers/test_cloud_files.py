@@ -69,6 +69,17 @@ def test_what_no_shower_can_have_is_refused(
         read_clouds(tmp_path / "c.h5")
 
 
+@pytest.mark.parametrize("name", ["x", "layer", "energy", "shower", "offsets"])
+def test_text_in_place_of_numbers_is_refused(tmp_path: Path, make_clouds: Make, name: str) -> None:
+    write_clouds(tmp_path / "c.h5", make_clouds(3))
+    with h5py.File(tmp_path / "c.h5", "r+") as file:
+        shape = file[name].shape
+        del file[name]
+        file[name] = np.full(shape, b"abc")
+    with pytest.raises(FormatError, match=rf"{name} is of type \|S3, expected"):
+        read_clouds(tmp_path / "c.h5")
+
+
 def test_offsets_that_do_not_fit_are_refused(tmp_path: Path, make_clouds: Make) -> None:
     write_clouds(tmp_path / "c.h5", make_clouds(3))
     with h5py.File(tmp_path / "c.h5", "r+") as file:

@@ -147,6 +147,9 @@ def read_clouds(path: Path) -> Clouds:
     flat = {name: values.shape for name, values in {**points, **heads}.items() if values.ndim != 1}
     for name, shape in flat.items():
         raise FormatError(f"{path}: {name} has shape {shape}, expected a number for every point or shower")
+    for name in ("offsets", "shower"):
+        if heads[name].dtype.kind not in "iu":
+            raise FormatError(f"{path}: {name} is of type {heads[name].dtype}, expected whole numbers")
     n = len(heads["energy"])
     offsets = heads["offsets"]
     if offsets.shape != (n + 1,) or heads["shower"].shape != (n,):
@@ -166,6 +169,9 @@ def check_points(
     source: str, energy: np.ndarray, layers: int, x: np.ndarray, y: np.ndarray, layer: np.ndarray, e: np.ndarray
 ) -> None:
     """Raise `FormatError` naming ``source`` unless these are points that showers in ``layers`` layers can have."""
+    for name, values in (("energy", energy), ("x", x), ("y", y), ("layer", layer), ("e", e)):
+        if values.dtype.kind not in "iuf":
+            raise FormatError(f"{source}: {name} is of type {values.dtype}, expected numbers")
     if not (np.isfinite(energy) & (energy > 0)).all():
         row = int(np.argmin(np.isfinite(energy) & (energy > 0)))
         raise FormatError(f"{source}: the incident energy of shower {row} is {energy[row]:g}, expected positive GeV")

@@ -67,6 +67,9 @@ def read_showerdata(path: Path, layers: int = LAYERS) -> Clouds:
         missing = [name for name in _DATASETS if name not in file]
         if missing:
             raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of the package showerdata")
+        for name in ("shape", "energies", "shower_ids"):
+            if file[name].dtype.kind not in "iuf":
+                raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")
         width = int(file["shape"][-1])
         rows, energy = file["showers"][()], file["energies"][()].reshape(-1)
         shower = file["shower_ids"][()].astype(np.int64)

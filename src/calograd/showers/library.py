@@ -326,6 +326,9 @@ def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenanc
         values = getattr(heads, name)
         if values is not None and values.dtype.kind not in kinds:
             raise FormatError(f"{path}: {name} is of type {values.dtype}, expected numbers")
+    for name in DEPOSITS:
+        if file[name].dtype.kind != "f":
+            raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")
     n, total = len(heads.energy), {name: file[name].shape for name in DEPOSITS}
     alike = [heads.index, heads.seed] + ([] if heads.checksum is None else [heads.checksum])
     if heads.offsets.shape != (n + 1,) or any(values.shape != (n,) for values in alike):

@@ -86,7 +86,7 @@ def open_padded(path: Path) -> Iterator[h5py.File]:
         refuse_endless(path, length)
         with h5py.File(_Padded(path, length), "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, OverflowError) as error:
         raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error
 
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 class CaloGradError(Exception):
     """Base of every error that is the user's to mend, not a defect of the package."""
 
+    def __str__(self) -> str:
+        """The line, whatever keys or names with line breaks are quoted in it."""
+        return " ".join(super().__str__().split())
+
 
 class InputError(CaloGradError, ValueError):
     """An argument, option or configuration value cannot be used."""

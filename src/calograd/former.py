@@ -52,15 +52,14 @@ class Difference(NamedTuple):
     theirs: Any
 
 
-def first_difference(mine: Any, theirs: Any, name: str = "") -> Difference | None:
-    """The first value in which two plain configurations differ; what is missing counts as None."""
+def differences(mine: Any, theirs: Any, name: str = "") -> list[Difference]:
+    """Every value in which two plain configurations differ, in order; what is missing counts as None."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
+        found = []
         for key in [*mine, *(key for key in theirs if key not in mine)]:
-            found = first_difference(mine.get(key), theirs.get(key), f"{name}.{key}" if name else str(key))
-            if found:
-                return found
-        return None
-    return None if mine == theirs else Difference(name, mine, theirs)
+            found += differences(mine.get(key), theirs.get(key), f"{name}.{key}" if name else str(key))
+        return found
+    return [] if mine == theirs else [Difference(name, mine, theirs)]
 
 
 _NOTHING = object()

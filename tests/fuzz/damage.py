@@ -126,6 +126,8 @@ def _spoil_attribute(file: h5py.File, name: str, change: Change) -> None:
         value = float(value)
     if isinstance(value, str):
         value = value.replace("\0", "").encode("utf-8", "replace").decode()
+    if isinstance(value, bytes):
+        value = value.replace(b"\0", b"")
     if value not in (None, b"") and change.what != "missing":
         file.attrs[name] = value
 

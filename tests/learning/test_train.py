@@ -172,6 +172,7 @@ def test_checkpoints_are_written_by_the_clock(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(train_module, "write_checkpoint", lambda state, *rest: steps.append((state.phase, state.step)))
     run(tmp_path, checkpoint_minutes=1e-9, steps=4, moments_steps=3)
     assert steps == [
+        (0, 0),
         (0, 1),
         (0, 2),
         (0, 3),

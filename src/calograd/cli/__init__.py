@@ -75,5 +75,5 @@ def main() -> None:
         click.echo("interrupted: nothing was kept of this command's work", err=True)
         sys.exit(130)
     except CaloGradError as error:
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from calograd.errors import InputError
-from calograd.former import first_difference
+from calograd.former import differences
 from calograd.learning import engine
 from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import TrainingData
@@ -146,10 +146,12 @@ def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> Course[M
 def _refuse_other(stored: dict[str, Any], config: RunConfig, data: TrainingData, output: Path) -> None:
     """Raise `InputError` if a checkpoint is not of this configuration and these data."""
     before = read_stored_config(RunConfig, stored["config"], output)
-    found = first_difference(_plain(config), _plain(before))
-    if found:
+    changed = differences(_plain(config), _plain(before))
+    if changed:
+        name, mine, theirs = changed[0]
+        more = f" and {', '.join(each.name for each in changed[1:])}" if changed[1:] else ""
         raise InputError(
-            f"{output} holds a run of another configuration: {found.name} is {found.mine}, was {found.theirs}; "
+            f"{output} holds a run of another configuration: {name} is {mine}, was {theirs}{more}; "
             "change it back or choose another output"
         )
     rows = stored.get("data", data_fingerprint(data))

@@ -42,7 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from calograd.diffusion.leaps import NAME as LEAPS_NAME
 from calograd.diffusion.sample import SAMPLERS
 from calograd.errors import FormatError, InputError, OutputExistsError
-from calograd.former import bring_up_to_date, first_difference
+from calograd.former import bring_up_to_date, differences
 from calograd.material import Material
 from calograd.optimisation.adaptive import AdaptationConfig, Follower, Tell
 from calograd.optimisation.budget import Array
@@ -271,11 +271,10 @@ def _refuse_other(path: Path, resolved: dict[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} is damaged or of another release ({reason}); choose another output") from error
-    found = first_difference(resolved, before)
-    if found:
+    for name, mine, theirs in differences(resolved, before):
         raise OutputExistsError(
-            f"{path.parent} holds a run of another configuration or surrogate: {found.name} is {found.mine!r}, was "
-            f"{found.theirs!r}; choose another output"
+            f"{path.parent} holds a run of another configuration or surrogate: {name} is {mine!r}, was {theirs!r}; "
+            "choose another output"
         )
 
 

@@ -144,9 +144,9 @@ def read_clouds(path: Path) -> Clouds:
         attributes = dict(file.attrs)
         layers, origin = int(attributes.get("layers", LAYERS)), str(attributes.get("origin", "unknown"))
         config = json.loads(attributes.get("config", "{}"))
-    flat = {name: values.shape for name, values in {**points, **heads}.items() if values.ndim != 1}
-    for name, shape in flat.items():
-        raise FormatError(f"{path}: {name} has shape {shape}, expected a number for every point or shower")
+    for name, values in {**points, **heads}.items():
+        if values.ndim != 1 or (name in ("offsets", "shower") and values.dtype.kind not in "iu"):
+            raise FormatError(f"{path}: {name} is {values.dtype} of shape {values.shape}, expected numbers in a row")
     n = len(heads["energy"])
     offsets = heads["offsets"]
     if offsets.shape != (n + 1,) or heads["shower"].shape != (n,):
@@ -166,6 +166,9 @@ def check_points(
     source: str, energy: np.ndarray, layers: int, x: np.ndarray, y: np.ndarray, layer: np.ndarray, e: np.ndarray
 ) -> None:
     """Raise `FormatError` naming ``source`` unless these are points that showers in ``layers`` layers can have."""
+    for name, values in (("energy", energy), ("x", x), ("y", y), ("layer", layer), ("e", e)):
+        if values.dtype.kind not in "fiu":
+            raise FormatError(f"{source}: {name} is of type {values.dtype}, expected numbers")
     if not (np.isfinite(energy) & (energy > 0)).all():
         row = int(np.argmin(np.isfinite(energy) & (energy > 0)))
         raise FormatError(f"{source}: the incident energy of shower {row} is {energy[row]:g}, expected positive GeV")

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from calograd import __version__
 from calograd.errors import FormatError
-from calograd.former import bring_up_to_date, first_difference
+from calograd.former import bring_up_to_date, differences
 from calograd.showers.seal import check_seal, seal
 from calograd.simulation.config import MaterialRecord, SimulationConfig, SiWStack
 from calograd.simulation.record import Showers
@@ -78,7 +78,7 @@ def checksums(showers: Showers) -> np.ndarray:
     for number, (start, stop) in enumerate(pairwise(showers.offsets)):
         value = 0
         for column in columns:
-            value = zlib.crc32(memoryview(column[start:stop]), value)
+            value = zlib.crc32(column[start:stop].data, value)
         sums[number] = value
     return sums
 
@@ -175,8 +175,9 @@ class Provenance:
         mine, theirs = (
             {"config": p.config.model_dump(), "geant4": p.geant4, "tables": p.tables} for p in (self, other)
         )
-        found = first_difference(mine, theirs)
-        return f"{found.name.removeprefix('config.')} is {found.theirs!r}, not {found.mine!r}" if found else None
+        for name, ours, other_s in differences(mine, theirs):
+            return f"{name.removeprefix('config.')} is {other_s!r}, not {ours!r}"
+        return None
 
 
 def write_heads(

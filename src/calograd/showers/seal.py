@@ -59,7 +59,7 @@ def digest_of(attributes: Mapping[str, Any], datasets: Mapping[str, np.ndarray |
     for name in sorted(attributes):
         if name != DIGEST:
             value = attributes[name]
-            told = value.encode() if isinstance(value, str) else _bytes(np.asarray(value))
+            told = value.encode(errors="surrogateescape") if isinstance(value, str) else _bytes(np.asarray(value))
             result.update(f"\0{name}\0{len(told)}\0".encode() + told)
     for name in sorted(datasets):
         values = datasets[name]

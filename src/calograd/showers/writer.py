@@ -35,7 +35,6 @@ from calograd.showers.layout import (
     write_heads,
 )
 from calograd.showers.library import open_library, read_heads
-from calograd.showers.patient import written_file
 from calograd.showers.truncated import is_cut_off
 
 _THEN = "; what is finished is kept, mend this and repeat the command"
@@ -211,6 +210,7 @@ class LibraryWriter:
             self.publish(force=True)
             try:
                 self._join(temporary, Heads.join([heads for _, heads in ordered]), report, threads)
+                _synchronise(temporary)
                 temporary.replace(self.path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -235,7 +235,7 @@ class LibraryWriter:
         with (
             open_library(self.path) as library,
             ThreadPoolExecutor(threads) as pool,
-            written_file(target, rdcc_nbytes=0, meta_block_size=front_size(n)) as file,
+            h5py.File(target, "w", rdcc_nbytes=0, meta_block_size=front_size(n)) as file,
         ):
             write_heads(file, self.provenance, heads)
             datasets = create_deposits(file, n, compression="gzip", compression_opts=1)

@@ -54,6 +54,8 @@ class Difference(NamedTuple):
 
 def differences(mine: Any, theirs: Any, name: str = "") -> list[Difference]:
     """Every value in which two plain configurations differ, in order; what is missing counts as None."""
+    if isinstance(mine, dict) or isinstance(theirs, dict):
+        mine, theirs = ({} if each is None else each for each in (mine, theirs))
     if isinstance(mine, dict) and isinstance(theirs, dict):
         found = []
         for key in [*mine, *(key for key in theirs if key not in mine)]:

@@ -46,7 +46,7 @@ def check_seal(attributes: Mapping[str, Any], datasets: Mapping[str, np.ndarray]
         FormatError: they differ.
     """
     stored = attributes.get(DIGEST)
-    if stored is not None and stored != digest_of(attributes, datasets):
+    if stored is not None and str(stored) != digest_of(attributes, datasets):
         raise FormatError(
             f"{path} is damaged: its contents do not fit its digest; bring an intact copy or make it anew (if you "
             f"changed it yourself, remove its attribute '{DIGEST}')"

@@ -144,7 +144,7 @@ def _spoil_dataset(file: h5py.File, name: str, change: Change) -> None:
                 file.require_group("elsewhere").create_dataset(str(len(file["elsewhere"])), data=values)
             case "group":
                 file.create_group(name)
-            case "type" if change.kind == "O" or values.dtype.hasobject:
+            case "type" if change.kind == "O" or values.dtype.kind not in "fiu":
                 file.create_dataset(name, data=np.full(values.shape, "x", object), dtype=h5py.string_dtype())
             case "type":
                 made = np.full(values.shape, "x") if change.kind == "S3" else values

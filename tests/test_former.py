@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from calograd.errors import InputError
-from calograd.former import bring_up_to_date, first_difference
+from calograd.former import bring_up_to_date, differences
 from calograd.learning.stack_config import parse_cloud_config
 from calograd.material import MATERIALS
 from calograd.optimisation.run import parse_optimisation
@@ -66,7 +66,8 @@ def test_tables_that_are_none_are_left_to_those_who_check_them() -> None:
         bring_up_to_date({"check": {"showers": 3}, "descent": 1}, "x", {"check.showers": "descent.showers"})
 
 
-def test_the_first_difference_is_named() -> None:
-    assert first_difference({"a": {"b": 1, "c": None}}, {"a": {"b": 1}}) is None
-    assert first_difference({"a": {"b": 1}}, {"a": {"b": 2}, "d": 3}) == ("a.b", 1, 2)
-    assert first_difference({}, {"d": [1]}) == ("d", None, [1])
+def test_differences_are_named() -> None:
+    assert differences({"a": {"b": 1, "c": None}}, {"a": {"b": 1}}) == []
+    assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "d": [3]}) == [("a.b", 1, 2), ("d", None, [3])]
+    assert differences({"a": None}, {"a": {"b": 1}}) == [("a.b", None, 1)]
+    assert differences({"a": 0, "c": {}}, {"a": {"b": 1}, "c": None}) == [("a", 0, {"b": 1})]

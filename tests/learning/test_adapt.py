@@ -20,7 +20,7 @@ from calograd.learning import adapt as adapt_module
 from calograd.learning.adapt import Outcome, adapt
 from calograd.learning.adapt_state import CHECKPOINT, AdaptConfig, State
 from calograd.learning.data import TrainingData, load_data
-from calograd.learning.log import LOG
+from calograd.learning.log import LOG, read_log
 from calograd.learning.state import PHASES
 from calograd.learning.train import train
 from calograd.showers.cells import Cells, write_cells
@@ -87,8 +87,7 @@ def assert_equal(a: CellsModel, b: CellsModel) -> None:
 
 
 def log_of(output: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (output / LOG).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_log(output)]
 
 
 def interrupt_at(phase: str, step: int) -> Callable[[str, int, int, float], None]:

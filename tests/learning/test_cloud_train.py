@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from calograd.learning.cloud_data import CloudData, load_cloud_data
 from calograd.learning.cloud_distill import POINTS, Showers, make_lessons, spread_loss
 from calograd.learning.cloud_train import train_clouds
 from calograd.learning.engine import CHECKPOINT
-from calograd.learning.log import LOG
+from calograd.learning.log import read_log
 from calograd.learning.stack_config import CloudModelConfig, CloudRunConfig, parse_cloud_config
 from calograd.showers.clouds import Clouds, write_clouds
 from calograd.surrogate import CloudSurrogate
@@ -60,7 +59,7 @@ def test_a_run_makes_a_surrogate_and_a_log(folder: Path) -> None:
     assert surrogate.card.detector == {"kind": "siw"}
     points = surrogate.sample(50.0, 4, generator=torch.Generator().manual_seed(0))
     assert float(points.e.sum()) > 0
-    reports = [json.loads(line) for line in (folder / "run" / LOG).read_text().splitlines()]
+    reports = read_log(folder / "run")
     assert [r["phase"] for r in reports] == ["showers", "points"]
     assert set(reports[0]["bias"]) == {"E_vis/E", "N_hits", "radius", "depth"}
 
@@ -112,7 +111,7 @@ def test_a_distilled_one_takes_one_evaluation(folder: Path) -> None:
     for name in ("local_mean", "distance_table", "shower_moments.network.0.weight"):
         assert torch.equal(made.model.state_dict()[name], teacher.state_dict()[name])
     assert len(made.sample(50.0, 3)) == 3
-    reports = [json.loads(line) for line in (folder / "cm" / LOG).read_text().splitlines()]
+    reports = read_log(folder / "cm")
     assert [r["phase"] for r in reports] == ["showers", "spread", "points"]
     with pytest.raises(InputError, match="distilled already"):
         train_clouds(student_of(folder, "cm"), data, folder / "cm2")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from calograd.errors import InputError, Interrupted, OutputExistsError
 from calograd.learning.cloud_data import Split, split_clouds
 from calograd.learning.engine import CHECKPOINT
 from calograd.learning.grid_train import by_rings, train_grids
-from calograd.learning.log import LOG
+from calograd.learning.log import read_log
 from calograd.learning.stack_config import GridRunConfig, parse_grid_config
 from calograd.showers.clouds import Clouds, write_clouds
 from calograd.showers.grids import Grids
@@ -45,7 +44,7 @@ def split_of(config: GridRunConfig) -> Split:
 def test_a_run_learns_and_makes_a_surrogate(folder: Path) -> None:
     config = config_of(folder)
     train_grids(config, split_of(config), folder / "run")
-    reports = [json.loads(line) for line in (folder / "run" / LOG).read_text().splitlines()]
+    reports = read_log(folder / "run")
     assert [r["step"] for r in reports] == [20, 40]
     assert sum(reports[-1]["losses"].values()) < sum(reports[0]["losses"].values())
     assert abs(reports[-1]["bias"]["N_hits"]) < 15

@@ -65,5 +65,5 @@ def test_what_is_undefined_is_left_out_and_plotted_all_the_same(tmp_path: Path) 
     report = look(start(config, data, "cpu").model, data, 1, 0.5, 1.0).to_dict()
     assert report["bias"]["z_width"] == [None, None, None]
     (tmp_path / "log.jsonl").write_text(json.dumps(report, allow_nan=False) + "\n")
-    plot_log(tmp_path / "log.jsonl", tmp_path / "training.png")
+    plot_log(tmp_path, tmp_path / "training.png")
     assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")

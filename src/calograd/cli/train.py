@@ -59,7 +59,7 @@ def train(
         _train_stack(settings, output, device, json_path)
         return
     from calograd.learning.data import load_data
-    from calograd.learning.log import LOG, read_log
+    from calograd.learning.log import read_log
     from calograd.learning.monitor import Report
     from calograd.learning.plots import plot_log
     from calograd.learning.team import check_team, one_voice, open_team
@@ -83,7 +83,7 @@ def train(
             bar.update(tasks[phase], completed=step, description=f"{phase}: loss {loss:.4f}")
 
         def on_report(report: Report) -> None:
-            plot_log(output / LOG, output / "training.png")
+            plot_log(output, output / "training.png")
             bar.console.print(
                 f"step {report.step}: validation {report.validation_loss:.4f}, bias of "
                 + ", ".join(f"{name} {value[-1]:+.2f} %" for name, value in report.bias.items())

@@ -1,8 +1,12 @@
-"""The log of a run: ``log.jsonl`` in its folder, a line of JSON a report."""
+"""The log of a run: ``log.jsonl`` in its folder, a line of JSON a report.
+
+``crc32`` of a line is that of the line without it; lines of before there was one are read unchecked.
+"""
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,13 @@ from calograd.errors import FormatError
 from calograd.showers.hdf5 import write_whole, writing
 
 LOG = "log.jsonl"
+_CRC = "crc32"
 
 
 def add_to_log(output: Path, entry: Mapping[str, Any]) -> None:
     """Add a line to the log of the run in ``output``. Raises `InputError` if it cannot be written."""
     with writing(output / LOG), (output / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, allow_nan=False) + "\n")
+        file.write(json.dumps(dict(entry) | {_CRC: _checksum(entry)}, allow_nan=False) + "\n")
 
 
 def read_log(output: Path) -> list[dict[str, Any]]:
@@ -62,5 +67,11 @@ def _entries(path: Path) -> list[tuple[dict[str, Any], str]]:
             raise FormatError(f"{path} is damaged in line {number} ({error}); remove that line") from error
         if not isinstance(entry, dict):
             raise FormatError(f"{path} is damaged in line {number}: expected a JSON object; remove that line")
+        if entry.pop(_CRC, None) not in (None, _checksum(entry)):
+            raise FormatError(f"{path} is damaged in line {number}: it does not fit its checksum; remove that line")
         found.append((entry, text))
     return found
+
+
+def _checksum(entry: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(entry, allow_nan=False).encode()):08x}"

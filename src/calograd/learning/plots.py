@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 
+from calograd.learning.log import read_log
 from calograd.showers.hdf5 import write_whole
 
 
-def plot_log(log: Path, output: Path) -> None:
-    """Draw the log of a run; does nothing where matplotlib is not installed."""
+def plot_log(run: Path, output: Path) -> None:
+    """Draw the log of the run in the folder ``run``; does nothing where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line]
+    lines = read_log(run)
     steps = [line["step"] for line in lines]
 
     def column(what: str, name: str) -> np.ndarray:

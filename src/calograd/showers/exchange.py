@@ -73,17 +73,19 @@ def read_showerdata(path: Path, layers: int = LAYERS) -> Clouds:
         width = int(file["shape"][-1])
         rows, energy = file["showers"][()], file["energies"][()].reshape(-1)
         shower = file["shower_ids"][()].astype(np.int64)
-    if width not in (4, 5) or any(len(row) % width for row in rows):
-        raise FormatError(f"{path}: points of {width} numbers; expected x, y, layer, e (and t)")
-    if not len(rows) == len(energy) == len(shower):
-        raise FormatError(f"{path}: {len(rows)} showers, {len(energy)} energies, {len(shower)} numbers; expected equal")
-    counts = np.array([len(row) // width for row in rows], dtype=np.int64)
-    table = np.concatenate([np.zeros((0, width)), *(row.reshape(-1, width) for row in rows)])
-    owner = np.repeat(np.arange(len(rows)), counts)
-    filled = table[:, 3] != 0
-    table, owner = table[filled], owner[filled]
-    layer = np.floor(table[:, 2] + 0.1).astype(np.int64)  # 0.1 as showerdata rounds
-    check_points(str(path), energy, layers, table[:, 0], table[:, 1], layer, table[:, 3])
+        if width not in (4, 5) or any(len(row) % width for row in rows):
+            raise FormatError(f"{path}: points of {width} numbers; expected x, y, layer, e (and t)")
+        if not len(rows) == len(energy) == len(shower):
+            raise FormatError(
+                f"{path}: {len(rows)} showers, {len(energy)} energies, {len(shower)} numbers; expected equal"
+            )
+        counts = np.array([len(row) // width for row in rows], dtype=np.int64)
+        table = np.concatenate([np.zeros((0, width)), *(row.reshape(-1, width) for row in rows)])
+        owner = np.repeat(np.arange(len(rows)), counts)
+        filled = table[:, 3] != 0
+        table, owner = table[filled], owner[filled]
+        layer = np.floor(table[:, 2] + 0.1).astype(np.int64)  # 0.1 as showerdata rounds
+        check_points(str(path), energy, layers, table[:, 0], table[:, 1], layer, table[:, 3])
     x, y, layer, e, offsets = tidy(table[:, 0] / _MM, table[:, 1] / _MM, layer, table[:, 3], owner, len(rows))
     return Clouds(x, y, layer, e, offsets, energy.astype(np.float32), shower, layers, "showerdata", {"file": path.name})
 

@@ -96,7 +96,7 @@ def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
 def new_foreign_file(path: Path) -> Iterator[h5py.File]:
     """As `new_file`, of another project's format, which knows no schema of ours."""
     with _beside(path) as temporary:
-        with written_file(temporary, meta_block_size=1 << 14) as file:
+        with written_file(temporary) as file:
             yield file
         _publish(temporary, path)
 

@@ -14,7 +14,7 @@ from calograd.errors import FormatError
 
 _BEGINNING = b"GCOL\x01\0\0\0"
 _HEADER = struct.Struct("<HHIQ")
-_SEARCHED = 1 << 20
+_SEARCHED = 1 << 22
 """Bytes at either end of a file in which its heaps are; the deposits, measured energies and points lie between."""
 
 

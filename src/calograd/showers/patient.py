@@ -1,7 +1,8 @@
 """A file that HDF5 can always write to.
 
 Where a disk is full HDF5 fails in many places, also where it closes what is open, and leaves h5py to complain of each
-on standard error. Here the first failure is kept instead, what comes after it is dropped, and HDF5 ends in peace.
+on standard error. Here the first failure is kept instead, what comes after it is dropped, and HDF5 ends in peace. HDF5
+does not gather its index at the front of such a file, so it does for files that are read as a whole.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 
@@ -87,19 +87,15 @@ class _Patient(io.RawIOBase):
 
 
 @contextmanager
-def written_file(path: Path, **options: Any) -> Iterator[h5py.File]:
-    """A new HDF5 file, which is on the disk at the end of the block.
-
-    Args:
-        path: of the file; what is there is overwritten.
-        options: of `h5py.File`.
+def written_file(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file in place of what is there, on the disk at the end of the block.
 
     Raises:
         OSError: it could not be written completely.
     """
     with _Patient(path) as raw:
         try:
-            with h5py.File(raw, "w", **options) as file:
+            with h5py.File(raw, "w") as file:
                 yield file
             raw.synchronise()
         except Exception:

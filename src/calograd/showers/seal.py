@@ -46,7 +46,7 @@ def check_seal(attributes: Mapping[str, Any], datasets: Mapping[str, np.ndarray]
         FormatError: they differ.
     """
     stored = attributes.get(DIGEST)
-    if stored is not None and stored != digest_of(attributes, datasets):
+    if stored is not None and str(stored) != digest_of(attributes, datasets):
         raise FormatError(
             f"{path} is damaged: its contents do not fit its digest; bring an intact copy or make it anew (if you "
             f"changed it yourself, remove its attribute '{DIGEST}')"
@@ -59,7 +59,7 @@ def digest_of(attributes: Mapping[str, Any], datasets: Mapping[str, np.ndarray |
     for name in sorted(attributes):
         if name != DIGEST:
             value = attributes[name]
-            told = value.encode() if isinstance(value, str) else _bytes(np.asarray(value))
+            told = value.encode(errors="surrogateescape") if isinstance(value, str) else _bytes(np.asarray(value))
             result.update(f"\0{name}\0{len(told)}\0".encode() + told)
     for name in sorted(datasets):
         values = datasets[name]

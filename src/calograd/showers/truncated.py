@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError
+from calograd.showers.hdf5 import DAMAGE
 from calograd.showers.heap import refuse_endless
 from calograd.showers.layout import DEPOSITS, HEADS
 
@@ -86,7 +87,7 @@ def open_padded(path: Path) -> Iterator[h5py.File]:
         refuse_endless(path, length)
         with h5py.File(_Padded(path, length), "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError, OverflowError) as error:
+    except DAMAGE as error:
         raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error
 
 

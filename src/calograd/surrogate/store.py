@@ -254,6 +254,7 @@ def _load(
             metadata = file.metadata() or {}
             check_schema(path, metadata.get("schema"), SCHEMA, OLDEST)
             weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        check_digest(path, weights, metadata)
         raw = _card(metadata)
         _check_kind(path, raw["kind"], kinds)
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
@@ -266,7 +267,6 @@ def _load(
         raise FormatError(f"{path}: card or weights do not fit this version: {reason}") from error
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise FormatError(f"{path} holds weights that are NaN or infinite; train or fetch it anew")
-    check_digest(path, weights, metadata)
     return model.eval().requires_grad_(False), card
 
 

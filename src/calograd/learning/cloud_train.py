@@ -115,31 +115,19 @@ def train_clouds(
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     with one_writer(output):
-        return _train(config, data, output, device, progress, on_report)
+        t = config.training
+        prepare(output, t.threads)
+        check_range(config.range, data.train.energy)
+        teacher = None if config.distillation is None else _teacher(config, data, device)
+        course = Course.start(place(_model(config, data, teacher), device), t.seed)
+        phases = _phases(config, data) if teacher is None else _student_phases(config, data, teacher)
+        pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
 
+        def look_at(at: Course[CloudModel]) -> CloudReport:
+            return look(at.ema, data, phases[at.phase].name, at.step, float(at.running), at.seconds)
 
-def _train(
-    config: CloudRunConfig,
-    data: CloudData,
-    output: Path,
-    device: str,
-    progress: Progress | None,
-    on_report: Reports | None,
-) -> CloudModel:
-    """See `train_clouds`."""
-    t = config.training
-    prepare(output, t.threads)
-    check_range(config.range, data.train.energy)
-    teacher = None if config.distillation is None else _teacher(config, data, device)
-    course = Course.start(place(_model(config, data, teacher), device), t.seed)
-    phases = _phases(config, data) if teacher is None else _student_phases(config, data, teacher)
-    pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
-
-    def look_at(at: Course[CloudModel]) -> CloudReport:
-        return look(at.ema, data, phases[at.phase].name, at.step, float(at.running), at.seconds)
-
-    task = Task(config, data.source, data.fingerprint, len(data.train), output)
-    return go_through(task, course, phases, pace, look_at, progress, on_report)
+        task = Task(config, data.source, data.fingerprint, len(data.train), output)
+        return go_through(task, course, phases, pace, look_at, progress, on_report)
 
 
 def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:

@@ -55,36 +55,24 @@ def train_grids(
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     with one_writer(output):
-        return _train(config, split, output, device, progress, on_report)
+        t = config.training
+        prepare(output, t.threads)
+        data = _Data(Grids.of(split.train), Grids.of(split.validation), split)
+        check_range(config.range, torch.from_numpy(split.train.energy))
+        course = Course.start(place(_model(config, data), device), t.seed)
 
+        def loss(at: Course[GridModel]) -> Tensor:
+            rows = torch.randint(len(data.train), (t.batch,), generator=at.generator)
+            cells, code = at.model.losses(*_batch(at.model, data.train, rows), at.generator)
+            return NATS * (cells + code).mean()
 
-def _train(
-    config: GridRunConfig,
-    split: Split,
-    output: Path,
-    device: str,
-    progress: Progress | None,
-    on_report: Reports | None,
-) -> GridModel:
-    """See `train_grids`."""
-    t = config.training
-    prepare(output, t.threads)
-    data = _Data(Grids.of(split.train), Grids.of(split.validation), split)
-    check_range(config.range, torch.from_numpy(split.train.energy))
-    course = Course.start(place(_model(config, data), device), t.seed)
+        def look_at(at: Course[GridModel]) -> CloudReport:
+            return _look(at, data)
 
-    def loss(at: Course[GridModel]) -> Tensor:
-        rows = torch.randint(len(data.train), (t.batch,), generator=at.generator)
-        cells, code = at.model.losses(*_batch(at.model, data.train, rows), at.generator)
-        return NATS * (cells + code).mean()
-
-    def look_at(at: Course[GridModel]) -> CloudReport:
-        return _look(at, data)
-
-    phases = [Phase("grids", t.steps, ("encoder_network.", "decoder_network."), loss, t.ema, t.learning_rate)]
-    pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
-    task = Task(config, split.source, split.fingerprint, len(data.train), output)
-    return go_through(task, course, phases, pace, look_at, progress, on_report)
+        phases = [Phase("grids", t.steps, ("encoder_network.", "decoder_network."), loss, t.ema, t.learning_rate)]
+        pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
+        task = Task(config, split.source, split.fingerprint, len(data.train), output)
+        return go_through(task, course, phases, pace, look_at, progress, on_report)
 
 
 def _model(config: GridRunConfig, data: _Data) -> GridModel:

@@ -103,29 +103,19 @@ def train(
         torch.set_num_threads(config.training.threads)
     team = team or Alone(device)
     with one_writer(output) if team.leads else nullcontext():
-        return _train(config, data, output, progress, on_report, team)
-
-
-def _train(
-    config: RunConfig,
-    data: TrainingData,
-    output: Path,
-    progress: Progress | None,
-    on_report: Callable[[Report], None] | None,
-    team: Team,
-) -> Model:
-    """See `train`."""
-    with team.first():
-        run, state = _begin(config, data, output, on_report, team)
-    team.wait()  # for all to have read the checkpoint before it is replaced
-    team.same(state.model, state.ema, state.beside)
-    hooks: engine.Hooks[Model] = engine.Hooks(
-        lambda at: write_checkpoint(at, run.config, data, output, run.teacher), lambda at: _report(run, at), progress
-    )
-    engine.run(state, _phases(run, state.model), pace_of(config.training), hooks, output, team)
-    if team.leads:
-        save(output, state.ema, _card(run.config, data, state))
-    return state.ema.eval().requires_grad_(False)
+        with team.first():
+            run, state = _begin(config, data, output, on_report, team)
+        team.wait()  # for all to have read the checkpoint before it is replaced
+        team.same(state.model, state.ema, state.beside)
+        hooks: engine.Hooks[Model] = engine.Hooks(
+            lambda at: write_checkpoint(at, run.config, data, output, run.teacher),
+            lambda at: _report(run, at),
+            progress,
+        )
+        engine.run(state, _phases(run, state.model), pace_of(config.training), hooks, output, team)
+        if team.leads:
+            save(output, state.ema, _card(run.config, data, state))
+        return state.ema.eval().requires_grad_(False)
 
 
 def _begin(

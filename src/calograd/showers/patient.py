@@ -16,7 +16,32 @@ from pathlib import Path
 import h5py
 
 
-class _Patient(io.RawIOBase):
+class Positioned(io.RawIOBase):
+    """A readable file as HDF5 takes it from Python, which knows where it is and how long it is (``end``, bytes)."""
+
+    def __init__(self, end: int) -> None:
+        self._position, self._end = 0, end
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where it is."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go there, be it beyond the end."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = base + offset
+        return self._position
+
+
+class _Patient(Positioned):
     """A file for reading and writing that keeps its first error to itself.
 
     Attributes:
@@ -24,26 +49,12 @@ class _Patient(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__(0)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        self._position = self._end = 0
         self.error: OSError | None = None
-
-    def readable(self) -> bool:
-        return True
 
     def writable(self) -> bool:
         return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
-        self._position = base + offset
-        return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         view = memoryview(buffer).cast("B")

@@ -6,8 +6,6 @@ complete if all chunks that hold its deposits lie within the bytes that are real
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from calograd.errors import FormatError
 from calograd.showers.hdf5 import DAMAGE
 from calograd.showers.heap import refuse_endless
 from calograd.showers.layout import DEPOSITS, HEADS
+from calograd.showers.patient import Positioned
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
@@ -41,27 +40,12 @@ def is_cut_off(path: Path) -> bool:
     return length is not None and path.stat().st_size < length
 
 
-class _Padded(io.RawIOBase):
+class _Padded(Positioned):
     """A file for reading that goes on with zeros up to ``length``."""
 
     def __init__(self, path: Path, length: int) -> None:
+        super().__init__(length)
         self._file = path.open("rb", buffering=0)
-        self._length = length
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        self._position = base + offset
-        return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         view = memoryview(buffer).cast("B")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from calograd.errors import InputError
@@ -66,6 +67,18 @@ def differences(mine: Any, theirs: Any, name: str = "") -> list[Difference]:
 def first_difference(mine: Any, theirs: Any) -> Difference | None:
     """The first of `differences`."""
     return next(iter(differences(mine, theirs)), None)
+
+
+def refuse_other(output: Path, mine: Any, theirs: Any) -> None:
+    """Raise `InputError` if the run in ``output`` is of another configuration, ``theirs``, naming all that differs."""
+    found = differences(mine, theirs)
+    if found:
+        first, *others = found
+        more = f" and {', '.join(other.name for other in others)}" if others else ""
+        raise InputError(
+            f"{output} holds a run of another configuration: {first.name} is {first.mine}, was {first.theirs}{more}; "
+            "change it back or choose another output"
+        )
 
 
 _NOTHING = object()

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from calograd.errors import InputError, OutputExistsError
+from calograd.former import refuse_other
 from calograd.learning.cloud_data import Source
 from calograd.learning.cloud_monitor import CloudReport
 from calograd.learning.engine import (
@@ -96,7 +97,7 @@ def go_through(
     output, identity = task.output, _flat(task.config) | {"data": task.fingerprint}
 
     def go_on(stored: dict[str, Any]) -> None:
-        _refuse_other(stored["identity"], identity, output)
+        refuse_other(output, identity, stored["identity"])
         resume(course, stored, [phase.prefixes for phase in phases], pace)
 
     def report(at: Course[S]) -> None:
@@ -116,16 +117,6 @@ def go_through(
     run(course, phases, pace, hooks, output)
     save(output, course.ema, _card(task, course))
     return course.ema.eval().requires_grad_(False)
-
-
-def _refuse_other(theirs: dict[str, Any], identity: dict[str, Any], output: Path) -> None:
-    """Raise `InputError` if a checkpoint is of another configuration or of other data."""
-    changed = [key for key in {**identity, **theirs} if identity.get(key) != theirs.get(key)]
-    if changed:
-        raise InputError(
-            f"{output} holds a run of another configuration: {changed[0]} is {identity.get(changed[0])}, was "
-            f"{theirs.get(changed[0])}; change it back or choose another output"
-        )
 
 
 def _flat(config: CloudRunConfig | GridRunConfig) -> dict[str, Any]:

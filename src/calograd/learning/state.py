@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from calograd.errors import InputError
-from calograd.former import differences
+from calograd.former import refuse_other
 from calograd.learning import engine
 from calograd.learning.config import RunConfig, TrainingConfig
 from calograd.learning.data import TrainingData
@@ -146,14 +146,7 @@ def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> Course[M
 def _refuse_other(stored: dict[str, Any], config: RunConfig, data: TrainingData, output: Path) -> None:
     """Raise `InputError` if a checkpoint is not of this configuration and these data."""
     before = read_stored_config(RunConfig, stored["config"], output)
-    found = differences(_plain(config), _plain(before))
-    if found:
-        first, *others = found
-        more = f" and {', '.join(other.name for other in others)}" if others else ""
-        raise InputError(
-            f"{output} holds a run of another configuration: {first.name} is {first.mine}, was {first.theirs}{more}; "
-            "change it back or choose another output"
-        )
+    refuse_other(output, _plain(config), _plain(before))
     rows = stored.get("data", data_fingerprint(data))
     if rows != data_fingerprint(data):
         raise InputError(f"{output} holds a run on other rows of data; bring them back or choose another output")

@@ -74,7 +74,7 @@ def main() -> None:
         judge = library_of(setup, options, "judge", JUDGE_SEED, tell)
         pool = library_of(setup, options, "pool", POOL_SEED, tell)
     show(setup, states, judge)
-    compare(setup, options, pool, judge)
+    compare(setup, options, states, pool, judge)
 
 
 def setup_of(options: argparse.Namespace) -> Setup:
@@ -115,24 +115,42 @@ def library_of(setup: Setup, options: argparse.Namespace, name: str, seed: int, 
         return LibraryReference(library, energies, setup.space.n_xy, setup.space.n_z)
 
 
-def compare(setup: Setup, options: argparse.Namespace, pool: LibraryReference, judge: LibraryReference) -> None:
-    """Print what optimisers would answer that evaluate blocks of the pool, `options.check` showers each."""
+def compare(
+    setup: Setup,
+    options: argparse.Namespace,
+    states: dict[str, State],
+    pool: LibraryReference,
+    judge: LibraryReference,
+) -> None:
+    """Print what each would answer after so many showers.
+
+    The descents answer the design they have reached, the others after evaluations of blocks of the pool,
+    `options.check` showers each.
+    """
+
+    def judged(designs: list[Any]) -> list[float]:
+        return bootstrap_values(judge, setup.objective, designs, bootstrap=2, seed=7)[0].tolist()
+
     trials = Trials(from_library(pool), setup.objective, setup.space)
     marks = [share * options.budget // 5 for share in (1, 2, 4, 5, 10)]
     print(f"\n| method | {' | '.join(f'U after {mark} showers' for mark in marks)} |")
     print("|---" * (1 + len(marks)) + "|")
+    for name, state in states.items():
+        reached = {mark: [step.y for step in state.history if step.simulated <= mark] for mark in marks}
+        ends = {mark: state.y if state.simulated <= mark else ys[-1] for mark, ys in reached.items() if ys}
+        values = dict(zip(ends, judged([setup.space.design(np.array(y)) for y in ends.values()]), strict=True))
+        print(f"| {name} | {' | '.join(f'{values[m]:.3f}' if m in values else '' for m in marks)} |")
     for method in METHODS:
-        values: dict[int, list[float]] = {mark: [] for mark in marks}
+        seen: dict[int, list[float]] = {mark: [] for mark in marks}
         for seed in range(options.seeds):
             trace = baselines.run(
                 method, setup.space, setup.start, trials.value, marks[-1], options.check, seed
             )  # fmt: skip
             ends = {mark: [e.incumbent for e in trace.evaluations if e.showers <= mark] for mark in marks}
             designs = {mark: setup.space.design(np.array(found[-1])) for mark, found in ends.items() if found}
-            utility, _ = bootstrap_values(judge, setup.objective, list(designs.values()), bootstrap=2, seed=7)
-            for mark, value in zip(designs, utility, strict=True):
-                values[mark].append(float(value))
-        spans = [np.percentile(v, [50, 0, 100]) if v else None for v in values.values()]
+            for mark, value in zip(designs, judged(list(designs.values())), strict=True):
+                seen[mark].append(value)
+        spans = [np.percentile(v, [50, 0, 100]) if v else None for v in seen.values()]
         words = ["" if s is None else f"{s[0]:.3f} ({s[1]:.3f} to {s[2]:.3f})" for s in spans]
         print(f"| {method} | {' | '.join(words)} |")
 

@@ -22,9 +22,10 @@ import numpy as np
 from calograd import Surrogate
 from calograd.cli.common import progress, read_toml, stages
 from calograd.optimisation import baselines
+from calograd.optimisation.common_showers import bootstrap_values
 from calograd.optimisation.descent import Adaptation, Adapted, ascend
 from calograd.optimisation.history import State
-from calograd.optimisation.reference import LibraryReference, bootstrap_values
+from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.run import Setup, optimise, parse_optimisation
 from calograd.optimisation.target import simulate
 from calograd.optimisation.trials import Trials, from_library

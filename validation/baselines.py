@@ -20,11 +20,12 @@ from calograd import Surrogate
 from calograd.demo.steering import ENERGY, PRICE, START
 from calograd.optimisation import baselines
 from calograd.optimisation.background import Emulator
+from calograd.optimisation.common_showers import bootstrap_values
 from calograd.optimisation.cost import Depth, Priced
 from calograd.optimisation.descent import DescentConfig, ascend
 from calograd.optimisation.gradient import Estimate, surrogate_gradient
 from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference, bootstrap_values
+from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.space import Space, span
 from calograd.optimisation.trials import Trials, from_library
 from calograd.optimisation.utility import Objective, SquaredError

@@ -14,9 +14,10 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.optimisation.background import Emulator
+from calograd.optimisation.common_showers import reference_gradient
 from calograd.optimisation.gradient import Estimate, surrogate_gradient
 from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference, reference_gradient
+from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.space import Space, span
 from calograd.optimisation.utility import Objective, SquaredError
 from calograd.showers.library import open_library

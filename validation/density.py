@@ -22,8 +22,9 @@ import numpy as np
 from calograd.design import Design
 from calograd.evaluation.evaluate import mean_biases
 from calograd.optimisation.background import Emulator
+from calograd.optimisation.common_showers import bootstrap_values
 from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference, bootstrap_values
+from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.utility import Objective, SquaredError
 from calograd.showers.library import Library, open_library
 from calograd.showers.measure import measure

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from calograd.optimisation.common_showers import bootstrap_values
 from calograd.optimisation.landscape import grid
-from calograd.optimisation.reference import LibraryReference, bootstrap_values
+from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.run import parse_optimisation
 from calograd.showers.library import open_library
 

@@ -12,12 +12,13 @@ from torch import Tensor
 from calograd.design import Design
 from calograd.errors import InputError
 from calograd.optimisation.background import DensityMap, Emulator
+from calograd.optimisation.common_showers import reference_gradient
 from calograd.optimisation.cost import Depth, Priced
 from calograd.optimisation.gradient import stream, surrogate_gradient
 from calograd.optimisation.map_chain import MapChain, on_maps
 from calograd.optimisation.readout import Readout
 from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference, reference_gradient
+from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.utility import Containment, Objective, PositionResolution, SquaredError, Utility
 from calograd.showers.library import open_library
 from calograd.showers.measure import given_designs, measure_maps

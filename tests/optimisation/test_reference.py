@@ -13,15 +13,10 @@ from calograd.errors import InputError
 from calograd.material import MATERIALS
 from calograd.optimisation.agreement import compare_gradients, cosine
 from calograd.optimisation.background import Emulator
+from calograd.optimisation.common_showers import bootstrap_values, neighbours, reference_gradient
 from calograd.optimisation.gradient import Estimate
 from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import (
-    CellsReference,
-    LibraryReference,
-    bootstrap_values,
-    neighbours,
-    reference_gradient,
-)
+from calograd.optimisation.reference import CellsReference, LibraryReference
 from calograd.optimisation.utility import Containment, Objective, SquaredError
 from calograd.showers.layout import pack
 from calograd.showers.library import open_library

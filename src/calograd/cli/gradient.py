@@ -104,8 +104,9 @@ def gradient(
         require("--report", "report", "jinja2", "matplotlib")
     values = tuple(parse_numbers(energies, "--energies"))
     from calograd.optimisation.agreement import compare_gradients
+    from calograd.optimisation.common_showers import reference_gradient
     from calograd.optimisation.gradient import surrogate_gradient
-    from calograd.optimisation.reference import LibraryReference, reference_gradient
+    from calograd.optimisation.reference import LibraryReference
     from calograd.optimisation.space import span
     from calograd.surrogate import load_designs
 

@@ -13,13 +13,14 @@ import numpy as np
 
 from calograd.optimisation.agreement import Agreement, compare_gradients
 from calograd.optimisation.background import Emulator
+from calograd.optimisation.common_showers import reference_gradient
 from calograd.optimisation.cost import Depth, Priced
 from calograd.optimisation.descent import DescentConfig, ascend
 from calograd.optimisation.gradient import Estimate, surrogate_gradient
 from calograd.optimisation.history import State, Step
 from calograd.optimisation.landscape import Landscape, grid, surrogate_landscape
 from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import CellsReference, reference_gradient
+from calograd.optimisation.reference import CellsReference
 from calograd.optimisation.space import span
 from calograd.optimisation.utility import Objective, SquaredError
 from calograd.showers.cells import Cells

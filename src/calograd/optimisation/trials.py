@@ -18,8 +18,9 @@ import numpy as np
 from calograd.design import Design
 from calograd.material import Material
 from calograd.optimisation.budget import Array
+from calograd.optimisation.common_showers import bootstrap_values
 from calograd.optimisation.estimates import Simulation
-from calograd.optimisation.reference import LibraryReference, Reference, bootstrap_values
+from calograd.optimisation.reference import LibraryReference, Reference
 from calograd.optimisation.space import Space
 from calograd.optimisation.target import Target, simulate
 from calograd.optimisation.utility import Objective
@@ -120,7 +121,7 @@ def from_geant4(
         folder: a shower library a trial.
         objective: its energies are simulated.
         space: its material is, at the middle density where that is a parameter (then it has to stay within a factor
-            `calograd.optimisation.reference.DENSITIES` of it).
+            `calograd.optimisation.common_showers.DENSITIES` of it).
         target: the detector and its beam; None: the large block with photons on its axis.
         workers, scheduler: see `calograd.showers.produce.produce`.
     """

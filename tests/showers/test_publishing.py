@@ -52,6 +52,17 @@ def test_what_a_killed_process_left_is_removed_when_nobody_can_be_writing_it(tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.2.tmp", ".b.3.tmp", "a"]
 
 
+def test_whoever_is_refused_leaves_the_folder_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that begin at once both find no folder; the one that comes too late must not remove it."""
+    folder = tmp_path / "run"
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with one_writer(folder):
+        with pytest.raises(InputError, match="run is being written by another process; wait"), one_writer(folder):
+            pass
+        write_whole(folder / "file", b"1")
+    assert (folder / "file").read_bytes() == b"1"
+
+
 def test_a_folder_has_one_writer_who_tidies_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

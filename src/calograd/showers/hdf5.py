@@ -173,12 +173,14 @@ def one_writer(folder: Path) -> Iterator[None]:
         _lock(descriptor, folder)
         for stray in folder.glob(".*.tmp"):
             stray.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            if made:  # while nobody else can hold it
+                with suppress(OSError):  # something was put into it
+                    folder.rmdir()
     finally:
         os.close(descriptor)
-        if made:
-            with suppress(OSError):  # something was put into it
-                folder.rmdir()
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -22,7 +22,8 @@ import numpy as np
 
 from calograd.learning.config import read_config
 from calograd.learning.data import load_data
-from calograd.learning.train import read_log, train
+from calograd.learning.log import read_log
+from calograd.learning.train import train
 from calograd.material import MATERIALS
 from calograd.showers.cells import Cells, write_cells
 from calograd.showers.maps import rows_in

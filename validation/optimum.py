@@ -58,7 +58,7 @@ def main() -> None:
               f"off by {y[0] - top[0]:+.3f} and {y[1] - top[1]:+.3f} cm")  # fmt: skip
 
 
-def scan(reference, objective, space, axes, bootstrap):  # type: ignore[no-untyped-def]  # noqa: ANN
+def scan(reference, objective, space, axes, bootstrap):  # type: ignore[no-untyped-def]
     points = [np.array([dx, dz]) for dx in axes[0] for dz in axes[1]]
     values, samples = bootstrap_values(
         reference, objective, [space.design(y) for y in points], bootstrap=bootstrap, replicas=8, seed=5

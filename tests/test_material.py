@@ -129,6 +129,15 @@ def test_the_mean_atomic_number_is_by_mass() -> None:
     assert MATERIALS["PbF2"].at_density(5.0).mean_atomic_number == pytest.approx(by_hand)
 
 
+def test_the_effective_atomic_number_lies_between_the_mean_and_the_heaviest() -> None:
+    heavy, light = 207.2, 2 * 18.998
+    by_hand = ((heavy * 82 ** (4 / 3) + light * 9 ** (4 / 3)) / (heavy + light)) ** 0.75
+    assert MATERIALS["PbF2"].effective_atomic_number == pytest.approx(by_hand)
+    assert MATERIALS["PbF2"].mean_atomic_number < by_hand < 82
+    assert MATERIALS["Fe"].effective_atomic_number == pytest.approx(26)
+    assert MATERIALS["PbF2"].at_density(5.0).effective_atomic_number == pytest.approx(by_hand)
+
+
 @pytest.mark.parametrize(
     ("numbers", "complaint"),
     [

@@ -84,7 +84,7 @@ def test_every_row_has_the_numbers_of_its_material(tmp_path: Path) -> None:
     pitches = {float(dx): 1 for dx in bismuth.dx[2:]}  # drawn pitches tell the rows' files apart
     for rows in (data.train, data.validation):
         numbers = data.numbers(rows, rows.energy.double())
-        assert numbers.shape == (len(rows), 5)
+        assert numbers.shape == (len(rows), len(DESCRIPTORS))
         for dx, row in zip(rows.dx.tolist(), numbers.tolist(), strict=True):
             if dx in pitches:
                 assert row == [7.13, *(getattr(MATERIALS["BGO"], name) for name in DESCRIPTORS[1:])]
@@ -99,7 +99,7 @@ def test_every_row_has_the_numbers_of_its_material(tmp_path: Path) -> None:
 def test_one_material_is_a_single_row_of_numbers(tmp_path: Path) -> None:
     data = load_data(store(tmp_path, made_up_cells(40), made_up_cells(seed=1)), 0.2, 0)
     assert data.train.which is None
-    assert data.numbers(data.train, data.train.energy).shape == (1, 5)
+    assert data.numbers(data.train, data.train.energy).shape == (1, len(DESCRIPTORS))
     assert data.material == MATERIALS["PbF2"]
 
 

@@ -332,7 +332,7 @@ def test_two_materials_make_a_surrogate_of_both(tmp_path: Path) -> None:
     train(config, load(config), tmp_path / "run")
     surrogate = Surrogate.load(tmp_path / "run")
     assert [m.name for m in surrogate.card.substances()] == ["PbF2", "BGO"]
-    assert surrogate.model.architecture.material_numbers == ("mean_atomic_number",)
+    assert surrogate.model.architecture.material_numbers == ("effective_atomic_number",)
     assert float(surrogate.model.condition_scale[-1]) < 0.2  # of ln Z, over the rows of both
     for material in ("PbF2", "BGO"):
         surrogate.sample(Design(2.0, 6.0, material, n_xy=3, n_z=2), 10.0, 2)

@@ -117,12 +117,12 @@ def test_adaptation_changes_linear_layers_and_convolutions(tmp_path: Path) -> No
         adapt(base, few, load_data([tmp_path / "other-cells.h5"], 0.2, 0), tmp_path / "none")
 
 
-def test_several_materials_are_told_apart_by_their_critical_energy(tmp_path: Path) -> None:
+def test_several_materials_are_told_apart_by_their_effective_atomic_number(tmp_path: Path) -> None:
     config = config_of(tmp_path, steps=2, report_every=2)
     write_maps(tmp_path / "bgo.h5", replace(made_up_maps(seed=1), material=MATERIALS["BGO"]))
     data = load_data([*config.data.files, tmp_path / "bgo.h5"], 0.2, 0)
     model = train(config, data, tmp_path / "run")
-    assert model.architecture.material_numbers == ("mean_atomic_number",)
+    assert model.architecture.material_numbers == ("effective_atomic_number",)
     surrogate = Surrogate.load(tmp_path / "run")
     assert [material.name for material in surrogate.card.substances()] == ["PbF2", "BGO"]
     maps = surrogate.sample(Design(2.5, 6.0, "BGO", n_xy=3, n_z=2), 10.0, 2, steps=2)

@@ -51,6 +51,6 @@ def export(model: str, sampler: str | None, steps: int | None, output: Path, jso
     )
     result = [
         {"path": str(w.path), "inputs": list(map(str, w.part.inputs)), "output": str(w.part.output), "bytes": w.size,
-         "largest_difference": w.difference} for w in written
+         "largest_difference": w.difference, "rounding_of_pytorch": w.rounding} for w in written
     ]  # fmt: skip
     write_json(json_path, {"model": surrogate.card.name, "files": result})

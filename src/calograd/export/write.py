@@ -15,6 +15,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,9 @@ CHECKED = 64
 PARITY = {"cells": 1e-5, "clean": 1e-4}
 """Largest difference allowed by output: of cells in units of the shower's largest, of denoised numbers, which have unit
 variance, absolute. Steep steps between empty and filled cells enlarge the rounding of float32 to some 3e-5 there."""
+ROUNDING = 4.0
+"""Or this many times as far as PyTorch itself is from double precision, if that is more: what another order of the same
+sums can make of steep networks depends on the machine."""
 EXPORTS_WITH = "2.13"
 """The version of torch whose exporter is tested; the graph's loop needs one of the later ones."""
 LENGTHS = {"cm": ("cm", "cm"), "scaled": ("Moliere radii", "radiation lengths")}
@@ -61,12 +65,14 @@ class Written:
         part: what it holds.
         size: bytes.
         difference: the largest from PyTorch, see `PARITY`.
+        rounding: the largest of PyTorch from PyTorch in double precision, likewise.
     """
 
     path: Path
     part: Part
     size: int
     difference: float
+    rounding: float
 
 
 def export(
@@ -106,14 +112,15 @@ def export(
             model.metadata_props.add(key=key, value=value)
         content = model.SerializeToString()
         path = folder / f"{part.name}.onnx"
-        difference = _difference(part, surrogate, walk, content)
-        if not difference <= PARITY[part.output.name]:
+        difference, rounding = _difference(part, surrogate, walk, content)
+        allowed = max(PARITY[part.output.name], ROUNDING * rounding)
+        if not difference <= allowed:
             raise InputError(
-                f"{path} differs from PyTorch by {difference:.2g}, more than {PARITY[part.output.name]:g}; fewer steps "
+                f"{path} differs from PyTorch by {difference:.2g}, more than {allowed:.2g}; fewer steps "
                 "or another version of onnxscript may do"
             )
         write_whole(path, content)
-        written.append(Written(path, part, len(content), difference))
+        written.append(Written(path, part, len(content), difference, rounding))
         report(number + 1, len(every))
     return written
 
@@ -191,12 +198,17 @@ def _metadata(surrogate: Surrogate, walk: Walk) -> dict[str, str]:
     }
 
 
-def _difference(part: Part, surrogate: Surrogate, walk: Walk, content: bytes) -> float:
-    """The largest from PyTorch, on fresh inputs, in the units of `PARITY`."""
+def _difference(part: Part, surrogate: Surrogate, walk: Walk, content: bytes) -> tuple[float, float]:
+    """The largest of the file from PyTorch, and of PyTorch from its double precision, on fresh inputs, see `PARITY`."""
     inputs = example(part, surrogate, walk, CHECKED, torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = part.module(*inputs)
+        exact = deepcopy(part.module).double()(*(value.double() for value in inputs))
     named = {port.name: value.numpy() for port, value in zip(part.inputs, inputs, strict=True)}
     found = torch.from_numpy(run(open_session(content, part.name), named))
-    difference = (found - expected).flatten(1).abs().amax(1)
-    return float((difference / expected.flatten(1).amax(1) if part.output.name == "cells" else difference).max())
+    scale = exact.flatten(1).amax(1) if part.output.name == "cells" else torch.ones(len(exact))
+
+    def largest(one: Tensor, other: Tensor) -> float:
+        return float(((one - other).flatten(1).abs().amax(1) / scale).max())
+
+    return largest(found, expected), largest(expected, exact)

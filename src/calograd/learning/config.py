@@ -40,7 +40,8 @@ from calograd.surrogate.store import Units
 FEWEST = 3
 """Steps of a teacher's second-order sampler for a leap."""
 Positive = Annotated[int, Field(gt=0)]
-MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy", "mean_atomic_number"]
+MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy", "mean_atomic_number",
+                         "effective_atomic_number"]  # fmt: skip
 Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
@@ -120,8 +121,8 @@ class ModelConfig(Table):
 
 
 def _material_numbers(chosen: tuple[MaterialNumber, ...] | None, materials: int) -> tuple[str, ...]:
-    """The chosen ones; else those that showers scale with for one material, the mean atomic number for several."""
-    usual = NUMBERS if materials == 1 else ("mean_atomic_number",)
+    """The chosen ones; else those that showers scale with for one material, the effective atomic number for several."""
+    usual = NUMBERS if materials == 1 else ("effective_atomic_number",)
     return usual if chosen is None else chosen
 
 

@@ -145,7 +145,7 @@ class TrainingData:
         return self.materials[0]
 
     def numbers(self, rows: Rows, like: Tensor) -> Tensor:
-        """Material numbers of rows, shape (n, 5), or (1, 5) where all are of one material; see `numbers_of`."""
+        """Material numbers of rows, shape (n, 6), or (1, 6) where all are of one material; see `numbers_of`."""
         table = numbers_of(*self.materials, like=like)
         return table[:1] if rows.which is None else table[rows.which.to(table.device)]
 

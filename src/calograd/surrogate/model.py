@@ -110,7 +110,7 @@ class Model(nn.Module, ABC):
             energy: incident, shape (n,) or (1,), GeV.
             dx: pitch, shape (n,) or (1,), cm.
             dz: depths, shape (n, n_z) or (1, n_z), cm.
-            numbers: of the material, see `numbers_of`, shape (n, 5) or (1, 5).
+            numbers: of the material, see `numbers_of`, shape (n, 6) or (1, 6).
         """
         x0, r_m, e_c = numbers.T[1:4]
         rows = max(len(energy), len(dx), len(dz), len(numbers))
@@ -254,7 +254,7 @@ def chosen_numbers(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def numbers_of(*materials: Material, like: Tensor) -> Tensor:
-    """`calograd.material.DESCRIPTORS` of materials, shape (materials, 5), in type and on device of ``like``.
+    """`calograd.material.DESCRIPTORS` of materials, shape (materials, 6), in type and on device of ``like``.
 
     Differentiable in those that are tensors.
     """

@@ -5,8 +5,8 @@ learns where the trajectories of both end (`calograd.diffusion.distill`), of sho
 trajectories are walked once, before the first step, with random numbers of their own, so that a run that goes on finds
 the same.
 
-A regression shrinks: with r what it has not learnt, cov(end) = cov(f) + cov(r). Of a shower's 4 L + 3 numbers enough is
-left to be seen in their spreads, so x = M f + v is fitted to have the ends' mean and covariance, over the same noise.
+A regression shrinks: with r what it has not learnt, cov(end) = cov(y) + cov(r). Of a shower's 4 L + 3 numbers enough is
+left to be seen in their spreads, so x = M y + u is fitted to have the ends' mean and covariance, over the same noise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS
 from calograd.learning.stack_config import Distillation
 from calograd.surrogate.cloud import HIGHEST, MARKS, SHOWER_SCHEDULE, CloudModel
-from calograd.surrogate.marks import decode, dim_of
+from calograd.surrogate.marks import dim_of
 
 SAMPLER = SAMPLERS["angle"]
 """Walks the trajectories: the least error for its evaluations where data are nearly unit normal."""
@@ -98,11 +98,11 @@ def shower_loss(model: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
 
 
 def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
-    """Squared difference of means and second moments of M f + v and of the ends, a number of a shower.
+    """Squared difference of means and second moments of M y + u and of the ends, a number of a shower.
 
     Args:
-        model: whose M and v are learnt.
-        averaged: whose network, the moving average of the model's, makes f.
+        model: whose M and u are learnt.
+        averaged: whose network, the moving average of the model's, makes y.
         showers: to learn from.
         chosen: some of them.
     """
@@ -137,8 +137,7 @@ def _showers(teacher: CloudModel, energy: Tensor, steps: int, generator: torch.G
 
 def _contexts(teacher: CloudModel, showers: Showers) -> Tensor:
     """Of all layers with points of the teacher's showers, shape (layers, ...)."""
-    g = teacher.shower_moments.restore(showers.places.end, teacher.conditions(showers.energy))
-    features = decode(g, showers.energy, teacher.unit, teacher.architecture.layers)
+    features = teacher.features_of(showers.places.end, showers.energy)
     return teacher.context(features, showers.energy)[features.count > 0]
 
 

@@ -1,7 +1,7 @@
 """Training of a cloud surrogate.
 
     phase "moments"   Student t likelihood of the shower's numbers given the energy
-    phase "showers"   denoising loss of the standardised numbers
+    phase "showers"   denoising loss of the standardised numbers, brought to unit covariance before
     phase "points"    denoising loss of z, whole layers a batch, no padding
 
 A student is distilled in the last two, with a phase "spread" between them, see `calograd.learning.cloud_distill`; all
@@ -55,6 +55,15 @@ class _Losses:
         with torch.no_grad():
             x = model.standardise(features, energy, generator)
         return model.shower_loss(x, energy, generator).mean()
+
+    def whiten(self, at: Course[CloudModel]) -> None:
+        """Bring the training showers' numbers to unit covariance; the same however often it is begun anew."""
+        rows, generator = self.data.train, torch.Generator().manual_seed(self.config.training.seed)
+        device, whitening = at.model.unit.device, at.ema.shower_whitening
+        with torch.no_grad():
+            f = whitening.restore(at.ema.standardise(rows.features.to(device), rows.energy.to(device), generator))
+        for model in (at.model, at.ema):
+            model.shower_whitening.fit(f)
 
     def points(self, at: Course[CloudModel]) -> torch.Tensor:
         """Denoising loss of the points of some layers."""
@@ -135,9 +144,10 @@ def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
     t, losses = config.training, _Losses(config, data)
     return [
         Phase("moments", t.moments_steps, ("shower_moments.",), losses.moments, 0.0, t.learning_rate, False),
-        Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
+        Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate,
+              before=losses.whiten),
         Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
-    ]
+    ]  # fmt: skip
 
 
 def _student_phases(config: CloudRunConfig, data: CloudData, teacher: CloudModel) -> list[Phase[CloudModel]]:

@@ -83,6 +83,7 @@ class Phase(Generic[M]):
         ema: decay of the moving average; 0 follows the weights.
         rate: highest learning rate.
         reports: whether the run is looked at on the way.
+        before: called before the first step; whatever it changes has to follow from the course alone.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Phase(Generic[M]):
     ema: float
     rate: float
     reports: bool = True
+    before: Callable[[Course[M]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,8 @@ def _run_phase(
     for parameter in parameters:
         parameter.requires_grad_(True)
     if course.optimiser is None:
+        if phase.before is not None:
+            phase.before(course)
         course.optimiser = _optimiser(parameters, pace)
     started, saved = time.monotonic() - course.seconds, time.monotonic()
     while course.step < phase.steps and not interrupted():

@@ -2,8 +2,11 @@
 
 Two diffusion models in a row on the coordinates of `calograd.surrogate.marks`:
 
-    shower   4 L + 3 numbers   g <-> x given ln E                      x from diffusion given ln E
+    shower   4 L + 3 numbers   g <-> f given ln E, x = W (f - v)       x from diffusion given ln E
     points   2 numbers each    (r, e) <-> z by tables of quantiles     z from diffusion given the layer's features
+
+W = C^-1/2 of the covariance C of the training showers' f, so x has unit covariance: layers go with each other so much
+that C has eigenvalues from 0.03 to 51, and samplers of few steps keep the spread of what is unit normal.
 
 The points of a layer are independent given its number and features: ln E, the counts and energies of the layer and of
 its neighbours, and its means of z_r. Both are close to unit normal before any network has seen them. Points are then
@@ -19,7 +22,7 @@ r leaves the core where it is: it is a few far points that move a shower's centr
 A distilled surrogate has consistency models in place of both (`calograd.diffusion.distill`), smaller networks that go
 from noise to numbers in one evaluation each (`calograd.networks.vectormap`, `calograd.networks.pointmap`). The points'
 is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
-spread of its numbers f; x = M f + v has the teacher's mean and covariance.
+spread of its numbers y; x = M y + u has the teacher's mean and covariance.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from calograd.networks.moments import ConditionalMoments
 from calograd.networks.pointmap import PointMap
 from calograd.networks.pointnet import PointNet
 from calograd.networks.vectormap import VectorMap
+from calograd.networks.whitening import Whitening
 from calograd.showers.clouds import LAYERS
 from calograd.surrogate.marks import KNOTS, Features, decode, dim_of, from_normal
 from calograd.surrogate.marks import encode as numbers_of_showers
@@ -133,6 +137,7 @@ class CloudModel(StackModel):
         tie = torch.arange(dim)
         tie[-1] = tie[-2]  # x and y of the centre
         self.shower_moments = ConditionalMoments(CONDITIONS, tie, a.moments_width)
+        self.shower_whitening = Whitening(dim)
         self.shower_network: VectorMap | ResidualMlp = (
             VectorMap(dim, CONDITIONS, a.shower_width, a.shower_blocks) if a.distilled
             else ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
@@ -175,7 +180,13 @@ class CloudModel(StackModel):
 
     def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """x of showers, shape (n, dim): what the shower's diffusion model learns."""
-        return self.shower_moments.standardise(self.encode(features, energy, generator), self.conditions(energy))
+        g = self.encode(features, energy, generator)
+        return self.shower_whitening.whiten(self.shower_moments.standardise(g, self.conditions(energy)))
+
+    def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
+        """Features of showers of x (n, dim) and incident energies (n,), GeV; inverse of `standardise`."""
+        g = self.shower_moments.restore(self.shower_whitening.restore(x), self.conditions(energy))
+        return decode(g, energy, self.unit, self.architecture.layers, smooth)
 
     def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, dim)."""
@@ -214,7 +225,7 @@ class CloudModel(StackModel):
         return bound
 
     def mended(self, x: Tensor) -> Tensor:
-        """x of what the shower's network makes, shape (n, dim): M f + v of a distilled surrogate."""
+        """x of what the shower's network makes, shape (n, dim): M y + u of a distilled surrogate."""
         return x if self.shower_mend is None else linear(self.shower_mend, x)
 
     def points_at(self, context: Tensor, group: Tensor) -> Network:
@@ -241,8 +252,7 @@ class CloudModel(StackModel):
         noise = torch.randn(len(energy), dim_of(a.layers), generator=generator).to(energy)
         levels = grid(walk, SHOWER_SCHEDULE, a.shower_steps)
         x = _sample(self.shower_at(energy), self.shower_preconditioning, noise, levels, walk, generator)
-        g = self.shower_moments.restore(self.mended(x), self.conditions(energy))
-        return decode(g, energy, self.unit, a.layers, smooth)
+        return self.features_of(self.mended(x), energy, smooth)
 
     def generate(
         self,

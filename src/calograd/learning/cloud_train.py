@@ -1,7 +1,7 @@
 """Training of a cloud surrogate.
 
     phase "moments"   Student t likelihood of the shower's numbers given the energy
-    phase "showers"   denoising loss of the standardised numbers, brought to unit covariance before
+    phase "showers"   denoising loss of the standardised numbers, made nearly unit normal before
     phase "points"    denoising loss of z, whole layers a batch, no padding
 
 A student is distilled in the last two, with a phase "spread" between them, see `calograd.learning.cloud_distill`; all
@@ -56,14 +56,15 @@ class _Losses:
             x = model.standardise(features, energy, generator)
         return model.shower_loss(x, energy, generator).mean()
 
-    def whiten(self, at: Course[CloudModel]) -> None:
-        """Bring the training showers' numbers to unit covariance; the same however often it is begun anew."""
+    def make_normal(self, at: Course[CloudModel]) -> None:
+        """Fit what makes showers' numbers nearly unit normal; the same however often it is begun anew."""
         rows, generator = self.data.train, torch.Generator().manual_seed(self.config.training.seed)
-        device, whitening = at.model.unit.device, at.ema.shower_whitening
+        device = at.model.unit.device
+        features, energy = rows.features.to(device), rows.energy.to(device)
         with torch.no_grad():
-            f = whitening.restore(at.ema.standardise(rows.features.to(device), rows.energy.to(device), generator))
+            f = at.ema.shower_moments.standardise(at.ema.encode(features, energy, generator), at.ema.conditions(energy))
         for model in (at.model, at.ema):
-            model.shower_whitening.fit(f)
+            model.shower_normal.fit(f)
 
     def points(self, at: Course[CloudModel]) -> torch.Tensor:
         """Denoising loss of the points of some layers."""
@@ -145,7 +146,7 @@ def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
     return [
         Phase("moments", t.moments_steps, ("shower_moments.",), losses.moments, 0.0, t.learning_rate, False),
         Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate,
-              before=losses.whiten),
+              before=losses.make_normal),
         Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
     ]  # fmt: skip
 

@@ -2,11 +2,11 @@
 
 Two diffusion models in a row on the coordinates of `calograd.surrogate.marks`:
 
-    shower   4 L + 3 numbers   g <-> f given ln E, x = W (f - v)       x from diffusion given ln E
+    shower   4 L + 3 numbers   g <-> f given ln E, f <-> x             x from diffusion given ln E
     points   2 numbers each    (r, e) <-> z by tables of quantiles     z from diffusion given the layer's features
 
-W = C^-1/2 of the covariance C of the training showers' f, so x has unit covariance: layers go with each other so much
-that C has eigenvalues from 0.03 to 51, and samplers of few steps keep the spread of what is unit normal.
+Layers go with each other so much that the covariance of f has eigenvalues from 0.03 to 51, and samplers of few steps
+keep the spread of what is unit normal; x is nearly that (`calograd.networks.gaussianise`).
 
 The points of a layer are independent given its number and features: ln E, the counts and energies of the layer and of
 its neighbours, and its means of z_r. Both are close to unit normal before any network has seen them. Points are then
@@ -40,13 +40,13 @@ from calograd.diffusion.distill import CONSISTENCY, Consistency, jump
 from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS, Sampler, sample
 from calograd.errors import InputError
+from calograd.networks.gaussianise import Gaussianise
 from calograd.networks.linear import linear
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments
 from calograd.networks.pointmap import PointMap
 from calograd.networks.pointnet import PointNet
 from calograd.networks.vectormap import VectorMap
-from calograd.networks.whitening import Whitening
 from calograd.showers.clouds import LAYERS
 from calograd.surrogate.marks import KNOTS, Features, decode, dim_of, from_normal
 from calograd.surrogate.marks import encode as numbers_of_showers
@@ -137,7 +137,7 @@ class CloudModel(StackModel):
         tie = torch.arange(dim)
         tie[-1] = tie[-2]  # x and y of the centre
         self.shower_moments = ConditionalMoments(CONDITIONS, tie, a.moments_width)
-        self.shower_whitening = Whitening(dim)
+        self.shower_normal = Gaussianise(dim)
         self.shower_network: VectorMap | ResidualMlp = (
             VectorMap(dim, CONDITIONS, a.shower_width, a.shower_blocks) if a.distilled
             else ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
@@ -181,11 +181,12 @@ class CloudModel(StackModel):
     def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """x of showers, shape (n, dim): what the shower's diffusion model learns."""
         g = self.encode(features, energy, generator)
-        return self.shower_whitening.whiten(self.shower_moments.standardise(g, self.conditions(energy)))
+        x: Tensor = self.shower_normal(self.shower_moments.standardise(g, self.conditions(energy)))
+        return x
 
     def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
         """Features of showers of x (n, dim) and incident energies (n,), GeV; inverse of `standardise`."""
-        g = self.shower_moments.restore(self.shower_whitening.restore(x), self.conditions(energy))
+        g = self.shower_moments.restore(self.shower_normal.inverse(x), self.conditions(energy))
         return decode(g, energy, self.unit, self.architecture.layers, smooth)
 
     def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -16,7 +16,7 @@ from calograd.showers.clouds import Clouds, read_clouds
 from calograd.showers.cluster import PITCH, SPLIT
 from calograd.showers.hdf5 import shard_files
 from calograd.surrogate.cloud import CloudModel, local_features
-from calograd.surrogate.marks import Features, features_of, log_distance, quantile_table, to_normal
+from calograd.surrogate.marks import Features, features_of, leads_of, log_distance, quantile_table, to_normal
 
 
 @dataclass(frozen=True)
@@ -218,8 +218,12 @@ def initialise(model: CloudModel, data: CloudData) -> None:
     local = local_features(rows.features, rows.energy, model.unit).flatten(0, 1)[rows.place]
     model.local_mean.copy_(local.mean(0))
     model.local_scale.copy_(local.std(0).clamp(min=1e-3))
-    g = model.encode(rows.features, rows.energy, torch.Generator().manual_seed(0))
+    g = model.encode(rows.features, torch.Generator().manual_seed(0))
     model.shower_moments.start_from(g.mean(0), g.std(0).clamp(min=1e-3))
+    model.least.copy_(g.amin(0))
+    model.largest.copy_(g.amax(0))
+    leads = leads_of(rows.features, rows.energy, model.unit)
+    model.shower_leads.start_from(leads.mean(0), leads.std(0).clamp(min=1e-3))
 
 
 def _join(parts: list[Clouds]) -> Clouds:

@@ -24,7 +24,7 @@ from calograd.diffusion.noise import SCHEDULES
 from calograd.diffusion.sample import SAMPLERS
 from calograd.learning.stack_config import Distillation
 from calograd.surrogate.cloud import HIGHEST, MARKS, SHOWER_SCHEDULE, CloudModel
-from calograd.surrogate.marks import dim_of
+from calograd.surrogate.marks import LEADS, dim_of
 
 SAMPLER = SAMPLERS["angle"]
 """Walks the trajectories: the least error for its evaluations where data are nearly unit normal."""
@@ -37,10 +37,11 @@ CHUNK = 1024
 
 
 class Showers(NamedTuple):
-    """Places on trajectories of showers, of incident energies (n,), GeV."""
+    """Places on trajectories of showers, of incident energies (n,), GeV, and unit normal leads."""
 
     places: Trajectories
     energy: Tensor
+    leads: Tensor
 
 
 class Layers(NamedTuple):
@@ -84,7 +85,10 @@ def make_lessons(teacher: CloudModel, energy: Tensor, config: Distillation, seed
     context = torch.cat(contexts)
     parts = [_points(teacher, part, config.steps, generator) for part in torch.split(context, CHUNK)]
     return Lessons(
-        Showers(_join([made.places for made in showers]), torch.cat([made.energy for made in showers])),
+        Showers(
+            _join([made.places for made in showers]),
+            *(torch.cat(c) for c in zip(*(s[1:] for s in showers), strict=True)),
+        ),
         Layers(_join(parts), context),
     )
 
@@ -94,7 +98,7 @@ def shower_loss(model: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
     places = Trajectories(*(t[chosen] for t in showers.places))
     pre = model.shower_preconditioning
     assert isinstance(pre, Consistency)
-    return regression_loss(model.shower_at(showers.energy[chosen]), pre, places)
+    return regression_loss(model.shower_at(showers.energy[chosen], showers.leads[chosen]), pre, places)
 
 
 def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
@@ -108,7 +112,10 @@ def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chose
     """
     places = Trajectories(*(t[chosen] for t in showers.places))
     with torch.no_grad():
-        network, pre = averaged.shower_at(showers.energy[chosen]), averaged.shower_preconditioning
+        network, pre = (
+            averaged.shower_at(showers.energy[chosen], showers.leads[chosen]),
+            averaged.shower_preconditioning,
+        )
         found = denoise(network, pre, places.x, places.sigma)
     ours, theirs = (pad(values, (0, 1), value=1.0) for values in (model.mended(found), places.end))
     return ((ours.T @ ours - theirs.T @ theirs) / len(chosen)).square().sum() / found.shape[1]
@@ -128,16 +135,18 @@ def _groups(layers: Tensor) -> Tensor:
 
 
 def _showers(teacher: CloudModel, energy: Tensor, steps: int, generator: torch.Generator) -> Showers:
-    noise = torch.randn(len(energy), dim_of(teacher.architecture.layers), generator=generator).to(energy)
+    noise = torch.randn(len(energy), LEADS + dim_of(teacher.architecture.layers), generator=generator).to(energy)
     level = torch.zeros(len(energy), dtype=torch.int64, device=energy.device)
-    network, pre = teacher.shower_at(energy), teacher.shower_preconditioning
+    leads = noise[:, :LEADS]
+    network, pre = teacher.shower_at(energy, leads), teacher.shower_preconditioning
     grid = SAMPLER.grid(SCHEDULES[SHOWER_SCHEDULE], steps)
-    return Showers(trajectories(lambda x, s: denoise(network, pre, x, s), noise, grid, SAMPLER, level), energy)
+    walked = trajectories(lambda x, s: denoise(network, pre, x, s), noise[:, LEADS:], grid, SAMPLER, level)
+    return Showers(walked, energy, leads)
 
 
 def _contexts(teacher: CloudModel, showers: Showers) -> Tensor:
     """Of all layers with points of the teacher's showers, shape (layers, ...)."""
-    features = teacher.features_of(showers.places.end, showers.energy)
+    features = teacher.features_of(torch.cat([showers.leads, showers.places.end], dim=1), showers.energy)
     return teacher.context(features, showers.energy)[features.count > 0]
 
 

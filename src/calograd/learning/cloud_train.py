@@ -62,8 +62,9 @@ class _Losses:
         device = at.model.unit.device
         features, energy = rows.features.to(device), rows.energy.to(device)
         with torch.no_grad():
-            f = at.ema.shower_moments.standardise(at.ema.encode(features, energy, generator), at.ema.conditions(energy))
+            u, f = at.ema.scaled(features, energy, generator)
         for model in (at.model, at.ema):
+            model.shower_leads.tables.fit(u)
             model.shower_normal.fit(f)
 
     def points(self, at: Course[CloudModel]) -> torch.Tensor:
@@ -144,7 +145,7 @@ def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
     """Of a diffusion model."""
     t, losses = config.training, _Losses(config, data)
     return [
-        Phase("moments", t.moments_steps, ("shower_moments.",), losses.moments, 0.0, t.learning_rate, False),
+        Phase("moments", t.moments_steps, ("shower_leads.", "shower_moments."), losses.moments, 0.0, t.learning_rate, False),
         Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate,
               before=losses.make_normal),
         Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),

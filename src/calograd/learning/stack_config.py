@@ -67,7 +67,8 @@ class CloudModelConfig(Table):
     """Sizes of the networks and how they are sampled; see `calograd.surrogate.cloud.CloudArchitecture`.
 
     The variants of the literature: ``schedule = "linear"``, ``preconditioning = "noise"``, ``sampler = "ddpm"``,
-    ``steps = 100`` is the first CaloClouds' (100 evaluations); the defaults are CaloClouds II's (25 evaluations).
+    ``steps = 100`` is the first CaloClouds' (100 evaluations); ``sampler = "heun"``, ``steps = 13`` CaloClouds II's (25
+    evaluations). It makes the spread of z 6 % too wide, which the default, of 12, does not.
     """
 
     kind: Literal["cloud"] = "cloud"
@@ -79,7 +80,7 @@ class CloudModelConfig(Table):
     moments_width: Positive = _DEFAULT.moments_width
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise"] = "edm"
-    sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "angle"] = "heun"
+    sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "angle"] = "angle"
     steps: Positive = _DEFAULT.steps
     shower_steps: Positive = _DEFAULT.shower_steps
 

@@ -2,11 +2,14 @@
 
 Two diffusion models in a row on the coordinates of `calograd.surrogate.marks`:
 
-    shower   4 L + 3 numbers   g <-> f given ln E, f <-> x             x from diffusion given ln E
-    points   2 numbers each    (r, e) <-> z by tables of quantiles     z from diffusion given the layer's features
+    shower   6 leads           one after the other given ln E, exactly         (`calograd.networks.triangle`)
+             4 L + 2 numbers   g <-> f given ln E and the leads, f <-> x        x from diffusion given both
+    points   2 numbers each    (r, e) <-> z by tables of quantiles              z from diffusion given the layer's features
 
-Layers go with each other so much that the covariance of f has eigenvalues from 0.03 to 51, and samplers of few steps
-keep the spread of what is unit normal; x is nearly that (`calograd.networks.gaussianise`).
+Where a shower begins rules all of its layers at once and not linearly: given the leads (mean layer and its variance,
+E_vis, the number of points, two means of the distances) the numbers of the layers scatter half as much, and what goes with
+each other linearly is taken away as well (`calograd.networks.gaussianise`), so x is nearly unit normal and samplers of few
+steps keep its spread. Held between the least and largest of the training, no number runs away.
 
 The points of a layer are independent given its number and features: ln E, the counts and energies of the layer and of
 its neighbours, and its means of z_r. Both are close to unit normal before any network has seen them. Points are then
@@ -46,9 +49,10 @@ from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments
 from calograd.networks.pointmap import PointMap
 from calograd.networks.pointnet import PointNet
+from calograd.networks.triangle import Triangle
 from calograd.networks.vectormap import VectorMap
 from calograd.showers.clouds import LAYERS
-from calograd.surrogate.marks import KNOTS, Features, decode, dim_of, from_normal
+from calograd.surrogate.marks import KNOTS, LEADS, Features, decode, dim_of, from_normal, leads_of
 from calograd.surrogate.marks import encode as numbers_of_showers
 from calograd.surrogate.placing import Groups, draw, tilted, with_centre, with_mean
 from calograd.surrogate.points import Points
@@ -86,16 +90,16 @@ class CloudArchitecture:
     """
 
     layers: int = LAYERS
-    shower_width: int = 256
-    shower_blocks: int = 4
+    shower_width: int = 128
+    shower_blocks: int = 2
     point_width: int = 64
     point_blocks: int = 2
     embedding: int = 96
     moments_width: int = 128
     schedule: str = "karras"
     preconditioning: str = "edm"
-    sampler: str = "heun"
-    steps: int = 13
+    sampler: str = "angle"
+    steps: int = 12
     shower_steps: int = 12
 
     @property
@@ -136,11 +140,17 @@ class CloudModel(StackModel):
         self.energy_table: Tensor
         tie = torch.arange(dim)
         tie[-1] = tie[-2]  # x and y of the centre
-        self.shower_moments = ConditionalMoments(CONDITIONS, tie, a.moments_width)
+        for name, value in (("least", -torch.inf), ("largest", torch.inf)):
+            self.register_buffer(name, torch.full((dim,), value))
+        self.least: Tensor
+        self.largest: Tensor
+        given = CONDITIONS + LEADS
+        self.shower_leads = Triangle(LEADS, CONDITIONS, a.moments_width // 2)
+        self.shower_moments = ConditionalMoments(given, tie, a.moments_width)
         self.shower_normal = Gaussianise(dim)
         self.shower_network: VectorMap | ResidualMlp = (
-            VectorMap(dim, CONDITIONS, a.shower_width, a.shower_blocks) if a.distilled
-            else ResidualMlp(dim, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
+            VectorMap(dim, given, a.shower_width, a.shower_blocks) if a.distilled
+            else ResidualMlp(dim, given, 0, a.shower_width, a.shower_blocks, a.embedding)
         )  # fmt: skip
         self.shower_mend = identity(dim) if a.distilled else None
         self.point_network: PointMap | PointNet = (
@@ -179,24 +189,37 @@ class CloudModel(StackModel):
         return torch.cat([standardised, numbers.expand(len(raw), -1, -1)], dim=2)
 
     def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
-        """x of showers, shape (n, dim): what the shower's diffusion model learns."""
-        g = self.encode(features, energy, generator)
-        x: Tensor = self.shower_normal(self.shower_moments.standardise(g, self.conditions(energy)))
-        return x
+        """x of showers, shape (n, `LEADS` + dim): unit normal leads, then what the shower's diffusion model learns."""
+        u, f = self.scaled(features, energy, generator)
+        return torch.cat([self.shower_leads.tables(u), self.shower_normal(f)], dim=1)
+
+    def scaled(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """u of the leads, shape (n, `LEADS`), and f of the other numbers, shape (n, dim): location and scale are gone."""
+        known = self.conditions(energy)
+        u = self.shower_leads.standardise(leads_of(features, energy, self.unit), known)
+        g = self.encode(features, generator)
+        return u, self.shower_moments.standardise(g, torch.cat([known, u], dim=1))
 
     def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
-        """Features of showers of x (n, dim) and incident energies (n,), GeV; inverse of `standardise`."""
-        g = self.shower_moments.restore(self.shower_normal.inverse(x), self.conditions(energy))
-        return decode(g, energy, self.unit, self.architecture.layers, smooth)
+        """Features of showers of x (n, `LEADS` + dim) and incident energies (n,), GeV; inverse of `standardise`."""
+        known, u = self.conditions(energy), self.shower_leads.tables.inverse(x[:, :LEADS])
+        leads = self.shower_leads.restore(u, known)
+        g = self.shower_moments.restore(self.shower_normal.inverse(x[:, LEADS:]), torch.cat([known, u], dim=1))
+        g = torch.minimum(torch.maximum(g, self.least), self.largest)
+        visible = (energy * leads[:, 2].exp())[:, None]
+        return decode(g, visible, self.unit, self.architecture.layers, smooth)
 
     def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, dim)."""
-        g = self.encode(features, energy, generator)
-        return self.shower_moments.negative_log_likelihood(g, self.conditions(energy))
+        """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, `LEADS` + dim)."""
+        known = self.conditions(energy)
+        leads, u = self.shower_leads.negative_log_likelihood(leads_of(features, energy, self.unit), known)
+        g = self.encode(features, generator)
+        others = self.shower_moments.negative_log_likelihood(g, torch.cat([known, u], dim=1))
+        return torch.cat([leads, others], dim=1)
 
-    def encode(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Numbers of showers that are turned by any angle about the axis."""
-        g = numbers_of_showers(features, energy, self.unit, generator)
+    def encode(self, features: Features, generator: torch.Generator | None) -> Tensor:
+        """Numbers of showers, but for their leads, that are turned by any angle about the axis."""
+        g = numbers_of_showers(features, self.unit, generator)
         turn = 2 * torch.pi * torch.rand(len(g), generator=generator).to(g)
         (x, y), sin, cos = g[:, -2:].T, turn.sin(), turn.cos()
         return torch.cat([g[:, :-2], torch.stack([x * cos - y * sin, x * sin + y * cos], dim=1)], dim=1)
@@ -204,7 +227,8 @@ class CloudModel(StackModel):
     def shower_loss(self, x: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """Denoising loss of showers, shape (n,)."""
         sigma = SCHEDULES[SHOWER_SCHEDULE].draw(len(x), generator).to(x)
-        return loss(self.shower_at(energy), self.shower_preconditioning, x, sigma, generator).mean(1)
+        network = self.shower_at(energy, x[:, :LEADS])
+        return loss(network, self.shower_preconditioning, x[:, LEADS:], sigma, generator).mean(1)
 
     def point_loss(self, z: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
         """Denoising loss of points (points, 2), every one of its own group, shape (points,).
@@ -214,9 +238,9 @@ class CloudModel(StackModel):
         level = SCHEDULES[self.architecture.schedule].draw(len(context), generator).to(z)
         return loss(self.points_at(context, group), self.preconditioning, z, level[group], generator).mean(1)
 
-    def shower_at(self, energy: Tensor) -> Network:
-        """The shower's network with its conditions bound: incident energies (n,), GeV."""
-        conditions, network = self.conditions(energy), self.shower_network
+    def shower_at(self, energy: Tensor, leads: Tensor) -> Network:
+        """The shower's network with its conditions bound: incident energies (n,), GeV, and unit normal leads."""
+        conditions, network = torch.cat([self.conditions(energy), leads], dim=1), self.shower_network
 
         def bound(scaled: Tensor, noise: Tensor) -> Tensor:
             known = (conditions,) if isinstance(network, VectorMap) else (noise, conditions)
@@ -250,10 +274,11 @@ class CloudModel(StackModel):
         """Features of showers of incident energies (n,) in GeV, differentiable in them."""
         a = self.architecture
         walk = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
-        noise = torch.randn(len(energy), dim_of(a.layers), generator=generator).to(energy)
-        levels = grid(walk, SHOWER_SCHEDULE, a.shower_steps)
-        x = _sample(self.shower_at(energy), self.shower_preconditioning, noise, levels, walk, generator)
-        return self.features_of(self.mended(x), energy, smooth)
+        noise = torch.randn(len(energy), LEADS + dim_of(a.layers), generator=generator).to(energy)
+        leads, levels = noise[:, :LEADS], grid(walk, SHOWER_SCHEDULE, a.shower_steps)
+        network = self.shower_at(energy, leads)
+        x = _sample(network, self.shower_preconditioning, noise[:, LEADS:], levels, walk, generator)
+        return self.features_of(torch.cat([leads, self.mended(x)], dim=1), energy, smooth)
 
     def generate(
         self,

@@ -11,7 +11,8 @@ F_l and G_l are kept as tables of quantiles, straight between them and beyond th
 
 **Of a shower**, L layers with N_l points and the energy E_l, at the incident energy E:
 
-    t     ln(E_vis / E),                              E_vis = sum E_l
+    leads     ln(1 + mean layer), ln(1 + its variance), t = ln(E_vis / E), ln(N e0 / E_vis), and the means of m_l and d_l,
+              all weighted with E_l;                  E_vis = sum E_l
     a_l   ln((E_l + e0) / E_vis)                      e0: mean energy of a point
     q_l   ln(N_l + u + 1) - ln(E_l / e0 + 1)          u uniform in [0, 1): N_l = floor(N_l + u), nothing is lost
     m_l   mean of z_r over the layer's points, over sqrt(1/N_l + tau^2)
@@ -124,17 +125,37 @@ class Features:
         return (self.count, self.energy, self.mean, self.core, self.centre)
 
 
+LEADS = 6
+"""Numbers of a shower as a whole, which the others follow."""
+
+
 def dim_of(layers: int) -> int:
-    """Numbers of a shower."""
-    return 4 * layers + 3
+    """Numbers of a shower but for its leads."""
+    return 4 * layers + 2
 
 
-def encode(features: Features, incident: Tensor, unit: Tensor, generator: torch.Generator | None) -> Tensor:
+def leads_of(features: Features, incident: Tensor, unit: Tensor) -> Tensor:
+    """The leads of showers, shape (n, `LEADS`); ``incident`` energies (n,) in GeV, e0 as ``unit``."""
+    e, n = features.energy, features.count
+    visible = e.sum(1)
+    share = e / visible[:, None]
+    layer = torch.arange(e.shape[1]).to(e)
+    depth = (share * layer).sum(1)
+    variance = (share * (layer - depth[:, None]).square()).sum(1)
+    return torch.stack(
+        [
+            (1 + depth).log(), (1 + variance).log(), (visible / incident).log(), (n.sum(1) * unit / visible).log(),
+            (share * features.mean).sum(1), (share * features.core).sum(1),
+        ],
+        dim=1,
+    )  # fmt: skip
+
+
+def encode(features: Features, unit: Tensor, generator: torch.Generator | None) -> Tensor:
     """The numbers of showers, shape (n, dim); u and what layers have for an m_l or d_l that is not there are drawn.
 
     Args:
         features: of the showers, every one with energy.
-        incident: energy, shape (n,), GeV.
         unit: e0, GeV.
         generator: of the random numbers.
     """
@@ -147,26 +168,21 @@ def encode(features: Features, incident: Tensor, unit: Tensor, generator: torch.
     m = torch.where(n > 0, features.mean * scale, spare[0])
     d = torch.where(n > 1, features.core * scale, spare[1])
     return torch.cat(
-        [
-            (visible / incident[:, None]).log(), ((held + unit) / visible).log(),
-            (n + u + 1).log() - (held / unit + 1).log(), m, d, features.centre,
-        ],
-        dim=1,
-    )  # fmt: skip
+        [((held + unit) / visible).log(), (n + u + 1).log() - (held / unit + 1).log(), m, d, features.centre], dim=1
+    )
 
 
-def decode(g: Tensor, incident: Tensor, unit: Tensor, layers: int, smooth: bool = False) -> Features:
+def decode(g: Tensor, visible: Tensor, unit: Tensor, layers: int, smooth: bool = False) -> Features:
     """Features of showers of their numbers g (n, dim); inverse of `encode` but for what that draws.
 
     Args:
         g: shape (n, dim).
-        incident: energy, shape (n,), GeV.
+        visible: E_vis, shape (n, 1), GeV.
         unit: e0, GeV.
         layers: their number.
         smooth: counts are N_l + u - 1/2, of the same mean as N_l, where N_l itself has no gradient.
     """
-    t, a, q, m, d, centre = torch.split(g, [1, layers, layers, layers, layers, 2], dim=1)
-    visible = incident[:, None] * t.exp()
+    a, q, m, d, centre = torch.split(g, [layers, layers, layers, layers, 2], dim=1)
     held = (a.exp() * visible - unit).clamp(min=1e-6 * unit)
     n = (q.exp() * (held / unit + 1) - 1).clamp(max=MOST)
     n = (n - 0.5).clamp(min=0) if smooth else n.floor().clamp(min=0)

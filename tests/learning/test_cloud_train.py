@@ -134,7 +134,7 @@ def test_lessons_are_the_teachers_own_trajectories(folder: Path) -> None:
     with torch.no_grad():  # from the lowest level a step is left, which is the denoiser's
         places, low = lessons.showers.places, float(lessons.showers.places.sigma.min())
         rows = torch.nonzero(places.sigma == low).squeeze(1)
-        network = teacher.shower_at(lessons.showers.energy[rows])
+        network = teacher.shower_at(lessons.showers.energy[rows], lessons.showers.leads[rows])
         clean = denoise(network, teacher.shower_preconditioning, places.x[rows], places.sigma[rows])
     assert float((clean - places.end[rows]).std()) < 0.3 * float(places.x[rows].std())
 

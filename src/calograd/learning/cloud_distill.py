@@ -84,13 +84,8 @@ def make_lessons(teacher: CloudModel, energy: Tensor, config: Distillation, seed
             wanted -= len(found)
     context = torch.cat(contexts)
     parts = [_points(teacher, part, config.steps, generator) for part in torch.split(context, CHUNK)]
-    return Lessons(
-        Showers(
-            _join([made.places for made in showers]),
-            *(torch.cat(c) for c in zip(*(s[1:] for s in showers), strict=True)),
-        ),
-        Layers(_join(parts), context),
-    )
+    places, energies, leads = zip(*showers, strict=True)
+    return Lessons(Showers(_join(list(places)), torch.cat(energies), torch.cat(leads)), Layers(_join(parts), context))
 
 
 def shower_loss(model: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
@@ -112,11 +107,8 @@ def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chose
     """
     places = Trajectories(*(t[chosen] for t in showers.places))
     with torch.no_grad():
-        network, pre = (
-            averaged.shower_at(showers.energy[chosen], showers.leads[chosen]),
-            averaged.shower_preconditioning,
-        )
-        found = denoise(network, pre, places.x, places.sigma)
+        network = averaged.shower_at(showers.energy[chosen], showers.leads[chosen])
+        found = denoise(network, averaged.shower_preconditioning, places.x, places.sigma)
     ours, theirs = (pad(values, (0, 1), value=1.0) for values in (model.mended(found), places.end))
     return ((ours.T @ ours - theirs.T @ theirs) / len(chosen)).square().sum() / found.shape[1]
 

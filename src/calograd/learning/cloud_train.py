@@ -145,7 +145,8 @@ def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
     """Of a diffusion model."""
     t, losses = config.training, _Losses(config, data)
     return [
-        Phase("moments", t.moments_steps, ("shower_leads.", "shower_moments."), losses.moments, 0.0, t.learning_rate, False),
+        Phase("moments", t.moments_steps, ("shower_leads.", "shower_moments."), losses.moments, 0.0, t.learning_rate,
+              reports=False),
         Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate,
               before=losses.make_normal),
         Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),

@@ -5,7 +5,7 @@
     x_k = S_k(v_k)            every direction made unit normal by a table again
 
 (two rounds of rotation-based iterative Gaussianisation, Laparra et al., IEEE Trans. Neural Netw. 22 (2011) 537). What
-numbers share beyond linear correlations is left to be learnt. Tables are straight between their knots and end with them.
+numbers share beyond linear correlations is left to be learnt. Tables are straight between their knots.
 """
 
 from __future__ import annotations

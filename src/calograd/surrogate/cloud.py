@@ -4,11 +4,11 @@ Two diffusion models in a row on the coordinates of `calograd.surrogate.marks`:
 
     shower   6 leads           one after the other given ln E, exactly         (`calograd.networks.triangle`)
              4 L + 2 numbers   g <-> f given ln E and the leads, f <-> x        x from diffusion given both
-    points   2 numbers each    (r, e) <-> z by tables of quantiles              z from diffusion given the layer's features
+    points   2 numbers each    (r, e) <-> z by tables of quantiles              z from diffusion given features
 
-Where a shower begins rules all of its layers at once and not linearly: given the leads (mean layer and its variance,
-E_vis, the number of points, two means of the distances) the numbers of the layers scatter half as much, and what goes with
-each other linearly is taken away as well (`calograd.networks.gaussianise`), so x is nearly unit normal and samplers of few
+Where a shower begins rules all of its layers at once, and not linearly: given the leads (mean layer and its variance,
+E_vis, the number of points, two means of the distances) the layers' numbers scatter half as much. What goes with each
+other linearly is taken away as well (`calograd.networks.gaussianise`), so x is nearly unit normal and samplers of few
 steps keep its spread. Held between the least and largest of the training, no number runs away.
 
 The points of a layer are independent given its number and features: ln E, the counts and energies of the layer and of
@@ -194,7 +194,7 @@ class CloudModel(StackModel):
         return torch.cat([self.shower_leads.tables(u), self.shower_normal(f)], dim=1)
 
     def scaled(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """u of the leads, shape (n, `LEADS`), and f of the other numbers, shape (n, dim): location and scale are gone."""
+        """u of the leads, shape (n, `LEADS`), and f of the other numbers, shape (n, dim), all standardised."""
         known = self.conditions(energy)
         u = self.shower_leads.standardise(leads_of(features, energy, self.unit), known)
         g = self.encode(features, generator)

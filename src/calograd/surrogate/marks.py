@@ -11,8 +11,8 @@ F_l and G_l are kept as tables of quantiles, straight between them and beyond th
 
 **Of a shower**, L layers with N_l points and the energy E_l, at the incident energy E:
 
-    leads     ln(1 + mean layer), ln(1 + its variance), t = ln(E_vis / E), ln(N e0 / E_vis), and the means of m_l and d_l,
-              all weighted with E_l;                  E_vis = sum E_l
+    leads     ln(1 + mean layer), ln(1 + its variance), ln(E_vis / E), ln(N e0 / E_vis), and the means of
+              the layers' m and d before they are scaled; all weighted with E_l;  E_vis = sum E_l
     a_l   ln((E_l + e0) / E_vis)                      e0: mean energy of a point
     q_l   ln(N_l + u + 1) - ln(E_l / e0 + 1)          u uniform in [0, 1): N_l = floor(N_l + u), nothing is lost
     m_l   mean of z_r over the layer's points, over sqrt(1/N_l + tau^2)

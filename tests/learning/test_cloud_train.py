@@ -21,7 +21,7 @@ from calograd.learning.stack_config import CloudModelConfig, CloudRunConfig, par
 from calograd.showers.clouds import Clouds, write_clouds
 from calograd.surrogate import CloudSurrogate
 from calograd.surrogate.cloud import CloudModel
-from calograd.surrogate.marks import features_of
+from calograd.surrogate.marks import LEADS, features_of
 
 Make = Callable[..., Clouds]
 FEW = {"moments_steps": 6, "shower_steps": 6, "point_steps": 6, "report_every": 6, "warmup": 2, "shower_batch": 16,
@@ -218,16 +218,17 @@ def test_wrong_keys_and_values_are_named(tmp_path: Path, changes: dict[str, Any]
 
 
 def test_the_spread_that_regression_leaves_out_is_mended() -> None:
-    """Of a student that makes half of every number M = 2, v = 0 has the right mean and covariance."""
+    """Of a student that makes half of every number M = 2, u = 0 has the right mean and covariance."""
     architecture = replace(CloudModelConfig(**SMALL).architecture(6), sampler="consistency", steps=1, shower_steps=1)
     student = CloudModel(architecture)
     assert student.shower_mend is not None
     generator = torch.Generator().manual_seed(0)
-    noise, energy = torch.randn(4000, 27, generator=generator), torch.full((4000,), 50.0)
+    noise, energy = torch.randn(4000, 26, generator=generator), torch.full((4000,), 50.0)
+    leads = torch.randn(4000, LEADS, generator=generator)
     x, sigma = 40 * noise, torch.full((4000,), 40.0)
     with torch.no_grad():
-        found = denoise(student.shower_at(energy), student.shower_preconditioning, x, sigma)
-    showers = Showers(Trajectories(x, sigma, 2 * found), energy)
+        found = denoise(student.shower_at(energy, leads), student.shower_preconditioning, x, sigma)
+    showers = Showers(Trajectories(x, sigma, 2 * found), energy, leads)
     everything = torch.arange(4000)
     assert float(spread_loss(student, student, showers, everything).detach()) > 1
     with torch.no_grad():

@@ -21,13 +21,15 @@ def test_it_begins_as_the_identity() -> None:
 
 def test_vectors_become_unit_normal_and_come_back() -> None:
     found = Gaussianise(6)
-    found.fit(skewed(20000, 0))
-    f = skewed(4000, 1)
+    known, f = skewed(20000, 0), skewed(4000, 1)
+    found.fit(known)
     x = found(f)
     assert torch.allclose(x.T @ x / len(x), torch.eye(6), atol=0.07)
     assert all(kstest(column, "norm").pvalue > 1e-4 for column in x.T.numpy())
     assert kstest(((f - f.mean(0)) / f.std(0))[:, 0].numpy(), "norm").pvalue < 1e-4
-    assert torch.allclose(found.inverse(x), f, rtol=1e-3, atol=1e-3)
+    inside = torch.maximum(found(known).abs(), found.numbers(known).abs()).amax(1) < 3
+    assert torch.allclose(found.inverse(found(known))[inside], known[inside], rtol=1e-3, atol=1e-3)
+    assert bool((found.inverse(100 * x) <= known.amax(0) + 1e-2).all())  # nothing beyond what it was fitted to
 
 
 def test_gradients_pass_through_both_ways() -> None:

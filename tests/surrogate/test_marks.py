@@ -8,6 +8,7 @@ import torch
 from calograd.showers.clouds import Clouds
 from calograd.surrogate.marks import (
     KNOTS,
+    LEADS,
     TAIL,
     Features,
     decode,
@@ -15,6 +16,7 @@ from calograd.surrogate.marks import (
     encode,
     features_of,
     from_normal,
+    leads_of,
     quantile_table,
     to_normal,
 )
@@ -37,11 +39,12 @@ def made_up(n: int = 50, layers: int = 6) -> tuple[Features, torch.Tensor]:
 
 
 def test_features_come_back_with_every_count_and_all_energy() -> None:
-    features, incident = made_up()
-    g = encode(features, incident, UNIT, torch.Generator().manual_seed(1))
+    features, _ = made_up()
+    visible = features.energy.sum(1, keepdim=True)
+    g = encode(features, UNIT, torch.Generator().manual_seed(1))
     assert g.shape == (50, dim_of(6))
     assert bool(torch.isfinite(g).all())
-    back = decode(g, incident, UNIT, 6)
+    back = decode(g, visible, UNIT, 6)
     torch.testing.assert_close(back.count, features.count)
     torch.testing.assert_close(back.energy, features.energy, rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(back.mean, features.mean)
@@ -52,22 +55,36 @@ def test_features_come_back_with_every_count_and_all_energy() -> None:
 def test_no_energy_is_lost_for_empty_layers_and_no_shower_is_without_a_point() -> None:
     generator = torch.Generator().manual_seed(0)
     g = torch.randn(500, dim_of(6), generator=generator).double() - 2.0  # many layers come out empty
-    incident = torch.full((500,), 20.0).double()
-    back = decode(g, incident, UNIT, 6)
+    visible = torch.linspace(0.1, 0.5, 500).double()[:, None]
+    back = decode(g, visible, UNIT, 6)
     assert bool((back.count.sum(1) >= 1).all())
     assert bool((back.count == 0).any())
     assert bool((back.energy[back.count == 0] == 0).all())
-    torch.testing.assert_close(back.energy.sum(1), incident * g[:, 0].exp())
+    torch.testing.assert_close(back.energy.sum(1, keepdim=True), visible)
 
 
 def test_smooth_counts_have_the_mean_of_the_whole_ones() -> None:
-    features, incident = made_up(4000)
-    g = encode(features, incident, UNIT, torch.Generator().manual_seed(1))
-    smooth = decode(g, incident, UNIT, 6, smooth=True)
+    features, _ = made_up(4000)
+    g = encode(features, UNIT, torch.Generator().manual_seed(1))
+    smooth = decode(g, features.energy.sum(1, keepdim=True), UNIT, 6, smooth=True)
     difference = smooth.count[:, 3] - features.count[:, 3]
     assert abs(float(difference.mean())) < 0.02
     assert float(difference.abs().max()) <= 0.5 + 1e-6
     torch.testing.assert_close(smooth.energy.sum(1), features.energy.sum(1))
+
+
+def test_leads_are_of_the_shower_as_a_whole() -> None:
+    features, incident = made_up()
+    found = leads_of(features, incident, UNIT)
+    assert found.shape == (50, LEADS)
+    e, layer = features.energy[7].numpy(), np.arange(6)
+    depth = np.average(layer, weights=e)
+    by_hand = [
+        np.log1p(depth), np.log1p(np.average((layer - depth) ** 2, weights=e)), np.log(e.sum() / float(incident[7])),
+        np.log(float(features.count[7].sum() * UNIT) / e.sum()), np.average(features.mean[7], weights=e),
+        np.average(features.core[7], weights=e),
+    ]  # fmt: skip
+    np.testing.assert_allclose(found[7], by_hand, rtol=1e-10)
 
 
 def test_tables_make_their_own_values_unit_normal_and_back() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from calograd.surrogate.cloud import CloudArchitecture, CloudModel
 from calograd.surrogate.clouds import CloudSurrogate, StackCard
-from calograd.surrogate.marks import TAIL
+from calograd.surrogate.marks import LEADS, TAIL
 
 SMALL = CloudArchitecture(
     layers=6, shower_width=12, shower_blocks=1, point_width=8, point_blocks=1, embedding=8, moments_width=8, steps=3,
@@ -30,8 +30,9 @@ def tiny_clouds(seed: int = 0, **changes: object) -> CloudSurrogate:
     model.condition_scale.fill_(0.5)
     bias = model.shower_moments.network[-1].bias
     with torch.no_grad():
-        location = [torch.tensor([-3.6]), torch.full((layers,), -1.8), torch.zeros(3 * layers + 1)]
-        bias.copy_(torch.cat([*location, torch.full((4 * layers + 2,), -2.3)]))
+        location = [torch.full((layers,), -1.8), torch.zeros(3 * layers + 1)]
+        bias.copy_(torch.cat([*location, torch.full((4 * layers + 1,), -2.3)]))
+    model.shower_leads.start_from(torch.tensor([1.2, 1.0, -3.6, 0.0, 0.0, 0.0]), torch.full((LEADS,), 0.1))
     card = StackCard(
         name="tiny-cloud", kind="cloud", architecture=architecture.to_dict(), energy=(10, 90), detector={"kind": "siw"},
         clustering="crossings", training={},

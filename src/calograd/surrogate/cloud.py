@@ -140,7 +140,7 @@ class CloudModel(StackModel):
         self.energy_table: Tensor
         tie = torch.arange(dim)
         tie[-1] = tie[-2]  # x and y of the centre
-        for name, value in (("least", -torch.inf), ("largest", torch.inf)):
+        for name, value in (("least", -1e30), ("largest", 1e30)):
             self.register_buffer(name, torch.full((dim,), value))
         self.least: Tensor
         self.largest: Tensor

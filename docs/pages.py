@@ -34,7 +34,10 @@ AREAS = {
     "Networks": ("networks.mlp", "networks.moments", "networks.unet", "networks.adapter", "networks.linear"),
 }  # fmt: skip
 """Modules of the API reference by page."""
-MEASURED = {"pbf2-cells": ("## What to expect", "## Gradients")}
+MEASURED = {
+    "pbf2-cells": ("## What to expect", "## Gradients"),
+    "materials-cells": ("## One surrogate of five materials", "## Outside its range"),
+}
 """Where the README has the fidelity of every bundled surrogate: after and before which lines."""
 
 

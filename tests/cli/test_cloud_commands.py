@@ -60,7 +60,7 @@ def test_from_points_to_a_comparison(calograd: Run, trained: Path) -> None:
     assert code == 0, err
     timings = json.loads((trained / "b.json").read_text())["timings"]
     assert timings[0]["batch"] == 1
-    assert timings[0]["evaluations"] == 3
+    assert timings[0]["evaluations"] == 2
 
 
 def test_what_does_not_go_with_points_is_refused(calograd: Run, trained: Path) -> None:

@@ -31,7 +31,8 @@ AREAS = {
     "Learning": ("learning.config", "learning.train", "learning.team", "learning.stream", "learning.distil",
                  "learning.adapt"),
     "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample", "diffusion.leaps"),
-    "Networks": ("networks.mlp", "networks.moments", "networks.unet", "networks.adapter", "networks.linear"),
+    "Networks": ("networks.mlp", "networks.moments", "networks.gaussianise",
+                 "networks.triangle", "networks.unet", "networks.adapter", "networks.linear"),
 }  # fmt: skip
 """Modules of the API reference by page."""
 MEASURED = {
@@ -39,6 +40,8 @@ MEASURED = {
     "materials-cells": ("## One surrogate of five materials", "## Outside its range"),
 }
 """Where the README has the fidelity of every bundled surrogate: after and before which lines."""
+SCRIPTS = {"materials-cells": "materials.sh"}
+"""What in `runs/` made a bundled surrogate whose script is not called after it."""
 
 
 def write_pages(source: Path) -> None:
@@ -128,18 +131,20 @@ def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
     lines = ["", "## Data", "", f"{card.training['showers']} Geant4 showers.", "",
              "| file | rows | particle | energies, GeV | seed | Geant4 |", "|---|---|---|---|---|---|"]  # fmt: skip
     for each in card.training["data"]:
+        rows = each.get("rows", each.get("showers"))
         made = each["config"]["simulation"]
         beam, energies = made["beam"], made["beam"]["energies"]
         values = (" to " if "uniform" in energies["law"] else ", ").join(f"{value:g}" for value in energies["values"])
         lines.append(
-            f"| {each['file']} | {each['rows']} | {beam['particle']} | {values} ({energies['law']}) | {made['seed']} | "
+            f"| {each['file']} | {rows} | {beam['particle']} | {values} ({energies['law']}) | {made['seed']} | "
             f"{each['config'].get('geant4', '')} |"
         )
-    script = source.parent / "runs" / f"{name}.sh"
+    script = SCRIPTS.get(name, f"{name}.sh")
     done = card.training["done"]
     return [
         *lines, "", "## Command and cost", "",
-        f"`runs/{name}.sh` makes the data and trains." if script.exists() else "No script is bundled.",
+        f"`runs/{script}` makes the data and trains." if (source.parent / "runs" / script).exists()
+        else "No script is bundled.",
         f"Training: {done['step']} steps in {done['seconds'] / 60:.0f} minutes. The configuration:", "",
         "```json", json.dumps(card.training["config"], indent=1), "```",
     ]  # fmt: skip

@@ -37,6 +37,7 @@ AREAS = {
 """Modules of the API reference by page."""
 MEASURED = {
     "pbf2-cells": ("## What to expect", "## Gradients"),
+    "siw-cloud": ("## Points of a silicon-tungsten calorimeter", "## In a browser"),
     "materials-cells": ("## One surrogate of five materials", "## Outside its range"),
 }
 """Where the README has the fidelity of every bundled surrogate: after and before which lines."""

@@ -51,3 +51,4 @@ for material in PbF2 PbWO4 BGO CsI LYSO; do
   seed=$((seed + 10))
 done
 calograd train "$config" -o "$out/materials-cells"
+# The bundled file (SHOWERS=3000): Surrogate.load("materials/materials-cells").save("materials-cells", compact=True)

@@ -19,10 +19,11 @@ points single sub-cells --energies 10,50,90 --seed 3 --showers 500
 points test sub-cells --energies 10:90 --law uniform --seed 2 --showers 10000
 judge() { # name, sample
     [ -f "siw/$1-$2.json" ] && return
-    [ -f "siw/$1-$2.h5" ] || calograd sample "$1" --like "siw/$2-points.h5" --seed 1 -o "siw/$1-$2.h5"
+    [ -f "siw/$1-$2.h5" ] || calograd sample "./$1" --like "siw/$2-points.h5" --seed 1 -o "siw/$1-$2.h5"
     rm -f "siw/$1-$2.html"
     calograd evaluate "siw/$1-$2.h5" "siw/$2-points.h5" --report "siw/$1-$2.html" --json "siw/$1-$2.json"
 }
+# The bundled file: Surrogate.load("./siw-cloud").save("bundled", compact=True)
 for name in siw-cloud siw-cloud-cm siw-cloud-ddpm siw-vae; do
     cp "$here/$name.toml" .
     calograd train "$name.toml" -o "$name"
@@ -30,4 +31,4 @@ for name in siw-cloud siw-cloud-cm siw-cloud-ddpm siw-vae; do
     [ "$name" = siw-cloud-ddpm ] || judge "$name" test # 100 evaluations a shower take hours
 done
 [ -f siw/benchmark.json ] ||
-    calograd benchmark siw-cloud-ddpm siw-cloud siw-cloud-cm siw-vae --json siw/benchmark.json
+    calograd benchmark ./siw-cloud-ddpm ./siw-cloud ./siw-cloud-cm ./siw-vae --json siw/benchmark.json

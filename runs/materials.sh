@@ -50,5 +50,8 @@ for material in PbF2 PbWO4 BGO CsI LYSO; do
   segment "$material-test" --cell 1.15 6.4 --cell 1.84 10.7
   seed=$((seed + 10))
 done
+# A crystal that no training sees, nor any choice of numbers: validation/materials.py, validation/material_numbers.py.
+simulate BSO:6.8:Bi4Si3O12 BSO-test --energies "$test_energies" --showers "$evaluation" --seed $((seed + 7))
+segment BSO-test --cell 1.15 6.4 --cell 1.84 10.7
 calograd train "$config" -o "$out/materials-cells"
 # The bundled file (SHOWERS=3000): Surrogate.load("materials/materials-cells").save("materials-cells", compact=True)

@@ -17,6 +17,7 @@ KNOTS = 65
 """Quantiles of a table."""
 TAIL = 4.0
 """z of the outermost quantiles, the least and largest of up to 30 000 values; nothing lies farther out."""
+STEP = 2 * TAIL / (KNOTS - 1)
 LEAST = 0.01
 """Least eigenvalue: what varies less, as in fewer vectors than they have numbers, is not blown up."""
 
@@ -55,9 +56,6 @@ class Marginals(nn.Module):
         first = place + KNOTS * torch.arange(place.shape[1], device=place.device)
         ends = (flat.index_select(0, (first + more).flatten()).view(place.shape) for more in (0, 1))
         return next(ends), next(ends)
-
-
-STEP = 2 * TAIL / (KNOTS - 1)
 
 
 class Gaussianise(nn.Module):

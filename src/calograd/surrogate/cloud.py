@@ -52,7 +52,7 @@ from calograd.networks.pointnet import PointNet
 from calograd.networks.triangle import Triangle
 from calograd.networks.vectormap import VectorMap
 from calograd.showers.clouds import LAYERS
-from calograd.surrogate.marks import KNOTS, LEADS, Features, decode, dim_of, from_normal, leads_of
+from calograd.surrogate.marks import KNOTS, LEADS, VISIBLE, Features, decode, dim_of, from_normal, leads_of
 from calograd.surrogate.marks import encode as numbers_of_showers
 from calograd.surrogate.placing import Groups, draw, tilted, with_centre, with_mean
 from calograd.surrogate.points import Points
@@ -206,7 +206,7 @@ class CloudModel(StackModel):
         leads = self.shower_leads.restore(u, known)
         g = self.shower_moments.restore(self.shower_normal.inverse(x[:, LEADS:]), torch.cat([known, u], dim=1))
         g = torch.minimum(torch.maximum(g, self.least), self.largest)
-        visible = (energy * leads[:, 2].exp())[:, None]
+        visible = (energy * leads[:, VISIBLE].exp())[:, None]
         return decode(g, visible, self.unit, self.architecture.layers, smooth)
 
     def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -127,6 +127,8 @@ class Features:
 
 LEADS = 6
 """Numbers of a shower as a whole, which the others follow."""
+VISIBLE = 2
+"""Which of them is ln(E_vis / E)."""
 
 
 def dim_of(layers: int) -> int:

@@ -13,7 +13,7 @@ from calograd.surrogate.kinds import STACK_KINDS
 from calograd.surrogate.store import StackCard
 
 AREAS = {
-    "Designs and materials": ("design", "material", "errors"),
+    "Designs and materials": ("design", "material", "errors", "memory"),
     "Surrogates": ("surrogate", "surrogate.adapters", "surrogate.generate", "surrogate.store", "surrogate.model",
                    "surrogate.two_stage", "surrogate.cells", "surrogate.coordinates", "surrogate.maps",
                    "surrogate.map_coordinates"),
@@ -38,10 +38,11 @@ AREAS = {
 MEASURED = {
     "pbf2-cells": ("## What to expect", "## Gradients"),
     "siw-cloud": ("## Points of a silicon-tungsten calorimeter", "## In a browser"),
+    "siw-cloud-cm": ("## Points of a silicon-tungsten calorimeter", "## In a browser"),
     "materials-cells": ("## One surrogate of five materials", "## Outside its range"),
 }
 """Where the README has the fidelity of every bundled surrogate: after and before which lines."""
-SCRIPTS = {"materials-cells": "materials.sh"}
+SCRIPTS = {"materials-cells": "materials.sh", "siw-cloud-cm": "siw-cloud.sh"}
 """What in `runs/` made a bundled surrogate whose script is not called after it."""
 
 

@@ -61,6 +61,7 @@ def test_from_points_to_a_comparison(calograd: Run, trained: Path) -> None:
     timings = json.loads((trained / "b.json").read_text())["timings"]
     assert timings[0]["batch"] == 1
     assert timings[0]["evaluations"] == 2
+    assert next((t["evaluations"], t["batch"]) for t in timings if t["sampler"] == "heun") == (25, 1)
 
 
 def test_what_does_not_go_with_points_is_refused(calograd: Run, trained: Path) -> None:

@@ -50,9 +50,17 @@ def test_groups_hold_all_energy(make_clouds: Make) -> None:
     total = np.bincount(read_out(clouds).shower, read_out(clouds).e, 20)
     np.testing.assert_allclose(o.table[:, 5:15].sum(1), total)
     np.testing.assert_allclose(o.table[:, 15:25].sum(1), total)
-    np.testing.assert_allclose(o.layers.sum(), total.mean())
+    np.testing.assert_allclose(o.layers.mean.sum(), total.mean())
+    np.testing.assert_allclose(o.spectrum.mean.sum(), o.table[:, 0].mean())
     assert len(LAYER_EDGES) == len(RADIAL_EDGES) == 11
     np.testing.assert_array_equal(np.diff(o.first), o.table[:, 0])
+
+
+def test_profiles_have_the_error_of_a_mean_of_showers(make_clouds: Make) -> None:
+    parts = [observe_clouds(make_clouds(50, seed=seed)) for seed in range(40)]
+    means, errors = (np.array([getattr(o.layers, what) for o in parts]) for what in ("mean", "error"))
+    ratio = means.std(0, ddof=1) / np.sqrt((errors**2).mean(0))
+    assert 0.8 < ratio.mean() < 1.2
 
 
 def test_a_shower_without_points_has_zeros() -> None:
@@ -135,6 +143,24 @@ def test_classifiers_tell_a_wrong_width(make_clouds: Make) -> None:
     assert cross_fitted_auc(labelled(other, reference), fit_trees, rng).value < 0.7
 
 
+def test_more_generated_showers_sharpen_means_alone(make_clouds: Make) -> None:
+    theirs = make_clouds(120, seed=2)
+    repeated = np.repeat(np.arange(120), 3)
+    result = evaluate_clouds(theirs.rows(repeated), theirs, classifiers=False)
+    assert len(result.generated) == len(result.reference) == 120
+    assert np.allclose(np.sort(result.generated.incident), np.sort(result.reference.incident))
+    assert all(score.whole == pytest.approx(0, abs=1e-9) for score in result.scores if score.name != "E_cell")
+    for comparison in result.comparisons:
+        assert comparison.showers[0] == 3 * comparison.showers[1]
+        assert comparison.mean_ratio == pytest.approx(1)
+
+
+def test_showers_without_a_hit_are_refused(make_clouds: Make) -> None:
+    clouds = make_clouds(50)
+    with pytest.raises(InputError, match="no generated shower has a cell above"):
+        evaluate_clouds(replace(clouds, e=1e-9 * clouds.e), clouds, classifiers=False)
+
+
 def test_the_report_is_one_page(make_clouds: Make, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     from calograd.evaluation.cloud_report import write_cloud_report
@@ -144,5 +170,5 @@ def test_the_report_is_one_page(make_clouds: Make, tmp_path: Path) -> None:
     write_cloud_report(tmp_path / "r.html", result, ours, theirs, {"generated": "<a>", "reference": "b"})
     page = (tmp_path / "r.html").read_text()
     assert "&lt;a&gt;" in page
-    assert page.count("data:image/png") >= 5
+    assert page.count("data:image/png") >= 4
     assert "http" not in page.replace("http-equiv", "")

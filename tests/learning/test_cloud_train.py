@@ -14,18 +14,20 @@ from calograd.diffusion.distill import Trajectories
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
 from calograd.learning.cloud_data import CloudData, load_cloud_data
 from calograd.learning.cloud_distill import POINTS, Showers, make_lessons, spread_loss
+from calograd.learning.cloud_hits import difference
 from calograd.learning.cloud_train import train_clouds
 from calograd.learning.engine import CHECKPOINT
 from calograd.learning.log import read_log
 from calograd.learning.stack_config import CloudModelConfig, CloudRunConfig, parse_cloud_config
 from calograd.showers.clouds import Clouds, write_clouds
+from calograd.showers.readout import count_hits
 from calograd.surrogate import CloudSurrogate
 from calograd.surrogate.cloud import CloudModel
 from calograd.surrogate.marks import LEADS, features_of
 
 Make = Callable[..., Clouds]
-FEW = {"moments_steps": 6, "shower_steps": 6, "point_steps": 6, "report_every": 6, "warmup": 2, "shower_batch": 16,
-       "moments_batch": 16, "point_batch": 12}  # fmt: skip
+FEW = {"moments_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6, "warmup": 2,
+       "shower_batch": 16, "moments_batch": 16, "point_batch": 12}  # fmt: skip
 SMALL = {"shower_width": 8, "shower_blocks": 1, "point_width": 8, "point_blocks": 1, "embedding": 8,
          "moments_width": 8, "steps": 2, "shower_steps": 3}  # fmt: skip
 
@@ -62,6 +64,33 @@ def test_a_run_makes_a_surrogate_and_a_log(folder: Path) -> None:
     reports = read_log(folder / "run")
     assert [r["phase"] for r in reports] == ["showers", "points"]
     assert set(reports[0]["bias"]) == {"E_vis/E", "N_hits", "radius", "depth"}
+
+
+def test_hits_are_brought_to_those_of_the_data(folder: Path, make_clouds: Make) -> None:
+    clouds = make_clouds(300, seed=3)
+    hits = np.round(1.2 * count_hits(clouds) * (clouds.energy / 50) ** 0.1).astype(np.int64)
+    write_clouds(folder / "counted.h5", replace(clouds, hits=hits))
+    config = config_of(folder, data={"files": ["counted.h5"], "validation": 0.2})
+    data = data_of(config)
+    assert data.train.clouds.hits is not None
+    model = train_clouds(config, data, folder / "run")
+    assert [r["phase"] for r in read_log(folder / "run")] == ["showers", "points", "hits"]
+    energy = torch.linspace(12, 88, 400)
+
+    def off() -> float:
+        made = model.generate(energy, torch.Generator().manual_seed(5)).clouds("made", {})
+        columns = [
+            (c.energy, np.bincount(c.owner, c.e, len(c)) / c.energy, h)
+            for c, h in ((data.train.clouds, data.train.clouds.hits), (made, count_hits(made)))
+        ]
+        return float(np.abs(difference(model, columns[0], columns[1])).max())
+
+    after = off()
+    model.more_points.zero_()
+    assert off() > 0.15
+    assert after < 0.3 * off()
+    plain = train_clouds(config_of(folder, name="plain"), data_of(config_of(folder)), folder / "plain")
+    assert float(plain.more_points.abs().max()) == 0
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,20 @@ def test_a_file_comes_back(tmp_path: Path, make_clouds: Make) -> None:
         write_clouds(tmp_path / "c.h5", clouds)
 
 
+def test_hits_come_back_and_go_with_their_showers(tmp_path: Path, make_clouds: Make) -> None:
+    clouds = make_clouds()
+    clouds = replace(clouds, hits=np.arange(len(clouds)) + 5)
+    write_clouds(tmp_path / "c.h5", clouds)
+    read = read_clouds(tmp_path / "c.h5")
+    np.testing.assert_array_equal(read.hits, clouds.hits)
+    np.testing.assert_array_equal(read.rows(np.array([2, 0])).hits, [7, 5])
+    with h5py.File(tmp_path / "c.h5", "r+") as file:
+        del file["hits"]
+        file["hits"] = np.arange(2)
+    with pytest.raises(FormatError, match="2 numbers of hits"):
+        read_clouds(tmp_path / "c.h5")
+
+
 def test_showers_without_a_point_are_kept(tmp_path: Path) -> None:
     none = np.zeros(0, np.float32)
     empty = Clouds(none, none, none.astype(np.int64), none, np.zeros(3, np.int64), np.array([10, 20], np.float32),

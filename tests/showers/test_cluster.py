@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from calograd.errors import InputError
-from calograd.showers.cluster import PITCH, SPLIT, cluster, crossings, layers_of, sub_cells
+from calograd.showers.clouds import PITCH
+from calograd.showers.cluster import SPLIT, cluster, crossings, layers_of, sub_cells
 from calograd.showers.library import open_library
 from calograd.showers.produce import produce
-from calograd.showers.readout import read_out
+from calograd.showers.readout import count_hits, read_out
 from calograd.simulation.config import Beam, Energies, SimulationConfig, SiWStack
 from calograd.simulation.record import Showers
 
@@ -72,6 +73,8 @@ def test_points_of_simulated_showers_hold_all_energy(tmp_path: Path) -> None:
     for clouds in made.values():
         np.testing.assert_allclose(clouds.layer_sums(clouds.e).sum(1), total, rtol=1e-5)
     hits = [len(read_out(clouds).e) for clouds in made.values()]
+    assert made["sub-cells"].hits is None
+    np.testing.assert_array_equal(made["crossings"].hits, count_hits(made["sub-cells"]))
     assert 0.85 < hits[1] / hits[0] < 1.02
     assert 0.01 < total.mean() / 2 < 0.05
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from calograd.errors import InputError
-from calograd.showers.clouds import Clouds
-from calograd.showers.cluster import PITCH
+from calograd.showers.clouds import PITCH, Clouds
 from calograd.showers.readout import Readout, read_out
 
 Make = Callable[..., Clouds]

@@ -10,6 +10,7 @@ import click
 
 from calograd import __version__
 from calograd.errors import CaloGradError, Interrupted
+from calograd.memory import keep_freed_memory
 
 COMMANDS = {
     "tables": "Where the Geant4 tables are; fetch just the two needed.",
@@ -61,6 +62,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; the errors of `calograd.errors` become one line and exit code 2, Ctrl-C exit code 130."""
+    keep_freed_memory()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -12,7 +12,9 @@ showers. (The published table is headed 10^-3; its entries are in units of 10^-2
     of all         all showers at once; the floor from random halves of Geant4, which are samples of half the size,
                    times sqrt(1/2)
 
-A generator without a fault has W1 of about its floor.
+A generator without a fault has W1 of about its floor. Where more showers were generated than there are of Geant4
+(``sample --like --repeat``), W1 and the classifiers take as many as there are, of energies like Geant4's; means and
+spreads take all.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ class CloudEvaluation:
     """The outcome.
 
     Args:
-        generated, reference: what was observed.
+        generated, reference: what was observed, of equally many showers.
         scores: by `OBSERVABLES`.
         comparisons: at `ENERGIES`.
         told: by features and classifier; empty if not asked for.
@@ -123,7 +125,7 @@ class CloudEvaluation:
             "energies": [asdict(c) for c in self.comparisons],
             "classifiers": [asdict(t) for t in self.told],
             "profiles": {
-                which: {"layers": o.layers, "rings": o.rings}
+                which: {name: getattr(o, name)._asdict() for name in ("layers", "rings", "spectrum")}
                 for which, o in (("generated", self.generated), ("reference", self.reference))
             },
             "warnings": list(self.warnings),
@@ -152,7 +154,7 @@ def evaluate_clouds(
         progress: called as progress(stage, done, total).
 
     Raises:
-        InputError: other numbers of layers, or too few showers.
+        InputError: other numbers of layers, too few showers, or none with a hit.
     """
     n = min(len(generated), len(reference))
     if n < MIN_SHOWERS:
@@ -164,19 +166,39 @@ def evaluate_clouds(
     rng = np.random.default_rng(seed)
     progress("observables", 0, 2)
     # drawn into any order: a file may be in order of energies
-    generated = generated.rows(rng.permutation(len(generated))[:n])
-    reference = reference.rows(rng.permutation(len(reference))[:n])
-    ours = observe_clouds(generated, readout)
+    generated = generated.rows(like_first(generated.energy, n, rng))
+    reference = reference.rows(like_first(reference.energy, n, rng))
+    all_ours = observe_clouds(generated, readout)
     progress("observables", 1, 2)
-    theirs = observe_clouds(reference, readout)
+    all_theirs = observe_clouds(reference, readout)
     progress("observables", 2, 2)
+    for name, seen in (("generated", all_ours), ("reference", all_theirs)):
+        if len(seen.hits) == 0:
+            raise InputError(
+                f"no {name} shower has a cell above 0.1 MeV; expected showers of 10 to 90 GeV, in GeV and cm"
+            )
+    ours, theirs = all_ours.rows(0, n), all_theirs.rows(0, n)
     scores = tuple(score(name, ours, theirs, rng) for name in OBSERVABLES)
-    comparisons = tuple(c for e in ENERGIES for c in compare_at(e, ours, theirs))
+    comparisons = tuple(c for e in ENERGIES for c in compare_at(e, all_ours, all_theirs))
     told: tuple[Told, ...] = ()
     if classifiers:
         grids = tuple(Grids.of(clouds.rows(slice(0, MAX_GRIDS)), readout) for clouds in (generated, reference))
         told = tell_apart(ours, theirs, (grids[0], grids[1]), rng, progress)
     return CloudEvaluation(ours, theirs, scores, comparisons, told, n // BATCHES, tuple(warnings))
+
+
+def like_first(energy: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """An order of showers, at random but that the first n have energies like all.
+
+    Args:
+        energy: incident, shape (showers,).
+        n: at most their number.
+        rng: of the order.
+    """
+    by_energy = np.lexsort((rng.random(len(energy)), energy))
+    first = by_energy[((np.arange(n) + 0.5) * len(energy) / n).astype(np.int64)]
+    rest = np.setdiff1d(by_energy, first, assume_unique=True)
+    return np.concatenate([rng.permutation(first), rng.permutation(rest)])
 
 
 def tell_apart(
@@ -211,8 +233,9 @@ def tell_apart(
 def score(name: str, ours: CloudObservables, theirs: CloudObservables, rng: np.random.Generator) -> Score:
     """W1 of an observable of equally many showers."""
     a, b = _columns(name, ours, rng), _columns(name, theirs, rng)
-    scale = theirs.hits.std() if name == "E_cell" else b.std(0)
-    a, b = a / (scale * UNIT), b / (scale * UNIT)
+    scale = np.atleast_1d(theirs.hits.std() if name == "E_cell" else b.std(0))
+    varies = scale > 0  # a column in which Geant4 does not vary has no scale
+    a, b = a[:, varies] / (scale[varies] * UNIT), b[:, varies] / (scale[varies] * UNIT)
     size = len(b) // BATCHES
     cut = [slice(k * size, (k + 1) * size) for k in range(BATCHES)]
     found = np.array([w1(a[rows], b[rows]) for rows in cut])
@@ -229,7 +252,9 @@ def score(name: str, ours: CloudObservables, theirs: CloudObservables, rng: np.r
 
 
 def w1(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean over the columns of the 1-Wasserstein distance of equally large samples (n, k)."""
+    """Mean over the columns of the 1-Wasserstein distance of equally large samples (n, k); NaN of no columns."""
+    if a.shape[1] == 0:
+        return float("nan")
     return float(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean())
 
 

@@ -15,12 +15,12 @@ and of all showers together E_cell, the energies of the hits.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from calograd.errors import InputError
-from calograd.showers.clouds import LAYERS, Clouds
-from calograd.showers.cluster import PITCH
+from calograd.showers.clouds import LAYERS, PITCH, Clouds
 from calograd.showers.readout import Hits, Readout, read_out
 from calograd.simulation.config import SiWStack
 
@@ -32,6 +32,21 @@ SINGLE = ("N_hits", "E_vis/E_inc", "m1_X", "m1_Y", "m1_Z")
 """Columns of `CloudObservables.table` that are observables by themselves; ten each of E_long and E_radial follow."""
 RINGS = PITCH * np.append(0, np.arange(20) + 0.5)
 """Edges of the radial profile, cm: as wide as a cell, or rings would hold different numbers of them."""
+CELL_EDGES = np.geomspace(1e-4, 0.3, 50)
+"""Of the spectrum of hits, GeV; the last holds what is beyond."""
+
+
+class PerShower(NamedTuple):
+    """Means of showers and their standard errors, shape (bins,) each."""
+
+    mean: np.ndarray
+    error: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> PerShower:
+        """Of values of single showers, shape (n, bins)."""
+        n = len(values)
+        return cls(values.sum(0) / max(n, 1), values.std(0, ddof=min(n - 1, 1)) / n**0.5 if n else 0 * values.sum(0))
 
 
 @dataclass(frozen=True)
@@ -43,16 +58,18 @@ class CloudObservables:
         incident: energy, shape (n,), GeV.
         hits: their energies, in order of showers, shape (hits,), GeV.
         first: first hit of every shower and, last, their number, shape (n + 1,).
-        layers: mean energy of every layer, shape (layers,), GeV.
-        rings: mean energy between `RINGS`, GeV.
+        layers: energy of every layer, GeV.
+        rings: energy between `RINGS`, GeV.
+        spectrum: number of hits with energies between `CELL_EDGES`.
     """
 
     table: np.ndarray
     incident: np.ndarray
     hits: np.ndarray
     first: np.ndarray
-    layers: np.ndarray
-    rings: np.ndarray
+    layers: PerShower
+    rings: PerShower
+    spectrum: PerShower
 
     def __len__(self) -> int:
         return len(self.incident)
@@ -62,7 +79,7 @@ class CloudObservables:
         first, last = self.first[start], self.first[stop]
         return CloudObservables(
             self.table[start:stop], self.incident[start:stop], self.hits[first:last],
-            self.first[start : stop + 1] - first, self.layers, self.rings,
+            self.first[start : stop + 1] - first, self.layers, self.rings, self.spectrum,
         )  # fmt: skip
 
 
@@ -88,20 +105,22 @@ def observe_clouds(clouds: Clouds, readout: Readout | None = None) -> CloudObser
     radius = np.hypot(hits.x, hits.y)
     count = np.bincount(hits.shower, minlength=n)
     table = np.column_stack(
-        [count, total / clouds.energy, *moments, _groups(hits, np.array(LAYER_EDGES), hits.layer),
-         _groups(hits, np.array(RADIAL_EDGES), radius)]
+        [count, total / clouds.energy, *moments, _groups(hits, np.array(LAYER_EDGES), hits.layer, hits.e),
+         _groups(hits, np.array(RADIAL_EDGES), radius, hits.e)]
     )  # fmt: skip
     return CloudObservables(
         table, clouds.energy.astype(np.float64), hits.e, np.concatenate([[0], np.cumsum(count)]),
-        np.bincount(hits.layer, hits.e, clouds.layers) / max(n, 1),
-        np.histogram(radius, RINGS, weights=hits.e)[0] / max(n, 1),
+        *(PerShower.of(_groups(hits, edges, place, weight)) for edges, place, weight in (
+            (np.arange(clouds.layers + 1), hits.layer, hits.e), (RINGS, radius, hits.e),
+            (CELL_EDGES, np.minimum(hits.e, CELL_EDGES[-1] * (1 - 1e-9)), None))),
     )  # fmt: skip
 
 
-def _groups(hits: Hits, edges: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Energy of every shower between the edges, shape (n, groups); beyond them it is lost."""
+def _groups(hits: Hits, edges: np.ndarray, place: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Weight of every shower (None: number of hits) between the edges, shape (n, groups); beyond them it is lost."""
     groups = len(edges) - 1
     which = np.searchsorted(edges, place, side="right") - 1
     inside = (which >= 0) & (which < groups)
     index = hits.shower[inside] * groups + which[inside]
-    return np.bincount(index, hits.e[inside], hits.n * groups).reshape(hits.n, groups)
+    chosen = None if weight is None else weight[inside]
+    return np.bincount(index, chosen, hits.n * groups).reshape(hits.n, groups)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from calograd.evaluation.cloud_evaluate import ENERGIES, MIN_SHOWERS, WINDOW, CloudEvaluation
-from calograd.evaluation.cloud_observables import RINGS, SINGLE, CloudObservables
+from calograd.evaluation.cloud_observables import CELL_EDGES, RINGS, SINGLE, CloudObservables, PerShower
 from calograd.evaluation.page import templates
 from calograd.evaluation.style import GEANT4, SURROGATE, picture
 from calograd.showers.clouds import Clouds
@@ -40,7 +40,8 @@ def write_cloud_report(
     pictures = [
         picture(partial(_single, both), "Observables of showers; Geant4 filled.", "histograms of five observables"),
         picture(partial(_profiles, both), "Mean energy by layer and by distance from the axis, and the energies of "
-                "the hits.", "longitudinal and radial profiles, spectrum of cells"),
+                "the hits; below, generated over Geant4's, with standard errors.",
+                "longitudinal and radial profiles, spectrum of cells"),
     ]  # fmt: skip
     for energy in ENERGIES:
         near = [np.abs(o.incident - energy) <= WINDOW for o in both]
@@ -51,9 +52,8 @@ def write_cloud_report(
     pictures += [
         picture(partial(_overlay, generated, reference), f"Mean energy of {OVERLAID} showers at most, summed along y "
                 "and along z (logarithmic).", "overlaid showers from the side and from the front"),
-        picture(partial(_display, generated, SURROGATE), "A generated shower; area by energy.",
-                "points of a shower in space"),
-        picture(partial(_display, reference, GEANT4), "A Geant4 shower.", "points of a Geant4 shower in space"),
+        picture(partial(_displays, generated, reference), "A generated shower, and one of Geant4's; area by energy.",
+                "points of two showers in space"),
     ]  # fmt: skip
     page = templates("calograd.evaluation").get_template("clouds.html.j2").render(
         title="Points of a layered detector", subtitle=f"{files['generated']} against {files['reference']}",
@@ -84,18 +84,39 @@ def _single(
 
 
 def _profiles(both: tuple[CloudObservables, CloudObservables]) -> Figure:
-    figure = Figure(figsize=(10, 2.8), layout="constrained")
-    along, around, cells = figure.subplots(1, 3)
-    for o, colour, label in ((both[1], GEANT4, "Geant4"), (both[0], SURROGATE, "generated")):
-        along.step(np.arange(len(o.layers)), 1e3 * o.layers, where="mid", color=colour, label=label)
-        around.step((RINGS[1:] + RINGS[:-1]) / 2, 1e3 * o.rings, where="mid", color=colour)
-        bins = np.geomspace(1e-4, 1, 60)
-        cells.hist(o.hits, bins=bins, weights=np.full(len(o.hits), 1 / max(len(o), 1)), histtype="step", color=colour)
-    along.set(xlabel="layer", ylabel="MeV a shower")
-    along.legend()
-    around.set(xlabel="distance from the axis, cm", ylabel="MeV a shower", yscale="log")
-    cells.set(xlabel="energy of a hit, GeV", ylabel="hits a shower", xscale="log", yscale="log")
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    grid = figure.subplots(2, 3, sharex="col", height_ratios=(2.4, 1))
+    layers = np.arange(len(both[0].layers.mean) + 1) - 0.5
+    columns = (
+        ("layers", layers, 1e3, {"ylabel": "MeV a shower"}, {"xlabel": "layer"}),
+        ("rings", RINGS, 1e3, {"ylabel": "MeV a shower", "yscale": "log"}, {"xlabel": "distance from the axis, cm"}),
+        ("spectrum", CELL_EDGES, 1, {"ylabel": "hits a shower", "yscale": "log"},
+         {"xlabel": "energy of a hit, GeV", "xscale": "log"}),
+    )  # fmt: skip
+    for (top, below), (name, edges, unit, upper, lower) in zip(grid.T, columns, strict=True):
+        ours, theirs = (getattr(o, name) for o in both)
+        top.stairs(unit * theirs.mean, edges, color=GEANT4, alpha=0.25, fill=True, label="Geant4")
+        top.stairs(unit * ours.mean, edges, color=SURROGATE, label="generated")
+        top.set(**upper)
+        _ratio(below, ours, theirs, edges)
+        below.set(**lower)
+    grid[0, 0].legend()
+    grid[1, 0].set_ylabel("over Geant4")
     return figure
+
+
+def _ratio(axes: Axes, ours: PerShower, theirs: PerShower, edges: np.ndarray) -> None:
+    """Generated over Geant4's with standard errors, Geant4's own as a band, where that knows its mean to a fifth."""
+    known = (theirs.error < 0.2 * theirs.mean) & (ours.mean > 0)
+    scale = np.where(known, theirs.mean, 1.0)
+    band = np.where(known, theirs.error / scale, np.nan)
+    axes.stairs(1 + band, edges, baseline=1 - band, fill=True, color=GEANT4, alpha=0.25, lw=0)
+    logarithmic = edges[0] > 0
+    middles = np.sqrt(edges[1:] * edges[:-1]) if logarithmic else (edges[1:] + edges[:-1]) / 2
+    axes.errorbar(middles[known], (ours.mean / scale)[known], (ours.error / scale)[known], fmt=".", ms=3, lw=0.8,
+                  color=SURROGATE)  # fmt: skip
+    axes.axhline(1, color=GEANT4, lw=0.6)
+    axes.set_ylim(0.85, 1.15)
 
 
 def _overlay(generated: Clouds, reference: Clouds) -> Figure:
@@ -118,18 +139,20 @@ def _overlay(generated: Clouds, reference: Clouds) -> Figure:
     return figure
 
 
-def _display(clouds: Clouds, colour: str) -> Figure:
-    filled = np.flatnonzero(clouds.counts > 0)
-    chosen = filled[np.argmin(np.abs(clouds.energy[filled] - 50))] if len(filled) else 0
-    shower = clouds.rows(np.array([chosen])) if len(filled) else clouds.rows(slice(0, 0))
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.add_subplot(projection="3d")
-    seen = np.maximum(np.abs(shower.x), np.abs(shower.y)) < SEEN
-    axes.scatter(shower.layer[seen], shower.x[seen], shower.y[seen], s=np.clip(1.5e4 * shower.e[seen], 1, 80),
-                 c=colour, alpha=0.6, linewidths=0)  # fmt: skip
-    axes.set(xlabel="layer", ylabel="x, cm", zlabel="y, cm", xlim=(0, clouds.layers), ylim=(-SEEN, SEEN),
-             zlim=(-SEEN, SEEN))  # fmt: skip
-    axes.minorticks_off()
-    axes.grid(False)
-    axes.set_title(f"{float(shower.energy[0]):.0f} GeV" if len(shower) else "no shower")
+def _displays(generated: Clouds, reference: Clouds) -> Figure:
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    for number, (clouds, colour, label) in enumerate(((generated, SURROGATE, "generated"),
+                                                      (reference, GEANT4, "Geant4"))):  # fmt: skip
+        filled = np.flatnonzero(clouds.counts > 0)
+        chosen = filled[np.argmin(np.abs(clouds.energy[filled] - 50))] if len(filled) else 0
+        shower = clouds.rows(np.array([chosen])) if len(filled) else clouds.rows(slice(0, 0))
+        axes = figure.add_subplot(1, 2, number + 1, projection="3d")
+        seen = np.maximum(np.abs(shower.x), np.abs(shower.y)) < SEEN
+        axes.scatter(shower.layer[seen], shower.x[seen], shower.y[seen], s=np.clip(1.5e4 * shower.e[seen], 1, 80),
+                     c=colour, alpha=0.6, linewidths=0)  # fmt: skip
+        axes.set(xlabel="layer", ylabel="x, cm", zlabel="y, cm", xlim=(0, clouds.layers), ylim=(-SEEN, SEEN),
+                 zlim=(-SEEN, SEEN))  # fmt: skip
+        axes.minorticks_off()
+        axes.grid(False)
+        axes.set_title(f"{label}, {float(shower.energy[0]):.0f} GeV" if len(shower) else f"{label}, no shower")
     return figure

@@ -41,7 +41,7 @@ def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None
 
     from calograd.explorer.page import Page
 
-    pn.extension()
+    pn.extension(inline=True)  # loads nothing from the network
     return Page(explorer, path)
 
 

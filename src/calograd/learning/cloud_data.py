@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from calograd.errors import FormatError, InputError
 from calograd.learning.split import MIN_SHOWERS
-from calograd.showers.clouds import Clouds, read_clouds
-from calograd.showers.cluster import PITCH, SPLIT
+from calograd.showers.clouds import PITCH, Clouds, read_clouds
+from calograd.showers.cluster import SPLIT
 from calograd.showers.hdf5 import shard_files
 from calograd.surrogate.cloud import CloudModel, local_features
 from calograd.surrogate.marks import Features, features_of, leads_of, log_distance, quantile_table, to_normal
@@ -176,8 +176,7 @@ def dequantise(clouds: Clouds, rng: np.random.Generator) -> Clouds:
     x, y = (
         (place + size * (rng.random(len(place)) - 0.5)).astype(np.float32) for place in (clouds.x, clouds.y)
     )  # fmt: skip
-    return Clouds(x, y, clouds.layer, clouds.e, clouds.offsets, clouds.energy, clouds.shower, clouds.layers,
-                  clouds.origin, clouds.config)  # fmt: skip
+    return replace(clouds, x=x, y=y)
 
 
 def tables_of(clouds: Clouds) -> Tables:
@@ -231,5 +230,8 @@ def _join(parts: list[Clouds]) -> Clouds:
     columns = {name: np.concatenate([getattr(part, name) for part in parts])
                for name in ("x", "y", "layer", "e", "energy", "shower")}  # fmt: skip
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.counts for part in parts]))])
-    first = parts[0]
-    return Clouds(offsets=offsets, layers=first.layers, origin=first.origin, config=first.config, **columns)
+    first, hits = parts[0], [part.hits for part in parts if part.hits is not None]
+    return Clouds(
+        offsets=offsets, layers=first.layers, origin=first.origin, config=first.config,
+        hits=np.concatenate(hits) if len(hits) == len(parts) else None, **columns,
+    )  # fmt: skip

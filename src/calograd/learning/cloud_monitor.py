@@ -73,6 +73,8 @@ def physics_of(
     with torch.no_grad():
         made = model.generate(torch.from_numpy(clouds.energy).to(model.unit), generator)
     ours, theirs = _physics(made.clouds("surrogate", {})), _physics(clouds)
+    if clouds.hits is not None:
+        theirs["N_hits"] = clouds.hits.astype(np.float64)
     bias = {name: round(100 * float(ours[name].mean() / theirs[name].mean() - 1), 3) for name in ours}
     return bias, {name: round(float(ours[name].std() / theirs[name].std()), 4) for name in ours}
 

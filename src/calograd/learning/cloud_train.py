@@ -7,6 +7,9 @@
 A student is distilled in the last two, with a phase "spread" between them, see `calograd.learning.cloud_distill`; all
 else it has from its teacher.
 
+Where the hits of the data are known either ends with the phase "hits", which has no steps, see
+`calograd.learning.cloud_hits`.
+
 A run is a folder: ``checkpoint.pt``, ``log.jsonl`` (a line a report), ``model.safetensors`` (the moving average of the
 weights so far). A run that is started again goes on from its checkpoint.
 """
@@ -21,6 +24,7 @@ import torch
 from calograd.errors import InputError
 from calograd.learning.cloud_data import CloudData, initialise
 from calograd.learning.cloud_distill import SPREAD_BATCH, Lessons, make_lessons, point_loss, shower_loss, spread_loss
+from calograd.learning.cloud_hits import fit_hits
 from calograd.learning.cloud_monitor import CloudReport, look
 from calograd.learning.engine import Course, Pace, Phase, Progress
 from calograd.learning.stack_config import CloudRunConfig
@@ -150,6 +154,7 @@ def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
         Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate,
               before=losses.make_normal),
         Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
+        *_hits(config, data),
     ]  # fmt: skip
 
 
@@ -162,7 +167,26 @@ def _student_phases(config: CloudRunConfig, data: CloudData, teacher: CloudModel
         Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
         Phase("spread", d.spread_steps, ("shower_mend.",), losses.spread, 0.99, t.learning_rate),
         Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
+        *_hits(config, data),
     ]
+
+
+def _hits(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
+    """A phase without steps, in which the moving average is fitted to numbers of hits; none if these are not known."""
+    t = config.training
+    if data.train.clouds.hits is None or t.hit_showers == 0:
+        return []
+
+    def fit(at: Course[CloudModel]) -> None:
+        at.ema.more_points.zero_()
+        fit_hits(at.ema, data, t.hit_showers, t.seed)
+
+    return [Phase("hits", 0, ("point_network.",), _none, 0.0, t.learning_rate, before=fit)]
+
+
+def _none(at: Course[CloudModel]) -> torch.Tensor:
+    """The loss of no step."""
+    raise AssertionError(at.phase)
 
 
 def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel:

@@ -83,7 +83,8 @@ class Phase(Generic[M]):
         ema: decay of the moving average; 0 follows the weights.
         rate: highest learning rate.
         reports: whether the run is looked at on the way.
-        before: called before the first step; whatever it changes has to follow from the course alone.
+        before: called before the first step, or in place of steps where there are none; whatever it changes has to
+            follow from the course alone.
     """
 
     name: str
@@ -209,6 +210,8 @@ def _run_phase(
         if looked or time.monotonic() - saved > 60 * pace.checkpoint_minutes:
             hooks.keep(course)
             saved = time.monotonic()
+    if phase.steps == 0 and phase.reports:
+        hooks.report(course)
 
 
 def _rate(phase: Phase[M], pace: Pace, step: int) -> float:

@@ -119,6 +119,8 @@ class CloudTraining(Table):
     point_steps: Positive = 20_000
     point_batch: Positive = 192
     """Layers a step, with all their points; of a student with some."""
+    hit_showers: Annotated[int, Field(ge=0)] = 4000
+    """Generated, twice, to bring numbers of hits to those of the data; 0: points stay as many as they were taught."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup: Positive = 500
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.9995

@@ -28,7 +28,9 @@ class Marginals(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("table", torch.linspace(-TAIL, TAIL, KNOTS).repeat(dim, 1))
+        self.register_buffer("first", KNOTS * torch.arange(dim), persistent=False)
         self.table: Tensor
+        self.first: Tensor
 
     def fit(self, values: Tensor) -> None:
         """To vectors, shape (n, dim)."""
@@ -53,7 +55,7 @@ class Marginals(nn.Module):
 
     def _ends(self, place: Tensor) -> tuple[Tensor, Tensor]:
         flat = self.table.flatten()
-        first = place + KNOTS * torch.arange(place.shape[1], device=place.device)
+        first = place + self.first
         ends = (flat.index_select(0, (first + more).flatten()).view(place.shape) for more in (0, 1))
         return next(ends), next(ends)
 

@@ -60,13 +60,12 @@ class ConditionalMoments(nn.Module):
     def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale, each of shape (n, dim)."""
         location, log_scale = self.network(conditions).chunk(2, dim=1)
-        scale = log_scale.clamp(-10, 6).exp() + self.floor
+        scale = scale_of(log_scale, self.floor)
         return location.index_select(1, self.tie), scale.index_select(1, self.tie)
 
     def negative_log_likelihood(self, c: Tensor, conditions: Tensor) -> Tensor:
         """Of a Student t per sample and number, up to a constant, shape (n, dim)."""
-        location, scale = self.forward(conditions)
-        return scale.log() + (NU + 1) / 2 * ((c - location) / scale).square().div(NU).log1p()
+        return likelihood(c, *self.forward(conditions))
 
     def standardise(self, c: Tensor, conditions: Tensor) -> Tensor:
         """x of c, shape (n, dim)."""
@@ -75,6 +74,16 @@ class ConditionalMoments(nn.Module):
     def restore(self, x: Tensor, conditions: Tensor) -> Tensor:
         """c of x, shape (n, dim); ``conditions`` may be one row for all."""
         return restore(x, *self.forward(conditions))
+
+
+def scale_of(log_scale: Tensor, floor: float) -> Tensor:
+    """Scale of what a network says of its logarithm; not below ``floor``."""
+    return log_scale.clamp(-10, 6).exp() + floor
+
+
+def likelihood(c: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+    """Negative logarithm of the Student t's density at c, up to a constant."""
+    return scale.log() + (NU + 1) / 2 * ((c - location) / scale).square().div(NU).log1p()
 
 
 def standardise(c: Tensor, location: Tensor, scale: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 A point is energy e at (x, y) in a layer. Shower s owns the points ``offsets[s]:offsets[s + 1]`` of the flat datasets
 ``x y`` (cm, the shower's axis at 0), ``layer`` (from 0) and ``e`` (GeV); within a shower they are in order of layers.
-There is no padding: what other programs pad with (points without energy) is left out when a file is read.
+A file may have ``hits``, how many cells of Geant4's deposits a shower has above the threshold, where its points are
+not such that they tell. There is no padding: what other programs pad with (points without energy) is left out when a
+file is read.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from calograd.showers.seal import check_seal, seal
 SCHEMA = "calograd/clouds/1"
 LAYERS = 30
 """Of the silicon-tungsten stack."""
+PITCH = 0.50883
+"""Of its cells, cm."""
 _POINTS = {"x": "<f4", "y": "<f4", "layer": "u1", "e": "<f4"}
 _HEADS = {"offsets": "<i8", "energy": "<f4", "shower": "<i8"}
+HITS = "hits"
 _CHUNK = 1 << 17
 
 
@@ -41,6 +46,7 @@ class Clouds:
         layers: of the detector.
         origin: ``geant4`` or the name of a surrogate.
         config: what made them, as plain data.
+        hits: cells above the threshold by all deposits, shape (n,), int64; None where the points tell.
     """
 
     x: np.ndarray
@@ -53,6 +59,7 @@ class Clouds:
     layers: int = LAYERS
     origin: str = "geant4"
     config: dict[str, Any] = field(default_factory=dict)
+    hits: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -76,6 +83,7 @@ class Clouds:
         return Clouds(
             self.x[points], self.y[points], self.layer[points], self.e[points], offsets, self.energy[chosen],
             self.shower[chosen], self.layers, self.origin, self.config,
+            None if self.hits is None else self.hits[chosen],
         )  # fmt: skip
 
     def layer_sums(self, values: np.ndarray | None = None) -> np.ndarray:
@@ -122,10 +130,12 @@ def write_clouds(path: Path, clouds: Clouds) -> None:
             file.create_dataset(name, data=getattr(clouds, name).astype(kind), **packing)
         for name, kind in _HEADS.items():
             file[name] = getattr(clouds, name).astype(kind)
+        if clouds.hits is not None:
+            file[HITS] = clouds.hits.astype("<i8")
         file.attrs["layers"] = clouds.layers
         file.attrs["origin"] = clouds.origin
         file.attrs["config"] = json.dumps(clouds.config)
-        seal(file, (*_POINTS, *_HEADS))
+        seal(file, (*_POINTS, *_HEADS, *([] if clouds.hits is None else [HITS])))
 
 
 def read_clouds(path: Path) -> Clouds:
@@ -140,21 +150,23 @@ def read_clouds(path: Path) -> Clouds:
         if missing:
             raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
         points = {name: load(file, name) for name in _POINTS}
-        heads = {name: load(file, name) for name in _HEADS}
+        heads = {name: load(file, name) for name in (*_HEADS, HITS) if name in file}
         attributes = dict(file.attrs)
         layers, origin = int(attributes.get("layers", LAYERS)), str(attributes.get("origin", "unknown"))
         config = json.loads(attributes.get("config", "{}"))
     flat = {name: values.shape for name, values in {**points, **heads}.items() if values.ndim != 1}
     for name, shape in flat.items():
         raise FormatError(f"{path}: {name} has shape {shape}, expected a number for every point or shower")
-    for name in ("offsets", "shower"):
-        if heads[name].dtype.kind not in "iu":
+    for name in ("offsets", "shower", HITS):
+        if name in heads and heads[name].dtype.kind not in "iu":
             raise FormatError(f"{path}: {name} is of type {heads[name].dtype}, expected whole numbers")
     n = len(heads["energy"])
     offsets = heads["offsets"]
     if offsets.shape != (n + 1,) or heads["shower"].shape != (n,):
         raise FormatError(f"{path}: {n} energies, {len(offsets)} offsets, {len(heads['shower'])} numbers of showers; "
                           "expected one more offset and as many numbers as energies")  # fmt: skip
+    if HITS in heads and heads[HITS].shape != (n,):
+        raise FormatError(f"{path}: {n} energies, {len(heads[HITS])} numbers of hits; expected as many")
     if offsets[0] != 0 or (np.diff(offsets) < 0).any() or {len(v) for v in points.values()} != {int(offsets[-1])}:
         raise FormatError(f"{path}: the offsets do not fit the {len(points['e'])} points; the file is damaged")
     check_points(str(path), heads["energy"], layers, **points)
@@ -162,7 +174,8 @@ def read_clouds(path: Path) -> Clouds:
     owner = np.repeat(np.arange(n), np.diff(offsets))
     x, y, layer, e, offsets = tidy(points["x"], points["y"], points["layer"], points["e"], owner, n)
     energy = heads["energy"].astype(np.float32)
-    return Clouds(x, y, layer, e, offsets, energy, heads["shower"].astype(np.int64), layers, origin, config)
+    hits = heads[HITS].astype(np.int64) if HITS in heads else None
+    return Clouds(x, y, layer, e, offsets, energy, heads["shower"].astype(np.int64), layers, origin, config, hits)
 
 
 def check_points(

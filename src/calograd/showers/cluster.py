@@ -9,8 +9,9 @@ ends where the layer changes or where the next deposit is farther off than `STEP
 
 A particle leaves energy in one to three sub-cells, and those are neighbours, so the points of a layer are far from
 independent of each other: drawn independently they hit a quarter more cells than a shower does. Crossings are nearly
-independent. `STEP` is such that what is lost by putting a passage at its centre (5 % of the hits, where it spans two
-cells) and what independence adds (as much) cancel; docs/log.md has the figures.
+independent; the cells that Geant4's deposits hit are counted beside them. `STEP` is such that what is lost by putting
+a passage at its centre (5 % of the hits, where it spans two cells) and what independence adds (as much) cancel;
+docs/log.md has the figures.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ from typing import Any, Literal
 import numpy as np
 
 from calograd.errors import InputError
-from calograd.showers.clouds import Clouds, tidy
+from calograd.showers.clouds import PITCH, Clouds, tidy
 from calograd.showers.library import Library, Showers
+from calograd.showers.readout import count_hits
 from calograd.simulation.config import SimulationConfig, SiWStack
 
 Clustering = Literal["sub-cells", "crossings"]
-PITCH = 0.50883
-"""Of a cell, cm."""
 SPLIT = 6
 """Sub-cells in a cell, each way."""
 STEP = 0.15
@@ -55,10 +55,13 @@ def cluster(library: Library, clustering: Clustering, report: Report = lambda do
     """
     stack = stack_of(library)
     make = {"sub-cells": sub_cells, "crossings": crossings}[clustering]
-    parts, done = [], 0
+    parts, hits, done = [], [], 0
     for showers in library.blocks():
         layer = layers_of(showers.z, stack)
         parts.append(make(showers, layer))
+        if clustering == "crossings":
+            columns, number = sub_cells(showers, layer), np.arange(len(showers))
+            hits.append(count_hits(Clouds(*columns, number.astype(np.float32), number, sum(stack.layers))))
         done += len(showers)
         report(done, len(library))
     x, y, layer, e = (np.concatenate([p[k] for p in parts]) if parts else np.zeros(0, np.float32) for k in range(4))
@@ -68,8 +71,9 @@ def cluster(library: Library, clustering: Clustering, report: Report = lambda do
         "clustering": clustering, "library": library.path.name,
     } | library.about()  # fmt: skip
     return Clouds(
-        x, y, layer, e, offsets, library.energy.astype(np.float32), library.index, sum(stack.layers), "geant4", config
-    )
+        x, y, layer, e, offsets, library.energy.astype(np.float32), library.index, sum(stack.layers), "geant4", config,
+        np.concatenate(hits) if hits else None,
+    )  # fmt: skip
 
 
 def stack_of(library: Library) -> SiWStack:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calograd.errors import InputError
-from calograd.showers.clouds import Clouds
-from calograd.showers.cluster import PITCH
+from calograd.showers.clouds import PITCH, Clouds
 
 THRESHOLD = 1e-4
 """Half of what a minimum ionising particle leaves, GeV: a cell below it is not read out."""
@@ -117,6 +116,11 @@ def read_out(clouds: Clouds, readout: Readout | None = None, threshold: float = 
     parts = list(_blocks(clouds, readout, threshold))
     shower, layer, i, j, e = (np.concatenate([part[k] for part in parts]) for k in range(5))
     return Hits(shower, layer, i, j, e, len(clouds), readout)
+
+
+def count_hits(clouds: Clouds) -> np.ndarray:
+    """Cells of the stack above the threshold, of every shower, shape (n,), int64."""
+    return np.bincount(read_out(clouds).shower, minlength=len(clouds))
 
 
 def _blocks(clouds: Clouds, readout: Readout, threshold: float) -> Iterator[tuple[np.ndarray, ...]]:

@@ -17,10 +17,15 @@ made to have what their shower was given, one group-wise operation each:
 
     z_r   shifted, and stretched by sqrt(N / (N - 1)), to have the layer's mean m_l
     e     tilted by exp(lambda z_r) to have the weighted mean m_l + d_l, by Newton's method, and scaled to E_l
-    x, y  moved by a r, a of the shower, to have its centre of gravity c
+    x, y  moved by a r / (1 + r / 2 cm), a of the shower, to have its centre of gravity c
+
+Independent points hit a little more or fewer cells than Geant4's, which are not quite independent: counts are
+multiplied by exp(k_0 + k_1 s), s standardised ln E, fitted to the hits of the training showers
+(`calograd.learning.cloud_hits`).
 
 Stretching makes up for the part of the spread that goes into the mean of N points. Moving in proportion to the distance
-r leaves the core where it is: it is a few far points that move a shower's centre.
+r leaves the core where it is, for a shower's centre is made off the axis; farther out all are moved alike, or else
+soft points that no cell reads out would carry it.
 
 A distilled surrogate has consistency models in place of both (`calograd.diffusion.distill`), smaller networks that go
 from noise to numbers in one evaluation each (`calograd.networks.vectormap`, `calograd.networks.pointmap`). The points'
@@ -138,12 +143,16 @@ class CloudModel(StackModel):
         self.unit: Tensor
         self.distance_table: Tensor
         self.energy_table: Tensor
+        self.register_buffer("numbers", torch.eye(a.layers), persistent=False)  # of the layers
+        self.numbers: Tensor
         tie = torch.arange(dim)
         tie[-1] = tie[-2]  # x and y of the centre
         for name, value in (("least", -1e30), ("largest", 1e30)):
             self.register_buffer(name, torch.full((dim,), value))
+        self.register_buffer("more_points", torch.zeros(1 + CONDITIONS))
         self.least: Tensor
         self.largest: Tensor
+        self.more_points: Tensor
         given = CONDITIONS + LEADS
         self.shower_leads = Triangle(LEADS, CONDITIONS, a.moments_width // 2)
         self.shower_moments = ConditionalMoments(given, tie, a.moments_width)
@@ -184,9 +193,8 @@ class CloudModel(StackModel):
     def context(self, features: Features, energy: Tensor) -> Tensor:
         """What the points of every layer are conditioned on, shape (n, layers, `LOCAL` + layers), standardised."""
         raw = local_features(features, energy, self.unit)
-        numbers = torch.eye(self.architecture.layers, dtype=raw.dtype, device=raw.device)
         standardised = (raw - self.local_mean) / self.local_scale
-        return torch.cat([standardised, numbers.expand(len(raw), -1, -1)], dim=2)
+        return torch.cat([standardised, self.numbers.expand(len(raw), -1, -1)], dim=2)
 
     def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """x of showers, shape (n, `LEADS` + dim): unit normal leads, then what the shower's diffusion model learns."""
@@ -207,7 +215,8 @@ class CloudModel(StackModel):
         g = self.shower_moments.restore(self.shower_normal.inverse(x[:, LEADS:]), torch.cat([known, u], dim=1))
         g = torch.minimum(torch.maximum(g, self.least), self.largest)
         visible = (energy * leads[:, VISIBLE].exp())[:, None]
-        return decode(g, visible, self.unit, self.architecture.layers, smooth)
+        more = (self.more_points[0] + known @ self.more_points[1:, None]).exp()
+        return decode(g, visible, self.unit, self.architecture.layers, smooth, more)
 
     def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, `LEADS` + dim)."""
@@ -302,7 +311,7 @@ class CloudModel(StackModel):
         smooth: bool = False,
     ) -> Points:
         """Points of showers with given features; arguments as of `generate`."""
-        layers, n = self.architecture.layers, len(energy)
+        layers = self.architecture.layers
         filled = torch.nonzero(features.count.flatten() > 0).squeeze(1)
         share, m, d, own = (
             column.flatten().index_select(0, filled)
@@ -318,7 +327,7 @@ class CloudModel(StackModel):
         e = from_normal(z[:, 1].clamp(-HIGHEST, HIGHEST), layer, self.energy_table).exp()
         e = tilted(e if weight is None else weight * e, distance, m + d, groups)
         e = e * groups.spread(own / groups.sums(e))
-        counts = groups.counts.new_zeros(n).index_add(0, filled // layers, groups.counts)
+        counts = features.count.detach().ceil().sum(1).long()
         moment = features.centre * features.energy.sum(1, keepdim=True)
         x, y = with_centre(r, drawn.angle, e, Groups.with_counts(counts), (moment[:, 0], moment[:, 1]))
         return Points(x, y, layer, e, pad(counts.cumsum(0), (1, 0)), energy, layers)

@@ -16,7 +16,7 @@ from calograd.surrogate.store import StackCard, load_stack, save
 
 __all__ = ["CloudSurrogate", "Points", "StackCard"]
 
-BATCH = 64
+BATCH = 16
 """Showers generated at once: their points stay in the cache."""
 MARGIN = 1e-4
 """Relative slack at the ends of the trained range."""

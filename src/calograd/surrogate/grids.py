@@ -25,8 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from calograd.errors import InputError
 from calograd.networks.gridvae import Decoder, Encoder
-from calograd.showers.clouds import LAYERS
-from calograd.showers.cluster import PITCH
+from calograd.showers.clouds import LAYERS, PITCH
 from calograd.showers.readout import GRID, THRESHOLD
 from calograd.surrogate.points import Points
 from calograd.surrogate.stack import StackModel

@@ -174,7 +174,9 @@ def encode(features: Features, unit: Tensor, generator: torch.Generator | None) 
     )
 
 
-def decode(g: Tensor, visible: Tensor, unit: Tensor, layers: int, smooth: bool = False) -> Features:
+def decode(
+    g: Tensor, visible: Tensor, unit: Tensor, layers: int, smooth: bool = False, more: Tensor | None = None
+) -> Features:
     """Features of showers of their numbers g (n, dim); inverse of `encode` but for what that draws.
 
     Args:
@@ -183,10 +185,12 @@ def decode(g: Tensor, visible: Tensor, unit: Tensor, layers: int, smooth: bool =
         unit: e0, GeV.
         layers: their number.
         smooth: counts are N_l + u - 1/2, of the same mean as N_l, where N_l itself has no gradient.
+        more: by which N_l + u is multiplied, shape (n, 1).
     """
     a, q, m, d, centre = torch.split(g, [layers, layers, layers, layers, 2], dim=1)
     held = (a.exp() * visible - unit).clamp(min=1e-6 * unit)
-    n = (q.exp() * (held / unit + 1) - 1).clamp(max=MOST)
+    n = q.exp() * (held / unit + 1) - 1
+    n = (n if more is None else more * n).clamp(max=MOST)
     n = (n - 0.5).clamp(min=0) if smooth else n.floor().clamp(min=0)
     fullest = torch.zeros_like(n).scatter(1, held.argmax(1, keepdim=True), 1.0)
     n = torch.where(n.amax(1, keepdim=True) == 0, fullest, n)  # a shower without a point: its energy is in one

@@ -15,6 +15,8 @@ SPARE = 32
 NEWTON = 3
 STEEPEST = 4.5
 """Of the exponent lambda z."""
+FAR = 2.0
+"""Distance from the axis, cm, to which points are moved in proportion to it to have their shower's centre."""
 
 
 class Groups(NamedTuple):
@@ -104,7 +106,7 @@ def tilted(e: Tensor, z: Tensor, wanted: Tensor, groups: Groups) -> Tensor:
 def with_centre(
     r: Tensor, angle: Tensor, e: Tensor, showers: Groups, centre: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """x and y of points moved in proportion to the distance r so that every shower has its centre of gravity.
+    """x and y of points moved by a r / (1 + r / `FAR`) so that every shower has its centre of gravity, by a of its own.
 
     Args:
         r, angle: polar coordinates, shape (points,).
@@ -112,10 +114,10 @@ def with_centre(
         showers: groups of the points.
         centre: sums of e x and of e y that are wanted, shape (n,) each.
     """
-    far = e * r
-    total = showers.sums(far)
+    reach = r * (FAR / (FAR + r))
+    far, total = e * r, showers.sums(e * reach)
 
     def moved(along: Tensor, wanted: Tensor) -> Tensor:
-        return r * (along + showers.spread((wanted - showers.sums(far * along)) / total))
+        return torch.addcmul(r * along, reach, showers.spread((wanted - showers.sums(far * along)) / total))
 
     return moved(angle.cos(), centre[0]), moved(angle.sin(), centre[1])

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError
-from calograd.showers.clouds import LAYERS, Clouds, tidy
-from calograd.showers.cluster import PITCH, SPLIT
+from calograd.showers.clouds import LAYERS, PITCH, Clouds, tidy
+from calograd.showers.cluster import SPLIT
 from calograd.showers.readout import GRID
 
 Kernel = Literal["none", "linear", "gaussian"]

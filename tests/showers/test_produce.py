@@ -17,7 +17,7 @@ from calograd.showers.cells import read_cells
 from calograd.showers.library import open_library
 
 MATRIX = ("--energies", "1", "--detector", "matrix", "--cell", "2", "5")
-SIMULATE = ("simulate", "--energies", "10,20", "--showers", "32", "--seed", "3", "--workers", "2")
+SIMULATE = ("simulate", "--energies", "10,20", "--showers", "64", "--seed", "3", "--workers", "2")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -47,11 +47,11 @@ def test_kill_the_whole_command_read_interrupt_and_resume(start_calograd, run_ca
     assert "Traceback" not in err
     assert "the same command goes on from there" in err.splitlines()[-1]
     with open_library(path) as library:
-        assert 0 < len(library) < 64
+        assert 0 < len(library) < 128
         before = library.read()
     code, _, err = run_calograd(*SIMULATE, "-o", "library.h5", "--json", "summary.json")
     assert code == 0, err
-    assert json.loads((tmp_path / "summary.json").read_text())["simulated"] == 64 - len(before)
+    assert json.loads((tmp_path / "summary.json").read_text())["simulated"] == 128 - len(before)
     assert not path.with_name("library.h5.parts").exists()
     code, _, err = run_calograd(*SIMULATE, "-o", "library.h5")
     assert (code, err.splitlines()[-1][:34]) == (2, "error: library.h5 exists already w")

@@ -54,7 +54,8 @@ class PointMap(nn.Module):
         """
         k = self.embed(torch.cat([noise[:, None].expand(len(context), 1), context], dim=1))
         gamma, beta = (half.index_select(0, group) for half in self.modulate(k).chunk(2, dim=1))
-        hidden = silu(torch.addcmul(beta, self.into(x), gamma))
+        hidden = torch.addcmul(beta, self.into(x), gamma)
+        hidden = silu(hidden) if hidden.requires_grad else silu(hidden, inplace=True)
         affine = self.affine(k).index_select(0, group)
         result: Tensor = affine[:, : self.dim] + self.out(hidden)
         for column in range(self.dim):

@@ -129,6 +129,11 @@ def _of_stack(card: StackCard) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _steps(card: Card | StackCard) -> str:
+    """Of the optimiser, where the card tells: stacks have phases, whose steps are in the configuration."""
+    return f"{card.training['done']['step']} steps in " if isinstance(card, Card) else ""
+
+
 def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
     lines = ["", "## Data", "", f"{card.training['showers']} Geant4 showers.", "",
              "| file | rows | particle | energies, GeV | seed | Geant4 |", "|---|---|---|---|---|---|"]  # fmt: skip
@@ -147,7 +152,7 @@ def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
         *lines, "", "## Command and cost", "",
         f"`runs/{script}` makes the data and trains." if (source.parent / "runs" / script).exists()
         else "No script is bundled.",
-        f"Training: {done['step']} steps in {done['seconds'] / 60:.0f} minutes. The configuration:", "",
+        f"Training: {_steps(card)}{done['seconds'] / 60:.0f} minutes. The configuration:", "",
         "```json", json.dumps(card.training["config"], indent=1), "```",
     ]  # fmt: skip
 

@@ -116,7 +116,9 @@ def _ratio(axes: Axes, ours: PerShower, theirs: PerShower, edges: np.ndarray) ->
     axes.errorbar(middles[known], (ours.mean / scale)[known], (ours.error / scale)[known], fmt=".", ms=3, lw=0.8,
                   color=SURROGATE)  # fmt: skip
     axes.axhline(1, color=GEANT4, lw=0.6)
-    axes.set_ylim(0.85, 1.15)
+    farthest = float(np.abs(np.where(known, ours.mean / scale, 1.0) - 1).max(initial=0.0))
+    most = min(max(0.15, 1.1 * farthest), 1.0)
+    axes.set_ylim(1 - most, 1 + most)
 
 
 def _overlay(generated: Clouds, reference: Clouds) -> Figure:

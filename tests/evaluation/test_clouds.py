@@ -148,6 +148,8 @@ def test_more_generated_showers_sharpen_means_alone(make_clouds: Make) -> None:
     repeated = np.repeat(np.arange(120), 3)
     result = evaluate_clouds(theirs.rows(repeated), theirs, classifiers=False)
     assert len(result.generated) == len(result.reference) == 120
+    profiles = result.to_dict()["profiles"]["generated"]
+    assert len(profiles["layers"]) == len(profiles["layers_error"]) == 30
     assert np.allclose(np.sort(result.generated.incident), np.sort(result.reference.incident))
     assert all(score.whole == pytest.approx(0, abs=1e-9) for score in result.scores if score.name != "E_cell")
     for comparison in result.comparisons:

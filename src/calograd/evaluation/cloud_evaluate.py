@@ -125,7 +125,8 @@ class CloudEvaluation:
             "energies": [asdict(c) for c in self.comparisons],
             "classifiers": [asdict(t) for t in self.told],
             "profiles": {
-                which: {name: getattr(o, name)._asdict() for name in ("layers", "rings", "spectrum")}
+                which: {name + of: getattr(getattr(o, name), what) for name in ("layers", "rings", "spectrum")
+                        for of, what in (("", "mean"), ("_error", "error"))}
                 for which, o in (("generated", self.generated), ("reference", self.reference))
             },
             "warnings": list(self.warnings),

@@ -17,18 +17,22 @@ points() { # name, clustering, options of the simulation
 points train crossings --energies 10:90 --law uniform --seed 1 --showers 10000
 points single sub-cells --energies 10,50,90 --seed 3 --showers 2000
 points test sub-cells --energies 10:90 --law uniform --seed 2 --showers 10000
-judge() { # name, sample, options of the evaluation
+judge() { # name, sample, showers generated for each of its, options of the evaluation
     [ -f "siw/$1-$2.json" ] && return
-    [ -f "siw/$1-$2.h5" ] || calograd sample "./$1" --like "siw/$2-points.h5" --seed 1 -o "siw/$1-$2.h5"
+    [ -f "siw/$1-$2.h5" ] || calograd sample "./$1" --like "siw/$2-points.h5" --repeat "$3" --seed 1 -o "siw/$1-$2.h5"
     rm -f "siw/$1-$2.html"
-    calograd evaluate "siw/$1-$2.h5" "siw/$2-points.h5" ${3:-} --report "siw/$1-$2.html" --json "siw/$1-$2.json"
+    calograd evaluate "siw/$1-$2.h5" "siw/$2-points.h5" ${4:-} --report "siw/$1-$2.html" --json "siw/$1-$2.json"
 }
 # The bundled files: Surrogate.load("./siw-cloud").save("bundled", compact=True), and so for siw-cloud-cm
 for name in siw-cloud siw-cloud-cm siw-cloud-ddpm siw-vae; do
     cp "$here/$name.toml" .
     calograd train "$name.toml" -o "$name"
-    judge "$name" single --no-classifier
-    [ "$name" = siw-cloud-ddpm ] || judge "$name" test # 100 evaluations a shower
+    [ "$name" = siw-cloud-ddpm ] && { judge "$name" single 1; continue; } # 100 evaluations a shower
+    judge "$name" single 3 --no-classifier
+    judge "$name" test 1
 done
+# What the training's own showers score
+[ -f siw/train-cells.h5 ] || calograd points siw/train.h5 --clustering sub-cells -o siw/train-cells.h5
+[ -f siw/train-test.json ] || calograd evaluate siw/train-cells.h5 siw/test-points.h5 --no-classifier --json siw/train-test.json
 [ -f siw/benchmark.json ] ||
-    calograd benchmark ./siw-cloud-ddpm ./siw-cloud ./siw-cloud-cm ./siw-vae --json siw/benchmark.json
+    calograd benchmark ./siw-cloud-ddpm ./siw-cloud ./siw-cloud-cm ./siw-vae --repeats 3 --json siw/benchmark.json

@@ -163,7 +163,7 @@ def test_lessons_are_the_teachers_own_trajectories(folder: Path) -> None:
     with torch.no_grad():  # from the lowest level a step is left, which is the denoiser's
         places, low = lessons.showers.places, float(lessons.showers.places.sigma.min())
         rows = torch.nonzero(places.sigma == low).squeeze(1)
-        network = teacher.shower_at(lessons.showers.energy[rows], lessons.showers.leads[rows])
+        network = teacher.shower_at(teacher.conditions(lessons.showers.energy[rows]), lessons.showers.leads[rows])
         clean = denoise(network, teacher.shower_preconditioning, places.x[rows], places.sigma[rows])
     assert float((clean - places.end[rows]).std()) < 0.3 * float(places.x[rows].std())
 
@@ -256,7 +256,7 @@ def test_the_spread_that_regression_leaves_out_is_mended() -> None:
     leads = torch.randn(4000, LEADS, generator=generator)
     x, sigma = 40 * noise, torch.full((4000,), 40.0)
     with torch.no_grad():
-        found = denoise(student.shower_at(energy, leads), student.shower_preconditioning, x, sigma)
+        found = denoise(student.shower_at(student.conditions(energy), leads), student.shower_preconditioning, x, sigma)
     showers = Showers(Trajectories(x, sigma, 2 * found), energy, leads)
     everything = torch.arange(4000)
     assert float(spread_loss(student, student, showers, everything).detach()) > 1

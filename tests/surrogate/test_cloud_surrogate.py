@@ -99,7 +99,7 @@ def test_a_distilled_shower_takes_one_evaluation_of_each_network() -> None:
     surrogate, calls = tiny_clouds(sampler="consistency", steps=1, shower_steps=1), []
     for network in (surrogate.model.shower_network, surrogate.model.point_network):
         network.register_forward_hook(lambda module, *_: calls.append(module))
-    surrogate.sample(50.0, 3, generator=torch.Generator().manual_seed(0))
+    surrogate.model.generate(torch.full((3,), 50.0), torch.Generator().manual_seed(0))
     assert calls == [surrogate.model.shower_network, surrogate.model.point_network]
 
 

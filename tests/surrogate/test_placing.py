@@ -36,7 +36,7 @@ def test_showers_get_their_centre_and_what_is_near_the_axis_stays() -> None:
     r, angle, e = (torch.rand(300, generator=generator) for _ in range(3))
     r[0] = 0.0
     showers = Groups.with_counts(torch.tensor([100, 200]))
-    moment = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0])
+    moment = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
     x, y = with_centre(r, 6 * angle, e, showers, moment)
     torch.testing.assert_close(showers.sums(e * x), moment[0], atol=1e-4, rtol=0)
     torch.testing.assert_close(showers.sums(e * y), moment[1], atol=1e-4, rtol=0)

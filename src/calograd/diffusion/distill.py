@@ -62,12 +62,12 @@ def jump(network: Network, preconditioning: Consistency, noise: Tensor, sigma: f
         noise: unit normal numbers, shape (n, ...).
         sigma: the highest noise level.
     """
-    skip, out, into, level = _numbers(preconditioning, sigma)
+    skip, out, into, level = jump_numbers(preconditioning, sigma)
     return torch.add(skip * noise, network(into * noise, noise.new_full((1,), level)), alpha=out)
 
 
 @cache
-def _numbers(preconditioning: Consistency, sigma: float) -> tuple[float, float, float, float]:
+def jump_numbers(preconditioning: Consistency, sigma: float) -> tuple[float, float, float, float]:
     """What `jump` multiplies noise and F by, what F sees of the noise, and c_noise."""
     c = preconditioning.coefficients(torch.tensor(sigma, dtype=torch.float64))
     return float(c.skip) * sigma, float(c.out), float(c.into) * sigma, float(c.noise)

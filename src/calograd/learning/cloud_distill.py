@@ -93,7 +93,9 @@ def shower_loss(model: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
     places = Trajectories(*(t[chosen] for t in showers.places))
     pre = model.shower_preconditioning
     assert isinstance(pre, Consistency)
-    return regression_loss(model.shower_at(showers.energy[chosen], showers.leads[chosen]), pre, places)
+    return regression_loss(
+        model.shower_at(model.conditions(showers.energy[chosen]), showers.leads[chosen]), pre, places
+    )
 
 
 def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
@@ -107,7 +109,7 @@ def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chose
     """
     places = Trajectories(*(t[chosen] for t in showers.places))
     with torch.no_grad():
-        network = averaged.shower_at(showers.energy[chosen], showers.leads[chosen])
+        network = averaged.shower_at(averaged.conditions(showers.energy[chosen]), showers.leads[chosen])
         found = denoise(network, averaged.shower_preconditioning, places.x, places.sigma)
     ours, theirs = (pad(values, (0, 1), value=1.0) for values in (model.mended(found), places.end))
     return ((ours.T @ ours - theirs.T @ theirs) / len(chosen)).square().sum() / found.shape[1]
@@ -130,7 +132,7 @@ def _showers(teacher: CloudModel, energy: Tensor, steps: int, generator: torch.G
     noise = torch.randn(len(energy), LEADS + dim_of(teacher.architecture.layers), generator=generator).to(energy)
     level = torch.zeros(len(energy), dtype=torch.int64, device=energy.device)
     leads = noise[:, :LEADS]
-    network, pre = teacher.shower_at(energy, leads), teacher.shower_preconditioning
+    network, pre = teacher.shower_at(teacher.conditions(energy), leads), teacher.shower_preconditioning
     grid = SAMPLER.grid(SCHEDULES[SHOWER_SCHEDULE], steps)
     walked = trajectories(lambda x, s: denoise(network, pre, x, s), noise[:, LEADS:], grid, SAMPLER, level)
     return Showers(walked, energy, leads)

@@ -18,6 +18,8 @@ KNOTS = 65
 TAIL = 4.0
 """z of the outermost quantiles, the least and largest of up to 30 000 values; nothing lies farther out."""
 STEP = 2 * TAIL / (KNOTS - 1)
+LAST = KNOTS - 1 - 1e-5
+"""The last place in a table, between its last two knots."""
 LEAST = 0.01
 """Least eigenvalue: what varies less, as in fewer vectors than they have numbers, is not blown up."""
 
@@ -48,16 +50,14 @@ class Marginals(nn.Module):
 
     def inverse(self, z: Tensor) -> Tensor:
         """Values of unit normal numbers, shape (n, dim)."""
-        at = (z.clamp(-TAIL, TAIL) + TAIL) / STEP
-        place = at.detach().floor().clamp(0, KNOTS - 2)
-        low, high = self._ends(place.long())
+        at = ((z + TAIL) / STEP).clamp(0, LAST)
+        place = at.long()
+        low, high = self._ends(place)
         return torch.lerp(low, high, at - place)
 
     def _ends(self, place: Tensor) -> tuple[Tensor, Tensor]:
-        flat = self.table.flatten()
         first = place + self.first
-        ends = (flat.index_select(0, (first + more).flatten()).view(place.shape) for more in (0, 1))
-        return next(ends), next(ends)
+        return self.table.take(first), self.table.take(first + 1)
 
 
 class Gaussianise(nn.Module):

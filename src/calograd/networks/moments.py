@@ -76,7 +76,7 @@ class ConditionalMoments(nn.Module):
         return restore(x, *self.forward(conditions))
 
 
-def scale_of(log_scale: Tensor, floor: float) -> Tensor:
+def scale_of(log_scale: Tensor, floor: float | Tensor) -> Tensor:
     """Scale of what a network says of its logarithm; not below ``floor``."""
     return log_scale.clamp(-10, 6).exp() + floor
 
@@ -102,4 +102,4 @@ def _asinh(u: Tensor) -> Tensor:
 
 def restore(x: Tensor, location: Tensor, scale: Tensor) -> Tensor:
     """c of x."""
-    return location + 2 * scale * torch.sinh(x.clamp(-FARTHEST, FARTHEST) / 2)
+    return torch.addcmul(location, scale, torch.sinh(x.clamp(-FARTHEST, FARTHEST) / 2), value=2)

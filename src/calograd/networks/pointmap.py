@@ -56,9 +56,9 @@ class PointMap(nn.Module):
         gamma, beta = (half.index_select(0, group) for half in self.modulate(k).chunk(2, dim=1))
         hidden = torch.addcmul(beta, self.into(x), gamma)
         hidden = silu(hidden) if hidden.requires_grad else silu(hidden, inplace=True)
-        affine = self.affine(k).index_select(0, group)
-        result: Tensor = affine[:, : self.dim] + self.out(hidden)
-        for column in range(self.dim):
+        affine = self.affine(k).T.contiguous().index_select(1, group)  # numbers of a kind side by side from here on
+        result = torch.addmm(affine[: self.dim], self.out.weight, hidden.T)
+        for column, number in enumerate(x.unbind(1)):
             at = self.dim * (1 + column)
-            result = torch.addcmul(result, affine[:, at : at + self.dim], x[:, column : column + 1])
-        return result
+            result = torch.addcmul(result, affine[at : at + self.dim], number)
+        return result.T

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pad, silu
 
 from calograd.networks.gaussianise import Marginals
 from calograd.networks.moments import likelihood, restore, scale_of, standardise
@@ -31,9 +31,10 @@ class Layers(nn.Module):
         self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))
         self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
 
-    def forward(self, x: Tensor, one: slice = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, one: slice | None = None) -> Tensor:
         """Shape (number, n, outputs) of x (number, n, inputs); ``one`` chooses some of the layers."""
-        return torch.baddbmm(self.bias[one], x, self.weight[one])
+        bias, weight = (self.bias, self.weight) if one is None else (self.bias[one], self.weight[one])
+        return torch.baddbmm(bias, x, weight)
 
 
 class Triangle(nn.Module):
@@ -78,13 +79,20 @@ class Triangle(nn.Module):
             known = torch.cat([known, standardise(numbers[:, k : k + 1], *moments)], dim=1)
         return known[:, conditions.shape[1] :]
 
-    def restore(self, u: Tensor, conditions: Tensor) -> Tensor:
-        """Numbers of u, shape (n, dim)."""
-        return restore(u, *self._moments(torch.cat([conditions, u], dim=1)))
+    def restore(self, u: Tensor, conditions: Tensor, one: slice | None = None) -> Tensor:
+        """Numbers of u, shape (n, dim); ``one`` chooses some of them."""
+        moments = self._moments(torch.cat([conditions, u], dim=1), one)
+        return restore(u if one is None else u[:, one], *moments)
 
-    def _moments(self, known: Tensor, one: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def linears(self, one: int) -> list[tuple[Tensor, Tensor]]:
+        """Weights (outputs, inputs) and biases of the layers of number ``one``, of conditions and all of u."""
+        found = [(layer.weight[one].T, layer.bias[one, 0]) for layer in self.layers if isinstance(layer, Layers)]
+        weight, bias = found[0]
+        return [(pad(weight * self.known[one], (0, 1)), bias), *found[1:]]
+
+    def _moments(self, known: Tensor, one: slice | None = None) -> tuple[Tensor, Tensor]:
         """Location and scale of the numbers (of ``one``) given conditions and u, each of shape (n, numbers)."""
-        h = known[:, : self.known.shape[2]] * self.known[one]
+        h = known[:, : self.known.shape[2]] * (self.known if one is None else self.known[one])
         for layer in self.layers[:-1]:
             h = silu(layer(h, one))
         location, log_scale = self.layers[-1](h, one).permute(2, 1, 0)

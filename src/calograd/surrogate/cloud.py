@@ -35,6 +35,7 @@ spread of its numbers y; x = M y + u has the teacher's mean and covariance.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -59,7 +60,7 @@ from calograd.networks.vectormap import VectorMap
 from calograd.showers.clouds import LAYERS
 from calograd.surrogate.marks import KNOTS, LEADS, VISIBLE, Features, decode, dim_of, from_normal, leads_of
 from calograd.surrogate.marks import encode as numbers_of_showers
-from calograd.surrogate.placing import Groups, draw, tilted, with_centre, with_mean
+from calograd.surrogate.placing import Drawn, Groups, draw, tilted, with_centre, with_mean
 from calograd.surrogate.points import Points
 from calograd.surrogate.stack import StackModel
 from calograd.surrogate.walk import Walk
@@ -210,13 +211,16 @@ class CloudModel(StackModel):
 
     def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
         """Features of showers of x (n, `LEADS` + dim) and incident energies (n,), GeV; inverse of `standardise`."""
-        known, u = self.conditions(energy), self.shower_leads.tables.inverse(x[:, :LEADS])
-        leads = self.shower_leads.restore(u, known)
-        g = self.shower_moments.restore(self.shower_normal.inverse(x[:, LEADS:]), torch.cat([known, u], dim=1))
+        return self._features_of(x[:, :LEADS], x[:, LEADS:], self.conditions(energy), energy, smooth)
+
+    def _features_of(self, first: Tensor, x: Tensor, known: Tensor, energy: Tensor, smooth: bool) -> Features:
+        """The same of the leads and the rest, apart, and standardised conditions."""
+        u = self.shower_leads.tables.inverse(first)
+        visible = self.shower_leads.restore(u, known, slice(VISIBLE, VISIBLE + 1))
+        g = self.shower_moments.restore(self.shower_normal.inverse(x), torch.cat([known, u], dim=1))
         g = torch.minimum(torch.maximum(g, self.least), self.largest)
-        visible = (energy * leads[:, VISIBLE].exp())[:, None]
         more = (self.more_points[0] + known @ self.more_points[1:, None]).exp()
-        return decode(g, visible, self.unit, self.architecture.layers, smooth, more)
+        return decode(g, energy[:, None] * visible.exp(), self.unit, self.architecture.layers, smooth, more)
 
     def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, `LEADS` + dim)."""
@@ -236,7 +240,7 @@ class CloudModel(StackModel):
     def shower_loss(self, x: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """Denoising loss of showers, shape (n,)."""
         sigma = SCHEDULES[SHOWER_SCHEDULE].draw(len(x), generator).to(x)
-        network = self.shower_at(energy, x[:, :LEADS])
+        network = self.shower_at(self.conditions(energy), x[:, :LEADS])
         return loss(network, self.shower_preconditioning, x[:, LEADS:], sigma, generator).mean(1)
 
     def point_loss(self, z: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -247,9 +251,9 @@ class CloudModel(StackModel):
         level = SCHEDULES[self.architecture.schedule].draw(len(context), generator).to(z)
         return loss(self.points_at(context, group), self.preconditioning, z, level[group], generator).mean(1)
 
-    def shower_at(self, energy: Tensor, leads: Tensor) -> Network:
-        """The shower's network with its conditions bound: incident energies (n,), GeV, and unit normal leads."""
-        conditions, network = torch.cat([self.conditions(energy), leads], dim=1), self.shower_network
+    def shower_at(self, known: Tensor, leads: Tensor) -> Network:
+        """The shower's network with its conditions bound: those of `conditions` and unit normal leads."""
+        conditions, network = torch.cat([known, leads], dim=1), self.shower_network
 
         def bound(scaled: Tensor, noise: Tensor) -> Tensor:
             known = (conditions,) if isinstance(network, VectorMap) else (noise, conditions)
@@ -285,9 +289,10 @@ class CloudModel(StackModel):
         walk = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
         noise = torch.randn(len(energy), LEADS + dim_of(a.layers), generator=generator).to(energy)
         leads, levels = noise[:, :LEADS], grid(walk, SHOWER_SCHEDULE, a.shower_steps)
-        network = self.shower_at(energy, leads)
+        known = self.conditions(energy)
+        network = self.shower_at(known, leads)
         x = _sample(network, self.shower_preconditioning, noise[:, LEADS:], levels, walk, generator)
-        return self.features_of(torch.cat([leads, self.mended(x)], dim=1), energy, smooth)
+        return self._features_of(leads, self.mended(x), known, energy, smooth)
 
     def generate(
         self,
@@ -311,25 +316,44 @@ class CloudModel(StackModel):
         smooth: bool = False,
     ) -> Points:
         """Points of showers with given features; arguments as of `generate`."""
+        walk = self.walk(sampler, steps)
+
+        def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
+            context = self.context(features, energy).flatten(0, 1).index_select(0, filled)
+            return self._points_from(drawn.noise, context, drawn.groups.of, generator, walk)
+
+        return self.place(features, energy, generator, smooth, z_of)
+
+    def place(
+        self,
+        features: Features,
+        energy: Tensor,
+        generator: torch.Generator | None,
+        smooth: bool,
+        z_of: Callable[[Drawn, Tensor], Tensor],
+    ) -> Points:
+        """Points of showers with given features.
+
+        Args:
+            features, energy, generator, smooth: as of `fill`.
+            z_of: z of points, shape (points, `MARKS`), of their random numbers and of the layers that have any, shape
+                (groups,), among those of all showers, one behind the other.
+        """
         layers = self.architecture.layers
-        filled = torch.nonzero(features.count.flatten() > 0).squeeze(1)
-        share, m, d, own = (
-            column.flatten().index_select(0, filled)
-            for column in (features.count, features.mean, features.core, features.energy)
-        )
+        filled = torch.nonzero(features.count.flatten()).squeeze(1)
+        columns = torch.stack([features.count, features.mean, features.core, features.energy]).flatten(1)
+        share, m, d, own = columns.index_select(1, filled).unbind()
         drawn = draw(share, MARKS, generator, smooth)
         groups, weight = drawn.groups, drawn.weight
-        context = self.context(features, energy).flatten(0, 1).index_select(0, filled)
-        z = self._points_from(drawn.noise, context, groups.of, generator, self.walk(sampler, steps))
+        z = z_of(drawn, filled)
         layer = groups.spread(filled % layers)
-        distance = with_mean(z[:, 0], m, share, groups, weight).clamp(-HIGHEST, HIGHEST)
-        r = from_normal(distance, layer, self.distance_table).exp()
-        e = from_normal(z[:, 1].clamp(-HIGHEST, HIGHEST), layer, self.energy_table).exp()
-        e = tilted(e if weight is None else weight * e, distance, m + d, groups)
+        marks = torch.stack([with_mean(z[:, 0], m, share, groups, weight), z[:, 1]]).clamp(-HIGHEST, HIGHEST)
+        r, e = from_normal(marks, layer, torch.stack([self.distance_table, self.energy_table])).exp().unbind()
+        e = tilted(e if weight is None else weight * e, marks[0], m + d, groups)
         e = e * groups.spread(own / groups.sums(e))
         counts = features.count.detach().ceil().sum(1).long()
-        moment = features.centre * features.energy.sum(1, keepdim=True)
-        x, y = with_centre(r, drawn.angle, e, Groups.with_counts(counts), (moment[:, 0], moment[:, 1]))
+        moment = features.centre.T * features.energy.sum(1)
+        x, y = with_centre(r, drawn.angle, e, Groups.with_counts(counts), moment)
         return Points(x, y, layer, e, pad(counts.cumsum(0), (1, 0)), energy, layers)
 
     def _points_from(
@@ -362,7 +386,8 @@ def identity(dim: int) -> nn.Linear:
 @cache
 def grid(sampler: Sampler, schedule: str, steps: int) -> Tensor:
     """The noise levels that a sampler visits, see `calograd.diffusion.sample.Sampler.grid`."""
-    return sampler.grid(SCHEDULES[schedule], steps)
+    with torch.inference_mode(False):  # kept for calls that are derived
+        return sampler.grid(SCHEDULES[schedule], steps)
 
 
 @cache
@@ -388,11 +413,7 @@ def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
     """
     n, m = features.count.log1p(), features.mean
     per_point = (features.energy / unit).log1p() - n
-    (n_before, n_behind), (m_before, m_behind) = _beside(n), _beside(m)
+    beside = pad(torch.stack([n, m]), (1, 1))  # zero beyond the ends
+    (n_before, m_before), (n_behind, m_behind) = beside[..., :-2], beside[..., 2:]
     incident = energy.log()[:, None].expand_as(n)
     return torch.stack([incident, n, n_before, n_behind, per_point, m, m_before, m_behind, features.core], dim=2)
-
-
-def _beside(values: Tensor) -> tuple[Tensor, Tensor]:
-    """What the layer before has and what the layer behind has, shape (n, layers) each; zero beyond the ends."""
-    return pad(values[:, :-1], (1, 0)), pad(values[:, 1:], (0, 1))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
+from math import isfinite
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from calograd.errors import InputError, RangeError
+from calograd.surrogate.folded import FoldedCloud, fold
 from calograd.surrogate.model import place
 from calograd.surrogate.points import Points
 from calograd.surrogate.stack import StackModel
@@ -38,6 +43,8 @@ class CloudSurrogate:
         self.model = model
         self.card = card
         self._weights = tuple(model.parameters())  # to look for them at every call takes as long as ten of its layers
+        self._buffers: tuple[Tensor, ...] = ()
+        self._folded: tuple[int, StackModel | FoldedCloud] = (-1, model)
 
     @classmethod
     def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> CloudSurrogate:
@@ -89,13 +96,27 @@ class CloudSurrogate:
             raise InputError(f"energy has shape {tuple(energy.shape)}, expected one number or ({n},)")
         self.check_range(energy, extrapolate)
         energy = energy.expand(n)
-        learnt = any(weight.requires_grad for weight in self._weights)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (energy.requires_grad or learnt)):
-            parts = [
-                self.model.generate(energy[start : start + BATCH], generator, sampler, steps, smooth)
-                for start in range(0, n, BATCH)
-            ]
-        return parts[0] if len(parts) == 1 else join(parts)
+        starts = range(0, n, BATCH)
+        derived = self._derived(energy)
+        model = self.model if derived else self._fold()
+        with nullcontext() if derived else torch.inference_mode():
+            parts = [model.generate(energy[at : at + BATCH], generator, sampler, steps, smooth) for at in starts]
+        return join(parts)
+
+    def _fold(self) -> StackModel | FoldedCloud:
+        """The model, its linear steps multiplied out where that can be done; anew after its numbers were changed."""
+        if not self._buffers or self._buffers[0] is not next(self.model.buffers()):  # moved, or of another type
+            self._buffers, self._folded = tuple(self.model.buffers()), (-1, self.model)
+        version = sum(values._version for values in (*self._weights, *self._buffers))
+        if version != self._folded[0]:
+            self._folded = (version, fold(self.model))
+        return self._folded[1]
+
+    def _derived(self, energy: Tensor) -> bool:
+        """Whether derivatives are asked for, by autograd or by one of torch's transforms."""
+        learnt = energy.requires_grad or any(weight.requires_grad for weight in self._weights)
+        forward = unpack_dual(energy).tangent is not None  # type: ignore[no-untyped-call]
+        return is_functorch_wrapped_tensor(energy) or forward or (learnt and torch.is_grad_enabled())
 
     def check_range(self, energy: Tensor, extrapolate: bool = False) -> None:
         """Refuse energies (GeV) that the surrogate was not trained on.
@@ -104,10 +125,10 @@ class CloudSurrogate:
             RangeError: outside the trained range; with ``extrapolate`` a warning instead.
             InputError: not a positive number.
         """
-        if not bool((torch.isfinite(energy) & (energy > 0)).all()):
+        smallest, largest = (float(end) for end in energy.detach().aminmax())  # either is NaN if any is
+        if not (smallest > 0 and isfinite(largest)):
             raise InputError("an energy is not a positive number; expected GeV")
         low, high = self.card.energy
-        smallest, largest = float(energy.detach().min()), float(energy.detach().max())
         if smallest >= low * (1 - MARGIN) and largest <= high * (1 + MARGIN):
             return
         worst = smallest if smallest < low * (1 - MARGIN) else largest
@@ -119,8 +140,10 @@ class CloudSurrogate:
 
 
 def join(parts: list[Points]) -> Points:
-    """Showers put one behind the other."""
-    x, y, layer, e = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "layer", "e"))
-    counts = torch.cat([part.offsets.diff() for part in parts])
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return Points(x, y, layer, e, offsets, torch.cat([part.energy for part in parts]), parts[0].layers)
+    """Showers put one behind the other, in tensors of their own: none of those of inference mode."""
+    columns = ("x", "y", "layer", "e", "energy")
+    x, y, layer, e, energy = (torch.cat([getattr(part, name) for part in parts]) for name in columns)
+    ends = [parts[0].offsets]
+    for part in parts[1:]:
+        ends.append(part.offsets[1:] + ends[-1][-1])
+    return Points(x, y, layer, e, torch.cat(ends), energy, parts[0].layers)

@@ -86,12 +86,19 @@ def to_normal(values: Tensor, layer: Tensor, table: Tensor) -> Tensor:
 
 
 def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
-    """Values of z by the tables of their layers, shape (points,), differentiable in z."""
+    """Values of z by the tables of their layers, differentiable in z.
+
+    Args:
+        z: shape (points,), or (marks, points).
+        layer: shape (points,).
+        table: of one mark, shape (layers, KNOTS), or of all of them, shape (marks, layers, KNOTS).
+    """
     at = (z + TAIL) * ((KNOTS - 1) / (2 * TAIL))
-    whole = at.detach().floor().clamp(0, KNOTS - 2)
-    place = layer * KNOTS + whole.long()
-    flat = table.flatten()
-    low, high = flat.index_select(0, place), flat.index_select(0, place + 1)
+    whole = at.long().clamp(0, KNOTS - 2)
+    flat, place = table.flatten(), whole + layer * KNOTS
+    if table.ndim > 2:
+        place = place + torch.arange(0, len(flat), table[0].numel(), device=place.device)[:, None]
+    low, high = (values.index_select(0, place.flatten()).view(z.shape) for values in (flat, flat[1:]))
     return torch.lerp(low, high, at - whole)
 
 
@@ -187,17 +194,21 @@ def decode(
         smooth: counts are N_l + u - 1/2, of the same mean as N_l, where N_l itself has no gradient.
         more: by which N_l + u is multiplied, shape (n, 1).
     """
-    a, q, m, d, centre = torch.split(g, [layers, layers, layers, layers, 2], dim=1)
-    held = (a.exp() * visible - unit).clamp(min=1e-6 * unit)
-    n = q.exp() * (held / unit + 1) - 1
-    n = (n if more is None else more * n).clamp(max=MOST)
-    n = (n - 0.5).clamp(min=0) if smooth else n.floor().clamp(min=0)
-    fullest = torch.zeros_like(n).scatter(1, held.argmax(1, keepdim=True), 1.0)
-    n = torch.where(n.amax(1, keepdim=True) == 0, fullest, n)  # a shower without a point: its energy is in one
+    logarithms, means, centre = torch.split(g, [2 * layers, 2 * layers, 2], dim=1)
+    ratio, per_energy = logarithms.exp().chunk(2, dim=1)
+    ratio = (ratio * (visible / unit)).clamp(min=1 + 1e-6)  # E_l / e0 + 1
+    held, n = ratio - 1, per_energy * ratio - 1
+    n = n if more is None else more * n
+    n = (n - 0.5 if smooth else n.floor()).clamp(0, MOST)
+    if not bool(n.detach().amax(1).all()):  # a shower without a point: its energy is in one
+        fullest = torch.zeros_like(n).scatter(1, held.argmax(1, keepdim=True), 1.0)
+        n = torch.where(n.amax(1, keepdim=True) == 0, fullest, n)
     kept = held * (n.clamp(max=1) if smooth else (n > 0))
     energy = kept * (visible / kept.sum(1, keepdim=True))
-    scale = (1 / n.clamp(min=1) + TAU**2).sqrt()
-    return Features(n, energy, torch.where(n > 0, m * scale, 0.0), torch.where(n > 1, d * scale, 0.0), centre)
+    scale = (n.clamp(min=1).reciprocal() + TAU**2).sqrt()
+    least = torch.arange(2, device=n.device)[:, None]
+    m, d = (means.view(-1, 2, layers) * (scale[:, None] * (n[:, None] > least))).unbind(1)
+    return Features(n, energy, m, d, centre)
 
 
 def features_of(clouds: Clouds, table: Tensor) -> Features:

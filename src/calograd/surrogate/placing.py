@@ -36,12 +36,17 @@ class Groups(NamedTuple):
         return cls(counts, torch.repeat_interleave(counts))
 
     def sums(self, values: Tensor) -> Tensor:
-        """Over the points of every group, shape (groups,)."""
-        return torch.segment_reduce(values.contiguous(), "sum", lengths=self.counts, unsafe=True)
+        """Over the points of every group, shape (..., groups) of values (..., points)."""
+        counts = self.counts if values.ndim == self.counts.ndim else self.rows(*values.shape[:-1]).counts
+        return torch.segment_reduce(values.contiguous(), "sum", lengths=counts, axis=values.ndim - 1, unsafe=True)
+
+    def rows(self, *shape: int) -> Groups:
+        """The same groups for values of shape (*shape, points), to sum such values more than once."""
+        return Groups(self.counts.expand(*shape, -1).contiguous(), self.of)
 
     def spread(self, values: Tensor) -> Tensor:
-        """What every group has, handed to its points, shape (points, ...)."""
-        return values.index_select(0, self.of)
+        """What every group has, shape (..., groups), handed to its points, shape (..., points)."""
+        return values.index_select(-1, self.of)
 
 
 class Drawn(NamedTuple):
@@ -92,32 +97,28 @@ def with_mean(z: Tensor, mean: Tensor, share: Tensor, groups: Groups, weight: Te
 
 def tilted(e: Tensor, z: Tensor, wanted: Tensor, groups: Groups) -> Tensor:
     """Energies times exp(lambda z), lambda of every group such that the mean of z weighted with them is ``wanted``."""
+    powers, three = torch.stack([torch.ones_like(z), z, z * z]), groups.rows(3)
     tilt, t = torch.zeros_like(wanted), e
     for _ in range(NEWTON):
-        first = t * z
-        total = groups.sums(t)
-        mean = groups.sums(first) / total
-        variance = (groups.sums(first * z) / total - mean**2).clamp(min=0.1)
-        tilt = (tilt + (wanted - mean) / variance).clamp(-STEEPEST / 3, STEEPEST / 3)
+        sums = three.sums(t * powers)
+        mean, square = (sums[1:] / sums[0]).unbind()
+        variance = torch.addcmul(square, mean, mean, value=-1).clamp(min=0.1)
+        tilt = torch.addcdiv(tilt, wanted - mean, variance).clamp(-STEEPEST / 3, STEEPEST / 3)
         t = e * (groups.spread(tilt) * z).clamp(-STEEPEST, STEEPEST).exp()
     return t
 
 
-def with_centre(
-    r: Tensor, angle: Tensor, e: Tensor, showers: Groups, centre: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def with_centre(r: Tensor, angle: Tensor, e: Tensor, showers: Groups, centre: Tensor) -> tuple[Tensor, Tensor]:
     """x and y of points moved by a r / (1 + r / `FAR`) so that every shower has its centre of gravity, by a of its own.
 
     Args:
         r, angle: polar coordinates, shape (points,).
         e: energies, shape (points,).
         showers: groups of the points.
-        centre: sums of e x and of e y that are wanted, shape (n,) each.
+        centre: sums of e x and of e y that are wanted, shape (2, n).
     """
-    reach = r * (FAR / (FAR + r))
-    far, total = e * r, showers.sums(e * reach)
-
-    def moved(along: Tensor, wanted: Tensor) -> Tensor:
-        return torch.addcmul(r * along, reach, showers.spread((wanted - showers.sums(far * along)) / total))
-
-    return moved(angle.cos(), centre[0]), moved(angle.sin(), centre[1])
+    reach = r / (1 + r / FAR)
+    place = r * torch.stack([angle.cos(), angle.sin()])
+    sums = showers.sums(e * torch.cat([place, reach[None]]))
+    x, y = torch.addcmul(place, reach, showers.spread((centre - sums[:2]) / sums[2])).unbind()
+    return x, y

@@ -14,7 +14,7 @@ from calograd.cli.sample import sample
 from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError, RangeError
 from calograd.material import Material
 from calograd.showers.cells import Cells, read_cells, write_cells
-from calograd.surrogate import Surrogate
+from calograd.surrogate import Surrogate, load_designs
 
 
 def call(*arguments: Any) -> Result:
@@ -83,6 +83,25 @@ def test_like_takes_every_row_of_a_reference(tiny: str, tmp_path: Path, make_cel
     assert (made.cells.sum((1, 2, 3)) <= made.energy * (1 + 1e-5)).all()
 
 
+def test_ranges_of_sizes_give_every_shower_a_design(tmp_path: Path, tiny: str) -> None:
+    model, output, one = tmp_path / "model", tmp_path / "made.h5", load_designs(tiny)
+    Surrogate(one.model, one.card.model_copy(update={"unequal_layers": True})).save(model)
+    call(model, "--cell", "1:5", "4:15", "--unequal", 0.5, "--energy", "1:100", "-n", 2000, "--steps", 1, "-o", output)
+    made = read_cells(output)
+    for values, low, high in ((made.dx, 1, 5), (made.dz[:, 0], 4, 15), (made.dz[:, 4], 4, 15), (made.energy, 1, 100)):
+        u = np.log(values / low) / np.log(high / low)
+        assert 0 <= u.min() < 0.01
+        assert 0.99 < u.max() <= 1
+        assert abs(u.mean() - 0.5) < 0.02
+    assert abs((np.ptp(made.dz, axis=1) > 0).mean() - 0.5) < 0.04
+    logs = np.log(np.column_stack([made.dx, made.dz[:, 0], made.energy]))
+    assert np.abs(np.corrcoef(logs.T) - np.eye(3)).max() < 0.08
+    again = tmp_path / "again.h5"
+    call(model, "--cell", 2, "4:15", "--energy", 10, "-n", 50, "--steps", 1, "-o", again)
+    assert np.ptp(read_cells(again).dz, axis=1).max() == 0
+    assert set(read_cells(again).dx) == {2}
+
+
 GOOD = ("--cell", 2.5, 6, "--energy", 50)
 
 
@@ -102,6 +121,13 @@ GOOD = ("--cell", 2.5, 6, "--energy", 50)
         ((*GOOD, "--like", "x.h5"), InputError, "exclude each other"),
         (("--cell", "nan", 6, "--energy", 50), InputError, "--cell nan 6"),
         (("--cell", 2.5, "6,7", "--energy", 50), InputError, "one DZ or 5"),
+        (("--cell", "3:2", 6, "--energy", 50), InputError, "ranges LOW:HIGH"),
+        (("--cell", "1:2:3", 6, "--energy", 50), InputError, "ranges LOW:HIGH"),
+        (("--cell", "0:2", 6, "--energy", 50), InputError, "positive"),
+        (("--cell", "1:2", "4:8", "--unequal", 1.5, "--energy", 50), InputError, "a share from 0 to 1"),
+        ((*GOOD, "--unequal", 0.5), InputError, "a range LOW:HIGH of depths"),
+        (("--cell", "1:6", 6, "--energy", 50, "-n", 100), RangeError, "outside 1 to 5 cm"),
+        (("--like", "x.h5", "--unequal", 0.5), InputError, "exclude each other"),
         (("--cell", 2.5, 6, "--energy", "nan", "--extrapolate"), InputError, "positive numbers"),
         (("--cell", 2.5, 6, "--energy", "10:1"), InputError, "is no range"),
         (("--cell", 2.5, 6), InputError, "give --cell DX DZ and --energy"),

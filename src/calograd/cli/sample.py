@@ -35,7 +35,13 @@ class _Rows(NamedTuple):
 
 @click.command()
 @click.argument("model")
-@click.option("--cell", nargs=2, metavar="DX DZ", help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10.")
+@click.option(
+    "--cell",
+    nargs=2,
+    metavar="DX DZ",
+    help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. Ranges as 1:5 4:15 give every shower a design.",
+)
+@click.option("--unequal", type=float, help="Share of designs from ranges whose layers differ in depth. [0]")
 @click.option("--energy", help="GeV: values as 1,10,50 (each in turn), or a range as 1:100.")
 @click.option("--law", type=click.Choice(["uniform", "log-uniform"]), help="How energies fill a range. [log-uniform]")
 @click.option(
@@ -68,6 +74,7 @@ def sample(
       calograd sample pbf2-cells --cell 2.5 6 --energy 50 -n 2000 --seed 0 -o generated.h5
       calograd sample pbf2-cells --cell 2.5 6 --energy 1:100 --law uniform -n 5000 -o spectrum.h5
       calograd sample pbf2-cells --like reference.h5 -o generated.h5
+      calograd sample pbf2-cells --cell 1:5 4:15 --unequal 0.5 --energy 1:100 -n 50000 -o designs.h5
 
     A surrogate of points takes no cell, and writes points (see calograd points).
 
@@ -121,7 +128,7 @@ def _reference(like: Path | None, wanted: dict[str, Any]) -> Cells | Maps | None
         if wanted["repeat"] is not None:
             raise InputError("--repeat belongs to --like REFERENCE; use -n for the number of showers")
         return None
-    for name in ("cell", "energy", "law", "showers", "material"):
+    for name in ("cell", "unequal", "energy", "law", "showers", "material"):
         if wanted[name] is not None:
             raise InputError(f"--{name} and --like exclude each other; --like takes designs and energies from the file")
     return read_shards(like)
@@ -154,14 +161,35 @@ def _asked(wanted: dict[str, Any], n_z: int, seed: int) -> _Rows:
     count = 1000 if wanted["showers"] is None else wanted["showers"]
     if count < 1:
         raise InputError(f"-n is {count}, expected at least 1")
-    pitch, depths = (parse_numbers(wanted["cell"][k], f"--cell {name}") for k, name in enumerate(("DX", "DZ")))
-    if len(pitch) != 1 or len(depths) not in (1, n_z) or not all(0 < size < float("inf") for size in pitch + depths):
-        raise InputError(
-            f"--cell {' '.join(wanted['cell'])}: expected one DX, and one DZ or {n_z} (one a layer), positive, in cm"
-        )
     energy = _energies(wanted["energy"], wanted["law"], count, seed)
-    n = len(energy)
-    return _Rows(energy, np.full(n, pitch[0]), np.broadcast_to(np.array(depths), (n, n_z)))
+    return _Rows(energy, *_sizes_of(wanted["cell"], wanted["unequal"], len(energy), n_z, seed))
+
+
+def _sizes_of(
+    cell: tuple[str, str], unequal: float | None, n: int, n_z: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pitch (n,) and depths (n, n_z), cm: one design for all showers, or one each, log-uniform in ranges."""
+    ranges = [text.split(":") for text in cell]
+    pitch, depths = (
+        parse_numbers(",".join(ends), f"--cell {name}") for ends, name in zip(ranges, ("DX", "DZ"), strict=True)
+    )
+    drawn = [len(ends) == 2 for ends in ranges]
+    sizes = (2 if drawn[0] else 1,), (2,) if drawn[1] else (1, n_z)
+    given = all(len(values) in allowed for values, allowed in zip((pitch, depths), sizes, strict=True))
+    rising = all(values[0] < values[1] for values, is_range in zip((pitch, depths), drawn, strict=True) if is_range)
+    if not (given and rising and all(0 < size < float("inf") for size in pitch + depths)):
+        raise InputError(
+            f"--cell {' '.join(cell)}: expected one DX, and one DZ or {n_z} (one a layer), positive, in cm, or ranges "
+            "LOW:HIGH of both or either"
+        )
+    if unequal is not None and not (drawn[1] and 0 <= unequal <= 1):
+        raise InputError(f"--unequal {unequal:g}: expected a share from 0 to 1, and a range LOW:HIGH of depths")
+    rng = np.random.default_rng([seed, 1])
+    u, v, chosen = rng.random(n), rng.random((n, n_z)), rng.random(n) < (unequal or 0)
+    v = np.where(chosen[:, None], v, v[:, :1])
+    dx = pitch[0] * (pitch[-1] / pitch[0]) ** u
+    dz = np.array(depths) if not drawn[1] else depths[0] * (depths[1] / depths[0]) ** v
+    return dx, np.broadcast_to(dz, (n, n_z))
 
 
 def _energies(text: str, law: str | None, count: int, seed: int) -> np.ndarray:
@@ -214,7 +242,7 @@ def _sample_clouds(
     from calograd.showers.clouds import read_clouds, write_clouds
     from calograd.surrogate.generate import generate_clouds
 
-    for name in ("cell", "material", *(("energy", "law", "showers") if like else ("repeat",))):
+    for name in ("cell", "unequal", "material", *(("energy", "law", "showers") if like else ("repeat",))):
         if wanted[name] is not None:
             what = "--like takes the energies of the file" if like else "it generates points at given energies"
             raise InputError(f"--{name} does not go with {surrogate.card.name} here: {what}; leave it out")

@@ -1,8 +1,9 @@
 """How long a shower of a layered detector takes, Geant4's and a surrogate's, each on one thread.
 
 Energies are drawn evenly from the range that the first surrogate was trained on. A surrogate's time is that of
-`CloudSurrogate.sample`, calibration of counts and energies included, after a call to warm up; Geant4's is that of
-`calograd.evaluation.timing`: of processes with few and with many showers, so that the start-up drops out.
+`CloudSurrogate.sample`, calibration of counts and energies included, after calls to warm up, in a process of its own
+(`calograd.evaluation.stopwatch`); Geant4's is that of `calograd.evaluation.timing`: of processes with few and with many
+showers, so that the start-up drops out.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any
 
-import torch
-
-from calograd.evaluation.timing import NEARLY, Spread, children_seconds, machine, one_thread, short
+from calograd.evaluation.stopwatch import time_apart
+from calograd.evaluation.timing import NEARLY, Spread, children_seconds, machine, short
 from calograd.simulation.config import Beam, Energies, SimulationConfig, SiWStack
 from calograd.simulation.farm import run_kernel
 from calograd.surrogate.clouds import CloudSurrogate
@@ -108,12 +107,15 @@ def benchmark_clouds(
     for surrogate in surrogates:
         name = surrogate.card.name
         for way in ways(surrogate):
-            with one_thread():
-                tried = []
-                for number, batch in enumerate(batches):
-                    progress(name, number, len(batches))
-                    tried.append(_time(surrogate, way, energy, batch, repeats, reference))
-            progress(name, len(batches), len(batches))
+            calls = [(batch, max(1, (SHOWERS if batch == 1 else MANY) // batch)) for batch in batches]
+            tried: list[CloudTiming] = []
+            progress(name, 0, len(batches))
+            for times in time_apart(surrogate, way, energy, calls, repeats):
+                clock, processor = map(Spread.of, times)
+                ratio = reference / processor.median if reference is not None else None
+                batch = batches[len(tried)]
+                tried.append(CloudTiming(name, way.sampler, way.evaluations, batch, clock, processor, ratio))
+                progress(name, len(tried), len(batches))
             least = min(t.processor.median for t in tried)
             best = min((t for t in tried if t.processor.median <= NEARLY * least), key=lambda t: t.batch)
             timings += [t for t in tried if t.batch == 1 or t is best]
@@ -127,32 +129,6 @@ def ways(surrogate: CloudSurrogate) -> list[Walk]:
     if architecture.get("preconditioning") != "edm" or architecture.get("sampler") in ("consistency", HEUN[0]):
         return [own]
     return [own, surrogate.model.walk(*HEUN)]
-
-
-def _time(
-    surrogate: CloudSurrogate,
-    walk: Walk,
-    energy: tuple[float, float],
-    batch: int,
-    repeats: int,
-    reference: float | None,
-) -> CloudTiming:
-    generator = torch.Generator().manual_seed(0)
-    low, high = energy
-    calls = max(1, (SHOWERS if batch == 1 else MANY) // batch)
-    clock, processor = [], []
-    for number in range(repeats + 1):
-        incident = low + (high - low) * torch.rand(calls, batch, generator=generator)
-        began = time.perf_counter(), time.process_time()
-        for energies in incident:
-            surrogate.sample(energies, batch, generator=generator, sampler=walk.sampler, steps=walk.steps)
-        if number:  # the first warms up
-            clock.append(1e3 * (time.perf_counter() - began[0]) / (calls * batch))
-            processor.append(1e3 * (time.process_time() - began[1]) / (calls * batch))
-    ratio = reference / median(processor) if reference is not None else None
-    return CloudTiming(
-        surrogate.card.name, walk.sampler, walk.evaluations, batch, Spread.of(clock), Spread.of(processor), ratio
-    )
 
 
 def _time_geant4(

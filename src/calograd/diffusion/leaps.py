@@ -79,14 +79,30 @@ class Lesson(NamedTuple):
     steps: int
 
 
-def leap_loss(student: Network, leaps: Leaps, lesson: Lesson, x0: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Distillation loss of every number of every sample, same shape as ``x0``.
-
-    The samples are dealt out to the leaps in turn, each to one.
+class Taught(NamedTuple):
+    """What a student's network sees and what it should say.
 
     Args:
-        student: F with its conditions bound.
-        leaps: its preconditioning.
+        seen: c_in x, shape (n, ...).
+        noise: c_noise, shape (n,).
+        target: of F, same shape as ``seen``.
+    """
+
+    seen: Tensor
+    noise: Tensor
+    target: Tensor
+
+    def at(self, rows: Tensor | slice) -> Taught:
+        """Some of them."""
+        return Taught(*(values[rows] for values in self))
+
+
+@torch.no_grad()
+def teach(leaps: Leaps, lesson: Lesson, x0: Tensor, generator: torch.Generator | None) -> Taught:
+    """Let the teacher take a leap from every sample with noise; the samples are dealt out to the leaps in turn.
+
+    Args:
+        leaps: the student's preconditioning.
         lesson: what teaches it.
         x0: clean samples, shape (n, ...).
         generator: of the noise.
@@ -99,8 +115,12 @@ def leap_loss(student: Network, leaps: Leaps, lesson: Lesson, x0: Tensor, genera
     start, end = visited[0], visited[-1]
     x = x0 + start * torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
     c = leaps.coefficients(start)
-    with torch.no_grad():
-        reached = sample(lesson.denoise, x / start, visited, lesson.sampler)
-        sine = (start - end) * c.into * (1 + end**2).rsqrt()
-        target = (reached * (1 + end**2).rsqrt() - x * c.into) / sine
-    return (student(c.into * x, c.noise.flatten()) - target).square()
+    reached = sample(lesson.denoise, x / start, visited, lesson.sampler)
+    sine = (start - end) * c.into * (1 + end**2).rsqrt()
+    target = (reached * (1 + end**2).rsqrt() - x * c.into) / sine
+    return Taught(c.into * x, c.noise.flatten(), target)
+
+
+def leap_loss(student: Network, taught: Taught) -> Tensor:
+    """Distillation loss of every number of every sample, same shape as the target; ``student`` is F."""
+    return (student(taught.seen, taught.noise) - taught.target).square()

@@ -8,8 +8,9 @@ from torch import Tensor
 from calograd.learning.data import Rows, TrainingData
 from calograd.learning.monitor import Losses, denoising
 from calograd.learning.state import DIFFUSION
+from calograd.learning.team import Team
 from calograd.surrogate.model import Model
-from calograd.surrogate.two_stage import TwoStage
+from calograd.surrogate.two_stage import Lessons, TwoStage
 
 
 def batch_loss(
@@ -55,14 +56,34 @@ def diffusion_loss(
         precision: of the matrix products, ``bf16`` or ``fp32``.
         losses: of a distillation instead of those of diffusion models.
     """
+    x, y, conditions = standardised(model, data, rows, generator)
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        shape, pattern = losses(model, x, y, conditions, generator)
+    return shape.mean() + pattern.mean()
+
+
+@torch.no_grad()
+def standardised(
+    model: Model, data: TrainingData, rows: Rows, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x, y and conditions of rows, turned and mirrored at random where showers may be."""
     device = model.condition_mean.device
     cells, energy = rows.cells.to(device), rows.energy.to(device)
     conditions = data.conditions(model, rows)
-    with torch.no_grad():
-        x, y = model.standardise(cells, energy, conditions, generator)
-        if data.symmetric:
-            turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
-            y = y.gather(1, model.permutations[turn.to(device)])
+    x, y = model.standardise(cells, energy, conditions, generator)
+    if data.symmetric:
+        turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
+        y = y.gather(1, model.permutations[turn.to(device)])
+    return x, y, conditions
+
+
+def lessons_loss(
+    model: Model, lessons: Lessons, batch: int, team: Team, generator: torch.Generator, precision: str
+) -> Tensor:
+    """Mean distillation loss of the share that a process has of a random batch of lessons."""
+    assert isinstance(model, TwoStage)
+    chosen = torch.randint(len(lessons), (batch,), generator=generator)[team.rows(batch)]
+    device = model.condition_mean.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        shape, pattern = losses(model, x, y, conditions, generator)
+        shape, pattern = model.leap_losses(lessons.at(chosen.to(device)))
     return shape.mean() + pattern.mean()

@@ -195,6 +195,9 @@ class Distillation(Table):
     """Of a diffusion model's sampler from noise to sample; a leap takes its part of them, three at least."""
     pattern_steps: Positive = 12
     """Likewise."""
+    lessons: Annotated[int, Field(ge=0)] = 0
+    """Showers that the teacher makes lessons of before the training, which draws from them; some 1.5 kB each. 0: every
+    step has lessons of its own."""
 
     @property
     def sub_steps(self) -> tuple[int, int]:

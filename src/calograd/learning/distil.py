@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError
+from calograd.learning.batches import standardised
 from calograd.learning.config import Distillation, MapsModelConfig, ModelConfig, RangeConfig, RunConfig
 from calograd.learning.data import TrainingData
-from calograd.learning.engine import Course
+from calograd.learning.engine import Course, Progress
 from calograd.learning.state import DIFFUSION
 from calograd.material import plain
 from calograd.surrogate import MARGIN, Surrogate, load_designs
 from calograd.surrogate.kinds import architecture
 from calograd.surrogate.model import Model, place
-from calograd.surrogate.two_stage import TwoStage
+from calograd.surrogate.two_stage import Lessons, TwoStage, join
 
 DISTILLATION = "distillation"
 """Name of the phase, which takes the place of the diffusion."""
@@ -31,6 +32,8 @@ OWN_SIZES = (
     "width", "multipliers", "blocks",
 )  # fmt: skip
 """Of a model's configuration what a student may have of its own: sizes of the two networks of cells and of maps."""
+CHUNK = 4096
+"""Showers of which lessons are made at once."""
 NETWORKS = ("shape_network.", "pattern_network.")
 
 
@@ -92,7 +95,7 @@ class Teaching:
     def start(self, config: RunConfig, device: str) -> Course[Model]:
         """A new run of a resolved configuration, at the beginning of its only phase."""
         sizes = {name: getattr(config.model, name) for name in OWN_SIZES if hasattr(config.model, name)}
-        form = self.model.architecture.to_dict() | sizes | {"leaps": self.config.leaps}
+        form = self._form() | sizes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)
             student = architecture(self.surrogate.card.kind, form).build()
@@ -109,12 +112,44 @@ class Teaching:
         course.phase = DIFFUSION
         return course
 
+    def _form(self) -> dict[str, Any]:
+        """Of a student of the teacher's sizes."""
+        return self.model.architecture.to_dict() | {"leaps": self.config.leaps}
+
     def losses(
         self, model: Model, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Of shape and pattern of a student, see `calograd.surrogate.two_stage.TwoStage.leap_losses`."""
         assert isinstance(model, TwoStage)
-        return model.leap_losses(self.model, self.config.sub_steps, x, y, conditions, generator)
+        return model.leap_losses(model.lessons(self.model, self.config.sub_steps, x, y, conditions, generator))
+
+    def lessons(self, data: TrainingData, seed: int, progress: Progress | None = None) -> Lessons | None:
+        """All lessons of a run of so many; None where every step has its own.
+
+        Args:
+            data: rows to train on, any number of times each.
+            seed: of all random numbers.
+            progress: called every chunk.
+        """
+        wanted, generator = self.config.lessons, torch.Generator().manual_seed(seed)
+        if not wanted:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            student = architecture(self.surrogate.card.kind, self._form()).build()
+        student.load_state_dict(self.model.state_dict())  # knows the coordinates; its networks are not asked
+        assert isinstance(student, TwoStage)
+        place(student, str(self.model.condition_mean.device))
+        parts = []
+        for start in range(0, wanted, CHUNK):
+            n = min(CHUNK, wanted - start)
+            data.move_to(DIFFUSION, start // CHUNK, n)
+            rows = data.rows(data.draw(n, generator))
+            with torch.no_grad():
+                x, y, conditions = standardised(student, data, rows, generator)
+                parts.append(student.lessons(self.model, self.config.sub_steps, x, y, conditions, generator))
+            if progress is not None:
+                progress("lessons", start + n, wanted, 0.0)
+        return join(parts)
 
     def _check_data(self, data: TrainingData) -> None:
         """Refuse data that are not of what the teacher was trained on."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from calograd.errors import InputError, OutputExistsError
 from calograd.learning import engine
-from calograd.learning.batches import diffusion_loss, moments_loss
+from calograd.learning.batches import diffusion_loss, lessons_loss, moments_loss
 from calograd.learning.config import RunConfig
 from calograd.learning.data import Rows, TrainingData
 from calograd.learning.distil import DISTILLATION, Teaching
@@ -38,7 +38,7 @@ from calograd.learning.team import Alone, Team
 from calograd.showers.hdf5 import one_writer
 from calograd.surrogate.model import Model
 from calograd.surrogate.store import WEIGHTS, Card, save
-from calograd.surrogate.two_stage import TwoStage
+from calograd.surrogate.two_stage import Lessons, TwoStage
 
 UNREACHED = 0.05
 """Share of a range, in its logarithm, that the data may leave out at either end."""
@@ -54,6 +54,7 @@ class _Run:
     on_report: Callable[[Report], None] | None
     teaching: Teaching | None
     team: Team
+    lessons: Lessons | None = None
 
     @property
     def losses(self) -> Losses:
@@ -112,6 +113,8 @@ def train(
             lambda at: _report(run, at),
             progress,
         )
+        if run.teaching is not None and state.phase == DIFFUSION:
+            run = replace(run, lessons=run.teaching.lessons(data, config.training.seed, progress))
         engine.run(state, _phases(run, state.model), pace_of(config.training), hooks, output, team)
         if team.leads:
             save(output, state.ema, _card(run.config, data, state))
@@ -155,9 +158,11 @@ def _phases(run: _Run, model: Model) -> list[engine.Phase[Model] | None]:
 
 def _loss(run: _Run) -> Callable[[Course[Model]], Tensor]:
     """Mean loss of a batch of rows in the last phase."""
-    data, t = run.data, run.config.training
+    data, t, lessons = run.data, run.config.training, run.lessons
 
     def loss(state: Course[Model]) -> Tensor:
+        if lessons is not None:
+            return lessons_loss(state.model, lessons, t.batch, run.team, state.generator, t.precision)
         rows = _drawn(run, t.batch, state)
         with run.team.share(t.batch, state.generator):
             return diffusion_loss(state.model, data, rows, state.generator, t.precision, run.losses)

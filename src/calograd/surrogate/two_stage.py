@@ -13,12 +13,13 @@ A kind of surrogate says how showers become g and c and back, and which network 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from calograd.diffusion.denoise import Network, Preconditioning, denoise, loss
-from calograd.diffusion.leaps import LEAPS, Leaps, Lesson, leap_loss
+from calograd.diffusion.leaps import LEAPS, Leaps, Lesson, Taught, leap_loss, teach
 from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
 from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments, restore, standardise
@@ -29,6 +30,28 @@ SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
 Moments = tuple[Tensor, Tensor]
 """Location and scale of every number."""
+
+
+class Lessons(NamedTuple):
+    """What a student learns from, a row a shower.
+
+    Args:
+        conditions: of the student and of its teacher, shape (n, conditions).
+        x: the shape that the pattern is given, shape (n, shape numbers).
+        shape, pattern: of its two networks.
+    """
+
+    conditions: Tensor
+    x: Tensor
+    shape: Taught
+    pattern: Taught
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def at(self, rows: Tensor | slice) -> Lessons:
+        """Some of them."""
+        return Lessons(self.conditions[rows], self.x[rows], self.shape.at(rows), self.pattern.at(rows))
 
 
 class TwoStage(Model):
@@ -119,7 +142,7 @@ class TwoStage(Model):
         )  # fmt: skip
         return shape.mean(1), pattern.mean(1)
 
-    def leap_losses(
+    def lessons(
         self,
         teacher: TwoStage,
         steps: tuple[int, int],
@@ -127,8 +150,8 @@ class TwoStage(Model):
         y: Tensor,
         conditions: Tensor,
         generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Distillation losses of shape and pattern, one a sample, shape (n,) each, see `calograd.diffusion.leaps`.
+    ) -> Lessons:
+        """What a teacher makes of showers with noise, see `calograd.diffusion.leaps`.
 
         Args:
             teacher: a diffusion model, or one distilled into a multiple of this one's leaps.
@@ -142,9 +165,13 @@ class TwoStage(Model):
         assert isinstance(pattern, Leaps)
         first = _lesson(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
         then = _lesson(teacher._pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
+        return Lessons(conditions, x, teach(shape, first, x, generator), teach(pattern, then, y, generator))
+
+    def leap_losses(self, lessons: Lessons) -> tuple[Tensor, Tensor]:
+        """Distillation losses of shape and pattern, one a shower, shape (n,) each."""
         return (
-            leap_loss(self._shape(conditions), shape, first, x, generator).mean(1),
-            leap_loss(self._pattern(conditions, x), pattern, then, y, generator).mean(1),
+            leap_loss(self._shape(lessons.conditions), lessons.shape).mean(1),
+            leap_loss(self._pattern(lessons.conditions, lessons.x), lessons.pattern).mean(1),
         )
 
     def moments_of_pattern(self, conditions: Tensor, x: Tensor) -> Moments:
@@ -210,6 +237,16 @@ class TwoStage(Model):
         """Showers, GeV, of standardised shape and pattern: `standardise` undone; ``moments`` are the pattern's."""
         g = self.shape_moments.restore(x, conditions)
         return self.decode(g, restore(y, *moments), energy.expand(len(x)))
+
+
+def join(parts: list[Lessons]) -> Lessons:
+    """Lessons one behind the other."""
+    conditions, x = (torch.cat([getattr(part, name) for part in parts]) for name in ("conditions", "x"))
+    shape, pattern = (
+        Taught(*map(torch.cat, zip(*(getattr(part, name) for part in parts), strict=True)))
+        for name in ("shape", "pattern")
+    )
+    return Lessons(conditions, x, shape, pattern)
 
 
 def _lesson(network: Network, preconditioning: Preconditioning, student: Leaps, steps: int) -> Lesson:

@@ -8,7 +8,7 @@ from analytic import DOUBLE, Normal, tilted_normal
 from torch import Tensor, nn
 
 from calograd.diffusion.denoise import Network, denoise
-from calograd.diffusion.leaps import LEAPS, Leaps, Lesson, leap_loss
+from calograd.diffusion.leaps import LEAPS, Leaps, Lesson, leap_loss, teach
 from calograd.diffusion.noise import Karras, angle_grid
 from calograd.diffusion.sample import SAMPLERS, Denoise, Place, sample
 
@@ -106,11 +106,11 @@ def test_the_loss_of_the_exact_student_is_the_error_of_its_teacher() -> None:
     errors = []
     for steps in (20, 40):
         lesson = Lesson(teacher_of(law), SAMPLERS["angle"], steps)
-        loss = leap_loss(exact_leaps(law, leaps), leaps, lesson, x0, torch.Generator().manual_seed(1))
+        loss = leap_loss(exact_leaps(law, leaps), teach(leaps, lesson, x0, torch.Generator().manual_seed(1)))
         assert loss.shape == x0.shape
         errors.append(float(loss.mean()) ** 0.5)
     assert log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.3)
-    wrong = leap_loss(nothing, leaps, lesson, x0, torch.Generator().manual_seed(1))
+    wrong = leap_loss(nothing, teach(leaps, lesson, x0, torch.Generator().manual_seed(1)))
     assert float(wrong.mean()) ** 0.5 > 100 * errors[1]
 
 
@@ -118,7 +118,7 @@ def test_the_target_is_that_of_the_denoiser() -> None:
     """F* = (D* - c_skip x) / c_out with D* = (x' - (s'/s) x) / (1 - s'/s), x' by the teacher's sampler."""
     law, leaps, x0 = tilted_normal(), Leaps.of(KARRAS, 2), numbers(2)
     lesson = Lesson(teacher_of(law), SAMPLERS["angle"], 3)
-    loss = leap_loss(some, leaps, lesson, x0, torch.Generator().manual_seed(1))
+    loss = leap_loss(some, teach(leaps, lesson, x0, torch.Generator().manual_seed(1)))
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
     grid = angle_grid(KARRAS.sigma_max, 6)
     for row in range(2):
@@ -153,7 +153,7 @@ def learn(leaps: Leaps, lesson: Lesson, law: Normal) -> Affine:
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = leap_loss(student, leaps, lesson, x0, torch.Generator().manual_seed(3)).mean()
+        loss = leap_loss(student, teach(leaps, lesson, x0, torch.Generator().manual_seed(3))).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -188,7 +188,7 @@ def test_the_loss_teaches_the_student_alone() -> None:
     leaps = Leaps.of(KARRAS, 2)
     student, weight = Affine(leaps), torch.ones((), dtype=DOUBLE, requires_grad=True)
     lesson = Lesson(lambda x, s: 0.9 * weight * x / (1 + s**2), SAMPLERS["angle"], 3)
-    leap_loss(student, leaps, lesson, numbers(8), None).mean().backward()
+    leap_loss(student, teach(leaps, lesson, numbers(8), None)).mean().backward()
     assert weight.grad is None
     assert student.offset.grad is not None
     assert (student.offset.grad != 0).all()

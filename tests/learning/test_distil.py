@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from calograd.design import Design
 from calograd.errors import FormatError, InputError, Interrupted
 from calograd.learning.adapt import adapt
 from calograd.learning.adapt_state import AdaptConfig
+from calograd.learning.batches import standardised
 from calograd.learning.config import Distillation, RunConfig, parse_config, read_config
 from calograd.learning.data import TrainingData, load_data
-from calograd.learning.distil import DISTILLATION
+from calograd.learning.distil import CHUNK, DISTILLATION, Teaching
 from calograd.learning.log import LOG, read_log
 from calograd.learning.train import train
 from calograd.showers.cells import Cells, write_cells
 from calograd.showers.maps import write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import Model
+from calograd.surrogate.two_stage import TwoStage
 
 RUNS = Path(__file__).parents[2] / "runs"
 FEW = {"shape_steps": 6, "pattern_steps": 3}
@@ -73,10 +76,27 @@ def finished(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return output, run(distilling(taught), output)
 
 
-def test_the_loss_falls_and_showers_become_those_of_the_teacher(taught: Path, tmp_path: Path) -> None:
-    config = distilling(taught, steps=160, report_every=80, warmup=20)
+def with_lessons(config: RunConfig, lessons: int) -> RunConfig:
+    """The same with lessons made before the training."""
+    assert config.distillation is not None
+    return config.model_copy(update={"distillation": config.distillation.model_copy(update={"lessons": lessons})})
+
+
+@pytest.mark.parametrize("lessons", [0, 3000])
+def test_the_loss_falls_and_showers_become_those_of_the_teacher(taught: Path, tmp_path: Path, lessons: int) -> None:
+    config = with_lessons(distilling(taught, steps=160, report_every=80, warmup=20), lessons)
     losses: list[float] = []
-    run(config, tmp_path / "run", progress=lambda phase, step, of, loss: losses.append(loss))
+    told: list[tuple[str, int, int]] = []
+
+    def progress(phase: str, step: int, of: int, loss: float) -> None:
+        told.append((phase, step, of))
+        losses.append(loss)
+
+    run(config, tmp_path / "run", progress=progress)
+    made = [each for each in told if each[0] == "lessons"]
+    assert made == ([("lessons", 3000, 3000)] if lessons else [])
+    assert all(isnan(loss) for loss in losses[: len(made)])
+    losses = losses[len(made) :]
     assert losses[-1] < 0.3 * losses[0]
     first, last = read_log(tmp_path / "run")
     assert last["validation_loss"] < first["validation_loss"]
@@ -108,6 +128,36 @@ def test_moments_and_standardisation_stay_the_teacher_s(taught: Path, finished: 
     theirs = Surrogate.load(taught / "teacher").model.state_dict()
     for name, ours in finished[1].state_dict().items():
         assert torch.equal(ours, theirs[name]) == ("_network." not in name), name
+
+
+def test_lessons_made_before_are_those_of_a_step_and_follow_from_the_seed(taught: Path) -> None:
+    config = with_lessons(distilling(taught), 2 * CHUNK + 5)
+    assert config.distillation is not None
+    data, teaching = load(config), Teaching.of(config.distillation, "cpu")
+    made, again, other = (teaching.lessons(data, seed) for seed in (1, 1, 2))
+    assert made is not None
+    assert again is not None
+    assert other is not None
+    assert len(made) == 2 * CHUNK + 5
+    assert torch.equal(made.pattern.target, again.pattern.target)
+    assert not torch.equal(made.pattern.target, other.pattern.target)
+    assert set(made.shape.noise.unique().tolist()) == set(made.shape.noise[:2].tolist())
+    student = teaching.start(teaching.resolved(config, data), "cpu").model
+    assert isinstance(student, TwoStage)
+    kept = student.leap_losses(made.at(torch.arange(400)))
+    rows, generator = data.train.at(torch.arange(400) % len(data.train)), torch.Generator().manual_seed(0)
+    fresh = teaching.losses(student, *standardised(student, data, rows, generator), generator)
+    for ours, theirs in zip(kept, fresh, strict=True):
+        assert float(ours.detach().mean()) == pytest.approx(float(theirs.detach().mean()), rel=0.15)
+    plain = distilling(taught).distillation
+    assert Teaching.of(plain, "cpu").lessons(data, 1) is None
+
+
+def test_an_interrupted_distillation_with_lessons_ends_with_the_same_weights(taught: Path, tmp_path: Path) -> None:
+    config = with_lessons(distilling(taught), 500)
+    with pytest.raises(Interrupted, match="holds a checkpoint"):
+        run(config, tmp_path / "run", progress=interrupt_at(DISTILLATION, 20))
+    assert_equal(run(config, tmp_path / "run"), run(config, tmp_path / "other"))
 
 
 @pytest.mark.parametrize("step", [20, 40])

@@ -20,9 +20,9 @@ def test_every_batch_is_timed_in_another_process() -> None:
 def test_what_it_dies_of_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     surrogate = tiny_clouds()
 
-    def save(folder: Path, *, compact: bool = False) -> None:  # noqa: ARG001
+    def save(folder: Path, *, compact: bool = False) -> None:
         folder.mkdir()
 
     monkeypatch.setattr(surrogate, "save", save)
-    with pytest.raises(RuntimeError, match="(?s)timing tiny-cloud failed: .*FormatError"):
+    with pytest.raises(RuntimeError, match=r"(?s)timing tiny-cloud failed: .*FormatError"):
         list(time_apart(surrogate, surrogate.model.walk(), (20.0, 80.0), [(1, 1)], 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,8 @@ def train(
         def on_progress(phase: str, step: int, steps: int, loss: float) -> None:
             if phase not in tasks:
                 tasks[phase] = bar.add_task(phase, total=steps)
-            bar.update(tasks[phase], completed=step, description=f"{phase}: loss {loss:.4f}")
+            told = phase if isnan(loss) else f"{phase}: loss {loss:.4f}"
+            bar.update(tasks[phase], completed=step, description=told)
 
         def on_report(report: Report) -> None:
             plot_log(output, output / "training.png")

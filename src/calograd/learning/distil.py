@@ -8,6 +8,7 @@ designs and the showers that noise is added to.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import torch
@@ -148,7 +149,7 @@ class Teaching:
                 x, y, conditions = standardised(student, data, rows, generator)
                 parts.append(student.lessons(self.model, self.config.sub_steps, x, y, conditions, generator))
             if progress is not None:
-                progress("lessons", start + n, wanted, 0.0)
+                progress("lessons", start + n, wanted, nan)
         return join(parts)
 
     def _check_data(self, data: TrainingData) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
-from calograd.networks.linear import MIN_ROWS, linear
+from calograd.networks.linear import MIN_ROWS, linear, product
 
 
 @pytest.mark.parametrize("rows", [1, MIN_ROWS, 100])
@@ -20,6 +20,16 @@ def test_both_products_agree_to_rounding(rows: int, dtype: torch.dtype) -> None:
     with torch.no_grad():
         plain = linear(layer, x)
     torch.testing.assert_close(plain, recorded.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, MIN_ROWS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_are_those_of_the_layer(rows: int, dtype: torch.dtype, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(20, 30, bias=bias).to(dtype), torch.randn(rows, 20, dtype=dtype)
+    with torch.no_grad():
+        torch.testing.assert_close(product(x, layer.weight, layer.bias), layer(x), rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_pass_where_they_are_recorded() -> None:

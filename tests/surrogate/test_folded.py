@@ -83,7 +83,7 @@ def test_samples_without_derivatives_are_folded_and_with_them_are_not() -> None:
     assert derived.e.requires_grad
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(torch.tensor(50.0), torch.tensor(1.0))
-        assert surrogate._derived(dual)
+        assert surrogate._folding.derived(dual)
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampler": "consistency", "steps": 1, "shower_steps": 1}])

@@ -53,6 +53,14 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
     return result
 
 
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b of float32 or float64 x, shape (n, in), without derivatives."""
+    if _ONEDNN is not None and x.shape[0] >= MIN_ROWS and x.device.type == "cpu" and x.dtype == torch.float32:
+        result: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
+        return result
+    return nn.functional.linear(x, weight, bias)
+
+
 def _is_plain(layer: nn.Linear, x: Tensor) -> bool:
     """Whether both are float32 on a CPU, the weights frozen, without forward derivatives, transforms or autocast."""
     weight = layer.weight

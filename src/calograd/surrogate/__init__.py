@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Literal, overload
 
@@ -16,6 +18,8 @@ from calograd.markup import facts
 from calograd.material import DESCRIPTORS, UNITS, Material, plain
 from calograd.surrogate.adapters import Adapter, fingerprint, stack
 from calograd.surrogate.clouds import CloudSurrogate
+from calograd.surrogate.folded_cells import FoldedCells, fold_cells
+from calograd.surrogate.folding import Folding
 from calograd.surrogate.kinds import STACK_KINDS
 from calograd.surrogate.model import Model, numbers_of, place, sampler_of
 from calograd.surrogate.points import Points
@@ -106,9 +110,8 @@ class Surrogate:
         return self.adapters[-1].identity() if self.adapters else fingerprint(self.model)
 
     @cached_property
-    def _weights(self) -> tuple[Tensor, ...]:
-        """Listing them anew would take a tenth of a single shower's time."""
-        return tuple(self.model.parameters())
+    def _folding(self) -> Folding[Model, Model | FoldedCells]:
+        return Folding(self.model, fold_cells)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -180,27 +183,28 @@ class Surrogate:
         energy = torch.as_tensor(energy).to(like)
         if energy.shape not in ((), (n,)):
             raise InputError(f"energy has shape {tuple(energy.shape)}, expected one number or ({n},)")
-        if not bool((torch.isfinite(energy) & (energy > 0)).all()):
+        least, most = energy.detach().aminmax()  # both are NaN if any is
+        if not (float(least) > 0 and isfinite(float(most))):
             raise InputError("an energy is not a positive number; expected GeV")
         self.check_range(design, energy, extrapolate)
         energy, pitch, depths = energy.reshape(-1), design.pitch.to(like), design.depths.to(like)
         numbers = numbers_of(design.substance, like=like)
-        learnt = any(weight.requires_grad for weight in self._weights)
-        differentiable = learnt or any(t.requires_grad for t in (energy, pitch, depths, numbers))
+        derived = self._folding.derived(energy, pitch, depths, numbers)
+        model = self.model if derived else self._folding.latest()
         batches = []
-        with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
+        with nullcontext() if derived else torch.inference_mode():
             conditions = self.model.conditions(energy, pitch.reshape(1), depths[None], numbers)
             batch = min(BATCH, self.model.most_rows)
             for start in range(0, n, batch):
                 rows = slice(start, min(start + batch, n))
                 batches.append(
-                    self.model.generate(
+                    model.generate(
                         conditions[rows] if len(conditions) == n else conditions,
                         energy[rows] if len(energy) == n else energy,
-                        rows.stop - rows.start, walk, generator, checkpointed and differentiable, guidance,
+                        rows.stop - rows.start, walk, generator, checkpointed and derived, guidance,
                     )
                 )  # fmt: skip
-            return torch.cat(batches)
+        return torch.cat(batches)
 
     def check_guidance(self, guidance: float) -> None:
         """Raise `InputError` for guidance that it did not learn."""
@@ -236,7 +240,7 @@ class Surrogate:
             ("dx", "cm", design.pitch, card.dx),
             ("dz", "cm", design.depths, card.dz),
         ):
-            smallest, largest = float(values.detach().min()), float(values.detach().max())
+            smallest, largest = (float(end) for end in values.detach().aminmax())
             if not (smallest >= low * (1 - MARGIN) and largest <= high * (1 + MARGIN)):
                 worst = smallest if not smallest >= low * (1 - MARGIN) else largest
                 problems.append(f"{name} = {worst:g} {unit} is outside {low:g} to {high:g} {unit}")

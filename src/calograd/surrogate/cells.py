@@ -182,11 +182,11 @@ class CellsModel(TwoStage):
                 return output
             result, gains = output[:, : scaled.shape[1]], output[:, scaled.shape[1] :]
             clean = at.skip / at.into * scaled + at.out * result
-            return result + self._towards_sums(clean, location, scale, gains) / at.out
+            return result + self.towards_sums(clean, location, scale, gains) / at.out
 
         return network
 
-    def _towards_sums(self, y: Tensor, location: Tensor, scale: Tensor, gains: Tensor) -> Tensor:
+    def towards_sums(self, y: Tensor, location: Tensor, scale: Tensor, gains: Tensor) -> Tensor:
         """What brings the sums of c^3 of cores and rests closer to one, by the shortest way, in y.
 
         With s = sum c_i^3 and v_i = ds / dy_i a step of (1 - s) v_i / |v|^2 does it to first order. The gains say how

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.autograd.forward_ad import unpack_dual
 
 from calograd.errors import InputError, RangeError
-from calograd.surrogate.folded import FoldedCloud, fold
+from calograd.surrogate.folded import fold
+from calograd.surrogate.folding import Folding
 from calograd.surrogate.model import place
 from calograd.surrogate.points import Points
 from calograd.surrogate.stack import StackModel
@@ -42,9 +41,7 @@ class CloudSurrogate:
     def __init__(self, model: StackModel, card: StackCard) -> None:
         self.model = model
         self.card = card
-        self._weights = tuple(model.parameters())  # to look for them at every call takes as long as ten of its layers
-        self._buffers: tuple[Tensor, ...] = ()
-        self._folded: tuple[int, StackModel | FoldedCloud] = (-1, model)
+        self._folding = Folding(model, fold)
 
     @classmethod
     def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> CloudSurrogate:
@@ -97,26 +94,11 @@ class CloudSurrogate:
         self.check_range(energy, extrapolate)
         energy = energy.expand(n)
         starts = range(0, n, BATCH)
-        derived = self._derived(energy)
-        model = self.model if derived else self._fold()
+        derived = self._folding.derived(energy)
+        model = self.model if derived else self._folding.latest()
         with nullcontext() if derived else torch.inference_mode():
             parts = [model.generate(energy[at : at + BATCH], generator, sampler, steps, smooth) for at in starts]
         return join(parts)
-
-    def _fold(self) -> StackModel | FoldedCloud:
-        """The model, its linear steps multiplied out where that can be done; anew after its numbers were changed."""
-        if not self._buffers or self._buffers[0] is not next(self.model.buffers()):  # moved, or of another type
-            self._buffers, self._folded = tuple(self.model.buffers()), (-1, self.model)
-        version = sum(values._version for values in (*self._weights, *self._buffers))
-        if version != self._folded[0]:
-            self._folded = (version, fold(self.model))
-        return self._folded[1]
-
-    def _derived(self, energy: Tensor) -> bool:
-        """Whether derivatives are asked for, by autograd or by one of torch's transforms."""
-        learnt = energy.requires_grad or any(weight.requires_grad for weight in self._weights)
-        forward = unpack_dual(energy).tangent is not None  # type: ignore[no-untyped-call]
-        return is_functorch_wrapped_tensor(energy) or forward or (learnt and torch.is_grad_enabled())
 
     def check_range(self, energy: Tensor, extrapolate: bool = False) -> None:
         """Refuse energies (GeV) that the surrogate was not trained on.

@@ -227,11 +227,11 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
         weight: shape (n, n_z), GeV.
         wanted: shape (n,), GeV.
     """
-    factor = torch.ones_like(wanted)[:, None]
+    factor, least = torch.ones_like(wanted)[:, None], 1e-6 * weight.detach().sum(1) + 1e-9
     for _ in range(NEWTON_STEPS):
         share = factor * (1 - core) / (core + factor * (1 - core))
         got, slope = (weight * share).sum(1), (weight * share * (1 - share)).sum(1)
-        small = slope.detach() < 1e-6 * weight.detach().sum(1) + 1e-9
+        small = slope.detach() < least
         step = ((wanted - got) / torch.where(small, 1.0, slope)).clamp(-1, 1)
         factor = factor * torch.where(small, 0.0, step).exp()[:, None]
     return factor * (1 - core) / (core + factor * (1 - core))
@@ -251,8 +251,8 @@ def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
     moved = raw.clamp(min=0.0)
     for _ in range(NEWTON_STEPS):
         got, slope = moved.sum(1, keepdim=True), (moved * weight).sum(1, keepdim=True)
-        some = (got > NOTHING).detach()
-        step = -got.where(some, 1.0).log() * (got / slope.where(some, 1.0)).where(some, 0.0)
+        some = (got > NOTHING).detach()  # elsewhere no step
+        step = -got.clamp(min=NOTHING).log() * (got / slope.clamp(min=NOTHING**2)) * some
         moved = moved * (weight * step.clamp(-3, 3)).exp()
     return _shares(torch.where(raw > 0, moved, raw))
 

@@ -14,7 +14,7 @@ location and scale are one beside the other, those of leads that nobody asks for
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import silu
 
 from calograd.diffusion.denoise import Preconditioning
@@ -25,13 +25,11 @@ from calograd.networks.pointmap import PointMap
 from calograd.networks.triangle import FLOOR
 from calograd.networks.vectormap import VectorMap
 from calograd.surrogate.cloud import LOCAL, MARKS, SHOWER_SCHEDULE, CloudModel, grid, local_features
+from calograd.surrogate.folding import affine, linears
 from calograd.surrogate.marks import LEADS, VISIBLE, Features, decode
 from calograd.surrogate.placing import Drawn
 from calograd.surrogate.points import Points
 from calograd.surrogate.stack import StackModel
-
-Affine = tuple[Tensor, Tensor]
-"""b and W^T of x W^T + b."""
 
 
 class FoldedCloud:
@@ -43,7 +41,7 @@ class FoldedCloud:
 
     def __init__(self, model: CloudModel) -> None:
         self.model = model
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             self._fold_shower(model)
             self._fold_moments(model)
             self._fold_points(model)
@@ -118,10 +116,10 @@ class FoldedCloud:
         turned = torch.cat([into * x, ln_e / model.condition_scale, leads])
         shifted = n.new_zeros(len(turned))
         shifted[dim] = -model.condition_mean / model.condition_scale
-        (weight, bias), *others = _linears(network.hidden)
-        self.shower = [_affine(weight @ turned, bias + weight @ shifted), *(_affine(*each) for each in others)]
+        (weight, bias), *others = linears(network.hidden)
+        self.shower = [affine(weight @ turned, bias + weight @ shifted), *(affine(*each) for each in others)]
         straight, add = network.straight.weight, network.straight.bias
-        self.straight = _affine(
+        self.straight = affine(
             mend.weight @ (skip * x + out * straight @ turned),
             mend.bias + out * mend.weight @ (add + straight @ shifted),
         )
@@ -134,7 +132,7 @@ class FoldedCloud:
         """u and ln E to location and scale of all numbers and, last, of ln (E_vis / E)."""
         leads, moments = model.shower_leads, model.shower_moments
         dim = len(moments.tie)
-        ours, theirs = _linears(moments.network), leads.linears(VISIBLE)
+        ours, theirs = linears(moments.network), leads.linears(VISIBLE)
         rows = torch.cat([moments.tie, moments.tie + int(moments.tie.max()) + 1])
         ours[-1] = (ours[-1][0][rows], ours[-1][1][rows])
         weight, bias = (torch.cat(pair) for pair in zip(ours[0], theirs[0], strict=True))
@@ -149,7 +147,7 @@ class FoldedCloud:
         first[2 * dim] = True
         order = torch.cat([place[first], place[~first]])  # all locations, then all scales
         layers[-1] = (layers[-1][0][order], layers[-1][1][order])
-        self.moments = [_affine(*layer) for layer in layers]
+        self.moments = [affine(*layer) for layer in layers]
         free = bias.new_full((1,), torch.inf)
         self.floor = torch.cat([bias.new_full((dim,), moments.floor), bias.new_full((1,), FLOOR)])
         self.least, self.largest = torch.cat([model.least, -free]), torch.cat([model.largest, free])
@@ -161,16 +159,16 @@ class FoldedCloud:
         network, a = model.point_network, model.architecture
         assert isinstance(network, PointMap)
         skip, out, into, level = _jump(model.preconditioning, a.schedule, a.steps)
-        (weight, bias), *others = _linears(network.embed)
+        (weight, bias), *others = linears(network.embed)
         noise, local, number = weight[:, 0], weight[:, 1 : 1 + LOCAL] / model.local_scale, weight[:, 1 + LOCAL :]
         self.context = ((bias + level * noise - local @ model.local_mean) + number.T, local.T.contiguous())
-        self.embed = [_affine(*each) for each in others]
+        self.embed = [affine(*each) for each in others]
         width, factor = network.width, torch.tensor([out] * MARKS + [out * into] * MARKS**2).to(bias)
         straight = network.affine.bias * factor
         straight[MARKS:] += skip * torch.eye(MARKS).to(straight).flatten()
         gamma, beta = slice(width), slice(width, None)
         weight, bias = network.modulate.weight, network.modulate.bias
-        self.shared = _affine(
+        self.shared = affine(
             torch.cat([weight[beta], weight[gamma], network.affine.weight * factor[:, None]]),
             torch.cat([bias[beta], bias[gamma], straight]),
         )
@@ -181,15 +179,6 @@ class FoldedCloud:
 def fold(model: StackModel) -> StackModel | FoldedCloud:
     """A model with its linear steps multiplied out, or itself if it is not a distilled cloud surrogate."""
     return FoldedCloud(model) if isinstance(model, CloudModel) and model.architecture.distilled else model
-
-
-def _affine(weight: Tensor, bias: Tensor) -> Affine:
-    return bias.contiguous(), weight.T.contiguous()
-
-
-def _linears(layers: nn.Sequential | nn.ModuleList) -> list[tuple[Tensor, Tensor]]:
-    """Weights and biases of the linear layers."""
-    return [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
 
 
 def _jump(preconditioning: Preconditioning, schedule: str, steps: int) -> tuple[float, float, float, float]:

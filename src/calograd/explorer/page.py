@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import panel as pn
 from panel.io.notebook import push_notebook
-from panel.layout import Column, Row
+from panel.layout import Column, FlexBox, Row
 from panel.pane import HTML, Bokeh
 from panel.viewable import Viewer
 from panel.widgets import FileDownload, RadioButtonGroup
@@ -99,7 +99,7 @@ class Page(Viewer):  # type: ignore[misc]
     def _arrange(self) -> Any:
         shown = Column(
             Row(
-                Column(Row(self.look, self.energies, margin=0), self.event, sizing_mode="stretch_width"),
+                Column(FlexBox(self.look, self.energies, margin=0), self.event, sizing_mode="stretch_width"),
                 Column(self.utility, self._plots[0], sizing_mode="stretch_width"),
             ),
             Row(*self._plots[1:], sizing_mode="stretch_width"),

@@ -1,27 +1,15 @@
 #!/usr/bin/env bash
-# Distils the bundled surrogate into few evaluations, five students one after the other. Resumable: what is finished is
-# skipped, what was interrupted is gone on with. Needs the cells that pbf2-cells.sh makes.
+# Distils the bundled surrogate into few evaluations, three students one after the other. It needs no Geant4: the teacher
+# makes the showers that noise is added to. Resumable: what is finished is skipped, what was interrupted is gone on with.
 #   NAMES="pbf2-cells-1" runs/pbf2-cells-fast.sh       some of them
-#   CASCADE=1 runs/pbf2-cells-fast.sh                  each but the first from a larger one: 4 -> 2 -> 1, 4 -> thin
 set -euo pipefail
 cd "$(dirname "$0")"
-for part in train low high; do
-  [ -e "pbf2/$part-cells.h5" ] || { echo "pbf2/$part-cells.h5 is missing; run pbf2-cells.sh first" >&2; exit 2; }
+mkdir -p pbf2
+[ -e pbf2/own-cells.h5 ] || calograd sample pbf2-cells --cell 1:5 4:15 --unequal 0.5 --energy 1:100 -n 60000 --seed 1 \
+  --threads 1 -o pbf2/own-cells.h5
+for name in ${NAMES:-pbf2-cells-fast pbf2-cells-1 pbf2-cells-4}; do
+  [ -e "pbf2/$name.done" ] || { calograd train "$name.toml" -o "pbf2/$name"; touch "pbf2/$name.done"; }
 done
-for name in ${NAMES:-pbf2-cells-4 pbf2-cells-2 pbf2-cells-1 pbf2-cells-fast pbf2-cells-thin}; do
-  config="$name.toml" output="pbf2/$name"
-  if [ -n "${CASCADE:-}" ]; then
-    case "$name" in
-      pbf2-cells-2 | pbf2-cells-thin) larger=pbf2-cells-4 ;;
-      pbf2-cells-1 | pbf2-cells-fast) larger=pbf2-cells-2 ;;
-      *) larger="" ;;
-    esac
-    if [ -n "$larger" ]; then
-      config="pbf2/$name-cascade.toml" output="pbf2/$name-cascade"
-      [ "$larger" = pbf2-cells-4 ] || larger="$larger-cascade"
-      # Paths in the copy are relative to its own folder.
-      sed -e "s|^teacher = .*|teacher = \"$larger\"|" -e 's|"pbf2/|"|g' -e "s|^name = .*|name = \"$name-cascade\"|" "$name.toml" > "$config"
-    fi
-  fi
-  [ -e "$output.done" ] || { calograd train "$config" -o "$output"; touch "$output.done"; }
-done
+[ ! -e pbf2/pbf2-cells-fast.done ] || python3 -c '
+from calograd import Surrogate
+Surrogate.load("pbf2/pbf2-cells-fast").save("../src/calograd/assets/pbf2-cells-fast", compact=True)'

@@ -15,8 +15,8 @@ from calograd.surrogate.store import StackCard
 AREAS = {
     "Designs and materials": ("design", "material", "errors", "memory"),
     "Surrogates": ("surrogate", "surrogate.adapters", "surrogate.generate", "surrogate.store", "surrogate.model",
-                   "surrogate.two_stage", "surrogate.cells", "surrogate.coordinates", "surrogate.maps",
-                   "surrogate.map_coordinates"),
+                   "surrogate.two_stage", "surrogate.cells", "surrogate.coordinates", "surrogate.folded_cells",
+                   "surrogate.maps", "surrogate.map_coordinates"),
     "Export": ("export.write", "export.runtime", "export.parts", "export.walk"),
     "Showers": ("showers.cells", "showers.maps", "showers.library", "showers.shards", "showers.segment",
                 "showers.measure", "showers.formats"),

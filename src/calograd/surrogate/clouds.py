@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError, RangeError
-from calograd.surrogate.folded import fold
+from calograd.surrogate.folded_clouds import fold_clouds
 from calograd.surrogate.folding import Folding
 from calograd.surrogate.model import place
 from calograd.surrogate.points import Points
@@ -41,7 +41,7 @@ class CloudSurrogate:
     def __init__(self, model: StackModel, card: StackCard) -> None:
         self.model = model
         self.card = card
-        self._folding = Folding(model, fold)
+        self._folding = Folding(model, fold_clouds)
 
     @classmethod
     def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> CloudSurrogate:

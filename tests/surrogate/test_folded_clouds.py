@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 from calograd.surrogate import CloudSurrogate
 from calograd.surrogate.cloud import CloudModel
-from calograd.surrogate.folded import FoldedCloud, fold
+from calograd.surrogate.folded_clouds import FoldedCloud, fold_clouds
 from calograd.surrogate.points import Points
 
 
@@ -130,7 +130,7 @@ def test_more_steps_are_those_of_the_model() -> None:
 
 def test_what_cannot_be_folded_is_left_alone() -> None:
     model = tiny_clouds().model
-    assert fold(model) is model
+    assert fold_clouds(model) is model
 
 
 def test_linears_are_the_network_of_one_number() -> None:

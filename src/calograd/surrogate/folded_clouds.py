@@ -176,7 +176,7 @@ class FoldedCloud:
         self.last = out * network.out.weight
 
 
-def fold(model: StackModel) -> StackModel | FoldedCloud:
+def fold_clouds(model: StackModel) -> StackModel | FoldedCloud:
     """A model with its linear steps multiplied out, or itself if it is not a distilled cloud surrogate."""
     return FoldedCloud(model) if isinstance(model, CloudModel) and model.architecture.distilled else model
 

@@ -1,0 +1,62 @@
+"""PyTorch and ONNX Runtime: onnx.py MODEL [MODEL ...].
+
+One thread, 2.5 x 6 cm, 50 GeV, time of the processor, the two alternately in one run: medians of five.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from calograd import Design
+from calograd.export.runtime import OnnxSampler
+from calograd.export.write import export
+from calograd.memory import keep_freed_memory
+from calograd.surrogate import load_designs
+
+BATCHES, REPEAT, SHOWERS = (1, 10, 100, 1000, 4000), 5, 2000
+
+
+def milliseconds(make: Callable[[int], object], batch: int) -> float:
+    """A shower's, in calls of so many."""
+    calls = max(1, min(200, SHOWERS // batch))
+    began = time.process_time()
+    for _ in range(calls):
+        make(batch)
+    return 1e3 * (time.process_time() - began) / (calls * batch)
+
+
+def main(models: list[str]) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    print("| model | " + " | ".join(f"{batch}" for batch in BATCHES) + " |\n" + "|---" * (1 + len(BATCHES)) + "|")
+    for model in models:
+        surrogate, generator, rng = load_designs(model), torch.Generator().manual_seed(0), np.random.default_rng(0)
+        design = Design(2.5, 6.0, surrogate.card.substance())
+        with TemporaryDirectory() as folder:
+            export(surrogate, Path(folder) / "onnx")
+            sampler = OnnxSampler.load(Path(folder) / "onnx" / "sampler.onnx")
+
+        def by_torch(n: int) -> object:
+            return surrogate.sample(design, 50.0, n, generator=generator)  # noqa: B023
+
+        def by_onnx(n: int) -> object:
+            return sampler.sample(50.0, 2.5, 6.0, n, rng)  # noqa: B023
+
+        for name, make in (("PyTorch", by_torch), ("ONNX Runtime", by_onnx)):
+            times = []
+            for batch in BATCHES:
+                milliseconds(make, batch)
+                times.append(median(milliseconds(make, batch) for _ in range(REPEAT)))
+            print(f"| {surrogate.card.name}, {name} | " + " | ".join(f"{t:.3g}" for t in times) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["pbf2-cells-fast"])

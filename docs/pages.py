@@ -37,6 +37,7 @@ AREAS = {
 """Modules of the API reference by page."""
 MEASURED = {
     "pbf2-cells": ("## What to expect", "## Gradients"),
+    "pbf2-cells-fast": ("## In few evaluations", "## Gradients"),
     "siw-cloud": ("## Points of a silicon-tungsten calorimeter", "## In a browser"),
     "siw-cloud-cm": ("## Points of a silicon-tungsten calorimeter", "## In a browser"),
     "materials-cells": ("## One surrogate of five materials", "## Outside its range"),

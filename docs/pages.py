@@ -135,10 +135,17 @@ def _steps(card: Card | StackCard) -> str:
     return f"{card.training['done']['step']} steps in " if isinstance(card, Card) else ""
 
 
-def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
-    lines = ["", "## Data", "", f"{card.training['showers']} Geant4 showers.", "",
+def _data(card: Card | StackCard) -> list[str]:
+    files = card.training["data"]
+    if all("simulation" not in each["config"] for each in files):  # a student's, made by its teacher
+        return [
+            f"{card.training['showers']} showers, none of them Geant4's:", "",
+            "| file | rows | surrogate | seed |", "|---|---|---|---|",
+            *(f"| {each['file']} | {each['rows']} | {each['origin']} | {each['config']['seed']} |" for each in files),
+        ]  # fmt: skip
+    lines = [f"{card.training['showers']} Geant4 showers.", "",
              "| file | rows | particle | energies, GeV | seed | Geant4 |", "|---|---|---|---|---|---|"]  # fmt: skip
-    for each in card.training["data"]:
+    for each in files:
         rows = each.get("rows", each.get("showers"))
         made = each["config"]["simulation"]
         beam, energies = made["beam"], made["beam"]["energies"]
@@ -147,10 +154,14 @@ def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
             f"| {each['file']} | {rows} | {beam['particle']} | {values} ({energies['law']}) | {made['seed']} | "
             f"{each['config'].get('geant4', '')} |"
         )
+    return lines
+
+
+def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
     script = SCRIPTS.get(name, f"{name}.sh")
     done = card.training["done"]
     return [
-        *lines, "", "## Command and cost", "",
+        "", "## Data", "", *_data(card), "", "## Command and cost", "",
         f"`runs/{script}` makes the data and trains." if (source.parent / "runs" / script).exists()
         else "No script is bundled.",
         f"Training: {_steps(card)}{done['seconds'] / 60:.0f} minutes. The configuration:", "",

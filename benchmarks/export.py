@@ -1,4 +1,4 @@
-"""PyTorch and ONNX Runtime: onnx.py MODEL [MODEL ...].
+"""PyTorch and ONNX Runtime: export.py MODEL [MODEL ...].
 
 One thread, 2.5 x 6 cm, 50 GeV, time of the processor, the two alternately in one run: medians of five.
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_clouds import tiny_clouds
 
+from calograd.errors import CaloGradError
 from calograd.evaluation.stopwatch import time_apart
 
 
@@ -24,5 +25,5 @@ def test_what_it_dies_of_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         folder.mkdir()
 
     monkeypatch.setattr(surrogate, "save", save)
-    with pytest.raises(RuntimeError, match=r"(?s)timing tiny-cloud failed: .*FormatError"):
+    with pytest.raises(CaloGradError, match=r"timing tiny-cloud failed: .*FormatError"):
         list(time_apart(surrogate, surrogate.model.walk(), (20.0, 80.0), [(1, 1)], 1))

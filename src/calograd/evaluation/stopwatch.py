@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from calograd.errors import CaloGradError
 from calograd.memory import keep_freed_memory
 from calograd.surrogate.clouds import CloudSurrogate
 from calograd.surrogate.walk import Walk
@@ -48,7 +49,7 @@ def time_apart(
         For every batch the times of all repetitions.
 
     Raises:
-        RuntimeError: the process ended without a result; its words are in it.
+        CaloGradError: the process ended without a result; its last words are in it.
     """
     with TemporaryDirectory(prefix="calograd-") as folder:
         surrogate.save(Path(folder) / "surrogate")
@@ -69,7 +70,8 @@ def time_apart(
                 for _ in batches:
                     line = process.stdout.readline()
                     if not line:
-                        raise RuntimeError(f"timing {surrogate.card.name} failed: {process.stderr.read().strip()}")
+                        words = process.stderr.read().strip().splitlines() or ["it said nothing"]
+                        raise CaloGradError(f"timing {surrogate.card.name} failed: {words[-1]}")
                     result = json.loads(line)
                     yield result["clock"], result["processor"]
             finally:

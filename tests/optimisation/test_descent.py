@@ -127,7 +127,7 @@ def test_pure_noise_is_not_followed(p: int) -> None:
     moved, draws = [], []
     for seed in range(20):
         hill = parabola(np.log(START[p]), 1e-6 * np.eye(p), noise=1.0)
-        state = climb(hill, p, seed=seed, steps=3)
+        state = climb(hill, p, seed=seed, steps=3, survey=0)
         moved.append(len(state.history) > 1)
         draws.append(state.history[0].draws)
     assert np.mean(moved) <= 0.2
@@ -136,7 +136,7 @@ def test_pure_noise_is_not_followed(p: int) -> None:
 
 def test_draws_are_added_until_a_step_is_known_well_enough() -> None:
     hill = parabola(np.log([4.5, 14.0]), 3 * np.eye(2), noise=2.0)
-    state = climb(hill, draws=4, max_draws=100, precision=0.2)
+    state = climb(hill, draws=4, max_draws=100, precision=0.2, survey=0)
     first = state.history[0]
     asked = [call for call in hill.calls if call[1] == hill.calls[0][1]]
     assert first.draws == sum(call[2] for call in asked) > 4
@@ -151,7 +151,7 @@ def test_draws_are_added_until_a_step_is_known_well_enough() -> None:
 
 def test_a_right_surrogate_is_confirmed_and_its_radius_grows() -> None:
     hill = parabola(np.log([1.2, 14.0]), np.eye(2), noise=0.01)
-    config = DescentConfig(check_every=3, showers=500, radius=0.05)
+    config = DescentConfig(check_every=3, showers=500, radius=0.05, survey=0)
     state = ascend(make_space(2), START[2], hill.gradient, config, simulate_pair=hill.pair)
     checks = [s.check for s in state.history if s.check]
     assert len(checks) > 3
@@ -252,6 +252,109 @@ def test_a_step_over_a_narrow_peak_is_undone() -> None:
     state = climb(peak(top, np.eye(2), width=0.02), radius=0.5, steps=60)
     assert state.history[1].outcome == "undone"
     np.testing.assert_allclose(state.u, top, atol=0.01)
+
+
+FIRST, OTHER = np.log([2.5, 12.0]), np.log([2.0, 5.0])
+"""Tops of two hills; the other one is higher."""
+
+
+def two_hills(noise: float = 0.0, height: float = 2.0) -> Hill:
+    """Gaussians in u, a narrow one beside one where `START` lies on."""
+
+    def parts(u: Array) -> Array:
+        return np.array([np.exp(-8 * (u - FIRST) @ (u - FIRST)), height * np.exp(-8 * (u - OTHER) @ (u - OTHER))])
+
+    return Hill(
+        lambda u: float(parts(u).sum()), lambda u: -16 * (parts(u) @ np.stack([u - FIRST, u - OTHER])), noise
+    )  # fmt: skip
+
+
+UPPER = np.array([2.6, 11.0])
+"""A start on the lower hill."""
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_a_better_hill_elsewhere_is_found(noise: float) -> None:
+    hill = two_hills(noise)
+    stays = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(survey=0))
+    np.testing.assert_allclose(stays.u, FIRST, atol=0.06)
+    state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60))
+    np.testing.assert_allclose(state.u, OTHER, atol=0.06)
+    there = [s for s in state.history if s.reason.endswith("a better design among 24 others")]
+    assert len(there) == 1
+    assert there[0].outcome == "moved"
+    np.testing.assert_allclose(np.add(there[0].u, there[0].move), state.history[there[0].number + 1].u)
+    assert state.surveyed
+    assert sum("others" in s.reason for s in state.history) == 1  # once in a descent
+
+
+def test_the_highest_hill_is_kept() -> None:
+    hill = two_hills(height=0.5)
+    state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig())
+    np.testing.assert_allclose(state.u, FIRST, atol=0.01)
+    assert state.reason.endswith("; no better design among 24 others")
+    assert [s.outcome for s in state.history[-2:]] == ["stopped", "stopped"]
+
+
+@pytest.mark.parametrize(("height", "found"), [(2.0, True), (0.5, False)])
+def test_simulated_showers_decide_on_a_better_hill(height: float, found: bool) -> None:
+    """The surrogate believes in the other hill; a simulation may not."""
+    hill, truth = two_hills(0.01), two_hills(0.01, height)
+    state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), simulate_pair=truth.pair)
+    np.testing.assert_allclose(state.u, OTHER if found else FIRST, atol=0.02)
+    asked = next(s for s in state.history if "other" in s.reason or "prefers" in s.reason)
+    assert asked.check is not None
+    assert asked.check.gained == found
+    assert asked.check.predicted == pytest.approx(asked.gain)
+    if not found:
+        assert state.reason.startswith("converged")
+        assert "; the surrogate prefers dx = " in state.reason
+        assert state.reason.endswith("but simulated showers do not gain by it")
+
+
+def test_a_survey_stays_within_the_budget() -> None:
+    hill, states = two_hills(0.01), []
+
+    def prepare(y: Array, state: State) -> Adapted:
+        states.append(state)
+        return Adapted(hill.gradient, "a")
+
+    config = DescentConfig(steps=60, showers=100)
+    free = ascend(make_space(2), UPPER, Adaptation(prepare, 10_000, 100), config, simulate_pair=hill.pair)
+    first = next(s for s in free.history if "others" in s.reason)
+    assert sum(bool(state.ending) for state in states) == 1
+    tight = Adaptation(prepare, first.simulated - 1, 100)
+    state = ascend(make_space(2), UPPER, tight, config, simulate_pair=hill.pair)
+    assert state.reason.endswith("but no showers are left to check it")
+    assert state.simulated < first.simulated
+
+
+def test_a_survey_is_no_step_beyond_the_last() -> None:
+    hill = two_hills()
+    whole = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60))
+    jump = next(s.number for s in whole.history if "others" in s.reason)
+    for steps, surveyed in ((jump, False), (jump + 1, True)):
+        state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=steps))
+        assert len(state.history) == steps
+        assert state.surveyed == surveyed
+        assert bool(state.reason)
+
+
+def test_a_descent_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
+    """It knew no survey; its end has one."""
+    hill, output = two_hills(), tmp_path / "d.json"
+    whole = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60))
+
+    def stop(step: Any) -> None:
+        if step.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), output=output, on_step=stop)
+    stored = json.loads(output.read_text())
+    del stored["setting"]["survey"], stored["state"]["ending"], stored["state"]["surveyed"], stored["digest"]
+    output.write_text(json.dumps(stored))
+    assert ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), output=output) == whole
 
 
 def test_the_last_step_is_the_end() -> None:

@@ -215,7 +215,9 @@ class Explorer:
             dz = (y[1],) * self.limits.n_z if len(y) == 2 else tuple(y[1:])
             return replace(choice, dx=y[0], dz=dz)
 
-        config = DescentConfig(steps=CLIMB, draws=SLOPE_DRAWS, max_draws=SLOPE_DRAWS, radius=0.25, tolerance=0.01)
+        config = DescentConfig(
+            steps=CLIMB, draws=SLOPE_DRAWS, max_draws=SLOPE_DRAWS, radius=0.25, tolerance=0.01, survey=0
+        )
         state = ascend(space, y, gradient, config, on_step=lambda s: told(step(s.y), s.value))
         return state.reason
 

@@ -168,7 +168,7 @@ class Follower:
         showers = (self.config.showers if adapted else self.config.first) * len(self.energies)
         spent = history[-1].simulated if history else 0
         if adapted and spent + showers + self.price > self.config.budget:
-            return Used(self.last(history), history[-1].adapter, 0)
+            return self.again(history)
         folder = self.folder / _name(number)
         config = self.config.simulation(self.space.design(y), self.energies, seed_of(self.config.seed, number, PURPOSE))
         simulate(
@@ -181,6 +181,10 @@ class Follower:
             progress=lambda phase, done, total, _: self.tell(f"step {number}, {phase}", done, total),
         )  # fmt: skip
         return Used(outcome.surrogate, _name(number), showers)
+
+    def again(self, history: Sequence[Step]) -> Used:
+        """The surrogate of the last step of ``history`` once more."""
+        return Used(self.last(history), history[-1].adapter, 0)
 
     def last(self, history: Sequence[Step]) -> Surrogate:
         """The surrogate as the last step of ``history`` used it."""

@@ -13,8 +13,10 @@ In u = ln y, with bounds, budgets and a trust radius (`quasi_newton` says what a
 4. With an `Adaptation` every step begins with the surrogate that is adapted to the detector there. If it is another one
    than at the step before, the gradient before is taken anew with it, so that what is compared is of one surrogate. No
    check is made that would go beyond the budget of simulated showers.
-5. It stops where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
+5. It ends where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
    step is shorter than the tolerance; where steps down to the tolerance were refused; or after the last one.
+6. Where it ends by itself, the surrogate is asked once for a better design elsewhere (`survey`). If there is one, and
+   simulated showers gain by it, too, the descent goes on from there.
 
 Seeds follow from (seed, step), the state is on disk after every step: a descent that is started again goes on from
 there and ends with the same numbers as one that was never interrupted.
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -37,6 +40,7 @@ from calograd.optimisation.estimates import Gradient, GradientLike, Simulate, Si
 from calograd.optimisation.history import Check, Outcome, PathPoint, State, Step, plain, read_state, write_state
 from calograd.optimisation.quasi_newton import GROWTH, LOSS, Move, Point, gain, judge, learn, step
 from calograd.optimisation.space import Space, in_words
+from calograd.optimisation.survey import survey
 
 PULL, RATIO = 3.0, 2.0
 """Of a check: pull and ratio beyond which gains disagree."""
@@ -62,6 +66,8 @@ class DescentConfig(BaseModel):
     check_every: Annotated[int, Field(gt=0)] = 5
     showers: Annotated[int, Field(gt=1)] = 200
     """Asked of the simulation for a check, of every energy."""
+    survey: Annotated[int, Field(ge=0)] = 24
+    """Designs elsewhere that the surrogate is asked for where the descent ends by itself; 0: none."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -70,6 +76,8 @@ class DescentConfig(BaseModel):
             raise ValueError(f"max_draws = {self.max_draws} is below draws = {self.draws}")
         if self.tolerance >= self.radius:
             raise ValueError(f"tolerance = {self.tolerance:g} is not below radius = {self.radius:g}")
+        if self.survey == 1:
+            raise ValueError("survey = 1: expected 2 designs or more, or 0 for none")
         return self
 
 
@@ -93,7 +101,8 @@ class Adaptation:
 
     Args:
         prepare: called as prepare(y, state) before a gradient at y, shape (p,), cm, is taken; what it does follows from
-            its arguments alone, so that a step that was interrupted is done again to the same result.
+            its arguments alone, so that a step that was interrupted is done again to the same result. Where
+            ``state.ending`` is set, what the last step had will do.
         budget: showers to simulate in all, checks included.
         price: showers of a check.
     """
@@ -196,9 +205,12 @@ class _Run:
     def step(self, state: State) -> State:
         """The state after one more step."""
         if not isinstance(self.gradient, Adaptation):
-            return self._step(state, Adapted(self.gradient))
+            return self._next(state, Adapted(self.gradient))
         used = self.gradient.prepare(self.space.from_log(np.array(state.u)), state)
-        return self._step(replace(state, simulated=state.simulated + used.showers), used)
+        return self._next(replace(state, simulated=state.simulated + used.showers), used)
+
+    def _next(self, state: State, used: Adapted) -> State:
+        return self._survey(state, used) if state.ending else self._step(state, used)
 
     def _step(self, state: State, used: Adapted) -> State:
         number, path = len(state.history), [p.point() for p in state.path]
@@ -206,7 +218,7 @@ class _Run:
             path[-1] = self._again(path[-1], number, used.gradient)
         look = self._look(state, path[-1] if path else None, used.gradient)
         path += [] if look.lost else [look.point]
-        reason = self._ending(look, number)
+        reason = self._ending(look) or self._last(number)
         due = reason or (number + 1) % self.config.check_every == 0
         check = self._check(number, path) if due and self._affordable(state) else None
         after = replace(
@@ -225,10 +237,47 @@ class _Run:
                 look = replace(look, move=step(self.space.feasible, path[-1], look.curvature, after.radius))
         outcome: Outcome = "refused" if refused else "stopped" if reason else "undone" if look.lost else "moved"
         u = np.array(after.u) if refused or reason else self.space.project(path[-1].u + look.move.d)
-        record = self._record(state, look, check, outcome, reason, used)
+        record = self._record(state, look, check, outcome, self._remarks(look, check, outcome, reason), used)
+        by_itself = bool(reason) and reason == self._ending(look) and not refused
+        looking = by_itself and self.config.survey > 0 and not state.surveyed and number + 1 < self.config.steps
         return replace(
-            after, y=plain(self.space.from_log(u)), u=plain(u), history=(*state.history, record), reason=reason
-        )
+            after, y=plain(self.space.from_log(u)), u=plain(u), history=(*state.history, record),
+            reason="" if looking else reason, ending=reason if looking else "",
+        )  # fmt: skip
+
+    def _survey(self, state: State, used: Adapted) -> State:
+        """The state after a look for better designs elsewhere, where the descent has ended by itself."""
+        number, u, others = len(state.history), np.array(state.u), f"{self.config.survey} others"
+        seed = seed_of(self.config.seed, number)
+        ask = partial(self._estimate, used.gradient)
+        found = survey(self.space, ask, u, self.config.survey, self.config.draws, seed)
+        there, check, remark = found.u, None, f"a better design among {others}"
+        if there is None:
+            remark = f"no better design among {others}"
+        elif self.pair is not None:
+            where = in_words(self.space.names, self.space.from_log(there))
+            if self._affordable(state):
+                check = self._compare(number, u, there, found.gain, found.error)
+            if check is None or not check.gained:
+                why = "no showers are left to check it" if check is None else "simulated showers do not gain by it"
+                there, remark = None, f"the surrogate prefers {where}, but {why}"
+        top, radius = found.top, self.config.radius
+        now = Point(u, top.gradient, top.gradient_error, float(top.value), float(top.value_error))
+        d = np.zeros_like(u) if there is None else there - u
+        move = Move(d, float(np.linalg.norm(d)), found.gain, found.error)
+        look = _Look(now, self.config.draws, False, np.eye(len(u)), state.radius, move)
+        remarks = [state.ending, remark]
+        record = self._record(state, look, check, "stopped" if there is None else "moved", remarks, used)
+        after = replace(
+            state, simulated=record.simulated, history=(*state.history, record), surveyed=True, ending="",
+            reason="; ".join(remarks) if there is None else self._last(number),
+        )  # fmt: skip
+        if there is None:
+            return after
+        return replace(
+            after, y=plain(self.space.from_log(there)), u=plain(there), checked=plain(there), path=(), curvature=None,
+            radius=radius, limit=radius,
+        )  # fmt: skip
 
     def _heed(self, check: Check, state: State) -> tuple[State, bool]:
         """The state after a check, and whether it is back at the design that was checked before."""
@@ -288,8 +337,8 @@ class _Run:
             raise InputError(f"the gradient at {design} is not {len(y)} finite numbers with errors; check the utility")
         return estimate
 
-    def _ending(self, look: _Look, number: int) -> str:
-        """Why the descent ends here, or nothing."""
+    def _ending(self, look: _Look) -> str:
+        """Why the descent ends here by itself, or nothing."""
         move, tolerance = look.move, self.config.tolerance
         if move.free >= tolerance and self._is_noise(move) and not look.lost:
             return (
@@ -298,19 +347,26 @@ class _Run:
             )
         if np.linalg.norm(move.d) < tolerance:
             return f"converged: the next step in ln y is shorter than the tolerance of {tolerance:g}"
+        return ""
+
+    def _last(self, number: int) -> str:
         return f"the last of {self.config.steps} steps" if number + 1 == self.config.steps else ""
 
     def _giving_up(self, radius: float, number: int) -> str:
         if radius < self.config.tolerance:
             return f"simulated showers refused every step down to the tolerance of {self.config.tolerance:g}"
-        return f"the last of {self.config.steps} steps" if number + 1 == self.config.steps else ""
+        return self._last(number)
 
     def _check(self, number: int, path: list[Point]) -> Check | None:
         """Compare the gain along the path with simulated showers; None if there is nothing to compare."""
         if self.pair is None or len(path) < 2:
             return None
-        a, b = (self.space.from_log(point.u) for point in (path[0], path[-1]))
-        predicted, error = gain(path)
+        return self._compare(number, path[0].u, path[-1].u, *gain(path))
+
+    def _compare(self, number: int, u: Array, v: Array, predicted: float, error: float) -> Check:
+        """Compare what the surrogate says that v gains over u with simulated showers."""
+        assert self.pair is not None
+        a, b = self.space.from_log(u), self.space.from_log(v)
         found = self.pair(a, b, self.config.showers, seed_of(self.config.seed, number, 1))
         if not (isfinite(found.value) and isfinite(found.error)):
             raise InputError(f"the simulated gain is {found.value} +- {found.error}; check the utility")
@@ -318,15 +374,19 @@ class _Run:
         apart = abs(check.pull) > PULL and not predicted / RATIO <= found.value <= predicted * RATIO
         return replace(check, agrees=not (apart or found.value < -LOSS * found.error))
 
-    def _record(
-        self, state: State, look: _Look, check: Check | None, outcome: Outcome, reason: str, used: Adapted
-    ) -> Step:
+    @staticmethod
+    def _remarks(look: _Look, check: Check | None, outcome: Outcome, reason: str) -> list[str]:
         remarks = [reason] if reason else []
         if check is not None and not check.agrees:
             back = "back to the last checked design" if outcome == "refused" else "kept, as they gained"
             remarks.insert(0, f"simulated showers disagree; {back}")
         if look.lost:
             remarks.insert(0, "the last step lost; back before it")
+        return remarks
+
+    def _record(
+        self, state: State, look: _Look, check: Check | None, outcome: Outcome, remarks: list[str], used: Adapted
+    ) -> Step:
         return Step(
             number=len(state.history),
             y=state.y,

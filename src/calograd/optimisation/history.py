@@ -22,6 +22,9 @@ from calograd.showers.hdf5 import write_whole
 
 SCHEMA = "calograd/descent/1"
 
+LATER = ("survey",)
+"""Of a setting, what earlier releases did not have: their descents go on with it."""
+
 Vector = tuple[float, ...]
 Outcome = Literal["moved", "undone", "refused", "stopped"]
 
@@ -138,6 +141,8 @@ class State:
         simulated: showers so far.
         history: every step.
         reason: why it stopped; empty while it goes on.
+        ending: why it would have stopped, where the surrogate is to be asked for a better design elsewhere first.
+        surveyed: whether that has been done.
     """
 
     y: Vector
@@ -150,6 +155,8 @@ class State:
     simulated: int = 0
     history: tuple[Step, ...] = ()
     reason: str = ""
+    ending: str = ""
+    surveyed: bool = False
 
 
 def plain(values: Array) -> Vector:
@@ -193,6 +200,8 @@ def read_state(path: Path, setting: dict[str, Any]) -> State | None:
         reason = " ".join(str(error.errors()[0]["msg"] if isinstance(error, ValidationError) else error).split())
         raise FormatError(f"{path} is damaged ({reason[:120]}); remove it to start anew") from error
     for key, value in json.loads(json.dumps(setting)).items():
+        if key in LATER and key not in before:
+            continue
         if before.get(key) != value:
             raise InputError(
                 f"{path} holds a descent of another setting: {key} is {value}, was {before.get(key)}; "

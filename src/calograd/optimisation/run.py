@@ -297,7 +297,7 @@ def _adaptation(setup: Setup, output: Path, trials: Trials | None, tell: Tell) -
     follower = setup.follower(output, price, tell)
 
     def prepare(y: Array, state: State) -> Adapted:
-        used = follower.at(y, state.history)
+        used = follower.again(state.history) if state.ending else follower.at(y, state.history)
         return Adapted(replace(setup, surrogate=used.surrogate).gradient, used.adapter, used.showers)
 
     return Adaptation(prepare, setup.target.budget, price)

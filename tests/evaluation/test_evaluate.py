@@ -127,6 +127,21 @@ def test_showers_without_energy_are_counted_and_left_out(reference):
     assert len(result.points) == 3
 
 
+@pytest.mark.parametrize(("energy", "missed"), [(0.0, False), (1e-4, False), (0.01, True)])
+def test_a_layer_that_geant4_leaves_empty_is_named_not_judged(reference, energy, missed):
+    """Its deviation is no measure; only energy that E_tot would not forgive is a miss."""
+    empty, filled = reference.cells.copy(), showers(120, seed=2).cells.copy()
+    empty[..., 4], filled[..., 4] = 0, 0
+    filled[::2, 2, 2, 4] = 2 * energy * reference.energy[::2]
+    result = evaluate(replaced(reference, cells=filled), replaced(reference, cells=empty), classifiers=False)
+    of_layer = [check for check in result.checks if check.where.startswith("E_4")]
+    assert all(not check.passed and check.significant for check in of_layer)
+    assert len(of_layer) == (2 * len(result.points) if missed else 0)
+    named = [warning for warning in result.warnings if warning.startswith("E_4")]
+    assert len(named) == (len(result.points) if energy and not missed else 0)
+    assert all("0 GeV in every shower of Geant4's" in each and each.endswith("; not judged") for each in named)
+
+
 def test_the_command_writes_json_and_a_report_and_never_overwrites(tmp_path, reference):
     small = {"energies": (10.0,), "designs": ((2.0, 4.0),)}
     ours, theirs = tmp_path / "ours.h5", tmp_path / "theirs.h5"

@@ -162,6 +162,7 @@ def evaluate(
         )  # fmt: skip
     checks = [check for point in points for check in limits.check_point(point)]
     checks += [limits.check_auc(t.features, t.classifier, t.where, t.auc) for t in tests if t.threshold == threshold]
+    found += [sentence for point in points for sentence in limits.unjudged(point).values()]
     found += _oddities(reference, points)
     return Evaluation(generated, reference, tuple(points), tuple(tests), tuple(checks), tuple(found), seed, threshold)
 

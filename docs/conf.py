@@ -10,7 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from pages import write_pages
-from pictures import write_gallery
+from pictures import write_gallery, write_learning_curves
 
 from calograd import __version__
 
@@ -20,7 +20,7 @@ project_copyright = "The CaloGrad team, MIT licence"
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "reference/made/learning-curves.md"]
 html_theme = "furo"
 html_title = f"CaloGrad {__version__}"
 html_static_path: list[str] = []
@@ -78,6 +78,7 @@ def _make(app: Any) -> None:
     """Pages and figures that are made of the code."""
     write_pages(Path(app.srcdir))
     write_gallery(Path(app.srcdir) / "gallery")
+    write_learning_curves(Path(app.srcdir) / "reference" / "made")
 
 
 def setup(app: Any) -> None:

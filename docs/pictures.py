@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import torch
@@ -66,6 +68,22 @@ def profiles() -> Figure:
 
 
 GALLERY: tuple[Callable[[], Figure], ...] = (events, observables, profiles)
+
+
+def write_learning_curves(folder: Path) -> None:
+    """Figure and table of what validation/learning_curves.py measured, to be included in a page beside ``folder``."""
+    root = Path(__file__).parent.parent / "validation"
+    spec = spec_from_file_location("learning_curves", root / "learning_curves.py")
+    assert spec is not None
+    assert spec.loader is not None
+    curves = module_from_spec(spec)
+    spec.loader.exec_module(curves)
+    done = json.loads((root / "learning-curves.json").read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with style():
+        curves.draw(done).savefig(folder / "learning-curves.png", dpi=110)
+    figure = "![Learning curves by shift and method.](learning-curves.png)"
+    (folder / "learning-curves.md").write_text(f"{figure}\n\n{curves.table_of(done)}\n", encoding="utf-8")
 
 
 def write_gallery(folder: Path) -> None:

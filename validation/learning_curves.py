@@ -4,7 +4,9 @@ FOLDER holds SHIFT-cells.h5 and SHIFT-test-cells.h5 (runs/shifts.sh makes them).
 many showers of a shift, for several seeds (other showers, other weights), and generates as many showers as the test
 has at each of its points. The errors of E_tot, R_E, sigma_y and z_mean are the mean over points of |bias|, in per cent,
 and of W1, in Geant4's deviations; the floor is that of two halves of Geant4 at that size. Resumes; prints a table and
-draws the curves beside its output.
+draws the curves beside its output, learning-curves.json.
+
+    learning_curves.py --table learning-curves.json     prints and draws what a file holds
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from calograd import Design, Surrogate
 from calograd.evaluation import distances
@@ -29,14 +34,21 @@ from calograd.showers.cells import Cells, read_cells
 from calograd.showers.hdf5 import write_whole
 
 SHIFTS = ("pbwo4", "matrix", "tilted", "alone", "electrons")
-METHODS = ("lora", "bitfit", "full", "scratch")
+METHODS = {"lora": "LoRA", "bitfit": "BitFit", "full": "all weights", "scratch": "from scratch"}
+REFERENCES = {"unadapted": "--", "floor": ":"}
+TITLES = {
+    "pbwo4": "PbWO$_4$", "matrix": "matrix with gaps and silicon", "tilted": "20 degrees", "alone": "stand-alone block",
+    "electrons": "electrons",
+}  # fmt: skip
+COLOURS = ("#d1380e", "#2f6f9f", "#0b6e4f", "#1b1b1b")
 SHOWERS = (100, 300, 1000, 3000, 10000)
 OBSERVABLES = ("E_tot", "R_E", "sigma_y", "z_mean")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="run nothing, print and draw what is in this file")
     parser.add_argument("--model", default="pbf2-cells")
     parser.add_argument("--shifts", default=",".join(SHIFTS))
     parser.add_argument("--methods", default=",".join(METHODS))
@@ -44,27 +56,39 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    output = options.folder / "learning-curves.json"
+    if (options.folder is None) == (options.table is None):
+        parser.error("give either FOLDER or --table JSON")
+    if options.table is None:
+        torch.set_num_threads(options.threads)
+        run(options, options.folder / "learning-curves.json")
+    output = options.table or options.folder / "learning-curves.json"
+    done = json.loads(output.read_text())
+    print(table_of(done))
+    draw(done).savefig(output.with_suffix(".png"), dpi=150)
+
+
+def run(options: argparse.Namespace, output: Path) -> None:
+    """Everything that is not in ``output`` yet."""
     for shift in options.shifts.split(","):
         test = read_cells(options.folder / f"{shift}-test-cells.h5")
         for showers in map(int, options.showers.split(",")):
-            for method in options.methods.split(","):
+            for method in filter(None, options.methods.split(",")):
                 for seed in range(options.seeds):
-                    done = json.loads(output.read_text()) if output.exists() else []
                     key = {"shift": shift, "method": method, "showers": showers, "seed": seed}
-                    if any(key.items() <= each.items() for each in done):
-                        continue
-                    result = key | one(options, test, **key)
-                    print(json.dumps(result), flush=True)
-                    done = json.loads(output.read_text()) if output.exists() else []
-                    write_whole(output, json.dumps([*done, result], indent=1).encode())
-    references = {}
-    for shift in options.shifts.split(","):
-        test = read_cells(options.folder / f"{shift}-test-cells.h5")
-        unadapted = errors(Surrogate.load(options.model), test, 0)
-        references[shift] = {"unadapted": unadapted, "floor": floor(test)}
-    summarise(json.loads(output.read_text()), references, output.with_suffix(".png"))
+                    keep(output, key, partial(one, options, test))
+        keep(output, {"shift": shift, "method": "unadapted"}, partial(unadapted, options.model, test))
+        keep(output, {"shift": shift, "method": "floor"}, partial(floor, test))
+
+
+def keep(output: Path, key: dict[str, Any], find: Callable[..., dict[str, Any]]) -> None:
+    """Find a result unless ``output`` has it, and add it there; several processes may."""
+    done = json.loads(output.read_text()) if output.exists() else []
+    if any(key.items() <= each.items() for each in done):
+        return
+    result = key | find(**key)
+    print(json.dumps(result), flush=True)
+    done = json.loads(output.read_text()) if output.exists() else []
+    write_whole(output, json.dumps([*done, result], indent=1).encode())
 
 
 def one(options: argparse.Namespace, test: Cells, shift: str, method: str, showers: int, seed: int) -> dict[str, Any]:
@@ -91,7 +115,12 @@ def errors(surrogate: Surrogate, test: Cells, seed: int) -> dict[str, Any]:
     return distance(pairs, 1.0)
 
 
-def floor(test: Cells) -> dict[str, Any]:
+def unadapted(model: str, test: Cells, **_: Any) -> dict[str, Any]:
+    """Errors of the base as it is."""
+    return errors(Surrogate.load(model), test, 0)
+
+
+def floor(test: Cells, **_: Any) -> dict[str, Any]:
     """The same for two halves of the test, scaled to its whole size."""
     halves = [np.split(rows[: len(rows) // 2 * 2], 2) for rows in group(test).values()]
     return distance([(table(test, one), table(test, other)) for one, other in halves], 2**-0.5)
@@ -110,48 +139,73 @@ def distance(pairs: list[tuple[np.ndarray, np.ndarray]], scale: float) -> dict[s
             for name, values in (("bias", bias), ("w1", w1))}  # fmt: skip
 
 
-def summarise(done: list[dict[str, Any]], references: dict[str, dict[str, Any]], figure: Path) -> None:
-    """A table and a figure: the error relative to that from scratch with the most showers, by shift and method."""
-    import matplotlib
+def bands(done: list[dict[str, Any]], shift: str) -> dict[str, dict[int, np.ndarray]]:
+    """Smallest, median and largest error over seeds, by method and showers; of the base and the floor by 0 showers.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    An error is the mean of eight numbers, each in units of that from scratch with the most showers; without such runs
+    in units of the floor.
+    """
+    of_shift = [each for each in done if each["shift"] == shift]
+    most = max(each["showers"] for each in of_shift if "showers" in each)
+    last = [numbers(d) for d in of_shift if (d["method"], d.get("showers")) == ("scratch", most)]
+    unit = np.mean(last or [numbers(d) for d in of_shift if d["method"] == "floor"], axis=0)
+    found: dict[str, dict[int, list[float]]] = {}
+    for each in of_shift:
+        found.setdefault(each["method"], {}).setdefault(each.get("showers", 0), []).append(
+            float((numbers(each) / unit).mean())
+        )
+    return {
+        method: {size: np.percentile(values, [0, 50, 100]) for size, values in sorted(sizes.items())}
+        for method, sizes in found.items()
+    }
 
-    shifts = [name for name in SHIFTS if name in references and any(d["shift"] == name for d in done)]
-    figures, axes = plt.subplots(1, len(shifts), figsize=(3.6 * len(shifts), 3.4), sharey=True, squeeze=False)
-    sizes = sorted({d["showers"] for d in done})
-    print(
-        f"| shift | method | {' | '.join(map(str, sizes))} | s at most showers |\n|---|---|" + "---|" * (len(sizes) + 1)
-    )
-    for shift, axis in zip(shifts, axes[0], strict=True):
-        controls = [d for d in done if (d["shift"], d["method"], d["showers"]) == (shift, "scratch", sizes[-1])]
-        unit = np.mean([numbers(d) for d in controls], axis=0) if controls else numbers(references[shift]["floor"])
-        for colour, method in enumerate(METHODS):
-            of_size = {
-                size: [d for d in done if (d["shift"], d["method"], d["showers"]) == (shift, method, size)]
-                for size in sizes
-            }
-            band = {
-                size: np.percentile([float((numbers(d) / unit).mean()) for d in runs], [0, 50, 100])
-                for size, runs in of_size.items() if runs
-            }  # fmt: skip
-            if not band:
+
+def shifts_of(done: list[dict[str, Any]]) -> list[str]:
+    return [name for name in SHIFTS if any(each["shift"] == name and "showers" in each for each in done)]
+
+
+def table_of(done: list[dict[str, Any]]) -> str:
+    """All runs as a markdown table: the median over seeds, smallest and largest in brackets."""
+    lines = [
+        f"| shift | method | {' | '.join(map(str, SHOWERS))} | s, 1 000 showers |",
+        "|---" * (3 + len(SHOWERS)) + "|",
+    ]
+    for shift in shifts_of(done):
+        found = bands(done, shift)
+        for method in (*METHODS, *REFERENCES):
+            if method not in found:
                 continue
-            cells = [f"{band[s][1]:.2f} ({band[s][0]:.2f} to {band[s][2]:.2f})" if s in band else "" for s in sizes]
-            seconds = np.median([d["seconds"] for d in of_size[max(band)]])
-            print(f"| {shift} | {method} | {' | '.join(cells)} | {seconds:.0f} |")
-            low, middle, high = np.array(list(band.values())).T
-            axis.fill_between(list(band), low, high, color=f"C{colour}", alpha=0.2, lw=0)
-            axis.plot(list(band), middle, "o-", color=f"C{colour}", ms=4, label=method)
-        for name, style in (("unadapted", "--"), ("floor", ":")):
-            height = float((numbers(references[shift][name]) / unit).mean())
-            axis.axhline(height, color="0.4", ls=style, label=name)
-            print(f"| {shift} | {name} | {f'{height:.2f} | ' * len(sizes)} |")
-        axis.set(xscale="log", yscale="log", title=shift, xlabel="showers")
-    axes[0, 0].set_ylabel("error / error from scratch at most showers")
-    axes[0, -1].legend(fontsize=8)
-    figures.tight_layout()
-    figures.savefig(figure, dpi=150)
+            texts = {
+                size: f"{middle:.2f}" + (f" ({low:.2f}, {high:.2f})" if high > low else "")
+                for size, (low, middle, high) in found[method].items()
+            }
+            cells = [texts.get(size, "") for size in SHOWERS] if method in METHODS else [texts[0]] * len(SHOWERS)
+            times = [d["seconds"] for d in done if (d["shift"], d["method"], d.get("showers")) == (shift, method, 1000)]
+            least = ", ".join(map(str, sorted(times)))
+            lines.append(f"| {shift} | {method} | {' | '.join(cells)} | {least} |")
+    return "\n".join(lines)
+
+
+def draw(done: list[dict[str, Any]]) -> Figure:
+    """Curves with bands over seeds, one panel a shift."""
+    shifts = shifts_of(done)
+    figure = Figure(figsize=(2.9 * len(shifts) + 0.4, 3.4), layout="constrained")
+    for axes, shift in zip(figure.subplots(1, len(shifts), sharey=True, squeeze=False)[0], shifts, strict=True):
+        found = bands(done, shift)
+        for colour, method in zip(COLOURS, METHODS, strict=True):
+            if method in found:
+                low, middle, high = np.array(list(found[method].values())).T
+                axes.fill_between(list(found[method]), low, high, color=colour, alpha=0.2, lw=0)
+                axes.plot(list(found[method]), middle, "o-", color=colour, ms=4, lw=1.3, label=METHODS[method])
+        for method, style in REFERENCES.items():
+            if method in found:
+                axes.axhline(found[method][0][1], color="0.35", ls=style, lw=1, label=method)
+        axes.set(xscale="log", yscale="log", title=TITLES[shift], xlabel="showers of the new detector")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if value in (0.7, 2, 3, 5, 20) else "")
+    figure.axes[0].set_ylabel("error, that from scratch\nwith 10 000 showers = 1")
+    figure.axes[0].legend(fontsize=7.5)
+    return figure
 
 
 def numbers(result: dict[str, Any]) -> np.ndarray:

@@ -139,8 +139,8 @@ def distance(pairs: list[tuple[np.ndarray, np.ndarray]], scale: float) -> dict[s
             for name, values in (("bias", bias), ("w1", w1))}  # fmt: skip
 
 
-def bands(done: list[dict[str, Any]], shift: str) -> dict[str, dict[int, np.ndarray]]:
-    """Smallest, median and largest error over seeds, by method and showers; of the base and the floor by 0 showers.
+def by_method(done: list[dict[str, Any]], shift: str) -> dict[str, dict[int, list[float]]]:
+    """Errors of every seed in order of size, by method and showers; of the base and the floor by 0 showers.
 
     An error is the mean of eight numbers, each in units of that from scratch with the most showers; without such runs
     in units of the floor.
@@ -154,10 +154,7 @@ def bands(done: list[dict[str, Any]], shift: str) -> dict[str, dict[int, np.ndar
         found.setdefault(each["method"], {}).setdefault(each.get("showers", 0), []).append(
             float((numbers(each) / unit).mean())
         )
-    return {
-        method: {size: np.percentile(values, [0, 50, 100]) for size, values in sorted(sizes.items())}
-        for method, sizes in found.items()
-    }
+    return {method: {n: sorted(values) for n, values in sorted(sizes.items())} for method, sizes in found.items()}
 
 
 def shifts_of(done: list[dict[str, Any]]) -> list[str]:
@@ -165,20 +162,17 @@ def shifts_of(done: list[dict[str, Any]]) -> list[str]:
 
 
 def table_of(done: list[dict[str, Any]]) -> str:
-    """All runs as a markdown table: the median over seeds, smallest and largest in brackets."""
+    """All runs as a markdown table, every seed's error."""
     lines = [
         f"| shift | method | {' | '.join(map(str, SHOWERS))} | s, 1 000 showers |",
         "|---" * (3 + len(SHOWERS)) + "|",
     ]
     for shift in shifts_of(done):
-        found = bands(done, shift)
+        found = by_method(done, shift)
         for method in (*METHODS, *REFERENCES):
             if method not in found:
                 continue
-            texts = {
-                size: f"{middle:.2f}" + (f" ({low:.2f}, {high:.2f})" if high > low else "")
-                for size, (low, middle, high) in found[method].items()
-            }
+            texts = {size: ", ".join(f"{each:.2f}" for each in values) for size, values in found[method].items()}
             cells = [texts.get(size, "") for size in SHOWERS] if method in METHODS else [texts[0]] * len(SHOWERS)
             times = [d["seconds"] for d in done if (d["shift"], d["method"], d.get("showers")) == (shift, method, 1000)]
             least = ", ".join(map(str, sorted(times)))
@@ -189,22 +183,38 @@ def table_of(done: list[dict[str, Any]]) -> str:
 def draw(done: list[dict[str, Any]]) -> Figure:
     """Curves with bands over seeds, one panel a shift."""
     shifts = shifts_of(done)
-    figure = Figure(figsize=(2.9 * len(shifts) + 0.4, 3.4), layout="constrained")
-    for axes, shift in zip(figure.subplots(1, len(shifts), sharey=True, squeeze=False)[0], shifts, strict=True):
-        found = bands(done, shift)
+    columns = min(len(shifts), 3)
+    rows = -(-len(shifts) // columns)
+    figure = Figure(figsize=(3.1 * columns + 0.4, 2.8 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, shift in zip(panels.flat, shifts, strict=False):
+        found = by_method(done, shift)
         for colour, method in zip(COLOURS, METHODS, strict=True):
             if method in found:
-                low, middle, high = np.array(list(found[method].values())).T
-                axes.fill_between(list(found[method]), low, high, color=colour, alpha=0.2, lw=0)
-                axes.plot(list(found[method]), middle, "o-", color=colour, ms=4, lw=1.3, label=METHODS[method])
+                sizes, errors = (
+                    list(found[method]),
+                    [np.percentile(each, [0, 50, 100]) for each in found[method].values()],
+                )
+                low, middle, high = np.array(errors).T
+                axes.fill_between(sizes, low, high, color=colour, alpha=0.2, lw=0)
+                axes.plot(sizes, middle, "o-", color=colour, ms=4, lw=1.3, label=METHODS[method])
         for method, style in REFERENCES.items():
             if method in found:
-                axes.axhline(found[method][0][1], color="0.35", ls=style, lw=1, label=method)
-        axes.set(xscale="log", yscale="log", title=TITLES[shift], xlabel="showers of the new detector")
+                axes.axhline(found[method][0][0], color="0.35", ls=style, lw=1, label=method)
+        axes.set(xscale="log", yscale="log", title=TITLES[shift])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if value in (0.7, 2, 3, 5, 20) else "")
-    figure.axes[0].set_ylabel("error, that from scratch\nwith 10 000 showers = 1")
-    figure.axes[0].legend(fontsize=7.5)
+    figure.supxlabel("showers of the new detector", fontsize=9)
+    figure.supylabel("error; from scratch with 10 000 showers: 1", fontsize=9)
+    handles = {
+        label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    for axes in panels.flat[len(shifts) :]:
+        axes.set_axis_off()
+    corner = panels.flat[len(shifts)] if len(shifts) < panels.size else panels.flat[0]
+    corner.legend(
+        handles.values(), handles.keys(), fontsize=8, loc="center" if corner is not panels.flat[0] else "best"
+    )
     return figure
 
 

@@ -85,6 +85,15 @@ def _places(n_xy: int) -> tuple[int, ...]:
     return tuple(order.index(cell) for cell in range(n_xy * n_xy))
 
 
+@cache
+def _beyond_core(n_xy: int) -> tuple[float, tuple[float, ...]]:
+    """r_i^2 of a cell of the core, and by how much that of every other one is larger."""
+    core, around = _core_and_around(n_xy)
+    square = [(i - (n_xy - 1) / 2) ** 2 for i in range(n_xy)]
+    distance = [square[cell // n_xy] + square[cell % n_xy] for cell in range(n_xy * n_xy)]
+    return distance[core[0]], tuple(distance[cell] - distance[core[0]] for cell in around)
+
+
 def pattern_cells(n_xy: int) -> Tensor:
     """The cells of a layer that the pattern holds, in its order: the core if it is of several, then the rest."""
     core = core_cells(n_xy)
@@ -190,7 +199,7 @@ def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:
 def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
     """Cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable."""
     layers = layer_energies(g, energy, n_z)
-    core, around = _core_and_around(n_xy)
+    core, _ = _core_and_around(n_xy)
     several = len(core) if len(core) > 1 else 0
     pattern = c.reshape(len(c), -1, n_z)
     outer, parts = layers, []
@@ -199,16 +208,16 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
     else:
         balance = _core_share(g[:, 2 + n_z :], layers)
         rest = pattern_shares(pattern[:, several:], layers * (1 - balance))
-        distance = _squared_distance(n_xy).to(layers)
-        core_distance = distance[core[0]]
-        excess = torch.einsum("nik,i->nk", rest, distance[list(around)]) - core_distance
+        core_distance, beyond = _beyond_core(n_xy)
+        excess = (layers.new_tensor(beyond)[:, None] * rest).sum(1)
         wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
         outer = layers * _rest_share(balance, layers * excess, wanted)
         inner = layers - outer
         shares = pattern_shares(pattern[:, :several], layers * balance) if several else 1.0
         parts = [inner[:, None] * shares]
     parts.append(rest * outer[:, None])
-    return torch.cat(parts, dim=1)[:, list(_places(n_xy))].reshape(len(c), n_xy, n_xy, n_z)
+    places = torch.tensor(_places(n_xy), device=c.device)
+    return torch.cat(parts, dim=1).index_select(1, places).reshape(len(c), n_xy, n_xy, n_z)
 
 
 def _core_share(balance: Tensor, layers: Tensor) -> Tensor:

@@ -37,18 +37,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from calograd.diffusion.denoise import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
-from calograd.diffusion.distill import CONSISTENCY, Consistency, jump
+from calograd.diffusion.denoise import PRECONDITIONINGS, Network, Preconditioning, loss
+from calograd.diffusion.distill import CONSISTENCY
 from calograd.diffusion.noise import SCHEDULES
-from calograd.diffusion.sample import SAMPLERS, Sampler, sample
-from calograd.errors import InputError
+from calograd.diffusion.sample import SAMPLERS
 from calograd.networks.gaussianise import Gaussianise
 from calograd.networks.linear import linear
 from calograd.networks.mlp import ResidualMlp
@@ -58,6 +56,7 @@ from calograd.networks.pointnet import PointNet
 from calograd.networks.triangle import Triangle
 from calograd.networks.vectormap import VectorMap
 from calograd.showers.clouds import LAYERS
+from calograd.surrogate.cloud_walks import consistency, grid, sampler_of, walk_down
 from calograd.surrogate.marks import KNOTS, LEADS, VISIBLE, Features, decode, dim_of, from_normal, leads_of
 from calograd.surrogate.marks import encode as numbers_of_showers
 from calograd.surrogate.placing import Drawn, Groups, draw, tilted, with_centre, with_mean
@@ -183,7 +182,7 @@ class CloudModel(StackModel):
         """How points are made, see `StackModel`."""
         a = self.architecture
         name = sampler or a.sampler
-        found = sampler_of(name, a)
+        found = sampler_of(name, a.distilled)
         number = steps or (a.steps if name == a.sampler else found.steps)
         return Walk(name, number, found.nfe(number))
 
@@ -291,7 +290,7 @@ class CloudModel(StackModel):
         leads, levels = noise[:, :LEADS], grid(walk, SHOWER_SCHEDULE, a.shower_steps)
         known = self.conditions(energy)
         network = self.shower_at(known, leads)
-        x = _sample(network, self.shower_preconditioning, noise[:, LEADS:], levels, walk, generator)
+        x = walk_down(network, self.shower_preconditioning, noise[:, LEADS:], levels, walk, generator)
         return self._features_of(leads, self.mended(x), known, energy, smooth)
 
     def generate(
@@ -360,19 +359,9 @@ class CloudModel(StackModel):
         self, noise: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None, walk: Walk
     ) -> Tensor:
         """From noise to z of points."""
-        sampler = sampler_of(walk.sampler, self.architecture)
+        sampler = sampler_of(walk.sampler, self.architecture.distilled)
         levels = grid(sampler, self.architecture.schedule, walk.steps)
-        return _sample(self.points_at(context, group), self.preconditioning, noise, levels, sampler, generator)
-
-
-def _sample(
-    network: Network, pre: Preconditioning, noise: Tensor, levels: Tensor, sampler: Sampler,
-    generator: torch.Generator | None,
-) -> Tensor:  # fmt: skip
-    """From unit normal noise to samples through falling noise levels."""
-    if isinstance(pre, Consistency) and len(levels) == 2:
-        return jump(network, pre, noise, float(levels[0]))
-    return sample(lambda z, s: denoise(network, pre, z, s), noise, levels, sampler, generator)
+        return walk_down(self.points_at(context, group), self.preconditioning, noise, levels, sampler, generator)
 
 
 def identity(dim: int) -> nn.Linear:
@@ -381,28 +370,6 @@ def identity(dim: int) -> nn.Linear:
     nn.init.eye_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-@cache
-def grid(sampler: Sampler, schedule: str, steps: int) -> Tensor:
-    """The noise levels that a sampler visits, see `calograd.diffusion.sample.Sampler.grid`."""
-    with torch.inference_mode(False):  # kept for calls that are derived
-        return sampler.grid(SCHEDULES[schedule], steps)
-
-
-@cache
-def consistency(schedule: str) -> Consistency:
-    """Preconditioning of a consistency model down to the least level of a schedule."""
-    return Consistency(float(SCHEDULES[schedule].grid(2)[1]))
-
-
-def sampler_of(name: str, architecture: CloudArchitecture) -> Sampler:
-    """The sampler of the points. Raises `InputError` for one that is unknown or does not fit the architecture."""
-    known = ("consistency",) if architecture.distilled else tuple(SAMPLERS)
-    if name not in known:
-        what = "distilled: its" if architecture.distilled else "not distilled: its"
-        raise InputError(f"sampler '{name}' cannot be used, the model is {what} samplers are {', '.join(known)}")
-    return CONSISTENCY if name == "consistency" else SAMPLERS[name]
 
 
 def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ from calograd.networks.moments import FARTHEST, scale_of
 from calograd.networks.pointmap import PointMap
 from calograd.networks.triangle import FLOOR
 from calograd.networks.vectormap import VectorMap
-from calograd.surrogate.cloud import LOCAL, MARKS, SHOWER_SCHEDULE, CloudModel, grid, local_features
+from calograd.surrogate.cloud import LOCAL, MARKS, SHOWER_SCHEDULE, CloudModel, local_features
+from calograd.surrogate.cloud_walks import grid
 from calograd.surrogate.folding import affine, linears
 from calograd.surrogate.marks import LEADS, VISIBLE, Features, decode
 from calograd.surrogate.placing import Drawn

@@ -18,6 +18,7 @@
     [descent]                    # see calograd.optimisation.descent
     steps = 30
     showers = 200                # of every energy in a check
+    survey = 24                  # designs elsewhere that the surrogate is asked for in the end
 
     [check]                      # left out: no check against Geant4
     library = "library.h5"       # or simulate = true

@@ -273,6 +273,12 @@ UPPER = np.array([2.6, 11.0])
 """A start on the lower hill."""
 
 
+def jump(state: State) -> Any:
+    """The step from one hill to the other."""
+    (step,) = (s for s in state.history if s.outcome == "jumped")
+    return step
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_a_better_hill_elsewhere_is_found(noise: float) -> None:
     hill = two_hills(noise)
@@ -280,12 +286,14 @@ def test_a_better_hill_elsewhere_is_found(noise: float) -> None:
     np.testing.assert_allclose(stays.u, FIRST, atol=0.06)
     state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60))
     np.testing.assert_allclose(state.u, OTHER, atol=0.06)
-    there = [s for s in state.history if s.reason.endswith("a better design among 24 others")]
-    assert len(there) == 1
-    assert there[0].outcome == "moved"
-    np.testing.assert_allclose(np.add(there[0].u, there[0].move), state.history[there[0].number + 1].u)
+    there = jump(state)
+    assert there.reason.endswith("; on from a better design among 24 others")
+    np.testing.assert_allclose(np.add(there.u, there.move), state.history[there.number + 1].u)
+    assert [s.outcome for s in state.history].count("settled") == 1
+    assert state.history[-1].outcome == "settled"
+    assert "; better than dx = 2." in state.reason
     assert state.surveyed
-    assert sum("others" in s.reason for s in state.history) == 1  # once in a descent
+    assert state.rival is None
 
 
 def test_the_highest_hill_is_kept() -> None:
@@ -296,48 +304,57 @@ def test_the_highest_hill_is_kept() -> None:
     assert [s.outcome for s in state.history[-2:]] == ["stopped", "stopped"]
 
 
-@pytest.mark.parametrize(("height", "found"), [(2.0, True), (0.5, False)])
-def test_simulated_showers_decide_on_a_better_hill(height: float, found: bool) -> None:
-    """The surrogate believes in the other hill; a simulation may not."""
+@pytest.mark.parametrize(("height", "better"), [(2.0, True), (0.5, False)])
+def test_simulated_showers_say_which_end_is_better(height: float, better: bool) -> None:
+    """The surrogate believes in the other hill, which a simulation may find lower."""
     hill, truth = two_hills(0.01), two_hills(0.01, height)
     state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), simulate_pair=truth.pair)
-    np.testing.assert_allclose(state.u, OTHER if found else FIRST, atol=0.02)
-    asked = next(s for s in state.history if "other" in s.reason or "prefers" in s.reason)
-    assert asked.check is not None
-    assert asked.check.gained == found
-    assert asked.check.predicted == pytest.approx(asked.gain)
-    if not found:
-        assert state.reason.startswith("converged")
-        assert "; the surrogate prefers dx = " in state.reason
-        assert state.reason.endswith("but simulated showers do not gain by it")
+    np.testing.assert_allclose(state.u, OTHER if better else FIRST, atol=0.02)
+    check = state.history[-1].check
+    assert state.history[-1].outcome == "settled"
+    assert check is not None
+    np.testing.assert_allclose(np.log(check.y), FIRST, atol=0.02)
+    assert check.predicted == pytest.approx(state.history[-1].gain) == pytest.approx(1.0, abs=0.05)
+    assert check.simulated == pytest.approx(height - 1, abs=0.05)
+    assert state.simulated == state.history[-1].simulated == sum(s.check.showers for s in state.history if s.check)
+    assert ("better than dx = 2.5" in state.reason) == better
+    assert ("back, as dx = 2." in state.reason) != better
 
 
-def test_a_survey_stays_within_the_budget() -> None:
+def test_what_settles_the_end_is_kept_in_the_budget() -> None:
     hill, states = two_hills(0.01), []
 
     def prepare(y: Array, state: State) -> Adapted:
         states.append(state)
         return Adapted(hill.gradient, "a")
 
-    config = DescentConfig(steps=60, showers=100)
-    free = ascend(make_space(2), UPPER, Adaptation(prepare, 10_000, 100), config, simulate_pair=hill.pair)
-    first = next(s for s in free.history if "others" in s.reason)
-    assert sum(bool(state.ending) for state in states) == 1
-    tight = Adaptation(prepare, first.simulated - 1, 100)
-    state = ascend(make_space(2), UPPER, tight, config, simulate_pair=hill.pair)
-    assert state.reason.endswith("but no showers are left to check it")
-    assert state.simulated < first.simulated
+    def within(budget: int) -> State:
+        config = DescentConfig(steps=60, showers=100)
+        return ascend(make_space(2), UPPER, Adaptation(prepare, budget, 100), config, simulate_pair=hill.pair)
+
+    spent = jump(within(10_000)).simulated
+    assert sum(bool(state.ending) for state in states) == 2
+    enough = within(spent + 100)  # one check is left, and it is the last
+    assert [s.number for s in enough.history if s.check and s.number > jump(enough).number] == [len(enough.history) - 1]
+    assert enough.simulated == spent + 100
+    short = within(spent + 99)
+    assert short.reason.endswith("but no showers are left to check it")
+    assert short.simulated == spent
+    np.testing.assert_allclose(short.u, FIRST, atol=0.02)
 
 
-def test_a_survey_is_no_step_beyond_the_last() -> None:
+def test_all_steps_are_within_their_number() -> None:
+    """Also those of a survey and of settling the end, whenever the last step comes."""
     hill = two_hills()
     whole = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60))
-    jump = next(s.number for s in whole.history if "others" in s.reason)
-    for steps, surveyed in ((jump, False), (jump + 1, True)):
+    first = jump(whole).number
+    for steps in range(first, len(whole.history) + 1):
         state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=steps))
-        assert len(state.history) == steps
-        assert state.surveyed == surveyed
+        assert len(state.history) <= steps
+        assert state.surveyed == (steps >= first + 3)
+        assert (state.history[-1].outcome == "settled") == state.surveyed
         assert bool(state.reason)
+        assert state.rival is None
 
 
 def test_a_descent_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
@@ -352,7 +369,9 @@ def test_a_descent_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), output=output, on_step=stop)
     stored = json.loads(output.read_text())
-    del stored["setting"]["survey"], stored["state"]["ending"], stored["state"]["surveyed"], stored["digest"]
+    del stored["setting"]["survey"], stored["digest"]
+    for key in ("ending", "surveyed", "rival"):
+        del stored["state"][key]
     output.write_text(json.dumps(stored))
     assert ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), output=output) == whole
 

@@ -15,8 +15,9 @@ In u = ln y, with bounds, budgets and a trust radius (`quasi_newton` says what a
    check is made that would go beyond the budget of simulated showers.
 5. It ends where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
    step is shorter than the tolerance; where steps down to the tolerance were refused; or after the last one.
-6. Where it ends by itself, the surrogate is asked once for a better design elsewhere (`survey`). If there is one, and
-   simulated showers gain by it, too, the descent goes on from there.
+6. Where it ends by itself, the surrogate is asked once for a better design elsewhere (`survey`). If there is one, the
+   descent goes on from there, and in the end simulated showers say which of the two ends is better; without checks the
+   surrogate does.
 
 Seeds follow from (seed, step), the state is on disk after every step: a descent that is started again goes on from
 there and ends with the same numbers as one that was never interrupted.
@@ -44,6 +45,8 @@ from calograd.optimisation.survey import survey
 
 PULL, RATIO = 3.0, 2.0
 """Of a check: pull and ratio beyond which gains disagree."""
+SETTLING = 3
+"""Steps that a survey has to leave: from there, at least one more, and one to settle which end is better."""
 WIDEST = 2.0
 """What the limit of the radius may grow to, of the first radius."""
 
@@ -210,7 +213,9 @@ class _Run:
         return self._next(replace(state, simulated=state.simulated + used.showers), used)
 
     def _next(self, state: State, used: Adapted) -> State:
-        return self._survey(state, used) if state.ending else self._step(state, used)
+        if not state.ending:
+            return self._step(state, used)
+        return self._survey(state, used) if state.rival is None else self._settle(state, used)
 
     def _step(self, state: State, used: Adapted) -> State:
         number, path = len(state.history), [p.point() for p in state.path]
@@ -218,7 +223,8 @@ class _Run:
             path[-1] = self._again(path[-1], number, used.gradient)
         look = self._look(state, path[-1] if path else None, used.gradient)
         path += [] if look.lost else [look.point]
-        reason = self._ending(look) or self._last(number)
+        last = self._last(number, state.rival is not None)
+        reason = self._ending(look) or last
         due = reason or (number + 1) % self.config.check_every == 0
         check = self._check(number, path) if due and self._affordable(state) else None
         after = replace(
@@ -233,13 +239,14 @@ class _Run:
         if check is not None:
             after, refused = self._heed(check, after)
             if not check.agrees:
-                reason = reason if check.gained and reason else self._giving_up(after.radius, number)
+                reason = reason if check.gained and reason else self._giving_up(after.radius) or last
                 look = replace(look, move=step(self.space.feasible, path[-1], look.curvature, after.radius))
         outcome: Outcome = "refused" if refused else "stopped" if reason else "undone" if look.lost else "moved"
         u = np.array(after.u) if refused or reason else self.space.project(path[-1].u + look.move.d)
         record = self._record(state, look, check, outcome, self._remarks(look, check, outcome, reason), used)
         by_itself = bool(reason) and reason == self._ending(look) and not refused
-        looking = by_itself and self.config.survey > 0 and not state.surveyed and number + 1 < self.config.steps
+        room = self.config.steps - number - 1 >= SETTLING and self.config.survey > 0
+        looking = (by_itself and room and not state.surveyed) or (bool(reason) and state.rival is not None)
         return replace(
             after, y=plain(self.space.from_log(u)), u=plain(u), history=(*state.history, record),
             reason="" if looking else reason, ending=reason if looking else "",
@@ -248,36 +255,52 @@ class _Run:
     def _survey(self, state: State, used: Adapted) -> State:
         """The state after a look for better designs elsewhere, where the descent has ended by itself."""
         number, u, others = len(state.history), np.array(state.u), f"{self.config.survey} others"
-        seed = seed_of(self.config.seed, number)
-        ask = partial(self._estimate, used.gradient)
+        ask, seed = partial(self._estimate, used.gradient), seed_of(self.config.seed, number)
         found = survey(self.space, ask, u, self.config.survey, self.config.draws, seed)
-        there, check, remark = found.u, None, f"a better design among {others}"
+        there, remark = found.u, f"on from a better design among {others}"
         if there is None:
             remark = f"no better design among {others}"
-        elif self.pair is not None:
+        elif not self._affordable(state):
             where = in_words(self.space.names, self.space.from_log(there))
-            if self._affordable(state):
-                check = self._compare(number, u, there, found.gain, found.error)
-            if check is None or not check.gained:
-                why = "no showers are left to check it" if check is None else "simulated showers do not gain by it"
-                there, remark = None, f"the surrogate prefers {where}, but {why}"
-        top, radius = found.top, self.config.radius
-        now = Point(u, top.gradient, top.gradient_error, float(top.value), float(top.value_error))
-        d = np.zeros_like(u) if there is None else there - u
-        move = Move(d, float(np.linalg.norm(d)), found.gain, found.error)
-        look = _Look(now, self.config.draws, False, np.eye(len(u)), state.radius, move)
+            there, remark = None, f"the surrogate prefers {where}, but no showers are left to check it"
         remarks = [state.ending, remark]
-        record = self._record(state, look, check, "stopped" if there is None else "moved", remarks, used)
-        after = replace(
-            state, simulated=record.simulated, history=(*state.history, record), surveyed=True, ending="",
-            reason="; ".join(remarks) if there is None else self._last(number),
-        )  # fmt: skip
+        look = self._final_look(state, found.top, u if there is None else there, found.gain, found.error)
+        record = self._record(state, look, None, "stopped" if there is None else "jumped", remarks, used)
+        after = replace(state, history=(*state.history, record), surveyed=True, ending="")
         if there is None:
-            return after
+            return replace(after, reason="; ".join(remarks))
         return replace(
             after, y=plain(self.space.from_log(there)), u=plain(there), checked=plain(there), path=(), curvature=None,
-            radius=radius, limit=radius,
+            radius=self.config.radius, limit=self.config.radius, rival=state.u,
         )  # fmt: skip
+
+    def _settle(self, state: State, used: Adapted) -> State:
+        """The state after the end is compared with the top that the descent had left for a better design."""
+        assert state.rival is not None
+        number, u, rival = len(state.history), np.array(state.u), np.array(state.rival)
+        seed = seed_of(self.config.seed, number)
+        here, there = (
+            self._estimate(used.gradient, self.space.from_log(each), self.config.draws, seed) for each in (u, rival)
+        )
+        gain, error = float(here.value - there.value), float(np.hypot(here.value_error, there.value_error))
+        check = self._compare(number, rival, u, gain, error) if self.pair is not None else None
+        kept = (check.simulated if check else gain) > 0
+        end, other = (u, rival) if kept else (rival, u)
+        where = in_words(self.space.names, self.space.from_log(other))
+        remarks = [state.ending, f"better than {where}" if kept else f"back, as {where} is no better"]
+        look = self._final_look(state, here, end, gain, error)
+        record = self._record(state, look, check, "settled", remarks, used)
+        return replace(
+            state, y=plain(self.space.from_log(end)), u=plain(end), simulated=record.simulated, rival=None,
+            history=(*state.history, record), ending="", reason="; ".join(remarks),
+        )  # fmt: skip
+
+    def _final_look(self, state: State, here: GradientLike, end: Array, gain: float, error: float) -> _Look:
+        """What the surrogate says where the descent has ended, and the way from there to ``end``."""
+        u = np.array(state.u)
+        now = Point(u, here.gradient, here.gradient_error, float(here.value), float(here.value_error))
+        move = Move(end - u, float(np.linalg.norm(end - u)), gain, error)
+        return _Look(now, self.config.draws, False, np.eye(len(u)), state.radius, move)
 
     def _heed(self, check: Check, state: State) -> tuple[State, bool]:
         """The state after a check, and whether it is back at the design that was checked before."""
@@ -290,9 +313,10 @@ class _Run:
         return replace(state, u=state.checked, path=(), curvature=None), True
 
     def _affordable(self, state: State) -> bool:
-        """Whether the budget allows a check."""
+        """Whether the budget allows a check, beside that which settles the end if there is to be one."""
         limit = self.gradient if isinstance(self.gradient, Adaptation) else None
-        return limit is None or state.simulated + limit.price <= limit.budget
+        checks = 1 + (state.rival is not None)
+        return limit is None or state.simulated + checks * limit.price <= limit.budget
 
     def _again(self, before: Point, number: int, gradient: Gradient) -> Point:
         """What the surrogate of this step says where the last one began."""
@@ -349,13 +373,14 @@ class _Run:
             return f"converged: the next step in ln y is shorter than the tolerance of {tolerance:g}"
         return ""
 
-    def _last(self, number: int) -> str:
-        return f"the last of {self.config.steps} steps" if number + 1 == self.config.steps else ""
+    def _last(self, number: int, unsettled: bool) -> str:
+        """Why there is no further step, or nothing; one is kept where something is to be settled in the end."""
+        return f"the last of {self.config.steps} steps" if number + 1 >= self.config.steps - unsettled else ""
 
-    def _giving_up(self, radius: float, number: int) -> str:
+    def _giving_up(self, radius: float) -> str:
         if radius < self.config.tolerance:
             return f"simulated showers refused every step down to the tolerance of {self.config.tolerance:g}"
-        return self._last(number)
+        return ""
 
     def _check(self, number: int, path: list[Point]) -> Check | None:
         """Compare the gain along the path with simulated showers; None if there is nothing to compare."""

@@ -169,14 +169,17 @@ def draw_descent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
 
 def _draw_showers(axes: Axes, history: tuple[Step, ...]) -> None:
     """Utility against simulated showers: the gains that checks confirmed, and with adaptation the surrogate's word."""
-    checked = [(step.simulated, step.check) for step in history if step.check is not None and step.check.agrees]
     total, variance, first = history[0].value, 0.0, history[0].adaptation
     showers, geant4, predicted = [first], [(total, 0.0)], [total]
-    for simulated, check in checked:
-        variance += check.simulated_error**2
-        showers.append(simulated)
-        predicted.append(total + check.predicted)
-        total += check.simulated
+    away = False  # from a top to a design elsewhere, until the two are compared
+    for step in history:
+        away = step.outcome == "jumped" or (away and step.outcome != "settled")
+        if step.check is None or away or not (step.check.agrees or step.outcome == "settled"):
+            continue
+        variance += step.check.simulated_error**2
+        showers.append(step.simulated)
+        predicted.append(total + step.check.predicted)
+        total += step.check.simulated
         geant4.append((total, variance**0.5))
     if history[0].adaptation:
         paid = np.array([step.simulated - (step.check.showers if step.check else 0) for step in history])

@@ -26,7 +26,7 @@ LATER = ("survey",)
 """Of a setting, what earlier releases did not have: their descents go on with it."""
 
 Vector = tuple[float, ...]
-Outcome = Literal["moved", "undone", "refused", "stopped"]
+Outcome = Literal["moved", "undone", "refused", "stopped", "jumped", "settled"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Step:
         gradient, gradient_error: dU/du.
         draws: independent draws the gradient is averaged over.
         outcome: "moved" on; "undone": the step to here lost, back before it; "refused": simulated showers disagree,
-            back to the last checked design; "stopped".
+            back to the last checked design; "stopped"; "jumped" to a better design elsewhere; "settled": the end was
+            compared with the top from where it jumped, and the better one is the result.
         reason: in words, if it did not just move on.
         move: the next step, in u.
         gain, gain_error: what it promises to first order, and the standard error.
@@ -141,8 +142,10 @@ class State:
         simulated: showers so far.
         history: every step.
         reason: why it stopped; empty while it goes on.
-        ending: why it would have stopped, where the surrogate is to be asked for a better design elsewhere first.
-        surveyed: whether that has been done.
+        ending: why it would have stopped, where the surrogate is to be asked for a better design elsewhere first, or
+            the end to be compared with ``rival``.
+        surveyed: whether the surrogate has been asked.
+        rival: the top from where it jumped to a better design, in logarithms.
     """
 
     y: Vector
@@ -157,6 +160,7 @@ class State:
     reason: str = ""
     ending: str = ""
     surveyed: bool = False
+    rival: Vector | None = None
 
 
 def plain(values: Array) -> Vector:

@@ -74,10 +74,14 @@ def kernel_environment() -> dict[str, str]:
 
 @pytest.fixture
 def start_calograd(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start ``calograd ARGUMENTS`` in the test's folder, in a process group of its own."""
+    """Start ``calograd ARGUMENTS`` in the test's folder, in a process group of its own.
+
+    SIGINT interrupts it also where the tests were started in the background, which ignores it.
+    """
+    interruptible = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from calograd.cli import main; main()", *arguments]
+        command = [sys.executable, "-c", interruptible + "from calograd.cli import main; main()", *arguments]
         return subprocess.Popen(
             command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )

@@ -33,7 +33,8 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     folder = tmp_path / "demo"
     stages = set()
     outcome = chain.run(
-        folder, Surrogate.load(tiny), showers, chain.QUICK, geant4=(None, "no tables"),
+        folder, Surrogate.load(tiny), showers, chain.QUICK, student=Surrogate.load(chain.STUDENT),
+        geant4=(None, "no tables"),
         progress=lambda stage, done, total: stages.add(stage),
     )  # fmt: skip
     write_page(folder / "report.html", outcome)
@@ -43,6 +44,8 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     assert {p.name for p in folder.iterdir()} == {
         "benchmark.json", "evaluation.json", "generated.h5", "gradients.json", "pbwo4", "report.html", "training"
     }  # fmt: skip
+    assert {t.who for t in outcome.benchmark.surrogates} == {outcome.surrogate.card.name, "pbf2-cells-fast"}
+    assert f"a shower on one thread, {outcome.headline().best.who} in batches of " in page
     assert len(outcome.evaluation.points) == 6
     assert outcome.log[-1]["step"] == 60
     assert outcome.adaptation.material == "PbWO4"

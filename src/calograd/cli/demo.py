@@ -51,7 +51,7 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
 
         outcome = chain.run(
             output, surrogate, showers, chain.QUICK if quick else chain.FULL,
-            geant4=geant4_environment(surrogate.card.substance()), progress=tell,
+            student=Surrogate.load(chain.STUDENT), geant4=geant4_environment(surrogate.card.substance()), progress=tell,
         )  # fmt: skip
         write_page(output / REPORT, outcome, tell)
     _summarise(outcome)
@@ -76,8 +76,8 @@ def _summarise(outcome: Outcome) -> None:
         ("showers compared", f"{len(e.generated)} generated, {len(e.reference)} of Geant4, {len(e.points)} points"),
         ("worst bias of E_tot", f"{100 * head.bias:+.2f} +- {100 * head.error:.2f} % at {head.where}"),
         ("limits", e.verdict),
-        ("ms per shower, one thread", f"{head.best.processor} in batches of {head.best.batch}"),
-        ("Geant4 / surrogate", faster or outcome.benchmark.note),
+        ("ms per shower, one thread", f"{head.best.processor}, {head.best.who} in batches of {head.best.batch}"),
+        (f"Geant4 / {head.best.who}", faster or outcome.benchmark.note),
         ("from scratch", f"{last['step']} steps, validation loss {losses}"),
         (
             f"adapted to {outcome.adaptation.material}",

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--shifts", default=",".join(SHIFTS))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--showers", default=",".join(map(str, SHOWERS)))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if (options.folder is None) == (options.table is None):

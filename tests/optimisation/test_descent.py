@@ -319,6 +319,7 @@ def test_simulated_showers_say_which_end_is_better(height: float, better: bool) 
     assert state.simulated == state.history[-1].simulated == sum(s.check.showers for s in state.history if s.check)
     assert ("better than dx = 2.5" in state.reason) == better
     assert ("back, as dx = 2." in state.reason) != better
+    assert state.reason.endswith(f", by {check.simulated:.2g} +- {check.simulated_error:.2g}")
 
 
 def test_what_settles_the_end_is_kept_in_the_budget() -> None:

@@ -284,10 +284,12 @@ class _Run:
         )
         gain, error = float(here.value - there.value), float(np.hypot(here.value_error, there.value_error))
         check = self._compare(number, rival, u, gain, error) if self.pair is not None else None
-        kept = (check.simulated if check else gain) > 0
+        better, known = (check.simulated, check.simulated_error) if check else (gain, error)
+        kept = better > 0
         end, other = (u, rival) if kept else (rival, u)
         where = in_words(self.space.names, self.space.from_log(other))
-        remarks = [state.ending, f"better than {where}" if kept else f"back, as {where} is no better"]
+        by = f"by {better:.2g} +- {known:.2g}"
+        remarks = [state.ending, f"better than {where}, {by}" if kept else f"back, as {where} is no better, {by}"]
         look = self._final_look(state, here, end, gain, error)
         record = self._record(state, look, check, "settled", remarks, used)
         return replace(

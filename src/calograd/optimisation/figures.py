@@ -174,7 +174,9 @@ def _draw_showers(axes: Axes, history: tuple[Step, ...]) -> None:
     away = False  # from a top to a design elsewhere, until the two are compared
     for step in history:
         away = step.outcome == "jumped" or (away and step.outcome != "settled")
-        if step.check is None or away or not (step.check.agrees or step.outcome == "settled"):
+        if step.check is None or away:
+            continue
+        if not (step.check.simulated > 0 if step.outcome == "settled" else step.check.agrees):
             continue
         variance += step.check.simulated_error**2
         showers.append(step.simulated)

@@ -38,6 +38,13 @@ simulate() {
   fresh "$out/$1.json" calograd simulate --material PbF2 --energies "$energies" --workers "${WORKERS:-2}" \
     -o "$out/$1.h5" --json "$out/$1.json" "${@:2}"
 }
+simulate_test() {  # those of pbf2-validation.sh; what that has simulated is taken
+  if [ $small = no ] && [ -e "$here/pbf2/eval.h5.done" ]; then
+    ln -sf "$here/pbf2/eval.h5" "$out/test.h5"
+  else
+    simulate test --showers "$test" --seed 2
+  fi
+}
 segment() {  # LIBRARY NAME OPTIONS...: cells and maps of it
   fresh "$out/$2-cells.h5" calograd segment "$out/$1.h5" -o "$out/$2-cells.h5" "${@:3}"
   fresh "$out/$2-maps.h5" calograd segment "$out/$1.h5" --maps -o "$out/$2-maps.h5" "${@:3}"
@@ -58,7 +65,7 @@ clock() {  # MODEL NAME SAMPLER...: on one thread
 
 stage simulate-train simulate train --showers "$train" --seed 21
 stage simulate-post simulate post --showers "$post" --seed 22
-stage simulate-test simulate test --showers "$test" --seed 23
+stage simulate-test simulate_test
 stage simulate-look simulate look --showers "$look" --seed 24
 
 families=(--cell 1 5 --cell 2 4 --cell 3 8 --cell 4 10 --cell 5 15)

@@ -252,7 +252,7 @@ def times(folder: Path, models: list[str]) -> list[str]:
         each = load(path) if path.exists() else None
         shown = f"{each['ms_per_shower']:.3g} at {each['points'][0]['energy']:g} GeV" if each else ""
         lines.append(f"| {model} | {minutes:.1f} | {shown} |")
-    pace = load(folder / "test.json")["seconds per GeV and core"] if (folder / "test.json").exists() else None
+    pace = load(folder / "train.json")["seconds per GeV and core"] if (folder / "train.json").exists() else None
     if pace is not None:
         lines.append(f"| Geant4 | | {1e3 * pace:.3g} a GeV |")
     path = folder / "times.txt"

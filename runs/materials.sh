@@ -35,23 +35,27 @@ simulate() { # MATERIAL NAME OPTIONS
     touch "$out/$2.h5.done"
   }
 }
-segment() { [ -e "$out/$1-cells.h5" ] || calograd segment "$out/$1.h5" -o "$out/$1-cells.h5" --scaled "${@:2}"; }
+segment() { # LIBRARY NAME OPTIONS
+  [ -e "$out/$2-cells.h5" ] || calograd segment "$out/$1.h5" -o "$out/$2-cells.h5" --scaled "${@:3}"
+}
 
 seed=100
 for material in PbF2 PbWO4 BGO CsI LYSO; do
   simulate "$material" "$material" --energies "$range" --law log-uniform --showers "$showers" --seed $((seed + 1))
   simulate "$material" "$material-low" --energies "$low" --law log-uniform --showers $((showers / 2)) --seed $((seed + 2))
   simulate "$material" "$material-high" --energies "$high" --law log-uniform --showers $((showers / 24 + 1)) --seed $((seed + 3))
-  segment "$material" --designs 20 --unequal 0.5 --neighbours 0.12 --seed $((seed + 4))
-  segment "$material-low" --designs 12 --unequal 0.5 --neighbours 0.12 --seed $((seed + 5))
-  segment "$material-high" --designs 32 --unequal 0.5 --neighbours 0.12 --seed $((seed + 6))
-  # Showers that no training sees, at the scaled sizes of 2.5 x 6 and 4 x 10 cm in PbF2: validation/leave_one_out.py.
+  segment "$material" "$material" --designs 20 --unequal 0.5 --neighbours 0.12 --seed $((seed + 4))
+  segment "$material-low" "$material-low" --designs 12 --unequal 0.5 --neighbours 0.12 --seed $((seed + 5))
+  segment "$material-high" "$material-high" --designs 32 --unequal 0.5 --neighbours 0.12 --seed $((seed + 6))
+  # Those of 1 to 100 GeV where they are tested, for surrogates that do not know the material, and
+  # showers that no training sees, at the scaled sizes of 2.5 x 6 and 4 x 10 cm in PbF2: validation/leave_one_out.py.
   simulate "$material" "$material-test" --energies "$test_energies" --showers "$evaluation" --seed $((seed + 7))
-  segment "$material-test" --cell 1.15 6.4 --cell 1.84 10.7
+  segment "$material-test" "$material-test" --cell 1.15 6.4 --cell 1.84 10.7
+  segment "$material" "$material-fixed" --cell 1.15 6.4 --cell 1.84 10.7
   seed=$((seed + 10))
 done
 # A crystal that no training sees, nor any choice of numbers: validation/materials.py, validation/material_numbers.py.
 simulate BSO:6.8:Bi4Si3O12 BSO-test --energies "$test_energies" --showers "$evaluation" --seed $((seed + 7))
-segment BSO-test --cell 1.15 6.4 --cell 1.84 10.7
+segment BSO-test BSO-test --cell 1.15 6.4 --cell 1.84 10.7
 calograd train "$config" -o "$out/materials-cells"
 # The bundled file (SHOWERS=3000): Surrogate.load("materials/materials-cells").save("materials-cells", compact=True)

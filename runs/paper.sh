@@ -5,6 +5,8 @@
 # (cells-five, cells-ours). MODELS chooses among them. Where a surrogate learns continuous designs, the same showers of
 # the LoRA are measured with designs around 2.5 x 6 cm, too.
 # Resumable: what is finished is skipped; times.txt has the seconds that every stage took.
+# WORKERS=2 processes simulate; THREADS for a training in place of the two that are configured, say to run with one
+# choice of MODELS a core.
 # Usage: [MODELS="plain ours"] runs/paper.sh [--small] [FOLDER]
 # --small is a miniature of minutes that shows the way, not the physics.
 set -euo pipefail
@@ -13,7 +15,7 @@ small=no
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:-$here/paper$([ $small = yes ] && echo -small || true)}"
 train=1000 post=300 test=400 look=40 energies=1,10,20,30,40,50,60,70,80,90,100 followed=1,10,30,50,70,100 clocked=50
-shrink=() few=() draws=(--showers 250)
+shrink=() few=() draws=(--showers 250 --draws 8)
 if [ $small = yes ]; then
   train=20 post=12 test=20 look=20 energies=1,10 followed=1,10 clocked=10
   shrink=(-e 's/^steps = .*/steps = 20\nmoments_steps = 20\nmoments_batch = 64/' -e 's/^batch = .*/batch = 16/'
@@ -21,6 +23,7 @@ if [ $small = yes ]; then
     -e 's/^energy = .*/energy = [1.0, 10.0]/')
   few=(--steps 20 --batch 16 --validation 0.3 --targets pattern_network) draws=(--showers 20 --draws 2 --replicas 2)
 fi
+[ -n "${THREADS:-}" ] && shrink+=(-e "s/^threads = .*/threads = $THREADS/")
 mkdir -p "$out"
 
 stage() {  # NAME COMMAND...: run it unless it is done, and note the seconds
@@ -54,9 +57,11 @@ judge() {  # MODEL NAME REFERENCE SAMPLER...
   fresh "$out/$2-generated.h5" calograd sample "$1" --like "$3" --seed 7 "${@:4}" -o "$out/$2-generated.h5"
   fresh "$out/$2.json" calograd evaluate "$out/$2-generated.h5" "$3" --no-classifier --json "$out/$2.json"
 }
-follow() {  # MODEL NAME SAMPLER...
+follow() {  # MODEL NAME SAMPLER...: with 50 steps of DDIM half as many showers
+  local each=("${draws[@]}")
+  [ "$model" = plain ] && [ $small = no ] && each=(--showers 250 --draws 4)
   fresh "$out/$2.json" calograd gradient "$1" --cell 2.5 6 --energies "$followed" --reference "$out/test.h5" \
-    "${draws[@]}" "${@:3}" --json "$out/$2.json"
+    "${each[@]}" "${@:3}" --json "$out/$2.json"
 }
 clock() {  # MODEL NAME SAMPLER...: on one thread
   rm -f "$out/$2.h5"

@@ -4,8 +4,10 @@ For every material of the configuration's files a surrogate is trained on the ot
 random weights if the configuration begins with a surrogate that has seen the material, with --fresh-steps), then
 tested on Geant4 showers of it before and after adaptation with few of its showers, and printed as a table: biases of
 the means of E_tot, R_E and the longitudinal mean with standard errors, and their root mean square over designs and
-energies, beside that of the errors. Test showers are in MATERIAL-test-cells.h5 beside the training files, see
-runs/materials.sh. A run that was interrupted goes on where it stopped.
+energies, beside that of the errors. Two sets of showers are beside the training files (runs/materials.sh makes them):
+those of a few energies in MATERIAL-test-cells.h5, and, in bands of energy, those that the others train on at the same
+designs, MATERIAL-fixed-cells.h5, but for what any adaptation knows. A run that was interrupted goes on where it
+stopped; to judge its surrogates anew remove FOLDER/without-MATERIAL.json.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +24,23 @@ import numpy as np
 import torch
 
 from calograd import Surrogate
+from calograd.evaluation.compare import observe_rows
 from calograd.evaluation.evaluate import mean_biases
+from calograd.evaluation.observables import OBSERVABLES
 from calograd.learning.adapt import adapt
 from calograd.learning.adapt_state import AdaptConfig
 from calograd.learning.config import RunConfig, read_config
 from calograd.learning.data import load_data
+from calograd.learning.split import Heads, split_by_shower
 from calograd.learning.train import train
 from calograd.showers.cells import Cells, read_cells
 from calograd.showers.hdf5 import write_whole
 from calograd.surrogate.generate import generate
 
+VALIDATION = 0.1
+"""Share of the showers to adapt with that are held out."""
+BANDS = (1.0, 10.0, 100.0)
+"""GeV."""
 SHOWN = {"E_tot": "E_tot", "R_E": "R_E", "z_mean": "longitudinal mean"}
 
 
@@ -45,6 +55,7 @@ def main() -> None:
     parser.add_argument("--fresh-steps", type=int, default=16000, help="likewise where it begins with random weights")
     parser.add_argument("--steps", type=int, help="of every phase of an adaptation, at most")
     parser.add_argument("--repeat", type=int, default=4, help="showers generated for each of Geant4's")
+    parser.add_argument("--seed", type=int, default=5, help="of the showers generated")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -61,7 +72,7 @@ def main() -> None:
     print("|---" * (4 + len(SHOWN)) + "|")
     for row in rows:
         biases = (f"{100 * bias:+.2f} +- {100 * error:.2f}" for bias, error in row["biases"])
-        print(f"| {row['material']} | {row['stage']} | {row['design']} | {row['energy']:g} | {' | '.join(biases)} |")
+        print(f"| {row['material']} | {row['stage']} | {row['design']} | {row['energy']} | {' | '.join(biases)} |")
     print(f"\n| left out | stage | {' | '.join(f'{name}, rms %' for name in SHOWN.values())} |")
     print("|---" * (2 + len(SHOWN)) + "|")
     for material in chosen:
@@ -89,33 +100,75 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
     )
     train(without, load_data(others, config.data.validation, config.training.seed), run)
     base = Surrogate.load(run)
-    reference = read_cells(files[material][0].parent / f"{material}-test-cells.h5")
-    rows = test(options, base, reference, "before")
-    for events in map(int, options.events.split(",")):
+    beside, seed = files[material][0].parent, AdaptConfig().seed
+    reference = read_cells(beside / f"{material}-test-cells.h5")
+    fixed = unseen(read_cells(beside / f"{material}-fixed-cells.h5"), files[material], seed, max(events_of(options)))
+    rows = test(options, base, reference, fixed, "before")
+    for events in events_of(options):
         how = AdaptConfig.model_validate(
-            {"method": options.method, "range": "base", "steps": options.steps, "moments_steps": options.steps}
+            {"method": options.method, "range": "base", "steps": options.steps, "moments_steps": options.steps,
+             "seed": seed}
         )
-        data = load_data(files[material], 0.1, how.seed, events)
+        data = load_data(files[material], VALIDATION, seed, events)
         adapted = adapt(base, how, data, options.output / f"{material}-{events}").surrogate
-        rows += test(options, adapted, reference, f"{events} events")
+        rows += test(options, adapted, reference, fixed, f"{events} events")
     write_whole(kept, json.dumps(rows, indent=1).encode())
     return rows
 
 
-def test(options: Any, surrogate: Surrogate, reference: Cells, stage: str) -> list[dict[str, Any]]:
-    """Biases of the means at every design and energy of the reference."""
+def events_of(options: Any) -> list[int]:
+    """Numbers of showers to adapt with."""
+    return [int(word) for word in options.events.split(",")]
+
+
+def unseen(fixed: Cells, files: list[Path], seed: int, events: int) -> Cells:
+    """Rows at fixed designs of the first file's library, without the showers that an adaptation to so many knows."""
+    heads = [Heads.of(read_cells(path)) for path in files]
+    split = split_by_shower(files, heads, VALIDATION, seed, events)
+    known = np.concatenate([split.train, split.validation])
+    return fixed.rows(~np.isin(fixed.shower, heads[0].shower[known[known < len(heads[0].shower)]]))
+
+
+def test(options: Any, surrogate: Surrogate, reference: Cells, fixed: Cells, stage: str) -> list[dict[str, Any]]:
+    """Biases of the means at every design and energy of the reference, and in bands of the fixed rows' energies."""
+    found: list[tuple[float, float, str, dict[str, tuple[float, float]]]] = []
+    made = generate_like(options, surrogate, reference)
+    for point, biases in mean_biases(made, reference).items():
+        found.append((point.design.dx, point.design.dz[0], f"{point.energy:g}", biases))
+    made = generate_like(options, surrogate, fixed)
+    for dx in np.unique(fixed.dx):
+        for low, high in pairwise(BANDS):
+            rows = np.flatnonzero((fixed.dx == dx) & (fixed.energy >= low) & (fixed.energy < high))
+            band = f"{low:g} to {high:g} ({len(rows)})"
+            found.append((dx, fixed.dz[rows[0], 0], band, paired_biases(options, made, fixed, rows)))
+    return [
+        {
+            "material": reference.material.name, "stage": stage, "design": f"{dx:.3g} x {dz:.3g}", "energy": energy,
+            "biases": [biases[name] for name in SHOWN],
+        }
+        for dx, dz, energy, biases in found
+    ]  # fmt: skip
+
+
+def generate_like(options: Any, surrogate: Surrogate, reference: Cells) -> Cells:
+    """As many as are asked for of every row, one behind the other."""
     energy, dx, dz = (np.repeat(c, options.repeat, axis=0) for c in (reference.energy, reference.dx, reference.dz))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a material that was not trained on, which is the point
-        made = generate(surrogate, energy, dx, dz, material=reference.material, seed=5, extrapolate=True)
-    return [
-        {
-            "material": reference.material.name, "stage": stage,
-            "design": f"{point.design.dx:.3g} x {point.design.dz[0]:.3g}",
-            "energy": point.energy, "biases": [found[name] for name in SHOWN],
-        }
-        for point, found in mean_biases(made, reference).items()
-    ]  # fmt: skip
+        seed = options.seed + sum(reference.material.name.encode())  # one noise for all would look like a bias of all
+        return generate(surrogate, energy, dx, dz, material=reference.material, seed=seed, extrapolate=True)
+
+
+def paired_biases(options: Any, made: Cells, reference: Cells, rows: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Biases of the means of showers of different energies, with errors of the differences from shower to shower."""
+    each = (options.repeat * rows[:, None] + np.arange(options.repeat)).ravel()
+    a, b = (observe_rows(c, r).table()[:, : len(OBSERVABLES)] for c, r in ((made, each), (reference, rows)))
+    total = OBSERVABLES.index("E_tot")
+    a[:, total] /= made.energy[each]
+    b[:, total] /= reference.energy[rows]
+    difference = (a.reshape(len(rows), options.repeat, -1).mean(1) - b) / b.mean(0)
+    error = difference.std(0, ddof=1) / len(rows) ** 0.5
+    return {n: (float(difference[:, k].mean()), float(error[k])) for k, n in enumerate(OBSERVABLES)}
 
 
 if __name__ == "__main__":

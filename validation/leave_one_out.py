@@ -106,8 +106,13 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
     rows = test(options, base, reference, fixed, "before")
     for events in events_of(options):
         how = AdaptConfig.model_validate(
-            {"method": options.method, "range": "base", "steps": options.steps, "moments_steps": options.steps,
-             "seed": seed}
+            {
+                "method": options.method,
+                "range": "base",
+                "steps": options.steps,
+                "moments_steps": options.steps,
+                "seed": seed,
+            }
         )
         data = load_data(files[material], VALIDATION, seed, events)
         adapted = adapt(base, how, data, options.output / f"{material}-{events}").surrogate

@@ -37,7 +37,7 @@ class _Norm(nn.GroupNorm):
         super().__init__(gcd(GROUPS, channels), channels, affine=False)
 
     def forward(self, h: Tensor) -> Tensor:
-        if h.dtype != torch.bfloat16 or h.is_contiguous():
+        if h.device.type != "cpu" or h.dtype != torch.bfloat16 or h.is_contiguous():
             return super().forward(h)
         return super().forward(h.contiguous()).contiguous(memory_format=torch.channels_last)
 

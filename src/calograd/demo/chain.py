@@ -73,7 +73,7 @@ FULL = Plan(
                      "ema": 0.995, "report_every": 100},
     },
     adaptation={"steps": 300, "moments_steps": 400},
-    effort=Effort(energies=(1.0, 10.0, 50.0, 100.0), showers=200, draws=3, steps=10, landscape=6),
+    effort=Effort(energies=(1.0, 10.0, 50.0, 100.0), showers=200, draws=3, compared=8, steps=10, landscape=6),
 )  # fmt: skip
 QUICK = Plan(
     repeat=1, showers=60, energies=(1.0, 10.0, 100.0), classifier_rows=0,
@@ -84,7 +84,7 @@ QUICK = Plan(
                      "ema": 0.9, "report_every": 20},
     },
     adaptation={"steps": 10, "moments_steps": 10, "batch": 32, "moments_batch": 64, "look_every": 5},
-    effort=Effort(energies=(10.0,), showers=30, draws=2, steps=2, landscape=2),
+    effort=Effort(energies=(10.0,), showers=30, draws=2, compared=2, steps=2, landscape=2),
 )  # fmt: skip
 
 

@@ -44,7 +44,8 @@ class Effort(NamedTuple):
 
     Attributes:
         energies: of the gradients, GeV.
-        showers, draws: of a gradient.
+        showers, draws: of a gradient on the way of the optimisation.
+        compared: draws of a gradient that is compared with Geant4's.
         steps: of the optimisation.
         landscape: points along each axis.
     """
@@ -52,6 +53,7 @@ class Effort(NamedTuple):
     energies: tuple[float, ...]
     showers: int
     draws: int
+    compared: int
     steps: int
     landscape: int
 
@@ -86,8 +88,12 @@ def steer(surrogate: Surrogate, reference: Cells, effort: Effort, progress: Prog
     gradients = []
     for number, energy in enumerate(effort.energies):
         objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (energy,))
-        ours = surrogate_gradient(surrogate, objective, space, at, showers=effort.showers, draws=effort.draws)
-        theirs = reference_gradient(CellsReference(reference, "the bundled sample"), objective, space, at)
+        # With one seed for all, one accident of the background would show at every energy.
+        ours = surrogate_gradient(
+            surrogate, objective, space, at, showers=effort.showers, draws=effort.compared, seed=number
+        )
+        beside = CellsReference(reference, "the bundled sample")
+        theirs = reference_gradient(beside, objective, space, at, seed=len(effort.energies) + number)
         gradients.append(compare_gradients(ours, theirs))
         progress("gradients", number + 1, len(effort.energies))
     utility = Priced(SquaredError(truth="incident"), ((Depth(), PRICE),), relative=True)

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--training-steps", type=int, help="of the diffusion; default: as configured")
     parser.add_argument("--fresh-steps", type=int, default=16000, help="likewise where it begins with random weights")
     parser.add_argument("--steps", type=int, help="of every phase of an adaptation, at most")
-    parser.add_argument("--repeat", type=int, default=4, help="showers generated for each of Geant4's")
+    parser.add_argument("--repeat", type=int, default=8, help="showers generated for each of Geant4's")
     parser.add_argument("--seed", type=int, default=5, help="of the showers generated")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -27,9 +27,11 @@ from calograd.showers.maps import Maps, read_maps
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter
 
 MODELS = ("plain", "five", "ours", "cells-five", "cells-ours")
 NAMES = ("E_tot", "R_E", "sigma_y")
+JUDGED = ("families", "before", "after")
 HIGH = 10.0
 """GeV: the table is of energies from here on."""
 PRECISE = 0.05
@@ -46,7 +48,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[*figures, "table"], default=[*figures, "table"])
     options = parser.parse_args()
     folder: Path = options.folder
-    models = [m for m in MODELS if (folder / f"{m}-families.json").exists()]
+    models = [m for m in MODELS if all((folder / f"{m}-{on}.json").exists() for on in JUDGED)]
     for name, draw in figures.items():
         for model in models if name in options.only else ():
             if name not in ("maps", "profiles") or not model.startswith("cells-"):
@@ -130,7 +132,7 @@ def draw_steps(folder: Path, model: str) -> None:
     steps = [int(path.stem.rpartition("-")[2]) for path in files]
     results = [load(path)["points"] for path in files]
     energies = sorted({p["energy"] for p in results[0]})
-    figure, axes = plt.subplots(1, len(NAMES), figsize=(12, 3.6))
+    figure, axes = plt.subplots(1, len(NAMES), figsize=(14, 4))
     for axis, name in zip(axes, NAMES, strict=True):
         for number, energy in enumerate(energies):
             color = plt.get_cmap("viridis")(number / max(1, len(energies) - 1))
@@ -140,9 +142,11 @@ def draw_steps(folder: Path, model: str) -> None:
             axis.errorbar(steps, values, errors, fmt="o-", ms=3, lw=1, color=color, label=f"{energy:g} GeV")
             axis.plot(steps, floors, ":", color=color)
         axis.set_yscale("log")
+        for of in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            of(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
         axis.set_xlabel("steps")
-        axis.set_title(f"RRMSE of {name} (dotted: Geant4 against Geant4)", fontsize=8)
-    axes[-1].legend(fontsize=6)
+        axis.set_title(f"RRMSE of {name}, % (dotted: Geant4 against Geant4)", fontsize=8)
+    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     save(figure, folder / f"rrmse-{model}.png")
 
 
@@ -200,8 +204,9 @@ def draw_gradients(folder: Path, model: str) -> None:
 
 
 def table(folder: Path, models: list[str]) -> str:
-    """Biases from `HIGH` on, gradients, and times of all models."""
-    return "\n".join([*biases(folder, models), "", *agreements(folder, models), "", *times(folder, models)]) + "\n"
+    """Biases from `HIGH` on, those known best, what LoRA gained, gradients, and times of all models."""
+    parts = (biases, sharp_biases, gained, agreements, times)
+    return "\n".join(line for part in parts for line in (*part(folder, models), "")).rstrip() + "\n"
 
 
 def header(*columns: str) -> list[str]:
@@ -212,7 +217,7 @@ def biases(folder: Path, models: list[str]) -> list[str]:
     """Root mean square over points of the bias, with the part that statistics explain."""
     lines = header("model", "judged on", *(f"{n} bias, rms % (statistics)" for n in NAMES), "worst, %")
     for model in models:
-        for when in ("families", "before", "after"):
+        for when in JUDGED:
             points = [p for p in load(folder / f"{model}-{when}.json")["points"] if p["energy"] >= HIGH]
             cells, worst = [], (0.0, "")
             for name in NAMES:
@@ -222,6 +227,35 @@ def biases(folder: Path, models: list[str]) -> list[str]:
                 k = int(np.argmax(np.abs(bias)))
                 worst = max(worst, (abs(bias[k]), f"{name} {bias[k]:+.2f} +- {error[k]:.2f}"))
             lines.append(f"| {model} | {when} | " + " | ".join(cells) + f" | {worst[1]} |")
+    return lines
+
+
+def sharp_biases(folder: Path, models: list[str]) -> list[str]:
+    """Where most showers were simulated, at the unseen design."""
+    lines = header("model", "LoRA", "GeV", "showers", *(f"{n} bias, %" for n in NAMES))
+    for model in models:
+        for when in ("before", "after"):
+            path = folder / f"{model}-sharp-{when}.json"
+            for p in load(path)["points"] if path.exists() else ():
+                of = [p["quantities"][name] for name in NAMES]
+                cells = [f"{100 * q['bias']:+.2f} +- {100 * q['bias_error']:.2f}" for q in of]
+                lines.append(
+                    f"| {model} | {when} | {p['energy']:g} | {p['showers']['reference']} | " + " | ".join(cells) + " |"
+                )
+    return lines
+
+
+def gained(folder: Path, models: list[str]) -> list[str]:
+    """At how many energies the bias at the unseen design is smaller after LoRA."""
+    lines = header("model", *(f"{n}: energies with a smaller bias after LoRA" for n in NAMES))
+    for model in models:
+        before, after = (load(folder / f"{model}-{when}.json")["points"] for when in ("before", "after"))
+        cells = []
+        for name in NAMES:
+            pairs = [(a["quantities"][name], b["quantities"][name]) for a, b in zip(before, after, strict=True)]
+            smaller = sum(abs(b["bias"]) < abs(a["bias"]) for a, b in pairs)
+            cells.append(f"{smaller} of {len(pairs)}")
+        lines.append(f"| {model} | " + " | ".join(cells) + " |")
     return lines
 
 

@@ -5,7 +5,15 @@ import torch
 from analytic import DOUBLE
 from torch import Tensor
 
-from calograd.diffusion.denoise import PRECONDITIONINGS, Edm, NoisePrediction, Preconditioning, denoise, loss
+from calograd.diffusion.denoise import (
+    PRECONDITIONINGS,
+    Edm,
+    NoisePrediction,
+    Preconditioning,
+    ResidualNoise,
+    denoise,
+    loss,
+)
 
 SIGMAS = torch.tensor([0.005, 0.3, 1.0, 7.0, 40.0], dtype=DOUBLE)
 ALL = [*PRECONDITIONINGS.values(), Edm(sigma_data=0.5)]
@@ -47,6 +55,18 @@ def test_noise_prediction_recovers_the_sample_from_its_noise() -> None:
     torch.testing.assert_close(denoise(lambda z, s: noise, NoisePrediction(), x, SIGMAS), x0)
     lost = loss(lambda z, s: noise, NoisePrediction(), x0, SIGMAS, torch.Generator().manual_seed(1))
     torch.testing.assert_close(lost, torch.zeros_like(lost), rtol=0, atol=1e-20)
+
+
+def test_residual_noise_is_noise_prediction_with_the_input_added() -> None:
+    x0 = torch.randn(5, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    x = x0 + SIGMAS[:, None] * torch.randn(5, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
+    raw = denoise(lambda z, s: z + z.sin(), NoisePrediction(), x, SIGMAS)
+    torch.testing.assert_close(denoise(lambda z, s: z.sin(), ResidualNoise(), x, SIGMAS), raw)
+    each = [
+        loss(f, p, x0, SIGMAS, torch.Generator().manual_seed(2))
+        for f, p in ((lambda z, s: z + z.sin(), NoisePrediction()), (lambda z, s: z.sin(), ResidualNoise()))
+    ]
+    torch.testing.assert_close(*each)
 
 
 @pytest.mark.parametrize("preconditioning", ALL, ids=repr)

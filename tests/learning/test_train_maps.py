@@ -27,6 +27,7 @@ from calograd.showers.cells import write_cells
 from calograd.showers.maps import Maps, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.kinds import architecture, stack_architecture
+from calograd.surrogate.map_coordinates import PLAIN_SCALE
 
 MODEL = {
     "kind": "map32", "slabs": 4, "width": 8, "multipliers": [1, 2], "embedding": 8, "shape_width": 16,
@@ -87,11 +88,15 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert last["validation_loss"] < first["validation_loss"]
 
 
-def test_plain_pixels_are_scaled_by_the_largest_of_all(tmp_path: Path) -> None:
+def test_plain_pixels_are_scaled_by_the_incident_energy(tmp_path: Path) -> None:
     config = config_of(tmp_path, PLAIN, steps=1, report_every=1)
     data = load(config)
     model = train(config, data, tmp_path / "run")
-    assert float(model.largest) == pytest.approx(float(data.train.cells.max()))
+    rows = data.train.at(torch.arange(3))
+    conditions = data.conditions(model, rows)
+    _, y = model.standardise(rows.cells, rows.energy, conditions, None)
+    back = y * rows.energy[:, None] / PLAIN_SCALE
+    assert torch.allclose(back, rows.cells.flatten(1), rtol=1e-6)
 
 
 def test_adaptation_changes_linear_layers_and_convolutions(tmp_path: Path) -> None:

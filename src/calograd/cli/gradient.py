@@ -54,7 +54,10 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(min=1), help="Of the sampler.")
 @click.option("--step", default=0.04, show_default=True, help="Of Geant4's differences, in ln y.")
 @click.option("--replicas", default=8, show_default=True, help="Backgrounds that each Geant4 shower is seen with.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0),
+    help="Of every energy's random numbers: they are common to all energies, whose errors go together.",
+)  # fmt: skip
 @click.option(
     "--landscape",
     default=9,

@@ -110,7 +110,7 @@ class ModelConfig(Table):
     ends: bool = True
     """Likewise."""
     schedule: Literal["karras", "linear", "cosine"] = "karras"
-    preconditioning: Literal["edm", "noise"] = "edm"
+    preconditioning: Literal["edm", "noise", "residual-noise"] = "edm"
     material_numbers: tuple[MaterialNumber, ...] | None = None
 
     def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> CellsArchitecture:
@@ -149,7 +149,7 @@ class MapsModelConfig(Table):
     shape_blocks: Positive = _MAPS.shape_blocks
     moments_width: Positive = _MAPS.moments_width
     schedule: Literal["karras", "linear", "cosine"] = "karras"
-    preconditioning: Literal["edm", "noise"] = "edm"
+    preconditioning: Literal["edm", "noise", "residual-noise"] = "edm"
     material_numbers: tuple[MaterialNumber, ...] | None = None
 
     def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> MapsArchitecture:

@@ -69,7 +69,6 @@ class TrainingData:
         partner: for every row of ``train`` the row of the same shower at the closest other design, -1 for none, int64;
             None: no row has one.
         window: rows of ``train`` that are in memory, if the others stay in their files; None: all are.
-        peaks: largest measured energy of every row of ``train`` then, GeV.
     """
 
     train: Rows
@@ -82,7 +81,6 @@ class TrainingData:
     n_xy: int
     partner: Tensor | None = None
     window: Window | None = None
-    peaks: Tensor | None = None
 
     def move_to(self, phase: int, step: int, batch: int) -> None:
         """Bring rows into memory that batches of ``batch`` are drawn from at a step."""
@@ -117,7 +115,7 @@ class TrainingData:
     def resident(self) -> int:
         """Bytes of all that is in memory but for the window."""
         tensors = [t for rows in (self.train, self.validation) for t in vars(rows).values()]
-        tensors += [self.partner, self.peaks]
+        tensors += [self.partner]
         return sum(t.nbytes for t in tensors if t is not None and t.device.type != "meta")
 
     @property
@@ -126,11 +124,6 @@ class TrainingData:
         if self.window is None:
             return self.train
         return self.train.at(torch.arange(0, len(self.train), 1 + len(self.train) // STANDARD))
-
-    @property
-    def calibration(self) -> Tensor:
-        """Measured energies that a model is calibrated on, see `Model.calibrate`; of streamed rows the largest each."""
-        return self.train.cells if self.peaks is None else self.peaks[:, None, None]
 
     @property
     def kind(self) -> Kind:
@@ -256,7 +249,6 @@ def _streamed(
         split = split._replace(validation=np.sort(some))
     absent = torch.empty(sum(e.rows for e in extents), *extents[0].shape, device="meta")
     data = _assemble(files, heads, split, absent, absent, n_xy)
-    peaks = torch.from_numpy(np.concatenate([each.peak for each in heads])[split.train])
     del heads
     edges = np.cumsum([0, *(block.rows.stop - block.rows.start for block in blocks)])
     trained, seen = (
@@ -268,7 +260,6 @@ def _streamed(
         data,
         validation=replace(data.validation, cells=torch.from_numpy(np.concatenate(cells))),
         partner=_partners_in_blocks(split.key[split.train], data.train, trained),
-        peaks=peaks,
     )
     left = 1e6 * memory - data.resident
     return replace(data, window=Window(blocks, trained, extents[0].shape, left, seed))

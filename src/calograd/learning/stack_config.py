@@ -79,7 +79,7 @@ class CloudModelConfig(Table):
     embedding: Positive = _DEFAULT.embedding
     moments_width: Positive = _DEFAULT.moments_width
     schedule: Literal["karras", "linear", "cosine"] = "karras"
-    preconditioning: Literal["edm", "noise"] = "edm"
+    preconditioning: Literal["edm", "noise", "residual-noise"] = "edm"
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "angle"] = "angle"
     steps: Positive = _DEFAULT.steps
     shower_steps: Positive = _DEFAULT.shower_steps

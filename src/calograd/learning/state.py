@@ -61,7 +61,6 @@ def initial_model(form: Architecture, data: TrainingData, seed: int) -> Model:
     scale = raw.std(0)
     model.condition_mean.copy_(raw.mean(0))
     model.condition_scale.copy_(torch.where(scale > 1e-3, scale, torch.ones_like(scale)))
-    model.calibrate(data.calibration)
     return model
 
 

@@ -28,6 +28,7 @@ from calograd.networks.mlp import ResidualMlp
 from calograd.networks.moments import ConditionalMoments, standardise
 from calograd.networks.unet import UNet
 from calograd.surrogate.map_coordinates import (
+    PLAIN_SCALE,
     decode,
     encode,
     encode_shape,
@@ -233,23 +234,17 @@ class PlainModel(_Conditioned):
 
     def __init__(self, architecture: MapsArchitecture) -> None:
         super().__init__(architecture, 1, mirror_permutations(architecture.pixels))
-        self.register_buffer("largest", torch.ones(()))
-        self.largest: Tensor
         self.pattern_network = architecture.unet(self.n_conditions, 0, False)
-
-    def calibrate(self, measured: Tensor) -> None:
-        """E_max of the showers to train on, see `Model`."""
-        self.largest.copy_(measured.max())
 
     def standardise(
         self,
         measured: Tensor,
-        energy: Tensor,  # noqa: ARG002 - pixels are absolute
+        energy: Tensor,
         conditions: Tensor,  # noqa: ARG002
         generator: torch.Generator | None,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
         """No shape, and scaled pixels, see `Model`."""
-        return measured.new_zeros(len(measured), 0), 2 * measured.flatten(1) / self.largest - 1
+        return measured.new_zeros(len(measured), 0), PLAIN_SCALE * measured.flatten(1) / energy[:, None]
 
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
@@ -266,7 +261,7 @@ class PlainModel(_Conditioned):
     def generate(
         self,
         conditions: Tensor,
-        energy: Tensor,  # noqa: ARG002 - pixels are absolute
+        energy: Tensor,
         n: int,
         walk: Walk,
         generator: torch.Generator | None,
@@ -281,7 +276,7 @@ class PlainModel(_Conditioned):
             lambda z, s: denoise(network, self.preconditioning, z, s),
             noise, sampler.grid(self.schedule, walk.steps), sampler, generator, checkpointed,
         )  # fmt: skip
-        return ((y + 1) / 2 * self.largest).clamp(min=0).reshape(n, side, side)
+        return (y * energy[:, None] / PLAIN_SCALE).clamp(min=0).reshape(n, side, side)
 
 
 MapsModel = SharesModel | PlainModel

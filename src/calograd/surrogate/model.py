@@ -179,10 +179,6 @@ class Model(nn.Module, ABC):
         return self
 
     @abstractmethod
-    def calibrate(self, measured: Tensor) -> None:
-        """Set what is no weight from the showers to train on, shape (n, *shape), GeV; called once, before training."""
-
-    @abstractmethod
     def standardise(
         self, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:

@@ -106,9 +106,6 @@ class TwoStage(Model):
         result.load_state_dict(self.state_dict() | own)
         return result.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
 
-    def calibrate(self, measured: Tensor) -> None:
-        """Nothing: every number is a weight."""
-
     def standardise(
         self, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:

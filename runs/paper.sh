@@ -17,7 +17,8 @@ small=no
 [ "${1:-}" = "--small" ] && small=yes && shift
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:-$here/paper$([ $small = yes ] && echo -small || true)}"
-train=1000 post=300 low=1500 test=400 sharp=4000 look=40 energies=1,10,20,30,40,50,60,70,80,90,100 followed=1,10,30,50,70,100 clocked=50
+train=1000 post=300 low=1500 test=400 sharp=4000 look=40
+energies=1,10,20,30,40,50,60,70,80,90,100 followed=1,10,30,50,70,100 clocked=50
 shrink=() few=() draws=(--showers 250 --draws 8)
 if [ $small = yes ]; then
   train=20 post=12 low=12 test=20 sharp=20 look=20 energies=1,10 followed=1,10 clocked=10

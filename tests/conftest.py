@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,23 @@ def random_clouds(n: int = 40, seed: int = 0, layers: int = 30, low: float = 10,
     columns = tidy(x, y, layer, e, owner, n)
     config = {"clustering": "crossings", "simulation": {"detector": {"kind": "siw"}}}
     return Clouds(*columns, energy.astype(np.float32), np.arange(n), layers, "geant4", config)
+
+
+class _Referable:
+    """May have weak references."""
+
+
+@pytest.fixture
+def interrupt_in_a_callback() -> Callable[[], None]:
+    """Ctrl-C while a weak reference's callback runs, where Python prints an exception and ignores it."""
+
+    def interrupt() -> None:
+        referable = _Referable()
+        reference = weakref.ref(referable, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        del referable
+        assert reference() is None
+
+    return interrupt
 
 
 @pytest.fixture

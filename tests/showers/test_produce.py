@@ -12,9 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
+from calograd.errors import Interrupted
 from calograd.material import Material
 from calograd.showers.cells import read_cells
 from calograd.showers.library import open_library
+from calograd.showers.produce import produce
 
 MATRIX = ("--energies", "1", "--detector", "matrix", "--cell", "2", "5")
 SIMULATE = ("simulate", "--energies", "10,20", "--showers", "64", "--seed", "3", "--workers", "2")
@@ -58,6 +60,18 @@ def test_kill_the_whole_command_read_interrupt_and_resume(start_calograd, run_ca
     code, _, err = run_calograd(*SIMULATE, "-o", "at_once.h5")
     assert code == 0, err
     assert (tmp_path / "at_once.h5").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.geant4
+@pytest.mark.parametrize(("after", "kept"), [(0, "no shower was finished yet"), (1, r"\d+ of 6 showers are finished")])
+def test_an_interrupt_that_python_would_lose(make_config, interrupt_in_a_callback, tmp_path, after, kept) -> None:
+    def report(what: str, done: int, total: int) -> None:
+        if done >= after:
+            interrupt_in_a_callback()
+
+    with pytest.raises(Interrupted, match=kept):
+        produce(tmp_path / "library.h5", make_config(50.0), 6, report=report)
+    assert (tmp_path / "library.h5").exists() == bool(after)
 
 
 @pytest.mark.geant4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from keyword import iskeyword
+from typing import NoReturn
 
 import click
 
@@ -74,8 +75,16 @@ def main() -> None:
         click.echo(f"interrupted: {stop}", err=True)
         sys.exit(130)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: nothing was kept of this command's work", err=True)
-        sys.exit(130)
+        _interrupted()
     except CaloGradError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except SystemError as error:  # HDF5's callbacks make this of Ctrl-C
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        _interrupted()
+
+
+def _interrupted() -> NoReturn:
+    click.echo("interrupted: nothing was kept of this command's work", err=True)
+    sys.exit(130)

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from calograd.errors import InputError, Interrupted, OutputExistsError
+from calograd.interrupts import deferred_interrupt
 from calograd.learning.adapt_data import card_of, check_data
 from calograd.learning.adapt_state import (
     CHECKPOINT,
@@ -46,7 +47,6 @@ from calograd.learning.batches import batch_loss
 from calograd.learning.data import TrainingData
 from calograd.learning.engine import CHECKPOINT as TRAINING
 from calograd.learning.engine import Progress
-from calograd.learning.interrupts import deferred_interrupt
 from calograd.learning.log import LOG, add_to_log, trim_log
 from calograd.learning.monitor import look
 from calograd.learning.state import DIFFUSION, PHASES

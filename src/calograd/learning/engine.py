@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from calograd.errors import CaloGradError, FormatError, InputError, Interrupted
-from calograd.learning.interrupts import deferred_interrupt
+from calograd.interrupts import deferred_interrupt
 from calograd.learning.team import Alone, Team
 from calograd.showers.hdf5 import write_whole
 

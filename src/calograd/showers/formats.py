@@ -14,12 +14,14 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from calograd.errors import FormatError, InputError, Interrupted
+from calograd.interrupts import checked_interrupt
 from calograd.material import Material
 from calograd.showers.gather import Gatherer
 from calograd.showers.hdf5 import refuse_existing, writing
@@ -87,12 +89,17 @@ def import_root(
     with open_tree(source, reading) as tree:
         events = survey(tree, source, reading, report)
         provenance = _provenance(source, reading, material, beam)
-        with open_writer(output, provenance, len(events.energy)) as writer:
+        with checked_interrupt() as check, open_writer(output, provenance, len(events.energy)) as writer:
+
+            def tell(what: str, done: int, total: int) -> None:
+                report(what, done, total)
+                check()
+
             try:
-                _copy(tree, events, writer, report)
+                _copy(tree, events, writer, tell)
                 if writer.missing():
                     raise FormatError(f"{source} has changed while it was read; repeat")
-                writer.finish(lambda done, total: report("joining", done, total), threads=1)
+                writer.finish(partial(tell, "joining"), threads=1)
             except KeyboardInterrupt as stop:
                 kept = f"{writer.done} of {writer.wanted} showers are finished in {output}; the same command goes on"
                 raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop

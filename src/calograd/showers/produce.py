@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from calograd.errors import Interrupted
+from calograd.interrupts import checked_interrupt
 from calograd.showers.layout import Provenance, pack
 from calograd.showers.writer import LibraryWriter, open_writer
 from calograd.simulation.config import SimulationConfig
@@ -72,8 +73,8 @@ def produce(
     geant4 = ask(tables).version
     provenance = Provenance(config, geant4, tables.name)
     try:
-        with open_writer(path, provenance, showers, append) as writer:
-            return _produce(writer, provenance, showers, tables, workers, scheduler, report)
+        with checked_interrupt() as check, open_writer(path, provenance, showers, append) as writer:
+            return _produce(writer, provenance, showers, tables, workers, scheduler, report, check)
     except KeyboardInterrupt as stop:  # before the first chunk, or while an unfinished library was opened
         kept = f"{path} keeps what was finished; the same command goes on from there"
         raise Interrupted(kept if path.exists() else "no shower was finished yet, nothing is kept") from stop
@@ -87,24 +88,31 @@ def _produce(
     workers: int,
     scheduler: str | None,
     report: Callable[[str, int, int], None],
+    check: Callable[[], None],
 ) -> Production:
-    """See `produce`."""
+    """See `produce`; ``check`` raises if Ctrl-C came."""
     config = provenance.config
     assert isinstance(config, SimulationConfig)
     simulated, gev, seconds = 0, 0.0, 0.0
+
+    def joining(done: int, total: int) -> None:
+        report("joining", done, total)
+        check()
+
     try:
         missing = writer.missing()
         report("showers", writer.done, showers)
         if missing:
+            check()
             with open_cluster(workers, scheduler) as client:
                 chunks = plan(config, missing, max(1, sum(client.nthreads().values())))
-                for result in run_chunks(client, config, chunks, tables, partial(_pack, provenance)):
+                for result in run_chunks(client, config, chunks, tables, partial(_pack, provenance), check):
                     writer.add(result.packed)
                     simulated += result.showers
                     gev += result.gev
                     seconds += result.seconds
                     report("showers", writer.done, showers)
-        writer.finish(partial(report, "joining"), threads=workers if scheduler is None else os.cpu_count() or 1)
+        writer.finish(joining, threads=workers if scheduler is None else os.cpu_count() or 1)
     except KeyboardInterrupt as stop:
         kept = f"{writer.done} of {showers} showers are finished in {writer.path}; the same command goes on from there"
         raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop

@@ -44,6 +44,7 @@ CHUNK_SECONDS = (2.0, 20.0, 60.0)
 MANY = 500
 SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018}
 _PATIENCE = 30.0
+_POLL = 0.02
 _REACHED = 5.0
 """Seconds in which a scheduler that is there answers."""
 
@@ -197,7 +198,12 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
 
 
 def run_chunks(
-    client: Any, config: SimulationConfig, chunks: Sequence[range], tables: Tables, pack: Callable[[Showers], T]
+    client: Any,
+    config: SimulationConfig,
+    chunks: Sequence[range],
+    tables: Tables,
+    pack: Callable[[Showers], T],
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Result[T]]:
     """Simulate chunks of showers on a cluster; results come as they are finished, in any order.
 
@@ -207,6 +213,7 @@ def run_chunks(
         chunks: indices of the showers of each task.
         tables: those of this machine; the workers must find the same set.
         pack: what to make of the showers in the worker; a function that can be pickled.
+        check: called again and again while results are awaited, to raise what is to end that.
 
     Raises:
         SimulationError: a chunk failed `TRIES` times.
@@ -228,6 +235,10 @@ def run_chunks(
 
     submit()
     while running:
+        check()
+        while not completed.has_ready():
+            time.sleep(_POLL)
+            check()
         future = next(completed)
         chunk, tries = running.pop(future)
         try:

@@ -44,6 +44,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ({"training": {"precision": "fp8"}}, "training.precision: Input should be 'bf16' or 'fp32'"),
         ({"model": {"schedule": "wavy"}}, "model.schedule"),
         ({"range": {"energy": [100, 1], "dx": [1, 5], "dz": [4, 15]}}, "expected the lower end first"),
+        ({"range": {"energy": [1, 100], "dx": [2.5, 2.5], "dz": [4, 15]}}, "dx = [2.5, 2.5] is one value, from which"),
         ({"range": {"energy": [0, 1], "dx": [1, 5], "dz": [4, 15]}}, "range.energy.0"),
         ({"range": {"energy": [1, float("inf")], "dx": [1, 5], "dz": [4, 15]}}, "range.energy.1"),
         ({"range": {"energy": [1, 5]}}, "range.dx: Field required"),

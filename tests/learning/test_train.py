@@ -354,7 +354,7 @@ def test_every_material_has_to_reach_over_the_range(tmp_path: Path) -> None:
     data = load(config)
     assert data.train.which is not None
     data.train.dx[data.train.which == 1] = 3.0
-    with pytest.raises(InputError, match=r"range\.dx = \[1\.2, 4\.5\] cm reaches beyond the data of BGO, 3 to 3 cm"):
+    with pytest.raises(InputError, match=r"range\.dx = \[1\.2, 4\.5\] cm reaches beyond the data of BGO, 3 cm alone"):
         train(config, data, tmp_path / "run")
 
 

@@ -83,8 +83,13 @@ class RangeConfig(Table):
     def _check(self) -> RangeConfig:
         for name in ("energy", "dx", "dz"):
             low, high = getattr(self, name)
-            if low >= high:
+            if low > high:
                 raise ValueError(f"{name} = [{low}, {high}]: expected the lower end first")
+            if low == high:
+                raise ValueError(
+                    f"{name} = [{low}, {high}] is one value, from which nothing is learnt of others; expected a range, "
+                    "or adapt a surrogate that has one to these data with 'calograd adapt'"
+                )
         return self
 
 

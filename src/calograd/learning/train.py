@@ -281,6 +281,10 @@ def _check_range(config: RunConfig, data: TrainingData) -> None:
             slack = UNREACHED * log(high / low)
             if log(lowest / low) > slack or log(high / highest) > slack:
                 raise InputError(
-                    f"range.{name} = [{low:g}, {high:g}] {unit} reaches beyond {what}, {lowest:.3g} to {highest:.3g} "
-                    f"{unit}; narrow it or add data"
+                    f"range.{name} = [{low:g}, {high:g}] {unit} reaches beyond {what}, "
+                    + (
+                        f"{lowest:.3g} {unit} alone; add others, or adapt a surrogate to it with 'calograd adapt'"
+                        if lowest == highest
+                        else f"{lowest:.3g} to {highest:.3g} {unit}; narrow it or add data"
+                    )
                 )

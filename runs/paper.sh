@@ -61,9 +61,9 @@ judge() {  # MODEL NAME REFERENCE SAMPLER...
   fresh "$out/$2-generated.h5" calograd sample "$1" --like "$3" --seed 7 "${@:4}" -o "$out/$2-generated.h5"
   fresh "$out/$2.json" calograd evaluate "$out/$2-generated.h5" "$3" --no-classifier --json "$out/$2.json"
 }
-follow() {  # MODEL NAME SAMPLER...: with 50 steps of DDIM half as many showers
+follow() {  # MODEL NAME SAMPLER...: with 50 steps of DDIM a quarter of the draws
   local each=("${draws[@]}")
-  [ "$model" = plain ] && [ $small = no ] && each=(--showers 250 --draws 4)
+  [ "$model" = plain ] && [ $small = no ] && each=(--showers 250 --draws 2)
   fresh "$out/$2.json" calograd gradient "$1" --cell 2.5 6 --energies "$followed" --reference "$out/test.h5" \
     "${each[@]}" "${@:3}" --json "$out/$2.json"
 }

@@ -34,6 +34,10 @@ NAMES = ("E_tot", "R_E", "sigma_y")
 JUDGED = ("families", "before", "after")
 HIGH = 10.0
 """GeV: the table is of energies from here on."""
+FLOOR = 1e-7
+"""Of its maximum, down to which a profile is drawn."""
+SHIFT = {"geant4": 1.0, "before": 0.96, "after": 1.04}
+"""Factors of the energy at which points that share one are drawn."""
 PRECISE = 0.05
 """Relative error up to which Geant4's vector is precise."""
 
@@ -107,6 +111,7 @@ def draw_profiles(folder: Path, model: str) -> None:
             reference = pair["reference"]
             axis.errorbar(centres, reference["mean"], reference["error"], fmt=".", ms=3, color="k", label="Geant4")
             axis.set_yscale("log")
+            axis.set_ylim(bottom=max(axis.get_ylim()[0], FLOOR * max(reference["mean"])))
             axis.set_xlabel(label)
             axis.set_title(f"{p['dx']:g} x {p['dz'][0]:g} cm, {p['energy']:g} GeV", fontsize=8)
         axes[row][0].set_ylabel("GeV/cm")
@@ -183,7 +188,7 @@ def draw_gradients(folder: Path, model: str) -> None:
         return
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6))
     for (when, points), color in zip(sets.items(), ("C0", "C3"), strict=False):
-        energy = [p["energy"] for p in points]
+        energy = np.array([p["energy"] for p in points])
         for axis, number in zip(axes[:2], (0, 1), strict=True):
             for who, shade, label in (("geant4", "k", "Geant4"), ("surrogate", color, f"{when} LoRA")):
                 unit = np.array([p["geant4"]["value"] for p in points])
@@ -191,11 +196,13 @@ def draw_gradients(folder: Path, model: str) -> None:
                 ends = np.array([p["components"][number][who]["interval"] for p in points])
                 reach = np.abs(ends.T - value) / np.abs(unit)
                 shown = label if who == "surrogate" or when == next(iter(sets)) else None
-                axis.errorbar(energy, value / unit, reach, fmt="o-", ms=3, lw=1, color=shade, label=shown)
+                beside = energy * SHIFT[who if who == "geant4" else when]
+                axis.errorbar(beside, value / unit, reach, fmt="o-", ms=3, lw=1, color=shade, label=shown)
             axis.set_title(f"dU / d ln {points[0]['components'][number]['name']} / U, 95 %", fontsize=9)
         cosine, error = ([p[key] for p in points] for key in ("cosine_log", "cosine_log_error"))
-        axes[2].errorbar(energy, cosine, error, fmt="o-", ms=3, lw=1, color=color, label=f"{when} LoRA")
+        axes[2].errorbar(energy * SHIFT[when], cosine, error, fmt="o-", ms=3, lw=1, color=color, label=f"{when} LoRA")
     axes[2].set_title("cosine with Geant4's, in ln y", fontsize=9)
+    axes[2].ticklabel_format(axis="y", useOffset=False)
     for axis in axes:
         axis.set_xscale("log")
         axis.set_xlabel("GeV")

@@ -5,7 +5,8 @@
 # (cells-five, cells-ours). MODELS chooses among them. Where a surrogate learns continuous designs, the same showers of
 # the LoRA are measured with designs around 2.5 x 6 cm, too.
 # 300 showers of an energy know its means to about one per cent and LoRA learns their errors with them, so there are
-# more where they cost little: 1 800 of 10 GeV and 7 800 of 1 GeV, an eighth of the time of all.
+# more where they cost little: 1 800 of 10 GeV and 7 800 of 1 GeV, an eighth of the time of all. Every energy counts
+# alike; else what is learnt of the lowest is unlearnt of the highest.
 # Resumable: what is finished is skipped; times.txt has the seconds that every stage took, of one that was interrupted
 # those since it went on.
 # WORKERS=2 processes simulate; THREADS for a training in place of the two that are configured, say to run with one
@@ -61,9 +62,9 @@ judge() {  # MODEL NAME REFERENCE SAMPLER...
   fresh "$out/$2-generated.h5" calograd sample "$1" --like "$3" --seed 7 "${@:4}" -o "$out/$2-generated.h5"
   fresh "$out/$2.json" calograd evaluate "$out/$2-generated.h5" "$3" --no-classifier --json "$out/$2.json"
 }
-follow() {  # MODEL NAME SAMPLER...: with 50 steps of DDIM a quarter of the draws
+follow() {  # MODEL NAME SAMPLER...: with 50 steps of DDIM half of the draws
   local each=("${draws[@]}")
-  [ "$model" = plain ] && [ $small = no ] && each=(--showers 250 --draws 2)
+  [ "$model" = plain ] && [ $small = no ] && each=(--showers 250 --draws 4)
   fresh "$out/$2.json" calograd gradient "$1" --cell 2.5 6 --energies "$followed" --reference "$out/test.h5" \
     "${each[@]}" "${@:3}" --json "$out/$2.json"
 }
@@ -104,7 +105,7 @@ for model in ${MODELS:-plain five ours cells-five cells-ours}; do
   sed "${shrink[@]}" -e 's#"paper/#"#' "$here/paper-$model.toml" > "$out/$model.toml"
   stage "train-$model" calograd train "$out/$model.toml" -o "$out/$model"
   stage "adapt-$model" calograd adapt "$out/$model" --data "$out/$known-$of.h5" --data "$out/$known-low-$of.h5" \
-    --data "$out/$known-lowest-$of.h5" --method lora --range base "${few[@]}" -o "$out/$model-lora"
+    --data "$out/$known-lowest-$of.h5" --balanced --method lora --range base "${few[@]}" -o "$out/$model-lora"
   stage "families-$model" judge "$out/$model" "$model-families" "$out/test-$of.h5" "${sampler[@]}"
   stage "before-$model" judge "$out/$model" "$model-before" "$out/unseen-$of.h5" "${sampler[@]}"
   stage "after-$model" judge "$out/$model-lora" "$model-after" "$out/unseen-$of.h5" "${sampler[@]}"

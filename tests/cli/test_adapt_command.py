@@ -40,7 +40,7 @@ def data(tmp_path: Path, make_cells: Callable[..., Cells]) -> Path:
 
 
 def test_a_run_its_repetition_and_its_use(calograd: Run, tiny: str, data: Path, tmp_path: Path) -> None:
-    command = ("adapt", tiny, "--data", "cells.h5", *QUICK, "--showers", "40", "--rank", "2", "-o", "new")
+    command = ("adapt", tiny, "--data", "cells.h5", *QUICK, "--showers", "40", "--rank", "2", "--balanced", "-o", "new")
     code, _, err = calograd(*command, "--json", "out.json")
     assert code == 0, err
     text = " ".join(err.split())

@@ -19,7 +19,8 @@ from calograd.errors import FormatError, InputError, Interrupted, OutputExistsEr
 from calograd.learning import adapt as adapt_module
 from calograd.learning.adapt import Outcome, adapt
 from calograd.learning.adapt_state import CHECKPOINT, AdaptConfig, State
-from calograd.learning.data import TrainingData, load_data
+from calograd.learning.batches import batch_loss
+from calograd.learning.data import Rows, TrainingData, load_data
 from calograd.learning.log import LOG, read_log
 from calograd.learning.state import PHASES
 from calograd.learning.train import train
@@ -208,6 +209,38 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     resumed = adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "run")
     assert resumed.surrogate.identity == finished[1].surrogate.identity
     assert log_of(tmp_path / "run") == log_of(finished[0] / "run")
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_every_energy_may_count_alike(
+    tmp_path: Path, base: Surrogate, monkeypatch: pytest.MonkeyPatch, balanced: bool
+) -> None:
+    """A quarter of the showers has 50 GeV: so many of the rows of steps and of looks have, or else half of them."""
+    cells = shifted_cells(80)
+    energy = np.where(cells.shower % 4 == 0, 50.0, 10.0).astype(np.float32)
+    cells = replace(cells, energy=energy, cells=cells.cells * (energy / cells.energy)[:, None, None, None])
+    taken: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+
+    def loss(model: Any, data: Any, rows: Rows, *arguments: Any) -> torch.Tensor:
+        taken[torch.is_grad_enabled()].append(rows.energy == 50)
+        return batch_loss(model, data, rows, *arguments)
+
+    monkeypatch.setattr(adapt_module, "batch_loss", loss)
+    data = load(tmp_path, cells)
+    adapt(base, AdaptConfig(**QUICK, balanced=balanced), data, tmp_path / "run")
+    for stepping, rows in ((True, data.train), (False, data.validation)):
+        share = 0.5 if balanced else float((rows.energy == 50).double().mean())
+        drawn = torch.cat(taken[stepping]).double()
+        assert abs(float(drawn.mean()) - share) < 4 * (share * (1 - share) / len(drawn)) ** 0.5
+        assert balanced or share < 0.45
+
+
+def test_a_balanced_run_that_was_interrupted(tmp_path: Path, base: Surrogate) -> None:
+    config, data = AdaptConfig(**QUICK, balanced=True), load(tmp_path)
+    whole = adapt(base, config, data, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        adapt(base, config, data, tmp_path / "run", progress=interrupt_at(PHASES[2], 40))
+    assert_equal(adapt(base, config, data, tmp_path / "run").surrogate.model, whole.surrogate.model)
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path: Path, base: Surrogate) -> None:

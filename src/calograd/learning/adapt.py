@@ -24,11 +24,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import cos, isfinite, pi
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from calograd.errors import InputError, Interrupted, OutputExistsError
 from calograd.interrupts import deferred_interrupt
@@ -44,7 +46,7 @@ from calograd.learning.adapt_state import (
     write_checkpoint,
 )
 from calograd.learning.batches import batch_loss
-from calograd.learning.data import TrainingData
+from calograd.learning.data import Rows, TrainingData
 from calograd.learning.engine import CHECKPOINT as TRAINING
 from calograd.learning.engine import Progress
 from calograd.learning.log import LOG, add_to_log, trim_log
@@ -103,9 +105,21 @@ class _Run:
     on_look: OnLook | None
     interrupted: Callable[[], bool]
 
+    @cached_property
+    def odds(self) -> Tensor | None:
+        """Relative odds of every row to be drawn; None: all are equal."""
+        return even_odds(self.data.train) if self.config.balanced else None
+
     def keep(self, state: State) -> None:
         """Write a checkpoint."""
         write_checkpoint(state, self.config, self.base, self.data, self.output)
+
+
+def even_odds(rows: Rows) -> Tensor:
+    """Relative odds of rows, shape (n,), with which every distinct energy is drawn equally often."""
+    _, place, count = torch.unique(rows.energy, return_inverse=True, return_counts=True)
+    odds: Tensor = 1 / count[place].double()
+    return odds
 
 
 def adapt(
@@ -203,7 +217,12 @@ def _step(run: _Run, state: State, steps: int, batch: int) -> None:
     for group in optimiser.param_groups:
         warm = min(1.0, (state.step + 1) / c.warmup)
         group["lr"] = c.learning_rate * state.boost * warm * 0.5 * (1 + cos(pi * state.step / steps))
-    rows = data.train.at(torch.randint(len(data.train), (batch,), generator=state.generator))
+    drawn = (
+        torch.randint(len(data.train), (batch,), generator=state.generator)
+        if run.odds is None
+        else torch.multinomial(run.odds, batch, replacement=True, generator=state.generator)
+    )
+    rows = data.train.at(drawn)
     loss = batch_loss(state.trainee, data, rows, state.phase, state.generator, c.precision)
     _refuse_nan(loss.item(), state)
     optimiser.zero_grad()
@@ -222,8 +241,11 @@ def _look(run: _Run, state: State) -> None:
     """Loss of the held-out showers with the averaged weights, merged as they will be used; keep them if it is best."""
     rows, (few, many) = run.data.validation, LOOK_ROWS
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(rows), generator=generator)
-    order = order.repeat(-(-few // len(rows)))[:many]
+    if run.config.balanced:
+        order = torch.multinomial(even_odds(rows), many, replacement=True, generator=generator)
+    else:
+        order = torch.randperm(len(rows), generator=generator)
+        order = order.repeat(-(-few // len(rows)))[:many]
     model = state.merged(run.config.plan(), state.ema)
     with torch.no_grad():
         parts = torch.split(order, model.most_rows)

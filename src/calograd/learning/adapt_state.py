@@ -40,6 +40,8 @@ class AdaptConfig(BaseModel):
     alpha: Annotated[float, Field(gt=0)] = 16.0
     targets: tuple[str, ...] = ("*",)
     """Patterns of names of linear layers; see `calograd.networks.adapter.Plan`."""
+    balanced: bool = False
+    """Whether every energy of the data counts alike, however many showers have it; else every row."""
     range: Literal["data", "base"] = "data"
     """What the adapted surrogate accepts: where the data are, or on trust all that its base accepts."""
     steps: Positive | None = None

@@ -27,7 +27,7 @@ from calograd.showers.maps import Maps, read_maps
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 MODELS = ("plain", "five", "ours", "cells-five", "cells-ours")
 NAMES = ("E_tot", "R_E", "sigma_y")
@@ -147,6 +147,7 @@ def draw_steps(folder: Path, model: str) -> None:
             axis.errorbar(steps, values, errors, fmt="o-", ms=3, lw=1, color=color, label=f"{energy:g} GeV")
             axis.plot(steps, floors, ":", color=color)
         axis.set_yscale("log")
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
         for of in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
             of(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
         axis.set_xlabel("steps")

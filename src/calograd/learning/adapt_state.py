@@ -41,7 +41,8 @@ class AdaptConfig(BaseModel):
     targets: tuple[str, ...] = ("*",)
     """Patterns of names of linear layers; see `calograd.networks.adapter.Plan`."""
     balanced: bool = False
-    """Whether every energy of the data counts alike, however many showers have it; else every row."""
+    """Whether every energy of the data counts alike, however many showers have it; else every row. Where no two showers
+    share an energy both are the same."""
     range: Literal["data", "base"] = "data"
     """What the adapted surrogate accepts: where the data are, or on trust all that its base accepts."""
     steps: Positive | None = None

@@ -45,6 +45,7 @@ MANY = 500
 SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018}
 _PATIENCE = 30.0
 _POLL = 0.02
+"""Seconds between two looks for results and for Ctrl-C."""
 _REACHED = 5.0
 """Seconds in which a scheduler that is there answers."""
 

@@ -71,37 +71,49 @@ def draw_maps(folder: Path, model: str) -> None:
     """The same number of the highest energy of every family: a shower of either, and the mean of all."""
     ours, theirs = read_maps(folder / f"{model}-families-generated.h5"), read_maps(folder / "test-maps.h5")
     groups = [(point, group(ours)[point], rows) for point, rows in group(theirs).items()]
-    top = max(point.energy for point, _, _ in groups)
-    chosen = [g for g in groups if g[0].energy == top]
+    highest = max(point.energy for point, _, _ in groups)
+    chosen = [g for g in groups if g[0].energy == highest]
     figure, axes = plt.subplots(len(chosen), 4, figsize=(11, 2.5 * len(chosen)), squeeze=False)
     for row, (point, mine, its) in enumerate(chosen):
         shown = (
             ("Geant4", theirs, its[:1]), ("generated", ours, mine[:1]),
             ("Geant4, mean", theirs, its), ("generated, mean", ours, mine),
         )  # fmt: skip
+        top = max(float(np.log10(maps.maps[rows].mean(0).max())) for _, maps, rows in shown)
         for axis, (title, maps, rows) in zip(axes[row], shown, strict=True):
-            draw_map(axis, maps, rows, f"{point}\n{title}" if axis is axes[row][0] else title)
+            image = draw_map(axis, maps, rows, f"{point}\n{title}" if axis is axes[row][0] else title, top)
+        bar = figure.colorbar(image, ax=axes[row][-1])
+        bar.set_label("log10 (GeV a pixel)", fontsize=7)
+        bar.ax.tick_params(labelsize=6)
     save(figure, folder / f"maps-{model}.png")
 
 
-def draw_map(axis: Any, maps: Maps, rows: np.ndarray, title: str) -> None:
+def draw_map(axis: Any, maps: Maps, rows: np.ndarray, title: str, top: float) -> Any:
+    """The mean of these maps, its logarithm on a scale that ends at ``top``."""
     mean = maps.maps[rows].mean(0)
     width, depth = float(maps.width[rows[0]]), float(maps.depth[rows[0]])
     image = np.log10(np.clip(mean, 1e-6, None))
-    axis.imshow(image, extent=(0, depth, -width / 2, width / 2), aspect="auto", cmap="inferno", vmin=-5)
+    extent = (0, depth, -width / 2, width / 2)
+    shown = axis.imshow(image, extent=extent, aspect="auto", cmap="inferno", vmin=-5, vmax=top)
     axis.set_title(title, fontsize=8)
     axis.set_xlabel("z [cm]", fontsize=7)
     axis.set_ylabel("x [cm]", fontsize=7)
     axis.tick_params(labelsize=6)
+    return shown
 
 
 def draw_profiles(folder: Path, model: str) -> None:
     points = load(folder / f"{model}-families.json")["points"]
     energies = sorted({p["energy"] for p in points})
-    shown = [p for p in points if p["energy"] in (energies[0], energies[len(energies) // 2], energies[-1])]
-    figure, axes = plt.subplots(len(shown), 2, figsize=(9, 2.4 * len(shown)), squeeze=False)
-    for row, p in enumerate(shown):
-        for axis, (name, label) in zip(axes[row], (("along", "z [cm]"), ("across", "x [cm]")), strict=True):
+    chosen = sorted({energies[0], energies[len(energies) // 2], energies[-1]})
+    designs = list(dict.fromkeys((p["dx"], *p["dz"]) for p in points))
+    figure, axes = plt.subplots(
+        len(designs), 2 * len(chosen), figsize=(6 * len(chosen), 2.4 * len(designs)), squeeze=False
+    )
+    for p in (p for p in points if p["energy"] in chosen):
+        row, first = designs.index((p["dx"], *p["dz"])), 2 * chosen.index(p["energy"])
+        pair_of_axes = axes[row][first : first + 2]
+        for axis, (name, label) in zip(pair_of_axes, (("along", "z [cm]"), ("across", "x [cm]")), strict=True):
             pair = p["profiles"][name]
             edges = np.array(pair["reference"]["edges"])
             centres = (edges[1:] + edges[:-1]) / 2
@@ -114,7 +126,7 @@ def draw_profiles(folder: Path, model: str) -> None:
             axis.set_ylim(bottom=max(axis.get_ylim()[0], FLOOR * max(reference["mean"])))
             axis.set_xlabel(label)
             axis.set_title(f"{p['dx']:g} x {p['dz'][0]:g} cm, {p['energy']:g} GeV", fontsize=8)
-        axes[row][0].set_ylabel("GeV/cm")
+        pair_of_axes[0].set_ylabel("GeV/cm")
     axes[0][0].legend(fontsize=7)
     save(figure, folder / f"profiles-{model}.png")
 

@@ -18,8 +18,8 @@ import torch
 from calograd import Design
 from calograd.export.runtime import OnnxSampler
 from calograd.export.write import export
-from calograd.memory import keep_freed_memory
 from calograd.surrogate import load_designs
+from calograd.system.memory import keep_freed_memory
 
 BATCHES, REPEAT, SHOWERS = (1, 10, 100, 1000, 4000), 5, 2000
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from calograd import Design, Surrogate
-from calograd.optimisation.background import Emulator
-from calograd.optimisation.gradient import surrogate_gradient
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.space import span
-from calograd.optimisation.utility import Objective, SquaredError
+from calograd.gradients.autodiff import surrogate_gradient
+from calograd.objective.background import Emulator
+from calograd.objective.reconstruction import Chain
+from calograd.objective.space import span
+from calograd.objective.utility import Objective, SquaredError
 
 SHOWERS, ENERGY, REPEAT = 1000, 50.0, 5
 STEPS = (6, 12, 18, 36, 72)

@@ -5,7 +5,7 @@
 Measured: the start of a kernel and the time of a shower in it; what a task costs the scheduler and the one process that
 takes results; the bytes of a shower; and how long the one writer takes with them, while the run goes on (a part is
 written and synchronised) and when it ends (parts are joined). The scaling is a simulation of events: no machine of
-1 000 cores was at hand. In it workers simulate chunks of the size that `calograd.simulation.farm.plan` gives, two of
+1 000 cores was at hand. In it workers simulate chunks of the size that `calograd.geant4.farm.plan` gives, two of
 which wait at each, and results are taken one at a time; workers are equal, never fail, and the network adds nothing to
 what a task costs here.
 """
@@ -20,13 +20,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calograd.material import MATERIALS
-from calograd.showers.layout import Provenance, pack
-from calograd.showers.writer import open_writer
-from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, SimulationConfig
-from calograd.simulation.farm import BACKLOG, mean_energy, open_cluster, plan, run_kernel
-from calograd.simulation.record import Showers
-from calograd.simulation.tables import find_tables
+from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.material import MATERIALS
+from calograd.events.deposits import Showers
+from calograd.events.library.schema import Provenance, pack
+from calograd.events.library.writer import open_writer
+from calograd.geant4.farm import BACKLOG, mean_energy, open_cluster, plan, run_kernel
+from calograd.geant4.tables import find_tables
 
 WORKERS = (1, 10, 30, 100, 300, 1000)
 FEW, MANY = 2, 22

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.showers.library import open_library
-from calograd.showers.segment import segment
+from calograd.events.library.reader import open_library
+from calograd.events.segmentation import segment
 
 ENERGY = 50.0
 DEPOSITS = 88_000

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.learning.config import read_config
-from calograd.learning.data import load_data
-from calograd.learning.log import read_log
-from calograd.learning.train import train
-from calograd.material import MATERIALS
-from calograd.showers.cells import Cells, write_cells
-from calograd.showers.maps import rows_in
+from calograd.detector.material import MATERIALS
+from calograd.events.cells import Cells, write_cells
+from calograd.events.maps import rows_in
+from calograd.training.config import read_config
+from calograd.training.data import load_data
+from calograd.training.log import read_log
+from calograd.training.train import train
 
 FILES = 3
 DESIGNS = 4

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from calograd.surrogate import Card
-from calograd.surrogate.kinds import STACK_KINDS
-from calograd.surrogate.store import StackCard
+from calograd.surrogate.registry import STACK_KINDS
+from calograd.surrogate.storage import StackCard
 
 AREAS = {
     "Designs and materials": ("design", "material", "errors", "memory"),
@@ -82,7 +82,7 @@ def _commands() -> Iterator[str]:
 
 def _models(source: Path) -> Iterator[tuple[str, str]]:
     """A card of every bundled surrogate, from what its file says, and a page that lists them."""
-    from calograd.surrogate.store import bundled, kind_of, load, load_stack, locate
+    from calograd.surrogate.storage import bundled, kind_of, load, load_stack, locate
 
     for name in bundled():
         model, card = load_stack(name) if kind_of(name) in STACK_KINDS else load(name)

@@ -1,4 +1,4 @@
-"""The gallery's figures, from bundled data: `calograd.evaluation.plots` on a page's worth of axes each."""
+"""The gallery's figures, from bundled data: `calograd.reports.plots` on a page's worth of axes each."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from matplotlib.figure import Figure
 
 from calograd import Design, Surrogate
-from calograd.evaluation.observables import observe
-from calograd.evaluation.plots import plot_event, plot_observable, plot_profile, style
-from calograd.showers.cells import read_cells
-from calograd.surrogate.store import ASSETS
+from calograd.events.cells import read_cells
+from calograd.metrics.observables import observe
+from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
+from calograd.surrogate.storage import ASSETS
 
 SHOWERS = 200
 

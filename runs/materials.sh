@@ -26,7 +26,7 @@ for names in train: low:-low high:-high eval:-test; do
 done
 
 block() { python3 -c "
-from calograd.material import Material
+from calograd.detector.material import Material
 m = Material.parse('$1')
 print(f'{11.7 * m.moliere_radius:.2f} {11.7 * m.moliere_radius:.2f} {81.5 * m.radiation_length:.2f}')"; }
 simulate() { # MATERIAL NAME OPTIONS

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from helpers.small import small_surrogate
+from helpers.toy_library import write_toy_library
 
 from calograd import cli
+from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.material import Material
 from calograd.errors import TablesError
-from calograd.material import Material
-from calograd.showers.clouds import Clouds, tidy
-from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, SimulationConfig
-from calograd.simulation.tables import find_tables
+from calograd.events.clouds import Clouds, tidy
+from calograd.geant4.tables import find_tables
+from calograd.surrogate import Surrogate
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -137,3 +141,19 @@ def calograd(
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def surrogate() -> Surrogate:
+    return small_surrogate(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def precise() -> Surrogate:
+    return small_surrogate(torch.float64)
+
+
+@pytest.fixture
+def library(tmp_path: Path, make_config) -> Path:  # type: ignore[no-untyped-def]
+    """See `write_toy_library`."""
+    return write_toy_library(tmp_path / "library.h5", make_config(10.0, 50.0))

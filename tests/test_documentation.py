@@ -11,8 +11,8 @@ import click
 import pytest
 
 from calograd.cli import COMMANDS, cli
-from calograd.showers.cells import read_cells, write_cells
-from calograd.surrogate.store import ASSETS
+from calograd.events.cells import read_cells, write_cells
+from calograd.surrogate.storage import ASSETS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if not {"made", "gallery"} & {*p.parts})]

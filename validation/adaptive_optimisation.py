@@ -21,15 +21,15 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.cli.common import progress, read_toml, stages
+from calograd.events.library.reader import open_library
+from calograd.gradients.finite_differences import bootstrap_values
+from calograd.objective.reference import LibraryReference
 from calograd.optimisation import baselines
-from calograd.optimisation.common_showers import bootstrap_values
-from calograd.optimisation.descent import Adaptation, Adapted, ascend
+from calograd.optimisation.ascent import Adaptation, Adapted, ascend
 from calograd.optimisation.history import State
-from calograd.optimisation.reference import LibraryReference
 from calograd.optimisation.run import Setup, optimise, parse_optimisation
+from calograd.optimisation.simulated_objective import Trials, from_library
 from calograd.optimisation.target import simulate
-from calograd.optimisation.trials import Trials, from_library
-from calograd.showers.library import open_library
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "adaptive.toml"
 TARGETS: dict[str, dict[str, Any]] = {

@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 
 from calograd import Surrogate
-from calograd.demo.steering import ENERGY, PRICE, START
+from calograd.demo.design import ENERGY, PRICE, START
+from calograd.events.library.reader import open_library
+from calograd.gradients.autodiff import Estimate, surrogate_gradient
+from calograd.gradients.finite_differences import bootstrap_values
+from calograd.io.hdf5 import write_whole
+from calograd.objective.background import Emulator
+from calograd.objective.cost import Depth, Priced
+from calograd.objective.reconstruction import Chain
+from calograd.objective.reference import LibraryReference
+from calograd.objective.space import Space, span
+from calograd.objective.utility import Objective, SquaredError
 from calograd.optimisation import baselines
-from calograd.optimisation.background import Emulator
-from calograd.optimisation.common_showers import bootstrap_values
-from calograd.optimisation.cost import Depth, Priced
-from calograd.optimisation.descent import DescentConfig, ascend
-from calograd.optimisation.gradient import Estimate, surrogate_gradient
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference
-from calograd.optimisation.space import Space, span
-from calograd.optimisation.trials import Trials, from_library
-from calograd.optimisation.utility import Objective, SquaredError
-from calograd.showers.hdf5 import write_whole
-from calograd.showers.library import open_library
+from calograd.optimisation.ascent import DescentConfig, ascend
+from calograd.optimisation.simulated_objective import Trials, from_library
 
 BUDGET, EACH, SEEDS = 3000, 100, 5
 MARKS = (300, 600, 1200, 3000)

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from calograd import Surrogate
-from calograd.optimisation.background import Emulator
-from calograd.optimisation.common_showers import reference_gradient
-from calograd.optimisation.gradient import Estimate, surrogate_gradient
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference
-from calograd.optimisation.space import Space, span
-from calograd.optimisation.utility import Objective, SquaredError
-from calograd.showers.library import open_library
+from calograd.events.library.reader import open_library
+from calograd.gradients.autodiff import Estimate, surrogate_gradient
+from calograd.gradients.finite_differences import reference_gradient
+from calograd.objective.background import Emulator
+from calograd.objective.reconstruction import Chain
+from calograd.objective.reference import LibraryReference
+from calograd.objective.space import Space, span
+from calograd.objective.utility import Objective, SquaredError
 
 SMALL, LARGE, TIMES = 8, 80, 20
 BLOCKS = 12

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.design import Design
+from calograd.detector.design import Design
 from calograd.evaluation.evaluate import mean_biases
-from calograd.optimisation.background import Emulator
-from calograd.optimisation.common_showers import bootstrap_values
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference
-from calograd.optimisation.utility import Objective, SquaredError
-from calograd.showers.library import Library, open_library
-from calograd.showers.measure import measure
+from calograd.events.library.reader import Library, open_library
+from calograd.events.measurement import measure
+from calograd.gradients.finite_differences import bootstrap_values
+from calograd.objective.background import Emulator
+from calograd.objective.reconstruction import Chain
+from calograd.objective.reference import LibraryReference
+from calograd.objective.utility import Objective, SquaredError
 
 SIZES = ((1.5, 5.0), (2.5, 6.0), (4.0, 10.0))
 SHOWN = ("E_tot", "R_E", "z_mean")

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.evaluation.observables import observe
-from calograd.showers.library import open_library
-from calograd.showers.segment import segment
+from calograd.events.library.reader import open_library
+from calograd.events.segmentation import segment
+from calograd.metrics.observables import observe
 
 DESIGNS = ((1.0, 5.0), (2.5, 6.0), (5.0, 15.0))
 SEED = 20

@@ -28,19 +28,19 @@ import torch
 from fault_inputs import make_inputs, run, surrogate
 
 from calograd.errors import CaloGradError
-from calograd.learning import engine
-from calograd.learning.adapt import adapt
-from calograd.learning.adapt_state import CHECKPOINT as ADAPTATION
-from calograd.learning.adapt_state import AdaptConfig
-from calograd.learning.data import load_data
-from calograd.learning.log import LOG, read_log
-from calograd.optimisation.background import read_density_map
+from calograd.events.cells import read_cells
+from calograd.events.clouds import read_clouds
+from calograd.events.library.reader import open_library
+from calograd.events.maps import read_maps
+from calograd.objective.background import read_density_map
 from calograd.optimisation.history import read_state
-from calograd.showers.cells import read_cells
-from calograd.showers.clouds import read_clouds
-from calograd.showers.library import open_library
-from calograd.showers.maps import read_maps
 from calograd.surrogate import Adapter, Surrogate
+from calograd.training import loop as engine
+from calograd.training.adaptation.adapt import adapt
+from calograd.training.adaptation.state import CHECKPOINT as ADAPTATION
+from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.data import load_data
+from calograd.training.log import LOG, read_log
 
 CUTS = 40
 

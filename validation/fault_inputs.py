@@ -17,23 +17,23 @@ import numpy as np
 import torch
 
 from calograd import cli
-from calograd.learning import engine
-from calograd.material import MATERIALS, Material
-from calograd.optimisation.background import DensityMap, write_density_map
-from calograd.showers.cells import Cells, write_cells
-from calograd.showers.clouds import Clouds, write_clouds
-from calograd.showers.layout import Provenance, pack
-from calograd.showers.maps import Maps, write_maps
-from calograd.simulation import farm
-from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, SimulationConfig
-from calograd.simulation.record import Showers
+from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.material import MATERIALS, Material
+from calograd.events.cells import Cells, write_cells
+from calograd.events.clouds import Clouds, write_clouds
+from calograd.events.deposits import Showers
+from calograd.events.library.schema import Provenance, pack
+from calograd.events.maps import Maps, write_maps
+from calograd.geant4 import farm
+from calograd.objective.background import DensityMap, write_density_map
 from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
+from calograd.training import loop as engine
 
 for module in (
     "distributed", "calograd.cli.simulate", "calograd.cli.segment", "calograd.cli.sample", "calograd.cli.train",
-    "calograd.cli.optimise", "calograd.optimisation.report", "calograd.optimisation.run", "calograd.learning.plots",
-    "calograd.learning.train", "calograd.showers.produce",
+    "calograd.cli.optimise", "calograd.reports.optimisation", "calograd.optimisation.run", "calograd.reports.training",
+    "calograd.training.train", "calograd.geant4.production",
 ):  # fmt: skip
     import_module(module)  # once, not in every command
 

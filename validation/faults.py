@@ -26,8 +26,8 @@ from fault_files import damage_files
 from fault_inputs import Ended, make_inputs, run, start, steps_done, wait, where
 from safetensors import safe_open
 
-from calograd.learning.log import read_log
-from calograd.showers.library import open_library
+from calograd.events.library.reader import open_library
+from calograd.training.log import read_log
 
 SIMULATE = ("simulate", "--energies", "1", "--showers", "12", "--seed", "3", "-o", "library-1.h5")
 TRAIN = ("train", "train.toml", "-o", "run")
@@ -173,9 +173,7 @@ def worker(work: Path) -> str:
     log, victims = work / "log.txt", 0
     child = start((*SIMULATE, "--workers", "2"), work, log)
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        kernels = [
-            p for p in psutil.Process(child).children(recursive=True) if "calograd.simulation.kernel" in words(p)
-        ]
+        kernels = [p for p in psutil.Process(child).children(recursive=True) if "calograd.geant4.kernel" in words(p)]
         if kernels and victims == 0:
             os.kill(kernels[0].ppid(), signal.SIGKILL)
             victims += 1

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.optimisation.background import Emulator
-from calograd.optimisation.common_showers import reference_gradient
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference
-from calograd.optimisation.space import span
-from calograd.optimisation.utility import Objective, SquaredError
-from calograd.showers.library import open_library
+from calograd.events.library.reader import open_library
+from calograd.gradients.finite_differences import reference_gradient
+from calograd.objective.background import Emulator
+from calograd.objective.reconstruction import Chain
+from calograd.objective.reference import LibraryReference
+from calograd.objective.space import span
+from calograd.objective.utility import Objective, SquaredError
 
 STEPS = (0.01, 0.02, 0.04, 0.08, 0.15)
 BASE = 0.02

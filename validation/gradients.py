@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from calograd import Surrogate
-from calograd.optimisation.agreement import compare_gradients
-from calograd.optimisation.background import Emulator
-from calograd.optimisation.common_showers import reference_gradient
-from calograd.optimisation.gradient import Estimate, surrogate_gradient
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference
-from calograd.optimisation.space import span
-from calograd.optimisation.utility import EnergyResolution, Objective, SquaredError, Utility
-from calograd.showers.hdf5 import write_whole
-from calograd.showers.library import open_library
+from calograd.events.library.reader import open_library
+from calograd.gradients.autodiff import Estimate, surrogate_gradient
+from calograd.gradients.check import compare_gradients
+from calograd.gradients.finite_differences import reference_gradient
+from calograd.io.hdf5 import write_whole
+from calograd.objective.background import Emulator
+from calograd.objective.reconstruction import Chain
+from calograd.objective.reference import LibraryReference
+from calograd.objective.space import span
+from calograd.objective.utility import EnergyResolution, Objective, SquaredError, Utility
 
 DESIGNS = ((2.5, 6.0), (1.5, 5.0), (3.5, 12.0), (2.0, 4.0), (4.0, 10.0), (1.2, 9.0), (3.3, 7.5))
 ENERGIES = (1.0, *np.arange(10.0, 101.0, 10.0).tolist())

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from calograd import Design, Surrogate
-from calograd.showers.library import open_library
+from calograd.events.library.reader import open_library
 
 MIN_SHOWERS = 20
 PARTS = (0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)

@@ -24,14 +24,14 @@ import torch
 from matplotlib.figure import Figure
 
 from calograd import Design, Surrogate
-from calograd.evaluation import distances
-from calograd.evaluation.observables import observe, quantity_names
-from calograd.evaluation.points import group
-from calograd.learning.adapt import adapt
-from calograd.learning.adapt_state import AdaptConfig
-from calograd.learning.data import load_data
-from calograd.showers.cells import Cells, read_cells
-from calograd.showers.hdf5 import write_whole
+from calograd.evaluation.matching import group
+from calograd.events.cells import Cells, read_cells
+from calograd.io.hdf5 import write_whole
+from calograd.metrics import distances
+from calograd.metrics.observables import observe, quantity_names
+from calograd.training.adaptation.adapt import adapt
+from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.data import load_data
 
 SHIFTS = ("pbwo4", "matrix", "tilted", "alone", "electrons")
 METHODS = {"lora": "LoRA", "bitfit": "BitFit", "full": "all weights", "scratch": "from scratch"}

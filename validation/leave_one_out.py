@@ -26,16 +26,16 @@ import torch
 from calograd import Surrogate
 from calograd.evaluation.compare import observe_rows
 from calograd.evaluation.evaluate import mean_biases
-from calograd.evaluation.observables import OBSERVABLES
-from calograd.learning.adapt import adapt
-from calograd.learning.adapt_state import AdaptConfig
-from calograd.learning.config import RunConfig, read_config
-from calograd.learning.data import load_data
-from calograd.learning.split import Heads, split_by_shower
-from calograd.learning.train import train
-from calograd.showers.cells import Cells, read_cells
-from calograd.showers.hdf5 import write_whole
-from calograd.surrogate.generate import generate
+from calograd.events.cells import Cells, read_cells
+from calograd.io.hdf5 import write_whole
+from calograd.metrics.observables import OBSERVABLES
+from calograd.surrogate.generation import generate
+from calograd.training.adaptation.adapt import adapt
+from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.config import RunConfig, read_config
+from calograd.training.data import load_data
+from calograd.training.split import Heads, split_by_shower
+from calograd.training.train import train
 
 VALIDATION = 0.1
 """Share of the showers to adapt with that are held out."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.evaluation.observables import observe, quantity_names
-from calograd.evaluation.points import group
-from calograd.material import ELEMENTS, MATERIALS, Material, plain
-from calograd.showers.cells import read_cells
+from calograd.detector.material import ELEMENTS, MATERIALS, Material, plain
+from calograd.evaluation.matching import group
+from calograd.events.cells import read_cells
+from calograd.metrics.observables import observe, quantity_names
 
 NAMES = ("PbF2", "PbWO4", "BGO", "LYSO", "CsI")
 ENERGIES = (1.0, 10.0, 50.0)

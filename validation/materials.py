@@ -14,8 +14,8 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.evaluation.evaluate import mean_biases
-from calograd.showers.cells import read_cells
-from calograd.surrogate.generate import generate
+from calograd.events.cells import read_cells
+from calograd.surrogate.generation import generate
 
 SHOWN = ("E_tot", "R_E", "sigma_y", "z_mean")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.optimisation.common_showers import bootstrap_values
-from calograd.optimisation.landscape import grid
-from calograd.optimisation.reference import LibraryReference
+from calograd.events.library.reader import open_library
+from calograd.gradients.finite_differences import bootstrap_values
+from calograd.gradients.landscape import grid
+from calograd.objective.reference import LibraryReference
 from calograd.optimisation.run import parse_optimisation
-from calograd.showers.library import open_library
 
 COARSE, FINE = 13, 7
 REACH = (0.12, 0.22)

@@ -22,8 +22,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from calograd.evaluation.points import group
-from calograd.showers.maps import Maps, read_maps
+from calograd.evaluation.matching import group
+from calograd.events.maps import Maps, read_maps
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -12,8 +12,8 @@ import sys
 import torch
 
 from calograd import Design, Surrogate
-from calograd.diffusion.sample import SAMPLERS
-from calograd.evaluation.observables import observe
+from calograd.diffusion.samplers import SAMPLERS
+from calograd.metrics.observables import observe
 
 CASES = [
     ("angle", 4), ("angle", 8), ("angle", 12), ("angle", 24), ("dpmpp-2m", 12), ("dpmpp-2m", 18), ("heun", 6),

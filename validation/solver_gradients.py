@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from calograd import Surrogate
-from calograd.evaluation.observables import observe
-from calograd.optimisation.background import Emulator
-from calograd.optimisation.gradient import SHOWERS, stream, surrogate_gradient
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.space import Space, span
-from calograd.optimisation.utility import EnergyResolution, Objective, SquaredError
+from calograd.gradients.autodiff import SHOWERS, stream, surrogate_gradient
+from calograd.metrics.observables import observe
+from calograd.objective.background import Emulator
+from calograd.objective.reconstruction import Chain
+from calograd.objective.space import Space, span
+from calograd.objective.utility import EnergyResolution, Objective, SquaredError
 
 CASES = (
     *(("angle", steps) for steps in (4, 8, 12, 24, 50)),

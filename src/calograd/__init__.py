@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from calograd._version import __version__
+
 if TYPE_CHECKING:
-    from calograd.design import Design
-    from calograd.material import Material
+    from calograd.detector.design import Design
+    from calograd.detector.material import Material
     from calograd.surrogate import Surrogate
 
-__version__ = "0.1.0"
 __all__ = ["Design", "Material", "Surrogate", "__version__"]
 
-_HOMES = {"Design": "calograd.design", "Material": "calograd.material", "Surrogate": "calograd.surrogate"}
+_HOMES = {
+    "Design": "calograd.detector.design",
+    "Material": "calograd.detector.material",
+    "Surrogate": "calograd.surrogate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from calograd.material import Material
-from calograd.showers.cells import Cells
+from calograd.detector.material import Material
+from calograd.events.cells import Cells
 from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 
 def tiny_surrogate(folder: Path, leaps: tuple[int, int] | None = None) -> Path:

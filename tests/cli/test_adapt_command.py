@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calograd.material import MATERIALS
-from calograd.showers.cells import Cells, write_cells
+from calograd.detector.material import MATERIALS
+from calograd.events.cells import Cells, write_cells
 from calograd.surrogate import Surrogate
 
 Run = Callable[..., tuple[int, str, str]]
@@ -22,7 +22,7 @@ QUICK = ("--steps", "40", "--batch", "32", "--validation", "0.25")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps for the networks of location and scale, which have no options of their own."""
-    from calograd.learning import adapt_state
+    from calograd.training.adaptation import state as adapt_state
 
     paces = {name: replace(pace, moments_steps=20) for name, pace in adapt_state.PACES.items()}
     monkeypatch.setattr(adapt_state, "PACES", paces)

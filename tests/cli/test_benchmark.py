@@ -8,10 +8,10 @@ import torch
 from click.testing import CliRunner
 
 from calograd.cli import benchmark as command
+from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.evaluation import timing
 from calograd.evaluation.timing import Benchmark, Spread, Timing, time_geant4
-from calograd.material import Material
 
 
 def test_the_command_without_geant4(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from calograd.showers.clouds import Clouds, read_clouds, write_clouds
+from calograd.events.clouds import Clouds, read_clouds, write_clouds
 
 Run = Callable[..., tuple[int, str, str]]
 Make = Callable[..., Clouds]

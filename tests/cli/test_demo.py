@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from calograd.cli.demo import demo
 from calograd.demo import chain
 from calograd.demo.page import write_page
+from calograd.detector.material import Material
 from calograd.errors import OutputExistsError
-from calograd.material import Material
-from calograd.showers.cells import Cells, write_cells
+from calograd.events.cells import Cells, write_cells
 from calograd.surrogate import Surrogate
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import uproot
 
-from calograd.showers.library import open_library
+from calograd.events.library.reader import open_library
 
 Run = Callable[..., tuple[int, str, str]]
 

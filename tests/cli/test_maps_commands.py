@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_maps import tiny_maps
-from toy_library import write_toy_library
+from helpers.tiny_maps import tiny_maps
+from helpers.toy_library import write_toy_library
 
-from calograd.showers.cells import Cells, write_cells
-from calograd.showers.images import write_images
-from calograd.showers.library import open_library
-from calograd.showers.maps import read_maps, write_maps
-from calograd.simulation.config import SimulationConfig
+from calograd.detector.configuration import SimulationConfig
+from calograd.events.cells import Cells, write_cells
+from calograd.events.library.reader import open_library
+from calograd.events.maps import read_maps, write_maps
+from calograd.readers.images import write_images
 
 Run = Callable[..., tuple[int, str, str]]
 OPTIMISATION = """

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from calograd.cli.sample import sample
+from calograd.detector.material import Material
 from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError, RangeError
-from calograd.material import Material
-from calograd.showers.cells import Cells, read_cells, write_cells
+from calograd.events.cells import Cells, read_cells, write_cells
 from calograd.surrogate import Surrogate, load_designs
 
 

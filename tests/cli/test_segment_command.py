@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calograd.material import MATERIALS
-from calograd.showers.cells import read_cells
-from calograd.showers.layout import Provenance, pack
-from calograd.showers.maps import read_maps
-from calograd.showers.writer import open_writer
-from calograd.simulation.config import SimulationConfig
-from calograd.simulation.record import Showers
+from calograd.detector.configuration import SimulationConfig
+from calograd.detector.material import MATERIALS
+from calograd.events.cells import read_cells
+from calograd.events.deposits import Showers
+from calograd.events.library.schema import Provenance, pack
+from calograd.events.library.writer import open_writer
+from calograd.events.maps import read_maps
 
 SHOWERS = 8
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calograd.material import MATERIALS
-from calograd.showers.cells import Cells, write_cells
+from calograd.detector.material import MATERIALS
+from calograd.events.cells import Cells, write_cells
 
 CONFIG = """
 name = "tiny"

@@ -5,11 +5,11 @@ from math import log2
 
 import pytest
 import torch
-from analytic import DOUBLE, Mixture, Normal, tilted_normal, two_bumps
+from helpers.analytic import DOUBLE, Mixture, Normal, tilted_normal, two_bumps
 from torch import Tensor
 
-from calograd.diffusion.noise import SCHEDULES, Karras, angle_grid
-from calograd.diffusion.sample import SAMPLERS, sample
+from calograd.diffusion.samplers import SAMPLERS, sample
+from calograd.diffusion.schedules import SCHEDULES, Karras, angle_grid
 
 DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if sampler.order > 0]
 

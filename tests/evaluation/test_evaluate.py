@@ -6,13 +6,13 @@ import re
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from synthetic import showers
+from helpers.synthetic import showers
 
 from calograd.cli import cli
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.evaluation import evaluate, mean_biases
-from calograd.evaluation.points import Point, Sizes, group, match
-from calograd.showers.cells import Cells, write_cells
+from calograd.evaluation.matching import Point, Sizes, group, match
+from calograd.events.cells import Cells, write_cells
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calograd.detector.material import MATERIALS
 from calograd.errors import InputError, OutputExistsError
 from calograd.evaluation.maps import OBSERVABLES, evaluate_maps, observe_maps, profiles
-from calograd.evaluation.maps_report import write_maps_report
-from calograd.material import MATERIALS
-from calograd.showers.maps import Maps
+from calograd.events.maps import Maps
+from calograd.reports.maps import write_maps_report
 
 P = 16
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from calograd.detector.material import MATERIALS
 from calograd.explorer import landscape, views
 from calograd.explorer.views import Explorer
-from calograd.material import MATERIALS
 from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 
 @pytest.fixture(scope="session")

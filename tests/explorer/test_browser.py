@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, opened, respond, served
+from helpers.browser import CHROMIUM, opened, respond, served
 
+from calograd.events.cells import read_cells
 from calograd.explorer.views import Explorer
-from calograd.showers.cells import read_cells
 
 MISSING = [name for name in ("panel", "matplotlib", "playwright") if find_spec(name) is None]
 pytestmark = [

@@ -16,14 +16,15 @@ pytest.importorskip("panel", reason="Panel is not installed (extra explore)")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra explore)")
 
 from calograd.errors import FormatError, InputError
-from calograd.explorer import explore, work
+from calograd.events.cells import read_cells
+from calograd.explorer import explore
+from calograd.explorer import worker as work
 from calograd.explorer.page import KEPT, Page
 from calograd.explorer.serve import has_display, serve
 from calograd.explorer.trajectory import read_trajectory
 from calograd.explorer.views import Explorer
-from calograd.optimisation.descent import DescentConfig, ascend
-from calograd.optimisation.gradient import Estimate, surrogate_gradient
-from calograd.showers.cells import read_cells
+from calograd.gradients.autodiff import Estimate, surrogate_gradient
+from calograd.optimisation.ascent import DescentConfig, ascend
 
 PATIENCE = 60
 

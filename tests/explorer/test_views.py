@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from calograd.design import Design
+from calograd.detector.design import Design
 from calograd.errors import InputError, RangeError
-from calograd.explorer.choice import Choice, Limits, to_toml
 from calograd.explorer.landscape import Surface
+from calograd.explorer.selection import Choice, Limits, to_toml
 from calograd.explorer.views import PREVIEW, Explorer
-from calograd.optimisation.gradient import SHOWERS, stream
+from calograd.gradients.autodiff import SHOWERS, stream
 from calograd.optimisation.run import Setup, parse_optimisation
 from calograd.surrogate import Surrogate
 

@@ -8,10 +8,10 @@ from queue import Empty, Queue
 
 import pytest
 
-from calograd.explorer import work
+from calograd.explorer import worker as work
 from calograd.explorer.landscape import Surface
 from calograd.explorer.views import Explorer, Slope, View
-from calograd.explorer.work import Done, Failure, Progress, Result, Summit, Waypoint, Worker
+from calograd.explorer.worker import Done, Failure, Progress, Result, Summit, Waypoint, Worker
 
 PATIENCE = 60
 

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_maps import tiny_maps
+from helpers.tiny_maps import tiny_maps
 
 from calograd import __version__
-from calograd.design import Design
+from calograd.detector.design import Design
+from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError, InputError, OutputExistsError, RangeError
-from calograd.export.parts import parts
+from calograd.export.graphs import parts
 from calograd.export.runtime import SCHEMA, OnnxSampler, open_session, run
 from calograd.export.write import PARITY, Written, export
-from calograd.material import MATERIALS
 from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
-from calograd.surrogate.coordinates import pattern_dim, shape_dim
+from calograd.surrogate.cells.coordinates import pattern_dim, shape_dim
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 MISSING = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed (extra export)")

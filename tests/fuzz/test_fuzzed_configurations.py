@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import FUZZ, TOML, changed_tables, damaged_bytes, refused_or_valid
+from helpers.damage import FUZZ, TOML, changed_tables, damaged_bytes, refused_or_valid
 from hypothesis import given
 from hypothesis import strategies as st
 
 from calograd.cli.common import read_toml
-from calograd.learning.adapt_state import AdaptConfig
-from calograd.learning.config import MapsModelConfig, ModelConfig, TrainingConfig, parse_config
-from calograd.learning.stack_config import (
+from calograd.objective.config import MapConfig
+from calograd.optimisation.run import parse_optimisation
+from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.config import MapsModelConfig, ModelConfig, TrainingConfig, parse_config
+from calograd.training.points.config import (
     CloudTraining,
     GridTraining,
     parse_cloud_config,
     parse_grid_config,
     read_training,
 )
-from calograd.optimisation.objective import MapConfig
-from calograd.optimisation.run import parse_optimisation
 
 ROOT = Path(__file__).parents[2]
 HEAD = {"name": "x", "data": {"files": ["cells.h5"]}}

@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from damage import CHANGES, FUZZ, Change, damaged_bytes, refused_or_valid, spoil
+from helpers.damage import CHANGES, FUZZ, Change, damaged_bytes, refused_or_valid, spoil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calograd.learning.engine import Course, read_stored, write_checkpoint
-from calograd.learning.log import LOG, add_to_log, read_log
-from calograd.material import MATERIALS
-from calograd.networks.adapter import tabulate
-from calograd.optimisation.background import DensityMap, read_density_map, write_density_map
+from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.material import MATERIALS
+from calograd.events.cells import Cells, read_cells, write_cells
+from calograd.events.clouds import Clouds, read_clouds, write_clouds
+from calograd.events.deposits import Showers
+from calograd.events.library.reader import open_library
+from calograd.events.library.schema import Provenance, pack
+from calograd.events.maps import Maps, read_maps, write_maps
+from calograd.nn.lora import tabulate
+from calograd.objective.background import DensityMap, read_density_map, write_density_map
 from calograd.optimisation.history import PathPoint, State, read_state, write_state
-from calograd.showers.cells import Cells, read_cells, write_cells
-from calograd.showers.clouds import Clouds, read_clouds, write_clouds
-from calograd.showers.exchange import read_showerdata, write_showerdata
-from calograd.showers.layout import Provenance, pack
-from calograd.showers.library import open_library
-from calograd.showers.maps import Maps, read_maps, write_maps
-from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, SimulationConfig
-from calograd.simulation.record import Showers
+from calograd.readers.showerdata import read_showerdata, write_showerdata
 from calograd.surrogate import Adapter, Card, Surrogate
 from calograd.surrogate.adapters import AdapterCard, Base
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
+from calograd.training.log import LOG, add_to_log, read_log
+from calograd.training.loop import Course, read_stored, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 """A damaged card without a digest may ask for a network of no size, which does not fit the weights then."""

@@ -13,15 +13,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from calograd.detector.configuration import Matrix, SimulationConfig
 from calograd.errors import InputError
+from calograd.events.deposits import Showers
+from calograd.events.library.schema import Provenance, pack
 from calograd.optimisation import target as target_module
 from calograd.optimisation.adaptive import SHOWERS, Follower
 from calograd.optimisation.history import State
-from calograd.optimisation.report import write_descent_report
 from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
-from calograd.showers.layout import Provenance, pack
-from calograd.simulation.config import Matrix, SimulationConfig
-from calograd.simulation.record import Showers
+from calograd.reports.optimisation import write_descent_report
 from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import Adapter
 
@@ -49,7 +49,7 @@ def made_up_showers(config: SimulationConfig, n: int, apart: float = 0.0) -> Sho
 
 
 class Simulator:
-    """Stands for `calograd.showers.produce.produce`; knows what it was asked for, and may be killed at a call."""
+    """Stands for `calograd.geant4.production.produce`; knows what it was asked for, and may be killed at a call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Path, SimulationConfig, int]] = []
@@ -158,7 +158,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_numbers(
     simulator.killed_at = calls + {"first showers": 0, "later showers": 1, "a check": checks[0]}.get(where, -1 - calls)
     with monkeypatch.context() as patch:
         if where == "before the step is kept":
-            patch.setattr("calograd.optimisation.descent.write_state", killed)
+            patch.setattr("calograd.optimisation.ascent.write_state", killed)
         with pytest.raises(Killed):
             run(setup_of(surrogate), cut, tell=tell)
     before = {path: path.stat().st_mtime_ns for path in cut.rglob("*.h5")}

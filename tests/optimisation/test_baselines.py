@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hills import Hill, make_space, parabola
+from helpers.hills import Hill, make_space, parabola
 
 from calograd.errors import InputError
+from calograd.gradients.estimates import Simulation
+from calograd.objective.constraints import TOLERANCE, Array
+from calograd.objective.space import Space
 from calograd.optimisation.baselines import METHODS, Trace, run
-from calograd.optimisation.budget import TOLERANCE, Array
-from calograd.optimisation.estimates import Simulation
-from calograd.optimisation.space import Space
 
 START = np.array([1.5, 5.0])
 TOP = np.log([3.0, 9.0])

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from feasible_sets import SEEDS
-from hills import parabola, tilted
+from helpers.feasible_sets import SEEDS
+from helpers.hills import parabola, tilted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calograd.optimisation.budget import Array, FeasibleSet
+from calograd.objective.constraints import Array, FeasibleSet
 from calograd.optimisation.quasi_newton import GROWTH, Point, gain, judge, learn, step
 
 

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError, OutputExistsError
-from calograd.material import Material
-from calograd.optimisation.cost import Depth, Priced
+from calograd.events.library.reader import open_library
+from calograd.gradients.landscape import geant4_landscape, grid, surrogate_landscape
+from calograd.io.hdf5 import one_writer
+from calograd.objective.cost import Depth, Priced
+from calograd.objective.reconstruction import Chain
+from calograd.objective.reference import LibraryReference
+from calograd.objective.utility import Containment, Objective
 from calograd.optimisation.history import Step
-from calograd.optimisation.landscape import geant4_landscape, grid, surrogate_landscape
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.reference import LibraryReference
-from calograd.optimisation.report import write_descent_report
 from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
-from calograd.optimisation.utility import Containment, Objective
-from calograd.showers.hdf5 import one_writer
-from calograd.showers.library import open_library
+from calograd.reports.optimisation import write_descent_report
 from calograd.surrogate import Surrogate
-from calograd.surrogate.cells import CellsModel
+from calograd.surrogate.cells.model import CellsModel
 
 
 def raw(**changes: Any) -> dict[str, Any]:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny import tiny_surrogate
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import tiny_surrogate
 from torch import Tensor
 
-from calograd.design import Design
+from calograd.detector.design import Design
+from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError, InputError, RangeError
-from calograd.material import MATERIALS
-from calograd.networks.adapter import Method, Plan, shapes
+from calograd.nn.lora import Method, Plan, shapes
 from calograd.surrogate import Adapter, Surrogate
 from calograd.surrogate.adapters import ADAPTER, SCHEMA, AdapterCard, Base, pack, relative_source, stack
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 METHODS: tuple[Method, ...] = ("lora", "bitfit", "full")
 DESIGN = Design(2.5, 6.0, material="PbWO4", n_xy=3, n_z=2)
@@ -151,7 +151,7 @@ def test_a_base_by_its_bundled_name(
     base, new = folders
     assert relative_source("pbf2-cells", new) == "pbf2-cells"
     expected = showers(Surrogate.load(new))
-    monkeypatch.setattr("calograd.surrogate.store.ASSETS", tmp_path / "assets")
+    monkeypatch.setattr("calograd.surrogate.storage.ASSETS", tmp_path / "assets")
     shutil.move(base, tmp_path / "assets" / "tiny")
     assert torch.equal(showers(Surrogate.load(new)), expected)  # by the base's name, as its folder is gone
     change_card(new, base=json.loads(_metadata(new)["card"])["base"] | {"source": "tiny"})

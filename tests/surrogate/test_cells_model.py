@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calograd.material import Material
-from calograd.networks.moments import restore, standardise
-from calograd.surrogate.cells import CellsArchitecture, CellsModel
-from calograd.surrogate.model import numbers_of
+from calograd.detector.material import Material
+from calograd.nn.location_scale import restore, standardise
+from calograd.surrogate.base import numbers_of
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 SMALL = {"shape_width": 16, "shape_blocks": 1, "pattern_width": 16, "pattern_blocks": 1, "embedding": 8,
          "moments_width": 8}  # fmt: skip

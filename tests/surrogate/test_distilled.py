@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import TINY, tiny_surrogate
+from helpers.tiny_maps import tiny_maps
 from safetensors import safe_open
 from test_adapters import made_up_adapter
-from tiny import TINY, tiny_surrogate
-from tiny_maps import tiny_maps
 from torch import Tensor
 
-from calograd.design import Design
-from calograd.diffusion.leaps import Leaps
+from calograd.detector.design import Design
+from calograd.detector.material import MATERIALS
+from calograd.diffusion.progressive import Leaps
 from calograd.errors import FormatError, InputError
-from calograd.material import MATERIALS
 from calograd.surrogate import Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel, without_material_numbers
-from calograd.surrogate.generate import generate
-from calograd.surrogate.maps import MapsArchitecture
-from calograd.surrogate.model import numbers_of
-from calograd.surrogate.store import WEIGHTS
-from calograd.surrogate.walk import Walk
+from calograd.surrogate.base import numbers_of
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel, without_material_numbers
+from calograd.surrogate.generation import generate
+from calograd.surrogate.maps.model import MapsArchitecture
+from calograd.surrogate.schedule import Walk
+from calograd.surrogate.storage import WEIGHTS
 
 DOUBLE = torch.float64
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)

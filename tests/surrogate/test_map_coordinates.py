@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calograd.surrogate.map_coordinates import decode, encode, mirror_permutations, mirror_ties, shape_dim
+from calograd.surrogate.maps.coordinates import decode, encode, mirror_permutations, mirror_ties, shape_dim
 
 P, SLABS = 8, 4
 

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_maps import tiny_maps
+from helpers.tiny_maps import tiny_maps
 from torch import Tensor
 
-from calograd.design import Design
-from calograd.diffusion.sample import SAMPLERS
+from calograd.detector.design import Design
+from calograd.detector.material import MATERIALS
+from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError, RangeError
-from calograd.material import MATERIALS
-from calograd.showers.maps import Maps
+from calograd.events.maps import Maps
 from calograd.surrogate import Surrogate
-from calograd.surrogate.generate import generate
-from calograd.surrogate.maps import MapsArchitecture
+from calograd.surrogate.generation import generate
+from calograd.surrogate.maps.model import MapsArchitecture
 
 PROTOCOLS = [{}, {"coordinates": "plain", "schedule": "linear", "preconditioning": "noise"}]
 

@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, tiny_surrogate
+from helpers.tiny import TINY, tiny_surrogate
 from torch import Tensor
 
-from calograd.design import Design
+from calograd.detector.design import Design
+from calograd.detector.material import MATERIALS, NUMBERS, Material
 from calograd.errors import InputError, RangeError
-from calograd.material import MATERIALS, NUMBERS, Material
 from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.cells import CellsArchitecture, CellsModel, with_material_numbers, without_material_numbers
-from calograd.surrogate.generate import generate
-from calograd.surrogate.model import numbers_of
+from calograd.surrogate.base import numbers_of
+from calograd.surrogate.cells.model import (
+    CellsArchitecture,
+    CellsModel,
+    with_material_numbers,
+    without_material_numbers,
+)
+from calograd.surrogate.generation import generate
 
 DOUBLE = torch.float64
 LEAD, TUNGSTATE, BISMUTH = (MATERIALS[name] for name in ("PbF2", "PbWO4", "BGO"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_clouds import tiny_clouds
+from helpers.tiny_clouds import tiny_clouds
 
 from calograd.errors import CaloGradError
 from calograd.evaluation.stopwatch import time_apart

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_surrogate
+from helpers.tiny import tiny_surrogate
 from torch import Tensor
 
-from calograd.design import Design
-from calograd.diffusion.sample import SAMPLERS
+from calograd.detector.design import Design
+from calograd.detector.material import Material
+from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError, RangeError
-from calograd.material import Material
 from calograd.surrogate import BATCH, Surrogate
 
 DOUBLE = torch.float64

@@ -9,9 +9,9 @@ from typing import NoReturn
 
 import click
 
-from calograd import __version__
+from calograd._version import __version__
 from calograd.errors import CaloGradError, Interrupted
-from calograd.memory import keep_freed_memory
+from calograd.system.memory import keep_freed_memory
 
 COMMANDS = {
     "tables": "Where the Geant4 tables are; fetch just the two needed.",

@@ -10,11 +10,11 @@ from rich.progress import TaskID
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, write_json
 from calograd.errors import InputError
-from calograd.showers.hdf5 import refuse_existing
+from calograd.io.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
-    from calograd.learning.adapt import Outcome
-    from calograd.learning.adapt_state import AdaptConfig
+    from calograd.training.adaptation.adapt import Outcome
+    from calograd.training.adaptation.state import AdaptConfig
 
 METHODS = ("lora", "bitfit", "full", "scratch")
 
@@ -68,9 +68,9 @@ def adapt(
         raise InputError(f"--validation is {validation:g}, expected a share between 0 and 1")
     import torch
 
-    from calograd.learning.adapt import adapt as run
-    from calograd.learning.data import load_data
     from calograd.surrogate import Adapter, load_designs
+    from calograd.training.adaptation.adapt import adapt as run
+    from calograd.training.data import load_data
 
     config = _config(options)
     if threads:
@@ -100,7 +100,7 @@ def _config(options: dict[str, Any]) -> AdaptConfig:
     """The configuration from the options that were given. Raises `InputError` naming an option that does not fit."""
     from pydantic import ValidationError
 
-    from calograd.learning.adapt_state import AdaptConfig
+    from calograd.training.adaptation.state import AdaptConfig
 
     given = {name.rstrip("_"): value for name, value in options.items() if value is not None}
     if "targets" in given:

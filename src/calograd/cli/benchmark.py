@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from calograd.cli.common import JSON_OPTION, console, parse_numbers, print_table, progress, stages, write_json
+from calograd.detector.material import Material
 from calograd.errors import InputError, TablesError
-from calograd.material import Material
-from calograd.showers.hdf5 import refuse_existing
+from calograd.io.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
     from calograd.evaluation.timing import Benchmark
@@ -54,12 +54,12 @@ def benchmark(
     values = parse_numbers(energies, "--energies")
     if not all(0 < e < float("inf") for e in values) or len(set(values)) != len(values):
         raise InputError(f"--energies '{energies}': expected different positive numbers in GeV")
-    from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS
+    from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS
     from calograd.evaluation.timing import BATCHES
     from calograd.evaluation.timing import benchmark as run
     from calograd.surrogate import load_designs
-    from calograd.surrogate.kinds import STACK_KINDS
-    from calograd.surrogate.store import kind_of
+    from calograd.surrogate.registry import STACK_KINDS
+    from calograd.surrogate.storage import kind_of
 
     if models and all(kind_of(model) in STACK_KINDS for model in models):
         _benchmark_clouds(models, repeats, showers, no_geant4, json_path)
@@ -89,8 +89,8 @@ def _benchmark_clouds(
     models: tuple[str, ...], repeats: int, showers: int | None, no_geant4: bool, json_path: Path | None
 ) -> None:
     """Time Geant4's silicon-tungsten stack and surrogates of points."""
-    from calograd.evaluation.cloud_timing import benchmark_clouds, stack_beam
-    from calograd.simulation.tables import needed_elements
+    from calograd.evaluation.point_timing import benchmark_clouds, stack_beam
+    from calograd.geant4.tables import needed_elements
     from calograd.surrogate import CloudSurrogate
 
     surrogates = [CloudSurrogate.load(model) for model in models]
@@ -121,7 +121,7 @@ def environment_for(elements: set[str]) -> tuple[dict[str, str] | None, str]:
     """The environment of Geant4's kernel for materials of these elements, or None and why it cannot run."""
     if importlib.util.find_spec("geant4_pybind") is None:
         return None, "Geant4 is left out: geant4-pybind is not installed; pip install 'calograd[geant4]'"
-    from calograd.simulation.tables import find_tables
+    from calograd.geant4.tables import find_tables
 
     try:
         tables = find_tables()

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from calograd.errors import InputError
-from calograd.showers.hdf5 import write_new
+from calograd.io.hdf5 import write_new
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -9,8 +9,8 @@ import click
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
-from calograd.extras import require
-from calograd.showers.hdf5 import refuse_existing
+from calograd.io.hdf5 import refuse_existing
+from calograd.system.extras import require
 
 if TYPE_CHECKING:
     from calograd.demo.chain import Outcome

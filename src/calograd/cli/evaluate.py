@@ -9,13 +9,13 @@ import click
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
-from calograd.extras import require
-from calograd.showers.hdf5 import refuse_existing, schema_of, shard_files
+from calograd.io.hdf5 import refuse_existing, schema_of, shard_files
+from calograd.system.extras import require
 
 if TYPE_CHECKING:
     from calograd.evaluation.evaluate import Evaluation
     from calograd.evaluation.maps import MapsEvaluation
-    from calograd.showers.maps import Maps
+    from calograd.events.maps import Maps
 
 
 @click.command()
@@ -69,8 +69,8 @@ def evaluate(
         _evaluate_clouds(generated, reference, json_path, report_path, seed, classifier)
         return
     from calograd.evaluation.evaluate import evaluate as run
-    from calograd.showers.maps import Maps
-    from calograd.showers.shards import read_shards
+    from calograd.events.maps import Maps
+    from calograd.events.shards import read_shards
 
     ours, theirs = read_shards(generated), read_shards(reference)
     names = {"generated": str(generated), "reference": str(reference)}
@@ -86,7 +86,7 @@ def evaluate(
         result = run(ours, theirs, seed=seed, threshold=threshold * 1e-3, classifiers=classifier, progress=tell)
         write_json(json_path, {"files": names} | result.to_dict())
         if report_path is not None:
-            from calograd.evaluation.report import write_report
+            from calograd.reports.cells import write_report
 
             write_report(report_path, result, names, tell)
     for warning in result.warnings:
@@ -109,7 +109,7 @@ def _evaluate_maps(
         result = evaluate_maps(ours, theirs, seed=seed, progress=stages(bar))
     write_json(json_path, {"files": names} | result.to_dict())
     if report_path is not None:
-        from calograd.evaluation.maps_report import write_maps_report
+        from calograd.reports.maps import write_maps_report
 
         write_maps_report(report_path, result, names)
     for warning in result.warnings:
@@ -138,8 +138,8 @@ def _evaluate_clouds(
     generated: Path, reference: Path, json_path: Path | None, report_path: Path | None, seed: int, classifier: bool
 ) -> None:
     """Compare points of a layered detector."""
-    from calograd.evaluation.cloud_evaluate import BATCHES, evaluate_clouds
-    from calograd.showers.clouds import read_clouds
+    from calograd.evaluation.points import BATCHES, evaluate_clouds
+    from calograd.events.clouds import read_clouds
 
     ours, theirs = read_clouds(generated), read_clouds(reference)
     with progress() as bar:
@@ -147,7 +147,7 @@ def _evaluate_clouds(
     names = {"generated": str(generated), "reference": str(reference)}
     write_json(json_path, {"files": names} | result.to_dict())
     if report_path is not None:
-        from calograd.evaluation.cloud_report import write_cloud_report
+        from calograd.reports.points import write_cloud_report
 
         write_cloud_report(report_path, result, ours, theirs, names)
     for warning in result.warnings:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from calograd.cli.common import JSON_OPTION, output_option, print_table, progress, write_json
-from calograd.showers.hdf5 import refuse_existing
+from calograd.io.hdf5 import refuse_existing
 
 
 @click.command()

@@ -17,15 +17,15 @@ from calograd.cli.common import (
     stages,
     write_json,
 )
-from calograd.diffusion.leaps import NAME as LEAPS_NAME
-from calograd.diffusion.sample import SAMPLERS
-from calograd.extras import require
-from calograd.material import Material, plain
-from calograd.showers.hdf5 import refuse_existing
+from calograd.detector.material import Material, plain
+from calograd.diffusion.progressive import NAME as LEAPS_NAME
+from calograd.diffusion.samplers import SAMPLERS
+from calograd.io.hdf5 import refuse_existing
+from calograd.system.extras import require
 
 if TYPE_CHECKING:
-    from calograd.optimisation.agreement import Agreement
-    from calograd.optimisation.gradient import Estimate
+    from calograd.gradients.autodiff import Estimate
+    from calograd.gradients.check import Agreement
     from calograd.surrogate import Surrogate
 
 
@@ -106,11 +106,11 @@ def gradient(
     if report_path is not None:
         require("--report", "report", "jinja2", "matplotlib")
     values = tuple(parse_numbers(energies, "--energies"))
-    from calograd.optimisation.agreement import compare_gradients
-    from calograd.optimisation.common_showers import reference_gradient
-    from calograd.optimisation.gradient import surrogate_gradient
-    from calograd.optimisation.reference import LibraryReference
-    from calograd.optimisation.space import span
+    from calograd.gradients.autodiff import surrogate_gradient
+    from calograd.gradients.check import compare_gradients
+    from calograd.gradients.finite_differences import reference_gradient
+    from calograd.objective.reference import LibraryReference
+    from calograd.objective.space import span
     from calograd.surrogate import load_designs
 
     surrogate = load_designs(model)
@@ -144,7 +144,7 @@ def gradient(
                 tell("Geant4", number + 1, len(objectives))
         write_json(json_path, _plain(values, ours, both))
         if report_path is not None:
-            from calograd.optimisation.report import landscapes, write_gradient_report
+            from calograd.reports.optimisation import landscapes, write_gradient_report
 
             anywhere = source if isinstance(source, LibraryReference) else None  # a cells file has its designs only
             drawn = (
@@ -165,8 +165,8 @@ def _pixels(surrogate: Surrogate) -> int | None:
 
 def _objective(path: Path | None, truth: str | None, energy: float, pixels: int | None = None) -> Any:
     """The objective of a file, or the default one, at one energy, perhaps of maps."""
-    from calograd.optimisation.map_chain import on_maps
-    from calograd.optimisation.objective import parse_objective
+    from calograd.objective.config import parse_objective
+    from calograd.objective.map_chain import on_maps
 
     raw = {} if path is None else read_toml(path)
     if truth is not None:
@@ -178,11 +178,11 @@ def _objective(path: Path | None, truth: str | None, energy: float, pixels: int 
 
 def _open_reference(path: Path, energies: tuple[float, ...], n_xy: int, n_z: int, pixels: int | None) -> Any:
     """A shower library or, for cells, a cells file as a reference."""
-    from calograd.optimisation.reference import CellsReference, LibraryReference
-    from calograd.showers import cells
-    from calograd.showers.hdf5 import schema_of, shard_files
-    from calograd.showers.library import open_library
-    from calograd.showers.shards import read_shards
+    from calograd.events import cells
+    from calograd.events.library.reader import open_library
+    from calograd.events.shards import read_shards
+    from calograd.io.hdf5 import schema_of, shard_files
+    from calograd.objective.reference import CellsReference, LibraryReference
 
     if schema_of(shard_files(path)[0]) == cells.SCHEMA and pixels is None:
         showers = read_shards(path)
@@ -198,7 +198,7 @@ def _plain(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreeme
 
 
 def _summarise(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreement]) -> None:
-    from calograd.optimisation.space import unit
+    from calograd.objective.space import unit
 
     columns = ["energy, GeV", "parameter", "surrogate"]
     if both:

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from calograd.cli.common import JSON_OPTION, console, output_option, print_table, progress, stages, write_json
 from calograd.cli.simulate import parse_material
 from calograd.errors import InputError
-from calograd.showers.formats import Import, import_root
-from calograd.showers.hdf5 import refuse_existing
-from calograd.showers.layout import ImportedBeam
-from calograd.showers.root import CM, GEV, Branches, Reading
+from calograd.events.library.schema import ImportedBeam
+from calograd.io.hdf5 import refuse_existing
+from calograd.readers.importing import Import, import_root
+from calograd.readers.root import CM, GEV, Branches, Reading
 
 _AXES = ("x", "y", "z", "-x", "-y", "-z")
 _UNITS = click.Choice(list(GEV))

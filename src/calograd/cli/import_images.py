@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from calograd.cli.common import JSON_OPTION, output_option, print_table, progress, write_json
-from calograd.material import Material
-from calograd.showers.hdf5 import refuse_existing
-from calograd.showers.images import GEV, maps_of_images
-from calograd.showers.maps import write_maps
+from calograd.detector.material import Material
+from calograd.events.maps import write_maps
+from calograd.io.hdf5 import refuse_existing
+from calograd.readers.images import GEV, maps_of_images
 
 if TYPE_CHECKING:
-    from calograd.showers.images import Unit
+    from calograd.readers.images import Unit
 
 
 @click.command("import-images")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calograd.cli.common import JSON_OPTION, print_table, progress, read_toml, stages, write_json
-from calograd.extras import require
-from calograd.showers.hdf5 import refuse_existing
+from calograd.io.hdf5 import refuse_existing
+from calograd.system.extras import require
 
 if TYPE_CHECKING:
-    from calograd.optimisation.estimates import Simulation
+    from calograd.gradients.estimates import Simulation
     from calograd.optimisation.history import State, Step
     from calograd.optimisation.run import Setup
 
@@ -44,8 +44,8 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
     """
     refuse_existing(json_path)
     require("the report of an optimisation", "report", "jinja2", "matplotlib")
-    from calograd.optimisation.report import landscapes, write_descent_report
     from calograd.optimisation.run import Setup, optimise, parse_optimisation
+    from calograd.reports.optimisation import landscapes, write_descent_report
     from calograd.surrogate import load_designs
 
     setup = Setup.of(load_designs(model), parse_optimisation(read_toml(config), str(config), config.parent), adapt)

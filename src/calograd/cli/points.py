@@ -10,11 +10,11 @@ import click
 
 from calograd.cli.common import JSON_OPTION, output_option, print_table, progress, write_json
 from calograd.errors import InputError
-from calograd.showers.clouds import Clouds, read_clouds, write_clouds
-from calograd.showers.cluster import Clustering, cluster
-from calograd.showers.exchange import read_showerdata, write_calochallenge, write_showerdata
-from calograd.showers.hdf5 import refuse_existing, schema_of, shard_files
-from calograd.showers.library import open_library
+from calograd.events.clouds import Clouds, read_clouds, write_clouds
+from calograd.events.clustering import Clustering, cluster
+from calograd.events.library.reader import open_library
+from calograd.io.hdf5 import refuse_existing, schema_of, shard_files
+from calograd.readers.showerdata import read_showerdata, write_calochallenge, write_showerdata
 
 FORMATS: dict[str, Callable[[Path, Clouds], None]] = {
     "calograd": write_clouds, "showerdata": write_showerdata, "calochallenge": write_calochallenge,

@@ -11,12 +11,12 @@ import click
 import numpy as np
 
 from calograd.cli.common import JSON_OPTION, console, output_option, parse_numbers, print_table, progress, write_json
+from calograd.detector.material import Material
 from calograd.errors import InputError
-from calograd.material import Material
-from calograd.showers.cells import Cells
-from calograd.showers.hdf5 import refuse_existing
-from calograd.showers.maps import Maps, write_rows
-from calograd.showers.shards import read_shards
+from calograd.events.cells import Cells
+from calograd.events.maps import Maps, write_rows
+from calograd.events.shards import read_shards
+from calograd.io.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
     from calograd.surrogate import CloudSurrogate, Surrogate
@@ -90,8 +90,8 @@ def sample(
     if threads < 0:
         raise InputError(f"--threads is {threads}, expected at least 1, or 0 for all cores")
     from calograd.surrogate import CloudSurrogate
-    from calograd.surrogate.kinds import STACK_KINDS
-    from calograd.surrogate.store import kind_of
+    from calograd.surrogate.registry import STACK_KINDS
+    from calograd.surrogate.storage import kind_of
 
     options: dict[str, Any]
     if kind_of(model) in STACK_KINDS:
@@ -214,7 +214,7 @@ def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str
     """The showers and the seconds they took; warnings go to the console, one line each."""
     import torch
 
-    from calograd.surrogate.generate import generate
+    from calograd.surrogate.generation import generate
 
     if threads:
         torch.set_num_threads(threads)
@@ -239,8 +239,8 @@ def _sample_clouds(
     """Points of a layered detector, at the energies that are asked for or those of another file of points."""
     import torch
 
-    from calograd.showers.clouds import read_clouds, write_clouds
-    from calograd.surrogate.generate import generate_clouds
+    from calograd.events.clouds import read_clouds, write_clouds
+    from calograd.surrogate.generation import generate_clouds
 
     for name in ("cell", "unequal", "material", *(("energy", "law", "showers") if like else ("repeat",))):
         if wanted[name] is not None:

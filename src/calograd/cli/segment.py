@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from calograd.cli.common import JSON_OPTION, output_option, parse_cell, print_table, progress, write_json
+from calograd.detector.material import plain
 from calograd.errors import InputError
-from calograd.material import plain
-from calograd.showers.cells import Cells
-from calograd.showers.hdf5 import refuse_existing
-from calograd.showers.library import Library, open_library
-from calograd.showers.maps import Maps, write_rows
-from calograd.showers.measure import drawn_designs, given_designs, measure_each, measure_maps
+from calograd.events.cells import Cells
+from calograd.events.library.reader import Library, open_library
+from calograd.events.maps import Maps, write_rows
+from calograd.events.measurement import drawn_designs, given_designs, measure_each, measure_maps
+from calograd.io.hdf5 import refuse_existing
 
 DRAWN = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
 """Default ranges of drawn pitches and depths, in cm and scaled."""

@@ -19,11 +19,7 @@ from calograd.cli.common import (
     progress,
     write_json,
 )
-from calograd.errors import InputError
-from calograd.material import MATERIALS, Material
-from calograd.showers.hdf5 import refuse_existing
-from calograd.showers.produce import Production, produce
-from calograd.simulation.config import (
+from calograd.detector.configuration import (
     Beam,
     Block,
     Energies,
@@ -32,8 +28,12 @@ from calograd.simulation.config import (
     SimulationConfig,
     SiWStack,
 )
-from calograd.simulation.probe import ask
-from calograd.simulation.tables import find_tables
+from calograd.detector.material import MATERIALS, Material
+from calograd.errors import InputError
+from calograd.geant4.probe import ask
+from calograd.geant4.production import Production, produce
+from calograd.geant4.tables import find_tables
+from calograd.io.hdf5 import refuse_existing
 
 _DESCRIBE = {
     "block": ("material", "block", "stand_alone", "cells"),

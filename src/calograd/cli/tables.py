@@ -8,11 +8,11 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from calograd.cli.common import console, print_table, stages
+from calograd.detector.material import MATERIALS
 from calograd.errors import TablesError
-from calograd.material import MATERIALS
-from calograd.simulation.download import BASE_URL
-from calograd.simulation.download import download as fetch
-from calograd.simulation.tables import Tables, data_home, find_tables
+from calograd.geant4.download import BASE_URL
+from calograd.geant4.download import download as fetch
+from calograd.geant4.tables import Tables, data_home, find_tables
 
 
 @click.command()

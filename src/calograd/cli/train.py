@@ -13,12 +13,12 @@ from rich.progress import TaskID
 
 from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
 from calograd.errors import InputError
-from calograd.extras import require
-from calograd.showers.hdf5 import refuse_existing
+from calograd.io.hdf5 import refuse_existing
+from calograd.system.extras import require
 
 if TYPE_CHECKING:
-    from calograd.learning.cloud_data import Source
-    from calograd.learning.stack_config import CloudRunConfig, GridRunConfig
+    from calograd.training.points.config import CloudRunConfig, GridRunConfig
+    from calograd.training.points.data import Source
 
 
 @click.command()
@@ -35,7 +35,7 @@ def train(
     """Train a surrogate from a TOML file. The same command resumes a run that was interrupted.
 
     With kind = "cloud" in its table [model] the file is of a surrogate of points, with "grid30" of a baseline on grids;
-    see calograd.learning.stack_config.
+    see calograd.training.points.config.
 
     Several processes share every batch of cells or maps and give the result of one; this command starts them, or runs
     in each that torchrun or srun has started.
@@ -48,8 +48,8 @@ def train(
       srun calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4 --nodes 2
     """
     refuse_existing(json_path)
-    from calograd.learning.config import RunConfig
-    from calograd.learning.stack_config import read_training
+    from calograd.training.config import RunConfig
+    from calograd.training.points.config import read_training
 
     settings = read_training(config)
     if not isinstance(settings, RunConfig):
@@ -59,12 +59,12 @@ def train(
             raise InputError("several processes are for cells and maps; leave --processes and --nodes out")
         _train_stack(settings, output, device, json_path)
         return
-    from calograd.learning.data import load_data
-    from calograd.learning.log import read_log
-    from calograd.learning.monitor import Report
-    from calograd.learning.plots import plot_log
-    from calograd.learning.team import check_team, one_voice, open_team
-    from calograd.learning.train import train as run
+    from calograd.reports.training import plot_log
+    from calograd.training.data import load_data
+    from calograd.training.distributed import check_team, one_voice, open_team
+    from calograd.training.log import read_log
+    from calograd.training.monitor import Report
+    from calograd.training.train import train as run
 
     check_team(processes, nodes, device)
     data = load_data(settings.data.files, settings.data.validation, settings.training.seed, memory=settings.data.memory)
@@ -105,12 +105,12 @@ def train(
 
 def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device: str, json_path: Path | None) -> None:
     """Train a surrogate of a layered detector."""
-    from calograd.learning.cloud_data import load_cloud_data, split_clouds
-    from calograd.learning.cloud_monitor import CloudReport
-    from calograd.learning.cloud_train import train_clouds
-    from calograd.learning.grid_train import train_grids
-    from calograd.learning.log import read_log
-    from calograd.learning.stack_config import CloudRunConfig
+    from calograd.training.log import read_log
+    from calograd.training.points.config import CloudRunConfig
+    from calograd.training.points.data import load_cloud_data, split_clouds
+    from calograd.training.points.grids import train_grids
+    from calograd.training.points.monitor import CloudReport
+    from calograd.training.points.train import train_clouds
 
     what = settings.data.files, settings.data.validation, settings.range.energy, settings.training.seed
     with progress() as bar:

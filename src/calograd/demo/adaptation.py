@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from calograd.design import Design
+from calograd.detector.design import Design
 from calograd.evaluation.evaluate import mean_biases
-from calograd.evaluation.points import Point, group
-from calograd.learning.adapt import adapt
-from calograd.learning.adapt_state import AdaptConfig
-from calograd.learning.data import load_data
-from calograd.showers.cells import Cells
+from calograd.evaluation.matching import Point, group
+from calograd.events.cells import Cells
 from calograd.surrogate import Surrogate
+from calograd.training.adaptation.adapt import adapt
+from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.data import load_data
 
 HELD_OUT = 0.1
 """Share of the showers that decides when to stop."""

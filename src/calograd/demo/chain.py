@@ -16,19 +16,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calograd.demo.adaptation import Adaptation, adapt_and_judge
-from calograd.demo.steering import Effort, Steering, steer
+from calograd.demo.design import Effort, Steering, steer
 from calograd.errors import FormatError, Interrupted
 from calograd.evaluation.evaluate import Evaluation, evaluate, mean_biases
-from calograd.evaluation.points import Point
+from calograd.evaluation.matching import Point
 from calograd.evaluation.timing import Benchmark, Timing, benchmark
-from calograd.learning.config import RunConfig, parse_config
-from calograd.learning.data import load_data
-from calograd.learning.log import read_log
-from calograd.learning.train import train
-from calograd.showers.cells import Cells, read_cells, write_cells
-from calograd.showers.hdf5 import refuse_existing, write_whole, writing
+from calograd.events.cells import Cells, read_cells, write_cells
+from calograd.io.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
-from calograd.surrogate.generate import generate
+from calograd.surrogate.generation import generate
+from calograd.training.config import RunConfig, parse_config
+from calograd.training.data import load_data
+from calograd.training.log import read_log
+from calograd.training.train import train
 
 MODEL, STUDENT = "pbf2-cells", "pbf2-cells-fast"
 SAMPLE = "pbf2-sample"
@@ -49,7 +49,7 @@ class Plan:
         classifier_rows: most rows of each class in a classifier test; 0 leaves the tests out.
         timing: energies (GeV), batches and repetitions of the timing, and whether Geant4 takes part.
         training: what differs from the defaults of a training's tables ``model`` and ``training``.
-        adaptation: fields of `calograd.learning.adapt_state.AdaptConfig`.
+        adaptation: fields of `calograd.training.adaptation.state.AdaptConfig`.
         effort: of gradients and optimisation.
     """
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from calograd.demo.adaptation import Biases
 from calograd.evaluation import limits
-from calograd.evaluation.points import Sizes
-from calograd.evaluation.style import GEANT4, KEPT, LABELS, SURROGATE
+from calograd.evaluation.matching import Sizes
+from calograd.reports.style import GEANT4, KEPT, LABELS, SURROGATE
 
 SHOWN = ("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z")
 LOGGED = ("E_tot", "R_E", "sigma_y", "z_mean", "z_width")

@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 from calograd.demo.adaptation import Biases
 from calograd.demo.chain import Outcome
 from calograd.demo.figures import SHOWN, draw_biases, draw_training
-from calograd.evaluation import details, limits, overview
+from calograd.evaluation import limits
 from calograd.evaluation.compare import PointResult
-from calograd.evaluation.page import templates
-from calograd.evaluation.points import Sizes
-from calograd.evaluation.style import Picture, picture
+from calograd.evaluation.matching import Sizes
 from calograd.evaluation.timing import short
-from calograd.optimisation.figures import draw_descent, draw_gradients, draw_landscapes
-from calograd.showers.hdf5 import write_whole
+from calograd.io.hdf5 import write_whole
+from calograd.reports import details, overview
+from calograd.reports.gradient_figures import draw_descent, draw_gradients, draw_landscapes
+from calograd.reports.page import templates
+from calograd.reports.style import Picture, picture
 
 FIRST_LOOK = 50.0
 """GeV: the point nearest to this energy, of the middle design, is shown in detail."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from calograd.evaluation import distances as d
-from calograd.evaluation.observables import READOUT_THRESHOLD, Observables, observe, quantity_names
-from calograd.evaluation.points import Matched, Point
-from calograd.showers.cells import Cells
+from calograd.evaluation.matching import Matched, Point
+from calograd.events.cells import Cells
+from calograd.metrics import distances as d
+from calograd.metrics.observables import READOUT_THRESHOLD, Observables, observe, quantity_names
 
 CENTRED = ("x_mean", "y_mean")
 """Zero on average: their bias is in units of Geant4's deviation and their RRMSE is not defined."""

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from calograd import __version__
+from calograd._version import __version__
 from calograd.errors import InputError
 from calograd.evaluation import limits
 from calograd.evaluation.compare import PointResult, compare_point, is_centred, observe_rows
-from calograd.evaluation.distances import BOOTSTRAPS, SPLITS, Estimates, biases
-from calograd.evaluation.observables import OBSERVABLES, READOUT_THRESHOLD
-from calograd.evaluation.points import MIN_SHOWERS, Point, match
+from calograd.evaluation.matching import MIN_SHOWERS, Point, match
 from calograd.evaluation.separability import Separability, count_tests, separabilities
-from calograd.markup import table
-from calograd.showers.cells import Cells
-from calograd.showers.maps import Maps
+from calograd.events.cells import Cells
+from calograd.events.maps import Maps
+from calograd.io.markup import table
+from calograd.metrics.distances import BOOTSTRAPS, SPLITS, Estimates, biases
+from calograd.metrics.observables import OBSERVABLES, READOUT_THRESHOLD
 
 SCHEMA = "calograd/evaluation/1"
 MAX_ROWS = 12_000

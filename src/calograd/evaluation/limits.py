@@ -17,10 +17,10 @@ from math import isnan
 
 import numpy as np
 
-from calograd.evaluation.classifier import AUC
 from calograd.evaluation.compare import PointResult, Quantity
-from calograd.evaluation.observables import OBSERVABLES
-from calograd.evaluation.points import Point
+from calograd.evaluation.matching import Point
+from calograd.metrics.classifier import AUC
+from calograd.metrics.observables import OBSERVABLES
 
 KINDS = ("bias", "sigma ratio", "W1 / floor", "layer correlations", "AUC observables", "AUC cells")
 

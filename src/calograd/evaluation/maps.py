@@ -9,7 +9,7 @@ With I_p the energy of pixel p, (x_p, z_p) its centre in cm and E_tot = sum_p I_
 
 so R_E^2 = sigma_y^2 + sigma_z^2. (Of cells R_E is transverse: a map has no second transverse axis.) S_0, S_1 ... are
 the energies of slabs of equal numbers of pixels along z. Maps without energy are left out and counted. Every figure
-stands beside its error or what Geant4 gives against itself (`calograd.evaluation.distances`).
+stands beside its error or what Geant4 gives against itself (`calograd.metrics.distances`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from calograd.errors import InputError
-from calograd.evaluation import distances as d
 from calograd.evaluation.compare import Quantity, is_centred, quantities
 from calograd.evaluation.evaluate import describe, jsonable, versions
-from calograd.evaluation.observables import Profile, profile
-from calograd.evaluation.points import MIN_SHOWERS, Point, match
-from calograd.showers.maps import Maps
+from calograd.evaluation.matching import MIN_SHOWERS, Point, match
+from calograd.events.maps import Maps
+from calograd.metrics import distances as d
+from calograd.metrics.observables import Profile, profile
 
 SCHEMA = "calograd/maps-evaluation/1"
 OBSERVABLES = ("E_tot", "x_mean", "R_E", "sigma_y", "z_mean", "sigma_z")

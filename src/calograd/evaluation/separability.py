@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calograd.evaluation.classifier import (
+from calograd.evaluation.matching import Matched
+from calograd.events.cells import Cells
+from calograd.metrics.classifier import (
     AUC,
     CLASSIFIERS,
     FOLDS,
@@ -24,9 +26,7 @@ from calograd.evaluation.classifier import (
     cross_fitted_auc,
     observable_features,
 )
-from calograd.evaluation.observables import observe, readout
-from calograd.evaluation.points import Matched
-from calograd.showers.cells import Cells
+from calograd.metrics.observables import observe, readout
 
 ALL_DESIGNS = "all designs"
 

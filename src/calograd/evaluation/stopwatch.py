@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from calograd.errors import CaloGradError
-from calograd.memory import keep_freed_memory
-from calograd.surrogate.clouds import CloudSurrogate
-from calograd.surrogate.walk import Walk
+from calograd.surrogate.points.surrogate import CloudSurrogate
+from calograd.surrogate.schedule import Walk
+from calograd.system.memory import keep_freed_memory
 
 Times = tuple[list[float], list[float]]
 """On the clock and of the processor, ms a shower."""

@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 
-from calograd.design import Design
-from calograd.material import Material
-from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, SimulationConfig
-from calograd.simulation.farm import run_kernel
+from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.design import Design
+from calograd.detector.material import Material
+from calograd.geant4.farm import run_kernel
 from calograd.surrogate import Surrogate
 
 BATCHES = (1, 10, 100, 1000, 4000)
@@ -72,7 +72,7 @@ class Timing:
         batch: showers made at once; for Geant4, in one process.
         clock: ms a shower on the clock.
         processor: ms a shower of the processor.
-        sampler, steps, evaluations, shape_evaluations: of a surrogate, see `calograd.surrogate.walk`.
+        sampler, steps, evaluations, shape_evaluations: of a surrogate, see `calograd.surrogate.schedule`.
     """
 
     who: str
@@ -207,7 +207,7 @@ def time_geant4(
     Args:
         material: of the block.
         energies: incident, GeV.
-        environment: of the kernel, see `calograd.simulation.tables.Tables.environment`.
+        environment: of the kernel, see `calograd.geant4.tables.Tables.environment`.
         repeats: kernel processes at each energy.
         showers: in each of them; by default what takes about two seconds.
         progress: called after each process.

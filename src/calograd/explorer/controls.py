@@ -9,9 +9,9 @@ from panel.layout import Column, Row
 from panel.pane import HTML
 from panel.widgets import Button, Checkbox, EditableFloatSlider, FileDownload, FloatSlider, IntSlider, Select
 
-from calograd.explorer.choice import MOST_BACKGROUND, MOST_PRICE, STRETCH, Choice, Limits
+from calograd.detector.material import plain
+from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, Choice, Limits
 from calograd.explorer.views import PREVIEW
-from calograd.material import plain
 
 WIDTH, HEIGHT = 292, 856
 """Pixels of the sidebar."""

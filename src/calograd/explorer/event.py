@@ -9,7 +9,7 @@ import numpy as np
 import param
 from panel.custom import JSComponent
 
-from calograd.explorer.choice import Choice
+from calograd.explorer.selection import Choice
 
 LOOKS = {"3-D": "3-D", "side": "side", "along the beam": "front"}
 """Ways to look at an event, by their names on the page."""

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from scipy.interpolate import RectBivariateSpline
 
-from calograd.design import Design
-from calograd.explorer.choice import Choice, Limits
-from calograd.optimisation.gradient import BACKGROUND, SHOWERS, stream
-from calograd.optimisation.landscape import Landscape, grid
+from calograd.detector.design import Design
+from calograd.explorer.selection import Choice, Limits
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS, stream
+from calograd.gradients.landscape import Landscape, grid
 from calograd.surrogate import Surrogate
 
 POINTS = 7

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from calograd import __version__
+from calograd._version import __version__
 from calograd.explorer.landscape import Surface
 from calograd.explorer.views import SHOWN, Slope, View
 

@@ -18,16 +18,16 @@ from panel.pane import HTML, Bokeh
 from panel.viewable import Viewer
 from panel.widgets import FileDownload, RadioButtonGroup
 
-from calograd.evaluation.observables import longitudinal_profile
-from calograd.explorer import keep
-from calograd.explorer.choice import Choice
+from calograd.explorer import downloads as keep
 from calograd.explorer.controls import Controls
 from calograd.explorer.event import LOOKS, EventDisplay, scene
 from calograd.explorer.landscape import Surface
 from calograd.explorer.numbers import table_html, utility_html
 from calograd.explorer.plots import Histogram, Longitudinal, Map
+from calograd.explorer.selection import Choice
 from calograd.explorer.views import MOST, Explorer, Slope, View
-from calograd.explorer.work import Done, Failure, Progress, Result, Summit, Waypoint, Worker
+from calograd.explorer.worker import Done, Failure, Progress, Result, Summit, Waypoint, Worker
+from calograd.metrics.observables import longitudinal_profile
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 ENERGIES = {"deposited": "deposited", "with background": "recorded", "after the mask": "kept"}

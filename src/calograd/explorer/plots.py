@@ -26,10 +26,10 @@ from bokeh.palettes import YlGnBu9, interp_palette
 from bokeh.plotting import figure
 from bokeh.plotting.contour import contour_data
 
-from calograd.evaluation.observables import Profile
-from calograd.explorer.choice import Choice, Limits
 from calograd.explorer.landscape import Surface
+from calograd.explorer.selection import Choice, Limits
 from calograd.explorer.views import Slope
+from calograd.metrics.observables import Profile
 
 GEANT4, SURROGATE, LIGHT, PATH = "#1b1b1b", "#d1380e", "#f4b9a5", "#7a1fa2"
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"

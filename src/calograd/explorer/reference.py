@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calograd.evaluation.points import group
-from calograd.explorer.choice import Choice, Limits
-from calograd.material import plain
-from calograd.showers.cells import Cells, read_cells
-from calograd.surrogate.store import ASSETS
+from calograd.detector.material import plain
+from calograd.evaluation.matching import group
+from calograd.events.cells import Cells, read_cells
+from calograd.explorer.selection import Choice, Limits
+from calograd.surrogate.storage import ASSETS
 
 FILES = ("pbf2-sample/reference.h5", "pbwo4-sample/judge.h5")
 SAME = 1e-3

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from calograd.errors import InputError
 from calograd.explorer.trajectory import read_trajectory
 from calograd.explorer.views import Explorer
-from calograd.extras import require
 from calograd.surrogate import Surrogate, load_designs
+from calograd.system.extras import require
 
 if TYPE_CHECKING:
     from calograd.explorer.page import Page

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from calograd.errors import FormatError
-from calograd.explorer.choice import Choice
+from calograd.explorer.selection import Choice
 from calograd.optimisation.history import read_state
 from calograd.optimisation.run import CONFIG, DESCENT
 

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calograd.design import Design
+from calograd.detector.design import Design
 from calograd.errors import InputError
-from calograd.evaluation.observables import Observables, observe
-from calograd.explorer.choice import Choice, Limits
 from calograd.explorer.landscape import Surface, Surveyor
 from calograd.explorer.reference import Bundled, Reference
-from calograd.optimisation.gradient import BACKGROUND, SHOWERS, Estimate, stream, surrogate_gradient
-from calograd.optimisation.reconstruction import Chain
-from calograd.optimisation.space import Space, span
+from calograd.explorer.selection import Choice, Limits
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS, Estimate, stream, surrogate_gradient
+from calograd.metrics.observables import Observables, observe
+from calograd.objective.reconstruction import Chain
+from calograd.objective.space import Space, span
 from calograd.surrogate import Surrogate
 
 PREVIEW, PREVIEW_STEPS = 24, 4
@@ -200,7 +200,7 @@ class Explorer:
         Returns:
             Why it ended.
         """
-        from calograd.optimisation.descent import DescentConfig, ascend
+        from calograd.optimisation.ascent import DescentConfig, ascend
 
         objective = self.limits.objective(choice)
         space, y = self._space(choice, choice.dz[0] if choice.equal else choice.dz)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from calograd.detector.material import DESCRIPTORS, Material, plain
 from calograd.errors import FormatError, InputError, RangeError
-from calograd.material import DESCRIPTORS, Material, plain
-from calograd.surrogate.store import Card, check_schema
+from calograd.surrogate.storage import Card, check_schema
 
 SCHEMA = "calograd/onnx/1"
 MARGIN = 1e-4

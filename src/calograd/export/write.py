@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from calograd import __version__
-from calograd.diffusion.sample import SAMPLERS
+from calograd._version import __version__
+from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError
-from calograd.export.parts import Part, example, exportable, parts
+from calograd.export.graphs import Part, example, exportable, parts
 from calograd.export.runtime import SCHEMA, open_session, run
-from calograd.extras import require
-from calograd.showers.hdf5 import refuse_existing, write_whole, writing
+from calograd.io.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
-from calograd.surrogate.model import sampler_of
-from calograd.surrogate.walk import Walk
+from calograd.surrogate.base import sampler_of
+from calograd.surrogate.schedule import Walk
+from calograd.system.extras import require
 
 if TYPE_CHECKING:
     from onnx import ModelProto

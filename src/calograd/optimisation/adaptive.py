@@ -41,20 +41,20 @@ import torch
 from pydantic import Field
 
 from calograd.errors import InputError
-from calograd.learning.adapt import adapt
-from calograd.learning.adapt_data import refuse_distilled
-from calograd.learning.adapt_state import AdaptConfig
-from calograd.learning.data import Rows, TrainingData
-from calograd.learning.split import MIN_SHOWERS, MIN_VALIDATION
-from calograd.optimisation.budget import Array
-from calograd.optimisation.estimates import seed_of
+from calograd.events.cells import Cells
+from calograd.events.library.reader import Library, open_library
+from calograd.events.measurement import measure_each
+from calograd.gradients.estimates import seed_of
+from calograd.objective.constraints import Array
+from calograd.objective.space import Space
 from calograd.optimisation.history import Step
-from calograd.optimisation.space import Space
 from calograd.optimisation.target import Target, simulate
-from calograd.showers.cells import Cells
-from calograd.showers.library import Library, open_library
-from calograd.showers.measure import measure_each
 from calograd.surrogate import Adapter, Surrogate
+from calograd.training.adaptation.adapt import adapt
+from calograd.training.adaptation.data import refuse_distilled
+from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.data import Rows, TrainingData
+from calograd.training.split import MIN_SHOWERS, MIN_VALIDATION
 
 ADAPTERS, SHOWERS = "adapters", "showers.h5"
 PURPOSE = 3
@@ -162,7 +162,7 @@ class Follower:
 
         Raises:
             Interrupted: Ctrl-C; what was simulated and learnt is kept.
-            CaloGradError: as `calograd.showers.produce.produce` and `calograd.learning.adapt.adapt`.
+            CaloGradError: as `calograd.geant4.production.produce` and `calograd.training.adaptation.adapt.adapt`.
         """
         number, adapted = len(history), [step.number for step in history if step.adaptation]
         showers = (self.config.showers if adapted else self.config.first) * len(self.energies)

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from calograd.errors import InputError
+from calograd.gradients.estimates import Simulate, seed_of
+from calograd.objective.constraints import Array
+from calograd.objective.space import Space
 from calograd.optimisation.bayesian import botorch_ready, propose
-from calograd.optimisation.budget import Array
-from calograd.optimisation.estimates import Simulate, seed_of
 from calograd.optimisation.history import Vector, plain
 from calograd.optimisation.quasi_newton import Point, judge, learn, step
-from calograd.optimisation.space import Space
 
 DIFFERENCE, RADIUS, LEAST_RADIUS = 0.1, 0.15, 0.01
 """Of fd: step of a difference to either side, and the first and the least trust radius, in logarithms."""

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError
-from calograd.optimisation.budget import TOLERANCE, Array, Budget
-from calograd.optimisation.space import Space
+from calograd.objective.constraints import TOLERANCE, Array, Budget
+from calograd.objective.space import Space
 
 if TYPE_CHECKING:
     from botorch.acquisition.acquisition import AcquisitionFunction

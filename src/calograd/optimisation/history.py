@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from calograd.errors import FormatError, InputError
-from calograd.optimisation.budget import Array
+from calograd.io.hdf5 import write_whole
+from calograd.objective.constraints import Array
 from calograd.optimisation.quasi_newton import LOSS, Point
-from calograd.showers.hdf5 import write_whole
 
 SCHEMA = "calograd/descent/1"
 
@@ -38,7 +38,7 @@ class Check:
         predicted, predicted_error: gain of the utility along the path by the gradients.
         simulated, simulated_error: gain on simulated showers.
         showers: simulated for this check.
-        agrees: whether they do, see `calograd.optimisation.descent`.
+        agrees: whether they do, see `calograd.optimisation.ascent`.
     """
 
     y: Vector

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calograd.optimisation.budget import Array, FeasibleSet
+from calograd.objective.constraints import Array, FeasibleSet
 
 DAMPING = 0.2
 _ROUNDS = 3

@@ -1,11 +1,11 @@
 """An optimisation of a design: its configuration, its folder, and how it runs.
 
-    [space]                      # see calograd.optimisation.space
+    [space]                      # see calograd.objective.space
     parameters = ["dx", "dz"]
     start = { dx = 3.0, dz = 8.0 }
     bounds = { dx = [1.0, 5.0], dz = [4.0, 15.0] }
 
-    [utility]                    # this and the tables beside it: see calograd.optimisation.objective
+    [utility]                    # this and the tables beside it: see calograd.objective.config
     kind = "squared-error"
     truth = "incident"
 
@@ -15,7 +15,7 @@
     [gradient]
     showers = 1000               # generated in a draw
 
-    [descent]                    # see calograd.optimisation.descent
+    [descent]                    # see calograd.optimisation.ascent
     steps = 30
     showers = 200                # of every energy in a check
     survey = 24                  # designs elsewhere that the surrogate is asked for in the end
@@ -40,23 +40,23 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from calograd.diffusion.leaps import NAME as LEAPS_NAME
-from calograd.diffusion.sample import SAMPLERS
+from calograd.detector.material import Material
+from calograd.diffusion.progressive import NAME as LEAPS_NAME
+from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import FormatError, InputError, OutputExistsError
-from calograd.former import bring_up_to_date, first_difference
-from calograd.material import Material
+from calograd.events.library.reader import open_library
+from calograd.gradients.autodiff import Estimate, surrogate_gradient
+from calograd.io.differences import bring_up_to_date, first_difference
+from calograd.io.hdf5 import one_writer, write_whole
+from calograd.objective.config import ObjectiveConfig
+from calograd.objective.constraints import Array
+from calograd.objective.reference import LibraryReference
+from calograd.objective.space import Space, SpaceConfig, parse_table, refuse_untrained
+from calograd.objective.utility import Objective
 from calograd.optimisation.adaptive import AdaptationConfig, Follower, Tell
-from calograd.optimisation.budget import Array
-from calograd.optimisation.descent import Adaptation, Adapted, DescentConfig, ascend
-from calograd.optimisation.gradient import Estimate, surrogate_gradient
+from calograd.optimisation.ascent import Adaptation, Adapted, DescentConfig, ascend
 from calograd.optimisation.history import State, Step
-from calograd.optimisation.objective import ObjectiveConfig
-from calograd.optimisation.reference import LibraryReference
-from calograd.optimisation.space import Space, SpaceConfig, parse_table, refuse_untrained
-from calograd.optimisation.trials import Source, Trials, from_geant4, from_library
-from calograd.optimisation.utility import Objective
-from calograd.showers.hdf5 import one_writer, write_whole
-from calograd.showers.library import open_library
+from calograd.optimisation.simulated_objective import Source, Trials, from_geant4, from_library
 from calograd.surrogate import Card, Surrogate
 
 CONFIG, DESCENT = "config.json", "descent.json"
@@ -189,7 +189,7 @@ class Setup:
         return setup
 
     def gradient(self, y: Array, draws: int, seed: int) -> Estimate:
-        """The surrogate's, see `calograd.optimisation.estimates.Gradient`."""
+        """The surrogate's, see `calograd.gradients.estimates.Gradient`."""
         g = self.config.gradient
         return surrogate_gradient(
             self.surrogate, self.objective, self.space, y, showers=g.showers, draws=draws, seed=seed,

@@ -24,12 +24,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from calograd.design import Design
+from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, Matrix, SimulationConfig
+from calograd.detector.design import Design
 from calograd.errors import InputError
-from calograd.optimisation.space import Space
-from calograd.showers.library import Library, read_heads
-from calograd.showers.produce import produce
-from calograd.simulation.config import Beam, Block, Energies, MaterialRecord, Matrix, SimulationConfig
+from calograd.events.library.reader import Library, read_heads
+from calograd.geant4.production import produce
+from calograd.objective.space import Space
 
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -40,14 +40,14 @@ class _Table(BaseModel):
 
 
 class BlockTarget(_Table):
-    """A homogeneous block, see `calograd.simulation.config.Block`."""
+    """A homogeneous block, see `calograd.detector.configuration.Block`."""
 
     kind: Literal["block"]
     material: str | None = None
 
 
 class MatrixTarget(_Table):
-    """Crystals with gaps and silicon of the design's cells, see `calograd.simulation.config.Matrix`."""
+    """Crystals with gaps and silicon of the design's cells, see `calograd.detector.configuration.Matrix`."""
 
     kind: Literal["matrix"]
     material: str | None = None
@@ -58,7 +58,7 @@ class MatrixTarget(_Table):
 
 
 class BeamTarget(_Table):
-    """The incident particle, see `calograd.simulation.config.Beam`."""
+    """The incident particle, see `calograd.detector.configuration.Beam`."""
 
     particle: Literal["gamma", "e-", "e+"] = "gamma"
     position: tuple[float, float] = (0.0, 0.0)
@@ -140,7 +140,7 @@ def simulate(
 
     Args:
         path: of the library; its folder is made.
-        config, showers, workers, scheduler, report: see `calograd.showers.produce.produce`.
+        config, showers, workers, scheduler, report: see `calograd.geant4.production.produce`.
     """
     if path.exists() and read_heads(path)[2] is None:
         return

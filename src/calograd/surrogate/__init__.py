@@ -12,18 +12,18 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from calograd.design import Design
+from calograd.detector.design import Design
+from calograd.detector.material import DESCRIPTORS, UNITS, Material, plain
 from calograd.errors import InputError, RangeError
-from calograd.markup import facts
-from calograd.material import DESCRIPTORS, UNITS, Material, plain
+from calograd.events.points import Points
+from calograd.io.markup import facts
 from calograd.surrogate.adapters import Adapter, fingerprint, stack
-from calograd.surrogate.clouds import CloudSurrogate
-from calograd.surrogate.folded_cells import FoldedCells, fold_cells
-from calograd.surrogate.folding import Folding
-from calograd.surrogate.kinds import STACK_KINDS
-from calograd.surrogate.model import Model, numbers_of, place, sampler_of
-from calograd.surrogate.points import Points
-from calograd.surrogate.store import Card, StackCard, kind_of, load, save
+from calograd.surrogate.base import Model, numbers_of, place, sampler_of
+from calograd.surrogate.cells.fused import FoldedCells, fold_cells
+from calograd.surrogate.fused import Folding
+from calograd.surrogate.points.surrogate import CloudSurrogate
+from calograd.surrogate.registry import STACK_KINDS
+from calograd.surrogate.storage import Card, StackCard, kind_of, load, save
 
 __all__ = ["Adapter", "Card", "CloudSurrogate", "Points", "StackCard", "Surrogate", "load_designs"]
 
@@ -164,7 +164,7 @@ class Surrogate:
 
         Returns:
             Energies, GeV, differentiable in design and energy but for ``ddpm``: cells, shape (n, n_xy, n_xy, n_z), or
-            of a surrogate of maps, shape (n, pixels, pixels), see `calograd.showers.maps`.
+            of a surrogate of maps, shape (n, pixels, pixels), see `calograd.events.maps`.
 
         Raises:
             RangeError: a design, material or energy outside the trained range, see `check_range`.

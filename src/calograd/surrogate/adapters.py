@@ -1,6 +1,6 @@
 """Adapters on disk: what a new detector changes of a surrogate, in a small file that names its base.
 
-A folder holds ``adapter.safetensors``: the table of `calograd.networks.adapter`, and in its metadata ``schema`` and a
+A folder holds ``adapter.safetensors``: the table of `calograd.nn.lora`, and in its metadata ``schema`` and a
 JSON ``card`` with the plan, the base, and what the adapted surrogate is for. The base is named, and known by
 
     identity = SHA-256 of the weights                               of a surrogate with weights of its own
@@ -11,7 +11,7 @@ the processor.)
 
 Numbers of the denoising networks are stored as float16. What is rounded is the change, not the weight: its relative
 error of 2^-12 is far below the noise of few showers, and the file half as large. Location and scale, on which means
-and gradients rest, stay float32, as in `calograd.surrogate.store`.
+and gradients rest, stay float32, as in `calograd.surrogate.storage`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError
-from calograd.networks.adapter import Method, Plan, Table, digest, merge
-from calograd.showers.hdf5 import write_whole, writing
-from calograd.surrogate.model import Model
-from calograd.surrogate.store import WEIGHTS, Card, bundled, check_digest, check_schema, sealed
+from calograd.io.hdf5 import write_whole, writing
+from calograd.nn.lora import Method, Plan, Table, digest, merge
+from calograd.surrogate.base import Model
+from calograd.surrogate.storage import WEIGHTS, Card, bundled, check_digest, check_schema, sealed
 
 SCHEMA = "calograd/adapter/1"
 ADAPTER = "adapter.safetensors"
@@ -68,7 +68,7 @@ class AdapterCard(BaseModel):
     material: dict[str, Any]
     mode: str
     tied: bool = True
-    """Whether location and scale stay equal by symmetry; see `calograd.surrogate.model.Model.untied`."""
+    """Whether location and scale stay equal by symmetry; see `calograd.surrogate.base.Model.untied`."""
     training: dict[str, Any]
     """The resolved configuration, the data's provenance, the losses before and after."""
 
@@ -89,7 +89,7 @@ class Adapter:
 
     Args:
         card: its base and what it is for.
-        table: what it changes, by `calograd.networks.adapter`, in the precision it is stored in (see `pack`).
+        table: what it changes, by `calograd.nn.lora`, in the precision it is stored in (see `pack`).
     """
 
     card: AdapterCard

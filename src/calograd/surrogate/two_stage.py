@@ -7,7 +7,7 @@ on the design does not ride on the noise model:
     pattern    many numbers   c <-> y given cond and x     y from diffusion given cond and x
 
 A kind of surrogate says how showers become g and c and back, and which network learns the pattern. cond is that of
-`calograd.surrogate.model`.
+`calograd.surrogate.base`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from calograd.diffusion.denoise import Network, Preconditioning, denoise, loss
-from calograd.diffusion.leaps import LEAPS, Leaps, Lesson, Taught, leap_loss, teach
-from calograd.diffusion.sample import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
-from calograd.networks.mlp import ResidualMlp
-from calograd.networks.moments import ConditionalMoments, restore, standardise
-from calograd.surrogate.model import Model, sampler_of
-from calograd.surrogate.walk import Walk
+from calograd.diffusion.denoisers import Network, Preconditioning, denoise, loss
+from calograd.diffusion.progressive import LEAPS, Leaps, Lesson, Taught, leap_loss, teach
+from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
+from calograd.nn.location_scale import ConditionalMoments, restore, standardise
+from calograd.nn.mlp import ResidualMlp
+from calograd.surrogate.base import Model, sampler_of
+from calograd.surrogate.schedule import Walk
 
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
@@ -148,7 +148,7 @@ class TwoStage(Model):
         conditions: Tensor,
         generator: torch.Generator | None,
     ) -> Lessons:
-        """What a teacher makes of showers with noise, see `calograd.diffusion.leaps`.
+        """What a teacher makes of showers with noise, see `calograd.diffusion.progressive`.
 
         Args:
             teacher: a diffusion model, or one distilled into a multiple of this one's leaps.

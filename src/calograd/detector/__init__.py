@@ -1,0 +1,1 @@
+"""What is simulated: designs, materials, detectors, beams."""

@@ -1,0 +1,131 @@
+"""Distillation: a student that goes from any noise level to the sample in one step.
+
+A consistency model (arXiv 2303.01469) is f(x; sigma) = c_skip x + c_out F(c_in x; c_noise) with f(x; sigma_min) = x
+that takes every place on a trajectory of the teacher's probability flow to where the trajectory ends. Here
+
+    c_skip = sqrt((1 + sigma_min^2) / (1 + sigma^2))        c_out = (sigma - sigma_min) / sqrt(1 + sigma^2)
+
+so that F = 0 is exact where the data are unit normal, whose probability flow ends at x sqrt((1 + sigma_min^2) /
+(1 + sigma^2)); standardised data are nearly so. It is not learnt from pairs of neighbouring levels, where each level
+takes over the errors of those below, but by regression: a deterministic sampler walks the teacher's trajectory from
+pure noise to its end x_0, and with x the place at one of the levels s on the way
+
+    loss = |f(x; s) - x_0|^2
+
+`levels` puts half of the trajectories' places at the highest one, where a sample in one step begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from calograd.diffusion.denoisers import Coefficients, Network, denoise
+from calograd.diffusion.samplers import Denoise, Memory, Place, Sampler
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Preconditioning of a consistency model for data of unit variance, see above."""
+
+    sigma_min: float = 0.005
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The four coefficients at the noise levels ``sigma``."""
+        total = (1 + sigma**2).rsqrt()
+        return Coefficients(
+            (1 + self.sigma_min**2) ** 0.5 * total, (sigma - self.sigma_min) * total, total, sigma.log() / 4
+        )
+
+
+def _consistency(clean_of: Denoise, at: Place) -> tuple[Tensor, Tensor]:
+    clean = clean_of(at.x, at.s)
+    if at.last:
+        return clean, clean
+    return clean + at.t * torch.randn(at.x.shape, generator=at.generator, dtype=at.x.dtype).to(at.x.device), clean
+
+
+CONSISTENCY = Sampler(_consistency, order=0, evaluations=1, steps=1)
+"""One evaluation to the sample; with more steps noise is added again in between."""
+
+
+def jump(network: Network, preconditioning: Consistency, noise: Tensor, sigma: float) -> Tensor:
+    """f(sigma noise; sigma), as `CONSISTENCY` in one step, in as few operations as can be.
+
+    Args:
+        network: F with its conditions bound.
+        preconditioning: of the student.
+        noise: unit normal numbers, shape (n, ...).
+        sigma: the highest noise level.
+    """
+    skip, out, into, level = jump_numbers(preconditioning, sigma)
+    return torch.add(skip * noise, network(into * noise, noise.new_full((1,), level)), alpha=out)
+
+
+@cache
+def jump_numbers(preconditioning: Consistency, sigma: float) -> tuple[float, float, float, float]:
+    """What `jump` multiplies noise and F by, what F sees of the noise, and c_noise."""
+    c = preconditioning.coefficients(torch.tensor(sigma, dtype=torch.float64))
+    return float(c.skip) * sigma, float(c.out), float(c.into) * sigma, float(c.noise)
+
+
+class Trajectories(NamedTuple):
+    """Places on trajectories of a probability flow and where these end.
+
+    Args:
+        x: the place, shape (n, ...).
+        sigma: its noise level, shape (n,).
+        end: the sample, shape (n, ...).
+    """
+
+    x: Tensor
+    sigma: Tensor
+    end: Tensor
+
+
+def levels(n: int, steps: int, generator: torch.Generator | None) -> Tensor:
+    """Numbers of the noise levels of n places: 0, the highest, for half of them; shape (n,), int64."""
+    drawn = torch.randint(2 * steps, (n,), generator=generator)
+    return torch.where(drawn < steps, drawn, 0)
+
+
+def trajectories(teacher: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler, level: Tensor) -> Trajectories:
+    """Walk the teacher's trajectories from pure noise to their ends.
+
+    Args:
+        teacher: the denoiser D(x, sigma).
+        noise: unit normal numbers, shape (n, ...).
+        sigmas: falling noise levels ending at zero, shape (steps + 1,).
+        sampler: a deterministic one.
+        level: number of the level at which the place of each is kept, from 0 to steps - 1, shape (n,), int64.
+
+    Raises:
+        ValueError: a sampler that adds noise.
+    """
+    if sampler.order == 0:
+        raise ValueError("a sampler that adds noise has no trajectories; expected a deterministic one")
+    sigmas = sigmas.to(noise)
+    x = kept = sigmas[0] * noise
+    wide = level.reshape(-1, *(1,) * (noise.ndim - 1))
+    memory: Memory = None
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        kept = torch.where(wide == step, x, kept)
+        x, clean = sampler.step(teacher, Place(x, sigmas[step], sigmas[step + 1], memory, None, step == steps - 1))
+        memory = (clean, sigmas[step])
+    return Trajectories(kept, sigmas[level], x)
+
+
+def regression_loss(student: Network, preconditioning: Consistency, places: Trajectories) -> Tensor:
+    """|f(x; sigma) - x_0|^2 of every number of every sample, same shape as ``places.x``.
+
+    Args:
+        student: F with its conditions bound.
+        preconditioning: of the student.
+        places: on the teacher's trajectories.
+    """
+    return (denoise(student, preconditioning, places.x, places.sigma) - places.end).square()

@@ -1,0 +1,1 @@
+"""Showers in memory and on disk: deposits, points, cells, maps."""

@@ -1,0 +1,355 @@
+"""Shower libraries: Geant4's deposits, free of any segmentation (HDF5, schema ``calograd/library/1``).
+
+    with open_library(path) as library:
+        for showers in library.blocks():
+            ...
+
+While a simulation runs its library is a small file of virtual datasets over the finished parts in ``NAME.parts/``;
+`open_library` and plain HDF5 read it at every moment. A folder of libraries that differ in seed or energies alone is
+read as one. See `calograd.events.library.schema` for the datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from calograd.detector.configuration import Matrix, SimulationConfig
+from calograd.detector.material import Material
+from calograd.errors import FormatError, InputError
+from calograd.events.deposits import Showers
+from calograd.events.library.recovery import complete_showers, is_cut_off, open_padded
+from calograd.events.library.schema import (
+    CHECKSUM,
+    DEPOSITS,
+    HEADS,
+    PARTS,
+    SCHEMA,
+    Heads,
+    Provenance,
+    check_heads,
+    checksums,
+)
+from calograd.io.hdf5 import DAMAGE, check_schema, existing_file, load, shard_files
+
+__all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
+
+BLOCK = 1 << 23
+"""Deposits a block by default: 128 MB, some 4 000 GeV."""
+_KINDS = dict.fromkeys((*HEADS, CHECKSUM), "iu") | dict.fromkeys(("energy", *DEPOSITS), "fiu")
+"""Of numbers, what each may be."""
+SAME = 1e-5
+"""Sizes that agree to this are the same."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Showers ``first:first + showers`` of a library are the first ``showers`` of the file ``path``."""
+
+    path: Path
+    first: int
+    showers: int
+
+
+class Library:
+    """A shower library opened for reading; use `open_library`.
+
+    Attributes:
+        path: of the file.
+        provenance: the simulation that made it, Geant4's version, the tables; or where it was imported from.
+        energy: incident energy of every shower, shape (n,), GeV, float32.
+        index: the showers' indices, shape (n,), int64, increasing.
+        seed: seed of Geant4's engine for every shower, shape (n,), uint64.
+        deposits: number of deposits of every shower, shape (n,), int64; zero for a shower that left no energy.
+        wanted: how many showers an unfinished library is to have; None if it is finished.
+        lost: how many showers of the file could not be recovered, when it was opened with ``recover``.
+        shards: index of the first shower and provenance of every library that this one is made of; the showers of a
+            folder are numbered one library behind the other.
+    """
+
+    def __init__(
+        self, path: Path, provenance: Provenance, heads: Heads, parts: list[_Part], *, wanted: int | None, lost: int
+    ) -> None:
+        self.path = path
+        self.provenance = provenance
+        self.energy, self.index, self.seed = heads.energy, heads.index, heads.seed
+        self.deposits = np.diff(heads.offsets)
+        self._checksum = heads.checksum
+        self.wanted = wanted
+        self.lost = lost
+        self.shards = [(0, provenance)]
+        self._parts = parts
+        self._files = ExitStack()
+        self._open: tuple[Path, h5py.File] | None = None
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._files.close()
+        self._open = None
+
+    @property
+    def material(self) -> Material | None:
+        """What the showers are in, of a crystal matrix its crystals; None for a layered detector."""
+        record = self.provenance.material
+        return record.material() if record else None
+
+    @property
+    def matrix(self) -> Matrix | None:
+        """The crystal matrix whose cells are the only ones these showers can be measured with; None: any will do."""
+        config = self.provenance.config
+        if isinstance(config, SimulationConfig) and isinstance(config.detector, Matrix):
+            return config.detector
+        return None
+
+    def about(self) -> dict[str, Any]:
+        """What made the showers, as plain data, see `calograd.events.shards`."""
+        made, several = self.provenance, [
+            {"first": first, "simulation": each.config.model_dump(mode="json")} for first, each in self.shards
+        ]  # fmt: skip
+        about = {"simulation": made.config.model_dump(mode="json"), "geant4": made.geant4, "tables": made.tables}
+        return about | ({"shards": several} if len(several) > 1 else {})
+
+    def check_cells(self, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int, n_z: int) -> None:
+        """Refuse designs that these showers cannot be measured with.
+
+        Args:
+            dx: pitch of the cells, any shape, cm.
+            dz: depth of the layers, shape (..., n_z) or a number for all, cm.
+            n_xy: cells across.
+            n_z: layers.
+
+        Raises:
+            InputError: the library is of a layered detector, or of a crystal matrix with other cells.
+        """
+        if self.material is None:
+            raise InputError(f"{self.path} is of a layered detector; cells of a design need a homogeneous block")
+        matrix = self.matrix
+        if matrix is None:
+            return
+        same = (n_xy, n_z) == (matrix.n_xy, len(matrix.dz))
+        if not (same and np.allclose(dx, matrix.dx, rtol=SAME) and np.allclose(dz, matrix.dz, rtol=SAME)):
+            depths = ",".join(f"{depth:g}" for depth in (matrix.dz if len(set(matrix.dz)) > 1 else matrix.dz[:1]))
+            raise InputError(
+                f"{self.path} is of a crystal matrix and has the cells of that alone: "
+                f"measure it with --cell {matrix.dx:g} {depths} --cells {matrix.n_xy} {len(matrix.dz)}"
+            )
+
+    def read(self, start: int = 0, stop: int | None = None) -> Showers:
+        """Showers ``start:stop`` with their deposits.
+
+        Raises:
+            InputError: the library has no such showers.
+            FormatError: deposits that are NaN, infinite or negative or do not fit their checksum, or a damaged file.
+        """
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise InputError(f"{self.path} has {len(self)} showers; {start}:{stop} is not within 0:{len(self)}")
+        pieces: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.float32)] for name in DEPOSITS}
+        for part in self._parts:
+            low, high = max(start, part.first), min(stop, part.first + part.showers)
+            if low < high:
+                for name, values in self._deposits(part, low - part.first, high - part.first).items():
+                    pieces[name].append(values)
+        rows = slice(start, stop)
+        showers = Showers(
+            **{name: values[1] if len(values) == 2 else np.concatenate(values) for name, values in pieces.items()},
+            offsets=np.concatenate([[0], np.cumsum(self.deposits[rows])]).astype(np.int64),
+            energy=self.energy[rows], index=self.index[rows], seed=self.seed[rows],
+        )  # fmt: skip
+        _check_values(showers, self.path)
+        self._check_sums(showers, start)
+        return showers
+
+    def blocks(self, max_deposits: int = BLOCK) -> Iterator[Showers]:
+        """All showers in order, as many at a time as have at most ``max_deposits`` deposits (but at least one)."""
+        ends = np.cumsum(self.deposits)
+        start = 0
+        while start < len(self):
+            before = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + max_deposits, side="right")))
+            yield self.read(start, stop)
+            start = stop
+
+    def _check_sums(self, showers: Showers, start: int) -> None:
+        """Refuse deposits that have changed since they were written."""
+        if self._checksum is None:
+            return
+        wrong = np.flatnonzero(checksums(showers) != self._checksum[start : start + len(showers.energy)])
+        if len(wrong):
+            part = next(part for part in reversed(self._parts) if part.first <= start + wrong[0])
+            advice = (
+                "bring an intact copy or make it anew" if part.path == self.path else
+                "remove that file and repeat the simulation: its showers are simulated again"
+            )  # fmt: skip
+            raise FormatError(
+                f"{part.path} is damaged: the deposits of shower {showers.index[wrong[0]]} do not fit their checksum; "
+                f"{advice}"
+            )
+
+    def _deposits(self, part: _Part, low: int, high: int) -> dict[str, np.ndarray]:
+        try:
+            file = self._file(part.path)
+            first, last = file["offsets"][low], file["offsets"][high]
+            return {name: file[name][first:last] for name in DEPOSITS}
+        except DAMAGE as error:
+            raise FormatError(f"{part.path} is damaged and cannot be read completely: {error}") from error
+
+    def _file(self, path: Path) -> h5py.File:
+        """The file of a part; one is open at a time."""
+        if self._open is None or self._open[0] != path:
+            self.close()
+            if not path.exists():
+                raise FormatError(f"{path} is missing: the simulation of {self.path} may have ended; open it again")
+            file = self._files.enter_context(open_padded(path) if is_cut_off(path) else h5py.File(path, "r"))
+            self._open = (path, file)
+        return self._open[1]
+
+
+def open_library(path: Path, recover: bool = False) -> Library:
+    """Open a shower library, finished or not, for reading slice by slice.
+
+    Args:
+        path: the file, or a folder of such files that are read as one.
+        recover: of files that were cut off read the showers that are complete instead of raising an error.
+
+    Raises:
+        InputError: libraries of a folder that differ in more than seed and energies, or have the same showers.
+        FormatError: missing, of another kind, newer, cut off (unless ``recover``) or with inconsistent contents.
+    """
+    if path.is_dir():
+        return _joined(path, [open_library(file, recover) for file in shard_files(path)])
+    with _existing(path, recover) as (file, complete):
+        if PARTS in file:
+            names = [name.decode() for name in load(file, PARTS)]
+            wanted = int(file.attrs["wanted"])
+            provenance = Provenance.of(file.attrs, path)
+        else:
+            provenance, heads, lost = _heads(file, path, complete)
+            return Library(path, provenance, heads, [_Part(path, 0, len(heads.energy))], wanted=None, lost=lost)
+    parts: list[_Part] = []
+    collected: list[Heads] = []
+    lost = 0
+    for name in names:
+        part = path.parent / name
+        with _existing(part, recover) as (file, complete):
+            _, heads, lost_here = _heads(file, part, complete)
+        parts.append(_Part(part, sum(p.showers for p in parts), len(heads.energy)))
+        collected.append(heads)
+        lost += lost_here
+    return Library(path, provenance, Heads.join(collected), parts, wanted=wanted, lost=lost)
+
+
+def _joined(folder: Path, libraries: list[Library]) -> Library:
+    """Libraries one behind the other."""
+    first, showers = libraries[0], np.cumsum([0, *(len(library) for library in libraries)])
+    numbers = np.cumsum([0, *(int(library.index.max(initial=-1)) + 1 for library in libraries)])
+    seen: dict[str, Path] = {}
+    for library in libraries:
+        other = first.provenance.setting().difference(library.provenance.setting())
+        if other:
+            raise InputError(f"{library.path}: {other} as in {first.path}; a folder may differ in seeds and energies")
+        same = seen.setdefault(library.provenance.config.model_dump_json(), library.path)
+        if same != library.path:
+            raise InputError(f"{library.path} has the same showers as {same}, made with the same seed; leave one out")
+    heads = Heads(
+        np.concatenate([[0], np.cumsum(np.concatenate([library.deposits for library in libraries]))]),
+        np.concatenate([library.energy for library in libraries]),
+        np.concatenate([library.index + number for library, number in zip(libraries, numbers, strict=False)]),
+        np.concatenate([library.seed for library in libraries]),
+    )
+    parts = [
+        replace(part, first=part.first + int(start))
+        for library, start in zip(libraries, showers, strict=False) for part in library._parts
+    ]  # fmt: skip
+    unfinished = any(library.wanted is not None for library in libraries)
+    wanted = sum(len(library) if library.wanted is None else library.wanted for library in libraries)
+    lost = sum(library.lost for library in libraries)
+    whole = Library(folder, first.provenance, heads, parts, wanted=wanted if unfinished else None, lost=lost)
+    whole.shards = [(int(number), library.provenance) for number, library in zip(numbers, libraries, strict=False)]
+    return whole
+
+
+def read_heads(path: Path) -> tuple[Provenance, Heads, int | None]:
+    """What a library or a part says of its showers, and how many an unfinished one is to have.
+
+    Raises:
+        FormatError: as `open_library` does.
+    """
+    with _existing(path, recover=False) as (file, _):
+        provenance, heads, _ = _heads(file, path, None)
+        return provenance, heads, int(file.attrs["wanted"]) if "wanted" in file.attrs else None
+
+
+@contextmanager
+def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None]]:
+    """A library file and, if it was cut off and is to be recovered, how many of its showers are complete."""
+    if not path.is_file() or not is_cut_off(path):
+        with existing_file(path, SCHEMA) as file:
+            yield file, None
+        return
+    with open_padded(path) as file:
+        check_schema(file, path, SCHEMA)
+        complete = complete_showers(file, path)
+        if not recover:
+            raise FormatError(
+                f"{path} is cut off: {complete} of {len(file['energy'])} showers are complete; "
+                "read them with --recover (in Python: recover=True)"
+            )
+        yield file, complete
+
+
+def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenance, Heads, int]:
+    """Provenance and heads of the (first ``complete``) showers, and how many showers are lost."""
+    missing = [name for name in (*DEPOSITS, *HEADS) if not isinstance(file.get(name), h5py.Dataset)]
+    if missing:
+        raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
+    heads = Heads(**{name: load(file, name) for name in (*HEADS, CHECKSUM) if name in file})
+    for name, kinds in _KINDS.items():
+        if name in file and file[name].dtype.kind not in kinds:
+            raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")
+    n, total = len(heads.energy), {name: file[name].shape for name in DEPOSITS}
+    alike = [heads.index, heads.seed] + ([] if heads.checksum is None else [heads.checksum])
+    if heads.offsets.shape != (n + 1,) or any(values.shape != (n,) for values in alike):
+        shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in HEADS)
+        raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
+    if heads.offsets[0] != 0 or (np.diff(heads.offsets) < 0).any() or set(total.values()) != {(heads.offsets[-1],)}:
+        raise FormatError(f"{path}: the offsets do not fit the deposits ({total['x']}); the file is damaged")
+    if not (np.isfinite(heads.energy) & (heads.energy > 0)).all():
+        bad = int(heads.index[~(np.isfinite(heads.energy) & (heads.energy > 0))][0])
+        raise FormatError(f"{path}: the incident energy of shower {bad} is not a positive number")
+    keep = n if complete is None else complete
+    provenance = Provenance.of(file.attrs, path)
+    check_heads(file, heads, path)
+    sums = None if heads.checksum is None else heads.checksum[:keep]
+    kept = Heads(heads.offsets[: keep + 1], heads.energy[:keep], heads.index[:keep], heads.seed[:keep], sums)
+    return provenance, kept, n - keep
+
+
+def _check_values(showers: Showers, path: Path) -> None:
+    for name in DEPOSITS:
+        values = getattr(showers, name)
+        bad = ~np.isfinite(values) if name != "e" else ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            owner = int(np.searchsorted(showers.offsets, np.argmax(bad), side="right")) - 1
+            what = "NaN, infinite or negative" if name == "e" else "NaN or infinite"
+            raise FormatError(
+                f"{path}: {name} of shower {showers.index[owner]} holds {what} values; the file is damaged or foreign"
+            )

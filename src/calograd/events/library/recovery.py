@@ -1,0 +1,99 @@
+"""Read what is left of a shower library that was cut off.
+
+HDF5 refuses a file that is shorter than its superblock says. Padded with zeros to that length it opens; a shower is
+complete if all chunks that hold its deposits lie within the bytes that are really there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from calograd.errors import FormatError
+from calograd.events.library.schema import DEPOSITS, HEADS
+from calograd.io.deferred import Positioned
+from calograd.io.hdf5 import DAMAGE
+from calograd.io.heap import refuse_endless
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
+"""Where superblocks of each version keep the length of the file."""
+
+
+def stored_length(path: Path) -> int | None:
+    """Length in bytes that an HDF5 file had when it was written; None if its start is not HDF5."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start.startswith(_SIGNATURE) or len(start) < 52 or start[8] not in _END_OF_FILE:
+        return None
+    at = _END_OF_FILE[start[8]]
+    return int.from_bytes(start[at : at + 8], "little")
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether the file is shorter than it says."""
+    length = stored_length(path)
+    return length is not None and path.stat().st_size < length
+
+
+class _Padded(Positioned):
+    """A file for reading that goes on with zeros up to ``length``."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        super().__init__(length)
+        self._file = path.open("rb", buffering=0)
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._position)
+        data = self._file.read(len(view)) or b""
+        view[: len(data)] = data
+        view[len(data) :] = bytes(len(view) - len(data))
+        self._position += len(view)
+        return len(view)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def open_padded(path: Path) -> Iterator[h5py.File]:
+    """A file that was cut off, as HDF5. Raises `FormatError` if what is read of it within the block is lost."""
+    length = stored_length(path)
+    try:
+        if length is None:
+            raise OSError("no superblock")
+        refuse_endless(path, length)
+        with h5py.File(_Padded(path, length), "r") as file:
+            yield file
+    except DAMAGE as error:
+        raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error
+
+
+def complete_showers(file: h5py.File, path: Path) -> int:
+    """How many showers from the first on are complete in a padded file; `KeyError` if its index is not complete."""
+    real = path.stat().st_size
+    for name in HEADS:
+        dataset = file[name]
+        if dataset.nbytes and dataset.id.get_offset() + dataset.nbytes > real:
+            raise KeyError(name)
+    deposits = min(_complete_values(file[name], real) for name in DEPOSITS)
+    return int(np.searchsorted(file["offsets"][()], deposits, side="right")) - 1
+
+
+def _complete_values(dataset: h5py.Dataset, real: int) -> int:
+    """How many values from the first on lie within the first ``real`` bytes of the file."""
+    size = int(dataset.shape[0])
+    if dataset.chunks is None:
+        start = dataset.id.get_offset()
+        return 0 if size == 0 else max(0, min(size, (real - start) // dataset.dtype.itemsize))
+    for start in range(0, size, dataset.chunks[0]):
+        chunk = dataset.id.get_chunk_info_by_coord((start,))
+        if chunk.byte_offset is None or chunk.byte_offset + chunk.size > real:
+            return start
+    return size

@@ -1,0 +1,283 @@
+"""How a shower library lies in HDF5 (schema ``calograd/library/1``).
+
+Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
+``energy`` (GeV), ``index`` and ``seed`` have one value a shower, and so has ``checksum``: the CRC-32 of the bytes of
+the shower's x, y, z and e; libraries of before there was one have none. ``config`` and the attributes beside it say
+what made them. All but the deposits is sealed (`calograd.io.checksum`). The index of the file and everything that is
+small lies at its front and the chunks of deposits follow in the order of the showers, so that a file that was cut off
+has lost only its end.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import h5py
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+
+from calograd._version import __version__
+from calograd.detector.configuration import Energies, MaterialRecord, SimulationConfig, SiWStack
+from calograd.errors import FormatError
+from calograd.events.deposits import Showers
+from calograd.io.checksum import check_seal, seal
+from calograd.io.differences import bring_up_to_date, first_difference
+
+SCHEMA = "calograd/library/1"
+DEPOSITS = ("x", "y", "z", "e")
+HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
+CHECKSUM = "checksum"
+PARTS = "parts"
+"""Of an unfinished library, the files that its deposits are in."""
+CHUNK = 1 << 17
+"""Deposits a chunk; 50 GeV make about 100 000."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a library says of every shower, everything but its deposits; see `Showers`.
+
+    Attributes:
+        checksum: of every shower's deposits, shape (n,), uint32; None where a library has none.
+    """
+
+    offsets: np.ndarray
+    energy: np.ndarray
+    index: np.ndarray
+    seed: np.ndarray
+    checksum: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, showers: Showers) -> Heads:
+        """Of showers."""
+        return cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers))
+
+    @classmethod
+    def join(cls, heads: list[Heads]) -> Heads:
+        """The heads of libraries put one behind the other."""
+        counts = [np.zeros(1, np.int64), *(np.diff(h.offsets) for h in heads)]
+        sums = [h.checksum for h in heads if h.checksum is not None]
+        return cls(
+            np.cumsum(np.concatenate(counts)),
+            np.concatenate([np.zeros(0, np.float32), *(h.energy for h in heads)]),
+            np.concatenate([np.zeros(0, np.int64), *(h.index for h in heads)]),
+            np.concatenate([np.zeros(0, np.uint64), *(h.seed for h in heads)]),
+            np.concatenate([np.zeros(0, np.uint32), *sums]) if len(sums) == len(heads) else None,
+        )
+
+
+def checksums(showers: Showers) -> np.ndarray:
+    """CRC-32 of the bytes of every shower's x, y, z and e, shape (n,), uint32."""
+    columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in DEPOSITS]
+    sums = np.zeros(len(showers.energy), np.uint32)
+    for number, (start, stop) in enumerate(pairwise(showers.offsets)):
+        value = 0
+        for column in columns:
+            value = zlib.crc32(column[start:stop].data, value)
+        sums[number] = value
+    return sums
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImportedBeam(_Record):
+    """The incident particles of an imported library, as its user tells; see `calograd.detector.configuration.Beam`."""
+
+    particle: str = "gamma"
+    position: tuple[float, float] = (0.0, 0.0)
+    theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
+
+
+def _of_older_releases(raw: Any) -> Any:
+    """The particle once had no table around it."""
+    return bring_up_to_date(raw, "an imported library", {"particle": "beam.particle"}) if isinstance(raw, dict) else raw
+
+
+class Imported(_Record):
+    """What a library stores in place of a simulation when its showers were read from another program's file."""
+
+    kind: Literal["import"] = "import"
+    material: MaterialRecord
+    beam: ImportedBeam
+    file: str
+    """Name of the file that was read, without its folder."""
+    sha256: str
+    """Of that file."""
+    reading: dict[str, Any]
+    """How it was read, as plain data; see `calograd.readers.importing`."""
+
+    _former = model_validator(mode="before")(_of_older_releases)
+
+
+def _made_by(config: Any) -> str:
+    kind = config.get("kind") if isinstance(config, dict) else getattr(config, "kind", None)
+    return "import" if kind == "import" else "simulation"
+
+
+_CONFIG: TypeAdapter[SimulationConfig | Imported] = TypeAdapter(
+    Annotated[
+        Annotated[SimulationConfig, Tag("simulation")] | Annotated[Imported, Tag("import")], Discriminator(_made_by)
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a library: the simulation, Geant4's version and its tables; or the file that it was imported from."""
+
+    config: SimulationConfig | Imported
+    geant4: str
+    tables: str
+
+    @property
+    def material(self) -> MaterialRecord | None:
+        """What the showers are in; None for a layered detector."""
+        where = self.config if isinstance(self.config, Imported) else self.config.detector
+        return None if isinstance(where, SiWStack) else where.material
+
+    def attributes(self) -> dict[str, str]:
+        """The attributes of the file, but for the schema."""
+        return {
+            "config": self.config.model_dump_json(),
+            "material": self.material.name if self.material else "Si-W",
+            "geant4": self.geant4,
+            "tables": self.tables,
+            "calograd": __version__,
+        }
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any], path: Path) -> Provenance:
+        """From the attributes of the file at ``path``. Raises `FormatError` if they are missing or foreign."""
+        missing = [name for name in ("config", "geant4", "tables") if name not in attributes]
+        if missing:
+            raise FormatError(f"{path} lacks the attribute {missing[0]}; expected a file of schema '{SCHEMA}'")
+        try:
+            config = _CONFIG.validate_json(attributes["config"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"][1:])
+            raise FormatError(f"{path}: its simulation config cannot be read: {where}: {first['msg']}") from error
+        return cls(config, str(attributes["geant4"]), str(attributes["tables"]))
+
+    def setting(self) -> Provenance:
+        """The same for all shards of a data set: all but seed and energies, or but the imported file."""
+        if isinstance(self.config, Imported):
+            same: dict[str, Any] = {"file": "", "sha256": "", "reading": {}}
+            return replace(self, config=self.config.model_copy(update=same))
+        beam = self.config.beam.model_copy(update={"energies": Energies(law="discrete", values=(1.0,))})
+        return replace(self, config=self.config.model_copy(update={"seed": 0, "beam": beam}))
+
+    def difference(self, other: Provenance) -> str | None:
+        """The first field in which two differ, with both values; None if they are the same."""
+        if isinstance(other.config, Imported) and not isinstance(self.config, Imported):
+            return f"it was imported from {other.config.file}, not simulated"
+        if isinstance(self.config, Imported) and not isinstance(other.config, Imported):
+            return "it was simulated, not imported"
+        mine, theirs = (
+            {"config": p.config.model_dump(), "geant4": p.geant4, "tables": p.tables} for p in (self, other)
+        )
+        found = first_difference(mine, theirs)
+        return f"{found.name.removeprefix('config.')} is {found.theirs!r}, not {found.mine!r}" if found else None
+
+
+def write_heads(
+    file: h5py.File, provenance: Provenance, heads: Heads, wanted: int | None = None, parts: Sequence[str] = ()
+) -> None:
+    """Write schema, attributes and the small datasets, in front of any deposit, and seal them.
+
+    Args:
+        file: open for writing.
+        provenance, heads: of its showers.
+        wanted: of an unfinished library, how many showers it is to have.
+        parts: of an unfinished library, names of the files that its deposits are in.
+    """
+    file.attrs["schema"] = SCHEMA
+    for name, value in provenance.attributes().items():
+        file.attrs[name] = value
+    for name, dtype in HEADS.items():
+        file.create_dataset(name, data=getattr(heads, name).astype(dtype))
+    if heads.checksum is not None:
+        file.create_dataset(CHECKSUM, data=heads.checksum.astype("<u4"))
+    if wanted is not None:
+        file.attrs["wanted"] = wanted
+        file.create_dataset(PARTS, data=np.array([name.encode() for name in parts], dtype="S"))
+    seal(file, _sealed(file))
+
+
+def check_heads(file: h5py.File, heads: Heads, path: Path) -> None:
+    """Refuse heads, and attributes beside them, that are not as they were written. Raises `FormatError`."""
+    small = {name: np.asarray(file[name][()]) if name == PARTS else getattr(heads, name) for name in _sealed(file)}
+    check_seal(dict(file.attrs), small, path)
+
+
+def _sealed(file: h5py.File) -> list[str]:
+    return [name for name in (*HEADS, CHECKSUM, PARTS) if name in file]
+
+
+def parts_folder(path: Path) -> Path:
+    """Where the finished parts of the library ``path`` are while it is unfinished."""
+    return path.with_name(f"{path.name}.parts")
+
+
+def create_deposits(file: h5py.File, n: int, **compression: Any) -> dict[str, h5py.Dataset]:
+    """The empty datasets of ``n`` deposits, in chunks of `CHUNK`."""
+    if n == 0:
+        return {name: file.create_dataset(name, shape=(0,), dtype="<f4") for name in DEPOSITS}
+    chunks = (min(CHUNK, n),)
+    return {
+        name: file.create_dataset(name, shape=(n,), dtype="<f4", chunks=chunks, shuffle=True, **compression)
+        for name in DEPOSITS
+    }
+
+
+def front_size(deposits: int, showers: int = 0) -> int:
+    """Bytes to set aside at the front of a file for its index, generously."""
+    return (1 << 14) + 400 * len(DEPOSITS) * (deposits // CHUNK + 1) + showers // 8
+
+
+def pack(showers: Showers, provenance: Provenance) -> bytes:
+    """Showers as a complete library file in memory, compressed fast rather than well (lzf)."""
+    n = len(showers.e)
+    with h5py.File(
+        "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n)
+    ) as file:
+        write_heads(file, provenance, Heads.of(showers))
+        datasets = create_deposits(file, n, compression="lzf")
+        for start in range(0, n, CHUNK):
+            for name in DEPOSITS:
+                datasets[name][start : start + CHUNK] = getattr(showers, name)[start : start + CHUNK]
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def compress(values: np.ndarray, chunk: int) -> bytes:
+    """One chunk as HDF5's filters shuffle and gzip 1 store it. ``values``: float32, at most ``chunk`` of them."""
+    padded = np.zeros(chunk, "<f4")
+    padded[: len(values)] = values
+    return zlib.compress(padded.view(np.uint8).reshape(-1, 4).T.tobytes(), 1)
+
+
+def slabs(blocks: Iterator[Showers], chunk: int) -> Iterator[dict[str, np.ndarray]]:
+    """Deposits of consecutive blocks, cut into slabs of ``chunk`` (the last one is shorter)."""
+    held: dict[str, list[np.ndarray]] = {name: [] for name in DEPOSITS}
+    have = 0
+    for block in blocks:
+        for name in DEPOSITS:
+            held[name].append(getattr(block, name))
+        have += len(block.e)
+        if have >= chunk:
+            joined = {name: np.concatenate(held[name]) for name in DEPOSITS}
+            whole = have - have % chunk
+            for start in range(0, whole, chunk):
+                yield {name: joined[name][start : start + chunk] for name in DEPOSITS}
+            held = {name: [joined[name][whole:]] for name in DEPOSITS}
+            have -= whole
+    if have:
+        yield {name: np.concatenate(held[name]) for name in DEPOSITS}

@@ -1,0 +1,129 @@
+"""Points as tensors, and the cells that they fill: exactly, or smoothly so that gradients pass.
+
+A point of energy e at (x, y) gives cell i along x the share
+
+    S_i = C((b_{i+1} - x) / w) - C((b_i - x) / w),      b_i = (i - 1/2) pitch - x_0
+
+and the product of the shares along x and y of its energy. C is the distribution function of the kernel of width w:
+
+    "none"      a step: the point's cell gets all; no gradient with respect to positions or the pitch
+    "linear"    of the uniform distribution of full width w: the share is linear in x
+    "gaussian"  of the normal distribution of standard deviation w
+
+Of the three cells around the point the outer two get all that lies beyond, so energy is conserved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calograd.errors import InputError
+from calograd.events.clouds import LAYERS, PITCH, Clouds, tidy
+from calograd.events.clustering import SPLIT
+from calograd.events.layered_readout import GRID
+
+Kernel = Literal["none", "linear", "gaussian"]
+WIDTH = PITCH / SPLIT
+"""Of the kernels: a sub-cell, cm."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Showers as flat tensors; shower s owns the points ``offsets[s]:offsets[s + 1]``.
+
+    Args:
+        x, y: shape (points,), cm, the shower's axis at 0.
+        layer: from 0, shape (points,), int64.
+        e: shape (points,), GeV.
+        offsets: shape (n + 1,), int64.
+        energy: incident, shape (n,), GeV.
+        layers: of the detector.
+    """
+
+    x: Tensor
+    y: Tensor
+    layer: Tensor
+    e: Tensor
+    offsets: Tensor
+    energy: Tensor
+    layers: int = LAYERS
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    @property
+    def owner(self) -> Tensor:
+        """The shower of every point, from 0, shape (points,)."""
+        return torch.repeat_interleave(self.offsets.diff())
+
+    def layer_energies(self) -> Tensor:
+        """Energy of every shower and layer, shape (n, layers), GeV, differentiable in ``e``."""
+        place = self.owner * self.layers + self.layer
+        return self.e.new_zeros(len(self) * self.layers).index_add(0, place, self.e).reshape(len(self), self.layers)
+
+    def to_cells(
+        self,
+        pitch: float | Tensor = PITCH,
+        *,
+        n_xy: int = GRID,
+        offset: tuple[float, float] = (0.0, 0.0),
+        kernel: Kernel = "none",
+        width: float = WIDTH,
+    ) -> Tensor:
+        """The regular view: cells -n_xy/2 <= i, j < n_xy/2 of every layer, cell 0 centred on the axis.
+
+        Args:
+            pitch: of the cells, cm; a tensor receives gradients if there is a kernel.
+            n_xy: cells across.
+            offset: (x_0, y_0), cm.
+            kernel: see above.
+            width: w of the kernel, cm.
+
+        Returns:
+            Energies, shape (n, n_xy, n_xy, layers), GeV.
+
+        Raises:
+            InputError: a pitch that is not positive, an unknown kernel, or one too wide for the cells.
+        """
+        pitch = torch.as_tensor(pitch).to(self.x)
+        if kernel not in ("none", "linear", "gaussian"):
+            raise InputError(f"unknown kernel '{kernel}'; expected none, linear or gaussian")
+        if not float(pitch.detach()) > 0 or n_xy < 1:
+            raise InputError(f"{n_xy} cells of {float(pitch.detach()):g} cm: expected positive numbers")
+        if kernel != "none" and not 0 < width <= float(pitch.detach()):
+            raise InputError(f"a kernel of {width:g} cm: expected a positive width, at most the pitch")
+        (i, along_x), (j, along_y) = (
+            _shares(place + shift, pitch, kernel, width) for place, shift in ((self.x, offset[0]), (self.y, offset[1]))
+        )
+        i, j = i[:, :, None] + n_xy // 2, j[:, None, :] + n_xy // 2
+        energies = self.e[:, None, None] * along_x[:, :, None] * along_y[:, None, :]
+        inside = (i >= 0) & (i < n_xy) & (j >= 0) & (j < n_xy)
+        place = ((self.owner[:, None, None] * n_xy + i) * n_xy + j) * self.layers + self.layer[:, None, None]
+        total = len(self) * n_xy * n_xy * self.layers
+        place = torch.where(inside, place, total)
+        cells = self.e.new_zeros(total + 1).index_add(0, place.flatten(), energies.flatten())
+        return cells[:total].reshape(len(self), n_xy, n_xy, self.layers)
+
+    def clouds(self, origin: str, config: dict[str, Any]) -> Clouds:
+        """As numpy arrays in order of layers, to be written to a file."""
+        x, y, layer, e = (t.detach().cpu().numpy() for t in (self.x, self.y, self.layer, self.e))
+        x, y, layer, e, offsets = tidy(x, y, layer, e, self.owner.cpu().numpy(), len(self))
+        energy = self.energy.detach().cpu().numpy().astype(np.float32)
+        return Clouds(x, y, layer, e, offsets, energy, np.arange(len(self)), self.layers, origin, config)
+
+
+def _shares(place: Tensor, pitch: Tensor, kernel: Kernel, width: float) -> tuple[Tensor, Tensor]:
+    """Numbers of the cells that points reach along an axis and their shares, shape (points, 1 or 3) each."""
+    middle = torch.floor(place.detach() / pitch.detach() + 0.5).long()[:, None]
+    if kernel == "none":
+        return middle, place.new_ones(len(place), 1)
+    borders = (middle + torch.tensor([-0.5, 0.5], dtype=place.dtype, device=place.device)) * pitch
+    distance = (borders - place[:, None]) / width
+    below = (distance + 0.5).clamp(0, 1) if kernel == "linear" else torch.special.ndtr(distance)
+    shares = torch.stack([below[:, 0], below[:, 1] - below[:, 0], 1 - below[:, 1]], dim=1)
+    return middle + torch.tensor([-1, 0, 1], device=place.device), shares

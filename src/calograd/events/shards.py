@@ -1,0 +1,131 @@
+"""Folders of files that are read as one, and the showers in them told apart.
+
+A shower is known by its simulation and its index in it. Files of simulations that differ in seed or energies hold other
+showers, files of one simulation the same ones. What was made of several simulations says so in its configuration,
+
+    "shards": [{"first": 0, "simulation": {...}}, {"first": 1000, "simulation": {...}}, ...]
+
+its showers from number ``first`` on are those of ``simulation`` from 0 on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calograd.detector.material import plain
+from calograd.errors import InputError
+from calograd.events.cells import Cells
+from calograd.events.maps import Maps, read_rows
+from calograd.io.hdf5 import shard_files
+
+SAMPLE = 100
+"""Rows whose measured energies tell files of equal columns apart."""
+
+
+def shards_of(config: dict[str, Any]) -> list[tuple[int, Any]]:
+    """Number of the first shower and simulation of every shard of a file with this configuration.
+
+    Of a file that knows no simulation, that is None.
+    """
+    if "shards" in config:
+        return [(int(shard["first"]), shard["simulation"]) for shard in config["shards"]]
+    return [(0, config.get("simulation"))]
+
+
+def distinct_showers(parts: Iterable[tuple[dict[str, Any], np.ndarray]]) -> list[np.ndarray]:
+    """Numbers of the showers of several files, the same for the same shower and for no other, int64.
+
+    Args:
+        parts: configuration and showers of every file. One that knows no simulation shares its showers with no other.
+    """
+    sources: dict[str, int] = {}
+    numbers = []
+    for place, (config, shower) in enumerate(parts):
+        shards = shards_of(config)
+        names = [f"file {place}" if made is None else json.dumps(made, sort_keys=True) for _, made in shards]
+        source = np.array([sources.setdefault(name, len(sources)) for name in names])
+        first = np.array([number for number, _ in shards])
+        mine = np.searchsorted(first, shower, side="right") - 1
+        numbers.append(shower - first[mine] + (source[mine] << 40))
+    return numbers
+
+
+def refuse_twice(files: Sequence[Path], contents: Sequence[bytes]) -> None:
+    """Raise `InputError` if two files have the same contents, as `contents_of` gives them."""
+    seen: dict[bytes, Path] = {}
+    for path, content in zip(files, contents, strict=True):
+        if content in seen:
+            raise InputError(f"{path} holds the same rows as {seen[content]}; leave one out")
+        seen[content] = path
+
+
+def contents_of(rows: Cells | Maps) -> bytes:
+    """What tells the contents of files apart: configuration, columns, and the first measured energies."""
+    digest = blake2b(json.dumps(rows.config, sort_keys=True).encode())
+    for column in (rows.energy, rows.dx, rows.dz, rows.shower, rows.measured[:SAMPLE]):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.digest()
+
+
+def refuse_unlike(files: Sequence[Path], shapes: Sequence[tuple[tuple[int, ...], int]]) -> None:
+    """Raise `InputError` for the first file whose cells or maps, and cells across, differ from those of the first."""
+    for path, shape in zip(files, shapes, strict=True):
+        if shape != shapes[0]:
+            raise InputError(f"{path} has cells {shape[0]}, {files[0]} has {shapes[0][0]}")
+
+
+def read_shards(path: Path) -> Cells | Maps:
+    """Read a cells file or a maps file, or all of a folder as if they were one.
+
+    Raises:
+        InputError: files of a folder that differ in cells, material, origin or surroundings, or the same rows twice.
+        FormatError: a folder without files, or one that cannot be used.
+    """
+    files = shard_files(path)
+    parts = [read_rows(file) for file in files]
+    first = parts[0]
+    if not path.is_dir():
+        return first
+    refuse_unlike(files, [(part.measured.shape[1:], part.n_xy) for part in parts])
+    for file, part in zip(files, parts, strict=True):
+        for name, mine, theirs in (
+            ("material", _named(part), _named(first)),
+            ("origin", part.origin, first.origin),
+            ("mode", part.config.get("mode"), first.config.get("mode")),
+        ):
+            if mine != theirs:
+                raise InputError(f"{file}: its {name} is {mine}, that of {files[0]} is {theirs}; expected the same")
+    refuse_twice(files, [contents_of(part) for part in parts])
+    shower, shards = _renumbered(parts)
+    config = first.config | {"files": [file.name for file in files]} | ({"shards": shards} if shards else {})
+    energy, dx, dz, measured = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("energy", "dx", "dz", "measured")
+    )
+    if isinstance(first, Maps):
+        return replace(first, maps=measured, energy=energy, dx=dx, dz=dz, shower=shower, config=config)
+    return replace(first, cells=measured, energy=energy, dx=dx, dz=dz, shower=shower, config=config)
+
+
+def _named(rows: Cells | Maps) -> str:
+    return f"{rows.material.name} of {plain(rows.material.density):g} g/cm3"
+
+
+def _renumbered(parts: Sequence[Cells | Maps]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Showers of all parts numbered from 0 on, one simulation behind the other, and the shards that these are."""
+    known = [shards_of(part.config) for part in parts]
+    numbers = distinct_showers((part.config, part.shower) for part in parts)
+    every = np.concatenate(numbers)
+    source, index = every >> 40, every & ((1 << 40) - 1)
+    count = np.zeros(int(source.max(initial=0)) + 1, np.int64)
+    np.maximum.at(count, source, index + 1)
+    first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    made = list({json.dumps(each, sort_keys=True): each for shards in known for _, each in shards}.values())
+    shards = [{"first": int(f), "simulation": each} for f, each in zip(first, made, strict=False)]
+    return first[source] + index, shards if None not in made and len(made) > 1 else []

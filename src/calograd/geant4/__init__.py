@@ -1,0 +1,1 @@
+"""Geant4: data tables, geometry, recording, kernels and the farm."""

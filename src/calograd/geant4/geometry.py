@@ -1,0 +1,124 @@
+"""Detectors as Geant4's volumes.
+
+The front face is z = 0, the axis x = y = 0, the beam runs along +z, vacuum around it all. Logical volumes named
+`SENSITIVE` are those whose deposits are recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from calograd.detector.configuration import Beam, Block, MaterialRecord, Matrix, SimulationConfig, SiWStack
+
+SENSITIVE = "sensitive"
+G_PER_CM3 = 6.241509074e18
+"""One g/cm3 in Geant4's internal unit."""
+
+
+def build(g4: Any, config: SimulationConfig) -> list[Any]:
+    """Build the detector of a simulation, once in a process.
+
+    Args:
+        g4: the module ``geant4_pybind``.
+        config: of the simulation.
+
+    Returns:
+        Everything that was built, the placed world first; it must be kept as long as Geant4 runs.
+    """
+    detector = config.detector
+    match detector:
+        case Block():
+            width, depth = max(detector.size[:2]), detector.size[2]
+        case SiWStack():
+            width, depth = detector.width, float(detector.layer_fronts()[-1]) + detector.pitch[1]
+        case Matrix():
+            width, depth = detector.width, sum(detector.layers())
+    volumes = _Volumes(g4)
+    world = volumes.world(config.beam, width, depth)
+    match detector:
+        case Block():
+            material = volumes.material(detector.material)
+            volumes.place(volumes.box(SENSITIVE, detector.size, material), world, detector.size[2] / 2)
+        case SiWStack():
+            _stack(volumes, world, detector, depth)
+        case Matrix():
+            _matrix(volumes, world, detector)
+    return volumes.kept
+
+
+class _Volumes:
+    """Makes boxes and places them, cm, and keeps what it made: Geant4 does not own what Python makes."""
+
+    def __init__(self, g4: Any) -> None:
+        self.kept: list[Any] = []
+        self._g4 = g4
+        self._nist = g4.G4NistManager.Instance()
+
+    def world(self, beam: Beam, width: float, depth: float) -> Any:
+        """A world of vacuum around a detector and the start of its beam."""
+        margin = beam.upstream + 10
+        half = width + margin + 2 * max(abs(c) for c in beam.position)
+        logical = self.box("world", (2 * half, 2 * half, 2 * (depth + margin)), self.named("G4_Galactic"))
+        self.kept.insert(0, self._g4.G4PVPlacement(None, self._g4.G4ThreeVector(), logical, "world", None, False, 0))
+        return logical
+
+    def box(self, name: str, size: tuple[float, float, float], material: Any) -> Any:
+        """A logical volume of the given full lengths."""
+        box = self._g4.G4Box(name, *(5 * length for length in size))
+        logical = self._g4.G4LogicalVolume(box, material, name)
+        self.kept.extend((box, logical))
+        return logical
+
+    def place(self, logical: Any, mother: Any, z: float, x: float = 0.0, y: float = 0.0, *, copy: int = 0) -> None:
+        """Put the centre of a volume at (x, y, z) of its mother."""
+        centre = self._g4.G4ThreeVector(10 * x, 10 * y, 10 * z)
+        self.kept.append(self._g4.G4PVPlacement(None, centre, logical, logical.GetName(), mother, False, copy))
+
+    def named(self, name: str) -> Any:
+        """A material of Geant4's own list."""
+        return self._nist.FindOrBuildMaterial(name)
+
+    def material(self, record: MaterialRecord) -> Any:
+        """A material as stored."""
+        if record.geant4_name:
+            return self.named(record.geant4_name)
+        material = self._g4.G4Material(record.name, record.density * G_PER_CM3, len(record.mass_fractions))
+        for symbol, fraction in record.mass_fractions.items():
+            material.AddElement(self._nist.FindOrBuildElement(symbol), float(fraction))
+        return material
+
+
+def _stack(volumes: _Volumes, world: Any, detector: SiWStack, depth: float) -> None:
+    square = (detector.width, detector.width)
+    stack = volumes.box("stack", (*square, depth), volumes.named("G4_AIR"))
+    volumes.place(stack, world, depth / 2)
+    tungsten = volumes.named("G4_W")
+    wafer = volumes.box(SENSITIVE, (*square, detector.silicon), volumes.named("G4_Si"))
+    for layer, (front, plate) in enumerate(zip(detector.layer_fronts(), detector.plate_thicknesses(), strict=True)):
+        middle = front + plate / 2 - depth / 2
+        volumes.place(volumes.box("tungsten", (*square, plate), tungsten), stack, middle, copy=layer)
+        behind = front + plate + detector.gap + detector.silicon / 2
+        volumes.place(wafer, stack, behind - depth / 2, copy=layer)
+
+
+def _matrix(volumes: _Volumes, world: Any, detector: Matrix) -> None:
+    """Layers of vacuum, each with its crystals at the front and its plane of silicon at the back."""
+    vacuum, silicon = volumes.named("G4_Galactic"), volumes.named("G4_Si")
+    material = volumes.material(detector.material)
+    side, width = detector.dx - detector.gap, detector.width
+    centres = detector.centres()
+    made: dict[float, Any] = {}
+    front = 0.0
+    for number, dz in enumerate(detector.layers()):
+        if dz not in made:
+            made[dz] = layer = volumes.box("layer", (width, width, dz), vacuum)
+            length = dz - detector.silicon
+            crystal = volumes.box(SENSITIVE, (side, side, length), material)
+            for copy, (x, y) in enumerate((x, y) for x in centres for y in centres):
+                volumes.place(crystal, layer, length / 2 - dz / 2, x, y, copy=copy)
+            if detector.silicon:
+                name = SENSITIVE if detector.silicon_signal else "silicon"
+                plane = volumes.box(name, (width, width, detector.silicon), silicon)
+                volumes.place(plane, layer, (dz - detector.silicon) / 2)
+        volumes.place(made[dz], world, front + dz / 2, copy=number)
+        front += dz

@@ -1,0 +1,143 @@
+"""One Geant4 in this process.
+
+``python -m calograd.geant4.kernel`` reads a job from standard input, simulates its showers and writes them as
+one ``.npz`` file. Geant4 allows one run manager a process and crashes while it is torn down, so the process flushes
+its file and leaves with ``os._exit``. It also leaves when its standard input closes, so that no orphan outlives a
+worker that was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from math import cos, radians, sin
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calograd.detector.configuration import SimulationConfig, shower_generator
+from calograd.events.deposits import Showers
+from calograd.geant4.geometry import SENSITIVE, build
+from calograd.geant4.recording import Deposits
+
+POSITION_GRID = 2.0**-12
+"""Positions are rounded to this many cm (2.4 micrometres), which lets the files compress."""
+
+
+def simulate(config: SimulationConfig, indices: list[int], direct: bool = True) -> Showers:
+    """Simulate the showers of the given indices. One configuration a process; Geant4's tables must be in place.
+
+    ``direct``: see `calograd.geant4.recording.Deposits`.
+
+    Returns:
+        Positions in cm, energies in GeV, float32; ``index`` int64 and ``seed`` uint64 of every shower.
+    """
+    import geant4_pybind as g4
+
+    energies: list[float] = []
+    seeds: list[int] = []
+    deposits = Deposits(direct)
+
+    class Detector(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
+        def Construct(self) -> Any:  # noqa: N802
+            self.volumes = build(g4, config)
+            return self.volumes[0]
+
+        def ConstructSDandField(self) -> None:  # noqa: N802
+            self.sensitive = Sensitive("deposits")
+            g4.G4SDManager.GetSDMpointer().AddNewDetector(self.sensitive)
+            self.SetSensitiveDetector(SENSITIVE, self.sensitive, True)
+
+    class Sensitive(g4.G4VSensitiveDetector):  # type: ignore[misc]
+        def ProcessHits(self, step: Any, history: Any) -> bool:  # noqa: ARG002, N802
+            deposits.take(step)
+            return True
+
+    class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            beam = config.beam
+            theta, phi = radians(beam.theta), radians(beam.phi)
+            ux, uy, uz = sin(theta) * cos(phi), sin(theta) * sin(phi), cos(theta)
+            start = (beam.position[0] - beam.upstream * ux, beam.position[1] - beam.upstream * uy, -beam.upstream * uz)
+            self.gun = g4.G4ParticleGun(1)
+            self.gun.SetParticleDefinition(g4.G4ParticleTable.GetParticleTable().FindParticle(beam.particle))
+            self.gun.SetParticleMomentumDirection(g4.G4ThreeVector(ux, uy, uz))
+            self.gun.SetParticlePosition(g4.G4ThreeVector(*(10 * c for c in start)))
+
+        def GeneratePrimaries(self, event: Any) -> None:  # noqa: N802
+            index = indices[event.GetEventID()]
+            engine_seed, rng = shower_generator(config.seed, index)
+            g4.G4Random.setTheSeed(engine_seed, 0)
+            deposits.begin(engine_seed)
+            energies.append(config.beam.energies.draw(index, rng))
+            seeds.append(engine_seed)
+            self.gun.SetParticleEnergy(1000 * energies[-1])
+            self.gun.GeneratePrimaryVertex(event)
+
+    class EndOfEvent(g4.G4UserEventAction):  # type: ignore[misc]
+        def EndOfEventAction(self, event: Any) -> None:  # noqa: ARG002, N802
+            deposits.end()
+
+    class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
+        def Build(self) -> None:  # noqa: N802
+            self.actions = (Gun(), EndOfEvent())
+            for action in self.actions:
+                self.SetUserAction(action)
+
+    class Physics(g4.G4VModularPhysicsList):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.SetVerboseLevel(0)
+            self.RegisterPhysics(g4.G4EmStandardPhysics())
+            self.SetDefaultCutValue(10 * config.range_cut)
+
+    manager = g4.G4RunManager()
+    manager.SetVerboseLevel(0)
+    g4.G4EmParameters.Instance().SetVerbose(0)
+    keep = (Detector(), Physics(), Actions())
+    for part in keep:
+        manager.SetUserInitialization(part)
+    manager.Initialize()
+    manager.BeamOn(len(indices))
+    table = deposits.table()
+    xyz = (np.round(table[:, :3] * (0.1 / POSITION_GRID)) * POSITION_GRID).astype(np.float32)
+    return Showers(
+        x=np.ascontiguousarray(xyz[:, 0]),
+        y=np.ascontiguousarray(xyz[:, 1]),
+        z=np.ascontiguousarray(xyz[:, 2]),
+        e=(table[:, 3] / 1000).astype(np.float32),
+        offsets=np.array(deposits.ends, dtype=np.int64),
+        energy=np.array(energies, dtype=np.float32),
+        index=np.array(indices, dtype=np.int64),
+        seed=np.array(seeds, dtype=np.uint64),
+    )
+
+
+def _leave_when_orphaned() -> None:
+    """End the process when its standard input closes: whoever started it is gone."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(3)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Read ``{"config", "indices", "output"}`` as one JSON line, write the showers to ``output`` as ``.npz``."""
+    job = json.loads(sys.stdin.readline())
+    _leave_when_orphaned()
+    config = SimulationConfig.model_validate(job["config"])
+    showers = simulate(config, job["indices"])
+    with Path(job["output"]).open("wb") as file:
+        np.savez(file, **vars(showers))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Ask Geant4 about itself, in a process of its own: its version and the numbers of its materials.
+
+``python -m calograd.geant4.probe NAME...`` prints one line of JSON. Geant4 itself writes to standard output too,
+so the line is marked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from calograd.detector.material import Material
+from calograd.errors import InputError, SimulationError
+from calograd.geant4.geometry import G_PER_CM3
+from calograd.geant4.tables import Tables
+
+_MARK = "calograd-probe "
+
+
+@dataclass(frozen=True)
+class Geant4:
+    """What a kernel says of itself: its version (``11.4.1``) and the materials that were asked for."""
+
+    version: str
+    materials: dict[str, Material]
+
+
+def ask(tables: Tables, names: tuple[str, ...] = ()) -> Geant4:
+    """Version of Geant4, and the materials of its own list with the given names (``G4_...``).
+
+    Raises:
+        InputError: Geant4 has no such material.
+        SimulationError: geant4-pybind is not installed or does not start.
+    """
+    process = subprocess.run(
+        [sys.executable, "-P", "-m", "calograd.geant4.probe", *names],
+        env=tables.environment(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = [line for line in process.stdout.splitlines() if line.startswith(_MARK)]
+    if not lines:
+        if "No module named 'geant4_pybind'" in process.stderr:
+            raise SimulationError("geant4-pybind is not installed; pip install 'calograd[geant4]'")
+        last = (process.stderr.strip() or process.stdout.strip() or "no output").splitlines()[-1]
+        raise SimulationError(f"Geant4 does not start (exit code {process.returncode}): {last}; see 'calograd tables'")
+    answer = json.loads(lines[-1].removeprefix(_MARK))
+    for name in names:
+        if answer["materials"][name] is None:
+            raise InputError(f"Geant4 has no material '{name}'; see the list in its documentation, or give "
+                             "NAME:DENSITY:FORMULA such as BGO:7.13:Bi4Ge3O12")  # fmt: skip
+    return Geant4(answer["version"], {name: Material(**answer["materials"][name]) for name in names})
+
+
+def _numbers(g4: Any, name: str) -> dict[str, Any] | None:
+    material = g4.G4NistManager.Instance().FindOrBuildMaterial(name, True, False)
+    if material is None:
+        return None
+    fractions: dict[str, float] = {}
+    vector = material.GetFractionVector()
+    for number in range(material.GetNumberOfElements()):
+        symbol = str(material.GetElement(number).GetSymbol())
+        fractions[symbol] = fractions.get(symbol, 0.0) + float(vector[number])
+    return {
+        "name": name,
+        "density": float(f"{material.GetDensity() / G_PER_CM3:.7g}"),
+        "mass_fractions": fractions,
+        "geant4_name": name,
+    }
+
+
+def main() -> None:
+    """Print the version and the materials named on the command line; leave as the kernel does."""
+    import geant4_pybind as g4
+
+    parts = re.findall(r"\d+", str(g4.G4Version).removeprefix("$Name: geant4-"))
+    answer = {
+        "version": ".".join(str(int(part)) for part in parts),
+        "materials": {name: _numbers(g4, name) for name in sys.argv[1:]},
+    }
+    sys.stdout.write(f"\n{_MARK}{json.dumps(answer)}\n")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

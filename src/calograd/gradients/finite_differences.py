@@ -1,0 +1,193 @@
+"""Geant4's own gradient of an objective: central differences with common showers and common background.
+
+With u = ln y, h the step and e_j the unit vector of parameter j,
+
+    g_j = ( V(u + h e_j) - V(u - h e_j) ) / 2 h
+
+where all V see the same showers, segmented anew, and the same background numbers; only the cells differ. Each shower
+is used with several independent backgrounds ("replicas"). The error is from the bootstrap over showers, a shower with
+all its replicas, the same for V at both ends. The difference is off by V''' h^2 / 6; `validation/gradient_steps.py`
+compares steps.
+
+A change of density needs no second simulation. Matter of density rho' = rho / s is the same matter with all lengths
+multiplied by s, so the deposits of a library, their positions multiplied by s, are showers of the other density: the
+same showers with the same random numbers (a "scaled library"). Measuring them with cells of (dx, dz) is measuring the
+library itself with (dx / s, dz / s), which is how it is done. This is exact but for the density effect in the energy
+loss of fast electrons and for the range cut, which scales along; `validation/density.py` compares with real simulations
+of two densities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from calograd.detector.design import Design
+from calograd.detector.material import plain
+from calograd.errors import InputError
+from calograd.gradients.autodiff import BACKGROUND, Estimate, Parameters, stream
+from calograd.objective.events import Events
+from calograd.objective.reference import Reference
+from calograd.objective.utility import Objective
+
+STEP = 0.04
+"""Relative step of a central difference."""
+REPLICAS = 8
+"""Backgrounds that each shower is seen with."""
+BOOTSTRAP = 200
+DENSITIES = 1.5
+"""A library serves densities up to this factor from its own."""
+
+Report = Callable[[int, int], None]
+"""Called with designs measured and their number."""
+
+
+def neighbours(space: Parameters, y: np.ndarray, step: float) -> list[Design]:
+    """The design of ``y`` and its neighbours: y, then + and - of every parameter in turn."""
+    u = np.log(np.asarray(y, float))
+    points = [u]
+    for j in range(len(u)):
+        points += [u + step * np.eye(len(u))[j], u - step * np.eye(len(u))[j]]
+    return [space.design(torch.from_numpy(np.exp(point))) for point in points]
+
+
+def reference_gradient(
+    reference: Reference,
+    objective: Objective,
+    space: Parameters,
+    y: np.ndarray,
+    *,
+    step: float = STEP,
+    replicas: int = REPLICAS,
+    bootstrap: int = BOOTSTRAP,
+    seed: int = 0,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> Estimate:
+    """Value and gradient of an objective at ``y`` from Geant4.
+
+    Args:
+        reference: Geant4 showers of the objective's energies.
+        objective: of the showers.
+        space: parameters and the design they make.
+        y: parameters, shape (p,), cm.
+        step: h.
+        replicas: backgrounds that each shower is seen with.
+        bootstrap: replicas of the sample.
+        seed: of background and bootstrap.
+        report: called after every energy.
+
+    Raises:
+        InputError: showers or neighbours that are missing, fewer than two showers, no step, replicas or bootstrap.
+        UtilityError: a utility without value.
+    """
+    if not 0 < step < 1:
+        raise InputError(f"step {step} in ln y: expected a number between 0 and 1")
+    values, samples = bootstrap_values(
+        reference, objective, neighbours(space, y, step), replicas=replicas, bootstrap=bootstrap, seed=seed,
+        report=report,
+    )  # fmt: skip
+    gradients = (samples[:, 1::2] - samples[:, 2::2]) / (2 * step)
+    about: dict[str, Any] = {
+        "source": "geant4", "file": reference.name, "showers": [reference.count(e) for e in objective.energies],
+        "step": step, "replicas": replicas, "bootstrap": bootstrap, "seed": seed, "energies": list(objective.energies),
+        "density": plain(reference.material.density),
+    }  # fmt: skip
+    return Estimate(
+        tuple(space.names), np.asarray(y, float), float(values[0]), float(samples[:, 0].std(ddof=1)),
+        (values[1::2] - values[2::2]) / (2 * step), gradients.std(0, ddof=1), gradients, about,
+    )  # fmt: skip
+
+
+def bootstrap_values(
+    reference: Reference,
+    objective: Objective,
+    designs: list[Design],
+    *,
+    replicas: int = REPLICAS,
+    bootstrap: int = BOOTSTRAP,
+    seed: int = 0,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> tuple[np.ndarray, np.ndarray]:
+    """An objective at several designs on the same showers and backgrounds, with bootstrap replicas.
+
+    Args:
+        reference: Geant4 showers of the objective's energies.
+        objective: of the showers.
+        designs: any number.
+        replicas: backgrounds that each shower is seen with.
+        bootstrap: samples of the showers, the same for all designs.
+        seed: of background and bootstrap.
+        report: called after every energy.
+
+    Returns:
+        Values, shape (designs,), and those of the bootstrap samples, shape (bootstrap, designs).
+
+    Raises:
+        InputError: showers or designs that are missing, fewer than two showers, no replicas or bootstrap.
+        UtilityError: a utility without value.
+    """
+    if replicas < 1 or bootstrap < 2:
+        raise InputError(f"{replicas} replicas, {bootstrap} bootstraps: expected at least one replica, two bootstraps")
+    sizes = [scaled_size(design, reference) for design in designs]
+    events: list[list[Events]] = []
+    for i, energy in enumerate(objective.energies):
+        if reference.count(energy) < 2:
+            raise InputError(f"{reference.name} has {reference.count(energy)} showers of {energy:g} GeV; expected two")
+        cells = reference.measure(energy, sizes)
+        events.append(_seen(objective, designs, energy, cells, replicas, stream(seed, BACKGROUND, i)))
+        report(i + 1, len(objective.energies))
+    rng = np.random.default_rng(seed)
+    values = _values(objective, events, None, replicas)
+    return values, np.array([_values(objective, events, rng, replicas) for _ in range(bootstrap)])
+
+
+def scaled_size(design: Design, reference: Reference) -> tuple[float, tuple[float, ...]]:
+    """dx and dz that measure of a reference what ``design`` would of the reference scaled to its density, cm.
+
+    Raises:
+        InputError: another composition, or a density farther than a factor `DENSITIES`.
+    """
+    asked, have = design.substance, reference.material
+    scale = 1.0 if asked.alike(have) else plain(asked.density) / plain(have.density)
+    if scale != 1.0 and not (asked.same_composition(have) and 1 / DENSITIES <= scale <= DENSITIES):
+        raise InputError(
+            f"{reference.name} is of {have.name} ({plain(have.density):g} g/cm3), the design of {asked.name} "
+            f"({plain(asked.density):g} g/cm3); choose one of the design's material"
+        )
+    return scale * float(design.pitch), tuple(scale * depth for depth in design.depths.tolist())
+
+
+def _seen(
+    objective: Objective,
+    designs: list[Design],
+    energy: float,
+    cells: np.ndarray,
+    replicas: int,
+    generator: torch.Generator,
+) -> list[Events]:
+    """What every design measures of the showers, each seen ``replicas`` times in a row, with common random numbers."""
+    _, n, n_xy, _, n_z = cells.shape
+    numbers = objective.chain.draw(n * replicas, n_xy, n_z, generator)
+    return [
+        objective.chain.measure(torch.from_numpy(shower).repeat_interleave(replicas, 0), energy, design, numbers)
+        for shower, design in zip(cells, designs, strict=True)
+    ]
+
+
+def _values(
+    objective: Objective, events: list[list[Events]], rng: np.random.Generator | None, replicas: int
+) -> np.ndarray:
+    """The objective at every design, of a bootstrap sample of the showers if ``rng`` is given."""
+    chosen: list[list[Events]] = []
+    for designs in events:
+        if rng is None:
+            chosen.append(designs)
+            continue
+        n = len(designs[0].energy) // replicas
+        showers = torch.from_numpy(rng.integers(n, size=n))
+        rows = (showers[:, None] * replicas + torch.arange(replicas)).flatten()
+        chosen.append([each.at(rows) for each in designs])
+    return np.array([float(objective.of(list(at))) for at in zip(*chosen, strict=True)])

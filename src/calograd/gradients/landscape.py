@@ -1,0 +1,145 @@
+"""An objective over pitch and depth (equal layers), from Geant4 and from the surrogate.
+
+Both are evaluated with common random numbers on the same grid, even in ln dx and ln dz: the same showers and
+backgrounds at every point, so that differences between points are better known than the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from calograd.detector.design import Design
+from calograd.detector.material import Material
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS, stream
+from calograd.objective.reference import Reference
+from calograd.objective.utility import Objective
+from calograd.surrogate import Surrogate
+
+Report = Callable[[int, int], None]
+"""Called with points done and their number."""
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """Values of an objective on a grid.
+
+    Args:
+        source: ``geant4`` or the surrogate's name.
+        dx, dz: shapes (a,) and (b,), cm, ascending.
+        values: shape (a, b).
+        slopes: dV/d ln dx and dV/d ln dz, shape (a, b, 2).
+    """
+
+    source: str
+    dx: np.ndarray
+    dz: np.ndarray
+    values: np.ndarray
+    slopes: np.ndarray
+
+    def best(self) -> tuple[float, float, float]:
+        """dx and dz of the largest value on the grid, cm, and that value."""
+        i, j = np.unravel_index(np.argmax(self.values), self.values.shape)
+        return float(self.dx[i]), float(self.dz[j]), float(self.values[i, j])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "source": self.source, "dx": self.dx.tolist(), "dz": self.dz.tolist(), "values": self.values.tolist(),
+            "slopes": self.slopes.tolist(),
+        }  # fmt: skip
+
+
+def grid(low: float, high: float, points: int) -> np.ndarray:
+    """Points even in the logarithm."""
+    return np.exp(np.linspace(np.log(low), np.log(high), points))
+
+
+def geant4_landscape(
+    reference: Reference,
+    objective: Objective,
+    dx: np.ndarray,
+    dz: np.ndarray,
+    *,
+    n_z: int = 5,
+    replicas: int = 1,
+    seed: int = 0,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> Landscape:
+    """Values from Geant4 showers; slopes are differences between neighbours on the grid.
+
+    Args:
+        reference: showers of the objective's energies.
+        objective: of the showers.
+        dx, dz: the grid, cm.
+        n_z: layers.
+        replicas: backgrounds that each shower is seen with.
+        seed: of the background.
+        report: called after every point.
+    """
+    values = np.empty((len(dx), len(dz)))
+    for i, j, done in _points(dx, dz):
+        signals = []
+        for energy in objective.energies:
+            cells = reference.measure(energy, [(float(dx[i]), (float(dz[j]),) * n_z)])[0]
+            signals.append(torch.from_numpy(cells).repeat_interleave(replicas, 0))
+        n_xy = signals[0].shape[1]
+        design = Design(float(dx[i]), float(dz[j]), reference.material, n_xy, n_z)
+        numbers = [
+            objective.chain.draw(len(signal), n_xy, n_z, stream(seed, BACKGROUND, k))
+            for k, signal in enumerate(signals)
+        ]
+        values[i, j] = float(objective.value(signals, design, numbers))
+        report(done, values.size)
+    slopes = np.stack(np.gradient(values, np.log(dx), np.log(dz)), axis=2)
+    return Landscape("geant4", dx, dz, values, slopes)
+
+
+def surrogate_landscape(
+    surrogate: Surrogate,
+    objective: Objective,
+    dx: np.ndarray,
+    dz: np.ndarray,
+    *,
+    material: Material | None = None,
+    showers: int = 500,
+    seed: int = 0,
+    report: Report = lambda done, total: None,  # noqa: ARG005
+) -> Landscape:
+    """Values and exact slopes from the surrogate.
+
+    Args:
+        surrogate: what generates.
+        objective: of the showers.
+        dx, dz: the grid, cm, within the trained range.
+        material: of the designs; None: the one that the surrogate was trained on.
+        showers: of every energy.
+        seed: of all random numbers.
+        report: called after every point.
+    """
+    a, material = surrogate.model.architecture, material or surrogate.card.substance()
+    values, slopes = np.empty((len(dx), len(dz))), np.empty((len(dx), len(dz), 2))
+    for i, j, done in _points(dx, dz):
+        u = torch.tensor([np.log(dx[i]), np.log(dz[j])], dtype=torch.float32, requires_grad=True)
+        y = u.exp()
+        design = Design(y[0], y[1], material, a.n_xy, a.n_z)
+        signals = [
+            surrogate.sample(design, e, showers, generator=stream(seed, SHOWERS, 0, k), checkpointed=True)
+            for k, e in enumerate(objective.energies)
+        ]
+        value = objective.value(signals, design, objective.draw(showers, a.n_xy, a.n_z, stream(seed, BACKGROUND, 0)))
+        slopes[i, j] = torch.autograd.grad(value, u)[0].numpy()
+        values[i, j] = float(value.detach())
+        report(done, values.size)
+    return Landscape(surrogate.card.name, dx, dz, values, slopes)
+
+
+def _points(dx: np.ndarray, dz: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Indices of a grid and how many points are done with each."""
+    for number in range(len(dx) * len(dz)):
+        i, j = divmod(number, len(dz))
+        yield i, j, number + 1

@@ -1,0 +1,1 @@
+"""Files: atomic writes, HDF5, checksums, configuration. Knows no physics."""

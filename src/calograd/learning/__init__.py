@@ -1,1 +1,0 @@
-"""Training of surrogates: configuration, data, the loop, and looks at its progress."""

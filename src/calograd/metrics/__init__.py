@@ -1,0 +1,1 @@
+"""Observables, distances and two-sample tests."""

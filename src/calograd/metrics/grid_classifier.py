@@ -1,0 +1,90 @@
+"""Classifier on the regular view of a layered detector: 30 x 30 cells in 30 layers, hits above the threshold.
+
+A small network of two convolutions over x and y, each halving the grid, sees two images a layer and the energy,
+
+    ln(1 + e / threshold) / 4        e / (E_inc / 1000)        ln(E_inc / 40 GeV)
+
+the first for the cells' energies, the second so that sums of them can be found. Layers are channels, as no two of a
+calorimeter are alike. Grids are kept as their hits and made dense a batch at a time; a thousand would take 0.2 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from calograd.events.grids import Grids
+from calograd.events.layered_readout import GRID, THRESHOLD
+from calograd.metrics.classifier import Fit, LabelledRows, descend
+
+WIDTH = 48
+BATCH = 64
+EPOCHS = (6, 25)
+"""At least and at most."""
+STEPS = 800
+"""Of a training, as near as these allow."""
+
+
+class GridNet(nn.Module):
+    """Two convolutions and two linear layers; the incident energy enters behind the convolutions."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Flatten(1, 2), nn.Conv2d(2 * layers, WIDTH, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1), nn.SiLU(), nn.Flatten(),
+        )  # fmt: skip
+        side = (GRID + 3) // 4
+        self.head = nn.Sequential(nn.Linear(WIDTH * side**2 + 1, 64), nn.SiLU(), nn.Linear(64, 1))
+
+    def forward(self, grids: Tensor, energy: Tensor) -> Tensor:
+        """Scores of grids (n, 2, layers, GRID, GRID) at energies (n,), GeV, shape (n, 1)."""
+        result: Tensor = self.head(torch.cat([self.body(grids), (energy / 40).log()[:, None]], dim=1))
+        return result
+
+
+def grid_rows(ours: Grids, theirs: Grids) -> tuple[LabelledRows, Fit]:
+    """Rows that name showers by their number, and what trains on them."""
+    both = ours.join(theirs)
+    number = np.arange(len(both))
+    return LabelledRows(number[:, None], number < len(ours), number), _fit(both)
+
+
+def _fit(grids: Grids) -> Fit:
+    """A classifier of showers of ``grids``, whose features are their numbers."""
+
+    def fit(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        number = features[:, 0]
+        order = rng.permutation(len(number))
+        held, used = order[: len(order) // 10], order[len(order) // 10 :]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))
+            net = GridNet(grids.layers)
+        steps = max(1, len(used) // BATCH)
+        epochs = int(np.clip(STEPS // steps, *EPOCHS))
+        descend(net, lambda rows: _scores(net, grids, number[rows]), labels, (used, held), (epochs, steps), rng)
+
+        def score(rows: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                return np.asarray(_scores(net, grids, rows[:, 0]).numpy())
+
+        return score
+
+    return fit
+
+
+def images(grids: Grids, rows: np.ndarray) -> Tensor:
+    """The two channels of chosen showers, shape (rows, 2, layers, GRID, GRID), float32."""
+    e = grids.dense(rows)
+    incident = grids.incident[rows, None, None, None].astype(np.float32)
+    return torch.from_numpy(np.stack([np.log1p(e / np.float32(THRESHOLD)) / 4, 1e3 * e / incident], axis=1))
+
+
+def _scores(net: GridNet, grids: Grids, number: np.ndarray) -> Tensor:
+    """Scores of showers, some at a time, shape (n,)."""
+    parts = [number[start : start + 2 * BATCH] for start in range(0, len(number), 2 * BATCH)]
+    energy = torch.from_numpy(grids.incident.astype(np.float32))
+    return torch.cat([net(images(grids, part), energy[torch.from_numpy(part)])[:, 0] for part in parts])

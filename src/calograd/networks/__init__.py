@@ -1,1 +1,0 @@
-"""Neural networks on vectors. Knows no physics."""

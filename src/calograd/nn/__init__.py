@@ -1,0 +1,1 @@
+"""Neural networks. Knows no physics."""

@@ -1,0 +1,1 @@
+"""What a design is worth: background, readout, reconstruction, utility, cost; and the space of designs."""

@@ -1,0 +1,103 @@
+"""What a design costs, and utilities less that cost.
+
+Volume      n_xy^2 dx^2 sum dz     cm3 of crystal in the window
+Channels    area / dx^2 n_z        cells of a detector that covers an area; that of a window is fixed
+Depth       sum dz / X0            radiation lengths
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from calograd.detector.design import Design
+from calograd.errors import InputError
+from calograd.objective.events import Events
+from calograd.objective.utility import Utility, evaluate, name_of
+
+Cost = Callable[[Design], Tensor]
+"""A function of a design that returns a tensor without dimensions."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Volume of the window's crystals, n_xy^2 dx^2 sum dz, cm3."""
+
+    def __call__(self, design: Design) -> Tensor:
+        """The cost."""
+        return (design.n_xy * design.pitch) ** 2 * design.depths.sum()
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels of a detector that covers a given area with cells of the design, area / dx^2 n_z.
+
+    Args:
+        area: across the beam, cm2.
+
+    Raises:
+        InputError: it is not positive.
+    """
+
+    area: float = 1e4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.area < inf:
+            raise InputError(f"cost: area = {self.area} cm2, expected a positive number")
+
+    def __call__(self, design: Design) -> Tensor:
+        """The cost."""
+        return self.area / design.pitch**2 * design.n_z
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Depth of the calorimeter in radiation lengths, sum dz / X0."""
+
+    def __call__(self, design: Design) -> Tensor:
+        """The cost."""
+        return design.depths.sum() / design.substance.radiation_length
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A utility less costs: with C = sum of weight times cost,
+
+        U - C                                     absolute
+        U / (1 + C) where U > 0, else U (1 + C)   relative: C = 1 halves a positive U
+
+    Args:
+        utility: U.
+        costs: pairs of a cost and its weight, zero or more, in units of the utility (relative: of one) per unit of
+            the cost.
+        relative: which of the two.
+
+    Raises:
+        InputError: a weight that is negative or not finite.
+    """
+
+    utility: Utility
+    costs: tuple[tuple[Cost, float], ...]
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        for cost, weight in self.costs:
+            if not 0 <= weight < inf:
+                raise InputError(f"cost {name_of(cost)}: weight = {weight}, expected zero or more")
+
+    @property
+    def name(self) -> str:
+        """What errors call it: the utility."""
+        return name_of(self.utility)
+
+    def __call__(self, events: Events) -> Tensor:
+        """The utility less the costs."""
+        u = evaluate(self.utility, events)
+        price = sum((weight * cost(events.design).to(u) for cost, weight in self.costs), start=torch.zeros_like(u))
+        if not self.relative:
+            return u - price
+        return torch.where(u > 0, u / (1 + price), u * (1 + price))

@@ -1,0 +1,237 @@
+"""Geant4's showers as what designs can be measured with: shower libraries, segmented at will, and cells files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from calograd.detector.material import Material
+from calograd.errors import InputError
+from calograd.events.cells import Cells
+from calograd.events.library.reader import Library
+from calograd.events.maps import project
+from calograd.events.segmentation import segment
+
+REMEMBERED = 64
+"""Designs whose cells are kept."""
+RELATIVE = 1e-4
+"""Energies and sizes that agree to this are the same."""
+
+
+class Reference(Protocol):
+    """Geant4 showers that designs can be measured with."""
+
+    @property
+    def name(self) -> str:
+        """What errors and records call them."""
+        ...
+
+    @property
+    def material(self) -> Material:
+        """That they showered in."""
+        ...
+
+    def count(self, energy: float) -> int:
+        """How many showers of an energy there are."""
+        ...
+
+    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+        """The same showers of an energy at every design (dx, dz of the layers), cm.
+
+        Returns:
+            Cells, shape (designs, n, n_xy, n_xy, n_z), or pixels, (designs, n, pixels, 1, pixels), GeV.
+
+        Raises:
+            InputError: no such showers, or designs that were not measured (all of them are named).
+        """
+        ...
+
+
+class _Deposits(NamedTuple):
+    """Of some showers; shower s owns deposits ``offsets[s]:offsets[s + 1]``."""
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    e: np.ndarray
+    offsets: np.ndarray
+
+
+class LibraryReference:
+    """A shower library as a reference: its showers at any design.
+
+    Args:
+        library: opened for reading; of discrete energies.
+        energies: that are read into memory, GeV.
+        n_xy, n_z: cells.
+        limit: showers of an energy at most; None: all.
+        skip: showers of an energy to leave out at first.
+        pixels: of x-z maps of the designs' windows, across and along, which are then measured instead of cells: pixels
+            count as cells that are as wide in y as the window, see `calograd.objective.map_chain`.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        energies: tuple[float, ...],
+        n_xy: int = 5,
+        n_z: int = 5,
+        limit: int | None = None,
+        skip: int = 0,
+        pixels: int | None = None,
+    ) -> None:
+        if library.material is None:
+            raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
+        self.name, self.material = library.path.name, library.material
+        self.n_xy, self.n_z, self.pixels = n_xy, n_z, pixels
+        self._check_cells = library.check_cells
+        self._showers = {
+            energy: _read(library, np.flatnonzero(np.isclose(library.energy, energy, rtol=RELATIVE))[skip:][:limit])
+            for energy in energies
+        }
+        self._remembered: dict[tuple[float, tuple[float, tuple[float, ...]]], np.ndarray] = {}
+        missing = [f"{energy:g}" for energy, showers in self._showers.items() if showers is None]
+        if missing:
+            have = ", ".join(f"{e:g}" for e in np.unique(library.energy.round(4))[:12])
+            raise InputError(
+                f"{library.path} has no showers of {', '.join(missing)} GeV; its energies are {have} GeV: "
+                "choose among these, or simulate a library with the energies asked"
+            )
+
+    def count(self, energy: float) -> int:
+        """See `Reference.count`."""
+        return len(self._of(energy).offsets) - 1
+
+    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+        """See `Reference.measure`; the last `REMEMBERED` designs are kept, another objective costs nothing."""
+        for design in designs:
+            if (energy, design) not in self._remembered:
+                self._remembered[energy, design] = self.some(energy, slice(None), [design])[0]
+        cells = np.stack([self._remembered[energy, design] for design in designs])
+        while len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return cells
+
+    def some(self, energy: float, rows: slice, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+        """The same for the showers ``rows`` of that energy, a range with step one."""
+        for dx, dz in designs:
+            self._check_cells(dx, np.array(dz), self.n_xy, self.n_z)
+        x, y, z, e, offsets = self._of(energy)
+        start, stop, _ = rows.indices(len(offsets) - 1)
+        ends = offsets[start : stop + 1]
+        part = slice(int(ends[0]), int(ends[-1]))
+        deposits = _Deposits(x[part], y[part], z[part], e[part], ends - ends[0])
+        return np.stack([self._cut(deposits, dx, np.array(dz)) for dx, dz in designs])
+
+    def _cut(self, deposits: _Deposits, dx: float, dz: np.ndarray) -> np.ndarray:
+        """Cells of a design, or pixels of its window, shape (n, pixels, 1, pixels)."""
+        if self.pixels is None:
+            return segment(*deposits, dx, dz, self.n_xy, self.n_z)
+        return project(*deposits, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
+
+    def block(self, start: int, showers: int) -> Block:
+        """Some of its showers of every energy, in a row from ``start``, beginning anew at the end."""
+        return Block(self, start, showers)
+
+    def _of(self, energy: float) -> _Deposits:
+        found = next((s for e, s in self._showers.items() if np.isclose(e, energy, rtol=RELATIVE)), None)
+        if found is None:
+            raise InputError(f"{self.name}: {energy:g} GeV were not read; read are {sorted(self._showers)} GeV")
+        return found
+
+
+def _read(library: Library, rows: np.ndarray) -> _Deposits | None:
+    """Some showers of a library; None if there are none."""
+    if len(rows) == 0:
+        return None
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    parts = [library.read(int(run[0]), int(run[-1]) + 1) for run in runs]
+    x, y, z, e = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "z", "e"))
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    return _Deposits(x, y, z, e, np.concatenate([[0], np.cumsum(counts)]))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Showers of a `LibraryReference` in a row: what a simulation of so many would have given.
+
+    Args:
+        whole: where they are from.
+        start: the first, of every energy.
+        showers: how many of every energy.
+
+    Raises:
+        InputError: more than there are.
+    """
+
+    whole: LibraryReference
+    start: int
+    showers: int
+
+    @property
+    def name(self) -> str:
+        """Of the library."""
+        return self.whole.name
+
+    @property
+    def material(self) -> Material:
+        """Of the library."""
+        return self.whole.material
+
+    def count(self, energy: float) -> int:
+        """See `Reference.count`."""
+        have = self.whole.count(energy)
+        if self.showers > have:
+            raise InputError(f"{self.name} has {have} showers of {energy:g} GeV, {self.showers} are asked at a time")
+        return self.showers
+
+    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+        """See `Reference.measure`."""
+        n, have = self.count(energy), self.whole.count(energy)
+        first = self.start % have
+        parts = [self.whole.some(energy, slice(first, min(first + n, have)), designs)]
+        if first + n > have:
+            parts.append(self.whole.some(energy, slice(0, first + n - have), designs))
+        return np.concatenate(parts, axis=1)
+
+
+class CellsReference:
+    """A cells file as a reference: the designs that it holds of the same showers.
+
+    Args:
+        cells: rows of showers at several designs.
+        name: of the file.
+    """
+
+    def __init__(self, cells: Cells, name: str | Path) -> None:
+        self.name, self.material = str(name), cells.material
+        self._cells = cells
+
+    def count(self, energy: float) -> int:
+        """See `Reference.count`."""
+        return len(np.unique(self._cells.shower[np.isclose(self._cells.energy, energy, rtol=RELATIVE)]))
+
+    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+        """See `Reference.measure`."""
+        c = self._cells
+        at_energy = np.isclose(c.energy, energy, rtol=RELATIVE)
+        found, missing = [], []
+        for dx, dz in designs:
+            same = at_energy & np.isclose(c.dx, dx, rtol=RELATIVE) & np.isclose(c.dz, dz, rtol=RELATIVE).all(1)
+            rows = np.flatnonzero(same)
+            found.append(rows[np.argsort(c.shower[rows], kind="stable")])
+            if len(rows) == 0:
+                missing.append(f"dx = {dx:.6g} with dz = {','.join(f'{v:.6g}' for v in dict.fromkeys(dz))} cm")
+        if missing:
+            raise InputError(
+                f"{self.name} lacks {len(missing)} of {len(designs)} designs at {energy:g} GeV: {'; '.join(missing)}; "
+                "give a shower library, or a cells file that holds these"
+            )
+        if any(not np.array_equal(c.shower[rows], c.shower[found[0]]) for rows in found):
+            raise InputError(
+                f"{self.name}: its designs are not of the same showers at {energy:g} GeV; segment them anew"
+            )
+        return np.stack([c.cells[rows] for rows in found])

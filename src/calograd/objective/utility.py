@@ -1,0 +1,253 @@
+"""What a design is worth: a scalar of its events, to be made as large as possible.
+
+With E_meas the sum of an event's measured cells, mean over events:
+
+    SquaredError        1 / (alpha^2 + mean (E_meas - E_true)^2)     E_true deposited (the paper's) or incident, 1/GeV2
+    EnergyResolution    - std(E_meas) / mean(E_meas), or - (q84 - q16) / (2 q50)
+    Containment         mean (E_dep / E_inc)
+    PositionResolution  - rms of the energy-weighted mean y of the measured cells about the shower's axis y = 0, cm
+
+`Objective` averages one over a spectrum of energies e with weights p_e,
+
+    V = sum_e p_e U(events of energy e) / sum_e p_e
+
+All are differentiable; totals are summed in float64, and so is what is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from calograd.detector.design import Design
+from calograd.errors import InputError, UtilityError
+from calograd.objective.events import Events
+from calograd.objective.reconstruction import Measurement, Numbers
+
+Utility = Callable[[Events], Tensor]
+"""A function of events that returns a tensor without dimensions."""
+
+ONE_SIGMA = (0.1586553, 0.5, 0.8413447)
+"""Probabilities below -1, 0 and 1 standard deviations of a normal law."""
+
+
+def totals(cells: Tensor) -> Tensor:
+    """Energy of every event, shape (n,), float64, of cells (n, n_xy, n_xy, n_z)."""
+    return cells.sum(dim=(1, 2, 3), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """1 / (alpha^2 + mean squared error of the energy), 1/GeV2.
+
+    Args:
+        alpha: GeV; errors far below it make no difference.
+        truth: ``deposited``: the energy deposited without background; ``incident``: the photon's, which counts
+            leakage as an error and gives optima inside the range of designs.
+
+    Raises:
+        InputError: alpha is not positive, or another truth.
+    """
+
+    alpha: float = 0.1
+    truth: Literal["deposited", "incident"] = "deposited"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < inf:
+            raise InputError(f"utility: alpha = {self.alpha} GeV, expected a positive number")
+        if self.truth not in ("deposited", "incident"):
+            raise InputError(f"utility: truth = '{self.truth}', expected 'deposited' or 'incident'")
+
+    def __call__(self, events: Events) -> Tensor:
+        """The utility."""
+        true = totals(events.signal) if self.truth == "deposited" else events.energy.double()
+        error = (totals(events.measured) - true).square().mean()
+        return (self.alpha**2 + error).reciprocal()
+
+
+@dataclass(frozen=True)
+class EnergyResolution:
+    """Less the relative resolution of the measured energy; two events or more.
+
+    Args:
+        robust: take half the central 68 % width over the median, which rare late conversions do not dominate.
+    """
+
+    robust: bool = False
+
+    def __call__(self, events: Events) -> Tensor:
+        """The utility."""
+        measured = totals(events.measured)
+        if len(measured) < 2:
+            raise InputError(f"utility EnergyResolution: {len(measured)} event, expected two or more")
+        if not self.robust:
+            return -measured.std() / measured.mean()
+        ends = torch.quantile(measured, measured.new_tensor(ONE_SIGMA))
+        return -(ends[2] - ends[0]) / (2 * ends[1])
+
+
+@dataclass(frozen=True)
+class Containment:
+    """The share of the incident energy that is deposited in the window, without background."""
+
+    def __call__(self, events: Events) -> Tensor:
+        """The utility."""
+        return (totals(events.signal) / events.energy.double()).mean()
+
+
+@dataclass(frozen=True)
+class PositionResolution:
+    """Less the rms error of the shower's y, cm.
+
+    Cells of negative energy (noise) count as empty. An event without measured energy is known to be in the window
+    and no better: its squared error is that of a uniform law, (n_xy dx)^2 / 12. All showers have their axis in the
+    middle of the window: the figure is that of the best (n_xy even: worst) impact point.
+    """
+
+    def __call__(self, events: Events) -> Tensor:
+        """The utility."""
+        rows = events.measured.clamp(min=0).sum(dim=(1, 3), dtype=torch.float64)
+        dx, n_xy = events.design.pitch.to(rows), rows.shape[1]
+        centres = dx * (torch.arange(n_xy, dtype=rows.dtype, device=rows.device) + (1 - n_xy) / 2)
+        energy = rows.sum(dim=1)
+        seen = energy > 0
+        y = (rows * centres).sum(dim=1) / torch.where(seen, energy, 1.0)
+        squared = torch.where(seen, y.square(), (n_xy * dx) ** 2 / 12)
+        return -squared.mean().clamp(min=1e-24).sqrt()
+
+
+@dataclass(frozen=True)
+class FromCallable:
+    """A function of measured cells and design as a utility; made by `from_callable`."""
+
+    function: Callable[[Tensor, Design], Tensor]
+    name: str
+
+    def __call__(self, events: Events) -> Tensor:
+        """The utility."""
+        return self.function(events.measured, events.design)
+
+
+def from_callable(function: Callable[[Tensor, Design], Tensor]) -> Utility:
+    """Any ``function(cells, design) -> scalar`` of measured cells (n, n_xy, n_xy, n_z) in GeV as a utility."""
+    return FromCallable(function, getattr(function, "__name__", type(function).__name__))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A utility of what a chain measures, averaged over energies.
+
+    Args:
+        chain: background, readout and reconstruction.
+        utility: of the events of one energy.
+        energies: incident energies, GeV.
+        weights: p_e, one for every energy; None: all the same.
+
+    Raises:
+        InputError: no energies, ones that are not positive, weights that do not fit or are all zero.
+    """
+
+    chain: Measurement
+    utility: Utility
+    energies: tuple[float, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.energies or not all(0 < energy < inf for energy in self.energies):
+            raise InputError(f"objective: energies = {list(self.energies)} GeV, expected one or more positive numbers")
+        if self.weights is None:
+            return
+        if len(self.weights) != len(self.energies):
+            raise InputError(f"objective: {len(self.weights)} weights for {len(self.energies)} energies")
+        if not (all(0 <= weight < inf for weight in self.weights) and sum(self.weights) > 0):
+            raise InputError(f"objective: weights = {list(self.weights)}, expected zero or more and not all zero")
+
+    def draw(
+        self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> tuple[Numbers, ...]:
+        """The random numbers of ``n`` events of every energy, independent of each other and of the design."""
+        return tuple(self.chain.draw(n, n_xy, n_z, generator, dtype) for _ in self.energies)
+
+    def value(self, signals: Sequence[Tensor] | Tensor, design: Design, numbers: Sequence[Numbers]) -> Tensor:
+        """V, a tensor without dimensions, differentiable.
+
+        Args:
+            signals: for every energy, deposited energies (n, n_xy, n_xy, n_z), GeV; stacked, or each of its own n.
+            design: the one that they are cells of; tensors in it receive gradients.
+            numbers: from `draw` with the same n.
+
+        Raises:
+            UtilityError: the utility gives no number, or none that a gradient can be taken of.
+            InputError: showers or random numbers that do not fit.
+        """
+        if not len(signals) == len(numbers) == len(self.energies):
+            raise InputError(
+                f"objective: showers of {len(signals)} and random numbers of {len(numbers)} energies, "
+                f"expected {len(self.energies)} of each"
+            )
+        return self.of(
+            [
+                self.chain.measure(signal, energy, design, drawn)
+                for signal, energy, drawn in zip(signals, self.energies, numbers, strict=True)
+            ]
+        )
+
+    def of(self, events: Sequence[Events]) -> Tensor:
+        """V of what was measured at every energy in turn.
+
+        Raises:
+            UtilityError: see `value`.
+        """
+        weights = self.weights or (1.0,) * len(self.energies)
+        values = [weight * evaluate(self.utility, each) for each, weight in zip(events, weights, strict=True)]
+        return torch.stack(values).sum() / sum(weights)
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """What errors call a utility or a cost."""
+    return str(getattr(function, "name", None) or getattr(function, "__name__", None) or type(function).__name__)
+
+
+def evaluate(utility: Utility, events: Events) -> Tensor:
+    """The value of a utility; with a gradient that can be taken, wherever events or design have one.
+
+    Raises:
+        UtilityError: see `check_value`.
+    """
+    design = events.design
+    need_grad = any(t.requires_grad for t in (events.measured, design.pitch, design.depths))
+    return check_value(name_of(utility), utility(events), need_grad and torch.is_grad_enabled())
+
+
+def check_value(name: str, value: object, need_grad: bool) -> Tensor:
+    """The value of the utility ``name``, if it can be used.
+
+    Args:
+        name: what the error calls it.
+        value: what the utility returned.
+        need_grad: a gradient will be taken of it.
+
+    Raises:
+        UtilityError: not a tensor of one finite number, or cut off from the graph of the design.
+    """
+    if not isinstance(value, Tensor) or value.shape != ():
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UtilityError(
+            f"utility '{name}' returns {found}, expected a tensor without dimensions; reduce with mean()"
+        )
+    if not bool(torch.isfinite(value.detach())):
+        raise UtilityError(
+            f"utility '{name}' is {value.item()}; check it for divisions by zero, roots and logarithms of energies "
+            "that can be zero or negative, and too few events"
+        )
+    if need_grad and not value.requires_grad:
+        raise UtilityError(
+            f"utility '{name}' does not depend on the design through torch, so it has no gradient; check it for "
+            "detach(), item(), numpy(), comparisons and counts, and that the showers were made with gradients"
+        )
+    return value

@@ -1,0 +1,149 @@
+"""Utilities on simulated showers: what a design is worth by Geant4, at the price of showers.
+
+A trial of n showers a energy takes n showers that the seed chooses: a block of a shower library, or showers simulated
+for it. Both designs of a pair see the same showers and backgrounds, so the price of a pair is n, and its difference is
+better known than either value. Of a crystal matrix, whose showers serve one design alone, n are simulated for each, of
+the same seeds: the price of a pair is 2 n. Errors are from the bootstrap over showers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from calograd.detector.design import Design
+from calograd.detector.material import Material
+from calograd.events.library.reader import open_library
+from calograd.gradients.estimates import Simulation
+from calograd.gradients.finite_differences import bootstrap_values
+from calograd.objective.constraints import Array
+from calograd.objective.reference import LibraryReference, Reference
+from calograd.objective.space import Space
+from calograd.objective.utility import Objective
+from calograd.optimisation.target import Target, simulate
+
+Source = Callable[[int, int], Reference]
+"""Called as source(showers, seed): that many showers of every energy."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Simulated utilities.
+
+    Args:
+        source: of the showers.
+        objective: of the showers.
+        space: the designs.
+        replicas: backgrounds that each shower is seen with.
+        bootstrap: samples.
+        serves_all: whether the same showers serve every design; else they are paid for by the design.
+    """
+
+    source: Source
+    objective: Objective
+    space: Space
+    replicas: int = 4
+    bootstrap: int = 100
+    serves_all: bool = True
+
+    def price(self, showers: int, designs: int = 2) -> int:
+        """How many showers a trial of ``showers`` of every energy takes, by default that of a pair."""
+        return showers * len(self.objective.energies) * (1 if self.serves_all else designs)
+
+    def value(self, y: Array, showers: int, seed: int) -> Simulation:
+        """The utility at y, shape (p,), cm, on ``showers`` showers of every energy."""
+        values, samples = self._values([y], showers, seed)
+        return Simulation(float(values[0]), float(samples[:, 0].std(ddof=1)), self.price(showers, 1))
+
+    def difference(self, a: Array, b: Array, showers: int, seed: int) -> Simulation:
+        """The utility at b less that at a, on the same showers."""
+        values, samples = self._values([a, b], showers, seed)
+        error = float((samples[:, 1] - samples[:, 0]).std(ddof=1))
+        return Simulation(float(values[1] - values[0]), error, self.price(showers))
+
+    def _values(self, points: list[Array], showers: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return bootstrap_values(
+            self.source(showers, seed), self.objective, [self.space.design(y) for y in points],
+            replicas=self.replicas, bootstrap=self.bootstrap, seed=seed,
+        )  # fmt: skip
+
+
+def from_library(reference: LibraryReference) -> Source:
+    """Showers of a library, in blocks that begin where the seed says."""
+
+    def source(showers: int, seed: int) -> Reference:
+        return reference.block(int(np.random.default_rng(seed).integers(2**31)), showers)
+
+    return source
+
+
+@dataclass(frozen=True)
+class EachDesign:
+    """Showers simulated for every design that is asked for, as a reference.
+
+    Args:
+        name: for records.
+        material: of the crystals.
+        open: the showers of a design (dx, dz of the layers), cm, simulated if they are not there.
+        showers: of every energy.
+    """
+
+    name: str
+    material: Material
+    open: Callable[[tuple[float, tuple[float, ...]]], LibraryReference]
+    showers: int
+
+    def count(self, energy: float) -> int:  # noqa: ARG002
+        """See `Reference.count`."""
+        return self.showers
+
+    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+        """See `Reference.measure`; showers of equal number have equal seeds."""
+        return np.concatenate([self.open(design).measure(energy, [design]) for design in designs])
+
+
+def from_geant4(
+    folder: Path,
+    objective: Objective,
+    space: Space,
+    *,
+    target: Target | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> Source:
+    """Showers simulated for the trial, kept in ``folder`` and found there again by a run that is resumed.
+
+    Args:
+        folder: a shower library a trial.
+        objective: its energies are simulated.
+        space: its material is, at the middle density where that is a parameter (then it has to stay within a factor
+            `calograd.gradients.finite_differences.DENSITIES` of it).
+        target: the detector and its beam; None: the large block with photons on its axis.
+        workers, scheduler: see `calograd.geant4.production.produce`.
+    """
+    detector = target or Target()
+
+    def simulated(stem: str, showers: int, seed: int, design: Design) -> LibraryReference:
+        path = folder / f"{stem}.h5"
+        config = detector.simulation(design, objective.energies, seed)
+        simulate(path, config, showers * len(objective.energies), workers=workers, scheduler=scheduler)
+        with open_library(path) as library:
+            return LibraryReference(library, objective.energies, space.n_xy, space.n_z)
+
+    def source(showers: int, seed: int) -> Reference:
+        middle = np.sqrt(np.multiply(space.lower, space.upper))
+        some, stem = space.design(middle), f"{seed:020d}-{showers}"
+        if detector.serves_all:
+            return simulated(stem, showers, seed, some)
+
+        def of_design(size: tuple[float, tuple[float, ...]]) -> LibraryReference:
+            cells = Design(size[0], size[1], some.material, space.n_xy, space.n_z)
+            return simulated(f"{stem}-{hashlib.sha256(repr(size).encode()).hexdigest()[:12]}", showers, seed, cells)
+
+        return EachDesign(f"{folder.name}/{stem}", some.substance, of_design, showers)
+
+    return source

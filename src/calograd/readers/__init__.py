@@ -1,0 +1,1 @@
+"""Showers of other programs: ROOT trees, showerdata, CaloChallenge, the paper's images."""

@@ -1,0 +1,151 @@
+"""Other programs' showers: the steps of any Geant4 application become a shower library.
+
+The file is read twice. First everything is checked and counted (`calograd.readers.validation`), so that a file that cannot
+be used leaves nothing behind. Then its events are gathered (`calograd.readers.event_builder`) and written: showers are
+numbered in the order in which their events first appear. Memory stays bounded by some 100 bytes an event, a chunk of
+the file and `calograd.readers.event_builder.HELD` steps, in whatever order these lie in the file.
+
+Steps without a deposit are dropped; events without any deposit are kept, as far as the file tells of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from calograd.detector.configuration import MaterialRecord
+from calograd.detector.material import Material
+from calograd.errors import FormatError, InputError, Interrupted
+from calograd.events.library.schema import Imported, ImportedBeam, Provenance, pack, parts_folder
+from calograd.events.library.writer import LibraryWriter, open_writer
+from calograd.io.hdf5 import refuse_existing, writing
+from calograd.readers.event_builder import Gatherer
+from calograd.readers.root import Reading, Tree, open_tree
+from calograd.readers.validation import Events, remarks, survey
+from calograd.system.interrupts import checked_interrupt
+
+UNKNOWN = "unknown"
+"""Version of Geant4 and its tables: a tree of steps does not tell."""
+
+
+class Import(NamedTuple):
+    """What a call of `import_root` did.
+
+    Attributes:
+        showers: in the library.
+        deposits: of all showers.
+        dropped: steps without a deposit.
+        energies: lowest and highest incident energy, GeV.
+        fraction: of the incident energy that is deposited, in the median.
+        depth: mean depth of the energy, cm.
+        notes: what looks odd.
+    """
+
+    showers: int
+    deposits: int
+    dropped: int
+    energies: tuple[float, float]
+    fraction: float
+    depth: float
+    notes: list[str]
+
+
+def import_root(
+    source: Path,
+    output: Path,
+    reading: Reading,
+    material: Material,
+    beam: ImportedBeam | None = None,
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
+) -> Import:
+    """Make the shower library ``output`` of a ROOT file of steps; an unfinished one of the same file is continued.
+
+    Args:
+        source: the file.
+        output: the library.
+        reading: how the file is to be read.
+        material: of the calorimeter.
+        beam: what is known of the incident particles; by default photons along the axis.
+        report: called with what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        FormatError: the file cannot be read, or holds what no shower can be.
+        OutputExistsError: there is a library already.
+        Interrupted: Ctrl-C; the same call goes on from there.
+        InputError: the output cannot be written, or uproot is not installed.
+    """
+    beam = beam or ImportedBeam()
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"the folder {output.absolute().parent} does not exist; create it first")
+    if not parts_folder(output).is_dir():
+        refuse_existing(output)
+    with open_tree(source, reading) as tree:
+        events = survey(tree, source, reading, report)
+        provenance = _provenance(source, reading, material, beam)
+        with checked_interrupt() as check, open_writer(output, provenance, len(events.energy)) as writer:
+
+            def tell(what: str, done: int, total: int) -> None:
+                report(what, done, total)
+                check()
+
+            try:
+                _copy(tree, events, writer, tell)
+                if writer.missing():
+                    raise FormatError(f"{source} has changed while it was read; repeat")
+                writer.finish(partial(tell, "joining"), threads=1)
+            except KeyboardInterrupt as stop:
+                kept = f"{writer.done} of {writer.wanted} showers are finished in {output}; the same command goes on"
+                raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
+    return Import(
+        showers=len(events.energy),
+        deposits=int(events.kept.sum()),
+        dropped=events.dropped,
+        energies=(float(events.energy.min()), float(events.energy.max())),
+        fraction=float(np.median(events.total / events.energy)),
+        depth=events.centre[2],
+        notes=remarks(events, material, reading, beam),
+    )
+
+
+def _copy(tree: Tree, events: Events, writer: LibraryWriter, report: Callable[[str, int, int], None]) -> None:
+    """Give the writer the showers that it has not got yet."""
+    with _scratch(writer.path) as folder:
+        gatherer = Gatherer(events.energy, events.kept, writer.missing(), folder)
+        for steps, done in tree.steps():
+            kept = steps.e > 0
+            numbers = events.order[np.searchsorted(events.ids, steps.event[kept])]
+            with writing(writer.path):
+                gatherer.take(numbers, steps.x[kept], steps.y[kept], steps.z[kept], steps.e[kept])
+            for block in gatherer.ready():
+                writer.add(pack(block, writer.provenance))
+            report("copying", done, tree.entries)
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """An empty folder for temporary files among the parts of the library; what a crash left there goes now."""
+    folder = parts_folder(output) / "scratch"
+    shutil.rmtree(folder, ignore_errors=True)
+    with writing(output):
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _provenance(source: Path, reading: Reading, material: Material, beam: ImportedBeam) -> Provenance:
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    record = Imported(
+        material=MaterialRecord(**material.to_dict()), beam=beam, file=source.name, sha256=digest,
+        reading=reading.model_dump(mode="json"),
+    )  # fmt: skip
+    return Provenance(record, UNKNOWN, UNKNOWN)

@@ -1,1 +1,0 @@
-"""Showers from Geant4: tables, detectors, one kernel, many kernels."""

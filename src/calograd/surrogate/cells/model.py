@@ -1,0 +1,268 @@
+"""The cells surrogate: a shower's cells given energy, design and material.
+
+Two diffusion models in a row (`calograd.surrogate.two_stage`) on the coordinates of `calograd.surrogate.cells.coordinates`:
+
+    shape    12 numbers   g <-> x given cond           x from diffusion given cond
+    pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
+
+    cond = ln E/E_c, ln dx/R_M, ln dz_k/X0, ln z_k/X0 of the layers' ends, and the logarithms of chosen numbers of the
+           material
+
+Of the layers' ends z_k = dz_1 + ... + dz_k the last one is the depth of the window: what leaks out behind depends on it
+and not on how it is divided, and a layer's energy on its two ends.
+
+Which numbers to choose. Lengths in X0 and R_M and energies in E_c make showers of all materials alike to a few per
+cent: at another density of the same composition they are the same showers (but for the density effect and the range
+cut). What is left goes with the charge of the nuclei: photons of few MeV, which make the tails, go farther in units of
+R_M where it is small. The mean atomic number by mass orders PbF2, PbWO4, BGO, LYSO and CsI as R_E / R_M does, which
+grows by 9 to 14 % along them; a line in its logarithm predicts each from the other four to 2.2 %. E_c, X0 and the
+density do not order them so, and miss by 5 to 13 % (`docs/log.md`). More numbers would only tell few materials apart,
+so that a network can memorise them. Hence Z alone for several materials. Density, X0, R_M and E_c are input where
+nothing is chosen: those of a single material are constants that standardise to zero, and `without_material_numbers`
+takes them out again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
+from calograd.diffusion.denoisers import Network
+from calograd.nn.location_scale import ConditionalMoments, standardise
+from calograd.nn.mlp import ResidualMlp
+from calograd.surrogate.base import chosen_leaps, chosen_numbers, numbers_of, plain_sizes
+from calograd.surrogate.cells.coordinates import (
+    core_cells,
+    decode,
+    encode,
+    encode_shape,
+    pattern_dim,
+    shape_dim,
+    symmetry_permutations,
+    symmetry_ties,
+)
+from calograd.surrogate.two_stage import Moments, TwoStage
+
+SUMS_FARTHEST = 6.0
+"""Up to which y the sums of cells are followed."""
+
+
+@dataclass(frozen=True)
+class CellsArchitecture:
+    """Everything that fixes the shapes of the weights.
+
+    Args:
+        n_xy: cells across.
+        n_z: layers.
+        shape_width, shape_blocks: hidden numbers and residual blocks of the network of the shape.
+        pattern_width, pattern_blocks: likewise of the pattern.
+        embedding: numbers that noise level and conditions become.
+        moments_width: hidden numbers of the networks of location and scale.
+        local_units: units of its own for every cell; even.
+        sums: show the pattern's network how far cores and rests are from adding up.
+        ends: condition on the depths of the layers' ends, too.
+        schedule: a name of `calograd.diffusion.schedules.SCHEDULES`.
+        preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
+        material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
+        tied: numbers of the pattern that are equal by symmetry share location and scale.
+        leaps: of shape and pattern, of a distilled surrogate; None: diffusion models.
+    """
+
+    n_xy: int = 5
+    n_z: int = 5
+    shape_width: int = 192
+    shape_blocks: int = 4
+    pattern_width: int = 512
+    pattern_blocks: int = 4
+    embedding: int = 128
+    moments_width: int = 128
+    local_units: int = 4
+    sums: bool = False
+    ends: bool = False
+    schedule: str = "karras"
+    preconditioning: str = "edm"
+    material_numbers: tuple[str, ...] = NUMBERS
+    tied: bool = True
+    leaps: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
+        object.__setattr__(self, "leaps", chosen_leaps(self.leaps))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return plain_sizes(asdict(self))
+
+    def untied(self) -> CellsArchitecture:
+        """The same for beams without symmetry."""
+        return replace(self, tied=False)
+
+    def build(self) -> CellsModel:
+        """A model with its first, random weights."""
+        return CellsModel(self)
+
+
+class CellsModel(TwoStage):
+    """Weights and mathematics of the cells surrogate; `calograd.surrogate.Surrogate` is its public face."""
+
+    architecture: CellsArchitecture
+
+    def __init__(self, architecture: CellsArchitecture) -> None:
+        a, depths = architecture, architecture.n_z + (architecture.n_z - 1) * architecture.ends
+        super().__init__(a, depths, symmetry_permutations(a.n_xy, a.n_z))
+        conditions, shape, pattern = self.n_conditions, shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
+        several = int(core_cells(a.n_xy).sum())
+        sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
+        self.group_sizes = sizes
+        self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
+        ties = symmetry_ties(a.n_xy, a.n_z) if a.tied else torch.arange(pattern)
+        self.pattern_moments = ConditionalMoments(conditions + shape, ties, a.moments_width)
+        self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
+        self.pattern_network = ResidualMlp(
+            pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units,
+            2 * a.n_z * len(sizes) if a.sums else 0,
+        )  # fmt: skip
+
+    def depths(self, dz: Tensor) -> Tensor:
+        """Of the layers, and of their ends, see `Model`."""
+        return torch.cat([dz, dz.cumsum(1)[:, 1:]], dim=1) if self.architecture.ends else dz
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the cells of one shower."""
+        return self.architecture.n_xy, self.architecture.n_xy, self.architecture.n_z
+
+    @property
+    def most_rows(self) -> int:
+        """Any number in use: a shower takes some 10 kB."""
+        return 1 << 20
+
+    @property
+    def guided(self) -> bool:
+        """No: conditions are never dropped."""
+        return False
+
+    def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The shape alone, see `calograd.surrogate.cells.coordinates.encode_shape`."""
+        return encode_shape(measured, energy, generator)
+
+    def encode(
+        self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Coordinates of cells, see `calograd.surrogate.cells.coordinates.encode`."""
+        return encode(measured, energy, generator)
+
+    def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
+        """Cells of coordinates, see `calograd.surrogate.cells.coordinates.decode`."""
+        return decode(g, c, energy, self.architecture.n_xy, self.architecture.n_z)
+
+    def pattern(
+        self,
+        conditions: Tensor,
+        x: Tensor,
+        moments: Moments,
+        *,
+        guidance: float = 0.0,  # noqa: ARG002 - not guided
+        generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is dropped
+    ) -> Network:
+        """The pattern's network with its conditions bound. The marks of its local units are where a cell is empty."""
+        a = self.architecture
+        location, scale = moments
+        marks = standardise(torch.zeros_like(location), location, scale) if a.local_units else None
+
+        def network(scaled: Tensor, noise: Tensor) -> Tensor:
+            at = self.preconditioning.coefficients((4 * noise).exp()[:, None])
+            q = None if marks is None else marks * at.into
+            output: Tensor = self.pattern_network(scaled, noise, conditions, x, q)
+            if not a.sums:
+                return output
+            result, gains = output[:, : scaled.shape[1]], output[:, scaled.shape[1] :]
+            clean = at.skip / at.into * scaled + at.out * result
+            return result + self.towards_sums(clean, location, scale, gains) / at.out
+
+        return network
+
+    def towards_sums(self, y: Tensor, location: Tensor, scale: Tensor, gains: Tensor) -> Tensor:
+        """What brings the sums of c^3 of cores and rests closer to one, by the shortest way, in y.
+
+        With s = sum c_i^3 and v_i = ds / dy_i a step of (1 - s) v_i / |v|^2 does it to first order. The gains say how
+        much of it is right: at little noise all, at much noise little, since a mean of samples that keep a sum of
+        third powers does not keep it.
+        """
+        a = self.architecture
+        y = y.clamp(-SUMS_FARTHEST, SUMS_FARTHEST)
+        up = (y / 2).exp()
+        down = 1 / up
+        c = (location + scale * (up - down)).clamp(min=0)  # as `restore`, by the exponentials that dc / dy needs
+        squares = c.square()
+        cubes = squares * c
+        slope = 1.5 * squares * scale * (up + down)
+        groups = (len(y), -1, a.n_z)
+        missing = 1 - self._sums(cubes.reshape(groups))
+        length = self._sums(slope.square().reshape(groups)) + 1e-2
+        offset, gain = gains.reshape(len(y), 2, -1, a.n_z).unbind(1)
+        step = (offset + gain * missing) / length
+        each = [of[:, None].expand(-1, size, -1) for of, size in zip(step.unbind(1), self.group_sizes, strict=True)]
+        return (torch.cat(each, 1) * slope.reshape(groups)).flatten(1)
+
+    def _sums(self, values: Tensor) -> Tensor:
+        """Over the cells of core and rest, shape (n, groups, n_z), of values (n, cells, n_z)."""
+        parts = torch.split(values, self.group_sizes, 1)
+        return torch.stack([part.sum(1) for part in parts], 1)
+
+
+def with_material_numbers(model: CellsModel, fresh: CellsModel) -> CellsModel:
+    """The function of ``model`` in ``fresh``, which may have material numbers among its conditions that it has not.
+
+    Those begin with no influence, standardised as in ``fresh``; all else, its weights and how conditions are
+    standardised, becomes that of ``model``. `without_material_numbers` undoes it.
+    """
+    count = fresh.n_conditions - model.n_conditions
+    weights = dict(model.state_dict())
+    if count:
+        for name in ("condition_mean", "condition_scale"):
+            weights[name] = torch.cat([weights[name], getattr(fresh, name)[-count:]])
+        for name, first in _condition_weights(model):
+            weight = weights[name]
+            weights[name] = torch.cat([weight[:, :first], weight.new_zeros(len(weight), count), weight[:, first:]], 1)
+    fresh.load_state_dict(weights)
+    return fresh
+
+
+def _condition_weights(model: CellsModel) -> list[tuple[str, int]]:
+    """Names of the weights that see the conditions, and the column behind the last of these."""
+    networks = ("shape_moments.network", "pattern_moments.network", "shape_network.embed", "pattern_network.embed")
+    weights = model.state_dict()
+    return [
+        (f"{name}.0.weight", model.n_conditions if "moments" in name else weights[f"{name}.0.weight"].shape[1])
+        for name in networks
+    ]
+
+
+def without_material_numbers(model: CellsModel, material: Material) -> CellsModel:
+    """The same model for one material alone: what its numbers add to a layer becomes part of the layer's bias.
+
+    What is left knows lengths in X0 and R_M and energies in E_c alone, so it is good for any density of the material.
+    """
+    a, count = model.architecture, len(model.architecture.material_numbers)
+    if not count:
+        return model
+    chosen = [DESCRIPTORS.index(name) for name in a.material_numbers]
+    numbers = numbers_of(material, like=model.condition_mean)[0, chosen].log()
+    constant = (numbers - model.condition_mean[-count:]) / model.condition_scale[-count:]
+    weights = dict(model.state_dict())
+    for name in ("condition_mean", "condition_scale"):
+        weights[name] = weights[name][:-count]
+    for name, behind in _condition_weights(model):
+        weight, bias = weights[name], name.replace(".weight", ".bias")
+        first = behind - count
+        weights[name] = torch.cat([weight[:, :first], weight[:, behind:]], dim=1)
+        weights[bias] = weights[bias] + weight[:, first:behind] @ constant
+    with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
+        result = CellsModel(replace(a, material_numbers=())).to(model.condition_mean)
+    result.load_state_dict(weights)
+    return result.train(model.training)

@@ -1,0 +1,129 @@
+"""The coordinates in which an x-z map is learnt.
+
+As for cells (`calograd.surrogate.cells.coordinates`, whose symbols and treatment of what is empty these are), the numbers
+that must be right are coordinates of their own. Along z the map is cut into slabs of some pixels; with E the incident
+energy, E_tot the map's, E_k a slab's, e_i a pixel's and u_i its distance from the axis in half widths of the window:
+
+    shape of the shower    g_0 = logit(E_tot / E)
+                           g_k = ln((E_k + eps) / E)
+                           g_M = ln((M + eps) / E),          M = sum e_i u_i^2
+    pattern of a slab      c_i = (h(e_i) / E_k)^(1/3)
+
+Decoding scales pixels to E_k and the slabs to E_tot: energy is conserved whatever is fed in. M is set by multiplying
+the shares of all pixels by exp(l u_i^2), with one l for the shower, and scaling every slab back to E_k.
+
+The protocol of arXiv 2601.07859 has plain coordinates, scaled pixels. There each image has a scale of its own and its
+energy is lost; here it is the incident energy, which is known, and a constant that gives y a mean square of about one:
+
+    y_i = `PLAIN_SCALE` e_i / E
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from calograd.surrogate.cells.coordinates import (
+    LOGIT_BOUND,
+    NEWTON_STEPS,
+    amount,
+    amount_of,
+    encode_pattern,
+    layer_energies,
+    pattern_shares,
+)
+
+PLAIN_SCALE = 180.0
+"""In PbF2, cells of 1 to 5 cm by 4 to 15 cm, e_i / E has a root mean square of 1/190 at 100 GeV, 1/140 at 1 GeV."""
+
+
+def shape_dim(slabs: int) -> int:
+    """Numbers of a shower's shape: the total, the slabs, the width."""
+    return 2 + slabs
+
+
+def encode(maps: Tensor, energy: Tensor, slabs: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Coordinates of maps.
+
+    Args:
+        maps: shape (n, pixels, pixels), GeV.
+        energy: incident, shape (n,), GeV.
+        slabs: of equal numbers of pixels.
+        generator: of the numbers that spread what is empty.
+
+    Returns:
+        ``g`` of shape (n, `shape_dim`) and ``c`` of shape (n, pixels * pixels), pixels in the order of the map.
+    """
+    g = encode_shape(maps, energy, slabs, generator)
+    c = encode_pattern(_group(maps, slabs), generator)
+    return g, _ungroup(c, maps.shape[1]).flatten(1)
+
+
+def encode_shape(maps: Tensor, energy: Tensor, slabs: int, generator: torch.Generator | None = None) -> Tensor:
+    """The first of the two results of `encode`."""
+    along = _group(maps, slabs).sum(1)
+    total = torch.logit((along.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
+    second = maps.sum(2) @ _squared_distance(maps.shape[1]).to(maps)
+    parts = [total[:, None], amount(along, energy, generator), amount(second[:, None], energy, generator)]
+    return torch.cat(parts, dim=1)
+
+
+def decode(g: Tensor, c: Tensor, energy: Tensor, slabs: int) -> Tensor:
+    """Maps in GeV, shape (n, pixels, pixels), from the coordinates. Differentiable."""
+    pixels = round(c.shape[1] ** 0.5)
+    along = layer_energies(g, energy, slabs)
+    shares = pattern_shares(_group(c.reshape(-1, pixels, pixels), slabs), along)
+    wanted = amount_of(g[:, 1 + slabs :], energy)[:, 0].clamp(min=0)
+    distance = _squared_distance(pixels).to(shares).repeat_interleave(pixels // slabs)
+    return _ungroup(_widen(shares, along, distance, wanted) * along[:, None], pixels)
+
+
+def _widen(shares: Tensor, along: Tensor, distance: Tensor, wanted: Tensor) -> Tensor:
+    """Shares such that sum_k E_k sum_i s_ik u_i^2 is ``wanted``, by Newton on l of the formula above.
+
+    What is wanted may be out of reach, then l is at most 4 a step away from zero.
+
+    Args:
+        shares: of the pixels in their slab, shape (n, pixels of a slab, slabs).
+        along: E_k, shape (n, slabs), GeV.
+        distance: u_i^2, shape (pixels of a slab,).
+        wanted: shape (n,), GeV.
+    """
+    weight = distance[:, None]
+    for _ in range(NEWTON_STEPS):
+        mean = (shares * weight).sum(1)
+        got, slope = (along * mean).sum(1), (along * ((shares * weight**2).sum(1) - mean**2)).sum(1)
+        small = slope.detach() < 1e-6 * along.detach().sum(1) + 1e-9
+        step = ((wanted - got) / torch.where(small, 1.0, slope)).clamp(-4, 4)
+        tilted = shares * (torch.where(small, 0.0, step)[:, None, None] * weight).exp()
+        shares = tilted / tilted.sum(1, keepdim=True)
+    return shares
+
+
+def _group(maps: Tensor, slabs: int) -> Tensor:
+    """Pixels of maps (n, pixels, pixels) by slab, shape (n, pixels of a slab, slabs)."""
+    n, pixels, _ = maps.shape
+    return maps.reshape(n, pixels, slabs, -1).transpose(2, 3).reshape(n, -1, slabs)
+
+
+def _ungroup(grouped: Tensor, pixels: int) -> Tensor:
+    """The inverse of `_group`."""
+    n, _, slabs = grouped.shape
+    return grouped.reshape(n, pixels, -1, slabs).transpose(2, 3).reshape(n, pixels, pixels)
+
+
+def _squared_distance(pixels: int) -> Tensor:
+    """u_i^2 of the pixels across, shape (pixels,)."""
+    return ((2 * torch.arange(pixels) + 1 - pixels) / pixels) ** 2
+
+
+def mirror_permutations(pixels: int) -> Tensor:
+    """A map and its mirror image in x as permutations of its pixels, shape (2, pixels * pixels)."""
+    index = torch.arange(pixels * pixels).reshape(pixels, pixels)
+    return torch.stack([index.flatten(), index.flip(0).flatten()])
+
+
+def mirror_ties(pixels: int) -> Tensor:
+    """Which pixels are equal by symmetry: a class from 0 for each, shape (pixels * pixels,)."""
+    ties: Tensor = torch.unique(mirror_permutations(pixels).min(0).values, return_inverse=True)[1]
+    return ties

@@ -1,0 +1,282 @@
+"""The surrogate of x-z maps: a shower's map given energy, design and material.
+
+Two protocols, after the coordinates (`calograd.surrogate.maps.coordinates`) in which a U-Net learns the map:
+
+    shares   two diffusion models in a row (`calograd.surrogate.two_stage`); the U-Net learns the standardised pattern
+    plain    one diffusion model, the U-Net learns the scaled pixels: arXiv 2601.07859, with absolute energies
+
+    cond = ln E/E_c, ln dx/R_M, ln dz/X0, and the logarithms of chosen numbers of the material
+
+with dz the mean depth of the layers: a map shows the window of a design, not its cells. Which numbers to choose is as
+for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero the U-Net learns for that share of the samples to do
+without conditions, and can be guided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from calograd.detector.material import NUMBERS
+from calograd.diffusion.denoisers import Network, denoise, loss
+from calograd.diffusion.samplers import Sampler, sample
+from calograd.errors import InputError
+from calograd.nn.location_scale import ConditionalMoments, standardise
+from calograd.nn.mlp import ResidualMlp
+from calograd.nn.unet import UNet
+from calograd.surrogate.base import Model, chosen_leaps, chosen_numbers, plain_sizes, sampler_of
+from calograd.surrogate.maps.coordinates import (
+    PLAIN_SCALE,
+    decode,
+    encode,
+    encode_shape,
+    mirror_permutations,
+    mirror_ties,
+    shape_dim,
+)
+from calograd.surrogate.schedule import Walk
+from calograd.surrogate.two_stage import Moments, TwoStage
+
+
+@dataclass(frozen=True)
+class MapsArchitecture:
+    """Everything that fixes the shapes of the weights.
+
+    Args:
+        n_xy, n_z: cells across and layers of the designs whose windows the maps show.
+        pixels: across and along.
+        coordinates: ``shares`` or ``plain``.
+        slabs: of the shares' coordinates.
+        width, multipliers, blocks, embedding, dropout, patch: of the U-Net, see `calograd.nn.unet.UNet`.
+        dropped: share of the samples that are trained without conditions.
+        shape_width, shape_blocks: hidden numbers and residual blocks of the network of the shape.
+        moments_width: hidden numbers of the networks of location and scale.
+        schedule: a name of `calograd.diffusion.schedules.SCHEDULES`.
+        preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
+        material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
+        tied: numbers of the pattern that are equal by symmetry share location and scale.
+        leaps: of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
+
+    Raises:
+        InputError: pixels that cannot be divided into slabs or halved as often as there are levels, unknown material
+            numbers, or leaps in plain coordinates.
+    """
+
+    n_xy: int = 5
+    n_z: int = 5
+    pixels: int = 32
+    coordinates: Literal["shares", "plain"] = "shares"
+    slabs: int = 8
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    blocks: int = 1
+    embedding: int = 128
+    dropout: float = 0.0
+    patch: int = 1
+    dropped: float = 0.0
+    shape_width: int = 192
+    shape_blocks: int = 4
+    moments_width: int = 128
+    schedule: str = "karras"
+    preconditioning: str = "edm"
+    material_numbers: tuple[str, ...] = NUMBERS
+    tied: bool = True
+    leaps: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        object.__setattr__(self, "leaps", chosen_leaps(self.leaps))
+        if self.leaps and self.coordinates == "plain":
+            raise InputError("maps in plain coordinates cannot be distilled; expected coordinates = 'shares'")
+        if (
+            self.pixels % self.slabs
+            or not self.multipliers
+            or self.pixels % (self.patch << (len(self.multipliers) - 1))
+        ):
+            raise InputError(
+                f"{self.pixels} pixels: expected a number that {self.slabs} slabs divide and that, in patches of "
+                f"{self.patch}, can be halved for each of the {len(self.multipliers)} levels but the first"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return plain_sizes(asdict(self))
+
+    def untied(self) -> MapsArchitecture:
+        """The same for beams without symmetry."""
+        return replace(self, tied=False)
+
+    def build(self) -> MapsModel:
+        """A model with its first, random weights."""
+        return SharesModel(self) if self.coordinates == "shares" else PlainModel(self)
+
+    def unet(self, conditions: int, context: int, marks: bool) -> UNet:
+        """The U-Net, with numbers that belong to each sample and perhaps marks."""
+        return UNet(
+            self.pixels, conditions, context, marks=marks, width=self.width, multipliers=self.multipliers,
+            blocks=self.blocks, embedding=self.embedding, dropout=self.dropout, patch=self.patch,
+        )  # fmt: skip
+
+
+class _Conditioned(Model):
+    """What both protocols share: conditions, symmetries, and the U-Net with its conditions bound."""
+
+    architecture: MapsArchitecture
+    pattern_network: UNet
+
+    def depths(self, dz: Tensor) -> Tensor:
+        """The mean of the layers, see `Model`."""
+        return dz.mean(1, keepdim=True)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one map."""
+        return self.architecture.pixels, self.architecture.pixels
+
+    @property
+    def most_rows(self) -> int:
+        """As many as keep an image of the U-Net's first level within 16 MB, and the whole within some 20 of these."""
+        a = self.architecture
+        return max(1, (1 << 22) * a.patch**2 // (a.width * a.pixels**2))
+
+    @property
+    def guided(self) -> bool:
+        """Whether conditions were dropped in training; a distilled surrogate knows them always."""
+        return self.architecture.dropped > 0 and self.architecture.leaps is None
+
+    def bind(
+        self,
+        conditions: Tensor,
+        context: Tensor | None,
+        marks: Tensor | None,
+        guidance: float,
+        generator: torch.Generator | None,
+    ) -> Network:
+        """F of flat maps, with all that it is given bound.
+
+        Args:
+            conditions: shape (n, conditions) or (1, conditions).
+            context: numbers of each sample, shape (n, numbers).
+            marks: where a pixel is empty, in clean maps, shape (n, pixels * pixels).
+            guidance: w of classifier-free guidance.
+            generator: of dropout and of dropped conditions, in training.
+        """
+        side = self.architecture.pixels
+
+        def network(scaled: Tensor, noise: Tensor) -> Tensor:
+            into = self.preconditioning.coefficients((4 * noise).exp()[:, None]).into
+            q = None if marks is None else marks * into
+            images = [None if v is None else v.reshape(-1, side, side) for v in (scaled, q)]
+
+            def f(dropped: Tensor | None) -> Tensor:
+                result: Tensor = self.pattern_network(
+                    images[0], noise, conditions, context, images[1], dropped=dropped, generator=generator
+                )
+                return result.flatten(1)
+
+            if generator is not None and self.guided:
+                chance = torch.rand(len(scaled), generator=generator)
+                return f((chance < self.architecture.dropped).to(scaled.device))
+            known = f(None)
+            if guidance == 0:
+                return known
+            return known + guidance * (known - f(torch.ones(1, dtype=torch.bool, device=scaled.device)))
+
+        return network
+
+
+class SharesModel(_Conditioned, TwoStage):
+    """Weights and mathematics of the maps surrogate in energy-conserving coordinates."""
+
+    def __init__(self, architecture: MapsArchitecture) -> None:
+        super().__init__(architecture, 1, mirror_permutations(architecture.pixels))
+        a, conditions, shape = architecture, self.n_conditions, shape_dim(architecture.slabs)
+        self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
+        ties = mirror_ties(a.pixels) if a.tied else torch.arange(a.pixels**2)
+        self.pattern_moments = ConditionalMoments(conditions + shape, ties, a.moments_width)
+        self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
+        self.pattern_network = a.unet(conditions, shape, True)
+
+    def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The shape alone, see `calograd.surrogate.maps.coordinates.encode_shape`."""
+        return encode_shape(measured, energy, self.architecture.slabs, generator)
+
+    def encode(
+        self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Coordinates of maps, see `calograd.surrogate.maps.coordinates.encode`."""
+        return encode(measured, energy, self.architecture.slabs, generator)
+
+    def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
+        """Maps of coordinates, see `calograd.surrogate.maps.coordinates.decode`."""
+        return decode(g, c, energy, self.architecture.slabs)
+
+    def pattern(
+        self,
+        conditions: Tensor,
+        x: Tensor,
+        moments: Moments,
+        *,
+        guidance: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Network:
+        """The U-Net with its conditions bound; its marks are where a pixel is empty."""
+        marks = standardise(torch.zeros_like(moments[0]), *moments)
+        return self.bind(conditions, x, marks, guidance, generator)
+
+
+class PlainModel(_Conditioned):
+    """Weights and mathematics of the maps surrogate on scaled pixels: it has no shape and no moments."""
+
+    def __init__(self, architecture: MapsArchitecture) -> None:
+        super().__init__(architecture, 1, mirror_permutations(architecture.pixels))
+        self.pattern_network = architecture.unet(self.n_conditions, 0, False)
+
+    def standardise(
+        self,
+        measured: Tensor,
+        energy: Tensor,
+        conditions: Tensor,  # noqa: ARG002
+        generator: torch.Generator | None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        """No shape, and scaled pixels, see `Model`."""
+        return measured.new_zeros(len(measured), 0), PLAIN_SCALE * measured.flatten(1) / energy[:, None]
+
+    def losses(
+        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Denoising losses, see `Model`; of the shape there is none."""
+        network = self.bind(conditions, None, None, 0.0, generator if torch.is_grad_enabled() else None)
+        pattern = loss(network, self.preconditioning, y, self.schedule.draw(len(y), generator).to(y), generator)
+        return x.sum(1), pattern.mean(1)
+
+    def shape_evaluations(self, sampler: Sampler, steps: int) -> int:  # noqa: ARG002
+        """There is no shape."""
+        return 0
+
+    def generate(
+        self,
+        conditions: Tensor,
+        energy: Tensor,
+        n: int,
+        walk: Walk,
+        generator: torch.Generator | None,
+        checkpointed: bool = False,
+        guidance: float = 0.0,
+    ) -> Tensor:
+        """n maps, see `Model`."""
+        sampler, side = sampler_of(walk), self.architecture.pixels
+        noise = torch.randn(n, side * side, generator=generator).to(conditions)
+        network = self.bind(conditions, None, None, guidance, None)
+        y = sample(
+            lambda z, s: denoise(network, self.preconditioning, z, s),
+            noise, sampler.grid(self.schedule, walk.steps), sampler, generator, checkpointed,
+        )  # fmt: skip
+        return (y * energy[:, None] / PLAIN_SCALE).clamp(min=0).reshape(n, side, side)
+
+
+MapsModel = SharesModel | PlainModel

@@ -1,0 +1,235 @@
+"""Coordinates of showers as points: numbers close to unit normal, and back.
+
+**Of a point.** A photon along the axis has no preferred azimuth, so the angle of a point about the axis is uniform and
+needs no model. (Not about the centre of gravity: a few far points move that, the core stays on the axis.) What is left
+is two numbers, its distance r and its energy e. Layer by layer their distribution functions, averaged over all showers,
+make them unit normal:
+
+    z_r = Phi^-1(F_l(ln r))        z_e = Phi^-1(G_l(ln e))
+
+F_l and G_l are kept as tables of quantiles, straight between them and beyond them.
+
+**Of a shower**, L layers with N_l points and the energy E_l, at the incident energy E:
+
+    leads     ln(1 + mean layer), ln(1 + its variance), ln(E_vis / E), ln(N e0 / E_vis), and the means of
+              the layers' m and d before they are scaled; all weighted with E_l;  E_vis = sum E_l
+    a_l   ln((E_l + e0) / E_vis)                      e0: mean energy of a point
+    q_l   ln(N_l + u + 1) - ln(E_l / e0 + 1)          u uniform in [0, 1): N_l = floor(N_l + u), nothing is lost
+    m_l   mean of z_r over the layer's points, over sqrt(1/N_l + tau^2)
+    d_l   mean of z_r weighted with the points' energies, less m_l, over the same
+    c     centre of gravity (x, y), cm
+
+An empty layer has the energy e0 u, as if it held a part u of a point, so a_l and q_l run smoothly into emptiness; when
+decoded it gets none, and the others share E_vis: no energy is lost for empty layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calograd.events.clouds import Clouds
+
+KNOTS = 129
+"""Quantiles of a table."""
+TAIL = 3.5
+"""z of the outermost quantiles."""
+TAU = 0.15
+"""Spread of the mean z_r of layers with many points; any number near it will do."""
+MOST = 4000.0
+"""Points of a layer at most; showers of 90 GeV have 600."""
+NEAREST = 1e-3
+"""Least distance from the axis, cm."""
+
+
+def knots() -> Tensor:
+    """z of the tables' quantiles, shape (KNOTS,)."""
+    return torch.linspace(-TAIL, TAIL, KNOTS)
+
+
+def quantile_table(values: np.ndarray, layer: np.ndarray, layers: int) -> Tensor:
+    """Quantiles of values by layer at `knots`, rising, shape (layers, KNOTS), float32.
+
+    A layer with too few values for its tails takes them from its neighbours, so that no layer is without a table.
+
+    Args:
+        values: shape (points,).
+        layer: shape (points,).
+        layers: their number.
+    """
+    order = np.argsort(layer, kind="stable")
+    ends = np.searchsorted(layer[order], np.arange(layers + 1))
+    levels = torch.special.ndtr(knots().double()).numpy()
+    table = np.empty((layers, KNOTS))
+    for number in range(layers):
+        low = high = number
+        while ends[high + 1] - ends[low] < 4 * KNOTS and (low > 0 or high < layers - 1):
+            low, high = max(0, low - 1), min(layers - 1, high + 1)
+        table[number] = np.quantile(values[order[ends[low] : ends[high + 1]]], levels)
+    rising = np.maximum.accumulate(table, axis=1) + 1e-5 * np.arange(KNOTS)
+    return torch.from_numpy(rising.astype(np.float32))
+
+
+def to_normal(values: Tensor, layer: Tensor, table: Tensor) -> Tensor:
+    """z of values by the tables of their layers, shape (points,). Inverse of `from_normal`."""
+    step = 2 * TAIL / (KNOTS - 1)
+    low, high = table.min().double(), table.max().double()
+    apart = 2 * (high - low) + 1  # puts the tables of all layers one behind the other, as one
+    ordered = (table.double() + apart * torch.arange(len(table)).to(table)[:, None]).flatten()
+    place = torch.searchsorted(ordered, values.double().clamp(low, high) + apart * layer) - 1 - layer * KNOTS
+    place = place.clamp(0, KNOTS - 2)
+    flat, at = table.flatten(), layer * KNOTS + place
+    return -TAIL + step * (place + (values - flat[at]) / (flat[at + 1] - flat[at]))
+
+
+def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
+    """Values of z by the tables of their layers, differentiable in z.
+
+    Args:
+        z: shape (points,), or (marks, points).
+        layer: shape (points,).
+        table: of one mark, shape (layers, KNOTS), or of all of them, shape (marks, layers, KNOTS).
+    """
+    at = (z + TAIL) * ((KNOTS - 1) / (2 * TAIL))
+    whole = at.long().clamp(0, KNOTS - 2)
+    flat, place = table.flatten(), whole + layer * KNOTS
+    if table.ndim > 2:
+        place = place + torch.arange(0, len(flat), table[0].numel(), device=place.device)[:, None]
+    low, high = (values.index_select(0, place.flatten()).view(z.shape) for values in (flat, flat[1:]))
+    return torch.lerp(low, high, at - whole)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a shower's layers are like.
+
+    Args:
+        count: points of every layer, shape (n, layers); a fraction where a point is counted in part.
+        energy: of every layer, shape (n, layers), GeV.
+        mean: of z_r over the layer's points, shape (n, layers); zero where there is none.
+        core: that weighted with energies less ``mean``, shape (n, layers); zero where there is at most one.
+        centre: of gravity, shape (n, 2), cm.
+    """
+
+    count: Tensor
+    energy: Tensor
+    mean: Tensor
+    core: Tensor
+    centre: Tensor
+
+    def at(self, rows: Tensor) -> Features:
+        """Those of the chosen showers."""
+        return Features(*(t[rows] for t in self._columns()))
+
+    def to(self, device: torch.device) -> Features:
+        """On a torch device."""
+        return Features(*(t.to(device) for t in self._columns()))
+
+    def _columns(self) -> tuple[Tensor, ...]:
+        return (self.count, self.energy, self.mean, self.core, self.centre)
+
+
+LEADS = 6
+"""Numbers of a shower as a whole, which the others follow."""
+VISIBLE = 2
+"""Which of them is ln(E_vis / E)."""
+
+
+def dim_of(layers: int) -> int:
+    """Numbers of a shower but for its leads."""
+    return 4 * layers + 2
+
+
+def leads_of(features: Features, incident: Tensor, unit: Tensor) -> Tensor:
+    """The leads of showers, shape (n, `LEADS`); ``incident`` energies (n,) in GeV, e0 as ``unit``."""
+    e, n = features.energy, features.count
+    visible = e.sum(1)
+    share = e / visible[:, None]
+    layer = torch.arange(e.shape[1]).to(e)
+    depth = (share * layer).sum(1)
+    variance = (share * (layer - depth[:, None]).square()).sum(1)
+    return torch.stack(
+        [
+            (1 + depth).log(), (1 + variance).log(), (visible / incident).log(), (n.sum(1) * unit / visible).log(),
+            (share * features.mean).sum(1), (share * features.core).sum(1),
+        ],
+        dim=1,
+    )  # fmt: skip
+
+
+def encode(features: Features, unit: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The numbers of showers, shape (n, dim); u and what layers have for an m_l or d_l that is not there are drawn.
+
+    Args:
+        features: of the showers, every one with energy.
+        unit: e0, GeV.
+        generator: of the random numbers.
+    """
+    n, e = features.count, features.energy
+    u = torch.rand(n.shape, generator=generator).to(e)
+    spare = torch.randn(2, *n.shape, generator=generator).to(e)
+    visible = e.sum(1, keepdim=True)
+    held = torch.where(n > 0, e, unit * u)
+    scale = (1 / n.clamp(min=1) + TAU**2).rsqrt()
+    m = torch.where(n > 0, features.mean * scale, spare[0])
+    d = torch.where(n > 1, features.core * scale, spare[1])
+    return torch.cat(
+        [((held + unit) / visible).log(), (n + u + 1).log() - (held / unit + 1).log(), m, d, features.centre], dim=1
+    )
+
+
+def decode(
+    g: Tensor, visible: Tensor, unit: Tensor, layers: int, smooth: bool = False, more: Tensor | None = None
+) -> Features:
+    """Features of showers of their numbers g (n, dim); inverse of `encode` but for what that draws.
+
+    Args:
+        g: shape (n, dim).
+        visible: E_vis, shape (n, 1), GeV.
+        unit: e0, GeV.
+        layers: their number.
+        smooth: counts are N_l + u - 1/2, of the same mean as N_l, where N_l itself has no gradient.
+        more: by which N_l + u is multiplied, shape (n, 1).
+    """
+    logarithms, means, centre = torch.split(g, [2 * layers, 2 * layers, 2], dim=1)
+    ratio, per_energy = logarithms.exp().chunk(2, dim=1)
+    ratio = (ratio * (visible / unit)).clamp(min=1 + 1e-6)  # E_l / e0 + 1
+    held, n = ratio - 1, per_energy * ratio - 1
+    n = n if more is None else more * n
+    n = (n - 0.5 if smooth else n.floor()).clamp(0, MOST)
+    if not bool(n.detach().amax(1).all()):  # a shower without a point: its energy is in one
+        fullest = torch.zeros_like(n).scatter(1, held.argmax(1, keepdim=True), 1.0)
+        n = torch.where(n.amax(1, keepdim=True) == 0, fullest, n)
+    kept = held * (n.clamp(max=1) if smooth else (n > 0))
+    energy = kept * (visible / kept.sum(1, keepdim=True))
+    scale = (n.clamp(min=1).reciprocal() + TAU**2).sqrt()
+    least = torch.arange(2, device=n.device)[:, None]
+    m, d = (means.view(-1, 2, layers) * (scale[:, None] * (n[:, None] > least))).unbind(1)
+    return Features(n, energy, m, d, centre)
+
+
+def features_of(clouds: Clouds, table: Tensor) -> Features:
+    """Features of showers, each with energy, by the tables of ln r."""
+    count, energy = (torch.from_numpy(clouds.layer_sums(values)).float() for values in (None, clouds.e))
+    z = to_normal(log_distance(clouds), torch.from_numpy(clouds.layer), table).double().numpy()
+    total, weighted = (torch.from_numpy(clouds.layer_sums(values)).float() for values in (z, z * clouds.e))
+    mean = total / count.clamp(min=1)
+    core = torch.where(count > 1, weighted / energy.clamp(min=1e-12) - mean, 0.0)
+    return Features(count, energy, mean, core, torch.from_numpy(centres(clouds)).float())
+
+
+def centres(clouds: Clouds) -> np.ndarray:
+    """Centre of gravity of every shower, shape (n, 2), cm, float64; zero without energy."""
+    owner, n = clouds.owner, len(clouds)
+    total = np.bincount(owner, clouds.e, n)
+    sums = [np.bincount(owner, clouds.e * place, n) for place in (clouds.x, clouds.y)]
+    return np.stack([s / np.where(total > 0, total, 1) for s in sums], axis=1)
+
+
+def log_distance(clouds: Clouds) -> Tensor:
+    """ln r of every point about the axis, shape (points,), float32."""
+    r = np.hypot(clouds.x, clouds.y)
+    return torch.from_numpy(np.log(np.maximum(r, NEAREST)).astype(np.float32))

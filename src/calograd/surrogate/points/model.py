@@ -1,0 +1,386 @@
+"""The cloud surrogate: a shower's points in a layered detector given its energy.
+
+Two diffusion models in a row on the coordinates of `calograd.surrogate.points.features`:
+
+    shower   6 leads           one after the other given ln E, exactly         (`calograd.nn.autoregressive_flow`)
+             4 L + 2 numbers   g <-> f given ln E and the leads, f <-> x        x from diffusion given both
+    points   2 numbers each    (r, e) <-> z by tables of quantiles              z from diffusion given features
+
+Where a shower begins rules all of its layers at once, and not linearly: given the leads (mean layer and its variance,
+E_vis, the number of points, two means of the distances) the layers' numbers scatter half as much. What goes with each
+other linearly is taken away as well (`calograd.nn.gaussianise`), so x is nearly unit normal and samplers of few
+steps keep its spread. Held between the least and largest of the training, no number runs away.
+
+The points of a layer are independent given its number and features: ln E, the counts and energies of the layer and of
+its neighbours, and its means of z_r. Both are close to unit normal before any network has seen them. Points are then
+made to have what their shower was given, one group-wise operation each:
+
+    z_r   shifted, and stretched by sqrt(N / (N - 1)), to have the layer's mean m_l
+    e     tilted by exp(lambda z_r) to have the weighted mean m_l + d_l, by Newton's method, and scaled to E_l
+    x, y  moved by a r / (1 + r / 2 cm), a of the shower, to have its centre of gravity c
+
+Independent points hit a little more or fewer cells than Geant4's, which are not quite independent: counts are
+multiplied by exp(k_0 + k_1 s), s standardised ln E, fitted to the hits of the training showers
+(`calograd.training.points.hits`).
+
+Stretching makes up for the part of the spread that goes into the mean of N points. Moving in proportion to the distance
+r leaves the core where it is, for a shower's centre is made off the axis; farther out all are moved alike, or else
+soft points that no cell reads out would carry it.
+
+A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that go
+from noise to numbers in one evaluation each (`calograd.nn.vectormap`, `calograd.nn.pointmap`). The points'
+is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
+spread of its numbers y; x = M y + u has the teacher's mean and covariance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from calograd.diffusion.consistency import CONSISTENCY
+from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, loss
+from calograd.diffusion.samplers import SAMPLERS
+from calograd.diffusion.schedules import SCHEDULES
+from calograd.events.clouds import LAYERS
+from calograd.events.points import Points
+from calograd.nn.autoregressive_flow import Triangle
+from calograd.nn.gaussianise import Gaussianise
+from calograd.nn.linear import linear
+from calograd.nn.location_scale import ConditionalMoments
+from calograd.nn.mlp import ResidualMlp
+from calograd.nn.pointmap import PointMap
+from calograd.nn.pointnet import PointNet
+from calograd.nn.vectormap import VectorMap
+from calograd.surrogate.points.base import StackModel
+from calograd.surrogate.points.features import KNOTS, LEADS, VISIBLE, Features, decode, dim_of, from_normal, leads_of
+from calograd.surrogate.points.features import encode as numbers_of_showers
+from calograd.surrogate.points.moment_matching import Drawn, Groups, draw, tilted, with_centre, with_mean
+from calograd.surrogate.points.sampling import consistency, grid, sampler_of, walk_down
+from calograd.surrogate.schedule import Walk
+
+CONDITIONS = 1
+"""ln E."""
+MARKS = 2
+"""Numbers of a point: z_r and z_e."""
+LOCAL = 9
+"""Features of a layer beside its number."""
+SHOWER_SCHEDULE = "karras"
+SHOWER_SAMPLER = "angle"
+HIGHEST = 5.0
+"""|z| of a point is held below this: no table tells what lies farther out."""
+
+
+@dataclass(frozen=True)
+class CloudArchitecture:
+    """Everything that fixes the shapes of the weights and how they are sampled.
+
+    Args:
+        layers: of the detector.
+        shower_width, shower_blocks: hidden numbers and residual blocks of the network of the shower; a distilled one
+            has that many hidden layers.
+        point_width, point_blocks: likewise of the points; a distilled one has one hidden layer and no blocks.
+        embedding: numbers that noise level and conditions become.
+        moments_width: hidden numbers of the network of location and scale.
+        schedule: of the points, a name of `calograd.diffusion.schedules.SCHEDULES`.
+        preconditioning: of the points, a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
+        sampler: of the points, a name of `calograd.diffusion.samplers.SAMPLERS`, or ``consistency`` after distillation.
+        steps: of that sampler.
+        shower_steps: of the shower's sampler, which is ``consistency`` if that of the points is.
+    """
+
+    layers: int = LAYERS
+    shower_width: int = 128
+    shower_blocks: int = 2
+    point_width: int = 64
+    point_blocks: int = 2
+    embedding: int = 96
+    moments_width: int = 128
+    schedule: str = "karras"
+    preconditioning: str = "edm"
+    sampler: str = "angle"
+    steps: int = 12
+    shower_steps: int = 12
+
+    @property
+    def distilled(self) -> bool:
+        """Whether both networks are consistency models."""
+        return self.sampler == "consistency"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def build(self) -> CloudModel:
+        """A model with its first, random weights."""
+        return CloudModel(self)
+
+
+class CloudModel(StackModel):
+    """Weights and mathematics of the cloud surrogate; `calograd.surrogate.points.surrogate.CloudSurrogate` is its public face."""
+
+    architecture: CloudArchitecture
+
+    def __init__(self, architecture: CloudArchitecture) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        dim = dim_of(a.layers)
+        for name, size in (("condition", (CONDITIONS,)), ("local", (LOCAL,))):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+        self.register_buffer("unit", torch.tensor(1e-4))
+        self.register_buffer("distance_table", torch.linspace(-4.0, 2.0, KNOTS).repeat(a.layers, 1))
+        self.register_buffer("energy_table", torch.linspace(-16.0, -6.0, KNOTS).repeat(a.layers, 1))
+        self.condition_mean: Tensor
+        self.condition_scale: Tensor
+        self.local_mean: Tensor
+        self.local_scale: Tensor
+        self.unit: Tensor
+        self.distance_table: Tensor
+        self.energy_table: Tensor
+        self.register_buffer("numbers", torch.eye(a.layers), persistent=False)  # of the layers
+        self.numbers: Tensor
+        tie = torch.arange(dim)
+        tie[-1] = tie[-2]  # x and y of the centre
+        for name, value in (("least", -1e30), ("largest", 1e30)):
+            self.register_buffer(name, torch.full((dim,), value))
+        self.register_buffer("more_points", torch.zeros(1 + CONDITIONS))
+        self.least: Tensor
+        self.largest: Tensor
+        self.more_points: Tensor
+        given = CONDITIONS + LEADS
+        self.shower_leads = Triangle(LEADS, CONDITIONS, a.moments_width // 2)
+        self.shower_moments = ConditionalMoments(given, tie, a.moments_width)
+        self.shower_normal = Gaussianise(dim)
+        self.shower_network: VectorMap | ResidualMlp = (
+            VectorMap(dim, given, a.shower_width, a.shower_blocks) if a.distilled
+            else ResidualMlp(dim, given, 0, a.shower_width, a.shower_blocks, a.embedding)
+        )  # fmt: skip
+        self.shower_mend = identity(dim) if a.distilled else None
+        self.point_network: PointMap | PointNet = (
+            PointMap(MARKS, LOCAL + a.layers, a.point_width, a.embedding) if a.distilled
+            else PointNet(MARKS, LOCAL + a.layers, a.point_width, a.point_blocks, a.embedding)
+        )  # fmt: skip
+
+    @property
+    def preconditioning(self) -> Preconditioning:
+        """Of the points."""
+        a = self.architecture
+        return consistency(a.schedule) if a.distilled else PRECONDITIONINGS[a.preconditioning]
+
+    @property
+    def shower_preconditioning(self) -> Preconditioning:
+        """Of the shower's numbers."""
+        return consistency(SHOWER_SCHEDULE) if self.architecture.distilled else PRECONDITIONINGS["edm"]
+
+    def walk(self, sampler: str | None = None, steps: int | None = None) -> Walk:
+        """How points are made, see `StackModel`."""
+        a = self.architecture
+        name = sampler or a.sampler
+        found = sampler_of(name, a.distilled)
+        number = steps or (a.steps if name == a.sampler else found.steps)
+        return Walk(name, number, found.nfe(number))
+
+    def conditions(self, energy: Tensor) -> Tensor:
+        """Standardised conditions of incident energies (n,) in GeV, shape (n, 1)."""
+        return (energy.log()[:, None] - self.condition_mean) / self.condition_scale
+
+    def context(self, features: Features, energy: Tensor) -> Tensor:
+        """What the points of every layer are conditioned on, shape (n, layers, `LOCAL` + layers), standardised."""
+        raw = local_features(features, energy, self.unit)
+        standardised = (raw - self.local_mean) / self.local_scale
+        return torch.cat([standardised, self.numbers.expand(len(raw), -1, -1)], dim=2)
+
+    def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+        """x of showers, shape (n, `LEADS` + dim): unit normal leads, then what the shower's diffusion model learns."""
+        u, f = self.scaled(features, energy, generator)
+        return torch.cat([self.shower_leads.tables(u), self.shower_normal(f)], dim=1)
+
+    def scaled(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """u of the leads, shape (n, `LEADS`), and f of the other numbers, shape (n, dim), all standardised."""
+        known = self.conditions(energy)
+        u = self.shower_leads.standardise(leads_of(features, energy, self.unit), known)
+        g = self.encode(features, generator)
+        return u, self.shower_moments.standardise(g, torch.cat([known, u], dim=1))
+
+    def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
+        """Features of showers of x (n, `LEADS` + dim) and incident energies (n,), GeV; inverse of `standardise`."""
+        return self._features_of(x[:, :LEADS], x[:, LEADS:], self.conditions(energy), energy, smooth)
+
+    def _features_of(self, first: Tensor, x: Tensor, known: Tensor, energy: Tensor, smooth: bool) -> Features:
+        """The same of the leads and the rest, apart, and standardised conditions."""
+        u = self.shower_leads.tables.inverse(first)
+        visible = self.shower_leads.restore(u, known, slice(VISIBLE, VISIBLE + 1))
+        g = self.shower_moments.restore(self.shower_normal.inverse(x), torch.cat([known, u], dim=1))
+        g = torch.minimum(torch.maximum(g, self.least), self.largest)
+        more = (self.more_points[0] + known @ self.more_points[1:, None]).exp()
+        return decode(g, energy[:, None] * visible.exp(), self.unit, self.architecture.layers, smooth, more)
+
+    def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, `LEADS` + dim)."""
+        known = self.conditions(energy)
+        leads, u = self.shower_leads.negative_log_likelihood(leads_of(features, energy, self.unit), known)
+        g = self.encode(features, generator)
+        others = self.shower_moments.negative_log_likelihood(g, torch.cat([known, u], dim=1))
+        return torch.cat([leads, others], dim=1)
+
+    def encode(self, features: Features, generator: torch.Generator | None) -> Tensor:
+        """Numbers of showers, but for their leads, that are turned by any angle about the axis."""
+        g = numbers_of_showers(features, self.unit, generator)
+        turn = 2 * torch.pi * torch.rand(len(g), generator=generator).to(g)
+        (x, y), sin, cos = g[:, -2:].T, turn.sin(), turn.cos()
+        return torch.cat([g[:, :-2], torch.stack([x * cos - y * sin, x * sin + y * cos], dim=1)], dim=1)
+
+    def shower_loss(self, x: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Denoising loss of showers, shape (n,)."""
+        sigma = SCHEDULES[SHOWER_SCHEDULE].draw(len(x), generator).to(x)
+        network = self.shower_at(self.conditions(energy), x[:, :LEADS])
+        return loss(network, self.shower_preconditioning, x[:, LEADS:], sigma, generator).mean(1)
+
+    def point_loss(self, z: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Denoising loss of points (points, 2), every one of its own group, shape (points,).
+
+        The noise level is one for all points of a group (`calograd.nn.pointnet`); ``group`` is in order.
+        """
+        level = SCHEDULES[self.architecture.schedule].draw(len(context), generator).to(z)
+        return loss(self.points_at(context, group), self.preconditioning, z, level[group], generator).mean(1)
+
+    def shower_at(self, known: Tensor, leads: Tensor) -> Network:
+        """The shower's network with its conditions bound: those of `conditions` and unit normal leads."""
+        conditions, network = torch.cat([known, leads], dim=1), self.shower_network
+
+        def bound(scaled: Tensor, noise: Tensor) -> Tensor:
+            known = (conditions,) if isinstance(network, VectorMap) else (noise, conditions)
+            result: Tensor = network(scaled, *known)
+            return result
+
+        return bound
+
+    def mended(self, x: Tensor) -> Tensor:
+        """x of what the shower's network makes, shape (n, dim): M y + u of a distilled surrogate."""
+        return x if self.shower_mend is None else linear(self.shower_mend, x)
+
+    def points_at(self, context: Tensor, group: Tensor) -> Network:
+        """The points' network with its conditions bound; noise levels come one a point and go in one a group.
+
+        Args:
+            context: of `context`, shape (groups, `LOCAL` + layers).
+            group: of every point, in order, shape (points,), int64.
+        """
+
+        def bound(scaled: Tensor, noise: Tensor) -> Tensor:
+            if len(noise) > 1:
+                first = torch.searchsorted(group, torch.arange(len(context), device=group.device))
+                noise = noise[first.clamp(max=len(group) - 1)]
+            result: Tensor = self.point_network(scaled, noise, context, group)
+            return result
+
+        return bound
+
+    def generate_features(self, energy: Tensor, generator: torch.Generator | None, smooth: bool = False) -> Features:
+        """Features of showers of incident energies (n,) in GeV, differentiable in them."""
+        a = self.architecture
+        walk = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
+        noise = torch.randn(len(energy), LEADS + dim_of(a.layers), generator=generator).to(energy)
+        leads, levels = noise[:, :LEADS], grid(walk, SHOWER_SCHEDULE, a.shower_steps)
+        known = self.conditions(energy)
+        network = self.shower_at(known, leads)
+        x = walk_down(network, self.shower_preconditioning, noise[:, LEADS:], levels, walk, generator)
+        return self._features_of(leads, self.mended(x), known, energy, smooth)
+
+    def generate(
+        self,
+        energy: Tensor,
+        generator: torch.Generator | None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        smooth: bool = False,
+    ) -> Points:
+        """Showers of incident energies (n,), GeV, see `StackModel`."""
+        features = self.generate_features(energy, generator, smooth)
+        return self.fill(features, energy, generator, sampler, steps, smooth)
+
+    def fill(
+        self,
+        features: Features,
+        energy: Tensor,
+        generator: torch.Generator | None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        smooth: bool = False,
+    ) -> Points:
+        """Points of showers with given features; arguments as of `generate`."""
+        walk = self.walk(sampler, steps)
+
+        def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
+            context = self.context(features, energy).flatten(0, 1).index_select(0, filled)
+            return self._points_from(drawn.noise, context, drawn.groups.of, generator, walk)
+
+        return self.place(features, energy, generator, smooth, z_of)
+
+    def place(
+        self,
+        features: Features,
+        energy: Tensor,
+        generator: torch.Generator | None,
+        smooth: bool,
+        z_of: Callable[[Drawn, Tensor], Tensor],
+    ) -> Points:
+        """Points of showers with given features.
+
+        Args:
+            features, energy, generator, smooth: as of `fill`.
+            z_of: z of points, shape (points, `MARKS`), of their random numbers and of the layers that have any, shape
+                (groups,), among those of all showers, one behind the other.
+        """
+        layers = self.architecture.layers
+        filled = torch.nonzero(features.count.flatten()).squeeze(1)
+        columns = torch.stack([features.count, features.mean, features.core, features.energy]).flatten(1)
+        share, m, d, own = columns.index_select(1, filled).unbind()
+        drawn = draw(share, MARKS, generator, smooth)
+        groups, weight = drawn.groups, drawn.weight
+        z = z_of(drawn, filled)
+        layer = groups.spread(filled % layers)
+        marks = torch.stack([with_mean(z[:, 0], m, share, groups, weight), z[:, 1]]).clamp(-HIGHEST, HIGHEST)
+        r, e = from_normal(marks, layer, torch.stack([self.distance_table, self.energy_table])).exp().unbind()
+        e = tilted(e if weight is None else weight * e, marks[0], m + d, groups)
+        e = e * groups.spread(own / groups.sums(e))
+        counts = features.count.detach().ceil().sum(1).long()
+        moment = features.centre.T * features.energy.sum(1)
+        x, y = with_centre(r, drawn.angle, e, Groups.with_counts(counts), moment)
+        return Points(x, y, layer, e, pad(counts.cumsum(0), (1, 0)), energy, layers)
+
+    def _points_from(
+        self, noise: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None, walk: Walk
+    ) -> Tensor:
+        """From noise to z of points."""
+        sampler = sampler_of(walk.sampler, self.architecture.distilled)
+        levels = grid(sampler, self.architecture.schedule, walk.steps)
+        return walk_down(self.points_at(context, group), self.preconditioning, noise, levels, sampler, generator)
+
+
+def identity(dim: int) -> nn.Linear:
+    """A linear layer that begins as the identity."""
+    layer = nn.Linear(dim, dim)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
+    """What a layer is like beside its number, shape (n, layers, `LOCAL`), not standardised.
+
+    ln E; ln (N + 1) of the layer and of the two beside it; ln of its mean energy of a point; m, and that of the two
+    beside it; d.
+    """
+    n, m = features.count.log1p(), features.mean
+    per_point = (features.energy / unit).log1p() - n
+    beside = pad(torch.stack([n, m]), (1, 1))  # zero beyond the ends
+    (n_before, m_before), (n_behind, m_behind) = beside[..., :-2], beside[..., 2:]
+    incident = energy.log()[:, None].expand_as(n)
+    return torch.stack([incident, n, n_before, n_behind, per_point, m, m_before, m_behind, features.core], dim=2)

@@ -1,0 +1,1 @@
+"""Adaptation of a surrogate to another detector."""

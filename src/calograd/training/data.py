@@ -1,0 +1,292 @@
+"""Training data: rows of cells or of maps, split by shower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calograd.detector.material import Material
+from calograd.errors import InputError
+from calograd.events.dense import Extent
+from calograd.events.maps import DIMENSIONS as MAP_DIMENSIONS
+from calograd.events.maps import read_rows, rows_in
+from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
+from calograd.io.hdf5 import shard_files
+from calograd.surrogate.base import Model, numbers_of
+from calograd.surrogate.registry import Kind
+from calograd.training.paired_designs import partners
+from calograd.training.split import Heads, Split, split_by_shower
+from calograd.training.streaming import LOADING, Block, Window, check_memory, cut, size_of
+
+MAX_ROWS = 6000
+"""Of the validation rows so many are looked at, at most."""
+STANDARD = 1 << 16
+"""Over so many rows conditions are standardised, at most, if rows are streamed."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as tensors: cells (n, n_xy, n_xy, n_z) GeV, energy (n,) GeV, dx (n,) cm, dz (n, n_z) cm.
+
+    With maps, ``cells`` are their pixels, shape (n, pixels, pixels); those of rows that stay in their files are on
+    torch's device ``meta``, a shape without numbers. ``which``: place of the row's material in
+    `TrainingData.materials`, shape (n,), int64; None: all are of the first.
+    """
+
+    cells: Tensor
+    energy: Tensor
+    dx: Tensor
+    dz: Tensor
+    which: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def at(self, index: Tensor) -> Rows:
+        """The chosen rows."""
+        which = None if self.which is None else self.which[index]
+        return Rows(self.cells[index], self.energy[index], self.dx[index], self.dz[index], which)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows to train on and rows of other showers to validate on.
+
+    Attributes:
+        train, validation: rows; no shower has rows in both.
+        materials: that rows are of, each once.
+        empty: rows without any energy, which are left out.
+        showers: number of distinct showers in both.
+        held_out: number of distinct showers in ``validation``.
+        provenance: origin and configuration of every file.
+        n_xy: cells across.
+        partner: for every row of ``train`` the row of the same shower at the closest other design, -1 for none, int64;
+            None: no row has one.
+        window: rows of ``train`` that are in memory, if the others stay in their files; None: all are.
+    """
+
+    train: Rows
+    validation: Rows
+    materials: tuple[Material, ...]
+    empty: int
+    showers: int
+    held_out: int
+    provenance: list[dict[str, Any]]
+    n_xy: int
+    partner: Tensor | None = None
+    window: Window | None = None
+
+    def move_to(self, phase: int, step: int, batch: int) -> None:
+        """Bring rows into memory that batches of ``batch`` are drawn from at a step."""
+        if self.window is not None:
+            self.window.move_to(phase, step * batch)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Random rows of ``train`` that are in memory, by number, shape (n,), int64."""
+        if self.window is not None:
+            return self.window.draw(n, generator)
+        return torch.randint(len(self.train), (n,), generator=generator)
+
+    def draw_pairs(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Likewise rows that have a partner, and their partners. Raises `InputError` if none in memory has one."""
+        assert self.partner is not None
+        if self.window is None:
+            having = torch.nonzero(self.partner >= 0).flatten()
+        else:
+            having = self.window.rows()
+            having = having[self.partner[having] >= 0]
+        if not len(having):
+            raise InputError("no row in memory has its shower's row at a close design beside it; raise data.memory")
+        first = having[torch.randint(len(having), (n,), generator=generator)]
+        return first, self.partner[first]
+
+    def rows(self, index: Tensor) -> Rows:
+        """Rows of ``train`` that are in memory."""
+        found = self.train.at(index)
+        return found if self.window is None else replace(found, cells=self.window.measured(index))
+
+    @property
+    def resident(self) -> int:
+        """Bytes of all that is in memory but for the window."""
+        tensors = [t for rows in (self.train, self.validation) for t in vars(rows).values()]
+        tensors += [self.partner]
+        return sum(t.nbytes for t in tensors if t is not None and t.device.type != "meta")
+
+    @property
+    def standard(self) -> Rows:
+        """Rows over which conditions are standardised: all, or if rows are streamed some, evenly spread."""
+        if self.window is None:
+            return self.train
+        return self.train.at(torch.arange(0, len(self.train), 1 + len(self.train) // STANDARD))
+
+    @property
+    def kind(self) -> Kind:
+        """What a surrogate of these data is."""
+        return "map32" if self.train.cells.ndim == MAP_DIMENSIONS else "cells"
+
+    @property
+    def material(self) -> Material:
+        """Of all rows. Raises `InputError` if they are of several."""
+        if len(self.materials) > 1:
+            raise InputError(f"the data are of {', '.join(m.name for m in self.materials)}; expected one material")
+        return self.materials[0]
+
+    def numbers(self, rows: Rows, like: Tensor) -> Tensor:
+        """Material numbers of rows, shape (n, 6), or (1, 6) where all are of one material; see `numbers_of`."""
+        table = numbers_of(*self.materials, like=like)
+        return table[:1] if rows.which is None else table[rows.which.to(table.device)]
+
+    def conditions(self, model: Model, rows: Rows) -> Tensor:
+        """Standardised conditions of rows, on the device of the model."""
+        like = model.condition_mean
+        energy, dx, dz = (values.to(like.device) for values in (rows.energy, rows.dx, rows.dz))
+        return model.conditions(energy, dx, dz, self.numbers(rows, like))
+
+    @property
+    def unequal_layers(self) -> bool:
+        """Whether layers of a design have different depths."""
+        return bool((self.train.dz.amax(1) > 1.01 * self.train.dz.amin(1)).any())
+
+    @property
+    def mode(self) -> str:
+        """``embedded`` or ``stand-alone``, or ``mixed``."""
+        modes = {str(p["config"].get("mode", "embedded")) for p in self.provenance}
+        return modes.pop() if len(modes) == 1 else "mixed"
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the beam was on the axis and along it, so that showers may be turned and mirrored."""
+        beams = [_table(_table(p["config"], "simulation"), "beam") for p in self.provenance]
+        return not any(beam.get("theta", 0.0) or any(beam.get("position", ())) for beam in beams)
+
+
+def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def load_data(
+    files: list[Path], validation: float, seed: int, showers: int | None = None, memory: float | None = None
+) -> TrainingData:
+    """Read cells files and split them by shower.
+
+    Args:
+        files: cells files, or maps files, or folders of such.
+        validation: share of the showers to hold out.
+        seed: of what is drawn: the showers to use and those to hold out.
+        showers: how many distinct ones to use; fewer are some of those that more would be. None for all.
+        memory: that rows may take, MB; more are read from the files as the training goes on, see
+            `calograd.training.streaming`, and at most `MAX_ROWS` are validated on. None: as much as it takes.
+
+    Raises:
+        InputError: different numbers of cells, the same rows twice, too few showers to use or for a split, or too
+            little memory.
+        FormatError: a file that cannot be used.
+    """
+    files = [shard for path in files for shard in shard_files(path)]
+    refuse_twice(files, [bytes(path.resolve()) for path in files])
+    if memory is not None:
+        extents = [rows_in(path) for path in files]
+        if LOADING * size_of(extents) > 1e6 * memory:
+            return _streamed(files, extents, validation, seed, showers, memory)
+    parts = [read_rows(path) for path in files]
+    refuse_unlike(files, [(part.measured.shape[1:], part.n_xy) for part in parts])
+    refuse_twice(files, [contents_of(part) for part in parts])
+    heads = [Heads.of(part) for part in parts]
+    split = split_by_shower(files, heads, validation, seed, showers)
+    measured = torch.from_numpy(np.concatenate([part.measured for part in parts]))
+    data = _assemble(files, heads, split, measured, measured, parts[0].n_xy)
+    partner = partners(split.key[split.train], data.train.dx.numpy(), data.train.dz.numpy())
+    return replace(data, partner=None if partner is None else torch.from_numpy(partner))
+
+
+def _assemble(
+    files: Sequence[Path], heads: Sequence[Heads], split: Split, train: Tensor, validation: Tensor, n_xy: int
+) -> TrainingData:
+    """Training data without partners; ``train`` and ``validation``: measured energies, of all rows of all files."""
+    materials = tuple(dict.fromkeys(each.material for each in heads))
+    which = np.repeat([materials.index(each.material) for each in heads], [len(each.energy) for each in heads])
+    energy, dx, dz = (
+        torch.from_numpy(np.concatenate([getattr(each, name) for each in heads])) for name in ("energy", "dx", "dz")
+    )
+    of_row = torch.from_numpy(which) if len(materials) > 1 else None
+    return TrainingData(
+        train=Rows(train, energy, dx, dz, of_row).at(torch.from_numpy(split.train)),
+        validation=Rows(validation, energy, dx, dz, of_row).at(torch.from_numpy(split.validation)),
+        materials=materials,
+        empty=split.empty,
+        showers=split.showers,
+        held_out=split.held_out,
+        provenance=[
+            {"file": path.name, "rows": len(each.energy), "origin": each.origin, "config": each.config}
+            for path, each in zip(files, heads, strict=True)
+        ],
+        n_xy=n_xy,
+    )
+
+
+def _streamed(
+    files: list[Path],
+    extents: list[Extent],
+    validation: float,
+    seed: int,
+    showers: int | None,
+    memory: float,
+) -> TrainingData:
+    """Training data whose measured energies stay in the files; arguments are those of `load_data`."""
+    check_memory(memory, extents)
+    blocks = cut(files, extents)
+    n_xy, heads = _look_through(files, blocks)
+    split = split_by_shower(files, heads, validation, seed, showers)
+    if len(split.validation) > MAX_ROWS:
+        some = np.random.default_rng([seed, 2]).choice(split.validation, MAX_ROWS, replace=False)
+        split = split._replace(validation=np.sort(some))
+    absent = torch.empty(sum(e.rows for e in extents), *extents[0].shape, device="meta")
+    data = _assemble(files, heads, split, absent, absent, n_xy)
+    del heads
+    edges = np.cumsum([0, *(block.rows.stop - block.rows.start for block in blocks)])
+    trained, seen = (
+        [rows[a:b] - low for a, b, low in zip(at[:-1], at[1:], edges[:-1], strict=True)]
+        for rows, at in ((rows, np.searchsorted(rows, edges)) for rows in (split.train, split.validation))
+    )
+    cells = [read_rows(*block).measured[rows] for block, rows in zip(blocks, seen, strict=True) if len(rows)]
+    data = replace(
+        data,
+        validation=replace(data.validation, cells=torch.from_numpy(np.concatenate(cells))),
+        partner=_partners_in_blocks(split.key[split.train], data.train, trained),
+    )
+    left = 1e6 * memory - data.resident
+    return replace(data, window=Window(blocks, trained, extents[0].shape, left, seed))
+
+
+def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, list[Heads]]:
+    """Cells across and heads of all files, read a block at a time."""
+    heads: dict[Path, list[Heads]] = {path: [] for path in files}
+    contents: dict[Path, bytes] = {}
+    shapes = []
+    for block in blocks:
+        part = read_rows(*block)
+        heads[block.path].append(Heads.of(part))
+        contents[block.path] = contents.get(block.path, b"") + contents_of(part)
+        shapes.append((part.measured.shape[1:], part.n_xy))
+        refuse_unlike([blocks[0].path, block.path], [shapes[0], shapes[-1]])
+    refuse_twice(files, [contents[path] for path in files])
+    return shapes[0][1], [Heads.join(heads[path]) for path in files]
+
+
+def _partners_in_blocks(key: np.ndarray, train: Rows, trained: Sequence[np.ndarray]) -> Tensor | None:
+    """As `partners`, but for partners in the same block alone: no other is sure to be in memory."""
+    found, dx, dz = np.full(len(key), -1, np.int64), train.dx.numpy(), train.dz.numpy()
+    ends = np.cumsum([len(rows) for rows in trained])
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        mine = slice(start, end)
+        partner = partners(key[mine], dx[mine], dz[mine]) if end - start > 1 else None
+        if partner is not None:
+            found[mine] = np.where(partner >= 0, partner + start, -1)
+    return torch.from_numpy(found) if (found >= 0).any() else None

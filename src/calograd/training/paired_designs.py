@@ -1,0 +1,99 @@
+"""What the rows of one shower at two close designs tell of derivatives.
+
+The likelihood of single rows takes them as independent: it knows means at two designs no better than if they came from
+different showers. But most of what makes a shower differ from the mean is the same at two close designs and drops out
+of the difference. So beside the likelihood of the standardised residuals r = (g - m) / s there is one of their
+difference, a Student t of the scale
+
+    tau = d exp(f(middle, direction)) + tau_0,    d = |c_2 - c_1|, c the standardised conditions
+
+that shrinks as the designs approach, with f from a network of its own that the surrogate does not keep. In the
+difference s is held: it would grow without bound, as that makes any difference small.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from calograd.nn.location_scale import NU, ConditionalMoments
+
+FAINTEST = 1e-3
+"""tau_0 of the formula above."""
+WIDTH = 64
+FARTHEST_ROWS = 64
+"""So many rows of a shower before and after a row are looked at for its partner."""
+
+
+class DifferenceScale(nn.Module):
+    """tau of the formula above.
+
+    Args:
+        conditions: numbers that moments are conditioned on.
+        dim: numbers that have moments.
+    """
+
+    def __init__(self, conditions: int, dim: int) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(2 * conditions, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, dim)
+        )
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Scale of the difference, shape (n, dim), between conditions of shape (n, conditions) each."""
+        step = second - first
+        distance = step.norm(dim=1, keepdim=True) + 1e-6
+        logarithm = self.network(torch.cat([(first + second) / 2, step.abs() / distance], dim=1))
+        scale: Tensor = distance * logarithm.clamp(-8, 4).exp() + FAINTEST
+        return scale
+
+
+def pair_loss(moments: ConditionalMoments, difference: DifferenceScale, g: Tensor, conditions: Tensor) -> Tensor:
+    """Negative logarithm of both likelihoods, up to a constant, one a pair and number, shape (n, dim).
+
+    Args:
+        moments: location and scale that are learnt.
+        difference: scale of the differences, learnt too.
+        g: first rows of the pairs, then second ones, shape (2 n, dim).
+        conditions: likewise, shape (2 n, conditions).
+    """
+    location, scale = moments(conditions)
+    residual = (g - location) / scale
+    single = scale.log() + _tail(residual)
+    first, second = ((g - location) / scale.detach()).chunk(2)
+    tau = difference(*conditions.chunk(2))
+    one, other = single.chunk(2)
+    loss: Tensor = (one + other) / 2 + tau.log() + _tail((first - second) / tau)
+    return loss
+
+
+def _tail(residual: Tensor) -> Tensor:
+    result: Tensor = (NU + 1) / 2 * residual.square().div(NU).log1p()
+    return result
+
+
+def partners(shower: np.ndarray, dx: np.ndarray, dz: np.ndarray) -> np.ndarray | None:
+    """For every row the row of the same shower at the closest other design, shape (n,), int64; -1 where there is none.
+
+    Args:
+        shower: number of every row's shower, shape (n,).
+        dx: pitch, shape (n,), cm.
+        dz: depths, shape (n, n_z), cm.
+
+    Returns:
+        None if no row has a partner.
+    """
+    order = np.argsort(shower, kind="stable")
+    key, place = shower[order], np.log(np.column_stack([dx, dz]))[order]
+    closest = np.full(len(key), np.inf)
+    partner = np.full(len(key), -1, dtype=np.int64)
+    for away in range(1, min(FARTHEST_ROWS, len(key) - 1) + 1):
+        same = np.flatnonzero(key[away:] == key[:-away])
+        if not len(same):
+            break
+        square = ((place[same + away] - place[same]) ** 2).sum(1)
+        for mine, other in ((same, same + away), (same + away, same)):
+            closer = (square < closest[mine]) & (square > 0)
+            closest[mine[closer]], partner[order[mine[closer]]] = square[closer], order[other[closer]]
+    return partner if (partner >= 0).any() else None

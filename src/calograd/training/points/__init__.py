@@ -1,0 +1,1 @@
+"""Training of point-cloud surrogates."""

@@ -1,0 +1,237 @@
+"""Training data of a cloud surrogate: showers as features and points as numbers close to unit normal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calograd.errors import FormatError, InputError
+from calograd.events.clouds import PITCH, Clouds, read_clouds
+from calograd.events.clustering import SPLIT
+from calograd.io.hdf5 import shard_files
+from calograd.surrogate.points.features import Features, features_of, leads_of, log_distance, quantile_table, to_normal
+from calograd.surrogate.points.model import CloudModel, local_features
+from calograd.training.split import MIN_SHOWERS
+
+
+@dataclass(frozen=True)
+class CloudRows:
+    """Showers as tensors.
+
+    Args:
+        clouds: as they were read, but for the dequantisation of sub-cells.
+        energy: incident, shape (n,), GeV.
+        features: of the layers.
+        z: of the points, shape (points, 2).
+        starts: first point of every filled layer, in order, shape (groups + 1,), the last is the number of points.
+        place: which shower and layer a filled layer is, shower * layers + layer, shape (groups,).
+    """
+
+    clouds: Clouds
+    energy: Tensor
+    features: Features
+    z: Tensor
+    starts: Tensor
+    place: Tensor
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def groups(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z of the points of the chosen filled layers, their groups in order, and shower * layers + layer of each."""
+        counts = self.starts[chosen + 1] - self.starts[chosen]
+        group = torch.repeat_interleave(counts)
+        first = self.starts[chosen] - (counts.cumsum(0) - counts)
+        points = torch.arange(len(group)) + first[group]
+        return self.z[points], group, self.place[chosen]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What standardises points: quantiles of ln r and ln e by layer, and the mean energy of a point, GeV."""
+
+    distance: Tensor
+    energy: Tensor
+    unit: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where showers come from.
+
+    Attributes:
+        detector: that was simulated, as plain data.
+        clustering: what a point is.
+        empty: showers without a point, which are left out.
+        provenance: origin and configuration of every file.
+    """
+
+    detector: dict[str, Any]
+    clustering: str
+    empty: int
+    provenance: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Showers to train on and others to validate on; no shower is in both."""
+
+    train: Clouds
+    validation: Clouds
+    source: Source
+
+    @property
+    def fingerprint(self) -> list[float]:
+        """Numbers that differ between different training data."""
+        return fingerprint(self.train, self.validation)
+
+
+def fingerprint(train: Clouds, validation: Clouds) -> list[float]:
+    """Numbers that differ between different training data."""
+    return [len(train), len(validation), float(train.energy.sum()), float(train.e.sum())]
+
+
+@dataclass(frozen=True)
+class CloudData:
+    """Showers to train on and others to validate on.
+
+    Attributes:
+        train, validation: no shower is in both.
+        tables: of the training showers.
+        source: where they come from.
+    """
+
+    train: CloudRows
+    validation: CloudRows
+    tables: Tables
+    source: Source
+
+    @property
+    def fingerprint(self) -> list[float]:
+        """Numbers that differ between different training data."""
+        return fingerprint(self.train.clouds, self.validation.clouds)
+
+
+def load_cloud_data(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> CloudData:
+    """Data of `split_clouds` with points as numbers close to unit normal; sub-cells are dequantised."""
+    split = split_clouds(files, validation, energy, seed)
+    chosen = (split.train, split.validation)
+    if split.source.clustering == "sub-cells":
+        rng = np.random.default_rng((seed, 1))
+        chosen = (dequantise(split.train, rng), dequantise(split.validation, rng))
+    tables = tables_of(chosen[0])
+    return CloudData(rows_of(chosen[0], tables), rows_of(chosen[1], tables), tables, split.source)
+
+
+def split_clouds(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> Split:
+    """Read cloud files, leave out empty showers, split the others.
+
+    Args:
+        files: cloud files of one detector and one clustering, or folders of such.
+        validation: share of the showers to hold out.
+        energy: range that is trained on, GeV; showers outside are left out.
+        seed: of the split.
+
+    Raises:
+        InputError: files that do not fit each other, or too few showers.
+        FormatError: a file that cannot be used.
+    """
+    files = [shard for path in files for shard in shard_files(path)]
+    parts = [read_clouds(path) for path in files]
+    kinds = {(part.layers, str(part.config.get("clustering"))) for part in parts}
+    if len(kinds) > 1:
+        words = ", ".join(f"{layers} layers of {what}" for layers, what in sorted(kinds))
+        raise InputError(f"the files hold {words}; expected one number of layers and one clustering")
+    (_, clustering), rng = kinds.pop(), np.random.default_rng(seed)
+    clouds = _join(parts)
+    kept = (clouds.counts > 0) & (clouds.energy >= energy[0]) & (clouds.energy <= energy[1])
+    if not kept.any():
+        raise FormatError(f"{', '.join(map(str, files))}: no shower of {energy[0]:g} to {energy[1]:g} GeV has a point")
+    held = round(validation * int(kept.sum()))
+    if kept.sum() < MIN_SHOWERS or held < 2:
+        raise InputError(f"{int(kept.sum())} showers are too few to split off {validation:.0%}; expected "
+                         f"{max(MIN_SHOWERS, int(2 / validation) + 1)} or more")  # fmt: skip
+    order = rng.permutation(np.flatnonzero(kept))
+    config = parts[0].config.get("simulation", {})
+    source = Source(
+        detector=config.get("detector", {}) if isinstance(config, dict) else {},
+        clustering=clustering,
+        empty=int((clouds.counts == 0).sum()),
+        provenance=[
+            {"file": path.name, "showers": len(part), "origin": part.origin, "config": part.config}
+            for path, part in zip(files, parts, strict=True)
+        ],
+    )
+    return Split(clouds.rows(np.sort(order[held:])), clouds.rows(np.sort(order[:held])), source)
+
+
+def dequantise(clouds: Clouds, rng: np.random.Generator) -> Clouds:
+    """Sub-cells as points anywhere in them, evenly."""
+    size = PITCH / SPLIT
+    x, y = (
+        (place + size * (rng.random(len(place)) - 0.5)).astype(np.float32) for place in (clouds.x, clouds.y)
+    )  # fmt: skip
+    return replace(clouds, x=x, y=y)
+
+
+def tables_of(clouds: Clouds) -> Tables:
+    """Of training showers."""
+    distance = quantile_table(log_distance(clouds).numpy(), clouds.layer, clouds.layers)
+    energy = quantile_table(np.log(clouds.e), clouds.layer, clouds.layers)
+    return Tables(distance, energy, float(clouds.e.mean(dtype=np.float64)))
+
+
+def rows_of(clouds: Clouds, tables: Tables) -> CloudRows:
+    """Showers, every one with a point, as tensors."""
+    layer = torch.from_numpy(clouds.layer)
+    features = features_of(clouds, tables.distance)
+    z = torch.stack(
+        [
+            to_normal(log_distance(clouds), layer, tables.distance),
+            to_normal(torch.from_numpy(np.log(clouds.e)), layer, tables.energy),
+        ],
+        dim=1,
+    )
+    place = clouds.owner * clouds.layers + clouds.layer
+    first = np.flatnonzero(np.diff(place, prepend=-1))
+    return CloudRows(
+        clouds, torch.from_numpy(clouds.energy), features, z,
+        torch.from_numpy(np.append(first, len(place))), torch.from_numpy(place[first]),
+    )  # fmt: skip
+
+
+def initialise(model: CloudModel, data: CloudData) -> None:
+    """Set what standardises: tables, unit, means and scales over the training showers."""
+    rows = data.train
+    model.distance_table.copy_(data.tables.distance)
+    model.energy_table.copy_(data.tables.energy)
+    model.unit.fill_(data.tables.unit)
+    log = rows.energy.log()
+    model.condition_mean.fill_(float(log.mean()))
+    model.condition_scale.fill_(max(float(log.std()), 1e-3))
+    local = local_features(rows.features, rows.energy, model.unit).flatten(0, 1)[rows.place]
+    model.local_mean.copy_(local.mean(0))
+    model.local_scale.copy_(local.std(0).clamp(min=1e-3))
+    g = model.encode(rows.features, torch.Generator().manual_seed(0))
+    model.shower_moments.start_from(g.mean(0), g.std(0).clamp(min=1e-3))
+    model.least.copy_(g.amin(0))
+    model.largest.copy_(g.amax(0))
+    leads = leads_of(rows.features, rows.energy, model.unit)
+    model.shower_leads.start_from(leads.mean(0), leads.std(0).clamp(min=1e-3))
+
+
+def _join(parts: list[Clouds]) -> Clouds:
+    """Showers of files put one behind the other."""
+    columns = {name: np.concatenate([getattr(part, name) for part in parts])
+               for name in ("x", "y", "layer", "e", "energy", "shower")}  # fmt: skip
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.counts for part in parts]))])
+    first, hits = parts[0], [part.hits for part in parts if part.hits is not None]
+    return Clouds(
+        offsets=offsets, layers=first.layers, origin=first.origin, config=first.config,
+        hits=np.concatenate(hits) if len(hits) == len(parts) else None, **columns,
+    )  # fmt: skip

@@ -1,0 +1,158 @@
+"""Distillation of a cloud surrogate: what its student learns from, and the student's losses.
+
+The teacher makes showers of the energies of the training showers, and points of these showers' layers. The student
+learns where the trajectories of both end (`calograd.diffusion.consistency`), of showers those from pure noise alone. All
+trajectories are walked once, before the first step, with random numbers of their own, so that a run that goes on finds
+the same.
+
+A regression shrinks: with r what it has not learnt, cov(end) = cov(y) + cov(r). Of a shower's 4 L + 3 numbers enough is
+left to be seen in their spreads, so x = M y + u is fitted to have the ends' mean and covariance, over the same noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from calograd.diffusion.consistency import Consistency, Trajectories, levels, regression_loss, trajectories
+from calograd.diffusion.denoisers import denoise
+from calograd.diffusion.samplers import SAMPLERS
+from calograd.diffusion.schedules import SCHEDULES
+from calograd.surrogate.points.features import LEADS, dim_of
+from calograd.surrogate.points.model import HIGHEST, MARKS, SHOWER_SCHEDULE, CloudModel
+from calograd.training.points.config import Distillation
+
+SAMPLER = SAMPLERS["angle"]
+"""Walks the trajectories: the least error for its evaluations where data are nearly unit normal."""
+SPREAD_BATCH = 2048
+"""Showers of a step that fits M and v."""
+POINTS = 16
+"""Of a layer."""
+CHUNK = 1024
+"""Showers or layers walked at once."""
+
+
+class Showers(NamedTuple):
+    """Places on trajectories of showers, of incident energies (n,), GeV, and unit normal leads."""
+
+    places: Trajectories
+    energy: Tensor
+    leads: Tensor
+
+
+class Layers(NamedTuple):
+    """Places on trajectories of points, `POINTS` of each layer in a row, and the layers' contexts (layers, ...).
+
+    The noise level is one for all points of a layer.
+    """
+
+    places: Trajectories
+    context: Tensor
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Everything that a student learns from."""
+
+    showers: Showers
+    layers: Layers
+
+
+@torch.no_grad()
+def make_lessons(teacher: CloudModel, energy: Tensor, config: Distillation, seed: int) -> Lessons:
+    """Walk all trajectories.
+
+    Args:
+        teacher: a diffusion model.
+        energy: incident energies to choose from, shape (m,), GeV.
+        config: how many.
+        seed: of the random numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    showers, contexts, wanted = [], [], config.layers
+    for start in range(0, config.showers, CHUNK):
+        n = min(CHUNK, config.showers - start)
+        incident = energy[torch.randint(len(energy), (n,), generator=generator)].to(teacher.unit)
+        showers.append(_showers(teacher, incident, config.steps, generator))
+        if wanted > 0:
+            found = _contexts(teacher, showers[-1])[:wanted]
+            contexts.append(found)
+            wanted -= len(found)
+    context = torch.cat(contexts)
+    parts = [_points(teacher, part, config.steps, generator) for part in torch.split(context, CHUNK)]
+    places, energies, leads = zip(*showers, strict=True)
+    return Lessons(Showers(_join(list(places)), torch.cat(energies), torch.cat(leads)), Layers(_join(parts), context))
+
+
+def shower_loss(model: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
+    """Loss of the student's network of the shower, of some of its lessons, shape (len(chosen), numbers)."""
+    places = Trajectories(*(t[chosen] for t in showers.places))
+    pre = model.shower_preconditioning
+    assert isinstance(pre, Consistency)
+    return regression_loss(
+        model.shower_at(model.conditions(showers.energy[chosen]), showers.leads[chosen]), pre, places
+    )
+
+
+def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
+    """Squared difference of means and second moments of M y + u and of the ends, a number of a shower.
+
+    Args:
+        model: whose M and u are learnt.
+        averaged: whose network, the moving average of the model's, makes y.
+        showers: to learn from.
+        chosen: some of them.
+    """
+    places = Trajectories(*(t[chosen] for t in showers.places))
+    with torch.no_grad():
+        network = averaged.shower_at(averaged.conditions(showers.energy[chosen]), showers.leads[chosen])
+        found = denoise(network, averaged.shower_preconditioning, places.x, places.sigma)
+    ours, theirs = (pad(values, (0, 1), value=1.0) for values in (model.mended(found), places.end))
+    return ((ours.T @ ours - theirs.T @ theirs) / len(chosen)).square().sum() / found.shape[1]
+
+
+def point_loss(model: CloudModel, layers: Layers, chosen: Tensor) -> Tensor:
+    """Loss of the student's network of the points, of all points of some layers, shape (points, 2)."""
+    places = Trajectories(*(t.reshape(-1, POINTS, *t.shape[1:])[chosen].flatten(0, 1) for t in layers.places))
+    pre = model.preconditioning
+    assert isinstance(pre, Consistency)
+    return regression_loss(model.points_at(layers.context[chosen], _groups(chosen)), pre, places)
+
+
+def _groups(layers: Tensor) -> Tensor:
+    """Which of these layers every point is of."""
+    return torch.arange(len(layers), device=layers.device).repeat_interleave(POINTS)
+
+
+def _showers(teacher: CloudModel, energy: Tensor, steps: int, generator: torch.Generator) -> Showers:
+    noise = torch.randn(len(energy), LEADS + dim_of(teacher.architecture.layers), generator=generator).to(energy)
+    level = torch.zeros(len(energy), dtype=torch.int64, device=energy.device)
+    leads = noise[:, :LEADS]
+    network, pre = teacher.shower_at(teacher.conditions(energy), leads), teacher.shower_preconditioning
+    grid = SAMPLER.grid(SCHEDULES[SHOWER_SCHEDULE], steps)
+    walked = trajectories(lambda x, s: denoise(network, pre, x, s), noise[:, LEADS:], grid, SAMPLER, level)
+    return Showers(walked, energy, leads)
+
+
+def _contexts(teacher: CloudModel, showers: Showers) -> Tensor:
+    """Of all layers with points of the teacher's showers, shape (layers, ...)."""
+    features = teacher.features_of(torch.cat([showers.leads, showers.places.end], dim=1), showers.energy)
+    return teacher.context(features, showers.energy)[features.count > 0]
+
+
+def _points(teacher: CloudModel, context: Tensor, steps: int, generator: torch.Generator) -> Trajectories:
+    group = _groups(context)
+    noise = torch.randn(len(group), MARKS, generator=generator).to(context)
+    level = levels(len(context), steps, generator).to(context.device)
+    network, pre = teacher.points_at(context, group), teacher.preconditioning
+    grid = SAMPLER.grid(SCHEDULES[teacher.architecture.schedule], steps)
+    places = trajectories(lambda x, s: denoise(network, pre, x, s), noise, grid, SAMPLER, level[group])
+    return places._replace(end=places.end.clamp(-HIGHEST, HIGHEST))  # where points are held
+
+
+def _join(parts: list[Trajectories]) -> Trajectories:
+    return Trajectories(*(torch.cat(columns) for columns in zip(*parts, strict=True)))

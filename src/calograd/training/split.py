@@ -1,0 +1,106 @@
+"""The split of a data set by shower, from what its files say of every row beside the measured energies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from calograd.detector.material import Material
+from calograd.errors import FormatError, InputError
+from calograd.events.cells import Cells
+from calograd.events.maps import Maps
+from calograd.events.shards import distinct_showers
+
+MIN_SHOWERS = 20
+MIN_VALIDATION = 6
+"""Rows: two in each of the monitor's energy bins."""
+
+
+class Heads(NamedTuple):
+    """Of the rows of one file or of a part of it.
+
+    Attributes:
+        energy: incident, shape (n,), GeV.
+        dx: pitch, shape (n,), cm.
+        dz: depths, shape (n, n_z), cm.
+        shower: as the file numbers them, shape (n,), int64.
+        peak: largest measured energy of a row, shape (n,), GeV; zero: the row is empty.
+        material, origin, config: of the file.
+    """
+
+    energy: np.ndarray
+    dx: np.ndarray
+    dz: np.ndarray
+    shower: np.ndarray
+    peak: np.ndarray
+    material: Material
+    origin: str
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, rows: Cells | Maps) -> Heads:
+        """Of rows in memory."""
+        peak = rows.measured.max(axis=tuple(range(1, rows.measured.ndim)), initial=0.0)
+        return cls(rows.energy, rows.dx, rows.dz, rows.shower, peak, rows.material, rows.origin, rows.config)
+
+    @classmethod
+    def join(cls, parts: Sequence[Heads]) -> Heads:
+        """Of the parts of one file."""
+        energy, dx, dz, shower, peak = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("energy", "dx", "dz", "shower", "peak")
+        )
+        return cls(energy, dx, dz, shower, peak, parts[0].material, parts[0].origin, parts[0].config)
+
+
+class Split(NamedTuple):
+    """Rows of all files, one behind the other, by number.
+
+    Attributes:
+        train, validation: in order; no shower has rows in both.
+        key: number of every row's shower, the same for the same shower, shape (n,), int64.
+        empty: rows without any energy, which are left out.
+        showers: distinct ones in both.
+        held_out: distinct ones in ``validation``.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    key: np.ndarray
+    empty: int
+    showers: int
+    held_out: int
+
+
+def split_by_shower(
+    files: Sequence[Path], heads: Sequence[Heads], validation: float, seed: int, showers: int | None
+) -> Split:
+    """Split rows of files; arguments and errors are those of `calograd.training.data.load_data`."""
+    keys = np.concatenate(distinct_showers((each.config, each.shower) for each in heads))
+    filled = np.concatenate([each.peak for each in heads]) > 0
+    if not filled.any():
+        raise FormatError(f"{', '.join(map(str, files))}: no row has any energy")
+    distinct = np.unique(keys[filled])
+    if showers is not None:
+        if showers > len(distinct):
+            raise InputError(
+                f"{showers} showers were asked for, the data have {len(distinct)}; ask for fewer or add data"
+            )
+        distinct = np.sort(np.random.default_rng([seed, 1]).permutation(distinct)[:showers])
+    held = round(validation * len(distinct))
+    if len(distinct) < MIN_SHOWERS or held < 1:
+        needed = max(MIN_SHOWERS, int(0.5 / validation) + 1)
+        raise InputError(
+            f"{len(distinct)} showers are too few to split off {validation:.0%}; expected {needed} or more"
+        )
+    held_out = np.isin(keys, np.random.default_rng(seed).permutation(distinct)[:held])
+    kept = filled & np.isin(keys, distinct)
+    apart = np.flatnonzero(kept & held_out)
+    if len(apart) < MIN_VALIDATION:
+        raise InputError(
+            f"{len(apart)} rows of {held} showers are too few to validate on; "
+            f"expected {MIN_VALIDATION} or more: raise data.validation (--validation)"
+        )
+    return Split(np.flatnonzero(kept & ~held_out), apart, keys, int((~filled).sum()), len(distinct), held)

@@ -1,0 +1,144 @@
+"""Rows that stay in their files and are read in shuffled blocks as a training goes on.
+
+Files are cut into blocks of rows that are stored together. At every step a window of M blocks is in memory and batches
+are drawn from all of its rows. The window slides along an endless sequence of blocks, one random order of all of them
+behind the other; after t rows drawn in a phase it holds the places
+
+    f, f + 1, ..., f + M - 1,     f = floor(t / (R n)),   n rows a block,   R = 4
+
+of that sequence, so a row is drawn R times on average while it is there, and as often in the long run as any other. The
+window follows from seed, phase and step alone, whatever was before: an interrupted run goes on to the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calograd.errors import InputError
+from calograd.events.dense import Extent
+from calograd.events.maps import read_rows
+
+REUSE = 4
+"""R of the formula above: how often a row is drawn for every time that it is read."""
+LOADING = 3
+"""Memory that reading all rows takes, in units of the rows."""
+BLOCK = 1 << 20
+"""Bytes of a block, about, if files are stored so."""
+FEWEST = 4
+"""Blocks of a window."""
+BESIDE = 4
+"""Blocks' worth of memory that reading one takes."""
+COLUMNS = 80
+"""Bytes a row, beside four for each of its layers, that energies, sizes and the split take at first."""
+
+
+class Block(NamedTuple):
+    """Rows ``rows`` of a file."""
+
+    path: Path
+    rows: slice
+
+
+def size_of(extents: Sequence[Extent]) -> int:
+    """Bytes of all rows of some files."""
+    return sum(4 * e.rows * (prod(e.shape) + e.layers + 4) for e in extents)
+
+
+def cut(files: Sequence[Path], extents: Sequence[Extent]) -> list[Block]:
+    """All rows of some files, in blocks of whole chunks."""
+    blocks = []
+    for path, extent in zip(files, extents, strict=True):
+        each = extent.chunk * max(1, BLOCK // (4 * prod(extent.shape) * extent.chunk))
+        blocks += [Block(path, slice(k, min(k + each, extent.rows))) for k in range(0, extent.rows, each)]
+    return blocks
+
+
+def check_memory(megabytes: float, extents: Sequence[Extent]) -> None:
+    """Refuse less memory than energies, sizes and a few blocks take. Raises `InputError`."""
+    rows, layers = sum(e.rows for e in extents), extents[0].layers
+    block = max(len(range(*b.rows.indices(e.rows))) * 4 * prod(e.shape) for e in extents for b in cut([Path()], [e]))
+    least = max(rows * (COLUMNS + 4 * layers), 4 * rows * (layers + 8) + (FEWEST + BESIDE) * block)
+    if least > 1e6 * megabytes:
+        raise InputError(
+            f"data.memory = {megabytes:g} MB is too little for {rows} rows; expected {np.ceil(least / 1e6):.0f} or more"
+        )
+
+
+class Window:
+    """The blocks that are in memory.
+
+    Args:
+        blocks: of all files.
+        chosen: of every block the rows that are trained on, places in the block.
+        shape: of the measured energies of a row.
+        memory: bytes that the window may take.
+        seed: of the sequence.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], chosen: Sequence[np.ndarray], shape: tuple[int, ...], memory: float, seed: int
+    ) -> None:
+        some = [number for number, rows in enumerate(chosen) if len(rows)]
+        self._blocks, self._chosen = [blocks[n] for n in some], [chosen[n] for n in some]
+        self._seed = seed
+        counts = [len(rows) for rows in self._chosen]
+        self._bounds = torch.tensor([0, *np.cumsum(counts)])
+        self._each = sum(counts) / len(counts)
+        slots = max(FEWEST, int(memory // (4 * prod(shape) * max(counts))) - BESIDE)
+        self._at = (-1, -1)  # phase and first place
+        self._held: list[int] = [-1] * min(slots, len(counts))  # blocks by slot
+        self._measured = torch.zeros(len(self._held), max(counts), *shape)
+        self._slot_of = torch.zeros(len(counts), dtype=torch.long)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self._held)} of {len(self._blocks)} blocks of rows in memory, {self._measured.nbytes / 1e6:.0f} MB"
+        )
+
+    def move_to(self, phase: int, drawn: int) -> None:
+        """Hold the blocks of a phase after so many rows drawn."""
+        slots, every = len(self._held), len(self._blocks)
+        first = 0 if slots == every else int(drawn / (REUSE * self._each))
+        if self._at == (phase, first):
+            return
+        self._at = (phase, first)
+        epochs = range(first // every, (first + slots - 1) // every + 1)
+        sequence = np.concatenate(
+            [np.random.default_rng([self._seed, phase, epoch]).permutation(every) for epoch in epochs]
+        )
+        for place in range(first, first + slots):
+            block = int(sequence[place - epochs.start * every])
+            if self._held[place % slots] != block:
+                self._held[place % slots] = block
+                self._read(block, place % slots)
+        self._slot_of[torch.tensor(self._held)] = torch.arange(slots)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Rows of the window, numbered among all that are trained on, shape (n,), int64, with replacement."""
+        held = torch.tensor(self._held)
+        counts = self._bounds[held + 1] - self._bounds[held]
+        ends = counts.cumsum(0)
+        drawn = torch.randint(int(ends[-1]), (n,), generator=generator)
+        slot = torch.searchsorted(ends, drawn, right=True)
+        return self._bounds[held[slot]] + drawn - (ends - counts)[slot]
+
+    def rows(self) -> Tensor:
+        """All rows of the window, numbered likewise."""
+        return torch.cat([torch.arange(int(self._bounds[b]), int(self._bounds[b + 1])) for b in sorted({*self._held})])
+
+    def measured(self, rows: Tensor) -> Tensor:
+        """Measured energies of rows of the window, shape (n, *shape), GeV."""
+        block = torch.searchsorted(self._bounds, rows, right=True) - 1
+        return self._measured[self._slot_of[block], rows - self._bounds[block]]
+
+    def _read(self, block: int, slot: int) -> None:
+        path, rows = self._blocks[block]
+        measured = read_rows(path, rows).measured[self._chosen[block]]
+        self._measured[slot, : len(measured)] = torch.from_numpy(measured)

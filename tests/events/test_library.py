@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from calograd.detector.configuration import SimulationConfig
+from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.events.library import schema as layout
+from calograd.events.library import writer
+from calograd.events.deposits import Showers
+from calograd.events.library.reader import open_library
+from calograd.events.library.schema import CHUNK, DEPOSITS, HEADS, Provenance, pack
+from calograd.events.library.writer import LibraryWriter, open_writer
+
+
+def make_showers(indices: range, mean: int = 500) -> Showers:
+    """Showers whose deposits follow from their index alone; every fifth has none."""
+    rngs = [np.random.default_rng(i) for i in indices]
+    counts = [0 if i % 5 == 4 else int(rng.integers(1, 2 * mean)) for i, rng in zip(indices, rngs, strict=True)]
+    columns = [
+        np.concatenate([rng.random(n, np.float32) for rng, n in zip(rngs, counts, strict=True)]) for _ in DEPOSITS
+    ]
+    return Showers(
+        *columns,
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        energy=np.array([1 + i % 3 for i in indices], np.float32),
+        index=np.array(indices, np.int64),
+        seed=np.array([i + (1 << 60) for i in indices], np.uint64),
+    )
+
+
+def assert_equal(a: Showers, b: Showers) -> None:
+    for name, values in vars(a).items():
+        np.testing.assert_array_equal(values, vars(b)[name], err_msg=name)
+        assert values.dtype == vars(b)[name].dtype, name
+
+
+@pytest.fixture
+def provenance(make_config) -> Provenance:
+    return Provenance(make_config(1.0, 2.0, 3.0), "11.4.1", "G4EMLOW8.8 (test)")
+
+
+def write(path: Path, provenance: Provenance, total: int, step: int = 10, mean: int = 500) -> Path:
+    with open_writer(path, provenance, total) as library:
+        for start in range(0, total, step):
+            library.add(pack(make_showers(range(start, min(total, start + step)), mean), provenance))
+        library.finish(lambda done, of: None, threads=1)
+    return path
+
+
+@pytest.fixture
+def library_file(tmp_path: Path, provenance: Provenance) -> Path:
+    return write(tmp_path / "library.h5", provenance, 60)
+
+
+@pytest.fixture
+def long_file(tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A library of many chunks."""
+    for module in (layout, writer):
+        monkeypatch.setattr(module, "CHUNK", 1 << 10)
+    return write(tmp_path / "long.h5", provenance, 200)
+
+
+def test_what_was_written_is_read(library_file: Path, provenance: Provenance) -> None:
+    with open_library(library_file) as library:
+        assert_equal(library.read(), make_showers(range(60)))
+        assert library.provenance == provenance
+        assert library.wanted is None
+        assert (library.deposits == 0).sum() == 12
+        assert library.material is not None
+        assert library.material.name == "PbF2"
+    assert [entry.name for entry in library_file.parent.iterdir()] == ["library.h5"]
+
+
+def test_plain_hdf5_reads_it(library_file: Path) -> None:
+    expected = make_showers(range(60))
+    with h5py.File(library_file) as file:
+        assert file.attrs["schema"] == "calograd/library/1"
+        assert file.attrs["material"] == "PbF2"
+        assert SimulationConfig.model_validate_json(file.attrs["config"]).seed == 1
+        for name in (*DEPOSITS, *HEADS):
+            np.testing.assert_array_equal(file[name][()], getattr(expected, name))
+        assert file["x"].compression == "gzip"
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_slice_is_those_showers(library_file: Path, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, 59))
+    stop = data.draw(st.integers(start + 1, 60))
+    with open_library(library_file) as library:
+        assert_equal(library.read(start, stop), make_showers(range(start, stop)))
+        assert len(library.read(start, start)) == 0
+
+
+@pytest.mark.parametrize("most", [1, 700, 5000, 1 << 23])
+def test_blocks_are_all_showers_within_the_bound(library_file: Path, most: int) -> None:
+    with open_library(library_file) as library:
+        blocks = list(library.blocks(most))
+        assert np.concatenate([block.index for block in blocks]).tolist() == list(range(60))
+        assert all(len(block.e) <= most or len(block) == 1 for block in blocks)
+        np.testing.assert_array_equal(np.concatenate([block.e for block in blocks]), make_showers(range(60)).e)
+
+
+def test_file_does_not_depend_on_how_it_was_cut_into_parts(
+    tmp_path: Path, library_file: Path, provenance: Provenance
+) -> None:
+    assert write(tmp_path / "other.h5", provenance, 60, step=7).read_bytes() == library_file.read_bytes()
+
+
+def test_more_deposits_than_a_chunk(tmp_path: Path, provenance: Provenance) -> None:
+    path = write(tmp_path / "large.h5", provenance, 12, step=5, mean=CHUNK // 3)
+    with open_library(path) as library:
+        assert library.deposits.sum() > 2 * CHUNK
+        assert_equal(library.read(), make_showers(range(12), CHUNK // 3))
+
+
+def test_library_without_any_deposit(tmp_path: Path, provenance: Provenance) -> None:
+    with open_writer(tmp_path / "empty.h5", provenance, 1) as library:
+        library.add(pack(make_showers(range(4, 5)), provenance))
+        library.finish(lambda done, of: None, threads=1)
+    with open_library(tmp_path / "empty.h5") as read:
+        assert [len(block.e) for block in read.blocks()] == [0]
+
+
+def test_unfinished_library_is_readable_by_plain_hdf5_and_by_us(tmp_path: Path, provenance: Provenance) -> None:
+    path = tmp_path / "name with % and space.h5"
+    with open_writer(path, provenance, 40) as library:
+        with h5py.File(path) as file:
+            assert file["energy"].shape == (0,)
+        for part in (range(20, 30), range(10)):
+            library.add(pack(make_showers(part), provenance))
+        library.publish(force=True)
+        with h5py.File(path) as file:
+            np.testing.assert_array_equal(file["index"][()], [*range(10), *range(20, 30)])
+            a, b = make_showers(range(10)), make_showers(range(20, 30))
+            np.testing.assert_array_equal(file["e"][()], np.concatenate([a.e, b.e]))
+            np.testing.assert_array_equal(np.diff(file["offsets"][()]), [*np.diff(a.offsets), *np.diff(b.offsets)])
+        with open_library(path) as read:
+            assert read.wanted == 40
+            assert_equal(read.read(10, 20), b)
+            assert_equal(read.read(0, 10), a)
+            assert [len(block) for block in read.blocks(1)] == [1] * 20
+        assert library.missing() == [range(10, 20), range(30, 40)]
+
+
+def test_unfinished_library_is_continued(tmp_path: Path, provenance: Provenance, library_file: Path) -> None:
+    path = tmp_path / "on.h5"
+    with open_writer(path, provenance, 60) as library:
+        library.add(pack(make_showers(range(10, 35)), provenance))
+    (tmp_path / "on.h5.parts" / "part.tmp").write_bytes(b"half a part")
+    with open_writer(path, provenance, 60) as library:
+        assert library.done == 25
+        for todo in library.missing():
+            library.add(pack(make_showers(todo), provenance))
+        library.finish(lambda done, of: None, threads=2)
+    assert path.read_bytes() == library_file.read_bytes()
+    assert not (tmp_path / "on.h5.parts").exists()
+
+
+def test_nothing_is_left_of_a_run_without_a_finished_shower(tmp_path: Path, provenance: Provenance) -> None:
+    with pytest.raises(ZeroDivisionError), open_writer(tmp_path / "none.h5", provenance, 60):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finished_library_is_refused_or_appended_to(tmp_path: Path, provenance: Provenance, library_file: Path) -> None:
+    path = write(tmp_path / "short.h5", provenance, 25)
+    for wanted, append, words in ((25, True, "25 are asked"), (20, False, "25 showers"), (60, False, "--append")):
+        with pytest.raises(OutputExistsError, match=words), open_writer(path, provenance, wanted, append):
+            pass
+    with open_writer(path, provenance, 60, append=True) as library:
+        with open_library(path) as read:
+            assert_equal(read.read(), make_showers(range(25)))
+        library.add(pack(make_showers(range(25, 60)), provenance))
+        library.finish(lambda done, of: None, threads=1)
+    assert path.read_bytes() == library_file.read_bytes()
+
+
+def test_parts_left_by_a_crash_after_joining_are_cleared(
+    tmp_path: Path, provenance: Provenance, library_file: Path
+) -> None:
+    path = write(tmp_path / "short.h5", provenance, 25)
+    (tmp_path / "short.h5.parts").mkdir()
+    (tmp_path / "short.h5.parts/0000000000-0000000024.h5").write_bytes(pack(make_showers(range(25)), provenance))
+    with open_writer(path, provenance, 60, append=True) as library:
+        assert library.missing() == [range(25, 60)]
+
+
+def test_another_configuration_is_refused_by_its_first_differing_field(
+    tmp_path: Path, provenance: Provenance, make_config
+) -> None:
+    path = tmp_path / "on.h5"
+    with open_writer(path, provenance, 60) as library:
+        library.add(pack(make_showers(range(5)), provenance))
+    other = Provenance(make_config(1.0, 2.0, seed=2), provenance.geant4, provenance.tables)
+    with pytest.raises(OutputExistsError, match=r"beam\.energies\.values is \(1\.0, 2\.0, 3\.0\), not \(1\.0, 2\.0\)"):
+        open_writer(path, other, 60).__enter__()
+    other = Provenance(provenance.config, provenance.geant4, "official")
+    with pytest.raises(OutputExistsError, match=r"tables is 'G4EMLOW8\.8 \(test\)', not 'official'"):
+        open_writer(path, other, 60).__enter__()
+
+
+def test_two_writers(tmp_path: Path, provenance: Provenance) -> None:
+    with open_writer(tmp_path / "one.h5", provenance, 60):
+        script = (
+            "import sys; from pathlib import Path; from calograd.events.library.writer import open_writer;"
+            "from calograd.events.library.schema import Provenance; from calograd.detector.configuration import SimulationConfig;"
+            "p = Provenance(SimulationConfig.model_validate_json(sys.argv[2]), sys.argv[3], sys.argv[4]);"
+            "open_writer(Path(sys.argv[1]), p, 60).__enter__()"
+        )
+        arguments = [str(tmp_path / "one.h5"), provenance.config.model_dump_json(), "11.4.1", provenance.tables]
+        second = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+        assert "is being written by another process (process " in second.stderr
+
+
+def test_full_disk_keeps_what_is_finished(
+    tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "full.h5"
+
+    def no_space(target: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with open_writer(path, provenance, 60) as library:
+        library.add(pack(make_showers(range(10)), provenance))
+        image = pack(make_showers(range(10, 20)), provenance)
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "_write", no_space)
+            with pytest.raises(
+                InputError, match=r"full\.h5 cannot be written: No space left on device; what is finish"
+            ):
+                library.add(image)
+    with open_library(path) as read:
+        assert_equal(read.read(), make_showers(range(10)))
+
+
+def test_joining_without_room_is_refused_beforehand(
+    tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    with pytest.raises(InputError, match="all 60 showers are finished and readable, but joining"):
+        write(tmp_path / "full.h5", provenance, 60)
+    with open_library(tmp_path / "full.h5") as library:
+        assert len(library) == 60
+
+
+def test_missing_folder(tmp_path: Path, provenance: Provenance) -> None:
+    with pytest.raises(InputError, match=r"folder .*/no does not exist; create it first"):
+        open_writer(tmp_path / "no" / "library.h5", provenance, 1).__enter__()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.6, 0.95])
+def test_truncated_library_is_named_and_its_complete_showers_are_read(long_file: Path, share: float) -> None:
+    data = long_file.read_bytes()
+    long_file.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(FormatError, match=r"long\.h5 is cut off: (\d+) of 200 showers are complete; .*--recover"):
+        open_library(long_file)
+    with open_library(long_file, recover=True) as library:
+        assert library.lost == 200 - len(library)
+        assert share - 0.15 < len(library) / 200 < share
+        assert_equal(library.read(), make_showers(range(len(library))))
+
+
+def test_truncation_is_noticed_to_the_byte(long_file: Path) -> None:
+    data = long_file.read_bytes()
+    long_file.write_bytes(data[:-1])
+    with pytest.raises(FormatError, match="is cut off"):
+        open_library(long_file)
+
+
+@pytest.mark.parametrize("size", [100, 2000, 10000])
+def test_truncated_within_its_index(long_file: Path, size: int) -> None:
+    long_file.write_bytes(long_file.read_bytes()[:size])
+    for recover in (False, True):
+        with pytest.raises(FormatError, match="cut off before its index ends; nothing of it can be recovered"):
+            open_library(long_file, recover)
+
+
+def test_truncated_part(tmp_path: Path, provenance: Provenance) -> None:
+    path = tmp_path / "on.h5"
+    with open_writer(path, provenance, 60) as library:
+        for start in (0, 10):
+            library.add(pack(make_showers(range(start, start + 10)), provenance))
+    part = tmp_path / "on.h5.parts/0000000000-0000000009.h5"
+    part.write_bytes(part.read_bytes()[:-5000])
+    with pytest.raises(FormatError, match=r"0000000009\.h5 is cut off: 0 of 10 showers are complete"):
+        open_library(path)
+    with open_library(path, recover=True) as read:
+        assert_equal(read.read(), make_showers(range(10, 20)))
+    with open_writer(path, provenance, 60) as library:
+        assert library.missing() == [range(10), range(20, 60)]
+        assert len(library.notes) == 1
+        assert str(part) in library.notes[0]
+
+
+def test_missing_part(tmp_path: Path, provenance: Provenance) -> None:
+    path = tmp_path / "on.h5"
+    with open_writer(path, provenance, 60) as library:
+        library.add(pack(make_showers(range(10)), provenance))
+    with open_library(path) as read:
+        part = tmp_path / "on.h5.parts/0000000000-0000000009.h5"
+        part.rename(tmp_path / "elsewhere.h5")
+        with pytest.raises(FormatError, match="is missing"):
+            read.read()
+    with pytest.raises(FormatError, match="does not exist"):
+        open_library(path)
+
+
+def change(path: Path, name: str, value: object) -> None:
+    with h5py.File(path, "r+") as file:
+        if name in file:
+            dtype = file[name].dtype
+            del file[name]
+            if value is not None:
+                file[name] = np.asarray(value, dtype)
+        elif value is None:
+            del file.attrs[name]
+        else:
+            file.attrs[name] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("schema", "calograd/library/2", r"this version reads up to 'calograd/library/1'; update calograd"),
+        ("schema", "calograd/cells/1", r"expected 'calograd/library/1'"),
+        ("schema", None, "without a schema"),
+        ("config", None, "lacks the attribute config"),
+        ("config", '{"beam": 1}', "simulation config cannot be read: detector"),
+        ("seed", None, "lacks seed"),
+        ("energy", np.ones(59), "do not fit each other"),
+        ("energy", np.full(60, np.nan), "incident energy of shower 0 is not a positive number"),
+        ("offsets", np.arange(61), "offsets do not fit the deposits"),
+    ],
+)
+def test_foreign_and_damaged_files(library_file: Path, name: str, value: object, words: str) -> None:
+    change(library_file, name, value)
+    with pytest.raises(FormatError, match=words) as error:
+        open_library(library_file)
+    assert str(library_file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("e", np.nan), ("x", np.inf), ("e", -1.0)])
+def test_invalid_deposits_are_named_by_shower(library_file: Path, name: str, value: float) -> None:
+    with h5py.File(library_file, "r+") as file:
+        file[name][file["offsets"][7]] = value
+    with open_library(library_file) as library:
+        library.read(0, 7)
+        with pytest.raises(FormatError, match=f"{name} of shower 7 holds NaN"):
+            library.read(5, 9)
+
+
+def test_missing_and_other_files(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="does not exist"):
+        open_library(tmp_path / "no.h5")
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(FormatError, match="not a readable HDF5 file"):
+        open_library(tmp_path / "text.h5")
+
+
+def test_no_such_showers(library_file: Path) -> None:
+    with open_library(library_file) as library, pytest.raises(InputError, match="has 60 showers"):
+        library.read(50, 61)
+
+
+def test_output_that_is_something_else(tmp_path: Path, provenance: Provenance) -> None:
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(OutputExistsError, match="cannot be continued"):
+        open_writer(tmp_path / "text.h5", provenance, 60).__enter__()
+    assert (tmp_path / "text.h5").read_text() == "hello"
+
+
+def test_library_is_small_and_shown_at_most_every_few_seconds(
+    tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    original = LibraryWriter.publish
+    monkeypatch.setattr(writer, "_virtual", lambda *a, _f=writer._virtual: calls.append(1) or _f(*a))
+    with open_writer(tmp_path / "often.h5", provenance, 60) as library:
+        for index in range(30):
+            library.add(pack(make_showers(range(index, index + 1)), provenance))
+        assert len(calls) <= 2
+        original(library, force=True)
+        assert (tmp_path / "often.h5").stat().st_size < 60000

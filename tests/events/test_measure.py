@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_library import write
+
+from calograd.detector.configuration import SimulationConfig, SiWStack
+from calograd.errors import InputError
+from calograd.events.library.reader import Library, open_library
+from calograd.events.library.schema import Provenance
+from calograd.events.measurement import drawn_designs, measure, measure_many, measure_maps
+from calograd.events.segmentation import segment
+
+
+@pytest.fixture
+def provenance(make_config: Callable[..., SimulationConfig]) -> Provenance:
+    return Provenance(make_config(1.0, 2.0, 3.0), "11.4.1", "G4EMLOW8.8 (test)")
+
+
+@pytest.fixture
+def library(tmp_path: Path, provenance: Provenance) -> Iterator[Library]:
+    with open_library(write(tmp_path / "library.h5", provenance, 30, mean=100)) as opened:
+        yield opened
+
+
+def test_one_design_gives_a_row_a_shower(library: Library) -> None:
+    seen: list[tuple[int, int]] = []
+    cells = measure(library, [(0.3, (0.1, 0.2, 0.3))], 4, 3, lambda done, total: seen.append((done, total)))
+    d = library.read()
+    np.testing.assert_array_equal(
+        cells.cells, segment(d.x, d.y, d.z, d.e, d.offsets, 0.3, np.array([0.1, 0.2, 0.3]), 4, 3)
+    )
+    np.testing.assert_array_equal(cells.energy, library.energy)
+    np.testing.assert_array_equal(cells.shower, library.index)
+    assert (cells.dx == np.float32(0.3)).all()
+    assert (cells.dz == np.float32([0.1, 0.2, 0.3])).all()
+    assert cells.material.name == "PbF2"
+    assert cells.origin == "geant4"
+    assert cells.config["mode"] == "embedded"
+    assert cells.config["segmentation"] == {"designs": 1, "dx": [0.3], "dz": [[0.1, 0.2, 0.3]]}
+    assert seen[-1] == (30, 30)
+
+
+def test_several_designs_give_each_shower_several_rows(library: Library) -> None:
+    both = measure(library, [(0.3, 0.2), (0.5, 0.1)], 4, 3)
+    for number, (dx, dz) in enumerate([(0.3, 0.2), (0.5, 0.1)]):
+        one = measure(library, [(dx, dz)], 4, 3)
+        np.testing.assert_array_equal(both.cells[number::2], one.cells)
+        np.testing.assert_array_equal(both.dx[number::2], one.dx)
+        np.testing.assert_array_equal(both.dz[number::2], one.dz)
+        np.testing.assert_array_equal(both.shower[number::2], one.shower)
+
+
+def test_drawn_designs_are_log_uniform_and_measured_with_what_is_stored(library: Library) -> None:
+    cells = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 2)
+    assert len(cells) == 30 * 40
+    np.testing.assert_array_equal(cells.shower, np.repeat(library.index, 40))
+    assert (cells.dz == cells.dz[:, :1]).all()
+    for values, (low, high) in ((cells.dx, (0.1, 1.0)), (cells.dz[:, 0], (0.05, 0.5))):
+        share = np.log(values / low) / np.log(high / low)
+        assert abs(share.mean() - 0.5) < 4 / np.sqrt(12 * len(share))
+        assert 0 <= share.min() < 0.01
+        assert 0.99 < share.max() <= 1 + 1e-6
+    d = library.read()
+    for row in (0, 100, 1199):
+        s = row // 40
+        one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
+        again = segment(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 2)[0]
+        np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
+
+
+def test_a_share_of_the_designs_has_independent_layers(library: Library) -> None:
+    cells = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 4, unequal=0.5)
+    unequal = cells.dz.max(1) > 1.001 * cells.dz.min(1)
+    assert abs(unequal.mean() - 0.5) < 4 * np.sqrt(0.25 / len(cells))
+    share = np.log(cells.dz[unequal] / 0.05) / np.log(10)
+    assert abs(share.mean() - 0.5) < 4 / np.sqrt(12 * share.size)
+    assert abs(np.corrcoef(share.T) - np.eye(4)).max() < 4 / np.sqrt(len(share))
+    equal = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 4)
+    np.testing.assert_array_equal(cells.cells[~unequal], equal.cells[~unequal])
+    d = library.read()
+    row = int(np.flatnonzero(unequal)[5])
+    s = row // 40
+    one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
+    again = segment(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 4)[0]
+    np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
+
+
+def test_neighbours_are_close_and_the_drawn_designs_stay(library: Library) -> None:
+    alone = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 4, unequal=0.5)
+    cells = measure_many(library, 40, (0.1, 1.0), (0.05, 0.5), 7, 3, 4, unequal=0.5, neighbours=0.1)
+    assert len(cells) == 2 * len(alone)
+    np.testing.assert_array_equal(cells.cells[::2], alone.cells)
+    np.testing.assert_array_equal(cells.dz[::2], alone.dz)
+    np.testing.assert_array_equal(cells.shower, np.repeat(library.index, 80))
+    for sizes, (low, high) in ((cells.dx, (0.1, 1.0)), (cells.dz, (0.05, 0.5))):
+        assert low * (1 - 1e-6) <= sizes.min() < sizes.max() <= high * (1 + 1e-6)
+    inside = (np.abs(np.log(cells.dx[::2] / 0.316)) < 0.5) & (np.abs(np.log(cells.dz[::2] / 0.158)) < 0.5).all(1)
+    away = np.log(cells.dx[1::2] / cells.dx[::2])[inside]
+    assert abs(away.std() / 0.1 - 1) < 4 / np.sqrt(2 * inside.sum())
+    deeper = np.log(cells.dz[1::2] / cells.dz[::2])[inside]
+    assert abs((np.ptp(deeper, axis=1) > 1e-4).mean() - 0.5) < 4 * np.sqrt(0.25 / inside.sum())
+    assert abs(deeper[:, 0].std() / (0.1 * np.sqrt(1.5)) - 1) < 5 / np.sqrt(2 * inside.sum())
+    assert cells.config["segmentation"]["neighbours"] == 0.1
+
+
+def test_the_seed_rules_the_designs(library: Library) -> None:
+    first, again, other = (measure_many(library, 2, (0.1, 1.0), (0.05, 0.5), seed, 3, 2) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.dx, again.dx)
+    np.testing.assert_array_equal(first.cells, again.cells)
+    assert not (first.dx == other.dx).any()
+
+
+def test_a_window_as_large_as_the_block_is_stand_alone(library: Library) -> None:
+    assert measure(library, [(25.2 / 5, 76 / 5)], 5, 5).config["mode"] == "stand-alone"
+    assert measure(library, [(25.2 / 5, 75 / 5)], 5, 5).config["mode"] == "embedded"
+
+
+def test_showers_without_deposits_are_rows_without_energy(library: Library) -> None:
+    cells = measure(library, [(25.0, 76.0)], 1, 1)
+    np.testing.assert_array_equal(cells.cells[:, 0, 0, 0] == 0, np.arange(30) % 5 == 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda lib: measure(lib, [(1.0, (1.0, 2.0))], 5, 3), "2 layer depths for 3 layers"),
+        (lambda lib: measure(lib, [(-1.0, 1.0)], 5, 3), "dx = -1.0 cm"),
+        (lambda lib: measure_many(lib, 0, (1, 2), (1, 2), 0, 5, 5), "0 designs"),
+        (lambda lib: measure_many(lib, 1, (2, 1), (1, 2), 0, 5, 5), "dx from 2 to 1 cm"),
+        (lambda lib: measure_many(lib, 1, (1, 2), (0, 2), 0, 5, 5), "dz from 0 to 2 cm"),
+        (lambda lib: measure_many(lib, 1, (1, float("nan")), (1, 2), 0, 5, 5), "dx from 1 to nan cm"),
+        (lambda lib: measure_many(lib, 1, (1, 2), (1, 2), -1, 5, 5), "seed -1"),
+        (lambda lib: measure_many(lib, 1, (1, 2), (1, 2), 0, 5, 5, unequal=1.5), "share from 0 to 1"),
+        (lambda lib: measure_many(lib, 1, (1, 2), (1, 2), 0, 5, 5, neighbours=0.6), "neighbours at 0.6 .* 0 to 0.5"),
+    ],
+)
+def test_arguments_that_cannot_be(library: Library, call: Callable[[Library], object], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        call(library)
+
+
+def test_layered_detectors_have_no_cells_of_a_design(tmp_path: Path, provenance: Provenance) -> None:
+    stack = provenance.config.model_copy(update={"detector": SiWStack()})
+    path = write(tmp_path / "stack.h5", Provenance(stack, "11.4.1", "test"), 5)
+    with open_library(path) as library, pytest.raises(InputError, match="layered detector"):
+        measure(library, [(1.0, 1.0)], 5, 5)
+
+
+def test_maps_are_of_the_same_designs_and_showers_as_cells(library: Library) -> None:
+    n, seen = len(library), list[tuple[int, int]]()
+    drawn = drawn_designs(library, 3, (0.1, 1.0), (0.05, 0.5), 7, 4, 4)
+    maps, cells = (
+        measure_maps(library, drawn, 4, lambda *done: seen.append(done)),
+        measure_many(library, 3, (0.1, 1.0), (0.05, 0.5), 7, 4, 4),
+    )
+    for name in ("energy", "dx", "dz", "shower"):
+        np.testing.assert_array_equal(getattr(maps, name), getattr(cells, name))
+    assert (maps.n_xy, maps.material, maps.origin, maps.config) == (4, cells.material, "geant4", cells.config)
+    coarse = maps.maps.reshape(-1, 4, 8, 4, 8).sum((2, 4))
+    assert (np.isclose(coarse, cells.cells.sum(2), rtol=1e-4, atol=1e-9)).mean() > 0.98  # unequal edges are elsewhere
+    np.testing.assert_allclose(maps.totals.sum(), cells.totals.sum(), rtol=1e-3)
+    assert seen[-1] == (n, n)

@@ -1,0 +1,190 @@
+"""``calograd simulate`` as a user runs it: killed, interrupted, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import pytest
+
+from calograd.detector.material import Material
+from calograd.errors import Interrupted
+from calograd.events.cells import read_cells
+from calograd.events.library.reader import open_library
+from calograd.geant4.production import produce
+
+MATRIX = ("--energies", "1", "--detector", "matrix", "--cell", "2", "5")
+SIMULATE = ("simulate", "--energies", "10,20", "--showers", "64", "--seed", "3", "--workers", "2")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited a minute in vain"
+        time.sleep(0.05)
+
+
+@pytest.mark.geant4
+def test_kill_the_whole_command_read_interrupt_and_resume(start_calograd, run_calograd, tmp_path) -> None:
+    path = tmp_path / "library.h5"
+    first = start_calograd(*SIMULATE, "-o", "library.h5")
+    wait_until(lambda: path.exists() and len(open_library(path)) >= 1)
+    first.kill()
+    first.communicate()
+    with h5py.File(path) as file:
+        n = len(file["energy"])
+        assert len(file["offsets"]) == n + 1
+        assert len(file["e"]) == file["offsets"][-1]
+        assert np.isfinite(file["e"][()]).all()
+    second = start_calograd(*SIMULATE, "-o", "library.h5")
+    wait_until(lambda: (tmp_path / "library.h5.parts/lock").read_text() == f"process {second.pid}")
+    os.killpg(second.pid, signal.SIGINT)
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 130
+    assert "Traceback" not in err
+    assert "the same command goes on from there" in err.splitlines()[-1]
+    with open_library(path) as library:
+        assert 0 < len(library) < 128
+        before = library.read()
+    code, _, err = run_calograd(*SIMULATE, "-o", "library.h5", "--json", "summary.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "summary.json").read_text())["simulated"] == 128 - len(before)
+    assert not path.with_name("library.h5.parts").exists()
+    code, _, err = run_calograd(*SIMULATE, "-o", "library.h5")
+    assert (code, err.splitlines()[-1][:34]) == (2, "error: library.h5 exists already w")
+    code, _, err = run_calograd(*SIMULATE, "-o", "at_once.h5")
+    assert code == 0, err
+    assert (tmp_path / "at_once.h5").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.geant4
+@pytest.mark.parametrize(("after", "kept"), [(0, "no shower was finished yet"), (1, r"\d+ of 6 showers are finished")])
+def test_an_interrupt_that_python_would_lose(make_config, interrupt_in_a_callback, tmp_path, after, kept) -> None:
+    def report(what: str, done: int, total: int) -> None:
+        if done >= after:
+            interrupt_in_a_callback()
+
+    with pytest.raises(Interrupted, match=kept):
+        produce(tmp_path / "library.h5", make_config(50.0), 6, report=report)
+    assert (tmp_path / "library.h5").exists() == bool(after)
+
+
+@pytest.mark.geant4
+def test_append_and_stand_alone(run_calograd, tmp_path) -> None:
+    alone = ("simulate", "--stand-alone", "1", "5", "--energies", "2", "-o", "alone.h5")
+    assert run_calograd(*alone, "--showers", "2")[0] == 0
+    assert run_calograd(*alone, "--showers", "3")[0] == 2
+    assert run_calograd(*alone, "--showers", "3", "--append")[0] == 0
+    with open_library(tmp_path / "alone.h5") as library:
+        assert library.index.tolist() == [0, 1, 2]
+        showers = library.read()
+        assert library.provenance.config.detector.size == (5, 5, 25)
+    assert np.abs(showers.x).max() <= 2.5
+    assert showers.z.max() <= 25
+
+
+@pytest.mark.geant4
+def test_a_matrix_has_its_own_cells_alone(run_calograd, tmp_path) -> None:
+    """What is asked is what is stored; segmented at another design it is refused, with the right one."""
+    detector = ("--detector", "matrix", "--cell", "2", "5,6", "--cells", "3", "2")
+    code, _, err = run_calograd(
+        "simulate",
+        *detector,
+        "--silicon",
+        "0.1",
+        "--material",
+        "BGO",
+        "--energies",
+        "1",
+        "--showers",
+        "2",
+        "-o",
+        "matrix.h5",
+    )
+    assert code == 0, err
+    with open_library(tmp_path / "matrix.h5") as library:
+        matrix = library.matrix
+        assert matrix is not None
+        assert (matrix.dx, matrix.dz, matrix.n_xy, matrix.margin) == (2, (5, 6), 3, 2)
+        assert (matrix.gap, matrix.silicon, matrix.silicon_signal) == (0.1, 0.1, False)
+        assert library.material == Material.parse("BGO")
+    for dx, dz, n_xy in (("2.01", "5,6", "3"), ("2", "5,6.1", "3"), ("2", "5,6", "2"), ("2", "6", "3")):
+        design = ("--cell", dx, dz, "--cells", n_xy, "2")
+        code, _, err = run_calograd("segment", "matrix.h5", *design, "-o", "cells.h5")
+        assert code == 2
+        line = err.splitlines()[-1]
+        assert line == (
+            "error: matrix.h5 is of a crystal matrix and has the cells of that alone: "
+            "measure it with --cell 2 5,6 --cells 3 2"
+        )
+    assert run_calograd("segment", "matrix.h5", "--designs", "2", "--cells", "3", "2", "-o", "c.h5")[0] == 2
+    code, _, err = run_calograd("segment", "matrix.h5", "--cell", "2", "5,6", "--cells", "3", "2", "-o", "cells.h5")
+    assert code == 0, err
+    cells = read_cells(tmp_path / "cells.h5")
+    assert cells.config["mode"] == "crystal matrix"
+    total = cells.cells.sum((1, 2, 3))
+    assert ((total > 0.5) & (total < 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--energies", "nan"], "--energies 'nan': Input should be a finite number"),
+        (["--energies", "0"], "energies must be positive numbers in GeV"),
+        (["--energies", "5:1"], "takes two energies, low and high"),
+        (["--energies", "1,x"], "'x' is not a number"),
+        (["--energies", "1:2:3"], "expected LOW:HIGH in GeV"),
+        (["--energies", "1", "--law", "uniform"], "--law uniform needs a range"),
+        (["--energies", "1", "--showers", "0"], "--showers is 0, expected at least 1"),
+        (["--energies", "1", "--workers", "0"], "--workers is 0, expected at least 1"),
+        (["--energies", "1", "--theta", "90"], "--theta: Input should be less than 90, not 90"),
+        (["--energies", "1", "--position", "nan", "0"], "--position: Input should be a finite number"),
+        (["--energies", "1", "--block", "1", "1", "-1"], "1 x 1 x -1 cm, expected positive sizes"),
+        (["--energies", "1", "--block", "1", "1", "1", "--stand-alone", "1", "1"], "leave one out"),
+        (["--energies", "1", "--cells", "3", "3"], "--cells belongs to --stand-alone"),
+        (["--energies", "1", "--detector", "siw", "--material", "PbF2"], "leave it out with --detector siw"),
+        (["--energies", "1", "--gap", "0"], "--gap is of another detector; leave it out with --detector block"),
+        (["--energies", "1", "--detector", "matrix"], "needs the cells it is made of: --cell DX DZ"),
+        (["--energies", "1", "--detector", "matrix", "--block", "1", "1", "1"], "leave it out with --detector matrix"),
+        ([*MATRIX, "--gap", "2"], "cells of 2 x 5 cm leave no room for crystals beside a gap of 2 and 0.2 cm"),
+        ([*MATRIX, "--silicon", "nan"], "--silicon: Input should be a finite number"),
+        ([*MATRIX, "--margin", "-1"], "--margin: Input should be greater than or equal to 0, not -1"),
+        ([*MATRIX, "--cells", "5", "0"], "--cells 5 0: expected at least one cell each way"),
+        (["--energies", "1", "--detector", "matrix", "--cell", "-2", "5"], "--cell: Input should be greater than 0"),
+        (["--energies", "1", "--detector", "matrix", "--cell", "2", "5,6"], "expected one DX, and one DZ or 5"),
+        (["--energies", "1", "--material", "Kryptonite"], "unknown material 'Kryptonite'"),
+    ],
+)
+def test_bad_options_are_one_line_and_start_nothing(tmp_path, monkeypatch, capsys, options, words) -> None:
+    from calograd.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["calograd", "simulate", *options, "-o", "library.h5"]
+    monkeypatch.setattr("sys.argv", arguments if "--showers" in options else [*arguments, "--showers", "1"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tables(tmp_path, monkeypatch, run_calograd) -> None:
+    monkeypatch.setenv("CALOGRAD_GEANT4_DATA", str(tmp_path))
+    code, _, err = run_calograd("simulate", "--energies", "1", "--showers", "1", "-o", "library.h5")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "G4EMLOW8.8" in err
+
+
+def test_help_has_examples(run_calograd) -> None:
+    for command in ("simulate", "tables"):
+        code, out, _ = run_calograd(command, "--help")
+        assert code == 0
+        assert f"calograd {command} --" in out

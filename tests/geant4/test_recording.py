@@ -1,0 +1,120 @@
+"""Steps read in memory and by their methods."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+import pytest
+
+from calograd.events.deposits import Showers
+from calograd.geant4 import recording as deposits
+from calograd.geant4.farm import run_kernel
+from calograd.geant4.recording import Deposits, StepMemory
+
+BY_METHODS = """
+import sys, numpy as np
+from calograd.detector.configuration import SimulationConfig
+from calograd.geant4.recording import Deposits
+from calograd.geant4 import kernel
+made = []
+kernel.Deposits = lambda direct: made.append(Deposits(direct=sys.argv[3] == "memory")) or made[-1]
+showers = kernel.simulate(SimulationConfig.model_validate_json(sys.argv[1]), [0, 1])
+np.savez(sys.argv[2], **vars(showers), reads_memory=made[0].reads_memory)
+import os; os._exit(0)
+"""
+
+
+@dataclass
+class Vector:
+    x: float
+    y: float
+    z: float
+
+
+@dataclass
+class Point:
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    charge: float = 0.0
+
+    def GetPosition(self) -> Vector:  # noqa: N802
+        return Vector(*self.position)
+
+    def GetCharge(self) -> float:  # noqa: N802
+        return self.charge
+
+
+@dataclass
+class Step:
+    """What Geant4's step says; the memory behind it is Python's."""
+
+    deposit: float = 0.0
+    length: float = 0.0
+    pre: Point = field(default_factory=Point)
+    post: Point = field(default_factory=Point)
+
+    def GetTotalEnergyDeposit(self) -> float:  # noqa: N802
+        return self.deposit
+
+    def GetStepLength(self) -> float:  # noqa: N802
+        return self.length
+
+    def GetPreStepPoint(self) -> Point:  # noqa: N802
+        return self.pre
+
+    def GetPostStepPoint(self) -> Point:  # noqa: N802
+        return self.post
+
+
+@pytest.mark.geant4
+def test_memory_is_read_and_gives_the_same_showers(make_config, kernel_environment, tmp_path) -> None:
+    config = make_config(0.5, 2.0)
+    found = {}
+    for way in ("memory", "methods"):
+        words = [sys.executable, "-c", BY_METHODS, config.model_dump_json(), str(tmp_path / f"{way}.npz"), way]
+        subprocess.run(words, env=kernel_environment, check=True, stdout=subprocess.DEVNULL)
+        with np.load(tmp_path / f"{way}.npz") as file:
+            assert bool(file["reads_memory"]) == (way == "memory")
+            found[way] = Showers(**{name: file[name] for name in file.files if name != "reads_memory"})
+    usual = run_kernel(config, [0, 1], kernel_environment)
+    assert len(usual.x) > 1000
+    for name, values in vars(usual).items():
+        np.testing.assert_array_equal(values, getattr(found["memory"], name))
+        np.testing.assert_array_equal(values, getattr(found["methods"], name))
+
+
+def test_long_steps_of_charged_particles_are_spread_along_themselves() -> None:
+    recorded = Deposits()
+    recorded.begin(7)
+    begin, end = Point((1.0, 2.0, 3.0)), (2.0, 0.0, 7.0)
+    for deposit, length, charge in ((0.5, 1.0, -1.0), (0.25, 1.0, 0.0), (0.125, 0.04, 1.0), (0.0, 1.0, 1.0)):
+        recorded.take(Step(deposit, length, begin, Point(end, charge)))
+    recorded.end()
+    share = Random(7).random()
+    spread = [b + (1 - share) * (e - b) for b, e in zip(begin.position, end, strict=True)]
+    np.testing.assert_allclose(recorded.table(), [[*spread, 0.5], [*end, 0.25], [*end, 0.125]], rtol=1e-12)
+    assert recorded.ends == [0, 3]
+
+
+def test_memory_that_is_not_found_or_disagrees_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Step(0.5, 1.0, Point((1.0, 2.0, 3.0)), Point((4.0, 5.0, 6.0)))
+    recorded, searches = Deposits(), []
+    search = StepMemory.find
+    monkeypatch.setattr(StepMemory, "find", lambda of: searches.append(of) or search(of))
+    for _ in range(2 * deposits.SEARCHES):
+        recorded.take(step)
+    assert len(searches) == deposits.SEARCHES
+
+    class Wrong:
+        def agrees(self, of: object) -> bool:
+            return len(recorded.table()) % deposits.CHECKS != deposits.CHECKS - 1
+
+    monkeypatch.setattr(StepMemory, "find", lambda of: Wrong())
+    recorded = Deposits()
+    for _ in range(2 * deposits.CHECKS):
+        recorded.take(step)
+    assert not recorded.reads_memory
+    assert len(recorded.table()) == 2 * deposits.CHECKS

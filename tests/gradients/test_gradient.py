@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from calograd.detector.design import Design
+from calograd.detector.material import MATERIALS
+from calograd.errors import InputError, RangeError, UtilityError
+from calograd.gradients.autodiff import Estimate, stream, surrogate_gradient
+from calograd.objective.background import Emulator
+from calograd.objective.cost import Cost, Depth, Priced, Volume
+from calograd.objective.events import Events
+from calograd.objective.reconstruction import Chain
+from calograd.objective.utility import EnergyResolution, Objective, SquaredError, Utility
+from calograd.surrogate import Surrogate
+from calograd.surrogate.cells.model import CellsModel
+
+
+@dataclass(frozen=True)
+class Layers:
+    """dx and a depth for each of two layers."""
+
+    names: tuple[str, ...] = ("dx", "dz_1", "dz_2")
+
+    def design(self, y: Tensor) -> Design:
+        return Design(y[0], y[1:], n_xy=3, n_z=2)
+
+
+AT = np.array([2.5, 6.0, 8.0])
+
+
+def objective(utility: Utility | None = None, energies: tuple[float, ...] = (10.0, 40.0)) -> Objective:
+    return Objective(Chain(Emulator()), utility or SquaredError(truth="incident"), energies)
+
+
+@pytest.mark.parametrize("utility", [SquaredError(), SquaredError(truth="incident"), EnergyResolution()])
+@pytest.mark.parametrize("sampler", ["angle", "heun", "ddim"])
+def test_it_is_the_derivative_of_the_value(precise: Surrogate, utility: Utility, sampler: str) -> None:
+    def at(y: np.ndarray) -> Estimate:
+        return surrogate_gradient(
+            precise, objective(utility), Layers(), y, showers=20, draws=2, seed=4, sampler=sampler, steps=3
+        )
+
+    made, h = at(AT), 1e-5
+    for j in range(3):
+        up, down = (at(AT * np.exp(sign * h * np.eye(3)[j])).value for sign in (1, -1))
+        assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
+    assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
+    np.testing.assert_allclose(made.raw * AT, made.gradient)
+
+
+def test_of_a_distilled_surrogate_it_is_too(precise: Surrogate) -> None:
+    architecture = replace(precise.model.architecture, leaps=(2, 1))
+    model = CellsModel(architecture).double()
+    model.load_state_dict(precise.model.state_dict())
+    student = Surrogate(model.eval().requires_grad_(False), precise.card)
+
+    def at(y: np.ndarray) -> Estimate:
+        return surrogate_gradient(student, objective(), Layers(), y, showers=20, draws=2, seed=4)
+
+    made, h = at(AT), 1e-5
+    for j in range(3):
+        up, down = (at(AT * np.exp(sign * h * np.eye(3)[j])).value for sign in (1, -1))
+        assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
+    assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
+    assert {"sampler": "leaps", "steps": 1, "evaluations": 1, "shape_evaluations": 2}.items() <= made.about.items()
+
+
+@dataclass(frozen=True)
+class Densities:
+    """dx, a depth for both layers, and the density."""
+
+    names: tuple[str, ...] = ("dx", "dz", "density")
+
+    def design(self, y: Tensor) -> Design:
+        return Design(y[0], y[1], MATERIALS["PbF2"].at_density(y[2]), n_xy=3, n_z=2)
+
+
+@pytest.mark.parametrize("cost", [Depth(), Volume()])
+def test_the_density_s_gradient_passes_background_reconstruction_utility_and_cost(
+    precise: Surrogate, cost: Cost
+) -> None:
+    priced = Priced(SquaredError(truth="incident"), ((cost, 0.01),), relative=True)
+
+    def at(y: np.ndarray) -> Estimate:
+        return surrogate_gradient(
+            precise, objective(priced), Densities(), y, showers=20, draws=2, seed=4, steps=3, extrapolate=True
+        )
+
+    y, h = np.array([2.5, 6.0, 7.5]), 1e-6
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trained on one density
+        made = at(y)
+        for j in range(3):
+            up, down = (at(y * np.exp(sign * h * np.eye(3)[j])).value for sign in (1, -1))
+            assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
+    assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
+
+
+def test_errors_are_of_independent_draws(surrogate: Surrogate) -> None:
+    made = surrogate_gradient(surrogate, objective(), Layers(), AT, showers=30, draws=6, steps=2)
+    assert made.draws.shape == (6, 3)
+    np.testing.assert_allclose(made.gradient, made.draws.mean(0))
+    np.testing.assert_allclose(made.gradient_error, made.draws.std(0, ddof=1) / 6**0.5)
+    assert len(np.unique(made.draws[:, 0])) == 6
+    first = surrogate_gradient(surrogate, objective(), Layers(), AT, showers=30, draws=2, steps=2)
+    np.testing.assert_array_equal(first.draws, made.draws[:2])  # a draw does not depend on how many there are
+
+
+def test_seed_and_checkpoints(surrogate: Surrogate) -> None:
+    first, again, other = (
+        surrogate_gradient(surrogate, objective(), Layers(), AT, showers=20, draws=2, seed=s, steps=3, checkpointed=c)
+        for s, c in ((1, True), (1, False), (2, True))
+    )
+    np.testing.assert_allclose(first.gradient, again.gradient, rtol=1e-4)
+    assert first.value != other.value
+
+
+def test_streams_differ_by_every_part_of_their_key() -> None:
+    keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0), (2**31, 0, 0)]
+    assert len({float(torch.rand(1, generator=stream(*key), dtype=torch.float64)) for key in keys}) == len(keys)
+
+
+def blind(events: Events) -> Tensor:
+    return events.measured.detach().sum()
+
+
+def undefined(events: Events) -> Tensor:
+    return (events.measured.sum() - 1e9).sqrt()
+
+
+def kinked(events: Events) -> Tensor:
+    return (events.signal * 0).sum().sqrt() + events.signal.sum()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "complaint"),
+    [
+        ({"draws": 1}, InputError, "expected 2 draws or more"),
+        ({"showers": 0}, InputError, "0 showers"),
+        ({"y": np.array([6.0, 6.0, 6.0])}, RangeError, "dx = 6 cm is outside"),
+        ({"sampler": "ddpm"}, InputError, "adds noise"),
+        ({"objective": objective(blind)}, UtilityError, "'blind' does not depend on the design"),
+        ({"objective": objective(kinked)}, UtilityError, r"'kinked' is .* but its gradient is \[nan"),
+        ({"objective": objective(undefined)}, UtilityError, "'undefined' is nan"),
+    ],
+)
+def test_what_cannot_be(surrogate: Surrogate, arguments: dict, error: type[Exception], complaint: str) -> None:
+    usual = {"objective": objective(), "y": AT, "draws": 2, "showers": 5, "steps": 2} | arguments
+    with pytest.raises(error, match=complaint):
+        surrogate_gradient(surrogate, usual.pop("objective"), Layers(), usual.pop("y"), **usual)

@@ -1,0 +1,1 @@
+"""What several tests share: small surrogates, made-up data, analytic oracles."""

@@ -1,0 +1,73 @@
+"""Configurations of older releases: read where their meaning is plain, refused by the name of the key elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from calograd.detector.material import MATERIALS
+from calograd.errors import InputError
+from calograd.events.library.schema import Provenance
+from calograd.io.differences import bring_up_to_date, differences
+from calograd.optimisation.run import parse_optimisation
+from calograd.surrogate import Card
+from calograd.training.points.config import parse_cloud_config
+
+OPTIMISATION = {
+    "space": {"start": {"dx": 2.5, "dz": 7.0}, "bounds": {"dx": [1.0, 5.0], "dz": [4.0, 15.0]}},
+    "spectrum": {"energies": [10]},
+    "check": {"simulate": True, "showers": 77},
+}
+CLOUD = {"name": "x", "data": {"files": ["a.h5"]}, "range": {"energy": [10, 90]}, "model": {"kind": "cloud"}}
+
+
+def test_the_showers_of_a_check_are_taken_from_where_they_were() -> None:
+    config = parse_optimisation(OPTIMISATION, "old.toml", Path())
+    assert config.descent.showers == 77
+    assert OPTIMISATION["check"] == {"simulate": True, "showers": 77}
+    both = OPTIMISATION | {"descent": {"showers": 50}}
+    with pytest.raises(InputError, match=r"^old\.toml: 'check\.showers' of an older release is 'descent\.showers' now"):
+        parse_optimisation(both, "old.toml", Path())
+    assert parse_optimisation(both | {"descent": {"showers": 77}}, "old.toml", Path()).descent.showers == 77
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("ema", r"'distillation\.ema' is of an older release; .* write training\.ema"),
+        ("shower_steps", r"'distillation\.shower_steps' is of an older release; .* leave it out"),
+    ],
+)
+def test_keys_that_are_gone_are_named_with_what_to_write(key: str, words: str) -> None:
+    with pytest.raises(InputError, match=rf"^old\.toml: {words}"):
+        parse_cloud_config(CLOUD | {"distillation": {"teacher": "t", key: 0.5}}, "old.toml", Path())
+
+
+def test_an_imported_library_names_its_particle_as_it_once_did() -> None:
+    config = {"kind": "import", "material": MATERIALS["PbF2"].to_dict(), "particle": "e-", "file": "a", "sha256": "b",
+              "reading": {}}  # fmt: skip
+    attributes = {"config": json.dumps(config), "geant4": "unknown", "tables": "unknown"}
+    assert Provenance.of(attributes, Path("old.h5")).config.beam.particle == "e-"
+
+
+def test_a_card_with_one_material() -> None:
+    material = MATERIALS["PbF2"].to_dict()
+    card = Card.model_validate({"name": "x", "architecture": {}, "energy": (1, 2), "dx": (1, 2), "dz": (1, 2),
+                                "material": material, "mode": "embedded", "training": {}})  # fmt: skip
+    assert card.materials == (material,)
+
+
+def test_tables_that_are_none_are_left_to_those_who_check_them() -> None:
+    raw = {"check": 3, "descent": []}
+    assert bring_up_to_date(raw, "x", {"check.showers": "descent.showers"}) == raw
+    with pytest.raises(InputError, match=r"'check\.showers' of an older release"):
+        bring_up_to_date({"check": {"showers": 3}, "descent": 1}, "x", {"check.showers": "descent.showers"})
+
+
+def test_differences_are_named() -> None:
+    assert differences({"a": {"b": 1, "c": None}}, {"a": {"b": 1}}) == []
+    assert differences({"a": {"b": 1}}, {"a": {"b": 2}, "d": [3]}) == [("a.b", 1, 2), ("d", None, [3])]
+    assert differences({"a": None}, {"a": {"b": 1}}) == [("a.b", None, 1)]
+    assert differences({"a": 0, "c": {}}, {"a": {"b": 1}, "c": None}) == [("a", 0, {"b": 1})]

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from calograd.metrics.observables import (
+    OBSERVABLES,
+    longitudinal_profile,
+    observe,
+    quantity_names,
+    readout,
+    transverse_profile,
+)
+
+energies = arrays(np.float32, (3, 5, 5, 4), elements=st.floats(0, 10, width=32)).filter(
+    lambda c: bool((c.sum((1, 2, 3)) > 1e-3).all())
+)
+sizes = st.floats(0.5, 20)
+
+
+def two_points() -> np.ndarray:
+    """1 GeV in cell (0, 2, 0) and 3 GeV in cell (4, 2, 1)."""
+    cells = np.zeros((1, 5, 5, 3), np.float32)
+    cells[0, 0, 2, 0], cells[0, 4, 2, 1] = 1, 3
+    return cells
+
+
+def test_two_points_in_closed_form():
+    seen = observe(two_points(), 2.0, np.array([4.0, 6.0, 8.0]))
+    # x = -4 and +4 with weights 1/4, 3/4; z = 2 and 7
+    assert seen.E_tot.item() == 4
+    assert seen.x_mean.item() == pytest.approx(2)
+    assert seen.sigma_x.item() == pytest.approx(8 * np.sqrt(3) / 4)
+    assert seen.y_mean.item() == seen.sigma_y.item() == 0
+    assert seen.R_E.item() == pytest.approx(seen.sigma_x.item())
+    assert seen.z_mean.item() == pytest.approx(2 / 4 + 3 * 7 / 4)
+    assert seen.sigma_z.item() == pytest.approx(5 * np.sqrt(3) / 4)
+    assert seen.layers.tolist() == [[1, 3, 0]]
+    assert seen.occupancy.item() == 2
+
+
+def test_threshold_is_inclusive_and_zero_cells_never_fire():
+    cells = np.zeros((1, 2, 2, 1), np.float32)
+    cells[0, 0, 0, 0], cells[0, 1, 1, 0] = 1.0, 0.5
+    assert observe(cells, 1.0, np.array([1.0]), threshold=1.0).occupancy.item() == 1
+    assert observe(cells, 1.0, np.array([1.0]), threshold=0.0).occupancy.item() == 2
+    assert readout(cells, 1.0).sum() == 1.0
+
+
+def test_showers_without_energy_are_excluded_and_counted():
+    cells = np.concatenate([two_points(), np.zeros_like(two_points())])
+    seen = observe(cells, np.array([2.0, 3.0]), np.ones((2, 3)))
+    assert seen.excluded == 1
+    assert seen.kept.tolist() == [True, False]
+    assert seen.table().shape == (1, len(quantity_names(3)))
+    assert np.isfinite(seen.table()).all()
+
+
+@given(energies, sizes, sizes)
+@settings(max_examples=40, deadline=None)
+def test_flips_mirror_the_centroid_and_leave_the_rest(cells, dx, dz):
+    depths = np.full(4, dz)
+    seen, flipped = observe(cells, dx, depths).table(), observe(cells[:, ::-1].copy(), dx, depths).table()
+    seen[:, OBSERVABLES.index("x_mean")] *= -1
+    np.testing.assert_allclose(flipped, seen, rtol=1e-9, atol=1e-7 * dx)
+
+
+@given(energies, st.floats(0.01, 100), sizes)
+@settings(max_examples=40, deadline=None)
+def test_scaling_the_energy_scales_only_energies(cells, factor, dx):
+    one = observe(cells.astype(np.float64), dx, np.ones(4))
+    two = observe(cells.astype(np.float64) * factor, dx, np.ones(4))
+    np.testing.assert_allclose(two.E_tot, factor * one.E_tot, rtol=1e-9)
+    np.testing.assert_allclose(two.R_E, one.R_E, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(two.sigma_z, one.sigma_z, rtol=1e-9, atol=1e-9)
+
+
+@given(arrays(np.float32, (2, 3, 3, 2), elements=st.floats(0.0625, 10, width=32)), sizes)
+@settings(max_examples=40, deadline=None)
+def test_translation_moves_the_centroid_and_leaves_widths(cells, dx):
+    left, right = np.zeros((2, 7, 7, 2), np.float32), np.zeros((2, 7, 7, 2), np.float32)
+    left[:, 1:4, 2:5], right[:, 3:6, 2:5] = cells, cells
+    one, two = observe(left, dx, np.ones(2)), observe(right, dx, np.ones(2))
+    np.testing.assert_allclose(two.x_mean - one.x_mean, 2 * dx, rtol=1e-9)
+    np.testing.assert_allclose(two.R_E, one.R_E, rtol=1e-7, atol=1e-7)
+
+
+def test_gradients_agree_with_finite_differences():
+    rng = np.random.default_rng(0)
+    cells = torch.tensor(rng.random((2, 3, 3, 2)), requires_grad=True)
+    dx = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    dz = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+
+    def smooth(cells, dx, dz):
+        seen = observe(cells, dx, dz)
+        return torch.stack([seen.E_tot, seen.x_mean, seen.R_E, seen.sigma_y, seen.z_mean, seen.sigma_z])
+
+    assert torch.autograd.gradcheck(smooth, (cells, dx, dz))
+
+
+def test_gradients_stay_finite_for_a_shower_in_one_cell():
+    cells = torch.zeros(1, 3, 3, 2)
+    cells[0, 1, 1, 0] = 1
+    cells.requires_grad_()
+    seen = observe(cells, 2.0, torch.ones(2))
+    (seen.R_E + seen.sigma_x + seen.sigma_z).sum().backward()
+    assert torch.isfinite(cells.grad).all()
+
+
+def test_profiles_integrate_to_the_mean_energy():
+    rng = np.random.default_rng(1)
+    cells, dz = rng.random((50, 4, 4, 3)).astype(np.float32), np.array([1.0, 2.0, 4.0])
+    mean = cells.sum((1, 2, 3)).mean()
+    along, across = longitudinal_profile(cells, dz), transverse_profile(cells, 2.5)
+    assert (along.mean * np.diff(along.edges)).sum() == pytest.approx(mean, rel=1e-6)
+    assert (across.mean * 2.5).sum() == pytest.approx(mean, rel=1e-6)
+    assert across.edges.tolist() == [-5, -2.5, 0, 2.5, 5]
+    assert along.error == pytest.approx(cells.sum((1, 2)).std(0, ddof=1) / dz / np.sqrt(50), rel=1e-5)

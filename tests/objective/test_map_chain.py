@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_maps import tiny_maps
+from torch import Tensor
+
+from calograd.detector.design import Design
+from calograd.errors import InputError
+from calograd.events.library.reader import open_library
+from calograd.events.measurement import given_designs, measure_maps
+from calograd.gradients.autodiff import stream, surrogate_gradient
+from calograd.gradients.finite_differences import reference_gradient
+from calograd.objective.background import DensityMap, Emulator
+from calograd.objective.cost import Depth, Priced
+from calograd.objective.map_chain import MapChain, on_maps
+from calograd.objective.readout import Readout
+from calograd.objective.reconstruction import Chain
+from calograd.objective.reference import LibraryReference
+from calograd.objective.utility import Containment, Objective, PositionResolution, SquaredError, Utility
+
+PIXELS = 8
+AT = np.array([2.0, 6.0])
+DESIGN = Design(torch.tensor(2.0, dtype=torch.float64), torch.tensor([4.0, 6.0], dtype=torch.float64), n_xy=3, n_z=2)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    n_xy: int
+    n_z: int
+    names: tuple[str, ...] = ("dx", "dz")
+
+    def design(self, y: Tensor) -> Design:
+        return Design(y[0], y[1], n_xy=self.n_xy, n_z=self.n_z)
+
+
+def objective(utility: Utility | None = None, chain: Chain | None = None) -> Objective:
+    return on_maps(Objective(chain or Chain(Emulator()), utility or SquaredError(truth="incident"), (10.0,)), PIXELS)
+
+
+def empty(chain: MapChain, n: int, seed: int = 0) -> Tensor:
+    """What is measured of nothing, without mask, in float64."""
+    numbers = chain.draw(n, 3, 2, stream(seed), torch.float64)
+    signal = torch.zeros(n, PIXELS, PIXELS, dtype=torch.float64)
+    return chain.measure(signal, 1.0, DESIGN, numbers).measured
+
+
+def test_the_mean_background_of_all_pixels_is_the_integral_over_the_window() -> None:
+    background = Emulator(b0=2e-3, lam=5.0)
+    chain = MapChain(Chain(background), PIXELS)
+    means = chain._means(DESIGN)
+    assert means.shape == (PIXELS + 2, 1, PIXELS)
+    assert float(means[1:-1].sum()) == pytest.approx(2e-3 * 6.0**2 * 5.0 * (1 - np.exp(-10.0 / 5.0)))
+    assert float(chain._moments(means).mean.sum()) == pytest.approx(float(means[1:-1].sum()))  # what diffuses is kept
+    edges = torch.linspace(-20, 20, 9)
+    uniform = DensityMap(density=torch.full((8, 8, 4), 1e-3), x=edges, y=edges, z=torch.linspace(0, 12, 5))
+    assert float(MapChain(Chain(uniform), PIXELS)._means(DESIGN)[1:-1].sum()) == pytest.approx(1e-3 * 36 * 10)
+
+
+def test_moments_are_those_of_the_energies() -> None:
+    chain = MapChain(Chain(Emulator(sigma_event=0.2, shape_cell=3.0, diffusion=0.4)), PIXELS)
+    n, means = 20_000, chain._means(DESIGN)
+    numbers = chain.draw(n, 3, 2, stream(1), torch.float64).background
+    assert numbers is not None
+    energies, moments = chain._energy(means, numbers), chain._moments(means)
+    assert energies.shape == (n, PIXELS, 1, PIXELS)
+    pull = (energies.mean(0) - moments.mean) / moments.std * n**0.5
+    assert float(pull.abs().max()) < 5
+    assert float((energies.std(0) / moments.std - 1).abs().max()) < 0.06
+
+
+def test_the_mask_leaves_little_of_the_background() -> None:
+    chain = MapChain(Chain(Emulator()), PIXELS)
+    kept, mean = empty(chain, 200).sum((1, 2, 3)).mean(), chain._means(DESIGN)[1:-1].sum()
+    assert 0 < float(kept) < 0.7 * float(mean)
+
+
+def test_pixels_are_read_out() -> None:
+    chain = MapChain(Chain(None, Readout(noise=1e-3)), PIXELS)
+    noise = empty(chain, 500)
+    assert noise.shape == (500, PIXELS, 1, PIXELS)
+    assert float(noise.std()) == pytest.approx(1e-3, rel=0.02)
+
+
+def test_the_gradient_is_the_derivative_of_the_value() -> None:
+    surrogate = tiny_maps()
+    surrogate.model.double()
+
+    def at(y: np.ndarray) -> tuple[float, np.ndarray]:
+        made = surrogate_gradient(surrogate, objective(), Sizes(5, 5), y, showers=10, draws=2, seed=4, steps=3)
+        return made.value, made.gradient
+
+    (_, gradient), h = at(AT), 1e-5
+    for j in range(2):
+        up, down = (at(AT * np.exp(sign * h * np.eye(2)[j]))[0] for sign in (1, -1))
+        assert gradient[j] == pytest.approx((up - down) / (2 * h), rel=1e-3)
+    assert (gradient != 0).all()
+
+
+@pytest.fixture
+def reference(library: Path) -> LibraryReference:
+    with open_library(library) as source:
+        return LibraryReference(source, (10.0,), 3, 2, pixels=PIXELS)
+
+
+def test_a_library_is_measured_as_maps(library: Path) -> None:
+    with open_library(library) as source:
+        maps = measure_maps(source, given_designs(source, [(2.0, 6.0)], 2), 3)
+        reference = LibraryReference(source, (50.0,), 3, 2, pixels=32)
+    got = reference.measure(50.0, [(2.0, (6.0, 6.0))])[0]
+    np.testing.assert_array_equal(got[:, :, 0], maps.maps[maps.energy == np.float32(50.0)])
+
+
+def test_a_utility_that_pixels_do_not_change_has_the_gradient_of_cells(
+    library: Path, reference: LibraryReference
+) -> None:
+    contained = Objective(Chain(None), Containment(), (10.0,))
+    with open_library(library) as source:
+        cells = LibraryReference(source, (10.0,), 3, 2)
+    of_cells = reference_gradient(cells, contained, Sizes(3, 2), AT, bootstrap=2)
+    of_maps = reference_gradient(reference, on_maps(contained, PIXELS), Sizes(3, 2), AT, bootstrap=2)
+    assert of_maps.value == pytest.approx(of_cells.value, rel=1e-5)
+    np.testing.assert_allclose(of_maps.gradient, of_cells.gradient, rtol=1e-3)
+
+
+def test_geant4_with_background(reference: LibraryReference) -> None:
+    made = reference_gradient(reference, objective(), Sizes(3, 2), AT, replicas=2, bootstrap=5)
+    assert np.isfinite(made.gradient).all()
+    assert (made.gradient_error > 0).all()
+
+
+def test_what_does_not_fit() -> None:
+    with pytest.raises(InputError, match="PositionResolution is of y"):
+        objective(Priced(PositionResolution(), ((Depth(), 1e-3),)))
+    chain = MapChain(Chain(None), PIXELS)
+    with pytest.raises(InputError, match=r"maps have shape \(2, 3, 3, 2\), expected \(n, 8, 8\)"):
+        chain.measure(torch.zeros(2, 3, 3, 2), 1.0, DESIGN, chain.draw(2, 3, 2, stream(0)))

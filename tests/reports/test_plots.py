@@ -1,0 +1,61 @@
+"""Plots draw what they are given, on the axes that they are given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra report)")
+
+from matplotlib.figure import Figure
+
+from calograd.errors import InputError
+from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
+
+
+@pytest.fixture
+def cells() -> np.ndarray:
+    return np.random.default_rng(0).gamma(2.0, 1.0, (40, 5, 5, 4))
+
+
+@pytest.mark.parametrize(("projection", "shape", "summed"), [("xz", (5, 4), 1), ("yz", (5, 4), 0), ("xy", (5, 5), 2)])
+def test_events(cells: np.ndarray, projection: str, shape: tuple[int, int], summed: int) -> None:
+    axes = Figure().subplots()
+    assert plot_event(torch.from_numpy(cells[0]), 2.0, (1, 2, 3, 4), axes, projection) is axes
+    drawn = axes.collections[0].get_array()
+    expected = cells[0].sum(summed)
+    assert drawn.shape == shape
+    assert np.allclose(drawn, expected.T if projection == "xy" else expected)
+    assert axes.get_xlim() == ((-5, 5) if projection == "xy" else (0, 10))
+    assert axes.get_ylim() == (-5, 5)
+
+
+def test_observables_are_shares_with_errors() -> None:
+    values = np.r_[np.full(30, 0.5), np.full(10, 1.5)]
+    axes = plot_observable(values, name="R_E", bins=[0, 1, 2], color="black")
+    assert axes.patches[0].get_data().values.tolist() == [0.75, 0.25]
+    assert axes.get_xlabel().endswith("[cm]")
+
+
+def test_profiles(cells: np.ndarray) -> None:
+    axes = plot_profile(cells, 2.0, (1, 2, 3, 4))
+    values, edges, _ = axes.patches[0].get_data()
+    assert np.allclose(values, cells.sum((1, 2)).mean(0) / [1, 2, 3, 4])
+    assert edges.tolist() == [0, 1, 3, 6, 10]
+    across = plot_profile(cells, 2.0, 1.0, along="x").patches[0].get_data()
+    assert np.isclose((across.values * np.diff(across.edges)).sum(), cells.sum((1, 2, 3)).mean())
+
+
+def test_empty_showers_and_the_style() -> None:
+    with style():
+        axes = plot_event(np.zeros((5, 5, 5)), 1.0, 1.0)
+        assert axes.xaxis.get_major_ticks()[0].get_tickdir() == "in"
+
+
+def test_what_cannot_be_drawn_is_refused(cells: np.ndarray) -> None:
+    for arguments, words in (((cells, 1.0, 1.0), "expected one shower"), ((cells[0], 1.0, 1.0, None, "zz"), "'zz'")):
+        with pytest.raises(InputError, match=words):
+            plot_event(*arguments)
+    with pytest.raises(InputError, match="direction 'y'"):
+        plot_profile(cells, 1.0, 1.0, along="y")

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from calograd.diffusion.consistency import Trajectories
+from calograd.diffusion.denoisers import denoise
+from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
+from calograd.events.clouds import Clouds, write_clouds
+from calograd.events.layered_readout import count_hits
+from calograd.surrogate import CloudSurrogate
+from calograd.surrogate.points.features import LEADS, features_of
+from calograd.surrogate.points.model import CloudModel
+from calograd.training.log import read_log
+from calograd.training.loop import CHECKPOINT
+from calograd.training.points.config import CloudModelConfig, CloudRunConfig, parse_cloud_config
+from calograd.training.points.data import CloudData, load_cloud_data
+from calograd.training.points.distillation import POINTS, Showers, make_lessons, spread_loss
+from calograd.training.points.hits import difference
+from calograd.training.points.train import train_clouds
+
+Make = Callable[..., Clouds]
+FEW = {"moments_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6, "warmup": 2,
+       "shower_batch": 16, "moments_batch": 16, "point_batch": 12}  # fmt: skip
+SMALL = {"shower_width": 8, "shower_blocks": 1, "point_width": 8, "point_blocks": 1, "embedding": 8,
+         "moments_width": 8, "steps": 2, "shower_steps": 3}  # fmt: skip
+
+
+def tables(**changes: Any) -> dict[str, Any]:
+    made = {"name": "tiny-cloud", "data": {"files": ["points.h5"], "validation": 0.2}, "range": {"energy": [12, 88]},
+            "model": {"kind": "cloud"} | SMALL, "training": dict(FEW)}  # fmt: skip
+    return made | changes
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_clouds: Make) -> Path:
+    write_clouds(tmp_path / "points.h5", make_clouds(60))
+    return tmp_path
+
+
+def config_of(folder: Path, **changes: Any) -> CloudRunConfig:
+    return parse_cloud_config(tables(**changes), "tiny.toml", folder)
+
+
+def data_of(config: CloudRunConfig) -> CloudData:
+    return load_cloud_data(config.data.files, config.data.validation, config.range.energy, config.training.seed)
+
+
+def test_a_run_makes_a_surrogate_and_a_log(folder: Path) -> None:
+    config = config_of(folder)
+    data = data_of(config)
+    train_clouds(config, data, folder / "run")
+    surrogate = CloudSurrogate.load(folder / "run")
+    assert surrogate.card.clustering == "crossings"
+    assert surrogate.card.detector == {"kind": "siw"}
+    points = surrogate.sample(50.0, 4, generator=torch.Generator().manual_seed(0))
+    assert float(points.e.sum()) > 0
+    reports = read_log(folder / "run")
+    assert [r["phase"] for r in reports] == ["showers", "points"]
+    assert set(reports[0]["bias"]) == {"E_vis/E", "N_hits", "radius", "depth"}
+
+
+def test_hits_are_brought_to_those_of_the_data(folder: Path, make_clouds: Make) -> None:
+    clouds = make_clouds(300, seed=3)
+    hits = np.round(1.2 * count_hits(clouds) * (clouds.energy / 50) ** 0.1).astype(np.int64)
+    write_clouds(folder / "counted.h5", replace(clouds, hits=hits))
+    config = config_of(folder, data={"files": ["counted.h5"], "validation": 0.2})
+    data = data_of(config)
+    assert data.train.clouds.hits is not None
+    model = train_clouds(config, data, folder / "run")
+    assert [r["phase"] for r in read_log(folder / "run")] == ["showers", "points", "hits"]
+    energy = torch.linspace(12, 88, 400)
+
+    def off() -> float:
+        made = model.generate(energy, torch.Generator().manual_seed(5)).clouds("made", {})
+        columns = [
+            (c.energy, np.bincount(c.owner, c.e, len(c)) / c.energy, h)
+            for c, h in ((data.train.clouds, data.train.clouds.hits), (made, count_hits(made)))
+        ]
+        return float(np.abs(difference(model, columns[0], columns[1])).max())
+
+    after = off()
+    model.more_points.zero_()
+    assert off() > 0.15
+    assert after < 0.3 * off()
+    plain = train_clouds(config_of(folder, name="plain"), data_of(config_of(folder)), folder / "plain")
+    assert float(plain.more_points.abs().max()) == 0
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(folder)
+    data = data_of(config)
+    whole = train_clouds(config, data, folder / "whole").state_dict()
+    from contextlib import contextmanager
+
+    from calograd.training import loop as engine
+
+    steps = {"left": 9}
+
+    @contextmanager
+    def soon():  # type: ignore[no-untyped-def]
+        def came() -> bool:
+            steps["left"] -= 1
+            return steps["left"] < 0
+
+        yield came
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "deferred_interrupt", soon)
+        with pytest.raises(Interrupted, match="the same command goes on"):
+            train_clouds(config, data, folder / "run")
+    assert (folder / "run" / CHECKPOINT).exists()
+    resumed = train_clouds(config, data, folder / "run").state_dict()
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+
+
+def student_of(folder: Path, teacher: str, **changes: Any) -> CloudRunConfig:
+    few = {"teacher": teacher, "showers": 40, "layers": 300, "steps": 3, "spread_steps": 6}
+    sizes = {"kind": "cloud", "shower_width": 10, "shower_blocks": 2, "point_width": 6, "embedding": 7}
+    return config_of(folder, name="tiny-cm", model=sizes, distillation=few, **changes)
+
+
+def test_a_distilled_one_takes_one_evaluation(folder: Path) -> None:
+    config = config_of(folder)
+    data = data_of(config)
+    teacher = train_clouds(config, data, folder / "teacher")
+    train_clouds(student_of(folder, "teacher"), data, folder / "cm")
+    made = CloudSurrogate.load(folder / "cm")
+    assert made.model.walk().evaluations == 1
+    architecture = made.model.architecture
+    assert (architecture.shower_steps, architecture.shower_width, architecture.point_width) == (1, 10, 6)
+    assert architecture.moments_width == teacher.architecture.moments_width
+    for name in ("local_mean", "distance_table", "shower_moments.network.0.weight"):
+        assert torch.equal(made.model.state_dict()[name], teacher.state_dict()[name])
+    assert len(made.sample(50.0, 3)) == 3
+    reports = read_log(folder / "cm")
+    assert [r["phase"] for r in reports] == ["showers", "spread", "points"]
+    with pytest.raises(InputError, match="distilled already"):
+        train_clouds(student_of(folder, "cm"), data, folder / "cm2")
+
+
+def test_lessons_are_the_teachers_own_trajectories(folder: Path) -> None:
+    config = config_of(folder)
+    data = data_of(config)
+    teacher = train_clouds(config, data, folder / "teacher")
+    wanted = student_of(folder, "teacher").distillation
+    assert wanted is not None
+    lessons, again = (make_lessons(teacher, data.train.energy, wanted, 3) for _ in range(2))
+    assert len(lessons.showers.energy) == 40
+    assert len(lessons.layers.context) == 300
+    assert len(lessons.layers.places.x) == 300 * POINTS
+    for ours, theirs in zip(lessons.layers.places, again.layers.places, strict=True):
+        assert torch.equal(ours, theirs)
+    sigma = lessons.layers.places.sigma.reshape(-1, POINTS)
+    assert bool((sigma == sigma[:, :1]).all())
+    with torch.no_grad():  # from the lowest level a step is left, which is the denoiser's
+        places, low = lessons.showers.places, float(lessons.showers.places.sigma.min())
+        rows = torch.nonzero(places.sigma == low).squeeze(1)
+        network = teacher.shower_at(teacher.conditions(lessons.showers.energy[rows]), lessons.showers.leads[rows])
+        clean = denoise(network, teacher.shower_preconditioning, places.x[rows], places.sigma[rows])
+    assert float((clean - places.end[rows]).std()) < 0.3 * float(places.x[rows].std())
+
+
+def test_other_runs_are_not_touched(folder: Path) -> None:
+    config = config_of(folder)
+    data = data_of(config)
+    train_clouds(config, data, folder / "run")
+    other = config_of(folder, training=FEW | {"learning_rate": 1e-3})
+    with pytest.raises(InputError, match="learning_rate"):
+        train_clouds(other, data, folder / "run")
+    (folder / "run" / CHECKPOINT).write_bytes(b"nothing")
+    with pytest.raises(FormatError, match="damaged"):
+        train_clouds(config, data, folder / "run")
+    (folder / "run" / CHECKPOINT).unlink()
+    with pytest.raises(OutputExistsError, match="no checkpoint"):
+        train_clouds(config, data, folder / "run")
+
+
+def test_the_published_variants_train(folder: Path) -> None:
+    ddpm = SMALL | {"schedule": "linear", "preconditioning": "noise", "sampler": "ddpm", "steps": 4}
+    config = config_of(folder, model={"kind": "cloud"} | ddpm)
+    train_clouds(config, data_of(config), folder / "run")
+    assert CloudSurrogate.load(folder / "run").model.walk().evaluations == 4
+
+
+def test_points_are_unit_normal_and_whole_layers_come_together(folder: Path) -> None:
+    data = data_of(config_of(folder))
+    rows = data.train
+    assert abs(float(rows.z.mean())) < 0.02
+    assert abs(float(rows.z.std()) - 1) < 0.03
+    z, group, place = rows.groups(torch.tensor([3, 0, 5]))
+    counts = torch.bincount(group)
+    clouds = rows.clouds
+    sums = torch.from_numpy(clouds.layer_sums()).flatten()
+    assert counts.tolist() == sums[place].long().tolist()
+    own = (clouds.owner * 30 + clouds.layer) == int(place[0])
+    torch.testing.assert_close(z[group == 0], rows.z[torch.from_numpy(own)])
+    again = features_of(clouds, data.tables.distance)
+    torch.testing.assert_close(again.mean, rows.features.mean)
+
+
+def test_showers_without_points_or_outside_the_range_are_left_out(tmp_path: Path, make_clouds: Make) -> None:
+    clouds = make_clouds(60)
+    emptied = clouds.rows(np.arange(60))
+    offsets = emptied.offsets.copy()
+    first = int(offsets[1])
+    made = Clouds(
+        emptied.x[first:], emptied.y[first:], emptied.layer[first:], emptied.e[first:],
+        np.concatenate([[0], offsets[1:] - first]), emptied.energy, emptied.shower, 30, "geant4", emptied.config,
+    )  # fmt: skip
+    write_clouds(tmp_path / "points.h5", made)
+    data = data_of(config_of(tmp_path, range={"energy": [30, 80]}))
+    inside = (clouds.energy[1:] >= 30) & (clouds.energy[1:] <= 80)
+    assert len(data.train) + len(data.validation) == inside.sum()
+    assert data.source.empty == 1
+
+
+def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> None:
+    config = config_of(folder, range={"energy": [2, 88]})
+    with pytest.raises(InputError, match="reaches beyond the data"):
+        train_clouds(config, data_of(config), folder / "run")
+    with pytest.raises(InputError, match="too few"):
+        load_cloud_data([folder / "points.h5"], 0.2, (88.0, 90.0), 0)
+    other = make_clouds(30)
+    write_clouds(folder / "other.h5", Clouds(**(vars(other) | {"config": {"clustering": "sub-cells"}})))
+    with pytest.raises(InputError, match="expected one number of layers and one clustering"):
+        load_cloud_data([folder / "points.h5", folder / "other.h5"], 0.2, (10.0, 90.0), 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [({"model": {"kind": "cloud", "point_widht": 3}}, "did you mean 'point_width'"),
+     ({"range": {"energy": [90, 10]}}, "lower end first"),
+     ({"distillation": {"teacher": "x", "step": 1}}, "did you mean 'steps'"),
+     ({"distillation": {"teacher": "x"}}, "model.moments_width is the teacher's")],
+)  # fmt: skip
+def test_wrong_keys_and_values_are_named(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        config_of(tmp_path, **changes)
+
+
+def test_the_spread_that_regression_leaves_out_is_mended() -> None:
+    """Of a student that makes half of every number M = 2, u = 0 has the right mean and covariance."""
+    architecture = replace(CloudModelConfig(**SMALL).architecture(6), sampler="consistency", steps=1, shower_steps=1)
+    student = CloudModel(architecture)
+    assert student.shower_mend is not None
+    generator = torch.Generator().manual_seed(0)
+    noise, energy = torch.randn(4000, 26, generator=generator), torch.full((4000,), 50.0)
+    leads = torch.randn(4000, LEADS, generator=generator)
+    x, sigma = 40 * noise, torch.full((4000,), 40.0)
+    with torch.no_grad():
+        found = denoise(student.shower_at(student.conditions(energy), leads), student.shower_preconditioning, x, sigma)
+    showers = Showers(Trajectories(x, sigma, 2 * found), energy, leads)
+    everything = torch.arange(4000)
+    assert float(spread_loss(student, student, showers, everything).detach()) > 1
+    with torch.no_grad():
+        student.shower_mend.weight.mul_(2)
+        student.shower_mend.bias.zero_()
+    assert float(spread_loss(student, student, showers, everything).detach()) < 1e-8

@@ -56,7 +56,7 @@ def measure(surrogate: Surrogate, space: Space, at: np.ndarray, energy: float, s
         cells = surrogate.sample(
             design, energy, SHOWERS_A_DRAW, generator=stream(1, SHOWERS, m, 0), sampler=sampler, steps=steps
         )
-        seen = observe(cells, design.pitch, design.depths)
+        seen = observe(cells, design.dx, design.dz)
         columns.append([float(seen.E_tot.std()), float(seen.R_E.std())])
     gradients = [
         surrogate_gradient(

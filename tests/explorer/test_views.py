@@ -150,7 +150,7 @@ def test_the_toml_of_a_choice_is_an_optimisation(explorer: Explorer, unequal: bo
     setup = Setup.of(explorer.surrogate, parse_optimisation(raw, "view.toml", Path()))
     assert setup.start.tolist() == [2.5, *(choice.dz if unequal else (6.0,))]
     assert setup.objective == explorer.limits.objective(choice)
-    assert setup.space.substance.alike(explorer.limits.material(choice), 1e-4)
+    assert setup.space.material.alike(explorer.limits.material(choice), 1e-4)
 
 
 def test_limits_are_the_surrogates(explorer: Explorer) -> None:

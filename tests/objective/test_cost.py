@@ -32,7 +32,7 @@ def test_gradients_agree_with_finite_differences(cost):
 
 
 def test_prices_by_hand():
-    costs = ((Volume(), 0.002), (lambda design: design.pitch, 0.1))  # 0.12 + 0.2
+    costs = ((Volume(), 0.002), (lambda design: design.dx, 0.1))  # 0.12 + 0.2
     assert Priced(Containment(), costs)(events()).item() == pytest.approx(0.8 - 0.32)
     assert Priced(Containment(), costs, relative=True)(events()).item() == pytest.approx(0.8 / 1.32)
     loss = from_callable(lambda cells, design: -cells.mean() / cells.mean() * 0.5)
@@ -52,7 +52,7 @@ def test_a_cost_does_not_hide_a_utility_without_gradient():
 
 def test_a_free_utility_of_the_design_has_a_gradient():
     dx = torch.tensor(2.0, requires_grad=True)
-    utility = from_callable(lambda cells, design: 10 - design.pitch)
+    utility = from_callable(lambda cells, design: 10 - design.dx)
     evaluate(Priced(utility, ((Volume(), 0.1),)), events(dx)).backward()
     assert dx.grad.item() == pytest.approx(-1 - 0.1 * 2 * 2 * 15)
 

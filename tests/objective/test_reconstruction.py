@@ -28,7 +28,7 @@ def test_the_chain_adds_reads_and_masks_in_that_order():
     chain = Chain(Emulator(), Readout(light_yield=100, noise=0.01))
     numbers = chain.draw(4, 3, 2, generator(), torch.float64)
     events = chain.measure(showers(), 10.0, design(), numbers)
-    dx, dz = design().pitch, design().depths
+    dx, dz = design().dx, design().dz
     cells = chain.readout.apply(showers() + chain.background.energy(numbers.background, dx, dz), numbers.readout)
     mean, std = chain.background.moments(dx, dz, 3)
     weights = 1 / (1 + torch.exp(-4 / std * (cells - (mean + std))))

@@ -96,7 +96,7 @@ def test_the_bootstrap_s_error_is_that_of_independent_samples(library: Path) -> 
 def test_cells_files_serve_where_they_hold_the_neighbours(library: Path) -> None:
     objective = Objective(Chain(Emulator()), SquaredError(), (10.0,))
     whole = reference_gradient(opened(library, (10.0,)), objective, Sizes(), AT, seed=3, bootstrap=5)
-    designs = [(float(d.pitch), tuple(d.depths.tolist())) for d in neighbours(Sizes(), AT, 0.04)]
+    designs = [(float(d.dx), tuple(d.dz.tolist())) for d in neighbours(Sizes(), AT, 0.04)]
     with open_library(library) as source:
         cells = measure(source, designs, 3, 2)
         fewer = measure(source, designs[:4], 3, 2)

@@ -35,16 +35,16 @@ def random_space(seed: int, p: int) -> tuple[Space, np.random.Generator]:
 def test_two_parameters_make_equal_layers_and_pass_gradients() -> None:
     y = torch.tensor([2.5, 6.0], dtype=torch.float64, requires_grad=True)
     design = make_space(2).design(y)
-    assert design.depths.tolist() == [6.0] * 5
-    (slope,) = torch.autograd.grad(design.pitch * design.depths.sum(), y)
+    assert design.dz.tolist() == [6.0] * 5
+    (slope,) = torch.autograd.grad(design.dx * design.dz.sum(-1), y)
     assert slope.tolist() == [30.0, 12.5]
 
 
 def test_six_parameters_make_a_depth_each() -> None:
     y = np.array([2.5, 4.0, 5.0, 6.0, 7.0, 8.0])
     design = make_space(6).design(y)
-    assert float(design.pitch) == 2.5
-    assert design.depths.tolist() == y[1:].tolist()
+    assert float(design.dx) == 2.5
+    assert design.dz.tolist() == y[1:].tolist()
     with pytest.raises(InputError, match=r"parameters of shape \(2,\), expected \(6,\)"):
         make_space(6).design(y[:2])
 
@@ -52,7 +52,7 @@ def test_six_parameters_make_a_depth_each() -> None:
 def test_one_layer_has_one_depth_in_either_layout() -> None:
     for names in (("dx", "dz"), ("dx", "dz_1")):
         space = Space(names, (1.0, 4.0), (5.0, 15.0), n_z=1)
-        assert space.design(np.array([2.0, 9.0])).depths.tolist() == [9.0]
+        assert space.design(np.array([2.0, 9.0])).dz.tolist() == [9.0]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_configuration_makes_a_space() -> None:
     assert config.start_values().tolist() == [3, 8, 8, 8, 8, 8]
     u = np.log([2.0, 4, 5, 6, 7, 8])
     assert [b.amount(u) for b in space.budgets] == pytest.approx([30, 9 * 4 * 30])
-    assert space.design(np.exp(u)).substance.name == "PbWO4"
+    assert space.design(np.exp(u)).material.name == "PbWO4"
     two = parse_table(SpaceConfig, TWO | {"max_depth": 50, "max_volume": 8000}, "run.toml").space(n_z=4)
     assert [b.amount(np.log([2.0, 6.0])) for b in two.budgets] == pytest.approx([24, 25 * 4 * 24])
 
@@ -212,8 +212,8 @@ def test_a_density_may_be_a_parameter(names: tuple[str, ...]) -> None:
     space = Space((*names, "density"), lower, upper, material="PbWO4", n_z=2)
     y = torch.tensor([2.0, *(6.0 for _ in names[1:]), 7.0], dtype=torch.float64, requires_grad=True)
     design = space.design(y)
-    assert design.depths.tolist() == [6.0, 6.0]
-    slope = torch.autograd.grad(design.substance.radiation_length, y)[0]  # X0 goes as 1 / density
+    assert design.dz.tolist() == [6.0, 6.0]
+    slope = torch.autograd.grad(design.material.radiation_length, y)[0]  # X0 goes as 1 / density
     assert slope[:-1].eq(0).all()
     assert float(slope[-1]) == pytest.approx(-MATERIALS["PbWO4"].radiation_length * 8.28 / 7.0**2)
     assert space.substance.name == "PbWO4"

@@ -30,7 +30,7 @@ UTILITIES = [
     EnergyResolution(robust=True),
     Containment(),
     PositionResolution(),
-    from_callable(lambda cells, design: (cells**2).mean() * design.pitch),
+    from_callable(lambda cells, design: (cells**2).mean() * design.dx),
 ]
 
 
@@ -133,7 +133,7 @@ def test_gradients_stay_finite_for_perfect_events(utility):
 
 def test_a_callable_gets_measured_cells_and_the_design():
     events = in_one_cell([9.0, 8.0], [1.0, 1.0], [10.0, 10.0])
-    utility = from_callable(lambda cells, design: cells.sum() + design.pitch)
+    utility = from_callable(lambda cells, design: cells.sum() + design.dx)
     assert utility(events).item() == 19
 
 

@@ -29,7 +29,7 @@ def student(leaps: tuple[int, int] = (2, 1), **sizes: Any) -> Surrogate:
 def made(one: Any, model: CellsModel, rows: int = 1) -> Tensor:
     energy = torch.linspace(5, 50, rows)
     sizes = torch.linspace(2, 3, rows), torch.linspace(5, 8, rows)[:, None].expand(-1, 2)
-    conditions = model.conditions(energy, *sizes, numbers_of(DESIGN.substance, like=energy))
+    conditions = model.conditions(energy, *sizes, numbers_of(DESIGN.material, like=energy))
     result: Tensor = one.generate(conditions, energy, 9, model.walk(), torch.Generator().manual_seed(1))
     return result
 

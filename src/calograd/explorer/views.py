@@ -169,7 +169,7 @@ class Explorer:
         kept = chain.measure(deposited, choice.energy, design, numbers).measured[0]
         recorded = deposited[0]
         if chain.background is not None and numbers.background is not None:
-            recorded = recorded + chain.background.energy(numbers.background, design.pitch, design.depths)[0]
+            recorded = recorded + chain.background.energy(numbers.background, design.dx, design.dz)[0]
         return Event(deposited[0].numpy(), recorded.numpy(), kept.numpy())
 
     def slope(self, choice: Choice, check: Check = lambda: None) -> Slope:

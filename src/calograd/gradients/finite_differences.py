@@ -150,14 +150,14 @@ def scaled_size(design: Design, reference: Reference) -> tuple[float, tuple[floa
     Raises:
         InputError: another composition, or a density farther than a factor `DENSITIES`.
     """
-    asked, have = design.substance, reference.material
+    asked, have = design.material, reference.material
     scale = 1.0 if asked.alike(have) else plain(asked.density) / plain(have.density)
     if scale != 1.0 and not (asked.same_composition(have) and 1 / DENSITIES <= scale <= DENSITIES):
         raise InputError(
             f"{reference.name} is of {have.name} ({plain(have.density):g} g/cm3), the design of {asked.name} "
             f"({plain(asked.density):g} g/cm3); choose one of the design's material"
         )
-    return scale * float(design.pitch), tuple(scale * depth for depth in design.depths.tolist())
+    return scale * float(design.dx), tuple(scale * depth for depth in design.dz.tolist())
 
 
 def _seen(

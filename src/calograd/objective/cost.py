@@ -29,7 +29,7 @@ class Volume:
 
     def __call__(self, design: Design) -> Tensor:
         """The cost."""
-        return (design.n_xy * design.pitch) ** 2 * design.depths.sum()
+        return (design.n_xy * design.dx) ** 2 * design.dz.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Channels:
 
     def __call__(self, design: Design) -> Tensor:
         """The cost."""
-        return self.area / design.pitch**2 * design.n_z
+        return self.area / design.dx**2 * design.n_z
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Depth:
 
     def __call__(self, design: Design) -> Tensor:
         """The cost."""
-        return design.depths.sum() / design.substance.radiation_length
+        return design.dz.sum(-1) / design.material.radiation_length
 
 
 @dataclass(frozen=True)

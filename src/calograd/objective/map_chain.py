@@ -94,7 +94,7 @@ class MapChain:
         """m_p of the pixels and of a column of them on either side, shape (P + 2, 1, P), GeV."""
         background, side = self.chain.background, self.pixels
         assert isinstance(background, Fluctuating)
-        width, depth = design.n_xy * design.pitch, design.depths.sum()
+        width, depth = design.n_xy * design.dx, design.dz.sum(-1)
         fine = background.ringed_means(width / side, (depth / side).expand(side), side)
         return fine[:, 1:-1].sum(1, keepdim=True)
 

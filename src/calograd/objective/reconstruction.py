@@ -113,7 +113,7 @@ class Chain:
         self._check(signal, design, numbers)
         added = None
         if self.background is not None and numbers.background is not None:
-            dx, dz = design.pitch.to(signal.device), design.depths.to(signal.device)
+            dx, dz = design.dx.to(signal.device), design.dz.to(signal.device)
             moments = self.background.moments(dx, dz, design.n_xy)
             added = self.background.energy(numbers.background, dx, dz), moments
         return self.reconstruct(signal, energy, design, added, numbers.readout)

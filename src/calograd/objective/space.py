@@ -273,7 +273,7 @@ def refuse_untrained(space: Space, surrogate: Surrogate) -> None:
     Raises:
         InputError: naming the parameter; a density that the trained materials do not cover.
     """
-    ends = [space.design(np.array(y)).substance for y in (space.lower, space.upper)]
+    ends = [space.design(np.array(y)).material for y in (space.lower, space.upper)]
     for material in ends:
         known, outside = surrogate.material_status(material)
         if not known and outside and space.names[-1] == DENSITY:

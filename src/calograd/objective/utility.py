@@ -112,7 +112,7 @@ class PositionResolution:
     def __call__(self, events: Events) -> Tensor:
         """The utility."""
         rows = events.measured.clamp(min=0).sum(dim=(1, 3), dtype=torch.float64)
-        dx, n_xy = events.design.pitch.to(rows), rows.shape[1]
+        dx, n_xy = events.design.dx.to(rows), rows.shape[1]
         centres = dx * (torch.arange(n_xy, dtype=rows.dtype, device=rows.device) + (1 - n_xy) / 2)
         energy = rows.sum(dim=1)
         seen = energy > 0
@@ -220,7 +220,7 @@ def evaluate(utility: Utility, events: Events) -> Tensor:
         UtilityError: see `check_value`.
     """
     design = events.design
-    need_grad = any(t.requires_grad for t in (events.measured, design.pitch, design.depths))
+    need_grad = any(t.requires_grad for t in (events.measured, design.dx, design.dz))
     return check_value(name_of(utility), utility(events), need_grad and torch.is_grad_enabled())
 
 

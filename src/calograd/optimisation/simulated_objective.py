@@ -144,6 +144,6 @@ def from_geant4(
             cells = Design(size[0], size[1], some.material, space.n_xy, space.n_z)
             return simulated(f"{stem}-{hashlib.sha256(repr(size).encode()).hexdigest()[:12]}", showers, seed, cells)
 
-        return EachDesign(f"{folder.name}/{stem}", some.substance, of_design, showers)
+        return EachDesign(f"{folder.name}/{stem}", some.material, of_design, showers)
 
     return source

@@ -85,11 +85,11 @@ class Target(_Table):
             energies: in turn, GeV.
             seed: of the showers, from 0.
         """
-        material = MaterialRecord(**design.substance.to_dict())
+        material = MaterialRecord(**design.material.to_dict())
         detector: Block | Matrix = Block(material=material)
         if isinstance(self.detector, MatrixTarget):
             detector = Matrix(
-                material=material, dx=float(design.pitch), dz=tuple(design.depths.tolist()), n_xy=design.n_xy,
+                material=material, dx=float(design.dx), dz=tuple(design.dz.tolist()), n_xy=design.n_xy,
                 **self.detector.model_dump(exclude={"kind", "material"}),
             )  # fmt: skip
         beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam.model_dump())
@@ -111,7 +111,7 @@ class Target(_Table):
 
     def check_library(self, library: Library, space: Space) -> None:
         """Raise `InputError` if showers of a library are not of this detector, or do not serve all designs."""
-        made, material = library.provenance.config, space.design(np.array(space.lower)).substance
+        made, material = library.provenance.config, space.design(np.array(space.lower)).material
         if library.material is not None and not library.material.alike(material):
             raise InputError(f"{library.path} is of {library.material.name}, adapt.detector of {material.name}")
         if library.matrix is not None:

@@ -187,13 +187,13 @@ class Surrogate:
         if not (float(least) > 0 and isfinite(float(most))):
             raise InputError("an energy is not a positive number; expected GeV")
         self.check_range(design, energy, extrapolate)
-        energy, pitch, depths = energy.reshape(-1), design.pitch.to(like), design.depths.to(like)
-        numbers = numbers_of(design.substance, like=like)
-        derived = self._folding.derived(energy, pitch, depths, numbers)
+        energy, dx, dz = energy.reshape(-1), design.dx.to(like), design.dz.to(like)
+        numbers = numbers_of(design.material, like=like)
+        derived = self._folding.derived(energy, dx, dz, numbers)
         model = self.model if derived else self._folding.latest()
         batches = []
         with nullcontext() if derived else torch.inference_mode():
-            conditions = self.model.conditions(energy, pitch.reshape(1), depths[None], numbers)
+            conditions = self.model.conditions(energy, dx.reshape(1), dz[None], numbers)
             batch = min(BATCH, self.model.most_rows)
             for start in range(0, n, batch):
                 rows = slice(start, min(start + batch, n))
@@ -227,25 +227,26 @@ class Surrogate:
             RangeError: outside the trained range; with ``extrapolate`` a warning instead.
             InputError: other numbers of cells.
         """
+        design.check()
         a = self.model.architecture
         if (design.n_xy, design.n_z) != (a.n_xy, a.n_z):
             raise InputError(
                 f"the design has {design.n_xy} x {design.n_xy} x {design.n_z} cells, "
                 f"{self.card.name} generates {a.n_xy} x {a.n_xy} x {a.n_z}"
             )
-        material, problems = design.substance, []
+        material, problems = design.material, []
         card = self.card.in_cm(material)
         for name, unit, values, (low, high) in (
             ("energy", "GeV", energy, card.energy),
-            ("dx", "cm", design.pitch, card.dx),
-            ("dz", "cm", design.depths, card.dz),
+            ("dx", "cm", design.dx, card.dx),
+            ("dz", "cm", design.dz, card.dz),
         ):
             smallest, largest = (float(end) for end in values.detach().aminmax())
             if not (smallest >= low * (1 - MARGIN) and largest <= high * (1 + MARGIN)):
                 worst = smallest if not smallest >= low * (1 - MARGIN) else largest
                 problems.append(f"{name} = {worst:g} {unit} is outside {low:g} to {high:g} {unit}")
-        depths = design.depths.detach()
-        if float(depths.max() / depths.min()) > 1 + MARGIN and not self.card.unequal_layers:
+        layers = design.dz.detach()
+        if float((layers.amax(-1) / layers.amin(-1)).max()) > 1 + MARGIN and not self.card.unequal_layers:
             problems.append("layers of different depths were not trained on")
         known, outside = self.material_status(material)
         unseen = f"material {_name(material)} was not trained on, {_names(self.card.substances())}"

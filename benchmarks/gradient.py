@@ -49,7 +49,7 @@ def main(model: str) -> None:
         "| sampler, steps | forward, s | gradient, 2 parameters, s | ratio | gradient, 6 parameters, s | ratio |\n|"
         + "---|" * 6
     )
-    for sampler, steps in (("angle", 12), ("heun", 18), ("ddim", 18)):
+    for sampler, steps in (("trigflow-ab2", 12), ("heun", 18), ("ddim", 18)):
         times = np.empty((REPEAT, 3))
         for k in range(REPEAT):
             started = time.perf_counter()
@@ -63,7 +63,7 @@ def main(model: str) -> None:
     print(
         "\n| sampler | checkpoints | " + " | ".join(f"{s} steps" for s in STEPS) + " |\n|" + "---|" * (2 + len(STEPS))
     )
-    for sampler in ("angle", "heun"):
+    for sampler in ("trigflow-ab2", "heun"):
         for checkpointed in (True, False):
             cells = []
             for steps in STEPS if checkpointed else STEPS[:3]:

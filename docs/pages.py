@@ -30,7 +30,7 @@ AREAS = {
     "Explorer": ("explorer.serve", "explorer.views", "explorer.choice", "explorer.landscape", "explorer.work"),
     "Learning": ("learning.config", "learning.train", "learning.team", "learning.stream", "learning.distil",
                  "learning.adapt"),
-    "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample", "diffusion.leaps"),
+    "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample", "diffusion.progressive"),
     "Networks": ("networks.mlp", "networks.moments", "networks.gaussianise",
                  "networks.triangle", "networks.unet", "networks.adapter", "networks.linear"),
 }  # fmt: skip

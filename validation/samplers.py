@@ -16,7 +16,8 @@ from calograd.diffusion.samplers import SAMPLERS
 from calograd.metrics.observables import observe
 
 CASES = [
-    ("angle", 4), ("angle", 8), ("angle", 12), ("angle", 24), ("dpmpp-2m", 12), ("dpmpp-2m", 18), ("heun", 6),
+    ("trigflow-ab2", 4), ("trigflow-ab2", 8), ("trigflow-ab2", 12), ("trigflow-ab2", 24),
+    ("dpmpp-2m", 12), ("dpmpp-2m", 18), ("heun", 6),
     ("heun", 18), ("ddim", 12), ("ddim", 50),
 ]  # fmt: skip
 SHOWERS = 2000
@@ -34,7 +35,7 @@ def main() -> None:
             seen = observe(cells, 2.5, 6.0)
             return {name: torch.as_tensor(getattr(seen, name)).double() for name in NAMES}
 
-        truth = observed("angle", 100)
+        truth = observed("trigflow-ab2", 100)
         print(f"\n{energy:g} GeV: mean / spread relative to 100 steps\n")
         print(f"| sampler | steps | evaluations | {' | '.join(NAMES)} |\n|{'---|' * (3 + len(NAMES))}")
         for name, steps in CASES:

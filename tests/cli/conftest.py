@@ -15,10 +15,16 @@ from calograd.surrogate import Card, Surrogate
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 
-def tiny_surrogate(folder: Path, leaps: tuple[int, int] | None = None) -> Path:
+def tiny_surrogate(folder: Path, distilled_steps: tuple[int, int] | None = None) -> Path:
     """A folder that `Surrogate.load` reads; 1 to 100 GeV, dx 1 to 5 cm, dz 4 to 15 cm."""
     architecture = CellsArchitecture(
-        shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, moments_width=8, leaps=leaps
+        shape_width=8,
+        shape_blocks=1,
+        pattern_width=8,
+        pattern_blocks=1,
+        embedding=8,
+        moments_width=8,
+        distilled_steps=distilled_steps,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -52,9 +58,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def leaping(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of one that is distilled into 2 leaps of the shape and one of the pattern."""
-    return str(tiny_surrogate(tmp_path_factory.mktemp("surrogate") / "leaping", (2, 1)))
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of one that is distilled into 2 steps of the shape and one of the pattern."""
+    return str(tiny_surrogate(tmp_path_factory.mktemp("surrogate") / "distilled", (2, 1)))
 
 
 @pytest.fixture

@@ -26,23 +26,23 @@ def test_the_command_without_geant4(tiny: str, tmp_path: Path, monkeypatch: pyte
     assert result["note"] == "no tables"
     assert {t["energy"] for t in result["surrogates"]} == {1, 10}
     assert 1 in {t["batch"] for t in result["surrogates"]}
-    assert {(t["sampler"], t["evaluations"]) for t in result["surrogates"]} == {("angle", 12)}
+    assert {(t["sampler"], t["evaluations"]) for t in result["surrogates"]} == {("trigflow-ab2", 12)}
     assert {t["sampler"] for t in result["samplers"]} == {"ddpm", "ddim", "heun", "dpmpp-2m"}
     assert all(0 < t["processor"]["low"] <= t["processor"]["median"] for t in result["surrogates"])
     assert torch.get_num_threads() == threads
 
 
 def test_a_distilled_surrogate_is_timed_in_its_own_way(
-    leaping: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    distilled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "BATCHES", (1, 8))
     output = tmp_path / "out.json"
-    arguments = [leaping, "--energies", "10", "--repeats", "1", "--no-geant4", "--json", str(output)]
+    arguments = [distilled, "--energies", "10", "--repeats", "1", "--no-geant4", "--json", str(output)]
     assert CliRunner().invoke(command.benchmark, arguments, catch_exceptions=False).exit_code == 0
     result = json.loads(output.read_text())
     assert result["samplers"] == []
     for t in (*result["surrogates"], *result["batches"]):
-        assert (t["sampler"], t["steps"], t["evaluations"], t["shape_evaluations"]) == ("leaps", 1, 1, 2)
+        assert (t["sampler"], t["steps"], t["evaluations"], t["shape_evaluations"]) == ("progressive", 1, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -36,16 +36,21 @@ def test_gradient_beside_a_reference(tiny: str, reference: Path, run_calograd: R
     assert "data:image/png" in (tmp_path / "out.html").read_text()
 
 
-def test_of_a_distilled_surrogate(leaping: str, run_calograd: Run, tmp_path: Path) -> None:
-    common = ("gradient", leaping, "--cell", "2.5", "6", "--energies", "10", "--showers", "20", "--draws", "2")
+def test_of_a_distilled_surrogate(distilled: str, run_calograd: Run, tmp_path: Path) -> None:
+    common = ("gradient", distilled, "--cell", "2.5", "6", "--energies", "10", "--showers", "20", "--draws", "2")
     code, _, err = run_calograd(*common, "--json", "out.json")
     assert code == 0, err
     (point,) = json.loads((tmp_path / "out.json").read_text())["points"]
     about = point["surrogate"]["about"]
-    assert (about["sampler"], about["steps"], about["evaluations"], about["shape_evaluations"]) == ("leaps", 1, 1, 2)
+    assert (about["sampler"], about["steps"], about["evaluations"], about["shape_evaluations"]) == (
+        "progressive",
+        1,
+        1,
+        2,
+    )
     code, _, err = run_calograd(*common, "--steps", "12")
     assert code == 2
-    assert "distilled into 2 leaps of the shape and 1 of the pattern" in " ".join(err.split())
+    assert "distilled into 2 steps of the shape and 1 of the pattern" in " ".join(err.split())
 
 
 def test_without_a_reference_and_with_a_depth_a_layer(tiny: str, run_calograd: Run, tmp_path: Path) -> None:

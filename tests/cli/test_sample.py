@@ -33,20 +33,25 @@ def test_rows_configuration_and_json(tiny: str, tmp_path: Path) -> None:
     assert (made.dz == 6).all()
     assert made.origin == "tiny"
     assert made.config["seed"] == 3
-    assert made.config["sampler"] == "angle"
+    assert made.config["sampler"] == "trigflow-ab2"
     assert {"torch", "calograd"} <= set(made.config["versions"])
     plain = json.loads(summary.read_text())
     assert [p["energy"] for p in plain["points"]] == [1, 10]
     assert plain["rows"] == 60
 
 
-def test_a_distilled_surrogate_leaps_and_takes_no_other_sampler(leaping: str, tiny: str, tmp_path: Path) -> None:
+def test_a_distilled_surrogate_takes_its_own_steps_and_takes_no_other_sampler(
+    distilled: str, tiny: str, tmp_path: Path
+) -> None:
     summary = tmp_path / "made.json"
-    call(leaping, "--cell", 2.5, 6, "--energy", 10, "-n", 5, "-o", tmp_path / "made.h5", "--json", summary)
-    expected = {"sampler": "leaps", "steps": 1, "evaluations": 1, "shape_evaluations": 2}
+    call(distilled, "--cell", 2.5, 6, "--energy", 10, "-n", 5, "-o", tmp_path / "made.h5", "--json", summary)
+    expected = {"sampler": "progressive", "steps": 1, "evaluations": 1, "shape_evaluations": 2}
     assert expected.items() <= read_cells(tmp_path / "made.h5").config.items()
     assert expected.items() <= json.loads(summary.read_text())["config"].items()
-    for model, sampler, words in ((leaping, "heun", "is distilled into 2 leaps"), (tiny, "leaps", "of distilled")):
+    for model, sampler, words in (
+        (distilled, "heun", "is distilled into 2 steps"),
+        (tiny, "progressive", "of distilled"),
+    ):
         with pytest.raises(InputError, match=words):
             call(model, "--cell", 2.5, 6, "--energy", 10, "--sampler", sampler, "-o", tmp_path / "other.h5")
     assert not (tmp_path / "other.h5").exists()

@@ -85,7 +85,7 @@ def test_a_distillation_from_the_command_line(calograd: Run, tmp_path: Path) -> 
     assert code == 0, err
     head, tail = (tmp_path / "run.toml").read_text().split("[model]")
     tail = tail[tail.index("[training]") :]
-    table = '[distillation]\nteacher = "teacher"\nleaps = [2, 1]\n'
+    table = '[distillation]\nteacher = "teacher"\nstudent_steps = [2, 1]\n'
     (tmp_path / "distil.toml").write_text(head.replace('"tiny"', '"fast"') + table + tail)
     code, _, err = calograd("train", "distil.toml", "-o", "fast", "--json", "out.json")
     assert code == 0, err
@@ -93,7 +93,7 @@ def test_a_distillation_from_the_command_line(calograd: Run, tmp_path: Path) -> 
     assert json.loads((tmp_path / "out.json").read_text())["step"] == 40
     code, _, err = calograd("sample", "fast", "--cell", "2", "6", "--energy", "10", "-n", "3", "-o", "made.h5")
     assert code == 0, err
-    assert "leaps" in err
+    assert "student_steps" in err
     (tmp_path / "distil.toml").write_text((tmp_path / "distil.toml").read_text().replace('"teacher"', '"nobody"'))
     code, _, err = calograd("train", "distil.toml", "-o", "other")
     assert code == 2

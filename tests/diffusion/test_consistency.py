@@ -60,7 +60,7 @@ def scaled_normal(x: Tensor, sigma: Tensor) -> Tensor:
 
 def test_trajectories_of_normal_data_end_where_they_should() -> None:
     """A place x at level s of data of deviation 0.5 ends at 0.5 x / sqrt(0.25 + s^2)."""
-    generator, angle = torch.Generator().manual_seed(0), SAMPLERS["angle"]
+    generator, angle = torch.Generator().manual_seed(0), SAMPLERS["trigflow-ab2"]
     noise = torch.randn(500, 2, generator=generator).double()
     grid = angle.grid(KARRAS, 200)
     level = levels(500, 200, generator)
@@ -85,7 +85,7 @@ def test_a_sampler_that_adds_noise_has_no_trajectories() -> None:
 
 def loss_of(student: float) -> float:
     """Mean loss on unit normal data, whose denoiser is exact, of a student F = ``student`` x."""
-    generator, angle = torch.Generator().manual_seed(0), SAMPLERS["angle"]
+    generator, angle = torch.Generator().manual_seed(0), SAMPLERS["trigflow-ab2"]
     noise = torch.randn(2000, 1, generator=generator).double()
     places = trajectories(
         lambda x, s: denoise(nothing, Edm(), x, s), noise, angle.grid(KARRAS, 10), angle, levels(2000, 10, generator)
@@ -101,7 +101,7 @@ def test_the_right_student_has_the_least_loss() -> None:
 
 def test_a_student_learns_a_width_that_is_not_one() -> None:
     """Data of deviation 0.5, exact teacher: the student's samples get that deviation, too."""
-    generator, angle = torch.Generator().manual_seed(0), SAMPLERS["angle"]
+    generator, angle = torch.Generator().manual_seed(0), SAMPLERS["trigflow-ab2"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = torch.nn.Sequential(torch.nn.Linear(1, 16), torch.nn.SiLU(), torch.nn.Linear(16, 1))

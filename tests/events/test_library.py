@@ -212,7 +212,8 @@ def test_two_writers(tmp_path: Path, provenance: Provenance) -> None:
     with open_writer(tmp_path / "one.h5", provenance, 60):
         script = (
             "import sys; from pathlib import Path; from calograd.events.library.writer import open_writer;"
-            "from calograd.events.library.schema import Provenance; from calograd.detector.configuration import SimulationConfig;"
+            "from calograd.events.library.schema import Provenance;"
+            "from calograd.detector.configuration import SimulationConfig;"
             "p = Provenance(SimulationConfig.model_validate_json(sys.argv[2]), sys.argv[3], sys.argv[4]);"
             "open_writer(Path(sys.argv[1]), p, 60).__enter__()"
         )

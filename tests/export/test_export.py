@@ -32,12 +32,12 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not
 ROOT = Path(__file__).parents[2]
 
 
-def tiny_surrogate(*materials: str, sums: bool = False, leaps: tuple[int, int] | None = None) -> Surrogate:
+def tiny_surrogate(*materials: str, sums: bool = False, distilled_steps: tuple[int, int] | None = None) -> Surrogate:
     """3 x 3 x 2 cells, random weights; scaled units where there are several materials."""
     several = len(materials) > 1
     architecture = CellsArchitecture(
         n_xy=3, n_z=2, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8, moments_width=8,
-        local_units=2, sums=sums, ends=sums, material_numbers=("critical_energy",), leaps=leaps,
+        local_units=2, sums=sums, ends=sums, material_numbers=("critical_energy",), distilled_steps=distilled_steps,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -92,7 +92,7 @@ def test_metadata_has_units_ranges_version_and_sampler(sampler_file: Path) -> No
     facts = sampler.metadata
     assert facts["schema"] == SCHEMA
     assert facts["calograd"] == __version__
-    assert (facts["sampler"], facts["steps"], facts["cells"]) == ("angle", "5", "3 3 2")
+    assert (facts["sampler"], facts["steps"], facts["cells"]) == ("trigflow-ab2", "5", "3 3 2")
     assert facts["energy_range"] == "1 100"
     assert facts["energy_unit"] == "GeV"
     assert facts["dz_unit"] == "cm"
@@ -134,11 +134,11 @@ def test_two_steps(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert OnnxSampler.load(written.path).metadata["steps"] == "2"
 
 
-def test_a_distilled_surrogate_is_exported_with_its_leaps(
+def test_a_distilled_surrogate_is_exported_with_its_steps(
     calograd: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    """Noise and conditions in, the cells of `Surrogate.sample` out; more leaps of the shape than are unrolled."""
-    student = tiny_surrogate("PbF2", sums=True, leaps=(4, 1))
+    """Noise and conditions in, the cells of `Surrogate.sample` out; more steps of the shape than are unrolled."""
+    student = tiny_surrogate("PbF2", sums=True, distilled_steps=(4, 1))
     student.save(tmp_path / "fast")
     code, _, err = calograd("export", "fast", "-o", "made", "--json", "made.json")
     assert code == 0, err
@@ -146,13 +146,13 @@ def test_a_distilled_surrogate_is_exported_with_its_leaps(
     assert [Path(each["path"]).name for each in files] == ["sampler.onnx", "shape.onnx", "pattern.onnx", "decoder.onnx"]
     assert all(each["largest_difference"] <= PARITY[each["output"].split()[0]] for each in files)
     sampler = OnnxSampler.load(tmp_path / "made" / "sampler.onnx")
-    assert [sampler.metadata[key] for key in ("sampler", "steps", "evaluations")] == ["leaps", "1", "4 1"]
+    assert [sampler.metadata[key] for key in ("sampler", "steps", "evaluations")] == ["progressive", "1", "4 1"]
     levels = [float(s) for s in sampler.metadata["shape_levels"].split()]
     assert levels == pytest.approx(student.model.grids(student.model.walk())[0].tolist())
     session = open_session((tmp_path / "made" / "sampler.onnx").read_bytes(), "sampler")
     assert_same_cells(student, session, rows=20)
-    for options in ({"sampler": "angle"}, {"steps": 12}):
-        with pytest.raises(InputError, match="distilled into 4 leaps of the shape and 1 of the pattern"):
+    for options in ({"sampler": "trigflow-ab2"}, {"steps": 12}):
+        with pytest.raises(InputError, match="distilled into 4 steps of the shape and 1 of the pattern"):
             export(student, tmp_path / "refused", **options)
 
 
@@ -213,7 +213,7 @@ def test_what_cannot_be_exported_is_refused(tiny: Surrogate, tmp_path: Path, mon
     for arguments, words in (
         ({"sampler": "ddpm"}, "adds noise on its way and cannot be exported"),
         ({"sampler": "euler"}, "unknown sampler 'euler'; expected one of"),
-        ({"steps": 0}, "0 steps of 'angle': expected at least 1"),
+        ({"steps": 0}, "0 steps of 'trigflow-ab2': expected at least 1"),
     ):
         with pytest.raises(InputError, match=words):
             export(tiny, tmp_path / "refused", **arguments)

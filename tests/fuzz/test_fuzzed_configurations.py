@@ -35,7 +35,7 @@ STACK = HEAD | {"range": {"energy": [10.0, 90.0]}}
 TRAININGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "cells": (parse_config, DESIGNS | {"model": ModelConfig().model_dump(mode="json", exclude_none=True)}),
     "maps": (parse_config, DESIGNS | {"model": MapsModelConfig(kind="map32").model_dump(mode="json")}),
-    "distillation": (parse_config, DESIGNS | {"distillation": {"teacher": "t", "leaps": [2, 1], "shape_steps": 24}}),
+    "distillation": (parse_config, DESIGNS | {"distillation": {"teacher": "t", "DLEAPS": [2, 1], "shape_steps": 24}}),
     "cloud": (parse_cloud_config, STACK | {"model": {"kind": "cloud"}, "distillation": {"teacher": "t", "steps": 3},
                                            "training": CloudTraining().model_dump()}),
     "grid": (parse_grid_config, STACK | {"model": {"kind": "grid30"}, "training": GridTraining().model_dump()}),

@@ -39,7 +39,7 @@ def objective(utility: Utility | None = None, energies: tuple[float, ...] = (10.
 
 
 @pytest.mark.parametrize("utility", [SquaredError(), SquaredError(truth="incident"), EnergyResolution()])
-@pytest.mark.parametrize("sampler", ["angle", "heun", "ddim"])
+@pytest.mark.parametrize("sampler", ["trigflow-ab2", "heun", "ddim"])
 def test_it_is_the_derivative_of_the_value(precise: Surrogate, utility: Utility, sampler: str) -> None:
     def at(y: np.ndarray) -> Estimate:
         return surrogate_gradient(
@@ -55,7 +55,7 @@ def test_it_is_the_derivative_of_the_value(precise: Surrogate, utility: Utility,
 
 
 def test_of_a_distilled_surrogate_it_is_too(precise: Surrogate) -> None:
-    architecture = replace(precise.model.architecture, leaps=(2, 1))
+    architecture = replace(precise.model.architecture, distilled_steps=(2, 1))
     model = CellsModel(architecture).double()
     model.load_state_dict(precise.model.state_dict())
     student = Surrogate(model.eval().requires_grad_(False), precise.card)
@@ -68,7 +68,12 @@ def test_of_a_distilled_surrogate_it_is_too(precise: Surrogate) -> None:
         up, down = (at(AT * np.exp(sign * h * np.eye(3)[j])).value for sign in (1, -1))
         assert made.gradient[j] == pytest.approx((up - down) / (2 * h), rel=3e-4, abs=1e-7 * abs(made.value))
     assert (abs(made.gradient) > 1e-6 * abs(made.value)).all()
-    assert {"sampler": "leaps", "steps": 1, "evaluations": 1, "shape_evaluations": 2}.items() <= made.about.items()
+    assert {
+        "sampler": "progressive",
+        "steps": 1,
+        "evaluations": 1,
+        "shape_evaluations": 2,
+    }.items() <= made.about.items()
 
 
 @dataclass(frozen=True)

@@ -87,18 +87,18 @@ def test_a_run_of_an_older_release_goes_on(surrogate: Surrogate, library: Path, 
 def test_a_run_states_the_sampler_and_refuses_those_that_the_surrogate_cannot_take(
     surrogate: Surrogate, tmp_path: Path
 ) -> None:
-    student = CellsModel(replace(surrogate.model.architecture, leaps=(2, 1)))
+    student = CellsModel(replace(surrogate.model.architecture, distilled_steps=(2, 1)))
     student.load_state_dict(surrogate.model.state_dict())
     fast = Surrogate(student.eval().requires_grad_(False), surrogate.card)
-    for each, sampler in ((surrogate, "angle"), (fast, "leaps")):
+    for each, sampler in ((surrogate, "trigflow-ab2"), (fast, "progressive")):
         setup = setup_of(each, gradient={"showers": 20}, descent={"steps": 1, "draws": 2, "max_draws": 2})
         optimise(setup, tmp_path / sampler, None)
         stored = json.loads((tmp_path / sampler / "config.json").read_text())
         assert stored["config"]["gradient"] == {"showers": 20, "sampler": sampler, "steps": None}
-    with pytest.raises(InputError, match="is distilled into 2 leaps of the shape and 1 of the pattern"):
+    with pytest.raises(InputError, match="is distilled into 2 steps of the shape and 1 of the pattern"):
         setup_of(fast, gradient={"steps": 12})
-    with pytest.raises(InputError, match="'leaps' is that of distilled surrogates"):
-        setup_of(surrogate, gradient={"sampler": "leaps"})
+    with pytest.raises(InputError, match="'progressive' is that of distilled surrogates"):
+        setup_of(surrogate, gradient={"sampler": "progressive"})
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
-from calograd.diffusion.progressive import Leaps
+from calograd.diffusion.progressive import Progressive
 from calograd.errors import FormatError, InputError
 from calograd.surrogate import Surrogate
 from calograd.surrogate.base import numbers_of
@@ -32,8 +32,8 @@ DOUBLE = torch.float64
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
 
 
-def distilled(leaps: tuple[int, int] = (3, 2), **sizes: Any) -> Surrogate:
-    return tiny_surrogate(leaps=leaps, **sizes)
+def distilled(steps: tuple[int, int] = (3, 2), **sizes: Any) -> Surrogate:
+    return tiny_surrogate(distilled_steps=steps, **sizes)
 
 
 def showers(surrogate: Surrogate, seed: int = 1, design: Design = DESIGN, **options: Any) -> Tensor:
@@ -41,20 +41,20 @@ def showers(surrogate: Surrogate, seed: int = 1, design: Design = DESIGN, **opti
 
 
 def test_a_surrogate_knows_its_own_walk() -> None:
-    assert tiny_surrogate().model.walk() == Walk("angle", 12, 12, 36)
+    assert tiny_surrogate().model.walk() == Walk("trigflow-ab2", 12, 12, 36)
     assert tiny_surrogate().model.walk("heun") == Walk("heun", 18, 35, 107)
-    assert distilled().model.walk() == distilled().model.walk("leaps", 2) == Walk("leaps", 2, 2, 3)
-    assert tiny_maps(coordinates="plain").model.walk() == Walk("angle", 12, 12, 0)
+    assert distilled().model.walk() == distilled().model.walk("progressive", 2) == Walk("progressive", 2, 2, 3)
+    assert tiny_maps(coordinates="plain").model.walk() == Walk("trigflow-ab2", 12, 12, 0)
 
 
 def test_without_being_told_a_diffusion_model_takes_12_steps_of_angle() -> None:
     surrogate = tiny_surrogate()
-    assert torch.equal(showers(surrogate), showers(surrogate, sampler="angle", steps=12))
+    assert torch.equal(showers(surrogate), showers(surrogate, sampler="trigflow-ab2", steps=12))
 
 
-@pytest.mark.parametrize("leaps", [(1, 1), (3, 2)])
-def test_evaluations_are_what_is_announced(leaps: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    surrogate, calls = distilled(leaps), {"shape": 0, "pattern": 0}
+@pytest.mark.parametrize("steps", [(1, 1), (3, 2)])
+def test_evaluations_are_what_is_announced(steps: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    surrogate, calls = distilled(steps), {"shape": 0, "pattern": 0}
     for name in calls:
         network = getattr(surrogate.model, f"{name}_network")
 
@@ -64,7 +64,7 @@ def test_evaluations_are_what_is_announced(leaps: tuple[int, int], monkeypatch: 
         network.register_forward_pre_hook(count)
     surrogate.sample(DESIGN, torch.tensor(10.0, requires_grad=True), 6)  # without derivatives they are folded
     walk = surrogate.model.walk()
-    assert (calls["shape"], calls["pattern"]) == (walk.shape_evaluations, walk.evaluations) == leaps
+    assert (calls["shape"], calls["pattern"]) == (walk.shape_evaluations, walk.evaluations) == steps
 
 
 @pytest.mark.parametrize("sums", [False, True])
@@ -75,12 +75,12 @@ def test_showers_are_as_of_any_surrogate_and_follow_from_the_generator(sums: boo
     assert not torch.equal(first, other)
     total = first.sum((1, 2, 3))
     assert ((total > 0) & (total < 10)).all()
-    assert torch.equal(first, showers(surrogate, sampler="leaps", steps=2))
+    assert torch.equal(first, showers(surrogate, sampler="progressive", steps=2))
 
 
-@pytest.mark.parametrize(("leaps", "sums"), [((1, 1), True), ((3, 2), True), ((2, 3), False)])
-def test_gradients_equal_finite_differences(leaps: tuple[int, int], sums: bool) -> None:
-    surrogate = distilled(leaps, sums=sums)
+@pytest.mark.parametrize(("steps", "sums"), [((1, 1), True), ((3, 2), True), ((2, 3), False)])
+def test_gradients_equal_finite_differences(steps: tuple[int, int], sums: bool) -> None:
+    surrogate = distilled(steps, sums=sums)
     surrogate.model.double()
     weights = torch.rand(6, 3, 3, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
 
@@ -111,12 +111,16 @@ def test_checkpoints_change_neither_showers_nor_gradients() -> None:
         (
             distilled(),
             {"sampler": "heun"},
-            "3 leaps of the shape and 2 of the pattern and cannot take 2 steps of 'heun'",
+            "3 steps of the shape and 2 of the pattern and cannot take 2 steps of 'heun'",
         ),
-        (distilled(), {"steps": 12}, "cannot take 12 steps of 'leaps'; leave sampler and steps out"),
-        (distilled(), {"steps": 0}, "cannot take 0 steps of 'leaps'"),
-        (tiny_surrogate(), {"sampler": "leaps"}, "'leaps' is that of distilled surrogates, this is a diffusion model"),
-        (tiny_surrogate(), {"steps": 0}, "0 steps of 'angle': expected at least 1"),
+        (distilled(), {"steps": 12}, "cannot take 12 steps of 'progressive'; leave sampler and steps out"),
+        (distilled(), {"steps": 0}, "cannot take 0 steps of 'progressive'"),
+        (
+            tiny_surrogate(),
+            {"sampler": "progressive"},
+            "'progressive' is that of distilled surrogates, this is a diffusion model",
+        ),
+        (tiny_surrogate(), {"steps": 0}, "0 steps of 'trigflow-ab2': expected at least 1"),
     ],
 )
 def test_other_samplers_and_steps_are_refused(surrogate: Surrogate, options: dict[str, Any], complaint: str) -> None:
@@ -131,9 +135,14 @@ def test_other_samplers_and_steps_are_refused(surrogate: Surrogate, options: dic
 def test_files_of_showers_state_the_sampler_and_its_evaluations() -> None:
     columns = (np.array([10.0, 20.0]), np.full(2, 2.5), np.full((2, 2), 6.0))
     config = generate(distilled(), *columns).config
-    assert {"sampler": "leaps", "steps": 2, "evaluations": 2, "shape_evaluations": 3}.items() <= config.items()
+    assert {"sampler": "progressive", "steps": 2, "evaluations": 2, "shape_evaluations": 3}.items() <= config.items()
     config = generate(tiny_surrogate(), *columns).config
-    assert {"sampler": "angle", "steps": 12, "evaluations": 12, "shape_evaluations": 36}.items() <= config.items()
+    assert {
+        "sampler": "trigflow-ab2",
+        "steps": 12,
+        "evaluations": 12,
+        "shape_evaluations": 36,
+    }.items() <= config.items()
 
 
 @pytest.mark.parametrize("compact", [False, True])
@@ -141,9 +150,9 @@ def test_a_stored_one_comes_back(tmp_path: Path, compact: bool) -> None:
     original = distilled(sums=True)
     original.save(tmp_path / "fast", compact=compact)
     loaded = Surrogate.load(tmp_path / "fast")
-    assert loaded.card.architecture["leaps"] == [3, 2]
-    assert loaded.model.architecture.leaps == (3, 2)
-    assert isinstance(loaded.model.preconditioning, Leaps)
+    assert loaded.card.architecture["distilled_steps"] == [3, 2]
+    assert loaded.model.architecture.distilled_steps == (3, 2)
+    assert isinstance(loaded.model.preconditioning, Progressive)
     if compact:
         assert loaded.model.architecture.material_numbers == ()
         torch.testing.assert_close(showers(loaded), showers(original), rtol=0.05, atol=0.01)
@@ -152,17 +161,17 @@ def test_a_stored_one_comes_back(tmp_path: Path, compact: bool) -> None:
         assert torch.equal(showers(loaded), showers(original))
 
 
-def test_cards_of_diffusion_models_are_as_before_there_were_leaps(tmp_path: Path) -> None:
+def test_cards_of_diffusion_models_are_as_before_there_were_distilled_steps(tmp_path: Path) -> None:
     tiny_surrogate().save(tmp_path)
     with safe_open(tmp_path / WEIGHTS, framework="pt") as file:
-        assert "leaps" not in json.loads(file.metadata()["card"])["architecture"]
+        assert "distilled_steps" not in json.loads(file.metadata()["card"])["architecture"]
     assert CellsArchitecture(**TINY.to_dict()) == TINY
 
 
-@pytest.mark.parametrize("leaps", [[2], [2, 0], [1, 2, 3], 4])
-def test_leaps_that_cannot_be(tmp_path: Path, leaps: Any) -> None:
+@pytest.mark.parametrize("steps", [[2], [2, 0], [1, 2, 3], 4])
+def test_steps_that_cannot_be(tmp_path: Path, steps: Any) -> None:
     surrogate = tiny_surrogate()
-    card = surrogate.card.model_copy(update={"architecture": surrogate.card.architecture | {"leaps": leaps}})
+    card = surrogate.card.model_copy(update={"architecture": surrogate.card.architecture | {"distilled_steps": steps}})
     Surrogate(surrogate.model, card).save(tmp_path)
     with pytest.raises(FormatError, match="card or weights do not fit this version"):
         Surrogate.load(tmp_path)
@@ -184,7 +193,7 @@ def test_the_numbers_of_one_material_become_biases_exactly() -> None:
     assert folded.walk() == model.walk()
 
 
-def test_an_adapter_leaves_the_leaps() -> None:
+def test_an_adapter_leaves_the_steps() -> None:
     base = distilled()
     adapted = base.with_adapter(made_up_adapter(base))
     assert adapted.model.walk() == base.model.walk()
@@ -194,14 +203,14 @@ def test_an_adapter_leaves_the_leaps() -> None:
     assert not torch.equal(showers(adapted, design=design), others)
 
 
-def test_maps_leap_too() -> None:
-    surrogate = tiny_maps(leaps=(2, 1), dropped=0.2)
+def test_maps_are_distilled_too() -> None:
+    surrogate = tiny_maps(distilled_steps=(2, 1), dropped=0.2)
     maps = surrogate.sample(Design(2.5, 6.0), 10.0, 3, generator=torch.Generator().manual_seed(1))
     again = surrogate.sample(Design(2.5, 6.0), 10.0, 3, generator=torch.Generator().manual_seed(1))
     assert maps.shape == (3, 8, 8)
     assert torch.equal(maps, again)
-    assert surrogate.model.walk() == Walk("leaps", 1, 1, 2)
+    assert surrogate.model.walk() == Walk("progressive", 1, 1, 2)
     with pytest.raises(InputError, match="was not trained with dropped conditions"):
         surrogate.sample(Design(2.5, 6.0), 10.0, 3, guidance=1.0)
     with pytest.raises(InputError, match="plain coordinates cannot be distilled"):
-        MapsArchitecture(coordinates="plain", leaps=(2, 1))
+        MapsArchitecture(coordinates="plain", distilled_steps=(2, 1))

@@ -17,9 +17,9 @@ from calograd.surrogate.cells.model import CellsModel
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
 
 
-def student(leaps: tuple[int, int] = (2, 1), **sizes: Any) -> Surrogate:
+def student(steps: tuple[int, int] = (2, 1), **sizes: Any) -> Surrogate:
     """Distilled, with weights that all matter."""
-    surrogate, generator = tiny_surrogate(leaps=leaps, **sizes), torch.Generator().manual_seed(3)
+    surrogate, generator = tiny_surrogate(distilled_steps=steps, **sizes), torch.Generator().manual_seed(3)
     for name, weight in surrogate.model.named_parameters():
         if "_network" in name:
             weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.1)
@@ -36,12 +36,12 @@ def made(one: Any, model: CellsModel, rows: int = 1) -> Tensor:
 
 @pytest.mark.parametrize("rows", [1, 9])
 @pytest.mark.parametrize(
-    ("leaps", "sizes"),
+    ("steps", "sizes"),
     [((2, 1), {}), ((1, 3), {}), ((4, 2), {"sums": True}), ((2, 1), {"sums": True, "local_units": 0}),
      ((1, 1), {"local_units": 2})],
 )  # fmt: skip
-def test_it_makes_the_showers_of_the_model(leaps: tuple[int, int], sizes: dict[str, Any], rows: int) -> None:
-    model = student(leaps, **sizes).model
+def test_it_makes_the_showers_of_the_model(steps: tuple[int, int], sizes: dict[str, Any], rows: int) -> None:
+    model = student(steps, **sizes).model
     assert isinstance(model, CellsModel)
     wanted = made(model, model, rows)
     torch.testing.assert_close(made(FoldedCells(model), model, rows), wanted, rtol=1e-4, atol=1e-5)

@@ -232,7 +232,7 @@ def test_the_numbers_of_one_material_become_biases_exactly() -> None:
     numbers = numbers_of(TUNGSTATE, like=whole.model.condition_mean)
     energy, dx, dz = (torch.tensor(v, dtype=DOUBLE) for v in ([20.0], [2.5], [[9.0, 8.0]]))
     cells = [
-        model.generate(model.conditions(energy, dx, dz, numbers), energy, 4, model.walk("angle", 3), seeded())
+        model.generate(model.conditions(energy, dx, dz, numbers), energy, 4, model.walk("trigflow-ab2", 3), seeded())
         for model in (whole.model, folded)
     ]
     torch.testing.assert_close(*cells)
@@ -246,7 +246,7 @@ def test_material_numbers_that_come_in_have_no_influence_at_first() -> None:
     energy, dx, dz = (torch.tensor(v, dtype=DOUBLE) for v in ([20.0], [2.5], [[9.0, 8.0]]))
     numbers = numbers_of(LEAD, like=narrow.condition_mean)
     cells = [
-        model.generate(model.conditions(energy, dx, dz, numbers), energy, 4, model.walk("angle", 3), seeded())
+        model.generate(model.conditions(energy, dx, dz, numbers), energy, 4, model.walk("trigflow-ab2", 3), seeded())
         for model in (narrow, wide)
     ]
     torch.testing.assert_close(*cells)

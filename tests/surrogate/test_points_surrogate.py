@@ -162,7 +162,7 @@ def test_a_file_of_showers_says_how_it_was_made() -> None:
     assert len(made) == 70
     assert made.origin == "tiny-cloud"
     assert made.config["seed"] == 3
-    assert (made.config["sampler"], made.config["steps"]) == ("angle", 3)
+    assert (made.config["sampler"], made.config["steps"]) == ("trigflow-ab2", 3)
 
 
 def test_features_at_the_ends_have_no_neighbour_beyond() -> None:

@@ -75,6 +75,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_student_begins_with_its_teacher_alone(tmp_path: Path) -> None:
-    raw = tables(tmp_path, start="pbf2-cells") | {"distillation": {"teacher": "pbf2-cells", "leaps": [2, 1]}}
+    raw = tables(tmp_path, start="pbf2-cells") | {"distillation": {"teacher": "pbf2-cells", "student_steps": [2, 1]}}
     with pytest.raises(InputError, match=r"training\.start has no place beside \[distillation\]"):
         parse_config(raw, "tiny.toml", tmp_path)

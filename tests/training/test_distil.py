@@ -40,10 +40,10 @@ def load(config: RunConfig) -> TrainingData:
 
 
 def distilling(folder: Path, teacher: str = "teacher", changes: dict[str, Any] | None = None, **training: Any) -> Any:
-    """The configuration of a distillation into [2, 1] leaps, of three steps of the teacher each."""
+    """The configuration of a distillation into [2, 1] steps, of three steps of the teacher each."""
     raw = tables(folder, **({"learning_rate": 2e-3} | training))
     del raw["model"]
-    raw |= {"name": "fast", "distillation": {"teacher": teacher, "leaps": [2, 1]} | FEW}
+    raw |= {"name": "fast", "distillation": {"teacher": teacher, "student_steps": [2, 1]} | FEW}
     return parse_config(raw | (changes or {}), "fast.toml", folder)
 
 
@@ -79,7 +79,7 @@ def finished(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 def with_lessons(config: RunConfig, lessons: int) -> RunConfig:
     """The same with lessons made before the training."""
     assert config.distillation is not None
-    return config.model_copy(update={"distillation": config.distillation.model_copy(update={"lessons": lessons})})
+    return config.model_copy(update={"distillation": config.distillation.model_copy(update={"showers": lessons})})
 
 
 @pytest.mark.parametrize("lessons", [0, 3000])
@@ -93,8 +93,8 @@ def test_the_loss_falls_and_showers_become_those_of_the_teacher(taught: Path, tm
         losses.append(loss)
 
     run(config, tmp_path / "run", progress=progress)
-    made = [each for each in told if each[0] == "lessons"]
-    assert made == ([("lessons", 3000, 3000)] if lessons else [])
+    made = [each for each in told if each[0] == "teacher targets"]
+    assert made == ([("teacher targets", 3000, 3000)] if lessons else [])
     assert all(isnan(loss) for loss in losses[: len(made)])
     losses = losses[len(made) :]
     assert losses[-1] < 0.3 * losses[0]
@@ -114,8 +114,8 @@ def test_the_loss_falls_and_showers_become_those_of_the_teacher(taught: Path, tm
 
 def test_the_student_says_what_it_is(taught: Path, finished: tuple[Path, Model]) -> None:
     teacher, student = Surrogate.load(taught / "teacher"), Surrogate.load(finished[0])
-    assert student.model.architecture.to_dict() == teacher.model.architecture.to_dict() | {"leaps": [2, 1]}
-    assert student.model.walk().sampler == "leaps"
+    assert student.model.architecture.to_dict() == teacher.model.architecture.to_dict() | {"distilled_steps": [2, 1]}
+    assert student.model.walk().sampler == "progressive"
     assert student.card.training["done"]["phase"] == DISTILLATION
     assert student.card.training["done"]["step"] == 40
     assert student.card.training["config"]["distillation"]["teacher"] == "teacher"  # and no folder
@@ -144,7 +144,7 @@ def test_lessons_made_before_are_those_of_a_step_and_follow_from_the_seed(taught
     assert set(made.shape.noise.unique().tolist()) == set(made.shape.noise[:2].tolist())
     student = teaching.start(teaching.resolved(config, data), "cpu").model
     assert isinstance(student, TwoStage)
-    kept = student.leap_losses(made.at(torch.arange(400)))
+    kept = student.distillation_losses(made.at(torch.arange(400)))
     rows, generator = data.train.at(torch.arange(400) % len(data.train)), torch.Generator().manual_seed(0)
     fresh = teaching.losses(student, *standardised(student, data, rows, generator), generator)
     for ours, theirs in zip(kept, fresh, strict=True):
@@ -179,10 +179,12 @@ def test_another_seed_gives_other_weights(taught: Path, finished: tuple[Path, Mo
     assert any(not torch.equal(other[name], value) for name, value in finished[1].state_dict().items())
 
 
-def test_a_distillation_is_gone_on_with_by_the_same_teacher_and_leaps(folder: Path) -> None:
+def test_a_distillation_is_gone_on_with_by_the_same_teacher_and_steps(folder: Path) -> None:
     run(distilling(folder, steps=2), folder / "run")
-    four = {"distillation": {"teacher": "teacher", "leaps": [4, 2]} | FEW}
-    with pytest.raises(InputError, match=r"another configuration: distillation\.leaps is \(4, 2\), was \(2, 1\)"):
+    four = {"distillation": {"teacher": "teacher", "student_steps": [4, 2]} | FEW}
+    with pytest.raises(
+        InputError, match=r"another configuration: distillation\.student_steps is \(4, 2\), was \(2, 1\)"
+    ):
         run(distilling(folder, changes=four, steps=2), folder / "run")
     plain = parse_config(tables(folder, learning_rate=2e-3, steps=2) | {"name": "fast"}, "fast.toml", folder)
     with pytest.raises(InputError, match=r"another configuration: .*distillation\.teacher"):
@@ -194,19 +196,21 @@ def test_a_distillation_is_gone_on_with_by_the_same_teacher_and_leaps(folder: Pa
         run(distilling(folder, steps=2), folder / "run")
 
 
-def test_a_student_teaches_fewer_leaps(folder: Path, finished: tuple[Path, Model]) -> None:
+def test_a_student_teaches_fewer_steps(folder: Path, finished: tuple[Path, Model]) -> None:
     shutil.copytree(finished[0], folder / "two")
-    one = {"distillation": {"teacher": "two", "leaps": [1, 1]}}
+    one = {"distillation": {"teacher": "two", "student_steps": [1, 1]}}
     model = run(distilling(folder, changes=one, steps=2), folder / "one")
-    assert model.architecture.leaps == (1, 1)
-    three = {"distillation": {"teacher": "two", "leaps": [3, 1]}}
-    complaint = r"distillation\.leaps = \[3, 1\]: expected numbers that divide those of the teacher fast, \[2, 1\]"
+    assert model.architecture.distilled_steps == (1, 1)
+    three = {"distillation": {"teacher": "two", "student_steps": [3, 1]}}
+    complaint = (
+        r"distillation\.student_steps = \[3, 1\]: expected numbers that divide those of the teacher fast, \[2, 1\]"
+    )
     with pytest.raises(InputError, match=complaint):
         run(distilling(folder, changes=three), folder / "three")
-    # With as many leaps as its teacher has, the pattern's loss is zero from the start; the shape's is not.
+    # With as many steps as its teacher has, the pattern's loss is zero from the start; the shape's is not.
     data = load(distilling(folder))
     assert read_log(folder / "one")[-1]["train_loss"] > 0
-    same = {"distillation": {"teacher": "two", "leaps": [2, 1]}}
+    same = {"distillation": {"teacher": "two", "student_steps": [2, 1]}}
     train(distilling(folder, changes=same, steps=1, warmup=1000), data, folder / "same")
     assert read_log(folder / "same")[-1]["train_loss"] < 1e-8
 
@@ -265,7 +269,10 @@ def test_a_network_of_other_sizes_begins_anew(taught: Path, tmp_path: Path) -> N
     """With no step to speak of, the other network is the teacher's still."""
     config = distilling(taught, changes={"model": {"pattern_width": 8}}, steps=1, learning_rate=1e-9)
     student, teacher = run(config, tmp_path / "run"), Surrogate.load(taught / "teacher").model
-    assert student.architecture.to_dict() == teacher.architecture.to_dict() | {"pattern_width": 8, "leaps": [2, 1]}
+    assert student.architecture.to_dict() == teacher.architecture.to_dict() | {
+        "pattern_width": 8,
+        "distilled_steps": [2, 1],
+    }
     ours, theirs = student.state_dict(), teacher.state_dict()
     assert ours["pattern_network.into.weight"].shape[0] == 8
     for name in (name for name in ours if not name.startswith("pattern_network.")):
@@ -338,10 +345,13 @@ def test_teachers_that_are_missing_or_of_another_kind(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        ({"leaps": [1, 1]}, "distillation.teacher: Field required"),
-        ({"teacher": "x", "leaps": [2]}, "distillation.leaps"),
-        ({"teacher": "x", "leaps": [2, 0]}, "distillation.leaps"),
-        ({"teacher": "x", "leaps": [1, 1], "laeps": 3}, "unknown key 'distillation.laeps'; did you mean 'leaps'?"),
+        ({"student_steps": [1, 1]}, "distillation.teacher: Field required"),
+        ({"teacher": "x", "student_steps": [2]}, "distillation.student_steps"),
+        ({"teacher": "x", "student_steps": [2, 0]}, "distillation.student_steps"),
+        (
+            {"teacher": "x", "student_steps": [1, 1], "student_stps": 3},
+            "unknown key 'distillation.student_stps'; did you mean 'student_steps'?",
+        ),
     ],
 )
 def test_tables_that_do_not_fit(taught: Path, table: dict[str, Any], complaint: str) -> None:
@@ -350,12 +360,12 @@ def test_tables_that_do_not_fit(taught: Path, table: dict[str, Any], complaint: 
     assert complaint in str(refusal.value)
 
 
-def test_steps_of_the_teacher_are_shared_by_the_leaps() -> None:
+def test_steps_of_the_teacher_are_shared_by_the_student_s_steps() -> None:
     teacher = Path("pbf2-cells")
-    assert Distillation(teacher=teacher, leaps=(1, 1)).sub_steps == (24, 12)
-    assert Distillation(teacher=teacher, leaps=(2, 1)).sub_steps == (12, 12)
-    assert Distillation(teacher=teacher, leaps=(4, 8)).sub_steps == (6, 3)
-    assert Distillation(teacher=teacher, leaps=(5, 5), shape_steps=30, pattern_steps=21).sub_steps == (6, 5)
+    assert Distillation(teacher=teacher, student_steps=(1, 1)).sub_steps == (24, 12)
+    assert Distillation(teacher=teacher, student_steps=(2, 1)).sub_steps == (12, 12)
+    assert Distillation(teacher=teacher, student_steps=(4, 8)).sub_steps == (6, 3)
+    assert Distillation(teacher=teacher, student_steps=(5, 5), shape_steps=30, pattern_steps=21).sub_steps == (6, 5)
 
 
 def test_a_teacher_is_found_beside_the_file_or_among_the_bundled(folder: Path) -> None:

@@ -14,7 +14,7 @@ from calograd.io.hdf5 import refuse_existing
 @click.argument("model")
 @click.option(
     "--sampler",
-    help="angle, ddim, heun or dpmpp-2m: the one inside sampler.onnx. [the surrogate's: angle, or leaps if distilled]",
+    help="trigflow-ab2, ddim, heun or dpmpp-2m: the one inside sampler.onnx. [the surrogate's own]",
 )
 @click.option("--steps", type=int, help="Of the sampler. [each has its own]")
 @output_option("The folder of the ONNX files")

@@ -18,7 +18,7 @@ from calograd.cli.common import (
     write_json,
 )
 from calograd.detector.material import Material, plain
-from calograd.diffusion.progressive import NAME as LEAPS_NAME
+from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.io.hdf5 import refuse_existing
 from calograd.system.extras import require
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--truth", type=click.Choice(["deposited", "incident"]), help="Of the squared error.")
 @click.option("--showers", default=1000, show_default=True, type=click.IntRange(min=1), help="Generated in a draw.")
 @click.option("--draws", default=8, show_default=True, type=click.IntRange(min=2), help="Independent, for the error.")
-@click.option("--sampler", type=click.Choice([*SAMPLERS, LEAPS_NAME]), help="[the surrogate's own]")
+@click.option("--sampler", type=click.Choice([*SAMPLERS, PROGRESSIVE_NAME]), help="[the surrogate's own]")
 @click.option("--steps", type=click.IntRange(min=1), help="Of the sampler.")
 @click.option("--step", default=0.04, show_default=True, help="Of Geant4's differences, in ln y.")
 @click.option("--replicas", default=8, show_default=True, help="Backgrounds that each Geant4 shower is seen with.")

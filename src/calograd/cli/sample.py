@@ -55,7 +55,10 @@ class _Rows(NamedTuple):
 )
 @click.option("--repeat", type=int, help="With --like: this many showers for each of its rows. [1]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Fixes all showers.")
-@click.option("--sampler", help="angle, ddim, heun, dpmpp-2m or ddpm. [the surrogate's: angle, or leaps if distilled]")
+@click.option(
+    "--sampler",
+    help="trigflow-ab2, ddim, heun, dpmpp-2m or ddpm. [the surrogate's own]",
+)
 @click.option("--steps", type=int, help="Of the sampler. [each has its own]")
 @click.option("--guidance", default=0.0, help="Of classifier-free guidance, for maps trained with dropped conditions.")
 @click.option("--threads", default=0, help="CPU threads. [all cores]")

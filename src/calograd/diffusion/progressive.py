@@ -1,21 +1,24 @@
-"""Distillation into few leaps: a deterministic, differentiable sampler of one to some evaluations.
+"""Progressive distillation: a deterministic, differentiable sampler of one to some evaluations.
 
-A student walks the even grid s_0 > s_1 > ... > s_N = 0 in the angle a = arctan(s) (`calograd.diffusion.samplers`) with
-the step of DDIM, x' = D + (s'/s) (x - D). Its denoiser is D = c_skip x + c_out F(c_in x; c_noise) with, for leaps of
-the angle d = arctan(s_0) / N,
+Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", arXiv 2202.00512; here every noise
+level learns at once from one teacher instead of halving the steps again and again.
+
+The student walks the even grid s_0 > s_1 > ... > s_N = 0 in the angle a = arctan(s) (`calograd.diffusion.samplers`)
+with the step of DDIM, x' = D + (s'/s) (x - D). Its denoiser is D = c_skip x + c_out F(c_in x; c_noise) with, for steps
+of the angle d = arctan(s_0) / N,
 
     c_skip = (1 + s tan(d / 2)) / (1 + s^2)         c_in = 1 / sqrt(1 + s^2)
     c_out = s / sqrt(1 + s^2)                       c_noise = ln(s) / 4
 
-so that in z = x cos(a) a leap is
+so that in z = x cos(a) a step is
 
     z' = z + sin(d) F
 
-F = 0 is exact where the data are unit normal, the last leap (s' = 0) returns D itself, and for short leaps F is that of
-EDM: a student may begin with the weights of its teacher.
+F = 0 is exact where the data are unit normal, and the last step (s' = 0) returns D itself. For short steps F is that of
+EDM, so a student may start from the weights of its teacher.
 
-It learns the leaps of its teacher (progressive distillation, arXiv 2202.00512, all levels at once): from x = x0 + s n
-at a level s of the grid the teacher goes to s' in some sub-steps, even in the angle, which end at x', and
+From x = x0 + s n at a level s of the grid the teacher goes to s' in some sub-steps, even in the angle, which end at x'.
+The student's loss is
 
     loss = |F - (z' - z) / sin(d)|^2
 """
@@ -33,45 +36,46 @@ from calograd.diffusion.denoisers import Coefficients, Network
 from calograd.diffusion.samplers import SAMPLERS, Denoise, Sampler, sample
 from calograd.diffusion.schedules import Schedule, angle_grid
 
-NAME = "leaps"
-LEAPS: Sampler = replace(SAMPLERS["ddim"], steps=1, even_angle=True)
-"""The student's; how many it takes is up to the student."""
+NAME = "progressive"
+"""Name of the student's sampler in commands and in stored surrogates."""
+PROGRESSIVE: Sampler = replace(SAMPLERS["ddim"], steps=1, even_angle=True)
+"""Sampler of a student; the student fixes its number of steps."""
 
 
 @dataclass(frozen=True)
-class Leaps:
-    """Preconditioning of a student, see above.
+class Progressive:
+    """Preconditioning of a student, see the module's equations.
 
     Args:
-        grid: its noise levels, falling to zero.
+        grid: noise levels of the student, falling to zero.
     """
 
     grid: tuple[float, ...]
 
     @classmethod
-    def of(cls, schedule: Schedule, leaps: int) -> Leaps:
-        """So many leaps from the highest noise level of a schedule."""
-        return cls(tuple(LEAPS.grid(schedule, leaps).tolist()))
+    def of(cls, schedule: Schedule, steps: int) -> Progressive:
+        """Return the preconditioning for ``steps`` steps from the highest noise level of a schedule."""
+        return cls(tuple(PROGRESSIVE.grid(schedule, steps).tolist()))
 
     @property
-    def leaps(self) -> int:
-        """Their number."""
+    def steps(self) -> int:
+        """Number of steps from noise to sample."""
         return len(self.grid) - 1
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The four coefficients at the noise levels ``sigma``, which should be of the grid: no other is taught."""
+        """Return the four coefficients at noise levels ``sigma`` of the grid; other levels are not trained."""
         total = (1 + sigma**2).rsqrt()
-        half = tan(atan(self.grid[0]) / (2 * self.leaps))
+        half = tan(atan(self.grid[0]) / (2 * self.steps))
         return Coefficients((1 + half * sigma) * total**2, sigma * total, total, sigma.log() / 4)
 
 
-class Lesson(NamedTuple):
-    """What a student of one network is taught by.
+class Teacher(NamedTuple):
+    """Teacher of one network of the student.
 
     Args:
-        denoise: of the teacher, D(x, sigma) with a noise level a sample, shape (n, 1, ...).
-        sampler: of the teacher.
-        steps: of it, for every leap of the student.
+        denoise: D(x, sigma) of the teacher, with one noise level a sample, shape (n, 1, ...).
+        sampler: sampler that the teacher walks with.
+        steps: steps of the teacher for every step of the student.
     """
 
     denoise: Denoise
@@ -79,48 +83,50 @@ class Lesson(NamedTuple):
     steps: int
 
 
-class Taught(NamedTuple):
-    """What a student's network sees and what it should say.
+class Targets(NamedTuple):
+    """Inputs and targets of the student's network F.
 
     Args:
         seen: c_in x, shape (n, ...).
         noise: c_noise, shape (n,).
-        target: of F, same shape as ``seen``.
+        target: target of F, same shape as ``seen``.
     """
 
     seen: Tensor
     noise: Tensor
     target: Tensor
 
-    def at(self, rows: Tensor | slice) -> Taught:
-        """Some of them."""
-        return Taught(*(values[rows] for values in self))
+    def at(self, rows: Tensor | slice) -> Targets:
+        """Return the chosen rows."""
+        return Targets(*(values[rows] for values in self))
 
 
 @torch.no_grad()
-def teach(leaps: Leaps, lesson: Lesson, x0: Tensor, generator: torch.Generator | None) -> Taught:
-    """Let the teacher take a leap from every sample with noise; the samples are dealt out to the leaps in turn.
+def teacher_targets(student: Progressive, teacher: Teacher, x0: Tensor, generator: torch.Generator | None) -> Targets:
+    """Let the teacher take one step of the student from every noisy sample.
+
+    The samples are dealt out to the steps of the student in turn.
 
     Args:
-        leaps: the student's preconditioning.
-        lesson: what teaches it.
+        student: preconditioning of the student.
+        teacher: teacher of the student's network.
         x0: clean samples, shape (n, ...).
-        generator: of the noise.
+        generator: random numbers of the noise.
     """
-    which = torch.arange(len(x0)) % leaps.leaps
+    which = torch.arange(len(x0)) % student.steps
     wide = (-1, *(1,) * (x0.ndim - 1))
-    grid = angle_grid(leaps.grid[0], leaps.leaps * lesson.steps)
-    visited = torch.stack([grid[which * lesson.steps + step].reshape(wide) for step in range(lesson.steps + 1)])
+    grid = angle_grid(student.grid[0], student.steps * teacher.steps)
+    visited = torch.stack([grid[which * teacher.steps + step].reshape(wide) for step in range(teacher.steps + 1)])
     visited = visited.to(x0)  # (steps + 1, n, 1, ...)
     start, end = visited[0], visited[-1]
     x = x0 + start * torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
-    c = leaps.coefficients(start)
-    reached = sample(lesson.denoise, x / start, visited, lesson.sampler)
+    c = student.coefficients(start)
+    reached = sample(teacher.denoise, x / start, visited, teacher.sampler)
     sine = (start - end) * c.into * (1 + end**2).rsqrt()
     target = (reached * (1 + end**2).rsqrt() - x * c.into) / sine
-    return Taught(c.into * x, c.noise.flatten(), target)
+    return Targets(c.into * x, c.noise.flatten(), target)
 
 
-def leap_loss(student: Network, taught: Taught) -> Tensor:
-    """Distillation loss of every number of every sample, same shape as the target; ``student`` is F."""
-    return (student(taught.seen, taught.noise) - taught.target).square()
+def distillation_loss(student: Network, targets: Targets) -> Tensor:
+    """Return the squared error of the network F, one a number of a sample, same shape as ``targets.target``."""
+    return (student(targets.seen, targets.noise) - targets.target).square()

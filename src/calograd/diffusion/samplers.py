@@ -7,17 +7,21 @@ With D the denoiser and d = (x - D(x; s)) / s, all of them walk the grid s_0 > s
                         plus noise of variance s'^2 (s^2 - s'^2) / s^2             arXiv 2006.11239, eq. 7 in VE form
     Heun                DDIM step, then the trapezoid with d at its end            arXiv 2206.00364, alg. 1
     DPM-Solver++(2M)    DDIM step with D extrapolated from the last two            arXiv 2211.01095, alg. 2
-    angle               second-order Adams-Bashforth in the angle, below
+    TrigFlow AB2        second-order Adams-Bashforth on the TrigFlow ODE, below    arXiv 2410.11081
 
 All but DDPM are deterministic and differentiable; DDIM is of first order, the others of second.
 
-In the angle a = arctan(s) and z = x cos(a), the probability flow reads (TrigFlow, arXiv 2410.11081, for data of unit
-variance)
+In the angle a = arctan(s) and z = x cos(a) the probability flow is that of TrigFlow (Lu and Song, "Simplifying,
+Stabilizing and Scaling Continuous-Time Consistency Models", arXiv 2410.11081), for data of unit variance
 
     dz/da = -F,    F = (D - z cos(a)) / sin(a)
 
 and F vanishes where the data are unit normal: there z stands still and no step is too long. Standardised data are
-nearly so, hence an even grid in the angle with few steps keeps the spreads that DDIM shrinks and Heun inflates.
+nearly so, hence an even grid in the angle with few steps keeps the spreads that DDIM shrinks and Heun inflates. The
+sampler "trigflow-ab2" integrates this ODE with the linear multistep formula of Adams and Bashforth, as DEIS
+(arXiv 2204.13902) does in another variable: with F' the value one step before, of length h', and h = a - b
+
+    z(b) = z(a) + h (F + (h / 2 h') (F - F'))
 """
 
 from __future__ import annotations
@@ -92,7 +96,7 @@ def _dpmpp_2m(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
     return ahead + (t / s) * (x - ahead), clean
 
 
-def _angle(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
+def _trigflow_ab2(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
     x, s, t = at.x, at.s, at.t
     a, b = s.atan(), t.atan()
     cos_a, cos_b = (1 + s**2).rsqrt(), (1 + t**2).rsqrt()  # not a.cos(), which is inexact near pi/2
@@ -136,9 +140,9 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler(_ddim, order=1, evaluations=1, steps=50),
     "heun": Sampler(_heun, order=2, evaluations=2, steps=18),
     "dpmpp-2m": Sampler(_dpmpp_2m, order=2, evaluations=1, steps=18),
-    "angle": Sampler(_angle, order=2, evaluations=1, steps=12, even_angle=True),
+    "trigflow-ab2": Sampler(_trigflow_ab2, order=2, evaluations=1, steps=12, even_angle=True),
 }
-DEFAULT_SAMPLER = "angle"
+DEFAULT_SAMPLER = "trigflow-ab2"
 
 
 def sample(

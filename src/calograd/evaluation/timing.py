@@ -287,7 +287,7 @@ def benchmark(
     chosen: list[Timing] = []
     others: list[Timing] = []
     for surrogate in surrogates:
-        others_of = () if surrogate.model.architecture.leaps else samplers
+        others_of = () if surrogate.model.architecture.distilled_steps else samplers
         stage, total = surrogate.card.name, 1 + len(energies) + len(others_of)
         progress(stage, 0, total)
         at = energies[len(energies) // 2]

@@ -1,7 +1,7 @@
 """The regular view of showers in a layered detector, 30 x 30 cells in every layer, kept as its filled cells.
 
-Cell (layer, i, j), 0 <= i, j < 30, is that of `calograd.events.layered_readout` with the numbers i - 15 and j - 15. What lies
-beyond the view's edge is not seen.
+Cell (layer, i, j), 0 <= i, j < 30, is that of `calograd.events.layered_readout` with the numbers i - 15 and j - 15.
+What lies beyond the view's edge is not seen.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def example(part: Part, surrogate: Surrogate, walk: Walk, rows: int, generator: 
         "sigma": torch.empty(rows).uniform_(*LN_SIGMA, generator=generator).exp(),
         "material": numbers_of(*(materials[k] for k in which), like=dz),
     }
-    if part.name in _STAGES and surrogate.model.architecture.leaps is not None:
+    if part.name in _STAGES and surrogate.model.architecture.distilled_steps is not None:
         levels = exportable(surrogate).grids(walk)[_STAGES.index(part.name)][:-1].to(dz)
         values["sigma"] = levels[torch.randint(len(levels), (rows,), generator=generator)]
     return tuple(

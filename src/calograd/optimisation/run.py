@@ -41,7 +41,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from calograd.detector.material import Material
-from calograd.diffusion.progressive import NAME as LEAPS_NAME
+from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library.reader import open_library
@@ -79,7 +79,7 @@ class GradientConfig(_Table):
 
     @model_validator(mode="after")
     def _check(self) -> GradientConfig:
-        allowed = [*(name for name, sampler in SAMPLERS.items() if sampler.order > 0), LEAPS_NAME]
+        allowed = [*(name for name, sampler in SAMPLERS.items() if sampler.order > 0), PROGRESSIVE_NAME]
         if self.sampler is not None and self.sampler not in allowed:
             raise ValueError(f"sampler = '{self.sampler}': expected one of {', '.join(allowed)}")
         return self

@@ -154,8 +154,8 @@ class Surrogate:
             energy: incident energy in GeV, one number or one a shower, shape (n,); a tensor receives gradients.
             n: number of showers.
             generator: of all random numbers; equal ones give common random numbers at any design.
-            sampler: ``angle``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``; of a distilled surrogate ``leaps``. None:
-                the surrogate's own, ``angle`` or ``leaps``.
+            sampler: ``trigflow-ab2``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``; of a distilled surrogate
+                ``progressive``. None: the surrogate's own, ``trigflow-ab2`` or ``progressive``.
             steps: of the sampler; each has a default, and a distilled surrogate no choice.
             extrapolate: warn instead of refusing outside the trained range.
             checkpointed: where a gradient is recorded, keep each step's beginning alone and walk it again on the way

@@ -5,7 +5,7 @@ All are given
     cond = ln E/E_c, ln dx/R_M, ln of depths / X0, and the logarithms of chosen numbers of the material
 
 and learn diffusion models, most of them those of a shape and a pattern (`calograd.surrogate.two_stage`), which may be
-distilled (`calograd.diffusion.progressive`), each into a number of leaps of its own.
+distilled (`calograd.diffusion.progressive`), each into a number of steps of its own.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from calograd.detector.material import DESCRIPTORS, Material
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Preconditioning
-from calograd.diffusion.progressive import LEAPS, Leaps
-from calograd.diffusion.progressive import NAME as LEAPS_NAME
+from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
+from calograd.diffusion.progressive import PROGRESSIVE, Progressive
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
@@ -57,7 +57,7 @@ class Architecture(Protocol):
         """Whether location and scale of the pattern are equal by symmetry."""
 
     @property
-    def leaps(self) -> tuple[int, int] | None:
+    def distilled_steps(self) -> tuple[int, int] | None:
         """Of shape and pattern, of a distilled surrogate; None: diffusion models."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,9 +92,9 @@ class Model(nn.Module, ABC):
         self.architecture = architecture
         self.schedule = SCHEDULES[architecture.schedule]
         usual: Preconditioning = PRECONDITIONINGS[architecture.preconditioning]
-        shape, pattern = architecture.leaps or (0, 0)
-        self.shape_preconditioning = Leaps.of(self.schedule, shape) if shape else usual
-        self.preconditioning = Leaps.of(self.schedule, pattern) if pattern else usual
+        shape, pattern = architecture.distilled_steps or (0, 0)
+        self.shape_preconditioning = Progressive.of(self.schedule, shape) if shape else usual
+        self.preconditioning = Progressive.of(self.schedule, pattern) if pattern else usual
         self.n_conditions = 2 + depths + len(architecture.material_numbers)
         self.register_buffer("condition_mean", torch.zeros(self.n_conditions))
         self.register_buffer("condition_scale", torch.ones(self.n_conditions))
@@ -123,23 +123,23 @@ class Model(nn.Module, ABC):
         """How showers are made, the surrogate's own way if not told.
 
         Args:
-            sampler: a name of `SAMPLERS`; a distilled surrogate takes ``leaps`` alone.
+            sampler: a name of `SAMPLERS`; a distilled surrogate takes ``progressive`` alone.
             steps: of it; each has a default, those of a distilled surrogate are fixed.
 
         Raises:
             InputError: a sampler or steps that it cannot take.
         """
-        leaps = self.architecture.leaps
-        if leaps is not None:
-            asked = sampler or LEAPS_NAME, leaps[1] if steps is None else steps
-            if asked != (LEAPS_NAME, leaps[1]):
+        own = self.architecture.distilled_steps
+        if own is not None:
+            asked = sampler or PROGRESSIVE_NAME, own[1] if steps is None else steps
+            if asked != (PROGRESSIVE_NAME, own[1]):
                 raise InputError(
-                    f"the surrogate is distilled into {leaps[0]} leaps of the shape and {leaps[1]} of the pattern and "
-                    f"cannot take {asked[1]} steps of '{asked[0]}'; leave sampler and steps out"
+                    f"the surrogate is distilled into {own[0]} steps of the shape and {own[1]} of the pattern "
+                    f"and cannot take {asked[1]} steps of '{asked[0]}'; leave sampler and steps out"
                 )
-            return Walk(LEAPS_NAME, leaps[1], leaps[1], leaps[0])
+            return Walk(PROGRESSIVE_NAME, own[1], own[1], own[0])
         name = DEFAULT_SAMPLER if sampler is None else sampler
-        if name == LEAPS_NAME:
+        if name == PROGRESSIVE_NAME:
             raise InputError(
                 f"sampler '{name}' is that of distilled surrogates, this is a diffusion model; expected one of "
                 f"{', '.join(SAMPLERS)}"
@@ -219,30 +219,32 @@ class Model(nn.Module, ABC):
 
 def sampler_of(walk: Walk) -> Sampler:
     """The sampler of a walk."""
-    return LEAPS if walk.sampler == LEAPS_NAME else SAMPLERS[walk.sampler]
+    return PROGRESSIVE if walk.sampler == PROGRESSIVE_NAME else SAMPLERS[walk.sampler]
 
 
-def chosen_leaps(leaps: Iterable[int] | None) -> tuple[int, int] | None:
-    """Leaps of shape and pattern, as plain data have them. Raises `InputError` unless they are two, or none."""
-    if leaps is None:
+def checked_distilled_steps(steps: Iterable[int] | None) -> tuple[int, int] | None:
+    """Return the distilled steps of shape and pattern. Raises `InputError` unless there are two, or None."""
+    if steps is None:
         return None
-    shape, pattern, *more = (*leaps, 0, 0)
+    shape, pattern, *more = (*steps, 0, 0)
     if len(more) != len((0, 0)) or min(shape, pattern) < 1:
-        raise InputError(f"leaps = {list(leaps)}: expected those of the shape and of the pattern, 1 or more each")
+        raise InputError(
+            f"distilled_steps = {list(steps)}: expected those of the shape and of the pattern, 1 or more each"
+        )
     return shape, pattern
 
 
 def plain_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
-    """An architecture as plain data: lists for tuples, and no leaps where there are none, as before there were any."""
+    """Return an architecture as plain data: lists for tuples, and no distilled steps where there are none."""
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sizes.items()
-        if (name, value) != ("leaps", None)
+        if (name, value) != ("distilled_steps", None)
     }
 
 
 def chosen_numbers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of material numbers in the order of `calograd.detector.material.DESCRIPTORS`. Raises `InputError` for others."""
+    """Return names in the order of `calograd.detector.material.DESCRIPTORS`. Raises `InputError` for others."""
     chosen = tuple(name for name in DESCRIPTORS if name in names)
     if len(chosen) != len(names):
         raise InputError(f"material_numbers = {list(names)}: expected some of {', '.join(DESCRIPTORS)}")

@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from calograd.diffusion.denoisers import Network, Preconditioning, denoise, loss
-from calograd.diffusion.progressive import LEAPS, Leaps, Lesson, Taught, leap_loss, teach
+from calograd.diffusion.progressive import (
+    PROGRESSIVE,
+    Progressive,
+    Targets,
+    Teacher,
+    distillation_loss,
+    teacher_targets,
+)
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
 from calograd.nn.location_scale import ConditionalMoments, restore, standardise
 from calograd.nn.mlp import ResidualMlp
@@ -32,8 +39,8 @@ Moments = tuple[Tensor, Tensor]
 """Location and scale of every number."""
 
 
-class Lessons(NamedTuple):
-    """What a student learns from, a row a shower.
+class TeacherTargets(NamedTuple):
+    """Targets of both networks of a student, a row a shower.
 
     Args:
         conditions: of the student and of its teacher, shape (n, conditions).
@@ -43,15 +50,15 @@ class Lessons(NamedTuple):
 
     conditions: Tensor
     x: Tensor
-    shape: Taught
-    pattern: Taught
+    shape: Targets
+    pattern: Targets
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def at(self, rows: Tensor | slice) -> Lessons:
+    def at(self, rows: Tensor | slice) -> TeacherTargets:
         """Some of them."""
-        return Lessons(self.conditions[rows], self.x[rows], self.shape.at(rows), self.pattern.at(rows))
+        return TeacherTargets(self.conditions[rows], self.x[rows], self.shape.at(rows), self.pattern.at(rows))
 
 
 class TwoStage(Model):
@@ -139,7 +146,7 @@ class TwoStage(Model):
         )  # fmt: skip
         return shape.mean(1), pattern.mean(1)
 
-    def lessons(
+    def teacher_targets(
         self,
         teacher: TwoStage,
         steps: tuple[int, int],
@@ -147,28 +154,29 @@ class TwoStage(Model):
         y: Tensor,
         conditions: Tensor,
         generator: torch.Generator | None,
-    ) -> Lessons:
-        """What a teacher makes of showers with noise, see `calograd.diffusion.progressive`.
+    ) -> TeacherTargets:
+        """Let a teacher denoise showers with noise, see `calograd.diffusion.progressive`.
 
         Args:
-            teacher: a diffusion model, or one distilled into a multiple of this one's leaps.
-            steps: of a diffusion model for every leap of shape and pattern.
+            teacher: a diffusion model, or one distilled into a multiple of this one's steps.
+            steps: of a diffusion model for every step of the student, of shape and pattern.
             x, y: as `losses` takes them.
             conditions: of this model and of the teacher.
             generator: of the noise.
         """
         shape, pattern = self.shape_preconditioning, self.preconditioning
-        assert isinstance(shape, Leaps)
-        assert isinstance(pattern, Leaps)
-        first = _lesson(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
-        then = _lesson(teacher._pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
-        return Lessons(conditions, x, teach(shape, first, x, generator), teach(pattern, then, y, generator))
+        assert isinstance(shape, Progressive)
+        assert isinstance(pattern, Progressive)
+        first = _teacher(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
+        then = _teacher(teacher._pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
+        of_shape, of_pattern = teacher_targets(shape, first, x, generator), teacher_targets(pattern, then, y, generator)
+        return TeacherTargets(conditions, x, of_shape, of_pattern)
 
-    def leap_losses(self, lessons: Lessons) -> tuple[Tensor, Tensor]:
+    def distillation_losses(self, targets: TeacherTargets) -> tuple[Tensor, Tensor]:
         """Distillation losses of shape and pattern, one a shower, shape (n,) each."""
         return (
-            leap_loss(self._shape(lessons.conditions), lessons.shape).mean(1),
-            leap_loss(self._pattern(lessons.conditions, lessons.x), lessons.pattern).mean(1),
+            distillation_loss(self._shape(targets.conditions), targets.shape).mean(1),
+            distillation_loss(self._pattern(targets.conditions, targets.x), targets.pattern).mean(1),
         )
 
     def moments_of_pattern(self, conditions: Tensor, x: Tensor) -> Moments:
@@ -218,8 +226,8 @@ class TwoStage(Model):
 
     def grids(self, walk: Walk) -> tuple[Tensor, Tensor]:
         """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
-        sampler, leaps = sampler_of(walk), self.architecture.leaps
-        shape_steps = SHAPE_STEPS * walk.steps if leaps is None else leaps[0]
+        sampler, own = sampler_of(walk), self.architecture.distilled_steps
+        shape_steps = SHAPE_STEPS * walk.steps if own is None else own[0]
         return sampler.grid(self.schedule, shape_steps), sampler.grid(self.schedule, walk.steps)
 
     def denoise_shape(self, x: Tensor, sigma: Tensor, conditions: Tensor) -> Tensor:
@@ -236,19 +244,19 @@ class TwoStage(Model):
         return self.decode(g, restore(y, *moments), energy.expand(len(x)))
 
 
-def join(parts: list[Lessons]) -> Lessons:
-    """Lessons one behind the other."""
+def join(parts: list[TeacherTargets]) -> TeacherTargets:
+    """Join teacher targets one behind the other."""
     conditions, x = (torch.cat([getattr(part, name) for part in parts]) for name in ("conditions", "x"))
     shape, pattern = (
-        Taught(*map(torch.cat, zip(*(getattr(part, name) for part in parts), strict=True)))
+        Targets(*map(torch.cat, zip(*(getattr(part, name) for part in parts), strict=True)))
         for name in ("shape", "pattern")
     )
-    return Lessons(conditions, x, shape, pattern)
+    return TeacherTargets(conditions, x, shape, pattern)
 
 
-def _lesson(network: Network, preconditioning: Preconditioning, student: Leaps, steps: int) -> Lesson:
-    """What a network teaches: its own leaps, if it is distilled itself, or steps of the default sampler."""
+def _teacher(network: Network, preconditioning: Preconditioning, student: Progressive, steps: int) -> Teacher:
+    """Return a network as a teacher: by its own steps, if it is distilled itself, or steps of the default sampler."""
     sampler = SAMPLERS[DEFAULT_SAMPLER]
-    if isinstance(preconditioning, Leaps):
-        sampler, steps = LEAPS, preconditioning.leaps // student.leaps
-    return Lesson(lambda z, s: denoise(network, preconditioning, z, s), sampler, steps)
+    if isinstance(preconditioning, Progressive):
+        sampler, steps = PROGRESSIVE, preconditioning.steps // student.steps
+    return Teacher(lambda z, s: denoise(network, preconditioning, z, s), sampler, steps)

@@ -15,7 +15,7 @@ the teacher's but for those of its two networks that ``[model]`` gives:
 
     [distillation]
     teacher = "pbf2-cells"
-    leaps = [2, 1]
+    student_steps = [2, 1]
 
 Every other key has a default; see the classes below.
 """
@@ -38,7 +38,7 @@ from calograd.surrogate.registry import STACK_KINDS
 from calograd.surrogate.storage import Units
 
 FEWEST = 3
-"""Steps of a teacher's second-order sampler for a leap."""
+"""Steps of a teacher's second-order sampler for one step of the student."""
 Positive = Annotated[int, Field(gt=0)]
 MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy", "mean_atomic_number",
                          "effective_atomic_number"]  # fmt: skip
@@ -135,7 +135,7 @@ _MAPS = MapsArchitecture()
 
 
 class MapsModelConfig(Table):
-    """Sizes of the networks of maps; meaning and defaults are those of `calograd.surrogate.maps.model.MapsArchitecture`.
+    """Sizes of the networks of maps; see `calograd.surrogate.maps.model.MapsArchitecture`.
 
     ``material_numbers`` left out: as of `ModelConfig`.
     """
@@ -193,21 +193,21 @@ class Distillation(Table):
     """Of a trained surrogate into one of few evaluations, see `calograd.diffusion.progressive`."""
 
     teacher: Path
-    """A bundled name, or its folder. Distilled itself, it goes by its own leaps, a multiple of these."""
-    leaps: tuple[Positive, Positive]
+    """A bundled name, or its folder. Distilled itself, it takes its own steps, a multiple of these."""
+    student_steps: tuple[Positive, Positive]
     """Evaluations of the student, of shape and pattern."""
     shape_steps: Positive = 24
-    """Of a diffusion model's sampler from noise to sample; a leap takes its part of them, three at least."""
+    """Steps of a diffusion model's sampler; a step of the student takes its part of them, three at least."""
     pattern_steps: Positive = 12
     """Likewise."""
-    lessons: Annotated[int, Field(ge=0)] = 0
-    """Showers that the teacher makes lessons of before the training, which draws from them; some 1.5 kB each. 0: every
-    step has lessons of its own."""
+    showers: Annotated[int, Field(ge=0)] = 0
+    """Showers whose targets the teacher prepares before the training, some 1.5 kB each. 0: every
+    step has targets of its own."""
 
     @property
     def sub_steps(self) -> tuple[int, int]:
-        """Steps of a diffusion model for every leap of shape and pattern."""
-        shape, pattern = self.leaps
+        """Steps of a diffusion model for every step of the student, of shape and pattern."""
+        shape, pattern = self.student_steps
         return max(FEWEST, ceil(self.shape_steps / shape)), max(FEWEST, ceil(self.pattern_steps / pattern))
 
 

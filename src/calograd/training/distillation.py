@@ -1,7 +1,7 @@
 """Distillation of a surrogate of designs into one of few evaluations, see `calograd.diffusion.progressive`.
 
 The student begins with all weights of its teacher and keeps its conditions' standardisation and its moments; its two
-networks learn the leaps. A network that is given other sizes than the teacher's begins anew. The data give energies,
+networks learn the steps. A network that is given other sizes than the teacher's begins anew. The data give energies,
 designs and the showers that noise is added to.
 """
 
@@ -19,7 +19,7 @@ from calograd.errors import InputError
 from calograd.surrogate import MARGIN, Surrogate, load_designs
 from calograd.surrogate.base import Model, place
 from calograd.surrogate.registry import architecture
-from calograd.surrogate.two_stage import Lessons, TwoStage, join
+from calograd.surrogate.two_stage import TeacherTargets, TwoStage, join
 from calograd.training.config import Distillation, MapsModelConfig, ModelConfig, RangeConfig, RunConfig
 from calograd.training.data import TrainingData
 from calograd.training.loop import Course, Progress
@@ -58,17 +58,17 @@ class Teaching:
 
         Raises:
             FormatError: it is missing or damaged.
-            InputError: a surrogate that cannot be distilled, or whose leaps are no multiple of the student's, or a
+            InputError: a surrogate that cannot be distilled, or whose steps are no multiple of the student's, or a
                 device that torch does not have.
         """
         surrogate = load_designs(config.teacher, device)
         model, name = surrogate.model, surrogate.card.name
         if not isinstance(model, TwoStage):
             raise InputError(f"the teacher {name} is of maps in plain coordinates, which cannot be distilled")
-        theirs, ours = model.architecture.leaps, config.leaps
+        theirs, ours = model.architecture.distilled_steps, config.student_steps
         if theirs is not None and any(many % few for many, few in zip(theirs, ours, strict=True)):
             raise InputError(
-                f"distillation.leaps = {list(ours)}: expected numbers that divide those of the teacher {name}, "
+                f"distillation.student_steps = {list(ours)}: expected numbers that divide those of the teacher {name}, "
                 f"{list(theirs)}, which is distilled itself"
             )
         return cls(surrogate, model, config)
@@ -115,16 +115,18 @@ class Teaching:
 
     def _form(self) -> dict[str, Any]:
         """Of a student of the teacher's sizes."""
-        return self.model.architecture.to_dict() | {"leaps": self.config.leaps}
+        return self.model.architecture.to_dict() | {"distilled_steps": self.config.student_steps}
 
     def losses(
         self, model: Model, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Of shape and pattern of a student, see `calograd.surrogate.two_stage.TwoStage.leap_losses`."""
+        """Of shape and pattern of a student, see `calograd.surrogate.two_stage.TwoStage.distillation_losses`."""
         assert isinstance(model, TwoStage)
-        return model.leap_losses(model.lessons(self.model, self.config.sub_steps, x, y, conditions, generator))
+        return model.distillation_losses(
+            model.teacher_targets(self.model, self.config.sub_steps, x, y, conditions, generator)
+        )
 
-    def lessons(self, data: TrainingData, seed: int, progress: Progress | None = None) -> Lessons | None:
+    def lessons(self, data: TrainingData, seed: int, progress: Progress | None = None) -> TeacherTargets | None:
         """All lessons of a run of so many; None where every step has its own.
 
         Args:
@@ -132,7 +134,7 @@ class Teaching:
             seed: of all random numbers.
             progress: called every chunk.
         """
-        wanted, generator = self.config.lessons, torch.Generator().manual_seed(seed)
+        wanted, generator = self.config.showers, torch.Generator().manual_seed(seed)
         if not wanted:
             return None
         with torch.random.fork_rng(devices=[]):
@@ -147,9 +149,9 @@ class Teaching:
             rows = data.rows(data.draw(n, generator))
             with torch.no_grad():
                 x, y, conditions = standardised(student, data, rows, generator)
-                parts.append(student.lessons(self.model, self.config.sub_steps, x, y, conditions, generator))
+                parts.append(student.teacher_targets(self.model, self.config.sub_steps, x, y, conditions, generator))
             if progress is not None:
-                progress("lessons", start + n, wanted, nan)
+                progress("teacher targets", start + n, wanted, nan)
         return join(parts)
 
     def _check_data(self, data: TrainingData) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from calograd.surrogate.base import Model
-from calograd.surrogate.two_stage import Lessons, TwoStage
+from calograd.surrogate.two_stage import TeacherTargets, TwoStage
 from calograd.training.data import Rows, TrainingData
 from calograd.training.distributed import Team
 from calograd.training.monitor import Losses, denoising
@@ -78,12 +78,12 @@ def standardised(
 
 
 def lessons_loss(
-    model: Model, lessons: Lessons, batch: int, team: Team, generator: torch.Generator, precision: str
+    model: Model, lessons: TeacherTargets, batch: int, team: Team, generator: torch.Generator, precision: str
 ) -> Tensor:
     """Mean distillation loss of the share that a process has of a random batch of lessons."""
     assert isinstance(model, TwoStage)
     chosen = torch.randint(len(lessons), (batch,), generator=generator)[team.rows(batch)]
     device = model.condition_mean.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        shape, pattern = model.leap_losses(lessons.at(chosen.to(device)))
+        shape, pattern = model.distillation_losses(lessons.at(chosen.to(device)))
     return shape.mean() + pattern.mean()

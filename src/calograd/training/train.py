@@ -4,8 +4,8 @@
     phase "pattern moments"   likewise of c given the conditions and x
     phase "diffusion"         denoising losses of x and y, moments frozen, EMA of the weights
 
-A distillation (`calograd.training.distillation`) has the moments of its teacher, so it is the last phase alone, with a loss
-of its own.
+A distillation (`calograd.training.distillation`) has the moments of its teacher, so it is the last phase alone, with a
+loss of its own.
 
 A run is a folder: ``checkpoint.pt`` (everything needed to go on), ``log.jsonl`` (a line a report),
 ``model.safetensors`` (the EMA weights so far; on demand also those of every report). A run that is started again goes
@@ -27,7 +27,7 @@ from calograd.errors import InputError, OutputExistsError
 from calograd.io.hdf5 import one_writer
 from calograd.surrogate.base import Model
 from calograd.surrogate.storage import WEIGHTS, Card, save
-from calograd.surrogate.two_stage import Lessons, TwoStage
+from calograd.surrogate.two_stage import TeacherTargets, TwoStage
 from calograd.training import loop as engine
 from calograd.training.config import RunConfig
 from calograd.training.data import Rows, TrainingData
@@ -54,7 +54,7 @@ class _Run:
     on_report: Callable[[Report], None] | None
     teaching: Teaching | None
     team: Team
-    lessons: Lessons | None = None
+    lessons: TeacherTargets | None = None
 
     @property
     def losses(self) -> Losses:
@@ -86,8 +86,8 @@ def train(
         device: any torch device; that of ``team`` if there is one.
         progress: called every few steps.
         on_report: called with every report (validation loss and physics).
-        team: processes that share the work, see `calograd.training.distributed.open_team`; every one calls this function, the
-            one that leads writes and reports. A run may be gone on with by another number of them.
+        team: processes that share the work, see `calograd.training.distributed.open_team`; every one calls this
+            function, the one that leads writes and reports. A run may be gone on with by another number of them.
 
     Returns:
         The EMA weights.
@@ -207,10 +207,10 @@ def _check_shares(run: _Run) -> None:
             raise InputError(
                 f"training.{name} = {batch} cannot be shared out to {size} processes; expected a multiple of {2 * size}"
             )
-    leaps = run.config.distillation.leaps if run.config.distillation else (1, 1)
-    if any((t.batch // size) % many for many in leaps) and size > 1:
+    steps = run.config.distillation.student_steps if run.config.distillation else (1, 1)
+    if any((t.batch // size) % many for many in steps) and size > 1:
         raise InputError(
-            f"training.batch = {t.batch} on {size} processes: the leaps {list(leaps)} of a distillation are dealt out "
+            f"training.batch = {t.batch} on {size} processes: the steps {list(steps)} of a distillation are dealt out "
             f"along the batch; expected a multiple of {size} times each of them"
         )
 

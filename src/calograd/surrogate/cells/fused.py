@@ -1,7 +1,7 @@
 """A distilled cells surrogate with all that depends on its noise levels and conditions alone done at once.
 
-In z = x cos(a), where a leap is z' = z + sin(d) F (`calograd.diffusion.progressive`), nothing but F is left of the sampler.
-The embeddings of all leaps of a network are rows of one product, the scales and shifts of all its blocks columns of
+In z = x cos(a), where a step is z' = z + sin(d) F (`calograd.diffusion.progressive`), nothing but F is left.
+The embeddings of all steps of a network are rows of one product, the scales and shifts of all its blocks columns of
 another. The showers are those of `calograd.surrogate.cells.model` but for rounding, from the same random numbers.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
-from calograd.diffusion.progressive import Leaps
+from calograd.diffusion.progressive import Progressive
 from calograd.nn.linear import product
 from calograd.nn.location_scale import standardise
 from calograd.nn.mlp import ResidualMlp
@@ -34,9 +34,9 @@ class FoldedCells:
     def __init__(self, model: CellsModel) -> None:
         self.model = model
         shape, pattern = model.shape_preconditioning, model.preconditioning
-        assert isinstance(shape, Leaps)
-        assert isinstance(pattern, Leaps)
-        self.shape_leaps, self.pattern_leaps = _Leaps(shape), _Leaps(pattern)
+        assert isinstance(shape, Progressive)
+        assert isinstance(pattern, Progressive)
+        self.shape_student, self.pattern_student = _Student(shape), _Student(pattern)
         self.shape, self.pattern = _Mlp(model.shape_network, shape), _Mlp(model.pattern_network, pattern)
 
     def generate(
@@ -52,39 +52,39 @@ class FoldedCells:
         """As `Model.generate`, without derivatives."""
         model = self.model
         x, y = (torch.randn(n, dim, generator=generator).to(conditions) for dim in model.noise_dims)
-        x, leaps = self.shape_leaps.first * x, self.shape_leaps
+        x, student = self.shape_student.first * x, self.shape_student
         for modulation in self.shape.modulations(conditions):
-            x = x.add(self.shape(x, modulation), alpha=leaps.sine)
+            x = x.add(self.shape(x, modulation), alpha=student.sine)
         moments = model.moments_of_pattern(conditions, x)
-        y, leaps = self.pattern_leaps.first * y, self.pattern_leaps
+        y, student = self.pattern_student.first * y, self.pattern_student
         marks = None
         if model.architecture.local_units:
             marks = standardise(torch.zeros_like(moments[0]), *moments)
         for number, modulation in enumerate(self.pattern.modulations(conditions)):
-            y = self._towards(y, self.pattern(y, modulation, x, _scaled(marks, leaps.into[number])), moments, number)
+            y = self._towards(y, self.pattern(y, modulation, x, _scaled(marks, student.into[number])), moments, number)
         return model.restore(x, y, moments, conditions, energy)
 
     def _towards(self, y: Tensor, output: Tensor, moments: Moments, number: int) -> Tensor:
-        """A leap of the pattern, with what brings sums closer to one."""
-        leaps, dim = self.pattern_leaps, y.shape[1]
+        """A step of the pattern, with what brings sums closer to one."""
+        student, dim = self.pattern_student, y.shape[1]
         if output.shape[1] == dim:
-            return y.add(output, alpha=leaps.sine)
+            return y.add(output, alpha=student.sine)
         result, gains = output[:, :dim], output[:, dim:]
-        clean = torch.add(leaps.keep[number] * y, result, alpha=leaps.out[number])
+        clean = torch.add(student.keep[number] * y, result, alpha=student.out[number])
         more = self.model.towards_sums(clean, *moments, gains)
-        if number == len(leaps.out) - 1:  # the last leap ends at what is clean
+        if number == len(student.out) - 1:  # the last step ends at what is clean
             return clean + more
-        return y.add(result, alpha=leaps.sine).add(more, alpha=leaps.sine / leaps.out[number])
+        return y.add(result, alpha=student.sine).add(more, alpha=student.sine / student.out[number])
 
 
-class _Leaps:
-    """Numbers of a network's leaps: what noise begins with, sin(d), and at every level c_in, c_skip / c_in, c_out."""
+class _Student:
+    """Numbers of a student: what noise begins with, sin(d), and at every level c_in, c_skip / c_in, c_out."""
 
-    def __init__(self, leaps: Leaps) -> None:
-        levels = torch.tensor(leaps.grid[:-1], dtype=torch.float64)
-        c = leaps.coefficients(levels)
-        self.first = leaps.grid[0] / (1 + leaps.grid[0] ** 2) ** 0.5
-        self.sine = sin(atan(leaps.grid[0]) / leaps.leaps)
+    def __init__(self, student: Progressive) -> None:
+        levels = torch.tensor(student.grid[:-1], dtype=torch.float64)
+        c = student.coefficients(levels)
+        self.first = student.grid[0] / (1 + student.grid[0] ** 2) ** 0.5
+        self.sine = sin(atan(student.grid[0]) / student.steps)
         self.into, self.out = c.into.tolist(), c.out.tolist()
         self.keep = (c.skip / c.into).tolist()
 
@@ -92,8 +92,8 @@ class _Leaps:
 class _Mlp:
     """`ResidualMlp` at known noise levels."""
 
-    def __init__(self, network: ResidualMlp, leaps: Leaps) -> None:
-        noise = torch.tensor(leaps.grid[:-1], dtype=torch.float64).log().to(network.frequencies)[:, None] / 4
+    def __init__(self, network: ResidualMlp, student: Progressive) -> None:
+        noise = torch.tensor(student.grid[:-1], dtype=torch.float64).log().to(network.frequencies)[:, None] / 4
         phase = noise * network.frequencies
         known = torch.cat([phase.sin(), phase.cos(), noise], dim=1)
         (weight, bias), second = linears(network.embed)
@@ -152,4 +152,4 @@ def _scaled(marks: Tensor | None, factor: float) -> Tensor | None:
 
 def fold_cells(model: Model) -> Model | FoldedCells:
     """A distilled cells model with its noise levels folded in; any other as it is."""
-    return FoldedCells(model) if isinstance(model, CellsModel) and model.architecture.leaps else model
+    return FoldedCells(model) if isinstance(model, CellsModel) and model.architecture.distilled_steps else model

@@ -1,6 +1,6 @@
 """The cells surrogate: a shower's cells given energy, design and material.
 
-Two diffusion models in a row (`calograd.surrogate.two_stage`) on the coordinates of `calograd.surrogate.cells.coordinates`:
+Two diffusion models in a row (`calograd.surrogate.two_stage`) on `calograd.surrogate.cells.coordinates`:
 
     shape    12 numbers   g <-> x given cond           x from diffusion given cond
     pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
@@ -34,7 +34,7 @@ from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
 from calograd.diffusion.denoisers import Network
 from calograd.nn.location_scale import ConditionalMoments, standardise
 from calograd.nn.mlp import ResidualMlp
-from calograd.surrogate.base import chosen_leaps, chosen_numbers, numbers_of, plain_sizes
+from calograd.surrogate.base import checked_distilled_steps, chosen_numbers, numbers_of, plain_sizes
 from calograd.surrogate.cells.coordinates import (
     core_cells,
     decode,
@@ -69,7 +69,7 @@ class CellsArchitecture:
         preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
         material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
         tied: numbers of the pattern that are equal by symmetry share location and scale.
-        leaps: of shape and pattern, of a distilled surrogate; None: diffusion models.
+        distilled_steps: of shape and pattern, of a distilled surrogate; None: diffusion models.
     """
 
     n_xy: int = 5
@@ -87,11 +87,11 @@ class CellsArchitecture:
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
     tied: bool = True
-    leaps: tuple[int, int] | None = None
+    distilled_steps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
-        object.__setattr__(self, "leaps", chosen_leaps(self.leaps))
+        object.__setattr__(self, "distilled_steps", checked_distilled_steps(self.distilled_steps))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -1,8 +1,8 @@
 """The coordinates in which an x-z map is learnt.
 
-As for cells (`calograd.surrogate.cells.coordinates`, whose symbols and treatment of what is empty these are), the numbers
-that must be right are coordinates of their own. Along z the map is cut into slabs of some pixels; with E the incident
-energy, E_tot the map's, E_k a slab's, e_i a pixel's and u_i its distance from the axis in half widths of the window:
+As for cells (`calograd.surrogate.cells.coordinates`, whose symbols and treatment of what is empty these are), the
+numbers that must be right are coordinates of their own. Along z the map is cut into slabs of some pixels; with E the
+incident energy, E_tot the map's, E_k a slab's, e_i a pixel's and u_i its distance from the axis in half widths:
 
     shape of the shower    g_0 = logit(E_tot / E)
                            g_k = ln((E_k + eps) / E)

@@ -8,8 +8,8 @@ Two protocols, after the coordinates (`calograd.surrogate.maps.coordinates`) in 
     cond = ln E/E_c, ln dx/R_M, ln dz/X0, and the logarithms of chosen numbers of the material
 
 with dz the mean depth of the layers: a map shows the window of a design, not its cells. Which numbers to choose is as
-for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero the U-Net learns for that share of the samples to do
-without conditions, and can be guided.
+for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero the U-Net learns for that share of the samples
+to do without conditions, and can be guided.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from calograd.errors import InputError
 from calograd.nn.location_scale import ConditionalMoments, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.nn.unet import UNet
-from calograd.surrogate.base import Model, chosen_leaps, chosen_numbers, plain_sizes, sampler_of
+from calograd.surrogate.base import Model, checked_distilled_steps, chosen_numbers, plain_sizes, sampler_of
 from calograd.surrogate.maps.coordinates import (
     PLAIN_SCALE,
     decode,
@@ -58,11 +58,11 @@ class MapsArchitecture:
         preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
         material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
         tied: numbers of the pattern that are equal by symmetry share location and scale.
-        leaps: of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
+        distilled_steps: of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
 
     Raises:
         InputError: pixels that cannot be divided into slabs or halved as often as there are levels, unknown material
-            numbers, or leaps in plain coordinates.
+            numbers, or distilled steps in plain coordinates.
     """
 
     n_xy: int = 5
@@ -84,13 +84,13 @@ class MapsArchitecture:
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
     tied: bool = True
-    leaps: tuple[int, int] | None = None
+    distilled_steps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        object.__setattr__(self, "leaps", chosen_leaps(self.leaps))
-        if self.leaps and self.coordinates == "plain":
+        object.__setattr__(self, "distilled_steps", checked_distilled_steps(self.distilled_steps))
+        if self.distilled_steps and self.coordinates == "plain":
             raise InputError("maps in plain coordinates cannot be distilled; expected coordinates = 'shares'")
         if (
             self.pixels % self.slabs
@@ -146,7 +146,7 @@ class _Conditioned(Model):
     @property
     def guided(self) -> bool:
         """Whether conditions were dropped in training; a distilled surrogate knows them always."""
-        return self.architecture.dropped > 0 and self.architecture.leaps is None
+        return self.architecture.dropped > 0 and self.architecture.distilled_steps is None
 
     def bind(
         self,

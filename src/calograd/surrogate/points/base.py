@@ -50,4 +50,4 @@ class StackModel(nn.Module, ABC):
         steps: int | None = None,
         smooth: bool = False,
     ) -> Points:
-        """Showers of incident energies (n,), GeV; arguments as of `calograd.surrogate.points.surrogate.CloudSurrogate.sample`."""
+        """Showers of incident energies (n,), GeV; arguments as of `CloudSurrogate.sample`."""

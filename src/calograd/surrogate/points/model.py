@@ -27,8 +27,8 @@ Stretching makes up for the part of the spread that goes into the mean of N poin
 r leaves the core where it is, for a shower's centre is made off the axis; farther out all are moved alike, or else
 soft points that no cell reads out would carry it.
 
-A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that go
-from noise to numbers in one evaluation each (`calograd.nn.vectormap`, `calograd.nn.pointmap`). The points'
+A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that
+go from noise to numbers in one evaluation each (`calograd.nn.vectormap`, `calograd.nn.pointmap`). The points'
 is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
 spread of its numbers y; x = M y + u has the teacher's mean and covariance.
 """
@@ -71,7 +71,7 @@ MARKS = 2
 LOCAL = 9
 """Features of a layer beside its number."""
 SHOWER_SCHEDULE = "karras"
-SHOWER_SAMPLER = "angle"
+SHOWER_SAMPLER = "trigflow-ab2"
 HIGHEST = 5.0
 """|z| of a point is held below this: no table tells what lies farther out."""
 
@@ -103,7 +103,7 @@ class CloudArchitecture:
     moments_width: int = 128
     schedule: str = "karras"
     preconditioning: str = "edm"
-    sampler: str = "angle"
+    sampler: str = "trigflow-ab2"
     steps: int = 12
     shower_steps: int = 12
 
@@ -122,7 +122,7 @@ class CloudArchitecture:
 
 
 class CloudModel(StackModel):
-    """Weights and mathematics of the cloud surrogate; `calograd.surrogate.points.surrogate.CloudSurrogate` is its public face."""
+    """Weights and mathematics of the cloud surrogate, whose public face is `CloudSurrogate`."""
 
     architecture: CloudArchitecture
 

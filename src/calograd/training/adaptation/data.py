@@ -25,7 +25,7 @@ DRAWN = 0.01
 
 def refuse_distilled(base: Surrogate) -> None:
     """Raise `InputError` for a base without a denoising loss to adapt by."""
-    if base.model.architecture.leaps is not None:
+    if base.model.architecture.distilled_steps is not None:
         raise InputError(
             f"{base.card.name} is distilled and cannot be adapted; adapt the surrogate that it was distilled from and "
             "distil the result"

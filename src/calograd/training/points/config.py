@@ -80,7 +80,7 @@ class CloudModelConfig(Table):
     moments_width: Positive = _DEFAULT.moments_width
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise", "residual-noise"] = "edm"
-    sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "angle"] = "angle"
+    sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
     steps: Positive = _DEFAULT.steps
     shower_steps: Positive = _DEFAULT.shower_steps
 

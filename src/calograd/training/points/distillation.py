@@ -1,9 +1,9 @@
 """Distillation of a cloud surrogate: what its student learns from, and the student's losses.
 
 The teacher makes showers of the energies of the training showers, and points of these showers' layers. The student
-learns where the trajectories of both end (`calograd.diffusion.consistency`), of showers those from pure noise alone. All
-trajectories are walked once, before the first step, with random numbers of their own, so that a run that goes on finds
-the same.
+learns where the trajectories of both end (`calograd.diffusion.consistency`), of showers those from pure noise alone.
+All trajectories are walked once, before the first step, with random numbers of their own, so that a run that goes on
+finds the same.
 
 A regression shrinks: with r what it has not learnt, cov(end) = cov(y) + cov(r). Of a shower's 4 L + 3 numbers enough is
 left to be seen in their spreads, so x = M y + u is fitted to have the ends' mean and covariance, over the same noise.
@@ -26,7 +26,7 @@ from calograd.surrogate.points.features import LEADS, dim_of
 from calograd.surrogate.points.model import HIGHEST, MARKS, SHOWER_SCHEDULE, CloudModel
 from calograd.training.points.config import Distillation
 
-SAMPLER = SAMPLERS["angle"]
+SAMPLER = SAMPLERS["trigflow-ab2"]
 """Walks the trajectories: the least error for its evaluations where data are nearly unit normal."""
 SPREAD_BATCH = 2048
 """Showers of a step that fits M and v."""

@@ -1,4 +1,4 @@
-"""Training of the baseline of `calograd.surrogate.points.grids`, in one phase: the evidence lower bound of the cells."""
+"""Training of the baseline of `calograd.surrogate.points.grids`, by the evidence lower bound of the cells."""
 
 from __future__ import annotations
 

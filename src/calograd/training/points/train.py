@@ -4,8 +4,8 @@
     phase "showers"   denoising loss of the standardised numbers, made nearly unit normal before
     phase "points"    denoising loss of z, whole layers a batch, no padding
 
-A student is distilled in the last two, with a phase "spread" between them, see `calograd.training.points.distillation`; all
-else it has from its teacher.
+A student is distilled in the last two, with a phase "spread" between them, see `calograd.training.points.distillation`;
+all else it has from its teacher.
 
 Where the hits of the data are known either ends with the phase "hits", which has no steps, see
 `calograd.training.points.hits`.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.detector.material import ELEMENTS, MATERIALS, Material, plain
+from calograd.detector.material import ELEMENTS, MATERIALS, Material, to_float
 from calograd.evaluation.matching import group
 from calograd.events.cells import read_cells
 from calograd.metrics.observables import observe, quantity_names
@@ -48,7 +48,7 @@ def main() -> None:
 def measured(path: Path) -> tuple[Material, np.ndarray]:
     """Material, and by design and energy the means of E_tot / E, R_E / R_M and z_mean / X0 at E E_c / E_c(PbF2)."""
     cells, rows = read_cells(path), []
-    r_m, x0 = plain(cells.material.moliere_radius), plain(cells.material.radiation_length)
+    r_m, x0 = to_float(cells.material.moliere_radius), to_float(cells.material.radiation_length)
     for point, which in group(cells).items():
         if point.energy in ENERGIES:
             table = observe(cells.cells[which], cells.dx[which], cells.dz[which]).table().mean(0)
@@ -57,17 +57,17 @@ def measured(path: Path) -> tuple[Material, np.ndarray]:
     found, log = np.array(rows).reshape(-1, len(ENERGIES), 3), np.log(ENERGIES)
     slopes = np.diff(found, axis=1) / np.diff(log)[:, None]
     slopes = slopes[:, np.minimum(np.arange(len(ENERGIES)), len(ENERGIES) - 2)]
-    moved = np.log(plain(cells.material.critical_energy) / plain(MATERIALS["PbF2"].critical_energy))
+    moved = np.log(to_float(cells.material.critical_energy) / to_float(MATERIALS["PbF2"].critical_energy))
     return cells.material, (found + slopes * moved).reshape(-1, 3)
 
 
 def number(material: Material, name: str) -> float:
     if name == MASS_LENGTH:
-        return plain(material.density) * plain(material.radiation_length)
+        return to_float(material.density) * to_float(material.radiation_length)
     if name.startswith(POWER):
         p = float(name.removeprefix(POWER))
         return float(sum(w * ELEMENTS[s][0] ** p for s, w in material.mass_fractions.items()) ** (1 / p))
-    return plain(getattr(material, name))
+    return to_float(getattr(material, name))
 
 
 def errors(columns: np.ndarray, means: np.ndarray, rows: np.ndarray, left: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from calograd.cli.common import (
     stages,
     write_json,
 )
-from calograd.detector.material import Material, plain
+from calograd.detector.material import Material, to_float
 from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.io.hdf5 import refuse_existing
@@ -117,7 +117,7 @@ def gradient(
     a, pixels = surrogate.model.architecture, _pixels(surrogate)
     pitch, depth = parse_cell(cell, a.n_z)
     substance = surrogate.card.substance() if material is None else Material.parse(material)
-    card, rho = surrogate.card.in_cm(substance), plain(substance.density)
+    card, rho = surrogate.card.in_cm(substance), to_float(substance.density)
     space, at = span(
         pitch, depth, card.dx, card.dz, substance, a.n_xy, a.n_z, density=(rho / 2, 2 * rho) if density else None
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from calograd.cli.common import JSON_OPTION, output_option, parse_cell, print_table, progress, write_json
-from calograd.detector.material import plain
+from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.events.cells import Cells
 from calograd.events.library.reader import Library, open_library
@@ -126,7 +126,7 @@ def _units(library: Library) -> tuple[float, float]:
     """Moliere radius and radiation length of a library's material, cm."""
     if library.material is None:
         raise InputError(f"{library.path} is of a layered detector; --scaled needs a homogeneous block")
-    return plain(library.material.moliere_radius), plain(library.material.radiation_length)
+    return to_float(library.material.moliere_radius), to_float(library.material.radiation_length)
 
 
 def _times(depth: float | tuple[float, ...], unit: float) -> float | tuple[float, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Union
 from torch import Tensor
 
 from calograd.checks import as_count, as_tensor, check_positive
-from calograd.detector.material import Material, plain
+from calograd.detector.material import Material, to_float
 from calograd.errors import InputError
 from calograd.io.markup import facts
 
@@ -133,8 +133,8 @@ class Design:
                 "dz": f"{depths[0] if len(set(depths)) == 1 else ', '.join(depths)} cm",
                 "cells": f"{self.n_xy} x {self.n_xy} x {self.n_z}",
                 "window": f"{across} x {across} x {_in_words(depth)} cm",
-                "depth": f"{_in_words(depth / plain(self.material.radiation_length), '.1f')} radiation lengths",
-                "material": f"{self.material.name} ({plain(self.material.density):g} g/cm3)",
+                "depth": f"{_in_words(depth / to_float(self.material.radiation_length), '.1f')} radiation lengths",
+                "material": f"{self.material.name} ({to_float(self.material.density):g} g/cm3)",
                 "gradients": ", ".join(n for n, t in (("dx", self.dx), ("dz", self.dz)) if t.requires_grad) or "none",
             },
         )

@@ -67,7 +67,7 @@ def element_radiation_length(z: int, a: float) -> float:
     return 716.408 * a / (z**2 * (l_rad - coulomb) + z * l_prime)
 
 
-def plain(value: Number) -> float:
+def to_float(value: Number) -> float:
     """A number without its gradient."""
     return float(value) if isinstance(value, int | float) else float(value.detach())
 
@@ -97,17 +97,17 @@ class Material:
     given: Mapping[str, Number] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 < plain(self.density) < inf:
+        if not 0 < to_float(self.density) < inf:
             raise InputError(
-                f"material {self.name}: density is {plain(self.density)} g/cm3, expected a positive number"
+                f"material {self.name}: density is {to_float(self.density)} g/cm3, expected a positive number"
             )
         for name, value in self.given.items():
             if name not in DESCRIPTORS[1:]:
                 raise InputError(
                     f"material {self.name}: unknown number '{name}'; expected {', '.join(DESCRIPTORS[1:])}"
                 )
-            if not 0 < plain(value) < inf:
-                raise InputError(f"material {self.name}: {name} is {plain(value)}, expected a positive number")
+            if not 0 < to_float(value) < inf:
+                raise InputError(f"material {self.name}: {name} is {to_float(value)}, expected a positive number")
         for symbol, share in self.mass_fractions.items():
             if not share >= 0:
                 raise InputError(f"material {self.name}: mass fraction of {symbol} is {share}, expected 0 to 1")
@@ -118,11 +118,11 @@ class Material:
             raise InputError(f"material {self.name}: mass fractions add up to {total:.4f}, expected 1")
 
     def __hash__(self) -> int:
-        return hash((self.name, plain(self.density), tuple(sorted(self.mass_fractions.items())), self.geant4_name))
+        return hash((self.name, to_float(self.density), tuple(sorted(self.mass_fractions.items())), self.geant4_name))
 
     def alike(self, other: Material, tolerance: float = 1e-4, numbers: tuple[str, ...] = NUMBERS) -> bool:
         """Whether the ``numbers`` that rule showers are equal; the names may differ."""
-        return all(isclose(plain(getattr(self, n)), plain(getattr(other, n)), rel_tol=tolerance) for n in numbers)
+        return all(isclose(to_float(getattr(self, n)), to_float(getattr(other, n)), rel_tol=tolerance) for n in numbers)
 
     def same_composition(self, other: Material, tolerance: float = 1e-4) -> bool:
         """Whether the mass fractions are equal, and no number is given beside them."""
@@ -199,7 +199,7 @@ class Material:
         given = self.given.get("critical_energy")
         if given is not None:
             return given
-        density, (x, m) = plain(self.density), self._inverse_lengths
+        density, (x, m) = to_float(self.density), self._inverse_lengths
         return 1e-3 * E_S_MEV * (1 / (density * x)) / (E_S_MEV / m / density)
 
     @property
@@ -231,11 +231,11 @@ class Material:
         """Plain data, without gradients, from which ``Material(**data)`` makes it again."""
         data = {
             "name": self.name,
-            "density": plain(self.density),
+            "density": to_float(self.density),
             "mass_fractions": dict(self.mass_fractions),
             "geant4_name": self.geant4_name,
         }
-        return data | ({"given": {n: plain(v) for n, v in self.given.items()}} if self.given else {})
+        return data | ({"given": {n: to_float(v) for n, v in self.given.items()}} if self.given else {})
 
 
 MATERIALS: dict[str, Material] = {

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from calograd.detector.material import plain
+from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.events.cells import Cells
 from calograd.events.maps import Maps, read_rows
@@ -114,7 +114,7 @@ def read_shards(path: Path) -> Cells | Maps:
 
 
 def _named(rows: Cells | Maps) -> str:
-    return f"{rows.material.name} of {plain(rows.material.density):g} g/cm3"
+    return f"{rows.material.name} of {to_float(rows.material.density):g} g/cm3"
 
 
 def _renumbered(parts: Sequence[Cells | Maps]) -> tuple[np.ndarray, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from panel.layout import Column, Row
 from panel.pane import HTML
 from panel.widgets import Button, Checkbox, EditableFloatSlider, FileDownload, FloatSlider, IntSlider, Select
 
-from calograd.detector.material import plain
+from calograd.detector.material import to_float
 from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, Choice, Limits
 from calograd.explorer.views import PREVIEW
 
@@ -125,7 +125,7 @@ class Controls:
     def _swapped(self, _: Any) -> None:
         """Another material has another density."""
         material = self._limits.materials[str(self.material.value)]
-        middle = plain(material.density)
+        middle = to_float(material.density)
         moving, self._moving = self._moving, True
         try:
             self.density.param.update(start=(1 - STRETCH) * middle, end=(1 + STRETCH) * middle, value=middle)

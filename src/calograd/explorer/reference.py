@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calograd.detector.material import plain
+from calograd.detector.material import to_float
 from calograd.evaluation.matching import group
 from calograd.events.cells import Cells, read_cells
 from calograd.explorer.selection import Choice, Limits
@@ -37,7 +37,12 @@ class Bundled:
         """The choice at this design and energy."""
         material = self.cells.material
         return replace(
-            choice, dx=self.dx, dz=self.dz, energy=self.energy, material=material.name, density=plain(material.density)
+            choice,
+            dx=self.dx,
+            dz=self.dz,
+            energy=self.energy,
+            material=material.name,
+            density=to_float(material.density),
         )
 
 
@@ -81,5 +86,5 @@ def _distance(point: Bundled, choice: Choice) -> float:
     if point.cells.material.name != choice.material:
         return np.inf
     mine = np.array([choice.dx, *choice.dz, choice.energy, choice.density])
-    theirs = np.array([point.dx, *point.dz, point.energy, plain(point.cells.material.density)])
+    theirs = np.array([point.dx, *point.dz, point.energy, to_float(point.cells.material.density)])
     return float(np.abs(np.log(mine / theirs)).max())

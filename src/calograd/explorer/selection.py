@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from calograd.detector.design import Design
-from calograd.detector.material import ELEMENTS, Material, plain
+from calograd.detector.material import ELEMENTS, Material, to_float
 from calograd.errors import InputError
 from calograd.objective.config import parse_objective
 from calograd.objective.utility import Objective
@@ -95,7 +95,7 @@ class Limits:
         materials = {material.name: material for material in surrogate.card.substances()}
         first = next(iter(materials.values()))
         card, a = surrogate.card.in_cm(first), surrogate.model.architecture
-        known = surrogate.material_status(first.at_density((1 + STRETCH) * plain(first.density)))[0]
+        known = surrogate.material_status(first.at_density((1 + STRETCH) * to_float(first.density)))[0]
         return cls(
             materials, card.dx, card.dz, card.energy, a.n_xy, a.n_z, known, card.unequal_layers, surrogate.card
         )  # fmt: skip
@@ -106,14 +106,14 @@ class Limits:
         dx, dz, energy = (
             float(np.clip(value, *ends)) for value, ends in ((2.5, self.dx), (6.0, self.dz), (50.0, self.energy))
         )
-        return Choice(dx, (dz,) * self.n_z, energy, material.name, plain(material.density))
+        return Choice(dx, (dz,) * self.n_z, energy, material.name, to_float(material.density))
 
     def material(self, choice: Choice) -> Material:
         """Of a choice. Raises `InputError` for one that the surrogate does not know."""
         if choice.material not in self.materials:
             raise InputError(f"material '{choice.material}' is none of {', '.join(self.materials)}; choose one of them")
         material = self.materials[choice.material]
-        same = abs(choice.density / plain(material.density) - 1) < 1e-6
+        same = abs(choice.density / to_float(material.density) - 1) < 1e-6
         return material if same else material.at_density(choice.density)
 
     def sizes(self, choice: Choice) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -175,4 +175,4 @@ def _in_words(material: Material) -> str:
     """What `Material.parse` reads as the same composition and density."""
     counts = {s: share / ELEMENTS[s][1] for s, share in material.mass_fractions.items() if share > 0}
     formula = "".join(f"{symbol}{count / max(counts.values()):.5f}" for symbol, count in counts.items())
-    return f"{material.name}:{plain(material.density):.6g}:{formula}"
+    return f"{material.name}:{to_float(material.density):.6g}:{formula}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from calograd.detector.material import DESCRIPTORS, Material, plain
+from calograd.detector.material import DESCRIPTORS, Material, to_float
 from calograd.errors import FormatError, InputError, RangeError
 from calograd.surrogate.storage import Card, check_schema
 
@@ -89,7 +89,7 @@ class OnnxSampler:
         if not self.card.unequal_layers and np.ptp(dz) > MARGIN * np.max(dz):
             raise RangeError(f"{self.card.name}: layers of different depths were not trained on")
         if len(self.card.materials) > 1:
-            given["material"] = [plain(getattr(material, name)) for name in DESCRIPTORS]
+            given["material"] = [to_float(getattr(material, name)) for name in DESCRIPTORS]
         inputs = {}
         for port in self._session.get_inputs():
             shape = (n, *port.shape[1:])

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from calograd.detector.design import Design
-from calograd.detector.material import plain
+from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.gradients.autodiff import BACKGROUND, Estimate, Parameters, stream
 from calograd.objective.events import Events
@@ -93,7 +93,7 @@ def reference_gradient(
     about: dict[str, Any] = {
         "source": "geant4", "file": reference.name, "showers": [reference.count(e) for e in objective.energies],
         "step": step, "replicas": replicas, "bootstrap": bootstrap, "seed": seed, "energies": list(objective.energies),
-        "density": plain(reference.material.density),
+        "density": to_float(reference.material.density),
     }  # fmt: skip
     return Estimate(
         tuple(space.names), np.asarray(y, float), float(values[0]), float(samples[:, 0].std(ddof=1)),
@@ -151,11 +151,11 @@ def scaled_size(design: Design, reference: Reference) -> tuple[float, tuple[floa
         InputError: another composition, or a density farther than a factor `DENSITIES`.
     """
     asked, have = design.material, reference.material
-    scale = 1.0 if asked.alike(have) else plain(asked.density) / plain(have.density)
+    scale = 1.0 if asked.alike(have) else to_float(asked.density) / to_float(have.density)
     if scale != 1.0 and not (asked.same_composition(have) and 1 / DENSITIES <= scale <= DENSITIES):
         raise InputError(
-            f"{reference.name} is of {have.name} ({plain(have.density):g} g/cm3), the design of {asked.name} "
-            f"({plain(asked.density):g} g/cm3); choose one of the design's material"
+            f"{reference.name} is of {have.name} ({to_float(have.density):g} g/cm3), the design of {asked.name} "
+            f"({to_float(asked.density):g} g/cm3); choose one of the design's material"
         )
     return scale * float(design.dx), tuple(scale * depth for depth in design.dz.tolist())
 

@@ -39,7 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor
 
 from calograd.detector.design import Design
-from calograd.detector.material import Material, plain
+from calograd.detector.material import Material, to_float
 from calograd.errors import InputError
 from calograd.objective.config import first_complaint
 from calograd.objective.constraints import TOLERANCE, Array, Budget, FeasibleSet
@@ -264,7 +264,7 @@ def span(
     if density is not None:
         names, lower, upper = (*names, DENSITY), (*lower, density[0]), (*upper, density[1])
     space = Space(names, lower, upper, (), material, n_xy, n_z)
-    return space, np.array(at if density is None else [*at, plain(space.substance.density)], float)
+    return space, np.array(at if density is None else [*at, to_float(space.substance.density)], float)
 
 
 def refuse_untrained(space: Space, surrogate: Surrogate) -> None:
@@ -278,7 +278,7 @@ def refuse_untrained(space: Space, surrogate: Surrogate) -> None:
         known, outside = surrogate.material_status(material)
         if not known and outside and space.names[-1] == DENSITY:
             raise InputError(
-                f"space.bounds of density reach to {plain(material.density):g} g/cm3, {surrogate.card.name} was not "
+                f"space.bounds of density reach to {to_float(material.density):g} g/cm3, {surrogate.card.name} was not "
                 f"trained on {material.name} of that: {outside}; narrow them or train on more densities"
             )
         card = surrogate.card.in_cm(material)

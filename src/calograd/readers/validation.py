@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calograd.detector.material import Material, plain
+from calograd.detector.material import Material, to_float
 from calograd.errors import FormatError
 from calograd.events.library.schema import ImportedBeam
 from calograd.readers.root import GEV, Reading, Steps, Tree
@@ -181,14 +181,14 @@ def remarks(events: Events, material: Material, reading: Reading, beam: Imported
             f"{events.in_front:.1%} of the energy lies in front of the face and so in no cell: "
             "are --origin and --axis right?"
         )
-    radiation_lengths = log(1 + float(np.median(events.energy)) / plain(material.critical_energy)) + 1.5
-    usual = radiation_lengths * plain(material.radiation_length)
+    radiation_lengths = log(1 + float(np.median(events.energy)) / to_float(material.critical_energy)) + 1.5
+    usual = radiation_lengths * to_float(material.radiation_length)
     if not usual / USUAL < depth < usual * USUAL:
         notes.append(
             f"the mean depth of deposits is {depth:.3g} cm, usual in {material.name} is about {usual:.2g} cm: "
             f"are --length-unit ({reading.length_unit}), --origin and --axis right?"
         )
-    if hypot(x - beam.position[0], y - beam.position[1]) > plain(material.moliere_radius) / 2 and not beam.theta:
+    if hypot(x - beam.position[0], y - beam.position[1]) > to_float(material.moliere_radius) / 2 and not beam.theta:
         notes.append(
             f"the middle of the energy is at x = {x:.2g}, y = {y:.2g} cm, away from the beam that is to be at "
             f"{beam.position[0]:g}, {beam.position[1]:g} cm: are --origin, --position and --theta right?"

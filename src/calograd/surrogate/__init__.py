@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from calograd.detector.design import Design
-from calograd.detector.material import DESCRIPTORS, UNITS, Material, plain
+from calograd.detector.material import DESCRIPTORS, UNITS, Material, to_float
 from calograd.errors import InputError, RangeError
 from calograd.events.points import Points
 from calograd.io.markup import facts
@@ -269,7 +269,7 @@ class Surrogate:
         if any(material.alike(other, MARGIN, tuple(compared)) for other in trained):
             return True, ""
         for name in (n for n in DESCRIPTORS if n in compared):
-            value, values = plain(getattr(material, name)), [plain(getattr(other, name)) for other in trained]
+            value, values = to_float(getattr(material, name)), [to_float(getattr(other, name)) for other in trained]
             low, high = min(values), max(values)
             if not low * (1 - MARGIN) <= value <= high * (1 + MARGIN):
                 unit = f" {UNITS[name]}".rstrip()
@@ -289,7 +289,7 @@ def load_designs(name_or_folder: str | Path, device: str | torch.device = "cpu")
 
 
 def _name(material: Material) -> str:
-    return f"{material.name} ({plain(material.density):g} g/cm3)"
+    return f"{material.name} ({to_float(material.density):g} g/cm3)"
 
 
 def _names(materials: tuple[Material, ...]) -> str:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from calograd.detector.material import NUMBERS, Material, plain
+from calograd.detector.material import NUMBERS, Material, to_float
 from calograd.errors import FormatError, InputError
 from calograd.io.hdf5 import write_whole, writing
 from calograd.nn.lora import digest
@@ -108,10 +108,10 @@ class Card(BaseModel):
         """The same with the trained ranges in cm, as they are for a detector of ``material``."""
         if not self.scales:
             return self
-        unit_x, unit_z = plain(material.moliere_radius), plain(material.radiation_length)
+        unit_x, unit_z = to_float(material.moliere_radius), to_float(material.radiation_length)
         if self.units == "cm":
             trained = self.substance()
-            unit_x, unit_z = unit_x / plain(trained.moliere_radius), unit_z / plain(trained.radiation_length)
+            unit_x, unit_z = unit_x / to_float(trained.moliere_radius), unit_z / to_float(trained.radiation_length)
             if unit_x == unit_z == 1:
                 return self
         low_x, high_x, low_z, high_z = (

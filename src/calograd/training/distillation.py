@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calograd.detector.material import plain
+from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.surrogate import MARGIN, Surrogate, load_designs
 from calograd.surrogate.base import Model, place
@@ -178,7 +178,7 @@ class Teaching:
         """Refuse a range beyond the teacher's."""
         for material in data.materials:
             card, scaled = self.surrogate.card.in_cm(material), wanted.units == "scaled"
-            radius, length = plain(material.moliere_radius), plain(material.radiation_length)
+            radius, length = to_float(material.moliere_radius), to_float(material.radiation_length)
             for name, unit, size in (
                 ("energy", "GeV", 1.0), ("dx", "cm", radius if scaled else 1.0), ("dz", "cm", length if scaled else 1.0)
             ):  # fmt: skip

@@ -24,7 +24,7 @@ from calograd.detector.material import MATERIALS
 from calograd.events.cells import Cells, write_cells
 from calograd.events.maps import rows_in
 from calograd.training.config import read_config
-from calograd.training.data import load_data
+from calograd.training.data.rows import load_data
 from calograd.training.log import read_log
 from calograd.training.train import train
 

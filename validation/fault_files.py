@@ -39,7 +39,7 @@ from calograd.training import loop as engine
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import CHECKPOINT as ADAPTATION
 from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.data import load_data
+from calograd.training.data.rows import load_data
 from calograd.training.log import LOG, read_log
 
 CUTS = 40

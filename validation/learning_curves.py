@@ -31,7 +31,7 @@ from calograd.metrics import distances
 from calograd.metrics.observables import observe, quantity_names
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.data import load_data
+from calograd.training.data.rows import load_data
 
 SHIFTS = ("pbwo4", "matrix", "tilted", "alone", "electrons")
 METHODS = {"lora": "LoRA", "bitfit": "BitFit", "full": "all weights", "scratch": "from scratch"}

@@ -33,8 +33,8 @@ from calograd.surrogate.generation import generate
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
 from calograd.training.config import RunConfig, read_config
-from calograd.training.data import load_data
-from calograd.training.split import Heads, split_by_shower
+from calograd.training.data.rows import load_data
+from calograd.training.data.split import Heads, split_by_shower
 from calograd.training.train import train
 
 VALIDATION = 0.1

@@ -26,7 +26,7 @@ from calograd.readers import root
 from calograd.readers.event_builder import Gatherer
 from calograd.readers.importing import Import, import_root
 from calograd.readers.root import Branches, Reading
-from calograd.training.data import load_data
+from calograd.training.data.rows import load_data
 
 PBF2 = Material.parse("PbF2")
 EVENTS = (7, 3, 12, 900, -1)

@@ -24,7 +24,7 @@ from calograd.surrogate.storage import WEIGHTS
 from calograd.training.adaptation import adapt as adapt_module
 from calograd.training.adaptation.adapt import Outcome, adapt
 from calograd.training.adaptation.state import CHECKPOINT, AdaptConfig, State
-from calograd.training.data import Rows, TrainingData, load_data
+from calograd.training.data.rows import Rows, TrainingData, load_data
 from calograd.training.log import LOG, read_log
 from calograd.training.losses import batch_loss
 from calograd.training.state import PHASES

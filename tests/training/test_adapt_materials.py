@@ -15,7 +15,7 @@ from calograd.surrogate import Surrogate
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
 from calograd.training.config import parse_config
-from calograd.training.data import load_data
+from calograd.training.data.rows import load_data
 from calograd.training.train import train
 
 

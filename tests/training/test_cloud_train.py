@@ -17,10 +17,10 @@ from calograd.events.layered_readout import count_hits
 from calograd.surrogate import CloudSurrogate
 from calograd.surrogate.points.features import LEADS, features_of
 from calograd.surrogate.points.model import CloudModel
+from calograd.training.data.points import PointsData, load_points
 from calograd.training.log import read_log
 from calograd.training.loop import CHECKPOINT
 from calograd.training.points.config import CloudModelConfig, CloudRunConfig, parse_cloud_config
-from calograd.training.points.data import CloudData, load_cloud_data
 from calograd.training.points.distillation import POINTS, Showers, make_lessons, spread_loss
 from calograd.training.points.hits import difference
 from calograd.training.points.train import train_clouds
@@ -48,8 +48,8 @@ def config_of(folder: Path, **changes: Any) -> CloudRunConfig:
     return parse_cloud_config(tables(**changes), "tiny.toml", folder)
 
 
-def data_of(config: CloudRunConfig) -> CloudData:
-    return load_cloud_data(config.data.files, config.data.validation, config.range.energy, config.training.seed)
+def data_of(config: CloudRunConfig) -> PointsData:
+    return load_points(config.data.files, config.data.validation, config.range.energy, config.training.seed)
 
 
 def test_a_run_makes_a_surrogate_and_a_log(folder: Path) -> None:
@@ -227,11 +227,11 @@ def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> Non
     with pytest.raises(InputError, match="reaches beyond the data"):
         train_clouds(config, data_of(config), folder / "run")
     with pytest.raises(InputError, match="too few"):
-        load_cloud_data([folder / "points.h5"], 0.2, (88.0, 90.0), 0)
+        load_points([folder / "points.h5"], 0.2, (88.0, 90.0), 0)
     other = make_clouds(30)
     write_clouds(folder / "other.h5", Clouds(**(vars(other) | {"config": {"clustering": "sub-cells"}})))
     with pytest.raises(InputError, match="expected one number of layers and one clustering"):
-        load_cloud_data([folder / "points.h5", folder / "other.h5"], 0.2, (10.0, 90.0), 0)
+        load_points([folder / "points.h5", folder / "other.h5"], 0.2, (10.0, 90.0), 0)
 
 
 @pytest.mark.parametrize(

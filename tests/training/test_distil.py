@@ -24,7 +24,7 @@ from calograd.surrogate.two_stage import TwoStage
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
 from calograd.training.config import Distillation, RunConfig, parse_config, read_config
-from calograd.training.data import TrainingData, load_data
+from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.distillation import CHUNK, DISTILLATION, Teaching
 from calograd.training.log import LOG, read_log
 from calograd.training.losses import standardised

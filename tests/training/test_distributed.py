@@ -17,7 +17,7 @@ from test_train_maps import config_of as maps_config
 
 from calograd.errors import InputError, Interrupted
 from calograd.surrogate.storage import load
-from calograd.training.data import load_data
+from calograd.training.data.rows import load_data
 from calograd.training.distributed import Alone, Share, check_team, one_voice, open_team
 from calograd.training.log import read_log
 from calograd.training.loop import CHECKPOINT

@@ -15,10 +15,10 @@ from calograd.events.clouds import Clouds, write_clouds
 from calograd.events.grids import Grids
 from calograd.events.layered_readout import THRESHOLD
 from calograd.surrogate import CloudSurrogate
+from calograd.training.data.points import Split, split_points
 from calograd.training.log import read_log
 from calograd.training.loop import CHECKPOINT
 from calograd.training.points.config import GridRunConfig, parse_grid_config
-from calograd.training.points.data import Split, split_clouds
 from calograd.training.points.grids import by_rings, train_grids
 
 Make = Callable[..., Clouds]
@@ -38,7 +38,7 @@ def config_of(folder: Path, **training: Any) -> GridRunConfig:
 
 
 def split_of(config: GridRunConfig) -> Split:
-    return split_clouds(config.data.files, config.data.validation, config.range.energy, config.training.seed)
+    return split_points(config.data.files, config.data.validation, config.range.energy, config.training.seed)
 
 
 def test_a_run_learns_and_makes_a_surrogate(folder: Path) -> None:

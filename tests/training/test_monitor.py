@@ -9,7 +9,7 @@ import torch
 from helpers.made_up import made_up_cells, tiny_config
 
 from calograd.reports.training import plot_log
-from calograd.training.data import Rows, TrainingData, load_data
+from calograd.training.data.rows import Rows, TrainingData, load_data
 from calograd.training.monitor import _biases, look
 from calograd.training.state import start
 

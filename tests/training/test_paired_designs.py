@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from calograd.nn.location_scale import ConditionalMoments
-from calograd.training.paired_designs import DifferenceScale, pair_loss, partners
+from calograd.training.data.paired_designs import DifferenceScale, pair_loss, partners
 
 
 def test_a_partner_is_the_closest_other_design_of_the_same_shower() -> None:

@@ -21,7 +21,7 @@ from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.storage import WEIGHTS
 from calograd.training import train as train_module
 from calograd.training.config import RunConfig, parse_config
-from calograd.training.data import TrainingData, load_data
+from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.log import LOG, read_log
 from calograd.training.loop import CHECKPOINT, Course
 from calograd.training.state import PHASES, read_checkpoint, write_checkpoint

@@ -24,7 +24,7 @@ from calograd.surrogate.registry import architecture, stack_architecture
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
 from calograd.training.config import RunConfig, parse_config, read_config
-from calograd.training.data import TrainingData, load_data
+from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.log import read_log
 from calograd.training.points.config import read_training
 from calograd.training.train import train

@@ -70,7 +70,7 @@ def adapt(
 
     from calograd.surrogate import Adapter, load_designs
     from calograd.training.adaptation.adapt import adapt as run
-    from calograd.training.data import load_data
+    from calograd.training.data.rows import load_data
 
     config = _config(options)
     if threads:

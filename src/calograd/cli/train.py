@@ -17,8 +17,8 @@ from calograd.io.hdf5 import refuse_existing
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
+    from calograd.training.data.points import Source
     from calograd.training.points.config import CloudRunConfig, GridRunConfig
-    from calograd.training.points.data import Source
 
 
 @click.command()
@@ -60,7 +60,7 @@ def train(
         _train_stack(settings, output, device, json_path)
         return
     from calograd.reports.training import plot_log
-    from calograd.training.data import load_data
+    from calograd.training.data.rows import load_data
     from calograd.training.distributed import check_team, one_voice, open_team
     from calograd.training.log import read_log
     from calograd.training.monitor import Report
@@ -105,9 +105,9 @@ def train(
 
 def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device: str, json_path: Path | None) -> None:
     """Train a surrogate of a layered detector."""
+    from calograd.training.data.points import load_points, split_points
     from calograd.training.log import read_log
     from calograd.training.points.config import CloudRunConfig
-    from calograd.training.points.data import load_cloud_data, split_clouds
     from calograd.training.points.grids import train_grids
     from calograd.training.points.monitor import CloudReport
     from calograd.training.points.train import train_clouds
@@ -124,11 +124,11 @@ def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device:
             tell(phase, step, steps)
 
         if isinstance(settings, CloudRunConfig):
-            clouds = load_cloud_data(*what)
+            clouds = load_points(*what)
             _say(bar.console, len(clouds.train), len(clouds.validation), clouds.source)
             train_clouds(settings, clouds, output, device=device, on_report=on_report, progress=on_progress)
         else:
-            split = split_clouds(*what)
+            split = split_points(*what)
             _say(bar.console, len(split.train), len(split.validation), split.source)
             train_grids(settings, split, output, device=device, on_report=on_report, progress=on_progress)
     for last in read_log(output)[-1:]:

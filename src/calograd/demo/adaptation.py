@@ -17,7 +17,7 @@ from calograd.events.cells import Cells
 from calograd.surrogate import Surrogate
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.data import load_data
+from calograd.training.data.rows import load_data
 
 HELD_OUT = 0.1
 """Share of the showers that decides when to stop."""

@@ -26,7 +26,7 @@ from calograd.io.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import generate
 from calograd.training.config import RunConfig, parse_config
-from calograd.training.data import load_data
+from calograd.training.data.rows import load_data
 from calograd.training.log import read_log
 from calograd.training.train import train
 

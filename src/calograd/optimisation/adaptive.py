@@ -53,8 +53,8 @@ from calograd.surrogate import Adapter, Surrogate
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.data import refuse_distilled
 from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.data import Rows, TrainingData
-from calograd.training.split import MIN_SHOWERS, MIN_VALIDATION
+from calograd.training.data.rows import Rows, TrainingData
+from calograd.training.data.split import MIN_SHOWERS, MIN_VALIDATION
 
 ADAPTERS, SHOWERS = "adapters", "showers.h5"
 PURPOSE = 3

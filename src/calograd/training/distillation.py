@@ -21,7 +21,7 @@ from calograd.surrogate.base import Model, place
 from calograd.surrogate.registry import architecture
 from calograd.surrogate.two_stage import TeacherTargets, TwoStage, join
 from calograd.training.config import Distillation, MapsModelConfig, ModelConfig, RangeConfig, RunConfig
-from calograd.training.data import TrainingData
+from calograd.training.data.rows import TrainingData
 from calograd.training.loop import Course, Progress
 from calograd.training.losses import standardised
 from calograd.training.state import DIFFUSION

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from calograd.surrogate.base import Model
 from calograd.surrogate.two_stage import TeacherTargets, TwoStage
-from calograd.training.data import Rows, TrainingData
+from calograd.training.data.rows import Rows, TrainingData
 from calograd.training.distributed import Team
 from calograd.training.monitor import Losses, denoising
 from calograd.training.state import DIFFUSION

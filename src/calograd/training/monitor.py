@@ -12,7 +12,7 @@ from torch import Tensor
 
 from calograd.events.maps import DIMENSIONS as MAP_DIMENSIONS
 from calograd.surrogate.base import Model
-from calograd.training.data import MAX_ROWS, Rows, TrainingData
+from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
 
 BINS = 3
 

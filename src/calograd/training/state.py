@@ -17,9 +17,9 @@ from calograd.surrogate.registry import architecture
 from calograd.surrogate.two_stage import TwoStage
 from calograd.training import loop as engine
 from calograd.training.config import RunConfig, TrainingConfig
-from calograd.training.data import TrainingData
+from calograd.training.data.paired_designs import DifferenceScale
+from calograd.training.data.rows import TrainingData
 from calograd.training.loop import Course, Pace, read_stored, resume
-from calograd.training.paired_designs import DifferenceScale
 
 C = TypeVar("C", bound=BaseModel)
 

@@ -30,14 +30,14 @@ from calograd.surrogate.storage import WEIGHTS, Card, save
 from calograd.surrogate.two_stage import TeacherTargets, TwoStage
 from calograd.training import loop as engine
 from calograd.training.config import RunConfig
-from calograd.training.data import Rows, TrainingData
+from calograd.training.data.paired_designs import DifferenceScale, pair_loss
+from calograd.training.data.rows import Rows, TrainingData
 from calograd.training.distillation import DISTILLATION, Teaching
 from calograd.training.distributed import Alone, Team
 from calograd.training.log import LOG, add_to_log, trim_log
 from calograd.training.loop import Course, Progress
 from calograd.training.losses import diffusion_loss, lessons_loss, moments_loss
 from calograd.training.monitor import Losses, Report, denoising, look
-from calograd.training.paired_designs import DifferenceScale, pair_loss
 from calograd.training.state import DIFFUSION, PHASES, PREFIXES, pace_of, read_checkpoint, start, write_checkpoint
 
 UNREACHED = 0.05

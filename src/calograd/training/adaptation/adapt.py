@@ -50,7 +50,7 @@ from calograd.training.adaptation.state import (
     read_checkpoint,
     write_checkpoint,
 )
-from calograd.training.data import Rows, TrainingData
+from calograd.training.data.rows import Rows, TrainingData
 from calograd.training.log import LOG, add_to_log, trim_log
 from calograd.training.loop import CHECKPOINT as TRAINING
 from calograd.training.loop import Progress

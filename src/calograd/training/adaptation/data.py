@@ -10,7 +10,7 @@ from calograd.errors import InputError
 from calograd.surrogate import Card, Surrogate
 from calograd.surrogate.adapters import AdapterCard, Base, relative_source
 from calograd.training.adaptation.state import AdaptConfig, State
-from calograd.training.data import TrainingData
+from calograd.training.data.rows import TrainingData
 from calograd.training.train import UNREACHED
 
 LENGTHS = {"mm": 10.0, "m": 0.01}

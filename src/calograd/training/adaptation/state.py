@@ -20,7 +20,7 @@ from calograd.io.hdf5 import write_whole
 from calograd.nn.lora import Plan, Table, attach, merge, place, tabulate
 from calograd.surrogate import Adapter, Surrogate
 from calograd.surrogate.base import Model
-from calograd.training.data import TrainingData
+from calograd.training.data.rows import TrainingData
 from calograd.training.loop import read_stored
 from calograd.training.state import PREFIXES, data_fingerprint, initial_model, read_stored_config
 

@@ -15,9 +15,9 @@ from calograd.events.layered_readout import GRID, THRESHOLD
 from calograd.io.hdf5 import one_writer
 from calograd.surrogate.base import place
 from calograd.surrogate.points.grids import GridModel
+from calograd.training.data.points import Split
 from calograd.training.loop import Course, Pace, Phase, Progress
 from calograd.training.points.config import GridRunConfig
-from calograd.training.points.data import Split
 from calograd.training.points.monitor import CloudReport, physics_of, some_of
 from calograd.training.points.task import Reports, Task, check_range, go_through, prepare
 

@@ -16,7 +16,7 @@ import torch
 
 from calograd.events.layered_readout import count_hits
 from calograd.surrogate.points.model import CloudModel
-from calograd.training.points.data import CloudData
+from calograd.training.data.points import PointsData
 
 BATCH = 16
 """At once."""
@@ -26,7 +26,7 @@ ROUNDS = 2
 
 
 @torch.no_grad()
-def fit_hits(model: CloudModel, data: CloudData, showers: int, seed: int) -> None:
+def fit_hits(model: CloudModel, data: PointsData, showers: int, seed: int) -> None:
     """Set how many more points ``model`` makes than it was taught, by ``showers`` at energies of training showers."""
     clouds = data.train.clouds
     assert clouds.hits is not None

@@ -13,7 +13,7 @@ from calograd.events.clouds import Clouds
 from calograd.events.layered_readout import read_out
 from calograd.surrogate.points.base import StackModel
 from calograd.surrogate.points.model import CloudModel
-from calograd.training.points.data import CloudData
+from calograd.training.data.points import PointsData
 
 MAX_SHOWERS = 200
 GROUPS = 512
@@ -45,7 +45,7 @@ class CloudReport:
         return plain
 
 
-def look(model: CloudModel, data: CloudData, phase: str, step: int, train_loss: float, seconds: float) -> CloudReport:
+def look(model: CloudModel, data: PointsData, phase: str, step: int, train_loss: float, seconds: float) -> CloudReport:
     """Losses and physics of ``model`` on validation showers; points are made as the architecture says."""
     generator, device = torch.Generator().manual_seed(0), model.unit.device
     rows = data.validation
@@ -79,7 +79,7 @@ def physics_of(
     return bias, {name: round(float(ours[name].std() / theirs[name].std()), 4) for name in ours}
 
 
-def _point_loss(model: CloudModel, data: CloudData, generator: torch.Generator) -> float:
+def _point_loss(model: CloudModel, data: PointsData, generator: torch.Generator) -> float:
     rows, layers = data.validation, model.architecture.layers
     chosen = torch.randint(len(rows.place), (GROUPS,), generator=generator)
     z, group, place = rows.groups(chosen)

@@ -17,6 +17,7 @@ from calograd.errors import InputError, OutputExistsError
 from calograd.io.differences import refuse_other
 from calograd.surrogate.points.base import StackModel
 from calograd.surrogate.storage import WEIGHTS, StackCard, save
+from calograd.training.data.points import Source
 from calograd.training.log import LOG, add_to_log, trim_log
 from calograd.training.loop import (
     CHECKPOINT,
@@ -31,7 +32,6 @@ from calograd.training.loop import (
     write_checkpoint,
 )
 from calograd.training.points.config import CloudRunConfig, GridRunConfig, StackRange
-from calograd.training.points.data import Source
 from calograd.training.points.monitor import CloudReport
 
 S = TypeVar("S", bound=StackModel)

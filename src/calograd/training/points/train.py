@@ -26,9 +26,9 @@ from calograd.io.hdf5 import one_writer
 from calograd.surrogate.base import place
 from calograd.surrogate.points.model import CloudModel
 from calograd.surrogate.points.surrogate import CloudSurrogate
+from calograd.training.data.points import PointsData, initialise
 from calograd.training.loop import Course, Pace, Phase, Progress
 from calograd.training.points.config import CloudRunConfig
-from calograd.training.points.data import CloudData, initialise
 from calograd.training.points.distillation import (
     SPREAD_BATCH,
     Lessons,
@@ -47,7 +47,7 @@ class _Losses:
     """Losses of random batches of the training rows."""
 
     config: CloudRunConfig
-    data: CloudData
+    data: PointsData
 
     def moments(self, at: Course[CloudModel]) -> torch.Tensor:
         """Negative log-likelihood of the showers' numbers."""
@@ -120,7 +120,7 @@ class _StudentLosses:
 
 def train_clouds(
     config: CloudRunConfig,
-    data: CloudData,
+    data: PointsData,
     output: Path,
     *,
     device: str = "cpu",
@@ -152,7 +152,7 @@ def train_clouds(
         return go_through(task, course, phases, pace, look_at, progress, on_report)
 
 
-def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
+def _phases(config: CloudRunConfig, data: PointsData) -> list[Phase[CloudModel]]:
     """Of a diffusion model."""
     t, losses = config.training, _Losses(config, data)
     return [
@@ -165,7 +165,7 @@ def _phases(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
     ]  # fmt: skip
 
 
-def _student_phases(config: CloudRunConfig, data: CloudData, teacher: CloudModel) -> list[Phase[CloudModel]]:
+def _student_phases(config: CloudRunConfig, data: PointsData, teacher: CloudModel) -> list[Phase[CloudModel]]:
     """Of a distilled one."""
     assert config.distillation is not None
     t, d = config.training, config.distillation
@@ -178,7 +178,7 @@ def _student_phases(config: CloudRunConfig, data: CloudData, teacher: CloudModel
     ]
 
 
-def _hits(config: CloudRunConfig, data: CloudData) -> list[Phase[CloudModel]]:
+def _hits(config: CloudRunConfig, data: PointsData) -> list[Phase[CloudModel]]:
     """A phase without steps, in which the moving average is fitted to numbers of hits; none if these are not known."""
     t = config.training
     if data.train.clouds.hits is None or t.hit_showers == 0:
@@ -196,7 +196,7 @@ def _none(at: Course[CloudModel]) -> torch.Tensor:
     raise AssertionError(at.phase)
 
 
-def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel:
+def _teacher(config: CloudRunConfig, data: PointsData, device: str) -> CloudModel:
     """The model that is distilled."""
     assert config.distillation is not None
     loaded = CloudSurrogate.load(config.distillation.teacher, device)
@@ -213,7 +213,7 @@ def _teacher(config: CloudRunConfig, data: CloudData, device: str) -> CloudModel
     return loaded.model
 
 
-def _model(config: CloudRunConfig, data: CloudData, teacher: CloudModel | None) -> CloudModel:
+def _model(config: CloudRunConfig, data: PointsData, teacher: CloudModel | None) -> CloudModel:
     """First weights: from the seed, and all of the teacher's but the two networks that are distilled."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)

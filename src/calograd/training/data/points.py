@@ -16,11 +16,11 @@ from calograd.events.clustering import SPLIT
 from calograd.io.hdf5 import shard_files
 from calograd.surrogate.points.features import Features, features_of, leads_of, log_distance, quantile_table, to_normal
 from calograd.surrogate.points.model import CloudModel, local_features
-from calograd.training.split import MIN_SHOWERS
+from calograd.training.data.split import MIN_SHOWERS
 
 
 @dataclass(frozen=True)
-class CloudRows:
+class PointRows:
     """Showers as tensors.
 
     Args:
@@ -97,7 +97,7 @@ def fingerprint(train: Clouds, validation: Clouds) -> list[float]:
 
 
 @dataclass(frozen=True)
-class CloudData:
+class PointsData:
     """Showers to train on and others to validate on.
 
     Attributes:
@@ -106,8 +106,8 @@ class CloudData:
         source: where they come from.
     """
 
-    train: CloudRows
-    validation: CloudRows
+    train: PointRows
+    validation: PointRows
     tables: Tables
     source: Source
 
@@ -117,18 +117,18 @@ class CloudData:
         return fingerprint(self.train.clouds, self.validation.clouds)
 
 
-def load_cloud_data(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> CloudData:
-    """Data of `split_clouds` with points as numbers close to unit normal; sub-cells are dequantised."""
-    split = split_clouds(files, validation, energy, seed)
+def load_points(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> PointsData:
+    """Data of `split_points` with points as numbers close to unit normal; sub-cells are dequantised."""
+    split = split_points(files, validation, energy, seed)
     chosen = (split.train, split.validation)
     if split.source.clustering == "sub-cells":
         rng = np.random.default_rng((seed, 1))
         chosen = (dequantise(split.train, rng), dequantise(split.validation, rng))
     tables = tables_of(chosen[0])
-    return CloudData(rows_of(chosen[0], tables), rows_of(chosen[1], tables), tables, split.source)
+    return PointsData(rows_of(chosen[0], tables), rows_of(chosen[1], tables), tables, split.source)
 
 
-def split_clouds(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> Split:
+def split_points(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> Split:
     """Read cloud files, leave out empty showers, split the others.
 
     Args:
@@ -186,7 +186,7 @@ def tables_of(clouds: Clouds) -> Tables:
     return Tables(distance, energy, float(clouds.e.mean(dtype=np.float64)))
 
 
-def rows_of(clouds: Clouds, tables: Tables) -> CloudRows:
+def rows_of(clouds: Clouds, tables: Tables) -> PointRows:
     """Showers, every one with a point, as tensors."""
     layer = torch.from_numpy(clouds.layer)
     features = features_of(clouds, tables.distance)
@@ -199,13 +199,13 @@ def rows_of(clouds: Clouds, tables: Tables) -> CloudRows:
     )
     place = clouds.owner * clouds.layers + clouds.layer
     first = np.flatnonzero(np.diff(place, prepend=-1))
-    return CloudRows(
+    return PointRows(
         clouds, torch.from_numpy(clouds.energy), features, z,
         torch.from_numpy(np.append(first, len(place))), torch.from_numpy(place[first]),
     )  # fmt: skip
 
 
-def initialise(model: CloudModel, data: CloudData) -> None:
+def initialise(model: CloudModel, data: PointsData) -> None:
     """Set what standardises: tables, unit, means and scales over the training showers."""
     rows = data.train
     model.distance_table.copy_(data.tables.distance)

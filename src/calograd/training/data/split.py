@@ -77,7 +77,7 @@ class Split(NamedTuple):
 def split_by_shower(
     files: Sequence[Path], heads: Sequence[Heads], validation: float, seed: int, showers: int | None
 ) -> Split:
-    """Split rows of files; arguments and errors are those of `calograd.training.data.load_data`."""
+    """Split rows of files; arguments and errors are those of `calograd.training.data.rows.load_data`."""
     keys = np.concatenate(distinct_showers((each.config, each.shower) for each in heads))
     filled = np.concatenate([each.peak for each in heads]) > 0
     if not filled.any():

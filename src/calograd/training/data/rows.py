@@ -20,9 +20,9 @@ from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
 from calograd.io.hdf5 import shard_files
 from calograd.surrogate.base import Model, numbers_of
 from calograd.surrogate.registry import Kind
-from calograd.training.paired_designs import partners
-from calograd.training.split import Heads, Split, split_by_shower
-from calograd.training.streaming import LOADING, Block, Window, check_memory, cut, size_of
+from calograd.training.data.paired_designs import partners
+from calograd.training.data.split import Heads, Split, split_by_shower
+from calograd.training.data.streaming import LOADING, Block, Window, check_memory, cut, size_of
 
 MAX_ROWS = 6000
 """Of the validation rows so many are looked at, at most."""
@@ -182,7 +182,7 @@ def load_data(
         seed: of what is drawn: the showers to use and those to hold out.
         showers: how many distinct ones to use; fewer are some of those that more would be. None for all.
         memory: that rows may take, MB; more are read from the files as the training goes on, see
-            `calograd.training.streaming`, and at most `MAX_ROWS` are validated on. None: as much as it takes.
+            `calograd.training.data.streaming`, and at most `MAX_ROWS` are validated on. None: as much as it takes.
 
     Raises:
         InputError: different numbers of cells, the same rows twice, too few showers to use or for a split, or too

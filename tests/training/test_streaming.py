@@ -13,9 +13,9 @@ from test_train_maps import made_up_maps
 from calograd.errors import InputError, Interrupted
 from calograd.events.cells import write_cells
 from calograd.events.maps import rows_in, write_maps
-from calograd.training import streaming as stream
 from calograd.training.config import RunConfig, parse_config
 from calograd.training.data import rows as data_module
+from calograd.training.data import streaming as stream
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.data.streaming import REUSE, Block, Window, check_memory
 from calograd.training.log import read_log

@@ -17,9 +17,9 @@ import torch
 
 from calograd import Design, Surrogate
 from calograd.gradients.autodiff import surrogate_gradient
-from calograd.objective.background import Emulator
-from calograd.objective.reconstruction import Chain
-from calograd.objective.space import span
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.measurement import Measurement
+from calograd.objective.space import space_around
 from calograd.objective.utility import Objective, SquaredError
 
 SHOWERS, ENERGY, REPEAT = 1000, 50.0, 5
@@ -33,8 +33,8 @@ def resident(name: str) -> float:
 
 
 def gradient(surrogate: Surrogate, depths: object, sampler: str, steps: int, checkpointed: bool) -> float:
-    space, at = span(2.5, depths, surrogate.card.dx, surrogate.card.dz)
-    objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (ENERGY,))
+    space, at = space_around(2.5, depths, surrogate.card.dx, surrogate.card.dz)
+    objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (ENERGY,))
     started = time.perf_counter()
     surrogate_gradient(
         surrogate, objective, space, at, showers=SHOWERS, draws=2, sampler=sampler, steps=steps,

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optimisers
 
 from calograd import Surrogate
 from calograd.cli.common import progress, read_toml, stages
 from calograd.events.library.reader import open_library
 from calograd.gradients.finite_differences import bootstrap_values
 from calograd.objective.reference import LibraryReference
-from calograd.optimisation import baselines
 from calograd.optimisation.ascent import Adaptation, Adapted, ascend
-from calograd.optimisation.history import State
 from calograd.optimisation.run import Setup, optimise, parse_optimisation
-from calograd.optimisation.simulated_objective import Trials, from_library
+from calograd.optimisation.simulated_objective import SimulatedObjective, from_library
+from calograd.optimisation.state import State
 from calograd.optimisation.target import simulate
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "adaptive.toml"
@@ -92,7 +92,7 @@ def setup_of(options: argparse.Namespace) -> Setup:
     return Setup.of(Surrogate.load(options.model), config, adapt=True)
 
 
-def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: Trials) -> State:
+def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: SimulatedObjective) -> State:
     """The descent by the surrogate as it is, with checks on the target within the same budget."""
     plain = Setup.of(setup.surrogate, setup.config.model_copy(update={"adapt": None}))
     price = trials.price(options.check)
@@ -132,7 +132,7 @@ def compare(
     def judged(designs: list[Any]) -> list[float]:
         return bootstrap_values(judge, setup.objective, designs, bootstrap=2, seed=7)[0].tolist()
 
-    trials = Trials(from_library(pool), setup.objective, setup.space)
+    trials = SimulatedObjective(from_library(pool), setup.objective, setup.space)
     marks = [share * options.budget // 5 for share in (1, 2, 4, 5, 10)]
     print(f"\n| method | {' | '.join(f'U after {mark} showers' for mark in marks)} |")
     print("|---" * (1 + len(marks)) + "|")
@@ -144,7 +144,7 @@ def compare(
     for method in METHODS:
         seen: dict[int, list[float]] = {mark: [] for mark in marks}
         for seed in range(options.seeds):
-            trace = baselines.run(
+            trace = optimisers.run(
                 method, setup.space, setup.start, trials.value, marks[-1], options.check, seed
             )  # fmt: skip
             ends = {mark: [e.incumbent for e in trace.evaluations if e.showers <= mark] for mark in marks}

@@ -14,12 +14,12 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import Estimate, surrogate_gradient
-from calograd.gradients.finite_differences import reference_gradient
-from calograd.objective.background import Emulator
-from calograd.objective.reconstruction import Chain
+from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.finite_differences import finite_difference_gradient
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
-from calograd.objective.space import Space, span
+from calograd.objective.space import DesignSpace, space_around
 from calograd.objective.utility import Objective, SquaredError
 
 SMALL, LARGE, TIMES = 8, 80, 20
@@ -40,39 +40,43 @@ def main() -> None:
         for energy in map(float, options.energies.split(",")):
             whole = LibraryReference(library, (energy,)) if options.whose == "geant4" else None
             for truth in ("deposited", "incident"):
-                objective = Objective(Chain(Emulator()), SquaredError(truth=truth), (energy,))  # type: ignore[arg-type]
+                objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth=truth), (energy,))  # type: ignore[arg-type]
                 for dx, dz in DESIGNS:
-                    space, at = span(dx, dz, (1, 5), (4, 15))
+                    space, at = space_around(dx, dz, (1, 5), (4, 15))
                     mine = of_geant4(whole, objective, space, at) if whole else of_ours(surrogate, objective, space, at)
                     inside += mine
                     print(f"{energy:g} GeV, {truth}, {dx:g} x {dz:g} cm: {np.mean(mine):.3f}", flush=True)
     print(f"{options.whose}: {np.mean(inside):.1%} of {np.size(inside)} intervals contain the larger estimate")
 
 
-def of_ours(surrogate: Surrogate, objective: Objective, space: Space, at: np.ndarray) -> list[np.ndarray]:
+def of_ours(surrogate: Surrogate, objective: Objective, space: DesignSpace, at: np.ndarray) -> list[np.ndarray]:
     """Whether intervals of few draws contain the estimate of many."""
     large, pool = (
         surrogate_gradient(surrogate, objective, space, at, showers=100, draws=draws, seed=seed)
         for draws, seed in ((LARGE, 10**6), (SMALL * TIMES, 1))
     )
     parts = pool.draws.reshape(TIMES, SMALL, -1)
-    return [contains(Estimate.of_draws(space.names, at, np.zeros(SMALL), draws, {}), large) for draws in parts]
+    return [contains(GradientEstimate.of_draws(space.names, at, np.zeros(SMALL), draws, {}), large) for draws in parts]
 
 
-def of_geant4(whole: LibraryReference, objective: Objective, space: Space, at: np.ndarray) -> list[np.ndarray]:
+def of_geant4(whole: LibraryReference, objective: Objective, space: DesignSpace, at: np.ndarray) -> list[np.ndarray]:
     """Whether intervals of a twelfth of one half of the showers contain the estimate of the other half."""
     (energy,) = objective.energies
     half = whole.count(energy) // 2
     block, found = half // BLOCKS, []
     for first, second in ((0, half), (half, 0)):
-        large = reference_gradient(whole.block(second, half), objective, space, at, seed=100 + second, bootstrap=2)
+        large = finite_difference_gradient(
+            whole.block(second, half), objective, space, at, seed=100 + second, bootstrap=2
+        )
         for k in range(BLOCKS):
-            small = reference_gradient(whole.block(first + k * block, block), objective, space, at, seed=first + k)
+            small = finite_difference_gradient(
+                whole.block(first + k * block, block), objective, space, at, seed=first + k
+            )
             found.append(contains(small, large))
     return found
 
 
-def contains(small: Estimate, large: Estimate) -> np.ndarray:
+def contains(small: GradientEstimate, large: GradientEstimate) -> np.ndarray:
     low, high = small.interval
     return (low <= large.gradient) & (large.gradient <= high)
 

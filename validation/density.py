@@ -24,8 +24,8 @@ from calograd.evaluation.evaluate import mean_biases
 from calograd.events.library.reader import Library, open_library
 from calograd.events.measurement import measure
 from calograd.gradients.finite_differences import bootstrap_values
-from calograd.objective.background import Emulator
-from calograd.objective.reconstruction import Chain
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
 from calograd.objective.utility import Objective, SquaredError
 
@@ -67,7 +67,7 @@ def slopes(a: Library, b: Library) -> None:
     print("\n| energy, GeV | cell, cm | dU/d ln density, two simulations | one, scaled | pull |")
     print("|---|---|---|---|---|")
     for energy in energies:
-        objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (energy,))
+        objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (energy,))
         ours, theirs = (LibraryReference(library, (energy,)) for library in (a, b))
         for dx, dz in SIZES:
             here, there = Design(dx, dz, a.material), Design(dx, dz, b.material)

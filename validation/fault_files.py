@@ -32,8 +32,8 @@ from calograd.events.cells import read_cells
 from calograd.events.clouds import read_clouds
 from calograd.events.library.reader import open_library
 from calograd.events.maps import read_maps
-from calograd.objective.background import read_density_map
-from calograd.optimisation.history import read_state
+from calograd.objective.background import read_background_map
+from calograd.optimisation.state import read_state
 from calograd.surrogate import Adapter, Surrogate
 from calograd.training import loop as engine
 from calograd.training.adaptation.adapt import adapt
@@ -79,7 +79,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "cells": ("cells.h5", lambda path: plain(read_cells(path))),
     "maps": ("maps.h5", lambda path: plain(read_maps(path))),
     "points": ("points.h5", lambda path: plain(read_clouds(path))),
-    "background map": ("background.h5", lambda path: plain(read_density_map(path))),
+    "background map": ("background.h5", lambda path: plain(read_background_map(path))),
     "surrogate": ("model/model.safetensors", _surrogate),
     "adapter": ("adapted/adapter.safetensors", _adapter),
     "checkpoint of train": ("run/checkpoint.pt", lambda path: engine.read_stored(path.parent, plain)),

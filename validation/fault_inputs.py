@@ -25,7 +25,7 @@ from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.maps import Maps, write_maps
 from calograd.geant4 import farm
-from calograd.objective.background import DensityMap, write_density_map
+from calograd.objective.background import BackgroundMap, write_background_map
 from calograd.surrogate import Card, Surrogate
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 from calograd.training import loop as engine
@@ -184,7 +184,7 @@ def make_inputs(folder: Path) -> None:
     write_clouds(folder / "points.h5", Clouds(xy[0], xy[1], layer, e, offsets, energy, np.arange(4)))
     edges = torch.linspace(-20, 20, 5, dtype=torch.float64)
     density = torch.from_numpy(rng.uniform(1e-4, 1e-3, (4, 4, 4)))
-    write_density_map(folder / "background.h5", DensityMap(
+    write_background_map(folder / "background.h5", BackgroundMap(
         density=density, x=edges, y=edges, z=edges + 20, sigma_event=0.3, shape_cell=2.0, diffusion=0.1,
     ))  # fmt: skip
     surrogate(5, 5).save(folder / "model")

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from calograd.events.library.reader import open_library
-from calograd.gradients.finite_differences import reference_gradient
-from calograd.objective.background import Emulator
-from calograd.objective.reconstruction import Chain
+from calograd.gradients.finite_differences import finite_difference_gradient
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
-from calograd.objective.space import span
+from calograd.objective.space import space_around
 from calograd.objective.utility import Objective, SquaredError
 
 STEPS = (0.01, 0.02, 0.04, 0.08, 0.15)
@@ -30,10 +30,13 @@ def main() -> None:
     with open_library(Path(sys.argv[1])) as library:
         for energy in (10.0, 100.0):
             reference = LibraryReference(library, (energy,))
-            objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (energy,))
+            objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (energy,))
             for dx, dz in ((2.5, 6.0), (4.0, 10.0)):
-                space, at = span(dx, dz, (1, 5), (4, 15))
-                made = {step: reference_gradient(reference, objective, space, at, step=step, seed=2) for step in STEPS}
+                space, at = space_around(dx, dz, (1, 5), (4, 15))
+                made = {
+                    step: finite_difference_gradient(reference, objective, space, at, step=step, seed=2)
+                    for step in STEPS
+                }
                 for j, name in enumerate(space.names):
                     for step, g in made.items():
                         # Equal seeds draw equal bootstrap samples: the differences are of the same showers.

@@ -16,14 +16,14 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import Estimate, surrogate_gradient
+from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
 from calograd.gradients.check import compare_gradients
-from calograd.gradients.finite_differences import reference_gradient
+from calograd.gradients.finite_differences import finite_difference_gradient
 from calograd.io.hdf5 import write_whole
-from calograd.objective.background import Emulator
-from calograd.objective.reconstruction import Chain
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
-from calograd.objective.space import span
+from calograd.objective.space import space_around
 from calograd.objective.utility import EnergyResolution, Objective, SquaredError, Utility
 
 DESIGNS = ((2.5, 6.0), (1.5, 5.0), (3.5, 12.0), (2.0, 4.0), (4.0, 10.0), (1.2, 9.0), (3.3, 7.5))
@@ -55,7 +55,7 @@ def main() -> None:
     for energy, dx, dz, truth in points:
         if (energy, dx, dz, truth) in keys:
             continue
-        space, at = span(dx, (dz,) * 5 if options.layers else dz, surrogate.card.dx, surrogate.card.dz)
+        space, at = space_around(dx, (dz,) * 5 if options.layers else dz, surrogate.card.dx, surrogate.card.dz)
         ours = surrogate_gradient(
             surrogate, objective(truth, energy), space, at, showers=options.showers, draws=options.draws,
             seed=seed(energy, dx, dz, truth) + 1,
@@ -66,11 +66,11 @@ def main() -> None:
     summarise(done)
 
 
-def geant4(options: argparse.Namespace, points: list[tuple[float, float, float, str]]) -> dict[Any, Estimate]:
+def geant4(options: argparse.Namespace, points: list[tuple[float, float, float, str]]) -> dict[Any, GradientEstimate]:
     """Geant4's gradients; kept beside the output, since they do not depend on the surrogate."""
     path = options.output.with_suffix(".geant4.json")
     kept: list[Any] = json.loads(path.read_text()) if path.exists() else []
-    made = {tuple(key): Estimate(**{k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()})
+    made = {tuple(key): GradientEstimate(**{k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()})
             for key, fields in kept}  # fmt: skip
     with open_library(options.reference) as library:
         for energy in dict.fromkeys(p[0] for p in points):
@@ -79,8 +79,8 @@ def geant4(options: argparse.Namespace, points: list[tuple[float, float, float, 
             for key in todo:
                 assert reference is not None
                 _, dx, dz, truth = key
-                space, at = span(dx, (dz,) * 5 if options.layers else dz, (1, 5), (4, 15))
-                made[key] = reference_gradient(reference, objective(truth, energy), space, at, seed=seed(*key))
+                space, at = space_around(dx, (dz,) * 5 if options.layers else dz, (1, 5), (4, 15))
+                made[key] = finite_difference_gradient(reference, objective(truth, energy), space, at, seed=seed(*key))
                 fields = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(made[key]).items()}
                 kept.append([key, fields])
             if todo:
@@ -95,7 +95,7 @@ def seed(energy: float, dx: float, dz: float, truth: str) -> int:
 
 def objective(truth: Any, energy: float) -> Objective:
     utility: Utility = EnergyResolution(robust=truth == "central") if truth in WIDTHS else SquaredError(truth=truth)
-    return Objective(Chain(Emulator()), utility, (energy,))
+    return Objective(Measurement(ExponentialBackground()), utility, (energy,))
 
 
 def summarise(points: list[dict[str, Any]]) -> None:

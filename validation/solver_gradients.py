@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from calograd import Surrogate
-from calograd.gradients.autodiff import SHOWERS, stream, surrogate_gradient
+from calograd.gradients.autodiff import SHOWERS, generator_for, surrogate_gradient
 from calograd.metrics.observables import observe
-from calograd.objective.background import Emulator
-from calograd.objective.reconstruction import Chain
-from calograd.objective.space import Space, span
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.measurement import Measurement
+from calograd.objective.space import DesignSpace, space_around
 from calograd.objective.utility import EnergyResolution, Objective, SquaredError
 
 CASES = (
@@ -33,7 +33,7 @@ SHOWERS_A_DRAW, DRAWS = 500, 4
 
 def main() -> None:
     surrogate = Surrogate.load(sys.argv[1] if len(sys.argv) > 1 else "pbf2-cells")
-    space, at = span(2.5, 6.0, surrogate.card.dx, surrogate.card.dz)
+    space, at = space_around(2.5, 6.0, surrogate.card.dx, surrogate.card.dz)
     print("| energy, GeV | sampler | evaluations | spread of E_tot | spread of R_E | squared error: d/d ln dx "
           "| d/d ln dz | resolution: d/d ln dx | d/d ln dz |\n|" + "---|" * 9)  # fmt: skip
     for energy in (50.0, 10.0):
@@ -49,19 +49,21 @@ def main() -> None:
             print(f"| {energy:g} | {sampler} | {nfe} | {' | '.join(cells)} |", flush=True)
 
 
-def measure(surrogate: Surrogate, space: Space, at: np.ndarray, energy: float, sampler: str, steps: int) -> np.ndarray:
+def measure(
+    surrogate: Surrogate, space: DesignSpace, at: np.ndarray, energy: float, sampler: str, steps: int
+) -> np.ndarray:
     """Per draw: spreads of E_tot and R_E, and the gradients."""
     columns = []
     design = space.design(torch.from_numpy(at))
     for m in range(DRAWS):
         cells = surrogate.sample(
-            design, energy, SHOWERS_A_DRAW, generator=stream(1, SHOWERS, m, 0), sampler=sampler, steps=steps
+            design, energy, SHOWERS_A_DRAW, generator=generator_for(1, SHOWERS, m, 0), sampler=sampler, steps=steps
         )
         seen = observe(cells, design.dx, design.dz)
         columns.append([float(seen.E_tot.std()), float(seen.R_E.std())])
     gradients = [
         surrogate_gradient(
-            surrogate, Objective(Chain(Emulator()), utility, (energy,)), space, at, showers=SHOWERS_A_DRAW,
+            surrogate, Objective(Measurement(ExponentialBackground()), utility, (energy,)), space, at, showers=SHOWERS_A_DRAW,
             draws=DRAWS, seed=1, sampler=sampler, steps=steps,
         ).draws
         for utility in (SquaredError(truth="incident"), EnergyResolution())

@@ -23,8 +23,8 @@ from calograd.explorer.page import KEPT, Page
 from calograd.explorer.serve import has_display, serve
 from calograd.explorer.trajectory import read_trajectory
 from calograd.explorer.views import Explorer
-from calograd.gradients.autodiff import Estimate, surrogate_gradient
-from calograd.optimisation.ascent import DescentConfig, ascend
+from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.optimisation.ascent import AscentConfig, ascend
 
 PATIENCE = 60
 
@@ -134,10 +134,10 @@ def test_the_trajectory_of_a_run_is_shown(tiny: Explorer, tmp_path: Path) -> Non
     space, y = tiny._space(start, start.dz[0])
     objective = tiny.limits.objective(start)
 
-    def gradient(at: np.ndarray, draws: int, seed: int) -> Estimate:
+    def gradient(at: np.ndarray, draws: int, seed: int) -> GradientEstimate:
         return surrogate_gradient(tiny.surrogate, objective, space, at, showers=4, draws=draws, seed=seed)
 
-    ascend(space, y, gradient, DescentConfig(steps=2, draws=2, max_draws=2), output=tmp_path / "descent.json")
+    ascend(space, y, gradient, AscentConfig(steps=2, draws=2, max_draws=2), output=tmp_path / "descent.json")
     with pytest.raises(FormatError, match=r"config\.json does not fit"):
         read_trajectory(tmp_path, start)
     (tmp_path / "config.json").write_text(json.dumps({"config": {"space": {"parameters": ["dx", "dz"]}}}))

@@ -15,7 +15,7 @@ from calograd.errors import InputError, RangeError
 from calograd.explorer.landscape import Surface
 from calograd.explorer.selection import Choice, Limits, to_toml
 from calograd.explorer.views import PREVIEW, Explorer
-from calograd.gradients.autodiff import SHOWERS, stream
+from calograd.gradients.autodiff import SHOWERS, generator_for
 from calograd.optimisation.run import Setup, parse_optimisation
 from calograd.surrogate import Surrogate
 
@@ -30,7 +30,7 @@ def test_a_preview_is_near_the_refined_showers_and_those_near_geant4(explorer: E
     start = explorer.start()
     assert (start.dx, start.depth, start.energy, start.material) == (2.5, 6.0, 50.0, "PbF2")
     preview, first = explorer.preview(start), next(explorer.refined(start))
-    expected = explorer.surrogate.sample(Design(2.5, 6.0), 50.0, PREVIEW, generator=stream(0, SHOWERS, 2, 0))
+    expected = explorer.surrogate.sample(Design(2.5, 6.0), 50.0, PREVIEW, generator=generator_for(0, SHOWERS, 2, 0))
     assert np.array_equal(first.cells, expected.numpy())
     assert preview.cells.shape == (PREVIEW, 5, 5, 5)
     assert preview.observables.E_tot.mean() == pytest.approx(float(first.observables.E_tot.mean()), rel=1e-3)

@@ -26,8 +26,8 @@ from calograd.events.library.reader import open_library
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.maps import Maps, read_maps, write_maps
 from calograd.nn.lora import tabulate
-from calograd.objective.background import DensityMap, read_density_map, write_density_map
-from calograd.optimisation.history import PathPoint, State, read_state, write_state
+from calograd.objective.background import BackgroundMap, read_background_map, write_background_map
+from calograd.optimisation.state import PathPoint, State, read_state, write_state
 from calograd.readers.showerdata import read_showerdata, write_showerdata
 from calograd.surrogate import Adapter, Card, Surrogate
 from calograd.surrogate.adapters import AdapterCard, Base
@@ -56,7 +56,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "cells.h5": read_cells,
     "maps.h5": read_maps,
     "points.h5": read_clouds,
-    "background.h5": read_density_map,
+    "background.h5": read_background_map,
     VARYING: read_showerdata,
     "model/model.safetensors": lambda path: Surrogate.load(path.parent),
     "adapter/adapter.safetensors": Adapter.load,
@@ -87,7 +87,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_showerdata(folder / "showerdata.h5", clouds)
     edges = torch.linspace(0, 3, 3, dtype=torch.float64)
     density = torch.from_numpy(rng.random((2, 2, 2)))
-    write_density_map(folder / "background.h5", DensityMap(
+    write_background_map(folder / "background.h5", BackgroundMap(
         density=density, x=edges, y=edges, z=edges, sigma_event=0.1, shape_cell=2.0, diffusion=0.1
     ))  # fmt: skip
     _write_learnt(folder)

@@ -11,11 +11,10 @@ from torch import Tensor
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.errors import InputError, RangeError, UtilityError
-from calograd.gradients.autodiff import Estimate, stream, surrogate_gradient
-from calograd.objective.background import Emulator
-from calograd.objective.cost import Cost, Depth, Priced, Volume
-from calograd.objective.events import Events
-from calograd.objective.reconstruction import Chain
+from calograd.gradients.autodiff import GradientEstimate, generator_for, surrogate_gradient
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.cost import Cost, DepthCost, PricedUtility, VolumeCost
+from calograd.objective.measurement import MeasuredEvents, Measurement
 from calograd.objective.utility import EnergyResolution, Objective, SquaredError, Utility
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsModel
@@ -35,13 +34,13 @@ AT = np.array([2.5, 6.0, 8.0])
 
 
 def objective(utility: Utility | None = None, energies: tuple[float, ...] = (10.0, 40.0)) -> Objective:
-    return Objective(Chain(Emulator()), utility or SquaredError(truth="incident"), energies)
+    return Objective(Measurement(ExponentialBackground()), utility or SquaredError(truth="incident"), energies)
 
 
 @pytest.mark.parametrize("utility", [SquaredError(), SquaredError(truth="incident"), EnergyResolution()])
 @pytest.mark.parametrize("sampler", ["trigflow-ab2", "heun", "ddim"])
 def test_it_is_the_derivative_of_the_value(precise: Surrogate, utility: Utility, sampler: str) -> None:
-    def at(y: np.ndarray) -> Estimate:
+    def at(y: np.ndarray) -> GradientEstimate:
         return surrogate_gradient(
             precise, objective(utility), Layers(), y, showers=20, draws=2, seed=4, sampler=sampler, steps=3
         )
@@ -60,7 +59,7 @@ def test_of_a_distilled_surrogate_it_is_too(precise: Surrogate) -> None:
     model.load_state_dict(precise.model.state_dict())
     student = Surrogate(model.eval().requires_grad_(False), precise.card)
 
-    def at(y: np.ndarray) -> Estimate:
+    def at(y: np.ndarray) -> GradientEstimate:
         return surrogate_gradient(student, objective(), Layers(), y, showers=20, draws=2, seed=4)
 
     made, h = at(AT), 1e-5
@@ -86,13 +85,13 @@ class Densities:
         return Design(y[0], y[1], MATERIALS["PbF2"].at_density(y[2]), n_xy=3, n_z=2)
 
 
-@pytest.mark.parametrize("cost", [Depth(), Volume()])
+@pytest.mark.parametrize("cost", [DepthCost(), VolumeCost()])
 def test_the_density_s_gradient_passes_background_reconstruction_utility_and_cost(
     precise: Surrogate, cost: Cost
 ) -> None:
-    priced = Priced(SquaredError(truth="incident"), ((cost, 0.01),), relative=True)
+    priced = PricedUtility(SquaredError(truth="incident"), ((cost, 0.01),), relative=True)
 
-    def at(y: np.ndarray) -> Estimate:
+    def at(y: np.ndarray) -> GradientEstimate:
         return surrogate_gradient(
             precise, objective(priced), Densities(), y, showers=20, draws=2, seed=4, steps=3, extrapolate=True
         )
@@ -128,18 +127,18 @@ def test_seed_and_checkpoints(surrogate: Surrogate) -> None:
 
 def test_streams_differ_by_every_part_of_their_key() -> None:
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0), (2**31, 0, 0)]
-    assert len({float(torch.rand(1, generator=stream(*key), dtype=torch.float64)) for key in keys}) == len(keys)
+    assert len({float(torch.rand(1, generator=generator_for(*key), dtype=torch.float64)) for key in keys}) == len(keys)
 
 
-def blind(events: Events) -> Tensor:
+def blind(events: MeasuredEvents) -> Tensor:
     return events.measured.detach().sum()
 
 
-def undefined(events: Events) -> Tensor:
+def undefined(events: MeasuredEvents) -> Tensor:
     return (events.measured.sum() - 1e9).sqrt()
 
 
-def kinked(events: Events) -> Tensor:
+def kinked(events: MeasuredEvents) -> Tensor:
     return (events.signal * 0).sum().sqrt() + events.signal.sum()
 
 

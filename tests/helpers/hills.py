@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calograd.gradients.estimates import GradientEstimate, Simulation
+from calograd.gradients.estimates import SimulatedUtility, ValueAndGradient
 from calograd.objective.constraints import Array, Budget
-from calograd.objective.space import Space
+from calograd.objective.space import DesignSpace
 
 
-def make_space(p: int, max_depth: float | None = None, max_volume: float | None = None) -> Space:
+def make_space(p: int, max_depth: float | None = None, max_volume: float | None = None) -> DesignSpace:
     """dx in [1, 5] cm and dz in [4, 15] cm, two parameters or one depth for each of p - 1 layers."""
     layers = 5 if p == 2 else p - 1
     names = ("dx", "dz") if p == 2 else ("dx", *(f"dz_{k + 1}" for k in range(layers)))
@@ -22,7 +22,7 @@ def make_space(p: int, max_depth: float | None = None, max_volume: float | None 
         budgets.append(Budget("max_depth", depth, max_depth))
     if max_volume is not None:
         budgets.append(Budget("max_volume", tuple(25 * w for w in depth), max_volume, 2.0, "cm3"))
-    return Space(names, (1.0,) + (4.0,) * (p - 1), (5.0,) + (15.0,) * (p - 1), tuple(budgets), n_z=layers)
+    return DesignSpace(names, (1.0,) + (4.0,) * (p - 1), (5.0,) + (15.0,) * (p - 1), tuple(budgets), n_z=layers)
 
 
 def tilted(p: int, condition: float, seed: int = 0) -> Array:
@@ -44,21 +44,21 @@ class Hill:
     sign: float = 1.0
     calls: list[tuple[str, tuple[float, ...], int, int]] = field(default_factory=list)
 
-    def gradient(self, y: Array, draws: int, seed: int) -> GradientEstimate:
+    def gradient(self, y: Array, draws: int, seed: int) -> ValueAndGradient:
         self.calls.append(("gradient", tuple(y), draws, seed))
         error = self.noise / draws**0.5
         u, numbers = np.log(y), np.random.default_rng(seed)
         slope = self.sign * self.slope(u) + error * numbers.standard_normal(len(u))
-        return GradientEstimate(self.sign * self.function(u), error, slope, np.full(len(u), error))
+        return ValueAndGradient(self.sign * self.function(u), error, slope, np.full(len(u), error))
 
-    def simulate(self, y: Array, showers: int, seed: int) -> Simulation:
+    def simulate(self, y: Array, showers: int, seed: int) -> SimulatedUtility:
         self.calls.append(("simulate", tuple(y), showers, seed))
         error = self.noise / showers**0.5
-        return Simulation(self.function(np.log(y)) + error * np.random.default_rng(seed).normal(), error, showers)
+        return SimulatedUtility(self.function(np.log(y)) + error * np.random.default_rng(seed).normal(), error, showers)
 
-    def pair(self, a: Array, b: Array, showers: int, seed: int) -> Simulation:
+    def pair(self, a: Array, b: Array, showers: int, seed: int) -> SimulatedUtility:
         at_a, at_b = self.simulate(a, showers, seed), self.simulate(b, showers, seed)
-        return Simulation(at_b.value - at_a.value, 0.1 * at_a.error, showers)
+        return SimulatedUtility(at_b.value - at_a.value, 0.1 * at_a.error, showers)
 
 
 def parabola(centre: Array, curvature: Array, noise: float = 0.0, sign: float = 1.0, unit: float = 1.0) -> Hill:

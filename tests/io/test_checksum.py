@@ -22,7 +22,7 @@ from calograd.events.library.schema import CHECKSUM, Heads, Provenance, pack
 from calograd.events.library.writer import open_writer
 from calograd.events.maps import Maps, read_maps, write_maps
 from calograd.io.checksum import digest_of
-from calograd.objective.background import DensityMap, read_density_map, write_density_map
+from calograd.objective.background import BackgroundMap, read_background_map, write_background_map
 
 Reader = Callable[[Path], Any]
 
@@ -66,10 +66,10 @@ def _clouds(path: Path) -> Reader:
 
 def _background(path: Path) -> Reader:
     edges, density = torch.linspace(0, 3, 3, dtype=torch.float64), torch.rand(2, 2, 2, dtype=torch.float64)
-    write_density_map(path, DensityMap(
+    write_background_map(path, BackgroundMap(
         density=density, x=edges, y=edges, z=edges, sigma_event=0.1, shape_cell=2.0, diffusion=0.1
     ))  # fmt: skip
-    return read_density_map
+    return read_background_map
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from calograd.errors import InputError
-from calograd.objective.background import Background, DensityMap, Emulator
+from calograd.objective.background import Background, BackgroundMap, ExponentialBackground
 
 sizes = st.floats(0.5, 15)
 depths = st.lists(sizes, min_size=1, max_size=5)
@@ -25,7 +25,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_mean_is_the_integral_of_the_density():
-    emulator = Emulator(b0=5e-3, lam=6.0)
+    emulator = ExponentialBackground(b0=5e-3, lam=6.0)
     mean = emulator.moments(double(2.5), double([3.0, 6.0, 10.0]), 3).mean
     edges = [0.0, 3.0, 9.0, 19.0]
     for k in range(3):
@@ -34,7 +34,7 @@ def test_mean_is_the_integral_of_the_density():
 
 
 def test_the_variance_without_neighbours_is_that_of_a_product_of_factors():
-    mean, std = Emulator(diffusion=0.0).moments(double(2.0), double([4.0, 5.0]), 3)
+    mean, std = ExponentialBackground(diffusion=0.0).moments(double(2.0), double([4.0, 5.0]), 3)
     product = exp(0.4**2) * (1 + 1 / 4) - 1
     np.testing.assert_allclose(std / mean, np.sqrt(product), rtol=1e-12)
 
@@ -42,7 +42,7 @@ def test_the_variance_without_neighbours_is_that_of_a_product_of_factors():
 @given(sizes, depths, st.floats(0.05, 0.95), st.floats(1, 50))
 @settings(max_examples=40, deadline=None)
 def test_splitting_a_layer_shares_its_mean(dx, dz, share, lam):
-    emulator = Emulator(lam=lam)
+    emulator = ExponentialBackground(lam=lam)
     whole = emulator.moments(double(dx), double(dz), 5).mean
     split = emulator.moments(double(dx), double([share * dz[0], (1 - share) * dz[0], *dz[1:]]), 5).mean
     np.testing.assert_allclose(split[..., :2].sum(-1), whole[..., 0], rtol=1e-9)
@@ -54,7 +54,7 @@ def test_splitting_a_layer_shares_its_mean(dx, dz, share, lam):
 @given(st.floats(0, 1), sizes)
 @settings(max_examples=20, deadline=None)
 def test_diffusion_conserves_a_uniform_mean_and_an_event_s_energy(diffusion, dx):
-    emulator, still = Emulator(diffusion=diffusion), Emulator(diffusion=0.0)
+    emulator, still = ExponentialBackground(diffusion=diffusion), ExponentialBackground(diffusion=0.0)
     dz = double([4.0, 8.0])
     np.testing.assert_allclose(
         emulator.moments(double(dx), dz, 4).mean, still.moments(double(dx), dz, 4).mean, rtol=1e-12
@@ -71,22 +71,24 @@ def test_diffusion_conserves_a_uniform_mean_and_an_event_s_energy(diffusion, dx)
 
 
 def test_an_edge_cell_receives_from_outside_the_window():
-    numbers = Emulator().draw(1, 3, 1, generator(), torch.float64)
+    numbers = ExponentialBackground().draw(1, 3, 1, generator(), torch.float64)
     alone = numbers._replace(cells=torch.zeros_like(numbers.cells))
     alone.cells[0, 0, 2, 0] = 1.0
-    energy = Emulator().energy(alone, double(2.0), double([4.0]))[0, :, :, 0]
+    energy = ExponentialBackground().energy(alone, double(2.0), double([4.0]))[0, :, :, 0]
     assert energy[0, 1] > 0
     assert (energy > 0).sum() == 1
 
 
-def slope() -> DensityMap:
+def slope() -> BackgroundMap:
     """A density that differs from cell to cell."""
     density = torch.rand(8, 8, 6, generator=generator(5), dtype=torch.float64) * 1e-3
     edges = torch.linspace(-8, 8, 9, dtype=torch.float64)
-    return DensityMap(density=density, x=edges, y=edges, z=torch.arange(0, 14, 2.0), sigma_event=0.3, shape_cell=2.5)
+    return BackgroundMap(density=density, x=edges, y=edges, z=torch.arange(0, 14, 2.0), sigma_event=0.3, shape_cell=2.5)
 
 
-@pytest.mark.parametrize("background", [Emulator(), Emulator(shape_cell=0.7, diffusion=0.5), slope()])
+@pytest.mark.parametrize(
+    "background", [ExponentialBackground(), ExponentialBackground(shape_cell=0.7, diffusion=0.5), slope()]
+)
 def test_moments_agree_with_simulated_events(background):
     n, dx, dz = 40_000, double(2.2), double([4.0, 7.0])
     energy = background.energy(background.draw(n, 3, 2, generator(1), torch.float64), dx, dz)
@@ -100,37 +102,37 @@ def test_moments_agree_with_simulated_events(background):
 
 
 def test_factors_follow_their_laws():
-    numbers = Emulator(sigma_event=0.4, shape_cell=2.5).draw(4000, 1, 1, generator(2), torch.float64)
+    numbers = ExponentialBackground(sigma_event=0.4, shape_cell=2.5).draw(4000, 1, 1, generator(2), torch.float64)
     assert stats.kstest(numbers.event, stats.lognorm(s=0.4, scale=exp(-0.08)).cdf).pvalue > 1e-3
     assert stats.kstest(numbers.cells.flatten(), stats.gamma(2.5, scale=1 / 2.5).cdf).pvalue > 1e-3
 
 
 def test_no_fluctuations_leave_the_mean():
-    quiet = Emulator(sigma_event=0.0, shape_cell=1e12)
+    quiet = ExponentialBackground(sigma_event=0.0, shape_cell=1e12)
     dx, dz = double(2.0), double([4.0, 5.0])
     energy = quiet.energy(quiet.draw(3, 3, 2, generator(), torch.float64), dx, dz)
     np.testing.assert_allclose(energy, quiet.moments(dx, dz, 3).mean.expand_as(energy), rtol=1e-4)
 
 
 def test_numbers_come_from_the_generator_alone():
-    one, same, other = (Emulator().draw(5, 3, 2, generator(seed)) for seed in (1, 1, 2))
+    one, same, other = (ExponentialBackground().draw(5, 3, 2, generator(seed)) for seed in (1, 1, 2))
     torch.rand(3)
     assert torch.equal(one.event, same.event)
     assert torch.equal(one.cells, same.cells)
     assert not torch.equal(one.cells, other.cells)
-    double_precision = Emulator().draw(5, 3, 2, generator(1), torch.float64)
+    double_precision = ExponentialBackground().draw(5, 3, 2, generator(1), torch.float64)
     assert torch.equal(double_precision.cells.float(), one.cells)
 
 
 def test_neighbouring_designs_share_their_numbers():
-    emulator = Emulator()
+    emulator = ExponentialBackground()
     numbers = emulator.draw(6, 3, 2, generator(), torch.float64)
     here = emulator.energy(numbers, double(2.0), double([4.0, 4.0]))
     there = emulator.energy(numbers, double(2.2), double([4.0, 4.0]))
     np.testing.assert_allclose(there / here, 1.21, rtol=1e-12)
 
 
-@pytest.mark.parametrize("background", [Emulator(), slope()])
+@pytest.mark.parametrize("background", [ExponentialBackground(), slope()])
 def test_gradients_agree_with_finite_differences(background: Background):
     dx, dz = double(2.13).requires_grad_(), double([3.1, 5.3]).requires_grad_()
     numbers = background.draw(4, 3, 2, generator(3), torch.float64)
@@ -139,7 +141,7 @@ def test_gradients_agree_with_finite_differences(background: Background):
 
 
 def test_energies_are_of_the_type_of_the_numbers():
-    emulator = Emulator()
+    emulator = ExponentialBackground()
     numbers = emulator.draw(2, 3, 2, generator())
     assert emulator.energy(numbers, double(2.0), double([4.0, 5.0])).dtype == torch.float32
     assert emulator.moments(double(2.0), double([4.0, 5.0]), 3).std.dtype == torch.float64
@@ -159,4 +161,4 @@ def test_energies_are_of_the_type_of_the_numbers():
 )
 def test_arguments_out_of_range_are_named(arguments, complaint):
     with pytest.raises(InputError, match=complaint):
-        Emulator(**arguments)
+        ExponentialBackground(**arguments)

@@ -10,25 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calograd.errors import FormatError, InputError, OutputExistsError
-from calograd.objective.background import DensityMap, Emulator, read_density_map, write_density_map
+from calograd.objective.background import (
+    BackgroundMap,
+    ExponentialBackground,
+    read_background_map,
+    write_background_map,
+)
 
 
 def double(values: float | list[float]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def uniform(density: float = 2e-3, diffusion: float = 0.1) -> DensityMap:
+def uniform(density: float = 2e-3, diffusion: float = 0.1) -> BackgroundMap:
     edges = torch.linspace(-20, 20, 41, dtype=torch.float64)
-    return DensityMap(
+    return BackgroundMap(
         density=torch.full((40, 40, 15), density), x=edges, y=edges, z=torch.arange(-2.0, 44, 3), diffusion=diffusion
     )
 
 
-def ramp() -> DensityMap:
+def ramp() -> BackgroundMap:
     """Density a + 1 in voxel a along x, the same elsewhere; voxels of 1 cm."""
     edges = torch.arange(-4.0, 5)
     density = torch.arange(1.0, 9)[:, None, None].expand(8, 8, 4)
-    return DensityMap(density=density, x=edges, y=edges, z=torch.arange(0.0, 5), diffusion=0.0)
+    return BackgroundMap(density=density, x=edges, y=edges, z=torch.arange(0.0, 5), diffusion=0.0)
 
 
 @given(st.floats(0.3, 5.5), st.lists(st.floats(0.5, 10), min_size=1, max_size=4))
@@ -39,11 +44,11 @@ def test_a_constant_density_gives_volumes(dx, dz):
 
 
 def test_an_exponential_density_approaches_the_emulator():
-    emulator = Emulator(b0=5e-3, lam=6.0)
+    emulator = ExponentialBackground(b0=5e-3, lam=6.0)
     z = torch.linspace(0, 40, 401, dtype=torch.float64)
     layers = 5e-3 * 6 * (torch.exp(-z[:-1] / 6) - torch.exp(-z[1:] / 6)) / z.diff()
     x = double([-20.0, 0.0, 3.0, 20.0])
-    sliced = DensityMap(density=layers.expand(3, 1, -1), x=x, y=double([-20.0, 20.0]), z=z)
+    sliced = BackgroundMap(density=layers.expand(3, 1, -1), x=x, y=double([-20.0, 20.0]), z=z)
     dx, dz = double(2.5).requires_grad_(), double([3.03, 7.11, 9.97]).requires_grad_()
     for exact, found in zip(emulator.moments(dx, dz, 5), sliced.moments(dx, dz, 5), strict=True):
         np.testing.assert_allclose(found.detach(), exact.detach(), rtol=2e-3)
@@ -80,7 +85,7 @@ def test_where_an_end_is_on_a_voxel_s_edge_the_slope_is_that_of_central_differen
 
 def test_the_ring_around_the_window_counts_as_empty_beyond_the_map():
     edges = double([-2.0, 2.0])
-    background = DensityMap(density=torch.ones(1, 1, 1), x=edges, y=edges, z=double([0.0, 3.0]))
+    background = BackgroundMap(density=torch.ones(1, 1, 1), x=edges, y=edges, z=double([0.0, 3.0]))
     mean = background.moments(double(2.0), double([3.0]), 2).mean
     # every cell has two neighbours outside, which send nothing
     np.testing.assert_allclose(mean, 12 * (1 - 0.1 * 2 / 4), rtol=1e-12)
@@ -116,17 +121,17 @@ def test_a_window_that_just_fits_in_float32_is_accepted():
 
 def test_a_map_survives_its_file(tmp_path: Path):
     path = tmp_path / "map.h5"
-    background = DensityMap(
+    background = BackgroundMap(
         density=torch.rand(2, 3, 4), x=double([-5.0, 0, 5]), y=double([-6.0, -1, 2, 6]), z=double([0.0, 1, 2, 4, 30]),
         sigma_event=0.2, shape_cell=3.5, diffusion=0.05,
     )  # fmt: skip
-    write_density_map(path, background)
-    read = read_density_map(path)
+    write_background_map(path, background)
+    read = read_background_map(path)
     for name in ("density", "x", "y", "z"):
         assert torch.equal(getattr(read, name), getattr(background, name))
     assert (read.sigma_event, read.shape_cell, read.diffusion) == (0.2, 3.5, 0.05)
     with pytest.raises(OutputExistsError):
-        write_density_map(path, background)
+        write_background_map(path, background)
     assert [p.name for p in tmp_path.iterdir()] == ["map.h5"]
 
 
@@ -158,10 +163,10 @@ def spoil(path: Path, name: str, value: object) -> None:
 )
 def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, value: object, complaint: str):
     path, edges = tmp_path / "map.h5", torch.tensor([-5.0, 0, 5])
-    write_density_map(path, DensityMap(density=torch.ones(2, 2, 2), x=edges, y=edges, z=edges))
+    write_background_map(path, BackgroundMap(density=torch.ones(2, 2, 2), x=edges, y=edges, z=edges))
     spoil(path, name, value)
     with pytest.raises(FormatError, match=complaint) as refusal:
-        read_density_map(path)
+        read_background_map(path)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -169,8 +174,8 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, value: objec
 def test_cut_off_and_missing_files(tmp_path: Path):
     path, edges = tmp_path / "map.h5", torch.tensor([-5.0, 0, 5])
     with pytest.raises(FormatError, match="does not exist"):
-        read_density_map(path)
-    write_density_map(path, DensityMap(density=torch.ones(2, 2, 2), x=edges, y=edges, z=edges))
+        read_background_map(path)
+    write_background_map(path, BackgroundMap(density=torch.ones(2, 2, 2), x=edges, y=edges, z=edges))
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(FormatError, match="is cut off"):
-        read_density_map(path)
+        read_background_map(path)

@@ -10,9 +10,9 @@ import torch
 from calograd.detector.design import Design
 from calograd.errors import FormatError, InputError
 from calograd.objective import config as module
-from calograd.objective.background import DensityMap, Emulator, write_density_map
+from calograd.objective.background import BackgroundMap, ExponentialBackground, write_background_map
 from calograd.objective.config import ObjectiveConfig, parse_objective
-from calograd.objective.cost import Channels, Depth, Priced, Volume
+from calograd.objective.cost import ChannelCost, DepthCost, PricedUtility, VolumeCost
 from calograd.objective.readout import Readout
 from calograd.objective.reconstruction import SoftMask
 from calograd.objective.utility import Containment, EnergyResolution, PositionResolution, SquaredError
@@ -26,21 +26,21 @@ def parse(**tables: Any) -> ObjectiveConfig:
 
 def test_defaults_are_those_of_the_classes():
     objective = parse().build()
-    assert objective.chain.background == Emulator()
-    assert objective.chain.readout is None
-    assert objective.chain.mask == SoftMask()
+    assert objective.measurement.background == ExponentialBackground()
+    assert objective.measurement.readout is None
+    assert objective.measurement.mask == SoftMask()
     assert objective.utility == SquaredError()
     assert (objective.energies, objective.weights) == ((10.0,), None)
-    assert parse(readout={}).build().chain.readout == Readout()
-    assert parse(cost=[{"kind": "channels", "weight": 1.0}]).build().utility.costs == ((Channels(), 1.0),)
+    assert parse(readout={}).build().measurement.readout == Readout()
+    assert parse(cost=[{"kind": "channels", "weight": 1.0}]).build().utility.costs == ((ChannelCost(), 1.0),)
 
 
 def test_the_documented_example_builds():
     text = module.__doc__[module.__doc__.index("    [background]") : module.__doc__.index("The spectrum's")]
     objective = parse_objective(tomllib.loads(text), "doc", Path()).build()
-    assert objective.chain.readout == Readout(light_yield=2000)
-    assert objective.chain.mask == SoftMask(k=200)
-    assert objective.utility == Priced(SquaredError(truth="incident"), ((Volume(), 1e-5),))
+    assert objective.measurement.readout == Readout(light_yield=2000)
+    assert objective.measurement.mask == SoftMask(k=200)
+    assert objective.utility == PricedUtility(SquaredError(truth="incident"), ((VolumeCost(), 1e-5),))
     assert objective.weights == (1, 1, 1, 1)
 
 
@@ -53,9 +53,13 @@ def test_every_key_arrives():
         pricing="relative",
         spectrum={"energies": [1, 2], "weights": [0, 1]},
     ).build()
-    assert objective.chain.background == Emulator(b0=1e-3, lam=3, sigma_event=0, shape_cell=2.5, diffusion=0.2)
-    assert objective.chain.readout == Readout(9, 8, 0.1, 0.2, 0.3)
-    assert objective.utility == Priced(SquaredError(0.3, "incident"), ((Depth(), 2), (Channels(50), 3)), relative=True)
+    assert objective.measurement.background == ExponentialBackground(
+        b0=1e-3, lam=3, sigma_event=0, shape_cell=2.5, diffusion=0.2
+    )
+    assert objective.measurement.readout == Readout(9, 8, 0.1, 0.2, 0.3)
+    assert objective.utility == PricedUtility(
+        SquaredError(0.3, "incident"), ((DepthCost(), 2), (ChannelCost(50), 3)), relative=True
+    )
     assert (objective.energies, objective.weights) == ((1, 2), (0, 1))
 
 
@@ -73,7 +77,7 @@ def test_kinds_of_utilities(table, utility):
 
 def test_no_background_measures_what_is_deposited():
     objective = parse(background={"kind": "none"}, utility={"kind": "containment"}).build()
-    assert objective.chain.background is None
+    assert objective.measurement.background is None
     numbers = objective.draw(3, 5, 5, torch.Generator().manual_seed(0))
     cells = torch.full((1, 3, 5, 5, 5), 8 / 125)
     assert objective.value(cells, Design(dx=2.0, dz=6.0), numbers).item() == pytest.approx(0.8)
@@ -81,13 +85,13 @@ def test_no_background_measures_what_is_deposited():
 
 def test_a_map_is_found_beside_the_file(tmp_path: Path):
     edges = torch.tensor([-30.0, 0, 30])
-    write_density_map(
-        tmp_path / "map.h5", DensityMap(density=torch.ones(2, 2, 2), x=edges, y=edges, z=edges, diffusion=0.3)
+    write_background_map(
+        tmp_path / "map.h5", BackgroundMap(density=torch.ones(2, 2, 2), x=edges, y=edges, z=edges, diffusion=0.3)
     )
     raw = MINIMAL | {"background": {"kind": "map", "file": "map.h5"}}
     config = parse_objective(raw, "run.toml", tmp_path)
     assert config.background.file == (tmp_path / "map.h5").resolve()
-    assert config.build().chain.background.diffusion == 0.3
+    assert config.build().measurement.background.diffusion == 0.3
     with pytest.raises(FormatError, match="does not exist"):
         parse_objective(raw, "run.toml", tmp_path / "elsewhere").build()
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calograd.errors import InputError
-from calograd.objective.readout import Readout, ReadoutNumbers
+from calograd.objective.readout import Readout, ReadoutDraws
 
 N = 40_000
 
@@ -25,7 +25,7 @@ def report(readout: Readout, energy: float) -> torch.Tensor:
     return readout.apply(cells(energy).expand(N, 1, 1, 1), readout.draw(N, 1, 1, generator(), torch.float64))
 
 
-SILENT = ReadoutNumbers(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
+SILENT = ReadoutDraws(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
 
 
 def test_nothing_set_changes_nothing():

@@ -15,11 +15,11 @@ from calograd.errors import InputError
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import pack
 from calograd.events.measurement import measure
-from calograd.gradients.autodiff import Estimate
+from calograd.gradients.autodiff import GradientEstimate
 from calograd.gradients.check import compare_gradients, cosine
-from calograd.gradients.finite_differences import bootstrap_values, neighbours, reference_gradient
-from calograd.objective.background import Emulator
-from calograd.objective.reconstruction import Chain
+from calograd.gradients.finite_differences import bootstrap_values, finite_difference_gradient, neighbours
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.measurement import Measurement
 from calograd.objective.reference import CellsReference, LibraryReference
 from calograd.objective.utility import Containment, Objective, SquaredError
 
@@ -57,8 +57,8 @@ def test_a_library_gives_the_same_cells_as_segment(library: Path) -> None:
 
 def test_a_smooth_utility_has_its_own_derivative(library: Path) -> None:
     """The containment of normal by gamma showers is known in closed form."""
-    made = reference_gradient(
-        opened(library), Objective(Chain(None), Containment(), (10.0, 50.0)), Sizes(), AT, step=0.1, bootstrap=60
+    made = finite_difference_gradient(
+        opened(library), Objective(Measurement(None), Containment(), (10.0, 50.0)), Sizes(), AT, step=0.1, bootstrap=60
     )
     normal, gamma = torch.distributions.Normal(0, 2.0), torch.distributions.Gamma(4.0, 0.5)
     depths = torch.linspace(0, 12.0, 20001, dtype=torch.float64)
@@ -82,9 +82,11 @@ def test_a_smooth_utility_has_its_own_derivative(library: Path) -> None:
 
 
 def test_the_bootstrap_s_error_is_that_of_independent_samples(library: Path) -> None:
-    objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (50.0,))
+    objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (50.0,))
     parts = [
-        reference_gradient(opened(library, (50.0,), limit=5, skip=5 * k), objective, Sizes(), AT, seed=k, replicas=8)
+        finite_difference_gradient(
+            opened(library, (50.0,), limit=5, skip=5 * k), objective, Sizes(), AT, seed=k, replicas=8
+        )
         for k in range(6)
     ]
     scatter = np.std([p.gradient for p in parts], axis=0, ddof=1)
@@ -94,20 +96,22 @@ def test_the_bootstrap_s_error_is_that_of_independent_samples(library: Path) -> 
 
 
 def test_cells_files_serve_where_they_hold_the_neighbours(library: Path) -> None:
-    objective = Objective(Chain(Emulator()), SquaredError(), (10.0,))
-    whole = reference_gradient(opened(library, (10.0,)), objective, Sizes(), AT, seed=3, bootstrap=5)
+    objective = Objective(Measurement(ExponentialBackground()), SquaredError(), (10.0,))
+    whole = finite_difference_gradient(opened(library, (10.0,)), objective, Sizes(), AT, seed=3, bootstrap=5)
     designs = [(float(d.dx), tuple(d.dz.tolist())) for d in neighbours(Sizes(), AT, 0.04)]
     with open_library(library) as source:
         cells = measure(source, designs, 3, 2)
         fewer = measure(source, designs[:4], 3, 2)
-    of_cells = reference_gradient(CellsReference(cells, "cells.h5"), objective, Sizes(), AT, seed=3, bootstrap=5)
+    of_cells = finite_difference_gradient(
+        CellsReference(cells, "cells.h5"), objective, Sizes(), AT, seed=3, bootstrap=5
+    )
     np.testing.assert_allclose(of_cells.gradient, whole.gradient, rtol=1e-5)
     with pytest.raises(InputError, match=r"cells.h5 lacks 1 of 5 designs at 10 GeV: dx = 2 with dz = 5\.76"):
-        reference_gradient(CellsReference(fewer, "cells.h5"), objective, Sizes(), AT)
+        finite_difference_gradient(CellsReference(fewer, "cells.h5"), objective, Sizes(), AT)
     keep = np.ones(len(cells), bool)
     keep[1] = False
     with pytest.raises(InputError, match="not of the same showers"):
-        reference_gradient(CellsReference(cells.rows(keep), "cells.h5"), objective, Sizes(), AT)
+        finite_difference_gradient(CellsReference(cells.rows(keep), "cells.h5"), objective, Sizes(), AT)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +125,8 @@ def test_cells_files_serve_where_they_hold_the_neighbours(library: Path) -> None
 )
 def test_what_cannot_be(library: Path, energies: tuple[float, ...], options: dict, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        reference_gradient(
-            opened(library, energies), Objective(Chain(None), Containment(), energies), Sizes(), AT, **options
+        finite_difference_gradient(
+            opened(library, energies), Objective(Measurement(None), Containment(), energies), Sizes(), AT, **options
         )
 
 
@@ -133,9 +137,9 @@ class Tungstate(Sizes):
 
 
 def test_showers_in_another_material_are_refused(library: Path) -> None:
-    objective = Objective(Chain(None), Containment(), (10.0,))
+    objective = Objective(Measurement(None), Containment(), (10.0,))
     with pytest.raises(InputError, match=r"library.h5 is of PbF2 \(7\.77 g/cm3\), the design of PbWO4"):
-        reference_gradient(opened(library, (10.0,)), objective, Tungstate(), AT)
+        finite_difference_gradient(opened(library, (10.0,)), objective, Tungstate(), AT)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def test_showers_of_another_density_are_those_of_the_library_scaled(library: Pat
     config = provenance.config.model_copy(update={"detector": Block(material=thin, size=(30, 30, 90))})
     wide = replace(showers, **{axis: (factor * getattr(showers, axis)).astype(np.float32) for axis in "xyz"})
     (tmp_path / "thin.h5").write_bytes(pack(wide, replace(provenance, config=config)))
-    objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (10.0,))
+    objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (10.0,))
     designs = [Densities().design(torch.tensor([2.0, 6.0, 7.77 / factor], dtype=torch.float64))]
     ours, ours_samples = bootstrap_values(opened(library, (10.0,)), objective, designs, bootstrap=5)
     theirs, their_samples = bootstrap_values(opened(tmp_path / "thin.h5", (10.0,)), objective, designs, bootstrap=5)
@@ -166,21 +170,23 @@ def test_showers_of_another_density_are_those_of_the_library_scaled(library: Pat
 
 def test_the_gradient_in_the_density_is_that_in_all_lengths(library: Path) -> None:
     """Without background a design knows lengths in units of the shower's alone."""
-    objective = Objective(Chain(None), Containment(), (10.0,))
-    made = reference_gradient(
+    objective = Objective(Measurement(None), Containment(), (10.0,))
+    made = finite_difference_gradient(
         opened(library, (10.0,)), objective, Densities(), np.array([2.0, 6.0, 7.77]), bootstrap=20
     )
     assert made.names == ("dx", "dz", "density")
     assert made.gradient[2] == pytest.approx(made.gradient[0] + made.gradient[1], rel=0.02)
     assert made.gradient_error[2] < 0.1 * made.gradient[2]
     with pytest.raises(InputError, match=r"is of PbF2 \(7\.77 g/cm3\), the design of PbF2 \(12\.\d* g/cm3\)"):
-        reference_gradient(opened(library, (10.0,)), objective, Densities(), np.array([2.0, 6.0, 12.5]), bootstrap=2)
+        finite_difference_gradient(
+            opened(library, (10.0,)), objective, Densities(), np.array([2.0, 6.0, 12.5]), bootstrap=2
+        )
 
 
-def estimate(gradient: list[float], error: list[float], seed: int = 0) -> Estimate:
+def estimate(gradient: list[float], error: list[float], seed: int = 0) -> GradientEstimate:
     value, spread = np.array(gradient), np.array(error)
     draws = value + spread * np.random.default_rng(seed).standard_normal((200, 2))
-    return Estimate(("dx", "dz"), AT, 1.0, 0.1, value, spread, draws, {})
+    return GradientEstimate(("dx", "dz"), AT, 1.0, 0.1, value, spread, draws, {})
 
 
 def test_agreement_component_by_component() -> None:

@@ -15,21 +15,22 @@ from scipy.optimize import minimize_scalar
 
 from calograd.detector.material import MATERIALS
 from calograd.errors import InputError
+from calograd.io.toml import parse_table
 from calograd.objective.constraints import Budget
-from calograd.objective.space import Space, SpaceConfig, parse_table, refuse_untrained
+from calograd.objective.space import DesignSpace, SpaceConfig, check_trained_range
 from calograd.surrogate import Surrogate
 
 TWO: dict[str, Any] = {"start": {"dx": 3, "dz": 8}, "bounds": {"dx": [1, 5], "dz": [4, 15]}}
 SIX: dict[str, Any] = TWO | {"parameters": ["dx", "dz_1", "dz_2", "dz_3", "dz_4", "dz_5"]}
 
 
-def random_space(seed: int, p: int) -> tuple[Space, np.random.Generator]:
+def random_space(seed: int, p: int) -> tuple[DesignSpace, np.random.Generator]:
     numbers = np.random.default_rng(seed)
     feasible = random_set(numbers, p)
     names = ("dx", "dz") if p == 2 else ("dx", *(f"dz_{k + 1}" for k in range(p - 1)))
     lower, upper = tuple(np.exp(feasible.lower).tolist()), tuple(np.exp(feasible.upper).tolist())
     budgets = [Budget(b.name, b.weights, b.limit * (1 + 1e-12), b.power) for b in feasible.budgets]
-    return Space(names, lower, upper, tuple(budgets), n_z=5 if p == 2 else p - 1), numbers
+    return DesignSpace(names, lower, upper, tuple(budgets), n_z=5 if p == 2 else p - 1), numbers
 
 
 def test_two_parameters_make_equal_layers_and_pass_gradients() -> None:
@@ -51,7 +52,7 @@ def test_six_parameters_make_a_depth_each() -> None:
 
 def test_one_layer_has_one_depth_in_either_layout() -> None:
     for names in (("dx", "dz"), ("dx", "dz_1")):
-        space = Space(names, (1.0, 4.0), (5.0, 15.0), n_z=1)
+        space = DesignSpace(names, (1.0, 4.0), (5.0, 15.0), n_z=1)
         assert space.design(np.array([2.0, 9.0])).dz.tolist() == [9.0]
 
 
@@ -70,7 +71,7 @@ def test_one_layer_has_one_depth_in_either_layout() -> None:
 def test_spaces_that_cannot_be(change: dict[str, Any], complaint: str) -> None:
     given: dict[str, Any] = {"names": ("dx", "dz"), "lower": (1.0, 4.0), "upper": (5.0, 15.0)}
     with pytest.raises(InputError, match=complaint):
-        Space(**(given | change))
+        DesignSpace(**(given | change))
 
 
 @settings(max_examples=100, deadline=None)
@@ -112,7 +113,7 @@ def test_projection_on_a_volume_against_a_search_along_it() -> None:
 
 
 def test_logarithms_there_and_back_stay_within_bounds() -> None:
-    space = Space(("dx", "dz"), (1.1, 4.3), (4.7, 14.9))
+    space = DesignSpace(("dx", "dz"), (1.1, 4.3), (4.7, 14.9))
     for y in (np.array(space.lower), np.array(space.upper), np.array([2.0, 7.7])):
         back = space.from_log(space.to_log(y))
         np.testing.assert_allclose(back, y, rtol=1e-15)
@@ -123,9 +124,9 @@ def test_logarithms_there_and_back_stay_within_bounds() -> None:
 
 def test_hits_are_named() -> None:
     space = make_space(2, max_depth=30, max_volume=5000)
-    assert space.hits(np.log([2.0, 5.0])) == ()
-    assert space.hits(np.log([1.0, 6.0])) == ("dx at its lower bound, 1 cm", "max_depth reached, 30 cm")
-    assert space.hits(np.log([5.0, 1.6])) == (
+    assert space.active_constraints(np.log([2.0, 5.0])) == ()
+    assert space.active_constraints(np.log([1.0, 6.0])) == ("dx at its lower bound, 1 cm", "max_depth reached, 30 cm")
+    assert space.active_constraints(np.log([5.0, 1.6])) == (
         "dx at its upper bound, 5 cm",
         "dz at its lower bound, 4 cm",
         "max_volume reached, 5000 cm3",
@@ -209,15 +210,17 @@ def test_a_configuration_of_an_empty_space_or_of_other_layers_is_refused() -> No
 @pytest.mark.parametrize("names", [("dx", "dz"), ("dx", "dz_1", "dz_2")])
 def test_a_density_may_be_a_parameter(names: tuple[str, ...]) -> None:
     lower, upper = (1.0, *(4.0 for _ in names[1:]), 6.0), (5.0, *(15.0 for _ in names[1:]), 9.0)
-    space = Space((*names, "density"), lower, upper, material="PbWO4", n_z=2)
+    space = DesignSpace((*names, "density"), lower, upper, material="PbWO4", n_z=2)
     y = torch.tensor([2.0, *(6.0 for _ in names[1:]), 7.0], dtype=torch.float64, requires_grad=True)
     design = space.design(y)
     assert design.dz.tolist() == [6.0, 6.0]
     slope = torch.autograd.grad(design.material.radiation_length, y)[0]  # X0 goes as 1 / density
     assert slope[:-1].eq(0).all()
     assert float(slope[-1]) == pytest.approx(-MATERIALS["PbWO4"].radiation_length * 8.28 / 7.0**2)
-    assert space.substance.name == "PbWO4"
-    assert space.hits(np.log([2.0, *(6.0 for _ in names[1:]), 9.0])) == ("density at its upper bound, 9 g/cm3",)
+    assert space.material.name == "PbWO4"
+    assert space.active_constraints(np.log([2.0, *(6.0 for _ in names[1:]), 9.0])) == (
+        "density at its upper bound, 9 g/cm3",
+    )
 
 
 def test_a_configuration_with_a_density() -> None:
@@ -237,8 +240,10 @@ def test_a_configuration_with_a_density() -> None:
 
 def test_bounds_have_to_be_within_what_was_trained_on_at_every_density(surrogate: Surrogate) -> None:
     def check(upper: float, densities: tuple[float, float], trained: Surrogate) -> None:
-        space = Space(("dx", "dz", "density"), (1.6, 6.0, densities[0]), (upper, 12.0, densities[1]), (), "PbF2", 3, 2)
-        refuse_untrained(space, trained)
+        space = DesignSpace(
+            ("dx", "dz", "density"), (1.6, 6.0, densities[0]), (upper, 12.0, densities[1]), (), "PbF2", 3, 2
+        )
+        check_trained_range(space, trained)
 
     lead = MATERIALS["PbF2"]
     card = surrogate.card.model_copy(update={"units": "scaled", "dx": (0.5, 2.0), "dz": (4.0, 16.0)})

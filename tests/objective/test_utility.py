@@ -8,19 +8,18 @@ from hypothesis import strategies as st
 
 from calograd.detector.design import Design
 from calograd.errors import InputError, UtilityError
-from calograd.objective.background import Emulator
-from calograd.objective.events import Events
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.measurement import MeasuredEvents, Measurement
 from calograd.objective.readout import Readout
-from calograd.objective.reconstruction import Chain
 from calograd.objective.utility import (
     Containment,
+    CustomUtility,
     EnergyResolution,
     Objective,
     PositionResolution,
     SquaredError,
     check_value,
-    evaluate,
-    from_callable,
+    evaluate_utility,
 )
 
 UTILITIES = [
@@ -30,15 +29,15 @@ UTILITIES = [
     EnergyResolution(robust=True),
     Containment(),
     PositionResolution(),
-    from_callable(lambda cells, design: (cells**2).mean() * design.dx),
+    CustomUtility(lambda cells, design: (cells**2).mean() * design.dx),
 ]
 
 
-def in_one_cell(measured: list[float], deposited: list[float], incident: list[float]) -> Events:
-    """Events with all their energy in the middle of 3 x 3 x 1 cells."""
+def in_one_cell(measured: list[float], deposited: list[float], incident: list[float]) -> MeasuredEvents:
+    """MeasuredEvents with all their energy in the middle of 3 x 3 x 1 cells."""
     cells = torch.zeros(2, len(measured), 3, 3, 1)
     cells[0, :, 1, 1, 0], cells[1, :, 1, 1, 0] = torch.tensor(measured), torch.tensor(deposited)
-    return Events(cells[1], cells[0], torch.tensor(incident), Design(dx=2.0, dz=5.0, n_xy=3, n_z=1))
+    return MeasuredEvents(cells[1], cells[0], torch.tensor(incident), Design(dx=2.0, dz=5.0, n_xy=3, n_z=1))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -80,7 +79,7 @@ def test_position_resolution_by_hand():
     cells[0, 0, 2, 0] = 4.0  # y = +2
     cells[1, 2, 0, 1], cells[1, 1, 1, 0] = 1.0, 1.0  # y = -1
     cells[2, :, 1] = 1.0  # y = 0
-    events = Events(cells, cells, torch.ones(3), Design(dx=2.0, dz=5.0, n_xy=3, n_z=2))
+    events = MeasuredEvents(cells, cells, torch.ones(3), Design(dx=2.0, dz=5.0, n_xy=3, n_z=2))
     assert PositionResolution()(events).item() == pytest.approx(-(((4 + 1 + 0) / 3) ** 0.5))
 
 
@@ -89,7 +88,7 @@ def test_an_event_without_measured_energy_is_known_to_the_window():
     cells = torch.zeros(2, 3, 3, 1)
     cells[1, 1, 0, 0] = -0.1  # noise alone
     cells.requires_grad_()
-    events = Events(cells, cells, torch.ones(2), Design(dx=dx, dz=5.0, n_xy=3, n_z=1))
+    events = MeasuredEvents(cells, cells, torch.ones(2), Design(dx=dx, dz=5.0, n_xy=3, n_z=1))
     value = PositionResolution()(events)
     assert value.item() == pytest.approx(-6 / 12**0.5)
     value.backward()
@@ -99,15 +98,15 @@ def test_an_event_without_measured_energy_is_known_to_the_window():
 
 @pytest.mark.parametrize("utility", UTILITIES)
 def test_gradients_agree_with_finite_differences(utility):
-    chain = Chain(Emulator(), Readout(light_yield=200, noise=0.005))
-    numbers = chain.draw(6, 3, 2, generator(1), torch.float64)
+    measurement = Measurement(ExponentialBackground(), Readout(light_yield=200, noise=0.005))
+    numbers = measurement.draw(6, 3, 2, generator(1), torch.float64)
     signal = torch.rand(6, 3, 3, 2, generator=generator(2), dtype=torch.float64)
     dx = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     dz = torch.tensor([4.0, 6.0], dtype=torch.float64, requires_grad=True)
 
     def value(dx: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
         grown = signal * dx**0.3 * dz**0.2
-        return evaluate(utility, chain.measure(grown, 12.0, Design(dx=dx, dz=dz, n_xy=3, n_z=2), numbers))
+        return evaluate_utility(utility, measurement.measure(grown, 12.0, Design(dx=dx, dz=dz, n_xy=3, n_z=2), numbers))
 
     assert torch.autograd.gradcheck(value, (dx, dz))
 
@@ -117,7 +116,7 @@ def test_gradients_agree_with_finite_differences(utility):
 def test_resolutions_do_not_depend_on_the_scale(factor, seed):
     cells = torch.rand(8, 3, 3, 1, generator=generator(seed), dtype=torch.float64) + 0.1
     window = Design(dx=2.0, dz=5.0, n_xy=3, n_z=1)
-    one, other = (Events(c, c, torch.ones(8), window) for c in (cells, factor * cells))
+    one, other = (MeasuredEvents(c, c, torch.ones(8), window) for c in (cells, factor * cells))
     for utility in (EnergyResolution(), EnergyResolution(robust=True), PositionResolution()):
         assert utility(other).item() == pytest.approx(utility(one).item(), rel=1e-9)
 
@@ -126,14 +125,14 @@ def test_resolutions_do_not_depend_on_the_scale(factor, seed):
 def test_gradients_stay_finite_for_perfect_events(utility):
     events = in_one_cell([9.0, 9.0], [9.0, 9.0], [10.0, 10.0])
     events.signal.requires_grad_()
-    same = Events(events.signal, events.signal, events.energy, events.design)
-    evaluate(utility, same).backward()
+    same = MeasuredEvents(events.signal, events.signal, events.energy, events.design)
+    evaluate_utility(utility, same).backward()
     assert torch.isfinite(events.signal.grad).all()
 
 
 def test_a_callable_gets_measured_cells_and_the_design():
     events = in_one_cell([9.0, 8.0], [1.0, 1.0], [10.0, 10.0])
-    utility = from_callable(lambda cells, design: cells.sum() + design.dx)
+    utility = CustomUtility(lambda cells, design: cells.sum() + design.dx)
     assert utility(events).item() == 19
 
 
@@ -156,44 +155,44 @@ def test_unusable_values_are_named(function, complaint):
     events = in_one_cell([9.0, 8.0], [1.0, 1.0], [10.0, 10.0])
     events.measured.requires_grad_()
     with pytest.raises(UtilityError, match=complaint) as refusal:
-        evaluate(from_callable(function), events)
+        evaluate_utility(CustomUtility(function), events)
     assert "\n" not in str(refusal.value)
 
 
 def test_a_gradient_is_missed_only_where_one_is_asked_for():
     events = in_one_cell([9.0, 8.0], [1.0, 1.0], [10.0, 10.0])
-    assert evaluate(from_callable(my_utility), events).item() > 0
+    assert evaluate_utility(CustomUtility(my_utility), events).item() > 0
     dx = torch.tensor(2.0, requires_grad=True)
-    asked = Events(events.signal, events.measured, events.energy, Design(dx=dx, dz=5.0, n_xy=3, n_z=1))
+    asked = MeasuredEvents(events.signal, events.measured, events.energy, Design(dx=dx, dz=5.0, n_xy=3, n_z=1))
     with pytest.raises(UtilityError, match="SquaredError"):
-        evaluate(SquaredError(), asked)
+        evaluate_utility(SquaredError(), asked)
     with torch.no_grad():
-        assert torch.isfinite(evaluate(SquaredError(), asked))
+        assert torch.isfinite(evaluate_utility(SquaredError(), asked))
     assert check_value("u", torch.tensor(1.0), need_grad=False) == 1
     with pytest.raises(UtilityError, match="utility 'u'"):
         check_value("u", torch.tensor(1.0), need_grad=True)
 
 
 def test_an_objective_is_the_weighted_mean_over_energies():
-    chain, window = Chain(None), Design(dx=2.0, dz=5.0, n_xy=3, n_z=1)
+    measurement, window = Measurement(None), Design(dx=2.0, dz=5.0, n_xy=3, n_z=1)
     signals = torch.zeros(2, 4, 3, 3, 1)
     signals[0, :, 1, 1, 0], signals[1, :, 1, 1, 0] = 4.0, 15.0
     for weights, expected in (((1.0, 3.0), (0.8 + 3 * 0.75) / 4), (None, (0.8 + 0.75) / 2)):
-        objective = Objective(chain, Containment(), (5.0, 20.0), weights)
+        objective = Objective(measurement, Containment(), (5.0, 20.0), weights)
         numbers = objective.draw(4, 3, 1, generator())
         assert objective.value(signals, window, numbers).item() == pytest.approx(expected)
         assert objective.value([*signals], window, numbers).item() == pytest.approx(expected)
 
 
 def test_an_objective_s_numbers_differ_between_energies_and_repeat_with_the_generator():
-    objective = Objective(Chain(Emulator()), SquaredError(), (5.0, 20.0))
+    objective = Objective(Measurement(ExponentialBackground()), SquaredError(), (5.0, 20.0))
     one, same = objective.draw(4, 3, 2, generator()), objective.draw(4, 3, 2, generator())
     assert torch.equal(one[1].background.cells, same[1].background.cells)
     assert not torch.equal(one[0].background.cells, one[1].background.cells)
 
 
 def test_an_objective_s_gradient_agrees_with_finite_differences():
-    objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (8.0, 20.0), (2.0, 1.0))
+    objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (8.0, 20.0), (2.0, 1.0))
     numbers = objective.draw(5, 3, 2, generator(), torch.float64)
     base = torch.rand(2, 5, 3, 3, 2, generator=generator(1), dtype=torch.float64)
     dx = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
@@ -206,7 +205,7 @@ def test_an_objective_s_gradient_agrees_with_finite_differences():
 
 
 def test_what_does_not_fit_an_objective_is_named():
-    chain = Chain(None)
+    measurement = Measurement(None)
     for energies, weights, complaint in (
         ((), None, "energies"),
         ((0.0,), None, "energies"),
@@ -215,8 +214,8 @@ def test_what_does_not_fit_an_objective_is_named():
         ((1.0, 2.0), (1.0, -1.0), "zero or more"),
     ):
         with pytest.raises(InputError, match=complaint):
-            Objective(chain, SquaredError(), energies, weights)
-    objective = Objective(chain, SquaredError(), (1.0, 2.0))
+            Objective(measurement, SquaredError(), energies, weights)
+    objective = Objective(measurement, SquaredError(), (1.0, 2.0))
     with pytest.raises(InputError, match="showers of 1 and random numbers of 2 energies, expected 2"):
         objective.value(
             torch.zeros(1, 4, 3, 3, 1), Design(dx=2.0, dz=5.0, n_xy=3, n_z=1), objective.draw(4, 3, 1, generator())
@@ -229,7 +228,7 @@ def test_what_does_not_fit_an_objective_is_named():
 
 def test_float32_showers_give_float64_values():
     cells = torch.rand(100, 5, 5, 5, generator=generator())
-    events = Events(cells, cells + 1e-3, torch.full((100,), 60.0), Design(dx=2.0, dz=5.0))
+    events = MeasuredEvents(cells, cells + 1e-3, torch.full((100,), 60.0), Design(dx=2.0, dz=5.0))
     for utility in UTILITIES[:-1]:
         assert utility(events).dtype == torch.float64
     error = events.measured.numpy().sum((1, 2, 3), np.float64) - cells.numpy().sum((1, 2, 3), np.float64)

@@ -18,10 +18,10 @@ from calograd.errors import InputError
 from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.optimisation import target as target_module
-from calograd.optimisation.adaptive import SHOWERS, Follower
-from calograd.optimisation.history import State
+from calograd.optimisation.adaptive import SHOWERS, AdaptiveSurrogate
 from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
-from calograd.reports.optimisation import write_descent_report
+from calograd.optimisation.state import State
+from calograd.reports.optimisation import write_optimisation_report
 from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import Adapter
 
@@ -98,7 +98,7 @@ def run(setup: Setup, folder: Path, **options: Any) -> State:
     return optimise(setup, folder, setup.trials(folder / "showers"), **options)
 
 
-def follower_of(surrogate: Surrogate, folder: Path, **adapt: Any) -> Follower:
+def follower_of(surrogate: Surrogate, folder: Path, **adapt: Any) -> AdaptiveSurrogate:
     return setup_of(surrogate, **adapt).follower(folder)
 
 
@@ -132,7 +132,7 @@ def test_every_step_is_adapted_until_the_budget_is_used_up(
         assert torch.equal(value, weights[name])
     stored = json.loads((tmp_path / "run" / DESCENT).read_text())["state"]["history"]
     assert [step["adapter"] for step in stored] == [step.adapter for step in history]
-    write_descent_report(tmp_path / "report.html", state, setup, [], None)
+    write_optimisation_report(tmp_path / "report.html", state, setup, [], None)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "of them to adapt the surrogate" in page
     assert "adapters/step-001" in page

@@ -13,11 +13,12 @@ from helpers.hills import Hill, make_space, parabola, peak, ridge, tilted
 from scipy.optimize import minimize
 
 from calograd.errors import FormatError, InputError, Interrupted
-from calograd.gradients.estimates import GradientEstimate, Simulation, pair_of, seed_of
+from calograd.gradients.estimates import SimulatedUtility, ValueAndGradient, pair_of, seed_of
+from calograd.io.toml import parse_table
 from calograd.objective.constraints import TOLERANCE, Array
-from calograd.objective.space import Space, parse_table
-from calograd.optimisation.ascent import Adaptation, Adapted, DescentConfig, ascend
-from calograd.optimisation.history import State
+from calograd.objective.space import DesignSpace
+from calograd.optimisation.ascent import Adaptation, Adapted, AscentConfig, ascend
+from calograd.optimisation.state import State
 
 START = {2: np.array([2.5, 6.0]), 6: np.array([2.5, 6.0, 6.0, 6.0, 6.0, 6.0])}
 
@@ -30,8 +31,8 @@ def _interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def climb(hill: Hill, p: int = 2, space: Space | None = None, **settings: Any) -> State:
-    return ascend(space or make_space(p), START[p], hill.gradient, DescentConfig(**settings))
+def climb(hill: Hill, p: int = 2, space: DesignSpace | None = None, **settings: Any) -> State:
+    return ascend(space or make_space(p), START[p], hill.gradient, AscentConfig(**settings))
 
 
 def centre(p: int, seed: int = 0) -> Array:
@@ -86,8 +87,8 @@ def test_the_best_allowed_design_is_found(p: int, limits: dict[str, float]) -> N
     )
     np.testing.assert_allclose(state.u, best.x, atol=2e-3)
     assert hill.function(np.array(state.u)) >= hill.function(best.x) - 1e-6
-    assert space.hits(np.array(state.u)) != ()
-    assert state.history[-1].hits == space.hits(np.array(state.u))
+    assert space.active_constraints(np.array(state.u)) != ()
+    assert state.history[-1].hits == space.active_constraints(np.array(state.u))
     for s in state.history:
         assert feasible.excess(np.array(s.u)) <= TOLERANCE
         assert (np.array(s.y) >= space.lower).all()
@@ -97,7 +98,7 @@ def test_the_best_allowed_design_is_found(p: int, limits: dict[str, float]) -> N
 def test_a_start_in_a_corner_moves_along_the_bounds() -> None:
     """Nearly all of the gradient points out of the space."""
     hill = parabola(np.log([1e3, 9.0]), np.diag([100.0, 1.0]))
-    state = ascend(make_space(2), np.array([5.0, 4.0]), hill.gradient, DescentConfig())
+    state = ascend(make_space(2), np.array([5.0, 4.0]), hill.gradient, AscentConfig())
     np.testing.assert_allclose(state.y, [5, 9], rtol=0.01)
     assert len(state.history) < 20
 
@@ -151,7 +152,7 @@ def test_draws_are_added_until_a_step_is_known_well_enough() -> None:
 
 def test_a_right_surrogate_is_confirmed_and_its_radius_grows() -> None:
     hill = parabola(np.log([1.2, 14.0]), np.eye(2), noise=0.01)
-    config = DescentConfig(check_every=3, showers=500, radius=0.05, survey=0)
+    config = AscentConfig(check_every=3, showers=500, radius=0.05, survey=0)
     state = ascend(make_space(2), START[2], hill.gradient, config, simulate_pair=hill.pair)
     checks = [s.check for s in state.history if s.check]
     assert len(checks) > 3
@@ -171,7 +172,7 @@ def test_a_right_surrogate_is_confirmed_and_its_radius_grows() -> None:
 def test_a_surrogate_of_the_wrong_sign_is_refused_until_nothing_is_left() -> None:
     surrogate = parabola(np.log([3.0, 9.0]), np.eye(2), sign=-1.0)
     truth = parabola(np.log([3.0, 9.0]), np.eye(2), noise=0.01)
-    config = DescentConfig(check_every=2, showers=100)
+    config = AscentConfig(check_every=2, showers=100)
     state = ascend(make_space(2), START[2], surrogate.gradient, config, simulate_pair=truth.pair)
     refused = [s for s in state.history if s.outcome == "refused"]
     assert state.reason == "simulated showers refused every step down to the tolerance of 0.003"
@@ -188,7 +189,7 @@ def test_an_end_that_simulated_showers_refuse_is_not_the_end() -> None:
     """The first check is where the surrogate has converged, in a corner."""
     surrogate = parabola(np.log([3.0, 9.0]), np.eye(2), sign=-1.0)
     truth = parabola(np.log([3.0, 9.0]), np.eye(2), noise=0.01)
-    config = DescentConfig(check_every=1000, steps=200)
+    config = AscentConfig(check_every=1000, steps=200)
     state = ascend(make_space(2), START[2], surrogate.gradient, config, simulate_pair=truth.pair)
     first = next(s for s in state.history if s.check)
     assert first.y == pytest.approx((1, 4))
@@ -204,8 +205,8 @@ def test_a_loss_is_refused_even_if_gains_are_not_three_deviations_apart() -> Non
             make_space(2),
             START[2],
             hill.gradient,
-            DescentConfig(steps=2),
-            simulate_pair=lambda a, b, n, seed, d=deviations: Simulation(10.0 * d, 10.0, n),  # type: ignore[misc]
+            AscentConfig(steps=2),
+            simulate_pair=lambda a, b, n, seed, d=deviations: SimulatedUtility(10.0 * d, 10.0, n),  # type: ignore[misc]
         )
         assert state.history[-1].outcome == outcome
 
@@ -213,20 +214,20 @@ def test_a_loss_is_refused_even_if_gains_are_not_three_deviations_apart() -> Non
 def test_a_surrogate_that_promises_too_much_is_refused() -> None:
     """Three times the simulation's gain, and known well: the pull is large and the ratio is beyond two."""
     surrogate, truth = parabola(centre(2), 3 * np.eye(2)), parabola(centre(2), np.eye(2), noise=1e-3)
-    state = ascend(make_space(2), START[2], surrogate.gradient, DescentConfig(), simulate_pair=truth.pair)
+    state = ascend(make_space(2), START[2], surrogate.gradient, AscentConfig(), simulate_pair=truth.pair)
     check = next(s.check for s in state.history if s.check)
     assert check.predicted == pytest.approx(3 * check.simulated, rel=0.1)
     assert abs(check.pull) > 3
     assert not check.agrees
     vague = parabola(centre(2), np.eye(2), noise=300.0)
-    state = ascend(make_space(2), START[2], surrogate.gradient, DescentConfig(), simulate_pair=vague.pair)
+    state = ascend(make_space(2), START[2], surrogate.gradient, AscentConfig(), simulate_pair=vague.pair)
     assert all(s.check.agrees for s in state.history if s.check and s.check.simulated > -2 * s.check.simulated_error)
 
 
 def test_a_surrogate_with_its_top_elsewhere_ends_where_simulated_showers_stop_gaining() -> None:
     """Its gradient is more than twice too large and soon wrong; what gained is kept, with a smaller radius."""
     surrogate, truth = parabola(np.log([4.0, 6.0]), np.eye(2)), parabola(np.log([3.0, 6.0]), np.eye(2), noise=1e-3)
-    config = DescentConfig(check_every=1, showers=10)
+    config = AscentConfig(check_every=1, showers=10)
     state = ascend(make_space(2), START[2], surrogate.gradient, config, simulate_pair=truth.pair)
     kept = [s for s in state.history if s.check and not s.check.agrees and s.check.gained]
     assert kept[0].reason == "simulated showers disagree; kept, as they gained"
@@ -282,9 +283,9 @@ def jump(state: State) -> Any:
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_a_better_hill_elsewhere_is_found(noise: float) -> None:
     hill = two_hills(noise)
-    stays = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(survey=0))
+    stays = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(survey=0))
     np.testing.assert_allclose(stays.u, FIRST, atol=0.06)
-    state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60))
+    state = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60))
     np.testing.assert_allclose(state.u, OTHER, atol=0.06)
     there = jump(state)
     assert there.reason.endswith("; on from a better design among 24 others")
@@ -298,7 +299,7 @@ def test_a_better_hill_elsewhere_is_found(noise: float) -> None:
 
 def test_the_highest_hill_is_kept() -> None:
     hill = two_hills(height=0.5)
-    state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig())
+    state = ascend(make_space(2), UPPER, hill.gradient, AscentConfig())
     np.testing.assert_allclose(state.u, FIRST, atol=0.01)
     assert state.reason.endswith("; no better design among 24 others")
     assert [s.outcome for s in state.history[-2:]] == ["stopped", "stopped"]
@@ -308,7 +309,7 @@ def test_the_highest_hill_is_kept() -> None:
 def test_simulated_showers_say_which_end_is_better(height: float, better: bool) -> None:
     """The surrogate believes in the other hill, which a simulation may find lower."""
     hill, truth = two_hills(0.01), two_hills(0.01, height)
-    state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), simulate_pair=truth.pair)
+    state = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60), simulate_pair=truth.pair)
     np.testing.assert_allclose(state.u, OTHER if better else FIRST, atol=0.02)
     check = state.history[-1].check
     assert state.history[-1].outcome == "settled"
@@ -330,7 +331,7 @@ def test_what_settles_the_end_is_kept_in_the_budget() -> None:
         return Adapted(hill.gradient, "a")
 
     def within(budget: int) -> State:
-        config = DescentConfig(steps=60, showers=100)
+        config = AscentConfig(steps=60, showers=100)
         return ascend(make_space(2), UPPER, Adaptation(prepare, budget, 100), config, simulate_pair=hill.pair)
 
     spent = jump(within(10_000)).simulated
@@ -347,10 +348,10 @@ def test_what_settles_the_end_is_kept_in_the_budget() -> None:
 def test_all_steps_are_within_their_number() -> None:
     """Also those of a survey and of settling the end, whenever the last step comes."""
     hill = two_hills()
-    whole = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60))
+    whole = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60))
     first = jump(whole).number
     for steps in range(first, len(whole.history) + 1):
-        state = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=steps))
+        state = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=steps))
         assert len(state.history) <= steps
         assert state.surveyed == (steps >= first + 3)
         assert (state.history[-1].outcome == "settled") == state.surveyed
@@ -361,20 +362,20 @@ def test_all_steps_are_within_their_number() -> None:
 def test_a_descent_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
     """It knew no survey; its end has one."""
     hill, output = two_hills(), tmp_path / "d.json"
-    whole = ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60))
+    whole = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60))
 
     def stop(step: Any) -> None:
         if step.number == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):
-        ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), output=output, on_step=stop)
+        ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60), output=output, on_step=stop)
     stored = json.loads(output.read_text())
     del stored["setting"]["survey"], stored["digest"]
     for key in ("ending", "surveyed", "rival"):
         del stored["state"][key]
     output.write_text(json.dumps(stored))
-    assert ascend(make_space(2), UPPER, hill.gradient, DescentConfig(steps=60), output=output) == whole
+    assert ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60), output=output) == whole
 
 
 def test_the_last_step_is_the_end() -> None:
@@ -386,7 +387,7 @@ def test_the_last_step_is_the_end() -> None:
 
 def test_two_simulations_make_a_pair_on_the_same_showers() -> None:
     hill = parabola(centre(2), np.eye(2), noise=0.1)
-    ascend(make_space(2), START[2], hill.gradient, DescentConfig(showers=50), simulate=hill.simulate)
+    ascend(make_space(2), START[2], hill.gradient, AscentConfig(showers=50), simulate=hill.simulate)
     asked = [call for call in hill.calls if call[0] == "simulate"]
     assert len(asked) >= 2
     for a, b in zip(asked[::2], asked[1::2], strict=True):
@@ -403,7 +404,7 @@ def test_any_object_with_the_attributes_of_an_estimate_will_do() -> None:
     def gradient(y: Array, draws: int, seed: int) -> SimpleNamespace:
         return SimpleNamespace(**hill.gradient(y, draws, seed)._asdict(), names=("dx", "dz"))
 
-    state = ascend(make_space(2), START[2], gradient, DescentConfig())
+    state = ascend(make_space(2), START[2], gradient, AscentConfig())
     assert state.reason.startswith("converged")
 
 
@@ -420,11 +421,11 @@ class Counted:
     def __init__(self, hill: Hill, at: int, how: Callable[[], None]) -> None:
         self.hill, self.at, self.how, self.calls = hill, at, how, 0
 
-    def gradient(self, y: Array, draws: int, seed: int) -> GradientEstimate:
+    def gradient(self, y: Array, draws: int, seed: int) -> ValueAndGradient:
         self.count()
         return self.hill.gradient(y, draws, seed)
 
-    def pair(self, a: Array, b: Array, showers: int, seed: int) -> Simulation:
+    def pair(self, a: Array, b: Array, showers: int, seed: int) -> SimulatedUtility:
         self.count()
         return parabola(np.log([2.2, 6.1]), np.eye(2), noise=0.01).pair(a, b, showers, seed)
 
@@ -443,7 +444,7 @@ def kill() -> None:
 
 
 def watched(counted: Counted, output: Path | None) -> State:
-    config = DescentConfig(check_every=2, showers=20, draws=4, steps=8)
+    config = AscentConfig(check_every=2, showers=20, draws=4, steps=8)
     space = make_space(2, max_depth=42.0)
     return ascend(space, START[2], counted.gradient, config, simulate_pair=counted.pair, output=output)
 
@@ -476,27 +477,27 @@ def test_a_finished_descent_asks_nothing_more(tmp_path: Path) -> None:
     hill = parabola(centre(2), np.eye(2))
     seen: list[int] = []
     arguments: dict[str, Any] = {"output": tmp_path / "d.json", "on_step": lambda s: seen.append(s.number)}
-    first = ascend(make_space(2), START[2], hill.gradient, DescentConfig(), **arguments)
+    first = ascend(make_space(2), START[2], hill.gradient, AscentConfig(), **arguments)
     calls = len(hill.calls)
     assert seen == list(range(len(first.history)))
-    assert ascend(make_space(2), START[2], hill.gradient, DescentConfig(), **arguments) == first
+    assert ascend(make_space(2), START[2], hill.gradient, AscentConfig(), **arguments) == first
     assert len(hill.calls) == calls
     assert json.loads((tmp_path / "d.json").read_text())["schema"] == "calograd/descent/1"
 
 
 def test_an_output_of_another_setting_is_refused(tmp_path: Path) -> None:
     hill, output = parabola(centre(2), np.eye(2)), tmp_path / "d.json"
-    ascend(make_space(2), START[2], hill.gradient, DescentConfig(steps=2), output=output)
+    ascend(make_space(2), START[2], hill.gradient, AscentConfig(steps=2), output=output)
     calls = len(hill.calls)
     for space, start, config, complaint in (
-        (make_space(2), START[2], DescentConfig(steps=3), "steps is 3, was 2; change it back or choose another output"),
-        (make_space(2, max_depth=50), START[2], DescentConfig(steps=2), "space is "),
-        (make_space(2), START[2] * 1.1, DescentConfig(steps=2), "start is "),
+        (make_space(2), START[2], AscentConfig(steps=3), "steps is 3, was 2; change it back or choose another output"),
+        (make_space(2, max_depth=50), START[2], AscentConfig(steps=2), "space is "),
+        (make_space(2), START[2] * 1.1, AscentConfig(steps=2), "start is "),
     ):
         with pytest.raises(InputError, match=complaint):
             ascend(space, start, hill.gradient, config, output=output)
     with pytest.raises(InputError, match="checks is True, was False"):
-        ascend(make_space(2), START[2], hill.gradient, DescentConfig(steps=2), simulate=hill.simulate, output=output)
+        ascend(make_space(2), START[2], hill.gradient, AscentConfig(steps=2), simulate=hill.simulate, output=output)
     assert len(hill.calls) == calls
 
 
@@ -509,13 +510,13 @@ def test_an_adapted_surrogate_leads_to_the_top_of_the_detector() -> None:
         number = len(state.history)
         hill = wrong if number < 2 else right
 
-        def gradient(at: Array, draws: int, seed: int) -> GradientEstimate:
+        def gradient(at: Array, draws: int, seed: int) -> ValueAndGradient:
             asked.append((number, at))
             return hill.gradient(at, draws, seed)
 
         return Adapted(gradient, f"adapter {min(number, 2)}", 10 if number < 3 else 0)
 
-    state = ascend(make_space(2), START[2], Adaptation(prepare, 30, 0), DescentConfig(steps=60))
+    state = ascend(make_space(2), START[2], Adaptation(prepare, 30, 0), AscentConfig(steps=60))
     np.testing.assert_allclose(state.u, centre(2), atol=0.01)
     assert [step.adaptation for step in state.history[:4]] == [10, 10, 10, 0]
     assert [step.adapter for step in state.history[:4]] == ["adapter 0", "adapter 1", "adapter 2", "adapter 2"]
@@ -530,7 +531,7 @@ def test_no_check_goes_beyond_the_budget() -> None:
     found = []
     for budget in (130, 129, 29):
         way = Adaptation(lambda y, state: Adapted(hill.gradient, "a", 0 if state.history else 30), budget, 100)
-        config = DescentConfig(showers=100, check_every=2)
+        config = AscentConfig(showers=100, check_every=2)
         state = ascend(make_space(2), START[2], way, config, simulate_pair=hill.pair)
         found.append((state.simulated, sum(step.check is not None for step in state.history)))
     assert found == [(130, 1), (30, 0), (30, 0)]
@@ -546,38 +547,38 @@ def test_a_damaged_output_is_named(tmp_path: Path, content: bytes) -> None:
             make_space(2),
             START[2],
             parabola(centre(2), np.eye(2)).gradient,
-            DescentConfig(),
+            AscentConfig(),
             output=tmp_path / "d.json",
         )
 
 
 def test_a_state_that_lacks_something_is_damaged(tmp_path: Path) -> None:
     hill, output = parabola(centre(2), np.eye(2)), tmp_path / "d.json"
-    ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output)
+    ascend(make_space(2), START[2], hill.gradient, AscentConfig(), output=output)
     content = json.loads(output.read_text())
     del content["state"]["radius"], content["digest"]
     output.write_text(json.dumps(content))
     with pytest.raises(FormatError, match=r"is damaged \(Field required\); remove it to start anew"):
-        ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output)
+        ascend(make_space(2), START[2], hill.gradient, AscentConfig(), output=output)
 
 
 def test_a_number_that_has_changed_is_noticed(tmp_path: Path) -> None:
     hill, output = parabola(centre(2), np.eye(2)), tmp_path / "d.json"
-    ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output)
+    ascend(make_space(2), START[2], hill.gradient, AscentConfig(), output=output)
     content = json.loads(output.read_text())
     content["state"]["history"][0]["value"] += 1e-9
     output.write_text(json.dumps(content))
     with pytest.raises(FormatError, match=r"d\.json is damaged \(its contents do not fit its digest\)"):
-        ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output)
+        ascend(make_space(2), START[2], hill.gradient, AscentConfig(), output=output)
     del content["digest"]  # as files of before there was one
     output.write_text(json.dumps(content))
-    assert ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=output).reason
+    assert ascend(make_space(2), START[2], hill.gradient, AscentConfig(), output=output).reason
 
 
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     hill = parabola(centre(2), np.eye(2))
     with pytest.raises(InputError, match="cannot be written: No such file or directory"):
-        ascend(make_space(2), START[2], hill.gradient, DescentConfig(), output=tmp_path / "none" / "d.json")
+        ascend(make_space(2), START[2], hill.gradient, AscentConfig(), output=tmp_path / "none" / "d.json")
     assert hill.calls == []
 
 
@@ -589,18 +590,18 @@ def test_what_cannot_be_met_is_refused_before_any_work(tmp_path: Path) -> None:
         (make_space(2, max_volume=900), START[2], "above max_volume = 900 cm3"),
     ):
         with pytest.raises(InputError, match=complaint):
-            ascend(space, start, hill.gradient, DescentConfig(), output=tmp_path / "d.json")
+            ascend(space, start, hill.gradient, AscentConfig(), output=tmp_path / "d.json")
     assert hill.calls == []
     assert not (tmp_path / "d.json").exists()
 
 
 @pytest.mark.parametrize("wrong", [{"value": np.nan}, {"gradient": np.array([1.0, np.inf])}, {"gradient": np.ones(3)}])
 def test_gradients_that_cannot_be_used_are_named(wrong: dict[str, Any]) -> None:
-    right = GradientEstimate(1.0, 0.1, np.ones(2), np.ones(2))
+    right = ValueAndGradient(1.0, 0.1, np.ones(2), np.ones(2))
     with pytest.raises(
         InputError, match=r"the gradient at dx = 2\.5 cm, dz = 6 cm is not 2 finite numbers with errors"
     ):
-        ascend(make_space(2), START[2], lambda y, draws, seed: right._replace(**wrong), DescentConfig())
+        ascend(make_space(2), START[2], lambda y, draws, seed: right._replace(**wrong), AscentConfig())
 
 
 def test_simulations_that_cannot_be_used_are_named() -> None:
@@ -610,8 +611,8 @@ def test_simulations_that_cannot_be_used_are_named() -> None:
             make_space(2),
             START[2],
             hill.gradient,
-            DescentConfig(),
-            simulate=lambda y, n, seed: Simulation(np.nan, 1.0, n),
+            AscentConfig(),
+            simulate=lambda y, n, seed: SimulatedUtility(np.nan, 1.0, n),
         )
 
 
@@ -627,6 +628,6 @@ def test_simulations_that_cannot_be_used_are_named() -> None:
 )
 def test_configurations_that_do_not_fit(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError) as refusal:
-        parse_table(DescentConfig, change, "run.toml")
+        parse_table(AscentConfig, change, "run.toml")
     assert str(refusal.value).startswith("run.toml: ")
     assert complaint in str(refusal.value)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.hills import make_space, parabola
 
-from calograd.gradients.estimates import GradientEstimate
+from calograd.gradients.estimates import ValueAndGradient
 from calograd.optimisation.multi_start import elsewhere, survey
 
 
@@ -38,10 +38,10 @@ def test_the_luck_of_the_best_is_not_believed() -> None:
     """All designs are alike; the best of them looks better than the top until it is asked again."""
     space, u = make_space(2), np.log([2.0, 6.0])
 
-    def noise(y: np.ndarray, draws: int, seed: int) -> GradientEstimate:
+    def noise(y: np.ndarray, draws: int, seed: int) -> ValueAndGradient:
         key = [seed, *np.round(1e6 * y).astype(int)]
         value = np.random.default_rng(key).normal() / draws**0.5
-        return GradientEstimate(value, draws**-0.5, np.zeros(2), np.ones(2))
+        return ValueAndGradient(value, draws**-0.5, np.zeros(2), np.ones(2))
 
     found = [survey(space, noise, u, 24, 8, seed).u is not None for seed in range(200)]
     assert np.mean(found) < 0.06

@@ -14,13 +14,13 @@ from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library.reader import open_library
 from calograd.gradients.landscape import geant4_landscape, grid, surrogate_landscape
 from calograd.io.hdf5 import one_writer
-from calograd.objective.cost import Depth, Priced
-from calograd.objective.reconstruction import Chain
+from calograd.objective.cost import DepthCost, PricedUtility
+from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
 from calograd.objective.utility import Containment, Objective
-from calograd.optimisation.history import Step
 from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
-from calograd.reports.optimisation import write_descent_report
+from calograd.optimisation.state import Step
+from calograd.reports.optimisation import write_optimisation_report
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsModel
 
@@ -54,7 +54,7 @@ def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: 
     assert optimise(setup, run, setup.trials(run)) == state
     card = surrogate.card.model_copy(update={"name": "<script>alert(1)</script>"})
     nasty = replace(setup, surrogate=Surrogate(surrogate.model, card))
-    write_descent_report(run / "report.html", state, nasty, [], None)
+    write_optimisation_report(run / "report.html", state, nasty, [], None)
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
     assert "<script" not in page
@@ -171,9 +171,10 @@ def test_the_landscape_s_price_is_that_of_the_reference_s_material(library: Path
 
     with open_library(library) as source:
         whole = LibraryReference(source, (10.0,), 3, 2)
-    chain, axis = Chain(None), np.array([2.0, 2.1])
+    chain, axis = Measurement(None), np.array([2.0, 2.1])
     free, priced = (
-        Objective(chain, utility, (10.0,)) for utility in (Containment(), Priced(Containment(), ((Depth(), 1.0),)))
+        Objective(chain, utility, (10.0,))
+        for utility in (Containment(), PricedUtility(Containment(), ((DepthCost(), 1.0),)))
     )
     prices = [geant4_landscape(Dense(), o, axis, np.array([5.0, 6.0]), n_z=2).values for o in (free, priced)]
     expected = 2 * np.array([5.0, 6.0]) / Material.parse("PbWO4").radiation_length

@@ -24,8 +24,8 @@ from calograd.io.hdf5 import refuse_existing
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
-    from calograd.gradients.autodiff import Estimate
-    from calograd.gradients.check import Agreement
+    from calograd.gradients.autodiff import GradientEstimate
+    from calograd.gradients.check import GradientCheck
     from calograd.surrogate import Surrogate
 
 
@@ -108,9 +108,9 @@ def gradient(
     values = tuple(parse_numbers(energies, "--energies"))
     from calograd.gradients.autodiff import surrogate_gradient
     from calograd.gradients.check import compare_gradients
-    from calograd.gradients.finite_differences import reference_gradient
+    from calograd.gradients.finite_differences import finite_difference_gradient
     from calograd.objective.reference import LibraryReference
-    from calograd.objective.space import span
+    from calograd.objective.space import space_around
     from calograd.surrogate import load_designs
 
     surrogate = load_designs(model)
@@ -118,13 +118,13 @@ def gradient(
     pitch, depth = parse_cell(cell, a.n_z)
     substance = surrogate.card.substance() if material is None else Material.parse(material)
     card, rho = surrogate.card.in_cm(substance), to_float(substance.density)
-    space, at = span(
+    space, at = space_around(
         pitch, depth, card.dx, card.dz, substance, a.n_xy, a.n_z, density=(rho / 2, 2 * rho) if density else None
     )
     objectives = [_objective(objective_path, truth, energy, pixels) for energy in values]
     landscape = 0 if pixels else landscape
-    ours: list[Estimate] = []
-    both: list[Agreement] = []
+    ours: list[GradientEstimate] = []
+    both: list[GradientCheck] = []
     with progress() as bar:
         tell = stages(bar)
         middle = landscape_energy or values[len(values) // 2]
@@ -139,7 +139,9 @@ def gradient(
             )  # fmt: skip
             tell("surrogate", number + 1, len(objectives))
             if source is not None:
-                theirs = reference_gradient(source, objective, space, at, step=step, replicas=replicas, seed=seed)
+                theirs = finite_difference_gradient(
+                    source, objective, space, at, step=step, replicas=replicas, seed=seed
+                )
                 both.append(compare_gradients(ours[-1], theirs, seed))
                 tell("Geant4", number + 1, len(objectives))
         write_json(json_path, _plain(values, ours, both))
@@ -166,14 +168,12 @@ def _pixels(surrogate: Surrogate) -> int | None:
 def _objective(path: Path | None, truth: str | None, energy: float, pixels: int | None = None) -> Any:
     """The objective of a file, or the default one, at one energy, perhaps of maps."""
     from calograd.objective.config import parse_objective
-    from calograd.objective.map_chain import on_maps
 
     raw = {} if path is None else read_toml(path)
     if truth is not None:
         raw["utility"] = {"kind": "squared-error", **raw.get("utility", {}), "truth": truth}
     raw["spectrum"] = {"energies": [energy]}
-    objective = parse_objective(raw, str(path or "options"), path.parent if path else Path()).build()
-    return objective if pixels is None else on_maps(objective, pixels)
+    return parse_objective(raw, str(path or "options"), path.parent if path else Path()).build(pixels)
 
 
 def _open_reference(path: Path, energies: tuple[float, ...], n_xy: int, n_z: int, pixels: int | None) -> Any:
@@ -192,12 +192,12 @@ def _open_reference(path: Path, energies: tuple[float, ...], n_xy: int, n_z: int
         return LibraryReference(library, energies, n_xy, n_z, pixels=pixels)
 
 
-def _plain(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreement]) -> dict[str, Any]:
+def _plain(energies: tuple[float, ...], ours: list[GradientEstimate], both: list[GradientCheck]) -> dict[str, Any]:
     points = [each.to_dict() for each in both] or [{"surrogate": each.to_dict()} for each in ours]
     return {"points": [{"energy": energy} | point for energy, point in zip(energies, points, strict=True)]}
 
 
-def _summarise(energies: tuple[float, ...], ours: list[Estimate], both: list[Agreement]) -> None:
+def _summarise(energies: tuple[float, ...], ours: list[GradientEstimate], both: list[GradientCheck]) -> None:
     from calograd.objective.space import unit
 
     columns = ["energy, GeV", "parameter", "surrogate"]

@@ -12,9 +12,9 @@ from calograd.io.hdf5 import refuse_existing
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
-    from calograd.gradients.estimates import Simulation
-    from calograd.optimisation.history import State, Step
+    from calograd.gradients.estimates import SimulatedUtility
     from calograd.optimisation.run import Setup
+    from calograd.optimisation.state import State, Step
 
 REPORT = "report.html"
 
@@ -45,7 +45,7 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
     refuse_existing(json_path)
     require("the report of an optimisation", "report", "jinja2", "matplotlib")
     from calograd.optimisation.run import Setup, optimise, parse_optimisation
-    from calograd.reports.optimisation import landscapes, write_descent_report
+    from calograd.reports.optimisation import landscapes, write_optimisation_report
     from calograd.surrogate import load_designs
 
     setup = Setup.of(load_designs(model), parse_optimisation(read_toml(config), str(config), config.parent), adapt)
@@ -57,7 +57,7 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
 
         trials = setup.trials(output / "showers")
         state = optimise(setup, output, trials, report, tell)
-        final: tuple[Simulation, Simulation] | None = None
+        final: tuple[SimulatedUtility, SimulatedUtility] | None = None
         if trials is not None:
             import numpy as np
 
@@ -73,17 +73,17 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
                 landscape,
                 setup.config.descent.seed,
                 tell,
-                setup.space.substance,
+                setup.space.material,
             )
             if landscape > 1 and len(setup.space.names) == 2
             else []
         )
-        write_descent_report(output / REPORT, state, setup, drawn, final)
+        write_optimisation_report(output / REPORT, state, setup, drawn, final)
     write_json(json_path, _plain(setup, state, final))
     _summarise(setup, state, final, output)
 
 
-def _plain(setup: Setup, state: State, final: tuple[Simulation, Simulation] | None) -> dict[str, Any]:
+def _plain(setup: Setup, state: State, final: tuple[SimulatedUtility, SimulatedUtility] | None) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "start": dict(zip(setup.space.names, setup.start.tolist(), strict=True)),
         "design": dict(zip(setup.space.names, state.y, strict=True)),
@@ -100,7 +100,9 @@ def _plain(setup: Setup, state: State, final: tuple[Simulation, Simulation] | No
     return plain
 
 
-def _summarise(setup: Setup, state: State, final: tuple[Simulation, Simulation] | None, output: Path) -> None:
+def _summarise(
+    setup: Setup, state: State, final: tuple[SimulatedUtility, SimulatedUtility] | None, output: Path
+) -> None:
     rows = [(name, f"{a:.4g}", f"{b:.4g}") for name, a, b in zip(setup.space.names, setup.start, state.y, strict=True)]
     rows.append(("utility, surrogate", f"{state.history[0].value:.4g}", f"{state.history[-1].value:.4g}"))
     if final is not None:

@@ -12,18 +12,18 @@ from typing import NamedTuple
 import numpy as np
 
 from calograd.events.cells import Cells
-from calograd.gradients.autodiff import Estimate, surrogate_gradient
-from calograd.gradients.check import Agreement, compare_gradients
-from calograd.gradients.finite_differences import reference_gradient
+from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.check import GradientCheck, compare_gradients
+from calograd.gradients.finite_differences import finite_difference_gradient
 from calograd.gradients.landscape import Landscape, grid, surrogate_landscape
-from calograd.objective.background import Emulator
-from calograd.objective.cost import Depth, Priced
-from calograd.objective.reconstruction import Chain
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.cost import DepthCost, PricedUtility
+from calograd.objective.measurement import Measurement
 from calograd.objective.reference import CellsReference
-from calograd.objective.space import span
+from calograd.objective.space import space_around
 from calograd.objective.utility import Objective, SquaredError
-from calograd.optimisation.ascent import DescentConfig, ascend
-from calograd.optimisation.history import State, Step
+from calograd.optimisation.ascent import AscentConfig, ascend
+from calograd.optimisation.state import State, Step
 from calograd.surrogate import Surrogate
 
 AT = (2.5, 6.0)
@@ -69,7 +69,7 @@ class Steering(NamedTuple):
     """
 
     energies: tuple[float, ...]
-    gradients: list[Agreement]
+    gradients: list[GradientCheck]
     state: State
     landscape: Landscape
 
@@ -84,31 +84,31 @@ def steer(surrogate: Surrogate, reference: Cells, effort: Effort, progress: Prog
         progress: called as progress(stage, done, total).
     """
     card = surrogate.card
-    space, at = span(*AT, card.dx, card.dz)
+    space, at = space_around(*AT, card.dx, card.dz)
     gradients = []
     for number, energy in enumerate(effort.energies):
-        objective = Objective(Chain(Emulator()), SquaredError(truth="incident"), (energy,))
+        objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (energy,))
         # With one seed for all, one accident of the background would show at every energy.
         ours = surrogate_gradient(
             surrogate, objective, space, at, showers=effort.showers, draws=effort.compared, seed=number
         )
         beside = CellsReference(reference, "the bundled sample")
-        theirs = reference_gradient(beside, objective, space, at, seed=len(effort.energies) + number)
+        theirs = finite_difference_gradient(beside, objective, space, at, seed=len(effort.energies) + number)
         gradients.append(compare_gradients(ours, theirs))
         progress("gradients", number + 1, len(effort.energies))
-    utility = Priced(SquaredError(truth="incident"), ((Depth(), PRICE),), relative=True)
-    priced = Objective(Chain(Emulator()), utility, (ENERGY,))
+    utility = PricedUtility(SquaredError(truth="incident"), ((DepthCost(), PRICE),), relative=True)
+    priced = Objective(Measurement(ExponentialBackground()), utility, (ENERGY,))
 
-    def gradient(y: np.ndarray, draws: int, seed: int) -> Estimate:
+    def gradient(y: np.ndarray, draws: int, seed: int) -> GradientEstimate:
         return surrogate_gradient(surrogate, priced, space, y, showers=effort.showers, draws=draws, seed=seed)
 
     def report(step: Step) -> None:
         progress("optimisation", step.number + 1, effort.steps)
 
-    config = DescentConfig(steps=effort.steps, draws=effort.draws, max_draws=effort.draws)
+    config = AscentConfig(steps=effort.steps, draws=effort.draws, max_draws=effort.draws)
     state = ascend(space, np.array(START), gradient, config, on_step=report)
     drawn = surrogate_landscape(
         surrogate, priced, grid(*card.dx, effort.landscape), grid(*card.dz, effort.landscape), showers=200,
-        report=lambda done, total: progress("landscape", done, total),
+        progress=lambda done, total: progress("landscape", done, total),
     )  # fmt: skip
     return Steering(effort.energies, gradients, state, drawn)

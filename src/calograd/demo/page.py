@@ -19,7 +19,7 @@ from calograd.evaluation.matching import Sizes
 from calograd.evaluation.timing import short
 from calograd.io.hdf5 import write_whole
 from calograd.reports import details, overview
-from calograd.reports.gradient_figures import draw_descent, draw_gradients, draw_landscapes
+from calograd.reports.gradient_figures import draw_ascent, draw_gradients, draw_landscapes
 from calograd.reports.page import templates
 from calograd.reports.style import Picture, picture
 
@@ -163,7 +163,7 @@ def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[Poin
             "Relative change of the utility for a relative change of pitch and depth, with 95 % bands; below: "
             "surrogate over Geant4.",
         ),
-        _Task("descent", partial(draw_descent, steering.state.history, ("dx", "dz")), "Course of the optimisation."),
+        _Task("descent", partial(draw_ascent, steering.state.history, ("dx", "dz")), "Course of the optimisation."),
         _Task(
             "landscape", partial(draw_landscapes, [steering.landscape], "utility", path),
             "The utility over pitch and depth from the surrogate, with arrows along its gradient in ln y and the "

@@ -19,7 +19,7 @@ from scipy.interpolate import RectBivariateSpline
 
 from calograd.detector.design import Design
 from calograd.explorer.selection import Choice, Limits
-from calograd.gradients.autodiff import BACKGROUND, SHOWERS, stream
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS, generator_for
 from calograd.gradients.landscape import Landscape, grid
 from calograd.surrogate import Surrogate
 
@@ -97,12 +97,12 @@ class Surveyor:
         for number, (place, design) in enumerate(designs.items()):
             if place not in showers:
                 yield number / len(designs)
-                generator = stream(self._seed, SHOWERS, 3)
+                generator = generator_for(self._seed, SHOWERS, 3)
                 with torch.inference_mode():
                     made = self._surrogate.sample(design, choice.energy, EVENTS, generator=generator, steps=STEPS)
                 showers[place] = made.clone()
         objective, values = self._limits.objective(choice), np.empty((POINTS, POINTS))
-        numbers = objective.draw(EVENTS, self._limits.n_xy, self._limits.n_z, stream(self._seed, BACKGROUND, 3))
+        numbers = objective.draw(EVENTS, self._limits.n_xy, self._limits.n_z, generator_for(self._seed, BACKGROUND, 3))
         with torch.no_grad():
             for place, design in designs.items():
                 values[place] = float(objective.value([showers[place]], design, numbers))

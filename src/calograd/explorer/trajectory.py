@@ -8,8 +8,8 @@ from pathlib import Path
 
 from calograd.errors import FormatError
 from calograd.explorer.selection import Choice
-from calograd.optimisation.history import read_state
 from calograd.optimisation.run import CONFIG, DESCENT
+from calograd.optimisation.state import read_state
 
 
 def read_trajectory(folder: Path, start: Choice) -> list[tuple[Choice, float]]:

@@ -26,10 +26,9 @@ from calograd.errors import InputError
 from calograd.explorer.landscape import Surface, Surveyor
 from calograd.explorer.reference import Bundled, Reference
 from calograd.explorer.selection import Choice, Limits
-from calograd.gradients.autodiff import BACKGROUND, SHOWERS, Estimate, stream, surrogate_gradient
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS, GradientEstimate, generator_for, surrogate_gradient
 from calograd.metrics.observables import Observables, observe
-from calograd.objective.reconstruction import Chain
-from calograd.objective.space import Space, span
+from calograd.objective.space import DesignSpace, space_around
 from calograd.surrogate import Surrogate
 
 PREVIEW, PREVIEW_STEPS = 24, 4
@@ -101,7 +100,7 @@ class Slope:
     """
 
     choice: Choice
-    estimate: Estimate
+    estimate: GradientEstimate
     milliseconds: float
 
     @property
@@ -163,13 +162,12 @@ class Explorer:
         """One of a view's first `PREVIEW` showers, with its background."""
         design, choice = self.limits.design(view.choice), view.choice
         deposited = torch.from_numpy(view.cells[number][None])
-        chain = self.limits.objective(choice).chain
-        assert isinstance(chain, Chain)
-        numbers = chain.draw(1, design.n_xy, design.n_z, stream(self.seed, BACKGROUND, 2, number))
-        kept = chain.measure(deposited, choice.energy, design, numbers).measured[0]
+        measurement = self.limits.objective(choice).measurement
+        draws = measurement.draw(1, design.n_xy, design.n_z, generator_for(self.seed, BACKGROUND, 2, number))
+        kept = measurement.measure(deposited, choice.energy, design, draws).measured[0]
         recorded = deposited[0]
-        if chain.background is not None and numbers.background is not None:
-            recorded = recorded + chain.background.energy(numbers.background, design.dx, design.dz)[0]
+        if measurement.background is not None and draws.background is not None:
+            recorded = recorded + measurement.background.energy(draws.background, design.dx, design.dz)[0]
         return Event(deposited[0].numpy(), recorded.numpy(), kept.numpy())
 
     def slope(self, choice: Choice, check: Check = lambda: None) -> Slope:
@@ -182,7 +180,7 @@ class Explorer:
         space, y = self._space(choice, choice.dz)
         estimate = surrogate_gradient(
             self.surrogate, self.limits.objective(choice), space, y, showers=SLOPE_SHOWERS, draws=SLOPE_DRAWS,
-            seed=self.seed, checkpointed=False, report=lambda done, total: check(),  # noqa: ARG005
+            seed=self.seed, checkpointed=False, progress=lambda done, total: check(),  # noqa: ARG005
         )  # fmt: skip
         return Slope(choice, estimate, 1e3 * (time.perf_counter() - began))
 
@@ -200,12 +198,12 @@ class Explorer:
         Returns:
             Why it ended.
         """
-        from calograd.optimisation.ascent import DescentConfig, ascend
+        from calograd.optimisation.ascent import AscentConfig, ascend
 
         objective = self.limits.objective(choice)
         space, y = self._space(choice, choice.dz[0] if choice.equal else choice.dz)
 
-        def gradient(at: np.ndarray, draws: int, seed: int) -> Estimate:  # noqa: ARG001
+        def gradient(at: np.ndarray, draws: int, seed: int) -> GradientEstimate:  # noqa: ARG001
             return surrogate_gradient(
                 self.surrogate, objective, space, at, showers=SLOPE_SHOWERS, draws=draws, seed=self.seed,
                 checkpointed=False,
@@ -215,21 +213,21 @@ class Explorer:
             dz = (y[1],) * self.limits.n_z if len(y) == 2 else tuple(y[1:])
             return replace(choice, dx=y[0], dz=dz)
 
-        config = DescentConfig(
+        config = AscentConfig(
             steps=CLIMB, draws=SLOPE_DRAWS, max_draws=SLOPE_DRAWS, radius=0.25, tolerance=0.01, survey=0
         )
         state = ascend(space, y, gradient, config, on_step=lambda s: told(step(s.y), s.value))
         return state.reason
 
-    def _space(self, choice: Choice, depth: float | tuple[float, ...]) -> tuple[Space, np.ndarray]:
+    def _space(self, choice: Choice, depth: float | tuple[float, ...]) -> tuple[DesignSpace, np.ndarray]:
         """Pitch and depths as parameters, one for all or one a layer, and what they are."""
         limits = self.limits
-        return span(choice.dx, depth, *limits.sizes(choice), limits.material(choice), limits.n_xy, limits.n_z)
+        return space_around(choice.dx, depth, *limits.sizes(choice), limits.material(choice), limits.n_xy, limits.n_z)
 
     def _sample(self, design: Design, choice: Choice, number: int, n: int, steps: int | None) -> Tensor:
         with torch.inference_mode():
             made = self.surrogate.sample(
-                design, choice.energy, n, generator=stream(self.seed, SHOWERS, 2, number), steps=steps
+                design, choice.energy, n, generator=generator_for(self.seed, SHOWERS, 2, number), steps=steps
             )
         return made.clone()
 

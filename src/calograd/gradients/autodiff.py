@@ -15,7 +15,6 @@ and the beginnings of the steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
@@ -30,12 +29,10 @@ from calograd.errors import InputError, UtilityError
 from calograd.io.markup import table
 from calograd.objective.utility import Objective, name_of
 from calograd.surrogate import Surrogate
+from calograd.system.progress import Progress, silent
 
 SHOWERS, BACKGROUND = 0, 1
 """Streams of random numbers."""
-
-Report = Callable[[int, int], None]
-"""Called with draws done and their number."""
 
 
 class Parameters(Protocol):
@@ -52,7 +49,7 @@ class Parameters(Protocol):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class GradientEstimate:
     """Value and gradient of an objective in logarithmic coordinates, with standard errors.
 
     Args:
@@ -79,7 +76,7 @@ class Estimate:
     @classmethod
     def of_draws(
         cls, names: tuple[str, ...], y: np.ndarray, values: np.ndarray, draws: np.ndarray, about: dict[str, Any]
-    ) -> Estimate:
+    ) -> GradientEstimate:
         """From independent draws: values, shape (m,), and gradients, shape (m, p)."""
         root = len(values) ** 0.5
         return cls(
@@ -121,7 +118,7 @@ class Estimate:
         }  # fmt: skip
 
 
-def stream(*key: int) -> torch.Generator:
+def generator_for(*key: int) -> torch.Generator:
     """A generator that belongs to a tuple of numbers, each zero or more."""
     state = np.random.SeedSequence([len(key), *key]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed((int(state[0]) << 31) ^ int(state[1]))
@@ -140,8 +137,8 @@ def surrogate_gradient(
     steps: int | None = None,
     checkpointed: bool = True,
     extrapolate: bool = False,
-    report: Report = lambda done, total: None,  # noqa: ARG005
-) -> Estimate:
+    progress: Progress = silent,
+) -> GradientEstimate:
     """Value and gradient of an objective at ``y`` from the surrogate.
 
     Args:
@@ -155,7 +152,7 @@ def surrogate_gradient(
         sampler, steps: see `Surrogate.sample`; not ``ddpm``.
         checkpointed: keep memory independent of the number of steps, for a quarter more time.
         extrapolate: warn instead of refusing outside the trained range.
-        report: called after every draw.
+        progress: called after every draw.
 
     Raises:
         RangeError: outside the trained range.
@@ -171,12 +168,12 @@ def surrogate_gradient(
         design = space.design(u.exp())
         signals = [
             surrogate.sample(
-                design, energy, showers, generator=stream(seed, SHOWERS, m, i), sampler=walk.sampler, steps=walk.steps,
+                design, energy, showers, generator=generator_for(seed, SHOWERS, m, i), sampler=walk.sampler, steps=walk.steps,
                 extrapolate=extrapolate, checkpointed=checkpointed,
             )
             for i, energy in enumerate(objective.energies)
         ]  # fmt: skip
-        numbers = objective.draw(showers, design.n_xy, design.n_z, stream(seed, BACKGROUND, m), like.dtype)
+        numbers = objective.draw(showers, design.n_xy, design.n_z, generator_for(seed, BACKGROUND, m), like.dtype)
         value = objective.value(signals, design, numbers)
         (gradient,) = torch.autograd.grad(value, u)
         if not bool(torch.isfinite(gradient).all()):
@@ -185,9 +182,9 @@ def surrogate_gradient(
                 f"{gradient.tolist()}; check it for roots and divisions where energies or spreads are zero"
             )
         values[m], gradients[m] = float(value.detach()), gradient.double().cpu().numpy()
-        report(m + 1, draws)
+        progress(m + 1, draws)
     about = {
         "source": surrogate.card.name, "mode": surrogate.card.mode, "showers": showers, "draws": draws, "seed": seed,
         **walk._asdict(), "energies": list(objective.energies),
     }  # fmt: skip
-    return Estimate.of_draws(tuple(space.names), np.asarray(y, float), values, gradients, about)
+    return GradientEstimate.of_draws(tuple(space.names), np.asarray(y, float), values, gradients, about)

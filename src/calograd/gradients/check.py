@@ -7,7 +7,7 @@ For every component j, with standard errors s of both:
 
 and for the vectors the cosine of the angle between them, in u = ln y (each component a change per relative change of
 its parameter) and in y itself, where the parameter with the smallest scale rules it. The error of a cosine is the
-standard deviation over pairs of replicas of both. Intervals of 95 % are `Estimate.interval`.
+standard deviation over pairs of replicas of both. Intervals of 95 % are `GradientEstimate.interval`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from calograd.gradients.autodiff import Estimate
+from calograd.gradients.autodiff import GradientEstimate
 
 KNOWN = 3.0
 """Standard errors above which a sign is known."""
@@ -91,7 +91,7 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class GradientCheck:
     """Both gradients at one point.
 
     Args:
@@ -101,8 +101,8 @@ class Agreement:
         cosine_raw: in cm.
     """
 
-    surrogate: Estimate
-    geant4: Estimate
+    surrogate: GradientEstimate
+    geant4: GradientEstimate
     components: tuple[Component, ...]
     cosine: float
     cosine_error: float
@@ -124,7 +124,7 @@ class Agreement:
         }  # fmt: skip
 
 
-def compare_gradients(surrogate: Estimate, geant4: Estimate, seed: int = 0) -> Agreement:
+def compare_gradients(surrogate: GradientEstimate, geant4: GradientEstimate, seed: int = 0) -> GradientCheck:
     """Component by component, and the angle between them.
 
     Args:
@@ -144,7 +144,7 @@ def compare_gradients(surrogate: Estimate, geant4: Estimate, seed: int = 0) -> A
     ours = surrogate.gradient + surrogate.gradient_error * rng.standard_normal(shape)
     theirs = geant4.draws[rng.integers(len(geant4.draws), size=200)]
     spread = [cosine(a, b) for a, b in zip(ours, theirs, strict=True)]
-    return Agreement(
+    return GradientCheck(
         surrogate, geant4, components, cosine(surrogate.gradient, geant4.gradient), float(np.std(spread, ddof=1)),
         cosine(surrogate.raw, geant4.raw),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 from calograd.objective.constraints import Array
 
 
-class GradientEstimate(NamedTuple):
+class ValueAndGradient(NamedTuple):
     """The utility U of a design and its gradient in logarithms of the parameters.
 
     Attributes:
@@ -28,7 +28,7 @@ class GradientEstimate(NamedTuple):
     gradient_error: Array
 
 
-class Simulation(NamedTuple):
+class SimulatedUtility(NamedTuple):
     """A utility, or the difference of two, on simulated showers.
 
     Attributes:
@@ -42,7 +42,7 @@ class Simulation(NamedTuple):
 
 
 class GradientLike(Protocol):
-    """What has the attributes of a `GradientEstimate`; `calograd.gradients.autodiff.Estimate` does."""
+    """What has the attributes of a `ValueAndGradient`; `calograd.gradients.autodiff.GradientEstimate` does."""
 
     @property
     def value(self) -> float:
@@ -68,10 +68,10 @@ class GradientLike(Protocol):
 Gradient = Callable[[Array, int, int], GradientLike]
 """Called as gradient(y, draws, seed): the mean over that many independent draws."""
 
-Simulate = Callable[[Array, int, int], Simulation]
+Simulate = Callable[[Array, int, int], SimulatedUtility]
 """Called as simulate(y, showers, seed): U at y."""
 
-SimulatePair = Callable[[Array, Array, int, int], Simulation]
+SimulatePair = Callable[[Array, Array, int, int], SimulatedUtility]
 """Called as simulate_pair(y_a, y_b, showers, seed): U at y_b less U at y_a, on the same showers."""
 
 
@@ -80,9 +80,9 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def mean_of(a: GradientLike, b: GradientLike) -> GradientEstimate:
+def mean_of(a: GradientLike, b: GradientLike) -> ValueAndGradient:
     """The mean of two independent estimates over equal numbers of draws."""
-    return GradientEstimate(
+    return ValueAndGradient(
         0.5 * (a.value + b.value),
         0.5 * float(np.hypot(a.value_error, b.value_error)),
         0.5 * (a.gradient + b.gradient),
@@ -93,9 +93,9 @@ def mean_of(a: GradientLike, b: GradientLike) -> GradientEstimate:
 def pair_of(simulate: Simulate) -> SimulatePair:
     """A pair from two simulations with the same seed; its error is theirs as if they were independent."""
 
-    def pair(a: Array, b: Array, showers: int, seed: int) -> Simulation:
+    def pair(a: Array, b: Array, showers: int, seed: int) -> SimulatedUtility:
         at_a, at_b = simulate(a, showers, seed), simulate(b, showers, seed)
         error = float(np.hypot(at_a.error, at_b.error))
-        return Simulation(at_b.value - at_a.value, error, at_a.showers + at_b.showers)
+        return SimulatedUtility(at_b.value - at_a.value, error, at_a.showers + at_b.showers)
 
     return pair

@@ -19,7 +19,6 @@ of two densities.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,11 @@ import torch
 from calograd.detector.design import Design
 from calograd.detector.material import to_float
 from calograd.errors import InputError
-from calograd.gradients.autodiff import BACKGROUND, Estimate, Parameters, stream
-from calograd.objective.events import Events
+from calograd.gradients.autodiff import BACKGROUND, GradientEstimate, Parameters, generator_for
+from calograd.objective.measurement import MeasuredEvents
 from calograd.objective.reference import Reference
 from calograd.objective.utility import Objective
+from calograd.system.progress import Progress, silent
 
 STEP = 0.04
 """Relative step of a central difference."""
@@ -40,9 +40,6 @@ REPLICAS = 8
 BOOTSTRAP = 200
 DENSITIES = 1.5
 """A library serves densities up to this factor from its own."""
-
-Report = Callable[[int, int], None]
-"""Called with designs measured and their number."""
 
 
 def neighbours(space: Parameters, y: np.ndarray, step: float) -> list[Design]:
@@ -54,7 +51,7 @@ def neighbours(space: Parameters, y: np.ndarray, step: float) -> list[Design]:
     return [space.design(torch.from_numpy(np.exp(point))) for point in points]
 
 
-def reference_gradient(
+def finite_difference_gradient(
     reference: Reference,
     objective: Objective,
     space: Parameters,
@@ -64,8 +61,8 @@ def reference_gradient(
     replicas: int = REPLICAS,
     bootstrap: int = BOOTSTRAP,
     seed: int = 0,
-    report: Report = lambda done, total: None,  # noqa: ARG005
-) -> Estimate:
+    progress: Progress = silent,
+) -> GradientEstimate:
     """Value and gradient of an objective at ``y`` from Geant4.
 
     Args:
@@ -77,7 +74,7 @@ def reference_gradient(
         replicas: backgrounds that each shower is seen with.
         bootstrap: replicas of the sample.
         seed: of background and bootstrap.
-        report: called after every energy.
+        progress: called after every energy.
 
     Raises:
         InputError: showers or neighbours that are missing, fewer than two showers, no step, replicas or bootstrap.
@@ -87,7 +84,7 @@ def reference_gradient(
         raise InputError(f"step {step} in ln y: expected a number between 0 and 1")
     values, samples = bootstrap_values(
         reference, objective, neighbours(space, y, step), replicas=replicas, bootstrap=bootstrap, seed=seed,
-        report=report,
+        progress=progress,
     )  # fmt: skip
     gradients = (samples[:, 1::2] - samples[:, 2::2]) / (2 * step)
     about: dict[str, Any] = {
@@ -95,7 +92,7 @@ def reference_gradient(
         "step": step, "replicas": replicas, "bootstrap": bootstrap, "seed": seed, "energies": list(objective.energies),
         "density": to_float(reference.material.density),
     }  # fmt: skip
-    return Estimate(
+    return GradientEstimate(
         tuple(space.names), np.asarray(y, float), float(values[0]), float(samples[:, 0].std(ddof=1)),
         (values[1::2] - values[2::2]) / (2 * step), gradients.std(0, ddof=1), gradients, about,
     )  # fmt: skip
@@ -109,7 +106,7 @@ def bootstrap_values(
     replicas: int = REPLICAS,
     bootstrap: int = BOOTSTRAP,
     seed: int = 0,
-    report: Report = lambda done, total: None,  # noqa: ARG005
+    progress: Progress = silent,
 ) -> tuple[np.ndarray, np.ndarray]:
     """An objective at several designs on the same showers and backgrounds, with bootstrap replicas.
 
@@ -120,7 +117,7 @@ def bootstrap_values(
         replicas: backgrounds that each shower is seen with.
         bootstrap: samples of the showers, the same for all designs.
         seed: of background and bootstrap.
-        report: called after every energy.
+        progress: called after every energy.
 
     Returns:
         Values, shape (designs,), and those of the bootstrap samples, shape (bootstrap, designs).
@@ -132,13 +129,13 @@ def bootstrap_values(
     if replicas < 1 or bootstrap < 2:
         raise InputError(f"{replicas} replicas, {bootstrap} bootstraps: expected at least one replica, two bootstraps")
     sizes = [scaled_size(design, reference) for design in designs]
-    events: list[list[Events]] = []
+    events: list[list[MeasuredEvents]] = []
     for i, energy in enumerate(objective.energies):
         if reference.count(energy) < 2:
             raise InputError(f"{reference.name} has {reference.count(energy)} showers of {energy:g} GeV; expected two")
         cells = reference.measure(energy, sizes)
-        events.append(_seen(objective, designs, energy, cells, replicas, stream(seed, BACKGROUND, i)))
-        report(i + 1, len(objective.energies))
+        events.append(_seen(objective, designs, energy, cells, replicas, generator_for(seed, BACKGROUND, i)))
+        progress(i + 1, len(objective.energies))
     rng = np.random.default_rng(seed)
     values = _values(objective, events, None, replicas)
     return values, np.array([_values(objective, events, rng, replicas) for _ in range(bootstrap)])
@@ -167,21 +164,21 @@ def _seen(
     cells: np.ndarray,
     replicas: int,
     generator: torch.Generator,
-) -> list[Events]:
+) -> list[MeasuredEvents]:
     """What every design measures of the showers, each seen ``replicas`` times in a row, with common random numbers."""
     _, n, n_xy, _, n_z = cells.shape
-    numbers = objective.chain.draw(n * replicas, n_xy, n_z, generator)
+    numbers = objective.measurement.draw(n * replicas, n_xy, n_z, generator)
     return [
-        objective.chain.measure(torch.from_numpy(shower).repeat_interleave(replicas, 0), energy, design, numbers)
+        objective.measurement.measure(torch.from_numpy(shower).repeat_interleave(replicas, 0), energy, design, numbers)
         for shower, design in zip(cells, designs, strict=True)
     ]
 
 
 def _values(
-    objective: Objective, events: list[list[Events]], rng: np.random.Generator | None, replicas: int
+    objective: Objective, events: list[list[MeasuredEvents]], rng: np.random.Generator | None, replicas: int
 ) -> np.ndarray:
     """The objective at every design, of a bootstrap sample of the showers if ``rng`` is given."""
-    chosen: list[list[Events]] = []
+    chosen: list[list[MeasuredEvents]] = []
     for designs in events:
         if rng is None:
             chosen.append(designs)
@@ -189,5 +186,5 @@ def _values(
         n = len(designs[0].energy) // replicas
         showers = torch.from_numpy(rng.integers(n, size=n))
         rows = (showers[:, None] * replicas + torch.arange(replicas)).flatten()
-        chosen.append([each.at(rows) for each in designs])
-    return np.array([float(objective.of(list(at))) for at in zip(*chosen, strict=True)])
+        chosen.append([each.select(rows) for each in designs])
+    return np.array([float(objective.average(list(at))) for at in zip(*chosen, strict=True)])

@@ -6,7 +6,7 @@ backgrounds at every point, so that differences between points are better known 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,11 @@ import torch
 
 from calograd.detector.design import Design
 from calograd.detector.material import Material
-from calograd.gradients.autodiff import BACKGROUND, SHOWERS, stream
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS, generator_for
 from calograd.objective.reference import Reference
 from calograd.objective.utility import Objective
 from calograd.surrogate import Surrogate
-
-Report = Callable[[int, int], None]
-"""Called with points done and their number."""
+from calograd.system.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def geant4_landscape(
     n_z: int = 5,
     replicas: int = 1,
     seed: int = 0,
-    report: Report = lambda done, total: None,  # noqa: ARG005
+    progress: Progress = silent,
 ) -> Landscape:
     """Values from Geant4 showers; slopes are differences between neighbours on the grid.
 
@@ -79,7 +77,7 @@ def geant4_landscape(
         n_z: layers.
         replicas: backgrounds that each shower is seen with.
         seed: of the background.
-        report: called after every point.
+        progress: called after every point.
     """
     values = np.empty((len(dx), len(dz)))
     for i, j, done in _points(dx, dz):
@@ -90,11 +88,11 @@ def geant4_landscape(
         n_xy = signals[0].shape[1]
         design = Design(float(dx[i]), float(dz[j]), reference.material, n_xy, n_z)
         numbers = [
-            objective.chain.draw(len(signal), n_xy, n_z, stream(seed, BACKGROUND, k))
+            objective.measurement.draw(len(signal), n_xy, n_z, generator_for(seed, BACKGROUND, k))
             for k, signal in enumerate(signals)
         ]
         values[i, j] = float(objective.value(signals, design, numbers))
-        report(done, values.size)
+        progress(done, values.size)
     slopes = np.stack(np.gradient(values, np.log(dx), np.log(dz)), axis=2)
     return Landscape("geant4", dx, dz, values, slopes)
 
@@ -108,7 +106,7 @@ def surrogate_landscape(
     material: Material | None = None,
     showers: int = 500,
     seed: int = 0,
-    report: Report = lambda done, total: None,  # noqa: ARG005
+    progress: Progress = silent,
 ) -> Landscape:
     """Values and exact slopes from the surrogate.
 
@@ -119,7 +117,7 @@ def surrogate_landscape(
         material: of the designs; None: the one that the surrogate was trained on.
         showers: of every energy.
         seed: of all random numbers.
-        report: called after every point.
+        progress: called after every point.
     """
     a, material = surrogate.model.architecture, material or surrogate.card.substance()
     values, slopes = np.empty((len(dx), len(dz))), np.empty((len(dx), len(dz), 2))
@@ -128,13 +126,15 @@ def surrogate_landscape(
         y = u.exp()
         design = Design(y[0], y[1], material, a.n_xy, a.n_z)
         signals = [
-            surrogate.sample(design, e, showers, generator=stream(seed, SHOWERS, 0, k), checkpointed=True)
+            surrogate.sample(design, e, showers, generator=generator_for(seed, SHOWERS, 0, k), checkpointed=True)
             for k, e in enumerate(objective.energies)
         ]
-        value = objective.value(signals, design, objective.draw(showers, a.n_xy, a.n_z, stream(seed, BACKGROUND, 0)))
+        value = objective.value(
+            signals, design, objective.draw(showers, a.n_xy, a.n_z, generator_for(seed, BACKGROUND, 0))
+        )
         slopes[i, j] = torch.autograd.grad(value, u)[0].numpy()
         values[i, j] = float(value.detach())
-        report(done, values.size)
+        progress(done, values.size)
     return Landscape(surrogate.card.name, dx, dz, values, slopes)
 
 

@@ -1,18 +1,22 @@
-"""Beam-induced background (BIB), reparametrised: random numbers first, the design applied after, so gradients pass.
+"""Beam-induced background (BIB): random energy in every cell, differentiable in the design.
 
-With rho the mean energy density, cell c holds on average m_c, its integral of rho. In an event it holds
+The random numbers are drawn first and the design is applied after, so that gradients pass (reparametrisation).
+With rho the mean energy density, m_c is the integral of rho over cell c. In an event the cell holds
 
     E_c   = f ( (1 - d) m_c g_c + d/4 sum_{c'} m_c' g_c' )        c' the 4 transverse neighbours of c
-    f     = exp(s xi - s^2/2)       one an event, xi normal:      unit mean
-    g_c   = Gamma(shape a) / a      one a cell:                   unit mean
+    f     = exp(s xi - s^2/2)       one for an event, xi normal:  unit mean
+    g_c   = Gamma(shape a) / a      one for a cell:               unit mean
 
-so a share d of every cell's energy diffuses to its neighbours. The window is a part of a larger calorimeter: its
-outermost cells receive from a ring of cells around it, and a uniform mean is conserved exactly. Hence
+A share d of every cell's energy diffuses to its neighbours. The window is part of a larger calorimeter. Its outermost
+cells receive energy from a ring of cells around it, so a uniform mean is conserved exactly. Hence
 
     mean_c = (1 - d) m_c + d/4 sum m_c'
     var_c  = (exp(s^2) - 1) mean_c^2 + exp(s^2)/a ( (1 - d)^2 m_c^2 + (d/4)^2 sum m_c'^2 )
 
-`Emulator` takes rho = b0 exp(-z/lam); `DensityMap` takes voxels, from a machine-detector-interface simulation.
+The pixels of x-z maps have neighbours across in x alone; there 1 - d/2 replaces 1 - d and c' are 2 pixels.
+
+`ExponentialBackground` has rho = b0 exp(-z/lam). `BackgroundMap` has voxels from a simulation of the interface between
+machine and detector.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import exp, expm1, inf
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -34,14 +38,14 @@ from calograd.io.hdf5 import existing_file, load, new_file, refuse_existing
 
 SCHEMA = "calograd/background/1"
 SMALLEST_STD = 1e-12
-"""GeV; deviations are never below it, so that what is divided by them stays finite."""
+"""Smallest standard deviation of a cell, GeV, so that a division by it stays finite."""
 _SLACK = 1e-5
-"""Share of a map's extent by which a design may reach beyond it, for float32 designs."""
+"""Share of a map's extent by which a design may reach beyond it; float32 designs need it."""
 _ARRAYS = ("density", "x", "y", "z")
 _FLUCTUATIONS = ("sigma_event", "shape_cell", "diffusion")
 
 
-class BackgroundNumbers(NamedTuple):
+class BackgroundDraws(NamedTuple):
     """Random factors of unit mean: f, shape (n,), and g, shape (n, n_xy + 2, n_xy + 2, n_z)."""
 
     event: Tensor
@@ -49,36 +53,15 @@ class BackgroundNumbers(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of every cell, shape (n_xy, n_xy, n_z), GeV."""
+    """Mean and standard deviation of the energy in every cell, shape (n_xy, n_xy, n_z), GeV."""
 
     mean: Tensor
     std: Tensor
 
 
-class Background(Protocol):
-    """What a background has to offer."""
-
-    def draw(
-        self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
-    ) -> BackgroundNumbers:
-        """The random numbers of ``n`` events, whatever the design; ``generator`` is one of the CPU."""
-        ...
-
-    def energy(self, numbers: BackgroundNumbers, dx: Tensor, dz: Tensor) -> Tensor:
-        """Energy in every cell, shape (n, n_xy, n_xy, n_z), GeV, from ``dx`` without dimensions and ``dz`` (n_z,), cm.
-
-        Differentiable in both; on the device of the design, in the type of the numbers.
-        """
-        ...
-
-    def moments(self, dx: Tensor, dz: Tensor, n_xy: int) -> Moments:
-        """Mean and deviation of that energy in closed form, differentiable in both."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class Fluctuating(ABC):
-    """A `Background` with the fluctuations above about means that a subclass gives.
+class Background(ABC):
+    """A background with the fluctuations of this module; a subclass gives the mean energy of the cells.
 
     Args:
         sigma_event: s, standard deviation of the logarithm of an event's factor.
@@ -99,51 +82,82 @@ class Fluctuating(ABC):
         _check("diffusion", self.diffusion, 0 <= self.diffusion <= 1, "0 to 1")
 
     @abstractmethod
-    def ringed_means(self, dx: Tensor, dz: Tensor, n_xy: int) -> Tensor:
-        """m_c of a window and of the ring of cells around it, shape (n_xy + 2, n_xy + 2, n_z), GeV."""
+    def mean_energy(self, dx: Tensor, dz: Tensor, n_xy: int) -> Tensor:
+        """Return m_c of a window and of the ring of cells around it, shape (..., n_xy + 2, n_xy + 2, n_z), GeV.
+
+        Args:
+            dx: pitch, a tensor without dimensions or one a shower, shape (n,), cm.
+            dz: depths, shape (n_z,) or (n, n_z), cm.
+            n_xy: cells across the window.
+        """
 
     def draw(
         self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
-    ) -> BackgroundNumbers:
-        """Random factors of ``n`` events; always drawn in float64, so they are the same in every ``dtype``."""
-        return self.factors(n, (n_xy + 2, n_xy + 2, n_z), generator, dtype)
+    ) -> BackgroundDraws:
+        """Draw the random factors of ``n`` events in windows of n_xy x n_xy x n_z cells of any size.
 
-    def factors(
-        self, n: int, cells: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
-    ) -> BackgroundNumbers:
-        """Those of cells in any arrangement."""
+        They are drawn in float64, so they are the same in every ``dtype``. ``generator`` is one of the CPU.
+        """
+        return self.draw_factors(n, (n_xy + 2, n_xy + 2, n_z), generator, dtype)
+
+    def draw_factors(
+        self, n: int, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
+    ) -> BackgroundDraws:
+        """Draw the random factors of ``n`` events with cells in any arrangement, the ring included."""
         xi = torch.randn(n, generator=generator, dtype=torch.float64)
         event = torch.exp(self.sigma_event * xi - self.sigma_event**2 / 2)
-        shape = torch.full((n, *cells), self.shape_cell, dtype=torch.float64)
-        # What torch.distributions.Gamma samples with; only here it takes a generator.
-        each = torch._standard_gamma(shape, generator=generator) / self.shape_cell
-        return BackgroundNumbers(event.to(dtype), each.to(dtype))
+        concentration = torch.full((n, *shape), self.shape_cell, dtype=torch.float64)
+        # torch.distributions.Gamma samples with this function but takes no generator.
+        cells = torch._standard_gamma(concentration, generator=generator) / self.shape_cell
+        return BackgroundDraws(event.to(dtype), cells.to(dtype))
 
-    def energy(self, numbers: BackgroundNumbers, dx: Tensor, dz: Tensor) -> Tensor:
-        """See `Background.energy`."""
-        means = self.ringed_means(dx, dz, numbers.cells.shape[1] - 2).to(numbers.cells.dtype)
-        event, cells = numbers.event.to(means.device), numbers.cells.to(means.device)
-        return event[:, None, None, None] * _spread(means * cells, 1 - self.diffusion, self.diffusion / 4)
+    def energy(self, draws: BackgroundDraws, dx: Tensor, dz: Tensor) -> Tensor:
+        """Return the energy in every cell, shape (n, n_xy, n_xy, n_z), GeV; differentiable in ``dx`` and ``dz``.
+
+        The result is on the device of the design and has the type of the random numbers.
+        """
+        return self.energy_from_means(draws, self.mean_energy(dx, dz, draws.cells.shape[1] - 2))
 
     def moments(self, dx: Tensor, dz: Tensor, n_xy: int) -> Moments:
-        """See `Background.moments`; deviations are at least `SMALLEST_STD`."""
-        means, s2 = self.ringed_means(dx, dz, n_xy), self.sigma_event**2
-        mean = _spread(means, 1 - self.diffusion, self.diffusion / 4)
-        cells = _spread(means**2, (1 - self.diffusion) ** 2, (self.diffusion / 4) ** 2) / self.shape_cell
+        """Return mean and standard deviation in closed form, differentiable in ``dx`` and ``dz``.
+
+        Deviations are at least `SMALLEST_STD`.
+        """
+        return self.moments_from_means(self.mean_energy(dx, dz, n_xy))
+
+    def energy_from_means(self, draws: BackgroundDraws, means: Tensor) -> Tensor:
+        """Return the energies of cells whose ``means``, the ring included, are given; see `energy`."""
+        means = means.to(draws.cells.dtype)
+        event, cells = draws.event.to(means.device), draws.cells.to(means.device)
+        own, each = self._shares(means)
+        return event[:, None, None, None] * _diffuse(means * cells, own, each)
+
+    def moments_from_means(self, means: Tensor) -> Moments:
+        """Return the moments of cells whose ``means``, the ring included, are given; see `moments`."""
+        s2, (own, each) = self.sigma_event**2, self._shares(means)
+        mean = _diffuse(means, own, each)
+        cells = _diffuse(means**2, own**2, each**2) / self.shape_cell
         variance = expm1(s2) * mean**2 + exp(s2) * cells
         return Moments(mean, variance.clamp(min=SMALLEST_STD**2).sqrt())
 
+    def _shares(self, means: Tensor) -> tuple[float, float]:
+        """Return the share of its energy that a cell keeps, and the share that each neighbour receives."""
+        neighbours = 2 if means.shape[-2] == 1 else 4
+        return 1 - neighbours * self.diffusion / 4, self.diffusion / 4
+
 
 @dataclass(frozen=True, kw_only=True)
-class Emulator(Fluctuating):
-    """Mean energy density b0 exp(-z/lam), the same all over a plane: m = b0 dx^2 lam e^(-z/lam) (1 - e^(-dz/lam)).
+class ExponentialBackground(Background):
+    """Background whose mean energy density b0 exp(-z/lam) falls with depth and is uniform across the beam.
+
+    A cell that begins at depth z holds m = b0 dx^2 lam e^(-z/lam) (1 - e^(-dz/lam)) on average.
 
     Args:
         b0: density at the front face, GeV/cm3.
-        lam: depth over which it falls by e, cm.
+        lam: depth over which the density falls by a factor e, cm.
 
     Raises:
-        InputError: one that is not positive.
+        InputError: b0 or lam is not positive.
     """
 
     b0: float = 5e-3
@@ -154,21 +168,21 @@ class Emulator(Fluctuating):
         _check("b0", self.b0, 0 < self.b0 < inf, "a positive number of GeV/cm3")
         _check("lam", self.lam, 0 < self.lam < inf, "a positive number of cm")
 
-    def ringed_means(self, dx: Tensor, dz: Tensor, n_xy: int) -> Tensor:
-        """See `Fluctuating.ringed_means`."""
-        front = torch.exp(-(dz.cumsum(0) - dz) / self.lam)
-        layers = self.b0 * dx**2 * self.lam * front * -torch.expm1(-dz / self.lam)
-        return layers.expand(n_xy + 2, n_xy + 2, -1)
+    def mean_energy(self, dx: Tensor, dz: Tensor, n_xy: int) -> Tensor:
+        """See `Background.mean_energy`."""
+        front = torch.exp(-(dz.cumsum(-1) - dz) / self.lam)
+        layers = self.b0 * dx[..., None] ** 2 * self.lam * front * -torch.expm1(-dz / self.lam)
+        return layers[..., None, None, :].expand(*layers.shape[:-1], n_xy + 2, n_xy + 2, -1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DensityMap(Fluctuating):
-    """Mean energy density constant in each voxel of a grid, zero outside.
+class BackgroundMap(Background):
+    """Background whose mean energy density is constant in each voxel of a grid and zero outside.
 
-    A cell's mean is the exact integral over the cell, sum_abc rho_abc X_a Y_b Z_c with X_a the length that the cell
-    shares with voxel a: the difference at the cell's ends of the cumulative integral, which is linear between voxel
-    edges. Where an end lies on a voxel's edge the derivative is the mean of both sides', as central differences are.
-    The window has to lie within the map; the ring around it counts as empty where it reaches beyond.
+    A cell's mean is the exact integral over the cell, sum_abc rho_abc X_a Y_b Z_c, with X_a the length that the cell
+    shares with voxel a. X_a is the difference, at the cell's ends, of the cumulative integral, which is linear between
+    voxel edges. Where an end lies on a voxel's edge, the derivative is the mean of those on both sides, as for central
+    differences. The window has to lie within the map. The ring around it counts as empty where it reaches beyond.
 
     Args:
         density: rho, shape (nx, ny, nz), GeV/cm3.
@@ -200,15 +214,17 @@ class DensityMap(Fluctuating):
         if not bool((torch.isfinite(self.density) & (self.density >= 0)).all()):
             raise InputError("background map: density holds NaN, infinite or negative values; expected GeV/cm3")
 
-    def ringed_means(self, dx: Tensor, dz: Tensor, n_xy: int) -> Tensor:
-        """See `Fluctuating.ringed_means`."""
-        pitch, depths = dx.double(), dz.double()
-        half = float(pitch.detach()) * n_xy / 2
+    def mean_energy(self, dx: Tensor, dz: Tensor, n_xy: int) -> Tensor:
+        """See `Background.mean_energy`."""
+        if dx.ndim:
+            return torch.stack([self.mean_energy(*each, n_xy) for each in zip(dx, dz, strict=True)])
+        dx, depths = dx.double(), dz.double()
+        half = float(dx.detach()) * n_xy / 2
         for name, low, high in (("x", -half, half), ("y", -half, half), ("z", 0.0, float(depths.detach().sum()))):
             self._check_cover(name, low, high)
-        across = pitch * (torch.arange(n_xy + 3, dtype=torch.float64, device=pitch.device) - (n_xy + 2) / 2)
+        across = dx * (torch.arange(n_xy + 3, dtype=torch.float64, device=dx.device) - (n_xy + 2) / 2)
         along = torch.cat([depths.new_zeros(1), depths.cumsum(0)])
-        x, y, z = _shared(across, self.x), _shared(across, self.y), _shared(along, self.z)
+        x, y, z = _overlap(across, self.x), _overlap(across, self.y), _overlap(along, self.z)
         layers = self.density.to(z.device) @ z.T
         return torch.einsum("ia,ajk->ijk", x, torch.einsum("jb,abk->ajk", y, layers)).to(dz.dtype)
 
@@ -223,7 +239,7 @@ class DensityMap(Fluctuating):
             )
 
 
-def write_density_map(path: Path, background: DensityMap) -> None:
+def write_background_map(path: Path, background: BackgroundMap) -> None:
     """Write a background map: HDF5 of schema ``calograd/background/1``.
 
     Dataset ``density`` f8 (nx, ny, nz), mean energy density of the voxels in GeV/cm3; datasets ``x`` f8 (nx + 1,),
@@ -231,7 +247,7 @@ def write_density_map(path: Path, background: DensityMap) -> None:
 
     Raises:
         OutputExistsError: ``path`` exists.
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     refuse_existing(path)
     with new_file(path, SCHEMA) as file:
@@ -243,11 +259,11 @@ def write_density_map(path: Path, background: DensityMap) -> None:
         seal(file, _ARRAYS)
 
 
-def read_density_map(path: Path) -> DensityMap:
-    """Read a background map as `write_density_map` describes it.
+def read_background_map(path: Path) -> BackgroundMap:
+    """Read a background map from a file as `write_background_map` describes it.
 
     Raises:
-        FormatError: missing, cut off, of another kind, newer, incomplete or with values that no density has.
+        FormatError: the file is missing, cut off, of another kind, newer or incomplete, or its values are no densities.
     """
     with existing_file(path, SCHEMA) as file:
         missing = [name for name in _ARRAYS if not isinstance(file.get(name), h5py.Dataset)]
@@ -263,7 +279,7 @@ def read_density_map(path: Path) -> DensityMap:
     try:
         density, x, y, z = (torch.from_numpy(values.astype(np.float64)) for values in arrays.values())
         sigma_event, shape_cell, diffusion = (float(value) for value in numbers.values())
-        made = DensityMap(
+        made = BackgroundMap(
             density=density, x=x, y=y, z=z, sigma_event=sigma_event, shape_cell=shape_cell, diffusion=diffusion
         )
     except InputError as error:
@@ -277,15 +293,28 @@ def _check(name: str, value: float, good: bool, expected: str) -> None:
         raise InputError(f"background: {name} = {value}, expected {expected}")
 
 
-def _spread(ringed: Tensor, own: float, each: float) -> Tensor:
-    """``own`` of every cell's value and ``each`` of its 4 neighbours'; (..., n + 2, n + 2, n_z) to (..., n, n, n_z)."""
+def _diffuse(ringed: Tensor, own: float, each: float) -> Tensor:
+    """Add ``own`` of every cell's value and ``each`` of its neighbours'.
+
+    Args:
+        ringed: values of cells, shape (..., n + 2, n + 2, n_z), or of pixels, (..., n + 2, 1, n_z), the ring included.
+        own, each: weights of the cell itself and of every neighbour.
+
+    Returns:
+        Shape (..., n, n, n_z) or (..., n, 1, n_z).
+    """
+    if ringed.shape[-2] == 1:
+        return own * ringed[..., 1:-1, :, :] + each * (ringed[..., :-2, :, :] + ringed[..., 2:, :, :])
     x, y = ringed[..., 1:-1, :], ringed[..., 1:-1, :, :]
     neighbours = x[..., :-2, :, :] + x[..., 2:, :, :] + y[..., :-2, :] + y[..., 2:, :]
     return own * x[..., 1:-1, :, :] + each * neighbours
 
 
-def _shared(ends: Tensor, edges: Tensor) -> Tensor:
-    """Length that intervals between ``ends`` (m + 1,) share with voxels between ``edges`` (v + 1,); shape (m, v)."""
+def _overlap(ends: Tensor, edges: Tensor) -> Tensor:
+    """Return the length that intervals between ``ends`` (m + 1,) share with voxels between ``edges`` (v + 1,).
+
+    The shape is (m, v).
+    """
     edges = edges.to(ends.device)
     beyond = torch.maximum(ends[:, None] - edges[:-1], torch.zeros_like(ends[:1]))
     return torch.minimum(beyond, edges.diff()).diff(dim=0)

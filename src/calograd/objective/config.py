@@ -1,4 +1,4 @@
-"""The objective of an optimisation in TOML.
+"""Configuration of an objective in TOML.
 
     [background]                 # left out: the emulator with its defaults
     kind = "emulator"            # "map" with a file; "none"
@@ -22,22 +22,22 @@
     energies = [1, 10, 50, 100]  # GeV
     weights = [1, 1, 1, 1]
 
-The spectrum's energies have to be given; all that is left out has the defaults of the classes below.
+The spectrum's energies are required. Other values default to those of the classes below.
 """
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from calograd.errors import InputError
-from calograd.objective.background import Background, Emulator, read_density_map
-from calograd.objective.cost import Channels, Cost, Depth, Priced, Volume
+from calograd.io.toml import Table, parse_table
+from calograd.objective.background import Background, ExponentialBackground, read_background_map
+from calograd.objective.cost import ChannelCost, Cost, DepthCost, PricedUtility, VolumeCost
+from calograd.objective.measurement import Measurement
 from calograd.objective.readout import Readout
-from calograd.objective.reconstruction import Chain, SoftMask
+from calograd.objective.reconstruction import SoftMask
 from calograd.objective.utility import (
     Containment,
     EnergyResolution,
@@ -51,15 +51,11 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_EMULATOR = ExponentialBackground()
 
 
-_EMULATOR = Emulator()
-
-
-class EmulatorConfig(_Table):
-    """Meaning and defaults are those of `calograd.objective.background.Emulator`."""
+class EmulatorConfig(Table):
+    """Table of `calograd.objective.background.ExponentialBackground`."""
 
     kind: Literal["emulator"]
     b0: Positive = _EMULATOR.b0
@@ -69,23 +65,23 @@ class EmulatorConfig(_Table):
     diffusion: Annotated[float, Field(ge=0, le=1)] = _EMULATOR.diffusion
 
     def build(self) -> Background:
-        """The background."""
-        return Emulator(**self.model_dump(exclude={"kind"}))
+        """Return the background."""
+        return ExponentialBackground(**self.model_dump(exclude={"kind"}))
 
 
-class MapConfig(_Table):
-    """A background map, see `calograd.objective.background.write_density_map`."""
+class MapConfig(Table):
+    """Table of a background map, see `calograd.objective.background.write_background_map`."""
 
     kind: Literal["map"]
     file: Path
 
     def build(self) -> Background:
-        """The background, from the file."""
-        return read_density_map(self.file)
+        """Return the background that the file holds."""
+        return read_background_map(self.file)
 
 
-class NoBackgroundConfig(_Table):
-    """No background, and no mask."""
+class NoBackgroundConfig(Table):
+    """Table of a measurement without background and mask."""
 
     kind: Literal["none"]
 
@@ -96,8 +92,8 @@ class NoBackgroundConfig(_Table):
 _READOUT = Readout()
 
 
-class ReadoutConfig(_Table):
-    """Meaning and defaults are those of `calograd.objective.readout.Readout`."""
+class ReadoutConfig(Table):
+    """Table of `calograd.objective.readout.Readout`."""
 
     light_yield: Positive | None = None
     saturation: Positive | None = None
@@ -106,12 +102,12 @@ class ReadoutConfig(_Table):
     threshold_width: Positive = _READOUT.threshold_width
 
     def build(self) -> Readout:
-        """The readout."""
+        """Return the readout."""
         return Readout(**self.model_dump())
 
 
-class MaskConfig(_Table):
-    """Meaning and default are those of `calograd.objective.reconstruction.SoftMask`."""
+class MaskConfig(Table):
+    """Table of `calograd.objective.reconstruction.SoftMask`."""
 
     k: Positive | None = None
 
@@ -119,71 +115,71 @@ class MaskConfig(_Table):
 _SQUARED_ERROR = SquaredError()
 
 
-class SquaredErrorConfig(_Table):
-    """See `calograd.objective.utility.SquaredError`."""
+class SquaredErrorConfig(Table):
+    """Table of `calograd.objective.utility.SquaredError`."""
 
     kind: Literal["squared-error"]
     alpha: Positive = _SQUARED_ERROR.alpha
     truth: Literal["deposited", "incident"] = _SQUARED_ERROR.truth
 
     def build(self) -> Utility:
-        """The utility."""
+        """Return the utility."""
         return SquaredError(self.alpha, self.truth)
 
 
-class EnergyResolutionConfig(_Table):
-    """See `calograd.objective.utility.EnergyResolution`."""
+class EnergyResolutionConfig(Table):
+    """Table of `calograd.objective.utility.EnergyResolution`."""
 
     kind: Literal["energy-resolution"]
     robust: bool = False
 
     def build(self) -> Utility:
-        """The utility."""
+        """Return the utility."""
         return EnergyResolution(self.robust)
 
 
-class ContainmentConfig(_Table):
-    """See `calograd.objective.utility.Containment`."""
+class ContainmentConfig(Table):
+    """Table of `calograd.objective.utility.Containment`."""
 
     kind: Literal["containment"]
 
     def build(self) -> Utility:
-        """The utility."""
+        """Return the utility."""
         return Containment()
 
 
-class PositionResolutionConfig(_Table):
-    """See `calograd.objective.utility.PositionResolution`."""
+class PositionResolutionConfig(Table):
+    """Table of `calograd.objective.utility.PositionResolution`."""
 
     kind: Literal["position-resolution"]
 
     def build(self) -> Utility:
-        """The utility."""
+        """Return the utility."""
         return PositionResolution()
 
 
-class CostConfig(_Table):
-    """See the costs of `calograd.objective.utility`."""
+class CostConfig(Table):
+    """Table of a cost, see `calograd.objective.cost`."""
 
     kind: Literal["volume", "channels", "depth"]
     weight: NotNegative
     area: Positive | None = None
-    """Of channels only, cm2."""
+    """Area that the channels cover, cm2; for the cost ``channels`` alone."""
 
     @model_validator(mode="after")
     def _check(self) -> CostConfig:
         if self.area is not None and self.kind != "channels":
-            raise ValueError(f"area = {self.area} means nothing to a cost of kind '{self.kind}'; leave it out")
+            raise ValueError(f"area = {self.area} does not apply to a cost of kind '{self.kind}'; leave it out")
         return self
 
     def build(self) -> Cost:
-        """The cost."""
+        """Return the cost."""
         if self.kind == "channels":
-            return Channels() if self.area is None else Channels(self.area)
-        return Volume() if self.kind == "volume" else Depth()
+            return ChannelCost() if self.area is None else ChannelCost(self.area)
+        return VolumeCost() if self.kind == "volume" else DepthCost()
 
 
-class SpectrumConfig(_Table):
+class SpectrumConfig(Table):
     """Incident energies in GeV and their weights."""
 
     energies: Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -198,8 +194,8 @@ class SpectrumConfig(_Table):
         return self
 
 
-class ObjectiveConfig(_Table):
-    """Everything that a `calograd.objective.utility.Objective` is made of."""
+class ObjectiveConfig(Table):
+    """Tables of a `calograd.objective.utility.Objective`."""
 
     background: Annotated[EmulatorConfig | MapConfig | NoBackgroundConfig, Field(discriminator="kind")] = (
         EmulatorConfig(kind="emulator")
@@ -212,25 +208,26 @@ class ObjectiveConfig(_Table):
     ] = SquaredErrorConfig(kind="squared-error")
     cost: tuple[CostConfig, ...] = ()
     pricing: Literal["absolute", "relative"] = "absolute"
-    """How costs are subtracted, see `calograd.objective.cost.Priced`."""
+    """Formula that applies the costs, see `calograd.objective.cost.PricedUtility`."""
     spectrum: SpectrumConfig
 
-    def build(self) -> Objective:
-        """The objective.
+    def build(self, pixels: int | None = None) -> Objective:
+        """Return the objective, of cells or of x-z maps with ``pixels`` each way.
 
         Raises:
             FormatError: a background map that is missing or cannot be used.
+            InputError: a utility that maps do not have.
         """
         utility = self.utility.build()
         if self.cost:
             costs = tuple((cost.build(), cost.weight) for cost in self.cost)
-            utility = Priced(utility, costs, self.pricing == "relative")
+            utility = PricedUtility(utility, costs, self.pricing == "relative")
         readout = self.readout.build() if self.readout else None
-        chain = Chain(self.background.build(), readout, SoftMask(self.mask.k))
-        return Objective(chain, utility, self.spectrum.energies, self.spectrum.weights)
+        measurement = Measurement(self.background.build(), readout, SoftMask(self.mask.k), pixels)
+        return Objective(measurement, utility, self.spectrum.energies, self.spectrum.weights)
 
     def located(self, folder: Path) -> ObjectiveConfig:
-        """The same, with a path to a background map that was relative to ``folder`` made absolute."""
+        """Return the configuration with an absolute path to the background map, which was relative to ``folder``."""
         if not isinstance(self.background, MapConfig):
             return self
         file = (folder / self.background.file).resolve()
@@ -238,40 +235,9 @@ class ObjectiveConfig(_Table):
 
 
 def parse_objective(raw: dict[str, Any], source: str, folder: Path) -> ObjectiveConfig:
-    """Check the tables of an objective; ``source`` is named in errors, paths are relative to ``folder``.
+    """Validate the tables of an objective; ``source`` is named in errors, paths are relative to ``folder``.
 
     Raises:
         InputError: an unknown key (with the nearest valid name) or a value that does not fit.
     """
-    try:
-        return ObjectiveConfig.model_validate(raw).located(folder)
-    except ValidationError as error:
-        raise InputError(f"{source}: {first_complaint(error, ObjectiveConfig)}") from error
-
-
-def first_complaint(error: ValidationError, root: type[BaseModel]) -> str:
-    """One line about the first thing that is wrong in tables of the model ``root``, which may hold tagged unions."""
-    first = error.errors()[0]
-    tables, where = [root], list[str]()
-    unknown = first["type"] == "extra_forbidden"
-    for part in first["loc"][:-1] if unknown else first["loc"]:
-        holder = next((table for table in tables if part in table.model_fields), None)
-        if holder is not None:
-            tables = _tables(holder.model_fields[str(part)].annotation)
-        elif isinstance(part, str):  # the tag of a union
-            tables = [table for table in tables if part in get_args(table.model_fields["kind"].annotation)]
-            continue
-        where.append(str(part))
-    if not unknown:
-        return f"{'.'.join(where)}: {first['msg']}"
-    key, known = str(first["loc"][-1]), [name for table in tables for name in table.model_fields]
-    near = get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-    return f"unknown key '{'.'.join([*where, key])}'; {hint}"
-
-
-def _tables(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation: itself, members of a union, elements of a tuple."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [table for part in get_args(annotation) for table in _tables(part)]
+    return parse_table(ObjectiveConfig, raw, source).located(folder)

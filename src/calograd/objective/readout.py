@@ -1,12 +1,12 @@
-"""Readout of cells, reparametrised: what the electronics report of the energy E in a cell.
+"""Readout of cells: the electronics report an energy for the energy E in a cell, differentiably.
 
     E_1 = E + sqrt(E / Y) xi                             photostatistics: N = Y E photo-electrons, deviation sqrt(N)
     E_2 = S (1 - exp(-E_1 / S))    where E_1 > 0         saturation of the sensor
     E_3 = E_2 + s eta                                    electronic noise
     E_4 = E_3 sigmoid((E_3 - t) / w)                     smooth threshold
 
-xi and eta are normal, drawn first, one each a cell. A stage that is not set passes the energy on. Nothing is
-corrected for: the scale stays that of the deposited energy for cells far below S. Energies in GeV.
+The numbers xi and eta are normal, drawn first, one of each for every cell. A stage that is not set passes the energy
+on. No stage is corrected for: the scale stays that of the deposited energy for cells far below S. Energies are in GeV.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 from calograd.errors import InputError
 
 
-class ReadoutNumbers(NamedTuple):
-    """Normal random numbers xi and eta, shape (n, n_xy, n_xy, n_z)."""
+class ReadoutDraws(NamedTuple):
+    """Normal random numbers xi and eta, each of shape (n, n_xy, n_xy, n_z)."""
 
     photons: Tensor
     electronics: Tensor
@@ -30,13 +30,13 @@ class ReadoutNumbers(NamedTuple):
 
 @dataclass(frozen=True)
 class Readout:
-    """The stages above.
+    """Stages of the readout; by default none acts.
 
     Args:
         light_yield: Y, photo-electrons per GeV; None: no photostatistics.
-        saturation: S, the most that a cell reports, GeV; None: none.
+        saturation: S, the largest energy that a cell reports, GeV; None: no saturation.
         noise: s, GeV a cell.
-        threshold: t, GeV; None: none.
+        threshold: t, GeV; None: no threshold.
         threshold_width: w, GeV.
 
     Raises:
@@ -61,17 +61,17 @@ class Readout:
 
     def draw(
         self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
-    ) -> ReadoutNumbers:
-        """The random numbers of ``n`` events, the same whatever stages are set and in every ``dtype``."""
+    ) -> ReadoutDraws:
+        """Draw the random numbers of ``n`` events; they do not depend on the stages or on ``dtype``."""
         both = torch.randn(2, n, n_xy, n_xy, n_z, generator=generator, dtype=torch.float64).to(dtype)
-        return ReadoutNumbers(both[0], both[1])
+        return ReadoutDraws(both[0], both[1])
 
-    def apply(self, energy: Tensor, numbers: ReadoutNumbers) -> Tensor:
-        """Reported energies from those in the cells, shape (n, n_xy, n_xy, n_z), GeV; differentiable.
+    def apply(self, energy: Tensor, draws: ReadoutDraws) -> Tensor:
+        """Return the reported energies for energies in the cells, shape (n, n_xy, n_xy, n_z), GeV; differentiable.
 
         The gradient of the photostatistics is zero, not infinite, in an empty cell.
         """
-        xi, eta = (values.to(energy.device) for values in numbers)
+        xi, eta = (values.to(energy.device) for values in draws)
         if self.light_yield is not None:
             lit = energy > 0
             energy = energy + torch.where(lit, torch.where(lit, energy / self.light_yield, 1.0).sqrt(), 0.0) * xi

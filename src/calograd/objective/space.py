@@ -1,15 +1,14 @@
-"""The parameters of a design that may change, and what they may be.
+"""Parameters of a design that may change, with their bounds and budgets.
 
-Two layouts of the vector y of a calorimeter with n layers:
+The vector y of a calorimeter with n layers has one of two layouts:
 
     ("dx", "dz")                 pitch, and one depth for all layers, cm
     ("dx", "dz_1", ..., "dz_n")  pitch, and every layer's depth, cm
 
-either of which may end in "density", that of the material at its given composition, g/cm3.
+Either may end in "density", the density of the material at its given composition, g/cm3.
 
-Optimisers move in u = ln y, where a step is a relative change whatever the size of a parameter. Bounds and budgets
-(total depth sum dz, volume (n_xy dx)^2 sum dz of the crystals) leave a convex set of u, see
-`calograd.objective.constraints`.
+Optimisers move in u = ln y, where a step is a relative change. Bounds and budgets (total depth sum dz, volume
+(n_xy dx)^2 sum dz of the crystals) leave a convex set of u, see `calograd.objective.constraints`.
 
 In TOML:
 
@@ -19,7 +18,7 @@ In TOML:
     max_depth = 50.0             # cm; left out: no limit
     max_volume = 8000.0          # cm3; left out: no limit
 
-    material = "PbWO4"           # left out: the one that the surrogate was trained on
+    material = "PbWO4"           # left out: the one of the surrogate
 
 With one depth a layer, ``dz`` in ``start`` and ``bounds`` is for all layers that are not named.
 """
@@ -31,32 +30,33 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from math import inf
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.detector.material import Material, to_float
 from calograd.errors import InputError
-from calograd.objective.config import first_complaint
+from calograd.io.toml import Table
 from calograd.objective.constraints import TOLERANCE, Array, Budget, FeasibleSet
 from calograd.surrogate import Surrogate
 
 DENSITY = "density"
+"""Name of the parameter that is the material's density."""
 
 
 @dataclass(frozen=True)
-class Space:
+class DesignSpace:
     """Parameters, their bounds and budgets.
 
     Args:
-        names: one of the layouts.
+        names: one of the layouts of this module.
         lower, upper: bounds of every parameter, in its `unit`.
         budgets: limits on sums, see `Budget`; `SpaceConfig.space` makes those of depth and volume.
-        material, n_xy, n_z: what stays the same of the design; with "density" only the material's composition.
+        material, n_xy, n_z: fixed properties of the design; with "density" only the material's composition is fixed.
 
     Raises:
         InputError: another layout, numbers of bounds or weights that do not fit, a lower bound that is not positive
@@ -67,11 +67,13 @@ class Space:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     budgets: tuple[Budget, ...] = ()
-    material: Material | str = "PbF2"
+    material: Material = "PbF2"  # type: ignore[assignment]
     n_xy: int = 5
     n_z: int = 5
 
     def __post_init__(self) -> None:
+        if isinstance(self.material, str):
+            object.__setattr__(self, "material", Material.parse(self.material))
         if self.names not in _layouts(self.n_z):
             raise InputError(f"parameters {list(self.names)}: expected {_expected(self.n_z)}")
         if not len(self.lower) == len(self.upper) == len(self.names):
@@ -83,39 +85,34 @@ class Space:
             if len(budget.weights) != len(self.names):
                 raise InputError(f"{budget.name} has {len(budget.weights)} weights for {len(self.names)} parameters")
 
-    @property
-    def substance(self) -> Material:
-        """The material as a `Material`; with "density" a parameter, at the density that it usually has."""
-        return Material.parse(self.material) if isinstance(self.material, str) else self.material
-
     @cached_property
     def feasible(self) -> FeasibleSet:
-        """The allowed logarithms u."""
+        """Set of the allowed logarithms u."""
         return FeasibleSet(np.log(self.lower), np.log(self.upper), self.budgets)
 
     def design(self, y: Tensor | Array) -> Design:
-        """The design of the parameters y, shape (p,); differentiable in a tensor y."""
+        """Return the design of the parameters y, shape (p,); differentiable in a tensor y."""
         values = torch.as_tensor(y)
         if values.shape != (len(self.names),):
             raise InputError(f"parameters of shape {tuple(values.shape)}, expected ({len(self.names)},)")
-        material = self.substance
+        material = self.material
         if self.names[-1] == DENSITY:
             material, values = material.at_density(values[-1]), values[:-1]
         dz = values[1] if len(values) == 2 and self.n_z > 1 else values[1:]
         return Design(values[0], dz, material, self.n_xy, self.n_z)
 
     def to_log(self, y: Array) -> Array:
-        """u = ln y."""
+        """Return u = ln y."""
         u: Array = np.log(y)
         return u
 
     def from_log(self, u: Array) -> Array:
-        """y = exp u, never beyond a bound."""
+        """Return y = exp u, never beyond a bound."""
         y: Array = np.clip(np.exp(u), self.lower, self.upper)
         return y
 
     def project(self, u: Array) -> Array:
-        """The allowed point nearest to u, shape (p,), in logarithms. Idempotent."""
+        """Return the allowed point nearest to u, shape (p,), in logarithms. Idempotent."""
         inside = self.feasible.shrunk(u)
         if self.feasible.excess(np.clip(u, self.feasible.lower, self.feasible.upper)) <= TOLERANCE:
             return inside
@@ -125,8 +122,8 @@ class Space:
             self.feasible.upper,
         )
 
-    def hits(self, u: Array, within: float = 1e-6) -> tuple[str, ...]:
-        """Which bounds and budgets u is at, in words, e.g. "dx at its lower bound, 1 cm"."""
+    def active_constraints(self, u: Array, within: float = 1e-6) -> tuple[str, ...]:
+        """Return the active bounds and budgets at u as text, e.g. "dx at its lower bound, 1 cm"."""
         found = []
         for name, value, low, high in zip(self.names, u, self.lower, self.upper, strict=True):
             if value <= np.log(low) + within:
@@ -165,21 +162,19 @@ class Space:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for records."""
+        """Return plain data for records."""
         return {
             "names": list(self.names),
             "lower": list(self.lower),
             "upper": list(self.upper),
             "budgets": {b.name: b.limit for b in self.budgets},
-            "material": self.substance.name,
+            "material": self.material.name,
             "cells": [self.n_xy, self.n_xy, self.n_z],
         }
 
 
-class SpaceConfig(BaseModel):
-    """What may change, from where it starts and how far it may go; see the module's text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class SpaceConfig(Table):
+    """Table of the parameters, their start, their bounds and budgets; the module's text has an example."""
 
     parameters: Annotated[tuple[str, ...], Field(min_length=2)] = ("dx", "dz")
     start: dict[str, float]
@@ -213,11 +208,11 @@ class SpaceConfig(BaseModel):
         return self
 
     def start_values(self) -> Array:
-        """The start, shape (p,)."""
+        """Return the parameters at the start, shape (p,)."""
         return np.array([self.start[_key(name, self.start)] for name in self.parameters])
 
-    def space(self, material: Material | str = "PbF2", n_xy: int = 5, n_z: int = 5) -> Space:
-        """The space for a calorimeter of ``n_xy`` x ``n_xy`` x ``n_z`` cells.
+    def space(self, material: Material | str = "PbF2", n_xy: int = 5, n_z: int = 5) -> DesignSpace:
+        """Return the space for a calorimeter of ``n_xy`` x ``n_xy`` x ``n_z`` cells.
 
         Raises:
             InputError: depths for another number of layers, or a budget that no design within the bounds can meet.
@@ -232,46 +227,46 @@ class SpaceConfig(BaseModel):
             area = tuple(n_xy**2 * weight for weight in depth)
             budgets.append(Budget("max_volume", area, self.max_volume, 2.0, "cm3"))
         lower, upper = tuple(low for low, _ in bounds), tuple(high for _, high in bounds)
-        space = Space(self.parameters, lower, upper, tuple(budgets), material, n_xy, n_z)
+        space = DesignSpace(self.parameters, lower, upper, tuple(budgets), material, n_xy, n_z)
         space.check_feasible()
         return space
 
 
-def span(
-    pitch: float,
-    depth: float | tuple[float, ...],
-    dx: tuple[float, float],
-    dz: tuple[float, float],
+def space_around(
+    dx: float,
+    dz: float | tuple[float, ...],
+    dx_bounds: tuple[float, float],
+    dz_bounds: tuple[float, float],
     material: Material | str = "PbF2",
     n_xy: int = 5,
     n_z: int = 5,
     *,
     density: tuple[float, float] | None = None,
-) -> tuple[Space, Array]:
-    """The space around a design, and the design's parameters.
+) -> tuple[DesignSpace, Array]:
+    """Return the space around a design, and the design's parameters y.
 
     Args:
-        pitch: cm.
-        depth: cm; one for all layers makes ("dx", "dz"), one a layer ("dx", "dz_1", ...).
-        dx, dz: bounds, cm.
+        dx: pitch, cm.
+        dz: depth, cm; one for all layers makes ("dx", "dz"), one a layer ("dx", "dz_1", ...).
+        dx_bounds, dz_bounds: smallest and largest, cm.
         material, n_xy, n_z: of the design.
-        density: its bounds, g/cm3, where it is a parameter too.
+        density: bounds of the density, g/cm3, if it is a parameter too.
     """
-    depths = (depth,) if isinstance(depth, float | int) else depth
-    names = ("dx", "dz") if isinstance(depth, float | int) else ("dx", *(f"dz_{k + 1}" for k in range(n_z)))
-    lower, upper = (dx[0], *(dz[0] for _ in depths)), (dx[1], *(dz[1] for _ in depths))
-    at = [pitch, *depths]
+    depths = (dz,) if isinstance(dz, float | int) else dz
+    names = ("dx", "dz") if isinstance(dz, float | int) else ("dx", *(f"dz_{k + 1}" for k in range(n_z)))
+    lower, upper = (dx_bounds[0], *(dz_bounds[0] for _ in depths)), (dx_bounds[1], *(dz_bounds[1] for _ in depths))
+    at = [dx, *depths]
     if density is not None:
         names, lower, upper = (*names, DENSITY), (*lower, density[0]), (*upper, density[1])
-    space = Space(names, lower, upper, (), material, n_xy, n_z)
-    return space, np.array(at if density is None else [*at, to_float(space.substance.density)], float)
+    space = DesignSpace(names, lower, upper, (), material, n_xy, n_z)
+    return space, np.array(at if density is None else [*at, to_float(space.material.density)], float)
 
 
-def refuse_untrained(space: Space, surrogate: Surrogate) -> None:
-    """Refuse bounds that reach beyond what a surrogate was trained on.
+def check_trained_range(space: DesignSpace, surrogate: Surrogate) -> None:
+    """Check that the bounds lie within the range that a surrogate was trained on.
 
     Raises:
-        InputError: naming the parameter; a density that the trained materials do not cover.
+        InputError: a parameter whose bounds reach beyond it, or a density that the trained materials do not cover.
     """
     ends = [space.design(np.array(y)).material for y in (space.lower, space.upper)]
     for material in ends:
@@ -291,34 +286,18 @@ def refuse_untrained(space: Space, surrogate: Surrogate) -> None:
                 )
 
 
-Table = TypeVar("Table", bound=BaseModel)
-
-
-def parse_table(model: type[Table], raw: dict[str, Any], source: str) -> Table:
-    """Check a table of a configuration.
-
-    Raises:
-        InputError: one line that begins with ``source``: an unknown key (with the nearest valid name) or a value that
-            does not fit.
-    """
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"{source}: {first_complaint(error, model)}") from error
-
-
 def unit(name: str) -> str:
-    """Of a parameter."""
+    """Return the unit of a parameter."""
     return "g/cm3" if name == DENSITY else "cm"
 
 
-def in_words(names: Sequence[str], y: Sequence[float] | Array) -> str:
-    """Parameters with their units, e.g. "dx = 2.5 cm, dz = 6 cm"."""
+def format_parameters(names: Sequence[str], y: Sequence[float] | Array) -> str:
+    """Return parameters with their units as text, e.g. "dx = 2.5 cm, dz = 6 cm"."""
     return ", ".join(f"{name} = {value:.4g} {unit(name)}" for name, value in zip(names, y, strict=True))
 
 
 def _sizes(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The parameters that are sizes."""
+    """Return the parameters that are lengths."""
     return names[:-1] if names[-1] == DENSITY else names
 
 
@@ -333,5 +312,5 @@ def _expected(n_z: int | None) -> str:
 
 
 def _key(name: str, table: dict[str, Any]) -> str:
-    """The entry of a table that is for a parameter: its own, or that of all layers."""
+    """Return the key of a table that holds a parameter: its own, or the one for all layers."""
     return "dz" if name.startswith("dz") and name not in table else name

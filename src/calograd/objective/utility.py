@@ -1,17 +1,17 @@
-"""What a design is worth: a scalar of its events, to be made as large as possible.
+"""Utilities and the objective: a scalar of measured events, to be made as large as possible.
 
-With E_meas the sum of an event's measured cells, mean over events:
+With E_meas the sum of an event's measured cells and `mean` over events, the utilities U are
 
-    SquaredError        1 / (alpha^2 + mean (E_meas - E_true)^2)     E_true deposited (the paper's) or incident, 1/GeV2
+    SquaredError        1 / (alpha^2 + mean (E_meas - E_true)^2)     E_true deposited or incident, 1/GeV2
     EnergyResolution    - std(E_meas) / mean(E_meas), or - (q84 - q16) / (2 q50)
     Containment         mean (E_dep / E_inc)
     PositionResolution  - rms of the energy-weighted mean y of the measured cells about the shower's axis y = 0, cm
 
-`Objective` averages one over a spectrum of energies e with weights p_e,
+`Objective` averages a utility over a spectrum of energies e with weights p_e,
 
     V = sum_e p_e U(events of energy e) / sum_e p_e
 
-All are differentiable; totals are summed in float64, and so is what is returned.
+All are differentiable. Totals are summed in float64, and results are float64.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.errors import InputError, UtilityError
-from calograd.objective.events import Events
-from calograd.objective.reconstruction import Measurement, Numbers
+from calograd.objective.measurement import MeasuredEvents, Measurement, RandomDraws
 
-Utility = Callable[[Events], Tensor]
-"""A function of events that returns a tensor without dimensions."""
+Utility = Callable[[MeasuredEvents], Tensor]
+"""A function of measured events that returns a tensor without dimensions."""
 
 ONE_SIGMA = (0.1586553, 0.5, 0.8413447)
-"""Probabilities below -1, 0 and 1 standard deviations of a normal law."""
+"""Probabilities below -1, 0 and 1 standard deviations of a normal distribution."""
 
 
 def totals(cells: Tensor) -> Tensor:
-    """Energy of every event, shape (n,), float64, of cells (n, n_xy, n_xy, n_z)."""
+    """Return the energy of every event, shape (n,), float64, of cells (n, n_xy, n_xy, n_z)."""
     return cells.sum(dim=(1, 2, 3), dtype=torch.float64)
 
 
@@ -56,6 +55,7 @@ class SquaredError:
 
     alpha: float = 0.1
     truth: Literal["deposited", "incident"] = "deposited"
+    unit = "1/GeV2"
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < inf:
@@ -63,25 +63,29 @@ class SquaredError:
         if self.truth not in ("deposited", "incident"):
             raise InputError(f"utility: truth = '{self.truth}', expected 'deposited' or 'incident'")
 
-    def __call__(self, events: Events) -> Tensor:
-        """The utility."""
+    def __call__(self, events: MeasuredEvents) -> Tensor:
+        """Return the utility."""
         true = totals(events.signal) if self.truth == "deposited" else events.energy.double()
         error = (totals(events.measured) - true).square().mean()
         return (self.alpha**2 + error).reciprocal()
 
+    def __str__(self) -> str:
+        return f"squared error of the {self.truth} energy, U = 1 / (({self.alpha:g} GeV)^2 + mean squared error)"
+
 
 @dataclass(frozen=True)
 class EnergyResolution:
-    """Less the relative resolution of the measured energy; two events or more.
+    """Minus the relative resolution of the measured energy; it needs two events or more.
 
     Args:
         robust: take half the central 68 % width over the median, which rare late conversions do not dominate.
     """
 
     robust: bool = False
+    unit = ""
 
-    def __call__(self, events: Events) -> Tensor:
-        """The utility."""
+    def __call__(self, events: MeasuredEvents) -> Tensor:
+        """Return the utility."""
         measured = totals(events.measured)
         if len(measured) < 2:
             raise InputError(f"utility EnergyResolution: {len(measured)} event, expected two or more")
@@ -90,69 +94,99 @@ class EnergyResolution:
         ends = torch.quantile(measured, measured.new_tensor(ONE_SIGMA))
         return -(ends[2] - ends[0]) / (2 * ends[1])
 
+    def __str__(self) -> str:
+        width = "half the central 68 % width over the median" if self.robust else "standard deviation over mean"
+        return f"energy resolution, U = - {width} of the measured energy"
+
 
 @dataclass(frozen=True)
 class Containment:
     """The share of the incident energy that is deposited in the window, without background."""
 
-    def __call__(self, events: Events) -> Tensor:
-        """The utility."""
+    unit = ""
+
+    def __call__(self, events: MeasuredEvents) -> Tensor:
+        """Return the utility."""
         return (totals(events.signal) / events.energy.double()).mean()
+
+    def __str__(self) -> str:
+        return "containment, U = mean deposited share of the incident energy"
 
 
 @dataclass(frozen=True)
 class PositionResolution:
-    """Less the rms error of the shower's y, cm.
+    """Minus the rms error of the shower's y, cm.
 
-    Cells of negative energy (noise) count as empty. An event without measured energy is known to be in the window
-    and no better: its squared error is that of a uniform law, (n_xy dx)^2 / 12. All showers have their axis in the
-    middle of the window: the figure is that of the best (n_xy even: worst) impact point.
+    Cells of negative energy (noise) count as empty. An event without measured energy is only known to be in the window:
+    its squared error is that of a uniform distribution, (n_xy dx)^2 / 12. All showers have their axis in the middle of
+    the window, so the figure is that of the best impact point (n_xy even: of the worst).
     """
 
-    def __call__(self, events: Events) -> Tensor:
-        """The utility."""
+    unit = "cm"
+    needs_y = True
+
+    def __call__(self, events: MeasuredEvents) -> Tensor:
+        """Return the utility."""
         rows = events.measured.clamp(min=0).sum(dim=(1, 3), dtype=torch.float64)
-        dx, n_xy = events.design.dx.to(rows), rows.shape[1]
+        dx, n_xy = events.design.dx.to(rows)[..., None], rows.shape[1]
         centres = dx * (torch.arange(n_xy, dtype=rows.dtype, device=rows.device) + (1 - n_xy) / 2)
         energy = rows.sum(dim=1)
         seen = energy > 0
         y = (rows * centres).sum(dim=1) / torch.where(seen, energy, 1.0)
-        squared = torch.where(seen, y.square(), (n_xy * dx) ** 2 / 12)
+        squared = torch.where(seen, y.square(), (n_xy * dx[..., 0]) ** 2 / 12)
         return -squared.mean().clamp(min=1e-24).sqrt()
+
+    def __str__(self) -> str:
+        return "position resolution, U = - rms error of the shower's y"
 
 
 @dataclass(frozen=True)
-class FromCallable:
-    """A function of measured cells and design as a utility; made by `from_callable`."""
+class CustomUtility:
+    """A utility from any differentiable function of measured cells and design.
+
+    Args:
+        function: called as ``function(cells, design)`` with measured cells (n, n_xy, n_xy, n_z), GeV; returns a tensor
+            without dimensions.
+
+    Example:
+        >>> import torch
+        >>> total = CustomUtility(lambda cells, design: cells.sum((1, 2, 3)).mean())
+        >>> objective = Objective(Measurement(), total, energies=(50.0,))
+        >>> float(objective.value(torch.ones(2, 5, 5, 5), Design(2.5, 6.0)))
+        125.0
+    """
 
     function: Callable[[Tensor, Design], Tensor]
-    name: str
 
-    def __call__(self, events: Events) -> Tensor:
-        """The utility."""
+    @property
+    def name(self) -> str:
+        """Name of the function, for errors and reports."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def __call__(self, events: MeasuredEvents) -> Tensor:
+        """Return the utility."""
         return self.function(events.measured, events.design)
 
-
-def from_callable(function: Callable[[Tensor, Design], Tensor]) -> Utility:
-    """Any ``function(cells, design) -> scalar`` of measured cells (n, n_xy, n_xy, n_z) in GeV as a utility."""
-    return FromCallable(function, getattr(function, "__name__", type(function).__name__))
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A utility of what a chain measures, averaged over energies.
+    """A utility of measured events, averaged over energies.
 
     Args:
-        chain: background, readout and reconstruction.
-        utility: of the events of one energy.
+        measurement: background, readout and reconstruction.
+        utility: a function of the events of one energy.
         energies: incident energies, GeV.
         weights: p_e, one for every energy; None: all the same.
 
     Raises:
-        InputError: no energies, ones that are not positive, weights that do not fit or are all zero.
+        InputError: no energies, ones that are not positive, weights that do not fit or are all zero; a
+            utility of y for maps.
     """
 
-    chain: Measurement
+    measurement: Measurement
     utility: Utility
     energies: tuple[float, ...]
     weights: tuple[float, ...] | None = None
@@ -160,6 +194,9 @@ class Objective:
     def __post_init__(self) -> None:
         if not self.energies or not all(0 < energy < inf for energy in self.energies):
             raise InputError(f"objective: energies = {list(self.energies)} GeV, expected one or more positive numbers")
+        if self.measurement.pixels is not None and getattr(self.utility, "needs_y", False):
+            name = name_of(self.utility)
+            raise InputError(f"utility {name} is of y, which an x-z map does not show; choose another")
         if self.weights is None:
             return
         if len(self.weights) != len(self.energies):
@@ -169,52 +206,66 @@ class Objective:
 
     def draw(
         self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
-    ) -> tuple[Numbers, ...]:
-        """The random numbers of ``n`` events of every energy, independent of each other and of the design."""
-        return tuple(self.chain.draw(n, n_xy, n_z, generator, dtype) for _ in self.energies)
+    ) -> tuple[RandomDraws, ...]:
+        """Draw the random numbers of ``n`` events of every energy, independent of each other and of the design."""
+        return tuple(self.measurement.draw(n, n_xy, n_z, generator, dtype) for _ in self.energies)
 
-    def value(self, signals: Sequence[Tensor] | Tensor, design: Design, numbers: Sequence[Numbers]) -> Tensor:
-        """V, a tensor without dimensions, differentiable.
+    def value(
+        self,
+        signals: Sequence[Tensor] | Tensor,
+        design: Design,
+        draws: Sequence[RandomDraws] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return V, a tensor without dimensions, differentiable.
 
         Args:
-            signals: for every energy, deposited energies (n, n_xy, n_xy, n_z), GeV; stacked, or each of its own n.
-            design: the one that they are cells of; tensors in it receive gradients.
-            numbers: from `draw` with the same n.
+            signals: for every energy, deposited energies (n, n_xy, n_xy, n_z), GeV; stacked, or each of its own n. With
+                one energy, these cells themselves.
+            design: the design that they are cells of; tensors in it receive gradients.
+            draws: background and noise from `draw` with the same n; None: drawn here.
+            generator: draws them; None: a new one of seed 0, so that two designs see the same background.
 
         Raises:
             UtilityError: the utility gives no number, or none that a gradient can be taken of.
             InputError: showers or random numbers that do not fit.
         """
-        if not len(signals) == len(numbers) == len(self.energies):
+        if isinstance(signals, Tensor) and len(self.energies) == 1 and signals.ndim == self.measurement.ndim:
+            signals = [signals]
+        counts = len(signals), len(self.energies if draws is None else draws)
+        if counts != (len(self.energies),) * 2:
             raise InputError(
-                f"objective: showers of {len(signals)} and random numbers of {len(numbers)} energies, "
+                f"objective: showers of {counts[0]} and random numbers of {counts[1]} energies, "
                 f"expected {len(self.energies)} of each"
             )
-        return self.of(
-            [
-                self.chain.measure(signal, energy, design, drawn)
-                for signal, energy, drawn in zip(signals, self.energies, numbers, strict=True)
-            ]
+        if draws is None:
+            source = torch.Generator().manual_seed(0) if generator is None else generator
+            cells = design.n_xy, design.n_z
+            draws = [self.measurement.draw(len(each), *cells, source, each.dtype) for each in signals]
+        measure = self.measurement.measure
+        return self.average(
+            [measure(signal, e, design, drawn) for signal, e, drawn in zip(signals, self.energies, draws, strict=True)]
         )
 
-    def of(self, events: Sequence[Events]) -> Tensor:
-        """V of what was measured at every energy in turn.
+    def average(self, events: Sequence[MeasuredEvents]) -> Tensor:
+        """Return V of the events of every energy in turn.
 
         Raises:
             UtilityError: see `value`.
         """
         weights = self.weights or (1.0,) * len(self.energies)
-        values = [weight * evaluate(self.utility, each) for each, weight in zip(events, weights, strict=True)]
+        values = [weight * evaluate_utility(self.utility, each) for each, weight in zip(events, weights, strict=True)]
         return torch.stack(values).sum() / sum(weights)
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """What errors call a utility or a cost."""
+    """Return the name of a utility or a cost for errors and reports."""
     return str(getattr(function, "name", None) or getattr(function, "__name__", None) or type(function).__name__)
 
 
-def evaluate(utility: Utility, events: Events) -> Tensor:
-    """The value of a utility; with a gradient that can be taken, wherever events or design have one.
+def evaluate_utility(utility: Utility, events: MeasuredEvents) -> Tensor:
+    """Return the value of a utility; it has a gradient wherever events or design have one.
 
     Raises:
         UtilityError: see `check_value`.
@@ -225,12 +276,12 @@ def evaluate(utility: Utility, events: Events) -> Tensor:
 
 
 def check_value(name: str, value: object, need_grad: bool) -> Tensor:
-    """The value of the utility ``name``, if it can be used.
+    """Return the value of the utility ``name`` if it can be used.
 
     Args:
-        name: what the error calls it.
-        value: what the utility returned.
-        need_grad: a gradient will be taken of it.
+        name: of the utility, for the error.
+        value: returned by the utility.
+        need_grad: whether a gradient will be taken of it.
 
     Raises:
         UtilityError: not a tensor of one finite number, or cut off from the graph of the design.

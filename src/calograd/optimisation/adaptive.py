@@ -46,8 +46,8 @@ from calograd.events.library.reader import Library, open_library
 from calograd.events.measurement import measure_each
 from calograd.gradients.estimates import seed_of
 from calograd.objective.constraints import Array
-from calograd.objective.space import Space
-from calograd.optimisation.history import Step
+from calograd.objective.space import DesignSpace
+from calograd.optimisation.state import Step
 from calograd.optimisation.target import Target, simulate
 from calograd.surrogate import Adapter, Surrogate
 from calograd.training.adaptation.adapt import adapt
@@ -109,7 +109,7 @@ class Used(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Follower:
+class AdaptiveSurrogate:
     """A surrogate that follows a descent.
 
     Args:
@@ -128,7 +128,7 @@ class Follower:
 
     base: Surrogate
     config: AdaptationConfig
-    space: Space
+    space: DesignSpace
     energies: tuple[float, ...]
     folder: Path
     price: int = 0
@@ -233,7 +233,7 @@ class Follower:
         n, n_z = len(library), self.space.n_z
         if library.matrix is not None:
             return np.full((n, 1), library.matrix.dx), np.broadcast_to(library.matrix.dz, (n, 1, n_z))
-        card, u = self.base.card.in_cm(self.space.substance), np.log(y)
+        card, u = self.base.card.in_cm(self.space.material), np.log(y)
         ends = np.log([card.dx, *([card.dz] * (len(y) - 1))]).T
         low, high = np.clip(u - self.config.reach, *ends), np.clip(u + self.config.reach, *ends)
         xi = np.random.default_rng([self.config.seed, PURPOSE, number, step]).random((n, self._designs, len(y)))

@@ -33,15 +33,16 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from calograd.errors import InputError, Interrupted
 from calograd.gradients.estimates import Gradient, GradientLike, Simulate, SimulatePair, mean_of, pair_of, seed_of
+from calograd.io.toml import Table
 from calograd.objective.constraints import Array
-from calograd.objective.space import Space, in_words
-from calograd.optimisation.history import Check, Outcome, PathPoint, State, Step, plain, read_state, write_state
+from calograd.objective.space import DesignSpace, format_parameters
 from calograd.optimisation.multi_start import survey
 from calograd.optimisation.quasi_newton import GROWTH, LOSS, Move, Point, gain, judge, learn, step
+from calograd.optimisation.state import Check, Outcome, PathPoint, State, Step, plain, read_state, write_state
 
 PULL, RATIO = 3.0, 2.0
 """Of a check: pull and ratio beyond which gains disagree."""
@@ -51,10 +52,8 @@ WIDEST = 2.0
 """What the limit of the radius may grow to, of the first radius."""
 
 
-class DescentConfig(BaseModel):
+class AscentConfig(Table):
     """How to go up."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: Annotated[int, Field(gt=0)] = 30
     radius: Annotated[float, Field(gt=0)] = 0.15
@@ -74,7 +73,7 @@ class DescentConfig(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _check(self) -> DescentConfig:
+    def _check(self) -> AscentConfig:
         if self.max_draws < self.draws:
             raise ValueError(f"max_draws = {self.max_draws} is below draws = {self.draws}")
         if self.tolerance >= self.radius:
@@ -116,10 +115,10 @@ class Adaptation:
 
 
 def ascend(
-    space: Space,
+    space: DesignSpace,
     start: Array,
     gradient: Gradient | Adaptation,
-    config: DescentConfig,
+    config: AscentConfig,
     *,
     simulate: Simulate | None = None,
     simulate_pair: SimulatePair | None = None,
@@ -200,10 +199,10 @@ class _Look:
 class _Run:
     """What stays the same in a descent."""
 
-    space: Space
+    space: DesignSpace
     gradient: Gradient | Adaptation
     pair: SimulatePair | None
-    config: DescentConfig
+    config: AscentConfig
 
     def step(self, state: State) -> State:
         """The state after one more step."""
@@ -261,7 +260,7 @@ class _Run:
         if there is None:
             remark = f"no better design among {others}"
         elif not self._affordable(state):
-            where = in_words(self.space.names, self.space.from_log(there))
+            where = format_parameters(self.space.names, self.space.from_log(there))
             there, remark = None, f"the surrogate prefers {where}, but no showers are left to check it"
         remarks = [state.ending, remark]
         look = self._final_look(state, found.top, u if there is None else there, found.gain, found.error)
@@ -287,7 +286,7 @@ class _Run:
         better, known = (check.simulated, check.simulated_error) if check else (gain, error)
         kept = better > 0
         end, other = (u, rival) if kept else (rival, u)
-        where = in_words(self.space.names, self.space.from_log(other))
+        where = format_parameters(self.space.names, self.space.from_log(other))
         by = f"by {better:.2g} +- {known:.2g}"
         remarks = [state.ending, f"better than {where}, {by}" if kept else f"back, as {where} is no better, {by}"]
         look = self._final_look(state, here, end, gain, error)
@@ -359,7 +358,7 @@ class _Run:
             [[estimate.value, estimate.value_error], estimate.gradient, estimate.gradient_error], dtype=np.float64
         )
         if numbers.shape != (2 + 2 * len(y),) or not bool(np.isfinite(numbers).all()):
-            design = in_words(self.space.names, y)
+            design = format_parameters(self.space.names, y)
             raise InputError(f"the gradient at {design} is not {len(y)} finite numbers with errors; check the utility")
         return estimate
 
@@ -432,7 +431,7 @@ class _Run:
             limit=state.limit,
             simulated=state.simulated + (check.showers if check else 0),
             check=check,
-            hits=self.space.hits(np.array(state.u)),
+            hits=self.space.active_constraints(np.array(state.u)),
             adapter=used.adapter,
             adaptation=used.showers,
         )

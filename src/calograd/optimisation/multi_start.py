@@ -15,7 +15,7 @@ import numpy as np
 
 from calograd.gradients.estimates import Gradient, GradientLike, seed_of
 from calograd.objective.constraints import Array
-from calograd.objective.space import Space
+from calograd.objective.space import DesignSpace
 from calograd.optimisation.quasi_newton import LOSS
 
 PURPOSE = 4
@@ -39,7 +39,7 @@ class Found(NamedTuple):
     error: float = 0.0
 
 
-def survey(space: Space, gradient: Gradient, u: Array, designs: int, draws: int, seed: int) -> Found:
+def survey(space: DesignSpace, gradient: Gradient, u: Array, designs: int, draws: int, seed: int) -> Found:
     """Ask the surrogate for better designs than u.
 
     Args:
@@ -58,7 +58,7 @@ def survey(space: Space, gradient: Gradient, u: Array, designs: int, draws: int,
     return Found(top, best, gain, error) if gain > LOSS * error else Found(top, None)
 
 
-def elsewhere(space: Space, u: Array, designs: int) -> Array:
+def elsewhere(space: DesignSpace, u: Array, designs: int) -> Array:
     """Allowed designs to look at from u, shape (p,), in logarithms, shape (designs, p)."""
     low, width, p = space.feasible.lower, space.feasible.upper - space.feasible.lower, len(u)
     on_lines = designs // 2

@@ -38,25 +38,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from calograd.detector.material import Material
 from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import Estimate, surrogate_gradient
+from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
 from calograd.io.differences import bring_up_to_date, first_difference
 from calograd.io.hdf5 import one_writer, write_whole
+from calograd.io.toml import Table, parse_table
 from calograd.objective.config import ObjectiveConfig
 from calograd.objective.constraints import Array
 from calograd.objective.reference import LibraryReference
-from calograd.objective.space import Space, SpaceConfig, parse_table, refuse_untrained
+from calograd.objective.space import DesignSpace, SpaceConfig, check_trained_range
 from calograd.objective.utility import Objective
-from calograd.optimisation.adaptive import AdaptationConfig, Follower, Tell
-from calograd.optimisation.ascent import Adaptation, Adapted, DescentConfig, ascend
-from calograd.optimisation.history import State, Step
-from calograd.optimisation.simulated_objective import Source, Trials, from_geant4, from_library
+from calograd.optimisation.adaptive import AdaptationConfig, AdaptiveSurrogate, Tell
+from calograd.optimisation.ascent import Adaptation, Adapted, AscentConfig, ascend
+from calograd.optimisation.simulated_objective import SimulatedObjective, Source, from_geant4, from_library
+from calograd.optimisation.state import State, Step
 from calograd.surrogate import Card, Surrogate
 
 CONFIG, DESCENT = "config.json", "descent.json"
@@ -64,11 +65,7 @@ MOVED = {"check.showers": "descent.showers"}
 """Keys of older releases, and where they are now."""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class GradientConfig(_Table):
+class GradientConfig(Table):
     """How gradients are taken."""
 
     showers: Annotated[int, Field(gt=0)] = 1000
@@ -85,7 +82,7 @@ class GradientConfig(_Table):
         return self
 
 
-class CheckConfig(_Table):
+class CheckConfig(Table):
     """What the surrogate's word is checked with."""
 
     library: Path | None = None
@@ -108,7 +105,7 @@ class OptimiseConfig(ObjectiveConfig):
 
     space: SpaceConfig
     gradient: GradientConfig = GradientConfig()
-    descent: DescentConfig = DescentConfig()
+    descent: AscentConfig = AscentConfig()
     check: CheckConfig | None = None
     adapt: AdaptationConfig | None = None
     """The detector, where it is not the surrogate's."""
@@ -143,7 +140,7 @@ class Setup:
     surrogate: Surrogate
     config: OptimiseConfig
     objective: Objective
-    space: Space
+    space: DesignSpace
     start: Array
     target: AdaptationConfig | None = None
 
@@ -173,7 +170,7 @@ class Setup:
         surrogate.model.walk(config.gradient.sampler, config.gradient.steps)  # complains
         material = (target.detector.material if target else None) or config.space.material
         space = config.space.space(Material.parse(material) if material else card.substance(), a.n_xy, a.n_z)
-        refuse_untrained(space, surrogate)
+        check_trained_range(space, surrogate)
         low, high = card.energy
         outside = [f"{e:g}" for e in config.spectrum.energies if not low * (1 - 1e-4) <= e <= high * (1 + 1e-4)]
         if outside:
@@ -188,7 +185,7 @@ class Setup:
             setup.follower(Path())  # complains
         return setup
 
-    def gradient(self, y: Array, draws: int, seed: int) -> Estimate:
+    def gradient(self, y: Array, draws: int, seed: int) -> GradientEstimate:
         """The surrogate's, see `calograd.gradients.estimates.Gradient`."""
         g = self.config.gradient
         return surrogate_gradient(
@@ -196,7 +193,7 @@ class Setup:
             sampler=g.sampler, steps=g.steps,
         )  # fmt: skip
 
-    def trials(self, folder: Path) -> Trials | None:
+    def trials(self, folder: Path) -> SimulatedObjective | None:
         """Geant4's word, if it is asked for; ``folder`` keeps what is simulated."""
         check = self.config.check
         if check is None:
@@ -211,9 +208,9 @@ class Setup:
         else:
             source = from_geant4(folder, self.objective, self.space, target=self.target, workers=check.workers)
         serves_all = check.library is not None or self.target is None or self.target.serves_all
-        return Trials(source, self.objective, self.space, check.replicas, serves_all=serves_all)
+        return SimulatedObjective(source, self.objective, self.space, check.replicas, serves_all=serves_all)
 
-    def follower(self, folder: Path, price: int = 0, tell: Tell = lambda stage, done, total: None) -> Follower:  # noqa: ARG005
+    def follower(self, folder: Path, price: int = 0, tell: Tell = lambda stage, done, total: None) -> AdaptiveSurrogate:  # noqa: ARG005
         """What adapts the surrogate; of a setup with a target.
 
         Args:
@@ -223,13 +220,13 @@ class Setup:
         """
         assert self.target is not None
         energies = self.target.energies or self.objective.energies
-        return Follower(self.surrogate, self.target, self.space, energies, folder, price, tell)
+        return AdaptiveSurrogate(self.surrogate, self.target, self.space, energies, folder, price, tell)
 
 
 def optimise(
     setup: Setup,
     output: Path,
-    trials: Trials | None,
+    trials: SimulatedObjective | None,
     on_step: Callable[[Step], None] | None = None,
     tell: Tell = lambda stage, done, total: None,  # noqa: ARG005
 ) -> State:
@@ -281,7 +278,7 @@ def _refuse_other(path: Path, resolved: dict[str, Any]) -> None:
 
 
 def _ascend(
-    setup: Setup, output: Path, trials: Trials | None, on_step: Callable[[Step], None] | None, tell: Tell
+    setup: Setup, output: Path, trials: SimulatedObjective | None, on_step: Callable[[Step], None] | None, tell: Tell
 ) -> State:
     """See `optimise`."""
     gradient = _adaptation(setup, output, trials, tell) if setup.target else setup.gradient
@@ -291,7 +288,7 @@ def _ascend(
     )  # fmt: skip
 
 
-def _adaptation(setup: Setup, output: Path, trials: Trials | None, tell: Tell) -> Adaptation:
+def _adaptation(setup: Setup, output: Path, trials: SimulatedObjective | None, tell: Tell) -> Adaptation:
     """What the descent asks before every gradient."""
     assert setup.target is not None
     price = trials.price(setup.config.descent.showers) if trials else 0

@@ -18,11 +18,11 @@ import numpy as np
 from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.events.library.reader import open_library
-from calograd.gradients.estimates import Simulation
+from calograd.gradients.estimates import SimulatedUtility
 from calograd.gradients.finite_differences import bootstrap_values
 from calograd.objective.constraints import Array
 from calograd.objective.reference import LibraryReference, Reference
-from calograd.objective.space import Space
+from calograd.objective.space import DesignSpace
 from calograd.objective.utility import Objective
 from calograd.optimisation.target import Target, simulate
 
@@ -31,7 +31,7 @@ Source = Callable[[int, int], Reference]
 
 
 @dataclass(frozen=True)
-class Trials:
+class SimulatedObjective:
     """Simulated utilities.
 
     Args:
@@ -45,7 +45,7 @@ class Trials:
 
     source: Source
     objective: Objective
-    space: Space
+    space: DesignSpace
     replicas: int = 4
     bootstrap: int = 100
     serves_all: bool = True
@@ -54,16 +54,16 @@ class Trials:
         """How many showers a trial of ``showers`` of every energy takes, by default that of a pair."""
         return showers * len(self.objective.energies) * (1 if self.serves_all else designs)
 
-    def value(self, y: Array, showers: int, seed: int) -> Simulation:
+    def value(self, y: Array, showers: int, seed: int) -> SimulatedUtility:
         """The utility at y, shape (p,), cm, on ``showers`` showers of every energy."""
         values, samples = self._values([y], showers, seed)
-        return Simulation(float(values[0]), float(samples[:, 0].std(ddof=1)), self.price(showers, 1))
+        return SimulatedUtility(float(values[0]), float(samples[:, 0].std(ddof=1)), self.price(showers, 1))
 
-    def difference(self, a: Array, b: Array, showers: int, seed: int) -> Simulation:
+    def difference(self, a: Array, b: Array, showers: int, seed: int) -> SimulatedUtility:
         """The utility at b less that at a, on the same showers."""
         values, samples = self._values([a, b], showers, seed)
         error = float((samples[:, 1] - samples[:, 0]).std(ddof=1))
-        return Simulation(float(values[1] - values[0]), error, self.price(showers))
+        return SimulatedUtility(float(values[1] - values[0]), error, self.price(showers))
 
     def _values(self, points: list[Array], showers: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return bootstrap_values(
@@ -109,7 +109,7 @@ class EachDesign:
 def from_geant4(
     folder: Path,
     objective: Objective,
-    space: Space,
+    space: DesignSpace,
     *,
     target: Target | None = None,
     workers: int = 1,

@@ -22,31 +22,28 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, Matrix, SimulationConfig
 from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.events.library.reader import Library, read_heads
 from calograd.geant4.production import produce
-from calograd.objective.space import Space
+from calograd.io.toml import Table
+from calograd.objective.space import DesignSpace
 
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class BlockTarget(_Table):
+class BlockTarget(Table):
     """A homogeneous block, see `calograd.detector.configuration.Block`."""
 
     kind: Literal["block"]
     material: str | None = None
 
 
-class MatrixTarget(_Table):
+class MatrixTarget(Table):
     """Crystals with gaps and silicon of the design's cells, see `calograd.detector.configuration.Matrix`."""
 
     kind: Literal["matrix"]
@@ -57,7 +54,7 @@ class MatrixTarget(_Table):
     silicon_signal: bool = False
 
 
-class BeamTarget(_Table):
+class BeamTarget(Table):
     """The incident particle, see `calograd.detector.configuration.Beam`."""
 
     particle: Literal["gamma", "e-", "e+"] = "gamma"
@@ -66,7 +63,7 @@ class BeamTarget(_Table):
     phi: float = 0.0
 
 
-class Target(_Table):
+class Target(Table):
     """A detector and its beam; by default the large block with photons on its axis."""
 
     detector: Annotated[BlockTarget | MatrixTarget, Field(discriminator="kind")] = BlockTarget(kind="block")
@@ -95,7 +92,7 @@ class Target(_Table):
         beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam.model_dump())
         return SimulationConfig(detector=detector, beam=beam, seed=seed % 2**31)
 
-    def check_space(self, space: Space) -> None:
+    def check_space(self, space: DesignSpace) -> None:
         """Raise `InputError` if the smallest cells within the bounds leave no room for crystals."""
         if not isinstance(self.detector, MatrixTarget):
             return
@@ -109,7 +106,7 @@ class Target(_Table):
                     "cm, which space.bounds allow; raise the bound"
                 )
 
-    def check_library(self, library: Library, space: Space) -> None:
+    def check_library(self, library: Library, space: DesignSpace) -> None:
         """Raise `InputError` if showers of a library are not of this detector, or do not serve all designs."""
         made, material = library.provenance.config, space.design(np.array(space.lower)).material
         if library.material is not None and not library.material.alike(material):

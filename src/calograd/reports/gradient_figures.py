@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from calograd.gradients.autodiff import Estimate
-from calograd.gradients.check import Agreement
+from calograd.gradients.autodiff import GradientEstimate
+from calograd.gradients.check import GradientCheck
 from calograd.gradients.landscape import Landscape
 from calograd.objective.space import unit
-from calograd.optimisation.history import Step
+from calograd.optimisation.state import Step
 from calograd.reports.style import GEANT4, KEPT, SURROGATE, SURROGATE_LIGHT
 
 Z95 = 1.959964
@@ -28,7 +28,7 @@ def parameter_label(name: str) -> str:
     return rf"${stem[0]}{stem[1:]}_{{{number}}}$" if number else f"${stem}$"
 
 
-def draw_gradients(energies: list[float], ours: list[Estimate], both: list[Agreement] | None) -> Figure:
+def draw_gradients(energies: list[float], ours: list[GradientEstimate], both: list[GradientCheck] | None) -> Figure:
     """dU/d ln y over U against energy with bands of 95 %, one panel a parameter; below it the ratio to Geant4's."""
     names = ours[0].names
     rows = 2 if both else 1
@@ -65,7 +65,7 @@ def draw_gradients(energies: list[float], ours: list[Estimate], both: list[Agree
     return figure
 
 
-def _known(estimates: list[Estimate], j: int) -> np.ndarray:
+def _known(estimates: list[GradientEstimate], j: int) -> np.ndarray:
     """Component j with the ends of its 95 % interval, shape (3, estimates)."""
     return np.array([[e.gradient[j], e.interval[0][j], e.interval[1][j]] for e in estimates]).T
 
@@ -137,7 +137,7 @@ def _plain_ticks(panel: Axes, each: Landscape) -> None:
         axis.set_minor_locator(FixedLocator([]))
 
 
-def draw_descent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
+def draw_ascent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
     """Parameters and the surrogate's utility against steps; where showers were simulated, utility against these."""
     simulated = any(step.check is not None or step.adaptation for step in history)
     figure = Figure(figsize=(11 if simulated else 7.6, 3.4), layout="constrained")

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from calograd.detector.material import Material
-from calograd.gradients.autodiff import Estimate
-from calograd.gradients.check import Agreement
-from calograd.gradients.estimates import Simulation
+from calograd.gradients.autodiff import GradientEstimate
+from calograd.gradients.check import GradientCheck
+from calograd.gradients.estimates import SimulatedUtility
 from calograd.gradients.landscape import Landscape, geant4_landscape, grid, surrogate_landscape
 from calograd.io.hdf5 import refuse_existing, write_whole
 from calograd.objective.reference import Reference
-from calograd.objective.space import in_words, unit
+from calograd.objective.space import format_parameters, unit
 from calograd.objective.utility import Objective
-from calograd.optimisation.history import State
 from calograd.optimisation.run import Setup
-from calograd.reports.gradient_figures import draw_descent, draw_gradients, draw_landscapes
+from calograd.optimisation.state import State
+from calograd.reports.gradient_figures import draw_ascent, draw_gradients, draw_landscapes
 from calograd.reports.page import templates
 from calograd.reports.style import Picture, picture
 from calograd.surrogate import Surrogate
@@ -54,7 +54,7 @@ class Count:
     precise: bool
 
 
-def count(both: list[Agreement]) -> Count:
+def count(both: list[GradientCheck]) -> Count:
     """Agreement over points."""
     components = [component for each in both for component in each.components]
     precise = [each.cosine for each in both if each.precision < PRECISE]
@@ -82,12 +82,12 @@ def landscapes(
         made.append(
             geant4_landscape(
                 reference, objective, dx, dz, n_z=surrogate.model.architecture.n_z, seed=seed,
-                report=partial(tell, "landscape, Geant4"),
+                progress=partial(tell, "landscape, Geant4"),
             )
         )  # fmt: skip
     made.append(
         surrogate_landscape(
-            surrogate, objective, dx, dz, material=material, seed=seed, report=partial(tell, "landscape, surrogate")
+            surrogate, objective, dx, dz, material=material, seed=seed, progress=partial(tell, "landscape, surrogate")
         )
     )
     return made
@@ -96,8 +96,8 @@ def landscapes(
 def write_gradient_report(
     path: Path,
     energies: list[float],
-    ours: list[Estimate],
-    both: list[Agreement],
+    ours: list[GradientEstimate],
+    both: list[GradientCheck],
     drawn: list[Landscape],
     landscape_energy: float,
 ) -> None:
@@ -133,7 +133,7 @@ def write_gradient_report(
             "gradient in ln y; Geant4's from differences on the grid.",
             "Utility over dx and dz",
         )  # fmt: skip
-    sizes = in_words(first.names, first.y)
+    sizes = format_parameters(first.names, first.y)
     about = [each.about for each in ours] + [each.geant4.about for each in both]
     page = templates("calograd.reports").get_template("gradient.html.j2").render(
         title="CaloGrad: gradient of a utility", subtitle=f"{first.about['source']} · {sizes}",
@@ -143,8 +143,12 @@ def write_gradient_report(
     write_whole(path, page.encode())
 
 
-def write_descent_report(
-    path: Path, state: State, setup: Setup, drawn: list[Landscape], final: tuple[Simulation, Simulation] | None
+def write_optimisation_report(
+    path: Path,
+    state: State,
+    setup: Setup,
+    drawn: list[Landscape],
+    final: tuple[SimulatedUtility, SimulatedUtility] | None,
 ) -> None:
     """Write the report of an optimisation; one that is there is replaced, it belongs to the run's folder.
 
@@ -162,7 +166,7 @@ def write_descent_report(
     )
     pictures: dict[str, Picture] = {
         "descent": picture(
-            partial(draw_descent, state.history, names),
+            partial(draw_ascent, state.history, names),
             "Left: the parameters. Middle: the surrogate's utility with its 95 % band. Right: the gains that simulated "
             "showers confirmed, added up from the surrogate's first value, beside those that the gradients predicted."
             + (marks if adapted else ""),
@@ -186,7 +190,7 @@ def write_descent_report(
     write_whole(path, page.encode())
 
 
-def gradient_rows(energies: list[float], ours: list[Estimate], both: list[Agreement]) -> list[list[Any]]:
+def gradient_rows(energies: list[float], ours: list[GradientEstimate], both: list[GradientCheck]) -> list[list[Any]]:
     """Rows of the table: a line a component."""
     rows: list[list[Any]] = []
     for k, (energy, estimate) in enumerate(zip(energies, ours, strict=True)):

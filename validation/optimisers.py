@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from bayesian import botorch_ready, propose
 
 from calograd.errors import InputError
 from calograd.gradients.estimates import Simulate, seed_of
 from calograd.objective.constraints import Array
-from calograd.objective.space import Space
-from calograd.optimisation.bayesian import botorch_ready, propose
-from calograd.optimisation.history import Vector, plain
+from calograd.objective.space import DesignSpace
 from calograd.optimisation.quasi_newton import Point, judge, learn, step
+from calograd.optimisation.state import Vector, plain
 
 DIFFERENCE, RADIUS, LEAST_RADIUS = 0.1, 0.15, 0.01
 """Of fd: step of a difference to either side, and the first and the least trust radius, in logarithms."""
@@ -91,7 +91,7 @@ class Bench:
         seed: of the run; the k-th draw of showers follows from (seed, k).
     """
 
-    space: Space
+    space: DesignSpace
     simulate: Simulate
     budget: float
     each: int
@@ -134,7 +134,7 @@ class Bench:
 
 def run(
     name: str,
-    space: Space,
+    space: DesignSpace,
     start: Array,
     simulate: Simulate,
     budget_showers: float,
@@ -190,7 +190,7 @@ def _random(bench: Bench, start: Array) -> None:
         u = draw(bench.space, lambda: generator.random(len(start)))
 
 
-def draw(space: Space, unit: Callable[[], Array]) -> Array:
+def draw(space: DesignSpace, unit: Callable[[], Array]) -> Array:
     """The first allowed of many points of the unit cube; where hardly anything is allowed, the nearest to the last."""
     lower, width = space.feasible.lower, space.feasible.upper - space.feasible.lower
     for _ in range(1000):
@@ -232,7 +232,7 @@ def _evolution(bench: Bench, start: Array) -> None:
     try:
         import cma
     except ImportError as error:
-        raise InputError('CMA-ES needs cma: pip install "calograd[baselines]"') from error
+        raise InputError('CMA-ES needs cma: pip install --group baselines') from error
     generator = np.random.default_rng(seed_of(bench.seed, 0, 2))
     lower, width = bench.space.feasible.lower, bench.space.feasible.upper - bench.space.feasible.lower
     options = {

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from calograd.errors import InputError
 from calograd.objective.constraints import TOLERANCE, Array, Budget
-from calograd.objective.space import Space
+from calograd.objective.space import DesignSpace
 
 if TYPE_CHECKING:
     from botorch.acquisition.acquisition import AcquisitionFunction
@@ -34,7 +34,7 @@ LEAST_NOISE = 1e-3
 
 
 def propose(
-    space: Space, pool: Array, u: Sequence[Array], values: Sequence[float], errors: Sequence[float], seed: int
+    space: DesignSpace, pool: Array, u: Sequence[Array], values: Sequence[float], errors: Sequence[float], seed: int
 ) -> tuple[Array, Array]:
     """The answer so far and what to evaluate next, both allowed u of shape (p,).
 
@@ -78,7 +78,7 @@ def propose(
 class _Cube:
     """The unit cube of u between its bounds."""
 
-    space: Space
+    space: DesignSpace
 
     def of(self, u: Array) -> Tensor:
         """Its points, shape (n, p), for u of shape (n, p)."""
@@ -139,7 +139,7 @@ def botorch_ready() -> Iterator[None]:
             from botorch.exceptions.warnings import BotorchWarning
             from gpytorch.utils.warnings import NumericalWarning
         except ImportError as error:
-            raise InputError('Bayesian optimisation needs botorch: pip install "calograd[baselines]"') from error
+            raise InputError('Bayesian optimisation needs botorch: pip install --group baselines') from error
         for category in (BotorchWarning, NumericalWarning):
             warnings.filterwarnings("ignore", category=category)
         yield

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.hills import Hill, make_space, parabola
+from optimisers import METHODS, Trace, run
 
 from calograd.errors import InputError
-from calograd.gradients.estimates import Simulation
+from calograd.gradients.estimates import SimulatedUtility
 from calograd.objective.constraints import TOLERANCE, Array
-from calograd.objective.space import Space
-from calograd.optimisation.baselines import METHODS, Trace, run
+from calograd.objective.space import DesignSpace
 
 START = np.array([1.5, 5.0])
 TOP = np.log([3.0, 9.0])
@@ -25,7 +25,7 @@ def hill(noise: float = 0.05, top: Array = TOP) -> Hill:
     return parabola(top, np.diag([1.0, 3.0]), noise)
 
 
-def search(name: str, space: Space | None = None, evaluations: int = 40, seed: int = 0, **settings: Any) -> Trace:
+def search(name: str, space: DesignSpace | None = None, evaluations: int = 40, seed: int = 0, **settings: Any) -> Trace:
     """With 100 showers an evaluation, of a standard error of 0.005."""
     arguments: dict[str, Any] = {"simulate": hill().simulate} | settings
     return run(name, space or make_space(2), START, **arguments, budget_showers=100 * evaluations,
@@ -130,8 +130,8 @@ def test_finite_differences_are_exact_for_a_parabola_also_at_bounds_and_budgets(
 def test_finite_differences_go_on_in_noise() -> None:
     """Where every other step seems to lose, the radius does not shrink to nothing."""
 
-    def simulate(y: Array, n: int, seed: int) -> Simulation:
-        return Simulation(np.random.default_rng([seed, int(1e9 * y.sum())]).normal(), 1.0, n)
+    def simulate(y: Array, n: int, seed: int) -> SimulatedUtility:
+        return SimulatedUtility(np.random.default_rng([seed, int(1e9 * y.sum())]).normal(), 1.0, n)
 
     trace = search("fd", evaluations=200, simulate=simulate)
     designs = np.log([e.incumbent for e in trace.evaluations[3::4]])
@@ -178,11 +178,11 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, name: str, 
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     simulator = hill()
-    with pytest.raises(InputError, match=rf'needs {package}: pip install "calograd\[baselines\]"'):
+    with pytest.raises(InputError, match=rf'needs {package}: pip install --group baselines'):
         search(name, simulate=simulator.simulate)
     assert simulator.calls == []
 
 
 def test_a_utility_that_is_no_number_is_named() -> None:
     with pytest.raises(InputError, match=r"the simulated utility at y = \[1\.5, .*\] cm is nan \+- 1\.0"):
-        search("random", simulate=lambda y, n, seed: Simulation(np.nan, 1.0, n))
+        search("random", simulate=lambda y, n, seed: SimulatedUtility(np.nan, 1.0, n))

@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optimisers
 
 from calograd import Surrogate
 from calograd.demo.design import ENERGY, PRICE, START
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import Estimate, surrogate_gradient
+from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
 from calograd.gradients.finite_differences import bootstrap_values
 from calograd.io.hdf5 import write_whole
-from calograd.objective.background import Emulator
-from calograd.objective.cost import Depth, Priced
-from calograd.objective.reconstruction import Chain
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.cost import DepthCost, PricedUtility
+from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
-from calograd.objective.space import Space, span
+from calograd.objective.space import DesignSpace, space_around
 from calograd.objective.utility import Objective, SquaredError
-from calograd.optimisation import baselines
-from calograd.optimisation.ascent import DescentConfig, ascend
-from calograd.optimisation.simulated_objective import Trials, from_library
+from calograd.optimisation.ascent import AscentConfig, ascend
+from calograd.optimisation.simulated_objective import SimulatedObjective, from_library
 
 BUDGET, EACH, SEEDS = 3000, 100, 5
 MARKS = (300, 600, 1200, 3000)
@@ -42,14 +42,14 @@ def main() -> None:
     surrogate = Surrogate.load(sys.argv[3] if len(sys.argv) > 3 else "pbf2-cells")
     done: list[dict[str, Any]] = json.loads(output.read_text()) if output.exists() else []
     keys = {(d["parameters"], d["method"], d["seed"]) for d in done}
-    utility = Priced(SquaredError(truth="incident"), ((Depth(), PRICE),), relative=True)
-    objective = Objective(Chain(Emulator()), utility, (ENERGY,))
+    utility = PricedUtility(SquaredError(truth="incident"), ((DepthCost(), PRICE),), relative=True)
+    objective = Objective(Measurement(ExponentialBackground()), utility, (ENERGY,))
     with open_library(library_path) as library:
         pool = LibraryReference(library, (ENERGY,), limit=200)
         judge = LibraryReference(library, (ENERGY,), skip=200)
     for depth in (START[1], (START[1],) * 5):
-        space, start = span(START[0], depth, surrogate.card.dx, surrogate.card.dz)
-        trials = Trials(from_library(pool), objective, space)
+        space, start = space_around(START[0], depth, surrogate.card.dx, surrogate.card.dz)
+        trials = SimulatedObjective(from_library(pool), objective, space)
         for method in METHODS:
             for seed in range(SEEDS):
                 if (len(start), method, seed) in keys:
@@ -69,18 +69,24 @@ def main() -> None:
 
 
 def answer(
-    method: str, surrogate: Surrogate, objective: Objective, space: Space, start: np.ndarray, trials: Trials, seed: int
+    method: str,
+    surrogate: Surrogate,
+    objective: Objective,
+    space: DesignSpace,
+    start: np.ndarray,
+    trials: SimulatedObjective,
+    seed: int,
 ) -> tuple[dict[int, Any], int]:
     """The design that a method would report at every mark, and the showers that it used in all."""
     if method != "descent":
-        trace = baselines.run(method, space, start, trials.value, BUDGET, EACH, seed)
+        trace = optimisers.run(method, space, start, trials.value, BUDGET, EACH, seed)
         found = {m: [e.incumbent for e in trace.evaluations if e.showers <= m] for m in MARKS}
         return {m: list(f[-1]) for m, f in found.items() if f}, int(trace.evaluations[-1].showers)
 
-    def gradient(y: np.ndarray, draws: int, at: int) -> Estimate:
+    def gradient(y: np.ndarray, draws: int, at: int) -> GradientEstimate:
         return surrogate_gradient(surrogate, objective, space, y, showers=400, draws=draws, seed=at)
 
-    config = DescentConfig(steps=30, draws=4, max_draws=16, showers=EACH, seed=seed, survey=0)
+    config = AscentConfig(steps=30, draws=4, max_draws=16, showers=EACH, seed=seed, survey=0)
     state = ascend(space, start, gradient, config, simulate_pair=trials.difference)
     answers = {}
     for mark in MARKS:  # a design is an answer once it is reached without more showers than the mark

@@ -6,9 +6,10 @@ import torch
 
 from calograd.detector.design import Design
 from calograd.errors import InputError
-from calograd.objective.background import DensityMap, Emulator, Moments
+from calograd.objective.background import BackgroundMap, ExponentialBackground, Moments
+from calograd.objective.measurement import Measurement
 from calograd.objective.readout import Readout
-from calograd.objective.reconstruction import Chain, SoftMask
+from calograd.objective.reconstruction import SoftMask
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -25,12 +26,14 @@ def showers(n: int = 4) -> torch.Tensor:
 
 
 def test_the_chain_adds_reads_and_masks_in_that_order():
-    chain = Chain(Emulator(), Readout(light_yield=100, noise=0.01))
-    numbers = chain.draw(4, 3, 2, generator(), torch.float64)
-    events = chain.measure(showers(), 10.0, design(), numbers)
+    measurement = Measurement(ExponentialBackground(), Readout(light_yield=100, noise=0.01))
+    numbers = measurement.draw(4, 3, 2, generator(), torch.float64)
+    events = measurement.measure(showers(), 10.0, design(), numbers)
     dx, dz = design().dx, design().dz
-    cells = chain.readout.apply(showers() + chain.background.energy(numbers.background, dx, dz), numbers.readout)
-    mean, std = chain.background.moments(dx, dz, 3)
+    cells = measurement.readout.apply(
+        showers() + measurement.background.energy(numbers.background, dx, dz), numbers.readout
+    )
+    mean, std = measurement.background.moments(dx, dz, 3)
     weights = 1 / (1 + torch.exp(-4 / std * (cells - (mean + std))))
     np.testing.assert_allclose(events.measured, weights * cells, rtol=1e-12)
     assert torch.equal(events.signal, showers())
@@ -38,15 +41,15 @@ def test_the_chain_adds_reads_and_masks_in_that_order():
 
 
 def test_without_background_there_is_no_mask():
-    chain = Chain(None)
-    numbers = chain.draw(4, 3, 2, generator())
+    measurement = Measurement(None)
+    numbers = measurement.draw(4, 3, 2, generator())
     assert numbers == (None, None)
-    assert torch.equal(chain.measure(showers(), 10.0, design(), numbers).measured, showers())
+    assert torch.equal(measurement.measure(showers(), 10.0, design(), numbers).measured, showers())
 
 
 def test_one_energy_a_shower():
-    chain, energies = Chain(None), torch.arange(1.0, 5)
-    events = chain.measure(showers(), energies, design(), chain.draw(4, 3, 2, generator()))
+    measurement, energies = Measurement(None), torch.arange(1.0, 5)
+    events = measurement.measure(showers(), energies, design(), measurement.draw(4, 3, 2, generator()))
     assert events.energy.tolist() == energies.tolist()
 
 
@@ -65,14 +68,14 @@ def test_limits_of_the_mask():
 
 def test_a_cell_without_background_is_kept_whole_with_finite_gradients():
     edges = torch.tensor([-3.0, 3.0])
-    empty = DensityMap(density=torch.zeros(1, 1, 1), x=edges, y=edges, z=torch.tensor([0.0, 10.0]))
-    chain = Chain(empty)
+    empty = BackgroundMap(density=torch.zeros(1, 1, 1), x=edges, y=edges, z=torch.tensor([0.0, 10.0]))
+    measurement = Measurement(empty)
     signal = showers().float()
     signal[0, 0, 0, 0] = 0
     signal.requires_grad_()
     dx = torch.tensor(2.0, requires_grad=True)
     window = Design(dx=dx, dz=torch.tensor([4.0, 6.0]), n_xy=3, n_z=2)
-    events = chain.measure(signal, 10.0, window, chain.draw(4, 3, 2, generator()))
+    events = measurement.measure(signal, 10.0, window, measurement.draw(4, 3, 2, generator()))
     assert torch.equal(events.measured, signal)
     events.measured.sum().backward()
     assert torch.isfinite(signal.grad).all()
@@ -82,50 +85,54 @@ def test_a_cell_without_background_is_kept_whole_with_finite_gradients():
 @pytest.mark.parametrize("mask", [SoftMask(), SoftMask(k=30.0)])
 @pytest.mark.parametrize("readout", [None, Readout(light_yield=100, saturation=3.0, noise=0.01, threshold=0.02)])
 def test_gradients_agree_with_finite_differences(mask, readout):
-    chain = Chain(Emulator(), readout, mask)
-    numbers = chain.draw(2, 3, 2, generator(1), torch.float64)
+    measurement = Measurement(ExponentialBackground(), readout, mask)
+    numbers = measurement.draw(2, 3, 2, generator(1), torch.float64)
     signal = (0.3 * showers(2)).requires_grad_()
     dx = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     dz = torch.tensor([4.0, 6.0], dtype=torch.float64, requires_grad=True)
 
     def measured(signal: torch.Tensor, dx: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
-        return chain.measure(signal, 10.0, Design(dx=dx, dz=dz, n_xy=3, n_z=2), numbers).measured
+        return measurement.measure(signal, 10.0, Design(dx=dx, dz=dz, n_xy=3, n_z=2), numbers).measured
 
     assert torch.autograd.gradcheck(measured, (signal, dx, dz))
 
 
 def test_events_are_reproducible_and_share_their_numbers():
-    chain = Chain(Emulator(), Readout(noise=0.01))
-    one, same = (chain.measure(showers(), 10.0, design(), chain.draw(4, 3, 2, generator(3))) for _ in range(2))
+    measurement = Measurement(ExponentialBackground(), Readout(noise=0.01))
+    one, same = (
+        measurement.measure(showers(), 10.0, design(), measurement.draw(4, 3, 2, generator(3))) for _ in range(2)
+    )
     assert torch.equal(one.measured, same.measured)
     # With common numbers, a step of the design moves the mean measured energy smoothly.
-    numbers = chain.draw(4, 3, 2, generator(3), torch.float64)
-    steps = [chain.measure(showers(), 10.0, design(2.0 + s), numbers).measured.sum().item() for s in (0, 1e-6, 2e-6)]
+    numbers = measurement.draw(4, 3, 2, generator(3), torch.float64)
+    steps = [
+        measurement.measure(showers(), 10.0, design(2.0 + s), numbers).measured.sum().item() for s in (0, 1e-6, 2e-6)
+    ]
     assert steps[2] - steps[1] == pytest.approx(steps[1] - steps[0], rel=1e-4)
     assert steps[1] != steps[0]
 
 
 def test_designs_of_plain_numbers_measure_too():
-    chain = Chain(Emulator())
+    measurement = Measurement(ExponentialBackground())
     plain = Design(dx=2.0, dz=(4.0, 6.0), n_xy=3, n_z=2)
-    events = chain.measure(showers().float(), 10.0, plain, chain.draw(4, 3, 2, generator()))
+    events = measurement.measure(showers().float(), 10.0, plain, measurement.draw(4, 3, 2, generator()))
     assert events.measured.dtype == torch.float32
-    exact = chain.measure(showers(), 10.0, design(), chain.draw(4, 3, 2, generator(), torch.float64))
+    exact = measurement.measure(showers(), 10.0, design(), measurement.draw(4, 3, 2, generator(), torch.float64))
     np.testing.assert_allclose(events.measured, exact.measured, rtol=1e-4)
 
 
 def test_what_does_not_fit_is_named():
-    chain, signal = Chain(Emulator()), showers()
-    numbers = chain.draw(4, 3, 2, generator())
+    measurement, signal = Measurement(ExponentialBackground()), showers()
+    numbers = measurement.draw(4, 3, 2, generator())
     with pytest.raises(InputError, match=r"showers have shape \(4, 3, 3, 1\), expected \(n, 3, 3, 2\)"):
-        chain.measure(signal[..., :1], 10.0, design(), numbers)
+        measurement.measure(signal[..., :1], 10.0, design(), numbers)
     with pytest.raises(InputError, match=r"random numbers have shape \(4, 5, 5, 2\), expected \(3, 5, 5, 2\)"):
-        chain.measure(signal[:3], 10.0, design(), numbers)
-    with pytest.raises(InputError, match="drawn by another chain"):
-        Chain(None).measure(signal, 10.0, design(), numbers)
-    with pytest.raises(InputError, match="drawn by another chain"):
-        Chain(Emulator(), Readout()).measure(signal, 10.0, design(), numbers)
+        measurement.measure(signal[:3], 10.0, design(), numbers)
+    with pytest.raises(InputError, match="of another measurement"):
+        Measurement(None).measure(signal, 10.0, design(), numbers)
+    with pytest.raises(InputError, match="of another measurement"):
+        Measurement(ExponentialBackground(), Readout()).measure(signal, 10.0, design(), numbers)
     with pytest.raises(InputError, match=r"energy has shape \(3,\)"):
-        chain.measure(signal, torch.ones(3), design(), numbers)
+        measurement.measure(signal, torch.ones(3), design(), numbers)
     with pytest.raises(InputError, match="mask: k = 0"):
         SoftMask(k=0)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,12 @@ from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.events.library.reader import open_library
 from calograd.events.measurement import given_designs, measure_maps
-from calograd.gradients.autodiff import stream, surrogate_gradient
-from calograd.gradients.finite_differences import reference_gradient
-from calograd.objective.background import DensityMap, Emulator
-from calograd.objective.cost import Depth, Priced
-from calograd.objective.map_chain import MapChain, on_maps
+from calograd.gradients.autodiff import generator_for, surrogate_gradient
+from calograd.gradients.finite_differences import finite_difference_gradient
+from calograd.objective.background import Background, BackgroundMap, ExponentialBackground
+from calograd.objective.cost import DepthCost, PricedUtility
+from calograd.objective.measurement import Measurement
 from calograd.objective.readout import Readout
-from calograd.objective.reconstruction import Chain
 from calograd.objective.reference import LibraryReference
 from calograd.objective.utility import Containment, Objective, PositionResolution, SquaredError, Utility
 
@@ -38,35 +37,48 @@ class Sizes:
         return Design(y[0], y[1], n_xy=self.n_xy, n_z=self.n_z)
 
 
-def objective(utility: Utility | None = None, chain: Chain | None = None) -> Objective:
-    return on_maps(Objective(chain or Chain(Emulator()), utility or SquaredError(truth="incident"), (10.0,)), PIXELS)
+def of_maps(background: Background | None, readout: Readout | None = None) -> Measurement:
+    return Measurement(background, readout, pixels=PIXELS)
 
 
-def empty(chain: MapChain, n: int, seed: int = 0) -> Tensor:
+def means_of(measurement: Measurement) -> Tensor:
+    """Mean background of pixels and of a column of them on either side."""
+    assert measurement.background is not None
+    return measurement._mean_background(measurement.background, torch.zeros(1, dtype=torch.float64), DESIGN)
+
+
+def objective(utility: Utility | None = None) -> Objective:
+    return Objective(of_maps(ExponentialBackground()), utility or SquaredError(truth="incident"), (10.0,))
+
+
+def empty(measurement: Measurement, n: int, seed: int = 0) -> Tensor:
     """What is measured of nothing, without mask, in float64."""
-    numbers = chain.draw(n, 3, 2, stream(seed), torch.float64)
+    draws = measurement.draw(n, 3, 2, generator_for(seed), torch.float64)
     signal = torch.zeros(n, PIXELS, PIXELS, dtype=torch.float64)
-    return chain.measure(signal, 1.0, DESIGN, numbers).measured
+    return measurement.measure(signal, 1.0, DESIGN, draws).measured
 
 
 def test_the_mean_background_of_all_pixels_is_the_integral_over_the_window() -> None:
-    background = Emulator(b0=2e-3, lam=5.0)
-    chain = MapChain(Chain(background), PIXELS)
-    means = chain._means(DESIGN)
+    background = ExponentialBackground(b0=2e-3, lam=5.0)
+    measurement = of_maps(background)
+    means = means_of(measurement)
     assert means.shape == (PIXELS + 2, 1, PIXELS)
     assert float(means[1:-1].sum()) == pytest.approx(2e-3 * 6.0**2 * 5.0 * (1 - np.exp(-10.0 / 5.0)))
-    assert float(chain._moments(means).mean.sum()) == pytest.approx(float(means[1:-1].sum()))  # what diffuses is kept
+    assert float(background.moments_from_means(means).mean.sum()) == pytest.approx(
+        float(means[1:-1].sum())
+    )
     edges = torch.linspace(-20, 20, 9)
-    uniform = DensityMap(density=torch.full((8, 8, 4), 1e-3), x=edges, y=edges, z=torch.linspace(0, 12, 5))
-    assert float(MapChain(Chain(uniform), PIXELS)._means(DESIGN)[1:-1].sum()) == pytest.approx(1e-3 * 36 * 10)
+    uniform = BackgroundMap(density=torch.full((8, 8, 4), 1e-3), x=edges, y=edges, z=torch.linspace(0, 12, 5))
+    assert float(means_of(of_maps(uniform))[1:-1].sum()) == pytest.approx(1e-3 * 36 * 10)
 
 
 def test_moments_are_those_of_the_energies() -> None:
-    chain = MapChain(Chain(Emulator(sigma_event=0.2, shape_cell=3.0, diffusion=0.4)), PIXELS)
-    n, means = 20_000, chain._means(DESIGN)
-    numbers = chain.draw(n, 3, 2, stream(1), torch.float64).background
-    assert numbers is not None
-    energies, moments = chain._energy(means, numbers), chain._moments(means)
+    background = ExponentialBackground(sigma_event=0.2, shape_cell=3.0, diffusion=0.4)
+    measurement = of_maps(background)
+    n, means = 20_000, means_of(measurement)
+    draws = measurement.draw(n, 3, 2, generator_for(1), torch.float64).background
+    assert draws is not None
+    energies, moments = background.energy_from_means(draws, means), background.moments_from_means(means)
     assert energies.shape == (n, PIXELS, 1, PIXELS)
     pull = (energies.mean(0) - moments.mean) / moments.std * n**0.5
     assert float(pull.abs().max()) < 5
@@ -74,14 +86,14 @@ def test_moments_are_those_of_the_energies() -> None:
 
 
 def test_the_mask_leaves_little_of_the_background() -> None:
-    chain = MapChain(Chain(Emulator()), PIXELS)
-    kept, mean = empty(chain, 200).sum((1, 2, 3)).mean(), chain._means(DESIGN)[1:-1].sum()
+    measurement = of_maps(ExponentialBackground())
+    kept, mean = empty(measurement, 200).sum((1, 2, 3)).mean(), means_of(measurement)[1:-1].sum()
     assert 0 < float(kept) < 0.7 * float(mean)
 
 
 def test_pixels_are_read_out() -> None:
-    chain = MapChain(Chain(None, Readout(noise=1e-3)), PIXELS)
-    noise = empty(chain, 500)
+    measurement = of_maps(None, Readout(noise=1e-3))
+    noise = empty(measurement, 500)
     assert noise.shape == (500, PIXELS, 1, PIXELS)
     assert float(noise.std()) == pytest.approx(1e-3, rel=0.02)
 
@@ -118,24 +130,26 @@ def test_a_library_is_measured_as_maps(library: Path) -> None:
 def test_a_utility_that_pixels_do_not_change_has_the_gradient_of_cells(
     library: Path, reference: LibraryReference
 ) -> None:
-    contained = Objective(Chain(None), Containment(), (10.0,))
+    contained = Objective(Measurement(None), Containment(), (10.0,))
     with open_library(library) as source:
         cells = LibraryReference(source, (10.0,), 3, 2)
-    of_cells = reference_gradient(cells, contained, Sizes(3, 2), AT, bootstrap=2)
-    of_maps = reference_gradient(reference, on_maps(contained, PIXELS), Sizes(3, 2), AT, bootstrap=2)
-    assert of_maps.value == pytest.approx(of_cells.value, rel=1e-5)
-    np.testing.assert_allclose(of_maps.gradient, of_cells.gradient, rtol=1e-3)
+    of_cells = finite_difference_gradient(cells, contained, Sizes(3, 2), AT, bootstrap=2)
+    seen_as_maps = finite_difference_gradient(
+        reference, replace(contained, measurement=of_maps(None)), Sizes(3, 2), AT, bootstrap=2
+    )
+    assert seen_as_maps.value == pytest.approx(of_cells.value, rel=1e-5)
+    np.testing.assert_allclose(seen_as_maps.gradient, of_cells.gradient, rtol=1e-3)
 
 
 def test_geant4_with_background(reference: LibraryReference) -> None:
-    made = reference_gradient(reference, objective(), Sizes(3, 2), AT, replicas=2, bootstrap=5)
+    made = finite_difference_gradient(reference, objective(), Sizes(3, 2), AT, replicas=2, bootstrap=5)
     assert np.isfinite(made.gradient).all()
     assert (made.gradient_error > 0).all()
 
 
 def test_what_does_not_fit() -> None:
     with pytest.raises(InputError, match="PositionResolution is of y"):
-        objective(Priced(PositionResolution(), ((Depth(), 1e-3),)))
-    chain = MapChain(Chain(None), PIXELS)
+        objective(PricedUtility(PositionResolution(), ((DepthCost(), 1e-3),)))
+    measurement = of_maps(None)
     with pytest.raises(InputError, match=r"maps have shape \(2, 3, 3, 2\), expected \(n, 8, 8\)"):
-        chain.measure(torch.zeros(2, 3, 3, 2), 1.0, DESIGN, chain.draw(2, 3, 2, stream(0)))
+        measurement.measure(torch.zeros(2, 3, 3, 2), 1.0, DESIGN, measurement.draw(2, 3, 2, generator_for(0)))

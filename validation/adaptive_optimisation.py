@@ -21,9 +21,10 @@ import numpy as np
 import optimisers
 
 from calograd import Surrogate
-from calograd.cli.common import progress, read_toml, stages
+from calograd.cli.progress import progress
 from calograd.events.library.reader import open_library
 from calograd.gradients.finite_differences import bootstrap_values
+from calograd.io.toml import read_toml
 from calograd.objective.reference import LibraryReference
 from calograd.optimisation.ascent import Adaptation, Adapted, ascend
 from calograd.optimisation.run import Setup, optimise, parse_optimisation
@@ -61,8 +62,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     setup = setup_of(options)
-    with progress() as bar:
-        tell = stages(bar)
+    with progress("study") as tell:
         folders = {name: options.output / name for name in ("adapted", "as it is")}
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)

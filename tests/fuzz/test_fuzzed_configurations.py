@@ -14,7 +14,7 @@ from helpers.damage import FUZZ, TOML, changed_tables, damaged_bytes, refused_or
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calograd.cli.common import read_toml
+from calograd.io.toml import read_toml
 from calograd.objective.config import MapConfig
 from calograd.optimisation.run import parse_optimisation
 from calograd.training.adaptation.state import AdaptConfig

@@ -6,11 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import TaskID
 
-from calograd.cli.common import JSON_OPTION, console, print_table, progress, write_json
+from calograd.cli.common import (
+    COUNT,
+    DEVICE_OPTION,
+    JSON_OPTION,
+    POSITIVE,
+    SEED_OPTION,
+    THREADS_OPTION,
+    Command,
+    Finite,
+    console,
+    output_option,
+    print_table,
+    text_of,
+    use_threads,
+    write_json,
+)
+from calograd.cli.progress import progress
 from calograd.errors import InputError
-from calograd.io.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
     from calograd.training.adaptation.adapt import Outcome
@@ -19,38 +33,45 @@ if TYPE_CHECKING:
 METHODS = ("lora", "bitfit", "full", "scratch")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.option(
     "--data", "files", required=True, multiple=True, type=click.Path(path_type=Path),
     help="Cells file of the new detector; may be repeated.",
 )  # fmt: skip
-@click.option("--method", type=click.Choice(METHODS), default="lora", show_default=True)
-@click.option("--showers", type=int, help="Use this many distinct showers, drawn by the seed. [all]")
-@click.option("--validation", default=0.1, show_default=True, help="Share of the showers to hold out.")
-@click.option("--balanced", is_flag=True, help="Let every energy count alike, however many showers have it.")
-@click.option("--rank", type=int, help="Of lora. [8]")
-@click.option("--alpha", type=float, help="Of lora; alpha / rank scales the change. [16]")
-@click.option("--targets", help="Layers to change: names or patterns, separated by commas. [all]")
+@click.option("--method", type=click.Choice(METHODS), default="lora", show_default=True,
+              help="Low-rank changes, biases alone, all weights, or all weights from a random start.")  # fmt: skip
+@click.option("--showers", type=COUNT, help="Number of distinct showers used, drawn by the seed. [all]")
+@click.option(
+    "--validation",
+    default=0.1,
+    show_default=True,
+    type=Finite(min=0, max=1, min_open=True, max_open=True),
+    help="Share of the showers held out.",
+)
+@click.option("--balanced", is_flag=True, help="Give every energy the same weight, however many showers it has.")
+@click.option("--rank", type=COUNT, help="Rank of lora. [8]")
+@click.option("--alpha", type=POSITIVE, help="Scale of lora: changes are multiplied by alpha / rank. [16]")
+@click.option("--targets", help="Layers that change: names or patterns, separated by commas. [all]")
 @click.option("--start", type=click.Path(path_type=Path),
-              help="Begin with this adapter of MODEL, of the same method, rank, alpha and targets.")  # fmt: skip
+              help="Start from this adapter of MODEL, with the same method, rank, alpha and targets.")  # fmt: skip
 @click.option("--range", "range_", type=click.Choice(["data", "base"]), default="data", show_default=True,
-              help="What the result accepts: designs and energies of the data, or all of the base's.")  # fmt: skip
-@click.option("--steps", type=int, help="Of the diffusion, at most. [by method]")
-@click.option("--learning-rate", type=float, help="[by method]")
-@click.option("--batch", type=int, help="Rows a step of the diffusion. [256]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Fixes everything drawn.")
-@click.option("--threads", default=0, help="CPU threads. [all cores]")
-@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+              help="Range of the result: designs and energies of the data, or all those of MODEL.")  # fmt: skip
+@click.option("--steps", type=COUNT, help="Most training steps of the diffusion. [depends on the method]")
+@click.option("--learning-rate", type=POSITIVE, help="Learning rate. [depends on the method]")
+@click.option("--batch", type=COUNT, help="Rows of a training step. [256]")
+@SEED_OPTION
+@THREADS_OPTION
+@DEVICE_OPTION
+@output_option("Folder of the run", folder=True, resumes=True)
 @JSON_OPTION
 def adapt(
     model: str, files: tuple[Path, ...], showers: int | None, validation: float, start: Path | None, threads: int,
     device: str, output: Path, json_path: Path | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Adapt a surrogate to another detector from few of its showers.
+    """Adapt a surrogate to another detector from few showers of it.
 
-    MODEL is a bundled name or a folder that 'calograd train' or 'adapt' wrote; it stays as it is. The same command
+    MODEL is a bundled name, or a folder of 'calograd train' or 'calograd adapt'; it does not change. The same command
     resumes a run that was interrupted.
 
     \b
@@ -59,22 +80,12 @@ def adapt(
       calograd adapt pbf2-cells --data pbwo4-cells.h5 --data more.h5 --start pbwo4 -o pbwo4-more
       calograd sample pbwo4 --cell 2.5 6 --energy 50 -n 2000 -o generated.h5
     """
-    refuse_existing(json_path)
-    for name, least in (("showers", 1), ("threads", 0)):
-        value = {"showers": showers, "threads": threads}[name]
-        if value is not None and value < least:
-            raise InputError(f"--{name} is {value}, expected at least {least}")
-    if not 0 < validation < 1:
-        raise InputError(f"--validation is {validation:g}, expected a share between 0 and 1")
-    import torch
-
     from calograd.surrogate import Adapter, load_designs
     from calograd.training.adaptation.adapt import adapt as run
     from calograd.training.data.rows import load_data
 
     config = _config(options)
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     base = load_designs(model, device)
     first = Adapter.load(start) if start else None
     data = load_data(list(files), validation, config.seed, showers)
@@ -82,13 +93,10 @@ def adapt(
         f"{data.showers} showers of {data.material.name}, {data.held_out} of them held out: {len(data.train)} rows to "
         f"learn from, {len(data.validation)} to validate on"
     )
-    with progress() as bar:
-        tasks: dict[str, TaskID] = {}
+    with progress("adaptation") as show:
 
         def on_progress(phase: str, step: int, steps: int, loss: float) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(phase, total=steps)
-            bar.update(tasks[phase], completed=step, description=f"{phase}: loss {loss:.4f}")
+            show(phase, step, steps, f"loss {loss:.4f}")
 
         outcome = run(base, config, data, output, start=first, progress=on_progress)
     _print_summary(outcome, config.method, base.card.name)
@@ -131,15 +139,11 @@ def _print_summary(outcome: Outcome, method: str, base: str) -> None:
     for when, physics in outcome.physics.items():
         for observable, bias in physics["bias"].items():
             errors, spreads = physics["error"][observable], physics["spread"][observable]
-            biases = [f"{_text(b, '+.2f')} +- {_text(e, '.2f')} %" for b, e in zip(bias, errors, strict=True)]
-            rows.append([observable, when, *biases, *(_text(s, ".3f") for s in spreads)])
+            biases = [f"{text_of(b, '+.2f')} +- {text_of(e, '.2f')} %" for b, e in zip(bias, errors, strict=True)]
+            rows.append([observable, when, *biases, *(text_of(s, ".3f") for s in spreads)])
     order = list(outcome.physics["after"]["bias"])
     print_table(
         f"{name}: held-out showers",
         ["observable", "", "bias, low E", "middle", "high E", "spread ratio, low E", "middle", "high E"],
         sorted(rows, key=lambda row: order.index(row[0])),
     )
-
-
-def _text(value: float | None, form: str) -> str:
-    return "undefined" if value is None else format(value, form)

@@ -9,32 +9,39 @@ from typing import TYPE_CHECKING
 
 import click
 
-from calograd.cli.common import JSON_OPTION, console, parse_numbers, print_table, progress, stages, write_json
-from calograd.detector.material import Material
+from calograd.cli.common import COUNT, JSON_OPTION, NUMBERS, Command, console, print_table, write_json
+from calograd.cli.progress import progress
 from calograd.errors import InputError, TablesError
-from calograd.io.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
+    from calograd.detector.material import Material
     from calograd.evaluation.timing import Benchmark
 
 BUSY = 1.15
-"""Time on the clock over that of the processor from which the machine counts as busy."""
+"""Ratio of wall time to processor time above which the machine counts as busy."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--energies", default="1,10,50,100", show_default=True, help="Incident energies, GeV.")
-@click.option("--showers", type=int, help="Of Geant4, at each energy and repetition. [two seconds' worth]")
-@click.option("--repeats", default=5, show_default=True, help="Of every measurement.")
+@click.option("--energies", default="1,10,50,100", show_default=True, type=NUMBERS, help="Incident energies, GeV.")
+@click.option(
+    "--showers", type=COUNT, help="Geant4 showers at each energy and repetition. [as many as take two seconds]"
+)
+@click.option("--repeats", default=5, show_default=True, type=COUNT, help="Repetitions of every measurement.")
 @click.option("--no-geant4", is_flag=True, help="Leave Geant4 out.")
 @JSON_OPTION
 def benchmark(
-    models: tuple[str, ...], energies: str, showers: int | None, repeats: int, no_geant4: bool, json_path: Path | None
+    models: tuple[str, ...],
+    energies: tuple[float, ...],
+    showers: int | None,
+    repeats: int,
+    no_geant4: bool,
+    json_path: Path | None,
 ) -> None:
     """Time Geant4 and surrogates (default: pbf2-cells) side by side, each on one thread.
 
-    Geant4 runs in a process of its own; its start-up is stated apart. A surrogate is timed at batch 1 and at its best
-    batch, and, unless it is distilled, with every sampler. Medians of repeated measurements, with the extremes.
+    Geant4 runs in its own process, and its start-up is listed separately. A surrogate is timed at batch 1 and at its
+    best batch; one that is not distilled is also timed with every sampler. Results are medians with the extremes.
 
     \b
     Examples:
@@ -47,13 +54,8 @@ def benchmark(
     Example:
       calograd benchmark siw-cloud siw-cloud-cm
     """
-    refuse_existing(json_path)
-    for name, value in (("showers", showers), ("repeats", repeats)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}, expected at least 1")
-    values = parse_numbers(energies, "--energies")
-    if not all(0 < e < float("inf") for e in values) or len(set(values)) != len(values):
-        raise InputError(f"--energies '{energies}': expected different positive numbers in GeV")
+    if len(set(energies)) != len(energies):
+        raise InputError(f"--energies {','.join(f'{e:g}' for e in energies)}: expected different energies")
     from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS
     from calograd.evaluation.timing import BATCHES
     from calograd.evaluation.timing import benchmark as run
@@ -70,16 +72,14 @@ def benchmark(
         raise InputError(f"the surrogates are of {', '.join(materials)}; benchmark one material at a time")
     for surrogate in surrogates:
         low, high = surrogate.card.energy
-        if not all(low <= e <= high for e in values):
-            raise InputError(f"--energies {energies}: {surrogate.card.name} was trained on {low:g} to {high:g} GeV")
+        if not all(low <= e <= high for e in energies):
+            raise InputError(f"--energies: {surrogate.card.name} was trained on {low:g} to {high:g} GeV")
     environment, note = (None, "left out (--no-geant4)") if no_geant4 else geant4_environment(*materials.values())
-    with progress() as bar:
-        tell = stages(bar)
-
+    with progress("benchmark") as show:
         others = [name for name in SAMPLERS if name != DEFAULT_SAMPLER]
         result = run(
-            surrogates, values, environment, repeats=repeats, showers=showers, batches=BATCHES, samplers=others,
-            note=note, progress=tell,
+            surrogates, energies, environment, repeats=repeats, showers=showers, batches=BATCHES, samplers=others,
+            note=note, progress=show,
         )  # fmt: skip
     _print(result)
     write_json(json_path, result.to_dict())
@@ -96,9 +96,9 @@ def _benchmark_clouds(
     surrogates = [CloudSurrogate.load(model) for model in models]
     left_out = (None, "left out (--no-geant4)")
     environment, note = left_out if no_geant4 else environment_for(needed_elements(stack_beam(10.0, 90.0)))
-    with progress() as bar:
+    with progress("benchmark") as show:
         result = benchmark_clouds(surrogates, environment, repeats=repeats, showers=showers, note=note,
-                                  progress=stages(bar))  # fmt: skip
+                                  progress=show)  # fmt: skip
     m = result.machine
     print_table(
         f"{m['processor']} ({m['vectors']}, {m['cores']} cores), one thread, torch {m['torch']}; energies evenly from "

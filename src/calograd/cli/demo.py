@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
-from calograd.errors import InputError
-from calograd.io.hdf5 import refuse_existing
+from calograd.cli.common import JSON_OPTION, Command, console, output_option, print_table, write_json
+from calograd.cli.progress import progress
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
@@ -18,14 +17,14 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-@click.command()
-@click.option(
-    "-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path), help="New folder for it all."
-)
-@click.option("--quick", is_flag=True, help="A check that everything runs, in well under a minute; no real numbers.")
+@click.command(cls=Command)
+@output_option("New folder of all files", folder=True, default="demo")
+@click.option("--quick", is_flag=True, help="Only check that everything runs, in less than a minute.")
 @JSON_OPTION
 def demo(output: Path, quick: bool, json_path: Path | None) -> None:
-    """The whole chain on bundled data, one report: sample, evaluate, time, train, adapt, follow gradients.
+    """Run the whole chain on bundled data and write one report.
+
+    The chain samples, evaluates against Geant4, times, trains, adapts to another crystal and follows gradients.
 
     Takes about three minutes on two cores. Geant4 is timed where geant4-pybind and its tables are found.
 
@@ -33,8 +32,6 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     Example:
       calograd demo -o demo
     """
-    refuse_existing(output)
-    refuse_existing(json_path)
     from calograd.demo import chain
 
     require("the demo", "report")
@@ -44,16 +41,12 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
 
     surrogate = Surrogate.load(chain.MODEL)
     showers = chain.Showers.bundled()
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"the folder {output.absolute().parent} does not exist; make it or choose another -o")
-    with progress() as bar:
-        tell = stages(bar)
-
+    with progress("demo") as show:
         outcome = chain.run(
             output, surrogate, showers, chain.QUICK if quick else chain.FULL,
-            student=Surrogate.load(chain.STUDENT), geant4=geant4_environment(surrogate.card.substance()), progress=tell,
+            student=Surrogate.load(chain.STUDENT), geant4=geant4_environment(surrogate.card.substance()), progress=show,
         )  # fmt: skip
-        write_page(output / REPORT, outcome, tell)
+        write_page(output / REPORT, outcome, show)
     _summarise(outcome)
     console.print(f"report: {(output / REPORT).absolute()}", soft_wrap=True)
     head = outcome.headline()

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
+from calograd.cli.common import (
+    JSON_OPTION,
+    POSITIVE,
+    REPORT_OPTION,
+    SEED_OPTION,
+    Command,
+    print_notes,
+    print_table,
+    write_json,
+)
+from calograd.cli.progress import progress
 from calograd.errors import InputError
-from calograd.io.hdf5 import refuse_existing, schema_of, shard_files
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
@@ -18,18 +27,14 @@ if TYPE_CHECKING:
     from calograd.events.maps import Maps
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("generated", type=click.Path(path_type=Path))
 @click.argument("reference", type=click.Path(path_type=Path))
 @JSON_OPTION
+@REPORT_OPTION
+@SEED_OPTION
 @click.option(
-    "--report", "report_path", type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a report with figures, one HTML file that needs no network.",
-)  # fmt: skip
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of bootstraps and classifiers.")
-@click.option(
-    "--threshold", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-    help="Readout threshold of a cell in MeV.",
+    "--threshold", default=1.0, show_default=True, type=POSITIVE, help="Readout threshold of a cell, MeV.",
 )  # fmt: skip
 @click.option(
     "--classifier/--no-classifier", default=True, show_default=True,
@@ -57,9 +62,8 @@ def evaluate(
     Example:
       calograd evaluate points.h5 reference-points.h5 --json out.json
     """
-    for output in (json_path, report_path):
-        if output is not None:
-            refuse_existing(output)
+    from calograd.io.hdf5 import schema_of, shard_files
+
     if classifier:
         require("a classifier test (leave it out with --no-classifier)", "report", "sklearn")
     if report_path is not None:
@@ -80,17 +84,14 @@ def evaluate(
             raise InputError(f"{title}: one holds cells, the other maps; expected two of a kind")
         _evaluate_maps(ours, theirs, seed, names, title, json_path, report_path)
         return
-    with progress() as bar:
-        tell = stages(bar)
-
-        result = run(ours, theirs, seed=seed, threshold=threshold * 1e-3, classifiers=classifier, progress=tell)
+    with progress("evaluation") as show:
+        result = run(ours, theirs, seed=seed, threshold=threshold * 1e-3, classifiers=classifier, progress=show)
         write_json(json_path, {"files": names} | result.to_dict())
         if report_path is not None:
             from calograd.reports.cells import write_report
 
-            write_report(report_path, result, names, tell)
-    for warning in result.warnings:
-        console.print(f"warning: {warning}")
+            write_report(report_path, result, names, show)
+    print_notes(result.warnings, "warning")
     _summarise(result, title)
 
 
@@ -105,15 +106,14 @@ def _evaluate_maps(
 ) -> None:
     from calograd.evaluation.maps import evaluate_maps
 
-    with progress() as bar:
-        result = evaluate_maps(ours, theirs, seed=seed, progress=stages(bar))
+    with progress("evaluation") as show:
+        result = evaluate_maps(ours, theirs, seed=seed, progress=show)
     write_json(json_path, {"files": names} | result.to_dict())
     if report_path is not None:
         from calograd.reports.maps import write_maps_report
 
         write_maps_report(report_path, result, names)
-    for warning in result.warnings:
-        console.print(f"warning: {warning}")
+    print_notes(result.warnings, "warning")
     _summarise_maps(result, title)
 
 
@@ -142,16 +142,15 @@ def _evaluate_clouds(
     from calograd.events.clouds import read_clouds
 
     ours, theirs = read_clouds(generated), read_clouds(reference)
-    with progress() as bar:
-        result = evaluate_clouds(ours, theirs, seed=seed, classifiers=classifier, progress=stages(bar))
+    with progress("evaluation") as show:
+        result = evaluate_clouds(ours, theirs, seed=seed, classifiers=classifier, progress=show)
     names = {"generated": str(generated), "reference": str(reference)}
     write_json(json_path, {"files": names} | result.to_dict())
     if report_path is not None:
         from calograd.reports.points import write_cloud_report
 
         write_cloud_report(report_path, result, ours, theirs, names)
-    for warning in result.warnings:
-        console.print(f"warning: {warning}")
+    print_notes(result.warnings, "warning")
     batches, whole = f"{BATCHES} batches of {result.batch}", f"all {len(result.reference)}"
     print_table(
         f"{generated.name} against {reference.name}: W1 in 10^-2",

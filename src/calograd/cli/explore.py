@@ -12,14 +12,18 @@ from calograd.cli.common import console
 @click.command()
 @click.argument("model", default="pbf2-cells")
 @click.option(
-    "--port", default=5006, show_default=True, type=click.IntRange(0, 65535), help="On this machine; 0: any free one."
+    "--port",
+    default=5006,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port on this machine; 0 stands for any free one.",
 )
-@click.option("--run", type=click.Path(path_type=Path), help="Show the trajectory of this folder of 'optimise'.")
-@click.option("--no-browser", is_flag=True, help="Only say where the page is.")
+@click.option("--run", type=click.Path(path_type=Path), help="Show the trajectory of a run of 'calograd optimise'.")
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 def explore(model: str, port: int, run: Path | None, no_browser: bool) -> None:
-    """Open a page of sliders, an event, observables beside Geant4's, the utility and its gradient.
+    """Open a page with sliders, an event, observables beside Geant4's, the utility and its gradient.
 
-    The page is served to this machine alone. In a notebook: calograd.explorer.explore("pbf2-cells").
+    Only this machine can open the page. In a notebook: calograd.explore("pbf2-cells").
 
     \b
     Examples:

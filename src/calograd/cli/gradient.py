@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calograd.cli.common import (
+    COUNT,
     JSON_OPTION,
-    parse_cell,
-    parse_numbers,
+    NUMBERS,
+    POSITIVE,
+    REPORT_OPTION,
+    SEED_OPTION,
+    Command,
+    cell_size,
     print_table,
-    progress,
-    read_toml,
-    stages,
     write_json,
 )
-from calograd.detector.material import Material, to_float
-from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
-from calograd.diffusion.samplers import SAMPLERS
-from calograd.io.hdf5 import refuse_existing
+from calograd.cli.progress import progress
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
@@ -29,54 +28,64 @@ if TYPE_CHECKING:
     from calograd.surrogate import Surrogate
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.option(
-    "--cell", nargs=2, required=True, metavar="DX DZ",
-    help="Pitch and depth, cm. With one depth a layer, 4,5,6,8,10, each is a parameter of its own.",
+    "--cell", nargs=2, required=True, type=NUMBERS, metavar="DX DZ",
+    help="Pitch and depth, cm. With one depth a layer, as 4,5,6,8,10, each depth is a parameter.",
 )  # fmt: skip
 @click.option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on]")
-@click.option("--density", is_flag=True, help="Take the density of the material as a parameter too.")
-@click.option("--energies", required=True, help="GeV, as 1,10,50,100; one gradient each.")
+@click.option("--density", is_flag=True, help="Add the density of the material to the parameters.")
+@click.option(
+    "--energies", required=True, type=NUMBERS, help="Incident energies, GeV, as 1,10,50,100; one gradient each."
+)
 @click.option(
     "--reference", type=click.Path(path_type=Path),
-    help="Geant4 showers to compare with: a shower library, or a cells file that holds the neighbouring designs.",
+    help="Geant4 showers to compare with: a shower library, or a cells file with the neighbouring designs.",
 )  # fmt: skip
 @click.option(
     "--objective", "objective_path", type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML file with [background], [readout], [mask], [utility], [[cost]]; default: the squared error under the "
-    "default background.",
-)  # fmt: skip
-@click.option("--truth", type=click.Choice(["deposited", "incident"]), help="Of the squared error.")
-@click.option("--showers", default=1000, show_default=True, type=click.IntRange(min=1), help="Generated in a draw.")
-@click.option("--draws", default=8, show_default=True, type=click.IntRange(min=2), help="Independent, for the error.")
-@click.option("--sampler", type=click.Choice([*SAMPLERS, PROGRESSIVE_NAME]), help="[the surrogate's own]")
-@click.option("--steps", type=click.IntRange(min=1), help="Of the sampler.")
-@click.option("--step", default=0.04, show_default=True, help="Of Geant4's differences, in ln y.")
-@click.option("--replicas", default=8, show_default=True, help="Backgrounds that each Geant4 shower is seen with.")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(min=0),
-    help="Of every energy's random numbers: they are common to all energies, whose errors go together.",
+    help="TOML file with [background], [readout], [mask], [utility], [[cost]]. "
+    "[the squared error with the default background]",
 )  # fmt: skip
 @click.option(
-    "--landscape",
-    default=9,
-    show_default=True,
-    help="Points along each axis of the report's, Geant4's too with a shower library; 0: none. Of maps there is none.",
+    "--truth",
+    type=click.Choice(["deposited", "incident"]),
+    help="True energy that the squared error compares with. [deposited]",
 )
-@click.option("--landscape-energy", type=float, help="GeV; default: the middle one of --energies.")
-@click.option("--extrapolate", is_flag=True, help="Outside the trained range warn instead of refusing.")
-@JSON_OPTION
+@click.option("--showers", default=1000, show_default=True, type=COUNT, help="Showers of a draw.")
 @click.option(
-    "--report", "report_path", type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a report with figures, one HTML file that needs no network.",
+    "--draws",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Independent draws; their spread gives the error.",
+)
+@click.option("--sampler", help="trigflow-ab2, ddim, heun, dpmpp-2m or ddpm. [the surrogate's own]")
+@click.option("--steps", type=COUNT, help="Steps of the sampler. [each has its own]")
+@click.option(
+    "--step",
+    default=0.04,
+    show_default=True,
+    type=POSITIVE,
+    help="Step of Geant4's finite differences in the logarithm of a parameter.",
+)
+@click.option("--replicas", default=8, show_default=True, type=COUNT, help="Backgrounds drawn for each Geant4 shower.")
+@SEED_OPTION
+@click.option(
+    "--landscape", default=9, show_default=True, type=click.IntRange(min=0),
+    help="Points along each axis of the landscape in the report; 0 leaves it out. Maps have no landscape.",
 )  # fmt: skip
+@click.option("--landscape-energy", type=POSITIVE, help="Energy of the landscape, GeV. [the middle one of --energies]")
+@click.option("--extrapolate", is_flag=True, help="Warn instead of refusing outside the trained range.")
+@JSON_OPTION
+@REPORT_OPTION
 def gradient(
     model: str,
-    cell: tuple[str, str],
+    cell: tuple[tuple[float, ...], tuple[float, ...]],
     material: str | None,
     density: bool,
-    energies: str,
+    energies: tuple[float, ...],
     reference: Path | None,
     objective_path: Path | None,
     truth: str | None,
@@ -93,7 +102,9 @@ def gradient(
     json_path: Path | None,
     report_path: Path | None,
 ) -> None:
-    """Gradient of a utility at a design from the surrogate, with errors, beside Geant4's.
+    """Compute the gradient of a utility at a design with the surrogate, and compare it with Geant4's.
+
+    All energies have common random numbers, so their errors are correlated.
 
     \b
     Examples:
@@ -101,11 +112,9 @@ def gradient(
       calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --reference library.h5 --report gradient.html
       calograd gradient materials-cells --cell 2.5 6 --material PbWO4 --density --energies 10 --reference pbwo4.h5
     """
-    for output in (json_path, report_path):
-        refuse_existing(output)
     if report_path is not None:
         require("--report", "report", "jinja2", "matplotlib")
-    values = tuple(parse_numbers(energies, "--energies"))
+    from calograd.detector.material import Material, to_float
     from calograd.gradients.autodiff import surrogate_gradient
     from calograd.gradients.check import compare_gradients
     from calograd.gradients.finite_differences import finite_difference_gradient
@@ -115,20 +124,19 @@ def gradient(
 
     surrogate = load_designs(model)
     a, pixels = surrogate.model.architecture, _pixels(surrogate)
-    pitch, depth = parse_cell(cell, a.n_z)
+    pitch, depth = cell_size(cell, a.n_z)
     substance = surrogate.card.substance() if material is None else Material.parse(material)
     card, rho = surrogate.card.in_cm(substance), to_float(substance.density)
     space, at = space_around(
         pitch, depth, card.dx, card.dz, substance, a.n_xy, a.n_z, density=(rho / 2, 2 * rho) if density else None
     )
-    objectives = [_objective(objective_path, truth, energy, pixels) for energy in values]
+    objectives = [_objective(objective_path, truth, energy, pixels) for energy in energies]
     landscape = 0 if pixels else landscape
     ours: list[GradientEstimate] = []
     both: list[GradientCheck] = []
-    with progress() as bar:
-        tell = stages(bar)
-        middle = landscape_energy or values[len(values) // 2]
-        read = tuple(dict.fromkeys((*values, middle))) if report_path is not None and landscape > 1 else values
+    with progress("gradient") as show:
+        middle = landscape_energy or energies[len(energies) // 2]
+        read = tuple(dict.fromkeys((*energies, middle))) if report_path is not None and landscape > 1 else energies
         source = None if reference is None else _open_reference(reference, read, a.n_xy, a.n_z, pixels)
         for number, objective in enumerate(objectives):
             ours.append(
@@ -137,27 +145,27 @@ def gradient(
                     sampler=sampler, steps=steps, extrapolate=extrapolate,
                 )
             )  # fmt: skip
-            tell("surrogate", number + 1, len(objectives))
+            show("surrogate", number + 1, len(objectives))
             if source is not None:
                 theirs = finite_difference_gradient(
                     source, objective, space, at, step=step, replicas=replicas, seed=seed
                 )
                 both.append(compare_gradients(ours[-1], theirs, seed))
-                tell("Geant4", number + 1, len(objectives))
-        write_json(json_path, _plain(values, ours, both))
+                show("Geant4", number + 1, len(objectives))
+        write_json(json_path, _plain(energies, ours, both))
         if report_path is not None:
             from calograd.reports.optimisation import landscapes, write_gradient_report
 
             anywhere = source if isinstance(source, LibraryReference) else None  # a cells file has its designs only
             drawn = (
                 landscapes(
-                    surrogate, anywhere, _objective(objective_path, truth, middle), landscape, seed, tell, substance
+                    surrogate, anywhere, _objective(objective_path, truth, middle), landscape, seed, show, substance
                 )
                 if landscape > 1
                 else []
             )
-            write_gradient_report(report_path, list(values), ours, both, drawn, middle)
-    _summarise(values, ours, both)
+            write_gradient_report(report_path, list(energies), ours, both, drawn, middle)
+    _summarise(energies, ours, both)
 
 
 def _pixels(surrogate: Surrogate) -> int | None:
@@ -167,6 +175,7 @@ def _pixels(surrogate: Surrogate) -> int | None:
 
 def _objective(path: Path | None, truth: str | None, energy: float, pixels: int | None = None) -> Any:
     """The objective of a file, or the default one, at one energy, perhaps of maps."""
+    from calograd.io.toml import read_toml
     from calograd.objective.config import parse_objective
 
     raw = {} if path is None else read_toml(path)

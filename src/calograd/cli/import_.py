@@ -4,52 +4,70 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import ValidationError
 
-from calograd.cli.common import JSON_OPTION, console, output_option, print_table, progress, stages, write_json
+from calograd.cli.common import (
+    FINITE,
+    JSON_OPTION,
+    POSITIVE,
+    Command,
+    output_option,
+    print_notes,
+    print_table,
+    write_json,
+)
+from calograd.cli.progress import progress
 from calograd.cli.simulate import parse_material
 from calograd.errors import InputError
-from calograd.events.library.schema import ImportedBeam
-from calograd.io.hdf5 import refuse_existing
-from calograd.readers.importing import Import, import_root
-from calograd.readers.root import CM, GEV, Branches, Reading
+
+if TYPE_CHECKING:
+    from calograd.events.library.schema import ImportedBeam
+    from calograd.readers.importing import Import
+    from calograd.readers.root import Reading
 
 _AXES = ("x", "y", "z", "-x", "-y", "-z")
-_UNITS = click.Choice(list(GEV))
+_BRANCHES = ("event", "x", "y", "z", "deposit", "energy")
+_LENGTHS = ("mm", "cm", "m")
+_UNITS = click.Choice(("keV", "MeV", "GeV"))
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--tree", help="Name of the tree. [the only one of the file]")
+@click.option("--tree", help="Name of the tree. [the only one in the file]")
 @click.option(
     "--branch", "branches", multiple=True, metavar="WHAT=NAME",
-    help=f"Name of a branch, where it is another one: WHAT is {', '.join(Branches.model_fields)}. May be repeated.",
+    help=f"A branch with another name than the default; WHAT is {', '.join(_BRANCHES)}. May be repeated.",
 )  # fmt: skip
-@click.option("--energy", type=float, help="Incident energy of all events, GeV, where no branch tells it.")
-@click.option("--length-unit", type=click.Choice(list(CM)), default="mm", show_default=True)
-@click.option("--energy-unit", type=_UNITS, default="MeV", show_default=True, help="Of the deposits.")
-@click.option("--incident-unit", type=_UNITS, help="Of the branch of incident energies. [as --energy-unit]")
-@click.option("--axis", type=click.Choice(_AXES), default="z", show_default=True, help="Where the beam goes.")
+@click.option("--energy", type=POSITIVE, help="Incident energy of all events, GeV, where no branch holds it.")
+@click.option("--length-unit", type=click.Choice(_LENGTHS), default="mm", show_default=True, help="Unit of lengths.")
+@click.option("--energy-unit", type=_UNITS, default="MeV", show_default=True, help="Unit of deposits.")
+@click.option("--incident-unit", type=_UNITS, help="Unit of incident energies. [as --energy-unit]")
+@click.option("--axis", type=click.Choice(_AXES), default="z", show_default=True, help="Direction of the beam.")
 @click.option(
-    "--origin", nargs=3, type=float, default=(0.0, 0.0, 0.0), metavar="X Y Z",
-    help="Middle of the calorimeter's front face in the file's coordinates, cm. [0 0 0]",
+    "--origin", nargs=3, type=FINITE, default=(0.0, 0.0, 0.0), metavar="X Y Z",
+    help="Centre of the calorimeter's front face in the file's coordinates, cm. [0 0 0]",
 )  # fmt: skip
-@click.option("--material", default="PbF2", show_default=True, help="PbWO4, ..., G4_NAME, or NAME:DENSITY:FORMULA.")
-@click.option("--particle", type=click.Choice(["gamma", "e-", "e+"]), default="gamma", show_default=True)
-@click.option("--position", nargs=2, type=float, default=(0.0, 0.0), metavar="X Y", help="Of the beam, cm. [0 0]")
-@click.option("--theta", default=0.0, show_default=True, help="Of the beam to the normal, degrees.")
-@output_option("The shower library (HDF5)")
+@click.option(
+    "--material", default="PbF2", show_default=True, help="Material: PbWO4, ..., G4_NAME, or NAME:DENSITY:FORMULA."
+)
+@click.option("--particle", type=click.Choice(["gamma", "e-", "e+"]), default="gamma", show_default=True,
+              help="Incident particle.")  # fmt: skip
+@click.option(
+    "--position", nargs=2, type=FINITE, default=(0.0, 0.0), metavar="X Y", help="Entry of the beam, cm. [0 0]"
+)
+@click.option("--theta", default=0.0, show_default=True, type=FINITE, help="Angle of the beam to the normal, degrees.")
+@output_option("The shower library (HDF5)", resumes=True)
 @JSON_OPTION
 def import_(file: Path, output: Path, json_path: Path | None, **options: Any) -> None:
-    """Make a shower library of another Geant4 application's steps in a ROOT tree.
+    """Make a shower library from the steps that another Geant4 application wrote to a ROOT tree.
 
-    The tree has an entry a step, with a branch that numbers the events (in any order); or an entry an event, with lists
+    The tree has one entry a step, with a branch of event numbers in any order. Or it has one entry an event, with lists
     of steps. Showers are numbered as their events first appear. The same command resumes an interrupted import.
-    --particle, --position (on the front face, from its middle) and --theta are stored; training turns and mirrors
-    showers only if the beam is on the axis and along it.
+
+    --particle, --position (on the front face, from its centre) and --theta are stored with the showers. Training
+    rotates and mirrors showers only where the beam is on the axis and along it.
 
     \b
     Examples:
@@ -58,17 +76,20 @@ def import_(file: Path, output: Path, json_path: Path | None, **options: Any) ->
         --length-unit cm --incident-unit GeV --axis z --origin 0 0 120 --material PbWO4 -o library.h5
       calograd import steps.root --energy 10 --particle e- -o library.h5
     """
-    refuse_existing(json_path)
+    from calograd.readers.importing import import_root
+
     reading = _reading(options)
     beam = _beam(options)
     material = parse_material(options["material"])
-    with progress() as bar:
-        done = import_root(file, output, reading, material, beam, stages(bar))
+    with progress("import") as show:
+        done = import_root(file, output, reading, material, beam, show)
     _summary(output, json_path, done)
 
 
 def _reading(options: dict[str, Any]) -> Reading:
-    """How the options want the file to be read. Raises `InputError`."""
+    """Return how the file is read. Raises `InputError` for options that do not go together."""
+    from calograd.readers.root import Branches, Reading
+
     names: dict[str, str] = {}
     for text in options["branches"]:
         what, _, name = text.partition("=")
@@ -80,12 +101,8 @@ def _reading(options: dict[str, Any]) -> Reading:
             raise InputError(f"--branch {text}: expected one name of a branch for {what}, as --branch {what}=NAME")
         names[what] = name
     energy = options["energy"]
-    if energy is not None and not 0 < energy < float("inf"):
-        raise InputError(f"--energy is {energy:g} GeV, expected a positive number")
     if energy is not None and ("energy" in names or options["incident_unit"]):
         raise InputError("--energy gives all events one energy; leave out --branch energy=NAME and --incident-unit")
-    if not all(abs(place) < float("inf") for place in options["origin"]):
-        raise InputError(f"--origin {' '.join(f'{place:g}' for place in options['origin'])}: expected numbers in cm")
     return Reading(
         tree=options["tree"], branches=Branches(**names), length_unit=options["length_unit"],
         energy_unit=options["energy_unit"], incident_unit=options["incident_unit"] or options["energy_unit"],
@@ -94,6 +111,10 @@ def _reading(options: dict[str, Any]) -> Reading:
 
 
 def _beam(options: dict[str, Any]) -> ImportedBeam:
+    from pydantic import ValidationError
+
+    from calograd.events.library.schema import ImportedBeam
+
     try:
         return ImportedBeam(particle=options["particle"], position=options["position"], theta=options["theta"])
     except ValidationError as error:
@@ -102,8 +123,7 @@ def _beam(options: dict[str, Any]) -> ImportedBeam:
 
 
 def _summary(output: Path, json_path: Path | None, done: Import) -> None:
-    for note in done.notes:
-        console.print(f"note: {note}")
+    print_notes(done.notes)
     low, high = done.energies
     print_table(
         str(output),

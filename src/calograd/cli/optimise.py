@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from calograd.cli.common import JSON_OPTION, print_table, progress, read_toml, stages, write_json
-from calograd.io.hdf5 import refuse_existing
+from calograd.cli.common import JSON_OPTION, Command, output_option, print_table, write_json
+from calograd.cli.progress import progress
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
@@ -19,44 +19,49 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run; resumed.")
+@output_option("Folder of the run", folder=True, resumes=True)
 @click.option(
-    "--adapt", is_flag=True, help="Simulate the detector of CONFIG's table [adapt] on the way and adapt to it."
+    "--adapt", is_flag=True, help="Simulate the detector of CONFIG's table [adapt] between steps and adapt MODEL to it."
 )
-@click.option("--landscape", default=9, show_default=True, help="Points along each axis of the report's; 0: none.")
+@click.option(
+    "--landscape",
+    default=9,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Points along each axis of the landscape in the report; 0 leaves it out.",
+)
 @JSON_OPTION
 def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int, json_path: Path | None) -> None:
-    """Improve a design along the surrogate's gradients, checked with Geant4.
+    """Improve a design along the surrogate's gradients, and check the steps with Geant4.
 
-    The same command goes on with a run that was interrupted. CONFIG is a TOML file; calograd.optimisation.run says
-    what it may hold.
+    The same command resumes a run that was interrupted. CONFIG is a TOML file; the module calograd.optimisation.run
+    documents its tables.
 
-    With --adapt the design is of a detector that MODEL does not know (another crystal, gaps, another beam): before
-    every gradient a few showers of it are simulated, and MODEL is adapted to all of them, up to a budget of showers.
+    With --adapt the detector may be one that MODEL does not know, with another crystal, gaps or another beam. Before
+    every gradient a few showers of it are simulated, and MODEL is adapted to them, up to a budget of showers.
 
     \b
     Examples:
       calograd optimise pbf2-cells optimise.toml -o run
       calograd optimise pbf2-cells pbwo4.toml --adapt -o run
     """
-    refuse_existing(json_path)
     require("the report of an optimisation", "report", "jinja2", "matplotlib")
+    from calograd.io.toml import read_toml
     from calograd.optimisation.run import Setup, optimise, parse_optimisation
     from calograd.reports.optimisation import landscapes, write_optimisation_report
     from calograd.surrogate import load_designs
 
     setup = Setup.of(load_designs(model), parse_optimisation(read_toml(config), str(config), config.parent), adapt)
-    with progress() as bar:
-        tell = stages(bar)
+    with progress("optimisation") as show:
 
         def report(step: Step) -> None:
-            tell("steps", step.number + 1, setup.config.descent.steps)
+            show("steps", step.number + 1, setup.config.descent.steps)
 
         trials = setup.trials(output / "showers")
-        state = optimise(setup, output, trials, report, tell)
+        state = optimise(setup, output, trials, report, show)
         final: tuple[SimulatedUtility, SimulatedUtility] | None = None
         if trials is not None:
             import numpy as np
@@ -72,7 +77,7 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
                 setup.objective,
                 landscape,
                 setup.config.descent.seed,
-                tell,
+                show,
                 setup.space.material,
             )
             if landscape > 1 and len(setup.space.names) == 2

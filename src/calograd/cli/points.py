@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from calograd.cli.common import JSON_OPTION, output_option, print_table, progress, write_json
+from calograd.cli.common import JSON_OPTION, Command, output_option, print_table, write_json
+from calograd.cli.progress import progress
 from calograd.errors import InputError
-from calograd.events.clouds import Clouds, read_clouds, write_clouds
-from calograd.events.clustering import Clustering, cluster
-from calograd.events.library.reader import open_library
-from calograd.io.hdf5 import refuse_existing, schema_of, shard_files
-from calograd.readers.showerdata import read_showerdata, write_calochallenge, write_showerdata
 
-FORMATS: dict[str, Callable[[Path, Clouds], None]] = {
-    "calograd": write_clouds, "showerdata": write_showerdata, "calochallenge": write_calochallenge,
-}  # fmt: skip
+if TYPE_CHECKING:
+    from calograd.events.clouds import Clouds
+    from calograd.events.clustering import Clustering
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
-    "--clustering", type=click.Choice(get_args(Clustering)),
-    help="What a point of a library is: the passage of a particle through a layer, or a sixth of a cell. [crossings]",
+    "--clustering", type=click.Choice(("crossings", "sub-cells")),
+    help="Points of a library: particle crossings of a layer, or sixths of a cell. [crossings]",
 )  # fmt: skip
-@click.option("--as", "form", type=click.Choice(list(FORMATS)), default="calograd", show_default=True)
-@click.option("--recover", is_flag=True, help="Of a library that was cut off use the showers that are complete.")
+@click.option("--as", "form", type=click.Choice(("calograd", "showerdata", "calochallenge")), default="calograd",
+              show_default=True, help="Format of the output.")  # fmt: skip
+@click.option("--recover", is_flag=True, help="Use the complete showers of a library that was cut off.")
 @output_option("The file of points, or of grids (HDF5)")
 @JSON_OPTION
 def points(
     source: Path, clustering: Clustering | None, form: str, recover: bool, output: Path, json_path: Path | None
 ) -> None:
-    """Make points of a layered detector's shower library, or bring a file of points into another format.
+    """Make points from the shower library of a layered detector, or convert a file of points to another format.
 
-    SOURCE is a library of 'calograd simulate --detector siw', a file of points, or one of the package showerdata.
+    SOURCE is a library of 'calograd simulate --detector siw', a file of points, or a file of the package showerdata.
 
     \b
     Examples:
@@ -46,10 +42,12 @@ def points(
       calograd points siw-points.h5 --as calochallenge -o grids.h5
       calograd points from-others.h5 -o points.h5
     """
-    for path in (output, json_path):
-        refuse_existing(path)
+    from calograd.events.clouds import write_clouds
+    from calograd.readers.showerdata import write_calochallenge, write_showerdata
+
     clouds = _read(source, clustering, recover)
-    FORMATS[form](output, clouds)
+    write = {"calograd": write_clouds, "showerdata": write_showerdata, "calochallenge": write_calochallenge}
+    write[form](output, clouds)
     n = max(1, len(clouds))
     summary: dict[str, Any] = {
         "output": str(output), "format": form, "showers": len(clouds), "points": len(clouds.e),
@@ -65,14 +63,17 @@ def points(
 
 
 def _read(source: Path, clustering: Clustering | None, recover: bool) -> Clouds:
-    """The points of a file of any of the kinds that are known."""
+    """Return the points of a library or of a file in any format."""
+    from calograd.events.clouds import read_clouds
+    from calograd.events.clustering import cluster
+    from calograd.events.library.reader import open_library
+    from calograd.io.hdf5 import schema_of, shard_files
+    from calograd.readers.showerdata import read_showerdata
+
     schema = schema_of(shard_files(source)[0])
     if schema is not None and schema.startswith("calograd/library/"):
-        with open_library(source, recover=recover) as library, progress() as bar:
-            task = bar.add_task("clustering", total=len(library))
-            return cluster(
-                library, clustering or "crossings", lambda done, total: bar.update(task, completed=done, total=total)
-            )
+        with open_library(source, recover=recover) as library, progress("clustering") as show:
+            return cluster(library, clustering or "crossings", show.counter("clustering"))
     if clustering is not None or recover:
         raise InputError(f"--clustering and --recover are for shower libraries; {source} holds points already")
     if schema is None and source.is_file():

@@ -8,17 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-import numpy as np
 
-from calograd.cli.common import JSON_OPTION, console, output_option, parse_numbers, print_table, progress, write_json
-from calograd.detector.material import Material
+from calograd.cli.common import (
+    COUNT,
+    DEVICE_OPTION,
+    FINITE,
+    JSON_OPTION,
+    NUMBERS_OR_RANGE,
+    SEED_OPTION,
+    SHARE,
+    THREADS_OPTION,
+    Command,
+    Range,
+    output_option,
+    print_notes,
+    print_table,
+    use_threads,
+    write_json,
+)
+from calograd.cli.progress import progress
 from calograd.errors import InputError
-from calograd.events.cells import Cells
-from calograd.events.maps import Maps, write_rows
-from calograd.events.shards import read_shards
-from calograd.io.hdf5 import refuse_existing
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from calograd.events.cells import Cells
+    from calograd.events.maps import Maps
     from calograd.surrogate import CloudSurrogate, Surrogate
 
 MANY_POINTS = 24
@@ -33,44 +48,44 @@ class _Rows(NamedTuple):
     dz: np.ndarray
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.option(
     "--cell",
     nargs=2,
+    type=NUMBERS_OR_RANGE,
     metavar="DX DZ",
-    help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. Ranges as 1:5 4:15 give every shower a design.",
+    help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. Ranges as 1:5 4:15 give every shower its own design.",
 )
-@click.option("--unequal", type=float, help="Share of designs from ranges whose layers differ in depth. [0]")
-@click.option("--energy", help="GeV: values as 1,10,50 (each in turn), or a range as 1:100.")
-@click.option("--law", type=click.Choice(["uniform", "log-uniform"]), help="How energies fill a range. [log-uniform]")
+@click.option("--unequal", type=SHARE, help="Share of designs from ranges whose layers differ in depth. [0]")
+@click.option("--energy", type=NUMBERS_OR_RANGE,
+              help="Incident energy, GeV: values as 1,10,50 (each in turn), or a range as 1:100.")  # fmt: skip
+@click.option("--law", type=click.Choice(["uniform", "log-uniform"]),
+              help="Distribution of energies in a range. [log-uniform]")  # fmt: skip
+@click.option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the trained one; with --like, the file's]")
+@click.option("-n", "--showers", type=COUNT, help="Showers for each energy, or in total for a range. [1000]")
 @click.option(
-    "--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on; with --like, the file's]"
-)
-@click.option("-n", "--showers", type=int, help="Showers per energy; of a range, the total. [1000]")
-@click.option(
-    "--like",
-    type=click.Path(path_type=Path),
-    help="Instead of --cell and --energy: the rows of this cells or maps file.",
-)
-@click.option("--repeat", type=int, help="With --like: this many showers for each of its rows. [1]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Fixes all showers.")
-@click.option(
-    "--sampler",
-    help="trigflow-ab2, ddim, heun, dpmpp-2m or ddpm. [the surrogate's own]",
-)
-@click.option("--steps", type=int, help="Of the sampler. [each has its own]")
-@click.option("--guidance", default=0.0, help="Of classifier-free guidance, for maps trained with dropped conditions.")
-@click.option("--threads", default=0, help="CPU threads. [all cores]")
-@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+    "--like", type=click.Path(path_type=Path),
+    help="File of showers; the designs and energies are taken from its rows instead of --cell and --energy.",
+)  # fmt: skip
+@click.option("--repeat", type=COUNT, help="With --like: showers for each row of the file. [1]")
+@SEED_OPTION
+@click.option("--sampler", help="trigflow-ab2, ddim, heun, dpmpp-2m or ddpm. [the surrogate's own]")
+@click.option("--steps", type=COUNT, help="Steps of the sampler. [each has its own]")
+@click.option("--guidance", default=0.0, type=FINITE,
+              help="Classifier-free guidance, for maps trained with dropped conditions. [0]")  # fmt: skip
+@THREADS_OPTION
+@DEVICE_OPTION
 @click.option("--extrapolate", is_flag=True, help="Warn instead of refusing outside the trained range.")
-@output_option("The cells file, or maps file (HDF5)")
+@output_option("The file of showers (HDF5)")
 @JSON_OPTION
 def sample(
     model: str, output: Path, json_path: Path | None, threads: int, device: str, seed: int, sampler: str | None,
     steps: int | None, guidance: float, extrapolate: bool, like: Path | None, material: str | None, **wanted: Any,
 ) -> None:  # fmt: skip
-    """Generate showers with a surrogate: a bundled name, or a folder that 'calograd train' wrote.
+    """Generate showers with a surrogate.
+
+    MODEL is a bundled name, or a folder of 'calograd train' or 'calograd adapt'.
 
     \b
     Examples:
@@ -79,20 +94,16 @@ def sample(
       calograd sample pbf2-cells --like reference.h5 -o generated.h5
       calograd sample pbf2-cells --cell 1:5 4:15 --unequal 0.5 --energy 1:100 -n 50000 -o designs.h5
 
-    A surrogate of points takes no cell, and writes points (see calograd points).
+    A surrogate of a layered detector takes no --cell and writes points (see calograd points).
 
     \b
     Examples:
       calograd sample siw-cloud --energy 10:90 --law uniform -n 2000 -o points.h5
       calograd sample siw-cloud-cm --like reference-points.h5 -o points.h5
     """
-    for path in (output, json_path):
-        refuse_existing(path)
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InputError(f"the folder {path.parent} does not exist; make it or choose another output")
-    if threads < 0:
-        raise InputError(f"--threads is {threads}, expected at least 1, or 0 for all cores")
-    from calograd.surrogate import CloudSurrogate
+    from calograd.detector.material import Material
+    from calograd.events.maps import write_rows
+    from calograd.surrogate import CloudSurrogate, load_designs
     from calograd.surrogate.registry import STACK_KINDS
     from calograd.surrogate.storage import kind_of
 
@@ -106,8 +117,6 @@ def sample(
         return
     reference = _reference(like, wanted | {"material": material})
     chosen = None if material is None else Material.parse(material)
-    from calograd.surrogate import load_designs
-
     surrogate = load_designs(model, device)
     if reference is not None:
         chosen = reference.material if len(surrogate.card.materials) > 1 else None
@@ -134,13 +143,14 @@ def _reference(like: Path | None, wanted: dict[str, Any]) -> Cells | Maps | None
     for name in ("cell", "unequal", "energy", "law", "showers", "material"):
         if wanted[name] is not None:
             raise InputError(f"--{name} and --like exclude each other; --like takes designs and energies from the file")
+    from calograd.events.shards import read_shards
+
     return read_shards(like)
 
 
 def _like(reference: Cells | Maps, surrogate: Surrogate, repeat: int | None, name: str) -> _Rows:
-    repeat = 1 if repeat is None else repeat
-    if repeat < 1:
-        raise InputError(f"--repeat is {repeat}, expected at least 1")
+    import numpy as np
+
     card, theirs = surrogate.card, reference.material
     if len(card.materials) == 1 and card.substance().name != theirs.name:
         raise InputError(
@@ -151,7 +161,7 @@ def _like(reference: Cells | Maps, surrogate: Surrogate, repeat: int | None, nam
     generated = _form(surrogate.model.shape, a.n_xy, a.n_z)
     if has != generated:
         raise InputError(f"{name} has {has} cells, {card.name} generates {generated}")
-    return _Rows(*(np.repeat(column, repeat, axis=0) for column in (reference.energy, reference.dx, reference.dz)))
+    return _Rows(*(np.repeat(column, repeat or 1, axis=0) for column in (reference.energy, reference.dx, reference.dz)))
 
 
 def _form(shape: tuple[int, ...], n_xy: int, n_z: int) -> str:
@@ -161,77 +171,57 @@ def _form(shape: tuple[int, ...], n_xy: int, n_z: int) -> str:
 
 
 def _asked(wanted: dict[str, Any], n_z: int, seed: int) -> _Rows:
-    count = 1000 if wanted["showers"] is None else wanted["showers"]
-    if count < 1:
-        raise InputError(f"-n is {count}, expected at least 1")
-    energy = _energies(wanted["energy"], wanted["law"], count, seed)
+    energy = _energies(wanted["energy"], wanted["law"], wanted["showers"] or 1000, seed)
     return _Rows(energy, *_sizes_of(wanted["cell"], wanted["unequal"], len(energy), n_z, seed))
 
 
 def _sizes_of(
-    cell: tuple[str, str], unequal: float | None, n: int, n_z: int, seed: int
+    cell: tuple[tuple[float, ...], tuple[float, ...]], unequal: float | None, n: int, n_z: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pitch (n,) and depths (n, n_z), cm: one design for all showers, or one each, log-uniform in ranges."""
-    ranges = [text.split(":") for text in cell]
-    pitch, depths = (
-        parse_numbers(",".join(ends), f"--cell {name}") for ends, name in zip(ranges, ("DX", "DZ"), strict=True)
-    )
-    drawn = [len(ends) == 2 for ends in ranges]
-    sizes = (2 if drawn[0] else 1,), (2,) if drawn[1] else (1, n_z)
-    given = all(len(values) in allowed for values, allowed in zip((pitch, depths), sizes, strict=True))
-    rising = all(values[0] < values[1] for values, is_range in zip((pitch, depths), drawn, strict=True) if is_range)
-    if not (given and rising and all(0 < size < float("inf") for size in pitch + depths)):
+    """Return pitch (n,) and depths (n, n_z), cm: one design for all showers, or one each, log-uniform in ranges."""
+    import numpy as np
+
+    pitch, depths = cell
+    if not (isinstance(pitch, Range) or len(pitch) == 1) or not (isinstance(depths, Range) or len(depths) in (1, n_z)):
         raise InputError(
-            f"--cell {' '.join(cell)}: expected one DX, and one DZ or {n_z} (one a layer), positive, in cm, or ranges "
-            "LOW:HIGH of both or either"
+            f"--cell: expected one DX, and one DZ or {n_z} (one a layer), in cm, or ranges LOW:HIGH of both or either"
         )
-    if unequal is not None and not (drawn[1] and 0 <= unequal <= 1):
-        raise InputError(f"--unequal {unequal:g}: expected a share from 0 to 1, and a range LOW:HIGH of depths")
+    if unequal is not None and not isinstance(depths, Range):
+        raise InputError(f"--unequal {unequal:g} needs a range LOW:HIGH of depths; leave it out or give one")
     rng = np.random.default_rng([seed, 1])
     u, v, chosen = rng.random(n), rng.random((n, n_z)), rng.random(n) < (unequal or 0)
     v = np.where(chosen[:, None], v, v[:, :1])
     dx = pitch[0] * (pitch[-1] / pitch[0]) ** u
-    dz = np.array(depths) if not drawn[1] else depths[0] * (depths[1] / depths[0]) ** v
+    dz = depths[0] * (depths[1] / depths[0]) ** v if isinstance(depths, Range) else np.array(depths)
     return dx, np.broadcast_to(dz, (n, n_z))
 
 
-def _energies(text: str, law: str | None, count: int, seed: int) -> np.ndarray:
-    """Incident energies: every value ``count`` times in turn, or ``count`` draws from a range."""
-    ends = text.split(":")
-    values = np.array(parse_numbers(",".join(ends), "--energy"))
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise InputError(f"--energy '{text}': expected positive numbers in GeV")
-    if len(ends) == 1:
+def _energies(energy: tuple[float, ...], law: str | None, count: int, seed: int) -> np.ndarray:
+    """Return incident energies: every value ``count`` times in turn, or ``count`` draws from a range."""
+    import numpy as np
+
+    if not isinstance(energy, Range):
         if law:
-            raise InputError(f"--law {law} needs a range, as --energy 1:100; '{text}' is none")
-        return np.tile(values, count)
-    if len(values) != 2 or values[0] >= values[1]:
-        raise InputError(f"--energy '{text}' is no range; expected LOW:HIGH in GeV, as 1:100")
-    u = np.random.default_rng(seed).random(count)
-    low, high = values
+            raise InputError(f"--law {law} needs a range, as --energy 1:100")
+        return np.tile(energy, count)
+    u, (low, high) = np.random.default_rng(seed).random(count), energy
     drawn: np.ndarray = low + u * (high - low) if law == "uniform" else low * (high / low) ** u
     return drawn
 
 
 def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str, Any]) -> tuple[Cells | Maps, float]:
     """The showers and the seconds they took; warnings go to the console, one line each."""
-    import torch
-
     from calograd.surrogate.generation import generate
 
-    if threads:
-        torch.set_num_threads(threads)
-    with progress() as bar, warnings.catch_warnings(record=True) as caught:
+    use_threads(threads)
+    with progress("sampling") as show, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        task = bar.add_task("showers", total=len(rows.energy))
         started = time.perf_counter()
         made = generate(
-            surrogate, rows.energy, rows.dx, rows.dz,
-            report=lambda done, total: bar.update(task, completed=done, total=total), **options,
+            surrogate, rows.energy, rows.dx, rows.dz, report=show.counter("showers"), **options
         )  # fmt: skip
         seconds = time.perf_counter() - started
-    for message in sorted({str(warning.message) for warning in caught}):
-        console.print(f"warning: {message}")
+    print_notes(sorted({str(warning.message) for warning in caught}), "warning")
     return made, seconds
 
 
@@ -240,6 +230,7 @@ def _sample_clouds(
     output: Path, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Points of a layered detector, at the energies that are asked for or those of another file of points."""
+    import numpy as np
     import torch
 
     from calograd.events.clouds import read_clouds, write_clouds
@@ -251,29 +242,20 @@ def _sample_clouds(
             raise InputError(f"--{name} does not go with {surrogate.card.name} here: {what}; leave it out")
     if like is None and wanted["energy"] is None:
         raise InputError("give --energy, or --like REFERENCE")
-    count = 1000 if wanted["showers"] is None else wanted["showers"]
-    repeat = 1 if wanted["repeat"] is None else wanted["repeat"]
-    if count < 1 or repeat < 1:
-        raise InputError(f"-n is {count}, --repeat is {repeat}; expected at least 1")
     energy = (
-        np.repeat(read_clouds(like).energy, repeat) if like
-        else _energies(wanted["energy"], wanted["law"], count, options["seed"])
+        np.repeat(read_clouds(like).energy, wanted["repeat"] or 1) if like
+        else _energies(wanted["energy"], wanted["law"], wanted["showers"] or 1000, options["seed"])
     )  # fmt: skip
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     surrogate.model.walk(options["sampler"], options["steps"])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         surrogate.check_range(torch.from_numpy(energy), options["extrapolate"])
-        with progress() as bar:
-            task = bar.add_task("showers", total=len(energy))
+        with progress("sampling") as show:
             started = time.perf_counter()
-            made = generate_clouds(
-                surrogate, energy, report=lambda done, total: bar.update(task, completed=done, total=total), **options
-            )
+            made = generate_clouds(surrogate, energy, report=show.counter("showers"), **options)
             seconds = time.perf_counter() - started
-    for message in sorted({str(warning.message) for warning in caught}):
-        console.print(f"warning: {message}")
+    print_notes(sorted({str(warning.message) for warning in caught}), "warning")
     write_clouds(output, made)
     result = {
         "output": str(output), "showers": len(made), "points": len(made.e), "seconds": seconds,
@@ -291,6 +273,8 @@ def _sample_clouds(
 
 
 def _summarise(made: Cells | Maps, seconds: float, output: Path, json_path: Path | None) -> None:
+    import numpy as np
+
     fraction = made.totals / made.energy
     points, which = np.unique(np.column_stack([made.dx, made.dz, made.energy]), axis=0, return_inverse=True)
     groups = [which.reshape(-1) == k for k in range(len(points))] if len(points) <= MANY_POINTS else []

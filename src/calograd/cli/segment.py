@@ -3,51 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from calograd.cli.common import JSON_OPTION, output_option, parse_cell, print_table, progress, write_json
-from calograd.detector.material import to_float
+from calograd.cli.common import (
+    COUNT,
+    JSON_OPTION,
+    NUMBERS,
+    POSITIVE,
+    SEED_OPTION,
+    SHARE,
+    Command,
+    Finite,
+    cell_size,
+    output_option,
+    print_table,
+    write_json,
+)
+from calograd.cli.progress import progress
 from calograd.errors import InputError
-from calograd.events.cells import Cells
-from calograd.events.library.reader import Library, open_library
-from calograd.events.maps import Maps, write_rows
-from calograd.events.measurement import drawn_designs, given_designs, measure_each, measure_maps
-from calograd.io.hdf5 import refuse_existing
+
+if TYPE_CHECKING:
+    from calograd.events.cells import Cells
+    from calograd.events.library.reader import Library
+    from calograd.events.maps import Maps
 
 DRAWN = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
 """Default ranges of drawn pitches and depths, in cm and scaled."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("library", type=click.Path(path_type=Path))
 @click.option(
-    "--cell", "sizes", nargs=2, multiple=True, metavar="DX DZ",
+    "--cell", "sizes", nargs=2, multiple=True, type=NUMBERS, metavar="DX DZ",
     help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. May be repeated.",
 )  # fmt: skip
-@click.option("--cells", nargs=2, type=int, default=(5, 5), show_default=True, metavar="N_XY N_Z")
-@click.option("--designs", type=int, help="Instead of --cell: this many drawn designs a shower, to train on.")
-@click.option("--dx", nargs=2, type=float, metavar="LOW HIGH", help="Range of --designs. [0.9 5.04 cm]")
-@click.option("--dz", nargs=2, type=float, metavar="LOW HIGH", help="Range of --designs. [3.7 15.2 cm]")
+@click.option("--cells", nargs=2, type=COUNT, default=(5, 5), show_default=True, metavar="N_XY N_Z",
+              help="Cells across and along the beam.")  # fmt: skip
+@click.option("--designs", type=COUNT, help="Instead of --cell: draw this many designs for every shower, to train on.")
+@click.option("--dx", nargs=2, type=POSITIVE, metavar="LOW HIGH", help="Range of the drawn pitches. [0.9 5.04 cm]")
+@click.option("--dz", nargs=2, type=POSITIVE, metavar="LOW HIGH", help="Range of the drawn depths. [3.7 15.2 cm]")
 @click.option(
     "--scaled", is_flag=True,
-    help="All pitches in Moliere radii and depths in radiation lengths of the library's material, not in cm. Ranges "
-    "then default to 0.41 2.31 and 3.9 16.2, those of PbF2.",
+    help="Give pitches in Moliere radii and depths in radiation lengths of the library's material instead of cm. "
+    "Ranges then default to 0.41 2.31 and 3.9 16.2, those of PbF2.",
 )  # fmt: skip
-@click.option("--unequal", default=0.0, show_default=True, help="Share of --designs with layers of unequal depths.")
 @click.option(
-    "--neighbours", default=0.0, show_default=True, metavar="STEP",
-    help="After every one of --designs one close to it, about STEP away in the logarithm of every size: what a "
-    "training learns derivatives from.",
+    "--unequal", default=0.0, show_default=True, type=SHARE, help="Share of --designs with layers of unequal depths."
+)
+@click.option(
+    "--neighbours", default=0.0, show_default=True, type=Finite(min=0), metavar="STEP",
+    help="Pair every drawn design with a neighbour about STEP away in the logarithm of each size, so that training "
+    "learns derivatives.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Of --designs.")
-@click.option("--maps", is_flag=True, help="Instead of cells write 32 x 32 x-z maps of the designs' windows.")
-@click.option("--recover", is_flag=True, help="Of a library that was cut off use the showers that are complete.")
+@SEED_OPTION
+@click.option("--maps", is_flag=True, help="Write 32 x 32 maps in x and z of the designs' windows instead of cells.")
+@click.option("--recover", is_flag=True, help="Use the complete showers of a library that was cut off.")
 @output_option("The cells file, or maps file (HDF5)")
 @JSON_OPTION
 def segment(
     library: Path,
-    sizes: tuple[tuple[str, str], ...],
+    sizes: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...],
     cells: tuple[int, int],
     designs: int | None,
     dx: tuple[float, float] | None,
@@ -73,22 +90,18 @@ def segment(
       calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
       calograd segment library.h5 --cell 2.5 6 --maps -o maps.h5
     """
-    refuse_existing(output)
-    refuse_existing(json_path)
+    from calograd.events.library.reader import open_library
+    from calograd.events.maps import write_rows
+    from calograd.events.measurement import drawn_designs, given_designs, measure_each, measure_maps
+
     if bool(sizes) == (designs is not None):
         raise InputError("give either --cell DX DZ or --designs N")
     if sizes and (unequal or neighbours):
-        raise InputError("--unequal and --neighbours are of drawn designs; give them with --designs N")
+        raise InputError("--unequal and --neighbours belong to --designs N; leave them out with --cell")
     n_xy, n_z = cells
-    if n_xy < 1 or n_z < 1:
-        raise InputError(f"--cells {n_xy} {n_z}: expected at least one cell each way")
-    cell = [parse_cell(size, n_z) for size in sizes]
-    with open_library(library, recover=recover) as source, progress() as bar:
-        task = bar.add_task("segmenting", total=len(source))
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    cell = [cell_size(size, n_z) for size in sizes]
+    with open_library(library, recover=recover) as source, progress("segmenting") as show:
+        report = show.counter("segmenting")
         unit_x, unit_z = _units(source) if scaled else (1.0, 1.0)
         if cell:
             at = given_designs(source, [(unit_x * pitch, _times(depth, unit_z)) for pitch, depth in cell], n_z)
@@ -124,6 +137,8 @@ def segment(
 
 def _units(library: Library) -> tuple[float, float]:
     """Moliere radius and radiation length of a library's material, cm."""
+    from calograd.detector.material import to_float
+
     if library.material is None:
         raise InputError(f"{library.path} is of a layered detector; --scaled needs a homogeneous block")
     return to_float(library.material.moliere_radius), to_float(library.material.radiation_length)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from calograd.cli.common import console, print_table, stages
-from calograd.detector.material import MATERIALS
+from calograd.cli.common import print_table
+from calograd.cli.progress import progress
 from calograd.errors import TablesError
-from calograd.geant4.download import BASE_URL
-from calograd.geant4.download import download as fetch
-from calograd.geant4.tables import Tables, data_home, find_tables
+
+if TYPE_CHECKING:
+    from calograd.geant4.tables import Tables
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Verify the tables of every material that calograd knows by name.")
-@click.option("--download", is_flag=True, help="Fetch G4EMLOW and G4ENSDFSTATE and verify their checksums.")
-@click.option("--url", default=BASE_URL, show_default=True, help="Where to fetch from: CERN or a mirror of it.")
-def tables(check: bool, download: bool, url: str) -> None:
+@click.option("--check", is_flag=True, help="Check the tables of every material that calograd knows by name.")
+@click.option("--download", is_flag=True, help="Fetch G4EMLOW and G4ENSDFSTATE and check their checksums.")
+@click.option("--url", help="Server of --download, a mirror of CERN's. [CERN]")
+def tables(check: bool, download: bool, url: str | None) -> None:
     """Show where Geant4's data tables are, check them, or fetch the two that are needed.
 
-    The folder in the variable CALOGRAD_GEANT4_DATA goes first, then Geant4's own variables, then the download folders
-    of geant4-pybind and calograd. A complete (official) set wins over a reduced one.
+    The search begins with the folder in the variable CALOGRAD_GEANT4_DATA. Geant4's own variables follow, then the
+    download folders of geant4-pybind and calograd. A complete (official) set wins over a reduced one.
 
     \b
     Examples:
@@ -31,9 +31,17 @@ def tables(check: bool, download: bool, url: str) -> None:
       calograd tables --download
       CALOGRAD_GEANT4_DATA=/data/geant4 calograd tables --check
     """
+    from calograd.geant4.download import BASE_URL
+    from calograd.geant4.download import download as fetch
+    from calograd.geant4.tables import data_home, find_tables
+
     if download:
-        with _download_bar() as bar:
-            fetch(data_home(), stages(bar), base_url=url.rstrip("/"))
+        with progress("download") as show:
+
+            def report(archive: str, done: int, total: int | None) -> None:
+                show(f"{archive}, MB", done // 10**6, None if total is None else total // 10**6)
+
+            fetch(data_home(), report, base_url=(url or BASE_URL).rstrip("/"))
     found = find_tables()
     binding = "installed" if importlib.util.find_spec("geant4_pybind") else "missing; pip install 'calograd[geant4]'"
     rows = [
@@ -49,7 +57,9 @@ def tables(check: bool, download: bool, url: str) -> None:
 
 
 def _able(found: Tables) -> str:
-    """Names of the materials whose tables are there; raises `TablesError` if not even PbF2 can be simulated."""
+    """Return the materials whose tables are there. Raises `TablesError` if PbF2 is not among them."""
+    from calograd.detector.material import MATERIALS
+
     found.check({"H", "Pb", "F"})
     able = []
     for name, material in MATERIALS.items():
@@ -59,10 +69,3 @@ def _able(found: Tables) -> str:
             continue
         able += [] if name.startswith("G4_") else [name]
     return ", ".join(able)
-
-
-def _download_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), console=console,
-    )  # fmt: skip

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import TaskID
 
-from calograd.cli.common import JSON_OPTION, console, print_table, progress, stages, write_json
+from calograd.cli.common import (
+    COUNT,
+    DEVICE_OPTION,
+    JSON_OPTION,
+    Command,
+    console,
+    output_option,
+    print_table,
+    text_of,
+    write_json,
+)
+from calograd.cli.progress import Display, progress
 from calograd.errors import InputError
-from calograd.io.hdf5 import refuse_existing
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
@@ -21,24 +29,26 @@ if TYPE_CHECKING:
     from calograd.training.points.config import CloudRunConfig, GridRunConfig
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
-@click.option("--processes", default=1, show_default=True, help="That train together on this node, a device each.")
-@click.option("--nodes", default=1, show_default=True, help="On which this command runs, with as many processes each.")
-@click.option("--tensorboard", is_flag=True, help="Write event files too (extra 'tensorboard').")
+@output_option("Folder of the run", folder=True, resumes=True)
+@DEVICE_OPTION
+@click.option("--processes", default=1, show_default=True, type=COUNT,
+              help="Processes on this node that train together, each with its own device.")  # fmt: skip
+@click.option("--nodes", default=1, show_default=True, type=COUNT,
+              help="Nodes that train together; the command runs on each of them.")  # fmt: skip
+@click.option("--tensorboard", is_flag=True, help="Also write event files for TensorBoard.")
 @JSON_OPTION
 def train(
     config: Path, output: Path, device: str, processes: int, nodes: int, tensorboard: bool, json_path: Path | None
 ) -> None:
-    """Train a surrogate from a TOML file. The same command resumes a run that was interrupted.
+    """Train a surrogate as a TOML file describes. The same command resumes a run that was interrupted.
 
-    With kind = "cloud" in its table [model] the file is of a surrogate of points, with "grid30" of a baseline on grids;
-    see calograd.training.points.config.
+    The key kind of the table [model] chooses what the surrogate generates: cells, maps, or points of a layered
+    detector ("cloud").
 
-    Several processes share every batch of cells or maps and give the result of one; this command starts them, or runs
-    in each that torchrun or srun has started.
+    Several processes share every batch of cells or maps, and the result is that of one process. This command starts
+    them, or runs in each process that torchrun or srun started.
 
     \b
     Examples:
@@ -47,7 +57,6 @@ def train(
       calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4
       srun calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4 --nodes 2
     """
-    refuse_existing(json_path)
     from calograd.training.config import RunConfig
     from calograd.training.points.config import read_training
 
@@ -75,18 +84,14 @@ def train(
         f"validate on; {data.empty} rows without energy left out{f'; {data.window}' if data.window else ''}"
     )
     write_scalars = _tensorboard(output) if tensorboard and team.leads else None
-    with progress() as bar:
-        tasks: dict[str, TaskID] = {}
+    with progress("training") as show:
 
         def on_progress(phase: str, step: int, steps: int, loss: float) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(phase, total=steps)
-            told = phase if isnan(loss) else f"{phase}: loss {loss:.4f}"
-            bar.update(tasks[phase], completed=step, description=told)
+            show(phase, step, steps, "" if isnan(loss) else f"loss {loss:.4f}")
 
         def on_report(report: Report) -> None:
             plot_log(output, output / "training.png")
-            bar.console.print(
+            show.say(
                 f"step {report.step}: validation {report.validation_loss:.4f}, bias of "
                 + ", ".join(f"{name} {value[-1]:+.2f} %" for name, value in report.bias.items())
             )
@@ -113,35 +118,35 @@ def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device:
     from calograd.training.points.train import train_clouds
 
     what = settings.data.files, settings.data.validation, settings.range.energy, settings.training.seed
-    with progress() as bar:
-        tell = stages(bar)
+    with progress("training") as show:
 
         def on_report(report: CloudReport) -> None:
             biases = ", ".join(f"{name} {value:+.2f} %" for name, value in report.bias.items())
-            bar.console.print(f"{report.phase}, step {report.step}: bias of {biases}")
+            show.say(f"{report.phase}, step {report.step}: bias of {biases}")
 
         def on_progress(phase: str, step: int, steps: int, loss: float) -> None:  # noqa: ARG001
-            tell(phase, step, steps)
+            show(phase, step, steps)
 
         if isinstance(settings, CloudRunConfig):
             clouds = load_points(*what)
-            _say(bar.console, len(clouds.train), len(clouds.validation), clouds.source)
+            _say(show, len(clouds.train), len(clouds.validation), clouds.source)
             train_clouds(settings, clouds, output, device=device, on_report=on_report, progress=on_progress)
         else:
             split = split_points(*what)
-            _say(bar.console, len(split.train), len(split.validation), split.source)
+            _say(show, len(split.train), len(split.validation), split.source)
             train_grids(settings, split, output, device=device, on_report=on_report, progress=on_progress)
     for last in read_log(output)[-1:]:
         print_table(
             f"{settings.name}: {last['seconds']:.0f} s", ["observable", "bias, %", "spread ratio"],
-            [(name, _text(bias, "+.2f"), _text(last["spread"][name], ".3f")) for name, bias in last["bias"].items()],
+            [(name, text_of(bias, "+.2f"), text_of(last["spread"][name], ".3f"))
+             for name, bias in last["bias"].items()],
         )  # fmt: skip
         write_json(json_path, last)
     console.print(f"surrogate in {output}")
 
 
-def _say(to: Console, train: int, validation: int, source: Source) -> None:
-    to.print(
+def _say(show: Display, train: int, validation: int, source: Source) -> None:
+    show.say(
         f"{train} showers to train on, {validation} others to validate on; points are {source.clustering}; "
         f"{source.empty} showers without a point left out"
     )
@@ -152,17 +157,13 @@ def _print_summary(name: str, last: dict[str, Any]) -> None:
     rows = []
     for observable, bias in last["bias"].items():
         errors, spreads = last["error"][observable], last["spread"][observable]
-        biases = [f"{_text(b, '+.2f')} +- {_text(e, '.2f')} %" for b, e in zip(bias, errors, strict=True)]
-        rows.append([observable, *biases, *(_text(s, ".3f") for s in spreads)])
+        biases = [f"{text_of(b, '+.2f')} +- {text_of(e, '.2f')} %" for b, e in zip(bias, errors, strict=True)]
+        rows.append([observable, *biases, *(text_of(s, ".3f") for s in spreads)])
     print_table(
         f"{name}: {last['step']} steps in {last['seconds']:.0f} s, validation loss {last['validation_loss']:.4f}",
         ["observable", "bias, low E", "middle", "high E", "spread ratio, low E", "middle", "high E"],
         rows,
     )
-
-
-def _text(value: float | None, form: str) -> str:
-    return "undefined" if value is None else format(value, form)
 
 
 def _tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:

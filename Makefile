@@ -1,28 +1,36 @@
-# make demo: set up and run the main job. make test: set up and run the tests. make lint: static checks.
-# make docs: the documentation, docs/_build/html/index.html; warnings are errors.
+# make demo: set up and run the main job. make test: set up and run the tests.
+# make lint: static checks. make coverage: the tests with the share of lines that they run.
+# make docs: the documentation, docs/_build/html/index.html; warnings are errors. make pictures: its committed figures.
 # make wheel: dist/*.whl, installed without extras in an environment of its own, .venv-wheel, and used there.
 PYTHON ?= python3
 VENV ?= .venv
-# Installed first, so that nothing else pulls in another build; see README for CPU and CUDA.
+# Installed first, so that nothing else brings another build. README says how to choose one for CPU or CUDA.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: setup demo test lint docs wheel clean
+.PHONY: setup demo test coverage lint docs pictures wheel clean
 
 setup: $(READY)
 
+# Dependency groups need pip 25.1 or newer; Python may bring an older one.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(PIP) install --upgrade "pip>=25.1"
+	$(PIP) install $(TORCH)
+	$(PIP) install --editable ".[all]" --group dev
 	touch $@
 
 demo: $(READY)
 	$(BIN)/calograd demo -o demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+
+coverage: $(READY)
+	$(PYTEST) --cov --cov-report=term
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -31,11 +39,14 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 $(VENV)/.docs: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(PIP) install --group docs
 	touch $@
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+
+pictures: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures.py
 
 wheel: $(READY)
 	rm -rf dist $(VENV)-wheel
@@ -48,4 +59,4 @@ wheel: $(READY)
 	  && bin/calograd evaluate one.h5 two.h5 --no-classifier --json evaluation.json
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel dist demo docs/_build docs/reference/made
+	rm -rf $(VENV) $(VENV)-wheel dist demo docs/_build docs/gallery docs/notebooks docs/reference/made

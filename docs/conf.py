@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ author = "The CaloGrad team"
 project_copyright = "The CaloGrad team, MIT licence"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build", "reference/made/learning-curves.md"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "jupyter_execute", "reference/made/learning-curves.md", "reference/made/covered.md"]
 html_theme = "furo"
 html_title = f"CaloGrad {__version__}"
 html_static_path: list[str] = []
@@ -28,6 +29,12 @@ default_role = "code"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+
+nb_execution_mode = "cache"  # cells of tutorials and notebooks run when they have changed
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / "notebooks")
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_output_stderr = "remove"
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "description"
@@ -39,11 +46,11 @@ napoleon_use_ivar = True
 suppress_warnings = ["ref.python"]  # a short name, as Report, that several modules have
 
 _MARKUP = re.compile(r"``.*?``|`.*?`|^\* |^\*\*[^*]+\*\*")
-"""Literals, and at the beginning of a line bullets and bold words."""
+"""Matches literals, and bullets and bold words at the beginning of a line."""
 
 
 def _escape(line: str) -> str:
-    """A line of a docstring without accidental markup: other stars, bars and trailing underscores mean themselves."""
+    """Return a line of a docstring without accidental markup: stars, bars and trailing underscores mean themselves."""
     parts, end = [], 0
     for found in _MARKUP.finditer(line):
         parts += [re.sub(r"([*|])|(?<=\w)_(?!\w)", r"\\\g<0>", line[end : found.start()]), found.group()]
@@ -52,7 +59,7 @@ def _escape(line: str) -> str:
 
 
 def _as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001
-    """Indented blocks after an empty line are formulas and examples: literal. The rest is text."""
+    """Make indented blocks after an empty line literal: they are formulas and examples. The rest is text."""
     result: list[str] = []
     literal = False
     for number, line in enumerate(lines):
@@ -69,20 +76,24 @@ def _as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
 
 
 def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool:  # noqa: ARG001
-    """Leave out what Python and pydantic write themselves."""
+    """Leave out members that Python and pydantic write themselves."""
     generated = str(getattr(obj, "__doc__", "") or "").startswith("Alias for field number")
     return bool(skip or generated or name in {"model_config", "model_post_init"})
 
 
 def _make(app: Any) -> None:
-    """Pages and figures that are made of the code."""
+    """Write the pages and figures that are made from the code, and copy the notebooks."""
     write_pages(Path(app.srcdir))
+    notebooks = Path(app.srcdir) / "notebooks"
+    notebooks.mkdir(exist_ok=True)
+    for notebook in (Path(app.srcdir).parent / "examples").glob("*.ipynb"):
+        shutil.copy2(notebook, notebooks)
     write_gallery(Path(app.srcdir) / "gallery")
     write_learning_curves(Path(app.srcdir) / "reference" / "made")
 
 
 def setup(app: Any) -> None:
-    """Called by Sphinx."""
+    """Connect the functions above; Sphinx calls this."""
     app.connect("builder-inited", _make)
     app.connect("autodoc-process-docstring", _as_written, priority=400)
     app.connect("autodoc-skip-member", _skip)

@@ -1,56 +1,35 @@
-"""Pages that are made of the code before every build: the command line's reference, the API's, the model cards."""
+"""Pages made from the code before every build: commands, the API, model cards and the table of their limits."""
 
 from __future__ import annotations
 
 import json
+import pkgutil
+import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
+import calograd
 from calograd.surrogate import Card
 from calograd.surrogate.registry import STACK_KINDS
 from calograd.surrogate.storage import StackCard
 
-AREAS = {
-    "Designs and materials": ("design", "material", "errors", "memory"),
-    "Surrogates": ("surrogate", "surrogate.adapters", "surrogate.generate", "surrogate.store", "surrogate.model",
-                   "surrogate.two_stage", "surrogate.cells", "surrogate.coordinates", "surrogate.folded_cells",
-                   "surrogate.maps", "surrogate.map_coordinates"),
-    "Export": ("export.write", "export.runtime", "export.parts", "export.walk"),
-    "Showers": ("showers.cells", "showers.maps", "showers.library", "showers.shards", "showers.segment",
-                "showers.measure", "showers.formats"),
-    "Simulation": ("simulation.config", "simulation.detectors", "simulation.farm", "simulation.tables"),
-    "Evaluation": ("evaluation.evaluate", "evaluation.observables", "evaluation.distances", "evaluation.classifier",
-                   "evaluation.limits"),
-    "Optimisation": ("optimisation.utility", "optimisation.cost", "optimisation.background", "optimisation.readout",
-                     "optimisation.reconstruction", "optimisation.objective", "optimisation.gradient",
-                     "optimisation.reference", "optimisation.common_showers", "optimisation.landscape",
-                     "optimisation.space", "optimisation.descent", "optimisation.baselines"),
-    "Explorer": ("explorer.serve", "explorer.views", "explorer.choice", "explorer.landscape", "explorer.work"),
-    "Learning": ("learning.config", "learning.train", "learning.team", "learning.stream", "learning.distil",
-                 "learning.adapt"),
-    "Diffusion": ("diffusion.noise", "diffusion.denoise", "diffusion.sample", "diffusion.progressive"),
-    "Networks": ("networks.mlp", "networks.moments", "networks.gaussianise",
-                 "networks.triangle", "networks.unet", "networks.adapter", "networks.linear"),
+RESULTS = {
+    "pbf2-cells": "right", "pbf2-cells-fast": "right", "materials-cells": "materials", "siw-cloud": "points",
+    "siw-cloud-cm": "points",
 }  # fmt: skip
-"""Modules of the API reference by page."""
-MEASURED = {
-    "pbf2-cells": ("## What to expect", "## Gradients"),
-    "pbf2-cells-fast": ("## In few evaluations", "## Gradients"),
-    "siw-cloud": ("## Points of a silicon-tungsten calorimeter", "## In a browser"),
-    "siw-cloud-cm": ("## Points of a silicon-tungsten calorimeter", "## In a browser"),
-    "materials-cells": ("## One surrogate of five materials", "## Outside its range"),
-}
-"""Where the README has the fidelity of every bundled surrogate: after and before which lines."""
+"""The page in docs/results that has the fidelity of a bundled surrogate."""
 SCRIPTS = {"materials-cells": "materials.sh", "siw-cloud-cm": "siw-cloud.sh"}
-"""What in `runs/` made a bundled surrogate whose script is not called after it."""
+"""The script in runs/ that made a bundled surrogate, where it has another name."""
 
 
 def write_pages(source: Path) -> None:
-    """Write what is made into the folder ``source``; what has not changed is left alone."""
+    """Write the pages into the folder ``source``; unchanged files keep their times."""
     reference = source / "reference"
-    pages = dict(_api()) | dict(_models(source)) | {"cli.md": "\n".join(_commands())}
+    pages = dict(_api(source)) | dict(_models(source)) | {"cli.md": "\n".join(_commands())}
     for name, text in pages.items():
         path = reference / "made" / name
         path.parent.mkdir(exist_ok=True)
@@ -58,17 +37,57 @@ def write_pages(source: Path) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def _api() -> Iterator[tuple[str, str]]:
-    for title, modules in AREAS.items():
-        lines = [title, "=" * len(title)]
-        for module in modules:
-            name = f"calograd.{module}"
-            lines += ["", name, "-" * len(name), "", f".. automodule:: {name}"]
-        yield f"{title.lower().replace(' ', '-')}.rst", "\n".join([*lines, ""])
+def _rooms(source: Path) -> list[str]:
+    """Return the rooms from high to low, as the import contract in pyproject.toml has them."""
+    contracts = tomllib.loads((source.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers: list[str] = contracts["contracts"][0]["layers"]
+    return [layer.removeprefix("calograd.") for layer in layers]
+
+
+def _modules(room: str) -> list[str]:
+    """Return a room and the modules in it; names that begin with an underscore are private."""
+    package = import_module(f"calograd.{room}")
+    inside = pkgutil.walk_packages(getattr(package, "__path__", []), f"{package.__name__}.")
+    return [package.__name__, *(m.name for m in inside if not m.name.rpartition(".")[2].startswith("_"))]
+
+
+def _first_line(thing: Any) -> str:
+    """Return the first sentence of a docstring, or nothing."""
+    return str(getattr(thing, "__doc__", None) or "").strip().partition("\n")[0]
+
+
+def _api(source: Path) -> Iterator[tuple[str, str]]:
+    """Yield the root API's page and one page a room."""
+    rooms = [room for room in _rooms(source) if room != "cli"]
+    lines = [
+        "# API", "",
+        "These names are imported from `calograd`. Shapes are written as (n, n_xy, n_xy, n_z): n showers, n_xy cells",
+        "in x and in y, n_z layers.", "", "| name | |", "|---|---|",
+    ]  # fmt: skip
+    for name in sorted(set(calograd.__all__) - {"__version__"}, key=str.casefold):
+        thing = getattr(calograd, name)
+        home = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', name)}"
+        role = "class" if isinstance(thing, type) else "func" if callable(thing) else "data"
+        link = f"{{py:{role}}}`{name} <{home}>`" if role != "data" else f"`{name}`"
+        lines.append(f"| {link} | {_first_line(thing) if role != 'data' else ''} |")
+    listed = [
+        f"| [`calograd.{room}`](api-{room}) | {_first_line(import_module(f'calograd.{room}'))} |" for room in rooms
+    ]
+    lines += [
+        "", "The rooms of the package, from high to low. A room imports only from rooms below it.", "",
+        "| room | |", "|---|---|", *listed, "", "```{toctree}", ":hidden:", *(f"api-{room}" for room in rooms), "```", "",
+    ]  # fmt: skip
+    yield "api.md", "\n".join(lines)
+    for room in rooms:
+        page = [f"calograd.{room}", "=" * (9 + len(room))]
+        for number, module in enumerate(_modules(room)):
+            page += ["", module, "-" * len(module)] if number else []
+            page += ["", f".. automodule:: {module}"]
+        yield f"api-{room}.rst", "\n".join([*page, ""])
 
 
 def _commands() -> Iterator[str]:
-    """Every command with its help, as the terminal shows it."""
+    """Yield every command with its help, as the terminal shows it."""
     from calograd.cli import COMMANDS, cli
 
     yield "# Commands\n"
@@ -81,34 +100,30 @@ def _commands() -> Iterator[str]:
 
 
 def _models(source: Path) -> Iterator[tuple[str, str]]:
-    """A card of every bundled surrogate, from what its file says, and a page that lists them."""
+    """Yield a card of every bundled surrogate, a page that lists them, and the table of what they cover."""
     from calograd.surrogate.storage import bundled, kind_of, load, load_stack, locate
 
+    covered = []
     for name in bundled():
         model, card = load_stack(name) if kind_of(name) in STACK_KINDS else load(name)
-        numbers = sum(p.numel() for p in model.parameters())
-        megabytes = locate(name).stat().st_size / 1e6
         rows = _of_stack(card) if isinstance(card, StackCard) else _of_designs(card)
+        trained = "; ".join(f"{key.lower()}: {value}" for key, value in rows.items())
+        covered.append(f"| [](model-{name}.md) | {trained} | [](../../results/{RESULTS[name]}.md) |")
+        numbers = sum(p.numel() for p in model.parameters())
         rows |= {
-            "Numbers": f"{numbers:,}".replace(",", " "), "File": f"{megabytes:.1f} MB, safetensors, MIT licence"
-        }  # fmt: skip
+            "Parameters": f"{numbers:,}".replace(",", " "),
+            "File": f"{locate(name).stat().st_size / 1e6:.1f} MB, safetensors, MIT licence",
+        }
         lines = [
-            f"# {name}",
-            "",
-            f'`Surrogate.load("{name}")`, `calograd sample {name} ...`.',
-            "",
-            "| | |",
-            "|---|---|",
-        ]
-        lines += [*(f"| {key} | {value} |" for key, value in rows.items()), *_made(name, card, source)]
-        begin, end = MEASURED[name]
-        lines += [
-            "", "## Fidelity", "", "From the README; `runs/` and `validation/` measure it.", "",
-            "```{include} ../../../README.md", f':start-after: "{begin}"', f':end-before: "{end}"', "```",
+            f"# {name}", "", f'`Surrogate.load("{name}")`, `calograd sample {name} ...`.', "",
+            "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items()), *_made(name, card, source),
+            "", "## Fidelity", "", f"See [](../../results/{RESULTS[name]}.md).", "", *_limits(card), "",
         ]  # fmt: skip
-        yield f"model-{name}.md", "\n".join([*lines, "", *_limits(card), ""])
+        yield f"model-{name}.md", "\n".join(lines)
     listed = [f"model-{name}" for name in bundled()]
-    yield "models.md", "\n".join(["# Bundled surrogates", "", "```{toctree}", *listed, "```", ""])
+    table = ["| surrogate | trained on | results |", "|---|---|---|", *covered, ""]
+    yield "models.md", "\n".join(["# Bundled surrogates", "", *table, "```{toctree}", ":hidden:", *listed, "```", ""])
+    yield "covered.md", "\n".join(table)
 
 
 def _of_designs(card: Card) -> dict[str, str]:
@@ -131,7 +146,7 @@ def _of_stack(card: StackCard) -> dict[str, str]:
 
 
 def _steps(card: Card | StackCard) -> str:
-    """Of the optimiser, where the card tells: stacks have phases, whose steps are in the configuration."""
+    """Return the number of training steps; surrogates of points have phases, whose steps are in the configuration."""
     return f"{card.training['done']['step']} steps in " if isinstance(card, Card) else ""
 
 
@@ -170,11 +185,11 @@ def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
 
 
 def _limits(card: Card | StackCard) -> list[str]:
-    lines = ["## Limits", "", "- What is outside the table above is refused by name; `extrapolate=True` allows it."]
+    lines = ["## Limits", "", "- Requests outside the table above are refused; `extrapolate=True` allows them."]
     if isinstance(card, Card):
         around = "the material goes on around the window" if card.mode == "embedded" else "nothing is around the block"
         lines += [f"- Mode {card.mode}: {around}."]
     return [
-        *lines, "- One particle, at normal incidence, on the axis. Others take an adaptation.",
-        "- Weaknesses that are known are named under fidelity.",
+        *lines, "- Photons at normal incidence, on the axis. Other beams need an adaptation.",
+        "- Known weaknesses are on the page named under fidelity.",
     ]  # fmt: skip

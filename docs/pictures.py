@@ -1,33 +1,75 @@
-"""The gallery's figures, from bundled data: `calograd.reports.plots` on a page's worth of axes each."""
+"""Pictures of the documentation, from bundled data and from the tables of the results pages.
+
+    python docs/pictures.py [NAME ...]      # make pictures: docs/overview.png and docs/results/figures/*.png
+
+The gallery is drawn at every build of the documentation. The overview and the figures of the results pages are kept in
+the repository, so that they show where the pages are read as they are.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
+import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from calograd import Design, Surrogate
-from calograd.events.cells import read_cells
+from calograd.demo.design import AT, ENERGY, PRICE, START
+from calograd.events.cells import Cells, read_cells
+from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.check import compare_gradients
+from calograd.gradients.finite_differences import finite_difference_gradient
+from calograd.gradients.landscape import Landscape, grid, surrogate_landscape
 from calograd.metrics.observables import observe
+from calograd.objective.background import ExponentialBackground
+from calograd.objective.cost import DepthCost, PricedUtility
+from calograd.objective.measurement import Measurement
+from calograd.objective.reference import CellsReference
+from calograd.objective.space import space_around
+from calograd.objective.utility import Objective, SquaredError
+from calograd.optimisation.ascent import AscentConfig, ascend
+from calograd.reports.gradient_figures import draw_gradients
 from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
+from calograd.reports.style import GEANT4, LABELS, SURROGATE
 from calograd.surrogate.storage import ASSETS
 
-SHOWERS = 200
+DOCS = Path(__file__).parent
+BLUE = "#2f6f9f"
+VIOLET = "#7a1fa2"
+GREY = "#9aa0a6"
 
 
-def showers(energy: float) -> torch.Tensor:
-    """Generated at 2.5 x 6 cm."""
+def showers(energy: float, n: int = 200) -> torch.Tensor:
+    """Generate showers at 2.5 x 6 cm."""
     generator = torch.Generator().manual_seed(0)
-    return Surrogate.load("pbf2-cells").sample(Design(2.5, 6.0), energy, SHOWERS, generator=generator)
+    return Surrogate.load("pbf2-cells-fast").sample(Design(2.5, 6.0), energy, n, generator=generator)
+
+
+@cache
+def geant4() -> Cells:
+    """Return the bundled Geant4 showers: 200 at each of eleven energies and three designs."""
+    return read_cells(ASSETS / "pbf2-sample" / "reference.h5")
+
+
+def geant4_showers(energy: float, dx: float = 2.5) -> np.ndarray:
+    """Return the bundled Geant4 showers of one energy and pitch."""
+    reference = geant4()
+    return reference.cells[(reference.energy == energy) & (abs(reference.dx - dx) < 0.01)]
+
+
+# The gallery: drawn at every build, each with its code.
 
 
 def events() -> Figure:
-    """One shower of 50 GeV from the side and along the beam."""
+    """One generated shower of 50 GeV from the side and along the beam."""
     cells = showers(50.0)[0]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     side, front = figure.subplots(1, 2)
@@ -38,26 +80,22 @@ def events() -> Figure:
 
 def observables() -> Figure:
     """Observables at 50 GeV, generated against 200 bundled Geant4 showers."""
-    reference = read_cells(ASSETS / "pbf2-sample" / "reference.h5")
-    chosen = (reference.energy == 50) & (abs(reference.dx - 2.5) < 0.01)
-    both = {
-        "Geant4": observe(reference.cells[chosen], 2.5, torch.full((5,), 6.0)),
-        "surrogate": observe(showers(50.0), 2.5, torch.full((5,), 6.0)),
-    }
+    depths = torch.full((5,), 6.0)
+    both = {"Geant4": observe(geant4_showers(50.0), 2.5, depths), "surrogate": observe(showers(50.0), 2.5, depths)}
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), ("E_tot", "R_E", "z_mean"), strict=True):
         bins = torch.histogram(getattr(both["Geant4"], name), 20).bin_edges.tolist()
-        for (label, found), colour in zip(both.items(), ("#1b1b1b", "#d1380e"), strict=True):
+        for (label, found), colour in zip(both.items(), (GEANT4, SURROGATE), strict=True):
             plot_observable(getattr(found, name), axes, name, bins, label=label, color=colour)
         axes.legend()
     return figure
 
 
 def profiles() -> Figure:
-    """Mean profiles of 10 and 100 GeV."""
+    """Mean profiles of 10 and 100 GeV along and across the shower."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     along, across = figure.subplots(1, 2)
-    for energy, colour in ((10.0, "#2f6f9f"), (100.0, "#d1380e")):
+    for energy, colour in ((10.0, BLUE), (100.0, SURROGATE)):
         cells = showers(energy)
         plot_profile(cells, 2.5, 6.0, along, "z", color=colour, label=f"{energy:g} GeV")
         plot_profile(cells, 2.5, 6.0, across, "x", color=colour, label=f"{energy:g} GeV")
@@ -67,12 +105,67 @@ def profiles() -> Figure:
     return figure
 
 
-GALLERY: tuple[Callable[[], Figure], ...] = (events, observables, profiles)
+def response() -> Figure:
+    """Deposited share of the energy against energy for three depths of a layer, with the standard error."""
+    surrogate = Surrogate.load("pbf2-cells-fast")
+    energies = np.geomspace(1, 100, 9)
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for dz, colour in ((4.0, BLUE), (5.0, VIOLET), (6.0, SURROGATE)):
+        totals = [
+            surrogate.sample(Design(2.5, dz), float(e), 1000, generator=torch.Generator().manual_seed(0)).sum((1, 2, 3))
+            for e in energies
+        ]
+        pairs = zip(totals, energies, strict=True)
+        shares = np.array([(float(t.mean() / e), float(t.std() / e / 1000**0.5)) for t, e in pairs]).T
+        axes.errorbar(energies, shares[0], shares[1], fmt="o-", ms=3, lw=1, color=colour, label=f"dz = {dz:g} cm")
+    axes.set_xscale("log")
+    axes.set_xlabel("incident energy [GeV]")
+    axes.set_ylabel(r"mean $E_\mathrm{tot}$ / E")
+    axes.legend()
+    return figure
+
+
+def points() -> Figure:
+    """Points of one photon shower of 50 GeV in the silicon-tungsten stack, from the side and along the beam."""
+    shower = Surrogate.load("siw-cloud-cm").sample(50.0, 1, generator=torch.Generator().manual_seed(0))
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    side, front = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    size = 40 * shower.e.sqrt() / shower.e.max().sqrt()
+    for axes, along in ((side, shower.layer), (front, shower.x)):
+        across = shower.x if axes is side else shower.y
+        axes.scatter(
+            along, across, s=size, c=1e3 * shower.e, cmap="YlGnBu", norm="log", linewidths=0.2, edgecolors=GREY
+        )
+        axes.set_ylim(-6, 6)
+    side.set_xlabel("layer")
+    side.set_ylabel("x [cm]")
+    front.set_xlim(-6, 6)
+    front.set_xlabel("x [cm]")
+    front.set_ylabel("y [cm]")
+    figure.colorbar(front.collections[0], ax=(side, front), label="energy of a point [MeV]")
+    return figure
+
+
+GALLERY: tuple[Callable[[], Figure], ...] = (events, observables, profiles, response, points)
+
+
+def write_gallery(folder: Path) -> None:
+    """Write the gallery's figures and a page that shows each with the code that drew it."""
+    folder.mkdir(exist_ok=True)
+    lines = ["# Gallery", "", "`docs/pictures.py` draws these figures from bundled data at every build of these pages."]
+    for draw in GALLERY:
+        with style():
+            draw().savefig(folder / f"{draw.__name__}.png", dpi=110)
+        caption = str(draw.__doc__)
+        lines += ["", f"## {draw.__name__.capitalize()}", "", f"![{caption}]({draw.__name__}.png)", "", caption, "",
+                  "```python", inspect.getsource(draw).rstrip(), "```"]  # fmt: skip
+    (folder / "index.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def write_learning_curves(folder: Path) -> None:
-    """Figure and table of what validation/learning_curves.py measured, to be included in a page beside ``folder``."""
-    root = Path(__file__).parent.parent / "validation"
+    """Write figure and table of what validation/learning_curves.py measured, for a page to include."""
+    root = DOCS.parent / "validation"
     spec = spec_from_file_location("learning_curves", root / "learning_curves.py")
     assert spec is not None
     assert spec.loader is not None
@@ -86,14 +179,247 @@ def write_learning_curves(folder: Path) -> None:
     (folder / "learning-curves.md").write_text(f"{figure}\n\n{curves.table_of(done)}\n", encoding="utf-8")
 
 
-def write_gallery(folder: Path) -> None:
-    """The figures and a page that shows each with the code that drew it."""
-    folder.mkdir(exist_ok=True)
-    lines = ["# Gallery", "", "Made from bundled data when these pages are built, by `docs/pictures.py`."]
-    for draw in GALLERY:
+# Figures that are kept in the repository.
+
+
+def objective(energy: float, price: float = 0.0) -> Objective:
+    """Return the squared error under background with the incident truth, with a price on depth if there is one."""
+    utility = SquaredError(truth="incident")
+    priced = PricedUtility(utility, ((DepthCost(), price),), relative=True) if price else utility
+    return Objective(Measurement(ExponentialBackground()), priced, (energy,))
+
+
+def ascent() -> tuple[Landscape, np.ndarray]:
+    """Return the utility of examples/optimise.toml over pitch and depth, and the designs of an ascent on it."""
+    surrogate, priced = Surrogate.load("pbf2-cells-fast"), objective(ENERGY, PRICE)
+    space, _ = space_around(*AT, surrogate.card.dx, surrogate.card.dz)
+
+    def gradient(y: np.ndarray, draws: int, seed: int) -> GradientEstimate:
+        return surrogate_gradient(surrogate, priced, space, y, showers=500, draws=draws, seed=seed)
+
+    state = ascend(space, np.array(START), gradient, AscentConfig(steps=30, draws=4, max_draws=8))
+    dx, dz = grid(*surrogate.card.dx, 15), grid(*surrogate.card.dz, 15)
+    drawn = surrogate_landscape(surrogate, priced, dx, dz, showers=500)
+    return drawn, np.array([step.y for step in state.history])
+
+
+def overview() -> Figure:
+    """Generated beside Geant4, and the way to a better design."""
+    figure = Figure(figsize=(11.4, 3.5), layout="constrained")
+    left, middle, right = figure.subfigures(1, 3, width_ratios=[1.05, 1.0, 1.25])
+    top, bottom = left.subplots(2, 1, sharex=True)
+    reference = geant4_showers(50.0)
+    typical = int(np.argsort(observe(reference, 2.5, torch.full((5,), 6.0)).R_E)[len(reference) // 2])
+    made = showers(50.0, 1000)
+    alike = int(np.argsort(observe(made, 2.5, torch.full((5,), 6.0)).R_E)[len(made) // 2])
+    for axes, cells, title in (
+        (top, reference[typical], "Geant4, 241 ms"),
+        (bottom, made[alike], "generated, 0.03 ms"),
+    ):
+        plot_event(cells, 2.5, 6.0, axes, vmin=1e-3, vmax=10, norm="log")
+        axes.set_title(title)
+    top.set_xlabel("")
+    axes = middle.subplots()
+    widths = [observe(cells, 2.5, torch.full((5,), 6.0)).R_E for cells in (reference, made)]
+    bins = np.linspace(1.4, 1.6, 21)
+    counts, edges = np.histogram(widths[0], bins)
+    middles, n = (edges[1:] + edges[:-1]) / 2, len(widths[0])
+    axes.errorbar(middles, counts / n, np.sqrt(counts) / n, fmt="o", ms=3.5, lw=1, color=GEANT4, label="Geant4")
+    share = np.histogram(widths[1], bins)[0] / len(widths[1])
+    axes.stairs(share, edges, color=SURROGATE, lw=1.4, label="generated")
+    axes.set_xlabel(r"radius $R_E$ [cm], 50 GeV photons")
+    axes.set_ylabel("share of showers")
+    axes.set_title("PbF$_2$, cells of 2.5 x 2.5 x 6 cm$^3$")
+    axes.legend()
+    axes = right.subplots()
+    landscape, path = ascent()
+    filled = axes.contourf(
+        landscape.dx, landscape.dz, landscape.values.T, levels=np.linspace(0, landscape.values.max(), 15), cmap="YlGnBu"
+    )
+    axes.plot(path[:, 0], path[:, 1], "o-", ms=3, lw=1.3, color=VIOLET, label="gradient ascent")
+    axes.plot(*path[-1], "*", ms=13, mfc="white", mec=VIOLET, label=f"{path[-1][0]:.2f} x {path[-1][1]:.1f} cm")
+    axes.set_xlabel("pitch dx [cm]")
+    axes.set_ylabel("depth of a layer dz [cm]")
+    axes.set_title("Follow the gradient to a better design")
+    axes.legend(loc="upper right")
+    right.colorbar(filled, ax=axes, label="utility under background", format="%.2f")
+    return figure
+
+
+def right() -> Figure:
+    """Draw biases of the default surrogate at the bundled points."""
+    surrogate, reference = Surrogate.load("pbf2-cells"), geant4()
+    figure = Figure(figsize=(10.5, 3.3), layout="constrained")
+    panels = dict(zip(("E_tot", "R_E", "z_mean"), figure.subplots(1, 3), strict=True))
+    energies = sorted(set(reference.energy.tolist()))
+    for (dx, dz), colour, shift in (((1, 5), BLUE, 0.97), ((2.5, 6), SURROGATE, 1.0), ((4, 10), VIOLET, 1.03)):
+        rows: dict[str, list[tuple[float, float]]] = {name: [] for name in panels}
+        for energy in energies:
+            made = surrogate.sample(Design(dx, dz), energy, 1600, generator=torch.Generator().manual_seed(1))
+            depths = torch.full((5,), float(dz))
+            ours, theirs = observe(made, dx, depths), observe(geant4_showers(energy, dx), dx, depths)
+            for name, found in rows.items():
+                a, b = getattr(ours, name), getattr(theirs, name)
+                a, b = a[a.isfinite()], b[b.isfinite()]
+                error = float((a.var() / len(a) + b.var() / len(b)).sqrt())
+                found.append((100 * float(a.mean() / b.mean() - 1), 100 * error / float(b.mean())))
+        for name, found in rows.items():
+            bias, error = np.array(found).T
+            panels[name].errorbar(
+                np.array(energies) * shift, bias, error, fmt="o", ms=3, lw=1, color=colour, label=f"{dx:g} x {dz:g} cm"
+            )
+    for name, axes in panels.items():
+        axes.axhline(0, color=GREY, lw=0.8)
+        axes.set_xscale("log")
+        axes.set_xlabel("incident energy [GeV]")
+        axes.set_ylabel(f"bias of {LABELS[name]} [%]")
+    panels["E_tot"].legend()
+    return figure
+
+
+def gradients() -> Figure:
+    """Draw the gradient against energy beside Geant4's from the bundled showers."""
+    surrogate = Surrogate.load("pbf2-cells-fast")
+    neighbours = read_cells(ASSETS / "pbf2-sample" / "neighbours.h5")
+    space, at = space_around(*AT, surrogate.card.dx, surrogate.card.dz)
+    energies, both = [1.0, 10.0, 50.0, 100.0], []
+    for number, energy in enumerate(energies):
+        ours = surrogate_gradient(surrogate, objective(energy), space, at, showers=1000, draws=16, seed=number)
+        source = CellsReference(neighbours, "the bundled sample")
+        theirs = finite_difference_gradient(source, objective(energy), space, at, seed=len(energies) + number)
+        both.append(compare_gradients(ours, theirs))
+    return draw_gradients(energies, [each.surrogate for each in both], both)
+
+
+def speed() -> Figure:
+    """Draw milliseconds a shower."""
+    crystals, fast, stack = tables("speed.md", 0), tables("speed.md", 1), tables("speed.md", 2)
+    bars = {
+        "Geant4, PbF$_2$, 50 GeV": number(crystals["Geant4, ms a shower"][2]),
+        "pbf2-cells": number(crystals["Geant4, ms a shower"][2]) / number(crystals["Geant4 over `pbf2-cells`"][2]),
+        "pbf2-cells-fast": number(fast["ms a shower in batches of 4 000"][1]),
+        "Geant4, Si-W, 10 to 90 GeV": number(stack["Geant4"][1]),
+        "siw-cloud": number(stack["`siw-cloud`"][3]),
+        "siw-cloud-cm": number(stack["`siw-cloud-cm`"][3]),
+    }
+    figure = Figure(figsize=(7.4, 2.7), layout="constrained")
+    axes = figure.subplots()
+    colours = [GEANT4 if name.startswith("Geant4") else SURROGATE for name in bars]
+    drawn = axes.barh(list(bars), list(bars.values()), color=colours, height=0.6)
+    axes.bar_label(drawn, [f"{value:.2g}" if value < 100 else f"{value:.0f}" for value in bars.values()], padding=4)
+    axes.set_xscale("log")
+    axes.set_xlim(0.01, 1500)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", which="both", length=0)
+    axes.set_xlabel("milliseconds a shower, one thread, in batches")
+    return figure
+
+
+def optimisers() -> Figure:
+    """Draw the utility against simulated showers."""
+    figure = Figure(figsize=(6.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    found = [row for key, row in rows("optimisation.md", 1) if key == "2"]
+    for row, colour in zip(found, (SURROGATE, BLUE, GREY, VIOLET, "#0b6e4f"), strict=True):
+        known = [(x, *interval(cell)) for x, cell in zip((300, 600, 1200, 3000), row[1:], strict=True) if cell]
+        x, value, low, high = np.array(known).T
+        axes.errorbar(x, value, [value - low, high - value], fmt="o-", ms=4, lw=1.2, capsize=2, color=colour,
+                      label=row[0].split(",")[0])  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xticks([300, 600, 1200, 3000], ["300", "600", "1 200", "3 000"], minor=False)
+    axes.xaxis.set_tick_params(which="minor", length=0, labelbottom=False)
+    axes.set_xlabel("simulated showers")
+    axes.set_ylabel("utility in Geant4")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def materials() -> Figure:
+    """Draw the largest biases in each crystal."""
+    found = rows("materials.md", 0)
+    names = ("E_tot", "R_E", "sigma_y", "z_mean")
+    figure = Figure(figsize=(9.5, 2.7), layout="constrained")
+    for j, (axes, name) in enumerate(zip(figure.subplots(1, 4, sharey=True), names, strict=True)):
+        axes.axvline(0, color=GREY, lw=0.8)
+        for k, (material, row) in enumerate(found):
+            bias, error = (float(part) for part in row[j].split("+-"))
+            colour = VIOLET if "never" in material else SURROGATE
+            axes.errorbar(bias, k, xerr=error, fmt="o", ms=4, lw=1.2, color=colour)
+        axes.set_yticks(range(len(found)), [material.split(",")[0] for material, _ in found])
+        axes.yaxis.set_tick_params(which="minor", length=0)
+        axes.set_xlabel(f"bias of {LABELS[name]} [%]")
+        axes.margins(x=0.15)
+        axes.invert_yaxis() if j == 0 else None
+    return figure
+
+
+def points_distances() -> Figure:
+    """Draw W1 of eight observables."""
+    found = rows("points.md", 0)
+    names = ("N_{hits}", "E_{vis}/E", "E_{cell}", "E_{long}", "E_{radial}", "m_{1,X}", "m_{1,Y}", "m_{1,Z}")
+    shown = {
+        "the 10 000 Geant4 showers of the training": ("Geant4, training's showers", GEANT4, "_"),
+        "`siw-cloud`": ("siw-cloud", BLUE, "o"), "`siw-cloud-cm`": ("siw-cloud-cm", SURROGATE, "o"),
+        "published at 50 000, floor 0.7 to 1.1: CaloClouds II": ("CaloClouds II, published", GREY, "s"),
+        "CaloClouds II (CM)": ("CaloClouds II (CM), published", GREY, "D"),
+    }  # fmt: skip
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for key, row in found:
+        if key == "floor":
+            axes.stairs([float(cell) for cell in row], np.arange(9) - 0.5, color=GEANT4, ls=":", label="floor")
+        if key in shown:
+            label, colour, marker = shown[key]
+            axes.plot(range(8), [float(cell) for cell in row], marker, ms=12 if marker == "_" else 5, mew=1.6,
+                      color=colour, label=label, mfc="none" if "published" in label else colour)  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    axes.set_xticks(range(8), [f"${name}$" for name in names])
+    axes.xaxis.set_tick_params(which="minor", length=0)
+    axes.set_ylabel("W1, hundredths of a standard deviation")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "overview": overview, "right": right, "gradients": gradients, "speed": speed, "optimisers": optimisers,
+    "materials": materials, "points": points_distances,
+}  # fmt: skip
+"""Kept figures by file name: overview.png in docs, the others in docs/results/figures."""
+
+
+def rows(page: str, which: int) -> list[tuple[str, list[str]]]:
+    """Return the rows of a table of a results page below its heading: the first cell and the others."""
+    text = (DOCS / "results" / page).read_text(encoding="utf-8")
+    found = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[which].splitlines()]
+    return [(line[0], line[1:]) for line in lines[2:]]
+
+
+def tables(page: str, which: int) -> dict[str, list[str]]:
+    """Return the rows of a table by their first cell."""
+    return dict(rows(page, which))
+
+
+def number(cell: str) -> float:
+    """Return the first number of a table's cell."""
+    return float(re.findall(r"[-+]?[\d.]+", cell)[0])
+
+
+def interval(cell: str) -> tuple[float, float, float]:
+    """Return value, lower and upper end of a cell such as "0.052 (0.036 to 0.250)"; the value alone is its own ends."""
+    values = [float(part) for part in re.findall(r"[\d.]+", cell)]
+    return (values[0], values[1], values[2]) if len(values) == 3 else (values[0],) * 3
+
+
+def write_figures(names: list[str]) -> None:
+    """Write the kept figures, or some of them."""
+    for name in names or FIGURES:
+        path = DOCS / "overview.png" if name == "overview" else DOCS / "results" / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
         with style():
-            draw().savefig(folder / f"{draw.__name__}.png", dpi=110)
-        caption = str(draw.__doc__)
-        lines += ["", f"## {draw.__name__.capitalize()}", "", f"![{caption}]({draw.__name__}.png)", "", caption, "",
-                  "```python", inspect.getsource(draw).rstrip(), "```"]  # fmt: skip
-    (folder / "index.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+            FIGURES[name]().savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    write_figures(sys.argv[1:])

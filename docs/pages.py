@@ -75,7 +75,8 @@ def _api(source: Path) -> Iterator[tuple[str, str]]:
     ]
     lines += [
         "", "The rooms of the package, from high to low. A room imports only from rooms below it.", "",
-        "| room | |", "|---|---|", *listed, "", "```{toctree}", ":hidden:", *(f"api-{room}" for room in rooms), "```", "",
+        "| room | |", "|---|---|", *listed, "",
+        "```{toctree}", ":hidden:", *(f"api-{room}" for room in rooms), "```", "",
     ]  # fmt: skip
     yield "api.md", "\n".join(lines)
     for room in rooms:

@@ -1,32 +1,106 @@
 """CaloGrad: a differentiable surrogate of calorimeter simulation.
 
-Units at every public interface: cm, GeV, ns. Axes: the beam runs along +z, the front face is z = 0.
+Everything that a user needs is imported from here. Names are loaded on first use, so that ``import calograd`` and
+``calograd --help`` load neither torch nor h5py.
+
+Units at every public interface: cm, GeV, ns. The beam runs along +z, and the front face is z = 0.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from calograd._version import __version__
 
 if TYPE_CHECKING:
     from calograd.detector.design import Design
-    from calograd.detector.material import Material
-    from calograd.surrogate import Surrogate
+    from calograd.detector.material import MATERIALS, Material
+    from calograd.errors import (
+        CaloGradError,
+        FormatError,
+        InputError,
+        Interrupted,
+        OutputExistsError,
+        RangeError,
+        SimulationError,
+        TablesError,
+        UtilityError,
+    )
+    from calograd.events.cells import Cells, read_cells, write_cells
+    from calograd.events.library.reader import Library, open_library
+    from calograd.events.maps import Maps, read_maps, write_maps
+    from calograd.events.points import Points
+    from calograd.explorer.serve import explore
+    from calograd.export.runtime import OnnxSampler
+    from calograd.metrics.observables import OBSERVABLES, Observables, observe
+    from calograd.objective.background import (
+        BackgroundMap,
+        ExponentialBackground,
+        read_background_map,
+        write_background_map,
+    )
+    from calograd.objective.constraints import Budget
+    from calograd.objective.cost import ChannelCost, DepthCost, PricedUtility, VolumeCost
+    from calograd.objective.measurement import MeasuredEvents, Measurement
+    from calograd.objective.readout import Readout
+    from calograd.objective.reconstruction import SoftMask
+    from calograd.objective.space import DesignSpace
+    from calograd.objective.utility import (
+        Containment,
+        CustomUtility,
+        EnergyResolution,
+        Objective,
+        PositionResolution,
+        SquaredError,
+    )
+    from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
+    from calograd.surrogate import Adapter, Surrogate
 
-__all__ = ["Design", "Material", "Surrogate", "__version__"]
+_MODULES = {
+    "detector.design": ("Design",),
+    "detector.material": ("MATERIALS", "Material"),
+    "errors": (
+        "CaloGradError", "FormatError", "InputError", "Interrupted", "OutputExistsError", "RangeError",
+        "SimulationError", "TablesError", "UtilityError",
+    ),
+    "events.cells": ("Cells", "read_cells", "write_cells"),
+    "events.library.reader": ("Library", "open_library"),
+    "events.maps": ("Maps", "read_maps", "write_maps"),
+    "events.points": ("Points",),
+    "explorer.serve": ("explore",),
+    "export.runtime": ("OnnxSampler",),
+    "metrics.observables": ("OBSERVABLES", "Observables", "observe"),
+    "objective.background": (
+        "BackgroundMap", "ExponentialBackground", "read_background_map", "write_background_map",
+    ),
+    "objective.constraints": ("Budget",),
+    "objective.cost": ("ChannelCost", "DepthCost", "PricedUtility", "VolumeCost"),
+    "objective.measurement": ("MeasuredEvents", "Measurement"),
+    "objective.readout": ("Readout",),
+    "objective.reconstruction": ("SoftMask",),
+    "objective.space": ("DesignSpace",),
+    "objective.utility": (
+        "Containment", "CustomUtility", "EnergyResolution", "Objective", "PositionResolution", "SquaredError",
+    ),
+    "reports.plots": ("plot_event", "plot_observable", "plot_profile", "style"),
+    "surrogate": ("Adapter", "Surrogate"),
+}  # fmt: skip
+"""Public names by the module that defines them, the same as those imported above for type checkers."""
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-_HOMES = {
-    "Design": "calograd.detector.design",
-    "Material": "calograd.detector.material",
-    "Surrogate": "calograd.surrogate",
-}
+__all__ = ["__version__", *_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public classes on first use, so that ``calograd --help`` and Geant4 workers need no torch."""
-    if name not in _HOMES:
+    """Load a public name on first use."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'calograd' has no attribute '{name}'")
-    from importlib import import_module
+    value = getattr(import_module(f"calograd.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
 
-    return getattr(import_module(_HOMES[name]), name)
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

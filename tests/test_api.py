@@ -1,0 +1,57 @@
+"""The names at the root of the package: they are loaded on first use and no module hides one of them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import calograd
+
+HEAVY = ("torch", "numpy", "h5py", "pydantic", "matplotlib", "scipy", "panel", "onnxruntime", "click", "rich")
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_import_loads_nothing_heavy() -> None:
+    assert run(f"import calograd, sys; print([name for name in {HEAVY} if name in sys.modules])") == "[]"
+
+
+def test_public_names_are_found_listed_and_defined_once() -> None:
+    assert len(set(calograd.__all__)) == len(calograd.__all__)
+    assert set(calograd.__all__) <= set(dir(calograd))
+    with pytest.raises(AttributeError, match="has no attribute 'Desing'"):
+        calograd.Desing  # noqa: B018
+    for name in calograd.__all__:
+        assert hasattr(calograd, name), name
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(str(calograd.__file__)).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: str(node.module).removeprefix("calograd.")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == calograd._MODULE_OF
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """Importing a submodule sets it as an attribute of the package, where it would take the name's place."""
+    for module in pkgutil.walk_packages(calograd.__path__, "calograd."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name, module in calograd._MODULE_OF.items():
+        assert getattr(calograd, name) is getattr(importlib.import_module(f"calograd.{module}"), name), name
+    rooms = {module.name for module in pkgutil.iter_modules(calograd.__path__)}
+    assert not rooms & set(calograd.__all__)

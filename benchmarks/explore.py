@@ -30,9 +30,9 @@ def preview_alone(explorer: Explorer) -> np.ndarray:
     """Wall and processor's milliseconds of previews at changing pitches, shape (n, 2)."""
     times = np.empty((REPEAT, 2))
     for k in range(REPEAT):
-        choice = replace(explorer.start(), dx=2.0 + 0.05 * k)
+        selection = replace(explorer.start(), dx=2.0 + 0.05 * k)
         began = time.perf_counter(), time.process_time()
-        explorer.event(explorer.preview(choice), 0)
+        explorer.event(explorer.preview(selection), 0)
         times[k] = 1e3 * (time.perf_counter() - began[0]), 1e3 * (time.process_time() - began[1])
     return times
 

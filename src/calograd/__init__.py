@@ -57,6 +57,62 @@ if TYPE_CHECKING:
     from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
     from calograd.surrogate import Adapter, Surrogate
 
+__all__ = [
+    "MATERIALS",
+    "OBSERVABLES",
+    "Adapter",
+    "BackgroundMap",
+    "Budget",
+    "CaloGradError",
+    "Cells",
+    "ChannelCost",
+    "Containment",
+    "CustomUtility",
+    "DepthCost",
+    "Design",
+    "DesignSpace",
+    "EnergyResolution",
+    "ExponentialBackground",
+    "FormatError",
+    "InputError",
+    "Interrupted",
+    "Library",
+    "Maps",
+    "Material",
+    "MeasuredEvents",
+    "Measurement",
+    "Objective",
+    "Observables",
+    "OnnxSampler",
+    "OutputExistsError",
+    "Points",
+    "PositionResolution",
+    "PricedUtility",
+    "RangeError",
+    "Readout",
+    "SimulationError",
+    "SoftMask",
+    "SquaredError",
+    "Surrogate",
+    "TablesError",
+    "UtilityError",
+    "VolumeCost",
+    "__version__",
+    "explore",
+    "observe",
+    "open_library",
+    "plot_event",
+    "plot_observable",
+    "plot_profile",
+    "read_background_map",
+    "read_cells",
+    "read_maps",
+    "style",
+    "write_background_map",
+    "write_cells",
+    "write_maps",
+]  # fmt: skip
+
 _MODULES = {
     "detector.design": ("Design",),
     "detector.material": ("MATERIALS", "Material"),
@@ -88,8 +144,6 @@ _MODULES = {
 }  # fmt: skip
 """Public names by the module that defines them, the same as those imported above for type checkers."""
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = ["__version__", *_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

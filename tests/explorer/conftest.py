@@ -21,7 +21,7 @@ def explorer() -> Explorer:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Explorer:
     """Its name is not to be trusted; there is less to compute than usual."""
     monkeypatch.setattr(landscape, "POINTS", 4)
-    for name, value in (("CLIMB", 4), ("PIECES", 2), ("PIECE", 20), ("MOST", views.PREVIEW + 40)):
+    for name, value in (("ASCENT_STEPS", 4), ("BATCHES", 2), ("BATCH", 20), ("ALL_SHOWERS", views.PREVIEW + 40)):
         monkeypatch.setattr(views, name, value)
     architecture = CellsArchitecture(
         n_xy=3, n_z=2, shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, moments_width=8

@@ -19,34 +19,33 @@ from calograd.errors import FormatError, InputError
 from calograd.events.cells import read_cells
 from calograd.explorer import explore
 from calograd.explorer import worker as work
-from calograd.explorer.page import KEPT, Page
-from calograd.explorer.serve import has_display, serve
-from calograd.explorer.trajectory import read_trajectory
+from calograd.explorer.page import DOWNLOADS, Page
+from calograd.explorer.serve import has_display, read_trajectory, serve
 from calograd.explorer.views import Explorer
 from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
 from calograd.optimisation.ascent import AscentConfig, ascend
 
-PATIENCE = 60
+JOIN_TIME = 60
 
 
 @pytest.fixture
 def page(tiny: Explorer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """One that has shown everything."""
-    monkeypatch.setattr(work, "SETTLE", 0.01)
+    monkeypatch.setattr(work, "SETTLING_TIME", 0.01)
     made = Page(tiny)
     finish(made)
     yield made
     made.worker.stop()
-    assert made.worker.join(PATIENCE)
+    assert made.worker.join(JOIN_TIME)
 
 
 def finish(page: Page) -> None:
-    """Wait until everything of the present choice is shown."""
-    wait(page, lambda: "complete" in page.bar.object and page.view.choice == page.controls.choice())
+    """Wait until everything of the present selection is shown."""
+    wait(page, lambda: "complete" in page.bar.object and page.view.selection == page.controls.selection())
 
 
 def wait(page: Page, ready: object) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + JOIN_TIME
     while not ready():  # type: ignore[operator]
         assert time.monotonic() < end, f"not in time: {page.bar.object}"
         time.sleep(0.01)
@@ -66,11 +65,11 @@ def test_moving_a_slider_shows_another_design(page: Page) -> None:
     page.controls.dx.value = 3.5
     finish(page)
     assert page.view is not None
-    assert page.view.choice.dx == 3.5
+    assert page.view.selection.dx == 3.5
     page.controls.unequal.value = True
     page.controls.layers[0].value = 9.0
     finish(page)
-    assert page.view.choice.dz == (9.0, 6.0)
+    assert page.view.selection.dz == (9.0, 6.0)
 
 
 def test_errors_stand_in_the_page_and_go_away(page: Page) -> None:
@@ -87,34 +86,34 @@ def test_what_a_file_contains_is_escaped(page: Page) -> None:
     page.controls.dx.value = 50.0
     wait(page, lambda: page.message)
     assert "<img" in page.message
-    shown = [page.bar.object, page.error.object, page.table.object, page.utility.object]
+    snapshot = [page.bar.object, page.error.object, page.table.object, page.utility.object]
     assert "&lt;img" in page.bar.object
-    assert not any("<img" in each for each in shown)
-    html = page._keep(KEPT["HTML"][1]).read().decode()
+    assert not any("<img" in each for each in snapshot)
+    html = page._keep(DOWNLOADS["HTML"][1]).read().decode()
     assert "<img src=x" not in html
     assert "&lt;img src=x" in html
 
 
 def test_following_the_gradient_draws_a_trajectory_and_moves_there(page: Page) -> None:
-    page.controls.climb.clicks += 1
+    page.controls.ascend.clicks += 1
     wait(page, lambda: page.remark)
     finish(page)
-    assert "the climb ended" in page.remark
+    assert "the ascent ended" in page.remark
     assert len(page._path) >= 1
     last = page._path[-1][0]
-    assert page.controls.choice().dx == pytest.approx(last.dx, abs=1e-3)
+    assert page.controls.selection().dx == pytest.approx(last.dx, abs=1e-3)
 
 
 def test_a_click_on_the_map_moves_the_design(page: Page) -> None:
     page._clicked(1.8, 30.0)
     finish(page)
-    assert page.controls.choice().dx == 1.8
-    assert page.controls.choice().dz == (15.0, 15.0)
+    assert page.controls.selection().dx == 1.8
+    assert page.controls.selection().dz == (15.0, 15.0)
 
 
 def test_what_is_kept(page: Page, tmp_path: Path) -> None:
     assert page.view is not None
-    files = {name: page._keep(make).read() for name, (_, make) in KEPT.items()}
+    files = {name: page._keep(make).read() for name, (_, make) in DOWNLOADS.items()}
     assert tomllib.loads(files["TOML"].decode())["space"]["start"] == {"dx": 2.5, "dz": 6.0}
     (tmp_path / "showers.h5").write_bytes(files["HDF5"])
     cells = read_cells(tmp_path / "showers.h5")

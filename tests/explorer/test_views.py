@@ -13,15 +13,15 @@ import torch
 from calograd.detector.design import Design
 from calograd.errors import InputError, RangeError
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import Choice, Limits, to_toml
+from calograd.explorer.selection import Limits, Selection, to_toml
 from calograd.explorer.views import PREVIEW, Explorer
 from calograd.gradients.autodiff import SHOWERS, generator_for
 from calograd.optimisation.run import Setup, parse_optimisation
 from calograd.surrogate import Surrogate
 
 
-def surface_of(explorer: Explorer, choice: Choice) -> Surface:
-    *_, last = explorer.landscape(choice)
+def surface_of(explorer: Explorer, selection: Selection) -> Surface:
+    *_, last = explorer.landscape(selection)
     assert isinstance(last, Surface)
     return last
 
@@ -132,9 +132,9 @@ def test_geant4_of_other_windows_is_not(tiny: Explorer) -> None:
     assert tiny.reference.nearest(tiny.start()) is None
 
 
-def test_a_climb_gains(tiny: Explorer) -> None:
-    path: list[tuple[Choice, float]] = []
-    reason = tiny.climb(tiny.start(), lambda choice, value: path.append((choice, value)))
+def test_an_ascent_gains(tiny: Explorer) -> None:
+    path: list[tuple[Selection, float]] = []
+    reason = tiny.ascend(tiny.start(), lambda selection, value: path.append((selection, value)))
     assert reason
     assert path[0][0] == tiny.start()
     assert max(value for _, value in path) == pytest.approx(path[-1][1], rel=0.05)
@@ -143,14 +143,14 @@ def test_a_climb_gains(tiny: Explorer) -> None:
 
 @pytest.mark.parametrize("unequal", [False, True])
 def test_the_toml_of_a_choice_is_an_optimisation(explorer: Explorer, unequal: bool) -> None:
-    choice = replace(explorer.start(), density=7.5, background=0.0 if unequal else 3.0)
+    selection = replace(explorer.start(), density=7.5, background=0.0 if unequal else 3.0)
     if unequal:
-        choice = replace(choice, dz=(5.0, 6.0, 7.0, 8.0, 9.0))
-    raw = tomllib.loads(to_toml(explorer.limits.tables(choice)))
+        selection = replace(selection, dz=(5.0, 6.0, 7.0, 8.0, 9.0))
+    raw = tomllib.loads(to_toml(explorer.limits.tables(selection)))
     setup = Setup.of(explorer.surrogate, parse_optimisation(raw, "view.toml", Path()))
-    assert setup.start.tolist() == [2.5, *(choice.dz if unequal else (6.0,))]
-    assert setup.objective == explorer.limits.objective(choice)
-    assert setup.space.material.alike(explorer.limits.material(choice), 1e-4)
+    assert setup.start.tolist() == [2.5, *(selection.dz if unequal else (6.0,))]
+    assert setup.objective == explorer.limits.objective(selection)
+    assert setup.space.material.alike(explorer.limits.material(selection), 1e-4)
 
 
 def test_limits_are_the_surrogates(explorer: Explorer) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE = 120_000
+JOIN_TIME = 120_000
 """Milliseconds to wait for anything, on a machine that is busy."""
 
 
@@ -24,7 +24,7 @@ def served(*arguments: str, settle: float | None = None) -> Iterator[tuple[str, 
         arguments: of the command.
         settle: seconds without a change before more than a preview is begun; None for what is usual.
     """
-    code = "" if settle is None else f"from calograd.explorer import work; work.SETTLE = {settle}; "
+    code = "" if settle is None else f"from calograd.explorer import worker; worker.SETTLING_TIME = {settle}; "
     code += "from calograd.cli import main; main()"
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
     process = subprocess.Popen(
@@ -52,7 +52,7 @@ def opened(address: str) -> Iterator[tuple[Any, list[str]]]:
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-3d-apis"]
         )
         page, wrong = browser.new_page(viewport={"width": 1440, "height": 900}), []
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(JOIN_TIME)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((address, "blob:", "data:")) else None)

@@ -1,4 +1,4 @@
-"""The explorer: a page on this machine that shows what a surrogate makes of a design."""
+"""The explorer: a page that shows a design's showers, observables and utility while sliders move."""
 
 from __future__ import annotations
 

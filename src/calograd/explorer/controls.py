@@ -1,4 +1,4 @@
-"""The page's widgets, and the choice that they make."""
+"""Sliders and buttons of the page, and the selection that they make."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from panel.pane import HTML
 from panel.widgets import Button, Checkbox, EditableFloatSlider, FileDownload, FloatSlider, IntSlider, Select
 
 from calograd.detector.material import to_float
-from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, Choice, Limits
+from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, Limits, Selection
 from calograd.explorer.views import PREVIEW
 
 WIDTH, HEIGHT = 292, 856
-"""Pixels of the sidebar."""
+"""Width and height of the sidebar in pixels."""
 
 
 class Controls:
     """Sliders and buttons.
 
     Args:
-        limits: of the surrogate.
-        changed: called when the choice may be another one.
+        limits: limits of the surrogate.
+        changed: called when the selection may have changed.
 
     Attributes:
-        layout: to show.
-        event: number of the displayed shower.
-        climb, nearest, clear: buttons.
+        event: slider with the index of the displayed shower.
+        ascend: button that follows the gradient.
+        nearest: button that goes to the nearest bundled Geant4 showers.
     """
 
     def __init__(self, limits: Limits, changed: Callable[[], None]) -> None:
@@ -55,7 +55,7 @@ class Controls:
         self.event = IntSlider(label="displayed shower", start=0, end=PREVIEW - 1, value=0, width=WIDTH - 26,
                                margin=(2, 8))  # fmt: skip
         half = (WIDTH - 44) // 2
-        self.climb = Button(label="follow the gradient", color="primary", width=half, margin=(6, 4, 4, 8))
+        self.ascend = Button(label="follow the gradient", color="primary", width=half, margin=(6, 4, 4, 8))
         self.nearest = Button(label="nearest Geant4", width=half, margin=(6, 8, 4, 4))
         for slider in (self.dx, self.dz, self.energy, self.density, self.background, self.price, *self.layers):
             slider.param.watch(self._moved, "value")
@@ -64,7 +64,7 @@ class Controls:
         self.own = Column(*self.layers, visible=False, margin=0)
 
     def layout(self, downloads: list[FileDownload], css: str) -> Any:
-        """All of them in a column."""
+        """Return all widgets in a column."""
 
         def head(text: str) -> HTML:
             return HTML(f'<div class="head">{text}</div>', stylesheets=[css], margin=(2, 4, 0, 4))
@@ -72,31 +72,31 @@ class Controls:
         return Column(
             head("design"), self.dx, self.dz, self.unequal, self.own, self.material, self.density,
             head("beam and background"), self.energy, self.background,
-            head("utility"), self.price, Row(self.climb, self.nearest, margin=0),
-            head("event"), self.event, head("keep this view"), Row(*downloads, margin=(0, 4)),
+            head("utility"), self.price, Row(self.ascend, self.nearest, margin=0),
+            head("event"), self.event, head("download this view"), Row(*downloads, margin=(0, 4)),
             width=WIDTH, min_height=HEIGHT, margin=0,
             styles={"background": "#f6f7f8", "border-right": "1px solid #dcdfe2", "align-self": "stretch"},
         )  # fmt: skip
 
-    def choice(self) -> Choice:
-        """What they say."""
+    def selection(self) -> Selection:
+        """Return the selection that the widgets show."""
         depths = [layer.value for layer in self.layers] if self.unequal.value else [self.dz.value] * self._limits.n_z
-        return Choice(
+        return Selection(
             float(self.dx.value), tuple(float(depth) for depth in depths), float(self.energy.value),
             str(self.material.value), float(self.density.value), float(self.background.value),
             float(self.price.value),
         )  # fmt: skip
 
-    def move(self, choice: Choice) -> None:
-        """Say a choice; called back once."""
+    def move(self, selection: Selection) -> None:
+        """Show a selection; ``changed`` is called once."""
         self._moving = True
         try:
-            self.material.value = choice.material
-            self.density.value = choice.density
-            self.dx.value, self.dz.value, self.energy.value = choice.dx, choice.depth, choice.energy
-            for layer, depth in zip(self.layers, choice.dz, strict=True):
+            self.material.value = selection.material
+            self.density.value = selection.density
+            self.dx.value, self.dz.value, self.energy.value = selection.dx, selection.depth, selection.energy
+            for layer, depth in zip(self.layers, selection.dz, strict=True):
                 layer.value = depth
-            self.unequal.value = not choice.equal
+            self.unequal.value = not selection.equal
         finally:
             self._moving = False
         self._changed()
@@ -106,7 +106,7 @@ class Controls:
             self._changed()
 
     def _split(self, _: Any) -> None:
-        """Between one depth and one a layer; the sizes stay."""
+        """Switch between one depth and one a layer; the sizes stay."""
         own = bool(self.unequal.value)
         self.own.visible, self.dz.visible = own, not own
         if self._moving:
@@ -123,7 +123,7 @@ class Controls:
         self._changed()
 
     def _swapped(self, _: Any) -> None:
-        """Another material has another density."""
+        """Set the density to that of another material."""
         material = self._limits.materials[str(self.material.value)]
         middle = to_float(material.density)
         moving, self._moving = self._moving, True
@@ -140,5 +140,5 @@ def _slider(name: str, ends: tuple[float, float], step: float, value: float, sho
     )
 
 
-def _densities(start: Choice) -> tuple[float, float]:
+def _densities(start: Selection) -> tuple[float, float]:
     return (1 - STRETCH) * start.density, (1 + STRETCH) * start.density

@@ -1,8 +1,8 @@
-"""The utility over pitch and depth, from showers that are generated once for every material and energy.
+"""The utility over pitch and depth, from showers that are generated once for each material and energy.
 
-Background and price are applied to the kept showers, so that changing these costs milliseconds. A design of the grid
-has the pitch dx and layers of mean depth dz in the proportions of the choice. All points have common random numbers;
-between them ln U is interpolated by cubic splines in ln dx and ln dz.
+A design of the grid has pitch dx and mean depth dz; its layers keep the proportions of the selection. Background and
+price are applied to cached showers, so that changing them takes milliseconds. All points share random numbers. Between
+the points ln U is interpolated by cubic splines in ln dx and ln dz.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ import torch
 from scipy.interpolate import RectBivariateSpline
 
 from calograd.detector.design import Design
-from calograd.explorer.selection import Choice, Limits
+from calograd.explorer.selection import Limits, Selection
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS, generator_for
 from calograd.gradients.landscape import Landscape, grid
 from calograd.surrogate import Surrogate
 
 POINTS = 7
-"""Of the grid, each way."""
+"""Points of the grid along each axis."""
 FINE = 140
-"""Of the interpolation, each way."""
+"""Points of the interpolation along each axis."""
 EVENTS, STEPS = 48, 8
-"""Showers at a point, and the steps of their sampler."""
-KEPT = 12
-"""Sets of showers that are kept."""
+"""Showers at each point of the grid, and steps of their sampler."""
+CACHE_SIZE = 12
+"""Number of grids whose showers are cached."""
 
 Key = tuple[float | str | tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The utility on a grid.
+    """The utility on a grid of pitches and depths.
 
     Args:
-        choice: the energy, material, background and price.
-        dx, dz: shapes (a,) and (b,), cm, even in the logarithm.
-        values: shape (a, b), 1/GeV2.
-        source: the surrogate's name.
+        selection: energy, material, background and price.
+        dx, dz: pitches (a,) and mean depths (b,), cm, evenly spaced in the logarithm.
+        values: utilities, shape (a, b), 1/GeV2.
+        source: name of the surrogate.
     """
 
-    choice: Choice
+    selection: Selection
     dx: np.ndarray
     dz: np.ndarray
     values: np.ndarray
@@ -54,7 +54,7 @@ class Surface:
 
     @cached_property
     def fine(self) -> Landscape:
-        """Interpolated, with slopes."""
+        """Return the interpolated landscape with its slopes."""
         x, z = np.log(self.dx), np.log(self.dz)
         spline = RectBivariateSpline(x, z, np.log(self.values))
         u, w = np.linspace(x[0], x[-1], FINE), np.linspace(z[0], z[-1], FINE)
@@ -63,13 +63,13 @@ class Surface:
         return Landscape(self.source, np.exp(u), np.exp(w), values, slopes)
 
 
-class Surveyor:
-    """Makes surfaces and keeps the showers that they are made of.
+class LandscapeCache:
+    """Computes landscapes and caches the showers that they are computed from.
 
     Args:
-        surrogate: what generates.
-        limits: its ranges.
-        seed: of all random numbers.
+        surrogate: the surrogate that generates the showers.
+        limits: its limits.
+        seed: seed of all random numbers.
     """
 
     def __init__(self, surrogate: Surrogate, limits: Limits, seed: int) -> None:
@@ -79,18 +79,20 @@ class Surveyor:
         self._showers: OrderedDict[Key, dict[tuple[int, int], torch.Tensor]] = OrderedDict()
         self._lock = Lock()
 
-    def survey(self, choice: Choice) -> Iterator[float | Surface]:
-        """Shares of the work that are done, then the surface. What is done is kept when the work is dropped.
+    def compute(self, selection: Selection) -> Iterator[float | Surface]:
+        """Yield the share of the work that is done, point by point, and finally the surface.
+
+        Showers stay cached when the work is abandoned.
 
         Raises:
-            RangeError: a material that the surrogate does not know.
+            RangeError: the surrogate does not know the material.
         """
-        ends = self._limits.sizes(choice)
+        ends = self._limits.sizes(selection)
         dx, dz = (grid(*each, POINTS) for each in ends)
-        ratios = np.array(choice.dz) / choice.depth
-        showers = self._kept(choice, tuple(ratios.round(6).tolist()))
+        ratios = np.array(selection.dz) / selection.depth
+        showers = self._cached(selection, tuple(ratios.round(6).tolist()))
         designs = {
-            (i, j): self._design(choice, float(dx[i]), np.clip(ratios * dz[j], *ends[1]))
+            (i, j): self._design(selection, float(dx[i]), np.clip(ratios * dz[j], *ends[1]))
             for i in range(POINTS)
             for j in range(POINTS)
         }
@@ -99,25 +101,25 @@ class Surveyor:
                 yield number / len(designs)
                 generator = generator_for(self._seed, SHOWERS, 3)
                 with torch.inference_mode():
-                    made = self._surrogate.sample(design, choice.energy, EVENTS, generator=generator, steps=STEPS)
+                    made = self._surrogate.sample(design, selection.energy, EVENTS, generator=generator, steps=STEPS)
                 showers[place] = made.clone()
-        objective, values = self._limits.objective(choice), np.empty((POINTS, POINTS))
+        objective, values = self._limits.objective(selection), np.empty((POINTS, POINTS))
         numbers = objective.draw(EVENTS, self._limits.n_xy, self._limits.n_z, generator_for(self._seed, BACKGROUND, 3))
         with torch.no_grad():
             for place, design in designs.items():
                 values[place] = float(objective.value([showers[place]], design, numbers))
-        yield Surface(choice, dx, dz, values, self._surrogate.card.name)
+        yield Surface(selection, dx, dz, values, self._surrogate.card.name)
 
-    def _design(self, choice: Choice, dx: float, depths: np.ndarray) -> Design:
-        dz = float(depths[0]) if choice.equal else tuple(depths.tolist())
-        return Design(dx, dz, self._limits.material(choice), self._limits.n_xy, self._limits.n_z)
+    def _design(self, selection: Selection, dx: float, depths: np.ndarray) -> Design:
+        dz = float(depths[0]) if selection.equal else tuple(depths.tolist())
+        return Design(dx, dz, self._limits.material(selection), self._limits.n_xy, self._limits.n_z)
 
-    def _kept(self, choice: Choice, ratios: tuple[float, ...]) -> dict[tuple[int, int], torch.Tensor]:
-        """The showers made so far for an energy, a material and proportions of the layers."""
-        key = (choice.energy, choice.material, choice.density, ratios)
+    def _cached(self, selection: Selection, ratios: tuple[float, ...]) -> dict[tuple[int, int], torch.Tensor]:
+        """Return the cached showers of an energy, a material and proportions of the layers, by point of the grid."""
+        key = (selection.energy, selection.material, selection.density, ratios)
         with self._lock:
             found = self._showers.setdefault(key, {})
             self._showers.move_to_end(key)
-            while len(self._showers) > KEPT:
+            while len(self._showers) > CACHE_SIZE:
                 self._showers.popitem(last=False)
         return found

@@ -1,4 +1,4 @@
-"""A view in numbers: rows of a table and plain data, with standard errors."""
+"""The numbers of a view with standard errors, as rows of a table, HTML and plain data."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from calograd._version import __version__
 from calograd.explorer.landscape import Surface
-from calograd.explorer.views import SHOWN, Slope, View
+from calograd.explorer.views import SHOWN, LocalGradient, View
 
 UNITS = {"E_tot": "GeV", "R_E": "cm", "sigma_y": "cm", "z_mean": "cm", "sigma_z": "cm", "occupancy": "cells"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One observable: means with standard errors and standard deviations; Geant4's are None where there is none."""
+    """Mean, its standard error and the standard deviation of one observable; ``theirs`` is Geant4's, or None."""
 
     name: str
     ours: tuple[float, float, float]
@@ -25,7 +25,7 @@ class Column:
 
     @property
     def difference(self) -> tuple[float, float] | None:
-        """Relative difference of the means and its standard error."""
+        """Return the relative difference of the means and its standard error."""
         if self.theirs is None:
             return None
         (a, da, _), (b, db, _) = self.ours, self.theirs
@@ -33,7 +33,7 @@ class Column:
 
 
 def columns(view: View) -> list[Column]:
-    """What is shown of a view's observables."""
+    """Return one column for each observable that the page shows."""
     return [
         Column(name, _moments(getattr(view.observables, name)),
                _moments(getattr(view.reference, name)) if view.reference else None)
@@ -42,7 +42,7 @@ def columns(view: View) -> list[Column]:
 
 
 def table_html(view: View) -> str:
-    """The table of the page."""
+    """Return the table of the page as HTML."""
     found = columns(view)
     head = "".join(f"<th>{escape(c.name)} [{UNITS[c.name]}]</th>" for c in found)
     ours = "".join(f"<td>{c.ours[0]:.4g} ± {c.ours[1]:.2g}<i>std {c.ours[2]:.3g}</i></td>" for c in found)
@@ -60,8 +60,8 @@ def table_html(view: View) -> str:
     return f'<table class="numbers"><tr><th></th>{head}</tr>{"".join(rows)}</table>'
 
 
-def utility_html(slope: Slope) -> str:
-    """The utility and its gradient, in a line."""
+def utility_html(slope: LocalGradient) -> str:
+    """Return one line of HTML with the utility and its gradient."""
     (x, z), (dx, dz), e = slope.arrow, slope.arrow_error, slope.estimate
     return (
         f"U = {e.value:.4g} ± {e.value_error:.1g} 1/GeV² &nbsp;·&nbsp; ∂ln U/∂ln dx = {x:+.2f} ± {dx:.2f}"
@@ -69,13 +69,13 @@ def utility_html(slope: Slope) -> str:
     )
 
 
-def to_dict(view: View, slope: Slope | None, surface: Surface | None, model: str) -> dict[str, Any]:
-    """Everything that is shown, as plain data without NaN."""
+def to_dict(view: View, slope: LocalGradient | None, surface: Surface | None, model: str) -> dict[str, Any]:
+    """Return everything that the page shows as plain data without NaN."""
     return {
         "schema": "calograd/view/1",
         "calograd": __version__,
         "model": model,
-        "choice": asdict(view.choice),
+        "choice": asdict(view.selection),
         "showers": len(view.cells),
         "observables": {
             c.name: {"unit": UNITS[c.name], "surrogate": _named(c.ours), "geant4": _named(c.theirs)}

@@ -1,4 +1,4 @@
-"""The explorer's page: controls, an event, the utility's landscape, observables. A `Worker` says what to show."""
+"""The explorer's page: controls, an event, the landscape of the utility, observables. A `Worker` computes them."""
 
 from __future__ import annotations
 
@@ -18,54 +18,53 @@ from panel.pane import HTML, Bokeh
 from panel.viewable import Viewer
 from panel.widgets import FileDownload, RadioButtonGroup
 
-from calograd.explorer import downloads as keep
+from calograd.explorer import downloads
 from calograd.explorer.controls import Controls
-from calograd.explorer.event import LOOKS, EventDisplay, scene
 from calograd.explorer.landscape import Surface
 from calograd.explorer.numbers import table_html, utility_html
-from calograd.explorer.plots import Histogram, Longitudinal, Map
-from calograd.explorer.selection import Choice
-from calograd.explorer.views import MOST, Explorer, Slope, View
-from calograd.explorer.worker import Done, Failure, Progress, Result, Summit, Waypoint, Worker
+from calograd.explorer.plots import LOOKS, EventDisplay, Histogram, Longitudinal, Map, scene
+from calograd.explorer.selection import Selection
+from calograd.explorer.views import ALL_SHOWERS, Explorer, LocalGradient, View
+from calograd.explorer.worker import Complete, Converged, Failure, LandscapeProgress, Result, Step, Worker
 from calograd.metrics.observables import longitudinal_profile
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 ENERGIES = {"deposited": "deposited", "with background": "recorded", "after the mask": "kept"}
-"""Of the displayed event, by their names on the page: fields of `Event`."""
-KEPT: dict[str, tuple[str, Callable[[keep.Shown], bytes]]] = {
-    "TOML": ("design.toml", keep.design_toml), "HDF5": ("showers.h5", keep.showers_hdf5),
-    "PNG": ("view.png", keep.picture_png), "JSON": ("view.json", keep.numbers_json),
-    "HTML": ("view.html", keep.page_html),
+"""Energies of the displayed event by their names on the page; the values are fields of `Event`."""
+DOWNLOADS: dict[str, tuple[str, Callable[[downloads.Snapshot], bytes]]] = {
+    "TOML": ("design.toml", downloads.design_toml), "HDF5": ("showers.h5", downloads.showers_hdf5),
+    "PNG": ("view.png", downloads.picture_png), "JSON": ("view.json", downloads.numbers_json),
+    "HTML": ("view.html", downloads.page_html),
 }  # fmt: skip
 UPPER, LOWER = 446, 284
-"""Pixels of the plots."""
+"""Heights of the upper and lower row of plots in pixels."""
 
 
 class Page(Viewer):  # type: ignore[misc]
-    """One visitor's page; the last line of a notebook's cell shows it.
+    """The page of one visitor. As the last line of a notebook's cell it is shown.
 
     Args:
-        explorer: what computes.
-        path: designs of an optimisation to show, shape (n, 2): dx and mean dz, cm, with their utilities.
+        explorer: the explorer that computes.
+        path: selections of an optimisation with their utilities, to show as a trajectory.
 
     Attributes:
-        view, slope, surface: what is shown; None until it is.
-        message: the error that is shown; empty for none.
-        remark: why a climb ended here; empty elsewhere.
+        view, slope, surface: the results that are shown; None before they are computed.
+        message: the error that is shown, or an empty string.
+        remark: the reason why an ascent ended at this selection, or an empty string.
     """
 
-    def __init__(self, explorer: Explorer, path: list[tuple[Choice, float]] | None = None, **params: Any) -> None:
+    def __init__(self, explorer: Explorer, path: list[tuple[Selection, float]] | None = None, **params: Any) -> None:
         super().__init__(**params)
         self.explorer = explorer
         self.view: View | None = None
-        self.slope: Slope | None = None
+        self.slope: LocalGradient | None = None
         self.surface: Surface | None = None
         self.message = ""
         self.remark = ""
         self._path = list(path or [])
         self._document = pn.state.curdoc
         self.controls = Controls(explorer.limits, self._changed)
-        self.controls.climb.on_click(self._climb)
+        self.controls.ascend.on_click(self._ascend)
         self.controls.nearest.on_click(self._nearest)
         self.controls.event.param.watch(self._draw_event, "value")
         self.look = RadioButtonGroup(options=LOOKS, value="3-D", color="light", height=30, margin=(4, 8))
@@ -85,7 +84,7 @@ class Page(Viewer):  # type: ignore[misc]
         self.bar, self.error, self.utility, self.table = (
             HTML("", stylesheets=[CSS], sizing_mode="stretch_width", margin=0) for _ in range(4)
         )
-        self.downloads = [self._download(name) for name in KEPT]
+        self.downloads = [self._download(name) for name in DOWNLOADS]
         self._layout = self._arrange()
         self._draw_path()
         self.worker = Worker(explorer, self._publish)
@@ -97,7 +96,7 @@ class Page(Viewer):  # type: ignore[misc]
         return self._layout
 
     def _arrange(self) -> Any:
-        shown = Column(
+        plots = Column(
             Row(
                 Column(FlexBox(self.look, self.energies, margin=0), self.event, sizing_mode="stretch_width"),
                 Column(self.utility, self._plots[0], sizing_mode="stretch_width"),
@@ -109,39 +108,39 @@ class Page(Viewer):  # type: ignore[misc]
         controls = self.controls.layout(self.downloads, CSS)
         self.error.visible = False
         return Column(
-            self.bar, self.error, Row(controls, shown, sizing_mode="stretch_width", margin=0),
+            self.bar, self.error, Row(controls, plots, sizing_mode="stretch_width", margin=0),
             sizing_mode="stretch_width", margin=0, min_width=1180, css_classes=["explorer"],
         )  # fmt: skip
 
     def _changed(self) -> None:
         self.remark = ""
         self._state("computing", busy=True)
-        self.worker.ask(self.controls.choice())
+        self.worker.ask(self.controls.selection())
 
-    def _climb(self, _: Any) -> None:
+    def _ascend(self, _: Any) -> None:
         self.remark = ""
         self._path = []
         self._draw_path()
         self._state("following the gradient", busy=True)
-        self.worker.ask(self.controls.choice(), climb=True)
+        self.worker.ask(self.controls.selection(), ascend=True)
 
     def _nearest(self, _: Any) -> None:
-        found = self.explorer.reference.nearest(self.controls.choice())
+        found = self.explorer.reference.nearest(self.controls.selection())
         if found is None:
             self._tell("no bundled Geant4 showers fit this surrogate; simulate some: calograd simulate --help")
         else:
-            self.controls.move(found.move(self.controls.choice()))
+            self.controls.move(found.move(self.controls.selection()))
 
     def _clicked(self, dx: float, dz: float) -> None:
-        """A design on the map; layers keep their proportions."""
-        choice = self.controls.choice()
-        wide, deep = self.explorer.limits.sizes(choice)
-        depths = np.clip(np.array(choice.dz) * dz / choice.depth, *deep)
+        """Go to a design on the map; layers keep their proportions."""
+        selection = self.controls.selection()
+        wide, deep = self.explorer.limits.sizes(selection)
+        depths = np.clip(np.array(selection.dz) * dz / selection.depth, *deep)
         at = {"dx": round(float(np.clip(dx, *wide)), 3), "dz": tuple(round(float(d), 3) for d in depths)}
-        self.controls.move(Choice(**{**vars(choice), **at}))
+        self.controls.move(Selection(**{**vars(selection), **at}))
 
     def _publish(self, result: Result) -> None:
-        """Show a result, from the worker's thread."""
+        """Show a result; called from the worker's thread."""
         if self._document is None:
             self._show(result)
             push_notebook(*self._plots)
@@ -155,31 +154,31 @@ class Page(Viewer):  # type: ignore[misc]
 
     @_show.register
     def _(self, view: View) -> None:
-        if self.view is None or self.view.choice != view.choice:
-            self.map.here(view.choice)
+        if self.view is None or self.view.selection != view.selection:
+            self.map.here(view.selection)
             self.slope = None
             self.utility.object = '<div class="utility old">gradient of the utility: as soon as the design rests</div>'
         self._tell("")
         self.view = view
         self._draw_event()
-        found, theirs, energy = view.observables, view.reference, view.choice.energy
+        found, theirs, energy = view.observables, view.reference, view.selection.energy
         for name, histogram in self.histograms.items():
             unit = 100 / energy if name == "E_tot" else 1.0
             values = [unit * getattr(each, name).numpy() if each else None for each in (found, theirs)]
             if values[0] is not None and len(values[0]):
                 histogram.show(values[0], values[1])
-        depths = np.array(view.choice.dz)
+        depths = np.array(view.selection.dz)
         bundled = view.bundled
         self.profile.show(
             longitudinal_profile(view.cells, depths),
             longitudinal_profile(bundled.cells.cells, depths) if bundled else None,
         )
         self.table.object = table_html(view)
-        how = f"preview, {view.steps} steps" if view.steps else f"of {MOST}"
+        how = f"preview, {view.steps} steps" if view.steps else f"of {ALL_SHOWERS}"
         self._state(f"{len(view.cells)} showers {how} · {view.milliseconds:.0f} ms", busy=True)
 
     @_show.register
-    def _(self, slope: Slope) -> None:
+    def _(self, slope: LocalGradient) -> None:
         self.slope = slope
         self.map.slope(slope)
         self.utility.object = f'<div class="utility">{utility_html(slope)}</div>'
@@ -191,22 +190,22 @@ class Page(Viewer):  # type: ignore[misc]
         self.map.note(self.remark)
 
     @_show.register
-    def _(self, progress: Progress) -> None:
-        self.map.note(f"landscape at {progress.choice.energy:g} GeV: {100 * progress.share:.0f} %")
+    def _(self, progress: LandscapeProgress) -> None:
+        self.map.note(f"landscape at {progress.selection.energy:g} GeV: {100 * progress.share:.0f} %")
 
     @_show.register
-    def _(self, waypoint: Waypoint) -> None:
-        self._path.append((waypoint.choice, waypoint.value))
+    def _(self, step: Step) -> None:
+        self._path.append((step.selection, step.value))
         self._draw_path()
-        self._state(f"step {waypoint.number}: U = {waypoint.value:.4g} 1/GeV²", busy=True)
+        self._state(f"step {step.number}: U = {step.value:.4g} 1/GeV²", busy=True)
 
     @_show.register
-    def _(self, summit: Summit) -> None:
+    def _(self, converged: Converged) -> None:
         self._tell("")
         last = self._path[-1][0]
-        rounded = Choice(**{**vars(last), "dx": round(last.dx, 3), "dz": tuple(round(d, 3) for d in last.dz)})
+        rounded = Selection(**{**vars(last), "dx": round(last.dx, 3), "dz": tuple(round(d, 3) for d in last.dz)})
         self.controls.move(rounded)
-        self.remark = f"the climb ended: {summit.reason.partition(':')[0]}"
+        self.remark = f"the ascent ended: {converged.reason.partition(':')[0]}"
         self.map.note(self.remark)
 
     @_show.register
@@ -215,7 +214,7 @@ class Page(Viewer):  # type: ignore[misc]
         self._state("not computed", busy=False)
 
     @_show.register
-    def _(self, _: Done) -> None:
+    def _(self, _: Complete) -> None:
         assert self.view is not None
         self._state(f"{len(self.view.cells)} showers, gradient and landscape are complete", busy=False)
         self.map.note(self.remark)
@@ -226,20 +225,20 @@ class Page(Viewer):  # type: ignore[misc]
         number = int(self.controls.event.value)
         cells = getattr(self.explorer.event(self.view, number), self.energies.value)
         words = next(name for name, field in ENERGIES.items() if field == self.energies.value)
-        self.event.scene = scene(cells, self.view.choice, words, number)
+        self.event.scene = scene(cells, self.view.selection, words, number)
 
     def _draw_path(self) -> None:
-        choices = [choice for choice, _ in self._path]
-        self.map.path([c.dx for c in choices], [c.depth for c in choices], [value for _, value in self._path])
+        selections = [selection for selection, _ in self._path]
+        self.map.path([c.dx for c in selections], [c.depth for c in selections], [value for _, value in self._path])
 
     def _tell(self, message: str) -> None:
-        """Show an error in one line; empty for none."""
+        """Show an error in one line; an empty one hides it."""
         self.message = message
         self.error.object = f'<div class="error" role="alert">{escape(message)}</div>' if message else ""
         self.error.visible = bool(message)
 
     def _state(self, text: str, *, busy: bool) -> None:
-        name, at = escape(self.explorer.surrogate.card.name), self.view.choice if self.view else ""
+        name, at = escape(self.explorer.surrogate.card.name), self.view.selection if self.view else ""
         self.bar.object = (
             f'<div class="bar"><b>CaloGrad explorer</b><span class="model">{name}</span>'
             f'<span class="model">{escape(str(at))}</span>'
@@ -247,19 +246,19 @@ class Page(Viewer):  # type: ignore[misc]
         )
 
     def _download(self, name: str) -> FileDownload:
-        file, make = KEPT[name]
+        file, make = DOWNLOADS[name]
         return FileDownload(
             callback=partial(self._keep, make), filename=file, label=name, color="default", icon=None,
             width=52, margin=(2, 1), styles={"font-size": "11px"},
         )  # fmt: skip
 
-    def _keep(self, make: Callable[[keep.Shown], bytes]) -> BytesIO:
-        """The content of a download; empty where nothing is shown yet."""
+    def _keep(self, make: Callable[[downloads.Snapshot], bytes]) -> BytesIO:
+        """Return the content of a download; it is empty before anything is shown."""
         if self.view is None:
             return BytesIO()
-        path = np.array([(choice.dx, choice.depth) for choice, _ in self._path]).reshape(-1, 2)
-        shown = keep.Shown(
+        path = np.array([(selection.dx, selection.depth) for selection, _ in self._path]).reshape(-1, 2)
+        snapshot = downloads.Snapshot(
             self.explorer.surrogate.card.name, self.explorer.limits, self.view, self.slope, self.surface, path,
             int(self.controls.event.value),
         )  # fmt: skip
-        return BytesIO(make(shown))
+        return BytesIO(make(snapshot))

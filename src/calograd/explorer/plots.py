@@ -1,12 +1,14 @@
-"""The page's plots: drawn once, then only their numbers change. Ticks inside on all sides, units on every axis."""
+"""Plots and the event display of the page. They are drawn once; later only their data change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import exp, hypot, tanh
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import param
 from bokeh.events import Tap
 from bokeh.models import (
     Arrow,
@@ -25,10 +27,11 @@ from bokeh.models import (
 from bokeh.palettes import YlGnBu9, interp_palette
 from bokeh.plotting import figure
 from bokeh.plotting.contour import contour_data
+from panel.custom import JSComponent
 
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import Choice, Limits
-from calograd.explorer.views import Slope
+from calograd.explorer.selection import Limits, Selection
+from calograd.explorer.views import LocalGradient
 from calograd.metrics.observables import Profile
 
 GEANT4, SURROGATE, LIGHT, PATH = "#1b1b1b", "#d1380e", "#f4b9a5", "#7a1fa2"
@@ -36,14 +39,19 @@ FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 PALETTE = list(interp_palette(YlGnBu9[::-1], 256))
 BINS = 22
 LONGEST = 0.4
-"""Of the arrow, in logarithms of pitch and depth."""
+"""Largest length of the gradient's arrow, in logarithms of pitch and depth."""
 TICKS = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40)
 CONTOURS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
-"""Shares of the largest utility."""
+"""Levels of the contours, as shares of the largest utility."""
+
+LOOKS = {"3-D": "3-D", "side": "side", "along the beam": "front"}
+"""Projections of the event display by their names on the page."""
+DECADES = 4
+"""Decades of energy that the colours cover, below the largest energy."""
 
 
 def frame(x_label: str, y_label: str, height: int, **options: Any) -> Any:
-    """A figure in the style of the reports."""
+    """Return a figure in the style of the reports, with ticks inside on all sides."""
     made = figure(
         height=height, sizing_mode="stretch_width", toolbar_location=None, x_axis_label=x_label,
         y_axis_label=y_label, output_backend="canvas", **({"tools": ""} | options),
@@ -74,7 +82,7 @@ def _ends(made: Any, x: tuple[float, float], y: tuple[float, float]) -> None:
 
 
 class Histogram:
-    """Shares of the showers, the surrogate's as a line and Geant4's as points with errors."""
+    """Histogram of an observable: the surrogate's showers as a line, Geant4's as points with errors."""
 
     def __init__(self, label: str, height: int, legend: bool = False) -> None:
         self.figure = frame(label, "share of showers", height, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
@@ -88,7 +96,7 @@ class Histogram:
             _place_legend(self.figure)
 
     def show(self, ours: np.ndarray, theirs: np.ndarray | None) -> None:
-        """Values of one observable, shapes (n,) and (m,)."""
+        """Show values of one observable of the surrogate, shape (n,), and of Geant4, shape (m,) or None."""
         both = ours if theirs is None else np.concatenate([ours, theirs])
         low, high = np.quantile(both, (0.004, 0.996))
         reach = max(0.12 * (high - low), 1e-3 * abs(high), 1e-9)
@@ -110,7 +118,7 @@ class Histogram:
 
 
 class Longitudinal:
-    """Mean dE/dz in the layers."""
+    """Longitudinal profile: mean dE/dz in the layers."""
 
     def __init__(self, height: int) -> None:
         self.figure = frame("z [cm]", "dE/dz [GeV/cm]", height, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
@@ -121,7 +129,7 @@ class Longitudinal:
         _errors(self.figure, self._points, legend=False)
 
     def show(self, ours: Profile, theirs: Profile | None) -> None:
-        """Mean profiles."""
+        """Show mean profiles of the surrogate and of Geant4 or None."""
         self._line.data = {
             "x": np.repeat(ours.edges, 2), "y": np.concatenate([[0], np.repeat(ours.mean, 2), [0]])
         }  # fmt: skip
@@ -137,12 +145,12 @@ class Longitudinal:
 
 
 class Map:
-    """The utility over pitch and depth, with the design, the gradient there, and a trajectory.
+    """Map of the utility over pitch and depth, with the design, its gradient and a trajectory.
 
     Args:
-        limits: the ranges.
-        height: pixels.
-        chosen: called with dx and dz where the map is clicked, cm.
+        limits: limits of the surrogate.
+        height: height in pixels.
+        chosen: called with dx and dz of a click, cm.
     """
 
     def __init__(self, limits: Limits, height: int, chosen: Callable[[float, float], None]) -> None:
@@ -188,17 +196,17 @@ class Map:
         made.legend.background_fill_alpha = 0.85
 
     def note(self, text: str) -> None:
-        """Write a line in the corner; empty for none."""
+        """Write a line in the corner; an empty one hides it."""
         self._note.update(text=text, visible=bool(text))
 
-    def here(self, choice: Choice) -> None:
-        """Mark the design; what belonged to another one goes."""
-        self._here.data = {"x": [choice.dx], "y": [choice.depth]}
+    def here(self, selection: Selection) -> None:
+        """Mark the design and remove the arrow of another one."""
+        self._here.data = {"x": [selection.dx], "y": [selection.depth]}
         self._arrow.data = {"x0": [], "y0": [], "x1": [], "y1": []}
 
-    def slope(self, slope: Slope) -> None:
-        """The gradient as an arrow, whose length saturates."""
-        g, at = slope.arrow, slope.choice
+    def slope(self, slope: LocalGradient) -> None:
+        """Show the gradient as an arrow with a length that saturates."""
+        g, at = slope.arrow, slope.selection
         size = hypot(*g)
         step = LONGEST * tanh(size) / size if size > 0 else 0.0
         self._arrow.data = {
@@ -206,7 +214,7 @@ class Map:
         }  # fmt: skip
 
     def surface(self, surface: Surface) -> None:
-        """The utility itself."""
+        """Show the utility as colours and contours."""
         fine = surface.fine
         x, y, low, high = fine.dx, fine.dz, float(fine.values.min()), float(fine.values.max())
         self.figure.x_range.update(start=x[0], end=x[-1])
@@ -221,7 +229,7 @@ class Map:
         self._best.data = {"x": [best[0]], "y": [best[1]]}
 
     def path(self, dx: list[float], dz: list[float], values: list[float]) -> None:
-        """A trajectory, shapes (n,), cm, and its utilities."""
+        """Show a trajectory: pitches and depths, shapes (n,), cm, and their utilities."""
         self._path.data = {"x": dx, "y": dz, "u": values, "n": list(range(len(dx)))}
 
 
@@ -231,7 +239,7 @@ def _shares(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _errors(made: Any, source: ColumnDataSource, legend: bool) -> None:
-    """Points with vertical errors."""
+    """Draw points with vertical error bars."""
     named = {"legend_label": "Geant4"} if legend else {}
     made.segment("x", "low", "x", "high", source=source, color=GEANT4, line_width=1.2)
     made.scatter("x", "y", source=source, color=GEANT4, size=4.5, **named)
@@ -245,3 +253,37 @@ def _place_legend(made: Any) -> None:
     made.legend.label_text_font_size = "11px"
     made.legend.padding, made.legend.margin, made.legend.spacing = 2, 6, 0
     made.legend.glyph_height, made.legend.label_height = 14, 14
+
+
+class EventDisplay(JSComponent):  # type: ignore[misc]
+    """Display of one shower: ``event.js`` draws it on a canvas, without WebGL.
+
+    Attributes:
+        scene: result of the function `scene`.
+        look: projection, one of `LOOKS`.
+    """
+
+    _esm = Path(__file__).with_name("event.js")
+    scene = param.Dict(default={})
+    look = param.Selector(default="3-D", objects=list(LOOKS.values()))
+
+
+def scene(cells: np.ndarray, selection: Selection, what: str, number: int) -> dict[str, Any]:
+    """Return the data of the event display for cells of shape (n_xy, n_xy, n_z), GeV."""
+    largest = float(cells.max())
+    total = float(cells.sum())
+    subtitle = (
+        f"{selection.energy:g} GeV in {selection.material}, cells of {selection.dx:g} cm, "
+        f"layers of {_depths(selection)} cm"
+    )
+    return {
+        "cells": np.round(np.asarray(cells, float), 9).tolist(), "dx": selection.dx, "dz": list(selection.dz),
+        "top": max(largest, 1e-6), "decades": DECADES,
+        "title": f"shower {number}, {what}: {total:.4g} GeV",
+        "subtitle": subtitle,
+        "beam": f"{selection.energy:g} GeV",
+    }  # fmt: skip
+
+
+def _depths(selection: Selection) -> str:
+    return f"{selection.dz[0]:g}" if selection.equal else ", ".join(f"{depth:g}" for depth in selection.dz)

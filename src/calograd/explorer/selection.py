@@ -1,7 +1,7 @@
-"""What is looked at: a design, an energy, a background and a price on depth, as plain numbers.
+"""The selection of a page: a design, an energy, a background and a price on depth, as plain numbers.
 
-A choice is also an optimisation that starts from it: `Choice.tables` are those that ``calograd optimise`` reads, the
-utility is 1 / (alpha^2 + mean (E_meas - E_inc)^2) divided by 1 + price depth / X0.
+The utility of a selection is 1 / (alpha^2 + mean (E_meas - E_inc)^2), divided by 1 + price depth / X0. A selection can
+be the start of an optimisation: `Limits.tables` returns the tables that ``calograd optimise`` reads.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from calograd.objective.utility import Objective
 from calograd.surrogate import Card, Surrogate
 
 MOST_BACKGROUND, MOST_PRICE = 20.0, 0.1
-"""Ends of what the page offers, MeV/cm3 and per radiation length."""
+"""Largest background (MeV/cm3) and price (per radiation length) that the page offers."""
 STRETCH = 0.2
-"""Of the density, either way."""
+"""Largest relative change of the density that the page offers."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What is looked at.
+class Selection:
+    """A design and the conditions that it is looked at in.
 
     Args:
         dx: pitch, cm.
         dz: depth of every layer, cm.
-        energy: incident, GeV.
-        material: name of one that the surrogate knows.
-        density: of the material, g/cm3.
+        energy: incident energy, GeV.
+        material: name of a material that the surrogate knows.
+        density: density of the material, g/cm3.
         background: mean energy density at the front face, MeV/cm3; 0 for none.
-        price: of depth: the utility is divided by 1 + price x radiation lengths.
+        price: price of depth; the utility is divided by 1 + price x radiation lengths.
     """
 
     dx: float
@@ -50,12 +50,12 @@ class Choice:
 
     @property
     def depth(self) -> float:
-        """Mean depth of the layers, cm."""
+        """Return the mean depth of the layers, cm."""
         return float(np.mean(self.dz))
 
     @property
     def equal(self) -> bool:
-        """Whether all layers have the same depth."""
+        """Return whether all layers have the same depth."""
         return max(self.dz) - min(self.dz) < 1e-9
 
     def __str__(self) -> str:
@@ -65,16 +65,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a surrogate may be asked for.
+    """The selections that a surrogate accepts.
 
     Args:
-        materials: by name, at the density that each was trained at.
-        dx, dz: of the first material, cm.
-        energy: GeV.
-        n_xy, n_z: cells.
-        densities: whether it takes materials of another density.
-        unequal: whether layers may have depths of their own.
-        card: of the surrogate.
+        materials: materials by name, at their trained densities.
+        dx, dz: ranges of pitch and depth for the first material, cm.
+        energy: range of the incident energy, GeV.
+        n_xy, n_z: cells across and layers.
+        densities: whether other densities are accepted.
+        unequal: whether layers may differ in depth.
+        card: the surrogate's card.
     """
 
     materials: dict[str, Material]
@@ -89,7 +89,7 @@ class Limits:
 
     @classmethod
     def of(cls, surrogate: Surrogate) -> Limits:
-        """Of a surrogate of cells. Raises `InputError` for one of maps."""
+        """Return the limits of a surrogate of cells. Raises `InputError` for other surrogates."""
         if surrogate.card.kind != "cells":
             raise InputError(f"{surrogate.card.name} generates maps; expected a surrogate of cells, as pbf2-cells")
         materials = {material.name: material for material in surrogate.card.substances()}
@@ -100,58 +100,62 @@ class Limits:
             materials, card.dx, card.dz, card.energy, a.n_xy, a.n_z, known, card.unequal_layers, surrogate.card
         )  # fmt: skip
 
-    def start(self) -> Choice:
-        """Where the page opens: 2.5 x 6 cm and 50 GeV, or the nearest that was trained on."""
+    def start(self) -> Selection:
+        """Return the selection a page opens with: 2.5 x 6 cm and 50 GeV, or the nearest in the trained range."""
         material = next(iter(self.materials.values()))
         dx, dz, energy = (
             float(np.clip(value, *ends)) for value, ends in ((2.5, self.dx), (6.0, self.dz), (50.0, self.energy))
         )
-        return Choice(dx, (dz,) * self.n_z, energy, material.name, to_float(material.density))
+        return Selection(dx, (dz,) * self.n_z, energy, material.name, to_float(material.density))
 
-    def material(self, choice: Choice) -> Material:
-        """Of a choice. Raises `InputError` for one that the surrogate does not know."""
-        if choice.material not in self.materials:
-            raise InputError(f"material '{choice.material}' is none of {', '.join(self.materials)}; choose one of them")
-        material = self.materials[choice.material]
-        same = abs(choice.density / to_float(material.density) - 1) < 1e-6
-        return material if same else material.at_density(choice.density)
+    def material(self, selection: Selection) -> Material:
+        """Return the material of a selection. Raises `InputError` if the surrogate does not know it."""
+        if selection.material not in self.materials:
+            raise InputError(
+                f"material '{selection.material}' is none of {', '.join(self.materials)}; choose one of them"
+            )
+        material = self.materials[selection.material]
+        same = abs(selection.density / to_float(material.density) - 1) < 1e-6
+        return material if same else material.at_density(selection.density)
 
-    def sizes(self, choice: Choice) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Trained ranges of pitch and depth for the material of a choice, cm."""
-        card = self.card.in_cm(self.material(choice))
+    def sizes(self, selection: Selection) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the trained ranges of pitch and depth for the material of a selection, cm."""
+        card = self.card.in_cm(self.material(selection))
         return card.dx, card.dz
 
-    def design(self, choice: Choice) -> Design:
-        """Of a choice. Raises `InputError` for sizes that no design has."""
-        dz = choice.dz[0] if choice.equal else choice.dz
-        return Design(choice.dx, dz, self.material(choice), self.n_xy, self.n_z)
+    def design(self, selection: Selection) -> Design:
+        """Return the design of a selection. Raises `InputError` for sizes that are not positive."""
+        dz = selection.dz[0] if selection.equal else selection.dz
+        return Design(selection.dx, dz, self.material(selection), self.n_xy, self.n_z)
 
-    def tables(self, choice: Choice) -> dict[str, Any]:
-        """An optimisation that starts from a choice, as ``calograd optimise`` reads it."""
-        names = ("dx", "dz") if choice.equal else ("dx", *(f"dz_{k + 1}" for k in range(len(choice.dz))))
-        start = dict(zip(names, (choice.dx, *choice.dz), strict=False))
-        dx, dz = self.sizes(choice)
-        background = {"kind": "emulator", "b0": 1e-3 * choice.background} if choice.background else {"kind": "none"}
+    def tables(self, selection: Selection) -> dict[str, Any]:
+        """Return the tables of an optimisation that starts from a selection, as ``calograd optimise`` reads them."""
+        names = ("dx", "dz") if selection.equal else ("dx", *(f"dz_{k + 1}" for k in range(len(selection.dz))))
+        start = dict(zip(names, (selection.dx, *selection.dz), strict=False))
+        dx, dz = self.sizes(selection)
+        background = (
+            {"kind": "emulator", "b0": 1e-3 * selection.background} if selection.background else {"kind": "none"}
+        )
         return {
             "pricing": "relative",
             "space": {
-                "parameters": list(names), "start": start, "material": _in_words(self.material(choice)),
+                "parameters": list(names), "start": start, "material": _in_words(self.material(selection)),
                 "bounds": {"dx": list(dx), "dz": list(dz)},
             },
             "background": background,
             "utility": {"kind": "squared-error", "truth": "incident"},
-            "cost": [{"kind": "depth", "weight": choice.price}],
-            "spectrum": {"energies": [choice.energy]},
+            "cost": [{"kind": "depth", "weight": selection.price}],
+            "spectrum": {"energies": [selection.energy]},
         }  # fmt: skip
 
-    def objective(self, choice: Choice) -> Objective:
-        """Of a choice. Raises `InputError` for a background or price that is negative."""
-        tables = {key: value for key, value in self.tables(choice).items() if key != "space"}
+    def objective(self, selection: Selection) -> Objective:
+        """Return the objective of a selection. Raises `InputError` for a negative background or price."""
+        tables = {key: value for key, value in self.tables(selection).items() if key != "space"}
         return parse_objective(tables, "explorer", Path()).build()
 
 
 def to_toml(tables: dict[str, Any]) -> str:
-    """Tables of numbers, words, lists and small tables as TOML; JSON's strings and lists are TOML's."""
+    """Format tables as TOML. Strings and lists are written as JSON, which is valid TOML."""
     lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not _is_table(value)]
     for key, value in tables.items():
         if _is_table(value):
@@ -172,7 +176,7 @@ def _toml(value: Any) -> str:
 
 
 def _in_words(material: Material) -> str:
-    """What `Material.parse` reads as the same composition and density."""
+    """Return words that `Material.parse` reads as the same composition and density."""
     counts = {s: share / ELEMENTS[s][1] for s, share in material.mass_fractions.items() if share > 0}
     formula = "".join(f"{symbol}{count / max(counts.values()):.5f}" for symbol, count in counts.items())
     return f"{material.name}:{to_float(material.density):.6g}:{formula}"

@@ -1,19 +1,23 @@
-"""Serve the explorer to the browsers of this machine alone, or show it in a notebook."""
+"""Serve the explorer to browsers on this machine, or show it in a notebook."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calograd.errors import InputError
-from calograd.explorer.trajectory import read_trajectory
+from calograd.errors import FormatError, InputError
+from calograd.explorer.selection import Selection
 from calograd.explorer.views import Explorer
+from calograd.optimisation.run import CONFIG, DESCENT
+from calograd.optimisation.state import read_state
 from calograd.surrogate import Surrogate, load_designs
 from calograd.system.extras import require
 
@@ -24,14 +28,14 @@ ADDRESS = "127.0.0.1"
 
 
 def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None = None) -> Page:
-    """The explorer in a notebook: the last line of a cell shows it, ``.servable()`` serves it.
+    """Return the explorer's page for a notebook: as the last line of a cell it is shown, ``.servable()`` serves it.
 
     Args:
         model: a bundled name, a folder, or a surrogate of cells.
         run: folder of an optimisation, to show its trajectory.
 
     Raises:
-        InputError: the extra ``explore`` is missing, or a surrogate that knows no designs.
+        InputError: the extra ``explore`` is missing, or the surrogate does not generate cells.
         FormatError: the surrogate or the run cannot be read.
     """
     require("the explorer", "explore")
@@ -50,13 +54,13 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
 
     Args:
         model: a bundled name or a folder.
-        port: 0 for any that is free.
+        port: the port; 0 for any free one.
         run: folder of an optimisation, to show its trajectory.
-        browser: open the page in one, where there is a display.
-        ready: called with the address when it answers.
+        browser: whether to open the page in a browser, where there is a display.
+        ready: called with the address as soon as the server answers.
 
     Raises:
-        InputError: the port is in use, the extra ``explore`` is missing, or a surrogate that knows no designs.
+        InputError: the port is in use, the extra ``explore`` is missing, or the surrogate does not generate cells.
         FormatError: the surrogate or the run cannot be read.
     """
     require("the explorer", "explore")
@@ -76,8 +80,29 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
         server.stop()
 
 
+def read_trajectory(folder: Path, start: Selection) -> list[tuple[Selection, float]]:
+    """Read the designs of an optimisation and their utilities; energy and material are those of ``start``.
+
+    Raises:
+        FormatError: the folder is missing, or holds no optimisation or a damaged one.
+    """
+    state = read_state(folder / DESCENT, {})
+    if state is None:
+        raise FormatError(f"{folder} holds no {DESCENT}; expected a folder written by 'calograd optimise'")
+    try:
+        names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"]["space"]["parameters"]
+        found = []
+        for step in state.history:
+            y = dict(zip(names, step.y, strict=True))
+            dz = (y["dz"],) * len(start.dz) if "dz" in y else tuple(y[f"dz_{k + 1}"] for k in range(len(start.dz)))
+            found.append((replace(start, dx=y["dx"], dz=dz), step.value))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{folder / CONFIG} does not fit {DESCENT} ({error}); expected a whole run") from error
+    return found
+
+
 def claim_port(port: int) -> int:
-    """The port, or for 0 one that nobody listens at now. Raises `InputError` for one that is in use."""
+    """Return the port, or a free one for 0. Raises `InputError` if the port is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -91,7 +116,7 @@ def claim_port(port: int) -> int:
 
 
 def has_display() -> bool:
-    """Whether a browser could open a window."""
+    """Return whether a browser could open a window."""
     return sys.platform in ("darwin", "win32") or any(os.environ.get(n) for n in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 

@@ -1,14 +1,13 @@
-"""What a choice looks like, as numbers: no page, no browser.
+"""The showers, observables and utility of a selection, as numbers without a page.
 
-Work comes in stages, each better than the one before, so that a page can show the first at once and drop the rest when
-the choice changes:
+Results come in stages, so that a page shows the first at once and abandons the rest when the selection changes:
 
     preview      `PREVIEW` showers in `PREVIEW_STEPS` steps
-    refined      the same showers with the default sampler, then more, up to `SHOWERS`
-    slope        the utility at the choice and its gradient in ln y, by back-propagation
-    landscape    the utility over pitch and depth; its showers are kept for every material and energy
+    refined      the same showers with the default sampler, then more, up to `ALL_SHOWERS`
+    slope        the utility at the selection and its gradient in ln y, by back-propagation
+    landscape    the utility over pitch and depth; its showers are cached for each material and energy
 
-Random numbers are the same at every design: what changes is what the design changes.
+Random numbers are the same at every design, so that differences come from the design alone.
 """
 
 from __future__ import annotations
@@ -23,37 +22,37 @@ from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.errors import InputError
-from calograd.explorer.landscape import Surface, Surveyor
-from calograd.explorer.reference import Bundled, Reference
-from calograd.explorer.selection import Choice, Limits
+from calograd.explorer.landscape import LandscapeCache, Surface
+from calograd.explorer.reference import BundledShowers, Reference
+from calograd.explorer.selection import Limits, Selection
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS, GradientEstimate, generator_for, surrogate_gradient
 from calograd.metrics.observables import Observables, observe
 from calograd.objective.space import DesignSpace, space_around
 from calograd.surrogate import Surrogate
 
 PREVIEW, PREVIEW_STEPS = 24, 4
-"""Showers of a preview, and the steps of its sampler."""
-PIECE, PIECES = 44, 4
-"""Showers that a refinement adds at once, and how often."""
-MOST = PREVIEW + PIECE * PIECES
+"""Showers of a preview, and steps of its sampler."""
+BATCH, BATCHES = 44, 4
+"""Showers that a refinement adds at once, and number of such additions."""
+ALL_SHOWERS = PREVIEW + BATCH * BATCHES
 SLOPE_SHOWERS, SLOPE_DRAWS = 24, 4
-"""Of a gradient."""
-CLIMB = 15
-"""Most steps of a climb."""
+"""Showers of a draw and draws of a gradient."""
+ASCENT_STEPS = 15
+"""Largest number of steps of an ascent."""
 SHOWN = ("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z", "occupancy")
 
 Check = Callable[[], None]
-"""Called often during long work; what it raises ends the work."""
+"""Called often during long work; an exception that it raises ends the work."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """The displayed shower, each of shape (n_xy, n_xy, n_z), GeV.
+    """The displayed shower as three arrays of shape (n_xy, n_xy, n_z), GeV.
 
     Args:
-        deposited: without background.
-        recorded: with it.
-        kept: what the soft mask leaves of that.
+        deposited: energies without background.
+        recorded: energies with background.
+        kept: energies after the soft mask.
     """
 
     deposited: np.ndarray
@@ -63,55 +62,55 @@ class Event:
 
 @dataclass(frozen=True)
 class View:
-    """Showers at a choice.
+    """Showers at a selection.
 
     Args:
-        choice: what was asked.
-        cells: shape (n, n_xy, n_xy, n_z), GeV, without background.
-        observables: of the showers.
-        steps: of the sampler; None for its default.
-        milliseconds: that it took.
-        bundled: Geant4's showers at the same point; None where there are none.
-        reference: their observables.
+        selection: the selection.
+        cells: showers without background, shape (n, n_xy, n_xy, n_z), GeV.
+        observables: observables of the showers.
+        steps: steps of the sampler; None for its default.
+        milliseconds: time of the computation.
+        bundled: Geant4 showers at the same point, or None.
+        reference: observables of those, or None.
     """
 
-    choice: Choice
+    selection: Selection
     cells: np.ndarray
     observables: Observables
     steps: int | None
     milliseconds: float
-    bundled: Bundled | None
+    bundled: BundledShowers | None
     reference: Observables | None
 
     @property
     def complete(self) -> bool:
-        """Whether no more showers follow."""
-        return len(self.cells) >= MOST
+        """Return whether no more showers follow."""
+        return len(self.cells) >= ALL_SHOWERS
 
 
 @dataclass(frozen=True)
-class Slope:
-    """The utility at a choice and its gradient in ln dx, ln dz_1 ... ln dz_n.
+class LocalGradient:
+    """The utility at a selection and its gradient in ln dx, ln dz_1 ... ln dz_n.
 
     Args:
-        choice: where.
+        selection: the selection.
         estimate: value and gradient with errors.
-        milliseconds: that it took.
+        milliseconds: time of the computation.
     """
 
-    choice: Choice
+    selection: Selection
     estimate: GradientEstimate
     milliseconds: float
 
     @property
     def arrow(self) -> tuple[float, float]:
-        """d ln U / d ln dx, and d ln U / d ln dz of all depths together."""
+        """Return d ln U / d ln dx, and d ln U / d ln dz of all depths together."""
         relative = self.estimate.gradient / abs(self.estimate.value)
         return float(relative[0]), float(relative[1:].sum())
 
     @property
     def arrow_error(self) -> tuple[float, float]:
-        """Standard errors of `arrow`."""
+        """Return the standard errors of `arrow`."""
         draws = self.estimate.draws / abs(self.estimate.value)
         both = np.column_stack([draws[:, 0], draws[:, 1:].sum(1)])
         error = both.std(0, ddof=1) / len(both) ** 0.5
@@ -119,11 +118,11 @@ class Slope:
 
 
 class Explorer:
-    """A surrogate to look at; one serves any number of pages.
+    """Computes everything that pages show of one surrogate. It serves any number of pages.
 
     Args:
-        surrogate: what generates.
-        seed: of all random numbers.
+        surrogate: a surrogate of cells.
+        seed: seed of all random numbers.
 
     Raises:
         InputError: a surrogate of maps or points.
@@ -136,72 +135,76 @@ class Explorer:
         self.seed = seed
         self.limits = Limits.of(surrogate)
         self.reference = Reference(self.limits)
-        self._surveyor = Surveyor(surrogate, self.limits, seed)
+        self._landscapes = LandscapeCache(surrogate, self.limits, seed)
 
-    def start(self) -> Choice:
-        """Where a page opens."""
+    def start(self) -> Selection:
+        """Return the selection that a page opens with."""
         return self.limits.start()
 
-    def preview(self, choice: Choice) -> View:
-        """A few showers, soon. Raises `RangeError` outside the trained range."""
+    def preview(self, selection: Selection) -> View:
+        """Return a few showers quickly. Raises `RangeError` outside the trained range."""
         began = time.perf_counter()
-        design = self.limits.design(choice)
-        self.limits.objective(choice)  # complains
-        return self._view(choice, self._sample(design, choice, 0, PREVIEW, PREVIEW_STEPS), PREVIEW_STEPS, began)
+        design = self.limits.design(selection)
+        self.limits.objective(selection)  # raises what is wrong with it
+        return self._view(selection, self._sample(design, selection, 0, PREVIEW, PREVIEW_STEPS), PREVIEW_STEPS, began)
 
-    def refined(self, choice: Choice) -> Iterator[View]:
-        """Views of more and more showers with the default sampler; the first has those of the preview."""
-        began, design = time.perf_counter(), self.limits.design(choice)
-        pieces = [self._sample(design, choice, 0, PREVIEW, None)]
-        yield self._view(choice, pieces[0], None, began)
-        for number in range(1, PIECES + 1):
-            pieces.append(self._sample(design, choice, number, PIECE, None))
-            yield self._view(choice, torch.cat(pieces), None, began)
+    def refined(self, selection: Selection) -> Iterator[View]:
+        """Yield views of more and more showers with the default sampler; the first has those of the preview."""
+        began, design = time.perf_counter(), self.limits.design(selection)
+        pieces = [self._sample(design, selection, 0, PREVIEW, None)]
+        yield self._view(selection, pieces[0], None, began)
+        for number in range(1, BATCHES + 1):
+            pieces.append(self._sample(design, selection, number, BATCH, None))
+            yield self._view(selection, torch.cat(pieces), None, began)
 
     def event(self, view: View, number: int) -> Event:
-        """One of a view's first `PREVIEW` showers, with its background."""
-        design, choice = self.limits.design(view.choice), view.choice
+        """Return one of the first `PREVIEW` showers of a view, with its background."""
+        design, selection = self.limits.design(view.selection), view.selection
         deposited = torch.from_numpy(view.cells[number][None])
-        measurement = self.limits.objective(choice).measurement
+        measurement = self.limits.objective(selection).measurement
         draws = measurement.draw(1, design.n_xy, design.n_z, generator_for(self.seed, BACKGROUND, 2, number))
-        kept = measurement.measure(deposited, choice.energy, design, draws).measured[0]
+        kept = measurement.measure(deposited, selection.energy, design, draws).measured[0]
         recorded = deposited[0]
         if measurement.background is not None and draws.background is not None:
             recorded = recorded + measurement.background.energy(draws.background, design.dx, design.dz)[0]
         return Event(deposited[0].numpy(), recorded.numpy(), kept.numpy())
 
-    def slope(self, choice: Choice, check: Check = lambda: None) -> Slope:
-        """The utility's gradient at a choice.
-
-        Raises:
-            UtilityError: there is none.
-        """
-        began = time.perf_counter()
-        space, y = self._space(choice, choice.dz)
-        estimate = surrogate_gradient(
-            self.surrogate, self.limits.objective(choice), space, y, showers=SLOPE_SHOWERS, draws=SLOPE_DRAWS,
-            seed=self.seed, checkpointed=False, progress=lambda done, total: check(),  # noqa: ARG005
-        )  # fmt: skip
-        return Slope(choice, estimate, 1e3 * (time.perf_counter() - began))
-
-    def landscape(self, choice: Choice) -> Iterator[float | Surface]:
-        """Shares of the work that are done, and in the end the surface; at once where its showers are kept."""
-        return self._surveyor.survey(choice)
-
-    def climb(self, choice: Choice, told: Callable[[Choice, float], None]) -> str:
-        """Follow the gradient from a choice, with the same random numbers at every design.
+    def slope(self, selection: Selection, check: Check = lambda: None) -> LocalGradient:
+        """Return the gradient of the utility at a selection.
 
         Args:
-            choice: where to begin.
-            told: hears every design and its utility; what it raises ends the climb.
+            selection: the selection.
+            check: called often; an exception that it raises ends the work.
+
+        Raises:
+            UtilityError: the utility has no gradient there.
+        """
+        began = time.perf_counter()
+        space, y = self._space(selection, selection.dz)
+        estimate = surrogate_gradient(
+            self.surrogate, self.limits.objective(selection), space, y, showers=SLOPE_SHOWERS, draws=SLOPE_DRAWS,
+            seed=self.seed, checkpointed=False, progress=lambda done, total: check(),  # noqa: ARG005
+        )  # fmt: skip
+        return LocalGradient(selection, estimate, 1e3 * (time.perf_counter() - began))
+
+    def landscape(self, selection: Selection) -> Iterator[float | Surface]:
+        """Yield the share of the work that is done, and finally the surface; at once if its showers are cached."""
+        return self._landscapes.compute(selection)
+
+    def ascend(self, selection: Selection, on_step: Callable[[Selection, float], None]) -> str:
+        """Follow the gradient from a selection, with the same random numbers at every design.
+
+        Args:
+            selection: the start.
+            on_step: called with every design and its utility; an exception that it raises ends the ascent.
 
         Returns:
-            Why it ended.
+            The reason of the end.
         """
         from calograd.optimisation.ascent import AscentConfig, ascend
 
-        objective = self.limits.objective(choice)
-        space, y = self._space(choice, choice.dz[0] if choice.equal else choice.dz)
+        objective = self.limits.objective(selection)
+        space, y = self._space(selection, selection.dz[0] if selection.equal else selection.dz)
 
         def gradient(at: np.ndarray, draws: int, seed: int) -> GradientEstimate:  # noqa: ARG001
             return surrogate_gradient(
@@ -209,32 +212,34 @@ class Explorer:
                 checkpointed=False,
             )  # fmt: skip
 
-        def step(y: tuple[float, ...]) -> Choice:
+        def step(y: tuple[float, ...]) -> Selection:
             dz = (y[1],) * self.limits.n_z if len(y) == 2 else tuple(y[1:])
-            return replace(choice, dx=y[0], dz=dz)
+            return replace(selection, dx=y[0], dz=dz)
 
         config = AscentConfig(
-            steps=CLIMB, draws=SLOPE_DRAWS, max_draws=SLOPE_DRAWS, radius=0.25, tolerance=0.01, survey=0
+            steps=ASCENT_STEPS, draws=SLOPE_DRAWS, max_draws=SLOPE_DRAWS, radius=0.25, tolerance=0.01, survey=0
         )
-        state = ascend(space, y, gradient, config, on_step=lambda s: told(step(s.y), s.value))
+        state = ascend(space, y, gradient, config, on_step=lambda s: on_step(step(s.y), s.value))
         return state.reason
 
-    def _space(self, choice: Choice, depth: float | tuple[float, ...]) -> tuple[DesignSpace, np.ndarray]:
-        """Pitch and depths as parameters, one for all or one a layer, and what they are."""
+    def _space(self, selection: Selection, depth: float | tuple[float, ...]) -> tuple[DesignSpace, np.ndarray]:
+        """Return the space of pitch and depths, one for all layers or one each, and the parameters of the selection."""
         limits = self.limits
-        return space_around(choice.dx, depth, *limits.sizes(choice), limits.material(choice), limits.n_xy, limits.n_z)
+        return space_around(
+            selection.dx, depth, *limits.sizes(selection), limits.material(selection), limits.n_xy, limits.n_z
+        )
 
-    def _sample(self, design: Design, choice: Choice, number: int, n: int, steps: int | None) -> Tensor:
+    def _sample(self, design: Design, selection: Selection, number: int, n: int, steps: int | None) -> Tensor:
         with torch.inference_mode():
             made = self.surrogate.sample(
-                design, choice.energy, n, generator=generator_for(self.seed, SHOWERS, 2, number), steps=steps
+                design, selection.energy, n, generator=generator_for(self.seed, SHOWERS, 2, number), steps=steps
             )
         return made.clone()
 
-    def _view(self, choice: Choice, cells: Tensor, steps: int | None, began: float) -> View:
-        bundled = self.reference.at(choice)
+    def _view(self, selection: Selection, cells: Tensor, steps: int | None, began: float) -> View:
+        bundled = self.reference.at(selection)
         reference = observe(bundled.cells.cells, bundled.dx, np.array(bundled.dz)) if bundled else None
-        found = observe(cells, choice.dx, np.array(choice.dz))
+        found = observe(cells, selection.dx, np.array(selection.dz))
         return View(
-            choice, cells.numpy(), found, steps, 1e3 * (time.perf_counter() - began), bundled, reference
+            selection, cells.numpy(), found, steps, 1e3 * (time.perf_counter() - began), bundled, reference
         )  # fmt: skip

@@ -1,5 +1,6 @@
-"""Work on the latest choice, in a thread of its own: results in order, the best last, and nothing for a choice that
-is no longer asked for.
+"""The worker: a thread that computes the results of the latest selection and publishes them in order.
+
+Work on a selection ends as soon as another one is requested.
 """
 
 from __future__ import annotations
@@ -12,73 +13,73 @@ from time import perf_counter
 
 from calograd.errors import CaloGradError
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import Choice
-from calograd.explorer.views import Explorer, Slope, View
+from calograd.explorer.selection import Selection
+from calograd.explorer.views import Explorer, LocalGradient, View
 
-SETTLE = 0.25
-"""Seconds without a change before anything but a preview is begun."""
+SETTLING_TIME = 0.25
+"""Seconds without a change before anything but a preview is computed."""
 
-PATIENCE = 20.0
-"""Seconds that the interpreter's end waits for a piece of work."""
+JOIN_TIME = 20.0
+"""Seconds that the end of the interpreter waits for the thread."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far the landscape is, 0 to 1."""
+class LandscapeProgress:
+    """Share of the landscape that is computed, from 0 to 1."""
 
-    choice: Choice
+    selection: Selection
     share: float
 
 
 @dataclass(frozen=True)
-class Waypoint:
-    """A design on the way up.
+class Step:
+    """One step of an ascent.
 
     Args:
-        choice: the design.
-        value: its utility.
-        number: from 0.
+        selection: the design.
+        value: its utility, 1/GeV2.
+        number: index of the step.
     """
 
-    choice: Choice
+    selection: Selection
     value: float
     number: int
 
 
 @dataclass(frozen=True)
-class Summit:
-    """The end of a climb, and why it ended there."""
+class Converged:
+    """The end of an ascent, with its reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong, in one line."""
+    """An error, in one line."""
 
     message: str
 
 
 @dataclass(frozen=True)
-class Done:
-    """Everything is shown of this choice."""
+class Complete:
+    """Everything of this selection is computed."""
 
-    choice: Choice
+    selection: Selection
 
 
-Result = View | Slope | Surface | Progress | Waypoint | Summit | Failure | Done
+Result = View | LocalGradient | Surface | LandscapeProgress | Step | Converged | Failure | Complete
 
 
 class _NewerError(Exception):
-    """Another choice was made."""
+    """Another selection was requested."""
 
 
 class Worker:
     """A thread that works for one page.
 
     Args:
-        explorer: what computes.
-        publish: called with every result, in the thread.
+        explorer: the explorer that computes.
+        publish: called with every result, from the thread.
     """
 
     def __init__(self, explorer: Explorer, publish: Callable[[Result], None]) -> None:
@@ -86,22 +87,22 @@ class Worker:
         self._publish = publish
         self._changed = Condition()
         self._asked = 0
-        self._choice: Choice | None = None
-        self._climbs = False
+        self._selection: Selection | None = None
+        self._ascends = False
         self._stopped = False
         self._thread = Thread(target=self._run, name="explorer", daemon=True)
         self._thread.start()
         atexit.register(self._end)
 
-    def ask(self, choice: Choice, *, climb: bool = False) -> None:
-        """Show a choice, or climb from it; what was asked before is dropped."""
+    def ask(self, selection: Selection, *, ascend: bool = False) -> None:
+        """Request the results of a selection, or an ascent from it; earlier requests are dropped."""
         with self._changed:
             self._asked += 1
-            self._choice, self._climbs = choice, climb
+            self._selection, self._ascends = selection, ascend
             self._changed.notify()
 
     def stop(self) -> None:
-        """End the thread, after the piece of work that it is at."""
+        """End the thread after its current piece of work."""
         with self._changed:
             self._asked += 1
             self._stopped = True
@@ -109,14 +110,14 @@ class Worker:
         atexit.unregister(self._end)
 
     def join(self, seconds: float) -> bool:
-        """Wait for the thread's end; whether it came."""
+        """Wait for the end of the thread. Return whether it ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _end(self) -> None:
-        """At the interpreter's end: torch must not be at work then."""
+        """End the thread before the interpreter ends, when torch must not be at work."""
         self.stop()
-        self.join(PATIENCE)
+        self.join(JOIN_TIME)
 
     def _run(self) -> None:
         number = 0
@@ -126,10 +127,10 @@ class Worker:
                     self._changed.wait()
                 if self._stopped:
                     return
-                number, choice, climbs = self._asked, self._choice, self._climbs
-            assert choice is not None
+                number, selection, ascends = self._asked, self._selection, self._ascends
+            assert selection is not None
             try:
-                for result in self._climb(choice, number) if climbs else self._stages(choice, number):
+                for result in self._ascend(selection, number) if ascends else self._stages(selection, number):
                     self._check(number)
                     self._publish(result)
             except _NewerError:
@@ -137,31 +138,31 @@ class Worker:
             except CaloGradError as error:
                 self._publish(Failure(" ".join(str(error).split())))
 
-    def _stages(self, choice: Choice, number: int) -> Iterator[Result]:
+    def _stages(self, selection: Selection, number: int) -> Iterator[Result]:
         began = perf_counter()
-        yield self._explorer.preview(choice)
+        yield self._explorer.preview(selection)
         self._settle(number, began)
-        yield from self._explorer.refined(choice)
-        yield self._explorer.slope(choice, lambda: self._check(number))
-        for stage in self._explorer.landscape(choice):
-            yield Progress(choice, stage) if isinstance(stage, float) else stage
-        yield Done(choice)
+        yield from self._explorer.refined(selection)
+        yield self._explorer.slope(selection, lambda: self._check(number))
+        for stage in self._explorer.landscape(selection):
+            yield LandscapeProgress(selection, stage) if isinstance(stage, float) else stage
+        yield Complete(selection)
 
-    def _climb(self, choice: Choice, number: int) -> Iterator[Result]:
+    def _ascend(self, selection: Selection, number: int) -> Iterator[Result]:
         steps = 0
 
-        def told(at: Choice, value: float) -> None:
+        def on_step(at: Selection, value: float) -> None:
             nonlocal steps
             self._check(number)
-            self._publish(Waypoint(at, value, steps))
+            self._publish(Step(at, value, steps))
             steps += 1
 
-        yield Summit(self._explorer.climb(choice, told))
+        yield Converged(self._explorer.ascend(selection, on_step))
 
     def _settle(self, number: int, began: float) -> None:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stopped or self._asked != number, timeout=max(0.0, began + SETTLE - perf_counter())
+                lambda: self._stopped or self._asked != number, timeout=max(0.0, began + SETTLING_TIME - perf_counter())
             )
         self._check(number)
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes the data of the surrogate of five materials and trains it. Resumable: what is finished is skipped.
-# SHOWERS=4000 showers a material of 1 to 100 GeV, half as many low ones, a 24th beyond the upper end; WORKERS=2.
-# PbF2 has the showers of runs/pbf2-cells.sh and runs/pbf2-validation.sh, if these are there: SAME=pbf2 is their folder.
+# Make the data of the surrogate of five materials and train it. Resumable: finished stages are skipped.
+# Every material has SHOWERS=4000 showers of 1 to 100 GeV, half as many of low energy, and a 24th beyond the upper end.
+# WORKERS=2 processes simulate. PbF2 takes the showers of runs/pbf2-cells.sh and runs/pbf2-validation.sh if they exist;
+# SAME=pbf2 is their folder.
 # Blocks and designs are equal in units of R_M and X0, so CsI, the lightest, has a block of 42 x 42 x 152 cm.
 # Usage: runs/materials.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
 set -euo pipefail
@@ -47,14 +48,15 @@ for material in PbF2 PbWO4 BGO CsI LYSO; do
   segment "$material" "$material" --designs 20 --unequal 0.5 --neighbours 0.12 --seed $((seed + 4))
   segment "$material-low" "$material-low" --designs 12 --unequal 0.5 --neighbours 0.12 --seed $((seed + 5))
   segment "$material-high" "$material-high" --designs 32 --unequal 0.5 --neighbours 0.12 --seed $((seed + 6))
-  # Those of 1 to 100 GeV where they are tested, for surrogates that do not know the material, and
-  # showers that no training sees, at the scaled sizes of 2.5 x 6 and 4 x 10 cm in PbF2: validation/leave_one_out.py.
+  # validation/leave_one_out.py tests surrogates that do not know the material on these showers, and on others that no
+  # training sees, at the scaled sizes of 2.5 x 6 and 4 x 10 cm in PbF2.
   simulate "$material" "$material-test" --energies "$test_energies" --showers "$evaluation" --seed $((seed + 7))
   segment "$material-test" "$material-test" --cell 1.15 6.4 --cell 1.84 10.7
   segment "$material" "$material-fixed" --cell 1.15 6.4 --cell 1.84 10.7
   seed=$((seed + 10))
 done
-# A crystal that no training sees, nor any choice of numbers: validation/materials.py, validation/material_numbers.py.
+# A crystal that neither a training nor a choice of the material's numbers has used: validation/materials.py,
+# validation/material_numbers.py.
 simulate BSO:6.8:Bi4Si3O12 BSO-test --energies "$test_energies" --showers "$evaluation" --seed $((seed + 7))
 segment BSO-test BSO-test --cell 1.15 6.4 --cell 1.84 10.7
 calograd train "$config" -o "$out/materials-cells"

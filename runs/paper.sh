@@ -2,14 +2,14 @@
 # The experiment of arXiv 2601.07859 from simulation to figures: pre-training on five families of cells, LoRA on
 # 2.5 x 6 cm, gradients there. Surrogates of maps with the paper's protocol and absolute energies (plain), in
 # energy-conserving coordinates on the same families (five) and on continuous designs (ours), and of cells on both
-# (cells-five, cells-ours). MODELS chooses among them. Where a surrogate learns continuous designs, the same showers of
-# the LoRA are measured with designs around 2.5 x 6 cm, too.
-# 300 showers of an energy know its means to about one per cent and LoRA learns their errors with them, so there are
-# more where they cost little: 1 800 of 10 GeV and 7 800 of 1 GeV, an eighth of the time of all. Every energy counts
-# alike; else what is learnt of the lowest is unlearnt of the highest.
-# Resumable: what is finished is skipped; times.txt has the seconds that every stage took, of one that was interrupted
-# those since it went on.
-# WORKERS=2 processes simulate; THREADS for a training in place of the two that are configured, say to run with one
+# (cells-five, cells-ours). MODELS chooses among them. For surrogates of continuous designs the showers of the LoRA are
+# measured with designs around 2.5 x 6 cm too.
+# 300 showers of an energy know its means to about one per cent, and LoRA learns this error with them. So there are more
+# showers where they cost little: 1 800 of 10 GeV and 7 800 of 1 GeV, an eighth of the whole time. Every energy has the
+# same weight; otherwise the adaptation improves the lowest energies at the cost of the highest.
+# Resumable: finished stages are skipped. times.txt has the seconds of every stage; an interrupted stage counts from its
+# last start.
+# WORKERS=2 processes simulate. THREADS replaces the two threads configured for a training, for example to run one
 # choice of MODELS a core.
 # Usage: [MODELS="plain ours"] runs/paper.sh [--small] [FOLDER]
 # --small is a miniature of minutes that shows the way, not the physics.
@@ -47,14 +47,14 @@ simulate() {
   fresh "$out/$1.json" calograd simulate --material PbF2 --energies "$energies" --workers "${WORKERS:-2}" \
     -o "$out/$1.h5" --json "$out/$1.json" "${@:2}"
 }
-simulate_test() {  # those of pbf2-validation.sh; what that has simulated is taken
+simulate_test() {  # the showers of pbf2-validation.sh, taken from there if they exist
   if [ $small = no ] && [ -e "$here/pbf2/eval.h5.done" ]; then
     ln -sf "$here/pbf2/eval.h5" "$out/test.h5"
   else
     simulate test --showers "$test" --seed 2
   fi
 }
-segment() {  # LIBRARY NAME OPTIONS...: cells and maps of it
+segment() {  # LIBRARY NAME OPTIONS...: make cells and maps of a library
   fresh "$out/$2-cells.h5" calograd segment "$out/$1.h5" -o "$out/$2-cells.h5" "${@:3}"
   fresh "$out/$2-maps.h5" calograd segment "$out/$1.h5" --maps -o "$out/$2-maps.h5" "${@:3}"
 }
@@ -62,13 +62,13 @@ judge() {  # MODEL NAME REFERENCE SAMPLER...
   fresh "$out/$2-generated.h5" calograd sample "$1" --like "$3" --seed 7 "${@:4}" -o "$out/$2-generated.h5"
   fresh "$out/$2.json" calograd evaluate "$out/$2-generated.h5" "$3" --no-classifier --json "$out/$2.json"
 }
-follow() {  # MODEL NAME SAMPLER...: with 50 steps of DDIM half of the draws
+follow() {  # MODEL NAME SAMPLER...: gradients; half of the draws with 50 steps of DDIM
   local each=("${draws[@]}")
   [ "$model" = plain ] && [ $small = no ] && each=(--showers 250 --draws 4)
   fresh "$out/$2.json" calograd gradient "$1" --cell 2.5 6 --energies "$followed" --reference "$out/test.h5" \
     "${each[@]}" "${@:3}" --json "$out/$2.json"
 }
-clock() {  # MODEL NAME SAMPLER...: on one thread
+clock() {  # MODEL NAME SAMPLER...: time the sampling on one thread
   rm -f "$out/$2.h5"
   fresh "$out/$2.json" calograd sample "$1" --cell 2.5 6 --energy "$clocked" -n 200 --threads 1 "${@:3}" \
     -o "$out/$2.h5" --json "$out/$2.json"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Distils the bundled surrogate into few evaluations, three students one after the other. It needs no Geant4: the teacher
-# makes the showers that noise is added to. Resumable: what is finished is skipped, what was interrupted is gone on with.
-#   NAMES="pbf2-cells-1" runs/pbf2-cells-fast.sh       some of them
+# Distil the bundled surrogate into few evaluations: three students, one after the other. It needs no Geant4, because the
+# teacher generates the showers. Resumable: finished stages are skipped, an interrupted one continues.
+#   NAMES="pbf2-cells-1" runs/pbf2-cells-fast.sh       some of the students
 set -euo pipefail
 cd "$(dirname "$0")"
 mkdir -p pbf2

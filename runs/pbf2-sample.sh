@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the bundled Geant4 samples, src/calograd/assets/pbf2-sample and pbwo4-sample. On one core of an AMD EPYC (Zen 5):
+# Make the bundled Geant4 samples, src/calograd/assets/pbf2-sample and pbwo4-sample. On one core of an AMD EPYC (Zen 5):
 # 35 minutes.
-#   reference.h5  what 'calograd demo' is judged against: 200 showers at 11 energies and 3 designs, seed 2: no training
-#                 has seen them, neither of the bundled surrogate nor of the demo
+#   reference.h5  the showers that judge 'calograd demo': 200 at 11 energies and 3 designs, seed 2. Neither the bundled
+#                 surrogate nor the demo was trained on them
 #   neighbours.h5 140 showers of 1, 10, 50 and 100 GeV at 2.5 x 6 cm and 4 % around it, seed 12: Geant4's gradient
-#   training.h5   what the demo trains on: 1000 showers of 1 to 100 GeV, each at 12 drawn designs
+#   training.h5   the showers that the demo trains on: 1000 of 1 to 100 GeV, each at 12 drawn designs
 #   pbwo4-sample: 500 showers of 1 to 100 GeV in PbWO4 to adapt to, each at 4 drawn designs, seed 31, and 150 showers of
 #                 1, 10, 50 and 100 GeV at 2.5 x 6 cm that judge, seed 32
 set -euo pipefail

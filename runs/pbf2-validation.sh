@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Judges a PbF2 surrogate on Geant4 showers that no training has seen: 400 at each of 11 energies and 9 designs,
-# the paper's five families, 2.5 x 6 cm, and three more. Usage: runs/pbf2-validation.sh [MODEL] [FOLDER]
+# Judge a PbF2 surrogate on Geant4 showers that no training has seen: 400 at each of 11 energies and 9 designs, which are
+# the five families of arXiv 2601.07859, 2.5 x 6 cm, and three more. Usage: runs/pbf2-validation.sh [MODEL] [FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")"
 model="${1:-pbf2-cells}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Simulates the detectors that a surrogate of PbF2 has not seen, to adapt to: five shifts, each with showers to learn
-# from (log-uniform energies of 1 to 50 GeV) and others to judge on. Resumable. Usage: [WORKERS=2] [OUT=FOLDER] runs/shifts.sh
-# [SHIFT ...]; FOLDER as seen from runs/.
+# Simulate five detectors and beams that a surrogate of PbF2 has not seen, to adapt to. Each has showers to learn from
+# (log-uniform energies of 1 to 50 GeV) and others to judge on. Resumable.
+# Usage: [WORKERS=2] [OUT=FOLDER] runs/shifts.sh [SHIFT ...]; FOLDER is relative to runs/.
 set -euo pipefail
 cd "$(dirname "$0")"
 workers="${WORKERS:-2}"
@@ -10,8 +10,8 @@ mkdir -p "$out"
 
 pbwo4=(--material PbWO4)                            # another crystal
 matrix=(--detector matrix --cell 2.5 6)             # 0.1 cm gaps, 0.2 cm of silicon behind every layer
-tilted=(--theta 20 --position -2.9 0)               # 20 degrees, the shower's core stays near the axis
-alone=(--stand-alone 2.5 6)                         # nothing around the cells
+tilted=(--theta 20 --position -2.9 0)               # 20 degrees; the shower's core stays near the axis
+alone=(--stand-alone 2.5 6)                         # vacuum around the cells
 electrons=(--particle e-)
 
 for shift in "${@:-pbwo4 matrix tilted alone electrons}"; do for name in $shift; do

@@ -1,8 +1,8 @@
 #!/bin/sh
-# The data of the surrogates of points, and their training: siw-cloud, siw-cloud-cm, the first CaloClouds' way to sample
-# and a baseline on grids. Run it where the data shall be; run it again to go on. WORKERS=n for n processes of Geant4,
-# 5 ms a GeV and core of an Intel Xeon: 1.8 core-hours for the 26 000 showers. What a surrogate learns are passages of
-# particles through layers; what it is judged by are sub-cells, which are cells as exactly as Geant4 fills them.
+# Make the data of the surrogates of points and train them: siw-cloud, siw-cloud-cm, the sampling of the first CaloClouds,
+# and a baseline on grids. Run it in the folder for the data; run it again to resume. WORKERS=n processes simulate at 5 ms
+# a GeV and core of an Intel Xeon: 1.8 core-hours for the 26 000 showers. Surrogates learn from crossings of particles
+# through layers. They are judged by sub-cells, which are cells as exactly as Geant4 fills them.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 workers=${WORKERS:-2}
@@ -17,7 +17,7 @@ points() { # name, clustering, options of the simulation
 points train crossings --energies 10:90 --law uniform --seed 1 --showers 10000
 points single sub-cells --energies 10,50,90 --seed 3 --showers 2000
 points test sub-cells --energies 10:90 --law uniform --seed 2 --showers 10000
-judge() { # name, sample, showers generated for each of its, options of the evaluation
+judge() { # name, sample, generated showers for each of its showers, options of the evaluation
     [ -f "siw/$1-$2.json" ] && return
     [ -f "siw/$1-$2.h5" ] || calograd sample "./$1" --like "siw/$2-points.h5" --repeat "$3" --seed 1 -o "siw/$1-$2.h5"
     rm -f "siw/$1-$2.html"
@@ -31,7 +31,7 @@ for name in siw-cloud siw-cloud-cm siw-cloud-ddpm siw-vae; do
     judge "$name" single 3 --no-classifier
     judge "$name" test 1
 done
-# What the training's own showers score
+# The scores of the training's own showers
 [ -f siw/train-cells.h5 ] || calograd points siw/train.h5 --clustering sub-cells -o siw/train-cells.h5
 [ -f siw/train-test.json ] || calograd evaluate siw/train-cells.h5 siw/test-points.h5 --no-classifier --json siw/train-test.json
 [ -f siw/benchmark.json ] ||

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from calograd.detector.design import Design
-from calograd.evaluation.evaluate import mean_biases
+from calograd.evaluation import mean_biases
 from calograd.events.library.reader import Library, open_library
 from calograd.events.measurement import measure
 from calograd.gradients.finite_differences import bootstrap_values

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from calograd import Surrogate
-from calograd.evaluation.evaluate import mean_biases
+from calograd.evaluation import mean_biases
 from calograd.events.cells import read_cells
 from calograd.surrogate.generation import generate
 

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 
 from calograd.errors import InputError
-from calograd.evaluation.points import OBSERVABLES, compare_at, evaluate_clouds, labelled, score, w1
+from calograd.evaluation import evaluate
+from calograd.evaluation.points import OBSERVABLES, evaluate_points, labelled, moment_ratios, score_observable, w1
 from calograd.events.clouds import Clouds
 from calograd.events.layered_readout import read_out
 from calograd.metrics.classifier import cross_fitted_auc, fit_trees
-from calograd.metrics.point_observables import (
+from calograd.metrics.points import (
     LAYER_EDGES,
     RADIAL_EDGES,
     SINGLE,
-    observe_clouds,
+    observe_points,
     silicon_depths,
 )
+from calograd.system.progress import silent
 
 Make = Callable[..., Clouds]
 
@@ -31,7 +33,7 @@ def one(x: list[float], layer: list[int], e: list[float]) -> Clouds:
 
 
 def test_observables_of_a_shower_by_hand() -> None:
-    o = observe_clouds(one([0, 1.02, 0.01, 7.1, 3.0], [0, 7, 29, 10, 20], [1e-3, 2e-3, 3e-3, 4e-3, 0.9e-4]))
+    o = observe_points(one([0, 1.02, 0.01, 7.1, 3.0], [0, 7, 29, 10, 20], [1e-3, 2e-3, 3e-3, 4e-3, 0.9e-4]))
     row = dict(zip(SINGLE, o.table[0], strict=False))
     assert row["N_hits"] == 4  # the last is below the threshold
     assert row["E_vis/E_inc"] == pytest.approx(1e-3)
@@ -46,7 +48,7 @@ def test_observables_of_a_shower_by_hand() -> None:
 
 def test_groups_hold_all_energy(make_clouds: Make) -> None:
     clouds = make_clouds(20)
-    o = observe_clouds(clouds)
+    o = observe_points(clouds)
     total = np.bincount(read_out(clouds).shower, read_out(clouds).e, 20)
     np.testing.assert_allclose(o.table[:, 5:15].sum(1), total)
     np.testing.assert_allclose(o.table[:, 15:25].sum(1), total)
@@ -57,7 +59,7 @@ def test_groups_hold_all_energy(make_clouds: Make) -> None:
 
 
 def test_profiles_have_the_error_of_a_mean_of_showers(make_clouds: Make) -> None:
-    parts = [observe_clouds(make_clouds(50, seed=seed)) for seed in range(40)]
+    parts = [observe_points(make_clouds(50, seed=seed)) for seed in range(40)]
     means, errors = (np.array([getattr(o.layers, what) for o in parts]) for what in ("mean", "error"))
     ratio = means.std(0, ddof=1) / np.sqrt((errors**2).mean(0))
     assert 0.8 < ratio.mean() < 1.2
@@ -66,12 +68,12 @@ def test_profiles_have_the_error_of_a_mean_of_showers(make_clouds: Make) -> None
 def test_a_shower_without_points_has_zeros() -> None:
     none = np.zeros(0, np.float32)
     empty = Clouds(none, none, none.astype(int), none, np.zeros(2, int), np.array([10.0]), np.arange(1))
-    assert (observe_clouds(empty).table == 0).all()
+    assert (observe_points(empty).table == 0).all()
 
 
 def test_other_numbers_of_layers_are_refused(make_clouds: Make) -> None:
     with pytest.raises(InputError, match="6 layers"):
-        observe_clouds(make_clouds(3, layers=6))
+        observe_points(make_clouds(3, layers=6))
 
 
 def test_w1_of_a_shift_is_the_shift() -> None:
@@ -81,24 +83,24 @@ def test_w1_of_a_shift_is_the_shift() -> None:
 
 
 def test_a_shifted_observable_scores_its_shift_in_hundredths(make_clouds: Make) -> None:
-    theirs = observe_clouds(make_clouds(200))
+    theirs = observe_points(make_clouds(200))
     scale = theirs.table[:, 1].std()
     shifted = theirs.table.copy()
     shifted[:, 1] += 0.25 * scale
-    found = score("E_vis/E_inc", replace(theirs, table=shifted), theirs, np.random.default_rng(0))
+    found = score_observable("E_vis/E_inc", replace(theirs, table=shifted), theirs, np.random.default_rng(0))
     assert found.value == pytest.approx(25, rel=1e-6)
     assert found.whole == pytest.approx(25, rel=1e-6)
     assert found.error == pytest.approx(0, abs=1e-6)
-    same = score("E_vis/E_inc", theirs, theirs, np.random.default_rng(0))
+    same = score_observable("E_vis/E_inc", theirs, theirs, np.random.default_rng(0))
     assert same.whole == 0
 
 
 def test_the_floor_is_what_an_independent_sample_of_the_same_law_scores(make_clouds: Make) -> None:
     rng = np.random.default_rng(1)
-    base = observe_clouds(make_clouds(100))
-    sample = [replace(base, table=np.tile(rng.normal(size=(2000, 1)), (1, 25)), incident=np.ones(2000),
+    base = observe_points(make_clouds(100))
+    sample = [replace(base, table=np.tile(rng.normal(size=(2000, 1)), (1, 25)), energy=np.ones(2000),
                       first=np.arange(2001), hits=rng.normal(size=2000)) for _ in range(8)]  # fmt: skip
-    scores = [score("m1_X", a, b, rng) for a, b in zip(sample[1:], sample[:-1], strict=True)]
+    scores = [score_observable("m1_X", a, b, rng) for a, b in zip(sample[1:], sample[:-1], strict=True)]
     whole = np.mean([s.whole for s in scores])
     assert whole == pytest.approx(np.mean([s.whole_floor for s in scores]), rel=0.3)
     assert np.mean([s.value for s in scores]) == pytest.approx(np.mean([s.floor for s in scores]), rel=0.2)
@@ -106,12 +108,12 @@ def test_the_floor_is_what_an_independent_sample_of_the_same_law_scores(make_clo
 
 def test_equal_laws_pass_and_others_are_found(make_clouds: Make) -> None:
     reference, other = make_clouds(200, seed=1), make_clouds(200, seed=2)
-    result = evaluate_clouds(other, reference, classifiers=False)
+    result = evaluate(other, reference, classifiers=False)
     assert tuple(s.name for s in result.scores) == OBSERVABLES
     right = {s.name: s.over_floor for s in result.scores}
     assert max(right.values()) < 5
     wide = replace(other, x=3 * other.x, y=3 * other.y)
-    wrong = {s.name: s.over_floor for s in evaluate_clouds(wide, reference, classifiers=False).scores}
+    wrong = {s.name: s.over_floor for s in evaluate(wide, reference, classifiers=False).scores}
     assert wrong["E_radial"] > max(3, 2 * right["E_radial"])
     assert wrong["E_vis/E_inc"] < 5
     json.dumps(result.to_dict(), allow_nan=False)
@@ -119,25 +121,25 @@ def test_equal_laws_pass_and_others_are_found(make_clouds: Make) -> None:
 
 def test_means_and_spreads_at_an_energy(make_clouds: Make) -> None:
     clouds = make_clouds(400, low=48, high=52)
-    ours = observe_clouds(clouds)
+    ours = observe_points(clouds)
     bright = replace(ours, table=ours.table * np.r_[1, 1.1, np.ones(23)])
-    for found in compare_at(50, bright, ours):
+    for found in moment_ratios(50, bright, ours):
         assert found.mean_ratio == pytest.approx(1.1 if found.name == "E_vis/E_inc" else 1)
         assert found.spread_ratio == pytest.approx(found.mean_ratio)
         assert 0 < found.spread_error < 0.2
-    assert compare_at(10, ours, ours) == []
+    assert moment_ratios(10, ours, ours) == []
 
 
 def test_few_showers_are_refused(make_clouds: Make) -> None:
     with pytest.raises(InputError, match="expected 40 or more"):
-        evaluate_clouds(make_clouds(30), make_clouds(60))
+        evaluate(make_clouds(30), make_clouds(60))
 
 
 def test_classifiers_tell_a_wrong_width(make_clouds: Make) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    reference, other = (observe_clouds(make_clouds(150, seed=seed)) for seed in (1, 2))
+    reference, other = (observe_points(make_clouds(150, seed=seed)) for seed in (1, 2))
     clouds = make_clouds(150, seed=2)
-    wide = observe_clouds(replace(clouds, x=2 * clouds.x, y=2 * clouds.y))
+    wide = observe_points(replace(clouds, x=2 * clouds.x, y=2 * clouds.y))
     rng = np.random.default_rng(0)
     assert cross_fitted_auc(labelled(wide, reference), fit_trees, rng).value > 0.8
     assert cross_fitted_auc(labelled(other, reference), fit_trees, rng).value < 0.7
@@ -146,30 +148,35 @@ def test_classifiers_tell_a_wrong_width(make_clouds: Make) -> None:
 def test_more_generated_showers_sharpen_means_alone(make_clouds: Make) -> None:
     theirs = make_clouds(120, seed=2)
     repeated = np.repeat(np.arange(120), 3)
-    result = evaluate_clouds(theirs.rows(repeated), theirs, classifiers=False)
-    assert len(result.generated) == len(result.reference) == 120
+    result = evaluate(theirs.rows(repeated), theirs, classifiers=False)
+    assert len(result.observed[0]) == len(result.observed[1]) == 120
     profiles = result.to_dict()["profiles"]["generated"]
     assert len(profiles["layers"]) == len(profiles["layers_error"]) == 30
-    assert np.allclose(np.sort(result.generated.incident), np.sort(result.reference.incident))
+    assert np.allclose(np.sort(result.observed[0].energy), np.sort(result.observed[1].energy))
     assert all(score.whole == pytest.approx(0, abs=1e-9) for score in result.scores if score.name != "E_cell")
-    for comparison in result.comparisons:
-        assert comparison.showers[0] == 3 * comparison.showers[1]
-        assert comparison.mean_ratio == pytest.approx(1)
+    for ratio in result.ratios:
+        assert ratio.showers[0] == 3 * ratio.showers[1]
+        assert ratio.mean_ratio == pytest.approx(1)
 
 
 def test_showers_without_a_hit_are_refused(make_clouds: Make) -> None:
     clouds = make_clouds(50)
+    faint = replace(clouds, e=1e-9 * clouds.e)
     with pytest.raises(InputError, match="no generated shower has a cell above"):
-        evaluate_clouds(replace(clouds, e=1e-9 * clouds.e), clouds, classifiers=False)
+        evaluate_points(
+            faint, clouds, seed=0, classifiers=False, progress=silent, warnings=[], files={}
+        )  # fmt: skip
+    with pytest.raises(InputError, match="generated points hold .* times the incident energy"):
+        evaluate(faint, clouds, classifiers=False)
 
 
 def test_the_report_is_one_page(make_clouds: Make, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from calograd.reports.points import write_cloud_report
+    from calograd.reports.evaluation import write_report
 
     ours, theirs = make_clouds(60, seed=1), make_clouds(60, seed=2)
-    result = evaluate_clouds(ours, theirs, classifiers=False)
-    write_cloud_report(tmp_path / "r.html", result, ours, theirs, {"generated": "<a>", "reference": "b"})
+    result = evaluate(ours, theirs, classifiers=False)
+    write_report(tmp_path / "r.html", replace(result, files={"generated": "<a>", "reference": "b"}))
     page = (tmp_path / "r.html").read_text()
     assert "&lt;a&gt;" in page
     assert page.count("data:image/png") >= 4

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from calograd.detector.design import Design
-from calograd.evaluation.evaluate import Evaluation
+from calograd.evaluation.designs import CELLS, DesignEvaluation
 from calograd.gradients.autodiff import GradientEstimate
 from calograd.io.markup import facts, table
 from calograd.surrogate import Surrogate
@@ -40,6 +40,6 @@ def test_results() -> None:
     estimate = GradientEstimate.of_draws(("dx",), np.array([2.5]), np.array([1.0, 3.0]), np.array([[0.1], [0.3]]), {})
     assert ">0.2 +- 0.1<" in estimate._repr_html_()
     both = SimpleNamespace(origin=NASTY)
-    evaluation = Evaluation(both, both, (), (), (), (), 0, 1e-3)  # type: ignore[arg-type]
-    assert "all 0 limits kept" in evaluation._repr_html_()
+    evaluation = DesignEvaluation(both, both, (), (), (), 0, {}, CELLS, (), 1e-3)
+    assert "no limits apply" in evaluation._repr_html_()
     assert "<script" not in evaluation._repr_html_()

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from calograd.detector.design import Design
-from calograd.evaluation.evaluate import mean_biases
-from calograd.evaluation.matching import Point, group
+from calograd.evaluation import mean_biases
+from calograd.evaluation.matching import DesignPoint, group
 from calograd.events.cells import Cells
 from calograd.surrogate import Surrogate
 from calograd.training.adaptation.adapt import adapt
@@ -24,7 +24,7 @@ HELD_OUT = 0.1
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total)."""
-Biases = dict[Point, dict[str, tuple[float, float]]]
+Biases = dict[DesignPoint, dict[str, tuple[float, float]]]
 """Of means, relative, with standard errors."""
 
 

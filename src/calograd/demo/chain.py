@@ -18,8 +18,8 @@ import numpy as np
 from calograd.demo.adaptation import Adaptation, adapt_and_judge
 from calograd.demo.design import Effort, Steering, steer
 from calograd.errors import FormatError, Interrupted
-from calograd.evaluation.evaluate import Evaluation, evaluate, mean_biases
-from calograd.evaluation.matching import Point
+from calograd.evaluation import DesignEvaluation, evaluate, mean_biases
+from calograd.evaluation.matching import DesignPoint
 from calograd.evaluation.timing import Benchmark, Timing, benchmark
 from calograd.events.cells import Cells, read_cells, write_cells
 from calograd.io.hdf5 import refuse_existing, write_whole, writing
@@ -99,7 +99,7 @@ class Headline(NamedTuple):
 
     bias: float
     error: float
-    where: Point
+    where: DesignPoint
     best: Timing
     ratios: list[tuple[float, float]]
 
@@ -122,13 +122,13 @@ class Outcome:
     """
 
     surrogate: Surrogate
-    evaluation: Evaluation
+    evaluation: DesignEvaluation
     benchmark: Benchmark
     training: RunConfig
     showers: int
     rows: int
     log: list[dict[str, Any]]
-    biases: tuple[dict[Point, dict[str, tuple[float, float]]], ...]
+    biases: tuple[dict[DesignPoint, dict[str, tuple[float, float]]], ...]
     adaptation: Adaptation
     steering: Steering
     seconds: dict[str, float]
@@ -226,6 +226,7 @@ def _run(
     result = evaluate(
         made, reference, classifiers=plan.classifier_rows > 0, max_rows=max(plan.classifier_rows, 1), progress=progress
     )
+    assert isinstance(result, DesignEvaluation)
     _write_json(folder / "evaluation.json", result.to_dict())
     began = timed("evaluate", began)
     energies, batches, repeats, with_geant4 = plan.timing

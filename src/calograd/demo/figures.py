@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calograd.demo.adaptation import Biases
-from calograd.evaluation import limits
+from calograd.evaluation.limits import CELL_LIMITS
 from calograd.evaluation.matching import Sizes
 from calograd.reports.style import GEANT4, KEPT, LABELS, SURROGATE
 
@@ -38,7 +38,8 @@ def draw_training(log: list[dict[str, Any]]) -> Figure:
     bias.axhline(0, color="0.55", lw=0.7)
     bias.set_ylabel("bias of the mean [%]")
     bias.legend(fontsize=7, ncols=2)
-    spread.axhspan(*limits.SIGMA_RATIO_LIMITS, color=KEPT, lw=0)
+    assert CELL_LIMITS.sigma_ratio is not None
+    spread.axhspan(*CELL_LIMITS.sigma_ratio, color=KEPT, lw=0)
     spread.axhline(1, color="0.55", lw=0.7)
     spread.set_ylabel(r"$\sigma$ ratio")
     for axes in (loss, bias, spread):

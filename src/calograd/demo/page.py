@@ -18,11 +18,13 @@ from calograd.evaluation.compare import PointResult
 from calograd.evaluation.matching import Sizes
 from calograd.evaluation.timing import short
 from calograd.io.hdf5 import write_whole
-from calograd.reports import details, overview
+from calograd.reports import design_figures
 from calograd.reports.gradient_figures import draw_ascent, draw_gradients, draw_landscapes
 from calograd.reports.page import templates
 from calograd.reports.style import Picture, picture
 
+SPREADS = ("E_tot", "x_mean", "R_E", "sigma_y", "z_mean", "sigma_z", "occupancy")
+"""Observables whose spreads are shown."""
 FIRST_LOOK = 50.0
 """GeV: the point nearest to this energy, of the middle design, is shown in detail."""
 
@@ -62,7 +64,7 @@ def render(outcome: Outcome, progress: Progress) -> str:
     return environment.get_template("demo.html.j2").render(
         title="CaloGrad: a calorimeter's showers without Geant4", subtitle=_subtitle(outcome),
         o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs,
-        summary=limits.tally(e.checks, merge_subjects=True), machine=outcome.benchmark.machine,
+        summary=limits.summarise(e.checks, merge_subjects=True), machine=outcome.benchmark.machine,
         headline=outcome.headline(), last=outcome.log[-1], first=outcome.log[0],
         scratch=scratch_rows(outcome), adaptation=adaptation_rows(outcome),
         reference_showers=sum(len(p.reference) for p in e.points),
@@ -111,29 +113,29 @@ def _rms(columns: dict[str, Biases]) -> list[dict[str, Any]]:
 def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[PointResult]) -> list[_Task]:
     e = o.evaluation
     middle, judged = look.point.design, next(iter(o.adaptation.after)).design
-    kept = "Green: allowed range. Red: limit missed, filled where statistics cannot explain it, hollow where they can."
+    kept = "Green: allowed range. Filled red: limit missed beyond statistics; hollow: missed within statistics."
     tasks = [
         _Task(
-            "showers", partial(details.draw_showers, e.generated, e.reference, look),
+            "showers", partial(design_figures.draw_showers, e.generated, e.reference, look),
             f"{look.point}: the first three showers of each sample, not chosen, and the mean of all; seen from the "
             "side (x-z) and along the beam (x-y).",
         ),
         _Task(
-            "distributions", partial(details.draw_distributions, look),
+            "distributions", partial(design_figures.draw_distributions, look),
             f"{look.point}: {len(look.reference)} Geant4 showers (points) and {len(look.generated)} generated (line, "
             "band: statistical error). The outermost bins hold what lies beyond. Lower panels: generated over Geant4, "
             "grey: Geant4's error.",
         ),
         _Task(
-            "profiles", partial(details.draw_profiles, e.generated, e.reference, shown),
+            "profiles", partial(design_figures.draw_profiles, shown),
             f"{middle}: mean profiles with standard errors.",
         ),
         _Task(
-            "bias", partial(overview.draw_trend, e.points, designs, overview.BIAS),
+            "bias", partial(design_figures.draw_trend, e, designs, design_figures.trend_of_biases(tuple(e.kind.limits.bias))),
             f"Bias of the mean against incident energy, with standard errors. {kept}",
         ),
         _Task(
-            "spread", partial(overview.draw_trend, e.points, designs, overview.SPREAD),
+            "spread", partial(design_figures.draw_trend, e, designs, design_figures.trend_of_spreads(SPREADS)),
             f"Standard deviation, generated over Geant4, with bootstrap standard errors. {kept}",
         ),
         _Task(
@@ -170,10 +172,10 @@ def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[Poin
             "optimisation's trajectory.",
         ),
     ]  # fmt: skip
-    if e.separability:
+    if e.tests:
         tasks.append(
             _Task(
-                "classifiers", partial(overview.draw_classifiers, e.separability),
+                "classifiers", partial(design_figures.draw_classifiers, e.tests),
                 "Classifier tests with 95 % intervals: generated against Geant4 (colour) and two halves of Geant4 "
                 "against each other (grey). Circles: gradient-boosted trees; diamonds: network; hollow: without "
                 "readout threshold. Green: within the limit.",

@@ -1,5 +1,8 @@
 """How well generated showers stand in for Geant4's."""
 
-from calograd.evaluation.evaluate import Evaluation, evaluate, mean_biases
+from calograd.evaluation.designs import DesignEvaluation, mean_biases
+from calograd.evaluation.points import PointsEvaluation
+from calograd.evaluation.protocol import evaluate
+from calograd.evaluation.result import Evaluation
 
-__all__ = ["Evaluation", "evaluate", "mean_biases"]
+__all__ = ["DesignEvaluation", "Evaluation", "PointsEvaluation", "evaluate", "mean_biases"]

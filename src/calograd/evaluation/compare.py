@@ -1,4 +1,4 @@
-"""All distances at one point (design, energy), each beside its error and its floor."""
+"""All distances at one design point, each beside its error and its Geant4-against-Geant4 floor."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from calograd.evaluation.matching import Matched, Point
-from calograd.events.cells import Cells
+from calograd.evaluation.matching import DesignPoint, MatchedRows
 from calograd.metrics import distances as d
-from calograd.metrics.observables import READOUT_THRESHOLD, Observables, observe, quantity_names
+from calograd.metrics.observables import Profile
 
 CENTRED = ("x_mean", "y_mean")
-"""Zero on average: their bias is in units of Geant4's deviation and their RRMSE is not defined."""
+"""Quantities that are zero on average: their bias is in units of Geant4's deviation, their RRMSE is not defined."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """One observable or layer energy at one point. NaN where not defined.
+    """One observable or layer energy at one design point. NaN where not defined.
 
     ``bias`` is relative to Geant4's mean (for `CENTRED`, to its deviation); ``sigma_ratio`` and ``width68_ratio`` are
     generated over reference with standard error and 95 % interval; ``w1`` is in units of Geant4's deviation.
@@ -51,37 +50,42 @@ class Quantity:
 
 @dataclass(frozen=True)
 class PointResult:
-    """Everything compared at one point.
+    """The comparison at one design point.
 
     Args:
         point: design and energy.
-        rows: which rows of the two files were compared.
-        generated, reference: `Observables.table` of either sample, zero-energy showers left out.
-        excluded_generated, excluded_reference: showers without energy.
-        quantities: by name.
-        correlation: of the layer energies, with ``correlation_floor`` and its spread.
-        fpd: Frechet distance with its floor and spread.
-        null: what a perfect generator would give.
+        rows: rows of the two files that were compared.
+        names: names of the columns of both tables.
+        generated, reference: quantities of both samples, shape (n, k), showers without energy left out.
+        excluded_generated, excluded_reference: numbers of showers without energy.
+        quantities: comparisons by name.
+        profiles: mean profiles ``along`` and ``across`` the beam, generated and reference.
+        correlation: layer correlations; None where the kind of record has none.
+        correlation_floor, correlation_floor_spread: largest difference of Geant4 from itself, and its deviation.
+        fpd, fpd_floor, fpd_floor_spread: Frechet distance, that of Geant4 from itself, and its deviation.
+        null: distances that a perfect generator would have.
     """
 
-    point: Point
-    rows: Matched
+    point: DesignPoint
+    rows: MatchedRows
+    names: tuple[str, ...]
     generated: np.ndarray = field(repr=False)
     reference: np.ndarray = field(repr=False)
     excluded_generated: int
     excluded_reference: int
     quantities: dict[str, Quantity]
-    correlation: d.CorrelationDifference
+    profiles: dict[str, tuple[Profile, Profile]] = field(repr=False)
+    correlation: d.CorrelationDifference | None
     correlation_floor: float
     correlation_floor_spread: float
     fpd: float
     fpd_floor: float
     fpd_floor_spread: float
-    null: d.Null = field(repr=False)
+    null: d.NullDistances = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; NaN is left for the writer to turn into null."""
-        return {
+        """Return plain data; NaN is left for the writer to turn into null."""
+        result: dict[str, Any] = {
             "dx": self.point.design.dx, "dz": list(self.point.design.dz), "energy": self.point.energy,
             "showers": {"generated": len(self.generated), "reference": len(self.reference)},
             "zero_energy_showers": {"generated": self.excluded_generated, "reference": self.excluded_reference},
@@ -89,47 +93,78 @@ class PointResult:
                 name: {k: v for k, v in vars(q).items() if k != "name"} | {"w1_over_floor": q.w1_over_floor}
                 for name, q in self.quantities.items()
             },
-            "layer_correlations": {
+            "fpd": {"value": self.fpd, "floor": self.fpd_floor, "floor_spread": self.fpd_floor_spread},
+            "profiles": {
+                name: {who: p._asdict() for who, p in zip(("generated", "reference"), pair, strict=True)}
+                for name, pair in self.profiles.items()
+            },
+        }  # fmt: skip
+        if self.correlation is not None:
+            result["layer_correlations"] = {
                 "generated": self.correlation.generated.tolist(), "reference": self.correlation.reference.tolist(),
                 "errors": self.correlation.errors.tolist(), "largest_difference": self.correlation.largest,
                 "error": self.correlation.error, "floor": self.correlation_floor,
                 "floor_spread": self.correlation_floor_spread,
-            },
-            "fpd": {"value": self.fpd, "floor": self.fpd_floor, "floor_spread": self.fpd_floor_spread},
-        }  # fmt: skip
+            }  # fmt: skip
+        return result
 
 
-def observe_rows(cells: Cells, rows: np.ndarray, threshold: float = READOUT_THRESHOLD) -> Observables:
-    """Observables of the chosen rows of a cells record."""
-    return observe(cells.cells[rows], cells.dx[rows], cells.dz[rows], threshold)
+@dataclass(frozen=True)
+class Sample:
+    """The showers of one file at one design point.
+
+    Args:
+        table: quantities, showers without energy left out, shape (n, k).
+        excluded: number of showers without energy.
+        profiles: mean profiles by direction.
+    """
+
+    table: np.ndarray
+    excluded: int
+    profiles: dict[str, Profile]
 
 
-def compare_point(
-    generated: Cells, reference: Cells, rows: Matched, threshold: float, rng: np.random.Generator
-) -> PointResult:
-    """All distances at one point. Both samples need showers with energy: at least four."""
-    ours = observe_rows(generated, rows.generated, threshold)
-    theirs = observe_rows(reference, rows.reference, threshold)
-    a, b, n_z = ours.table(), theirs.table(), ours.layers.shape[1]
-    names = quantity_names(n_z)
+def compare_samples(
+    rows: MatchedRows, names: tuple[str, ...], ours: Sample, theirs: Sample, n_z: int, correlated: bool,
+    rng: np.random.Generator,
+) -> PointResult:  # fmt: skip
+    """Compute all distances at one design point.
+
+    Args:
+        rows: rows of the two files.
+        names: names of the columns.
+        ours, theirs: generated and reference showers, four or more of each.
+        n_z: number of energies of layers, which are the last columns.
+        correlated: whether the correlations of those energies are compared.
+        rng: generator of bootstraps and splits.
+    """
+    a, b = ours.table, theirs.table
     null = d.null_distances(b, len(a), n_z, rng, centred=is_centred(names))
-    correlation = d.compare_correlations(a[:, -n_z:], b[:, -n_z:], rng)
+    correlation = d.compare_correlations(a[:, -n_z:], b[:, -n_z:], rng) if correlated else None
     return PointResult(
-        rows.point, rows, a, b, ours.excluded, theirs.excluded, quantities(names, a, b, null, rng), correlation,
+        rows.point, rows, names, a, b, ours.excluded, theirs.excluded, compare_quantities(names, a, b, null, rng),
+        {name: (ours.profiles[name], theirs.profiles[name]) for name in ours.profiles}, correlation,
         float(null.correlation.mean()), float(null.correlation.std(ddof=1)),
         d.frechet(a, b), float(null.fpd.mean()), float(null.fpd.std(ddof=1)), null,
     )  # fmt: skip
 
 
 def is_centred(names: tuple[str, ...]) -> np.ndarray:
-    """Which of the quantities are zero on average, shape (k,)."""
+    """Return which of the quantities are zero on average, shape (k,)."""
     return np.array([name in CENTRED for name in names])
 
 
-def quantities(
-    names: tuple[str, ...], a: np.ndarray, b: np.ndarray, null: d.Null, rng: np.random.Generator
+def compare_quantities(
+    names: tuple[str, ...], a: np.ndarray, b: np.ndarray, null: d.NullDistances, rng: np.random.Generator
 ) -> dict[str, Quantity]:
-    """Every column of the tables a (generated) and b (reference) by name, with what a perfect generator would give."""
+    """Compare every column of the tables a (generated) and b (reference).
+
+    Args:
+        names: names of the columns.
+        a, b: quantities of generated and reference showers, shapes (n_a, k) and (n_b, k).
+        null: distances that a perfect generator would have.
+        rng: generator of the bootstraps.
+    """
     bias = d.biases(a, b, is_centred(names))
     sigma, width = d.spread_ratios(a, b, rng)
     w1, (error, error_floor) = d.wasserstein(a, b), d.rrmse(a, b)

@@ -1,4 +1,4 @@
-"""Points of comparison: the rows of two cells files that share design and energy."""
+"""Design points: the rows of two files of cells or maps that share design and incident energy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from calograd.events.cells import Cells
 from calograd.events.maps import Maps
 
 TOLERANCE = 1e-4
-"""Relative difference below which two sizes or energies are the same."""
+"""Relative difference below which two sizes or two energies count as the same."""
 
 MIN_SHOWERS = 20
-"""A point with fewer showers in either file is not compared."""
+"""Fewest showers of either file at a design point that is compared."""
 
 _MAX_POINTS = 3000
+"""Most design points of a file; more mean that energies or sizes were drawn from a continuous range."""
 
 
 @dataclass(frozen=True, order=True)
 class Sizes:
-    """Sizes of the cells: ``dx`` in cm, ``dz`` of every layer in cm."""
+    """Sizes of the cells of a design: pitch ``dx`` and the depth ``dz`` of every layer, cm."""
 
     dx: float
     dz: tuple[float, ...]
@@ -32,7 +33,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, order=True)
-class Point:
+class DesignPoint:
     """A design and an incident energy in GeV."""
 
     design: Sizes
@@ -43,16 +44,16 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Matched:
-    """Rows of both files at one point: indices into generated and reference."""
+class MatchedRows:
+    """Indices of the rows of both files at one design point."""
 
-    point: Point
+    point: DesignPoint
     generated: np.ndarray
     reference: np.ndarray
 
 
-def group(cells: Cells | Maps) -> dict[Point, np.ndarray]:
-    """Rows by point, in order of design and energy.
+def group(cells: Cells | Maps) -> dict[DesignPoint, np.ndarray]:
+    """Return the rows of every design point, in order of design and energy.
 
     Raises:
         InputError: there are so many points that energies or sizes must be continuous.
@@ -75,15 +76,15 @@ def group(cells: Cells | Maps) -> dict[Point, np.ndarray]:
     return dict(sorted(groups.items()))
 
 
-def match(generated: Cells | Maps, reference: Cells | Maps) -> tuple[tuple[Matched, ...], tuple[str, ...]]:
-    """The points both hold with at least `MIN_SHOWERS` showers each, and warnings that name what is left out.
+def match(generated: Cells | Maps, reference: Cells | Maps) -> tuple[tuple[MatchedRows, ...], tuple[str, ...]]:
+    """Return the design points with `MIN_SHOWERS` or more showers in both files, and warnings that name the others.
 
     Raises:
         InputError: no point can be compared.
     """
     ours, theirs = group(generated), group(reference)
-    matched: list[Matched] = []
-    small: list[Matched] = []
+    matched: list[MatchedRows] = []
+    small: list[MatchedRows] = []
     unmatched = dict(theirs)
     only_generated = []
     for point, rows in ours.items():
@@ -91,7 +92,7 @@ def match(generated: Cells | Maps, reference: Cells | Maps) -> tuple[tuple[Match
         if twin is None:
             only_generated.append(point)
             continue
-        found = Matched(twin, rows, unmatched.pop(twin))
+        found = MatchedRows(twin, rows, unmatched.pop(twin))
         (matched if min(len(found.generated), len(found.reference)) >= MIN_SHOWERS else small).append(found)
     warnings = [
         f"{len(points)} points only in the {name} file, not compared: {_listed(points)}"
@@ -109,16 +110,16 @@ def match(generated: Cells | Maps, reference: Cells | Maps) -> tuple[tuple[Match
     return tuple(sorted(matched, key=lambda m: m.point)), tuple(warnings)
 
 
-def _point(row: np.ndarray) -> Point:
+def _point(row: np.ndarray) -> DesignPoint:
     dx, *dz, energy = (float(f"{value:.6g}") for value in row)
-    return Point(Sizes(dx, tuple(dz)), energy)
+    return DesignPoint(Sizes(dx, tuple(dz)), energy)
 
 
-def _same(one: Point, two: Point) -> bool:
+def _same(one: DesignPoint, two: DesignPoint) -> bool:
     a, b = (np.array([p.design.dx, *p.design.dz, p.energy]) for p in (one, two))
     return bool(np.allclose(a, b, rtol=TOLERANCE, atol=0))
 
 
-def _listed(points: list[Point], most: int = 4) -> str:
+def _listed(points: list[DesignPoint], most: int = 4) -> str:
     shown = "; ".join(str(p) for p in points[:most]) or "none"
     return shown + (f"; and {len(points) - most} more" if len(points) > most else "")

@@ -41,13 +41,28 @@ Fit = Callable[[np.ndarray, np.ndarray, np.random.Generator], Callable[[np.ndarr
 
 @dataclass(frozen=True)
 class AUC:
-    """An AUC with its 95 % bootstrap interval and the number of rows of each class."""
+    """An AUC with its 95 % bootstrap interval.
+
+    Args:
+        value, low, high: the AUC and the ends of its interval.
+        n_generated, n_reference: number of rows of each class.
+        measured: whether the classifier gave different scores at all. Trees that had too few rows to split give every
+            row the same score; the AUC is then 0.5 whatever the samples, and says nothing.
+    """
 
     value: float
     low: float
     high: float
     n_generated: int
     n_reference: int
+    measured: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})" if self.measured else "not measurable"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; no value or interval where nothing was measured."""
+        return vars(self) if self.measured else vars(self) | dict.fromkeys(("value", "low", "high"))
 
 
 @dataclass(frozen=True)
@@ -204,7 +219,8 @@ def cross_fitted_auc(rows: LabelledRows, fit: Fit, rng: np.random.Generator) -> 
     ends = np.quantile(replicas[0] / replicas[1], [0.025, 0.975])
     low, high = np.clip(value + WIDENING * (ends - value), 0, 1)
     count = int(rows.generated.sum())
-    return AUC(value, float(low), float(high), count, len(rows.generated) - count)
+    measured = any(np.ptp(scores[fold == f]) > 0 for f in range(FOLDS))
+    return AUC(value, float(low), float(high), count, len(rows.generated) - count, measured)
 
 
 def ordered_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

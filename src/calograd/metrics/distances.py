@@ -152,7 +152,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Null:
+class NullDistances:
     """What a perfect generator would give at the sizes of the comparison, one row a split of the reference.
 
     Args:
@@ -175,7 +175,7 @@ def null_distances(
     *,
     centred: np.ndarray | None = None,
     splits: int = SPLITS,
-) -> Null:
+) -> NullDistances:
     """Distances of Geant4 against itself at sizes (n_a, len(b)), by random halves of b.
 
     Needs four showers. The last ``n_z`` of the k columns are the layer energies; ``centred`` as in `biases`.
@@ -195,7 +195,7 @@ def null_distances(
     bias, spread, w1_all, correlation, fpd = (np.array(column) for column in zip(*rows, strict=True))
     root = np.sqrt(factor)
     spread = np.exp(np.log(np.where(spread > 0, spread, np.nan)) * root)
-    return Null(bias * root, _finite(spread), _finite(w1_all * root), correlation * root, fpd * factor)
+    return NullDistances(bias * root, _finite(spread), _finite(w1_all * root), correlation * root, fpd * factor)
 
 
 def _bootstrap_spreads(sample: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from calograd.errors import InputError
 from calograd.metrics.observables import Array, Profile, longitudinal_profile, transverse_profile
-from calograd.reports.style import LABELS, STYLE, SURROGATE, UNITS
+from calograd.reports.style import LABELS, STYLE, SURROGATE, axis_label
 
 PROJECTIONS = {"xz": ((1,), "z [cm]", "x [cm]"), "yz": ((0,), "z [cm]", "y [cm]"), "xy": ((2,), "x [cm]", "y [cm]")}
 """By name: what is summed over, and the labels of the axes."""
@@ -103,7 +103,7 @@ def plot_observable(
     drawn = axes.stairs(share, edges, **({"color": SURROGATE} | options))
     middle = (edges[1:] + edges[:-1]) / 2
     axes.errorbar(middle, share, error, fmt="none", lw=0.8, ecolor=drawn.get_edgecolor())
-    axes.set_xlabel(f"{LABELS[name]} [{UNITS[name]}]" if name in LABELS else name)
+    axes.set_xlabel(axis_label(name) if name in LABELS else name)
     axes.set_ylabel("share of showers")
     return axes
 

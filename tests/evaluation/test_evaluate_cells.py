@@ -11,7 +11,7 @@ from helpers.synthetic import showers
 from calograd.cli import cli
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.evaluation import evaluate, mean_biases
-from calograd.evaluation.matching import Point, Sizes, group, match
+from calograd.evaluation.matching import DesignPoint, Sizes, group, match
 from calograd.events.cells import Cells, write_cells
 
 
@@ -32,8 +32,8 @@ def replaced(cells: Cells, /, **changes) -> Cells:
 def test_a_perfect_generator_is_at_the_floor_and_misses_no_more_than_expected(twin):
     over = [q.w1_over_floor for p in twin.points for q in p.quantities.values()]
     assert np.mean(over) == pytest.approx(1, abs=0.25)
-    for tally in twin.tallies:
-        assert tally.passed >= tally.expected - 3 * np.sqrt(tally.checked)
+    for summary in twin.summaries:
+        assert summary.passed >= summary.expected - 3 * np.sqrt(summary.checked)
     assert sum(c.significant for c in twin.checks) <= 0.03 * len(twin.checks)
     assert "a perfect generator would miss" in twin.verdict
 
@@ -68,7 +68,7 @@ def test_classifier_tests_tell_a_distortion_from_a_twin(reference):
     ours = showers(300, seed=3, **small)
     for scale, low, high in ((1.0, 0.40, 0.60), (1.05, 0.70, 1.0)):
         result = evaluate(showers(300, seed=4, scale=scale, **small), ours, max_rows=300)
-        of = {(s.features, s.classifier): s for s in result.separability if s.threshold}
+        of = {(s.features, s.classifier): s for s in result.tests if s.threshold}
         assert low < of["observables", "trees"].auc.value < high
         assert low < of["observables", "network"].auc.value < high
         assert 0.38 < of["observables", "trees"].floor.value < 0.62
@@ -92,7 +92,7 @@ def test_points_are_matched_within_float32_and_the_others_are_named(reference):
     theirs = showers(30, seed=6, energies=(1.0, 50.0, 90.0))
     matched, warnings = match(ours, theirs)
     assert [m.point for m in matched] == [
-        Point(Sizes(dx, (dz,) * 5), e) for dx, dz in ((2, 4), (3, 8)) for e in (1, 50)
+        DesignPoint(Sizes(dx, (dz,) * 5), e) for dx, dz in ((2, 4), (3, 8)) for e in (1, 50)
     ]
     assert any("70 GeV" in w and "generated" in w for w in warnings)
     assert any("90 GeV" in w and "reference" in w for w in warnings)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calograd.evaluation.matching import Matched
+from calograd.evaluation.matching import MatchedRows
 from calograd.events.cells import Cells
 from calograd.metrics.classifier import (
     AUC,
@@ -32,43 +32,44 @@ ALL_DESIGNS = "all designs"
 
 
 @dataclass(frozen=True)
-class Separability:
-    """A classifier test and the same test of Geant4 against itself.
+class ClassifierTest:
+    """A classifier test of generated showers, and the same test of Geant4 against itself.
 
     Args:
-        where: a design or `ALL_DESIGNS`; all energies together.
-        features: ``observables`` (with layer energies) or ``cells``.
-        threshold: of the readout, GeV a cell; zero for none.
-        classifier: ``trees`` or ``network``.
+        features: what the classifier sees, as ``observables`` (with layer energies) or ``cells``.
+        classifier: its name, as ``trees`` or ``network``.
         auc: generated against reference.
-        floor: reference against reference, half the rows.
+        floor: one half of the reference against the other.
+        where: the design, or `ALL_DESIGNS`; all energies together. None where records have no designs.
+        threshold: readout threshold, GeV a cell; zero for none.
     """
 
-    where: str
     features: str
-    threshold: float
     classifier: str
     auc: AUC
     floor: AUC
+    where: str | None = None
+    threshold: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "where": self.where, "features": self.features, "threshold": self.threshold, "classifier": self.classifier,
-            "auc": vars(self.auc), "floor": vars(self.floor),
+        """Return plain data."""
+        where = {} if self.where is None else {"where": self.where, "threshold": self.threshold}
+        return where | {
+            "features": self.features, "classifier": self.classifier, "auc": self.auc.to_dict(),
+            "floor": self.floor.to_dict(),
         }  # fmt: skip
 
 
-def separabilities(
+def run_design_tests(
     generated: Cells,
     reference: Cells,
-    matched: Sequence[Matched],
+    matched: Sequence[MatchedRows],
     *,
     threshold: float,
     max_rows: int,
     seed: int,
     step: Callable[[], None],
-) -> list[Separability]:
+) -> list[ClassifierTest]:
     """All classifier tests. ``step`` is called after each; `count_tests` says how many there will be."""
     results = []
     for number, (where, points, thresholds, classifiers) in enumerate(_scopes(matched, threshold)):
@@ -87,26 +88,26 @@ def separabilities(
                 for classifier in classifiers:
                     fit = CLASSIFIERS[classifier]
                     results.append(
-                        Separability(where, name, cut, classifier, cross_fitted_auc(test, fit, rng),
-                                     cross_fitted_auc(twin, fit, rng))
+                        ClassifierTest(name, classifier, cross_fitted_auc(test, fit, rng),
+                                       cross_fitted_auc(twin, fit, rng), where, cut)
                     )  # fmt: skip
                     step()
     return results
 
 
-def count_tests(matched: Sequence[Matched]) -> int:
-    """How many classifier tests `separabilities` runs."""
+def count_tests(matched: Sequence[MatchedRows]) -> int:
+    """How many classifier tests `run_design_tests` runs."""
     return sum(2 * len(scope.classifiers) * len(scope.thresholds) for scope in _scopes(matched, 1.0))
 
 
 class _Scope(NamedTuple):
     where: str
-    points: list[Matched]
+    points: list[MatchedRows]
     thresholds: list[float]
     classifiers: list[str]
 
 
-def _scopes(matched: Sequence[Matched], threshold: float) -> list[_Scope]:
+def _scopes(matched: Sequence[MatchedRows], threshold: float) -> list[_Scope]:
     """What is tested together: everything, by every classifier; then every design, by trees, if there are several."""
     designs = sorted({m.point.design for m in matched})
     where = str(designs[0]) if len(designs) == 1 else ALL_DESIGNS
@@ -120,7 +121,7 @@ def _scopes(matched: Sequence[Matched], threshold: float) -> list[_Scope]:
 
 
 def _draw(
-    points: list[Matched], shower: np.ndarray, max_rows: int, rng: np.random.Generator
+    points: list[MatchedRows], shower: np.ndarray, max_rows: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of both files, equally many at every point, at most about ``max_rows`` each."""
     share = max(2 * FOLDS, max_rows // len(points))

@@ -7,9 +7,12 @@ from helpers.synthetic import showers
 
 from calograd.errors import OutputExistsError
 from calograd.evaluation import evaluate
-from calograd.reports import cells as report
-from calograd.reports.cells import MAX_DETAILED, choose_designs, setting, write_report
+from calograd.reports import designs as report
+from calograd.reports.designs import MAX_DETAILED, choose_designs
+from calograd.reports.evaluation import write_report
+from calograd.reports.setup import describe_window
 from calograd.reports.style import Picture
+from calograd.system.progress import silent
 
 BLANK = "data:image/png;base64,iVBORw0KGgo="
 EVIL = '<script>alert("x")</script>'
@@ -28,7 +31,8 @@ def page(evaluation):
     """The page with its figures left blank; test_evaluate.py draws them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "picture", lambda draw, caption, alt: Picture(BLANK, caption, alt))
-        return report.render(evaluation, {"generated": f"{EVIL}.h5", "reference": "reference.h5"})
+        files = {"generated": f"{EVIL}.h5", "reference": "reference.h5"}
+        return report.render(dataclasses.replace(evaluation, files=files), silent)
 
 
 def test_strings_are_escaped(page):
@@ -77,14 +81,16 @@ def test_it_says_what_was_compared_and_which_designs_are_shown(evaluation, page)
 
 def test_the_setting_is_read_from_the_configuration(evaluation):
     cells = showers(2, seed=1, designs=((2.0, 4.0),))
-    assert setting(cells) == "not stated"
-    assert setting(dataclasses.replace(cells, config={"detector": {"size": [10, 10, 20]}})) == "stand-alone block"
-    assert setting(dataclasses.replace(cells, config={"mode": "embedded"})) == "embedded"
+    assert describe_window(cells) == "not stated"
+    assert (
+        describe_window(dataclasses.replace(cells, config={"detector": {"size": [10, 10, 20]}})) == "stand-alone block"
+    )
+    assert describe_window(dataclasses.replace(cells, config={"mode": "embedded"})) == "embedded"
 
 
 def test_an_existing_report_is_kept(tmp_path, evaluation):
     path = tmp_path / "report.html"
     path.write_text("mine")
     with pytest.raises(OutputExistsError):
-        write_report(path, evaluation, {"generated": "a", "reference": "b"})
+        write_report(path, evaluation)
     assert path.read_text() == "mine"

@@ -1,0 +1,324 @@
+"""Evaluation of cells and maps: showers are compared at every design and energy that both files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from calograd.errors import InputError
+from calograd.evaluation import limits
+from calograd.evaluation.classifier_tests import ClassifierTest, count_tests, run_design_tests
+from calograd.evaluation.compare import PointResult, Sample, compare_samples, is_centred
+from calograd.evaluation.matching import MIN_SHOWERS, DesignPoint, MatchedRows, match
+from calograd.evaluation.result import Evaluation, SummaryTable
+from calograd.events.cells import Cells
+from calograd.events.maps import Maps
+from calograd.metrics.distances import BOOTSTRAPS, SPLITS, biases
+from calograd.metrics.maps import map_quantity_names, observe_maps
+from calograd.metrics.observables import (
+    OBSERVABLES,
+    READOUT_THRESHOLD,
+    Observables,
+    longitudinal_profile,
+    observe,
+    profile,
+    quantity_names,
+    transverse_profile,
+)
+from calograd.system.progress import StageProgress
+
+MAX_ROWS = 12_000
+"""Most rows of each class that a classifier test uses."""
+
+Records = Cells | Maps
+
+
+@dataclass(frozen=True)
+class DesignKind:
+    """How one kind of record is observed and judged at design points.
+
+    Args:
+        noun: name of the records in sentences.
+        schema: schema of the result.
+        names: names of the quantities of given records.
+        sample: quantities and profiles of records at one design point, at a readout threshold in GeV.
+        limits: limits that are judged.
+        shown: observables of the summary table.
+        n_layers: number of energies of layers or slabs, the last quantities, of given records.
+        correlated: whether correlations of layer energies are compared.
+        classified: whether classifiers are trained.
+        stream: numbers that follow the seed in the seeds of bootstraps.
+    """
+
+    noun: str
+    schema: str
+    names: Callable[[Any], tuple[str, ...]]
+    sample: Callable[[Any, float], Sample]
+    limits: limits.Limits
+    shown: tuple[str, ...]
+    n_layers: Callable[[Any], int]
+    correlated: bool
+    classified: bool
+    stream: tuple[int, ...]
+
+
+def observe_rows(cells: Cells, rows: np.ndarray, threshold: float = READOUT_THRESHOLD) -> Observables:
+    """Return the observables of chosen rows of a cells record."""
+    return observe(cells.cells[rows], cells.dx[rows], cells.dz[rows], threshold)
+
+
+def _sample_cells(cells: Cells, threshold: float) -> Sample:
+    seen = observe_rows(cells, np.arange(len(cells)), threshold)
+    filled = cells.cells[seen.kept.numpy()]
+    profiles = {
+        "along": longitudinal_profile(filled, cells.dz[0].astype(np.float64)),
+        "across": transverse_profile(filled, float(cells.dx[0])),
+    }
+    return Sample(seen.table(), seen.excluded, profiles)
+
+
+def _sample_maps(maps: Maps, _threshold: float) -> Sample:
+    kept = maps.totals > 0
+    filled = maps.rows(kept)
+    depth, width = maps.depth[0], maps.width[0]
+    _, n_x, n_z = maps.maps.shape
+    profiles = {
+        "along": profile(filled.maps.sum(1, dtype=np.float64), np.linspace(0, depth, n_z + 1)),
+        "across": profile(filled.maps.sum(2, dtype=np.float64), np.linspace(-width / 2, width / 2, n_x + 1)),
+    }
+    return Sample(observe_maps(filled.maps, filled.width, filled.depth), int((~kept).sum()), profiles)
+
+
+CELLS = DesignKind(
+    noun="cells", schema="calograd/evaluation/1", names=lambda cells: quantity_names(cells.dz.shape[1]),
+    sample=_sample_cells, limits=limits.CELL_LIMITS, shown=("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z"),
+    n_layers=lambda cells: int(cells.dz.shape[1]), correlated=True, classified=True, stream=(1,),
+)  # fmt: skip
+"""Cells: all distances, correlations of layers, classifiers."""
+MAPS = DesignKind(
+    noun="maps", schema="calograd/maps-evaluation/2", names=lambda _: map_quantity_names(), sample=_sample_maps,
+    limits=limits.MAP_LIMITS, shown=("E_tot", "R_E", "sigma_y"),
+    n_layers=lambda _: len(map_quantity_names()) - map_quantity_names().index("S_0"), correlated=False,
+    classified=False, stream=(),
+)  # fmt: skip
+"""Maps: the quantities of arXiv 2601.07859."""
+
+
+@dataclass(frozen=True)
+class DesignEvaluation(Evaluation):
+    """The outcome of a comparison of cells or maps.
+
+    Args:
+        kind: kind of the records.
+        points: one result for every design point, in order of design and energy.
+        threshold: readout threshold, GeV a cell.
+    """
+
+    kind: DesignKind = field(repr=False)
+    points: tuple[PointResult, ...] = field(repr=False)
+    threshold: float
+
+    @property
+    def designs(self) -> list[Any]:
+        """The designs that were compared, in order of size."""
+        return sorted({p.point.design for p in self.points})
+
+    def at(self, design: Any) -> list[PointResult]:
+        """Return the results at one design, in order of energy."""
+        return [p for p in self.points if p.point.design == design]
+
+    @cached_property
+    def _checks_by_point(self) -> dict[DesignPoint, list[limits.LimitCheck]]:
+        return {p.point: limits.check_point(p, self.kind.limits) for p in self.points}
+
+    def checks_of(self, result: PointResult) -> list[limits.LimitCheck]:
+        """Return the checks of one design point."""
+        return self._checks_by_point[result.point]
+
+    def tables(self) -> list[SummaryTable]:
+        """Return classifier tests, limits and, of few points, biases."""
+        title = f"{self.generated.origin} against {self.reference.origin}"
+        found = [
+            SummaryTable(
+                f"{title}: {len(self.points)} points, {self.verdict}",
+                ("limits on", "passed", "perfect would", "beyond statistics", "worst", "at"),
+                [(s.kind, f"{s.passed} of {s.checked}", f"{s.expected:.0f}", s.significant, s.worst_in_words,
+                  f"{s.worst.subject}, {s.worst.where}") for s in limits.summarise(self.checks, merge_subjects=True)],
+            )
+        ]  # fmt: skip
+        if self.tests:
+            found.insert(0, SummaryTable(
+                f"{title}: classifiers, all energies together (95 % interval)",
+                ("where", "features", "threshold", "classifier", "AUC", "Geant4 halves"),
+                [(t.where, t.features, f"{1e3 * t.threshold:g} MeV" if t.threshold else "none", t.classifier, t.auc,
+                  t.floor) for t in self.tests],
+            ))  # fmt: skip
+        else:
+            found.append(self._biases())
+        return found
+
+    def _biases(self) -> SummaryTable:
+        rows = []
+        for p in self.points:
+            shown = [p.quantities[name] for name in self.kind.shown]
+            rows.append([p.point, *(f"{100 * q.bias:+.2f} +- {100 * q.bias_error:.2f}" for q in shown),
+                         *(f"{q.sigma_ratio:.3f} +- {q.sigma_ratio_error:.3f}" for q in shown)])  # fmt: skip
+        names = self.kind.shown
+        columns = ("point", *(f"{name} bias, %" for name in names), *(f"{name} spread" for name in names))
+        return SummaryTable("Biases of means and ratios of spreads, with standard errors", columns, rows)
+
+    def _contents(self) -> dict[str, Any]:
+        return {
+            "schema": self.kind.schema,
+            "readout_threshold": self.threshold,
+            "bootstraps": BOOTSTRAPS,
+            "splits": SPLITS,
+            "generated": describe(self.generated),
+            "reference": describe(self.reference),
+            "limits": {
+                "passed": self.passed,
+                "verdict": self.verdict,
+                "tallies": [vars(s) | {"worst": vars(s.worst)} for s in self.summaries],
+                "failures": [vars(c) for c in self.checks if not c.passed],
+            },
+            "points": [p.to_dict() for p in self.points],
+            "classifiers": [t.to_dict() for t in self.tests],
+        }
+
+
+def evaluate_designs(
+    kind: DesignKind, generated: Records, reference: Records, *, seed: int, threshold: float, classifiers: bool,
+    max_rows: int, progress: StageProgress, warnings: list[str], files: dict[str, str],
+) -> DesignEvaluation:  # fmt: skip
+    """Compare cells or maps at every design point; see `calograd.evaluation.evaluate`."""
+    refuse_incomparable(kind, generated, reference)
+    matched, left_out = match(generated, reference)
+    found = [*warnings, *left_out]
+    points = list(_compare(kind, generated, reference, matched, seed, threshold, progress, found))
+    if not points:
+        raise InputError(f"no point has {MIN_SHOWERS} showers with energy in both files; nothing to compare")
+    tests: list[ClassifierTest] = []
+    if classifiers and kind.classified:
+        tests = _classify(generated, reference, points, threshold, max_rows, seed, progress)
+        found += [
+            f"{t.classifier} on {t.features}, {t.where}: cannot be measured with so few showers, not judged"
+            for t in tests
+            if not t.auc.measured
+        ]
+    checks = [check for point in points for check in limits.check_point(point, kind.limits)]
+    checks += [
+        limits.check_auc(t.features, t.classifier, str(t.where), t.auc, t.floor)
+        for t in tests
+        if t.threshold == threshold and t.auc.measured
+    ]
+    found += [sentence for point in points for sentence in limits.unjudged(point, kind.limits).values()]
+    found += _oddities(reference, points)
+    return DesignEvaluation(
+        generated, reference, tuple(tests), tuple(checks), tuple(found), seed, files, kind, tuple(points), threshold
+    )
+
+
+def _compare(
+    kind: DesignKind, generated: Records, reference: Records, matched: tuple[MatchedRows, ...], seed: int,
+    threshold: float, progress: StageProgress, warnings: list[str],
+) -> list[PointResult]:  # fmt: skip
+    """Compare both records at every point; a point with too few showers goes to the warnings."""
+    points = []
+    for number, rows in enumerate(matched):
+        progress("points", number, len(matched))
+        ours, theirs = generated.rows(rows.generated), reference.rows(rows.reference)
+        if min(int((part.totals > 0).sum()) for part in (ours, theirs)) < MIN_SHOWERS:
+            warnings.append(f"{rows.point}: fewer than {MIN_SHOWERS} showers hold energy, not compared")
+            continue
+        samples = kind.sample(ours, threshold), kind.sample(theirs, threshold)
+        rng = np.random.default_rng([seed, *kind.stream, number])
+        n_layers = kind.n_layers(reference)
+        points.append(compare_samples(rows, kind.names(reference), *samples, n_layers, kind.correlated, rng))
+    progress("points", len(matched), len(matched))
+    return points
+
+
+def _classify(
+    generated: Any, reference: Any, points: list[PointResult], threshold: float, max_rows: int, seed: int,
+    progress: StageProgress,
+) -> list[ClassifierTest]:  # fmt: skip
+    rows = [p.rows for p in points]
+    done, total = 0, count_tests(rows)
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress("classifiers", done, total)
+
+    progress("classifiers", 0, total)
+    return run_design_tests(
+        generated, reference, rows, threshold=threshold, max_rows=max_rows, seed=seed, step=step
+    )  # fmt: skip
+
+
+def mean_biases(generated: Cells, reference: Cells) -> dict[DesignPoint, dict[str, tuple[float, float]]]:
+    """Return the biases of the means with standard errors, by design point and observable.
+
+    This is the light part of an evaluation, for training. Biases are relative to Geant4's mean; those of the centroid
+    are in units of Geant4's deviation.
+    """
+    refuse_incomparable(CELLS, generated, reference)
+    result = {}
+    for rows in match(generated, reference)[0]:
+        ours, theirs = observe_rows(generated, rows.generated), observe_rows(reference, rows.reference)
+        bias = biases(*(seen.table()[:, : len(OBSERVABLES)] for seen in (ours, theirs)), is_centred(OBSERVABLES))
+        result[rows.point] = {name: (float(bias.value[k]), float(bias.error[k])) for k, name in enumerate(OBSERVABLES)}
+    return result
+
+
+def refuse_incomparable(kind: DesignKind, generated: Records, reference: Records) -> None:
+    """Raise `InputError` unless both are of one material and one shape, and hold finite energies."""
+    ours, theirs = generated.material, reference.material
+    if ours.name != theirs.name or not ours.alike(theirs, 1e-3, ("density",)):
+        raise InputError(
+            f"generated {kind.noun} are in {ours.name} ({ours.density:g} g/cm3), reference in {theirs.name} "
+            f"({theirs.density:g} g/cm3); expected one material"
+        )
+    for what, values in (
+        ({"cells": "cells", "maps": "pixels"}[kind.noun],
+         [" x ".join(map(str, part.measured.shape[1:])) for part in (generated, reference)]),
+        ("cells across", [str(part.n_xy) for part in (generated, reference)]),
+        ("layers", [str(part.dz.shape[1]) for part in (generated, reference)]),
+    ):  # fmt: skip
+        if values[0] != values[1]:
+            raise InputError(
+                f"generated showers have {values[0]} {what}, reference showers {values[1]}; expected the same"
+            )
+    for name, part in (("generated", generated), ("reference", reference)):
+        bad = ~np.isfinite(part.measured.reshape(len(part), -1)).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"{name} {kind.noun} hold NaN or infinite values in {bad.sum()} rows, the first is row "
+                f"{np.argmax(bad)}; expected finite energies"
+            )
+
+
+def describe(records: Records) -> dict[str, Any]:
+    """Return what a record is, for the result file and the report."""
+    return {
+        "rows": len(records), "origin": records.origin, "material": records.material.name,
+        "density": records.material.density, "cells": list(records.measured.shape[1:]), "config": records.config,
+    }  # fmt: skip
+
+
+def _oddities(reference: Records, points: list[PointResult]) -> list[str]:
+    found = []
+    if reference.origin != "geant4":
+        found.append(f"the reference's origin is '{reference.origin}', not geant4")
+    for name, empty, tables in (
+        ("generated", [p.excluded_generated for p in points], [p.generated for p in points]),
+        ("reference", [p.excluded_reference for p in points], [p.reference for p in points]),
+    ):
+        if sum(empty):
+            total = sum(len(t) for t in tables) + sum(empty)
+            found.append(f"{sum(empty)} of {total} {name} showers hold no energy; they are left out of everything")
+    return found

@@ -131,7 +131,8 @@ def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[Poin
             f"{middle}: mean profiles with standard errors.",
         ),
         _Task(
-            "bias", partial(design_figures.draw_trend, e, designs, design_figures.trend_of_biases(tuple(e.kind.limits.bias))),
+            "bias",
+            partial(design_figures.draw_trend, e, designs, design_figures.trend_of_biases(tuple(e.kind.limits.bias))),
             f"Bias of the mean against incident energy, with standard errors. {kept}",
         ),
         _Task(

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from calograd import Surrogate
-from calograd.evaluation.designs import observe_rows
 from calograd.evaluation import mean_biases
+from calograd.evaluation.designs import observe_rows
 from calograd.events.cells import Cells, read_cells
 from calograd.io.hdf5 import write_whole
 from calograd.metrics.observables import OBSERVABLES

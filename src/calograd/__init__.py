@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         TablesError,
         UtilityError,
     )
+    from calograd.evaluation import Evaluation, evaluate
     from calograd.events.cells import Cells, read_cells, write_cells
     from calograd.events.library.reader import Library, open_library
     from calograd.events.maps import Maps, read_maps, write_maps
@@ -72,6 +73,7 @@ __all__ = [
     "Design",
     "DesignSpace",
     "EnergyResolution",
+    "Evaluation",
     "ExponentialBackground",
     "FormatError",
     "InputError",
@@ -98,6 +100,7 @@ __all__ = [
     "UtilityError",
     "VolumeCost",
     "__version__",
+    "evaluate",
     "explore",
     "observe",
     "open_library",
@@ -120,6 +123,7 @@ _MODULES = {
         "CaloGradError", "FormatError", "InputError", "Interrupted", "OutputExistsError", "RangeError",
         "SimulationError", "TablesError", "UtilityError",
     ),
+    "evaluation": ("Evaluation", "evaluate"),
     "events.cells": ("Cells", "read_cells", "write_cells"),
     "events.library.reader": ("Library", "open_library"),
     "events.maps": ("Maps", "read_maps", "write_maps"),

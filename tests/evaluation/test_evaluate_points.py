@@ -166,7 +166,7 @@ def test_showers_without_a_hit_are_refused(make_clouds: Make) -> None:
         evaluate_points(
             faint, clouds, seed=0, classifiers=False, progress=silent, warnings=[], files={}
         )  # fmt: skip
-    with pytest.raises(InputError, match="generated points hold .* times the incident energy"):
+    with pytest.raises(InputError, match=r"generated points hold .* times the incident energy"):
         evaluate(faint, clouds, classifiers=False)
 
 

@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_a_state_to_resume(start_calograd: Callable[..., subproces
         (["bad.toml", "-o", "run"], "unknown key 'training.stepps'; did you mean 'steps'?"),
         (["run.toml", "-o", "run", "--json", "cells.h5"], "cells.h5 exists already"),
         (["run.toml", "-o", "run", "--device", "abacus"], "device 'abacus' cannot be used"),
-        (["run.toml", "-o", "cells.h5"], "cells.h5 cannot be written: File exists"),
+        (["run.toml", "-o", "cells.h5"], "cells.h5 is a file, expected a folder"),
     ],
 )
 def test_errors_are_one_line(calograd: Run, tmp_path: Path, arguments: list[str], complaint: str) -> None:

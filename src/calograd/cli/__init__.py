@@ -1,4 +1,4 @@
-"""The command line: ``calograd COMMAND``. One module a command, imported when it is called."""
+"""The command line, ``calograd COMMAND``. Each command is a module that is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from calograd.errors import CaloGradError, Interrupted
 from calograd.system.memory import keep_freed_memory
 
 COMMANDS = {
-    "tables": "Where the Geant4 tables are; fetch just the two needed.",
+    "tables": "Show, check or download Geant4's data tables.",
     "simulate": "Simulate showers with Geant4 into a shower library.",
-    "import": "Make a shower library of another application's ROOT file.",
-    "import-images": "Make a maps file of the images of arXiv 2601.07859.",
+    "import": "Make a shower library from another application's ROOT file.",
+    "import-images": "Make a maps file from the images of arXiv 2601.07859.",
     "segment": "Measure a shower library with the cells of a design.",
-    "points": "Make points of a layered detector's library; to and from other formats.",
-    "train": "Train a surrogate from a TOML file; resumes a run that exists.",
+    "points": "Make points of a layered detector; convert them to other formats.",
+    "train": "Train a surrogate as a TOML file describes.",
     "adapt": "Adapt a surrogate to another detector from few showers.",
     "sample": "Generate showers with a surrogate.",
-    "evaluate": "Compare generated showers with Geant4: figures, tables, report.",
-    "gradient": "Gradient of a utility at a design, beside Geant4's.",
-    "optimise": "Improve a design along the surrogate's gradients; resumes.",
+    "evaluate": "Compare generated showers with Geant4 showers.",
+    "gradient": "Compute the gradient of a utility, and compare it with Geant4's.",
+    "optimise": "Improve a design along the surrogate's gradients.",
     "export": "Write a surrogate as ONNX files, for C++ and other programs.",
-    "benchmark": "Time Geant4 and the surrogates side by side.",
-    "explore": "A page of sliders, an event, observables and the utility.",
-    "demo": "The whole chain on bundled data, in one HTML report.",
+    "benchmark": "Time Geant4 and surrogates side by side.",
+    "explore": "Open a page with sliders, an event, observables and the utility.",
+    "demo": "Run the whole chain on bundled data and write one report.",
 }
+"""Commands with their lines in ``calograd --help``."""
 
 
 class _Lazy(click.Group):
-    """A group whose commands are imported when called, so that ``--help`` answers at once."""
+    """A group that imports a command when it is called, so that ``--help`` answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -52,24 +53,28 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Lazy, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="calograd")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """CaloGrad: a differentiable surrogate of calorimeter simulation.
 
-    Units: cm, GeV. Every command has --help with an example.
+    Units: cm, GeV. Every command explains its options with --help and shows an example.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main() -> None:
-    """Run a command; the errors of `calograd.errors` become one line and exit code 2, Ctrl-C exit code 130."""
+    """Run a command. Errors of `calograd.errors` and wrong options become one line and exit code 2, Ctrl-C 130."""
     keep_freed_memory()
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="calograd", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
+    except click.UsageError as error:
+        hint = f" See {error.ctx.command_path} --help." if error.ctx else ""
+        click.echo(f"error: {' '.join(error.format_message().split())}{hint}", err=True)
         sys.exit(error.exit_code)
     except Interrupted as stop:
         click.echo(f"interrupted: {stop}", err=True)

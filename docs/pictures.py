@@ -24,8 +24,9 @@ from matplotlib.figure import Figure
 from calograd import Design, Surrogate
 from calograd.demo.design import AT, ENERGY, PRICE, START
 from calograd.events.cells import Cells, read_cells
-from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import compare_gradients
+from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import finite_difference_gradient
 from calograd.gradients.landscape import Landscape, grid, surrogate_landscape
 from calograd.metrics.observables import observe
@@ -36,7 +37,7 @@ from calograd.objective.reference import CellsReference
 from calograd.objective.space import space_around
 from calograd.objective.utility import Objective, SquaredError
 from calograd.optimisation.ascent import AscentConfig, ascend
-from calograd.reports.gradient_figures import draw_gradients
+from calograd.reports.gradient import draw_gradients
 from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
 from calograd.reports.style import GEANT4, LABELS, SURROGATE
 from calograd.surrogate.storage import ASSETS

@@ -27,7 +27,7 @@ from calograd.gradients.finite_differences import bootstrap_values
 from calograd.io.toml import read_toml
 from calograd.objective.reference import LibraryReference
 from calograd.optimisation.ascent import Adaptation, Adapted, ascend
-from calograd.optimisation.run import Setup, optimise, parse_optimisation
+from calograd.optimisation.run import Setup, parse_optimisation
 from calograd.optimisation.simulated_objective import SimulatedObjective, from_library
 from calograd.optimisation.state import State
 from calograd.optimisation.target import simulate
@@ -66,10 +66,10 @@ def main() -> None:
         folders = {name: options.output / name for name in ("adapted", "as it is")}
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
-        trials = {name: setup.trials(folder / "showers") for name, folder in folders.items()}
+        trials = {name: setup.simulated(folder / "showers") for name, folder in folders.items()}
         assert trials["as it is"] is not None
         states = {
-            "adapted": optimise(setup, folders["adapted"], trials["adapted"], tell=tell),
+            "adapted": setup.run(folders["adapted"], trials["adapted"], progress=tell),
             "as it is": without(setup, options, folders["as it is"], trials["as it is"]),
         }
         judge = library_of(setup, options, "judge", JUDGE_SEED, tell)
@@ -81,7 +81,7 @@ def main() -> None:
 def setup_of(options: argparse.Namespace) -> Setup:
     raw = read_toml(options.config)
     raw["check"] = {"simulate": True, "workers": options.workers}
-    raw["descent"] = raw.get("descent", {}) | {
+    raw["ascent"] = raw.pop("descent", {}) | raw.get("ascent", {}) | {
         "steps": options.steps, "showers": options.check, "seed": options.seed
     }  # fmt: skip
     raw["adapt"] = raw.get("adapt", {}) | TARGETS[options.target] | {
@@ -98,7 +98,7 @@ def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: Sim
     price = trials.price(options.check)
     way = Adaptation(lambda y, state: Adapted(plain.gradient), options.budget, price)  # noqa: ARG005
     return ascend(
-        plain.space, plain.start, way, plain.config.descent, simulate_pair=trials.difference,
+        plain.space, plain.start, way, plain.config.ascent, simulate_pair=trials.difference,
         output=folder / "descent.json",
     )  # fmt: skip
 
@@ -110,7 +110,7 @@ def library_of(setup: Setup, options: argparse.Namespace, name: str, seed: int, 
     config = setup.target.simulation(setup.space.design(setup.start), energies, seed)
     simulate(
         path, config, options.judge * len(energies), workers=options.workers,
-        report=lambda what, done, total: tell(f"{name}, {what}", done, total),
+        progress=lambda what, done, total: tell(f"{name}, {what}", done, total),
     )  # fmt: skip
     with open_library(path) as library:
         return LibraryReference(library, energies, setup.space.n_xy, setup.space.n_z)

@@ -20,7 +20,8 @@ import optimisers
 from calograd import Surrogate
 from calograd.demo.design import ENERGY, PRICE, START
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient
+from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import bootstrap_values
 from calograd.io.hdf5 import write_whole
 from calograd.objective.background import ExponentialBackground
@@ -86,7 +87,7 @@ def answer(
     def gradient(y: np.ndarray, draws: int, at: int) -> GradientEstimate:
         return surrogate_gradient(surrogate, objective, space, y, showers=400, draws=draws, seed=at)
 
-    config = AscentConfig(steps=30, draws=4, max_draws=16, showers=EACH, seed=seed, survey=0)
+    config = AscentConfig(steps=30, draws=4, max_draws=16, showers=EACH, seed=seed, multi_start=0)
     state = ascend(space, start, gradient, config, simulate_pair=trials.difference)
     answers = {}
     for mark in MARKS:  # a design is an answer once it is reached without more showers than the mark

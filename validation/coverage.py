@@ -14,7 +14,8 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient
+from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import finite_difference_gradient
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement
@@ -56,7 +57,9 @@ def of_ours(surrogate: Surrogate, objective: Objective, space: DesignSpace, at: 
         for draws, seed in ((LARGE, 10**6), (SMALL * TIMES, 1))
     )
     parts = pool.draws.reshape(TIMES, SMALL, -1)
-    return [contains(GradientEstimate.of_draws(space.names, at, np.zeros(SMALL), draws, {}), large) for draws in parts]
+    return [
+        contains(GradientEstimate.from_draws(space.names, at, np.zeros(SMALL), draws, {}), large) for draws in parts
+    ]
 
 
 def of_geant4(whole: LibraryReference, objective: Objective, space: DesignSpace, at: np.ndarray) -> list[np.ndarray]:

@@ -16,8 +16,9 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import compare_gradients
+from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import finite_difference_gradient
 from calograd.io.hdf5 import write_whole
 from calograd.objective.background import ExponentialBackground

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from calograd import Surrogate
-from calograd.gradients.autodiff import SHOWERS, generator_for, surrogate_gradient
+from calograd.gradients.autodiff import SHOWERS, surrogate_gradient
+from calograd.gradients.estimates import generator_for
 from calograd.metrics.observables import observe
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement

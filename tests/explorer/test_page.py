@@ -22,7 +22,8 @@ from calograd.explorer import worker as work
 from calograd.explorer.page import DOWNLOADS, Page
 from calograd.explorer.serve import has_display, read_trajectory, serve
 from calograd.explorer.views import Explorer
-from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient
+from calograd.gradients.estimates import GradientEstimate
 from calograd.optimisation.ascent import AscentConfig, ascend
 
 JOIN_TIME = 60

@@ -15,7 +15,8 @@ from calograd.errors import InputError, RangeError
 from calograd.explorer.landscape import Surface
 from calograd.explorer.selection import Limits, Selection, to_toml
 from calograd.explorer.views import PREVIEW, Explorer
-from calograd.gradients.autodiff import SHOWERS, generator_for
+from calograd.gradients.autodiff import SHOWERS
+from calograd.gradients.estimates import generator_for
 from calograd.optimisation.run import Setup, parse_optimisation
 from calograd.surrogate import Surrogate
 

@@ -46,7 +46,7 @@ OPTIMISATIONS = {
 MORE = (
     "background.kind", "background.file", "background.b0", "readout.noise", "readout.light_yield", "mask.k",
     "utility.kind", "utility.alpha", "spectrum.weights", "space.max_depth", "space.max_volume", "space.material",
-    "space.start.dz_1", "gradient.sampler", "gradient.steps", "check.showers", "check.library", "descent.precision",
+    "space.start.dz_1", "gradient.sampler", "gradient.steps", "check.library", "ascent.precision",
     "adapt.detector.kind", "adapt.detector.gap", "adapt.beam.position", "cost",
 )  # fmt: skip
 

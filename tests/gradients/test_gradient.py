@@ -11,7 +11,8 @@ from torch import Tensor
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.errors import InputError, RangeError, UtilityError
-from calograd.gradients.autodiff import GradientEstimate, generator_for, surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient
+from calograd.gradients.estimates import GradientEstimate, generator_for
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.cost import Cost, DepthCost, PricedUtility, VolumeCost
 from calograd.objective.measurement import MeasuredEvents, Measurement

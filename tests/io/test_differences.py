@@ -11,26 +11,10 @@ from calograd.detector.material import MATERIALS
 from calograd.errors import InputError
 from calograd.events.library.schema import Provenance
 from calograd.io.differences import bring_up_to_date, differences
-from calograd.optimisation.run import parse_optimisation
 from calograd.surrogate import Card
 from calograd.training.points.config import parse_cloud_config
 
-OPTIMISATION = {
-    "space": {"start": {"dx": 2.5, "dz": 7.0}, "bounds": {"dx": [1.0, 5.0], "dz": [4.0, 15.0]}},
-    "spectrum": {"energies": [10]},
-    "check": {"simulate": True, "showers": 77},
-}
 CLOUD = {"name": "x", "data": {"files": ["a.h5"]}, "range": {"energy": [10, 90]}, "model": {"kind": "cloud"}}
-
-
-def test_the_showers_of_a_check_are_taken_from_where_they_were() -> None:
-    config = parse_optimisation(OPTIMISATION, "old.toml", Path())
-    assert config.descent.showers == 77
-    assert OPTIMISATION["check"] == {"simulate": True, "showers": 77}
-    both = OPTIMISATION | {"descent": {"showers": 50}}
-    with pytest.raises(InputError, match=r"^old\.toml: 'check\.showers' of an older release is 'descent\.showers' now"):
-        parse_optimisation(both, "old.toml", Path())
-    assert parse_optimisation(both | {"descent": {"showers": 77}}, "old.toml", Path()).descent.showers == 77
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from calograd.detector.design import Design
 from calograd.evaluation.designs import CELLS, DesignEvaluation
-from calograd.gradients.autodiff import GradientEstimate
+from calograd.gradients.estimates import GradientEstimate
 from calograd.io.markup import facts, table
 from calograd.surrogate import Surrogate
 
@@ -37,7 +37,7 @@ def test_surrogates() -> None:
 
 
 def test_results() -> None:
-    estimate = GradientEstimate.of_draws(("dx",), np.array([2.5]), np.array([1.0, 3.0]), np.array([[0.1], [0.3]]), {})
+    estimate = GradientEstimate.from_draws(("dx",), np.array([2.5]), np.array([1.0, 3.0]), np.array([[0.1], [0.3]]), {})
     assert ">0.2 +- 0.1<" in estimate._repr_html_()
     both = SimpleNamespace(origin=NASTY)
     evaluation = DesignEvaluation(both, both, (), (), (), 0, {}, CELLS, (), 1e-3)

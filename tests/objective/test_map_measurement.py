@@ -13,7 +13,8 @@ from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.events.library.reader import open_library
 from calograd.events.measurement import given_designs, measure_maps
-from calograd.gradients.autodiff import generator_for, surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient
+from calograd.gradients.estimates import generator_for
 from calograd.gradients.finite_differences import finite_difference_gradient
 from calograd.objective.background import Background, BackgroundMap, ExponentialBackground
 from calograd.objective.cost import DepthCost, PricedUtility
@@ -64,9 +65,7 @@ def test_the_mean_background_of_all_pixels_is_the_integral_over_the_window() -> 
     means = means_of(measurement)
     assert means.shape == (PIXELS + 2, 1, PIXELS)
     assert float(means[1:-1].sum()) == pytest.approx(2e-3 * 6.0**2 * 5.0 * (1 - np.exp(-10.0 / 5.0)))
-    assert float(background.moments_from_means(means).mean.sum()) == pytest.approx(
-        float(means[1:-1].sum())
-    )
+    assert float(background.moments_from_means(means).mean.sum()) == pytest.approx(float(means[1:-1].sum()))
     edges = torch.linspace(-20, 20, 9)
     uniform = BackgroundMap(density=torch.full((8, 8, 4), 1e-3), x=edges, y=edges, z=torch.linspace(0, 12, 5))
     assert float(means_of(of_maps(uniform))[1:-1].sum()) == pytest.approx(1e-3 * 36 * 10)

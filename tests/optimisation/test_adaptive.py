@@ -19,7 +19,7 @@ from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.optimisation import target as target_module
 from calograd.optimisation.adaptive import SHOWERS, AdaptiveSurrogate
-from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
+from calograd.optimisation.run import STATE, OptimisationResult, Setup, parse_optimisation
 from calograd.optimisation.state import State
 from calograd.reports.optimisation import write_optimisation_report
 from calograd.surrogate import Surrogate
@@ -95,7 +95,7 @@ def setup_of(surrogate: Surrogate, changes: dict[str, Any] | None = None, **adap
 
 
 def run(setup: Setup, folder: Path, **options: Any) -> State:
-    return optimise(setup, folder, setup.trials(folder / "showers"), **options)
+    return setup.run(folder, setup.simulated(folder / "showers"), **options)
 
 
 def follower_of(surrogate: Surrogate, folder: Path, **adapt: Any) -> AdaptiveSurrogate:
@@ -130,9 +130,9 @@ def test_every_step_is_adapted_until_the_budget_is_used_up(
     assert any(not step.adaptation for step in history) or len(history) < 4
     for name, value in surrogate.model.state_dict().items():
         assert torch.equal(value, weights[name])
-    stored = json.loads((tmp_path / "run" / DESCENT).read_text())["state"]["history"]
+    stored = json.loads((tmp_path / "run" / STATE).read_text())["state"]["history"]
     assert [step["adapter"] for step in stored] == [step.adapter for step in history]
-    write_optimisation_report(tmp_path / "report.html", state, setup, [], None)
+    write_optimisation_report(tmp_path / "report.html", OptimisationResult(setup, state))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "of them to adapt the surrogate" in page
     assert "adapters/step-001" in page
@@ -160,7 +160,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_numbers(
         if where == "before the step is kept":
             patch.setattr("calograd.optimisation.ascent.write_state", killed)
         with pytest.raises(Killed):
-            run(setup_of(surrogate), cut, tell=tell)
+            run(setup_of(surrogate), cut, progress=tell)
     before = {path: path.stat().st_mtime_ns for path in cut.rglob("*.h5")}
     assert run(setup_of(surrogate), cut) == whole
     assert len(simulator.calls) == 2 * calls  # nothing was simulated twice

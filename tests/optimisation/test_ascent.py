@@ -128,7 +128,7 @@ def test_pure_noise_is_not_followed(p: int) -> None:
     moved, draws = [], []
     for seed in range(20):
         hill = parabola(np.log(START[p]), 1e-6 * np.eye(p), noise=1.0)
-        state = climb(hill, p, seed=seed, steps=3, survey=0)
+        state = climb(hill, p, seed=seed, steps=3, multi_start=0)
         moved.append(len(state.history) > 1)
         draws.append(state.history[0].draws)
     assert np.mean(moved) <= 0.2
@@ -137,7 +137,7 @@ def test_pure_noise_is_not_followed(p: int) -> None:
 
 def test_draws_are_added_until_a_step_is_known_well_enough() -> None:
     hill = parabola(np.log([4.5, 14.0]), 3 * np.eye(2), noise=2.0)
-    state = climb(hill, draws=4, max_draws=100, precision=0.2, survey=0)
+    state = climb(hill, draws=4, max_draws=100, precision=0.2, multi_start=0)
     first = state.history[0]
     asked = [call for call in hill.calls if call[1] == hill.calls[0][1]]
     assert first.draws == sum(call[2] for call in asked) > 4
@@ -152,7 +152,7 @@ def test_draws_are_added_until_a_step_is_known_well_enough() -> None:
 
 def test_a_right_surrogate_is_confirmed_and_its_radius_grows() -> None:
     hill = parabola(np.log([1.2, 14.0]), np.eye(2), noise=0.01)
-    config = AscentConfig(check_every=3, showers=500, radius=0.05, survey=0)
+    config = AscentConfig(check_every=3, showers=500, radius=0.05, multi_start=0)
     state = ascend(make_space(2), START[2], hill.gradient, config, simulate_pair=hill.pair)
     checks = [s.check for s in state.history if s.check]
     assert len(checks) > 3
@@ -283,7 +283,7 @@ def jump(state: State) -> Any:
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_a_better_hill_elsewhere_is_found(noise: float) -> None:
     hill = two_hills(noise)
-    stays = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(survey=0))
+    stays = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(multi_start=0))
     np.testing.assert_allclose(stays.u, FIRST, atol=0.06)
     state = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60))
     np.testing.assert_allclose(state.u, OTHER, atol=0.06)
@@ -293,7 +293,7 @@ def test_a_better_hill_elsewhere_is_found(noise: float) -> None:
     assert [s.outcome for s in state.history].count("settled") == 1
     assert state.history[-1].outcome == "settled"
     assert "; better than dx = 2." in state.reason
-    assert state.surveyed
+    assert state.multi_started
     assert state.rival is None
 
 
@@ -346,36 +346,17 @@ def test_what_settles_the_end_is_kept_in_the_budget() -> None:
 
 
 def test_all_steps_are_within_their_number() -> None:
-    """Also those of a survey and of settling the end, whenever the last step comes."""
+    """Also those of a multi-start and of settling the end, whenever the last step comes."""
     hill = two_hills()
     whole = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60))
     first = jump(whole).number
     for steps in range(first, len(whole.history) + 1):
         state = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=steps))
         assert len(state.history) <= steps
-        assert state.surveyed == (steps >= first + 3)
-        assert (state.history[-1].outcome == "settled") == state.surveyed
+        assert state.multi_started == (steps >= first + 3)
+        assert (state.history[-1].outcome == "settled") == state.multi_started
         assert bool(state.reason)
         assert state.rival is None
-
-
-def test_a_descent_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
-    """It knew no survey; its end has one."""
-    hill, output = two_hills(), tmp_path / "d.json"
-    whole = ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60))
-
-    def stop(step: Any) -> None:
-        if step.number == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(Interrupted):
-        ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60), output=output, on_step=stop)
-    stored = json.loads(output.read_text())
-    del stored["setting"]["survey"], stored["digest"]
-    for key in ("ending", "surveyed", "rival"):
-        del stored["state"][key]
-    output.write_text(json.dumps(stored))
-    assert ascend(make_space(2), UPPER, hill.gradient, AscentConfig(steps=60), output=output) == whole
 
 
 def test_the_last_step_is_the_end() -> None:

@@ -5,7 +5,7 @@ import pytest
 from helpers.hills import make_space, parabola
 
 from calograd.gradients.estimates import ValueAndGradient
-from calograd.optimisation.multi_start import elsewhere, survey
+from calograd.optimisation.multi_start import elsewhere, multi_start
 
 
 @pytest.mark.parametrize("p", [2, 6])
@@ -43,13 +43,13 @@ def test_the_luck_of_the_best_is_not_believed() -> None:
         value = np.random.default_rng(key).normal() / draws**0.5
         return ValueAndGradient(value, draws**-0.5, np.zeros(2), np.ones(2))
 
-    found = [survey(space, noise, u, 24, 8, seed).u is not None for seed in range(200)]
+    found = [multi_start(space, noise, u, 24, 8, seed).u is not None for seed in range(200)]
     assert np.mean(found) < 0.06
 
 
 def test_the_gain_is_that_of_common_random_numbers() -> None:
     space, hill, u = make_space(2), parabola(np.log([4.0, 5.0]), np.eye(2), noise=0.01), np.log([1.5, 12.0])
-    found = survey(space, hill.gradient, u, 24, 8, 0)
+    found = multi_start(space, hill.gradient, u, 24, 8, 0)
     assert found.u is not None
     assert found.gain == pytest.approx(hill.function(found.u) - hill.function(u))
     seeds = [call[3] for call in hill.calls]

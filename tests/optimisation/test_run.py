@@ -18,7 +18,7 @@ from calograd.objective.cost import DepthCost, PricedUtility
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
 from calograd.objective.utility import Containment, Objective
-from calograd.optimisation.run import DESCENT, Setup, optimise, parse_optimisation
+from calograd.optimisation.run import STATE, OptimisationResult, Setup, parse_optimisation
 from calograd.optimisation.state import Step
 from calograd.reports.optimisation import write_optimisation_report
 from calograd.surrogate import Surrogate
@@ -34,7 +34,7 @@ def raw(**changes: Any) -> dict[str, Any]:
         "utility": {"kind": "squared-error", "truth": "incident"},
         "spectrum": {"energies": [10, 50]},
         "gradient": {"showers": 20, "steps": 2},
-        "descent": {"steps": 3, "draws": 2, "max_draws": 2, "check_every": 2, "tolerance": 1e-4,
+        "ascent": {"steps": 3, "draws": 2, "max_draws": 2, "check_every": 2, "tolerance": 1e-4,
                     "showers": 10},
     }  # fmt: skip
     return usual | changes
@@ -46,42 +46,50 @@ def setup_of(surrogate: Surrogate, **changes: Any) -> Setup:
 
 def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
     setup = setup_of(surrogate, check={"library": str(library)})
-    run = tmp_path / "run"
-    state = optimise(setup, run, setup.trials(run))
+    folder = tmp_path / "run"
+    state = setup.run(folder, setup.simulated(folder))
     assert state.reason
     assert 1 <= len(state.history) <= 3
     assert state.simulated % 20 == 0  # 10 showers of each of two energies a check
-    assert optimise(setup, run, setup.trials(run)) == state
+    assert setup.run(folder, setup.simulated(folder)) == state
     card = surrogate.card.model_copy(update={"name": "<script>alert(1)</script>"})
     nasty = replace(setup, surrogate=Surrogate(surrogate.model, card))
-    write_optimisation_report(run / "report.html", state, nasty, [], None)
-    page = (run / "report.html").read_text(encoding="utf-8")
+    write_optimisation_report(folder / "report.html", OptimisationResult(nasty, state))
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
     other = setup_of(surrogate, spectrum={"energies": [20]}, check={"library": str(library)})
     with pytest.raises(OutputExistsError, match=r"or surrogate: config\.spectrum\.energies is \[20"):
-        optimise(other, run, None)
+        other.run(folder, None)
     with pytest.raises(OutputExistsError, match=r"surrogate: surrogate\.name is '<script>.*, was 'small'"):
-        optimise(nasty, run, None)
+        nasty.run(folder, None)
 
 
-def test_a_run_of_an_older_release_goes_on(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
-    """Its configuration lacks a key that has a default now, and has another where it was then."""
-    setup, run = setup_of(surrogate, check={"library": str(library)}), tmp_path / "run"
-    state = optimise(setup, run, setup.trials(run))
-    stored = json.loads((run / "config.json").read_text())
-    del stored["config"]["pricing"], stored["config"]["check"]["replicas"]
-    stored["config"]["check"]["showers"] = stored["config"]["descent"].pop("showers")
-    (run / "config.json").write_text(json.dumps(stored))
-    assert optimise(setup, run, setup.trials(run)) == state
-    with one_writer(run), pytest.raises(InputError, match="run is being written by another process"):
-        optimise(setup, run, None)
-    for damage in ("{", '{"config": {}}', '{"config": {"check": 3}, "surrogate": {}}', "[]"):
-        (run / "config.json").write_text(damage)
-        with pytest.raises(FormatError, match=r"config\.json is damaged or of another release"):
-            optimise(setup, run, None)
+def test_one_process_writes_and_damage_is_refused(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
+    setup, folder = setup_of(surrogate, check={"library": str(library)}), tmp_path / "run"
+    setup.run(folder, setup.simulated(folder))
+    with one_writer(folder), pytest.raises(InputError, match="run is being written by another process"):
+        setup.run(folder, None)
+    for damage in ("{", "[]"):
+        (folder / "config.json").write_text(damage)
+        with pytest.raises(FormatError, match=r"config\.json is damaged"):
+            setup.run(folder, None)
+    (folder / "config.json").write_text('{"config": {"descent": {}}, "surrogate": {}}')
+    with pytest.raises(OutputExistsError, match="holds a run of another configuration or surrogate"):
+        setup.run(folder, None)
+
+
+def test_tables_may_have_their_former_names(surrogate: Surrogate) -> None:
+    tables = raw()
+    tables["descent"] = tables.pop("ascent") | {"survey": 5}
+    assert setup_of(surrogate, **{}).config.ascent.multi_start == 24
+    assert parse_optimisation(tables, "test.toml", Path()).ascent.multi_start == 5
+    with pytest.raises(InputError, match=r"test\.toml: 'descent' and 'ascent' mean the same; give one of them"):
+        parse_optimisation(tables | {"ascent": {}}, "test.toml", Path())
+    with pytest.raises(InputError, match="'survey' and 'multi_start' mean the same"):
+        parse_optimisation(raw(ascent={"survey": 5, "multi_start": 6}), "test.toml", Path())
 
 
 def test_a_run_states_the_sampler_and_refuses_those_that_the_surrogate_cannot_take(
@@ -91,8 +99,8 @@ def test_a_run_states_the_sampler_and_refuses_those_that_the_surrogate_cannot_ta
     student.load_state_dict(surrogate.model.state_dict())
     fast = Surrogate(student.eval().requires_grad_(False), surrogate.card)
     for each, sampler in ((surrogate, "trigflow-ab2"), (fast, "progressive")):
-        setup = setup_of(each, gradient={"showers": 20}, descent={"steps": 1, "draws": 2, "max_draws": 2})
-        optimise(setup, tmp_path / sampler, None)
+        setup = setup_of(each, gradient={"showers": 20}, ascent={"steps": 1, "draws": 2, "max_draws": 2})
+        setup.run(tmp_path / sampler, None)
         stored = json.loads((tmp_path / sampler / "config.json").read_text())
         assert stored["config"]["gradient"] == {"showers": 20, "sampler": sampler, "steps": None}
     with pytest.raises(InputError, match="is distilled into 2 steps of the shape and 1 of the pattern"):
@@ -103,20 +111,20 @@ def test_a_run_states_the_sampler_and_refuses_those_that_the_surrogate_cannot_ta
 
 def test_an_interrupted_run_ends_with_the_same_numbers(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
     setup = setup_of(surrogate, check={"library": str(library)})
-    whole = optimise(setup, tmp_path / "whole", setup.trials(tmp_path))
+    whole = setup.run(tmp_path / "whole", setup.simulated(tmp_path))
 
     def stop(step: Step) -> None:
         if step.number == 0:
             raise KeyboardInterrupt
 
     with pytest.raises(Exception, match="the same command goes on"):
-        optimise(setup, tmp_path / "cut", setup.trials(tmp_path), stop)
-    assert len(json.loads((tmp_path / "cut" / DESCENT).read_text())["state"]["history"]) == 1
-    assert optimise(setup, tmp_path / "cut", setup.trials(tmp_path)) == whole
+        setup.run(tmp_path / "cut", setup.simulated(tmp_path), stop)
+    assert len(json.loads((tmp_path / "cut" / STATE).read_text())["state"]["history"]) == 1
+    assert setup.run(tmp_path / "cut", setup.simulated(tmp_path)) == whole
 
 
 def test_pairs_of_trials_share_showers(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
-    trials = setup_of(surrogate, check={"library": str(library)}).trials(tmp_path)
+    trials = setup_of(surrogate, check={"library": str(library)}).simulated(tmp_path)
     assert trials is not None
     a, b = np.array([2.5, 7.0]), np.array([2.6, 7.0])
     at_a, at_b, apart = trials.value(a, 15, 1), trials.value(b, 15, 1), trials.difference(a, b, 15, 1)

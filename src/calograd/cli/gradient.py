@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,9 +24,7 @@ from calograd.cli.progress import progress
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
-    from calograd.gradients.autodiff import GradientEstimate
-    from calograd.gradients.check import GradientCheck
-    from calograd.surrogate import Surrogate
+    from calograd.gradients.gradient import GradientResult
 
 
 @click.command(cls=Command)
@@ -114,112 +113,64 @@ def gradient(
     """
     if report_path is not None:
         require("--report", "report", "jinja2", "matplotlib")
-    from calograd.detector.material import Material, to_float
-    from calograd.gradients.autodiff import surrogate_gradient
-    from calograd.gradients.check import compare_gradients
-    from calograd.gradients.finite_differences import finite_difference_gradient
-    from calograd.objective.reference import LibraryReference
-    from calograd.objective.space import space_around
+    import torch
+
+    from calograd.detector.design import Design
+    from calograd.gradients.gradient import gradient as take_gradient
+    from calograd.gradients.gradient import pixels_of
+    from calograd.objective.config import read_objective
+    from calograd.objective.reference import open_reference
     from calograd.surrogate import load_designs
 
     surrogate = load_designs(model)
-    a, pixels = surrogate.model.architecture, _pixels(surrogate)
-    pitch, depth = cell_size(cell, a.n_z)
-    substance = surrogate.card.substance() if material is None else Material.parse(material)
-    card, rho = surrogate.card.in_cm(substance), to_float(substance.density)
-    space, at = space_around(
-        pitch, depth, card.dx, card.dz, substance, a.n_xy, a.n_z, density=(rho / 2, 2 * rho) if density else None
-    )
-    objectives = [_objective(objective_path, truth, energy, pixels) for energy in energies]
-    landscape = 0 if pixels else landscape
-    ours: list[GradientEstimate] = []
-    both: list[GradientCheck] = []
+    a, pixels = surrogate.model.architecture, pixels_of(surrogate)
+    dx, dz = (torch.tensor(size, dtype=torch.float64) for size in cell_size(cell, a.n_z))
+    design = Design(dx, dz, material or surrogate.card.substance(), a.n_xy, a.n_z)
+    objective = read_objective(objective_path, energies, truth=truth, pixels=pixels)
+    landscape = 0 if pixels or report_path is None else landscape
+    middle = landscape_energy or energies[len(energies) // 2]
     with progress("gradient") as show:
-        middle = landscape_energy or energies[len(energies) // 2]
-        read = tuple(dict.fromkeys((*energies, middle))) if report_path is not None and landscape > 1 else energies
-        source = None if reference is None else _open_reference(reference, read, a.n_xy, a.n_z, pixels)
-        for number, objective in enumerate(objectives):
-            ours.append(
-                surrogate_gradient(
-                    surrogate, objective, space, at, showers=showers, draws=draws, seed=seed,
-                    sampler=sampler, steps=steps, extrapolate=extrapolate,
-                )
-            )  # fmt: skip
-            show("surrogate", number + 1, len(objectives))
-            if source is not None:
-                theirs = finite_difference_gradient(
-                    source, objective, space, at, step=step, replicas=replicas, seed=seed
-                )
-                both.append(compare_gradients(ours[-1], theirs, seed))
-                show("Geant4", number + 1, len(objectives))
-        write_json(json_path, _plain(energies, ours, both))
+        source = None
+        if reference is not None:
+            read = tuple(dict.fromkeys((*energies, middle))) if landscape > 1 else energies
+            source = open_reference(reference, read, a.n_xy, a.n_z, pixels=pixels)
+        result = take_gradient(
+            surrogate, design, energies, objective=objective, reference=source, per_layer=dz.ndim > 0,
+            density=density, showers=showers, draws=draws, sampler=sampler, steps=steps, step=step,
+            replicas=replicas, seed=seed, extrapolate=extrapolate, progress=show,
+        )  # fmt: skip
+        write_json(json_path, result.to_dict())
         if report_path is not None:
-            from calograd.reports.optimisation import landscapes, write_gradient_report
+            from calograd.gradients.landscape import landscapes
+            from calograd.objective.reference import LibraryReference
+            from calograd.reports.gradient import write_gradient_report
 
-            anywhere = source if isinstance(source, LibraryReference) else None  # a cells file has its designs only
-            drawn = (
-                landscapes(
-                    surrogate, anywhere, _objective(objective_path, truth, middle), landscape, seed, show, substance
-                )
-                if landscape > 1
-                else []
-            )
-            write_gradient_report(report_path, list(energies), ours, both, drawn, middle)
-    _summarise(energies, ours, both)
-
-
-def _pixels(surrogate: Surrogate) -> int | None:
-    """Across and along of the maps that a surrogate generates; None if it generates cells."""
-    return surrogate.model.shape[0] if surrogate.card.kind == "map32" else None
+            drawn = []
+            if landscape > 1:
+                drawn = landscapes(
+                    surrogate, replace(objective, energies=(middle,), weights=None), material=design.material,
+                    reference=source if isinstance(source, LibraryReference) else None, points=landscape, seed=seed,
+                    progress=show,
+                )  # fmt: skip
+            write_gradient_report(report_path, result, drawn, middle)
+    _summarise(result)
 
 
-def _objective(path: Path | None, truth: str | None, energy: float, pixels: int | None = None) -> Any:
-    """The objective of a file, or the default one, at one energy, perhaps of maps."""
-    from calograd.io.toml import read_toml
-    from calograd.objective.config import parse_objective
-
-    raw = {} if path is None else read_toml(path)
-    if truth is not None:
-        raw["utility"] = {"kind": "squared-error", **raw.get("utility", {}), "truth": truth}
-    raw["spectrum"] = {"energies": [energy]}
-    return parse_objective(raw, str(path or "options"), path.parent if path else Path()).build(pixels)
-
-
-def _open_reference(path: Path, energies: tuple[float, ...], n_xy: int, n_z: int, pixels: int | None) -> Any:
-    """A shower library or, for cells, a cells file as a reference."""
-    from calograd.events import cells
-    from calograd.events.library.reader import open_library
-    from calograd.events.shards import read_shards
-    from calograd.io.hdf5 import schema_of, shard_files
-    from calograd.objective.reference import CellsReference, LibraryReference
-
-    if schema_of(shard_files(path)[0]) == cells.SCHEMA and pixels is None:
-        showers = read_shards(path)
-        assert isinstance(showers, cells.Cells)
-        return CellsReference(showers, path.name)
-    with open_library(path) as library:
-        return LibraryReference(library, energies, n_xy, n_z, pixels=pixels)
-
-
-def _plain(energies: tuple[float, ...], ours: list[GradientEstimate], both: list[GradientCheck]) -> dict[str, Any]:
-    points = [each.to_dict() for each in both] or [{"surrogate": each.to_dict()} for each in ours]
-    return {"points": [{"energy": energy} | point for energy, point in zip(energies, points, strict=True)]}
-
-
-def _summarise(energies: tuple[float, ...], ours: list[GradientEstimate], both: list[GradientCheck]) -> None:
+def _summarise(result: GradientResult) -> None:
+    """Print the gradients, one row a component."""
     from calograd.objective.space import unit
 
     columns = ["energy, GeV", "parameter", "surrogate"]
-    if both:
+    if result.checks:
         columns += ["Geant4", "ratio", "pull", "cosine (ln y)"]
     rows = []
-    for k, (energy, estimate) in enumerate(zip(energies, ours, strict=True)):
+    for k, (energy, estimate) in enumerate(zip(result.energies, result.estimates, strict=True)):
         for j, name in enumerate(estimate.names):
             row = [f"{energy:g}", f"{name} = {estimate.y[j]:g} {unit(name)}",
                    f"{estimate.gradient[j]:.3g} +- {estimate.gradient_error[j]:.1g}"]  # fmt: skip
-            if both:
-                c = both[k].components[j]
+            if result.checks:
+                c = result.checks[k].components[j]
                 row += [f"{c.geant4:.3g} +- {c.geant4_error:.1g}", f"{c.ratio:.2f}", f"{c.pull:+.1f}",
-                        f"{both[k].cosine:.4f}" if j == 0 else ""]  # fmt: skip
+                        f"{result.checks[k].cosine:.4f}" if j == 0 else ""]  # fmt: skip
             rows.append(row)
-    print_table("dU/d ln y", columns, rows)
+    print_table(f"dU/d ln y of U: {result.objective.describe()['utility']}", columns, rows)

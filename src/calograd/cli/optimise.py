@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +12,7 @@ from calograd.cli.progress import progress
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
-    from calograd.gradients.estimates import SimulatedUtility
-    from calograd.optimisation.run import Setup
-    from calograd.optimisation.state import State, Step
+    from calograd.optimisation.run import OptimisationResult
 
 REPORT = "report.html"
 
@@ -49,71 +47,32 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
       calograd optimise pbf2-cells pbwo4.toml --adapt -o run
     """
     require("the report of an optimisation", "report", "jinja2", "matplotlib")
-    from calograd.io.toml import read_toml
-    from calograd.optimisation.run import Setup, optimise, parse_optimisation
-    from calograd.reports.optimisation import landscapes, write_optimisation_report
-    from calograd.surrogate import load_designs
+    from calograd.optimisation.run import optimise as run
+    from calograd.reports.optimisation import write_optimisation_report
 
-    setup = Setup.of(load_designs(model), parse_optimisation(read_toml(config), str(config), config.parent), adapt)
     with progress("optimisation") as show:
-
-        def report(step: Step) -> None:
-            show("steps", step.number + 1, setup.config.descent.steps)
-
-        trials = setup.trials(output / "showers")
-        state = optimise(setup, output, trials, report, show)
-        final: tuple[SimulatedUtility, SimulatedUtility] | None = None
-        if trials is not None:
-            import numpy as np
-
-            showers, seed = setup.config.descent.showers, setup.config.descent.seed + 10**6
-            end = np.array(state.y)
-            final = trials.value(setup.start, showers, seed), trials.difference(setup.start, end, showers, seed)
-        last = setup.follower(output).last(state.history) if adapt else setup.surrogate
-        drawn = (
-            landscapes(
-                last,
-                None,
-                setup.objective,
-                landscape,
-                setup.config.descent.seed,
-                show,
-                setup.space.material,
-            )
-            if landscape > 1 and len(setup.space.names) == 2
-            else []
-        )
-        write_optimisation_report(output / REPORT, state, setup, drawn, final)
-    write_json(json_path, _plain(setup, state, final))
-    _summarise(setup, state, final, output)
+        result = run(model, config, output, adapt=adapt, landscape=landscape, progress=show)
+        write_optimisation_report(output / REPORT, result)
+    write_json(json_path, result.to_dict())
+    _summarise(result, output)
 
 
-def _plain(setup: Setup, state: State, final: tuple[SimulatedUtility, SimulatedUtility] | None) -> dict[str, Any]:
-    plain: dict[str, Any] = {
-        "start": dict(zip(setup.space.names, setup.start.tolist(), strict=True)),
-        "design": dict(zip(setup.space.names, state.y, strict=True)),
-        "steps": len(state.history), "reason": state.reason, "simulated_showers": state.simulated,
-        "utility": {"first": state.history[0].value, "last": state.history[-1].value},
-    }  # fmt: skip
-    if setup.target is not None:
-        plain["adaptation"] = {
-            "showers": sum(step.adaptation for step in state.history), "budget": setup.target.budget,
-            "adapter": state.history[-1].adapter,
-        }  # fmt: skip
-    if final is not None:
-        plain["geant4"] = {"start": final[0]._asdict(), "gain": final[1]._asdict()}
-    return plain
-
-
-def _summarise(
-    setup: Setup, state: State, final: tuple[SimulatedUtility, SimulatedUtility] | None, output: Path
-) -> None:
-    rows = [(name, f"{a:.4g}", f"{b:.4g}") for name, a, b in zip(setup.space.names, setup.start, state.y, strict=True)]
+def _summarise(result: OptimisationResult, output: Path) -> None:
+    """Print start and result of an optimisation."""
+    setup, state = result.setup, result.state
+    rows: list[tuple[str, ...]] = [
+        (name, f"{a:.4g}", f"{b:.4g}") for name, a, b in zip(setup.space.names, setup.start, state.y, strict=True)
+    ]
     rows.append(("utility, surrogate", f"{state.history[0].value:.4g}", f"{state.history[-1].value:.4g}"))
-    if final is not None:
-        rows.append(("utility, Geant4", f"{final[0].value:.4g} +- {final[0].error:.2g}",
-                     f"{final[1].value:+.4g} +- {final[1].error:.2g}"))  # fmt: skip
-    adapted = sum(step.adaptation for step in state.history)
+    if result.start is not None and result.end is not None and result.gain is not None:
+        rows.append(("utility, Geant4", f"{result.start.value:.4g} +- {result.start.error:.2g}",
+                     f"{result.end.value:.4g} +- {result.end.error:.2g}"))  # fmt: skip
+        rows.append(("gain, Geant4, same showers", "", f"{result.gain.value:+.4g} +- {result.gain.error:.2g}"))
+    for each in result.spectra:
+        name = "Geant4" if each.source == "Geant4" else "surrogate"
+        rows.append((f"resolution at {each.energy:g} GeV, {name}",
+                     *(f"{100 * value:.2f} +- {100 * error:.2f} %" for value, error in each.resolutions())))  # fmt: skip
+    adapted = result.adapted_showers
     simulated = f"{state.simulated} simulated showers" + (f", {adapted} of them to adapt to" if adapted else "")
     print_table(
         f"{len(state.history)} steps, {simulated}; {state.reason}; {output / REPORT}",

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from calograd.events.cells import Cells
-from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import GradientCheck, compare_gradients
+from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import finite_difference_gradient
 from calograd.gradients.landscape import Landscape, grid, surrogate_landscape
 from calograd.objective.background import ExponentialBackground

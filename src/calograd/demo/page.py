@@ -19,7 +19,8 @@ from calograd.evaluation.matching import Sizes
 from calograd.evaluation.timing import short
 from calograd.io.hdf5 import write_whole
 from calograd.reports import design_figures
-from calograd.reports.gradient_figures import draw_ascent, draw_gradients, draw_landscapes
+from calograd.reports.gradient import draw_gradients, draw_landscapes
+from calograd.reports.optimisation import draw_ascent
 from calograd.reports.page import templates
 from calograd.reports.style import Picture, picture
 

@@ -19,7 +19,8 @@ from scipy.interpolate import RectBivariateSpline
 
 from calograd.detector.design import Design
 from calograd.explorer.selection import Limits, Selection
-from calograd.gradients.autodiff import BACKGROUND, SHOWERS, generator_for
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS
+from calograd.gradients.estimates import generator_for
 from calograd.gradients.landscape import Landscape, grid
 from calograd.surrogate import Surrogate
 

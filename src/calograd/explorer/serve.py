@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from calograd.errors import FormatError, InputError
 from calograd.explorer.selection import Selection
 from calograd.explorer.views import Explorer
-from calograd.optimisation.run import CONFIG, DESCENT
+from calograd.optimisation.run import CONFIG, STATE
 from calograd.optimisation.state import read_state
 from calograd.surrogate import Surrogate, load_designs
 from calograd.system.extras import require
@@ -86,9 +86,9 @@ def read_trajectory(folder: Path, start: Selection) -> list[tuple[Selection, flo
     Raises:
         FormatError: the folder is missing, or holds no optimisation or a damaged one.
     """
-    state = read_state(folder / DESCENT, {})
+    state = read_state(folder / STATE, {})
     if state is None:
-        raise FormatError(f"{folder} holds no {DESCENT}; expected a folder written by 'calograd optimise'")
+        raise FormatError(f"{folder} holds no {STATE}; expected a folder written by 'calograd optimise'")
     try:
         names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"]["space"]["parameters"]
         found = []
@@ -97,7 +97,7 @@ def read_trajectory(folder: Path, start: Selection) -> list[tuple[Selection, flo
             dz = (y["dz"],) * len(start.dz) if "dz" in y else tuple(y[f"dz_{k + 1}"] for k in range(len(start.dz)))
             found.append((replace(start, dx=y["dx"], dz=dz), step.value))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{folder / CONFIG} does not fit {DESCENT} ({error}); expected a whole run") from error
+        raise FormatError(f"{folder / CONFIG} does not fit {STATE} ({error}); expected a whole run") from error
     return found
 
 

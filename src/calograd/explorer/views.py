@@ -25,7 +25,8 @@ from calograd.errors import InputError
 from calograd.explorer.landscape import LandscapeCache, Surface
 from calograd.explorer.reference import BundledShowers, Reference
 from calograd.explorer.selection import Limits, Selection
-from calograd.gradients.autodiff import BACKGROUND, SHOWERS, GradientEstimate, generator_for, surrogate_gradient
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS, surrogate_gradient
+from calograd.gradients.estimates import GradientEstimate, generator_for
 from calograd.metrics.observables import Observables, observe
 from calograd.objective.space import DesignSpace, space_around
 from calograd.surrogate import Surrogate
@@ -217,7 +218,7 @@ class Explorer:
             return replace(selection, dx=y[0], dz=dz)
 
         config = AscentConfig(
-            steps=ASCENT_STEPS, draws=SLOPE_DRAWS, max_draws=SLOPE_DRAWS, radius=0.25, tolerance=0.01, survey=0
+            steps=ASCENT_STEPS, draws=SLOPE_DRAWS, max_draws=SLOPE_DRAWS, radius=0.25, tolerance=0.01, multi_start=0
         )
         state = ascend(space, y, gradient, config, on_step=lambda s: on_step(step(s.y), s.value))
         return state.reason

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from calograd.gradients.autodiff import GradientEstimate
+from calograd.gradients.estimates import GradientEstimate
 
 KNOWN = 3.0
 """Standard errors above which a sign is known."""

@@ -27,7 +27,8 @@ import torch
 from calograd.detector.design import Design
 from calograd.detector.material import to_float
 from calograd.errors import InputError
-from calograd.gradients.autodiff import BACKGROUND, GradientEstimate, Parameters, generator_for
+from calograd.gradients.autodiff import BACKGROUND, Parameters
+from calograd.gradients.estimates import GradientEstimate, generator_for
 from calograd.objective.measurement import MeasuredEvents
 from calograd.objective.reference import Reference
 from calograd.objective.utility import Objective

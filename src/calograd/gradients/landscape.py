@@ -1,13 +1,14 @@
 """An objective over pitch and depth (equal layers), from Geant4 and from the surrogate.
 
-Both are evaluated with common random numbers on the same grid, even in ln dx and ln dz: the same showers and
-backgrounds at every point, so that differences between points are better known than the values.
+The grid is even in ln dx and ln dz. All points see the same showers and backgrounds (common random numbers), so
+differences between points are better known than the values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import torch
 
 from calograd.detector.design import Design
 from calograd.detector.material import Material
-from calograd.gradients.autodiff import BACKGROUND, SHOWERS, generator_for
+from calograd.gradients.autodiff import BACKGROUND, SHOWERS
+from calograd.gradients.estimates import generator_for
 from calograd.objective.reference import Reference
 from calograd.objective.utility import Objective
 from calograd.surrogate import Surrogate
-from calograd.system.progress import Progress, silent
+from calograd.system.progress import Progress, StageProgress, silent
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,12 @@ class Landscape:
     slopes: np.ndarray
 
     def best(self) -> tuple[float, float, float]:
-        """dx and dz of the largest value on the grid, cm, and that value."""
+        """Return dx and dz of the largest value on the grid, cm, and that value."""
         i, j = np.unravel_index(np.argmax(self.values), self.values.shape)
         return float(self.dx[i]), float(self.dz[j]), float(self.values[i, j])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         return {
             "source": self.source, "dx": self.dx.tolist(), "dz": self.dz.tolist(), "values": self.values.tolist(),
             "slopes": self.slopes.tolist(),
@@ -53,8 +55,44 @@ class Landscape:
 
 
 def grid(low: float, high: float, points: int) -> np.ndarray:
-    """Points even in the logarithm."""
+    """Return points that are even in the logarithm."""
     return np.exp(np.linspace(np.log(low), np.log(high), points))
+
+
+def landscapes(
+    surrogate: Surrogate,
+    objective: Objective,
+    *,
+    reference: Reference | None = None,
+    material: Material | None = None,
+    points: int = 9,
+    seed: int = 0,
+    progress: StageProgress = silent,
+) -> list[Landscape]:
+    """Return landscapes over the trained range of a surrogate, Geant4's first if there is a reference.
+
+    Args:
+        surrogate: generates the showers.
+        objective: of the showers.
+        reference: Geant4 showers that any design can be measured with.
+        material: of the designs; None: the one that the surrogate was trained on.
+        points: along each axis.
+        seed: of all random numbers.
+        progress: called with the stages "landscape, Geant4" and "landscape, surrogate".
+    """
+    material = material or surrogate.card.substance()
+    card = surrogate.card.in_cm(material)
+    dx, dz = grid(*card.dx, points), grid(*card.dz, points)
+    made = []
+    if reference is not None:
+        n_z = surrogate.model.architecture.n_z
+        made.append(
+            geant4_landscape(
+                reference, objective, dx, dz, n_z=n_z, seed=seed, progress=partial(progress, "landscape, Geant4")
+            )
+        )
+    tell = partial(progress, "landscape, surrogate")
+    return [*made, surrogate_landscape(surrogate, objective, dx, dz, material=material, seed=seed, progress=tell)]
 
 
 def geant4_landscape(
@@ -68,7 +106,7 @@ def geant4_landscape(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Landscape:
-    """Values from Geant4 showers; slopes are differences between neighbours on the grid.
+    """Return values from Geant4 showers; slopes are differences between neighbours on the grid.
 
     Args:
         reference: showers of the objective's energies.
@@ -108,10 +146,10 @@ def surrogate_landscape(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Landscape:
-    """Values and exact slopes from the surrogate.
+    """Return values and exact slopes from the surrogate.
 
     Args:
-        surrogate: what generates.
+        surrogate: generates the showers.
         objective: of the showers.
         dx, dz: the grid, cm, within the trained range.
         material: of the designs; None: the one that the surrogate was trained on.
@@ -139,7 +177,7 @@ def surrogate_landscape(
 
 
 def _points(dx: np.ndarray, dz: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Indices of a grid and how many points are done with each."""
+    """Yield the indices of a grid, with the number of points done after each."""
     for number in range(len(dx) * len(dz)):
         i, j = divmod(number, len(dz))
         yield i, j, number + 1

@@ -140,6 +140,12 @@ class Background(ABC):
         variance = expm1(s2) * mean**2 + exp(s2) * cells
         return Moments(mean, variance.clamp(min=SMALLEST_STD**2).sqrt())
 
+    def _fluctuations(self) -> str:
+        return (
+            f"; fluctuations {self.sigma_event:g} (logarithm, events) and {self.shape_cell**-0.5:.2g} (cells), "
+            f"diffusion {self.diffusion:g}"
+        )
+
     def _shares(self, means: Tensor) -> tuple[float, float]:
         """Return the share of its energy that a cell keeps, and the share that each neighbour receives."""
         neighbours = 2 if means.shape[-2] == 1 else 4
@@ -167,6 +173,9 @@ class ExponentialBackground(Background):
         super().__post_init__()
         _check("b0", self.b0, 0 < self.b0 < inf, "a positive number of GeV/cm3")
         _check("lam", self.lam, 0 < self.lam < inf, "a positive number of cm")
+
+    def __str__(self) -> str:
+        return f"{1e3 * self.b0:g} MeV/cm3 at the front face, falling by e in {self.lam:g} cm" + self._fluctuations()
 
     def mean_energy(self, dx: Tensor, dz: Tensor, n_xy: int) -> Tensor:
         """See `Background.mean_energy`."""
@@ -213,6 +222,9 @@ class BackgroundMap(Background):
             raise InputError(f"background map: density has shape {shape}, expected {expected} by the edges")
         if not bool((torch.isfinite(self.density) & (self.density >= 0)).all()):
             raise InputError("background map: density holds NaN, infinite or negative values; expected GeV/cm3")
+
+    def __str__(self) -> str:
+        return f"map of {' x '.join(map(str, self.density.shape))} voxels" + self._fluctuations()
 
     def mean_energy(self, dx: Tensor, dz: Tensor, n_xy: int) -> Tensor:
         """See `Background.mean_energy`."""

@@ -27,12 +27,13 @@ The spectrum's energies are required. Other values default to those of the class
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from calograd.io.toml import Table, parse_table
+from calograd.io.toml import Table, parse_table, read_toml
 from calograd.objective.background import Background, ExponentialBackground, read_background_map
 from calograd.objective.cost import ChannelCost, Cost, DepthCost, PricedUtility, VolumeCost
 from calograd.objective.measurement import Measurement
@@ -241,3 +242,24 @@ def parse_objective(raw: dict[str, Any], source: str, folder: Path) -> Objective
         InputError: an unknown key (with the nearest valid name) or a value that does not fit.
     """
     return parse_table(ObjectiveConfig, raw, source).located(folder)
+
+
+def read_objective(
+    path: Path | None, energies: Sequence[float], *, truth: str | None = None, pixels: int | None = None
+) -> Objective:
+    """Return the objective of a TOML file, with its tables beside [spectrum], or the default one.
+
+    Args:
+        path: of the file; None: the defaults of all tables.
+        energies: incident energies, GeV, in place of the file's spectrum.
+        truth: of the squared error, in place of the file's.
+        pixels: pixels each way of maps; None: for cells.
+
+    Raises:
+        InputError: the file cannot be read, or a table in it is wrong.
+    """
+    raw = {} if path is None else read_toml(path)
+    if truth is not None:
+        raw["utility"] = {"kind": "squared-error", **raw.get("utility", {}), "truth": truth}
+    raw["spectrum"] = {"energies": list(energies)}
+    return parse_objective(raw, str(path or "options"), path.parent if path else Path()).build(pixels)

@@ -17,7 +17,7 @@ from torch import Tensor
 from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.objective.measurement import MeasuredEvents
-from calograd.objective.utility import Utility, evaluate_utility, name_of
+from calograd.objective.utility import Utility, description_of, evaluate_utility, name_of
 
 Cost = Callable[[Design], Tensor]
 """A function of a design that returns a tensor without dimensions."""
@@ -114,4 +114,4 @@ class PricedUtility:
 
     def __str__(self) -> str:
         costs = " + ".join(f"{weight:g} {name_of(cost)}" for cost, weight in self.costs)
-        return f"{self.utility}; " + (f"U / (1 + {costs})" if self.relative else f"U - ({costs})")
+        return f"{description_of(self.utility)}; " + (f"U / (1 + {costs})" if self.relative else f"U - ({costs})")

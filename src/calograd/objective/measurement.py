@@ -139,6 +139,15 @@ class Measurement:
         measured = cells if moments is None else cells * self.mask.weights(cells, moments)
         return MeasuredEvents(signal, measured, energies.expand(len(signal)), design)
 
+    def describe(self) -> dict[str, str]:
+        """Return texts for reports: background, readout and mask."""
+        k = "4 / standard deviation of the background" if self.mask.k is None else f"{self.mask.k:g} / GeV"
+        return {
+            "background": str(self.background) if self.background else "none",
+            "readout": str(self.readout) if self.readout else "none, energies are read as they are",
+            "mask": f"soft, with sharpness {k}" if self.background else "none",
+        }
+
     def _mean_background(self, background: Background, signal: Tensor, design: Design) -> Tensor:
         """Return the mean background of the cells or pixels and of the ring around them, GeV."""
         dx, dz = design.dx.to(signal.device), design.dz.to(signal.device)

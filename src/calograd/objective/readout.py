@@ -59,6 +59,13 @@ class Readout:
         if self.threshold is not None and not -inf < self.threshold < inf:
             raise InputError(f"readout: threshold = {self.threshold} GeV, expected a finite number")
 
+    def __str__(self) -> str:
+        stages = (
+            (self.light_yield, "{:g} photo-electrons/GeV"), (self.saturation, "saturation at {:g} GeV"),
+            (self.noise or None, "noise {:g} GeV a cell"), (self.threshold, "threshold {:g} GeV"),
+        )  # fmt: skip
+        return ", ".join(text.format(value) for value, text in stages if value is not None) or "no stage"
+
     def draw(
         self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> ReadoutDraws:

@@ -1,7 +1,8 @@
-"""Geant4's showers as what designs can be measured with: shower libraries, segmented at will, and cells files."""
+"""Geant4 showers that designs are compared with: shower libraries, segmented at will, and cells files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -10,10 +11,13 @@ import numpy as np
 
 from calograd.detector.material import Material
 from calograd.errors import InputError
+from calograd.events.cells import SCHEMA as CELLS_SCHEMA
 from calograd.events.cells import Cells
-from calograd.events.library.reader import Library
+from calograd.events.library.reader import Library, open_library
 from calograd.events.maps import project
 from calograd.events.segmentation import segment
+from calograd.events.shards import read_shards
+from calograd.io.hdf5 import schema_of, shard_files
 
 REMEMBERED = 64
 """Designs whose cells are kept."""
@@ -235,3 +239,26 @@ class CellsReference:
                 f"{self.name}: its designs are not of the same showers at {energy:g} GeV; segment them anew"
             )
         return np.stack([c.cells[rows] for rows in found])
+
+
+def open_reference(
+    path: Path, energies: Sequence[float], n_xy: int = 5, n_z: int = 5, *, pixels: int | None = None
+) -> LibraryReference | CellsReference:
+    """Open a shower library, or for cells a cells file, as a reference.
+
+    Args:
+        path: of the file.
+        energies: energies that are read from a library, GeV.
+        n_xy, n_z: cells of the designs.
+        pixels: pixels each way of maps; None: for cells.
+
+    Raises:
+        FormatError: the file is missing, damaged or of another kind.
+        InputError: showers of an energy are missing.
+    """
+    if pixels is None and schema_of(shard_files(path)[0]) == CELLS_SCHEMA:
+        showers = read_shards(path)
+        if isinstance(showers, Cells):
+            return CellsReference(showers, path.name)
+    with open_library(path) as library:
+        return LibraryReference(library, tuple(energies), n_xy, n_z, pixels=pixels)

@@ -72,8 +72,7 @@ class DesignSpace:
     n_z: int = 5
 
     def __post_init__(self) -> None:
-        if isinstance(self.material, str):
-            object.__setattr__(self, "material", Material.parse(self.material))
+        object.__setattr__(self, "material", _parsed(self.material))
         if self.names not in _layouts(self.n_z):
             raise InputError(f"parameters {list(self.names)}: expected {_expected(self.n_z)}")
         if not len(self.lower) == len(self.upper) == len(self.names):
@@ -227,7 +226,7 @@ class SpaceConfig(Table):
             area = tuple(n_xy**2 * weight for weight in depth)
             budgets.append(Budget("max_volume", area, self.max_volume, 2.0, "cm3"))
         lower, upper = tuple(low for low, _ in bounds), tuple(high for _, high in bounds)
-        space = DesignSpace(self.parameters, lower, upper, tuple(budgets), material, n_xy, n_z)
+        space = DesignSpace(self.parameters, lower, upper, tuple(budgets), _parsed(material), n_xy, n_z)
         space.check_feasible()
         return space
 
@@ -258,7 +257,7 @@ def space_around(
     at = [dx, *depths]
     if density is not None:
         names, lower, upper = (*names, DENSITY), (*lower, density[0]), (*upper, density[1])
-    space = DesignSpace(names, lower, upper, (), material, n_xy, n_z)
+    space = DesignSpace(names, lower, upper, (), _parsed(material), n_xy, n_z)
     return space, np.array(at if density is None else [*at, to_float(space.material.density)], float)
 
 
@@ -294,6 +293,10 @@ def unit(name: str) -> str:
 def format_parameters(names: Sequence[str], y: Sequence[float] | Array) -> str:
     """Return parameters with their units as text, e.g. "dx = 2.5 cm, dz = 6 cm"."""
     return ", ".join(f"{name} = {value:.4g} {unit(name)}" for name, value in zip(names, y, strict=True))
+
+
+def _parsed(material: Material | str) -> Material:
+    return Material.parse(material) if isinstance(material, str) else material
 
 
 def _sizes(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -248,6 +248,10 @@ class Objective:
             [measure(signal, e, design, drawn) for signal, e, drawn in zip(signals, self.energies, draws, strict=True)]
         )
 
+    def describe(self) -> dict[str, str]:
+        """Return texts for reports: utility, background, readout and mask."""
+        return {"utility": description_of(self.utility)} | self.measurement.describe()
+
     def average(self, events: Sequence[MeasuredEvents]) -> Tensor:
         """Return V of the events of every energy in turn.
 
@@ -262,6 +266,12 @@ class Objective:
 def name_of(function: Callable[..., object]) -> str:
     """Return the name of a utility or a cost for errors and reports."""
     return str(getattr(function, "name", None) or getattr(function, "__name__", None) or type(function).__name__)
+
+
+def description_of(utility: Utility) -> str:
+    """Return the formula of a utility of this package, or the name of another."""
+    text = str(utility)
+    return name_of(utility) if text.startswith("<") else text
 
 
 def evaluate_utility(utility: Utility, events: MeasuredEvents) -> Tensor:

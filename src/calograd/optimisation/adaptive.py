@@ -31,7 +31,7 @@ off goes on to the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -50,6 +50,7 @@ from calograd.objective.space import DesignSpace
 from calograd.optimisation.state import Step
 from calograd.optimisation.target import Target, simulate
 from calograd.surrogate import Adapter, Surrogate
+from calograd.system.progress import StageProgress, silent
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.data import refuse_distilled
 from calograd.training.adaptation.state import AdaptConfig
@@ -61,8 +62,6 @@ PURPOSE = 3
 """Of a seed; a descent has 0 to 2."""
 
 Positive = Annotated[int, Field(gt=0)]
-Tell = Callable[[str, int, int | None], None]
-"""Called as tell(stage, done, total)."""
 
 
 class AdaptationConfig(Target):
@@ -91,8 +90,8 @@ class AdaptationConfig(Target):
     workers: Positive = 1
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def pace(self, first: bool) -> AdaptConfig:
-        """Of the first adaptation or of a later one."""
+    def training(self, first: bool) -> AdaptConfig:
+        """Return the configuration of the first adaptation or of a later one."""
         steps = self.steps if first else self.later_steps
         return AdaptConfig(
             method=self.method, rank=self.rank, alpha=self.alpha, learning_rate=self.learning_rate, range="base",
@@ -100,7 +99,7 @@ class AdaptationConfig(Target):
         )  # fmt: skip
 
 
-class Used(NamedTuple):
+class AdaptedSurrogate(NamedTuple):
     """The surrogate of a step, the folder of its adapter within the run's, and the showers simulated for it."""
 
     surrogate: Surrogate
@@ -119,7 +118,7 @@ class AdaptiveSurrogate:
         energies: of the showers, GeV.
         folder: of the run.
         price: showers of a check, which adaptation leaves in the budget; 0 without checks.
-        tell: called with what is being done.
+        progress: called with the stages of simulation and adaptation.
 
     Raises:
         InputError: a distilled base; a budget, or numbers of showers, that are too small; energies that the base does
@@ -132,7 +131,7 @@ class AdaptiveSurrogate:
     energies: tuple[float, ...]
     folder: Path
     price: int = 0
-    tell: Tell = lambda stage, done, total: None  # noqa: ARG005
+    progress: StageProgress = silent
 
     def __post_init__(self) -> None:
         refuse_distilled(self.base)
@@ -157,7 +156,7 @@ class AdaptiveSurrogate:
                 "raise adapt.first or adapt.validation"
             )
 
-    def at(self, y: Array, history: Sequence[Step]) -> Used:
+    def at(self, y: Array, history: Sequence[Step]) -> AdaptedSurrogate:
         """The surrogate for the gradient at y, shape (p,), cm, after the steps of ``history``.
 
         Raises:
@@ -173,18 +172,18 @@ class AdaptiveSurrogate:
         config = self.config.simulation(self.space.design(y), self.energies, seed_of(self.config.seed, number, PURPOSE))
         simulate(
             folder / SHOWERS, config, showers, workers=self.config.workers,
-            report=lambda what, done, total: self.tell(f"step {number}, {what}", done, total),
+            progress=lambda what, done, total: self.progress(f"step {number}, {what}", done, total),
         )  # fmt: skip
         outcome = adapt(
-            self.base, self.config.pace(first=not adapted), self.data(y, number, [*adapted, number]), folder,
+            self.base, self.config.training(first=not adapted), self.data(y, number, [*adapted, number]), folder,
             start=Adapter.load(self.folder / history[-1].adapter) if adapted else None,
-            progress=lambda phase, done, total, _: self.tell(f"step {number}, {phase}", done, total),
+            progress=lambda phase, done, total, _: self.progress(f"step {number}, {phase}", done, total),
         )  # fmt: skip
-        return Used(outcome.surrogate, _name(number), showers)
+        return AdaptedSurrogate(outcome.surrogate, _name(number), showers)
 
-    def again(self, history: Sequence[Step]) -> Used:
+    def again(self, history: Sequence[Step]) -> AdaptedSurrogate:
         """The surrogate of the last step of ``history`` once more."""
-        return Used(self.last(history), history[-1].adapter, 0)
+        return AdaptedSurrogate(self.last(history), history[-1].adapter, 0)
 
     def last(self, history: Sequence[Step]) -> Surrogate:
         """The surrogate as the last step of ``history`` used it."""

@@ -15,7 +15,7 @@ In u = ln y, with bounds, budgets and a trust radius (`quasi_newton` says what a
    check is made that would go beyond the budget of simulated showers.
 5. It ends where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
    step is shorter than the tolerance; where steps down to the tolerance were refused; or after the last one.
-6. Where it ends by itself, the surrogate is asked once for a better design elsewhere (`survey`). If there is one, the
+6. Where it ends by itself, the surrogate is asked once for a better design elsewhere (`multi_start`). If there is one, the
    descent goes on from there, and in the end simulated showers say which of the two ends is better; without checks the
    surrogate does.
 
@@ -36,24 +36,32 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from calograd.errors import InputError, Interrupted
-from calograd.gradients.estimates import Gradient, GradientLike, Simulate, SimulatePair, mean_of, pair_of, seed_of
+from calograd.gradients.estimates import (
+    AnyGradient,
+    GradientFunction,
+    Simulate,
+    SimulatePair,
+    mean_of,
+    pair_of,
+    seed_of,
+)
 from calograd.io.toml import Table
 from calograd.objective.constraints import Array
 from calograd.objective.space import DesignSpace, format_parameters
-from calograd.optimisation.multi_start import survey
+from calograd.optimisation.multi_start import multi_start
 from calograd.optimisation.quasi_newton import GROWTH, LOSS, Move, Point, gain, judge, learn, step
 from calograd.optimisation.state import Check, Outcome, PathPoint, State, Step, plain, read_state, write_state
 
 PULL, RATIO = 3.0, 2.0
 """Of a check: pull and ratio beyond which gains disagree."""
 SETTLING = 3
-"""Steps that a survey has to leave: from there, at least one more, and one to settle which end is better."""
+"""Steps that have to be left for a multi-start: from there, at least one more, and one to settle which end is better."""
 WIDEST = 2.0
 """What the limit of the radius may grow to, of the first radius."""
 
 
 class AscentConfig(Table):
-    """How to go up."""
+    """Table of the ascent."""
 
     steps: Annotated[int, Field(gt=0)] = 30
     radius: Annotated[float, Field(gt=0)] = 0.15
@@ -68,7 +76,7 @@ class AscentConfig(Table):
     check_every: Annotated[int, Field(gt=0)] = 5
     showers: Annotated[int, Field(gt=1)] = 200
     """Asked of the simulation for a check, of every energy."""
-    survey: Annotated[int, Field(ge=0)] = 24
+    multi_start: Annotated[int, Field(ge=0)] = 24
     """Designs elsewhere that the surrogate is asked for where the descent ends by itself; 0: none."""
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -78,8 +86,8 @@ class AscentConfig(Table):
             raise ValueError(f"max_draws = {self.max_draws} is below draws = {self.draws}")
         if self.tolerance >= self.radius:
             raise ValueError(f"tolerance = {self.tolerance:g} is not below radius = {self.radius:g}")
-        if self.survey == 1:
-            raise ValueError("survey = 1: expected 2 designs or more, or 0 for none")
+        if self.multi_start == 1:
+            raise ValueError("multi_start = 1: expected 2 designs or more, or 0 for none")
         return self
 
 
@@ -92,7 +100,7 @@ class Adapted(NamedTuple):
         showers: simulated to adapt it; 0: it is the same as at the step before.
     """
 
-    gradient: Gradient
+    gradient: GradientFunction
     adapter: str = ""
     showers: int = 0
 
@@ -117,7 +125,7 @@ class Adaptation:
 def ascend(
     space: DesignSpace,
     start: Array,
-    gradient: Gradient | Adaptation,
+    gradient: GradientFunction | Adaptation,
     config: AscentConfig,
     *,
     simulate: Simulate | None = None,
@@ -200,7 +208,7 @@ class _Run:
     """What stays the same in a descent."""
 
     space: DesignSpace
-    gradient: Gradient | Adaptation
+    gradient: GradientFunction | Adaptation
     pair: SimulatePair | None
     config: AscentConfig
 
@@ -214,7 +222,7 @@ class _Run:
     def _next(self, state: State, used: Adapted) -> State:
         if not state.ending:
             return self._step(state, used)
-        return self._survey(state, used) if state.rival is None else self._settle(state, used)
+        return self._multi_start(state, used) if state.rival is None else self._settle(state, used)
 
     def _step(self, state: State, used: Adapted) -> State:
         number, path = len(state.history), [p.point() for p in state.path]
@@ -244,18 +252,18 @@ class _Run:
         u = np.array(after.u) if refused or reason else self.space.project(path[-1].u + look.move.d)
         record = self._record(state, look, check, outcome, self._remarks(look, check, outcome, reason), used)
         by_itself = bool(reason) and reason == self._ending(look) and not refused
-        room = self.config.steps - number - 1 >= SETTLING and self.config.survey > 0
-        looking = (by_itself and room and not state.surveyed) or (bool(reason) and state.rival is not None)
+        room = self.config.steps - number - 1 >= SETTLING and self.config.multi_start > 0
+        looking = (by_itself and room and not state.multi_started) or (bool(reason) and state.rival is not None)
         return replace(
             after, y=plain(self.space.from_log(u)), u=plain(u), history=(*state.history, record),
             reason="" if looking else reason, ending=reason if looking else "",
         )  # fmt: skip
 
-    def _survey(self, state: State, used: Adapted) -> State:
+    def _multi_start(self, state: State, used: Adapted) -> State:
         """The state after a look for better designs elsewhere, where the descent has ended by itself."""
-        number, u, others = len(state.history), np.array(state.u), f"{self.config.survey} others"
+        number, u, others = len(state.history), np.array(state.u), f"{self.config.multi_start} others"
         ask, seed = partial(self._estimate, used.gradient), seed_of(self.config.seed, number)
-        found = survey(self.space, ask, u, self.config.survey, self.config.draws, seed)
+        found = multi_start(self.space, ask, u, self.config.multi_start, self.config.draws, seed)
         there, remark = found.u, f"on from a better design among {others}"
         if there is None:
             remark = f"no better design among {others}"
@@ -265,7 +273,7 @@ class _Run:
         remarks = [state.ending, remark]
         look = self._final_look(state, found.top, u if there is None else there, found.gain, found.error)
         record = self._record(state, look, None, "stopped" if there is None else "jumped", remarks, used)
-        after = replace(state, history=(*state.history, record), surveyed=True, ending="")
+        after = replace(state, history=(*state.history, record), multi_started=True, ending="")
         if there is None:
             return replace(after, reason="; ".join(remarks))
         return replace(
@@ -296,7 +304,7 @@ class _Run:
             history=(*state.history, record), ending="", reason="; ".join(remarks),
         )  # fmt: skip
 
-    def _final_look(self, state: State, here: GradientLike, end: Array, gain: float, error: float) -> _Look:
+    def _final_look(self, state: State, here: AnyGradient, end: Array, gain: float, error: float) -> _Look:
         """What the surrogate says where the descent has ended, and the way from there to ``end``."""
         u = np.array(state.u)
         now = Point(u, here.gradient, here.gradient_error, float(here.value), float(here.value_error))
@@ -319,14 +327,14 @@ class _Run:
         checks = 1 + (state.rival is not None)
         return limit is None or state.simulated + checks * limit.price <= limit.budget
 
-    def _again(self, before: Point, number: int, gradient: Gradient) -> Point:
+    def _again(self, before: Point, number: int, gradient: GradientFunction) -> Point:
         """What the surrogate of this step says where the last one began."""
         found = self._estimate(
             gradient, self.space.from_log(before.u), self.config.draws, seed_of(self.config.seed, number, 2)
         )
         return Point(before.u, found.gradient, found.gradient_error, float(found.value), float(found.value_error))
 
-    def _look(self, state: State, before: Point | None, gradient: Gradient) -> _Look:
+    def _look(self, state: State, before: Point | None, gradient: GradientFunction) -> _Look:
         """Average the gradient at the present design until the step that follows from it is known well enough."""
         number, u = len(state.history), np.array(state.u)
         y = self.space.from_log(u)
@@ -352,7 +360,7 @@ class _Run:
         """Whether the gain of a step is no larger than that of steps after gradients of pure noise."""
         return bool(move.gain < (1 + len(move.d) ** 0.5) * move.error)
 
-    def _estimate(self, gradient: Gradient, y: Array, draws: int, seed: int) -> GradientLike:
+    def _estimate(self, gradient: GradientFunction, y: Array, draws: int, seed: int) -> AnyGradient:
         estimate = gradient(y, draws, seed)
         numbers = np.concatenate(
             [[estimate.value, estimate.value_error], estimate.gradient, estimate.gradient_error], dtype=np.float64

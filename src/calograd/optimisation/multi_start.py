@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calograd.gradients.estimates import Gradient, GradientLike, seed_of
+from calograd.gradients.estimates import AnyGradient, GradientFunction, seed_of
 from calograd.objective.constraints import Array
 from calograd.objective.space import DesignSpace
 from calograd.optimisation.quasi_newton import LOSS
@@ -24,8 +24,8 @@ DRAWS = 2
 """Of the first look at a design; the second has those of a descent's first gradient."""
 
 
-class Found(NamedTuple):
-    """What a survey found.
+class MultiStart(NamedTuple):
+    """Result of a multi-start.
 
     Attributes:
         top: what the surrogate says at the top.
@@ -33,13 +33,13 @@ class Found(NamedTuple):
         gain, error: of its utility over the top's, and the standard error.
     """
 
-    top: GradientLike
+    top: AnyGradient
     u: Array | None
     gain: float = 0.0
     error: float = 0.0
 
 
-def survey(space: DesignSpace, gradient: Gradient, u: Array, designs: int, draws: int, seed: int) -> Found:
+def multi_start(space: DesignSpace, gradient: GradientFunction, u: Array, designs: int, draws: int, seed: int) -> MultiStart:
     """Ask the surrogate for better designs than u.
 
     Args:
@@ -55,7 +55,7 @@ def survey(space: DesignSpace, gradient: Gradient, u: Array, designs: int, draws
     best = others[int(np.argmax(values))]
     top, there = (gradient(space.from_log(each), draws, seed_of(seed, PURPOSE, 1)) for each in (u, best))
     gain, error = float(there.value - top.value), float(np.hypot(there.value_error, top.value_error))
-    return Found(top, best, gain, error) if gain > LOSS * error else Found(top, None)
+    return MultiStart(top, best, gain, error) if gain > LOSS * error else MultiStart(top, None)
 
 
 def elsewhere(space: DesignSpace, u: Array, designs: int) -> Array:

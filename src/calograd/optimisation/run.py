@@ -1,4 +1,4 @@
-"""An optimisation of a design: its configuration, its folder, and how it runs.
+"""Optimisation of a design: configuration, run folder, result.
 
     [space]                      # see calograd.objective.space
     parameters = ["dx", "dz"]
@@ -15,10 +15,10 @@
     [gradient]
     showers = 1000               # generated in a draw
 
-    [descent]                    # see calograd.optimisation.ascent
+    [ascent]                     # see calograd.optimisation.ascent
     steps = 30
     showers = 200                # of every energy in a check
-    survey = 24                  # designs elsewhere that the surrogate is asked for in the end
+    multi_start = 24             # other designs that the surrogate judges in the end
 
     [check]                      # left out: no check against Geant4
     library = "library.h5"       # or simulate = true
@@ -26,52 +26,62 @@
     [adapt]                      # for a detector that the surrogate does not know: see calograd.optimisation.adaptive
     budget = 1000
 
-A run is a folder: ``config.json`` (resolved), ``descent.json`` (state and history), ``report.html``; with adaptation
-``adapters/step-NNN``, with simulated checks ``showers``.
+The table [ascent] may be called [descent], and ``multi_start`` in it ``survey``, as they were before.
+
+A run is a folder: ``config.json`` (resolved), ``descent.json`` (state and history), ``report.html``. With adaptation it
+has ``adapters/step-NNN``, with simulated checks ``showers``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, model_validator
 
+from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import GradientEstimate, surrogate_gradient
-from calograd.io.differences import bring_up_to_date, first_difference
+from calograd.gradients.autodiff import surrogate_gradient
+from calograd.gradients.estimates import GradientEstimate, GradientFunction, SimulatedUtility
+from calograd.gradients.landscape import Landscape, landscapes
+from calograd.io.differences import first_difference
 from calograd.io.hdf5 import one_writer, write_whole
-from calograd.io.toml import Table, parse_table
+from calograd.io.toml import Table, parse_table, read_toml
 from calograd.objective.config import ObjectiveConfig
 from calograd.objective.constraints import Array
 from calograd.objective.reference import LibraryReference
 from calograd.objective.space import DesignSpace, SpaceConfig, check_trained_range
 from calograd.objective.utility import Objective
-from calograd.optimisation.adaptive import AdaptationConfig, AdaptiveSurrogate, Tell
+from calograd.optimisation.adaptive import AdaptationConfig, AdaptiveSurrogate
 from calograd.optimisation.ascent import Adaptation, Adapted, AscentConfig, ascend
 from calograd.optimisation.simulated_objective import SimulatedObjective, Source, from_geant4, from_library
+from calograd.optimisation.spectra import Spectrum, surrogate_spectra
 from calograd.optimisation.state import State, Step
-from calograd.surrogate import Card, Surrogate
+from calograd.surrogate import Surrogate, load_designs
+from calograd.system.progress import StageProgress, silent
 
-CONFIG, DESCENT = "config.json", "descent.json"
-MOVED = {"check.showers": "descent.showers"}
-"""Keys of older releases, and where they are now."""
+CONFIG, STATE, SHOWERS = "config.json", "descent.json", "showers"
+"""Files and folders of a run: resolved configuration, state with history, simulated showers."""
+FINAL = 10**6
+"""Added to the seed for the comparison of start and result on showers that no check used."""
 
 
 class GradientConfig(Table):
-    """How gradients are taken."""
+    """Table of the surrogate's gradients."""
 
     showers: Annotated[int, Field(gt=0)] = 1000
-    """Generated of every energy in a draw."""
+    """Showers of every energy generated in a draw."""
     sampler: str | None = None
-    """Left out: the surrogate's own."""
+    """Name of the sampler; left out: the surrogate's own."""
     steps: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
@@ -83,15 +93,15 @@ class GradientConfig(Table):
 
 
 class CheckConfig(Table):
-    """What the surrogate's word is checked with."""
+    """Table of the checks with simulated showers."""
 
     library: Path | None = None
-    """A shower library of the spectrum's energies, never trained on."""
+    """Path of a shower library of the spectrum's energies that no training has used."""
     simulate: bool = False
-    """Simulate the showers of a check when it comes."""
+    """Whether the showers of a check are simulated when it is made."""
     workers: Annotated[int, Field(gt=0)] = 1
     replicas: Annotated[int, Field(gt=0)] = 4
-    """Backgrounds that each shower is seen with."""
+    """Number of backgrounds that each shower is seen with."""
 
     @model_validator(mode="after")
     def _check(self) -> CheckConfig:
@@ -101,38 +111,52 @@ class CheckConfig(Table):
 
 
 class OptimiseConfig(ObjectiveConfig):
-    """A whole optimisation: an objective with what may change and how."""
+    """Tables of an optimisation: an objective, a space of designs and the method."""
 
     space: SpaceConfig
     gradient: GradientConfig = GradientConfig()
-    descent: AscentConfig = AscentConfig()
+    ascent: AscentConfig = AscentConfig()
     check: CheckConfig | None = None
     adapt: AdaptationConfig | None = None
-    """The detector, where it is not the surrogate's."""
+    """Detector to adapt to, where it is not the surrogate's."""
 
 
 def parse_optimisation(raw: dict[str, Any], source: str, folder: Path) -> OptimiseConfig:
-    """Check a configuration; ``source`` is named in errors, paths are relative to ``folder``.
+    """Validate a configuration; ``source`` is named in errors, paths are relative to ``folder``.
 
     Raises:
         InputError: an unknown key (with the nearest valid name) or a value that does not fit.
     """
-    config = parse_table(OptimiseConfig, bring_up_to_date(raw, source, MOVED), source)
+    config = parse_table(OptimiseConfig, _renamed(raw, source), source)
     changes: dict[str, Any] = {"background": config.located(folder).background}
     if config.check is not None and config.check.library is not None:
         changes["check"] = config.check.model_copy(update={"library": (folder / config.check.library).resolve()})
     return config.model_copy(update=changes)
 
 
+def _renamed(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return tables with [ascent] and its ``multi_start`` under these names. Raises `InputError` for both names."""
+    tables = _rename(dict(raw), "descent", "ascent", source)
+    if isinstance(tables.get("ascent"), dict):
+        tables["ascent"] = _rename(dict(tables["ascent"]), "survey", "multi_start", source)
+    return tables
+
+
+def _rename(table: dict[str, Any], old: str, new: str, source: str) -> dict[str, Any]:
+    if old in table and new in table:
+        raise InputError(f"{source}: '{old}' and '{new}' mean the same; give one of them")
+    return {new if key == old else key: value for key, value in table.items()}
+
+
 @dataclass(frozen=True)
 class Setup:
-    """What a configuration and a surrogate make together.
+    """An optimisation that is ready to run.
 
     Args:
-        surrogate: what gives gradients.
-        config: of the run.
-        objective: to be made large.
-        space: of the designs, of the material of their detector.
+        surrogate: gives the gradients.
+        config: configuration of the run.
+        objective: to be made as large as possible.
+        space: space of the designs, with the material of their detector.
         start: parameters at the start, cm.
         target: the detector to adapt to on the way; None: the surrogate's own.
     """
@@ -146,13 +170,13 @@ class Setup:
 
     @classmethod
     def of(cls, surrogate: Surrogate, config: OptimiseConfig, adapt: bool = False) -> Setup:
-        """Check that they fit.
+        """Return the setup of a surrogate and a configuration that fit each other.
 
         Args:
-            surrogate: what gives gradients, or what is adapted.
-            config: of the run.
-            adapt: follow the detector of its table ``adapt``. A table without that is refused, since the design would
-                be of another detector than the table says.
+            surrogate: gives the gradients, or is adapted.
+            config: configuration of the run.
+            adapt: whether to adapt to the detector of the table [adapt]. A table without ``adapt`` is refused, since
+                the design would be of another detector than the table says.
 
         Raises:
             InputError: a surrogate of maps, a sampler that it cannot take, bounds or energies beyond the trained range,
@@ -167,7 +191,7 @@ class Setup:
         a, card, target = surrogate.model.architecture, surrogate.card, config.adapt
         if card.kind != "cells":
             raise InputError(f"{card.name} generates maps; expected a surrogate of cells")
-        surrogate.model.walk(config.gradient.sampler, config.gradient.steps)  # complains
+        surrogate.model.walk(config.gradient.sampler, config.gradient.steps)  # raises if they do not fit
         material = (target.detector.material if target else None) or config.space.material
         space = config.space.space(Material.parse(material) if material else card.substance(), a.n_xy, a.n_z)
         check_trained_range(space, surrogate)
@@ -182,19 +206,19 @@ class Setup:
         space.check_start(start)
         setup = cls(surrogate, config, config.build(), space, start, target)
         if target is not None:
-            setup.follower(Path())  # complains
+            setup.follower(Path())  # raises if the table does not fit
         return setup
 
-    def gradient(self, y: Array, draws: int, seed: int) -> GradientEstimate:
-        """The surrogate's, see `calograd.gradients.estimates.Gradient`."""
+    def gradient(self, y: Array, draws: int, seed: int, progress: StageProgress = silent) -> GradientEstimate:
+        """Return the surrogate's gradient, see `calograd.gradients.estimates.GradientFunction`."""
         g = self.config.gradient
         return surrogate_gradient(
             self.surrogate, self.objective, self.space, y, showers=g.showers, draws=draws, seed=seed,
-            sampler=g.sampler, steps=g.steps,
+            sampler=g.sampler, steps=g.steps, progress=partial(progress, "gradient"),
         )  # fmt: skip
 
-    def trials(self, folder: Path) -> SimulatedObjective | None:
-        """Geant4's word, if it is asked for; ``folder`` keeps what is simulated."""
+    def simulated(self, folder: Path, progress: StageProgress = silent) -> SimulatedObjective | None:
+        """Return the objective on Geant4's showers, if checks are asked for; ``folder`` keeps simulated showers."""
         check = self.config.check
         if check is None:
             return None
@@ -206,96 +230,215 @@ class Setup:
                     LibraryReference(library, self.objective.energies, self.space.n_xy, self.space.n_z)
                 )
         else:
-            source = from_geant4(folder, self.objective, self.space, target=self.target, workers=check.workers)
+            source = from_geant4(
+                folder, self.objective, self.space, target=self.target, workers=check.workers, progress=progress
+            )
         serves_all = check.library is not None or self.target is None or self.target.serves_all
-        return SimulatedObjective(source, self.objective, self.space, check.replicas, serves_all=serves_all)
+        return SimulatedObjective(
+            source, self.objective, self.space, check.replicas, serves_all=serves_all,
+            progress=partial(progress, "check"),
+        )  # fmt: skip
 
-    def follower(self, folder: Path, price: int = 0, tell: Tell = lambda stage, done, total: None) -> AdaptiveSurrogate:  # noqa: ARG005
-        """What adapts the surrogate; of a setup with a target.
+    def follower(self, folder: Path, price: int = 0, progress: StageProgress = silent) -> AdaptiveSurrogate:
+        """Return the surrogate that adapts to the target on the way.
 
         Args:
             folder: of the run.
             price: showers of a check.
-            tell: called with what is being done.
+            progress: called with the stages of simulation and adaptation.
+
+        Raises:
+            InputError: there is no target.
         """
-        assert self.target is not None
+        if self.target is None:
+            raise InputError("the configuration has no table [adapt]; add one with the detector and a budget")
         energies = self.target.energies or self.objective.energies
-        return AdaptiveSurrogate(self.surrogate, self.target, self.space, energies, folder, price, tell)
+        return AdaptiveSurrogate(self.surrogate, self.target, self.space, energies, folder, price, progress)
+
+    def run(
+        self,
+        output: Path,
+        simulated: SimulatedObjective | None,
+        on_step: Callable[[Step], None] | None = None,
+        progress: StageProgress = silent,
+    ) -> State:
+        """Run the ascent, or resume the one in ``output``, and return its last state.
+
+        Args:
+            output: folder of the run.
+            simulated: the objective on simulated showers, which checks the surrogate; None: no checks.
+            on_step: called after every step.
+            progress: called with the stages of the work.
+
+        Raises:
+            OutputExistsError: ``output`` holds a run of another configuration or surrogate.
+            InputError: it cannot be written, or `ascend` refuses its arguments.
+            Interrupted: Ctrl-C; the same call goes on.
+        """
+        g, steps = self.config.gradient, self.config.ascent.steps
+        config = self.config.model_dump(mode="json", exclude=set() if self.target else {"adapt"})
+        config["gradient"]["sampler"] = self.surrogate.model.walk(g.sampler, g.steps).sampler
+        resolved = {"surrogate": self.surrogate.card.model_dump(mode="json"), "config": config}
+        content = (json.dumps(resolved, indent=1, sort_keys=True) + "\n").encode()
+
+        def stepped(step: Step) -> None:
+            progress("steps", step.number + 1, steps)
+            if on_step is not None:
+                on_step(step)
+
+        with one_writer(output):
+            _refuse_other(output / CONFIG, json.loads(content))
+            write_whole(output / CONFIG, content)
+            return ascend(
+                self.space, self.start, self._gradient_function(output, simulated, progress), self.config.ascent,
+                simulate_pair=simulated.difference if simulated else None, output=output / STATE, on_step=stepped,
+            )  # fmt: skip
+
+    def _gradient_function(
+        self, output: Path, simulated: SimulatedObjective | None, progress: StageProgress
+    ) -> GradientFunction | Adaptation:
+        """Return the surrogate's gradient, or with a target the adaptation that gives that of every step."""
+        if self.target is None:
+            return partial(self.gradient, progress=progress)
+        price = simulated.price(self.config.ascent.showers) if simulated else 0
+        follower = self.follower(output, price, progress)
+
+        def prepare(y: Array, state: State) -> Adapted:
+            used = follower.again(state.history) if state.ending else follower.at(y, state.history)
+            gradient = partial(replace(self, surrogate=used.surrogate).gradient, progress=progress)
+            return Adapted(gradient, used.adapter, used.showers)
+
+        return Adaptation(prepare, self.target.budget, price)
+
+
+@dataclass(frozen=True)
+class OptimisationResult:
+    """Result of an optimisation.
+
+    Args:
+        setup: surrogate, configuration, objective, space and start.
+        state: last state, with the parameters ``y`` of the result and the history.
+        start, end: Geant4's utility of the first and the last design; None without checks.
+        gain: Geant4's utility of the last design minus that of the first, on the same showers; None without checks.
+        spectra: measured energies at the first and the last design.
+        landscapes: the utility over dx and dz; empty for more parameters.
+    """
+
+    setup: Setup
+    state: State
+    start: SimulatedUtility | None = None
+    end: SimulatedUtility | None = None
+    gain: SimulatedUtility | None = None
+    spectra: tuple[Spectrum, ...] = ()
+    landscapes: tuple[Landscape, ...] = ()
+
+    @property
+    def design(self) -> Design:
+        """The optimised design."""
+        return self.setup.space.design(np.array(self.state.y))
+
+    @property
+    def adapted_showers(self) -> int:
+        """Number of showers that were simulated to adapt the surrogate."""
+        return sum(step.adaptation for step in self.state.history)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        setup, state = self.setup, self.state
+        made: dict[str, Any] = {
+            "objective": setup.objective.describe(),
+            "start": dict(zip(setup.space.names, setup.start.tolist(), strict=True)),
+            "design": dict(zip(setup.space.names, state.y, strict=True)),
+            "steps": len(state.history), "reason": state.reason, "simulated_showers": state.simulated,
+            "utility": {"first": state.history[0].value, "last": state.history[-1].value},
+        }  # fmt: skip
+        if setup.target is not None:
+            made["adaptation"] = {
+                "showers": self.adapted_showers, "budget": setup.target.budget, "adapter": state.history[-1].adapter,
+            }  # fmt: skip
+        known = {"start": self.start, "result": self.end, "gain": self.gain}
+        if self.gain is not None:
+            made["geant4"] = {name: each._asdict() for name, each in known.items() if each is not None}
+        made["spectra"] = [each.to_dict() for each in self.spectra]
+        return made
 
 
 def optimise(
-    setup: Setup,
-    output: Path,
-    trials: SimulatedObjective | None,
-    on_step: Callable[[Step], None] | None = None,
-    tell: Tell = lambda stage, done, total: None,  # noqa: ARG005
-) -> State:
-    """Run an optimisation, or go on with the one in ``output``.
+    surrogate: Surrogate | str | Path,
+    config: OptimiseConfig | Mapping[str, Any] | str | Path,
+    output: str | Path,
+    *,
+    adapt: bool = False,
+    landscape: int = 9,
+    progress: StageProgress = silent,
+) -> OptimisationResult:
+    """Improve a design along a surrogate's gradients, with checks on Geant4's showers; resume a run in ``output``.
 
     Args:
-        setup: what is optimised.
+        surrogate: a surrogate of cells, its bundled name or its folder.
+        config: the tables of this module, a TOML file that holds them, or the parsed configuration.
         output: folder of the run.
-        trials: that check the surrogate; None: none.
-        on_step: called after every step.
-        tell: called with what an adaptation is doing.
+        adapt: adapt the surrogate to the detector of the table [adapt] on the way.
+        landscape: points along each axis of the utility over dx and dz; 0: none.
+        progress: called with the stages of the work: "steps", "gradient", "check", "landscape, surrogate", ...
 
     Raises:
         OutputExistsError: ``output`` holds a run of another configuration or surrogate.
-        InputError: it cannot be written, or what `ascend` refuses.
+        InputError: a configuration or a surrogate that does not fit, or a folder that cannot be written.
         Interrupted: Ctrl-C; the same call goes on.
     """
-    g = setup.config.gradient
-    config = setup.config.model_dump(mode="json", exclude=set() if setup.target else {"adapt"})
-    config["gradient"]["sampler"] = setup.surrogate.model.walk(g.sampler, g.steps).sampler
-    resolved = {"surrogate": setup.surrogate.card.model_dump(mode="json"), "config": config}
-    content = (json.dumps(resolved, indent=1, sort_keys=True) + "\n").encode()
-    with one_writer(output):
-        _refuse_other(output / CONFIG, resolved)
-        write_whole(output / CONFIG, content)
-        return _ascend(setup, output, trials, on_step, tell)
+    output = Path(output)
+    if not isinstance(surrogate, Surrogate):
+        surrogate = load_designs(surrogate)
+    if isinstance(config, str | Path):
+        config = parse_optimisation(read_toml(Path(config)), str(config), Path(config).parent)
+    elif isinstance(config, Mapping):
+        config = parse_optimisation(dict(config), "configuration", Path())
+    setup = Setup.of(surrogate, config, adapt)
+    simulated = setup.simulated(output / SHOWERS, progress)
+    state = setup.run(output, simulated, progress=progress)
+    if adapt:
+        surrogate = setup.follower(output).last(state.history)
+    end, showers, seed = np.array(state.y), setup.config.ascent.showers, setup.config.ascent.seed + FINAL
+    result = OptimisationResult(setup, state)
+    spectra = surrogate_spectra(
+        surrogate, setup.objective, [setup.space.design(y) for y in (setup.start, end)],
+        showers=setup.config.gradient.showers, seed=seed, progress=partial(progress, "spectra"),
+    )  # fmt: skip
+    if simulated is not None:
+        result = replace(
+            result, start=simulated.value(setup.start, showers, seed), end=simulated.value(end, showers, seed),
+            gain=simulated.difference(setup.start, end, showers, seed),
+        )  # fmt: skip
+        spectra += simulated.spectra(setup.start, end, showers, seed)
+    drawn: list[Landscape] = []
+    if landscape > 1 and len(setup.space.names) == 2:
+        drawn = landscapes(
+            surrogate, setup.objective, material=setup.space.material, points=landscape,
+            seed=setup.config.ascent.seed, progress=progress,
+        )  # fmt: skip
+    return replace(result, spectra=tuple(spectra), landscapes=tuple(drawn))
 
 
 def _refuse_other(path: Path, resolved: dict[str, Any]) -> None:
-    """Refuse to go on with a run of something else, naming what differs; the file may be of an older release."""
+    """Refuse to resume a run of another configuration or surrogate, naming the first difference.
+
+    Raises:
+        OutputExistsError: the run is another one.
+        FormatError: ``path`` is damaged.
+    """
     if not path.exists():
         return
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        tables = bring_up_to_date(stored["config"], str(path), MOVED)
-        before = {
-            "surrogate": Card.model_validate(stored["surrogate"]).model_dump(mode="json"),
-            "config": parse_table(OptimiseConfig, tables, str(path)).model_dump(mode="json"),
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path} is damaged or of another release ({reason}); choose another output") from error
+        raise FormatError(f"{path} is damaged ({reason}); choose another output") from error
+    if not isinstance(before, dict):
+        raise FormatError(f"{path} is damaged (it holds no table); choose another output")
     found = first_difference(resolved, before)
     if found:
         raise OutputExistsError(
             f"{path.parent} holds a run of another configuration or surrogate: {found.name} is {found.mine!r}, was "
             f"{found.theirs!r}; choose another output"
         )
-
-
-def _ascend(
-    setup: Setup, output: Path, trials: SimulatedObjective | None, on_step: Callable[[Step], None] | None, tell: Tell
-) -> State:
-    """See `optimise`."""
-    gradient = _adaptation(setup, output, trials, tell) if setup.target else setup.gradient
-    return ascend(
-        setup.space, setup.start, gradient, setup.config.descent,
-        simulate_pair=trials.difference if trials else None, output=output / DESCENT, on_step=on_step,
-    )  # fmt: skip
-
-
-def _adaptation(setup: Setup, output: Path, trials: SimulatedObjective | None, tell: Tell) -> Adaptation:
-    """What the descent asks before every gradient."""
-    assert setup.target is not None
-    price = trials.price(setup.config.descent.showers) if trials else 0
-    follower = setup.follower(output, price, tell)
-
-    def prepare(y: Array, state: State) -> Adapted:
-        used = follower.again(state.history) if state.ending else follower.at(y, state.history)
-        return Adapted(replace(setup, surrogate=used.surrogate).gradient, used.adapter, used.showers)
-
-    return Adaptation(prepare, setup.target.budget, price)

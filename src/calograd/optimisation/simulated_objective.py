@@ -24,7 +24,9 @@ from calograd.objective.constraints import Array
 from calograd.objective.reference import LibraryReference, Reference
 from calograd.objective.space import DesignSpace
 from calograd.objective.utility import Objective
+from calograd.optimisation.spectra import Spectrum, geant4_spectra
 from calograd.optimisation.target import Target, simulate
+from calograd.system.progress import Progress, StageProgress, silent
 
 Source = Callable[[int, int], Reference]
 """Called as source(showers, seed): that many showers of every energy."""
@@ -40,7 +42,8 @@ class SimulatedObjective:
         space: the designs.
         replicas: backgrounds that each shower is seen with.
         bootstrap: samples.
-        serves_all: whether the same showers serve every design; else they are paid for by the design.
+        serves_all: whether the same showers serve every design; else every design needs its own.
+        progress: called with parts of a comparison done and their number.
     """
 
     source: Source
@@ -49,6 +52,7 @@ class SimulatedObjective:
     replicas: int = 4
     bootstrap: int = 100
     serves_all: bool = True
+    progress: Progress = silent
 
     def price(self, showers: int, designs: int = 2) -> int:
         """How many showers a trial of ``showers`` of every energy takes, by default that of a pair."""
@@ -65,10 +69,15 @@ class SimulatedObjective:
         error = float((samples[:, 1] - samples[:, 0]).std(ddof=1))
         return SimulatedUtility(float(values[1] - values[0]), error, self.price(showers))
 
+    def spectra(self, start: Array, end: Array, showers: int, seed: int) -> list[Spectrum]:
+        """Return the measured energies at two designs on the same ``showers`` showers of every energy."""
+        designs = [self.space.design(y) for y in (start, end)]
+        return geant4_spectra(self.source(showers, seed), self.objective, designs, seed=seed)
+
     def _values(self, points: list[Array], showers: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return bootstrap_values(
             self.source(showers, seed), self.objective, [self.space.design(y) for y in points],
-            replicas=self.replicas, bootstrap=self.bootstrap, seed=seed,
+            replicas=self.replicas, bootstrap=self.bootstrap, seed=seed, progress=self.progress,
         )  # fmt: skip
 
 
@@ -82,7 +91,7 @@ def from_library(reference: LibraryReference) -> Source:
 
 
 @dataclass(frozen=True)
-class EachDesign:
+class PerDesignReference:
     """Showers simulated for every design that is asked for, as a reference.
 
     Args:
@@ -114,6 +123,7 @@ def from_geant4(
     target: Target | None = None,
     workers: int = 1,
     scheduler: str | None = None,
+    progress: StageProgress = silent,
 ) -> Source:
     """Showers simulated for the trial, kept in ``folder`` and found there again by a run that is resumed.
 
@@ -123,14 +133,16 @@ def from_geant4(
         space: its material is, at the middle density where that is a parameter (then it has to stay within a factor
             `calograd.gradients.finite_differences.DENSITIES` of it).
         target: the detector and its beam; None: the large block with photons on its axis.
-        workers, scheduler: see `calograd.geant4.production.produce`.
+        workers, scheduler, progress: see `calograd.geant4.production.produce`.
     """
     detector = target or Target()
 
     def simulated(stem: str, showers: int, seed: int, design: Design) -> LibraryReference:
         path = folder / f"{stem}.h5"
         config = detector.simulation(design, objective.energies, seed)
-        simulate(path, config, showers * len(objective.energies), workers=workers, scheduler=scheduler)
+        simulate(
+            path, config, showers * len(objective.energies), workers=workers, scheduler=scheduler, progress=progress
+        )
         with open_library(path) as library:
             return LibraryReference(library, objective.energies, space.n_xy, space.n_z)
 
@@ -144,6 +156,6 @@ def from_geant4(
             cells = Design(size[0], size[1], some.material, space.n_xy, space.n_z)
             return simulated(f"{stem}-{hashlib.sha256(repr(size).encode()).hexdigest()[:12]}", showers, seed, cells)
 
-        return EachDesign(f"{folder.name}/{stem}", some.material, of_design, showers)
+        return PerDesignReference(f"{folder.name}/{stem}", some.material, of_design, showers)
 
     return source

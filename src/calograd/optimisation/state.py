@@ -22,9 +22,6 @@ from calograd.optimisation.quasi_newton import LOSS, Point
 
 SCHEMA = "calograd/descent/1"
 
-LATER = ("survey",)
-"""Of a setting, what earlier releases did not have: their descents go on with it."""
-
 Vector = tuple[float, ...]
 Outcome = Literal["moved", "undone", "refused", "stopped", "jumped", "settled"]
 
@@ -144,7 +141,7 @@ class State:
         reason: why it stopped; empty while it goes on.
         ending: why it would have stopped, where the surrogate is to be asked for a better design elsewhere first, or
             the end to be compared with ``rival``.
-        surveyed: whether the surrogate has been asked.
+        multi_started: whether the surrogate has been asked.
         rival: the top from where it jumped to a better design, in logarithms.
     """
 
@@ -159,7 +156,7 @@ class State:
     history: tuple[Step, ...] = ()
     reason: str = ""
     ending: str = ""
-    surveyed: bool = False
+    multi_started: bool = False
     rival: Vector | None = None
 
 
@@ -204,8 +201,6 @@ def read_state(path: Path, setting: dict[str, Any]) -> State | None:
         reason = " ".join(str(error.errors()[0]["msg"] if isinstance(error, ValidationError) else error).split())
         raise FormatError(f"{path} is damaged ({reason[:120]}); remove it to start anew") from error
     for key, value in json.loads(json.dumps(setting)).items():
-        if key in LATER and key not in before:
-            continue
         if before.get(key) != value:
             raise InputError(
                 f"{path} holds a descent of another setting: {key} is {value}, was {before.get(key)}; "

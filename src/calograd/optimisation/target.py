@@ -17,7 +17,6 @@ theta = 20.0                 # degrees to the normal
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,9 +30,7 @@ from calograd.events.library.reader import Library, read_heads
 from calograd.geant4.production import produce
 from calograd.io.toml import Table
 from calograd.objective.space import DesignSpace
-
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+from calograd.system.progress import StageProgress, silent
 
 
 class BlockTarget(Table):
@@ -131,15 +128,15 @@ def simulate(
     *,
     workers: int = 1,
     scheduler: str | None = None,
-    report: Report = lambda what, done, total: None,  # noqa: ARG005
+    progress: StageProgress = silent,
 ) -> None:
     """Have the showers of a configuration in the library ``path``; one that is there is finished if need be.
 
     Args:
         path: of the library; its folder is made.
-        config, showers, workers, scheduler, report: see `calograd.geant4.production.produce`.
+        config, showers, workers, scheduler, progress: see `calograd.geant4.production.produce`.
     """
     if path.exists() and read_heads(path)[2] is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    produce(path, config, showers, workers=workers, scheduler=scheduler, report=report)
+    produce(path, config, showers, workers=workers, scheduler=scheduler, report=progress)

@@ -1,215 +1,170 @@
-"""Reports of gradients and optimisations: one HTML file with its figures inside, no network, every string escaped."""
+"""Report and figures of an optimisation: one HTML file with its figures inside."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from calograd.detector.material import Material
-from calograd.gradients.autodiff import GradientEstimate
-from calograd.gradients.check import GradientCheck
-from calograd.gradients.estimates import SimulatedUtility
-from calograd.gradients.landscape import Landscape, geant4_landscape, grid, surrogate_landscape
-from calograd.io.hdf5 import refuse_existing, write_whole
-from calograd.objective.reference import Reference
-from calograd.objective.space import format_parameters, unit
-from calograd.objective.utility import Objective
-from calograd.optimisation.run import Setup
-from calograd.optimisation.state import State
-from calograd.reports.gradient_figures import draw_ascent, draw_gradients, draw_landscapes
+from calograd.io.hdf5 import write_whole
+from calograd.objective.space import unit
+from calograd.optimisation.run import OptimisationResult, Setup
+from calograd.optimisation.spectra import Spectrum
+from calograd.optimisation.state import Step
+from calograd.reports.gradient import Z95, draw_band, draw_landscapes, judged, parameter_label
 from calograd.reports.page import templates
-from calograd.reports.style import Picture, picture
-from calograd.surrogate import Surrogate
+from calograd.reports.style import GEANT4, SURROGATE, SURROGATE_LIGHT, Picture, picture
 
-PRECISE = 0.05
-"""Relative error up to which Geant4's vector is precise."""
-
-Tell = Callable[[str, int, int | None], None]
-"""Called as tell(stage, done, total)."""
+ADAPTED = "#0b6e4f"
+"""Colour of steps that the surrogate was adapted for."""
+START, END = "#8d99a6", "#7a1fa2"
+"""Colours of the first and the last design."""
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many components agree.
-
-    Args:
-        components: of all points.
-        known, right: signs that Geant4 knows, and the right ones of these.
-        close: pulls below 2.
-        cosine: the smallest in ln y where Geant4's vector is precise, else of all.
-        precise: whether any is.
-    """
-
-    components: int
-    known: int
-    right: int
-    close: int
-    cosine: float
-    precise: bool
-
-
-def count(both: list[GradientCheck]) -> Count:
-    """Agreement over points."""
-    components = [component for each in both for component in each.components]
-    precise = [each.cosine for each in both if each.precision < PRECISE]
-    return Count(
-        len(components), sum(c.known for c in components), sum(c.known and not c.wrong_sign for c in components),
-        sum(abs(c.pull) < 2 for c in components), min(precise or [each.cosine for each in both]), bool(precise),
-    )  # fmt: skip
-
-
-def landscapes(
-    surrogate: Surrogate,
-    reference: Reference | None,
-    objective: Objective,
-    points: int,
-    seed: int,
-    tell: Tell,
-    material: Material | None = None,
-) -> list[Landscape]:
-    """Of the trained range, Geant4's first if there is a reference; ``material`` None: the one trained on."""
-    material = material or surrogate.card.substance()
-    card = surrogate.card.in_cm(material)
-    dx, dz = grid(*card.dx, points), grid(*card.dz, points)
-    made = []
-    if reference is not None:
-        made.append(
-            geant4_landscape(
-                reference, objective, dx, dz, n_z=surrogate.model.architecture.n_z, seed=seed,
-                progress=partial(tell, "landscape, Geant4"),
-            )
-        )  # fmt: skip
-    made.append(
-        surrogate_landscape(
-            surrogate, objective, dx, dz, material=material, seed=seed, progress=partial(tell, "landscape, surrogate")
-        )
-    )
-    return made
+def draw_ascent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
+    """Draw parameters and the surrogate's utility against steps, and the utility against simulated showers, if any."""
+    simulated = any(step.check is not None or step.adaptation for step in history)
+    figure = Figure(figsize=(11 if simulated else 7.6, 3.4), layout="constrained")
+    left, middle, *right = figure.subplots(1, 2 + simulated)
+    number = [step.number for step in history]
+    for j, name in enumerate(names):
+        left.plot(number, [step.y[j] for step in history], "o-", ms=3, lw=1, label=parameter_label(name))
+    left.set_yscale("log")
+    left.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    left.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if v in (1, 2, 3, 4, 5, 6, 8, 12, 15) else "")
+    left.set_ylabel(f"parameter, {' or '.join(dict.fromkeys(map(unit, names)))}")
+    left.legend(ncols=2)
+    value, error = np.array([[step.value, step.value_error] for step in history]).T
+    band = np.stack([value, value - Z95 * error, value + Z95 * error])
+    draw_band(middle, [float(n) for n in number], band, SURROGATE, SURROGATE_LIGHT, "surrogate")
+    middle.set_ylabel("utility")
+    adapted = [step for step in history if step.adaptation]
+    if adapted:
+        middle.plot([s.number for s in adapted], [s.value for s in adapted], "^", ms=6, color=ADAPTED, label="adapted")
+    for axes in right:
+        _draw_showers(axes, history)
+        axes.set_xlabel("simulated showers")
+        axes.set_ylabel("utility")
+    for axes in (left, middle):
+        axes.set_xlabel("step")
+    middle.legend()
+    return figure
 
 
-def write_gradient_report(
-    path: Path,
-    energies: list[float],
-    ours: list[GradientEstimate],
-    both: list[GradientCheck],
-    drawn: list[Landscape],
-    landscape_energy: float,
-) -> None:
-    """Write the report of gradients at one design.
-
-    Args:
-        path: of the HTML file.
-        energies: GeV, one a gradient.
-        ours: the surrogate's.
-        both: beside Geant4's; empty without a reference.
-        drawn: landscapes; may be none.
-        landscape_energy: of the landscapes, GeV.
-
-    Raises:
-        OutputExistsError: ``path`` exists.
-        InputError: ``path`` cannot be written.
-    """
-    refuse_existing(path)
-    first = ours[0]
-    pictures: dict[str, Picture] = {
-        "gradient": picture(
-            partial(draw_gradients, energies, ours, both or None),
-            "Relative change of the utility for a relative change of a parameter, with 95 % bands"
-            + ("; below: surrogate over Geant4, green: within 10 %." if both else "."),
-            "Gradient against energy",
-        )
-    }  # fmt: skip
-    if drawn:
-        at = (float(first.y[0]), float(first.y[1])) if len(first.y) == 2 else None
-        pictures["landscape"] = picture(
-            partial(draw_landscapes, drawn, f"U at {landscape_energy:g} GeV", at=at),
-            f"The utility at {landscape_energy:g} GeV over pitch and depth of equal layers, with arrows along its "
-            "gradient in ln y; Geant4's from differences on the grid.",
-            "Utility over dx and dz",
-        )  # fmt: skip
-    sizes = format_parameters(first.names, first.y)
-    about = [each.about for each in ours] + [each.geant4.about for each in both]
-    page = templates("calograd.reports").get_template("gradient.html.j2").render(
-        title="CaloGrad: gradient of a utility", subtitle=f"{first.about['source']} · {sizes}",
-        pictures=pictures, rows=gradient_rows(energies, ours, both), count=count(both) if both else None,
-        about=json.dumps(about, indent=1),
-    )  # fmt: skip
-    write_whole(path, page.encode())
+def _draw_showers(axes: Axes, history: tuple[Step, ...]) -> None:
+    """Draw the utility against simulated showers: gains that checks confirmed, and the adapted surrogate's values."""
+    total, variance, first = history[0].value, 0.0, history[0].adaptation
+    showers, geant4, predicted = [first], [(total, 0.0)], [total]
+    away = False  # from a top to a design elsewhere, until the two are compared
+    for step in history:
+        away = step.outcome == "jumped" or (away and step.outcome != "settled")
+        if step.check is None or away:
+            continue
+        if not (step.check.simulated > 0 if step.outcome == "settled" else step.check.agrees):
+            continue
+        variance += step.check.simulated_error**2
+        showers.append(step.simulated)
+        predicted.append(total + step.check.predicted)
+        total += step.check.simulated
+        geant4.append((total, variance**0.5))
+    if history[0].adaptation:
+        paid = np.array([step.simulated - (step.check.showers if step.check else 0) for step in history])
+        value = np.array([step.value for step in history])
+        new = np.array([step.adaptation > 0 for step in history])
+        axes.plot(paid, value, "-", lw=1, color=SURROGATE_LIGHT)
+        axes.plot(paid[new], value[new], "^", ms=5, color=ADAPTED, label="surrogate, adapted here")
+    if any(step.check is not None for step in history):
+        values, errors = np.array(geant4).T
+        axes.errorbar(showers, values, Z95 * errors, fmt="o-", ms=4, lw=1, color=GEANT4,
+                      label="Geant4's gains, added up")  # fmt: skip
+        axes.plot(showers, predicted, "s", ms=5, mfc="none", color=SURROGATE, label="predicted")
+    axes.legend()
 
 
-def write_optimisation_report(
-    path: Path,
-    state: State,
-    setup: Setup,
-    drawn: list[Landscape],
-    final: tuple[SimulatedUtility, SimulatedUtility] | None,
-) -> None:
-    """Write the report of an optimisation; one that is there is replaced, it belongs to the run's folder.
+def draw_spectra(spectra: tuple[Spectrum, ...]) -> Figure:
+    """Draw measured over incident energy at the first and the last design, one panel an energy, a row a source."""
+    sources = list(dict.fromkeys(each.source for each in spectra))
+    columns = max(sum(each.source == source for each in spectra) for source in sources)
+    figure = Figure(figsize=(3.7 * columns + 0.4, 2.8 * len(sources) + 0.2), layout="constrained")
+    panels = figure.subplots(len(sources), columns, squeeze=False)
+    for row, source in zip(panels, sources, strict=True):
+        for axes, each in zip(row, (each for each in spectra if each.source == source), strict=False):
+            _draw_spectrum(axes, each)
+    for axes in panels[-1]:
+        axes.set_xlabel("measured / incident energy")
+    return figure
+
+
+def _draw_spectrum(axes: Axes, spectrum: Spectrum) -> None:
+    ratios = [values / spectrum.energy for values in (spectrum.start, spectrum.end)]
+    low, high = np.quantile(np.concatenate(ratios), [0.005, 0.995])
+    bins = np.linspace(low - 0.05 * (high - low), high + 0.05 * (high - low), 41).tolist()
+    ends = zip(("start", "result"), (START, END), ratios, spectrum.resolutions(), strict=True)
+    for name, color, values, (resolution, error) in ends:
+        label = f"{name}: resolution {100 * resolution:.2f} ± {100 * error:.2f} %"
+        axes.hist(values, bins, histtype="step", lw=1.4, color=color, label=label, density=True)
+    axes.set_title(f"{spectrum.source}, {spectrum.energy:g} GeV")
+    axes.set_yticks([])
+    axes.set_ylim(top=1.35 * axes.get_ylim()[1])
+    axes.legend(loc="upper left")
+
+
+def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
+    """Write the report of an optimisation; an existing one is replaced, as it belongs to the run's folder.
 
     Args:
         path: of the HTML file.
-        state: in the end.
-        setup: what was optimised.
-        drawn: landscapes of two parameters; may be none.
-        final: Geant4's utility at the start, and the gain of the result over it; None without checks.
+        result: of the optimisation.
     """
-    names, adapted = setup.space.names, sum(step.adaptation for step in state.history)
+    setup, state, adapted = result.setup, result.state, result.adapted_showers
+    names = setup.space.names
     marks = (
-        " Triangles mark the steps that the surrogate was adapted for, with showers that count on the right; its "
-        "utilities there are of different adapters."
+        " Triangles mark the steps that the surrogate was adapted for, with their showers on the right. Utilities "
+        "there are of different adapters."
     )
     pictures: dict[str, Picture] = {
-        "descent": picture(
+        "ascent": picture(
             partial(draw_ascent, state.history, names),
-            "Left: the parameters. Middle: the surrogate's utility with its 95 % band. Right: the gains that simulated "
+            "Left: the parameters. Middle: the surrogate's utility with its 95 % band. Right: gains that simulated "
             "showers confirmed, added up from the surrogate's first value, beside those that the gradients predicted."
             + (marks if adapted else ""),
             "Course of the optimisation",
         )
     }  # fmt: skip
-    if drawn:
+    if result.spectra:
+        pictures["spectra"] = picture(
+            partial(draw_spectra, result.spectra),
+            "Measured over incident energy before and after, with background and readout. The resolution is the "
+            "standard deviation over the mean.",
+            "Measured energies at the first and the last design",
+        )  # fmt: skip
+    if result.landscapes:
         trajectory = np.array([step.y for step in state.history])
         pictures["landscape"] = picture(
-            partial(draw_landscapes, drawn, "U", path=trajectory),
+            partial(draw_landscapes, result.landscapes, "U", path=trajectory),
             "The utility over pitch and depth with the trajectory; arrows along the gradient in ln y."
             + (" By the last adapter, which has seen showers along the trajectory alone." if adapted else ""),
             "Trajectory on the landscape",
         )  # fmt: skip
     about = setup.surrogate.card.name + (" adapted on the way" if adapted else "")
-    page = templates("calograd.reports").get_template("descent.html.j2").render(
-        title="CaloGrad: optimisation of a design", pictures=pictures, state=state, names=names, unit=unit,
-        subtitle=f"{about} · {len(state.history)} steps · {state.simulated} simulated showers",
-        start=setup.start.tolist(), final=final, adapted=adapted, config=setup.config.model_dump_json(indent=1),
+    energies = ", ".join(f"{energy:g}" for energy in setup.objective.energies)
+    page = templates("calograd.reports").get_template("optimisation.html.j2").render(
+        title=f"CaloGrad: optimisation of a design, {beam_of(setup)} into {setup.space.material.name}",
+        pictures=pictures, state=state, result=result, names=names, unit=unit, judged=judged(setup.objective),
+        subtitle=f"{energies} GeV · {about} · {len(state.history)} steps · {state.simulated} simulated showers",
+        start=setup.start.tolist(), adapted=adapted, config=setup.config.model_dump_json(indent=1),
+        utility_unit=getattr(setup.objective.utility, "unit", ""),
     )  # fmt: skip
     write_whole(path, page.encode())
 
 
-def gradient_rows(energies: list[float], ours: list[GradientEstimate], both: list[GradientCheck]) -> list[list[Any]]:
-    """Rows of the table: a line a component."""
-    rows: list[list[Any]] = []
-    for k, (energy, estimate) in enumerate(zip(energies, ours, strict=True)):
-        for j, name in enumerate(estimate.names):
-            mine = float(estimate.gradient[j])
-            row: list[Any] = [
-                f"{energy:g}",
-                f"{name} = {estimate.y[j]:g}",
-                f"{mine:.4g}",
-                _interval(estimate.interval[0][j], estimate.interval[1][j]),
-            ]
-            if both:
-                c, each = both[k].components[j], both[k]
-                row += [f"{c.geant4:.4g}", _interval(*c.geant4_interval), f"{c.ratio:.3f} +- {c.ratio_error:.3f}",
-                        f"{c.pull:+.2f}", f"{each.cosine:.4f}" if j == 0 else "",
-                        f"{each.cosine_raw:.4f}" if j == 0 else ""]  # fmt: skip
-            rows.append(row)
-    return rows
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{low:.4g} to {high:.4g}"
+def beam_of(setup: Setup) -> str:
+    """Return the particle and its direction as text."""
+    if setup.target is None:
+        return "photons on the axis"
+    beam = setup.target.beam
+    particle = {"gamma": "photons", "e-": "electrons", "e+": "positrons"}[beam.particle]
+    return f"{particle} at {beam.theta:g} degrees" if beam.theta else f"{particle} at normal incidence"

@@ -1,0 +1,264 @@
+"""Report and figures of gradients and of landscapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
+
+from calograd.gradients.check import GradientCheck
+from calograd.gradients.estimates import GradientEstimate
+from calograd.gradients.gradient import GradientResult
+from calograd.gradients.landscape import Landscape
+from calograd.io.hdf5 import refuse_existing, write_whole
+from calograd.objective.space import format_parameters, unit
+from calograd.objective.utility import Objective
+from calograd.reports.page import templates
+from calograd.reports.style import GEANT4, KEPT, SURROGATE, SURROGATE_LIGHT, Picture, picture
+
+Z95 = 1.959964
+"""Half width of a 95 % band in standard errors."""
+ARROWS = 7
+"""Arrows along each axis of a landscape."""
+PRECISE = 0.05
+"""Largest relative error of Geant4's vector that counts as precise."""
+
+
+def parameter_label(name: str) -> str:
+    """Return the label of a parameter in figures."""
+    stem, _, number = name.partition("_")
+    return rf"${stem[0]}{stem[1:]}_{{{number}}}$" if number else f"${stem}$"
+
+
+def draw_gradients(
+    energies: Sequence[float], estimates: Sequence[GradientEstimate], checks: Sequence[GradientCheck]
+) -> Figure:
+    """Draw dU/d ln y over |U| against energy with 95 % bands, one panel a parameter; below it the ratio to Geant4's.
+
+    |U| is Geant4's value if there are checks, else the surrogate's. A positive value means that U grows with y.
+    """
+    names, rows = estimates[0].names, 2 if checks else 1
+    figure = Figure(figsize=(3.1 * len(names) + 0.5, 2.9 + 1.6 * (rows - 1)), layout="constrained")
+    axes = figure.subplots(rows, len(names), sharex=True, squeeze=False, height_ratios=[2, 1][:rows])
+    size = np.array([abs(c.geant4.value) for c in checks] if checks else [abs(e.value) for e in estimates])
+    for j, name in enumerate(names):
+        top: Axes = axes[0, j]
+        top.axhline(0, color="#9aa0a6", lw=0.8)
+        if checks:
+            geant4 = _intervals([c.geant4 for c in checks], j) / size
+            draw_band(top, energies, geant4, GEANT4, "#c9ccd0", "Geant4, central differences")
+        ours = _intervals(estimates, j) / size
+        draw_band(top, energies, ours, SURROGATE, SURROGATE_LIGHT, "surrogate, back-propagation")
+        top.set_title(f"{parameter_label(name)} = {estimates[0].y[j]:g} {unit(name)}")
+        if checks:
+            low: Axes = axes[1, j]
+            low.axhspan(0.9, 1.1, color=KEPT)
+            low.axhline(1, color=GEANT4, lw=0.8)
+            ratio = np.array([[c.components[j].ratio, c.components[j].ratio_error] for c in checks]).T
+            low.errorbar(energies, ratio[0], Z95 * ratio[1], fmt="o", ms=3.5, color=SURROGATE, lw=1)
+            low.set_ylim(0.5, 1.5)
+        axes[-1, j].set_xscale("log")
+        axes[-1, j].set_xlabel("incident energy, GeV")
+    axes[0, 0].set_ylabel(r"$(\partial U/\partial \ln y)\;/\;|U|$")
+    axes[0, 0].legend()
+    if checks:
+        axes[1, 0].set_ylabel("surrogate / Geant4")
+    return figure
+
+
+def _intervals(estimates: Sequence[GradientEstimate], j: int) -> np.ndarray:
+    """Return component j with the ends of its 95 % interval, shape (3, estimates)."""
+    return np.array([[e.gradient[j], e.interval[0][j], e.interval[1][j]] for e in estimates]).T
+
+
+def draw_band(axes: Axes, x: Sequence[float], known: np.ndarray, dark: str, light: str, label: str) -> None:
+    """Draw a line through values in a band; ``known`` has the values and the ends of the band, shape (3, n)."""
+    value, low, high = known
+    axes.fill_between(x, low, high, color=light, alpha=0.7, lw=0)
+    axes.plot(x, value, "o-", ms=3, lw=1, color=dark, label=label)
+
+
+def draw_landscapes(
+    landscapes: Sequence[Landscape], title: str, path: np.ndarray | None = None, at: tuple[float, float] | None = None
+) -> Figure:
+    """Draw objectives over dx and dz with arrows along the gradient in ln y.
+
+    Args:
+        landscapes: panels side by side; all share the first one's colours.
+        title: of the objective.
+        path: trajectory of an optimisation, shape (steps, 2), cm.
+        at: a design to mark, cm.
+    """
+    figure = Figure(figsize=(4.5 * len(landscapes) + 0.6, 3.9), layout="constrained")
+    axes = figure.subplots(1, len(landscapes), sharex=True, sharey=True, squeeze=False)[0]
+    every = np.concatenate([each.values.ravel() for each in landscapes])
+    levels = np.quantile(every, np.linspace(0, 1, 19))
+    levels = np.unique(levels)
+    for panel, each in zip(axes, landscapes, strict=True):
+        filled = panel.contourf(each.dx, each.dz, each.values.T, levels=levels, cmap="YlGnBu", extend="both")
+        step_x, step_z = max(1, len(each.dx) // ARROWS), max(1, len(each.dz) // ARROWS)
+        some = (slice(step_x // 2, None, step_x), slice(step_z // 2, None, step_z))
+        slopes = each.slopes[some]
+        length = np.linalg.norm(slopes, axis=2, keepdims=True)
+        along = slopes / np.where(length > 0, length, 1)
+        x, z = np.meshgrid(np.log(each.dx[some[0]]), np.log(each.dz[some[1]]), indexing="ij")
+        reach = 0.45 * min(np.diff(x[:, 0]).min(initial=1), np.diff(z[0]).min(initial=1))
+        dark = GEANT4 if each.source == "geant4" else SURROGATE
+        for start in np.ndindex(x.shape):
+            head = np.exp([x[start] + reach * along[start][0], z[start] + reach * along[start][1]])
+            tail = np.exp([x[start] - reach * along[start][0], z[start] - reach * along[start][1]])
+            arrow = panel.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": dark, "lw": 1})
+            if arrow.arrow_patch is not None:
+                arrow.arrow_patch.set_clip_path(panel.patch)
+        best = each.best()
+        label = f"best of the grid: {best[0]:.2f} x {best[1]:.1f} cm"
+        panel.plot(best[0], best[1], "*", ms=13, mfc="white", mec=dark, label=label)
+        if path is not None:
+            panel.plot(path[:, 0], path[:, 1], "o-", ms=3, lw=1.2, color="#7a1fa2", label="trajectory")
+        if at is not None:
+            panel.plot(*at, "s", ms=7, mfc="none", mec="#7a1fa2", mew=1.5, label="this design")
+        panel.set_title("Geant4" if each.source == "geant4" else f"surrogate {each.source}")
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        _plain_ticks(panel, each)
+        panel.set_xlabel("$dx$, cm")
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+    axes[0].set_ylabel("$dz$, cm")
+    figure.colorbar(filled, ax=axes, label=title, format="%.3g")
+    return figure
+
+
+def _plain_ticks(panel: Axes, each: Landscape) -> None:
+    """Set ticks at whole numbers on logarithmic axes."""
+    for axis, values in ((panel.xaxis, each.dx), (panel.yaxis, each.dz)):
+        low, high = float(values[0]), float(values[-1])
+        places = [v for v in (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20) if low * 0.999 <= v <= high * 1.001]
+        axis.set_major_locator(FixedLocator(places))
+        axis.set_major_formatter(lambda v, _: f"{v:g}")
+        axis.set_minor_locator(FixedLocator([]))
+
+
+@dataclass(frozen=True)
+class Count:
+    """Numbers of components that agree.
+
+    Args:
+        components: number of components of all points.
+        known, right: signs that Geant4 knows, and the right ones of these.
+        close: pulls below 2.
+        cosine: the smallest cosine in ln y where Geant4's vector is precise, else of all.
+        precise: whether any vector is.
+    """
+
+    components: int
+    known: int
+    right: int
+    close: int
+    cosine: float
+    precise: bool
+
+
+def count(checks: Sequence[GradientCheck]) -> Count:
+    """Return the numbers of components that agree over all points."""
+    components = [component for each in checks for component in each.components]
+    precise = [each.cosine for each in checks if each.precision < PRECISE]
+    return Count(
+        len(components), sum(c.known for c in components), sum(c.known and not c.wrong_sign for c in components),
+        sum(abs(c.pull) < 2 for c in components), min(precise or [each.cosine for each in checks]), bool(precise),
+    )  # fmt: skip
+
+
+def write_gradient_report(
+    path: Path,
+    result: GradientResult,
+    landscapes: Sequence[Landscape] = (),
+    landscape_energy: float | None = None,
+    beam: str = "photons on the axis",
+) -> None:
+    """Write the report of gradients at one design, an HTML file with its figures inside.
+
+    Args:
+        path: of the file.
+        result: the gradients.
+        landscapes: of the utility; may be none.
+        landscape_energy: energy of the landscapes, GeV.
+        beam: particle and direction, for the title.
+
+    Raises:
+        OutputExistsError: ``path`` exists.
+        InputError: ``path`` cannot be written.
+    """
+    refuse_existing(path)
+    first, checks = result.estimates[0], result.checks
+    reference = " and Geant4" if checks else ""
+    pictures: dict[str, Picture] = {
+        "gradient": picture(
+            partial(draw_gradients, result.energies, result.estimates, checks),
+            "Change of the utility U, as a share of |U|, for a relative change of a parameter, with 95 % bands. Where it "
+            "is positive, U grows with the parameter."
+            + (" Below: surrogate over Geant4; green: within 10 %." if checks else ""),
+            "Gradient against energy",
+        )
+    }  # fmt: skip
+    if landscapes:
+        at = (float(first.y[0]), float(first.y[1])) if len(first.y) == 2 else None
+        pictures["landscape"] = picture(
+            partial(draw_landscapes, landscapes, f"U at {landscape_energy:g} GeV", at=at),
+            f"The utility U at {landscape_energy:g} GeV over pitch and depth of equal layers, with arrows along its "
+            "gradient in ln y. Geant4's arrows are from differences on the grid.",
+            "Utility over dx and dz",
+        )  # fmt: skip
+    material, sizes = result.design.material.name, format_parameters(first.names, first.y)
+    page = templates("calograd.reports").get_template("gradient.html.j2").render(
+        title=f"CaloGrad: gradient of a utility, {beam} into {material}",
+        subtitle=f"{result.surrogate}{reference} · {sizes}", pictures=pictures, judged=judged(result.objective),
+        values=value_rows(result), rows=gradient_rows(result), count=count(checks) if checks else None,
+        about=json.dumps([each.about for each in result.estimates] + [each.geant4.about for each in checks], indent=1),
+    )  # fmt: skip
+    write_whole(path, page.encode())
+
+
+def judged(objective: Objective) -> list[tuple[str, str]]:
+    """Return names and descriptions of utility, background, readout and mask."""
+    return list(objective.describe().items())
+
+
+def value_rows(result: GradientResult) -> list[list[str]]:
+    """Return the rows of the table of U: one for each energy."""
+    u = getattr(result.objective.utility, "unit", "")
+    rows = []
+    for k, (energy, ours) in enumerate(zip(result.energies, result.estimates, strict=True)):
+        each = [ours, result.checks[k].geant4] if result.checks else [ours]
+        rows.append([f"{energy:g}", *(f"{e.value:.4g} ± {e.value_error:.2g} {u}".strip() for e in each)])
+    return rows
+
+
+def gradient_rows(result: GradientResult) -> list[list[Any]]:
+    """Return the rows of the table of gradients: one for each component."""
+    rows: list[list[Any]] = []
+    for k, (energy, estimate) in enumerate(zip(result.energies, result.estimates, strict=True)):
+        for j, name in enumerate(estimate.names):
+            row: list[Any] = [
+                f"{energy:g}", f"{name} = {estimate.y[j]:g} {unit(name)}", f"{estimate.gradient[j]:.4g}",
+                _interval(estimate.interval[0][j], estimate.interval[1][j]),
+            ]  # fmt: skip
+            if result.checks:
+                check = result.checks[k]
+                c = check.components[j]
+                cosines = [f"{check.cosine:.4f}", f"{check.cosine_raw:.4f}"] if j == 0 else ["", ""]
+                row += [f"{c.geant4:.4g}", _interval(*c.geant4_interval), f"{c.ratio:.3f} ± {c.ratio_error:.3f}",
+                        f"{c.pull:+.2f}", *cosines]  # fmt: skip
+            rows.append(row)
+    return rows
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:.4g} to {high:.4g}"

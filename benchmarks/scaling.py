@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS
 from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
@@ -66,9 +66,8 @@ class Costs:
 def config_of(energies: str) -> SimulationConfig:
     """Photons with energies from LOW to HIGH, log-uniform, in the large block of PbF2."""
     low, high = (float(word) for word in energies.split(":"))
-    record = MaterialRecord(**MATERIALS["PbF2"].to_dict())
     beam = Beam(energies=Energies(law="log-uniform", values=(low, high)))
-    return SimulationConfig(detector=Block(material=record), beam=beam, seed=1)
+    return SimulationConfig(detector=Block(material=MATERIALS["PbF2"]), beam=beam, seed=1)
 
 
 def nothing(payload: bytes) -> bytes:

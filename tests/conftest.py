@@ -18,7 +18,7 @@ from helpers.small import small_surrogate
 from helpers.toy_library import write_toy_library
 
 from calograd import cli
-from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import Material
 from calograd.errors import TablesError
 from calograd.events.clouds import Clouds, tidy
@@ -39,9 +39,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def block_config(*energies: float, material: str = "PbF2", seed: int = 1) -> SimulationConfig:
     """Photons of discrete energies into the large block."""
-    record = MaterialRecord(**Material.parse(material).to_dict())
     beam = Beam(energies=Energies(law="discrete", values=energies))
-    return SimulationConfig(detector=Block(material=record), beam=beam, seed=seed)
+    return SimulationConfig(detector=Block(material=Material.parse(material)), beam=beam, seed=seed)
 
 
 def random_clouds(n: int = 40, seed: int = 0, layers: int = 30, low: float = 10, high: float = 90) -> Clouds:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from calograd import cli
-from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS, Material
 from calograd.events.cells import Cells, write_cells
 from calograd.events.clouds import Clouds, write_clouds
@@ -213,9 +213,8 @@ def write_library(path: Path, n: int = 24, each: int = 400) -> None:
         offsets=np.arange(0, n * each + 1, each), energy=np.full(n, 10, np.float32), index=np.arange(n),
         seed=np.arange(n).astype(np.uint64),
     )  # fmt: skip
-    record = MaterialRecord(**Material.parse("PbF2").to_dict())
     config = SimulationConfig(
-        detector=Block(material=record), beam=Beam(energies=Energies(law="discrete", values=(10.0,)))
+        detector=Block(material=Material.parse("PbF2")), beam=Beam(energies=Energies(law="discrete", values=(10.0,)))
     )
     path.write_bytes(pack(showers, Provenance(config, "11.4.1", "none")))
 

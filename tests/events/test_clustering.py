@@ -13,7 +13,7 @@ from calograd.events.clustering import SPLIT, cluster, crossings, layers_of, sub
 from calograd.events.deposits import Showers
 from calograd.events.layered_readout import count_hits, read_out
 from calograd.events.library.reader import open_library
-from calograd.geant4.production import produce
+from calograd.geant4.production import simulate_library
 
 SIZE = PITCH / SPLIT
 
@@ -65,7 +65,7 @@ def test_no_deposits_no_points() -> None:
 @pytest.mark.geant4
 def test_points_of_simulated_showers_hold_all_energy(tmp_path: Path) -> None:
     beam = Beam(energies=Energies(law="discrete", values=(2.0,)), upstream=0.1)
-    produce(tmp_path / "siw.h5", SimulationConfig(detector=SiWStack(), beam=beam, seed=3), 4, workers=1)
+    simulate_library(tmp_path / "siw.h5", SimulationConfig(detector=SiWStack(), beam=beam, seed=3), 4, workers=1)
     with open_library(tmp_path / "siw.h5") as library:
         deposits = library.read()
         made = {kind: cluster(library, kind) for kind in ("sub-cells", "crossings")}
@@ -82,7 +82,7 @@ def test_points_of_simulated_showers_hold_all_energy(tmp_path: Path) -> None:
 @pytest.mark.geant4
 def test_a_block_has_no_layers(tmp_path: Path, make_config: object) -> None:
     assert callable(make_config)
-    produce(tmp_path / "block.h5", make_config(0.1), 1, workers=1)
+    simulate_library(tmp_path / "block.h5", make_config(0.1), 1, workers=1)
     with open_library(tmp_path / "block.h5") as library, pytest.raises(InputError, match="siw"):
         cluster(library, "crossings")
     assert os.listdir(tmp_path) == ["block.h5"]  # noqa: PTH208

@@ -17,7 +17,7 @@ from helpers.damage import CHANGES, FUZZ, Change, damaged_bytes, refused_or_vali
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS
 from calograd.events.cells import Cells, read_cells, write_cells
 from calograd.events.clouds import Clouds, read_clouds, write_clouds
@@ -76,7 +76,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     offsets = np.cumsum([0, *counts])
     showers = Showers(x, y, z, e, offsets, energy, np.arange(3), np.arange(3).astype(np.uint64))
     beam = Beam(energies=Energies(law="discrete", values=(1.0,)))
-    config = SimulationConfig(detector=Block(material=MaterialRecord(**MATERIALS["PbF2"].to_dict())), beam=beam)
+    config = SimulationConfig(detector=Block(material=MATERIALS["PbF2"]), beam=beam)
     (folder / "library.h5").write_bytes(pack(showers, Provenance(config, "11.4.1", "none")))
     dx, dz, shower, material = np.float32([2, 3, 4]), np.full((3, 1), 6, np.float32), np.arange(3), MATERIALS["PbF2"]
     cells = rng.gamma(1.0, size=(3, 3, 3, 1)).astype(np.float32)

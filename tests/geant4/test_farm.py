@@ -10,12 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calograd.detector.configuration import Energies
 from calograd.errors import InputError, SimulationError
 from calograd.events.library.reader import open_library
 from calograd.geant4 import farm
-from calograd.geant4.farm import mean_energy, open_cluster, plan, run_chunks, run_kernel
-from calograd.geant4.production import produce
+from calograd.geant4.farm import open_cluster, plan, run_chunks, run_kernel
+from calograd.geant4.production import simulate_library
 from calograd.geant4.tables import find_tables
 
 
@@ -39,14 +38,6 @@ def test_plan_covers_the_missing_showers_once_within_the_limits(
 def test_long_runs_get_longer_chunks_and_so_fewer_files(make_config) -> None:
     assert 400 < len(plan(make_config(50.0), [range(30000)], 4)) <= 1000
     assert len(plan(make_config(1.0), [range(100)], 4)) == 1
-
-
-def test_mean_energy(make_config) -> None:
-    config = make_config(1.0, 10.0)
-    assert mean_energy(config) == 5.5
-    for law, expected in (("uniform", 50.5), ("log-uniform", 21.4976)):
-        beam = config.beam.model_copy(update={"energies": Energies(law=law, values=(1.0, 100.0))})
-        assert mean_energy(config.model_copy(update={"beam": beam})) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("address", ["here", "tcp://host", "8786"])
@@ -86,7 +77,7 @@ def test_killed_kernels_and_workers_are_replaced(tmp_path, monkeypatch, make_con
             victims.append(kernels[0] if not victims else workers[0])
             os.kill(victims[-1].pid, signal.SIGKILL)
 
-    production = produce(tmp_path / "killed.h5", config, 24, workers=2, report=kill)
+    production = simulate_library(tmp_path / "killed.h5", config, 24, workers=2, progress=kill)
     assert production.simulated == 24
     assert len(victims) == 2
     with open_library(tmp_path / "killed.h5") as library:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_deposits_of_the_silicon_stack_lie_in_its_silicon(kernel_environment) ->
 @pytest.mark.geant4
 def test_a_kernel_that_fails_says_why(make_config, kernel_environment) -> None:
     config = make_config(1.0)
-    record = config.detector.material.model_copy(update={"geant4_name": "G4_NOTHING"})
+    record = replace(config.detector.material, geant4_name="G4_NOTHING")
     config = config.model_copy(update={"detector": config.detector.model_copy(update={"material": record})})
     with pytest.raises(KernelError, match=r"the kernel ended .*its last words: .*"):
         run_kernel(config, [0], kernel_environment)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from calograd.detector.configuration import Beam, Energies, MaterialRecord, Matrix, SimulationConfig
+from calograd.detector.configuration import Beam, CrystalMatrix, Energies, SimulationConfig
 from calograd.detector.material import Material
 from calograd.events.deposits import Showers
 from calograd.events.segmentation import segment
@@ -20,17 +20,17 @@ from calograd.geant4.farm import run_kernel
 from calograd.geant4.kernel import POSITION_GRID
 from calograd.geant4.tables import needed_elements
 
-PBF2 = MaterialRecord(**Material.parse("PbF2").to_dict())
+PBF2 = Material.parse("PbF2")
 
 
 def matrix_config(energy: float, **matrix: object) -> SimulationConfig:
-    detector = Matrix.model_validate({"material": PBF2, "dx": 2.0, "dz": (5.0,) * 5} | matrix)
+    detector = CrystalMatrix.model_validate({"material": PBF2, "dx": 2.0, "dz": (5.0,) * 5} | matrix)
     return SimulationConfig(
         detector=detector, beam=Beam(energies=Energies(law="discrete", values=(energy,))), seed=4
     )  # fmt: skip
 
 
-def offsets_in_cell(showers: Showers, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+def offsets_in_cell(showers: Showers, matrix: CrystalMatrix) -> tuple[np.ndarray, np.ndarray]:
     """How far deposits are from the middle of their column (the larger of x and y) and behind the front of a layer."""
     n = matrix.n_xy + 2 * matrix.margin
     across = [np.abs((place / matrix.dx + n / 2) % 1 - 0.5) * matrix.dx for place in (showers.x, showers.y)]
@@ -40,11 +40,11 @@ def offsets_in_cell(showers: Showers, matrix: Matrix) -> tuple[np.ndarray, np.nd
 
 
 def test_numbers_of_a_matrix() -> None:
-    matrix = Matrix(material=PBF2, dx=2.5, dz=(4.0, 6.0), n_xy=3)
+    matrix = CrystalMatrix(material=PBF2, dx=2.5, dz=(4.0, 6.0), n_xy=3)
     assert matrix.width == 17.5
     assert matrix.layers() == (4.0, 6.0, 6.0, 6.0)
     assert matrix.centres() == [-7.5, -5.0, -2.5, 0.0, 2.5, 5.0, 7.5]
-    assert Matrix(material=PBF2, dx=1.0, dz=(4.0,), n_xy=2, margin=1).centres() == [-1.5, -0.5, 0.5, 1.5]
+    assert CrystalMatrix(material=PBF2, dx=1.0, dz=(4.0,), n_xy=2, margin=1).centres() == [-1.5, -0.5, 0.5, 1.5]
     assert needed_elements(matrix_config(1.0)) == {"H", "Si", "Pb", "F"}
 
 
@@ -60,7 +60,7 @@ def test_a_cell_of_the_design_is_a_crystal_of_the_matrix(
 ) -> None:
     """The corners of every crystal, 1 micrometre inside, lie in its cell; those of the margin lie in none."""
     gap, silicon = data.draw(st.floats(0.01, 0.4)), data.draw(st.floats(0.01, 0.4))
-    matrix = Matrix(material=PBF2, dx=dx, dz=tuple(dz), n_xy=n_xy, margin=margin, gap=gap, silicon=silicon)
+    matrix = CrystalMatrix(material=PBF2, dx=dx, dz=tuple(dz), n_xy=n_xy, margin=margin, gap=gap, silicon=silicon)
     fronts = np.cumsum([0, *matrix.layers()[:-1]])
     half = (dx - gap) / 2 - 1e-4
     across = [[c - half, c + half] for c in matrix.centres()]
@@ -114,7 +114,7 @@ os._exit(0)
 def test_volumes_do_not_overlap(matrix: dict[str, object], kernel_environment: dict[str, str]) -> None:
     config = matrix_config(1.0, **matrix)
     detector = config.detector
-    assert isinstance(detector, Matrix)
+    assert isinstance(detector, CrystalMatrix)
     words = [sys.executable, "-P", "-c", CHECK, config.model_dump_json()]
     done = subprocess.run(words, env=kernel_environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("answer ")]
@@ -138,7 +138,7 @@ def test_deposits_lie_in_crystals_and_add_up(kernel_environment: dict[str, str])
     config = matrix_config(5.0, margin=5)
     crystals = run_kernel(config, range(2), kernel_environment)
     matrix = config.detector
-    assert isinstance(matrix, Matrix)
+    assert isinstance(matrix, CrystalMatrix)
     across, depth = offsets_in_cell(crystals, matrix)
     assert across.max() <= 0.95 + POSITION_GRID
     assert depth.min() >= -POSITION_GRID

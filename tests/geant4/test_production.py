@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from calograd.detector.material import Material
-from calograd.errors import Interrupted
+from calograd.errors import InputError, Interrupted
 from calograd.events.cells import read_cells
 from calograd.events.library.reader import open_library
-from calograd.geant4.production import produce
+from calograd.geant4.production import simulate, simulate_library
 
 MATRIX = ("--energies", "1", "--detector", "matrix", "--cell", "2", "5")
 SIMULATE = ("simulate", "--energies", "10,20", "--showers", "64", "--seed", "3", "--workers", "2")
@@ -70,7 +70,7 @@ def test_an_interrupt_that_python_would_lose(make_config, interrupt_in_a_callbac
             interrupt_in_a_callback()
 
     with pytest.raises(Interrupted, match=kept):
-        produce(tmp_path / "library.h5", make_config(50.0), 6, report=report)
+        simulate_library(tmp_path / "library.h5", make_config(50.0), 6, progress=report)
     assert (tmp_path / "library.h5").exists() == bool(after)
 
 
@@ -188,3 +188,36 @@ def test_help_has_examples(run_calograd) -> None:
         code, out, _ = run_calograd(command, "--help")
         assert code == 0
         assert f"calograd {command} --" in out
+
+
+@pytest.mark.geant4
+def test_the_function_simulates_what_the_command_does(run_calograd, tmp_path) -> None:
+    options = ("--energies", "0.1,0.2", "--showers", "1", "--seed", "3", "--material", "BGO", "--theta", "10")
+    code, _, err = run_calograd("simulate", *options, "-o", "command.h5")
+    assert code == 0, err
+    made = simulate(tmp_path / "function.h5", (0.1, 0.2), 1, seed=3, detector="BGO", theta=10)
+    assert (made.showers, made.simulated, made.gev) == (2, 2, pytest.approx(0.3))
+    assert (tmp_path / "function.h5").read_bytes() == (tmp_path / "command.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"energies": None}, "energies: Input should be a valid tuple, not None"),
+        ({"energies": "1,10"}, "energies: Input should be a valid tuple, not 1,10"),
+        ({"energies": (1, -1)}, "energies: energies must be positive numbers in GeV"),
+        ({"energies": (1, 2, 3), "law": "uniform"}, "energies: a uniform law takes two energies"),
+        ({"showers": 2.0}, "showers = 2.0: expected a whole number"),
+        ({"workers": 0}, "workers = 0: expected at least 1"),
+        ({"detector": "cheese"}, "unknown material 'cheese'"),
+        ({"detector": 3}, "detector: Input should be a valid dictionary or object"),
+        ({"particle": "mu-"}, "particle: Input should be 'gamma', 'e-' or 'e\\+', not mu-"),
+        ({"theta": 90}, "theta: Input should be less than 90, not 90"),
+        ({"position": (1, "x")}, "position: Input should be a valid number"),
+        ({"scheduler": "here"}, "'here' is no address of a Dask scheduler"),
+    ],
+)
+def test_arguments_that_cannot_be_used(tmp_path, arguments, complaint) -> None:
+    with pytest.raises(InputError, match=complaint):
+        simulate(**{"path": tmp_path / "library.h5", "energies": 1.0, "showers": 1} | arguments)
+    assert list(tmp_path.iterdir()) == []

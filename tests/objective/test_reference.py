@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from calograd.detector.configuration import Block, MaterialRecord, SimulationConfig
+from calograd.detector.configuration import Block, SimulationConfig
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.errors import InputError
@@ -156,7 +156,7 @@ def test_showers_of_another_density_are_those_of_the_library_scaled(library: Pat
     with open_library(library) as source:
         showers, provenance = source.read(), source.provenance
     assert isinstance(provenance.config, SimulationConfig)
-    thin = MaterialRecord(**MATERIALS["PbF2"].at_density(7.77 / factor).to_dict())
+    thin = MATERIALS["PbF2"].at_density(7.77 / factor)
     config = provenance.config.model_copy(update={"detector": Block(material=thin, size=(30, 30, 90))})
     wide = replace(showers, **{axis: (factor * getattr(showers, axis)).astype(np.float32) for axis in "xyz"})
     (tmp_path / "thin.h5").write_bytes(pack(wide, replace(provenance, config=config)))

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calograd.detector.configuration import Matrix, SimulationConfig
+from calograd.detector.configuration import CrystalMatrix, SimulationConfig
 from calograd.errors import InputError
 from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
@@ -49,7 +49,7 @@ def made_up_showers(config: SimulationConfig, n: int, apart: float = 0.0) -> Sho
 
 
 class Simulator:
-    """Stands for `calograd.geant4.production.produce`; knows what it was asked for, and may be killed at a call."""
+    """Stands for `simulate_library`; knows what it was asked for, and may be killed at a call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Path, SimulationConfig, int]] = []
@@ -70,7 +70,7 @@ class Killed(BaseException):
 @pytest.fixture
 def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     made = Simulator()
-    monkeypatch.setattr(target_module, "produce", made)
+    monkeypatch.setattr(target_module, "simulate_library", made)
     return made
 
 
@@ -218,7 +218,7 @@ def test_a_matrix_keeps_its_cells_and_pays_for_every_design(
     state = run(setup, tmp_path / "run")
     steps = {step.adapter: step.y for step in state.history if step.adaptation}
     for path, config, _ in simulator.calls:
-        assert isinstance(config.detector, Matrix)
+        assert isinstance(config.detector, CrystalMatrix)
         assert (config.detector.gap, config.detector.n_xy) == (0.05, 3)
         if path.name == SHOWERS:
             y = steps[f"adapters/{path.parent.name}"]

@@ -19,7 +19,6 @@ from calograd.cli.common import (
     write_json,
 )
 from calograd.cli.progress import progress
-from calograd.cli.simulate import parse_material
 from calograd.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,11 +75,12 @@ def import_(file: Path, output: Path, json_path: Path | None, **options: Any) ->
         --length-unit cm --incident-unit GeV --axis z --origin 0 0 120 --material PbWO4 -o library.h5
       calograd import steps.root --energy 10 --particle e- -o library.h5
     """
+    from calograd.geant4.probe import find_material
     from calograd.readers.importing import import_root
 
     reading = _reading(options)
     beam = _beam(options)
-    material = parse_material(options["material"])
+    material = find_material(options["material"])
     with progress("import") as show:
         done = import_root(file, output, reading, material, beam, show)
     _summary(output, json_path, done)

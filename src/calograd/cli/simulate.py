@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -29,8 +29,7 @@ from calograd.cli.progress import progress
 from calograd.errors import InputError
 
 if TYPE_CHECKING:
-    from calograd.detector.configuration import Block, Energies, Matrix, SimulationConfig
-    from calograd.detector.material import Material
+    from calograd.detector.configuration import Block, CrystalMatrix, Detector
     from calograd.geant4.production import Production
 
 _DESCRIBE = {
@@ -110,38 +109,48 @@ def simulate(output: Path, json_path: Path | None, **options: Any) -> None:
       calograd simulate --theta 20 --particle e- --material PbWO4 --energies 10 --showers 200 -o tilted.h5
       calograd simulate --detector siw --energies 10:90 --law uniform --showers 1000 -o siw.h5
     """
-    from calograd.geant4.production import produce
+    from calograd.geant4 import production
 
-    config = _config(options)
-    count = options["showers"] * (len(config.beam.energies.values) if config.beam.energies.law == "discrete" else 1)
-    started = time.perf_counter()
+    law = _law(options)
+    detector, started = _detector(options), time.perf_counter()
+    names = ("seed", "particle", "position", "theta", "phi", "upstream", "range_cut", "workers", "scheduler", "append")
     with progress("simulation") as show:
-        production = produce(
-            output, config, count, workers=options["workers"], scheduler=options["scheduler"],
-            append=options["append"], report=show,
-        )  # fmt: skip
-    _summary(output, json_path, config, production, time.perf_counter() - started)
+        try:
+            made = production.simulate(
+                output, options["energies"], options["showers"], law=law, detector=detector, progress=show,
+                **{name: options[name] for name in names},
+            )  # fmt: skip
+        except InputError as error:
+            raise _about_option(error, options) from error
+    _summary(output, json_path, made, time.perf_counter() - started)
 
 
-def _config(options: dict[str, Any]) -> SimulationConfig:
-    """The simulation that the options ask for. Raises `InputError` naming what is out of range."""
+def _about_option(error: InputError, options: dict[str, Any]) -> InputError:
+    """Name the option in an error that names the argument of `calograd.geant4.production.simulate`."""
+    name, colon, problem = str(error).partition(": ")
+    return InputError(f"--{name.replace('_', '-')}: {problem}") if colon and name in options else error
+
+
+def _law(options: dict[str, Any]) -> Literal["discrete", "uniform", "log-uniform"]:
+    if isinstance(options["energies"], Range):
+        return options["law"] or "log-uniform"
+    if options["law"]:
+        raise InputError(f"--law {options['law']} needs a range, as --energies 1:100")
+    return "discrete"
+
+
+def _detector(options: dict[str, Any]) -> Detector:
+    """Return the detector that the options describe. Raises `InputError` naming the option."""
     from pydantic import ValidationError
 
-    from calograd.detector.configuration import Beam, SimulationConfig, SiWStack
+    from calograd.detector.configuration import SiWStack
 
     kind = options["detector"]
     for name in {name: None for names in _DESCRIBE.values() for name in names if name not in _DESCRIBE[kind]}:
         if not (options[name] is None or options[name] is False):
             raise InputError(f"--{name.replace('_', '-')} is of another detector; leave it out with --detector {kind}")
-    upstream = options["upstream"] if options["upstream"] is not None else (0.1 if kind == "siw" else 1.0)
-    energies = _energies(options["energies"], options["law"])
     try:
-        beam = Beam(
-            particle=options["particle"], energies=energies, position=options["position"], theta=options["theta"],
-            phi=options["phi"], upstream=upstream,
-        )  # fmt: skip
-        detector = SiWStack() if kind == "siw" else _matrix(options) if kind == "matrix" else _block(options)
-        return SimulationConfig(detector=detector, beam=beam, seed=options["seed"], range_cut=options["range_cut"])
+        return SiWStack() if kind == "siw" else _matrix(options) if kind == "matrix" else _block(options)
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:
@@ -151,65 +160,37 @@ def _config(options: dict[str, Any]) -> SimulationConfig:
         raise InputError(f"--{option}: {first['msg']}, not {first['input']}") from error
 
 
-def _energies(values: tuple[float, ...], law: str | None) -> Energies:
-    from pydantic import ValidationError
-
-    from calograd.detector.configuration import Energies
-
-    if law and not isinstance(values, Range):
-        raise InputError(f"--law {law} needs a range, as --energies 1:100")
-    try:
-        return Energies(law=law or "log-uniform" if isinstance(values, Range) else "discrete", values=tuple(values))
-    except ValidationError as error:
-        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise InputError(f"--energies: {message}") from error
-
-
-def _matrix(options: dict[str, Any]) -> Matrix:
-    from calograd.detector.configuration import MaterialRecord, Matrix
+def _matrix(options: dict[str, Any]) -> CrystalMatrix:
+    from calograd.detector.configuration import CrystalMatrix
+    from calograd.geant4.probe import find_material
 
     if not options["cell"]:
         raise InputError("--detector matrix needs the cells it is made of: --cell DX DZ")
     n_xy, n_z = options["cells"] or (5, 5)
     dx, dz = cell_size(options["cell"], n_z)
     given = {name: options[name] for name in ("gap", "silicon", "margin") if options[name] is not None}
-    return Matrix(
-        material=MaterialRecord(**parse_material(options["material"] or "PbF2").to_dict()), dx=dx,
+    return CrystalMatrix(
+        material=find_material(options["material"] or "PbF2"), dx=dx,
         dz=dz if isinstance(dz, tuple) else (dz,) * n_z, n_xy=n_xy, silicon_signal=options["silicon_signal"], **given,
     )  # fmt: skip
 
 
 def _block(options: dict[str, Any]) -> Block:
-    from calograd.detector.configuration import Block, MaterialRecord
+    from calograd.detector.configuration import Block
+    from calograd.geant4.probe import find_material
 
-    material = MaterialRecord(**parse_material(options["material"] or "PbF2").to_dict())
+    material = find_material(options["material"] or "PbF2")
     if options["cells"] and not options["stand_alone"]:
         raise InputError("--cells belongs to --stand-alone DX DZ; the large block is free of cells")
     if options["stand_alone"]:
         if options["block"]:
             raise InputError("--block and --stand-alone both give the size; leave one out")
         (dx, dz), (n_xy, n_z) = options["stand_alone"], options["cells"] or (5, 5)
-        size = (n_xy * dx, n_xy * dx, n_z * dz)
-    else:
-        size = options["block"] or Block.model_fields["size"].default
-    return Block(material=material, size=size)
+        return Block(material=material, size=(n_xy * dx, n_xy * dx, n_z * dz))
+    return Block(material=material, size=options["block"]) if options["block"] else Block(material=material)
 
 
-def parse_material(text: str) -> Material:
-    """A material by our name, by its formula, or from Geant4's own list, whose numbers Geant4 is asked for."""
-    from calograd.detector.material import MATERIALS, Material
-
-    if text.startswith("G4_") and text not in MATERIALS:
-        from calograd.geant4.probe import ask
-        from calograd.geant4.tables import find_tables
-
-        return ask(find_tables(), (text,)).materials[text]
-    return Material.parse(text)
-
-
-def _summary(
-    output: Path, json_path: Path | None, config: SimulationConfig, production: Production, seconds: float
-) -> None:
+def _summary(output: Path, json_path: Path | None, production: Production, seconds: float) -> None:
     size = output.stat().st_size / 1e6
     result = {
         "output": str(output),
@@ -226,4 +207,4 @@ def _summary(
     print_notes(production.notes)
     rows = [(key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in result.items() if value]
     print_table("Shower library", ("", ""), rows)
-    write_json(json_path, result | {"config": config.model_dump(mode="json"), "notes": production.notes})
+    write_json(json_path, result | {"config": production.config.model_dump(mode="json"), "notes": production.notes})

@@ -1,74 +1,76 @@
-"""What is simulated, in one record that is stored with every library.
+"""Detectors, beams and simulations as records, which shower libraries store as JSON.
 
-The record and a shower's index fix the shower: energies, random numbers and hence every deposit follow
-from ``(seed, index)`` alone, whatever the number of workers or the order in which they run.
+A simulation and a shower's index fix the shower: energy, random numbers and every deposit follow from ``(seed, index)``
+alone, whatever the number of workers and the order in which they run. Lengths are in cm, energies in GeV, angles in
+degrees. The front face is z = 0, the axis of the detector x = y = 0, and the beam runs along +z.
 """
 
 from __future__ import annotations
 
+from math import cos, radians, sin
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from calograd.detector.material import Material
+from calograd.io.toml import Table
+
+Particle = Literal["gamma", "e-", "e+"]
+PDG = {"gamma": 22, "e-": 11, "e+": -11}
+"""Numbers of the incident particles in the scheme of the Particle Data Group."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Block(Table):
+    """A homogeneous block in vacuum.
 
-
-class MaterialRecord(_Record):
-    """A material as stored; see `calograd.detector.material.Material`."""
-
-    name: str
-    density: Annotated[float, Field(gt=0)]
-    mass_fractions: dict[str, float]
-    geant4_name: str | None = None
-
-    def material(self) -> Material:
-        """The material with its derived numbers."""
-        return Material(self.name, self.density, self.mass_fractions, self.geant4_name)
-
-
-class Block(_Record):
-    """A homogeneous block, front face at z = 0, axis x = y = 0, in vacuum.
-
-    The default size is the large block that serves every design ("embedded"); a block of a design's own
-    size is the "stand-alone" setting.
+    The default size serves every design: its showers are cut into the cells of a design afterwards ("embedded"). A
+    block of a design's own size is the "stand-alone" setting.
     """
 
     kind: Literal["block"] = "block"
-    material: MaterialRecord
+    material: Material
     size: tuple[float, float, float] = (25.2, 25.2, 76.0)
-    """Full lengths in x, y, z, cm."""
+    """Full lengths in x, y and z, cm."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Block:
+        if not all(length > 0 for length in self.size):
+            sizes = " x ".join(f"{length:g}" for length in self.size)
+            raise ValueError(f"the block is {sizes} cm, expected positive sizes")
+        return self
 
 
-class SiWStack(_Record):
-    """A silicon-tungsten stack like the ILD ECAL: 20 thin and 10 thick tungsten layers, air between. cm."""
+class SiWStack(Table):
+    """A silicon-tungsten stack like the ILD's electromagnetic calorimeter, with air between the plates."""
 
     kind: Literal["siw"] = "siw"
     width: float = 40.0
+    """Full length in x and in y, cm."""
     tungsten: tuple[float, float] = (0.21, 0.42)
+    """Thickness of a plate in the front and in the back layers, cm."""
     pitch: tuple[float, float] = (0.6235, 0.8335)
+    """Distance along z from one layer to the next in front and in the back, cm."""
     layers: tuple[int, int] = (20, 10)
+    """Numbers of layers in front and in the back."""
     silicon: float = 0.0525
+    """Thickness of a silicon wafer, cm."""
     gap: float = 0.1
-    """Distance from the back of a tungsten plate to its silicon."""
+    """Distance from the back of a tungsten plate to its silicon, cm."""
 
     def layer_fronts(self) -> np.ndarray:
-        """z of the front of every tungsten plate, shape (layers,), cm."""
-        thin, thick = self.layers
-        fronts = np.arange(thin) * self.pitch[0]
-        return np.concatenate([fronts, thin * self.pitch[0] + np.arange(thick) * self.pitch[1]])
+        """Return z of the front of every tungsten plate, shape (layers,), cm."""
+        front, back = self.layers
+        z = np.arange(front) * self.pitch[0]
+        return np.concatenate([z, front * self.pitch[0] + np.arange(back) * self.pitch[1]])
 
     def plate_thicknesses(self) -> np.ndarray:
-        """Thickness of every tungsten plate, shape (layers,), cm."""
+        """Return the thickness of every tungsten plate, shape (layers,), cm."""
         return np.repeat(np.array(self.tungsten), self.layers)
 
 
-class Matrix(_Record):
-    """A matrix of crystals with passive gaps and a plane of silicon behind every layer, in vacuum. cm.
+class CrystalMatrix(Table):
+    """A matrix of crystals with passive gaps and a plane of silicon behind every layer, in vacuum.
 
     The cells of the design come first: cell (i, j, k) covers x in [(i - n_xy/2) dx, (i + 1 - n_xy/2) dx), y likewise,
     and z in [z_k, z_k + dz_k), as in `calograd.detector.design`. A cell holds
@@ -82,21 +84,25 @@ class Matrix(_Record):
     """
 
     kind: Literal["matrix"] = "matrix"
-    material: MaterialRecord
-    """Of the crystals."""
+    material: Material
+    """Material of the crystals."""
     dx: Annotated[float, Field(gt=0)]
+    """Pitch of the cells, cm."""
     dz: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-    """Depth of every layer of the design."""
+    """Depth of every layer of the design, cm."""
     n_xy: Annotated[int, Field(ge=1)] = 5
+    """Cells of the design across, in x and in y."""
     margin: Annotated[int, Field(ge=0)] = 2
-    """Cells around and behind the design's; with none it stands alone."""
+    """Number of cells around and behind the design's; with 0 the design stands alone."""
     gap: Annotated[float, Field(ge=0)] = 0.1
+    """Distance between crystals, cm."""
     silicon: Annotated[float, Field(ge=0)] = 0.2
+    """Thickness of the silicon plane behind every layer, cm."""
     silicon_signal: bool = False
     """Whether deposits in the silicon are recorded too; they then count in the cell that they lie in."""
 
     @model_validator(mode="after")
-    def _check(self) -> Matrix:
+    def _check(self) -> CrystalMatrix:
         if self.gap >= self.dx or self.silicon >= min(self.dz):
             raise ValueError(
                 f"cells of {self.dx:g} x {min(self.dz):g} cm leave no room for crystals beside a gap of {self.gap:g} "
@@ -106,25 +112,29 @@ class Matrix(_Record):
 
     @property
     def width(self) -> float:
-        """Of the whole matrix in x and y, cm."""
+        """Full length of the whole matrix in x and in y, cm."""
         return (self.n_xy + 2 * self.margin) * self.dx
 
     def layers(self) -> tuple[float, ...]:
-        """Depth of every layer of the whole matrix, cm."""
+        """Return the depth of every layer of the whole matrix, cm."""
         return (*self.dz, *(self.dz[-1:] * self.margin))
 
     def centres(self) -> list[float]:
-        """x, and y, of the middles of the columns of the whole matrix, cm."""
+        """Return x (which is also y) of the middles of the columns of the whole matrix, cm."""
         n = self.n_xy + 2 * self.margin
         return [(i + 0.5 - n / 2) * self.dx for i in range(n)]
 
 
-class Energies(_Record):
-    """Incident energies in GeV: discrete values in turn, or one draw from a range for every shower."""
+Detector = Block | SiWStack | CrystalMatrix
+
+
+class Energies(Table):
+    """Incident energies: discrete values in turn, or one draw from a range for every shower."""
 
     law: Literal["discrete", "uniform", "log-uniform"]
+    """Distribution of the energies."""
     values: tuple[float, ...]
-    """The values, or the two ends of the range."""
+    """The discrete values, or the two ends of the range, GeV."""
 
     @model_validator(mode="after")
     def _check(self) -> Energies:
@@ -134,8 +144,20 @@ class Energies(_Record):
             raise ValueError(f"a {self.law} law takes two energies, low and high")
         return self
 
+    @property
+    def mean(self) -> float:
+        """Mean energy, GeV."""
+        low, high = self.values[0], self.values[-1]
+        match self.law:
+            case "discrete":
+                return sum(self.values) / len(self.values)
+            case "uniform":
+                return (low + high) / 2
+            case "log-uniform":
+                return float((high - low) / np.log(high / low))
+
     def draw(self, index: int, rng: np.random.Generator) -> float:
-        """Energy of shower ``index`` in GeV."""
+        """Return the energy of shower ``index``, GeV."""
         if self.law == "discrete":
             return self.values[index % len(self.values)]
         low, high = self.values
@@ -144,24 +166,31 @@ class Energies(_Record):
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-class Beam(_Record):
+def beam_direction(theta: float, phi: float) -> tuple[float, float, float]:
+    """Return the unit vector along a beam of polar angle theta and azimuth phi, in degrees."""
+    a, b = radians(theta), radians(phi)
+    return sin(a) * cos(b), sin(a) * sin(b), cos(a)
+
+
+class Beam(Table):
     """The incident particle. It starts ``upstream`` cm before the point (x, y, 0) that it aims at."""
 
-    particle: Literal["gamma", "e-", "e+"] = "gamma"
+    particle: Particle = "gamma"
     energies: Energies
     position: tuple[float, float] = (0.0, 0.0)
-    """Where the axis of the beam meets the front face, cm."""
+    """Point where the axis of the beam meets the front face, cm."""
     theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    """Angle to the normal, degrees."""
+    """Angle between the beam and the normal of the front face, degrees."""
     phi: float = 0.0
-    """Azimuth of the tilt, degrees."""
+    """Azimuth of the beam's direction, degrees."""
     upstream: Annotated[float, Field(gt=0)] = 1.0
+    """Distance from the start of the particle to the front face, along the beam, cm."""
 
 
-class SimulationConfig(_Record):
-    """Everything that fixes a shower library but its number of showers."""
+class SimulationConfig(Table):
+    """Everything that fixes the showers of a library, except their number."""
 
-    detector: Annotated[Block | SiWStack | Matrix, Field(discriminator="kind")]
+    detector: Annotated[Detector, Field(discriminator="kind")]
     beam: Beam
     seed: Annotated[int, Field(ge=0)] = 0
     range_cut: Annotated[float, Field(gt=0)] = 0.07
@@ -169,7 +198,7 @@ class SimulationConfig(_Record):
 
 
 def shower_generator(seed: int, index: int) -> tuple[int, np.random.Generator]:
-    """Seed of Geant4's engine and numpy generator of one shower, from (seed, index) alone."""
+    """Return the seed of Geant4's engine and a numpy generator for one shower, from (seed, index) alone."""
     sequence = np.random.SeedSequence([seed, index])
     engine_seed = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(2))
     return engine_seed, np.random.default_rng(sequence.spawn(1)[0])

@@ -227,8 +227,26 @@ class Material:
         lengths = [(w, ELEMENTS[s][0], element_radiation_length(*ELEMENTS[s])) for s, w in self.mass_fractions.items()]
         return sum(w / x0 for w, _, x0 in lengths), sum(w * 610 / (z + 1.24) / x0 for w, z, x0 in lengths)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Let records have a material as a field: from a `Material`, the name of one, or `to_dict`; stored as that."""
+        from pydantic_core import core_schema as schema
+
+        text, number = schema.str_schema(), schema.float_schema(allow_inf_nan=False)
+        fields = {
+            "name": schema.typed_dict_field(text),
+            "density": schema.typed_dict_field(number),
+            "mass_fractions": schema.typed_dict_field(schema.dict_schema(text, number)),
+            "geant4_name": schema.typed_dict_field(schema.nullable_schema(text), required=False),
+        }
+        stored = schema.typed_dict_schema(fields, extra_behavior="forbid")
+        made = schema.no_info_after_validator_function(lambda data: cls(**data), stored)
+        return schema.no_info_before_validator_function(
+            _to_record, made, serialization=schema.plain_serializer_function_ser_schema(cls.to_dict)
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, without gradients, from which ``Material(**data)`` makes it again."""
+        """Return plain data, without gradients, from which ``Material(**data)`` makes the material again."""
         data = {
             "name": self.name,
             "density": to_float(self.density),
@@ -236,6 +254,19 @@ class Material:
             "geant4_name": self.geant4_name,
         }
         return data | ({"given": {n: to_float(v) for n, v in self.given.items()}} if self.given else {})
+
+
+def _to_record(value: Any) -> Any:
+    """Return the plain data that a record stores of a material."""
+    if isinstance(value, str):
+        return Material.parse(value).to_dict()
+    if not isinstance(value, Material):
+        return value
+    if value.given:
+        raise ValueError(
+            f"{value.name} has a given {', '.join(value.given)}; Geant4 simulates density and composition alone"
+        )
+    return value.to_dict()
 
 
 MATERIALS: dict[str, Material] = {

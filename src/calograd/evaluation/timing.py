@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, SimulationConfig
+from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.geant4.farm import run_kernel
@@ -215,7 +215,6 @@ def time_geant4(
     Raises:
         SimulationError: Geant4 does not run.
     """
-    record = MaterialRecord(**material.to_dict())
     index = 0
 
     def run(energy: float, count: int) -> tuple[float, float]:
@@ -223,7 +222,7 @@ def time_geant4(
         nonlocal index
         beam = Beam(energies=Energies(law="discrete", values=(energy,)))
         began = time.perf_counter(), children_seconds()
-        config = SimulationConfig(detector=Block(material=record), beam=beam, seed=0)
+        config = SimulationConfig(detector=Block(material=material), beam=beam, seed=0)
         run_kernel(config, range(index, index + count), environment)
         index += count
         progress()

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
 from itertools import pairwise
-from math import ceil, log
+from math import ceil
 from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -107,21 +107,12 @@ def _last_words(path: Path) -> str:
     return f", its last words: {' | '.join(lines[-3:])}" if lines else ""
 
 
-def mean_energy(config: SimulationConfig) -> float:
-    """Mean incident energy in GeV."""
-    values = config.beam.energies.values
-    if config.beam.energies.law == "discrete":
-        return sum(values) / len(values)
-    low, high = values
-    return (low + high) / 2 if config.beam.energies.law == "uniform" else (high - low) / log(high / low)
-
-
 def plan(config: SimulationConfig, missing: Sequence[range], workers: int) -> list[range]:
     """Cut the missing showers into chunks of 2 to 20 s of work, by preference at least three a worker.
 
     Every chunk becomes a file until all are joined, and a process may open some 1000, so long runs get longer chunks.
     """
-    per_shower = SECONDS_PER_GEV[config.detector.kind] * mean_energy(config)
+    per_shower = SECONDS_PER_GEV[config.detector.kind] * config.beam.energies.mean
     least, most, longest = CHUNK_SECONDS
     total = sum(map(len, missing)) * per_shower
     seconds = max(min(most, max(least, total / (3 * workers))), min(longest, total / MANY))

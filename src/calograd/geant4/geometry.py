@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from calograd.detector.configuration import Beam, Block, MaterialRecord, Matrix, SimulationConfig, SiWStack
+from calograd.detector.configuration import Beam, Block, CrystalMatrix, SimulationConfig, SiWStack
+from calograd.detector.material import Material, to_float
 
 SENSITIVE = "sensitive"
 G_PER_CM3 = 6.241509074e18
@@ -31,7 +32,7 @@ def build(g4: Any, config: SimulationConfig) -> list[Any]:
             width, depth = max(detector.size[:2]), detector.size[2]
         case SiWStack():
             width, depth = detector.width, float(detector.layer_fronts()[-1]) + detector.pitch[1]
-        case Matrix():
+        case CrystalMatrix():
             width, depth = detector.width, sum(detector.layers())
     volumes = _Volumes(g4)
     world = volumes.world(config.beam, width, depth)
@@ -41,7 +42,7 @@ def build(g4: Any, config: SimulationConfig) -> list[Any]:
             volumes.place(volumes.box(SENSITIVE, detector.size, material), world, detector.size[2] / 2)
         case SiWStack():
             _stack(volumes, world, detector, depth)
-        case Matrix():
+        case CrystalMatrix():
             _matrix(volumes, world, detector)
     return volumes.kept
 
@@ -78,12 +79,12 @@ class _Volumes:
         """A material of Geant4's own list."""
         return self._nist.FindOrBuildMaterial(name)
 
-    def material(self, record: MaterialRecord) -> Any:
-        """A material as stored."""
-        if record.geant4_name:
-            return self.named(record.geant4_name)
-        material = self._g4.G4Material(record.name, record.density * G_PER_CM3, len(record.mass_fractions))
-        for symbol, fraction in record.mass_fractions.items():
+    def material(self, wanted: Material) -> Any:
+        """Return Geant4's material: from its own list, or made of density and composition."""
+        if wanted.geant4_name:
+            return self.named(wanted.geant4_name)
+        material = self._g4.G4Material(wanted.name, to_float(wanted.density) * G_PER_CM3, len(wanted.mass_fractions))
+        for symbol, fraction in wanted.mass_fractions.items():
             material.AddElement(self._nist.FindOrBuildElement(symbol), float(fraction))
         return material
 
@@ -101,7 +102,7 @@ def _stack(volumes: _Volumes, world: Any, detector: SiWStack, depth: float) -> N
         volumes.place(wafer, stack, behind - depth / 2, copy=layer)
 
 
-def _matrix(volumes: _Volumes, world: Any, detector: Matrix) -> None:
+def _matrix(volumes: _Volumes, world: Any, detector: CrystalMatrix) -> None:
     """Layers of vacuum, each with its crystals at the front and its plane of silicon at the back."""
     vacuum, silicon = volumes.named("G4_Galactic"), volumes.named("G4_Si")
     material = volumes.material(detector.material)

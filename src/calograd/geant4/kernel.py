@@ -12,13 +12,12 @@ import json
 import os
 import sys
 import threading
-from math import cos, radians, sin
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from calograd.detector.configuration import SimulationConfig, shower_generator
+from calograd.detector.configuration import SimulationConfig, beam_direction, shower_generator
 from calograd.events.deposits import Showers
 from calograd.geant4.geometry import SENSITIVE, build
 from calograd.geant4.recording import Deposits
@@ -60,8 +59,7 @@ def simulate(config: SimulationConfig, indices: list[int], direct: bool = True) 
         def __init__(self) -> None:
             super().__init__()
             beam = config.beam
-            theta, phi = radians(beam.theta), radians(beam.phi)
-            ux, uy, uz = sin(theta) * cos(phi), sin(theta) * sin(phi), cos(theta)
+            ux, uy, uz = beam_direction(beam.theta, beam.phi)
             start = (beam.position[0] - beam.upstream * ux, beam.position[1] - beam.upstream * uy, -beam.upstream * uz)
             self.gun = g4.G4ParticleGun(1)
             self.gun.SetParticleDefinition(g4.G4ParticleTable.GetParticleTable().FindParticle(beam.particle))

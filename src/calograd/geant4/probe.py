@@ -14,10 +14,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from calograd.detector.material import Material
+from calograd.detector.material import MATERIALS, Material
 from calograd.errors import InputError, SimulationError
 from calograd.geant4.geometry import G_PER_CM3
-from calograd.geant4.tables import Tables
+from calograd.geant4.tables import Tables, find_tables
 
 _MARK = "calograd-probe "
 
@@ -53,6 +53,18 @@ def ask(tables: Tables, names: tuple[str, ...] = ()) -> Geant4:
             raise InputError(f"Geant4 has no material '{name}'; see the list in its documentation, or give "
                              "NAME:DENSITY:FORMULA such as BGO:7.13:Bi4Ge3O12")  # fmt: skip
     return Geant4(answer["version"], {name: Material(**answer["materials"][name]) for name in names})
+
+
+def find_material(text: str) -> Material:
+    """Return a material by its name here, by a formula, or from Geant4's own list (``G4_...``), which Geant4 knows.
+
+    Raises:
+        InputError: an unknown material; see `calograd.detector.material.Material.parse`.
+        SimulationError: Geant4 has to be asked and does not start.
+    """
+    if text.startswith("G4_") and text not in MATERIALS:
+        return ask(find_tables(), (text,)).materials[text]
+    return Material.parse(text)
 
 
 def _numbers(g4: Any, name: str) -> dict[str, Any] | None:

@@ -1,37 +1,47 @@
-"""Simulate a shower library: the farm's results into the writer, resumable at every moment."""
+"""Simulate a shower library: the results of the farm go into the writer, and any run can be resumed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from calograd.detector.configuration import SimulationConfig
-from calograd.errors import Interrupted
+from pydantic import ValidationError
+
+from calograd.checks import as_count
+from calograd.detector.configuration import Block, Detector, Energies, Particle, SimulationConfig, SiWStack
+from calograd.detector.material import Material
+from calograd.errors import InputError, Interrupted
 from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import LibraryWriter, open_writer
 from calograd.geant4.farm import check_scheduler, open_cluster, plan, run_chunks
-from calograd.geant4.probe import ask
+from calograd.geant4.probe import ask, find_material
 from calograd.geant4.tables import Tables, find_tables, needed_elements
 from calograd.system.interrupts import checked_interrupt
+from calograd.system.progress import StageProgress, silent
+
+UPSTREAM, UPSTREAM_SIW = 1.0, 0.1
+"""Default distances from the start of the particle to the front face, cm; the second for a silicon-tungsten stack."""
 
 
 class Production(NamedTuple):
-    """What a call of `produce` did.
+    """A library and the part of it that one call of `simulate` made.
 
     Attributes:
-        showers: in the library.
-        simulated: of these, in this call.
+        config: what was simulated.
+        showers: number of showers in the library.
+        simulated: number of showers that this call simulated.
         gev: incident energy simulated in this call.
-        seconds: of all kernels together in this call; over ``gev`` this is the time per GeV and core.
+        seconds: time of all kernels in this call; over ``gev`` it is the time per GeV and core.
         tables: the Geant4 tables used.
         geant4: version of Geant4.
-        notes: what was found amiss and mended.
+        notes: faults of an unfinished library that were repaired.
     """
 
+    config: SimulationConfig
     showers: int
     simulated: int
     gev: float
@@ -41,7 +51,111 @@ class Production(NamedTuple):
     notes: list[str]
 
 
-def produce(
+def simulate(
+    path: str | Path,
+    energies: float | Sequence[float],
+    showers: int,
+    *,
+    law: Literal["discrete", "uniform", "log-uniform"] = "discrete",
+    seed: int = 0,
+    detector: Detector | Material | str = "PbF2",
+    particle: Particle = "gamma",
+    position: tuple[float, float] = (0.0, 0.0),
+    theta: float = 0.0,
+    phi: float = 0.0,
+    upstream: float | None = None,
+    range_cut: float = 0.07,
+    workers: int = 1,
+    scheduler: str | None = None,
+    append: bool = False,
+    progress: StageProgress = silent,
+) -> Production:
+    """Simulate showers with Geant4 into a shower library, as ``calograd simulate`` does.
+
+    A shower depends on ``seed`` and its index alone, not on the number of workers. An unfinished library of the same
+    configuration is continued.
+
+        simulate("library.h5", energies=(1, 10, 50), showers=100, seed=1, workers=2)
+        simulate("train.h5", energies=(1, 100), law="log-uniform", showers=5000, detector="PbWO4")
+        simulate("siw.h5", energies=(10, 90), law="uniform", showers=1000, detector=SiWStack())
+
+    Args:
+        path: the library to write.
+        energies: incident energies, GeV: one, several in turn, or the two ends of a range.
+        showers: number of showers; with the law ``discrete`` the number for each energy.
+        law: distribution of the energies; ``uniform`` and ``log-uniform`` draw from a range.
+        seed: seed of all random numbers.
+        detector: a detector, or a material (a `Material`, its name, ``G4_NAME`` or ``NAME:DENSITY:FORMULA``) for the
+            large block of it that serves every design.
+        particle: incident particle.
+        position: point where the beam meets the front face, cm.
+        theta, phi: direction of the beam: angle to the normal and azimuth, degrees.
+        upstream: distance from the start of the particle to the front face, cm; None for 1, in a silicon-tungsten
+            stack 0.1.
+        range_cut: production cut in range, cm.
+        workers: Geant4 processes on this machine.
+        scheduler: ``tcp://host:port`` of a Dask cluster that is used instead.
+        append: continue a finished library of the same configuration.
+        progress: called with the stage, the showers done and their number.
+
+    Raises:
+        InputError: an argument that cannot be used.
+        Interrupted: Ctrl-C; what is finished is kept, the same call resumes.
+        CaloGradError: missing tables, an existing output, a full disk, kernels that keep failing.
+    """
+    showers, workers = as_count("showers", showers), as_count("workers", workers)
+    config = simulation_config(
+        energies, law=law, seed=seed, detector=detector, particle=particle, position=position, theta=theta, phi=phi,
+        upstream=upstream, range_cut=range_cut,
+    )  # fmt: skip
+    n = showers * len(config.beam.energies.values) if law == "discrete" else showers
+    return simulate_library(
+        Path(path), config, n, workers=workers, scheduler=scheduler, append=append, progress=progress
+    )
+
+
+def simulation_config(
+    energies: float | Sequence[float],
+    *,
+    law: str,
+    seed: int,
+    detector: Detector | Material | str,
+    particle: str,
+    position: tuple[float, float],
+    theta: float,
+    phi: float,
+    upstream: float | None,
+    range_cut: float,
+) -> SimulationConfig:
+    """Return the record of a simulation; the arguments are those of `simulate`.
+
+    Raises:
+        InputError: a value that cannot be used, as ``name: what is wrong``.
+    """
+    if isinstance(detector, str | Material):
+        detector = Block(material=find_material(detector) if isinstance(detector, str) else detector)
+    if upstream is None:
+        upstream = UPSTREAM_SIW if isinstance(detector, SiWStack) else UPSTREAM
+    values = (energies,) if isinstance(energies, int | float) else energies
+    try:
+        drawn = Energies.model_validate({"law": law, "values": values})
+    except ValidationError as error:
+        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise InputError(f"energies: {message}, not {energies}") from error
+    beam = {
+        "particle": particle, "energies": drawn, "position": position, "theta": theta, "phi": phi, "upstream": upstream
+    }  # fmt: skip
+    try:
+        return SimulationConfig.model_validate(
+            {"detector": detector, "beam": beam, "seed": seed, "range_cut": range_cut}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = next((str(part) for part in reversed(first["loc"]) if isinstance(part, str)), "simulate")
+        raise InputError(f"{name}: {first['msg']}, not {first['input']}") from error
+
+
+def simulate_library(
     path: Path,
     config: SimulationConfig,
     showers: int,
@@ -49,74 +163,70 @@ def produce(
     workers: int = 1,
     scheduler: str | None = None,
     append: bool = False,
-    report: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
+    progress: StageProgress = silent,
 ) -> Production:
-    """Simulate the showers 0 to ``showers`` - 1 of a configuration into the library ``path``, or what is missing.
+    """Simulate the showers 0 to ``showers`` - 1 of a configuration into a library, or those that are missing in it.
 
     Args:
-        path: of the library; an unfinished one of the same configuration is continued.
+        path: the library; an unfinished one of the same configuration is continued.
         config: what to simulate.
-        showers: how many the library is to have.
-        workers: kernels at a time on this machine.
-        scheduler: ``tcp://host:port`` of a Dask cluster to use instead.
-        append: continue a finished library of the same configuration.
-        report: called with what is being done, how much of it is done, and how much there is.
+        showers: number of showers that the library is to have.
+        workers, scheduler, append, progress: see `simulate`.
 
     Raises:
-        Interrupted: Ctrl-C; what is finished is kept.
+        Interrupted: Ctrl-C; what is finished is kept, the same call resumes.
         CaloGradError: no scheduler, missing tables, an existing output, a full disk, kernels that keep failing.
     """
     if scheduler is not None:
         check_scheduler(scheduler)
     tables = find_tables()
     tables.check(needed_elements(config))
-    geant4 = ask(tables).version
-    provenance = Provenance(config, geant4, tables.name)
+    provenance = Provenance(config, ask(tables).version, tables.name)
     try:
         with checked_interrupt() as check, open_writer(path, provenance, showers, append) as writer:
-            return _produce(writer, provenance, showers, tables, workers, scheduler, report, check)
+            try:
+                work = _simulate_missing(writer, config, tables, workers, scheduler, progress, check)
+                writer.finish(partial(_tell_and_check, progress, check), threads=_threads(workers, scheduler))
+            except KeyboardInterrupt as stop:
+                kept = f"{writer.done} of {showers} showers are finished in {path}; the same command goes on from there"
+                raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
+            return Production(config, writer.done, *work, tables.name, provenance.geant4, writer.notes)
     except KeyboardInterrupt as stop:  # before the first chunk, or while an unfinished library was opened
         kept = f"{path} keeps what was finished; the same command goes on from there"
         raise Interrupted(kept if path.exists() else "no shower was finished yet, nothing is kept") from stop
 
 
-def _produce(
+def _simulate_missing(
     writer: LibraryWriter,
-    provenance: Provenance,
-    showers: int,
+    config: SimulationConfig,
     tables: Tables,
     workers: int,
     scheduler: str | None,
-    report: Callable[[str, int, int], None],
+    progress: StageProgress,
     check: Callable[[], None],
-) -> Production:
-    """See `produce`; ``check`` raises if Ctrl-C came."""
-    config = provenance.config
-    assert isinstance(config, SimulationConfig)
-    simulated, gev, seconds = 0, 0.0, 0.0
+) -> tuple[int, float, float]:
+    """Give the writer the showers that it lacks; return their number, incident energy (GeV) and time (s)."""
+    missing, simulated, gev, seconds = writer.missing(), 0, 0.0, 0.0
+    progress("showers", writer.done, writer.wanted)
+    if not missing:
+        return simulated, gev, seconds
+    check()
+    with open_cluster(workers, scheduler) as client:
+        chunks = plan(config, missing, max(1, sum(client.nthreads().values())))
+        for result in run_chunks(client, config, chunks, tables, partial(_pack, writer.provenance), check):
+            writer.add(result.packed)
+            simulated, gev, seconds = simulated + result.showers, gev + result.gev, seconds + result.seconds
+            progress("showers", writer.done, writer.wanted)
+    return simulated, gev, seconds
 
-    def joining(done: int, total: int) -> None:
-        report("joining", done, total)
-        check()
 
-    try:
-        missing = writer.missing()
-        report("showers", writer.done, showers)
-        if missing:
-            check()
-            with open_cluster(workers, scheduler) as client:
-                chunks = plan(config, missing, max(1, sum(client.nthreads().values())))
-                for result in run_chunks(client, config, chunks, tables, partial(_pack, provenance), check):
-                    writer.add(result.packed)
-                    simulated += result.showers
-                    gev += result.gev
-                    seconds += result.seconds
-                    report("showers", writer.done, showers)
-        writer.finish(joining, threads=workers if scheduler is None else os.cpu_count() or 1)
-    except KeyboardInterrupt as stop:
-        kept = f"{writer.done} of {showers} showers are finished in {writer.path}; the same command goes on from there"
-        raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
-    return Production(writer.done, simulated, gev, seconds, tables.name, provenance.geant4, writer.notes)
+def _tell_and_check(progress: StageProgress, check: Callable[[], None], done: int, total: int) -> None:
+    progress("joining", done, total)
+    check()
+
+
+def _threads(workers: int, scheduler: str | None) -> int:
+    return workers if scheduler is None else os.cpu_count() or 1
 
 
 def _pack(provenance: Provenance, showers: Showers) -> bytes:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from calograd.detector.configuration import Block, Matrix, SimulationConfig, SiWStack
+from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig, SiWStack
 from calograd.detector.material import ELEMENTS
 from calograd.errors import TablesError
 
@@ -109,7 +109,7 @@ def needed_elements(config: SimulationConfig) -> set[str]:
     match config.detector:
         case Block(material=material):
             return {"H", *material.mass_fractions}
-        case Matrix(material=material):
+        case CrystalMatrix(material=material):
             return {"H", "Si", *material.mass_fractions}
         case SiWStack():
             return {"H", "W", "Si", "C", "N", "O", "Ar"}

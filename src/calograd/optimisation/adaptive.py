@@ -161,7 +161,8 @@ class AdaptiveSurrogate:
 
         Raises:
             Interrupted: Ctrl-C; what was simulated and learnt is kept.
-            CaloGradError: as `calograd.geant4.production.produce` and `calograd.training.adaptation.adapt.adapt`.
+            CaloGradError: see `calograd.geant4.production.simulate_library`,
+                `calograd.training.adaptation.adapt.adapt`.
         """
         number, adapted = len(history), [step.number for step in history if step.adaptation]
         showers = (self.config.showers if adapted else self.config.first) * len(self.energies)

@@ -133,7 +133,7 @@ def from_geant4(
         space: its material is, at the middle density where that is a parameter (then it has to stay within a factor
             `calograd.gradients.finite_differences.DENSITIES` of it).
         target: the detector and its beam; None: the large block with photons on its axis.
-        workers, scheduler, progress: see `calograd.geant4.production.produce`.
+        workers, scheduler, progress: see `calograd.geant4.production.simulate_library`.
     """
     detector = target or Target()
 

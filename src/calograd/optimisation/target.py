@@ -23,11 +23,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from calograd.detector.configuration import Beam, Block, Energies, MaterialRecord, Matrix, SimulationConfig
+from calograd.detector.configuration import Beam, Block, CrystalMatrix, Energies, SimulationConfig
 from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.events.library.reader import Library, read_heads
-from calograd.geant4.production import produce
+from calograd.geant4.production import simulate_library
 from calograd.io.toml import Table
 from calograd.objective.space import DesignSpace
 from calograd.system.progress import StageProgress, silent
@@ -41,7 +41,7 @@ class BlockTarget(Table):
 
 
 class MatrixTarget(Table):
-    """Crystals with gaps and silicon of the design's cells, see `calograd.detector.configuration.Matrix`."""
+    """Crystals with gaps and silicon of the design's cells, see `calograd.detector.configuration.CrystalMatrix`."""
 
     kind: Literal["matrix"]
     material: str | None = None
@@ -79,11 +79,10 @@ class Target(Table):
             energies: in turn, GeV.
             seed: of the showers, from 0.
         """
-        material = MaterialRecord(**design.material.to_dict())
-        detector: Block | Matrix = Block(material=material)
+        detector: Block | CrystalMatrix = Block(material=design.material)
         if isinstance(self.detector, MatrixTarget):
-            detector = Matrix(
-                material=material, dx=float(design.dx), dz=tuple(design.dz.tolist()), n_xy=design.n_xy,
+            detector = CrystalMatrix(
+                material=design.material, dx=float(design.dx), dz=tuple(design.dz.tolist()), n_xy=design.n_xy,
                 **self.detector.model_dump(exclude={"kind", "material"}),
             )  # fmt: skip
         beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam.model_dump())
@@ -134,9 +133,9 @@ def simulate(
 
     Args:
         path: of the library; its folder is made.
-        config, showers, workers, scheduler, progress: see `calograd.geant4.production.produce`.
+        config, showers, workers, scheduler, progress: see `calograd.geant4.production.simulate_library`.
     """
     if path.exists() and read_heads(path)[2] is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    produce(path, config, showers, workers=workers, scheduler=scheduler, report=progress)
+    simulate_library(path, config, showers, workers=workers, scheduler=scheduler, progress=progress)

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calograd.detector.configuration import MaterialRecord
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError, Interrupted
 from calograd.events.library.schema import Imported, ImportedBeam, Provenance, pack, parts_folder
@@ -145,7 +144,7 @@ def _provenance(source: Path, reading: Reading, material: Material, beam: Import
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     record = Imported(
-        material=MaterialRecord(**material.to_dict()), beam=beam, file=source.name, sha256=digest,
+        material=material, beam=beam, file=source.name, sha256=digest,
         reading=reading.model_dump(mode="json"),
     )  # fmt: skip
     return Provenance(record, UNKNOWN, UNKNOWN)

@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from calograd.detector.configuration import Matrix, SimulationConfig
+from calograd.detector.configuration import CrystalMatrix, SimulationConfig
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
 from calograd.events.deposits import Showers
@@ -108,14 +108,13 @@ class Library:
     @property
     def material(self) -> Material | None:
         """What the showers are in, of a crystal matrix its crystals; None for a layered detector."""
-        record = self.provenance.material
-        return record.material() if record else None
+        return self.provenance.material
 
     @property
-    def matrix(self) -> Matrix | None:
+    def matrix(self) -> CrystalMatrix | None:
         """The crystal matrix whose cells are the only ones these showers can be measured with; None: any will do."""
         config = self.provenance.config
-        if isinstance(config, SimulationConfig) and isinstance(config.detector, Matrix):
+        if isinstance(config, SimulationConfig) and isinstance(config.detector, CrystalMatrix):
             return config.detector
         return None
 

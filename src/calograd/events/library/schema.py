@@ -22,7 +22,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from calograd._version import __version__
-from calograd.detector.configuration import Energies, MaterialRecord, SimulationConfig, SiWStack
+from calograd.detector.configuration import Energies, SimulationConfig, SiWStack
+from calograd.detector.material import Material
 from calograd.errors import FormatError
 from calograd.events.deposits import Showers
 from calograd.io.checksum import check_seal, seal
@@ -104,7 +105,7 @@ class Imported(_Record):
     """What a library stores in place of a simulation when its showers were read from another program's file."""
 
     kind: Literal["import"] = "import"
-    material: MaterialRecord
+    material: Material
     beam: ImportedBeam
     file: str
     """Name of the file that was read, without its folder."""
@@ -137,7 +138,7 @@ class Provenance:
     tables: str
 
     @property
-    def material(self) -> MaterialRecord | None:
+    def material(self) -> Material | None:
         """What the showers are in; None for a layered detector."""
         where = self.config if isinstance(self.config, Imported) else self.config.detector
         return None if isinstance(where, SiWStack) else where.material

@@ -25,7 +25,7 @@ from calograd.detector.material import MATERIALS
 from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import open_writer
-from calograd.geant4.farm import BACKLOG, mean_energy, open_cluster, plan, run_kernel
+from calograd.geant4.farm import BACKLOG, open_cluster, plan, run_kernel
 from calograd.geant4.tables import find_tables
 
 WORKERS = (1, 10, 30, 100, 300, 1000)
@@ -156,7 +156,7 @@ def measure(config: SimulationConfig) -> Costs:
 
 def simulated(costs: Costs, config: SimulationConfig, showers: int, workers: int) -> dict[str, float]:
     """The run of so many workers: its wall time, and shares of it that workers simulate and the writer is busy."""
-    gev = mean_energy(config)
+    gev = config.beam.energies.mean
     waiting = [len(chunk) * gev for chunk in plan(config, [range(showers)], workers)]
     waiting.reverse()
     busy = 0.0
@@ -208,7 +208,7 @@ def main() -> None:
     if asked.per_gev is not None:
         costs = Costs(**{**vars(costs), "per_gev": asked.per_gev})
     for showers in asked.showers:
-        print(f"simulated: {showers} showers of {asked.energies} GeV, {mean_energy(config):.1f} GeV in the mean")
+        print(f"simulated: {showers} showers of {asked.energies} GeV, {config.beam.energies.mean:.1f} GeV in the mean")
         print("| workers | chunks | wall time, s | speed-up | efficiency | writer busy | joining, core s |")
         print("|---|---|---|---|---|---|---|")
         for workers in WORKERS:

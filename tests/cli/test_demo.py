@@ -29,32 +29,32 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     write_cells(tmp_path / "learn.h5", learn)
     judge = replace(make_cells([1, 10], np.full(60, 2.5), np.full(60, 6.0)), material=other)
     reference = make_cells([1, 10, 100], *sizes)
-    showers = chain.Showers(reference, neighbours, tmp_path / "training.h5", tmp_path / "learn.h5", judge)
+    showers = chain.BundledShowers(reference, neighbours, tmp_path / "training.h5", tmp_path / "learn.h5", judge)
     folder = tmp_path / "demo"
     stages = set()
-    outcome = chain.run(
+    result = chain.run(
         folder, Surrogate.load(tiny), showers, chain.QUICK, student=Surrogate.load(chain.STUDENT),
         geant4=(None, "no tables"),
         progress=lambda stage, done, total: stages.add(stage),
     )  # fmt: skip
-    write_page(folder / "report.html", outcome)
+    write_page(folder / "report.html", result)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") >= 10
     assert "://" not in page
     assert {p.name for p in folder.iterdir()} == {
         "benchmark.json", "evaluation.json", "generated.h5", "gradients.json", "pbwo4", "report.html", "training"
     }  # fmt: skip
-    assert {t.who for t in outcome.benchmark.surrogates} == {outcome.surrogate.card.name, "pbf2-cells-fast"}
-    assert f"a shower on one thread, {outcome.headline().best.who} in batches of " in page
-    assert len(outcome.evaluation.points) == 6
-    assert outcome.log[-1]["step"] == 60
-    assert outcome.adaptation.material == "PbWO4"
-    assert set(outcome.adaptation.before) == set(outcome.adaptation.after)
-    assert {point.energy for point in outcome.adaptation.after} == {1.0, 10.0}
+    assert {t.who for t in result.benchmark.surrogates} == {result.surrogate.card.name, "pbf2-cells-fast"}
+    assert f"a shower on one thread, {result.headline().best.who} in batches of " in page
+    assert len(result.evaluation.points) == 6
+    assert result.log[-1]["step"] == 60
+    assert result.adaptation.material == "PbWO4"
+    assert set(result.adaptation.before) == set(result.adaptation.after)
+    assert {point.energy for point in result.adaptation.after} == {1.0, 10.0}
     assert json.loads((folder / "evaluation.json").read_text())["points"]
     assert {"sample", "points", "diffusion", "gradients", "optimisation"} <= stages
     with pytest.raises(OutputExistsError):
-        chain.run(folder, outcome.surrogate, showers, chain.QUICK)
+        chain.run(folder, result.surrogate, showers, chain.QUICK)
 
 
 def test_an_existing_folder_is_refused_first(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from calograd.cli.progress import progress
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
-    from calograd.demo.chain import Outcome
+    from calograd.demo.chain import DemoResult
 
 REPORT = "report.html"
 
@@ -40,29 +40,29 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     from calograd.surrogate import Surrogate
 
     surrogate = Surrogate.load(chain.MODEL)
-    showers = chain.Showers.bundled()
+    showers = chain.BundledShowers.bundled()
     with progress("demo") as show:
-        outcome = chain.run(
+        result = chain.run(
             output, surrogate, showers, chain.QUICK if quick else chain.FULL,
             student=Surrogate.load(chain.STUDENT), geant4=geant4_environment(surrogate.card.substance()), progress=show,
         )  # fmt: skip
-        write_page(output / REPORT, outcome, show)
-    _summarise(outcome)
+        write_page(output / REPORT, result, show)
+    _summarise(result)
     console.print(f"report: {(output / REPORT).absolute()}", soft_wrap=True)
-    head = outcome.headline()
+    head = result.headline()
     write_json(
         json_path,
-        {"report": str(output / REPORT), "seconds": outcome.seconds, "verdict": outcome.evaluation.verdict,
+        {"report": str(output / REPORT), "seconds": result.seconds, "verdict": result.evaluation.verdict,
          "worst_bias_of_E_tot": head.bias, "ms_per_shower": head.best.processor.median},
     )  # fmt: skip
 
 
-def _summarise(outcome: Outcome) -> None:
+def _summarise(result: DemoResult) -> None:
     from calograd.demo.page import adaptation_rows
     from calograd.evaluation.timing import short
 
-    s = outcome.steering
-    e, head, first, last = outcome.evaluation, outcome.headline(), outcome.log[0], outcome.log[-1]
+    s = result.study
+    e, head, first, last = result.evaluation, result.headline(), result.log[0], result.log[-1]
     faster = ", ".join(f"{short(ratio)} at {energy:g} GeV" for ratio, energy in head.ratios)
     losses = f"{first['validation_loss']:.3f} to {last['validation_loss']:.3f}"
     rows = [
@@ -70,13 +70,13 @@ def _summarise(outcome: Outcome) -> None:
         ("worst bias of E_tot", f"{100 * head.bias:+.2f} +- {100 * head.error:.2f} % at {head.where}"),
         ("limits", e.verdict),
         ("ms per shower, one thread", f"{head.best.processor}, {head.best.who} in batches of {head.best.batch}"),
-        (f"Geant4 / {head.best.who}", faster or outcome.benchmark.note),
+        (f"Geant4 / {head.best.who}", faster or result.benchmark.note),
         ("from scratch", f"{last['step']} steps, validation loss {losses}"),
         (
-            f"adapted to {outcome.adaptation.material}",
-            f"by {outcome.adaptation.showers} showers, rms bias of "
+            f"adapted to {result.adaptation.material}",
+            f"by {result.adaptation.showers} showers, rms bias of "
             + ", ".join(
-                f"{row['name']} {row['before']:.2f} to {row['after']:.2f} %" for row in adaptation_rows(outcome)[:3]
+                f"{row['name']} {row['before']:.2f} to {row['after']:.2f} %" for row in adaptation_rows(result)[:3]
             ),
         ),
         (
@@ -91,7 +91,7 @@ def _summarise(outcome: Outcome) -> None:
             "optimisation",
             f"{len(s.state.history)} steps: {_sizes(s.state.history[0].y)} to {_sizes(s.state.y)} cm",
         ),
-        ("seconds", ", ".join(f"{stage} {t:.0f}" for stage, t in outcome.seconds.items())),
+        ("seconds", ", ".join(f"{stage} {t:.0f}" for stage, t in result.seconds.items())),
     ]
     print_table("demo", ("", ""), rows)
 

@@ -1,9 +1,8 @@
-"""The demo's other crystal: the bundled surrogate of PbF2 adapted to few Geant4 showers in PbWO4, before and after."""
+"""Adaptation in the demo: the bundled surrogate of PbF2 adapts to few Geant4 showers in PbWO4."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,28 +14,27 @@ from calograd.evaluation import mean_biases
 from calograd.evaluation.matching import DesignPoint, group
 from calograd.events.cells import Cells
 from calograd.surrogate import Surrogate
+from calograd.system.progress import StageProgress
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
 from calograd.training.data.rows import load_data
 
 HELD_OUT = 0.1
-"""Share of the showers that decides when to stop."""
+"""Share of the showers that is held out and decides when to stop."""
 
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total)."""
 Biases = dict[DesignPoint, dict[str, tuple[float, float]]]
-"""Of means, relative, with standard errors."""
+"""Relative biases of means with standard errors, by point and observable."""
 
 
 class Adaptation(NamedTuple):
-    """What came out.
+    """An adaptation and its biases against Geant4.
 
     Attributes:
-        material: of the other detector.
-        showers: it learnt from, those that decided when to stop included.
-        judged: Geant4 showers that judge, other ones.
+        material: material of the other detector.
+        showers: showers used, including those held out.
+        judged: other Geant4 showers that the biases refer to.
         learnt, size: numbers of the adapter, and bytes of its file.
-        before, after: biases at the points that judge.
+        before, after: biases before and after the adaptation.
     """
 
     material: str
@@ -49,31 +47,31 @@ class Adaptation(NamedTuple):
 
 
 def adapt_and_judge(
-    surrogate: Surrogate, learn: Path, judge: Cells, folder: Path, effort: dict[str, Any], progress: Progress
+    surrogate: Surrogate, learn: Path, judge: Cells, folder: Path, effort: dict[str, Any], progress: StageProgress
 ) -> Adaptation:
     """Adapt by LoRA and compare the means with Geant4's before and after.
 
     Args:
-        surrogate: the base; it stays as it is. Before, it is asked for the other material as if it knew it.
-        learn: cells file of the showers to learn from.
+        surrogate: the base, which does not change. Before the adaptation it extrapolates to the other material.
+        learn: cells file with the showers to learn from.
         judge: other showers of the same material, at fixed designs and energies.
-        folder: of the run.
+        folder: folder of the run.
         effort: fields of `AdaptConfig`.
-        progress: called as progress(stage, done, total).
+        progress: called after each step.
     """
     data = load_data([learn], HELD_OUT, 0)
-    outcome = adapt(
+    result = adapt(
         surrogate, AdaptConfig(method="lora", **effort), data, folder,
         progress=lambda phase, step, steps, _: progress(f"adapt: {phase}", step, steps),
     )  # fmt: skip
-    before, after = (mean_biases(_like(each, judge), judge) for each in (surrogate, outcome.surrogate))
+    before, after = (mean_biases(_like(each, judge), judge) for each in (surrogate, result.surrogate))
     return Adaptation(
-        data.material.name, data.showers, len(np.unique(judge.shower)), outcome.learnt, outcome.size, before, after
+        data.material.name, data.showers, len(np.unique(judge.shower)), result.learnt, result.size, before, after
     )
 
 
 def _like(surrogate: Surrogate, judge: Cells) -> Cells:
-    """As many showers as the judge has at each of its points, in its material, with a fixed seed."""
+    """Generate as many showers as the judge has at each of its points, in its material, with a fixed seed."""
     cells, generator = np.empty_like(judge.cells), torch.Generator().manual_seed(0)
     for point, rows in group(judge).items():
         design = Design(point.design.dx, point.design.dz, judge.material, judge.cells.shape[1], judge.dz.shape[1])

@@ -1,13 +1,12 @@
-"""The chain on bundled data: sample, evaluate against Geant4, time, train, adapt to another crystal, follow gradients.
+"""The chain of the demo: sample, evaluate against Geant4, time, train, adapt to another crystal, follow gradients.
 
-The showers are Geant4's, made by ``runs/pbf2-sample.sh``; no training has seen those that judge.
+``runs/pbf2-sample.sh`` made the bundled Geant4 showers. No training has seen the showers that are compared with.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calograd.demo.adaptation import Adaptation, adapt_and_judge
-from calograd.demo.design import Effort, Steering, steer
+from calograd.demo.design import DesignStudy, StudySettings, study_design
 from calograd.errors import FormatError, Interrupted
 from calograd.evaluation import DesignEvaluation, evaluate, mean_biases
 from calograd.evaluation.matching import DesignPoint
@@ -25,6 +24,7 @@ from calograd.events.cells import Cells, read_cells, write_cells
 from calograd.io.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import generate
+from calograd.system.progress import StageProgress, silent
 from calograd.training.config import RunConfig, parse_config
 from calograd.training.data.rows import load_data
 from calograd.training.log import read_log
@@ -34,23 +34,20 @@ MODEL, STUDENT = "pbf2-cells", "pbf2-cells-fast"
 SAMPLE = "pbf2-sample"
 OTHER_SAMPLE = "pbwo4-sample"
 
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total)."""
-
 
 @dataclass(frozen=True)
-class Plan:
-    """How much of everything.
+class DemoSettings:
+    """The sizes of all stages.
 
     Args:
-        repeat: generated showers for each of Geant4's.
-        showers: most reference showers a point; None for all.
-        energies: of the reference that are used, GeV; None for all.
-        classifier_rows: most rows of each class in a classifier test; 0 leaves the tests out.
+        repeat: generated showers for each Geant4 shower.
+        showers: largest number of reference showers at a point; None for all.
+        energies: energies of the reference that are used, GeV; None for all.
+        classifier_rows: largest number of rows of each class in a classifier test; 0 leaves the tests out.
         timing: energies (GeV), batches and repetitions of the timing, and whether Geant4 takes part.
-        training: what differs from the defaults of a training's tables ``model`` and ``training``.
+        training: tables ``model`` and ``training`` of the short training, where they differ from the defaults.
         adaptation: fields of `calograd.training.adaptation.state.AdaptConfig`.
-        effort: of gradients and optimisation.
+        effort: settings of gradients and optimisation.
     """
 
     repeat: int
@@ -60,11 +57,11 @@ class Plan:
     timing: tuple[tuple[float, ...], tuple[int, ...], int, bool]
     training: dict[str, dict[str, Any]]
     adaptation: dict[str, Any]
-    effort: Effort
+    effort: StudySettings
 
 
 _SMALL = {"shape_width": 96, "shape_blocks": 3, "pattern_width": 192, "pattern_blocks": 2, "moments_width": 64}
-FULL = Plan(
+FULL = DemoSettings(
     repeat=2, showers=None, energies=None, classifier_rows=6000,
     timing=((1.0, 10.0, 100.0), (1, 100, 4000), 3, True),
     training={
@@ -73,9 +70,9 @@ FULL = Plan(
                      "ema": 0.995, "report_every": 100},
     },
     adaptation={"steps": 300, "moments_steps": 400},
-    effort=Effort(energies=(1.0, 10.0, 50.0, 100.0), showers=200, draws=3, compared=8, steps=10, landscape=6),
+    effort=StudySettings(energies=(1.0, 10.0, 50.0, 100.0), showers=200, draws=3, compared=8, steps=10, landscape=6),
 )  # fmt: skip
-QUICK = Plan(
+QUICK = DemoSettings(
     repeat=1, showers=60, energies=(1.0, 10.0, 100.0), classifier_rows=0,
     timing=((10.0,), (1, 100), 1, False),
     training={
@@ -84,17 +81,17 @@ QUICK = Plan(
                      "ema": 0.9, "report_every": 20},
     },
     adaptation={"steps": 10, "moments_steps": 10, "batch": 32, "moments_batch": 64, "look_every": 5},
-    effort=Effort(energies=(10.0,), showers=30, draws=2, compared=2, steps=2, landscape=2),
+    effort=StudySettings(energies=(10.0,), showers=30, draws=2, compared=2, steps=2, landscape=2),
 )  # fmt: skip
 
 
 class Headline(NamedTuple):
-    """The few numbers that say it all.
+    """The few numbers at the top of the report.
 
     Attributes:
         bias, error, where: the worst bias of the mean of E_tot, its standard error and its point.
-        best: the fastest way that was timed to make showers.
-        ratios: Geant4's time over that one's, and the energy in GeV.
+        best: the fastest timed surrogate and batch.
+        ratios: time of Geant4 over that of the fastest, and the energy in GeV.
     """
 
     bias: float
@@ -105,20 +102,20 @@ class Headline(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the chain found.
+class DemoResult:
+    """The results of all stages.
 
     Args:
-        surrogate: the bundled one.
-        evaluation: of its showers against Geant4's.
-        benchmark: the times.
-        training: the configuration of the short training.
-        showers, rows: it learnt from.
-        log: its reports, one a line.
-        biases: of the means at every reference point, of the bundled surrogate and of the one from scratch.
-        adaptation: to another crystal.
-        steering: gradients and optimisation.
-        seconds: by stage.
+        surrogate: the bundled surrogate.
+        evaluation: comparison of its showers with Geant4's.
+        benchmark: the timing.
+        training: configuration of the short training.
+        showers, rows: showers and rows of the short training.
+        log: lines of its log.
+        biases: biases of the means at every reference point: of the bundled surrogate and of the one from scratch.
+        adaptation: adaptation to another crystal.
+        study: gradients and optimisation.
+        seconds: time of every stage.
     """
 
     surrogate: Surrogate
@@ -130,11 +127,11 @@ class Outcome:
     log: list[dict[str, Any]]
     biases: tuple[dict[DesignPoint, dict[str, tuple[float, float]]], ...]
     adaptation: Adaptation
-    steering: Steering
+    study: DesignStudy
     seconds: dict[str, float]
 
     def headline(self) -> Headline:
-        """The few numbers that say it all."""
+        """Return the few numbers at the top of the report."""
         worst = max(self.evaluation.points, key=lambda p: abs(p.quantities["E_tot"].bias))
         times = self.benchmark.surrogates
         best = min(times, key=lambda t: t.processor.median)
@@ -144,12 +141,12 @@ class Outcome:
         return Headline(total.bias, total.bias_error, worst.point, best, known)
 
 
-class Showers(NamedTuple):
-    """Geant4's showers that the chain needs.
+class BundledShowers(NamedTuple):
+    """Geant4 showers that the chain needs.
 
     Attributes:
-        reference: that judge.
-        neighbours: at the design of the gradient and its neighbours.
+        reference: showers that the surrogate is compared with.
+        neighbours: showers at the design of the gradient and at its neighbours.
         training: cells file of the short training.
         learn: cells file in another crystal, to adapt to.
         judge: other showers in that crystal.
@@ -162,8 +159,8 @@ class Showers(NamedTuple):
     judge: Cells
 
     @classmethod
-    def bundled(cls) -> Showers:
-        """Those that come with the package. Raises `FormatError` if this installation has none."""
+    def bundled(cls) -> BundledShowers:
+        """Return the showers in the package. Raises `FormatError` if this installation has none."""
         return cls(
             read_cells(bundled("reference.h5")), read_cells(bundled("neighbours.h5")), bundled("training.h5"),
             bundled("learn.h5", OTHER_SAMPLE), read_cells(bundled("judge.h5", OTHER_SAMPLE)),
@@ -171,7 +168,7 @@ class Showers(NamedTuple):
 
 
 def bundled(name: str, sample: str = SAMPLE) -> Path:
-    """A file of a bundled sample. Raises `FormatError` if this installation has none."""
+    """Return the path of a file of a bundled sample. Raises `FormatError` if it is missing."""
     path = Path(str(files("calograd") / "assets" / sample / name))
     if not path.is_file():
         raise FormatError(f"{path} is missing; reinstall calograd, or make it with runs/{SAMPLE}.sh")
@@ -179,21 +176,21 @@ def bundled(name: str, sample: str = SAMPLE) -> Path:
 
 
 def run(
-    folder: Path, surrogate: Surrogate, showers: Showers, plan: Plan, *,
+    folder: Path, surrogate: Surrogate, showers: BundledShowers, settings: DemoSettings, *,
     student: Surrogate | None = None,
     geant4: tuple[dict[str, str] | None, str] = (None, ""),
-    progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
-) -> Outcome:  # fmt: skip
-    """Run the chain; its files go to ``folder``, which must not exist.
+    progress: StageProgress = silent,
+) -> DemoResult:  # fmt: skip
+    """Run the chain and write its files into a new folder.
 
     Args:
-        folder: gets the generated showers, the results as JSON and the training.
-        surrogate: to sample and judge.
-        showers: Geant4's.
-        plan: how much of everything.
-        student: distilled from the surrogate, to be timed beside it.
+        folder: new folder of the generated showers, the results as JSON and the training.
+        surrogate: the surrogate that is sampled and compared.
+        showers: Geant4 showers.
+        settings: sizes of all stages.
+        student: a surrogate distilled from this one, to be timed beside it.
         geant4: environment of Geant4's kernel, or None and the reason.
-        progress: called as progress(stage, done, total).
+        progress: called after each part of a stage.
 
     Raises:
         OutputExistsError: ``folder`` exists.
@@ -204,32 +201,36 @@ def run(
         folder.mkdir(parents=True)
     seconds: dict[str, float] = {}
     try:
-        return _run(folder, surrogate, showers, plan, student, geant4, progress, seconds)
+        return _run(folder, surrogate, showers, settings, student, geant4, progress, seconds)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"{folder} is incomplete; remove it before the next demo, or choose another -o") from None
 
 
 def _run(
-    folder: Path, surrogate: Surrogate, showers: Showers, plan: Plan, student: Surrogate | None,
-    geant4: tuple[dict[str, str] | None, str], progress: Progress, seconds: dict[str, float],
-) -> Outcome:  # fmt: skip
+    folder: Path, surrogate: Surrogate, showers: BundledShowers, settings: DemoSettings, student: Surrogate | None,
+    geant4: tuple[dict[str, str] | None, str], progress: StageProgress, seconds: dict[str, float],
+) -> DemoResult:  # fmt: skip
     def timed(stage: str, began: float) -> float:
         now = time.perf_counter()
         seconds[stage] = now - began
         return now
 
-    reference, training = _chosen(showers.reference, plan), showers.training
+    reference, training = _chosen(showers.reference, settings), showers.training
     began = time.perf_counter()
-    made = _like(surrogate, reference, plan.repeat, progress, "sample")
+    made = _like(surrogate, reference, settings.repeat, progress, "sample")
     write_cells(folder / "generated.h5", made)
     began = timed("sample", began)
     result = evaluate(
-        made, reference, classifiers=plan.classifier_rows > 0, max_rows=max(plan.classifier_rows, 1), progress=progress
+        made,
+        reference,
+        classifiers=settings.classifier_rows > 0,
+        max_rows=max(settings.classifier_rows, 1),
+        progress=progress,
     )
     assert isinstance(result, DesignEvaluation)
     _write_json(folder / "evaluation.json", result.to_dict())
     began = timed("evaluate", began)
-    energies, batches, repeats, with_geant4 = plan.timing
+    energies, batches, repeats, with_geant4 = settings.timing
     environment, note = geant4 if with_geant4 else (None, "left out")
     timed_ones = [surrogate] if student is None else [surrogate, student]
     times = benchmark(
@@ -237,29 +238,29 @@ def _run(
     )  # fmt: skip
     _write_json(folder / "benchmark.json", times.to_dict())
     began = timed("time", began)
-    config = training_config(surrogate, training, plan)
+    config = training_config(surrogate, training, settings)
     data = load_data(config.data.files, config.data.validation, config.training.seed)
     train(config, data, folder / "training", progress=lambda phase, step, steps, _: progress(phase, step, steps))
     began = timed("train", began)
     scratch = _like(Surrogate.load(folder / "training"), reference, 1, progress, "sample again")
     began = timed("sample again", began)
     adaptation = adapt_and_judge(
-        surrogate, showers.learn, showers.judge, folder / "pbwo4", plan.adaptation, progress
+        surrogate, showers.learn, showers.judge, folder / "pbwo4", settings.adaptation, progress
     )  # fmt: skip
     began = timed("adapt", began)
-    steering = steer(surrogate, showers.neighbours, plan.effort, progress)
-    _write_json(folder / "gradients.json", {"points": [each.to_dict() for each in steering.gradients]})
+    study = study_design(surrogate, showers.neighbours, settings.effort, progress)
+    _write_json(folder / "gradients.json", {"points": [each.to_dict() for each in study.gradients]})
     timed("gradients and optimisation", began)
-    return Outcome(
+    return DemoResult(
         surrogate, result, times, config, data.showers, len(data.train), read_log(folder / "training"),
-        (mean_biases(made, reference), mean_biases(scratch, reference)), adaptation, steering, seconds,
+        (mean_biases(made, reference), mean_biases(scratch, reference)), adaptation, study, seconds,
     )  # fmt: skip
 
 
-def training_config(surrogate: Surrogate, training: Path, plan: Plan) -> RunConfig:
-    """The short training: small networks, the range of the bundled surrogate."""
+def training_config(surrogate: Surrogate, training: Path, settings: DemoSettings) -> RunConfig:
+    """Return the configuration of the short training: small networks, the range of the bundled surrogate."""
     card = surrogate.card
-    raw = plan.training | {
+    raw = settings.training | {
         "name": "from-scratch",
         "data": {"files": [str(training)], "validation": 0.1},
         "range": {name: list(getattr(card, name)) for name in ("energy", "dx", "dz")},
@@ -267,20 +268,20 @@ def training_config(surrogate: Surrogate, training: Path, plan: Plan) -> RunConf
     return parse_config(raw, "the demo's training", training.parent)
 
 
-def _chosen(reference: Cells, plan: Plan) -> Cells:
-    """The reference rows that the plan uses."""
+def _chosen(reference: Cells, settings: DemoSettings) -> Cells:
+    """Return the rows of the reference that the settings ask for."""
     keep = np.ones(len(reference), dtype=bool)
-    if plan.energies is not None:
-        keep = np.isclose(reference.energy[:, None], plan.energies).any(1)
-    if plan.showers is not None:
+    if settings.energies is not None:
+        keep = np.isclose(reference.energy[:, None], settings.energies).any(1)
+    if settings.showers is not None:
         points = np.column_stack([reference.energy, reference.dx, reference.dz])
         _, which = np.unique(points, axis=0, return_inverse=True)
         for point in range(which.max() + 1):
-            keep[np.flatnonzero(which.reshape(-1) == point)[plan.showers :]] = False
+            keep[np.flatnonzero(which.reshape(-1) == point)[settings.showers :]] = False
     return reference.rows(keep)
 
 
-def _like(surrogate: Surrogate, reference: Cells, repeat: int, progress: Progress, stage: str) -> Cells:
+def _like(surrogate: Surrogate, reference: Cells, repeat: int, progress: StageProgress, stage: str) -> Cells:
     columns = (np.repeat(column, repeat, axis=0) for column in (reference.energy, reference.dx, reference.dz))
     made = generate(surrogate, *columns, report=lambda done, total: progress(stage, done, total))
     assert isinstance(made, Cells)

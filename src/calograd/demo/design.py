@@ -1,12 +1,11 @@
-"""The demo's design part: a gradient with its Geant4 check, and a short optimisation.
+"""Gradients and optimisation in the demo: gradients with their Geant4 check, and a short optimisation.
 
-The utility is the squared error of the energy under beam-induced background, truth incident, at one energy for the
-optimisation: leakage wants large cells, background small ones. A price on depth keeps the optimum off the bounds.
+The utility is the squared error of the energy under beam-induced background, against the incident energy. Leakage
+favours large cells, background small ones. A price on depth keeps the optimum off the bounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,29 +25,27 @@ from calograd.objective.utility import Objective, SquaredError
 from calograd.optimisation.ascent import AscentConfig, ascend
 from calograd.optimisation.state import State, Step
 from calograd.surrogate import Surrogate
+from calograd.system.progress import StageProgress
 
 AT = (2.5, 6.0)
-"""Pitch and depth of the gradient, cm; the bundled sample holds its neighbours."""
+"""Pitch and depth of the gradient, cm; the bundled sample has showers at its neighbours."""
 START = (3.5, 12.0)
-"""Of the optimisation, cm."""
+"""Pitch and depth at the start of the optimisation, cm."""
 ENERGY = 50.0
-"""Of the optimisation, GeV."""
+"""Incident energy of the optimisation, GeV."""
 PRICE = 0.02
-"""Of a radiation length of depth: U / (1 + 0.02 depth / X0)."""
-
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total)."""
+"""Price of a radiation length of depth: the utility is U / (1 + 0.02 depth / X0)."""
 
 
-class Effort(NamedTuple):
-    """How much of everything.
+class StudySettings(NamedTuple):
+    """The sizes of gradients and optimisation.
 
     Attributes:
-        energies: of the gradients, GeV.
-        showers, draws: of a gradient on the way of the optimisation.
+        energies: incident energies of the gradients, GeV.
+        showers, draws: showers of a draw and draws of a gradient in the optimisation.
         compared: draws of a gradient that is compared with Geant4's.
-        steps: of the optimisation.
-        landscape: points along each axis.
+        steps: steps of the optimisation.
+        landscape: points of the landscape along each axis.
     """
 
     energies: tuple[float, ...]
@@ -59,14 +56,14 @@ class Effort(NamedTuple):
     landscape: int
 
 
-class Steering(NamedTuple):
-    """What came out.
+class DesignStudy(NamedTuple):
+    """Gradients and an optimisation.
 
     Attributes:
-        energies: of the gradients, GeV.
-        gradients: beside Geant4's, one an energy.
+        energies: incident energies of the gradients, GeV.
+        gradients: comparison with Geant4's gradient at each energy.
         state: the optimisation.
-        landscape: of its utility, from the surrogate.
+        landscape: landscape of its utility, from the surrogate.
     """
 
     energies: tuple[float, ...]
@@ -75,14 +72,14 @@ class Steering(NamedTuple):
     landscape: Landscape
 
 
-def steer(surrogate: Surrogate, reference: Cells, effort: Effort, progress: Progress) -> Steering:
-    """Gradients, optimisation, landscape.
+def study_design(surrogate: Surrogate, reference: Cells, effort: StudySettings, progress: StageProgress) -> DesignStudy:
+    """Compute gradients, follow them from `START`, and compute the landscape.
 
     Args:
-        surrogate: the bundled one.
-        reference: Geant4's showers at `AT` and its neighbours.
-        effort: how much of everything.
-        progress: called as progress(stage, done, total).
+        surrogate: the bundled surrogate.
+        reference: Geant4 showers at `AT` and its neighbours.
+        effort: sizes of gradients and optimisation.
+        progress: called after each gradient, step and point.
     """
     card = surrogate.card
     space, at = space_around(*AT, card.dx, card.dz)
@@ -112,4 +109,4 @@ def steer(surrogate: Surrogate, reference: Cells, effort: Effort, progress: Prog
         surrogate, priced, grid(*card.dx, effort.landscape), grid(*card.dz, effort.landscape), showers=200,
         progress=lambda done, total: progress("landscape", done, total),
     )  # fmt: skip
-    return Steering(effort.energies, gradients, state, drawn)
+    return DesignStudy(effort.energies, gradients, state, drawn)

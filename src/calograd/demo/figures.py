@@ -14,12 +14,12 @@ from calograd.reports.style import GEANT4, KEPT, LABELS, SURROGATE
 
 SHOWN = ("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z")
 LOGGED = ("E_tot", "R_E", "sigma_y", "z_mean", "z_width")
-"""The same in the training's log, where lengths are in units of the cell."""
+"""Names of the same observables in the training's log, where lengths are in units of the cell."""
 COLOURS = (GEANT4, SURROGATE, "#2f6f9f", "#6a9a3b", "#8a5aa8")
 
 
 def draw_training(log: list[dict[str, Any]]) -> Figure:
-    """Losses, and biases and spreads at the lowest energies, where there is most to learn, against steps."""
+    """Draw losses, biases and spreads at the lowest energies, where most is to be learnt, against steps."""
     steps = [line["step"] for line in log]
     figure = Figure(figsize=(10.6, 3.1))
     loss, bias, spread = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
@@ -49,7 +49,7 @@ def draw_training(log: list[dict[str, Any]]) -> Figure:
 
 
 def draw_biases(biases: dict[str, Biases], design: Sizes) -> Figure:
-    """Biases of two surrogates, by the names that they have in the legend, against energy, at one design."""
+    """Draw biases of two surrogates, named as in the legend, against energy at one design."""
     figure = Figure(figsize=(10.6, 2.6))
     panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
     for axes, name in zip(panels, ("E_tot", "R_E", "sigma_z"), strict=True):

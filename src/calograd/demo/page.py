@@ -1,4 +1,4 @@
-"""The demo's report: one HTML file with its figures inside, no network."""
+"""Report of the demo: one HTML file with its figures inside that needs no network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calograd.demo.adaptation import Biases
-from calograd.demo.chain import Outcome
+from calograd.demo.chain import DemoResult
 from calograd.demo.figures import SHOWN, draw_biases, draw_training
 from calograd.evaluation import limits
 from calograd.evaluation.compare import PointResult
@@ -23,14 +23,12 @@ from calograd.reports.gradient import draw_gradients, draw_landscapes
 from calograd.reports.optimisation import draw_ascent
 from calograd.reports.page import templates
 from calograd.reports.style import Picture, picture
+from calograd.system.progress import StageProgress, silent
 
 SPREADS = ("E_tot", "x_mean", "R_E", "sigma_y", "z_mean", "sigma_z", "occupancy")
 """Observables whose spreads are shown."""
 FIRST_LOOK = 50.0
-"""GeV: the point nearest to this energy, of the middle design, is shown in detail."""
-
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total)."""
+"""Energy in GeV: the point of the middle design nearest to it is shown in detail."""
 
 
 class _Task(NamedTuple):
@@ -41,19 +39,19 @@ class _Task(NamedTuple):
     caption: str
 
 
-def write_page(path: Path, outcome: Outcome, progress: Progress = lambda stage, done, total: None) -> None:  # noqa: ARG005
+def write_page(path: Path, result: DemoResult, progress: StageProgress = silent) -> None:
     """Write the report to ``path``."""
-    write_whole(path, render(outcome, progress).encode())
+    write_whole(path, render(result, progress).encode())
 
 
-def render(outcome: Outcome, progress: Progress) -> str:
-    """The report as HTML."""
-    e = outcome.evaluation
+def render(result: DemoResult, progress: StageProgress) -> str:
+    """Return the report as HTML."""
+    e = result.evaluation
     designs = sorted({p.point.design for p in e.points})
     look = first_look(e.points)
     column = [p for p in e.points if p.point.design == look.point.design]
     shown = [column[k] for k in sorted({0, column.index(look), len(column) - 1})]
-    tasks = _tasks(outcome, designs, look, shown)
+    tasks = _tasks(result, designs, look, shown)
     pictures: dict[str, Picture] = {}
     for number, task in enumerate(tasks):
         progress("figures", number, len(tasks))
@@ -61,19 +59,19 @@ def render(outcome: Outcome, progress: Progress) -> str:
     progress("figures", len(tasks), len(tasks))
     environment = templates("calograd.demo")
     environment.filters |= {"g3": lambda value: "-" if value is None else short(value)}
-    card = outcome.surrogate.card
+    card = result.surrogate.card
     return environment.get_template("demo.html.j2").render(
-        title="CaloGrad: a calorimeter's showers without Geant4", subtitle=_subtitle(outcome),
-        o=outcome, e=e, card=card, pictures=pictures, look=look, designs=designs,
-        summary=limits.summarise(e.checks, merge_subjects=True), machine=outcome.benchmark.machine,
-        headline=outcome.headline(), last=outcome.log[-1], first=outcome.log[0],
-        scratch=scratch_rows(outcome), adaptation=adaptation_rows(outcome),
+        title="CaloGrad: a calorimeter's showers without Geant4", subtitle=_subtitle(result),
+        o=result, e=e, card=card, pictures=pictures, look=look, designs=designs,
+        summary=limits.summarise(e.checks, merge_subjects=True), machine=result.benchmark.machine,
+        headline=result.headline(), last=result.log[-1], first=result.log[0],
+        scratch=scratch_rows(result), adaptation=adaptation_rows(result),
         reference_showers=sum(len(p.reference) for p in e.points),
         generated_showers=sum(len(p.generated) for p in e.points),
     )  # fmt: skip
 
 
-def _subtitle(o: Outcome) -> str:
+def _subtitle(o: DemoResult) -> str:
     card = o.surrogate.card
     energy, dx, dz = (f"{low:g} to {high:g}" for low, high in (card.energy, card.dx, card.dz))
     return (
@@ -83,20 +81,20 @@ def _subtitle(o: Outcome) -> str:
 
 
 def first_look(points: tuple[PointResult, ...]) -> PointResult:
-    """The point that is shown in detail."""
+    """Return the point that is shown in detail."""
     designs = sorted({p.point.design for p in points})
     middle = [p for p in points if p.point.design == designs[len(designs) // 2]]
     return min(middle, key=lambda p: abs(p.point.energy - FIRST_LOOK))
 
 
-def scratch_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """Root mean square over the reference points of the biases (%), bundled and from scratch, with what noise gives."""
-    return _rms({"bundled": outcome.biases[0], "scratch": outcome.biases[1]})
+def scratch_rows(result: DemoResult) -> list[dict[str, Any]]:
+    """Return root mean square biases (%) over the reference points, bundled and from scratch, and those of noise."""
+    return _rms({"bundled": result.biases[0], "scratch": result.biases[1]})
 
 
-def adaptation_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """Likewise in the other crystal, before and after."""
-    return _rms({"before": outcome.adaptation.before, "after": outcome.adaptation.after})
+def adaptation_rows(result: DemoResult) -> list[dict[str, Any]]:
+    """Return root mean square biases (%) in the other crystal, before and after, and those of noise."""
+    return _rms({"before": result.adaptation.before, "after": result.adaptation.after})
 
 
 def _rms(columns: dict[str, Biases]) -> list[dict[str, Any]]:
@@ -111,7 +109,7 @@ def _rms(columns: dict[str, Biases]) -> list[dict[str, Any]]:
     return rows
 
 
-def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[PointResult]) -> list[_Task]:
+def _tasks(o: DemoResult, designs: list[Sizes], look: PointResult, shown: list[PointResult]) -> list[_Task]:
     e = o.evaluation
     middle, judged = look.point.design, next(iter(o.adaptation.after)).design
     kept = "Green: allowed range. Filled red: limit missed beyond statistics; hollow: missed within statistics."
@@ -157,19 +155,19 @@ def _tasks(o: Outcome, designs: list[Sizes], look: PointResult, shown: list[Poin
             "seen, before and after, with standard errors.",
         ),
     ]  # fmt: skip
-    steering = o.steering
-    path = np.array([step.y for step in steering.state.history])
+    study = o.study
+    path = np.array([step.y for step in study.state.history])
     tasks += [
         _Task(
             "gradients",
-            partial(draw_gradients, list(steering.energies), [g.surrogate for g in steering.gradients],
-                    steering.gradients),
+            partial(draw_gradients, list(study.energies), [g.surrogate for g in study.gradients],
+                    study.gradients),
             "Relative change of the utility for a relative change of pitch and depth, with 95 % bands; below: "
             "surrogate over Geant4.",
         ),
-        _Task("descent", partial(draw_ascent, steering.state.history, ("dx", "dz")), "Course of the optimisation."),
+        _Task("descent", partial(draw_ascent, study.state.history, ("dx", "dz")), "Course of the optimisation."),
         _Task(
-            "landscape", partial(draw_landscapes, [steering.landscape], "utility", path),
+            "landscape", partial(draw_landscapes, [study.landscape], "utility", path),
             "The utility over pitch and depth from the surrogate, with arrows along its gradient in ln y and the "
             "optimisation's trajectory.",
         ),

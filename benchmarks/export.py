@@ -18,7 +18,7 @@ import torch
 from calograd import Design
 from calograd.export.runtime import OnnxSampler
 from calograd.export.write import export
-from calograd.surrogate import load_designs
+from calograd.surrogate import Surrogate
 from calograd.system.memory import keep_freed_memory
 
 BATCHES, REPEAT, SHOWERS = (1, 10, 100, 1000, 4000), 5, 2000
@@ -38,8 +38,8 @@ def main(models: list[str]) -> None:
     keep_freed_memory()
     print("| model | " + " | ".join(f"{batch}" for batch in BATCHES) + " |\n" + "|---" * (1 + len(BATCHES)) + "|")
     for model in models:
-        surrogate, generator, rng = load_designs(model), torch.Generator().manual_seed(0), np.random.default_rng(0)
-        design = Design(2.5, 6.0, surrogate.card.substance())
+        surrogate, generator, rng = Surrogate.load(model), torch.Generator().manual_seed(0), np.random.default_rng(0)
+        design = Design(2.5, 6.0, surrogate.card.designs.material)
         with TemporaryDirectory() as folder:
             export(surrogate, Path(folder) / "onnx")
             sampler = OnnxSampler.load(Path(folder) / "onnx" / "sampler.onnx")

@@ -33,7 +33,7 @@ def resident(name: str) -> float:
 
 
 def gradient(surrogate: Surrogate, depths: object, sampler: str, steps: int, checkpointed: bool) -> float:
-    space, at = space_around(2.5, depths, surrogate.card.dx, surrogate.card.dz)
+    space, at = space_around(2.5, depths, surrogate.card.designs.dx, surrogate.card.designs.dz)
     objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (ENERGY,))
     started = time.perf_counter()
     surrogate_gradient(

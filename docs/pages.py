@@ -14,8 +14,6 @@ import click
 
 import calograd
 from calograd.surrogate import Card
-from calograd.surrogate.registry import STACK_KINDS
-from calograd.surrogate.storage import StackCard
 
 RESULTS = {
     "pbf2-cells": "right", "pbf2-cells-fast": "right", "materials-cells": "materials", "siw-cloud": "points",
@@ -102,12 +100,12 @@ def _commands() -> Iterator[str]:
 
 def _models(source: Path) -> Iterator[tuple[str, str]]:
     """Yield a card of every bundled surrogate, a page that lists them, and the table of what they cover."""
-    from calograd.surrogate.storage import bundled, kind_of, load, load_stack, locate
+    from calograd.surrogate.storage import bundled, load, locate
 
     covered = []
     for name in bundled():
-        model, card = load_stack(name) if kind_of(name) in STACK_KINDS else load(name)
-        rows = _of_stack(card) if isinstance(card, StackCard) else _of_designs(card)
+        model, card = load(name)
+        rows = _of_designs(card) if card.takes_design else _of_detector(card)
         trained = "; ".join(f"{key.lower()}: {value}" for key, value in rows.items())
         covered.append(f"| [](model-{name}.md) | {trained} | [](../../results/{RESULTS[name]}.md) |")
         numbers = sum(p.numel() for p in model.parameters())
@@ -128,30 +126,33 @@ def _models(source: Path) -> Iterator[tuple[str, str]]:
 
 
 def _of_designs(card: Card) -> dict[str, str]:
-    x, z = ("cm", "cm") if card.units == "cm" else ("Moliere radii", "radiation lengths")
+    designs = card.designs
+    x, z = ("cm", "cm") if designs.units == "cm" else ("Moliere radii", "radiation lengths")
     a = card.architecture
     return {
-        "Materials": ", ".join(f"{m.name} ({m.density:g} g/cm3)" for m in card.substances()),
+        "Materials": ", ".join(f"{m.name} ({m.density:g} g/cm3)" for m in card.designs.materials),
         "Cells": f"{a['n_xy']} x {a['n_xy']} x {a['n_z']}",
         "Incident energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
-        "Pitch": f"{card.dx[0]:g} to {card.dx[1]:g} {x}", "Depth of a layer": f"{card.dz[0]:g} to {card.dz[1]:g} {z}",
-        "Layers": "equal or each with its own depth" if card.unequal_layers else "equal", "Mode": card.mode,
+        "Pitch": f"{designs.dx[0]:g} to {designs.dx[1]:g} {x}",
+        "Depth of a layer": f"{designs.dz[0]:g} to {designs.dz[1]:g} {z}",
+        "Layers": "equal or each with its own depth" if designs.unequal_layers else "equal", "Mode": designs.mode,
     }  # fmt: skip
 
 
-def _of_stack(card: StackCard) -> dict[str, str]:
+def _of_detector(card: Card) -> dict[str, str]:
     return {
-        "Detector": f"{card.detector['kind']}, {card.architecture['layers']} layers", "Points": card.clustering,
+        "Detector": f"{card.detector.detector['kind']}, {card.architecture['layers']} layers",
+        "Points": card.detector.clustering,
         "Incident energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
     }  # fmt: skip
 
 
-def _steps(card: Card | StackCard) -> str:
+def _steps(card: Card) -> str:
     """Return the number of training steps; surrogates of points have phases, whose steps are in the configuration."""
-    return f"{card.training['done']['step']} steps in " if isinstance(card, Card) else ""
+    return f"{card.training['done']['step']} steps in " if card.takes_design else ""
 
 
-def _data(card: Card | StackCard) -> list[str]:
+def _data(card: Card) -> list[str]:
     files = card.training["data"]
     if all("simulation" not in each["config"] for each in files):  # a student's, made by its teacher
         return [
@@ -173,7 +174,7 @@ def _data(card: Card | StackCard) -> list[str]:
     return lines
 
 
-def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
+def _made(name: str, card: Card, source: Path) -> list[str]:
     script = SCRIPTS.get(name, f"{name}.sh")
     done = card.training["done"]
     return [
@@ -185,11 +186,12 @@ def _made(name: str, card: Card | StackCard, source: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _limits(card: Card | StackCard) -> list[str]:
+def _limits(card: Card) -> list[str]:
     lines = ["## Limits", "", "- Requests outside the table above are refused; `extrapolate=True` allows them."]
-    if isinstance(card, Card):
-        around = "the material goes on around the window" if card.mode == "embedded" else "nothing is around the block"
-        lines += [f"- Mode {card.mode}: {around}."]
+    if card.takes_design:
+        mode = card.designs.mode
+        around = "the material goes on around the window" if mode == "embedded" else "nothing is around the block"
+        lines += [f"- Mode {mode}: {around}."]
     return [
         *lines, "- Photons at normal incidence, on the axis. Other beams need an adaptation.",
         "- Known weaknesses are on the page named under fidelity.",

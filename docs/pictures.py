@@ -193,13 +193,13 @@ def objective(energy: float, price: float = 0.0) -> Objective:
 def ascent() -> tuple[Landscape, np.ndarray]:
     """Return the utility of examples/optimise.toml over pitch and depth, and the designs of an ascent on it."""
     surrogate, priced = Surrogate.load("pbf2-cells-fast"), objective(ENERGY, PRICE)
-    space, _ = space_around(*AT, surrogate.card.dx, surrogate.card.dz)
+    space, _ = space_around(*AT, surrogate.card.designs.dx, surrogate.card.designs.dz)
 
     def gradient(y: np.ndarray, draws: int, seed: int) -> GradientEstimate:
         return surrogate_gradient(surrogate, priced, space, y, showers=500, draws=draws, seed=seed)
 
     state = ascend(space, np.array(START), gradient, AscentConfig(steps=30, draws=4, max_draws=8))
-    dx, dz = grid(*surrogate.card.dx, 15), grid(*surrogate.card.dz, 15)
+    dx, dz = grid(*surrogate.card.designs.dx, 15), grid(*surrogate.card.designs.dz, 15)
     drawn = surrogate_landscape(surrogate, priced, dx, dz, showers=500)
     return drawn, np.array([step.y for step in state.history])
 
@@ -282,7 +282,7 @@ def gradients() -> Figure:
     """Draw the gradient against energy beside Geant4's from the bundled showers."""
     surrogate = Surrogate.load("pbf2-cells-fast")
     neighbours = read_cells(ASSETS / "pbf2-sample" / "neighbours.h5")
-    space, at = space_around(*AT, surrogate.card.dx, surrogate.card.dz)
+    space, at = space_around(*AT, surrogate.card.designs.dx, surrogate.card.designs.dz)
     energies, both = [1.0, 10.0, 50.0, 100.0], []
     for number, energy in enumerate(energies):
         ours = surrogate_gradient(surrogate, objective(energy), space, at, showers=1000, draws=16, seed=number)

@@ -49,7 +49,7 @@ def main() -> None:
         pool = LibraryReference(library, (ENERGY,), limit=200)
         judge = LibraryReference(library, (ENERGY,), skip=200)
     for depth in (START[1], (START[1],) * 5):
-        space, start = space_around(START[0], depth, surrogate.card.dx, surrogate.card.dz)
+        space, start = space_around(START[0], depth, surrogate.card.designs.dx, surrogate.card.designs.dz)
         trials = SimulatedObjective(from_library(pool), objective, space)
         for method in METHODS:
             for seed in range(SEEDS):

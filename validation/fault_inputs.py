@@ -26,7 +26,7 @@ from calograd.events.library.schema import Provenance, pack
 from calograd.events.maps import Maps, write_maps
 from calograd.geant4 import farm
 from calograd.objective.background import BackgroundMap, write_background_map
-from calograd.surrogate import Card, Surrogate
+from calograd.surrogate import Card, Surrogate, TrainedDesigns
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 from calograd.training import loop as engine
 
@@ -225,8 +225,8 @@ def surrogate(n_xy: int, n_z: int) -> Surrogate:
     torch.manual_seed(0)
     model = CellsModel(architecture).eval().requires_grad_(False)
     return Surrogate(model, Card(
-        name="tiny", architecture=architecture.to_dict(), energy=(1, 100), dx=(1, 5), dz=(4, 15),
-        material=Material.parse("PbF2").to_dict(), mode="embedded", training={},
+        name="tiny", kind="cells", architecture=architecture.to_dict(), energy=(1, 100), training={},
+        trained=TrainedDesigns(dx=(1, 5), dz=(4, 15), materials=(Material.parse("PbF2"),), mode="embedded"),
     ))  # fmt: skip
 
 

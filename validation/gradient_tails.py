@@ -30,7 +30,7 @@ def main() -> None:
 
         def total(u: torch.Tensor, seed: int = seed) -> torch.Tensor:
             generator = torch.Generator().manual_seed(seed)
-            design = Design(dx, u.exp(), surrogate.card.substance())
+            design = Design(dx, u.exp(), surrogate.card.designs.material)
             return surrogate.sample(design, options.energy, options.showers, generator=generator).sum((1, 2, 3))
 
         energy, slope = torch.func.jvp(total, (torch.tensor(log(dz)),), (torch.ones(()),))

@@ -56,7 +56,8 @@ def main() -> None:
     for energy, dx, dz, truth in points:
         if (energy, dx, dz, truth) in keys:
             continue
-        space, at = space_around(dx, (dz,) * 5 if options.layers else dz, surrogate.card.dx, surrogate.card.dz)
+        trained = surrogate.card.designs
+        space, at = space_around(dx, (dz,) * 5 if options.layers else dz, trained.dx, trained.dz)
         ours = surrogate_gradient(
             surrogate, objective(truth, energy), space, at, showers=options.showers, draws=options.draws,
             seed=seed(energy, dx, dz, truth) + 1,

@@ -90,7 +90,7 @@ def generated(name: str, options: argparse.Namespace) -> np.ndarray:
     """E_tot / E of generated showers."""
     surrogate = Surrogate.load(name)
     generator = torch.Generator().manual_seed(options.seed)
-    design, totals = Design(*options.cell, surrogate.card.substance()), []
+    design, totals = Design(*options.cell, surrogate.card.designs.material), []
     with torch.inference_mode():
         for first in range(0, options.showers, 4000):
             n = min(4000, options.showers - first)

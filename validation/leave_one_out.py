@@ -89,7 +89,8 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
         return list(json.loads(kept.read_text()))
     others = [path for name, paths in files.items() if name != material for path in paths]
     changes: dict[str, Any] = {"steps": options.training_steps} if options.training_steps else {}
-    if (start := config.training.start) and material in (m["name"] for m in Surrogate.load(start).card.materials):
+    start = config.training.start
+    if start and material in (m.name for m in Surrogate.load(start).card.designs.materials):
         changes = {"start": "", "steps": options.fresh_steps, "learning_rate": 2e-3}
     without = config.model_copy(
         update={

@@ -34,7 +34,7 @@ SHOWERS_A_DRAW, DRAWS = 500, 4
 
 def main() -> None:
     surrogate = Surrogate.load(sys.argv[1] if len(sys.argv) > 1 else "pbf2-cells")
-    space, at = space_around(2.5, 6.0, surrogate.card.dx, surrogate.card.dz)
+    space, at = space_around(2.5, 6.0, surrogate.card.designs.dx, surrogate.card.designs.dz)
     print("| energy, GeV | sampler | evaluations | spread of E_tot | spread of R_E | squared error: d/d ln dx "
           "| d/d ln dz | resolution: d/d ln dx | d/d ln dz |\n|" + "---|" * 9)  # fmt: skip
     for energy in (50.0, 10.0):
@@ -64,8 +64,8 @@ def measure(
         columns.append([float(seen.E_tot.std()), float(seen.R_E.std())])
     gradients = [
         surrogate_gradient(
-            surrogate, Objective(Measurement(ExponentialBackground()), utility, (energy,)), space, at, showers=SHOWERS_A_DRAW,
-            draws=DRAWS, seed=1, sampler=sampler, steps=steps,
+            surrogate, Objective(Measurement(ExponentialBackground()), utility, (energy,)), space, at,
+            showers=SHOWERS_A_DRAW, draws=DRAWS, seed=1, sampler=sampler, steps=steps,
         ).draws
         for utility in (SquaredError(truth="incident"), EnergyResolution())
     ]  # fmt: skip

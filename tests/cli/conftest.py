@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.cards import design_card
 
 from calograd.detector.material import Material
 from calograd.events.cells import Cells
-from calograd.surrogate import Card, Surrogate
+from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 
@@ -29,10 +30,7 @@ def tiny_surrogate(folder: Path, distilled_steps: tuple[int, int] | None = None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CellsModel(architecture).requires_grad_(False)
-    card = Card(
-        name="tiny", architecture=architecture.to_dict(), energy=(1, 100), dx=(1, 5), dz=(4, 15),
-        material=Material.parse("PbF2").to_dict(), mode="embedded", training={},
-    )  # fmt: skip
+    card = design_card("tiny", architecture)
     Surrogate(model, card).save(folder)
     return folder
 

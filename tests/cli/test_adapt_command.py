@@ -57,7 +57,7 @@ def test_a_run_its_repetition_and_its_use(calograd: Run, tiny: str, data: Path, 
     assert (tmp_path / "again.json").read_text() == (tmp_path / "out.json").read_text()
     code, _, err = calograd("sample", "new", "--cell", "2.5", "6", "--energy", "10", "-n", "3", "-o", "made.h5")
     assert code == 0, err
-    assert Surrogate.load(tmp_path / "new").card.mode == "stand-alone"
+    assert Surrogate.load(tmp_path / "new").card.designs.mode == "stand-alone"
     code, _, err = calograd(*command, "--seed", "1")
     assert code == 2
     assert "seed is 1, was 0; change it back or choose another output" in err
@@ -68,7 +68,7 @@ def test_other_methods(calograd: Run, tiny: str, data: Path, tmp_path: Path, met
     code, _, err = calograd("adapt", tiny, "--data", "cells.h5", *QUICK, "--method", method, "-o", "new")
     assert code == 0, err
     assert f"{method} of tiny" in " ".join(err.split())
-    assert Surrogate.load(tmp_path / "new").card.substance().name == "PbWO4"
+    assert Surrogate.load(tmp_path / "new").card.designs.material.name == "PbWO4"
 
 
 def test_a_run_that_begins_with_an_adapter(calograd: Run, tiny: str, data: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ validation = 0.2
 [range]
 energy = [12, 88]
 [model]
-kind = "cloud"
+kind = "points"
 shower_width = 8
 shower_blocks = 1
 point_width = 8
@@ -107,24 +107,3 @@ def test_from_geant4_to_points(calograd: Run, tmp_path: Path) -> None:
     assert code == 0, err
     assert json.loads((tmp_path / "p.json").read_text())["showers"] == 2
     assert read_clouds(tmp_path / "points.h5").config["clustering"] == "crossings"
-
-
-def test_a_baseline_on_grids_goes_the_same_way(calograd: Run, tmp_path: Path, make_clouds: Make) -> None:
-    write_clouds(tmp_path / "points.h5", make_clouds(60, low=12.5, high=87.5))
-    model = TOML[TOML.index("[model]") :]
-    text = TOML.replace(model, '[model]\nkind = "grid30"\nwidth = 4\ncode = 2\n[training]\nsteps = 5\nbatch = 4\n')
-    (tmp_path / "vae.toml").write_text(text.replace("tiny-cloud", "tiny-vae"))
-    code, _, err = calograd("train", "vae.toml", "-o", "run", "--json", "train.json")
-    assert code == 0, err
-    assert set(json.loads((tmp_path / "train.json").read_text())["losses"]) == {"cells", "code"}
-    code, _, err = calograd("sample", "run", "--like", "points.h5", "-o", "made.h5")
-    assert code == 0, err
-    assert read_clouds(tmp_path / "made.h5").origin == "tiny-vae"
-    code, _, err = calograd("evaluate", "made.h5", "points.h5", "--no-classifier", "--json", "e.json")
-    assert code == 0, err
-    code, _, err = calograd("benchmark", "run", "--no-geant4", "--repeats", "1", "--json", "b.json")
-    assert code == 0, err
-    assert json.loads((tmp_path / "b.json").read_text())["timings"][0]["sampler"] == "decoder"
-    code, _, err = calograd("sample", "run", "--energy", "50", "--sampler", "heun", "-o", "no.h5")
-    assert code != 0
-    assert "takes one step of its decoder" in err

@@ -66,7 +66,7 @@ def test_a_run_that_adapts_killed_and_resumed(
     assert result["adaptation"] == {"showers": 30, "budget": 30, "adapter": "adapters/step-001"}
     assert "30 simulated showers, 30 of them to adapt to" in " ".join(err.split())
     card = Surrogate.load(tmp_path / "whole" / "adapters" / "step-001").card
-    assert (card.substance().name, card.energy) == ("PbWO4", (1, 100))
+    assert (card.designs.material.name, card.energy) == ("PbWO4", (1, 100))
     process = start_calograd(*command(tiny, "cut"))
     learning, end = tmp_path / "cut" / "adapters" / "step-000" / "adaptation.pt", time.monotonic() + 300
     while not learning.exists() and process.poll() is None and time.monotonic() < end:

@@ -15,7 +15,7 @@ from calograd.cli.sample import sample
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError, OutputExistsError, RangeError
 from calograd.events.cells import Cells, read_cells, write_cells
-from calograd.surrogate import Surrogate, load_designs
+from calograd.surrogate import Surrogate
 
 
 def call(*arguments: Any) -> Result:
@@ -90,7 +90,7 @@ def test_like_takes_every_row_of_a_reference(tiny: str, tmp_path: Path, make_cel
 
 
 def test_ranges_of_sizes_give_every_shower_a_design(tmp_path: Path, tiny: str) -> None:
-    model, output, one = tmp_path / "model", tmp_path / "made.h5", load_designs(tiny)
+    model, output, one = tmp_path / "model", tmp_path / "made.h5", Surrogate.load(tiny)
     Surrogate(one.model, one.card.model_copy(update={"unequal_layers": True})).save(model)
     call(model, "--cell", "1:5", "4:15", "--unequal", 0.5, "--energy", "1:100", "-n", 2000, "--steps", 1, "-o", output)
     made = read_cells(output)

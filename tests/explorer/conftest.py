@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.cards import design_card
 
-from calograd.detector.material import MATERIALS
 from calograd.explorer import landscape, views
 from calograd.explorer.views import Explorer
-from calograd.surrogate import Card, Surrogate
+from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 
@@ -29,8 +29,5 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Explorer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CellsModel(architecture).requires_grad_(False)
-    card = Card(
-        name="<img src=x onerror=alert(1)>", architecture=architecture.to_dict(), energy=(1, 100), dx=(1, 5),
-        dz=(4, 15), material=MATERIALS["PbF2"].to_dict(), mode="embedded", training={}, unequal_layers=True,
-    )  # fmt: skip
+    card = design_card("<img src=x onerror=alert(1)>", architecture, unequal_layers=True)
     return Explorer(Surrogate(model, card))

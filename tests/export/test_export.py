@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.cards import design_card
 from helpers.tiny_maps import tiny_maps
 
 from calograd import __version__
@@ -23,7 +24,7 @@ from calograd.errors import FormatError, InputError, OutputExistsError, RangeErr
 from calograd.export.graphs import parts
 from calograd.export.runtime import SCHEMA, OnnxSampler, open_session, run
 from calograd.export.write import PARITY, Written, export
-from calograd.surrogate import Card, Surrogate
+from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.coordinates import pattern_dim, shape_dim
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
@@ -46,10 +47,7 @@ def tiny_surrogate(*materials: str, sums: bool = False, distilled_steps: tuple[i
             torch.nn.init.normal_(parameter, std=0.2 if name.endswith("weight") else 0.1)
     model.condition_mean[0], model.condition_mean[-1] = 7.0, -4.7
     sizes = {"dx": (0.5, 2.0), "dz": (4.0, 15.0), "units": "scaled"} if several else {"dx": (1, 5), "dz": (4, 15)}
-    card = Card(
-        name="tiny", architecture=architecture.to_dict(), energy=(1, 100), mode="embedded", training={},
-        materials=tuple(MATERIALS[name].to_dict() for name in materials), **sizes,
-    )  # fmt: skip
+    card = design_card("tiny", architecture, materials=tuple(MATERIALS[name] for name in materials), **sizes)
     return Surrogate(model.requires_grad_(False), card)
 
 
@@ -98,7 +96,7 @@ def test_metadata_has_units_ranges_version_and_sampler(sampler_file: Path) -> No
     assert facts["dz_unit"] == "cm"
     assert facts["inputs"].startswith("energy (n,) GeV; dx (n,) cm; dz (n, 2) cm; shape_noise (n, ")
     assert facts["output"] == "cells (n, 3, 3, 2) GeV"
-    assert sampler.card.substance().name == "PbF2"
+    assert sampler.card.designs.material.name == "PbF2"
 
 
 def assert_same_cells(surrogate: Surrogate, session: Any, rows: int, **how: Any) -> None:
@@ -148,7 +146,7 @@ def test_a_distilled_surrogate_is_exported_with_its_steps(
     sampler = OnnxSampler.load(tmp_path / "made" / "sampler.onnx")
     assert [sampler.metadata[key] for key in ("sampler", "steps", "evaluations")] == ["progressive", "1", "4 1"]
     levels = [float(s) for s in sampler.metadata["shape_levels"].split()]
-    assert levels == pytest.approx(student.model.grids(student.model.walk())[0].tolist())
+    assert levels == pytest.approx(student.model.grids(student.model.sampling_schedule())[0].tolist())
     session = open_session((tmp_path / "made" / "sampler.onnx").read_bytes(), "sampler")
     assert_same_cells(student, session, rows=20)
     for options in ({"sampler": "trigflow-ab2"}, {"steps": 12}):

@@ -21,9 +21,7 @@ from calograd.training.adaptation.state import AdaptConfig
 from calograd.training.config import MapsModelConfig, ModelConfig, TrainingConfig, parse_config
 from calograd.training.points.config import (
     CloudTraining,
-    GridTraining,
     parse_cloud_config,
-    parse_grid_config,
     read_training,
 )
 
@@ -34,11 +32,10 @@ DESIGNS = HEAD | {"range": {"energy": [1.0, 100.0], "dx": [1.0, 5.0], "dz": [4.0
 STACK = HEAD | {"range": {"energy": [10.0, 90.0]}}
 TRAININGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "cells": (parse_config, DESIGNS | {"model": ModelConfig().model_dump(mode="json", exclude_none=True)}),
-    "maps": (parse_config, DESIGNS | {"model": MapsModelConfig(kind="map32").model_dump(mode="json")}),
+    "maps": (parse_config, DESIGNS | {"model": MapsModelConfig(kind="maps").model_dump(mode="json")}),
     "distillation": (parse_config, DESIGNS | {"distillation": {"teacher": "t", "DLEAPS": [2, 1], "shape_steps": 24}}),
-    "cloud": (parse_cloud_config, STACK | {"model": {"kind": "cloud"}, "distillation": {"teacher": "t", "steps": 3},
+    "cloud": (parse_cloud_config, STACK | {"model": {"kind": "points"}, "distillation": {"teacher": "t", "steps": 3},
                                            "training": CloudTraining().model_dump()}),
-    "grid": (parse_grid_config, STACK | {"model": {"kind": "grid30"}, "training": GridTraining().model_dump()}),
 }  # fmt: skip
 OPTIMISATIONS = {
     name: tomllib.loads((ROOT / "examples" / f"{name}.toml").read_text()) for name in ("optimise", "adaptive")
@@ -107,5 +104,5 @@ def test_of_adaptations(options: dict[str, Any]) -> None:
 @FUZZ
 @given(tables=st.dictionaries(st.sampled_from(["name", "data", "range", "model", "space", "spectrum"]), TOML))
 def test_anything_in_any_table(tables: dict[str, Any]) -> None:
-    for parse in (parse_config, parse_cloud_config, parse_grid_config, parse_optimisation):
+    for parse in (parse_config, parse_cloud_config, parse_optimisation):
         refused_or_valid(lambda parse=parse: parse(tables, "file.toml", ROOT))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.cards import design_card
 from helpers.damage import CHANGES, FUZZ, Change, damaged_bytes, refused_or_valid, spoil
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from calograd.nn.lora import tabulate
 from calograd.objective.background import BackgroundMap, read_background_map, write_background_map
 from calograd.optimisation.state import PathPoint, State, read_state, write_state
 from calograd.readers.showerdata import read_showerdata, write_showerdata
-from calograd.surrogate import Adapter, Card, Surrogate
+from calograd.surrogate import Adapter, Surrogate
 from calograd.surrogate.adapters import AdapterCard, Base
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 from calograd.training.log import LOG, add_to_log, read_log
@@ -104,16 +105,12 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _write_learnt(folder: Path) -> None:
     """A surrogate and an adapter."""
     torch.manual_seed(0)
-    card = Card(
-        name="small", architecture=SMALL.to_dict(), energy=(1, 100), dx=(1, 5), dz=(4, 15),
-        material=MATERIALS["PbF2"].to_dict(), mode="embedded", training={},
-    )  # fmt: skip
+    card = design_card("small", SMALL)
     surrogate = Surrogate(CellsModel(SMALL).eval().requires_grad_(False), card)
     surrogate.save(folder / "model")
     adapter = AdapterCard(
         name="new", base=Base(name="small", identity=surrogate.identity), method="bitfit", rank=1, alpha=1.0,
-        targets=("*",), energy=(1, 100), dx=(1, 5), dz=(4, 15), material=MATERIALS["PbF2"].to_dict(), mode="embedded",
-        training={},
+        targets=("*",), energy=(1, 100), trained=card.trained, training={},
     )  # fmt: skip
     Adapter(adapter, tabulate(surrogate.model, adapter.plan(), {})).save(folder / "adapter")
 

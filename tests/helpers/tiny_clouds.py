@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import torch
 
+from calograd.surrogate import Card, Surrogate, TrainedDetector
 from calograd.surrogate.points.features import LEADS, TAIL
-from calograd.surrogate.points.model import CloudArchitecture, CloudModel
-from calograd.surrogate.points.surrogate import CloudSurrogate, StackCard
+from calograd.surrogate.points.model import PointsArchitecture, PointsModel
 
-SMALL = CloudArchitecture(
+SMALL = PointsArchitecture(
     layers=6, shower_width=12, shower_blocks=1, point_width=8, point_blocks=1, embedding=8, moments_width=8, steps=3,
     shower_steps=4,
 )  # fmt: skip
 
 
-def tiny_clouds(seed: int = 0, **changes: object) -> CloudSurrogate:
+def tiny_clouds(seed: int = 0, **changes: object) -> Surrogate:
     """Some tens of points a layer; 10 to 90 GeV."""
-    architecture = CloudArchitecture(**(SMALL.to_dict() | changes))
+    architecture = PointsArchitecture(**(SMALL.to_dict() | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CloudModel(architecture)
+        model = PointsModel(architecture)
         for name, parameter in model.named_parameters():
             torch.nn.init.normal_(parameter, std=0.1 if name.endswith("weight") else 0.03)
     layers, step = architecture.layers, torch.linspace(-TAIL, TAIL, model.distance_table.shape[1])
@@ -33,8 +33,8 @@ def tiny_clouds(seed: int = 0, **changes: object) -> CloudSurrogate:
         location = [torch.full((layers,), -1.8), torch.zeros(3 * layers + 1)]
         bias.copy_(torch.cat([*location, torch.full((4 * layers + 1,), -2.3)]))
     model.shower_leads.start_from(torch.tensor([1.2, 1.0, -3.6, 0.0, 0.0, 0.0]), torch.full((LEADS,), 0.1))
-    card = StackCard(
-        name="tiny-cloud", kind="cloud", architecture=architecture.to_dict(), energy=(10, 90), detector={"kind": "siw"},
-        clustering="crossings", training={},
+    card = Card(
+        name="tiny-cloud", kind="points", architecture=architecture.to_dict(), energy=(10, 90), training={},
+        trained=TrainedDetector(detector={"kind": "siw"}, clustering="crossings"),
     )  # fmt: skip
-    return CloudSurrogate(model.eval().requires_grad_(False), card)
+    return Surrogate(model.eval().requires_grad_(False), card)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from calograd.detector.material import MATERIALS
-from calograd.surrogate import Card, Surrogate
+from calograd.surrogate import Surrogate
 from calograd.surrogate.maps.model import MapsArchitecture
+from helpers.cards import design_card
 
 SMALL: dict[str, Any] = {
     "pixels": 8, "slabs": 4, "width": 8, "multipliers": (1, 2), "embedding": 8, "shape_width": 12, "shape_blocks": 1,
@@ -25,8 +25,5 @@ def tiny_maps(seed: int = 0, **sizes: Any) -> Surrogate:
             torch.nn.init.normal_(parameter, std=0.2 if name.endswith("weight") else 0.1)
     model.condition_mean.copy_(torch.tensor([8.0, 0.1, 2.2, 2.0, 0.0, 0.8, -4.7]))
     model.condition_scale.copy_(torch.tensor([1.3, 0.5, 0.4, 1.0, 1.0, 1.0, 1.0]))
-    card = Card(
-        name="tiny-maps", kind="map32", architecture=architecture.to_dict(), energy=(1, 100), dx=(1, 5), dz=(4, 15),
-        material=MATERIALS["PbF2"].to_dict(), mode="embedded", training={},
-    )  # fmt: skip
+    card = design_card("tiny-maps", architecture, "maps")
     return Surrogate(model.eval().requires_grad_(False), card)

@@ -124,8 +124,8 @@ def test_every_step_is_adapted_until_the_budget_is_used_up(
         assert adapter.card.training.get("start") == (before.identity() if before else None)
         assert adapter.card.training["showers"] == sum(s.adaptation for s in history[: step.number + 1])
         card = surrogate.with_adapter(adapter).card
-        assert (card.dx, card.dz, card.energy) == (surrogate.card.dx, surrogate.card.dz, surrogate.card.energy)
-        assert card.substance().name == "PbWO4"
+        assert card.in_cm(card.designs.material) == surrogate.card.in_cm(surrogate.card.designs.material)
+        assert card.designs.material.name == "PbWO4"
         before = adapter
     assert any(not step.adaptation for step in history) or len(history) < 4
     for name, value in surrogate.model.state_dict().items():
@@ -198,7 +198,7 @@ def test_showers_are_measured_around_the_design(
         assert (data.showers, data.held_out) == (showers, held)
         assert (len(data.train), len(data.validation)) == (3 * (showers - held), 3 * held)
         for values, at, (low, high) in (
-            (data.train.dx, y[0], surrogate.card.dx), (data.train.dz[:, 0], y[1], surrogate.card.dz)
+            (data.train.dx, y[0], surrogate.card.designs.dx), (data.train.dz[:, 0], y[1], surrogate.card.designs.dz)
         ):  # fmt: skip
             assert bool((np.abs(np.log(values.numpy() / at)) <= 0.15 + 1e-6).all())
             assert low * (1 - 1e-6) <= float(values.min()) <= float(values.max()) <= high * (1 + 1e-6)
@@ -230,7 +230,8 @@ def test_a_matrix_keeps_its_cells_and_pays_for_every_design(
     assert sorted({round(float(v), 4) for v in data.train.dx}) == sorted(
         {round(step.y[0], 4) for step in state.history[:2]}
     )
-    assert setup.surrogate.with_adapter(tmp_path / "run" / state.history[-1].adapter).card.mode == "crystal matrix"
+    adapted = setup.surrogate.with_adapter(tmp_path / "run" / state.history[-1].adapter)
+    assert adapted.card.designs.mode == "crystal matrix"
 
 
 def test_one_depth_a_layer(surrogate: Surrogate, simulator: Simulator, tmp_path: Path) -> None:

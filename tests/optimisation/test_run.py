@@ -95,7 +95,7 @@ def test_tables_may_have_their_former_names(surrogate: Surrogate) -> None:
 def test_a_run_states_the_sampler_and_refuses_those_that_the_surrogate_cannot_take(
     surrogate: Surrogate, tmp_path: Path
 ) -> None:
-    student = CellsModel(replace(surrogate.model.architecture, distilled_steps=(2, 1)))
+    student = CellsModel(replace(surrogate.design_model.architecture, distilled_steps=(2, 1)))
     student.load_state_dict(surrogate.model.state_dict())
     fast = Surrogate(student.eval().requires_grad_(False), surrogate.card)
     for each, sampler in ((surrogate, "trigflow-ab2"), (fast, "progressive")):

@@ -17,9 +17,10 @@ from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError, InputError, RangeError
 from calograd.nn.lora import Method, Plan, shapes
-from calograd.surrogate import Adapter, Surrogate
-from calograd.surrogate.adapters import ADAPTER, SCHEMA, AdapterCard, Base, pack, relative_source, stack
+from calograd.surrogate import Adapter, Surrogate, TrainedDesigns
+from calograd.surrogate.adapters import ADAPTER, SCHEMA, AdapterCard, Base, chain, pack, relative_source
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
+from calograd.surrogate.storage import with_digest
 
 METHODS: tuple[Method, ...] = ("lora", "bitfit", "full")
 DESIGN = Design(2.5, 6.0, material="PbWO4", n_xy=3, n_z=2)
@@ -33,8 +34,8 @@ def made_up_adapter(
     table = {n: 0.1 * torch.randn(shape, generator=generator) for n, shape in shapes(base.model, plan).items()}
     card = AdapterCard(
         name=name, base=Base(name=base.card.name, identity=base.identity, source=source), method=method, rank=2,
-        alpha=16.0, targets=("*",), energy=(2, 50), dx=(2, 3), dz=(5, 7), material=MATERIALS["PbWO4"].to_dict(),
-        mode="stand-alone", training={"done": {"step": 3}},
+        alpha=16.0, targets=("*",), energy=(2, 50), training={"done": {"step": 3}},
+        trained=TrainedDesigns(dx=(2, 3), dz=(5, 7), materials=(MATERIALS["PbWO4"],), mode="stand-alone"),
     )  # fmt: skip
     return Adapter(card, pack(table))
 
@@ -56,9 +57,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def rewrite(folder: Path, change: Callable[[dict[str, Tensor], dict[str, str]], None]) -> None:
     with safe_open(folder / ADAPTER, framework="pt") as file:
         metadata, table = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    metadata.pop("digest", None)  # which would notice it
+    del metadata["digest"]  # which would notice it
     change(table, metadata)
-    save_file(table, folder / ADAPTER, metadata=metadata)
+    save_file(table, folder / ADAPTER, metadata=with_digest(table, metadata))
 
 
 def change_card(folder: Path, **entries: object) -> None:
@@ -108,7 +109,7 @@ def test_the_base_stays_and_the_adapted_one_is_for_the_new_detector() -> None:
         assert torch.equal(value, weights[name]), name
     assert torch.equal(showers(base, pbf2), before)
     assert base.card == tiny_surrogate().card
-    assert (adapted.card.name, adapted.card.mode, adapted.card.energy) == ("new", "stand-alone", (2, 50))
+    assert (adapted.card.name, adapted.card.designs.mode, adapted.card.energy) == ("new", "stand-alone", (2, 50))
     assert adapted.card.architecture == base.card.architecture
     showers(adapted)
     with pytest.raises(RangeError, match=r"new: material PbF2 \(7.77 g/cm3\) was not trained on, PbWO4"):
@@ -175,7 +176,7 @@ def test_adapters_stack(folders: tuple[Path, Path], tmp_path: Path) -> None:
     assert torch.equal(showers(loaded), showers(first.with_adapter(second)))
     assert [adapter.card.name for adapter in loaded.adapters] == ["new", "top"]
     assert loaded.identity == second.identity()
-    assert [adapter.card.name for adapter in stack(tmp_path / "top")[1]] == ["new", "top"]
+    assert [adapter.card.name for adapter in chain(tmp_path / "top")[1]] == ["new", "top"]
     with pytest.raises(InputError, match="adapter 'top' belongs to the base 'new'"):
         Surrogate.load(folders[0]).with_adapter(second)
 
@@ -238,8 +239,8 @@ def test_truncated_file(folders: tuple[Path, Path], share: float) -> None:
 @pytest.mark.parametrize(
     ("schema", "complaint"),
     [
-        ("calograd/adapter/2", f"this version reads up to '{SCHEMA}'; update calograd"),
-        ("calograd/surrogate/1", "expected 'calograd/adapter/1': it is no adapter of calograd"),
+        ("calograd/adapter/3", f"this version reads '{SCHEMA}'; update calograd"),
+        ("calograd/surrogate/1", "expected 'calograd/adapter/2': it is no adapter of calograd"),
         (None, "has no schema, expected"),
     ],
 )

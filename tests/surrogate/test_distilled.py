@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import pytest
 import torch
 from helpers.tiny import TINY, tiny_surrogate
 from helpers.tiny_maps import tiny_maps
-from safetensors import safe_open
 from test_adapters import made_up_adapter
 from torch import Tensor
 
@@ -21,12 +18,11 @@ from calograd.detector.material import MATERIALS
 from calograd.diffusion.progressive import Progressive
 from calograd.errors import FormatError, InputError
 from calograd.surrogate import Surrogate
-from calograd.surrogate.base import numbers_of
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel, without_material_numbers
 from calograd.surrogate.generation import generate
 from calograd.surrogate.maps.model import MapsArchitecture
-from calograd.surrogate.schedule import Walk
-from calograd.surrogate.storage import WEIGHTS
+from calograd.surrogate.model import SamplingSchedule, numbers_of
+from calograd.surrogate.randomness import RandomNumbers
 
 DOUBLE = torch.float64
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
@@ -40,11 +36,12 @@ def showers(surrogate: Surrogate, seed: int = 1, design: Design = DESIGN, **opti
     return surrogate.sample(design, 10.0, 6, generator=torch.Generator().manual_seed(seed), **options)
 
 
-def test_a_surrogate_knows_its_own_walk() -> None:
-    assert tiny_surrogate().model.walk() == Walk("trigflow-ab2", 12, 12, 36)
-    assert tiny_surrogate().model.walk("heun") == Walk("heun", 18, 35, 107)
-    assert distilled().model.walk() == distilled().model.walk("progressive", 2) == Walk("progressive", 2, 2, 3)
-    assert tiny_maps(coordinates="plain").model.walk() == Walk("trigflow-ab2", 12, 12, 0)
+def test_a_surrogate_knows_its_own_schedule() -> None:
+    assert tiny_surrogate().model.sampling_schedule() == SamplingSchedule("trigflow-ab2", 12, 12, 36)
+    assert tiny_surrogate().model.sampling_schedule("heun") == SamplingSchedule("heun", 18, 35, 107)
+    own = SamplingSchedule("progressive", 2, 2, 3)
+    assert distilled().model.sampling_schedule() == distilled().model.sampling_schedule("progressive", 2) == own
+    assert tiny_maps(coordinates="plain").model.sampling_schedule() == SamplingSchedule("trigflow-ab2", 12, 12, 0)
 
 
 def test_without_being_told_a_diffusion_model_takes_12_steps_of_angle() -> None:
@@ -62,8 +59,8 @@ def test_evaluations_are_what_is_announced(steps: tuple[int, int], monkeypatch: 
             calls[name] += 1
 
         network.register_forward_pre_hook(count)
-    surrogate.sample(DESIGN, torch.tensor(10.0, requires_grad=True), 6)  # without derivatives they are folded
-    walk = surrogate.model.walk()
+    surrogate.sample(DESIGN, torch.tensor(10.0, requires_grad=True), 6)  # without derivatives they are fused
+    walk = surrogate.model.sampling_schedule()
     assert (calls["shape"], calls["pattern"]) == (walk.shape_evaluations, walk.evaluations) == steps
 
 
@@ -115,11 +112,7 @@ def test_checkpoints_change_neither_showers_nor_gradients() -> None:
         ),
         (distilled(), {"steps": 12}, "cannot take 12 steps of 'progressive'; leave sampler and steps out"),
         (distilled(), {"steps": 0}, "cannot take 0 steps of 'progressive'"),
-        (
-            tiny_surrogate(),
-            {"sampler": "progressive"},
-            "'progressive' is that of distilled surrogates, this is a diffusion model",
-        ),
+        (tiny_surrogate(), {"sampler": "progressive"}, "'progressive' is that of distilled surrogates, this is a"),
         (tiny_surrogate(), {"steps": 0}, "0 steps of 'trigflow-ab2': expected at least 1"),
     ],
 )
@@ -137,12 +130,8 @@ def test_files_of_showers_state_the_sampler_and_its_evaluations() -> None:
     config = generate(distilled(), *columns).config
     assert {"sampler": "progressive", "steps": 2, "evaluations": 2, "shape_evaluations": 3}.items() <= config.items()
     config = generate(tiny_surrogate(), *columns).config
-    assert {
-        "sampler": "trigflow-ab2",
-        "steps": 12,
-        "evaluations": 12,
-        "shape_evaluations": 36,
-    }.items() <= config.items()
+    expected = {"sampler": "trigflow-ab2", "steps": 12, "evaluations": 12, "shape_evaluations": 36}
+    assert expected.items() <= config.items()
 
 
 @pytest.mark.parametrize("compact", [False, True])
@@ -161,10 +150,8 @@ def test_a_stored_one_comes_back(tmp_path: Path, compact: bool) -> None:
         assert torch.equal(showers(loaded), showers(original))
 
 
-def test_cards_of_diffusion_models_are_as_before_there_were_distilled_steps(tmp_path: Path) -> None:
-    tiny_surrogate().save(tmp_path)
-    with safe_open(tmp_path / WEIGHTS, framework="pt") as file:
-        assert "distilled_steps" not in json.loads(file.metadata()["card"])["architecture"]
+def test_an_architecture_comes_back_from_plain_data() -> None:
+    assert TINY.to_dict()["distilled_steps"] is None
     assert CellsArchitecture(**TINY.to_dict()) == TINY
 
 
@@ -185,19 +172,23 @@ def test_the_numbers_of_one_material_become_biases_exactly() -> None:
     energy, dx, dz = (torch.tensor(v, dtype=DOUBLE) for v in ([20.0], [2.5], [[9.0, 8.0]]))
     cells = [
         each.generate(
-            each.conditions(energy, dx, dz, numbers), energy, 4, each.walk(), torch.Generator().manual_seed(1)
+            each.conditions(energy, dx, dz, numbers),
+            energy,
+            4,
+            each.sampling_schedule(),
+            RandomNumbers(torch.Generator().manual_seed(1)),
         )
         for each in (model, folded)
     ]
     torch.testing.assert_close(*cells)
-    assert folded.walk() == model.walk()
+    assert folded.sampling_schedule() == model.sampling_schedule()
 
 
 def test_an_adapter_leaves_the_steps() -> None:
     base = distilled()
     adapted = base.with_adapter(made_up_adapter(base))
-    assert adapted.model.walk() == base.model.walk()
-    design = replace(DESIGN, material="PbWO4")
+    assert adapted.model.sampling_schedule() == base.model.sampling_schedule()
+    design = Design(2.5, 6.0, "PbWO4", n_xy=3, n_z=2)
     with pytest.warns(UserWarning, match="extrapolates"):
         others = showers(base, design=design, extrapolate=True)
     assert not torch.equal(showers(adapted, design=design), others)
@@ -209,8 +200,8 @@ def test_maps_are_distilled_too() -> None:
     again = surrogate.sample(Design(2.5, 6.0), 10.0, 3, generator=torch.Generator().manual_seed(1))
     assert maps.shape == (3, 8, 8)
     assert torch.equal(maps, again)
-    assert surrogate.model.walk() == Walk("progressive", 1, 1, 2)
-    with pytest.raises(InputError, match="was not trained with dropped conditions"):
+    assert surrogate.model.sampling_schedule() == SamplingSchedule("progressive", 1, 1, 2)
+    with pytest.raises(InputError, match=r"tiny-maps has no guidance samples; leave out guidance = 1\.0"):
         surrogate.sample(Design(2.5, 6.0), 10.0, 3, guidance=1.0)
     with pytest.raises(InputError, match="plain coordinates cannot be distilled"):
         MapsArchitecture(coordinates="plain", distilled_steps=(2, 1))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.surrogate import Surrogate
-from calograd.surrogate.base import numbers_of
-from calograd.surrogate.cells.fused import FoldedCells, fold_cells
+from calograd.surrogate.cells.fused import FusedCells
 from calograd.surrogate.cells.model import CellsModel
+from calograd.surrogate.model import numbers_of
+from calograd.surrogate.randomness import RandomNumbers
 
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
 
@@ -30,7 +31,8 @@ def made(one: Any, model: CellsModel, rows: int = 1) -> Tensor:
     energy = torch.linspace(5, 50, rows)
     sizes = torch.linspace(2, 3, rows), torch.linspace(5, 8, rows)[:, None].expand(-1, 2)
     conditions = model.conditions(energy, *sizes, numbers_of(DESIGN.material, like=energy))
-    result: Tensor = one.generate(conditions, energy, 9, model.walk(), torch.Generator().manual_seed(1))
+    random = RandomNumbers(torch.Generator().manual_seed(1))
+    result: Tensor = one.generate(conditions, energy, 9, model.sampling_schedule(), random)
     return result
 
 
@@ -44,25 +46,25 @@ def test_it_makes_the_showers_of_the_model(steps: tuple[int, int], sizes: dict[s
     model = student(steps, **sizes).model
     assert isinstance(model, CellsModel)
     wanted = made(model, model, rows)
-    torch.testing.assert_close(made(FoldedCells(model), model, rows), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made(FusedCells(model), model, rows), wanted, rtol=1e-4, atol=1e-5)
     assert float(wanted.std()) > 1e-3
 
 
 def test_every_weight_of_the_networks_is_in_it() -> None:
     model = student(sums=True).model
     assert isinstance(model, CellsModel)
-    before, changed = made(FoldedCells(model), model), 0
+    before, changed = made(FusedCells(model), model), 0
     for name, weight in model.named_parameters():
         kept = weight.clone()
         weight.mul_(1.05).add_(0.02)
-        after = made(FoldedCells(model), model)
+        after = made(FusedCells(model), model)
         torch.testing.assert_close(after, made(model, model), rtol=1e-3, atol=1e-4, msg=name)
         changed += int(not torch.equal(after, before))
         weight.copy_(kept)
     assert changed == len(list(model.parameters()))
 
 
-def test_samples_are_folded_where_nothing_is_derived() -> None:
+def test_samples_are_fused_where_nothing_is_derived() -> None:
     surrogate = student()
 
     def showers(energy: float | Tensor = 10.0) -> Tensor:
@@ -70,7 +72,7 @@ def test_samples_are_folded_where_nothing_is_derived() -> None:
 
     plain, energy = showers(), torch.tensor(10.0, requires_grad=True)
     derived = showers(energy)
-    assert isinstance(surrogate._folding.latest(), FoldedCells)
+    assert isinstance(surrogate.model.fused(), FusedCells)
     torch.testing.assert_close(plain, derived.detach(), rtol=1e-4, atol=1e-5)
     assert bool(torch.isfinite(torch.autograd.grad(derived.square().sum(), energy)[0]))
     assert not plain.is_inference()
@@ -85,4 +87,4 @@ def test_samples_are_folded_where_nothing_is_derived() -> None:
 
 def test_others_are_left_alone() -> None:
     for surrogate in (tiny_surrogate(), tiny_maps()):
-        assert fold_cells(surrogate.model) is surrogate.model
+        assert surrogate.model.fused() is surrogate.model

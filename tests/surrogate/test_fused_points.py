@@ -1,23 +1,24 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 from helpers.tiny_clouds import tiny_clouds
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from calograd.events.points import Points
-from calograd.surrogate import CloudSurrogate
-from calograd.surrogate.points.fused import FoldedCloud, fold_clouds
-from calograd.surrogate.points.model import CloudModel
+from calograd.surrogate import Surrogate
+from calograd.surrogate.model import Generates, Options
+from calograd.surrogate.points.fused import FusedPoints
+from calograd.surrogate.points.model import PointsModel
+from calograd.surrogate.randomness import RandomNumbers
 
 
-def student() -> CloudSurrogate:
-    """Distilled, with every number that is folded away from its first value."""
+def student() -> Surrogate:
+    """Distilled, with every number that is fused away from its first value."""
     surrogate, g = tiny_clouds(sampler="consistency", steps=1, shower_steps=1), torch.Generator().manual_seed(7)
     model = surrogate.model
-    assert isinstance(model, CloudModel)
+    assert isinstance(model, PointsModel)
 
     def some(like: torch.Tensor) -> torch.Tensor:
         return torch.randn(like.shape, generator=g)
@@ -33,6 +34,13 @@ def student() -> CloudSurrogate:
     return surrogate
 
 
+def made(each: Generates, model: PointsModel, energy: Tensor, smooth: bool = False, steps: int | None = None) -> Points:
+    conditions, random = model.conditions(energy), RandomNumbers(torch.Generator().manual_seed(3))
+    schedule = model.sampling_schedule(steps=steps)
+    result: Points = each.generate(conditions, energy, len(energy), schedule, random, Options(smooth=smooth))
+    return result
+
+
 def same(a: Points, b: Points) -> None:
     assert torch.equal(a.offsets, b.offsets)
     assert torch.equal(a.layer, b.layer)
@@ -44,37 +52,33 @@ def same(a: Points, b: Points) -> None:
 @pytest.mark.parametrize("n", [1, 20])
 def test_it_makes_the_showers_of_the_model(n: int, smooth: bool) -> None:
     model, energy = student().model, torch.linspace(30, 90, n)
-    made = [
-        each.generate(energy, torch.Generator().manual_seed(3), smooth=smooth) for each in (model, FoldedCloud(model))
-    ]
-    same(*made)
-    assert len(made[0].e) > 100 * n
+    showers = [made(each, model, energy, smooth) for each in (model, FusedPoints(model))]
+    same(*showers)
+    assert len(showers[0].e) > 100 * n
 
 
 def test_every_number_of_the_model_is_in_it() -> None:
-    """Changing any weight or buffer changes the showers of the folded model as those of the model."""
-    model, energy = student().model, torch.full((4,), 50.0)
-    untouched = {"point_network.embed.0.weight", "shower_normal.forth"}  # the first only where layers are standardised
-    before = FoldedCloud(model).generate_features(energy, torch.Generator().manual_seed(3))
+    """Changing any weight or buffer changes fused showers as those of the model."""
+    model, energy, changed = student().model, torch.full((4,), 50.0), 0
+    before = made(FusedPoints(model), model, energy)
     for name, values in [*model.named_parameters(), *model.named_buffers()]:
-        if not values.is_floating_point() or name in untouched:
+        if not values.is_floating_point():
             continue
         kept = values.clone()
         with torch.no_grad():
             values.mul_(1.02).add_(0.01)
-        ours, theirs = (
-            each.generate_features(energy, torch.Generator().manual_seed(3)) for each in (FoldedCloud(model), model)
-        )
-        torch.testing.assert_close(ours.energy, theirs.energy, rtol=1e-3, atol=1e-7, msg=name)
-        torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-3, atol=1e-4, msg=name)
+        fused, theirs = (made(each, model, energy, smooth=True) for each in (FusedPoints(model), model))
+        torch.testing.assert_close(fused.layer_energies(), theirs.layer_energies(), rtol=1e-3, atol=1e-6, msg=name)
+        torch.testing.assert_close(fused.x, theirs.x, rtol=1e-2, atol=1e-3, msg=name)
+        changed += int(not (len(fused.x) == len(before.x) and torch.equal(fused.x, before.x)))
         with torch.no_grad():
             values.copy_(kept)
-    after = FoldedCloud(model).generate_features(energy, torch.Generator().manual_seed(3))
-    assert torch.equal(before.energy, after.energy)
+    assert changed > 30
+    assert torch.equal(made(FusedPoints(model), model, energy).e, before.e)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, when it loads their rules
-def test_samples_without_derivatives_are_folded_and_with_them_are_not() -> None:
+def test_samples_without_derivatives_are_fused_and_with_them_are_not() -> None:
     surrogate = student()
     plain = surrogate.sample(50.0, 3, generator=torch.Generator().manual_seed(0), smooth=True)
     energy = torch.tensor(50.0, requires_grad=True)
@@ -83,7 +87,8 @@ def test_samples_without_derivatives_are_folded_and_with_them_are_not() -> None:
     assert derived.e.requires_grad
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(torch.tensor(50.0), torch.tensor(1.0))
-        assert surrogate._folding.derived(dual)
+        followed = surrogate.sample(dual, 3, generator=torch.Generator().manual_seed(0), smooth=True)
+        assert forward_ad.unpack_dual(followed.e).tangent is not None
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampler": "consistency", "steps": 1, "shower_steps": 1}])
@@ -102,47 +107,28 @@ def test_samples_can_be_used_in_derivatives_and_after_them(changes: dict[str, ob
 def test_it_follows_weights_that_change_and_models_that_are_moved() -> None:
     surrogate = student()
 
-    def made() -> Points:
-        return surrogate.sample(50.0, 5, generator=torch.Generator().manual_seed(0))
+    def drawn() -> Points:
+        return surrogate.sample(50.0, 5, generator=torch.Generator().manual_seed(3))
 
     def wanted() -> Points:
-        energy = torch.full((5,), 50.0).to(surrogate.model.unit)
-        return surrogate.model.generate(energy, torch.Generator().manual_seed(0))
+        energy = torch.full((5,), 50.0).to(surrogate.model.condition_mean)
+        return made(surrogate.model, surrogate.model, energy)
 
-    same(made(), wanted())
-    before = made()
+    same(drawn(), wanted())
+    before = drawn()
     surrogate.model.shower_mend.bias.add_(0.3)
-    assert float((made().layer_energies() - before.layer_energies()).abs().max()) > 1e-4
-    same(made(), wanted())
+    assert float((drawn().layer_energies() - before.layer_energies()).abs().max()) > 1e-4
+    same(drawn(), wanted())
     surrogate.model.double()
-    assert made().e.dtype == torch.float64
-    same(made(), wanted())
+    assert drawn().e.dtype == torch.float64
+    same(drawn(), wanted())
 
 
 def test_more_steps_are_those_of_the_model() -> None:
     model = student().model
-    made = [
-        each.generate(torch.tensor([50.0]), torch.Generator().manual_seed(3), steps=2)
-        for each in (model, FoldedCloud(model))
-    ]
-    same(*made)
+    same(*(made(each, model, torch.tensor([50.0]), steps=2) for each in (model, FusedPoints(model))))
 
 
-def test_what_cannot_be_folded_is_left_alone() -> None:
+def test_what_cannot_be_fused_is_left_alone() -> None:
     model = tiny_clouds().model
-    assert fold_clouds(model) is model
-
-
-def test_linears_are_the_network_of_one_number() -> None:
-    leads = student().model.shower_leads
-    u, known = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)), torch.ones(5, 1)
-    for one in (0, 2, 5):
-        h = torch.cat([known, u], dim=1)
-        *hidden, last = leads.linears(one)
-        for weight, bias in hidden:
-            h = torch.nn.functional.silu(h @ weight.T + bias)
-        location, log_scale = (h @ last[0].T + last[1]).unbind(1)
-        numbers = location + 2 * (log_scale.exp() + 2e-3) * torch.sinh(u[:, one] / 2)
-        torch.testing.assert_close(leads.restore(u, known, slice(one, one + 1))[:, 0], numbers)
-        torch.testing.assert_close(leads.restore(u, known)[:, one], numbers)
-    assert all(a[0].shape[0] == b[0].shape[1] for a, b in pairwise(leads.linears(0)))
+    assert model.fused() is model

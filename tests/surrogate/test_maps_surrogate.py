@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.cards import design_card
 from helpers.tiny_maps import tiny_maps
 from torch import Tensor
 
@@ -90,12 +91,12 @@ def test_what_is_stored_generates_the_same(protocol: dict[str, Any], tmp_path: P
 
 def test_only_the_depth_of_the_window_counts() -> None:
     surrogate = tiny_maps()
-    surrogate.card = surrogate.card.model_copy(update={"unequal_layers": True})
+    surrogate.card = design_card("tiny-maps", surrogate.design_model.architecture, "maps", unequal_layers=True)
     torch.testing.assert_close(draw(surrogate, dz=(4.0, 5.0, 6.0, 7.0, 8.0)), draw(surrogate, dz=6.0))
 
 
 def test_guidance_needs_dropped_conditions() -> None:
-    with pytest.raises(InputError, match="not trained with dropped conditions"):
+    with pytest.raises(InputError, match=r"has no guidance samples; leave out guidance = 1\.0"):
         draw(tiny_maps(), guidance=1.0)
     surrogate = tiny_maps(dropped=0.1)
     plain, guided = draw(surrogate), draw(surrogate, guidance=1.5)
@@ -144,9 +145,9 @@ def test_pixels_that_cannot_be_divided(sizes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_without_ties_the_function_is_the_same(protocol: dict[str, Any]) -> None:
+def test_without_symmetry_the_function_is_the_same(protocol: dict[str, Any]) -> None:
     surrogate = tiny_maps(**protocol)
-    free = Surrogate(surrogate.model.untied(), surrogate.card)
+    free = Surrogate(surrogate.model.asymmetric(), surrogate.card)
     torch.testing.assert_close(draw(free), draw(surrogate))
-    assert free.model.architecture.tied == ("coordinates" in protocol)
-    assert free.model.untied() is free.model
+    assert free.model.architecture.symmetric == ("coordinates" in protocol)
+    assert free.model.asymmetric() is free.model

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.cards import design_card
 from helpers.tiny import TINY, tiny_surrogate
 from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS, NUMBERS, Material
 from calograd.errors import InputError, RangeError
-from calograd.surrogate import Card, Surrogate
-from calograd.surrogate.base import numbers_of
+from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import (
     CellsArchitecture,
     CellsModel,
@@ -25,6 +25,8 @@ from calograd.surrogate.cells.model import (
     without_material_numbers,
 )
 from calograd.surrogate.generation import generate
+from calograd.surrogate.model import numbers_of
+from calograd.surrogate.randomness import RandomNumbers
 
 DOUBLE = torch.float64
 LEAD, TUNGSTATE, BISMUTH = (MATERIALS[name] for name in ("PbF2", "PbWO4", "BGO"))
@@ -47,10 +49,7 @@ def several(
         model.condition_mean.copy_(torch.tensor(mean))
         model.condition_scale.copy_(torch.tensor([1.3, 0.5, 0.4, 0.4, *(0.1 for _ in numbers)]))
     sizes: dict[str, Any] = {"dx": (0.4, 2.5), "dz": (4, 16)} if units == "scaled" else {"dx": (1, 5), "dz": (4, 15)}
-    card = Card(
-        name="several", architecture=architecture.to_dict(), energy=(1, 100), units=units, mode="embedded",
-        materials=tuple(m.to_dict() for m in materials), training={}, **sizes,
-    )  # fmt: skip
+    card = design_card("several", architecture, units=units, materials=tuple(materials), **sizes)
     return Surrogate(model.to(dtype).eval().requires_grad_(False), card)
 
 
@@ -194,18 +193,16 @@ def test_a_card_of_several_comes_back(tmp_path: Path) -> None:
     several(dtype=torch.float32).save(tmp_path / "several")
     loaded = Surrogate.load(tmp_path / "several")
     assert loaded.card == several().card
-    assert loaded.card.substances() == (LEAD, BISMUTH)
+    assert loaded.card.designs.materials == (LEAD, BISMUTH)
     assert loaded.model.architecture.material_numbers == ("critical_energy",)
-    with pytest.raises(InputError, match=r"several was trained on PbF2, BGO; name the material \(--material\)"):
-        loaded.card.substance()
+    with pytest.raises(InputError, match=r"the surrogate was trained on PbF2, BGO; name the material \(--material\)"):
+        _ = loaded.card.designs.material
 
 
-def test_cards_of_one_material_are_read_as_before() -> None:
-    data = tiny_surrogate().card.model_dump()
-    del data["units"], data["materials"], data["architecture"]["material_numbers"]
-    card = Card.model_validate(data | {"material": LEAD.to_dict()})
-    assert card.substance() == LEAD
-    assert card.in_cm(BISMUTH) is card
+def test_a_card_of_one_material_that_the_networks_see_knows_one_range_in_cm() -> None:
+    card = tiny_surrogate().card
+    assert card.designs.material == LEAD
+    assert card.in_cm(BISMUTH) == card.in_cm(LEAD) == (card.energy, card.designs.dx, card.designs.dz)
     assert CellsArchitecture(**card.architecture) == TINY
     assert TINY.material_numbers == NUMBERS
 
@@ -232,7 +229,13 @@ def test_the_numbers_of_one_material_become_biases_exactly() -> None:
     numbers = numbers_of(TUNGSTATE, like=whole.model.condition_mean)
     energy, dx, dz = (torch.tensor(v, dtype=DOUBLE) for v in ([20.0], [2.5], [[9.0, 8.0]]))
     cells = [
-        model.generate(model.conditions(energy, dx, dz, numbers), energy, 4, model.walk("trigflow-ab2", 3), seeded())
+        model.generate(
+            model.conditions(energy, dx, dz, numbers),
+            energy,
+            4,
+            model.sampling_schedule("trigflow-ab2", 3),
+            RandomNumbers(seeded()),
+        )
         for model in (whole.model, folded)
     ]
     torch.testing.assert_close(*cells)
@@ -246,7 +249,13 @@ def test_material_numbers_that_come_in_have_no_influence_at_first() -> None:
     energy, dx, dz = (torch.tensor(v, dtype=DOUBLE) for v in ([20.0], [2.5], [[9.0, 8.0]]))
     numbers = numbers_of(LEAD, like=narrow.condition_mean)
     cells = [
-        model.generate(model.conditions(energy, dx, dz, numbers), energy, 4, model.walk("trigflow-ab2", 3), seeded())
+        model.generate(
+            model.conditions(energy, dx, dz, numbers),
+            energy,
+            4,
+            model.sampling_schedule("trigflow-ab2", 3),
+            RandomNumbers(seeded()),
+        )
         for model in (narrow, wide)
     ]
     torch.testing.assert_close(*cells)

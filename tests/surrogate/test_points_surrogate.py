@@ -9,25 +9,41 @@ from helpers.tiny import tiny_surrogate
 from helpers.tiny_clouds import tiny_clouds
 from torch import Tensor
 
+from calograd.detector.configuration import SiWStack
+from calograd.detector.design import Design
 from calograd.errors import FormatError, InputError, RangeError
 from calograd.events.points import Points
-from calograd.surrogate import CloudSurrogate, Surrogate, load_designs
-from calograd.surrogate.generation import generate_clouds
+from calograd.surrogate import Surrogate, TrainedDetector
+from calograd.surrogate.generation import generate
+from calograd.surrogate.model import Options
 from calograd.surrogate.points.features import to_normal
-from calograd.surrogate.points.model import local_features
+from calograd.surrogate.points.model import PointsModel, local_features
+from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.storage import WEIGHTS
 
+NO_OPTIONS = Options()
 
-def showers(surrogate: CloudSurrogate, n: int = 20, seed: int = 0) -> Points:
+
+def showers(surrogate: Surrogate, n: int = 20, seed: int = 0) -> Points:
     return surrogate.sample(torch.linspace(10, 90, n), n, generator=torch.Generator().manual_seed(seed))
+
+
+def random(seed: int) -> RandomNumbers:
+    return RandomNumbers(torch.Generator().manual_seed(seed))
+
+
+def made(model: PointsModel, energy: Tensor, options: Options = NO_OPTIONS) -> Points:
+    """Showers of seed 0."""
+    schedule = model.sampling_schedule()
+    return model.generate(model.conditions(energy), energy, len(energy), schedule, random(0), options)
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampler": "consistency", "steps": 1, "shower_steps": 1}])
 def test_points_have_what_their_shower_was_given(changes: dict[str, object]) -> None:
     surrogate, energy = tiny_clouds(**changes), torch.linspace(10, 90, 20)
     model = surrogate.model
-    features = model.generate_features(energy, torch.Generator().manual_seed(0))
-    points = model.fill(features, energy, torch.Generator().manual_seed(1))
+    features = model.generate_features(model.conditions(energy), energy, random(0))
+    points = model.fill(features, energy, model.sampling_schedule(), random(1))
     count = torch.bincount(points.owner * 6 + points.layer, minlength=120).reshape(20, 6)
     torch.testing.assert_close(count.float(), features.count)
     torch.testing.assert_close(points.layer_energies(), features.energy)
@@ -40,10 +56,10 @@ def test_points_have_what_their_shower_was_given(changes: dict[str, object]) -> 
 def test_the_centre_is_moved_by_far_points_alone() -> None:
     surrogate, energy = tiny_clouds(), torch.linspace(10, 90, 5)
     model = surrogate.model
-    features = model.generate_features(energy, torch.Generator().manual_seed(0))
-    points = model.fill(features, energy, torch.Generator().manual_seed(1))
+    features = model.generate_features(model.conditions(energy), energy, random(0))
+    points = model.fill(features, energy, model.sampling_schedule(), random(1))
     still = replace(features, centre=torch.zeros_like(features.centre))
-    free = model.fill(still, energy, torch.Generator().manual_seed(1))
+    free = model.fill(still, energy, model.sampling_schedule(), random(1))
     moved, r = points.x - free.x, torch.hypot(free.x, free.y)
     near = r < 0.05
     assert float(moved[near].abs().max()) < 0.05
@@ -77,7 +93,7 @@ def test_the_smooth_path_has_the_gradient_of_finite_differences(changes: dict[st
     model = surrogate.model.double()
 
     def observed(energy: Tensor) -> Tensor:
-        points = model.generate(energy, torch.Generator().manual_seed(0), smooth=True)
+        points = made(model, energy, Options(smooth=True))
         cells = points.to_cells(n_xy=8, kernel="gaussian", width=0.2)
         soft = torch.sigmoid((cells - 1e-2) / 5e-3).sum()
         return torch.stack([points.e.sum(), (points.e * points.x**2).sum(), soft])
@@ -99,7 +115,7 @@ def test_a_distilled_shower_takes_one_evaluation_of_each_network() -> None:
     surrogate, calls = tiny_clouds(sampler="consistency", steps=1, shower_steps=1), []
     for network in (surrogate.model.shower_network, surrogate.model.point_network):
         network.register_forward_hook(lambda module, *_: calls.append(module))
-    surrogate.model.generate(torch.full((3,), 50.0), torch.Generator().manual_seed(0))
+    made(surrogate.model, torch.full((3,), 50.0))
     assert calls == [surrogate.model.shower_network, surrogate.model.point_network]
 
 
@@ -118,18 +134,32 @@ def test_energies_outside_the_trained_range_are_refused() -> None:
         surrogate.sample(torch.tensor([20.0, 30.0]), 3)
 
 
-def test_it_is_stored_and_comes_back_by_either_name(tmp_path: Path) -> None:
+def test_it_is_stored_and_comes_back(tmp_path: Path) -> None:
     surrogate = tiny_clouds()
-    surrogate.save(tmp_path / "cloud")
-    for loaded in (CloudSurrogate.load(tmp_path / "cloud"), Surrogate.load(tmp_path / "cloud")):
-        assert isinstance(loaded, CloudSurrogate)
-        assert loaded.card == surrogate.card
-        assert torch.equal(showers(loaded).x, showers(surrogate).x)
+    surrogate.save(tmp_path / "points")
+    loaded = Surrogate.load(tmp_path / "points")
+    assert loaded.card == surrogate.card
+    assert torch.equal(showers(loaded).x, showers(surrogate).x)
     with pytest.raises(InputError, match="expected a surrogate of cells"):
-        load_designs(tmp_path / "cloud")
-    tiny_surrogate().save(tmp_path / "cells")
-    with pytest.raises(FormatError, match="of kind 'cells', expected cloud"):
-        CloudSurrogate.load(tmp_path / "cells")
+        _ = loaded.design_model
+    with pytest.raises(InputError, match="generates cells of designs; expected a surrogate of one detector"):
+        _ = tiny_surrogate().card.detector
+
+
+def test_it_takes_no_design_or_its_own() -> None:
+    surrogate = tiny_clouds()
+    seeded = [torch.Generator().manual_seed(0) for _ in range(4)]
+    wanted = surrogate.sample(50.0, 2, generator=seeded[0])
+    assert torch.equal(surrogate.sample(None, 50.0, 2, generator=seeded[1]).x, wanted.x)
+    assert torch.equal(surrogate.sample(energy=50.0, n=2, generator=seeded[2]).x, wanted.x)
+    own = SiWStack()
+    surrogate.card = surrogate.card.model_copy(
+        update={"trained": TrainedDetector(detector=own.model_dump(mode="json"), clustering="crossings")}
+    )
+    assert torch.equal(surrogate.sample(own, 50.0, 2, generator=seeded[3]).x, wanted.x)
+    for other in (Design(2.5, 6.0), SiWStack(gap=0.2)):
+        with pytest.raises(InputError, match=r"generates showers in one detector \(siw\) and takes no other design"):
+            surrogate.sample(other, 50.0, 2)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -137,37 +167,41 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cloud" / WEIGHTS
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(FormatError, match="cloud"):
-        CloudSurrogate.load(tmp_path / "cloud")
+        Surrogate.load(tmp_path / "cloud")
 
 
 def test_samplers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="not distilled"):
         tiny_clouds().sample(50.0, 1, sampler="consistency")
     distilled = tiny_clouds(sampler="consistency", steps=1, shower_steps=1)
-    assert distilled.model.walk().evaluations == 1
-    assert distilled.model.walk(steps=4).evaluations == 4
+    assert distilled.model.sampling_schedule().evaluations == 1
+    assert distilled.model.sampling_schedule(steps=4).evaluations == 4
     with pytest.raises(InputError, match="its samplers are consistency"):
         distilled.sample(50.0, 1, sampler="heun")
     assert len(distilled.sample(50.0, 3)) == 3
-    assert tiny_clouds(sampler="heun", steps=13).model.walk().evaluations == 25
+    assert tiny_clouds(sampler="heun", steps=13).model.sampling_schedule().evaluations == 25
     first = tiny_clouds(schedule="linear", preconditioning="noise", sampler="ddpm", steps=100)
-    assert first.model.walk().evaluations == 100
+    assert first.model.sampling_schedule().evaluations == 100
 
 
 def test_a_file_of_showers_says_how_it_was_made() -> None:
     energy = torch.linspace(10, 90, 70).numpy()
-    made = generate_clouds(tiny_clouds(), energy, seed=3)
-    again = generate_clouds(tiny_clouds(), energy, seed=3)
-    assert (made.x == again.x).all()
-    assert len(made) == 70
-    assert made.origin == "tiny-cloud"
-    assert made.config["seed"] == 3
-    assert (made.config["sampler"], made.config["steps"]) == ("trigflow-ab2", 3)
+    with pytest.raises(InputError, match="tiny-cloud takes energies alone, it is of one detector"):
+        generate(tiny_clouds(), energy, energy, energy[:, None])
+    with pytest.raises(InputError, match="tiny takes a pitch and depths for every row"):
+        generate(tiny_surrogate(), energy)
+    showers = generate(tiny_clouds(), energy, seed=3)
+    again = generate(tiny_clouds(), energy, seed=3)
+    assert (showers.x == again.x).all()
+    assert len(showers) == 70
+    assert showers.origin == "tiny-cloud"
+    assert showers.config["seed"] == 3
+    assert (showers.config["sampler"], showers.config["steps"]) == ("trigflow-ab2", 3)
 
 
 def test_features_at_the_ends_have_no_neighbour_beyond() -> None:
     model = tiny_clouds().model
-    features = model.generate_features(torch.tensor([50.0]), torch.Generator().manual_seed(0))
+    features = model.generate_features(model.conditions(torch.tensor([50.0])), torch.tensor([50.0]), random(0))
     local = local_features(features, torch.tensor([50.0]), model.unit)
     assert float(local[0, 0, 2]) == 0
     assert float(local[0, -1, 3]) == 0

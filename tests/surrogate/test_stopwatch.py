@@ -11,7 +11,7 @@ from calograd.evaluation.stopwatch import time_apart
 
 def test_every_batch_is_timed_in_another_process() -> None:
     surrogate = tiny_clouds()
-    found = list(time_apart(surrogate, surrogate.model.walk(), (20.0, 80.0), [(1, 3), (4, 2)], 2))
+    found = list(time_apart(surrogate, surrogate.model.sampling_schedule(), (20.0, 80.0), [(1, 3), (4, 2)], 2))
     assert len(found) == 2
     for clock, processor in found:
         assert len(clock) == len(processor) == 2
@@ -26,4 +26,4 @@ def test_what_it_dies_of_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(surrogate, "save", save)
     with pytest.raises(CaloGradError, match=r"timing tiny-cloud failed: .*FormatError"):
-        list(time_apart(surrogate, surrogate.model.walk(), (20.0, 80.0), [(1, 1)], 1))
+        list(time_apart(surrogate, surrogate.model.sampling_schedule(), (20.0, 80.0), [(1, 1)], 1))

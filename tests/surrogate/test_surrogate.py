@@ -12,7 +12,8 @@ from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError, RangeError
-from calograd.surrogate import BATCH, Surrogate
+from calograd.surrogate import Surrogate
+from calograd.surrogate.model import BATCH
 
 DOUBLE = torch.float64
 

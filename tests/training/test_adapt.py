@@ -117,7 +117,8 @@ def test_it_lowers_the_loss_of_held_out_showers_and_beats_the_base(
     assert outcome.phases[2].after <= outcome.phases[2].before
     stored = Surrogate.load(tmp_path / "new")
     assert_equal(stored.model, outcome.surrogate.model)
-    assert (stored.card.name, stored.card.material["name"], stored.card.mode) == ("new", "PbWO4", "embedded")
+    assert (stored.card.name, stored.card.designs.material.name) == ("new", "PbWO4")
+    assert stored.card.designs.mode == "embedded"
     cells = stored.sample(Design(2.0, 6.0, "PbWO4", n_xy=3, n_z=2), 10.0, 4)
     assert torch.isfinite(cells).all()
     after = outcome.physics["after"]
@@ -262,7 +263,7 @@ def test_a_second_adaptation_on_top_of_the_first(
     assert [adapter.card.name for adapter in loaded.adapters] == ["run", "second"]
     assert loaded.identity == outcome.surrogate.identity
     assert_equal(loaded.model, outcome.surrogate.model)
-    assert loaded.card.material["name"] == "BGO"
+    assert loaded.card.designs.material["name"] == "BGO"
 
 
 def test_only_the_targets_are_learnt_and_other_phases_are_left_out(tmp_path: Path, base: Surrogate) -> None:
@@ -285,12 +286,12 @@ def test_the_range_is_that_of_the_data_or_of_the_base(tmp_path: Path, base: Surr
     few = QUICK | {"steps": 1, "moments_steps": 1}
     narrow = adapt(base, AdaptConfig(**few), data, tmp_path / "narrow").surrogate.card
     assert narrow.energy == (pytest.approx(5, rel=0.1), pytest.approx(20, rel=0.1))
-    assert narrow.dx == base.card.dx  # which the data all but reach
+    assert narrow.dx == base.card.designs.dx  # which the data all but reach
     assert narrow.energy[0] < float(data.train.energy.min())
     assert narrow.energy[1] > float(data.train.energy.max())
     (tmp_path / "one design").mkdir()
     one = load(tmp_path / "one design", replace(cells.rows(keep), dx=np.full(int(keep.sum()), 2.5)))
-    assert adapt(base, AdaptConfig(**few), one, tmp_path / "one").surrogate.card.dx == (2.5, 2.5)
+    assert adapt(base, AdaptConfig(**few), one, tmp_path / "one").surrogate.card.designs.dx == (2.5, 2.5)
     wide = adapt(base, AdaptConfig(**few, range="base"), data, tmp_path / "wide").surrogate.card
     assert wide.energy == base.card.energy
 
@@ -320,9 +321,9 @@ def test_showers_of_a_tilted_beam_have_location_and_scale_without_symmetry(
     data = load(tmp_path, leaning_cells())
     outcome = adapt(base, AdaptConfig(**QUICK, method=method), data, tmp_path / "run")
     adapted = outcome.surrogate
-    assert base.model.architecture.tied
-    assert not adapted.model.architecture.tied
-    assert adapted.card.architecture["tied"] is False
+    assert base.model.architecture.symmetric
+    assert not adapted.model.architecture.symmetric
+    assert adapted.card.architecture["symmetric"] is False
     conditions = data.conditions(adapted.model, data.train)
     with torch.no_grad():
         x, _ = adapted.model.standardise(data.train.cells, data.train.energy, conditions, None)

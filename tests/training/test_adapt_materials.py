@@ -30,11 +30,11 @@ def test_a_surrogate_of_several_materials_is_adapted_to_another(tmp_path: Path) 
     base, caesium = Surrogate.load(tmp_path / "run"), MATERIALS["CsI"]
     few = AdaptConfig(steps=2, moments_steps=2, precision="fp32", range="base")
     adapted = adapt(base, few, load_data([tmp_path / "CsI.h5"], 0.2, 0), tmp_path / "csi").surrogate
-    assert adapted.card.substance() == caesium
-    assert adapted.card.units == "cm"
+    assert adapted.card.designs.material == caesium
+    assert adapted.card.designs.units == "cm"
     # from all that the base takes of CsI, and from where the data go beyond it
-    assert adapted.card.dx == pytest.approx((1.0, 2.0 * caesium.moliere_radius))
-    assert adapted.card.dz == pytest.approx((4.0, 12 * caesium.radiation_length))
+    assert adapted.card.designs.dx == pytest.approx((1.0, 2.0 * caesium.moliere_radius))
+    assert adapted.card.designs.dz == pytest.approx((4.0, 12 * caesium.radiation_length))
     asked = Design(3.0, 9.0, "CsI", n_xy=3, n_z=2)
     adapted.sample(asked, 10.0, 2, steps=1)
     with pytest.raises(RangeError, match="material CsI"):

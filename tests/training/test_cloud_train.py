@@ -14,9 +14,10 @@ from calograd.diffusion.denoisers import denoise
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
 from calograd.events.clouds import Clouds, write_clouds
 from calograd.events.layered_readout import count_hits
-from calograd.surrogate import CloudSurrogate
+from calograd.surrogate import Surrogate
 from calograd.surrogate.points.features import LEADS, features_of
-from calograd.surrogate.points.model import CloudModel
+from calograd.surrogate.points.model import PointsModel
+from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.points import PointsData, load_points
 from calograd.training.log import read_log
 from calograd.training.loop import CHECKPOINT
@@ -34,7 +35,7 @@ SMALL = {"shower_width": 8, "shower_blocks": 1, "point_width": 8, "point_blocks"
 
 def tables(**changes: Any) -> dict[str, Any]:
     made = {"name": "tiny-cloud", "data": {"files": ["points.h5"], "validation": 0.2}, "range": {"energy": [12, 88]},
-            "model": {"kind": "cloud"} | SMALL, "training": dict(FEW)}  # fmt: skip
+            "model": {"kind": "points"} | SMALL, "training": dict(FEW)}  # fmt: skip
     return made | changes
 
 
@@ -56,7 +57,7 @@ def test_a_run_makes_a_surrogate_and_a_log(folder: Path) -> None:
     config = config_of(folder)
     data = data_of(config)
     train_clouds(config, data, folder / "run")
-    surrogate = CloudSurrogate.load(folder / "run")
+    surrogate = Surrogate.load(folder / "run")
     assert surrogate.card.clustering == "crossings"
     assert surrogate.card.detector == {"kind": "siw"}
     points = surrogate.sample(50.0, 4, generator=torch.Generator().manual_seed(0))
@@ -78,7 +79,9 @@ def test_hits_are_brought_to_those_of_the_data(folder: Path, make_clouds: Make) 
     energy = torch.linspace(12, 88, 400)
 
     def off() -> float:
-        made = model.generate(energy, torch.Generator().manual_seed(5)).clouds("made", {})
+        random = RandomNumbers(torch.Generator().manual_seed(5))
+        points = model.generate(model.conditions(energy), energy, 400, model.sampling_schedule(), random)
+        made = points.clouds("made", {})
         columns = [
             (c.energy, np.bincount(c.owner, c.e, len(c)) / c.energy, h)
             for c, h in ((data.train.clouds, data.train.clouds.hits), (made, count_hits(made)))
@@ -123,7 +126,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, monkeypatch: 
 
 def student_of(folder: Path, teacher: str, **changes: Any) -> CloudRunConfig:
     few = {"teacher": teacher, "showers": 40, "layers": 300, "steps": 3, "spread_steps": 6}
-    sizes = {"kind": "cloud", "shower_width": 10, "shower_blocks": 2, "point_width": 6, "embedding": 7}
+    sizes = {"kind": "points", "shower_width": 10, "shower_blocks": 2, "point_width": 6, "embedding": 7}
     return config_of(folder, name="tiny-cm", model=sizes, distillation=few, **changes)
 
 
@@ -132,8 +135,8 @@ def test_a_distilled_one_takes_one_evaluation(folder: Path) -> None:
     data = data_of(config)
     teacher = train_clouds(config, data, folder / "teacher")
     train_clouds(student_of(folder, "teacher"), data, folder / "cm")
-    made = CloudSurrogate.load(folder / "cm")
-    assert made.model.walk().evaluations == 1
+    made = Surrogate.load(folder / "cm")
+    assert made.model.sampling_schedule().evaluations == 1
     architecture = made.model.architecture
     assert (architecture.shower_steps, architecture.shower_width, architecture.point_width) == (1, 10, 6)
     assert architecture.moments_width == teacher.architecture.moments_width
@@ -185,9 +188,9 @@ def test_other_runs_are_not_touched(folder: Path) -> None:
 
 def test_the_published_variants_train(folder: Path) -> None:
     ddpm = SMALL | {"schedule": "linear", "preconditioning": "noise", "sampler": "ddpm", "steps": 4}
-    config = config_of(folder, model={"kind": "cloud"} | ddpm)
+    config = config_of(folder, model={"kind": "points"} | ddpm)
     train_clouds(config, data_of(config), folder / "run")
-    assert CloudSurrogate.load(folder / "run").model.walk().evaluations == 4
+    assert Surrogate.load(folder / "run").model.sampling_schedule().evaluations == 4
 
 
 def test_points_are_unit_normal_and_whole_layers_come_together(folder: Path) -> None:
@@ -236,7 +239,7 @@ def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> Non
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
-    [({"model": {"kind": "cloud", "point_widht": 3}}, "did you mean 'point_width'"),
+    [({"model": {"kind": "points", "point_widht": 3}}, "did you mean 'point_width'"),
      ({"range": {"energy": [90, 10]}}, "lower end first"),
      ({"distillation": {"teacher": "x", "step": 1}}, "did you mean 'steps'"),
      ({"distillation": {"teacher": "x"}}, "model.moments_width is the teacher's")],
@@ -249,7 +252,7 @@ def test_wrong_keys_and_values_are_named(tmp_path: Path, changes: dict[str, Any]
 def test_the_spread_that_regression_leaves_out_is_mended() -> None:
     """Of a student that makes half of every number M = 2, u = 0 has the right mean and covariance."""
     architecture = replace(CloudModelConfig(**SMALL).architecture(6), sampler="consistency", steps=1, shower_steps=1)
-    student = CloudModel(architecture)
+    student = PointsModel(architecture)
     assert student.shower_mend is not None
     generator = torch.Generator().manual_seed(0)
     noise, energy = torch.randn(4000, 26, generator=generator), torch.full((4000,), 50.0)

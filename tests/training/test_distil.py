@@ -19,7 +19,7 @@ from calograd.errors import FormatError, InputError, Interrupted
 from calograd.events.cells import Cells, write_cells
 from calograd.events.maps import write_maps
 from calograd.surrogate import Surrogate
-from calograd.surrogate.base import Model
+from calograd.surrogate.model import DesignModel
 from calograd.surrogate.two_stage import TwoStage
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
@@ -47,7 +47,7 @@ def distilling(folder: Path, teacher: str = "teacher", changes: dict[str, Any] |
     return parse_config(raw | (changes or {}), "fast.toml", folder)
 
 
-def run(config: RunConfig, output: Path, **how: Any) -> Model:
+def run(config: RunConfig, output: Path, **how: Any) -> DesignModel:
     return train(config, load(config), output, **how)
 
 
@@ -70,7 +70,7 @@ def folder(taught: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
+def finished(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DesignModel]:
     """The folder of a distillation that was never interrupted, and its weights. Read only."""
     output = tmp_path_factory.mktemp("finished") / "run"
     return output, run(distilling(taught), output)
@@ -112,10 +112,10 @@ def test_the_loss_falls_and_showers_become_those_of_the_teacher(taught: Path, tm
     assert error < 0.5 * float((showers(shortened, steps=1) - wanted).abs().mean())
 
 
-def test_the_student_says_what_it_is(taught: Path, finished: tuple[Path, Model]) -> None:
+def test_the_student_says_what_it_is(taught: Path, finished: tuple[Path, DesignModel]) -> None:
     teacher, student = Surrogate.load(taught / "teacher"), Surrogate.load(finished[0])
     assert student.model.architecture.to_dict() == teacher.model.architecture.to_dict() | {"distilled_steps": [2, 1]}
-    assert student.model.walk().sampler == "progressive"
+    assert student.model.sampling_schedule().sampler == "progressive"
     assert student.card.training["done"]["phase"] == DISTILLATION
     assert student.card.training["done"]["step"] == 40
     assert student.card.training["config"]["distillation"]["teacher"] == "teacher"  # and no folder
@@ -124,7 +124,7 @@ def test_the_student_says_what_it_is(taught: Path, finished: tuple[Path, Model])
     assert [report["step"] for report in read_log(finished[0])] == [20, 40]
 
 
-def test_moments_and_standardisation_stay_the_teacher_s(taught: Path, finished: tuple[Path, Model]) -> None:
+def test_moments_and_standardisation_stay_the_teacher_s(taught: Path, finished: tuple[Path, DesignModel]) -> None:
     theirs = Surrogate.load(taught / "teacher").model.state_dict()
     for name, ours in finished[1].state_dict().items():
         assert torch.equal(ours, theirs[name]) == ("_network." not in name), name
@@ -162,7 +162,7 @@ def test_an_interrupted_distillation_with_lessons_ends_with_the_same_weights(tau
 
 @pytest.mark.parametrize("step", [20, 40])
 def test_an_interrupted_distillation_ends_with_the_same_weights(
-    taught: Path, finished: tuple[Path, Model], tmp_path: Path, step: int
+    taught: Path, finished: tuple[Path, DesignModel], tmp_path: Path, step: int
 ) -> None:
     config = distilling(taught)
     with pytest.raises(Interrupted, match="holds a checkpoint"):
@@ -174,7 +174,7 @@ def test_an_interrupted_distillation_ends_with_the_same_weights(
     assert (tmp_path / "run" / LOG).read_bytes() == log
 
 
-def test_another_seed_gives_other_weights(taught: Path, finished: tuple[Path, Model], tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(taught: Path, finished: tuple[Path, DesignModel], tmp_path: Path) -> None:
     other = run(distilling(taught, seed=1), tmp_path / "run").state_dict()
     assert any(not torch.equal(other[name], value) for name, value in finished[1].state_dict().items())
 
@@ -196,7 +196,7 @@ def test_a_distillation_is_gone_on_with_by_the_same_teacher_and_steps(folder: Pa
         run(distilling(folder, steps=2), folder / "run")
 
 
-def test_a_student_teaches_fewer_steps(folder: Path, finished: tuple[Path, Model]) -> None:
+def test_a_student_teaches_fewer_steps(folder: Path, finished: tuple[Path, DesignModel]) -> None:
     shutil.copytree(finished[0], folder / "two")
     one = {"distillation": {"teacher": "two", "student_steps": [1, 1]}}
     model = run(distilling(folder, changes=one, steps=2), folder / "one")
@@ -230,12 +230,12 @@ def test_a_teacher_of_two_materials(tmp_path: Path) -> None:
     config = distilling(tmp_path, changes={"data": raw["data"]}, steps=2)
     run(config, tmp_path / "run")
     student = Surrogate.load(tmp_path / "run")
-    assert [m.name for m in student.card.substances()] == ["PbF2", "BGO"]
+    assert [m.name for m in student.card.designs.materials] == ["PbF2", "BGO"]
     for material in ("PbF2", "BGO"):
         student.sample(Design(2.0, 6.0, material, n_xy=3, n_z=2), 10.0, 2)
     scaled = {"energy": [2, 60], "dx": [0.7, 1.5], "dz": [5.5, 10], "units": "scaled"}
     run(distilling(tmp_path, changes={"data": raw["data"], "range": scaled}, steps=2), tmp_path / "scaled")
-    assert Surrogate.load(tmp_path / "scaled").card.dx == (0.7, 1.5)
+    assert Surrogate.load(tmp_path / "scaled").card.designs.dx == (0.7, 1.5)
     with pytest.raises(InputError, match=r"range\.dx, .* cm in PbF2, reaches beyond that of the teacher tiny"):
         run(distilling(tmp_path, changes={"data": raw["data"], "range": scaled | {"dx": [0.5, 1.5]}}), tmp_path / "x")
 
@@ -248,8 +248,8 @@ def test_maps_are_distilled_too(tmp_path: Path) -> None:
     config = distilling(tmp_path, changes={"data": raw["data"]}, steps=2, report_every=2, batch=8)
     whole = run(config, tmp_path / "run")
     student = Surrogate.load(tmp_path / "run")
-    assert student.card.kind == "map32"
-    assert student.card.training["config"]["model"]["kind"] == "map32"
+    assert student.card.kind == "maps"
+    assert student.card.training["config"]["model"]["kind"] == "maps"
     assert_equal(student.model, whole)
     design = Design(2.0, 6.0, n_xy=3, n_z=2)
     maps = student.sample(design, 10.0, 2)
@@ -288,7 +288,7 @@ def test_a_network_of_other_sizes_begins_anew(taught: Path, tmp_path: Path) -> N
     ("model", "complaint"),
     [
         ({"moments_width": 16}, r"model\.moments_width is 16, 8 in the teacher tiny; leave it out"),
-        ({"kind": "map32"}, r"model\.kind is map32, cells in the teacher tiny"),
+        ({"kind": "maps"}, r"model\.kind is maps, cells in the teacher tiny"),
     ],
 )
 def test_what_a_student_cannot_have_of_its_own(
@@ -373,7 +373,7 @@ def test_a_teacher_is_found_beside_the_file_or_among_the_bundled(folder: Path) -
     assert distilling(folder, "pbf2-cells").distillation.teacher == Path("pbf2-cells")
 
 
-def test_a_distilled_surrogate_cannot_be_adapted(folder: Path, finished: tuple[Path, Model]) -> None:
+def test_a_distilled_surrogate_cannot_be_adapted(folder: Path, finished: tuple[Path, DesignModel]) -> None:
     with pytest.raises(InputError, match="fast is distilled and cannot be adapted; adapt the surrogate that it"):
         adapt(Surrogate.load(finished[0]), AdaptConfig(), load(distilling(folder)), folder / "adapted")
 
@@ -390,6 +390,6 @@ def test_the_runs_of_the_repository_can_be_read(name: str) -> None:
     assert all(f"-o pbf2/{file.name}" in script for file in config.data.files)
 
 
-def test_a_report_is_plain(finished: tuple[Path, Model]) -> None:
+def test_a_report_is_plain(finished: tuple[Path, DesignModel]) -> None:
     (line, *_) = (finished[0] / LOG).read_text().splitlines()
     assert set(json.loads(line)["bias"]) == {"E_tot", "R_E", "sigma_y", "z_mean", "z_width"}

@@ -75,7 +75,7 @@ def test_maps_are_streamed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("calograd.events.dense.CHUNK", 8 * 1024)
     write_maps(tmp_path / "maps.h5", made_up_maps())
     ours, theirs = streamed([tmp_path / "maps.h5"], 0.3), load_data([tmp_path / "maps.h5"], 0.2, 0)
-    assert ours.kind == "map32"
+    assert ours.kind == "maps"
     assert str(ours.window) == "4 of 10 blocks of rows in memory, 0 MB"
     for step in (0, 40):
         ours.move_to(2, step, 8)

@@ -16,8 +16,8 @@ from calograd.errors import FormatError, InputError, Interrupted, OutputExistsEr
 from calograd.events.cells import write_cells
 from calograd.io.hdf5 import one_writer
 from calograd.surrogate import Surrogate
-from calograd.surrogate.base import Model
 from calograd.surrogate.cells.model import CellsModel
+from calograd.surrogate.model import Model
 from calograd.surrogate.storage import WEIGHTS
 from calograd.training import train as train_module
 from calograd.training.config import RunConfig, parse_config
@@ -84,7 +84,7 @@ def test_a_run_leaves_weights_log_and_checkpoint(finished: tuple[Path, CellsMode
     assert_equal(surrogate.model, model)
     assert surrogate.card.training["done"]["step"] == 40
     assert surrogate.card.training["done"]["phase"] == "diffusion"
-    assert surrogate.card.mode == "embedded"
+    assert surrogate.card.designs.mode == "embedded"
     assert surrogate.card.energy == (1.5, 80)
     cells = surrogate.sample(Design(2.0, 6.0, n_xy=3, n_z=2), 10.0, 4)
     assert torch.isfinite(cells).all()
@@ -331,8 +331,8 @@ def test_two_materials_make_a_surrogate_of_both(tmp_path: Path) -> None:
     config = of_two_materials(tmp_path)
     train(config, load(config), tmp_path / "run")
     surrogate = Surrogate.load(tmp_path / "run")
-    assert [m.name for m in surrogate.card.substances()] == ["PbF2", "BGO"]
-    assert surrogate.model.architecture.material_numbers == ("effective_atomic_number",)
+    assert [m.name for m in surrogate.card.designs.materials] == ["PbF2", "BGO"]
+    assert surrogate.design_model.architecture.material_numbers == ("effective_atomic_number",)
     assert float(surrogate.model.condition_scale[-1]) < 0.2  # of ln Z, over the rows of both
     for material in ("PbF2", "BGO"):
         surrogate.sample(Design(2.0, 6.0, material, n_xy=3, n_z=2), 10.0, 2)
@@ -364,7 +364,7 @@ def test_scaled_ranges_are_in_units_of_every_material(tmp_path: Path) -> None:
     config = parse_config(raw, "two.toml", tmp_path)
     train(config, load(config), tmp_path / "run")
     card = Surrogate.load(tmp_path / "run").card
-    assert (card.units, card.dx) == ("scaled", (0.55, 2.0))
+    assert (card.designs.units, card.designs.dx) == ("scaled", (0.55, 2.0))
     raw["range"]["dz"] = [4.5, 15]  # 15 cm of BGO are 13.4 radiation lengths
     config = parse_config(raw, "two.toml", tmp_path)
     with pytest.raises(InputError, match=r"reaches beyond the data of BGO, 3\.58 to 13\.4 radiation lengths"):

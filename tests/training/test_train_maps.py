@@ -20,7 +20,7 @@ from calograd.events.cells import write_cells
 from calograd.events.maps import Maps, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.maps.coordinates import PLAIN_SCALE
-from calograd.surrogate.registry import architecture, stack_architecture
+from calograd.surrogate.registry import architecture
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig
 from calograd.training.config import RunConfig, parse_config, read_config
@@ -30,7 +30,7 @@ from calograd.training.points.config import read_training
 from calograd.training.train import train
 
 MODEL = {
-    "kind": "map32", "slabs": 4, "width": 8, "multipliers": [1, 2], "embedding": 8, "shape_width": 16,
+    "kind": "maps", "slabs": 4, "width": 8, "multipliers": [1, 2], "embedding": 8, "shape_width": 16,
     "shape_blocks": 1, "moments_width": 8,
 }  # fmt: skip
 PLAIN = {"coordinates": "plain", "schedule": "linear", "preconditioning": "noise", "dropout": 0.1, "dropped": 0.2}
@@ -68,11 +68,11 @@ def load(config: RunConfig) -> TrainingData:
 def test_a_run_makes_a_surrogate_and_an_interrupted_one_the_same(tmp_path: Path, model: dict[str, Any]) -> None:
     config = config_of(tmp_path, model)
     data = load(config)
-    assert data.kind == "map32"
+    assert data.kind == "maps"
     whole = train(config, data, tmp_path / "whole")
     surrogate = Surrogate.load(tmp_path / "whole")
-    assert surrogate.card.kind == "map32"
-    assert (surrogate.model.architecture.n_xy, surrogate.model.architecture.n_z) == (3, 2)
+    assert surrogate.card.kind == "maps"
+    assert (surrogate.design_model.architecture.n_xy, surrogate.design_model.architecture.n_z) == (3, 2)
     log = read_log(tmp_path / "whole")
     assert [line["step"] for line in log] == [11, 22]
     assert set(log[-1]["bias"]) == {"E_tot", "R_E", "sigma_y", "z_mean", "z_width"}
@@ -113,12 +113,12 @@ def test_adaptation_changes_linear_layers_and_convolutions(tmp_path: Path) -> No
     for name, value in base.model.state_dict().items():
         assert torch.equal(value, before[name])
     adapted = Surrogate.load(tmp_path / "adapted")
-    assert adapted.card.kind == "map32"
+    assert adapted.card.kind == "maps"
     names = set(outcome.surrogate.adapters[-1].table)
     assert {"pattern_network.into.a", "pattern_network.down.0.first.b", "shape_network.into.a"} <= names
     assert_equal(adapted.model, outcome.surrogate.model)
     write_cells(tmp_path / "other-cells.h5", made_up_cells(seed=1))
-    with pytest.raises(InputError, match="of kind 'cells', tiny is of kind 'map32'; segment with --maps"):
+    with pytest.raises(InputError, match="of kind 'cells', tiny is of kind 'maps'; segment with --maps"):
         adapt(base, few, load_data([tmp_path / "other-cells.h5"], 0.2, 0), tmp_path / "none")
 
 
@@ -129,7 +129,7 @@ def test_several_materials_are_told_apart_by_their_effective_atomic_number(tmp_p
     model = train(config, data, tmp_path / "run")
     assert model.architecture.material_numbers == ("effective_atomic_number",)
     surrogate = Surrogate.load(tmp_path / "run")
-    assert [material.name for material in surrogate.card.substances()] == ["PbF2", "BGO"]
+    assert [material.name for material in surrogate.card.designs.materials] == ["PbF2", "BGO"]
     maps = surrogate.sample(Design(2.5, 6.0, "BGO", n_xy=3, n_z=2), 10.0, 2, steps=2)
     assert maps.shape == (2, 32, 32)
 
@@ -138,7 +138,7 @@ def test_cells_and_maps_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     config = config_of(tmp_path)
     raw = tables(tmp_path)
     cells = parse_config(raw, "cells.toml", tmp_path)
-    with pytest.raises(InputError, match=r"data are for a surrogate of kind 'map32', model\.kind is 'cells'"):
+    with pytest.raises(InputError, match=r"data are for a surrogate of kind 'maps', model\.kind is 'cells'"):
         train(cells, load(config), tmp_path / "run")
     with pytest.raises(InputError, match="has cells"):
         load_data([tmp_path / "maps.h5", tmp_path / "cells.h5"], 0.2, 0)
@@ -155,7 +155,7 @@ def wrong(change: Callable[[dict[str, Any]], Any], folder: Path) -> str:
 
 def test_mistakes_in_the_configuration_are_named(tmp_path: Path) -> None:
     assert "unknown key 'model.widht'; did you mean 'width'?" in wrong(lambda m: m.update(widht=3), tmp_path)
-    assert "model.kind: expected one of cells, map32" in wrong(lambda m: m.update(kind="map64"), tmp_path)
+    assert "model.kind: expected one of cells, maps" in wrong(lambda m: m.update(kind="map64"), tmp_path)
     assert "model.dropout" in wrong(lambda m: m.update(dropout=1.5), tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_configurations_that_are_shipped(path: Path) -> None:
         assert architecture(config.model.kind, form.to_dict()) == form
     else:
         of_stack = config.model.architecture(30)
-        assert stack_architecture(config.model.kind, of_stack.to_dict()) == of_stack
+        assert architecture(config.model.kind, of_stack.to_dict()) == of_stack
 
 
 def test_the_wide_network_learns_a_step() -> None:

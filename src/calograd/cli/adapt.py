@@ -80,13 +80,13 @@ def adapt(
       calograd adapt pbf2-cells --data pbwo4-cells.h5 --data more.h5 --start pbwo4 -o pbwo4-more
       calograd sample pbwo4 --cell 2.5 6 --energy 50 -n 2000 -o generated.h5
     """
-    from calograd.surrogate import Adapter, load_designs
+    from calograd.surrogate import Adapter, Surrogate
     from calograd.training.adaptation.adapt import adapt as run
     from calograd.training.data.rows import load_data
 
     config = _config(options)
     use_threads(threads)
-    base = load_designs(model, device)
+    base = Surrogate.load(model, device)
     first = Adapter.load(start) if start else None
     data = load_data(list(files), validation, config.seed, showers)
     console.print(

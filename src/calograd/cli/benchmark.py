@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from calograd.errors import InputError, TablesError
 if TYPE_CHECKING:
     from calograd.detector.material import Material
     from calograd.evaluation.timing import Benchmark
+    from calograd.surrogate import Surrogate
 
 BUSY = 1.15
 """Ratio of wall time to processor time above which the machine counts as busy."""
@@ -59,15 +61,13 @@ def benchmark(
     from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS
     from calograd.evaluation.timing import BATCHES
     from calograd.evaluation.timing import benchmark as run
-    from calograd.surrogate import load_designs
-    from calograd.surrogate.registry import STACK_KINDS
-    from calograd.surrogate.storage import kind_of
+    from calograd.surrogate import Surrogate
 
-    if models and all(kind_of(model) in STACK_KINDS for model in models):
-        _benchmark_clouds(models, repeats, showers, no_geant4, json_path)
+    surrogates = [Surrogate.load(model) for model in models or ("pbf2-cells",)]
+    if not any(surrogate.card.takes_design for surrogate in surrogates):
+        _benchmark_clouds(surrogates, repeats, showers, no_geant4, json_path)
         return
-    surrogates = [load_designs(model) for model in models or ("pbf2-cells",)]
-    materials = {s.card.substance().name: s.card.substance() for s in surrogates}
+    materials = {s.card.designs.material.name: s.card.designs.material for s in surrogates}
     if len(materials) > 1:
         raise InputError(f"the surrogates are of {', '.join(materials)}; benchmark one material at a time")
     for surrogate in surrogates:
@@ -86,14 +86,11 @@ def benchmark(
 
 
 def _benchmark_clouds(
-    models: tuple[str, ...], repeats: int, showers: int | None, no_geant4: bool, json_path: Path | None
+    surrogates: Sequence[Surrogate], repeats: int, showers: int | None, no_geant4: bool, json_path: Path | None
 ) -> None:
     """Time Geant4's silicon-tungsten stack and surrogates of points."""
     from calograd.evaluation.point_timing import benchmark_clouds, stack_beam
     from calograd.geant4.tables import needed_elements
-    from calograd.surrogate import CloudSurrogate
-
-    surrogates = [CloudSurrogate.load(model) for model in models]
     left_out = (None, "left out (--no-geant4)")
     environment, note = left_out if no_geant4 else environment_for(needed_elements(stack_beam(10.0, 90.0)))
     with progress("benchmark") as show:

@@ -44,7 +44,8 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     with progress("demo") as show:
         result = chain.run(
             output, surrogate, showers, chain.QUICK if quick else chain.FULL,
-            student=Surrogate.load(chain.STUDENT), geant4=geant4_environment(surrogate.card.substance()), progress=show,
+            student=Surrogate.load(chain.STUDENT), geant4=geant4_environment(surrogate.card.designs.material),
+            progress=show,
         )  # fmt: skip
         write_page(output / REPORT, result, show)
     _summarise(result)

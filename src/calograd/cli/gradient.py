@@ -120,12 +120,12 @@ def gradient(
     from calograd.gradients.gradient import pixels_of
     from calograd.objective.config import read_objective
     from calograd.objective.reference import open_reference
-    from calograd.surrogate import load_designs
+    from calograd.surrogate import Surrogate
 
-    surrogate = load_designs(model)
-    a, pixels = surrogate.model.architecture, pixels_of(surrogate)
+    surrogate = Surrogate.load(model)
+    a, pixels = surrogate.design_model.architecture, pixels_of(surrogate)
     dx, dz = (torch.tensor(size, dtype=torch.float64) for size in cell_size(cell, a.n_z))
-    design = Design(dx, dz, material or surrogate.card.substance(), a.n_xy, a.n_z)
+    design = Design(dx, dz, material or surrogate.card.designs.material, a.n_xy, a.n_z)
     objective = read_objective(objective_path, energies, truth=truth, pixels=pixels)
     landscape = 0 if pixels or report_path is None else landscape
     middle = landscape_energy or energies[len(energies) // 2]

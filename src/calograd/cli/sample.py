@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from calograd.events.cells import Cells
     from calograd.events.maps import Maps
-    from calograd.surrogate import CloudSurrogate, Surrogate
+    from calograd.surrogate import Surrogate
 
 MANY_POINTS = 24
 """With more (design, energy) points than this the summary is of the whole file."""
@@ -103,26 +103,23 @@ def sample(
     """
     from calograd.detector.material import Material
     from calograd.events.maps import write_rows
-    from calograd.surrogate import CloudSurrogate, load_designs
-    from calograd.surrogate.registry import STACK_KINDS
-    from calograd.surrogate.storage import kind_of
+    from calograd.surrogate import Surrogate
 
     options: dict[str, Any]
-    if kind_of(model) in STACK_KINDS:
+    surrogate = Surrogate.load(model, device)
+    if not surrogate.card.takes_design:
         if guidance:
             raise InputError(f"{model} takes no --guidance; leave it out")
-        clouds = CloudSurrogate.load(model, device)
         options = {"seed": seed, "extrapolate": extrapolate, "steps": steps, "sampler": sampler}
-        _sample_clouds(clouds, like, wanted | {"material": material}, threads, options, output, json_path)
+        _sample_clouds(surrogate, like, wanted | {"material": material}, threads, options, output, json_path)
         return
     reference = _reference(like, wanted | {"material": material})
     chosen = None if material is None else Material.parse(material)
-    surrogate = load_designs(model, device)
     if reference is not None:
-        chosen = reference.material if len(surrogate.card.materials) > 1 else None
+        chosen = reference.material if len(surrogate.card.designs.materials) > 1 else None
         rows = _like(reference, surrogate, wanted["repeat"], str(like))
     else:
-        rows = _asked(wanted, surrogate.model.architecture.n_z, seed)
+        rows = _asked(wanted, surrogate.design_model.architecture.n_z, seed)
     options = {
         "seed": seed, "extrapolate": extrapolate, "sampler": sampler, "steps": steps, "material": chosen,
         "guidance": guidance,
@@ -152,13 +149,13 @@ def _like(reference: Cells | Maps, surrogate: Surrogate, repeat: int | None, nam
     import numpy as np
 
     card, theirs = surrogate.card, reference.material
-    if len(card.materials) == 1 and card.substance().name != theirs.name:
+    if len(card.designs.materials) == 1 and card.designs.material.name != theirs.name:
         raise InputError(
-            f"{name} is of {theirs.name}, {card.name} was trained on {card.substance().name}; expected one"
+            f"{name} is of {theirs.name}, {card.name} was trained on {card.designs.material.name}; expected one"
         )
-    a = surrogate.model.architecture
+    a = surrogate.design_model.architecture
     has = _form(reference.measured.shape[1:], reference.n_xy, reference.dz.shape[1])
-    generated = _form(surrogate.model.shape, a.n_xy, a.n_z)
+    generated = _form(surrogate.design_model.shape, a.n_xy, a.n_z)
     if has != generated:
         raise InputError(f"{name} has {has} cells, {card.name} generates {generated}")
     return _Rows(*(np.repeat(column, repeat or 1, axis=0) for column in (reference.energy, reference.dx, reference.dz)))
@@ -218,7 +215,7 @@ def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str
         warnings.simplefilter("always")
         started = time.perf_counter()
         made = generate(
-            surrogate, rows.energy, rows.dx, rows.dz, report=show.counter("showers"), **options
+            surrogate, rows.energy, rows.dx, rows.dz, progress=show.counter("showers"), **options
         )  # fmt: skip
         seconds = time.perf_counter() - started
     print_notes(sorted({str(warning.message) for warning in caught}), "warning")
@@ -226,7 +223,7 @@ def _generate(surrogate: Surrogate, rows: _Rows, threads: int, options: dict[str
 
 
 def _sample_clouds(
-    surrogate: CloudSurrogate, like: Path | None, wanted: dict[str, Any], threads: int, options: dict[str, Any],
+    surrogate: Surrogate, like: Path | None, wanted: dict[str, Any], threads: int, options: dict[str, Any],
     output: Path, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Points of a layered detector, at the energies that are asked for or those of another file of points."""
@@ -234,7 +231,7 @@ def _sample_clouds(
     import torch
 
     from calograd.events.clouds import read_clouds, write_clouds
-    from calograd.surrogate.generation import generate_clouds
+    from calograd.surrogate.generation import generate
 
     for name in ("cell", "unequal", "material", *(("energy", "law", "showers") if like else ("repeat",))):
         if wanted[name] is not None:
@@ -247,13 +244,13 @@ def _sample_clouds(
         else _energies(wanted["energy"], wanted["law"], wanted["showers"] or 1000, options["seed"])
     )  # fmt: skip
     use_threads(threads)
-    surrogate.model.walk(options["sampler"], options["steps"])
+    surrogate.model.sampling_schedule(options["sampler"], options["steps"])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        surrogate.check_range(torch.from_numpy(energy), options["extrapolate"])
+        surrogate.check_range(None, torch.from_numpy(energy), options["extrapolate"])
         with progress("sampling") as show:
             started = time.perf_counter()
-            made = generate_clouds(surrogate, energy, report=show.counter("showers"), **options)
+            made = generate(surrogate, energy, progress=show.counter("showers"), **options)
             seconds = time.perf_counter() - started
     print_notes(sorted({str(warning.message) for warning in caught}), "warning")
     write_clouds(output, made)

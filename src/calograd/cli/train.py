@@ -26,7 +26,7 @@ from calograd.system.extras import require
 
 if TYPE_CHECKING:
     from calograd.training.data.points import Source
-    from calograd.training.points.config import CloudRunConfig, GridRunConfig
+    from calograd.training.points.config import CloudRunConfig
 
 
 @click.command(cls=Command)
@@ -108,12 +108,10 @@ def train(
     console.print(f"surrogate in {output}")
 
 
-def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device: str, json_path: Path | None) -> None:
+def _train_stack(settings: CloudRunConfig, output: Path, device: str, json_path: Path | None) -> None:
     """Train a surrogate of a layered detector."""
-    from calograd.training.data.points import load_points, split_points
+    from calograd.training.data.points import load_points
     from calograd.training.log import read_log
-    from calograd.training.points.config import CloudRunConfig
-    from calograd.training.points.grids import train_grids
     from calograd.training.points.monitor import CloudReport
     from calograd.training.points.train import train_clouds
 
@@ -127,14 +125,9 @@ def _train_stack(settings: CloudRunConfig | GridRunConfig, output: Path, device:
         def on_progress(phase: str, step: int, steps: int, loss: float) -> None:  # noqa: ARG001
             show(phase, step, steps)
 
-        if isinstance(settings, CloudRunConfig):
-            clouds = load_points(*what)
-            _say(show, len(clouds.train), len(clouds.validation), clouds.source)
-            train_clouds(settings, clouds, output, device=device, on_report=on_report, progress=on_progress)
-        else:
-            split = split_points(*what)
-            _say(show, len(split.train), len(split.validation), split.source)
-            train_grids(settings, split, output, device=device, on_report=on_report, progress=on_progress)
+        clouds = load_points(*what)
+        _say(show, len(clouds.train), len(clouds.validation), clouds.source)
+        train_clouds(settings, clouds, output, device=device, on_report=on_report, progress=on_progress)
     for last in read_log(output)[-1:]:
         print_table(
             f"{settings.name}: {last['seconds']:.0f} s", ["observable", "bias, %", "spread ratio"],

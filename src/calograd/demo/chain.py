@@ -283,7 +283,7 @@ def _chosen(reference: Cells, settings: DemoSettings) -> Cells:
 
 def _like(surrogate: Surrogate, reference: Cells, repeat: int, progress: StageProgress, stage: str) -> Cells:
     columns = (np.repeat(column, repeat, axis=0) for column in (reference.energy, reference.dx, reference.dz))
-    made = generate(surrogate, *columns, report=lambda done, total: progress(stage, done, total))
+    made = generate(surrogate, *columns, progress=lambda done, total: progress(stage, done, total))
     assert isinstance(made, Cells)
     return made
 

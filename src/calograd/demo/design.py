@@ -82,7 +82,7 @@ def study_design(surrogate: Surrogate, reference: Cells, effort: StudySettings, 
         progress: called after each gradient, step and point.
     """
     card = surrogate.card
-    space, at = space_around(*AT, card.dx, card.dz)
+    space, at = space_around(*AT, card.designs.dx, card.designs.dz)
     gradients = []
     for number, energy in enumerate(effort.energies):
         objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (energy,))
@@ -106,7 +106,7 @@ def study_design(surrogate: Surrogate, reference: Cells, effort: StudySettings, 
     config = AscentConfig(steps=effort.steps, draws=effort.draws, max_draws=effort.draws)
     state = ascend(space, np.array(START), gradient, config, on_step=report)
     drawn = surrogate_landscape(
-        surrogate, priced, grid(*card.dx, effort.landscape), grid(*card.dz, effort.landscape), showers=200,
+        surrogate, priced, *(grid(*ends, effort.landscape) for ends in (card.designs.dx, card.designs.dz)), showers=200,
         progress=lambda done, total: progress("landscape", done, total),
     )  # fmt: skip
     return DesignStudy(effort.energies, gradients, state, drawn)

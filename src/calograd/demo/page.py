@@ -73,9 +73,9 @@ def render(result: DemoResult, progress: StageProgress) -> str:
 
 def _subtitle(o: DemoResult) -> str:
     card = o.surrogate.card
-    energy, dx, dz = (f"{low:g} to {high:g}" for low, high in (card.energy, card.dx, card.dz))
+    energy, dx, dz = (f"{low:g} to {high:g}" for low, high in (card.energy, card.designs.dx, card.designs.dz))
     return (
-        f"{card.name} · photons of {energy} GeV in {card.substance().name} · cells of {dx} cm by {dz} cm · "
+        f"{card.name} · photons of {energy} GeV in {card.designs.material.name} · cells of {dx} cm by {dz} cm · "
         f"the whole chain in {sum(o.seconds.values()):.0f} s"
     )
 

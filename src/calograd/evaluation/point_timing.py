@@ -1,7 +1,7 @@
 """How long a shower of a layered detector takes, Geant4's and a surrogate's, each on one thread.
 
 Energies are drawn evenly from the range that the first surrogate was trained on. A surrogate's time is that of
-`CloudSurrogate.sample`, calibration of counts and energies included, after calls to warm up, in a process of its own
+`Surrogate.sample`, calibration of counts and energies included, after calls to warm up, in a process of its own
 (`calograd.evaluation.stopwatch`); Geant4's is that of `calograd.evaluation.timing`: of processes with few and with many
 showers, so that the start-up drops out.
 """
@@ -17,8 +17,8 @@ from calograd.detector.configuration import Beam, Energies, SimulationConfig, Si
 from calograd.evaluation.stopwatch import time_apart
 from calograd.evaluation.timing import NEARLY, Spread, children_seconds, machine, short
 from calograd.geant4.farm import run_kernel
-from calograd.surrogate.points.surrogate import CloudSurrogate
-from calograd.surrogate.schedule import Walk
+from calograd.surrogate import Surrogate
+from calograd.surrogate.model import SamplingSchedule
 
 BATCHES = (1, 4, 16, 64)
 SHOWERS = 40
@@ -79,7 +79,7 @@ def stack_beam(low: float, high: float, seed: int = 0) -> SimulationConfig:
 
 
 def benchmark_clouds(
-    surrogates: Sequence[CloudSurrogate],
+    surrogates: Sequence[Surrogate],
     environment: dict[str, str] | None,
     *,
     repeats: int,
@@ -122,13 +122,13 @@ def benchmark_clouds(
     return CloudBenchmark(machine(), energy, tuple(timings), note)
 
 
-def ways(surrogate: CloudSurrogate) -> list[Walk]:
+def ways(surrogate: Surrogate) -> list[SamplingSchedule]:
     """How a surrogate is timed: as it is sampled, and as CaloClouds II samples if it is a diffusion model like that."""
-    own = surrogate.model.walk()
+    own = surrogate.model.sampling_schedule()
     architecture = surrogate.card.architecture
     if architecture.get("preconditioning") != "edm" or architecture.get("sampler") in ("consistency", HEUN[0]):
         return [own]
-    return [own, surrogate.model.walk(*HEUN)]
+    return [own, surrogate.model.sampling_schedule(*HEUN)]
 
 
 def _time_geant4(

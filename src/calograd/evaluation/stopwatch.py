@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from calograd.errors import CaloGradError
-from calograd.surrogate.points.surrogate import CloudSurrogate
-from calograd.surrogate.schedule import Walk
+from calograd.surrogate import Surrogate
+from calograd.surrogate.model import SamplingSchedule
 from calograd.system.memory import keep_freed_memory
 
 Times = tuple[list[float], list[float]]
@@ -30,8 +30,8 @@ Times = tuple[list[float], list[float]]
 
 
 def time_apart(
-    surrogate: CloudSurrogate,
-    walk: Walk,
+    surrogate: Surrogate,
+    walk: SamplingSchedule,
     energy: tuple[float, float],
     batches: Sequence[tuple[int, int]],
     repeats: int,
@@ -83,14 +83,14 @@ def main() -> None:
     job: dict[str, Any] = json.loads(sys.stdin.readline())
     keep_freed_memory()
     torch.set_num_threads(1)
-    surrogate = CloudSurrogate.load(job["folder"])
+    surrogate = Surrogate.load(job["folder"])
     for batch, calls in job["batches"]:
         clock, processor = _time(surrogate, job, batch, calls)
         sys.stdout.write(json.dumps({"clock": clock, "processor": processor}) + "\n")
         sys.stdout.flush()
 
 
-def _time(surrogate: CloudSurrogate, job: dict[str, Any], batch: int, calls: int) -> Times:
+def _time(surrogate: Surrogate, job: dict[str, Any], batch: int, calls: int) -> Times:
     generator = torch.Generator().manual_seed(0)
     low, high = job["energy"]
     clock, processor = [], []

@@ -72,7 +72,7 @@ class Timing:
         batch: showers made at once; for Geant4, in one process.
         clock: ms a shower on the clock.
         processor: ms a shower of the processor.
-        sampler, steps, evaluations, shape_evaluations: of a surrogate, see `calograd.surrogate.schedule`.
+        sampler, steps, evaluations, shape_evaluations: of a surrogate, see `calograd.surrogate.model`.
     """
 
     who: str
@@ -184,9 +184,9 @@ def time_surrogate(surrogate: Surrogate, energy: float, batch: int, sampler: str
 
 
 def _time(surrogate: Surrogate, energy: float, batch: int, sampler: str | None, repeats: int) -> Timing:
-    material = surrogate.card.substance()
-    card, a = surrogate.card.in_cm(material), surrogate.model.architecture
-    middle = [(low * high) ** 0.5 for low, high in (card.dx, card.dz)]
+    material = surrogate.card.designs.material
+    ranges, a = surrogate.card.in_cm(material), surrogate.design_model.architecture
+    middle = [(low * high) ** 0.5 for low, high in (ranges.dx, ranges.dz)]
     design = Design(middle[0], middle[1], material, a.n_xy, a.n_z)
     generator = torch.Generator().manual_seed(0)
     clock, processor = [], []
@@ -195,7 +195,8 @@ def _time(surrogate: Surrogate, energy: float, batch: int, sampler: str | None, 
         surrogate.sample(design, energy, batch, generator=generator, sampler=sampler)
         clock.append(1e3 * (time.perf_counter() - began[0]) / batch)
         processor.append(1e3 * (time.process_time() - began[1]) / batch)
-    return Timing(card.name, energy, batch, Spread.of(clock), Spread.of(processor), *surrogate.model.walk(sampler))
+    schedule = surrogate.model.sampling_schedule(sampler)
+    return Timing(surrogate.card.name, energy, batch, Spread.of(clock), Spread.of(processor), *schedule)
 
 
 def time_geant4(
@@ -280,13 +281,13 @@ def benchmark(
             progress("Geant4", done, total)
 
         progress("Geant4", 0, total)
-        material = surrogates[0].card.substance()
+        material = surrogates[0].card.designs.material
         geant4 = time_geant4(material, energies, environment, repeats=repeats, showers=showers, progress=step)
     tried: list[Timing] = []
     chosen: list[Timing] = []
     others: list[Timing] = []
     for surrogate in surrogates:
-        others_of = () if surrogate.model.architecture.distilled_steps else samplers
+        others_of = () if surrogate.model.distilled else samplers
         stage, total = surrogate.card.name, 1 + len(energies) + len(others_of)
         progress(stage, 0, total)
         at = energies[len(energies) // 2]

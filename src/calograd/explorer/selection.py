@@ -92,12 +92,13 @@ class Limits:
         """Return the limits of a surrogate of cells. Raises `InputError` for other surrogates."""
         if surrogate.card.kind != "cells":
             raise InputError(f"{surrogate.card.name} generates maps; expected a surrogate of cells, as pbf2-cells")
-        materials = {material.name: material for material in surrogate.card.substances()}
+        materials = {material.name: material for material in surrogate.card.designs.materials}
         first = next(iter(materials.values()))
-        card, a = surrogate.card.in_cm(first), surrogate.model.architecture
-        known = surrogate.material_status(first.at_density((1 + STRETCH) * to_float(first.density)))[0]
+        card, a = surrogate.card.in_cm(first), surrogate.design_model.architecture
+        known = surrogate.card.material_status(first.at_density((1 + STRETCH) * to_float(first.density)))[0]
         return cls(
-            materials, card.dx, card.dz, card.energy, a.n_xy, a.n_z, known, card.unequal_layers, surrogate.card
+            materials, card.dx, card.dz, card.energy, a.n_xy, a.n_z, known,
+            surrogate.card.designs.unequal_layers, surrogate.card,
         )  # fmt: skip
 
     def start(self) -> Selection:

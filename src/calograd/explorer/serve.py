@@ -18,7 +18,7 @@ from calograd.explorer.selection import Selection
 from calograd.explorer.views import Explorer
 from calograd.optimisation.run import CONFIG, STATE
 from calograd.optimisation.state import read_state
-from calograd.surrogate import Surrogate, load_designs
+from calograd.surrogate import Surrogate
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None
         FormatError: the surrogate or the run cannot be read.
     """
     require("the explorer", "explore")
-    explorer = Explorer(model if isinstance(model, Surrogate) else load_designs(model))
+    explorer = Explorer(model if isinstance(model, Surrogate) else Surrogate.load(model))
     path = read_trajectory(Path(run), explorer.start()) if run else None
     import panel as pn
 
@@ -65,7 +65,7 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
     """
     require("the explorer", "explore")
     port = claim_port(port)
-    explorer = Explorer(load_designs(model))
+    explorer = Explorer(Surrogate.load(model))
     path = read_trajectory(run, explorer.start()) if run else None
     explorer.preview(explorer.start())  # the first one is slow
     server = _server(explorer, path, port)

@@ -24,9 +24,8 @@ from calograd.diffusion.samplers import sample
 from calograd.errors import InputError
 from calograd.export.loop import looped
 from calograd.surrogate import Surrogate
-from calograd.surrogate.base import numbers_of, sampler_of
 from calograd.surrogate.cells.model import CellsModel
-from calograd.surrogate.schedule import Walk
+from calograd.surrogate.model import SamplingSchedule, numbers_of, sampler_of
 
 LN_SIGMA = (-5.0, 3.0)
 """Of the noise levels that examples are drawn with."""
@@ -65,7 +64,9 @@ class Part:
 def exportable(surrogate: Surrogate) -> CellsModel:
     """The model of a surrogate of cells. Raises `InputError` for others."""
     if not isinstance(surrogate.model, CellsModel):
-        raise InputError(f"{surrogate.card.name} generates maps; only surrogates of cells can be exported")
+        raise InputError(
+            f"{surrogate.card.name} generates {surrogate.card.kind}; only surrogates of cells can be exported"
+        )
     return surrogate.model
 
 
@@ -75,7 +76,7 @@ class _Conditions(nn.Module):
     def __init__(self, surrogate: Surrogate) -> None:
         super().__init__()
         self.model = exportable(surrogate)
-        materials, like = surrogate.card.substances(), surrogate.model.condition_mean
+        materials, like = surrogate.card.designs.materials, surrogate.model.condition_mean
         self.single = len(materials) == 1
         self.register_buffer("numbers", numbers_of(materials[0], like=like))
         self.numbers: Tensor
@@ -85,10 +86,10 @@ class _Conditions(nn.Module):
 
 
 class _Sampler(nn.Module):
-    def __init__(self, conditions: _Conditions, walk: Walk) -> None:
+    def __init__(self, conditions: _Conditions, schedule: SamplingSchedule) -> None:
         super().__init__()
-        self.conditions, self.sampler = conditions, sampler_of(walk)
-        shape, pattern = (grid.float() for grid in conditions.model.grids(walk))
+        self.conditions, self.sampler = conditions, sampler_of(schedule)
+        shape, pattern = (grid.float() for grid in conditions.model.grids(schedule))
         self.register_buffer("shape_grid", shape)
         self.register_buffer("pattern_grid", pattern)
         self.shape_grid: Tensor
@@ -155,9 +156,9 @@ class _Decoder(nn.Module):
         return model.restore(x, y, model.moments_of_pattern(conditions, x), conditions, energy)
 
 
-def parts(surrogate: Surrogate, walk: Walk) -> Iterator[Part]:
-    """The four parts; the sampler of ``walk`` is deterministic."""
-    a = surrogate.model.architecture
+def parts(surrogate: Surrogate, schedule: SamplingSchedule) -> Iterator[Part]:
+    """The four parts; the sampler of ``schedule`` is deterministic."""
+    a = exportable(surrogate).architecture
     conditions = _Conditions(surrogate)
     first = (Port("energy", (), "GeV"), Port("dx", (), "cm"), Port("dz", (a.n_z,), "cm"))
     units = ", ".join(UNITS[name] or "1" for name in DESCRIPTORS)
@@ -166,18 +167,20 @@ def parts(surrogate: Surrogate, walk: Walk) -> Iterator[Part]:
     cells = Port("cells", (a.n_xy, a.n_xy, a.n_z), "GeV")
     x, y, sigma = Port("x", shape), Port("y", pattern), Port("sigma", ())
     noise = (Port("shape_noise", shape), Port("pattern_noise", pattern))
-    yield Part("sampler", _Sampler(conditions, walk), (*first, *noise, *last), cells)
+    yield Part("sampler", _Sampler(conditions, schedule), (*first, *noise, *last), cells)
     yield Part("shape", _Shape(conditions), (*first, x, sigma, *last), Port("clean", shape))
     yield Part("pattern", _Pattern(conditions), (*first, y, sigma, x, *last), Port("clean", pattern))
     yield Part("decoder", _Decoder(conditions), (*first, x, y, *last), cells)
 
 
-def example(part: Part, surrogate: Surrogate, walk: Walk, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+def example(
+    part: Part, surrogate: Surrogate, schedule: SamplingSchedule, rows: int, generator: torch.Generator
+) -> tuple[Tensor, ...]:
     """Inputs of a part: conditions drawn from the trained range, unit normal numbers.
 
     Noise levels are drawn from a wide range or, of a distilled surrogate, from those that it visits.
     """
-    materials = surrogate.card.substances()
+    materials = surrogate.card.designs.materials
     which = torch.randint(len(materials), (rows,), generator=generator).tolist()
     cards = [surrogate.card.in_cm(material) for material in materials]
 
@@ -190,12 +193,12 @@ def example(part: Part, surrogate: Surrogate, walk: Walk, rows: int, generator: 
     values = {
         "energy": between([card.energy for card in cards]),
         "dx": between([card.dx for card in cards]),
-        "dz": dz[:, None].repeat(1, surrogate.model.architecture.n_z),
+        "dz": dz[:, None].repeat(1, exportable(surrogate).architecture.n_z),
         "sigma": torch.empty(rows).uniform_(*LN_SIGMA, generator=generator).exp(),
         "material": numbers_of(*(materials[k] for k in which), like=dz),
     }
-    if part.name in _STAGES and surrogate.model.architecture.distilled_steps is not None:
-        levels = exportable(surrogate).grids(walk)[_STAGES.index(part.name)][:-1].to(dz)
+    if part.name in _STAGES and surrogate.model.distilled:
+        levels = exportable(surrogate).grids(schedule)[_STAGES.index(part.name)][:-1].to(dz)
         values["sigma"] = levels[torch.randint(len(levels), (rows,), generator=generator)]
     return tuple(
         values[port.name] if port.name in values else torch.randn(rows, *port.size, generator=generator)

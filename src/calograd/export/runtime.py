@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from calograd.checks import as_count, as_tensor
+from calograd.detector.design import Design
 from calograd.detector.material import DESCRIPTORS, Material, to_float
-from calograd.errors import FormatError, InputError, RangeError
-from calograd.surrogate.storage import Card, check_schema
+from calograd.errors import FormatError, InputError
+from calograd.surrogate.card import Card
+from calograd.surrogate.storage import check_schema
 
-SCHEMA = "calograd/onnx/1"
-MARGIN = 1e-4
-"""Relative slack at the ends of the trained range, for float32."""
+SCHEMA = "calograd/onnx/2"
 
 
 class OnnxSampler:
@@ -47,7 +48,7 @@ class OnnxSampler:
             raise FormatError(f"{path} does not exist or is not a file; expected a sampler.onnx of 'calograd export'")
         session = open_session(path.read_bytes(), str(path), threads)
         metadata = session.get_modelmeta().custom_metadata_map
-        check_schema(path, metadata.get("schema"), SCHEMA)
+        check_schema(path, metadata.get("schema"), SCHEMA, "export it anew")
         if metadata.get("part") != "sampler":
             raise FormatError(f"{path} holds the part '{metadata.get('part')}', expected 'sampler' (sampler.onnx)")
         try:
@@ -79,16 +80,13 @@ class OnnxSampler:
             RangeError: outside the trained range.
             InputError: no showers, or no material though several were trained on.
         """
-        if n < 1:
-            raise InputError(f"n = {n}, expected at least 1")
-        material = self.card.substance() if material is None else material
-        if len(self.card.materials) == 1 and not material.alike(self.card.substance()):
-            raise RangeError(f"{self.card.name} is of {self.card.substance().name}, not of {material.name}")
+        n = as_count("n", n)
+        material = self.card.designs.material if material is None else material
+        a = self.card.architecture
+        design = Design(dx, dz, material, a["n_xy"], a["n_z"])
+        self.card.check_range(design, as_tensor("energy", energy))
         given: dict[str, Any] = {"energy": energy, "dx": dx, "dz": dz}
-        self._check_range(given, material)
-        if not self.card.unequal_layers and np.ptp(dz) > MARGIN * np.max(dz):
-            raise RangeError(f"{self.card.name}: layers of different depths were not trained on")
-        if len(self.card.materials) > 1:
+        if len(self.card.designs.materials) > 1:
             given["material"] = [to_float(getattr(material, name)) for name in DESCRIPTORS]
         inputs = {}
         for port in self._session.get_inputs():
@@ -96,15 +94,6 @@ class OnnxSampler:
             value = given[port.name] if port.name in given else rng.standard_normal(shape)
             inputs[port.name] = np.ascontiguousarray(np.broadcast_to(value, shape), dtype=np.float32)
         return run(self._session, inputs)
-
-    def _check_range(self, given: Mapping[str, Any], material: Material) -> None:
-        card = self.card.in_cm(material)
-        for name, unit, (low, high) in (("energy", "GeV", card.energy), ("dx", "cm", card.dx), ("dz", "cm", card.dz)):
-            values = np.asarray(given[name], dtype=float)
-            outside = ~((values >= low * (1 - MARGIN)) & (values <= high * (1 + MARGIN)))
-            if outside.any():
-                worst = float(values[outside].flat[0])
-                raise RangeError(f"{card.name}: {name} = {worst:g} {unit} is outside {low:g} to {high:g} {unit}")
 
 
 def open_session(content: bytes, name: str, threads: int = 1) -> Any:

@@ -30,8 +30,7 @@ from calograd.export.graphs import Part, example, exportable, parts
 from calograd.export.runtime import SCHEMA, open_session, run
 from calograd.io.hdf5 import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
-from calograd.surrogate.base import sampler_of
-from calograd.surrogate.schedule import Walk
+from calograd.surrogate.model import SamplingSchedule, sampler_of
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
@@ -99,20 +98,20 @@ def export(
     """
     folder = Path(folder)
     refuse_existing(folder)
-    walk = _walk(surrogate, sampler, steps)
+    schedule = _schedule(surrogate, sampler, steps)
     require("export", "export")
-    every = list(parts(surrogate, walk))
+    every = list(parts(surrogate, schedule))
     with writing(folder):
         folder.mkdir(parents=True)
     written = []
     for number, part in enumerate(every):
-        model = _graph(part, surrogate, walk)
+        model = _graph(part, surrogate, schedule)
         facts = {"part": part.name, "inputs": "; ".join(map(str, part.inputs)), "output": str(part.output)}
-        for key, value in (_metadata(surrogate, walk) | facts).items():
+        for key, value in (_metadata(surrogate, schedule) | facts).items():
             model.metadata_props.add(key=key, value=value)
         content = model.SerializeToString()
         path = folder / f"{part.name}.onnx"
-        difference, rounding = _difference(part, surrogate, walk, content)
+        difference, rounding = _difference(part, surrogate, schedule, content)
         allowed = max(PARITY[part.output.name], ROUNDING * rounding)
         if not difference <= allowed:
             raise InputError(
@@ -125,19 +124,19 @@ def export(
     return written
 
 
-def _walk(surrogate: Surrogate, sampler: str | None, steps: int | None) -> Walk:
-    walk = exportable(surrogate).walk(sampler, steps)
-    if sampler_of(walk).order == 0:
+def _schedule(surrogate: Surrogate, sampler: str | None, steps: int | None) -> SamplingSchedule:
+    schedule = exportable(surrogate).sampling_schedule(sampler, steps)
+    if sampler_of(schedule).order == 0:
         known = ", ".join(name for name, of in SAMPLERS.items() if of.order > 0)
         raise InputError(
-            f"sampler '{walk.sampler}' adds noise on its way and cannot be exported; expected one of {known}"
+            f"sampler '{schedule.sampler}' adds noise on its way and cannot be exported; expected one of {known}"
         )
-    return walk
+    return schedule
 
 
-def _graph(part: Part, surrogate: Surrogate, walk: Walk) -> ModelProto:
+def _graph(part: Part, surrogate: Surrogate, schedule: SamplingSchedule) -> ModelProto:
     """The ONNX model of a part. Raises `InputError` for what the installed torch cannot export."""
-    inputs = example(part, surrogate, walk, ROWS, torch.Generator().manual_seed(0))
+    inputs = example(part, surrogate, schedule, ROWS, torch.Generator().manual_seed(0))
     try:
         return to_onnx(part.module.eval(), inputs, [port.name for port in part.inputs], part.output.name)
     except Exception as error:  # the classes that torch raises have no common base of their own
@@ -173,34 +172,34 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _metadata(surrogate: Surrogate, walk: Walk) -> dict[str, str]:
+def _metadata(surrogate: Surrogate, schedule: SamplingSchedule) -> dict[str, str]:
     """What every file of a surrogate says."""
-    card, a = surrogate.card, surrogate.model.architecture
-    units = dict(zip(("dx", "dz"), LENGTHS[card.units], strict=True)) | {"energy": "GeV"}
-    levels = zip(("shape", "pattern"), exportable(surrogate).grids(walk), strict=True)
-    ranges = {"energy": card.energy, "dx": card.dx, "dz": card.dz}
+    card, a = surrogate.card, exportable(surrogate).architecture
+    units = dict(zip(("dx", "dz"), LENGTHS[card.designs.units], strict=True)) | {"energy": "GeV"}
+    levels = zip(("shape", "pattern"), exportable(surrogate).grids(schedule), strict=True)
+    ranges = {"energy": card.energy, "dx": card.designs.dx, "dz": card.designs.dz}
     return {
         "schema": SCHEMA,
         "calograd": __version__,
         "name": card.name,
-        "sampler": walk.sampler,
-        "steps": str(walk.steps),
-        "evaluations": f"{walk.shape_evaluations} {walk.evaluations}",
+        "sampler": schedule.sampler,
+        "steps": str(schedule.steps),
+        "evaluations": f"{schedule.shape_evaluations} {schedule.evaluations}",
         **{f"{name}_levels": " ".join(f"{s:.9g}" for s in grid.tolist()) for name, grid in levels},
         "cells": f"{a.n_xy} {a.n_xy} {a.n_z}",
         "noise": " ".join(map(str, exportable(surrogate).noise_dims)),
         **{f"{name}_range": f"{low:g} {high:g}" for name, (low, high) in ranges.items()},
         **{f"{name}_unit": unit for name, unit in units.items()},
-        "unequal_layers": "yes" if card.unequal_layers else "no",
-        "materials": ", ".join(material.name for material in card.substances()),
-        "mode": card.mode,
+        "unequal_layers": "yes" if card.designs.unequal_layers else "no",
+        "materials": ", ".join(material.name for material in card.designs.materials),
+        "mode": card.designs.mode,
         "card": card.model_dump_json(),
     }
 
 
-def _difference(part: Part, surrogate: Surrogate, walk: Walk, content: bytes) -> tuple[float, float]:
+def _difference(part: Part, surrogate: Surrogate, schedule: SamplingSchedule, content: bytes) -> tuple[float, float]:
     """The largest of the file from PyTorch, and of PyTorch from its double precision, on fresh inputs, see `PARITY`."""
-    inputs = example(part, surrogate, walk, CHECKED, torch.Generator().manual_seed(1))
+    inputs = example(part, surrogate, schedule, CHECKED, torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = part.module(*inputs)
         exact = deepcopy(part.module).double()(*(value.double() for value in inputs))

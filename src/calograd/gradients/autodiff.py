@@ -81,7 +81,7 @@ def surrogate_gradient(
     """
     if draws < 2 or showers < 1:
         raise InputError(f"{draws} draws of {showers} showers: expected 2 draws or more for an error, and showers")
-    like, schedule = surrogate.model.condition_mean, surrogate.model.walk(sampler, steps)
+    like, schedule = surrogate.model.condition_mean, surrogate.model.sampling_schedule(sampler, steps)
     values, gradients = np.empty(draws), np.empty((draws, len(y)))
     parts = len(objective.energies) + 1
     progress(0, draws * parts)
@@ -108,7 +108,7 @@ def surrogate_gradient(
         values[m], gradients[m] = float(value.detach()), slope.double().cpu().numpy()
         progress((m + 1) * parts, draws * parts)
     about = {
-        "source": surrogate.card.name, "mode": surrogate.card.mode, "showers": showers, "draws": draws, "seed": seed,
+        "source": surrogate.card.name, "mode": surrogate.card.designs.mode, "showers": showers, "draws": draws, "seed": seed,
         **schedule._asdict(), "energies": list(objective.energies),
     }  # fmt: skip
     return GradientEstimate.from_draws(tuple(space.names), np.asarray(y, float), values, gradients, about)

@@ -21,7 +21,7 @@ from calograd.objective.measurement import Measurement
 from calograd.objective.reference import Reference, open_reference
 from calograd.objective.space import DesignSpace, space_around
 from calograd.objective.utility import Objective, SquaredError
-from calograd.surrogate import Surrogate, load_designs
+from calograd.surrogate import Surrogate
 from calograd.system.progress import Progress, StageProgress, silent
 
 
@@ -100,7 +100,7 @@ def gradient(
         UtilityError: a utility without value or gradient.
     """
     if not isinstance(surrogate, Surrogate):
-        surrogate = load_designs(surrogate)
+        surrogate = Surrogate.load(surrogate)
     objective = objective or Objective(default_measurement(surrogate), SquaredError(), as_energies(energies))
     energies = objective.energies if energies is None else as_energies(energies)
     space, y = space_at(surrogate, design, per_layer=per_layer, density=density)
@@ -157,7 +157,7 @@ def default_measurement(surrogate: Surrogate) -> Measurement:
 
 def pixels_of(surrogate: Surrogate) -> int | None:
     """Return the pixels each way of the maps that a surrogate generates; None if it generates cells."""
-    return surrogate.model.shape[0] if surrogate.card.kind == "map32" else None
+    return surrogate.design_model.shape[0] if surrogate.card.kind == "maps" else None
 
 
 def as_energies(energies: float | Sequence[float] | None) -> tuple[float, ...]:

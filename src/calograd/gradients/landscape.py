@@ -80,12 +80,12 @@ def landscapes(
         seed: of all random numbers.
         progress: called with the stages "landscape, Geant4" and "landscape, surrogate".
     """
-    material = material or surrogate.card.substance()
+    material = material or surrogate.card.designs.material
     card = surrogate.card.in_cm(material)
     dx, dz = grid(*card.dx, points), grid(*card.dz, points)
     made = []
     if reference is not None:
-        n_z = surrogate.model.architecture.n_z
+        n_z = surrogate.design_model.architecture.n_z
         made.append(
             geant4_landscape(
                 reference, objective, dx, dz, n_z=n_z, seed=seed, progress=partial(progress, "landscape, Geant4")
@@ -157,7 +157,7 @@ def surrogate_landscape(
         seed: of all random numbers.
         progress: called after every point.
     """
-    a, material = surrogate.model.architecture, material or surrogate.card.substance()
+    a, material = surrogate.design_model.architecture, material or surrogate.card.designs.material
     values, slopes = np.empty((len(dx), len(dz))), np.empty((len(dx), len(dz), 2))
     for i, j, done in _points(dx, dz):
         u = torch.tensor([np.log(dx[i]), np.log(dz[j])], dtype=torch.float32, requires_grad=True)

@@ -10,11 +10,11 @@ weights that are not learnt the one of x is a product too,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 
 MIN_ROWS = 8
@@ -61,13 +61,45 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return nn.functional.linear(x, weight, bias)
 
 
+def weights_of(layers: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    """Return weight and bias of the linear layers among some."""
+    return [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
+
+
+def has_derivatives(values: Iterable[Tensor], weights: Iterable[Tensor] = ()) -> bool:
+    """Return whether torch follows what is made of any value: by autograd, forward derivatives or a transform.
+
+    Args:
+        values: inputs of a computation.
+        weights: parameters of the computation; forward derivatives of these are seen within ``torch.func`` alone.
+    """
+    recorded, weights = torch.is_grad_enabled(), tuple(weights)
+    if recorded and any(value.requires_grad for value in weights):
+        return True
+    if any(_has_no_memory(value) for value in weights):
+        return True
+    return any((recorded and value.requires_grad) or is_transformed(value) for value in values)
+
+
+def is_transformed(value: Tensor) -> bool:
+    """Return whether a tensor has a forward derivative or belongs to a transform of ``torch.func``, as ``vmap``."""
+    return unpack_dual(value).tangent is not None or _has_no_memory(value)  # type: ignore[no-untyped-call]
+
+
+def _has_no_memory(value: Tensor) -> bool:
+    """Return whether a tensor has no address, as within a transform of ``torch.func``."""
+    try:
+        value.data_ptr()
+    except RuntimeError:
+        return True
+    return False
+
+
 def _is_plain(layer: nn.Linear, x: Tensor) -> bool:
-    """Whether both are float32 on a CPU, the weights frozen, without forward derivatives, transforms or autocast."""
+    """Return whether both are float32 on a CPU, with frozen weights, outside of autocast and transforms."""
     weight = layer.weight
+    if torch.is_autocast_enabled("cpu") or is_transformed(x) or is_transformed(weight):
+        return False
     if torch.is_grad_enabled() and (weight.requires_grad or (layer.bias is not None and layer.bias.requires_grad)):
-        return False
-    if torch.is_autocast_enabled("cpu") or is_functorch_wrapped_tensor(x):
-        return False
-    if any(unpack_dual(t).tangent is not None for t in (x, weight)):  # type: ignore[no-untyped-call]
         return False
     return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32

@@ -269,19 +269,19 @@ def check_trained_range(space: DesignSpace, surrogate: Surrogate) -> None:
     """
     ends = [space.design(np.array(y)).material for y in (space.lower, space.upper)]
     for material in ends:
-        known, outside = surrogate.material_status(material)
+        known, outside = surrogate.card.material_status(material)
         if not known and outside and space.names[-1] == DENSITY:
             raise InputError(
                 f"space.bounds of density reach to {to_float(material.density):g} g/cm3, {surrogate.card.name} was not "
                 f"trained on {material.name} of that: {outside}; narrow them or train on more densities"
             )
-        card = surrogate.card.in_cm(material)
+        ranges = surrogate.card.in_cm(material)
         for name, low, high in zip(_sizes(space.names), space.lower, space.upper, strict=False):
-            trained = card.dx if name == "dx" else card.dz
+            trained = ranges.dx if name == "dx" else ranges.dz
             if low < trained[0] * (1 - 1e-4) or high > trained[1] * (1 + 1e-4):
                 raise InputError(
-                    f"space.bounds of {name} = [{low:g}, {high:g}] cm reach beyond what {card.name} was trained on, "
-                    f"{trained[0]:g} to {trained[1]:g} cm; narrow them"
+                    f"space.bounds of {name} = [{low:g}, {high:g}] cm reach beyond what {surrogate.card.name} was "
+                    f"trained on, {trained[0]:g} to {trained[1]:g} cm; narrow them"
                 )
 
 

@@ -66,7 +66,7 @@ from calograd.optimisation.ascent import Adaptation, Adapted, AscentConfig, asce
 from calograd.optimisation.simulated_objective import SimulatedObjective, Source, from_geant4, from_library
 from calograd.optimisation.spectra import Spectrum, surrogate_spectra
 from calograd.optimisation.state import State, Step
-from calograd.surrogate import Surrogate, load_designs
+from calograd.surrogate import Surrogate
 from calograd.system.progress import StageProgress, silent
 
 CONFIG, STATE, SHOWERS = "config.json", "descent.json", "showers"
@@ -188,12 +188,12 @@ class Setup:
             raise InputError("adaptation needs a table [adapt] with the detector and a budget; add it, or omit --adapt")
         if config.adapt is not None and not adapt:
             raise InputError("the configuration has a table [adapt]; add --adapt to follow it, or remove the table")
-        a, card, target = surrogate.model.architecture, surrogate.card, config.adapt
+        a, card, target = surrogate.design_model.architecture, surrogate.card, config.adapt
         if card.kind != "cells":
             raise InputError(f"{card.name} generates maps; expected a surrogate of cells")
-        surrogate.model.walk(config.gradient.sampler, config.gradient.steps)  # raises if they do not fit
+        surrogate.model.sampling_schedule(config.gradient.sampler, config.gradient.steps)  # raises if they do not fit
         material = (target.detector.material if target else None) or config.space.material
-        space = config.space.space(Material.parse(material) if material else card.substance(), a.n_xy, a.n_z)
+        space = config.space.space(Material.parse(material) if material else card.designs.material, a.n_xy, a.n_z)
         check_trained_range(space, surrogate)
         low, high = card.energy
         outside = [f"{e:g}" for e in config.spectrum.energies if not low * (1 - 1e-4) <= e <= high * (1 + 1e-4)]
@@ -277,7 +277,7 @@ class Setup:
         """
         g, steps = self.config.gradient, self.config.ascent.steps
         config = self.config.model_dump(mode="json", exclude=set() if self.target else {"adapt"})
-        config["gradient"]["sampler"] = self.surrogate.model.walk(g.sampler, g.steps).sampler
+        config["gradient"]["sampler"] = self.surrogate.model.sampling_schedule(g.sampler, g.steps).sampler
         resolved = {"surrogate": self.surrogate.card.model_dump(mode="json"), "config": config}
         content = (json.dumps(resolved, indent=1, sort_keys=True) + "\n").encode()
 
@@ -389,7 +389,7 @@ def optimise(
     """
     output = Path(output)
     if not isinstance(surrogate, Surrogate):
-        surrogate = load_designs(surrogate)
+        surrogate = Surrogate.load(surrogate)
     if isinstance(config, str | Path):
         config = parse_optimisation(read_toml(Path(config)), str(config), Path(config).parent)
     elif isinstance(config, Mapping):

@@ -31,10 +31,11 @@ from torch import Tensor, nn
 from calograd.errors import FormatError, InputError
 from calograd.io.hdf5 import write_whole, writing
 from calograd.nn.lora import Method, Plan, Table, digest, merge
-from calograd.surrogate.base import Model
-from calograd.surrogate.storage import WEIGHTS, Card, bundled, check_digest, check_schema, sealed
+from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector
+from calograd.surrogate.model import Model
+from calograd.surrogate.storage import WEIGHTS, bundled, check_digest, check_schema, with_digest
 
-SCHEMA = "calograd/adapter/1"
+SCHEMA = "calograd/adapter/2"
 ADAPTER = "adapter.safetensors"
 
 
@@ -51,36 +52,42 @@ class Base(BaseModel):
 
 
 class AdapterCard(BaseModel):
-    """What a stored adapter says of itself; see `Card` for what the adapted surrogate is for."""
+    """What a stored adapter says of itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    """Name of the adapted surrogate."""
     base: Base
+    """The surrogate that the adapter belongs to."""
     method: Method
+    """How layers are changed, see `calograd.nn.lora.Plan`."""
     rank: int
+    """r of LoRA."""
     alpha: float
+    """alpha of LoRA."""
     targets: tuple[str, ...]
+    """Patterns of the names of the layers that are changed."""
     energy: tuple[float, float]
-    dx: tuple[float, float]
-    dz: tuple[float, float]
-    unequal_layers: bool = False
-    material: dict[str, Any]
-    mode: str
-    tied: bool = True
-    """Whether location and scale stay equal by symmetry; see `calograd.surrogate.base.Model.untied`."""
+    """Least and largest incident energy that the adapted surrogate is for, GeV."""
+    trained: TrainedDesigns | TrainedDetector
+    """What the adapted surrogate is for beside energies."""
+    symmetric: bool = True
+    """Whether location and scale stay equal by symmetry, see `calograd.surrogate.model.Model.asymmetric`."""
     training: dict[str, Any]
     """The resolved configuration, the data's provenance, the losses before and after."""
 
     def plan(self) -> Plan:
-        """Which layers are changed, and how."""
+        """Return which layers are changed, and how."""
         return Plan(self.method, self.rank, self.alpha, self.targets)
 
     def adapted(self, base: Card) -> Card:
-        """The card of ``base`` with this adapter."""
-        mine = self.model_dump(include=set(Card.model_fields) - {"architecture", "kind"})
-        form = base.architecture if self.tied else base.architecture | {"tied": False}
-        return Card(architecture=form, kind=base.kind, materials=(self.material,), **mine)
+        """Return the card of ``base`` with this adapter."""
+        sizes = base.architecture if self.symmetric else base.architecture | {"symmetric": False}
+        return Card(
+            name=self.name, kind=base.kind, architecture=sizes, energy=self.energy, trained=self.trained,
+            training=self.training,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Adapter:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         metadata = {"schema": SCHEMA, "name": self.card.name, "card": self.card.model_dump_json()}
-        write_whole(folder / ADAPTER, serialise(self.table, metadata=sealed(self.table, metadata)))
+        write_whole(folder / ADAPTER, serialise(self.table, metadata=with_digest(self.table, metadata)))
         return folder / ADAPTER
 
     @classmethod
@@ -125,7 +132,7 @@ class Adapter:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                check_schema(path, metadata.get("schema"), SCHEMA)
+                check_schema(path, metadata.get("schema"), SCHEMA, "adapt anew")
                 table = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             card = AdapterCard.model_validate_json(metadata["card"])
             card.plan()
@@ -160,7 +167,7 @@ class Adapter:
                 f"({self.card.base.identity[:12]}) and cannot be used on '{card.name}' ({identity[:12]})"
             )
         try:
-            merged = merge(model if self.card.tied else model.untied(), self.card.plan(), self.table)
+            merged = merge(model if self.card.symmetric else model.asymmetric(), self.card.plan(), self.table)
         except InputError as error:
             raise FormatError(f"adapter '{self.card.name}' is damaged: {error}") from error
         return merged.eval(), self.card.adapted(card)
@@ -184,7 +191,7 @@ def relative_source(source: str | Path, folder: Path) -> str:
     return os.path.relpath(Path(source).resolve(), folder.resolve()) if Path(source).is_dir() else str(source)
 
 
-def stack(name_or_folder: str | Path) -> tuple[str | Path, list[Adapter]]:
+def chain(name_or_folder: str | Path) -> tuple[str | Path, list[Adapter]]:
     """The base at the bottom of a folder, and the adapters on top of it in the order in which they are applied.
 
     Raises:

@@ -1,30 +1,26 @@
-"""The kinds of surrogate: of designs, whose sizes are conditions, and of a stack, a given layered detector."""
+"""The kinds of surrogate. A new kind is a folder with an architecture and a model, and a line here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
-from calograd.surrogate.base import Architecture
+from calograd.errors import InputError
 from calograd.surrogate.cells.model import CellsArchitecture
 from calograd.surrogate.maps.model import MapsArchitecture
-from calograd.surrogate.points.base import StackArchitecture
-from calograd.surrogate.points.grids import GridArchitecture
-from calograd.surrogate.points.model import CloudArchitecture
+from calograd.surrogate.model import Architecture
+from calograd.surrogate.points.model import PointsArchitecture
 
-DesignKind = Literal["cells", "map32"]
-StackKind = Literal["cloud", "grid30"]
-Kind = DesignKind | StackKind
-
-DESIGN_KINDS: tuple[str, ...] = get_args(DesignKind)
-STACK_KINDS: tuple[str, ...] = get_args(StackKind)
-
-
-def architecture(kind: DesignKind, numbers: Mapping[str, Any]) -> Architecture:
-    """The architecture of a kind of surrogate of designs from plain data, as ``to_dict`` gives it."""
-    return CellsArchitecture(**numbers) if kind == "cells" else MapsArchitecture(**numbers)
+KINDS: dict[str, type[Architecture]] = {
+    "cells": CellsArchitecture,
+    "maps": MapsArchitecture,
+    "points": PointsArchitecture,
+}
+"""Architecture of every kind of surrogate by its name."""
 
 
-def stack_architecture(kind: StackKind, numbers: Mapping[str, Any]) -> StackArchitecture:
-    """Likewise of a kind of surrogate of a layered detector."""
-    return CloudArchitecture(**numbers) if kind == "cloud" else GridArchitecture(**numbers)
+def architecture(kind: str, sizes: Mapping[str, Any]) -> Any:
+    """Return the architecture of a kind from plain data, as ``to_dict`` gives it. Raises `InputError` for no kind."""
+    if kind not in KINDS:
+        raise InputError(f"unknown kind of surrogate '{kind}'; expected one of {', '.join(KINDS)}")
+    return KINDS[kind](**sizes)

@@ -7,7 +7,7 @@ on the design does not ride on the noise model:
     pattern    many numbers   c <-> y given cond and x     y from diffusion given cond and x
 
 A kind of surrogate says how showers become g and c and back, and which network learns the pattern. cond is that of
-`calograd.surrogate.base`.
+`calograd.surrogate.model`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from calograd.diffusion.progressive import (
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
 from calograd.nn.location_scale import ConditionalMoments, restore, standardise
 from calograd.nn.mlp import ResidualMlp
-from calograd.surrogate.base import Model, sampler_of
-from calograd.surrogate.schedule import Walk
+from calograd.surrogate.model import DesignModel, Options, SamplingSchedule, sampler_of
+from calograd.surrogate.randomness import RandomNumbers
 
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
@@ -61,7 +61,7 @@ class TeacherTargets(NamedTuple):
         return TeacherTargets(self.conditions[rows], self.x[rows], self.shape.at(rows), self.pattern.at(rows))
 
 
-class TwoStage(Model):
+class TwoStage(DesignModel):
     """A model of shape and pattern."""
 
     shape_moments: ConditionalMoments
@@ -102,13 +102,13 @@ class TwoStage(Model):
             generator: of what is dropped in training.
         """
 
-    def untied(self) -> Model:
+    def asymmetric(self) -> DesignModel:
         """Location and scale of every number of the pattern by itself, see `Model`."""
-        if not self.architecture.tied:
+        if not self.architecture.symmetric:
             return self
         moments = self.pattern_moments
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
-            result = self.architecture.untied().build().to(self.condition_mean)
+            result = self.architecture.asymmetric().build().to(self.condition_mean)
         own = {f"pattern_moments.{name}": value for name, value in moments.untied_weights().items()}
         result.load_state_dict(self.state_dict() | own)
         return result.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
@@ -200,22 +200,22 @@ class TwoStage(Model):
         conditions: Tensor,
         energy: Tensor,
         n: int,
-        walk: Walk,
-        generator: torch.Generator | None,
-        checkpointed: bool = False,
-        guidance: float = 0.0,
+        schedule: SamplingSchedule,
+        random: RandomNumbers,
+        options: Options = Options(),  # noqa: B008 - immutable
     ) -> Tensor:
-        """n showers, see `Model`."""
-        sampler, grids = sampler_of(walk), self.grids(walk)
-        noise = [torch.randn(n, dim, generator=generator).to(conditions) for dim in self.noise_dims]
+        """Generate n showers, see `Model`."""
+        sampler, grids = sampler_of(schedule), self.grids(schedule)
+        noise = [random.normal(n, dim, like=conditions) for dim in self.noise_dims]
         x = sample(
-            lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, generator, checkpointed
-        )
+            lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, random.generator,
+            options.checkpointed,
+        )  # fmt: skip
         moments = self.moments_of_pattern(conditions, x)
-        pattern = self.pattern(conditions, x, moments, guidance=guidance)
+        pattern = self.pattern(conditions, x, moments, guidance=options.guidance)
         y = sample(
             lambda z, s: denoise(pattern, self.preconditioning, z, s),
-            noise[1], grids[1], sampler, generator, checkpointed,
+            noise[1], grids[1], sampler, random.generator, options.checkpointed,
         )  # fmt: skip
         return self.restore(x, y, moments, conditions, energy)
 
@@ -224,11 +224,11 @@ class TwoStage(Model):
         """Numbers of shape and pattern, and so of the noise that becomes a shower."""
         return len(self.shape_moments.tie), len(self.pattern_moments.tie)
 
-    def grids(self, walk: Walk) -> tuple[Tensor, Tensor]:
+    def grids(self, schedule: SamplingSchedule) -> tuple[Tensor, Tensor]:
         """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
-        sampler, own = sampler_of(walk), self.architecture.distilled_steps
-        shape_steps = SHAPE_STEPS * walk.steps if own is None else own[0]
-        return sampler.grid(self.schedule, shape_steps), sampler.grid(self.schedule, walk.steps)
+        sampler, own = sampler_of(schedule), self.architecture.distilled_steps
+        shape_steps = SHAPE_STEPS * schedule.steps if own is None else own[0]
+        return sampler.grid(self.schedule, shape_steps), sampler.grid(self.schedule, schedule.steps)
 
     def denoise_shape(self, x: Tensor, sigma: Tensor, conditions: Tensor) -> Tensor:
         """D(x; sigma) of the shape, same shape as ``x``; ``sigma`` has no dimensions or is of shape (n,)."""

@@ -32,10 +32,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from calograd.detector.material import NUMBERS
 from calograd.errors import InputError
+from calograd.surrogate.card import Units
 from calograd.surrogate.cells.model import CellsArchitecture
 from calograd.surrogate.maps.model import MapsArchitecture
-from calograd.surrogate.registry import STACK_KINDS
-from calograd.surrogate.storage import Units
+from calograd.surrogate.registry import KINDS
 
 FEWEST = 3
 """Steps of a teacher's second-order sampler for one step of the student."""
@@ -140,7 +140,7 @@ class MapsModelConfig(Table):
     ``material_numbers`` left out: as of `ModelConfig`.
     """
 
-    kind: Literal["map32"]
+    kind: Literal["maps"]
     coordinates: Literal["shares", "plain"] = _MAPS.coordinates
     slabs: Positive = _MAPS.slabs
     width: Positive = _MAPS.width
@@ -272,7 +272,7 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     return config.model_copy(update=changes)
 
 
-_MODELS: dict[str, type[BaseModel]] = {"cells": ModelConfig, "map32": MapsModelConfig}
+_MODELS: dict[str, type[BaseModel]] = {"cells": ModelConfig, "maps": MapsModelConfig}
 
 
 def first_complaint(error: ValidationError, whole: type[BaseModel]) -> str:
@@ -281,7 +281,7 @@ def first_complaint(error: ValidationError, whole: type[BaseModel]) -> str:
     kind = next((str(part) for part in first["loc"][1:2] if first["loc"][0] == "model"), "")
     parts = [str(part) for number, part in enumerate(first["loc"]) if number != 1 or kind not in _MODELS]
     if first["type"] == "union_tag_invalid":
-        return f"model.kind: expected one of {', '.join((*_MODELS, *STACK_KINDS))}"
+        return f"model.kind: expected one of {', '.join(KINDS)}"
     where = ".".join(parts)
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}"

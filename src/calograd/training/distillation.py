@@ -16,8 +16,9 @@ from torch import Tensor
 
 from calograd.detector.material import to_float
 from calograd.errors import InputError
-from calograd.surrogate import MARGIN, Surrogate, load_designs
-from calograd.surrogate.base import Model, place
+from calograd.surrogate import Surrogate
+from calograd.surrogate.card import MARGIN
+from calograd.surrogate.model import DesignModel, to_device
 from calograd.surrogate.registry import architecture
 from calograd.surrogate.two_stage import TeacherTargets, TwoStage, join
 from calograd.training.config import Distillation, MapsModelConfig, ModelConfig, RangeConfig, RunConfig
@@ -61,8 +62,8 @@ class Teaching:
             InputError: a surrogate that cannot be distilled, or whose steps are no multiple of the student's, or a
                 device that torch does not have.
         """
-        surrogate = load_designs(config.teacher, device)
-        model, name = surrogate.model, surrogate.card.name
+        surrogate = Surrogate.load(config.teacher, device)
+        model, name = surrogate.design_model, surrogate.card.name
         if not isinstance(model, TwoStage):
             raise InputError(f"the teacher {name} is of maps in plain coordinates, which cannot be distilled")
         theirs, ours = model.architecture.distilled_steps, config.student_steps
@@ -93,7 +94,7 @@ class Teaching:
                 raise InputError(f"model.{name} is {wanted}, {found} in the teacher {card.name}; leave it out")
         return config.model_copy(update={"model": sizes.model_copy(update=own)})
 
-    def start(self, config: RunConfig, device: str) -> Course[Model]:
+    def start(self, config: RunConfig, device: str) -> Course[DesignModel]:
         """A new run of a resolved configuration, at the beginning of its only phase."""
         sizes = {name: getattr(config.model, name) for name in OWN_SIZES if hasattr(config.model, name)}
         form = self._form() | sizes
@@ -109,7 +110,7 @@ class Teaching:
             if {name: value.shape for name, value in ours.items()} != {n: value.shape for n, value in taught.items()}:
                 theirs = {name: value for name, value in theirs.items() if name not in taught} | ours
         student.load_state_dict(theirs)
-        course = Course.start(place(student, device), config.training.seed)
+        course = Course.start(to_device(student, device), config.training.seed)
         course.phase = DIFFUSION
         return course
 
@@ -118,7 +119,7 @@ class Teaching:
         return self.model.architecture.to_dict() | {"distilled_steps": self.config.student_steps}
 
     def losses(
-        self, model: Model, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
+        self, model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Of shape and pattern of a student, see `calograd.surrogate.two_stage.TwoStage.distillation_losses`."""
         assert isinstance(model, TwoStage)
@@ -141,7 +142,7 @@ class Teaching:
             student = architecture(self.surrogate.card.kind, self._form()).build()
         student.load_state_dict(self.model.state_dict())  # knows the coordinates; its networks are not asked
         assert isinstance(student, TwoStage)
-        place(student, str(self.model.condition_mean.device))
+        to_device(student, str(self.model.condition_mean.device))
         parts = []
         for start in range(0, wanted, CHUNK):
             n = min(CHUNK, wanted - start)
@@ -162,29 +163,31 @@ class Teaching:
                 f"the data are {data.kind} of {' x '.join(map(str, found))}, the teacher {card.name} generates "
                 f"{card.kind} of {' x '.join(map(str, self.model.shape))}; expected the same"
             )
-        if data.mode != card.mode:
-            raise InputError(f"the data are {data.mode}, the teacher {card.name} is {card.mode}; expected the same")
-        if data.unequal_layers and not card.unequal_layers:
+        if data.mode != card.designs.mode:
+            raise InputError(
+                f"the data are {data.mode}, the teacher {card.name} is {card.designs.mode}; expected the same"
+            )
+        if data.unequal_layers and not card.designs.unequal_layers:
             raise InputError(
                 f"the data have layers of different depths, on which the teacher {card.name} was not trained; "
                 "segment without --unequal"
             )
         for material in data.materials:
-            if not self.surrogate.material_status(material)[0]:
-                names = ", ".join(theirs.name for theirs in card.substances())
+            if not self.surrogate.card.material_status(material)[0]:
+                names = ", ".join(theirs.name for theirs in card.designs.materials)
                 raise InputError(f"the data are of {material.name}, the teacher {card.name} was trained on {names}")
 
     def _check_range(self, wanted: RangeConfig, data: TrainingData) -> None:
         """Refuse a range beyond the teacher's."""
         for material in data.materials:
-            card, scaled = self.surrogate.card.in_cm(material), wanted.units == "scaled"
+            ranges, scaled = self.surrogate.card.in_cm(material), wanted.units == "scaled"
             radius, length = to_float(material.moliere_radius), to_float(material.radiation_length)
             for name, unit, size in (
                 ("energy", "GeV", 1.0), ("dx", "cm", radius if scaled else 1.0), ("dz", "cm", length if scaled else 1.0)
             ):  # fmt: skip
-                (low, high), (lowest, highest) = (size * v for v in getattr(wanted, name)), getattr(card, name)
+                (low, high), (lowest, highest) = (size * v for v in getattr(wanted, name)), getattr(ranges, name)
                 if low < lowest * (1 - MARGIN) or high > highest * (1 + MARGIN):
                     raise InputError(
                         f"range.{name}, {low:g} to {high:g} {unit} in {material.name}, reaches beyond that of the "
-                        f"teacher {card.name}, {lowest:g} to {highest:g} {unit}; narrow it"
+                        f"teacher {self.surrogate.card.name}, {lowest:g} to {highest:g} {unit}; narrow it"
                     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calograd.surrogate.base import Model
+from calograd.surrogate.model import DesignModel
 from calograd.surrogate.two_stage import TeacherTargets, TwoStage
 from calograd.training.data.rows import Rows, TrainingData
 from calograd.training.distributed import Team
@@ -14,7 +14,7 @@ from calograd.training.state import DIFFUSION
 
 
 def batch_loss(
-    model: Model, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator, precision: str
+    model: DesignModel, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator, precision: str
 ) -> Tensor:
     """Mean loss of a batch in a phase in which ``model`` has something to learn; arguments as of the two below."""
     if phase == DIFFUSION:
@@ -39,7 +39,7 @@ def moments_loss(model: TwoStage, data: TrainingData, rows: Rows, phase: int, ge
 
 
 def diffusion_loss(
-    model: Model,
+    model: DesignModel,
     data: TrainingData,
     rows: Rows,
     generator: torch.Generator,
@@ -64,7 +64,7 @@ def diffusion_loss(
 
 @torch.no_grad()
 def standardised(
-    model: Model, data: TrainingData, rows: Rows, generator: torch.Generator
+    model: DesignModel, data: TrainingData, rows: Rows, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x, y and conditions of rows, turned and mirrored at random where showers may be."""
     device = model.condition_mean.device
@@ -78,7 +78,7 @@ def standardised(
 
 
 def lessons_loss(
-    model: Model, lessons: TeacherTargets, batch: int, team: Team, generator: torch.Generator, precision: str
+    model: DesignModel, lessons: TeacherTargets, batch: int, team: Team, generator: torch.Generator, precision: str
 ) -> Tensor:
     """Mean distillation loss of the share that a process has of a random batch of lessons."""
     assert isinstance(model, TwoStage)

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from calograd.events.maps import DIMENSIONS as MAP_DIMENSIONS
-from calograd.surrogate.base import Model
+from calograd.surrogate.model import DesignModel
+from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
 
 BINS = 3
 
-Losses = Callable[[Model, Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Losses of shape and pattern of a model, given x, y, conditions and a generator, see `Model.losses`."""
+Losses = Callable[[DesignModel, Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Losses of shape and pattern of a model, given x, y, conditions and a generator, see `DesignModel.losses`."""
 
 
 def denoising(
-    model: Model, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
+    model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The losses of diffusion models."""
     return model.losses(x, y, conditions, generator)
@@ -58,7 +59,7 @@ class Report:
 
 
 def look(
-    model: Model, data: TrainingData, step: int, train_loss: float, seconds: float, losses: Losses = denoising
+    model: DesignModel, data: TrainingData, step: int, train_loss: float, seconds: float, losses: Losses = denoising
 ) -> Report:
     """Validation loss and biases of ``model`` on the validation rows (at most `MAX_ROWS`)."""
     generator = torch.Generator().manual_seed(0)
@@ -74,9 +75,10 @@ def look(
             part = slice(start, start + most)
             shape, pattern = losses(model, x[part], y[part], conditions[part], generator)
             loss += float(shape.mean() + pattern.mean()) * (len(shape) / len(x))
+        schedule, random = model.sampling_schedule(), RandomNumbers(generator)
         made = torch.cat(
             [
-                model.generate(c, e, len(e), model.walk(), generator)
+                model.generate(c, e, len(e), schedule, random)
                 for c, e in zip(*(torch.split(values, min(1000, most)) for values in (conditions, energy)), strict=True)
             ]
         )

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from calograd.errors import InputError
 from calograd.io.differences import refuse_other
 from calograd.surrogate import Surrogate
-from calograd.surrogate.base import Architecture, Model, place
 from calograd.surrogate.cells.model import CellsModel, with_material_numbers
+from calograd.surrogate.model import DesignArchitecture, DesignModel, to_device
 from calograd.surrogate.registry import architecture
 from calograd.surrogate.two_stage import TwoStage
 from calograd.training import loop as engine
@@ -29,7 +29,7 @@ PREFIXES = (("shape_moments.",), ("pattern_moments.",), ("shape_network.", "patt
 """What is learnt in each of them."""
 
 
-def start(config: RunConfig, data: TrainingData, device: str) -> Course[Model]:
+def start(config: RunConfig, data: TrainingData, device: str) -> Course[DesignModel]:
     """A new run: weights from the seed, conditions standardised over the training rows."""
     if config.model.kind != data.kind:
         raise InputError(
@@ -39,7 +39,7 @@ def start(config: RunConfig, data: TrainingData, device: str) -> Course[Model]:
     model = initial_model(form, data, config.training.seed)
     if config.training.start:
         model = begun_with(config.training.start, model)
-    model = place(model, device)
+    model = to_device(model, device)
     state = Course.start(model, config.training.seed)
     if data.partner is not None and isinstance(model, TwoStage):
         state.beside = _difference(model, config.training.seed).to(device)
@@ -52,11 +52,11 @@ def _difference(model: TwoStage, seed: int) -> DifferenceScale:
         return DifferenceScale(model.n_conditions, len(model.shape_moments.tie))
 
 
-def initial_model(form: Architecture, data: TrainingData, seed: int) -> Model:
+def initial_model(form: DesignArchitecture, data: TrainingData, seed: int) -> DesignModel:
     """Weights from a seed, conditions standardised over the training rows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = (form if data.symmetric else form.untied()).build()
+        model = (form if data.symmetric else form.asymmetric()).build()
     raw = data.conditions(model, data.standard)
     scale = raw.std(0)
     model.condition_mean.copy_(raw.mean(0))
@@ -64,7 +64,7 @@ def initial_model(form: Architecture, data: TrainingData, seed: int) -> Model:
     return model
 
 
-def begun_with(name: str, fresh: Model) -> Model:
+def begun_with(name: str, fresh: DesignModel) -> DesignModel:
     """The weights of a surrogate in a model of the same architecture, which may know the material better.
 
     Args:
@@ -75,12 +75,12 @@ def begun_with(name: str, fresh: Model) -> Model:
         InputError: a surrogate of another kind or architecture.
         FormatError: there is none, or it is damaged.
     """
-    base = Surrogate.load(name).model
+    base = Surrogate.load(name).design_model
     old, new = ({"kind": type(m).__name__} | m.architecture.to_dict() for m in (base, fresh))
     if isinstance(base, CellsModel) and isinstance(fresh, CellsModel) and not old["material_numbers"]:
         old["material_numbers"] = new["material_numbers"]
-    if isinstance(base, TwoStage) and not new.get("tied", True):
-        base, old["tied"] = base.untied(), False
+    if isinstance(base, TwoStage) and not new.get("symmetric", True):
+        base, old["symmetric"] = base.asymmetric(), False
     other = [key for key in old | new if old.get(key) != new.get(key)]
     if other:
         raise InputError(
@@ -99,7 +99,7 @@ def pace_of(t: TrainingConfig) -> Pace:
 
 
 def write_checkpoint(
-    state: Course[Model], config: RunConfig, data: TrainingData, output: Path, teacher: str = ""
+    state: Course[DesignModel], config: RunConfig, data: TrainingData, output: Path, teacher: str = ""
 ) -> None:
     """Keep the state, which has to be between two steps. Raises `InputError` if it cannot be written.
 
@@ -114,7 +114,7 @@ def write_checkpoint(
 
 def read_checkpoint(
     config: RunConfig, data: TrainingData, output: Path, device: str, teacher: str = ""
-) -> Course[Model] | None:
+) -> Course[DesignModel] | None:
     """The state of the run in ``output``, or None if there is none.
 
     Raises:
@@ -122,7 +122,7 @@ def read_checkpoint(
         InputError: it is of another configuration, of other data or of another teacher.
     """
 
-    def read(stored: dict[str, Any]) -> Course[Model]:
+    def read(stored: dict[str, Any]) -> Course[DesignModel]:
         _refuse_other(stored, config, data, output)
         if stored.get("teacher", "") != teacher:
             raise InputError(f"{output} holds a run of another teacher; bring it back or choose another output")
@@ -131,10 +131,10 @@ def read_checkpoint(
     return read_stored(output, read)
 
 
-def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> Course[Model]:
+def _restore(stored: dict[str, Any], config: RunConfig, device: str) -> Course[DesignModel]:
     with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
         model = architecture(config.model.kind, stored["architecture"]).build()
-    state = Course.start(place(model, device), 0)
+    state = Course.start(to_device(model, device), 0)
     if stored.get("difference") is not None:
         assert isinstance(model, TwoStage)
         state.beside = _difference(model, 0).to(device)

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from calograd.errors import InputError, OutputExistsError
 from calograd.io.hdf5 import one_writer
-from calograd.surrogate.base import Model
-from calograd.surrogate.storage import WEIGHTS, Card, save
+from calograd.surrogate.card import Card, TrainedDesigns
+from calograd.surrogate.model import DesignModel
+from calograd.surrogate.storage import WEIGHTS, save
 from calograd.surrogate.two_stage import TeacherTargets, TwoStage
 from calograd.training import loop as engine
 from calograd.training.config import RunConfig
@@ -76,7 +77,7 @@ def train(
     progress: Progress | None = None,
     on_report: Callable[[Report], None] | None = None,
     team: Team | None = None,
-) -> Model:
+) -> DesignModel:
     """Train or distil a surrogate, or go on with the run in ``output``.
 
     Args:
@@ -108,7 +109,7 @@ def train(
             run, state = _begin(config, data, output, on_report, team)
         team.wait()  # for all to have read the checkpoint before it is replaced
         team.same(state.model, state.ema, state.beside)
-        hooks: engine.Hooks[Model] = engine.Hooks(
+        hooks: engine.Hooks[DesignModel] = engine.Hooks(
             lambda at: write_checkpoint(at, run.config, data, output, run.teacher),
             lambda at: _report(run, at),
             progress,
@@ -123,7 +124,7 @@ def train(
 
 def _begin(
     config: RunConfig, data: TrainingData, output: Path, on_report: Callable[[Report], None] | None, team: Team
-) -> tuple[_Run, Course[Model]]:
+) -> tuple[_Run, Course[DesignModel]]:
     """A run and where it begins or is gone on with; the errors are those of `train`."""
     teaching = None
     if config.distillation is not None:
@@ -142,10 +143,10 @@ def _begin(
     return run, state
 
 
-def _phases(run: _Run, model: Model) -> list[engine.Phase[Model] | None]:
+def _phases(run: _Run, model: DesignModel) -> list[engine.Phase[DesignModel] | None]:
     """As the configuration has them; those of moments only for a model that has these."""
     t = run.config.training
-    phases: list[engine.Phase[Model] | None] = [None] * DIFFUSION
+    phases: list[engine.Phase[DesignModel] | None] = [None] * DIFFUSION
     if isinstance(model, TwoStage):
         loss = _moments_loss(run, model)
         phases = [
@@ -156,11 +157,11 @@ def _phases(run: _Run, model: Model) -> list[engine.Phase[Model] | None]:
     return [*phases, engine.Phase(name, t.steps, PREFIXES[DIFFUSION], _loss(run), t.ema, t.learning_rate)]
 
 
-def _loss(run: _Run) -> Callable[[Course[Model]], Tensor]:
+def _loss(run: _Run) -> Callable[[Course[DesignModel]], Tensor]:
     """Mean loss of a batch of rows in the last phase."""
     data, t, lessons = run.data, run.config.training, run.lessons
 
-    def loss(state: Course[Model]) -> Tensor:
+    def loss(state: Course[DesignModel]) -> Tensor:
         if lessons is not None:
             return lessons_loss(state.model, lessons, t.batch, run.team, state.generator, t.precision)
         rows = _drawn(run, t.batch, state)
@@ -170,11 +171,11 @@ def _loss(run: _Run) -> Callable[[Course[Model]], Tensor]:
     return loss
 
 
-def _moments_loss(run: _Run, model: TwoStage) -> Callable[[Course[Model]], Tensor]:
+def _moments_loss(run: _Run, model: TwoStage) -> Callable[[Course[DesignModel]], Tensor]:
     """Mean loss of a batch of rows, or of pairs of rows, half as many, where those tell of derivatives."""
     data, batch, team = run.data, run.config.training.moments_batch, run.team
 
-    def loss(state: Course[Model]) -> Tensor:
+    def loss(state: Course[DesignModel]) -> Tensor:
         if state.beside is None:
             rows = _drawn(run, batch, state)
             with team.share(batch, state.generator):
@@ -193,7 +194,7 @@ def _moments_loss(run: _Run, model: TwoStage) -> Callable[[Course[Model]], Tenso
     return loss
 
 
-def _drawn(run: _Run, batch: int, state: Course[Model]) -> Rows:
+def _drawn(run: _Run, batch: int, state: Course[DesignModel]) -> Rows:
     """The share of this process of a random batch."""
     run.data.move_to(state.phase, state.step, batch)
     return run.data.rows(run.data.draw(batch, state.generator)[run.team.rows(batch)])
@@ -215,7 +216,7 @@ def _check_shares(run: _Run) -> None:
         )
 
 
-def _report(run: _Run, state: Course[Model]) -> None:
+def _report(run: _Run, state: Course[DesignModel]) -> None:
     """Look at the run, log it, and store the weights so far."""
     report = look(state.ema, run.data, state.step, float(state.running), state.seconds, run.losses)
     add_to_log(run.output, report.to_dict())
@@ -227,7 +228,7 @@ def _report(run: _Run, state: Course[Model]) -> None:
         run.on_report(report)
 
 
-def _card(config: RunConfig, data: TrainingData, state: Course[Model]) -> Card:
+def _card(config: RunConfig, data: TrainingData, state: Course[DesignModel]) -> Card:
     ended = state.phase == len(PHASES)
     done = {
         "phase": DISTILLATION if config.distillation else PHASES[min(state.phase, DIFFUSION)],
@@ -243,12 +244,14 @@ def _card(config: RunConfig, data: TrainingData, state: Course[Model]) -> Card:
         kind=config.model.kind,
         architecture=state.model.architecture.to_dict(),
         energy=config.range.energy,
-        dx=config.range.dx,
-        dz=config.range.dz,
-        units=config.range.units,
-        unequal_layers=data.unequal_layers,
-        materials=tuple(material.to_dict() for material in data.materials),
-        mode=data.mode,
+        trained=TrainedDesigns(
+            dx=config.range.dx,
+            dz=config.range.dz,
+            units=config.range.units,
+            unequal_layers=data.unequal_layers,
+            materials=tuple(data.materials),
+            mode=data.mode,
+        ),
         training={"config": resolved, "data": data.provenance, "showers": data.showers, "done": done},
     )
 

@@ -1,31 +1,39 @@
-"""A distilled cells surrogate with all that depends on its noise levels and conditions alone done at once.
+"""Fused inference of a distilled cells model: all that depends on its noise levels alone is done at once.
 
-In z = x cos(a), where a step is z' = z + sin(d) F (`calograd.diffusion.progressive`), nothing but F is left.
-The embeddings of all steps of a network are rows of one product, the scales and shifts of all its blocks columns of
-another. The showers are those of `calograd.surrogate.cells.model` but for rounding, from the same random numbers.
+In z = x cos(a), where a step of the sampler is z' = z + sin(d) F (`calograd.diffusion.progressive`), nothing but F is
+left of the sampler. The embeddings of all steps of a network are rows of one product. The showers are those of
+`calograd.surrogate.cells.model` but for rounding, from the same random numbers.
+
+A `FusedCells` holds the model's own tensors and is made for every sample, so it cannot be out of date.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from math import atan, sin
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
+from torch.nn.functional import linear as affine
 
 from calograd.diffusion.progressive import Progressive
-from calograd.nn.linear import product
+from calograd.nn.linear import product, weights_of
 from calograd.nn.location_scale import standardise
 from calograd.nn.mlp import ResidualMlp
-from calograd.surrogate.base import Model
-from calograd.surrogate.cells.model import CellsModel
-from calograd.surrogate.fused import affine, linears
-from calograd.surrogate.schedule import Walk
+from calograd.surrogate.model import Options, SamplingSchedule
+from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.two_stage import Moments
 
+if TYPE_CHECKING:
+    from calograd.surrogate.cells.model import CellsModel
 
-class FoldedCells:
-    """The model above; it does not follow later changes of the weights.
+NO_OPTIONS = Options()
+
+
+class FusedCells:
+    """Fused form of a distilled model as its weights are now, without derivatives.
 
     Args:
         model: distilled.
@@ -36,7 +44,7 @@ class FoldedCells:
         shape, pattern = model.shape_preconditioning, model.preconditioning
         assert isinstance(shape, Progressive)
         assert isinstance(pattern, Progressive)
-        self.shape_student, self.pattern_student = _Student(shape), _Student(pattern)
+        self.shape_steps, self.pattern_steps = _steps(shape), _steps(pattern)
         self.shape, self.pattern = _Mlp(model.shape_network, shape), _Mlp(model.pattern_network, pattern)
 
     def generate(
@@ -44,83 +52,101 @@ class FoldedCells:
         conditions: Tensor,
         energy: Tensor,
         n: int,
-        walk: Walk,  # noqa: ARG002 - there is one
-        generator: torch.Generator | None,
-        checkpointed: bool = False,  # noqa: ARG002 - nothing is derived
-        guidance: float = 0.0,  # noqa: ARG002 - not guided
+        schedule: SamplingSchedule,  # noqa: ARG002 - there is one
+        random: RandomNumbers,
+        options: Options = NO_OPTIONS,  # noqa: ARG002 - nothing is differentiated
     ) -> Tensor:
-        """As `Model.generate`, without derivatives."""
+        """Generate n showers as `Model.generate`, without derivatives."""
         model = self.model
-        x, y = (torch.randn(n, dim, generator=generator).to(conditions) for dim in model.noise_dims)
-        x, student = self.shape_student.first * x, self.shape_student
+        x, y = (random.normal(n, dim, like=conditions) for dim in model.noise_dims)
+        x, steps = self.shape_steps.first * x, self.shape_steps
         for modulation in self.shape.modulations(conditions):
-            x = x.add(self.shape(x, modulation), alpha=student.sine)
+            x = x.add(self.shape(x, modulation), alpha=steps.sine)
         moments = model.moments_of_pattern(conditions, x)
-        y, student = self.pattern_student.first * y, self.pattern_student
+        y, steps = self.pattern_steps.first * y, self.pattern_steps
         marks = None
         if model.architecture.local_units:
             marks = standardise(torch.zeros_like(moments[0]), *moments)
         for number, modulation in enumerate(self.pattern.modulations(conditions)):
-            y = self._towards(y, self.pattern(y, modulation, x, _scaled(marks, student.into[number])), moments, number)
+            scaled = None if marks is None else steps.into[number] * marks
+            y = self._towards(y, self.pattern(y, modulation, x, scaled), moments, number)
         return model.restore(x, y, moments, conditions, energy)
 
     def _towards(self, y: Tensor, output: Tensor, moments: Moments, number: int) -> Tensor:
-        """A step of the pattern, with what brings sums closer to one."""
-        student, dim = self.pattern_student, y.shape[1]
+        """Return y after a step of the pattern, with what brings sums closer to one."""
+        steps, dim = self.pattern_steps, y.shape[1]
         if output.shape[1] == dim:
-            return y.add(output, alpha=student.sine)
+            return y.add(output, alpha=steps.sine)
         result, gains = output[:, :dim], output[:, dim:]
-        clean = torch.add(student.keep[number] * y, result, alpha=student.out[number])
+        clean = torch.add(steps.keep[number] * y, result, alpha=steps.out[number])
         more = self.model.towards_sums(clean, *moments, gains)
-        if number == len(student.out) - 1:  # the last step ends at what is clean
+        if number == len(steps.out) - 1:  # the last step ends at what is clean
             return clean + more
-        return y.add(result, alpha=student.sine).add(more, alpha=student.sine / student.out[number])
+        return y.add(result, alpha=steps.sine).add(more, alpha=steps.sine / steps.out[number])
 
 
-class _Student:
-    """Numbers of a student: what noise begins with, sin(d), and at every level c_in, c_skip / c_in, c_out."""
+class _Steps(NamedTuple):
+    """Numbers of a network's steps.
 
-    def __init__(self, student: Progressive) -> None:
-        levels = torch.tensor(student.grid[:-1], dtype=torch.float64)
-        c = student.coefficients(levels)
-        self.first = student.grid[0] / (1 + student.grid[0] ** 2) ** 0.5
-        self.sine = sin(atan(student.grid[0]) / student.steps)
-        self.into, self.out = c.into.tolist(), c.out.tolist()
-        self.keep = (c.skip / c.into).tolist()
+    Args:
+        first: factor of the noise that the first step begins with.
+        sine: sin(d) of the formula above.
+        into, keep, out: c_in, c_skip / c_in and c_out at every level.
+    """
+
+    first: float
+    sine: float
+    into: list[float]
+    keep: list[float]
+    out: list[float]
+
+
+@cache
+def _steps(student: Progressive) -> _Steps:
+    c = student.coefficients(torch.tensor(student.grid[:-1], dtype=torch.float64))
+    first = student.grid[0] / (1 + student.grid[0] ** 2) ** 0.5
+    sine = sin(atan(student.grid[0]) / student.steps)
+    return _Steps(first, sine, c.into.tolist(), (c.skip / c.into).tolist(), c.out.tolist())
 
 
 class _Mlp:
-    """`ResidualMlp` at known noise levels."""
+    """`ResidualMlp` at known noise levels, by the network's own tensors."""
 
     def __init__(self, network: ResidualMlp, student: Progressive) -> None:
         noise = torch.tensor(student.grid[:-1], dtype=torch.float64).log().to(network.frequencies)[:, None] / 4
         phase = noise * network.frequencies
         known = torch.cat([phase.sin(), phase.cos(), noise], dim=1)
-        (weight, bias), second = linears(network.embed)
-        levels, self.conditions = weight[:, : known.shape[1]], weight[:, known.shape[1] :].T.contiguous()
-        self.levels, self.second = bias + known @ levels.T, affine(*second)
-        parts = [(weight, bias + 1) for weight, bias in linears(network.scale)] + linears(network.shift)
-        if network.units:
-            units = (network.local_into.slope, network.local_offset, network.local_out.slope)
-            parts += [(layer.weight, layer.bias) for layer in units]
-        self.modulate = affine(torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts]))
-        self.sizes = [len(bias) for _, bias in parts]
-        self.blocks = list(zip(linears(network.first), linears(network.second), strict=True))
+        (weight, bias), self.second = weights_of(network.embed)
+        levels, self.conditions = weight[:, : known.shape[1]], weight[:, known.shape[1] :]
+        self.levels = affine(known, levels, bias)
+        self.scales, self.shifts = weights_of(network.scale), weights_of(network.shift)
+        self.blocks = list(zip(weights_of(network.first), weights_of(network.second), strict=True))
         self.into, self.out = _pair(network.into), _pair(network.out)
         self.gains = _pair(network.gains) if network.gains is not None else None
-        self.head = _pair(network.local_head) if network.units else None
         self.units, self.width = network.units, (network.into.out_features,)
+        if self.units:
+            self.head = _pair(network.local_head)
+            layers = (network.local_into.slope, network.local_offset, network.local_out.slope)
+            self.local = [_pair(layer) for layer in layers]
 
-    def modulations(self, conditions: Tensor) -> list[tuple[Tensor, ...]]:
-        """What conditions (n, ...) and every noise level make of blocks and local units, each of shape (n, ...)."""
-        e = silu(self.levels[:, None] + conditions @ self.conditions).flatten(0, 1)
-        every = torch.addmm(self.modulate[0], silu(torch.addmm(self.second[0], e, self.second[1])), self.modulate[1])
-        return [torch.split(level, self.sizes, dim=1) for level in every.chunk(len(self.levels))]
+    def modulations(self, conditions: Tensor) -> list[list[Tensor]]:
+        """Return scales, shifts and slopes of blocks and local units at every noise level, each of shape (n, ...).
+
+        Args:
+            conditions: shape (n, conditions).
+        """
+        e = silu(self.levels[:, None] + affine(conditions, self.conditions)).flatten(0, 1)
+        e = silu(affine(e, *self.second))
+        layers = [*self.scales, *self.shifts, *(self.local if self.units else ())]
+        parts = [affine(e, *layer) for layer in layers]
+        for number in range(len(self.scales)):
+            parts[number] += 1
+        return [list(level) for level in zip(*(part.chunk(len(self.levels)) for part in parts), strict=True)]
 
     def __call__(
-        self, x: Tensor, modulation: tuple[Tensor, ...], context: Tensor | None = None, marks: Tensor | None = None
+        self, x: Tensor, modulation: list[Tensor], context: Tensor | None = None, marks: Tensor | None = None
     ) -> Tensor:
-        """F of the network; arguments as of its ``forward``."""
+        """Return F of the network; arguments as of its ``forward``."""
         blocks = len(self.blocks)
         parts = [x] if context is None else [x, context]
         if marks is not None:
@@ -134,7 +160,6 @@ class _Mlp:
             h = h + product(silu(torch.addcmul(shift, layer_norm(product(h, *first), self.width), scale)), *second)
         result = product(h, *self.out)
         if marks is not None:
-            assert self.head is not None
             offset, gain = product(h, *self.head).chunk(2, dim=1)
             distance = (x - marks).repeat_interleave(self.units, 1)
             steps = gain * torch.addcmul(offset, slope_out, distance).tanh()
@@ -144,12 +169,3 @@ class _Mlp:
 
 def _pair(layer: nn.Linear) -> tuple[Tensor, Tensor]:
     return layer.weight, layer.bias
-
-
-def _scaled(marks: Tensor | None, factor: float) -> Tensor | None:
-    return None if marks is None else factor * marks
-
-
-def fold_cells(model: Model) -> Model | FoldedCells:
-    """A distilled cells model with its noise levels folded in; any other as it is."""
-    return FoldedCells(model) if isinstance(model, CellsModel) and model.architecture.distilled_steps else model

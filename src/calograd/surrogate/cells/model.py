@@ -1,6 +1,6 @@
 """The cells surrogate: a shower's cells given energy, design and material.
 
-Two diffusion models in a row (`calograd.surrogate.two_stage`) on `calograd.surrogate.cells.coordinates`:
+Two diffusion models in a row (`calograd.surrogate.two_stage`) on the coordinates of `calograd.surrogate.cells.coordinates`:
 
     shape    12 numbers   g <-> x given cond           x from diffusion given cond
     pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
@@ -27,14 +27,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
 from calograd.diffusion.denoisers import Network
+from calograd.events.cells import Cells
 from calograd.nn.location_scale import ConditionalMoments, standardise
 from calograd.nn.mlp import ResidualMlp
-from calograd.surrogate.base import checked_distilled_steps, chosen_numbers, numbers_of, plain_sizes
 from calograd.surrogate.cells.coordinates import (
     core_cells,
     decode,
@@ -45,6 +46,8 @@ from calograd.surrogate.cells.coordinates import (
     symmetry_permutations,
     symmetry_ties,
 )
+from calograd.surrogate.cells.fused import FusedCells
+from calograd.surrogate.model import Generates, Rows, checked_distilled_steps, chosen_numbers, numbers_of, plain_sizes
 from calograd.surrogate.two_stage import Moments, TwoStage
 
 SUMS_FARTHEST = 6.0
@@ -68,8 +71,8 @@ class CellsArchitecture:
         schedule: a name of `calograd.diffusion.schedules.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
         material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
-        tied: numbers of the pattern that are equal by symmetry share location and scale.
-        distilled_steps: of shape and pattern, of a distilled surrogate; None: diffusion models.
+        symmetric: whether numbers of the pattern that are equal by symmetry share location and scale.
+        distilled_steps: steps of shape and pattern, of a distilled surrogate; None: diffusion models.
     """
 
     n_xy: int = 5
@@ -86,7 +89,7 @@ class CellsArchitecture:
     schedule: str = "karras"
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
-    tied: bool = True
+    symmetric: bool = True
     distilled_steps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -97,9 +100,9 @@ class CellsArchitecture:
         """Plain data."""
         return plain_sizes(asdict(self))
 
-    def untied(self) -> CellsArchitecture:
+    def asymmetric(self) -> CellsArchitecture:
         """The same for beams without symmetry."""
-        return replace(self, tied=False)
+        return replace(self, symmetric=False)
 
     def build(self) -> CellsModel:
         """A model with its first, random weights."""
@@ -119,7 +122,7 @@ class CellsModel(TwoStage):
         sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
         self.group_sizes = sizes
         self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
-        ties = symmetry_ties(a.n_xy, a.n_z) if a.tied else torch.arange(pattern)
+        ties = symmetry_ties(a.n_xy, a.n_z) if a.symmetric else torch.arange(pattern)
         self.pattern_moments = ConditionalMoments(conditions + shape, ties, a.moments_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = ResidualMlp(
@@ -142,9 +145,25 @@ class CellsModel(TwoStage):
         return 1 << 20
 
     @property
-    def guided(self) -> bool:
-        """No: conditions are never dropped."""
-        return False
+    def options(self) -> frozenset[str]:
+        """Checkpoints; conditions are never dropped, so there is no guidance."""
+        return frozenset({"checkpointed"})
+
+    def fused(self) -> Generates:
+        """Return a distilled model with all that depends on its noise levels alone done at once, see `Model`."""
+        return FusedCells(self) if self.distilled else self
+
+    def record(self, showers: Tensor, rows: Rows, name: str, config: dict[str, Any]) -> Cells:
+        """Return showers as `Cells`, see `Model`."""
+        assert rows.dx is not None
+        assert rows.dz is not None
+        assert rows.material is not None
+        number = np.arange(len(showers))
+        return Cells(showers.cpu().numpy(), rows.energy, rows.dx, rows.dz, number, rows.material, name, config)
+
+    def compact(self, material: Material | None) -> CellsModel:
+        """Return the model without numbers of a single material, see `without_material_numbers`."""
+        return self if material is None else without_material_numbers(self, material)
 
     def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The shape alone, see `calograd.surrogate.cells.coordinates.encode_shape`."""

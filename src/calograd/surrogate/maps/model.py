@@ -8,26 +8,27 @@ Two protocols, after the coordinates (`calograd.surrogate.maps.coordinates`) in 
     cond = ln E/E_c, ln dx/R_M, ln dz/X0, and the logarithms of chosen numbers of the material
 
 with dz the mean depth of the layers: a map shows the window of a design, not its cells. Which numbers to choose is as
-for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero the U-Net learns for that share of the samples
-to do without conditions, and can be guided.
+for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero the U-Net learns for that share of the samples to do
+without conditions, and can be guided.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from calograd.detector.material import NUMBERS
+from calograd.detector.material import NUMBERS, Material
 from calograd.diffusion.denoisers import Network, denoise, loss
 from calograd.diffusion.samplers import Sampler, sample
 from calograd.errors import InputError
+from calograd.events.maps import Maps
 from calograd.nn.location_scale import ConditionalMoments, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.nn.unet import UNet
-from calograd.surrogate.base import Model, checked_distilled_steps, chosen_numbers, plain_sizes, sampler_of
 from calograd.surrogate.maps.coordinates import (
     PLAIN_SCALE,
     decode,
@@ -37,7 +38,17 @@ from calograd.surrogate.maps.coordinates import (
     mirror_ties,
     shape_dim,
 )
-from calograd.surrogate.schedule import Walk
+from calograd.surrogate.model import (
+    DesignModel,
+    Options,
+    Rows,
+    SamplingSchedule,
+    checked_distilled_steps,
+    chosen_numbers,
+    plain_sizes,
+    sampler_of,
+)
+from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.two_stage import Moments, TwoStage
 
 
@@ -57,8 +68,8 @@ class MapsArchitecture:
         schedule: a name of `calograd.diffusion.schedules.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
         material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
-        tied: numbers of the pattern that are equal by symmetry share location and scale.
-        distilled_steps: of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
+        symmetric: whether numbers of the pattern that are equal by symmetry share location and scale.
+        distilled_steps: steps of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
 
     Raises:
         InputError: pixels that cannot be divided into slabs or halved as often as there are levels, unknown material
@@ -83,7 +94,7 @@ class MapsArchitecture:
     schedule: str = "karras"
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
-    tied: bool = True
+    symmetric: bool = True
     distilled_steps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -106,9 +117,9 @@ class MapsArchitecture:
         """Plain data."""
         return plain_sizes(asdict(self))
 
-    def untied(self) -> MapsArchitecture:
+    def asymmetric(self) -> MapsArchitecture:
         """The same for beams without symmetry."""
-        return replace(self, tied=False)
+        return replace(self, symmetric=False)
 
     def build(self) -> MapsModel:
         """A model with its first, random weights."""
@@ -122,7 +133,7 @@ class MapsArchitecture:
         )  # fmt: skip
 
 
-class _Conditioned(Model):
+class _Conditioned(DesignModel):
     """What both protocols share: conditions, symmetries, and the U-Net with its conditions bound."""
 
     architecture: MapsArchitecture
@@ -142,6 +153,27 @@ class _Conditioned(Model):
         """As many as keep an image of the U-Net's first level within 16 MB, and the whole within some 20 of these."""
         a = self.architecture
         return max(1, (1 << 22) * a.patch**2 // (a.width * a.pixels**2))
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Checkpoints, and guidance where conditions were dropped in training."""
+        return frozenset({"checkpointed", "guidance"} if self.guided else {"checkpointed"})
+
+    def record(self, showers: Tensor, rows: Rows, name: str, config: dict[str, Any]) -> Maps:
+        """Return showers as `Maps`, see `Model`."""
+        assert rows.dx is not None
+        assert rows.dz is not None
+        assert rows.material is not None
+        n_xy, number = self.architecture.n_xy, np.arange(len(showers))
+        return Maps(showers.cpu().numpy(), rows.energy, rows.dx, rows.dz, n_xy, number, rows.material, name, config)
+
+    def fused(self) -> Self:
+        """Return the model: there is no faster form."""
+        return self
+
+    def compact(self, material: Material | None) -> Self:  # noqa: ARG002 - nothing to leave out
+        """Return the model: no weights of it can be left out."""
+        return self
 
     @property
     def guided(self) -> bool:
@@ -196,7 +228,7 @@ class SharesModel(_Conditioned, TwoStage):
         super().__init__(architecture, 1, mirror_permutations(architecture.pixels))
         a, conditions, shape = architecture, self.n_conditions, shape_dim(architecture.slabs)
         self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
-        ties = mirror_ties(a.pixels) if a.tied else torch.arange(a.pixels**2)
+        ties = mirror_ties(a.pixels) if a.symmetric else torch.arange(a.pixels**2)
         self.pattern_moments = ConditionalMoments(conditions + shape, ties, a.moments_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = a.unet(conditions, shape, True)
@@ -254,8 +286,12 @@ class PlainModel(_Conditioned):
         pattern = loss(network, self.preconditioning, y, self.schedule.draw(len(y), generator).to(y), generator)
         return x.sum(1), pattern.mean(1)
 
+    def asymmetric(self) -> Self:
+        """Return the model: it has no location and scale."""
+        return self
+
     def shape_evaluations(self, sampler: Sampler, steps: int) -> int:  # noqa: ARG002
-        """There is no shape."""
+        """Return zero: there is no shape."""
         return 0
 
     def generate(
@@ -263,18 +299,17 @@ class PlainModel(_Conditioned):
         conditions: Tensor,
         energy: Tensor,
         n: int,
-        walk: Walk,
-        generator: torch.Generator | None,
-        checkpointed: bool = False,
-        guidance: float = 0.0,
+        schedule: SamplingSchedule,
+        random: RandomNumbers,
+        options: Options = Options(),  # noqa: B008 - immutable
     ) -> Tensor:
-        """n maps, see `Model`."""
-        sampler, side = sampler_of(walk), self.architecture.pixels
-        noise = torch.randn(n, side * side, generator=generator).to(conditions)
-        network = self.bind(conditions, None, None, guidance, None)
+        """Generate n maps, see `Model`."""
+        sampler, side = sampler_of(schedule), self.architecture.pixels
+        noise = random.normal(n, side * side, like=conditions)
+        network = self.bind(conditions, None, None, options.guidance, None)
         y = sample(
             lambda z, s: denoise(network, self.preconditioning, z, s),
-            noise, sampler.grid(self.schedule, walk.steps), sampler, generator, checkpointed,
+            noise, sampler.grid(self.schedule, schedule.steps), sampler, random.generator, options.checkpointed,
         )  # fmt: skip
         return (y * energy[:, None] / PLAIN_SCALE).clamp(min=0).reshape(n, side, side)
 

@@ -27,27 +27,30 @@ Stretching makes up for the part of the spread that goes into the mean of N poin
 r leaves the core where it is, for a shower's centre is made off the axis; farther out all are moved alike, or else
 soft points that no cell reads out would carry it.
 
-A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that
-go from noise to numbers in one evaluation each (`calograd.nn.vectormap`, `calograd.nn.pointmap`). The points'
+A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that go
+from noise to numbers in one evaluation each (`calograd.nn.vectormap`, `calograd.nn.pointmap`). The points'
 is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
 spread of its numbers y; x = M y + u has the teacher's mean and covariance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from calograd.detector.design import Design
+from calograd.detector.material import Material
 from calograd.diffusion.consistency import CONSISTENCY
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, loss
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.diffusion.schedules import SCHEDULES
-from calograd.events.clouds import LAYERS
+from calograd.errors import InputError
+from calograd.events.clouds import LAYERS, Clouds
 from calograd.events.points import Points
 from calograd.nn.autoregressive_flow import Triangle
 from calograd.nn.gaussianise import Gaussianise
@@ -57,12 +60,13 @@ from calograd.nn.mlp import ResidualMlp
 from calograd.nn.pointmap import PointMap
 from calograd.nn.pointnet import PointNet
 from calograd.nn.vectormap import VectorMap
-from calograd.surrogate.points.base import StackModel
+from calograd.surrogate.model import Generates, Model, Options, Rows, SamplingSchedule
 from calograd.surrogate.points.features import KNOTS, LEADS, VISIBLE, Features, decode, dim_of, from_normal, leads_of
 from calograd.surrogate.points.features import encode as numbers_of_showers
+from calograd.surrogate.points.fused import FusedPoints
 from calograd.surrogate.points.moment_matching import Drawn, Groups, draw, tilted, with_centre, with_mean
-from calograd.surrogate.points.sampling import consistency, grid, sampler_of, walk_down
-from calograd.surrogate.schedule import Walk
+from calograd.surrogate.points.sampling import consistency, grid, run_sampler, sampler_of
+from calograd.surrogate.randomness import RandomNumbers
 
 CONDITIONS = 1
 """ln E."""
@@ -77,7 +81,7 @@ HIGHEST = 5.0
 
 
 @dataclass(frozen=True)
-class CloudArchitecture:
+class PointsArchitecture:
     """Everything that fixes the shapes of the weights and how they are sampled.
 
     Args:
@@ -116,17 +120,17 @@ class CloudArchitecture:
         """Plain data."""
         return asdict(self)
 
-    def build(self) -> CloudModel:
+    def build(self) -> PointsModel:
         """A model with its first, random weights."""
-        return CloudModel(self)
+        return PointsModel(self)
 
 
-class CloudModel(StackModel):
-    """Weights and mathematics of the cloud surrogate, whose public face is `CloudSurrogate`."""
+class PointsModel(Model):
+    """Weights and mathematics of the cloud surrogate; `calograd.surrogate.Surrogate` is its public face."""
 
-    architecture: CloudArchitecture
+    architecture: PointsArchitecture
 
-    def __init__(self, architecture: CloudArchitecture) -> None:
+    def __init__(self, architecture: PointsArchitecture) -> None:
         super().__init__()
         self.architecture = a = architecture
         dim = dim_of(a.layers)
@@ -136,8 +140,6 @@ class CloudModel(StackModel):
         self.register_buffer("unit", torch.tensor(1e-4))
         self.register_buffer("distance_table", torch.linspace(-4.0, 2.0, KNOTS).repeat(a.layers, 1))
         self.register_buffer("energy_table", torch.linspace(-16.0, -6.0, KNOTS).repeat(a.layers, 1))
-        self.condition_mean: Tensor
-        self.condition_scale: Tensor
         self.local_mean: Tensor
         self.local_scale: Tensor
         self.unit: Tensor
@@ -178,13 +180,54 @@ class CloudModel(StackModel):
         """Of the shower's numbers."""
         return consistency(SHOWER_SCHEDULE) if self.architecture.distilled else PRECONDITIONINGS["edm"]
 
-    def walk(self, sampler: str | None = None, steps: int | None = None) -> Walk:
-        """How points are made, see `StackModel`."""
+    @property
+    def batch_size(self) -> int:
+        """Showers generated at once: so few that their points stay in the processor's cache."""
+        return 16
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Smooth samples."""
+        return frozenset({"smooth"})
+
+    @property
+    def distilled(self) -> bool:
+        """Whether both networks are consistency models."""
+        return self.architecture.distilled
+
+    def fused(self) -> Generates:
+        """Return a distilled model with its linear steps next to each other, see `Model`."""
+        return FusedPoints(self) if self.distilled else self
+
+    def join(self, parts: Sequence[Points]) -> Points:
+        """Return showers of several batches as one."""
+        return join(parts)
+
+    def record(self, showers: Points, rows: Rows, name: str, config: dict[str, Any]) -> Clouds:  # noqa: ARG002
+        """Return showers as the record of a points file, see `Model`."""
+        return showers.clouds(name, config)
+
+    def asymmetric(self) -> Self:
+        """Return the model: it has no weights that are equal by symmetry."""
+        return self
+
+    def compact(self, material: Material | None) -> Self:  # noqa: ARG002 - nothing to leave out
+        """Return the model: no weights of it can be left out."""
+        return self
+
+    def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
+        """Return how points are sampled, see `Model`."""
         a = self.architecture
         name = sampler or a.sampler
         found = sampler_of(name, a.distilled)
-        number = steps or (a.steps if name == a.sampler else found.steps)
-        return Walk(name, number, found.nfe(number))
+        number = (a.steps if name == a.sampler else found.steps) if steps is None else steps
+        if number < 1:
+            raise InputError(f"{number} steps of '{name}': expected at least 1")
+        return SamplingSchedule(name, number, found.nfe(number))
+
+    def condition(self, design: Design | None, energy: Tensor) -> Tensor:  # noqa: ARG002 - of one detector
+        """Return standardised conditions, see `Model`."""
+        return self.conditions(energy)
 
     def conditions(self, energy: Tensor) -> Tensor:
         """Standardised conditions of incident energies (n,) in GeV, shape (n, 1)."""
@@ -192,9 +235,13 @@ class CloudModel(StackModel):
 
     def context(self, features: Features, energy: Tensor) -> Tensor:
         """What the points of every layer are conditioned on, shape (n, layers, `LOCAL` + layers), standardised."""
-        raw = local_features(features, energy, self.unit)
+        raw = self.local_features(features, energy)
         standardised = (raw - self.local_mean) / self.local_scale
         return torch.cat([standardised, self.numbers.expand(len(raw), -1, -1)], dim=2)
+
+    def local_features(self, features: Features, energy: Tensor) -> Tensor:
+        """Return what layers are like beside their number, shape (n, layers, `LOCAL`), not standardised."""
+        return local_features(features, energy, self.unit)
 
     def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """x of showers, shape (n, `LEADS` + dim): unit normal leads, then what the shower's diffusion model learns."""
@@ -282,67 +329,68 @@ class CloudModel(StackModel):
 
         return bound
 
-    def generate_features(self, energy: Tensor, generator: torch.Generator | None, smooth: bool = False) -> Features:
-        """Features of showers of incident energies (n,) in GeV, differentiable in them."""
+    def generate_features(
+        self, conditions: Tensor, energy: Tensor, random: RandomNumbers, smooth: bool = False
+    ) -> Features:
+        """Generate features of showers of incident energies (n,), GeV, and their standardised conditions (n, 1)."""
         a = self.architecture
-        walk = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
-        noise = torch.randn(len(energy), LEADS + dim_of(a.layers), generator=generator).to(energy)
-        leads, levels = noise[:, :LEADS], grid(walk, SHOWER_SCHEDULE, a.shower_steps)
-        known = self.conditions(energy)
-        network = self.shower_at(known, leads)
-        x = walk_down(network, self.shower_preconditioning, noise[:, LEADS:], levels, walk, generator)
-        return self._features_of(leads, self.mended(x), known, energy, smooth)
+        sampler = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
+        noise = random.normal(len(energy), LEADS + dim_of(a.layers), like=energy)
+        leads, levels = noise[:, :LEADS], grid(sampler, SHOWER_SCHEDULE, a.shower_steps)
+        network = self.shower_at(conditions, leads)
+        x = run_sampler(network, self.shower_preconditioning, noise[:, LEADS:], levels, sampler, random)
+        return self._features_of(leads, self.mended(x), conditions, energy, smooth)
 
     def generate(
         self,
+        conditions: Tensor,
         energy: Tensor,
-        generator: torch.Generator | None,
-        sampler: str | None = None,
-        steps: int | None = None,
-        smooth: bool = False,
+        n: int,
+        schedule: SamplingSchedule,
+        random: RandomNumbers,
+        options: Options = Options(),  # noqa: B008 - immutable
     ) -> Points:
-        """Showers of incident energies (n,), GeV, see `StackModel`."""
-        features = self.generate_features(energy, generator, smooth)
-        return self.fill(features, energy, generator, sampler, steps, smooth)
+        """Generate n showers, see `Model`."""
+        conditions, energy = conditions.expand(n, -1), energy.expand(n)
+        features = self.generate_features(conditions, energy, random, options.smooth)
+        return self.fill(features, energy, schedule, random, options.smooth)
 
     def fill(
         self,
         features: Features,
         energy: Tensor,
-        generator: torch.Generator | None,
-        sampler: str | None = None,
-        steps: int | None = None,
+        schedule: SamplingSchedule,
+        random: RandomNumbers,
         smooth: bool = False,
     ) -> Points:
-        """Points of showers with given features; arguments as of `generate`."""
-        walk = self.walk(sampler, steps)
+        """Generate the points of showers with given features; arguments as of `generate`."""
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
             context = self.context(features, energy).flatten(0, 1).index_select(0, filled)
-            return self._points_from(drawn.noise, context, drawn.groups.of, generator, walk)
+            return self._points_from(drawn.noise, context, drawn.groups.of, random, schedule)
 
-        return self.place(features, energy, generator, smooth, z_of)
+        return self.match_moments(features, energy, random, smooth, z_of)
 
-    def place(
+    def match_moments(
         self,
         features: Features,
         energy: Tensor,
-        generator: torch.Generator | None,
+        random: RandomNumbers,
         smooth: bool,
         z_of: Callable[[Drawn, Tensor], Tensor],
     ) -> Points:
-        """Points of showers with given features.
+        """Generate points and give every layer and shower the moments of its features.
 
         Args:
-            features, energy, generator, smooth: as of `fill`.
-            z_of: z of points, shape (points, `MARKS`), of their random numbers and of the layers that have any, shape
-                (groups,), among those of all showers, one behind the other.
+            features, energy, random, smooth: as of `fill`.
+            z_of: returns z of points, shape (points, `MARKS`), from their random numbers and from the layers that have
+                any, shape (groups,), among those of all showers, one after the other.
         """
         layers = self.architecture.layers
         filled = torch.nonzero(features.count.flatten()).squeeze(1)
         columns = torch.stack([features.count, features.mean, features.core, features.energy]).flatten(1)
         share, m, d, own = columns.index_select(1, filled).unbind()
-        drawn = draw(share, MARKS, generator, smooth)
+        drawn = draw(share, MARKS, random, smooth)
         groups, weight = drawn.groups, drawn.weight
         z = z_of(drawn, filled)
         layer = groups.spread(filled % layers)
@@ -356,12 +404,12 @@ class CloudModel(StackModel):
         return Points(x, y, layer, e, pad(counts.cumsum(0), (1, 0)), energy, layers)
 
     def _points_from(
-        self, noise: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None, walk: Walk
+        self, noise: Tensor, context: Tensor, group: Tensor, random: RandomNumbers, schedule: SamplingSchedule
     ) -> Tensor:
-        """From noise to z of points."""
-        sampler = sampler_of(walk.sampler, self.architecture.distilled)
-        levels = grid(sampler, self.architecture.schedule, walk.steps)
-        return walk_down(self.points_at(context, group), self.preconditioning, noise, levels, sampler, generator)
+        """Return z of points from noise."""
+        sampler = sampler_of(schedule.sampler, self.architecture.distilled)
+        levels = grid(sampler, self.architecture.schedule, schedule.steps)
+        return run_sampler(self.points_at(context, group), self.preconditioning, noise, levels, sampler, random)
 
 
 def identity(dim: int) -> nn.Linear:
@@ -384,3 +432,13 @@ def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
     (n_before, m_before), (n_behind, m_behind) = beside[..., :-2], beside[..., 2:]
     incident = energy.log()[:, None].expand_as(n)
     return torch.stack([incident, n, n_before, n_behind, per_point, m, m_before, m_behind, features.core], dim=2)
+
+
+def join(parts: Sequence[Points]) -> Points:
+    """Return showers one after the other, in tensors of their own: none of those of inference mode."""
+    columns = ("x", "y", "layer", "e", "energy")
+    x, y, layer, e, energy = (torch.cat([getattr(part, name) for part in parts]) for name in columns)
+    ends = [parts[0].offsets]
+    for part in parts[1:]:
+        ends.append(part.offsets[1:] + ends[-1][-1])
+    return Points(x, y, layer, e, torch.cat(ends), energy, parts[0].layers)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from calograd.surrogate.randomness import RandomNumbers
+
 SPARE = 32
 """Points of a layer are drawn in multiples of this for a smooth sample, so that one more leaves the others alone."""
 NEWTON = 3
@@ -65,20 +67,20 @@ class Drawn(NamedTuple):
     weight: Tensor | None
 
 
-def draw(share: Tensor, marks: int, generator: torch.Generator | None, smooth: bool) -> Drawn:
+def draw(share: Tensor, marks: int, random: RandomNumbers, smooth: bool) -> Drawn:
     """Points of groups.
 
     Args:
         share: points of every group, a fraction where the last is counted in part, shape (groups,).
         marks: numbers of a point.
-        generator: of the random numbers.
+        random: source of the random numbers.
         smooth: whether the last point of every group is counted in part.
     """
     counts = share.detach().ceil().long()
     drawn = Groups.with_counts((counts + SPARE - 1) // SPARE * SPARE if smooth else counts)
     total = len(drawn.of)
-    noise = torch.randn(total, marks, generator=generator).to(share)
-    angle = torch.rand(total, generator=generator).to(share) * (2 * torch.pi)
+    noise = random.normal(total, marks, like=share)
+    angle = random.uniform(total, like=share) * (2 * torch.pi)
     if not smooth:
         return Drawn(noise, angle, drawn, None)
     place = torch.arange(total, device=share.device) - drawn.spread(drawn.counts.cumsum(0) - drawn.counts)

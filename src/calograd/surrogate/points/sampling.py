@@ -1,4 +1,4 @@
-"""How samplers walk from noise to the numbers of a shower or its points: grids, one consistency jump or many steps."""
+"""Samplers from noise to the numbers of a shower or its points: one consistency jump or many steps."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from calograd.diffusion.denoisers import Network, Preconditioning, denoise
 from calograd.diffusion.samplers import SAMPLERS, Sampler, sample
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
+from calograd.surrogate.randomness import RandomNumbers
 
 
-def walk_down(
-    network: Network, pre: Preconditioning, noise: Tensor, levels: Tensor, sampler: Sampler,
-    generator: torch.Generator | None,
-) -> Tensor:  # fmt: skip
-    """From unit normal noise to samples through falling noise levels."""
+def run_sampler(
+    network: Network, pre: Preconditioning, noise: Tensor, levels: Tensor, sampler: Sampler, random: RandomNumbers
+) -> Tensor:
+    """Return samples from unit normal noise, through falling noise levels."""
     if isinstance(pre, Consistency) and len(levels) == 2:
         return jump(network, pre, noise, float(levels[0]))
-    return sample(lambda z, s: denoise(network, pre, z, s), noise, levels, sampler, generator)
+    return sample(lambda z, s: denoise(network, pre, z, s), noise, levels, sampler, random.generator)
 
 
 @cache

@@ -299,7 +299,7 @@ def _finish(run: _Run, state: State) -> Outcome:
 
 def _physics(surrogate: Surrogate, data: TrainingData) -> dict[str, Any]:
     """Biases and spreads on the held-out showers."""
-    report = look(surrogate.model, data, 0, 0.0, 0.0).to_dict()
+    report = look(surrogate.design_model, data, 0, 0.0, 0.0).to_dict()
     return {name: report[name] for name in ("validation_loss", "bias", "error", "spread")}
 
 

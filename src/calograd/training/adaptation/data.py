@@ -7,8 +7,9 @@ from math import exp, log
 from pathlib import Path
 
 from calograd.errors import InputError
-from calograd.surrogate import Card, Surrogate
+from calograd.surrogate import Surrogate, TrainedDesigns
 from calograd.surrogate.adapters import AdapterCard, Base, relative_source
+from calograd.surrogate.card import Ranges
 from calograd.training.adaptation.state import AdaptConfig, State
 from calograd.training.data.rows import TrainingData
 from calograd.training.train import UNREACHED
@@ -25,7 +26,7 @@ DRAWN = 0.01
 
 def refuse_distilled(base: Surrogate) -> None:
     """Raise `InputError` for a base without a denoising loss to adapt by."""
-    if base.model.architecture.distilled_steps is not None:
+    if base.model.distilled:
         raise InputError(
             f"{base.card.name} is distilled and cannot be adapted; adapt the surrogate that it was distilled from and "
             "distil the result"
@@ -43,10 +44,10 @@ def check_data(base: Surrogate, data: TrainingData) -> None:
     if data.kind != base.card.kind:
         raise InputError(
             f"the data are for a surrogate of kind '{data.kind}', {base.card.name} is of kind '{base.card.kind}'; "
-            f"segment {'without' if data.kind == 'map32' else 'with'} --maps"
+            f"segment {'without' if data.kind == 'maps' else 'with'} --maps"
         )
-    a, found = base.model.architecture, tuple(data.train.cells.shape[1:])
-    wanted = base.model.shape
+    a, found = base.design_model.architecture, tuple(data.train.cells.shape[1:])
+    wanted = base.design_model.shape
     if found != wanted or (data.n_xy, data.train.dz.shape[1]) != (a.n_xy, a.n_z):
         raise InputError(
             f"the data have {' x '.join(map(str, found))} cells, {base.card.name} generates "
@@ -85,12 +86,14 @@ def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: Sta
         alpha=plan.alpha,
         targets=plan.targets,
         energy=_range(card, data, "energy", trusted),
-        dx=_range(card, data, "dx", trusted),
-        dz=_range(card, data, "dz", trusted),
-        unequal_layers=unequal or (trusted and base.card.unequal_layers),
-        material=data.material.to_dict(),
-        mode=data.mode,
-        tied=state.start.architecture.tied,
+        trained=TrainedDesigns(
+            dx=_range(card, data, "dx", trusted),
+            dz=_range(card, data, "dz", trusted),
+            unequal_layers=unequal or (trusted and base.card.designs.unequal_layers),
+            materials=(data.material,),
+            mode=data.mode,
+        ),
+        symmetric=state.start.architecture.symmetric,
         training={
             "config": config.model_dump(mode="json"), "base": base.card.name, "data": data.provenance,
             "showers": data.showers, "held_out": data.held_out, "phases": [asdict(r) for r in state.results],
@@ -99,7 +102,7 @@ def card_of(base: Surrogate, config: AdaptConfig, data: TrainingData, state: Sta
     )  # fmt: skip
 
 
-def _range(base: Card, data: TrainingData, name: str, trusted: bool) -> tuple[float, float]:
+def _range(base: Ranges, data: TrainingData, name: str, trusted: bool) -> tuple[float, float]:
     """Where the data are, or all of the base's range where it is trusted.
 
     An end of the base's range that the data all but reach, or go somewhat beyond, is taken as the end. Data that are

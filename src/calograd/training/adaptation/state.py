@@ -19,7 +19,7 @@ from calograd.errors import InputError
 from calograd.io.hdf5 import write_whole
 from calograd.nn.lora import Plan, Table, attach, merge, place, tabulate
 from calograd.surrogate import Adapter, Surrogate
-from calograd.surrogate.base import Model
+from calograd.surrogate.model import DesignModel
 from calograd.training.data.rows import TrainingData
 from calograd.training.loop import read_stored
 from calograd.training.state import PREFIXES, data_fingerprint, initial_model, read_stored_config
@@ -133,8 +133,8 @@ class State:
         origin: identity of the adapter that it began with; empty if it began with none.
     """
 
-    start: Model
-    trainee: Model
+    start: DesignModel
+    trainee: DesignModel
     learnt: dict[str, nn.Parameter]
     ema: Table
     best: Table
@@ -157,7 +157,7 @@ class State:
         """What the phase learns."""
         return [name for name in self.learnt if name.startswith(PREFIXES[self.phase])]
 
-    def merged(self, plan: Plan, values: Table) -> Model:
+    def merged(self, plan: Plan, values: Table) -> DesignModel:
         """The weights with ``values`` of what is learnt."""
         return merge(self.start, plan, tabulate(self.start, plan, values))
 
@@ -192,18 +192,18 @@ def begin(base: Surrogate, config: AdaptConfig, data: TrainingData, first: Adapt
         InputError: a target that no layer is called, or a ``first`` of another base or another plan.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    start = base.model if data.symmetric else base.model.untied()
+    start = base.design_model if data.symmetric else base.design_model.asymmetric()
     if first is not None:
         check_first(first, base, config)
-        if first.card.tied != start.architecture.tied:
+        if first.card.symmetric != start.architecture.symmetric:
             kinds = ("a beam off the axis or not along it", "a beam along the axis")
             raise InputError(
-                f"adapter '{first.card.name}' is of {kinds[first.card.tied]}, the data are of "
-                f"{kinds[start.architecture.tied]}; leave it out (--start)"
+                f"adapter '{first.card.name}' is of {kinds[first.card.symmetric]}, the data are of "
+                f"{kinds[start.architecture.symmetric]}; leave it out (--start)"
             )
     if config.method == "scratch":
-        device = base.model.condition_mean.device
-        start = initial_model(base.model.architecture, data, config.seed).to(device).requires_grad_(False)
+        device = base.design_model.condition_mean.device
+        start = initial_model(base.design_model.architecture, data, config.seed).to(device).requires_grad_(False)
     trainee, learnt = attach(start, config.plan(), generator)
     if first is not None:
         place(learnt, start, config.plan(), first.table)

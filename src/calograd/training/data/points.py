@@ -15,7 +15,7 @@ from calograd.events.clouds import PITCH, Clouds, read_clouds
 from calograd.events.clustering import SPLIT
 from calograd.io.hdf5 import shard_files
 from calograd.surrogate.points.features import Features, features_of, leads_of, log_distance, quantile_table, to_normal
-from calograd.surrogate.points.model import CloudModel, local_features
+from calograd.surrogate.points.model import PointsModel, local_features
 from calograd.training.data.split import MIN_SHOWERS
 
 
@@ -205,7 +205,7 @@ def rows_of(clouds: Clouds, tables: Tables) -> PointRows:
     )  # fmt: skip
 
 
-def initialise(model: CloudModel, data: PointsData) -> None:
+def initialise(model: PointsModel, data: PointsData) -> None:
     """Set what standardises: tables, unit, means and scales over the training showers."""
     rows = data.train
     model.distance_table.copy_(data.tables.distance)

@@ -18,8 +18,7 @@ from calograd.events.maps import DIMENSIONS as MAP_DIMENSIONS
 from calograd.events.maps import read_rows, rows_in
 from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
 from calograd.io.hdf5 import shard_files
-from calograd.surrogate.base import Model, numbers_of
-from calograd.surrogate.registry import Kind
+from calograd.surrogate.model import DesignModel, numbers_of
 from calograd.training.data.paired_designs import partners
 from calograd.training.data.split import Heads, Split, split_by_shower
 from calograd.training.data.streaming import LOADING, Block, Window, check_memory, cut, size_of
@@ -126,9 +125,9 @@ class TrainingData:
         return self.train.at(torch.arange(0, len(self.train), 1 + len(self.train) // STANDARD))
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> str:
         """What a surrogate of these data is."""
-        return "map32" if self.train.cells.ndim == MAP_DIMENSIONS else "cells"
+        return "maps" if self.train.cells.ndim == MAP_DIMENSIONS else "cells"
 
     @property
     def material(self) -> Material:
@@ -142,7 +141,7 @@ class TrainingData:
         table = numbers_of(*self.materials, like=like)
         return table[:1] if rows.which is None else table[rows.which.to(table.device)]
 
-    def conditions(self, model: Model, rows: Rows) -> Tensor:
+    def conditions(self, model: DesignModel, rows: Rows) -> Tensor:
         """Standardised conditions of rows, on the device of the model."""
         like = model.condition_mean
         energy, dx, dz = (values.to(like.device) for values in (rows.energy, rows.dx, rows.dz))

@@ -9,7 +9,7 @@
     energy = [10.0, 90.0]
 
     [model]
-    kind = "cloud"
+    kind = "points"
 
 With a table ``[distillation]`` and a ``teacher`` in it, a trained surrogate is distilled into one whose networks take a
 single evaluation; ``[model]`` then gives the sizes of these networks and nothing else. ``kind = "grid30"`` is the
@@ -26,8 +26,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from calograd.errors import InputError
 from calograd.io.differences import bring_up_to_date
-from calograd.surrogate.points.grids import GridArchitecture
-from calograd.surrogate.points.model import CloudArchitecture
+from calograd.surrogate.points.model import PointsArchitecture
 from calograd.training.config import (
     DataConfig,
     Interval,
@@ -39,7 +38,7 @@ from calograd.training.config import (
     read_tables,
 )
 
-_DEFAULT = CloudArchitecture()
+_DEFAULT = PointsArchitecture()
 STUDENT = ("shower_width", "shower_blocks", "point_width", "embedding")
 """What a student may have of its own."""
 
@@ -64,14 +63,14 @@ class StackRange(Table):
 
 
 class CloudModelConfig(Table):
-    """Sizes of the networks and how they are sampled; see `calograd.surrogate.points.model.CloudArchitecture`.
+    """Sizes of the networks and how they are sampled; see `calograd.surrogate.points.model.PointsArchitecture`.
 
     The variants of the literature: ``schedule = "linear"``, ``preconditioning = "noise"``, ``sampler = "ddpm"``,
     ``steps = 100`` is the first CaloClouds' (100 evaluations); ``sampler = "heun"``, ``steps = 13`` CaloClouds II's (25
     evaluations). It makes the spread of z 6 % too wide, which the default, of 12, does not.
     """
 
-    kind: Literal["cloud"] = "cloud"
+    kind: Literal["points"] = "points"
     shower_width: Positive = _DEFAULT.shower_width
     shower_blocks: Positive = _DEFAULT.shower_blocks
     point_width: Positive = _DEFAULT.point_width
@@ -84,11 +83,11 @@ class CloudModelConfig(Table):
     steps: Positive = _DEFAULT.steps
     shower_steps: Positive = _DEFAULT.shower_steps
 
-    def architecture(self, layers: int) -> CloudArchitecture:
+    def architecture(self, layers: int) -> PointsArchitecture:
         """For a detector of so many layers."""
-        return CloudArchitecture(layers=layers, **self.model_dump(exclude={"kind"}))
+        return PointsArchitecture(layers=layers, **self.model_dump(exclude={"kind"}))
 
-    def student(self, teacher: CloudArchitecture) -> CloudArchitecture:
+    def student(self, teacher: PointsArchitecture) -> PointsArchitecture:
         """Of a student: networks of these sizes, all else the teacher's."""
         own = self.model_dump(include=set(STUDENT))
         return replace(teacher, **own, sampler="consistency", steps=1, shower_steps=1)
@@ -152,48 +151,7 @@ class CloudRunConfig(Table):
         return distillation
 
 
-_GRID = GridArchitecture()
-
-
-class GridModelConfig(Table):
-    """Sizes of the networks of the baseline; see `calograd.surrogate.points.grids.GridArchitecture`."""
-
-    kind: Literal["grid30"]
-    width: Positive = _GRID.width
-    code: Positive = _GRID.code
-
-    def architecture(self, layers: int) -> GridArchitecture:
-        """For a detector of so many layers."""
-        return GridArchitecture(layers=layers, **self.model_dump(exclude={"kind"}))
-
-
-class GridTraining(Table):
-    """How the baseline is trained."""
-
-    steps: Positive = 10_000
-    batch: Positive = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    warmup: Positive = 200
-    ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    seed: Annotated[int, Field(ge=0)] = 0
-    threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads; 0 leaves it to torch."""
-    report_every: Positive = 1000
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
-
-
-class GridRunConfig(Table):
-    """A whole training of the baseline."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    data: DataConfig
-    range: StackRange
-    model: GridModelConfig
-    training: GridTraining = GridTraining()
-
-
-def read_training(path: Path) -> RunConfig | CloudRunConfig | GridRunConfig:
+def read_training(path: Path) -> RunConfig | CloudRunConfig:
     """Read a TOML file of any kind of surrogate; paths in it are relative to the file.
 
     Raises:
@@ -202,21 +160,9 @@ def read_training(path: Path) -> RunConfig | CloudRunConfig | GridRunConfig:
     raw = read_tables(path)
     model = raw.get("model")
     kind = model.get("kind") if isinstance(model, dict) else None
-    if kind == "cloud":
+    if kind == "points":
         return parse_cloud_config(raw, str(path), path.parent)
-    if kind == "grid30":
-        return parse_grid_config(raw, str(path), path.parent)
     return parse_config(raw, str(path), path.parent)
-
-
-def parse_grid_config(raw: dict[str, Any], source: str, folder: Path) -> GridRunConfig:
-    """As `parse_cloud_config`, of the baseline."""
-    try:
-        config = GridRunConfig.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"{source}: {first_complaint(error, GridRunConfig)}") from error
-    files = [(folder / file).resolve() for file in config.data.files]
-    return config.model_copy(update={"data": config.data.model_copy(update={"files": files})})
 
 
 def parse_cloud_config(raw: dict[str, Any], source: str, folder: Path) -> CloudRunConfig:

@@ -23,7 +23,7 @@ from calograd.diffusion.denoisers import denoise
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.surrogate.points.features import LEADS, dim_of
-from calograd.surrogate.points.model import HIGHEST, MARKS, SHOWER_SCHEDULE, CloudModel
+from calograd.surrogate.points.model import HIGHEST, MARKS, SHOWER_SCHEDULE, PointsModel
 from calograd.training.points.config import Distillation
 
 SAMPLER = SAMPLERS["trigflow-ab2"]
@@ -63,8 +63,8 @@ class Lessons:
 
 
 @torch.no_grad()
-def make_lessons(teacher: CloudModel, energy: Tensor, config: Distillation, seed: int) -> Lessons:
-    """Walk all trajectories.
+def make_lessons(teacher: PointsModel, energy: Tensor, config: Distillation, seed: int) -> Lessons:
+    """Follow all trajectories.
 
     Args:
         teacher: a diffusion model.
@@ -88,7 +88,7 @@ def make_lessons(teacher: CloudModel, energy: Tensor, config: Distillation, seed
     return Lessons(Showers(_join(list(places)), torch.cat(energies), torch.cat(leads)), Layers(_join(parts), context))
 
 
-def shower_loss(model: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
+def shower_loss(model: PointsModel, showers: Showers, chosen: Tensor) -> Tensor:
     """Loss of the student's network of the shower, of some of its lessons, shape (len(chosen), numbers)."""
     places = Trajectories(*(t[chosen] for t in showers.places))
     pre = model.shower_preconditioning
@@ -98,7 +98,7 @@ def shower_loss(model: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
     )
 
 
-def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chosen: Tensor) -> Tensor:
+def spread_loss(model: PointsModel, averaged: PointsModel, showers: Showers, chosen: Tensor) -> Tensor:
     """Squared difference of means and second moments of M y + u and of the ends, a number of a shower.
 
     Args:
@@ -115,7 +115,7 @@ def spread_loss(model: CloudModel, averaged: CloudModel, showers: Showers, chose
     return ((ours.T @ ours - theirs.T @ theirs) / len(chosen)).square().sum() / found.shape[1]
 
 
-def point_loss(model: CloudModel, layers: Layers, chosen: Tensor) -> Tensor:
+def point_loss(model: PointsModel, layers: Layers, chosen: Tensor) -> Tensor:
     """Loss of the student's network of the points, of all points of some layers, shape (points, 2)."""
     places = Trajectories(*(t.reshape(-1, POINTS, *t.shape[1:])[chosen].flatten(0, 1) for t in layers.places))
     pre = model.preconditioning
@@ -128,7 +128,7 @@ def _groups(layers: Tensor) -> Tensor:
     return torch.arange(len(layers), device=layers.device).repeat_interleave(POINTS)
 
 
-def _showers(teacher: CloudModel, energy: Tensor, steps: int, generator: torch.Generator) -> Showers:
+def _showers(teacher: PointsModel, energy: Tensor, steps: int, generator: torch.Generator) -> Showers:
     noise = torch.randn(len(energy), LEADS + dim_of(teacher.architecture.layers), generator=generator).to(energy)
     level = torch.zeros(len(energy), dtype=torch.int64, device=energy.device)
     leads = noise[:, :LEADS]
@@ -138,13 +138,13 @@ def _showers(teacher: CloudModel, energy: Tensor, steps: int, generator: torch.G
     return Showers(walked, energy, leads)
 
 
-def _contexts(teacher: CloudModel, showers: Showers) -> Tensor:
+def _contexts(teacher: PointsModel, showers: Showers) -> Tensor:
     """Of all layers with points of the teacher's showers, shape (layers, ...)."""
     features = teacher.features_of(torch.cat([showers.leads, showers.places.end], dim=1), showers.energy)
     return teacher.context(features, showers.energy)[features.count > 0]
 
 
-def _points(teacher: CloudModel, context: Tensor, steps: int, generator: torch.Generator) -> Trajectories:
+def _points(teacher: PointsModel, context: Tensor, steps: int, generator: torch.Generator) -> Trajectories:
     group = _groups(context)
     noise = torch.randn(len(group), MARKS, generator=generator).to(context)
     level = levels(len(context), steps, generator).to(context.device)

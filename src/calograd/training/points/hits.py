@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from calograd.events.layered_readout import count_hits
-from calograd.surrogate.points.model import CloudModel
+from calograd.surrogate.points.model import PointsModel
+from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.points import PointsData
 
 BATCH = 16
@@ -26,7 +27,7 @@ ROUNDS = 2
 
 
 @torch.no_grad()
-def fit_hits(model: CloudModel, data: PointsData, showers: int, seed: int) -> None:
+def fit_hits(model: PointsModel, data: PointsData, showers: int, seed: int) -> None:
     """Set how many more points ``model`` makes than it was taught, by ``showers`` at energies of training showers."""
     clouds = data.train.clouds
     assert clouds.hits is not None
@@ -34,13 +35,15 @@ def fit_hits(model: CloudModel, data: PointsData, showers: int, seed: int) -> No
     energy, hits = clouds.energy[known], clouds.hits[known]
     visible = np.bincount(clouds.owner, clouds.e, len(clouds))[known] / energy
     generator = torch.Generator().manual_seed(seed)
+    schedule, random = model.sampling_schedule(), RandomNumbers(generator)
     chosen = torch.randint(len(energy), (showers,), generator=generator).numpy()
     for _ in range(ROUNDS):
         made, seen = [], []
         for incident in torch.split(torch.from_numpy(energy[chosen]).to(model.unit), BATCH):
-            points = model.generate(incident, generator).clouds("surrogate", {})
-            made.append(count_hits(points))
-            seen.append(np.bincount(points.owner, points.e, len(points)) / points.energy)
+            points = model.generate(model.conditions(incident), incident, len(incident), schedule, random)
+            record = points.clouds("surrogate", {})
+            made.append(count_hits(record))
+            seen.append(np.bincount(record.owner, record.e, len(record)) / record.energy)
         found = difference(
             model, (energy, visible, hits), (energy[chosen], np.concatenate(seen), np.concatenate(made))
         )  # fmt: skip
@@ -48,7 +51,7 @@ def fit_hits(model: CloudModel, data: PointsData, showers: int, seed: int) -> No
 
 
 def difference(
-    model: CloudModel, theirs: tuple[np.ndarray, ...], ours: tuple[np.ndarray, ...]
+    model: PointsModel, theirs: tuple[np.ndarray, ...], ours: tuple[np.ndarray, ...]
 ) -> np.ndarray:  # fmt: skip
     """c of the formula above, shape (2,), of energies (GeV), E_vis / E and hits of Geant4's and generated showers."""
     rows, logs = [], []

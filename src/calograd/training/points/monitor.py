@@ -11,8 +11,9 @@ import torch
 
 from calograd.events.clouds import Clouds
 from calograd.events.layered_readout import read_out
-from calograd.surrogate.points.base import StackModel
-from calograd.surrogate.points.model import CloudModel
+from calograd.surrogate.model import Model
+from calograd.surrogate.points.model import PointsModel
+from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.points import PointsData
 
 MAX_SHOWERS = 200
@@ -45,7 +46,7 @@ class CloudReport:
         return plain
 
 
-def look(model: CloudModel, data: PointsData, phase: str, step: int, train_loss: float, seconds: float) -> CloudReport:
+def look(model: PointsModel, data: PointsData, phase: str, step: int, train_loss: float, seconds: float) -> CloudReport:
     """Losses and physics of ``model`` on validation showers; points are made as the architecture says."""
     generator, device = torch.Generator().manual_seed(0), model.unit.device
     rows = data.validation
@@ -67,11 +68,13 @@ def some_of(n: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def physics_of(
-    model: StackModel, clouds: Clouds, generator: torch.Generator
+    model: Model, clouds: Clouds, generator: torch.Generator
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Bias in per cent and ratio of spreads of showers that ``model`` makes at the energies of Geant4's ``clouds``."""
     with torch.no_grad():
-        made = model.generate(torch.from_numpy(clouds.energy).to(model.unit), generator)
+        energy = torch.from_numpy(clouds.energy).to(model.condition_mean)
+        conditions, random = model.condition(None, energy), RandomNumbers(generator)
+        made = model.generate(conditions, energy, len(energy), model.sampling_schedule(), random)
     ours, theirs = _physics(made.clouds("surrogate", {})), _physics(clouds)
     if clouds.hits is not None:
         theirs["N_hits"] = clouds.hits.astype(np.float64)
@@ -79,7 +82,7 @@ def physics_of(
     return bias, {name: round(float(ours[name].std() / theirs[name].std()), 4) for name in ours}
 
 
-def _point_loss(model: CloudModel, data: PointsData, generator: torch.Generator) -> float:
+def _point_loss(model: PointsModel, data: PointsData, generator: torch.Generator) -> float:
     rows, layers = data.validation, model.architecture.layers
     chosen = torch.randint(len(rows.place), (GROUPS,), generator=generator)
     z, group, place = rows.groups(chosen)

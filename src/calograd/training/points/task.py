@@ -15,8 +15,9 @@ import torch
 
 from calograd.errors import InputError, OutputExistsError
 from calograd.io.differences import refuse_other
-from calograd.surrogate.points.base import StackModel
-from calograd.surrogate.storage import WEIGHTS, StackCard, save
+from calograd.surrogate.card import Card, TrainedDetector
+from calograd.surrogate.model import Model
+from calograd.surrogate.storage import WEIGHTS, save
 from calograd.training.data.points import Source
 from calograd.training.log import LOG, add_to_log, trim_log
 from calograd.training.loop import (
@@ -31,10 +32,10 @@ from calograd.training.loop import (
     run,
     write_checkpoint,
 )
-from calograd.training.points.config import CloudRunConfig, GridRunConfig, StackRange
+from calograd.training.points.config import CloudRunConfig, StackRange
 from calograd.training.points.monitor import CloudReport
 
-S = TypeVar("S", bound=StackModel)
+S = TypeVar("S", bound=Model)
 
 Reports = Callable[[CloudReport], None]
 
@@ -43,7 +44,7 @@ Reports = Callable[[CloudReport], None]
 class Task:
     """What a run is of: its configuration, where the showers come from and which they are, and the run's folder."""
 
-    config: CloudRunConfig | GridRunConfig
+    config: CloudRunConfig
     source: Source
     fingerprint: list[float]
     showers: int
@@ -119,7 +120,7 @@ def go_through(
     return course.ema.eval().requires_grad_(False)
 
 
-def _flat(config: CloudRunConfig | GridRunConfig) -> dict[str, Any]:
+def _flat(config: CloudRunConfig) -> dict[str, Any]:
     """Every value of a configuration by its dotted name, plain."""
     flat: dict[str, Any] = {}
     for name, value in config.model_dump(mode="json").items():
@@ -127,15 +128,16 @@ def _flat(config: CloudRunConfig | GridRunConfig) -> dict[str, Any]:
     return flat
 
 
-def _card(task: Task, course: Course[S]) -> StackCard:
+def _card(task: Task, course: Course[S]) -> Card:
     config = task.config
     resolved = config.model_dump(mode="json")
     resolved["data"]["files"] = [file.name for file in config.data.files]
-    if isinstance(config, CloudRunConfig) and config.distillation is not None:
+    if config.distillation is not None:
         resolved["distillation"]["teacher"] = config.distillation.teacher.name
     done = {"phase": course.phase, "step": course.step, "seconds": round(course.seconds)}
-    return StackCard(
+    return Card(
         name=config.name, kind=config.model.kind, architecture=course.model.architecture.to_dict(),
-        energy=config.range.energy, detector=task.source.detector, clustering=task.source.clustering,
+        energy=config.range.energy,
+        trained=TrainedDetector(detector=task.source.detector, clustering=task.source.clustering),
         training={"config": resolved, "data": task.source.provenance, "showers": task.showers, "done": done},
     )  # fmt: skip

@@ -23,9 +23,9 @@ import torch
 
 from calograd.errors import InputError
 from calograd.io.hdf5 import one_writer
-from calograd.surrogate.base import place
-from calograd.surrogate.points.model import CloudModel
-from calograd.surrogate.points.surrogate import CloudSurrogate
+from calograd.surrogate import Surrogate
+from calograd.surrogate.model import to_device
+from calograd.surrogate.points.model import PointsModel
 from calograd.training.data.points import PointsData, initialise
 from calograd.training.loop import Course, Pace, Phase, Progress
 from calograd.training.points.config import CloudRunConfig
@@ -49,7 +49,7 @@ class _Losses:
     config: CloudRunConfig
     data: PointsData
 
-    def moments(self, at: Course[CloudModel]) -> torch.Tensor:
+    def moments(self, at: Course[PointsModel]) -> torch.Tensor:
         """Negative log-likelihood of the showers' numbers."""
         rows, model, generator = self.data.train, at.model, at.generator
         chosen = torch.randint(len(rows), (self.config.training.moments_batch,), generator=generator)
@@ -57,7 +57,7 @@ class _Losses:
         features, energy = rows.features.at(chosen).to(device), rows.energy[chosen].to(device)
         return model.moments_loss(features, energy, generator).mean()
 
-    def showers(self, at: Course[CloudModel]) -> torch.Tensor:
+    def showers(self, at: Course[PointsModel]) -> torch.Tensor:
         """Denoising loss of showers."""
         rows, model, generator = self.data.train, at.model, at.generator
         chosen = torch.randint(len(rows), (self.config.training.shower_batch,), generator=generator)
@@ -67,7 +67,7 @@ class _Losses:
             x = model.standardise(features, energy, generator)
         return model.shower_loss(x, energy, generator).mean()
 
-    def make_normal(self, at: Course[CloudModel]) -> None:
+    def make_normal(self, at: Course[PointsModel]) -> None:
         """Fit what makes showers' numbers nearly unit normal; the same however often it is begun anew."""
         rows, generator = self.data.train, torch.Generator().manual_seed(self.config.training.seed)
         device = at.model.unit.device
@@ -78,7 +78,7 @@ class _Losses:
             model.shower_leads.tables.fit(u)
             model.shower_normal.fit(f)
 
-    def points(self, at: Course[CloudModel]) -> torch.Tensor:
+    def points(self, at: Course[PointsModel]) -> torch.Tensor:
         """Denoising loss of the points of some layers."""
         rows, model, generator = self.data.train, at.model, at.generator
         device = model.unit.device
@@ -99,19 +99,19 @@ class _StudentLosses:
     config: CloudRunConfig
     lessons: Lessons
 
-    def showers(self, at: Course[CloudModel]) -> torch.Tensor:
+    def showers(self, at: Course[PointsModel]) -> torch.Tensor:
         """Of the ends of showers' trajectories."""
         showers = self.lessons.showers
         chosen = torch.randint(len(showers.energy), (self.config.training.shower_batch,), generator=at.generator)
         return shower_loss(at.model, showers, chosen.to(showers.energy.device)).mean()
 
-    def spread(self, at: Course[CloudModel]) -> torch.Tensor:
+    def spread(self, at: Course[PointsModel]) -> torch.Tensor:
         """Of the mean and covariance of the showers' numbers."""
         showers = self.lessons.showers
         chosen = torch.randint(len(showers.energy), (SPREAD_BATCH,), generator=at.generator)
         return spread_loss(at.model, at.ema, showers, chosen.to(showers.energy.device))
 
-    def points(self, at: Course[CloudModel]) -> torch.Tensor:
+    def points(self, at: Course[PointsModel]) -> torch.Tensor:
         """Of the ends of points' trajectories."""
         layers = self.lessons.layers
         chosen = torch.randint(len(layers.context), (self.config.training.point_batch,), generator=at.generator)
@@ -126,7 +126,7 @@ def train_clouds(
     device: str = "cpu",
     progress: Progress | None = None,
     on_report: Reports | None = None,
-) -> CloudModel:
+) -> PointsModel:
     """Train or distil a cloud surrogate, or go on with the run in ``output``; returns the moving average.
 
     Raises:
@@ -141,18 +141,18 @@ def train_clouds(
         prepare(output, t.threads)
         check_range(config.range, data.train.energy)
         teacher = None if config.distillation is None else _teacher(config, data, device)
-        course = Course.start(place(_model(config, data, teacher), device), t.seed)
+        course = Course.start(to_device(_model(config, data, teacher), device), t.seed)
         phases = _phases(config, data) if teacher is None else _student_phases(config, data, teacher)
         pace = Pace(t.warmup, t.weight_decay, t.report_every, t.checkpoint_minutes)
 
-        def look_at(at: Course[CloudModel]) -> CloudReport:
+        def look_at(at: Course[PointsModel]) -> CloudReport:
             return look(at.ema, data, phases[at.phase].name, at.step, float(at.running), at.seconds)
 
         task = Task(config, data.source, data.fingerprint, len(data.train), output)
         return go_through(task, course, phases, pace, look_at, progress, on_report)
 
 
-def _phases(config: CloudRunConfig, data: PointsData) -> list[Phase[CloudModel]]:
+def _phases(config: CloudRunConfig, data: PointsData) -> list[Phase[PointsModel]]:
     """Of a diffusion model."""
     t, losses = config.training, _Losses(config, data)
     return [
@@ -165,7 +165,7 @@ def _phases(config: CloudRunConfig, data: PointsData) -> list[Phase[CloudModel]]
     ]  # fmt: skip
 
 
-def _student_phases(config: CloudRunConfig, data: PointsData, teacher: CloudModel) -> list[Phase[CloudModel]]:
+def _student_phases(config: CloudRunConfig, data: PointsData, teacher: PointsModel) -> list[Phase[PointsModel]]:
     """Of a distilled one."""
     assert config.distillation is not None
     t, d = config.training, config.distillation
@@ -178,33 +178,33 @@ def _student_phases(config: CloudRunConfig, data: PointsData, teacher: CloudMode
     ]
 
 
-def _hits(config: CloudRunConfig, data: PointsData) -> list[Phase[CloudModel]]:
+def _hits(config: CloudRunConfig, data: PointsData) -> list[Phase[PointsModel]]:
     """A phase without steps, in which the moving average is fitted to numbers of hits; none if these are not known."""
     t = config.training
     if data.train.clouds.hits is None or t.hit_showers == 0:
         return []
 
-    def fit(at: Course[CloudModel]) -> None:
+    def fit(at: Course[PointsModel]) -> None:
         at.ema.more_points.zero_()
         fit_hits(at.ema, data, t.hit_showers, t.seed)
 
     return [Phase("hits", 0, ("point_network.",), _none, 0.0, t.learning_rate, before=fit)]
 
 
-def _none(at: Course[CloudModel]) -> torch.Tensor:
+def _none(at: Course[PointsModel]) -> torch.Tensor:
     """The loss of no step."""
     raise AssertionError(at.phase)
 
 
-def _teacher(config: CloudRunConfig, data: PointsData, device: str) -> CloudModel:
+def _teacher(config: CloudRunConfig, data: PointsData, device: str) -> PointsModel:
     """The model that is distilled."""
     assert config.distillation is not None
-    loaded = CloudSurrogate.load(config.distillation.teacher, device)
-    if not isinstance(loaded.model, CloudModel):
-        raise InputError(f"{config.distillation.teacher} is of kind '{loaded.card.kind}'; expected 'cloud'")
+    loaded = Surrogate.load(config.distillation.teacher, device)
+    if not isinstance(loaded.model, PointsModel):
+        raise InputError(f"{config.distillation.teacher} is of kind '{loaded.card.kind}'; expected 'points'")
     if loaded.model.architecture.distilled:
         raise InputError(f"{config.distillation.teacher} is distilled already; expected a diffusion model")
-    theirs = (loaded.model.architecture.layers, loaded.card.clustering)
+    theirs = (loaded.model.architecture.layers, loaded.card.detector.clustering)
     if theirs != (data.train.clouds.layers, data.source.clustering):
         raise InputError(
             f"{config.distillation.teacher} is of {theirs[0]} layers and {theirs[1]}, the data are of "
@@ -213,15 +213,15 @@ def _teacher(config: CloudRunConfig, data: PointsData, device: str) -> CloudMode
     return loaded.model
 
 
-def _model(config: CloudRunConfig, data: PointsData, teacher: CloudModel | None) -> CloudModel:
+def _model(config: CloudRunConfig, data: PointsData, teacher: PointsModel | None) -> PointsModel:
     """First weights: from the seed, and all of the teacher's but the two networks that are distilled."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         if teacher is None:
-            model = CloudModel(config.model.architecture(data.train.clouds.layers))
+            model = PointsModel(config.model.architecture(data.train.clouds.layers))
             initialise(model, data)
             return model
-        model = CloudModel(config.model.student(teacher.architecture))
+        model = PointsModel(config.model.student(teacher.architecture))
     kept = {k: v for k, v in teacher.state_dict().items() if not k.startswith(("shower_network.", "point_network."))}
     model.load_state_dict(kept, strict=False)
     return model

@@ -1,0 +1,328 @@
+"""The card of a surrogate: what it is, what it was trained on, and which requests are outside that.
+
+Every runtime, in PyTorch or in ONNX, asks `Card.check_range`.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+from torch import Tensor
+
+from calograd.detector.configuration import SiWStack
+from calograd.detector.design import Design
+from calograd.detector.material import DESCRIPTORS, NUMBERS, UNITS, Material, to_float
+from calograd.errors import InputError, RangeError
+
+MARGIN = 1e-4
+"""Relative tolerance at the ends of the trained range, for float32 designs."""
+
+Units = Literal["cm", "scaled"]
+"""Units of trained sizes: cm, or pitches in Moliere radii and depths in radiation lengths."""
+
+if TYPE_CHECKING:
+    StoredMaterial = Material
+else:
+    StoredMaterial = Annotated[
+        Any,
+        PlainValidator(lambda value: value if isinstance(value, Material) else Material(**value)),
+        PlainSerializer(Material.to_dict, return_type=dict[str, Any]),
+    ]
+"""A material that is stored as the table of `Material.to_dict`."""
+
+
+class Ranges(NamedTuple):
+    """Trained ranges of incident energy (GeV), pitch and depth of a layer (cm), least and largest each."""
+
+    energy: tuple[float, float]
+    dx: tuple[float, float]
+    dz: tuple[float, float]
+
+
+class Findings(NamedTuple):
+    """What a check of a request found.
+
+    Args:
+        problems: what is outside the trained range, one clause each; refused.
+        note: what is between trained points and merely warned of; empty if nothing is.
+    """
+
+    problems: list[str]
+    note: str = ""
+
+
+class _Trained(BaseModel, ABC):
+    """What a surrogate was trained on beside its energies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @abstractmethod
+    def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:
+        """Compare a request's design with what was trained on.
+
+        Args:
+            name: of the surrogate.
+            design: `Design` or detector; None if the request has none.
+            architecture: of the surrogate.
+
+        Raises:
+            InputError: a design that the surrogate cannot take at all.
+        """
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Return what files of showers say of it."""
+
+    @abstractmethod
+    def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:
+        """Return what a notebook shows."""
+
+
+class TrainedDesigns(_Trained):
+    """A range of designs: what cells and maps are trained on."""
+
+    dx: tuple[float, float]
+    """Least and largest pitch, in cm or, with ``units`` scaled, in Moliere radii."""
+    dz: tuple[float, float]
+    """Least and largest depth of a layer, in cm or, with ``units`` scaled, in radiation lengths."""
+    units: Units = "cm"
+    """Units of ``dx`` and ``dz``."""
+    unequal_layers: bool = False
+    """Whether layers of different depths were trained on."""
+    materials: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
+    """The materials that were trained on."""
+    mode: str
+    """``embedded`` or ``stand-alone``: whether the material goes on around the window of cells."""
+
+    @property
+    def material(self) -> Material:
+        """The only material. Raises `InputError` if there are several."""
+        if len(self.materials) > 1:
+            names = ", ".join(m.name for m in self.materials)
+            raise InputError(f"the surrogate was trained on {names}; name the material (--material)")
+        return self.materials[0]
+
+    def scales(self, material_numbers: tuple[str, ...]) -> bool:
+        """Return whether the networks know lengths in X0 and R_M only.
+
+        What they learnt of a material then holds at any density.
+        """
+        return self.units == "scaled" or (len(self.materials) == 1 and not material_numbers)
+
+    def in_cm(self, material: Material, material_numbers: tuple[str, ...]) -> TrainedDesigns:
+        """Return the same with ranges in cm, as they are for a detector of ``material``."""
+        if not self.scales(material_numbers):
+            return self
+        unit_x, unit_z = to_float(material.moliere_radius), to_float(material.radiation_length)
+        if self.units == "cm":
+            trained = self.material
+            unit_x, unit_z = unit_x / to_float(trained.moliere_radius), unit_z / to_float(trained.radiation_length)
+            if unit_x == unit_z == 1:
+                return self
+        low_x, high_x, low_z, high_z = (
+            size * unit for sizes, unit in ((self.dx, unit_x), (self.dz, unit_z)) for size in sizes
+        )
+        return self.model_copy(update={"units": "cm", "dx": (low_x, high_x), "dz": (low_z, high_z)})
+
+    def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:
+        """Compare a design with the trained ones, see `Card.check_range`."""
+        if not isinstance(design, Design):
+            raise InputError(f"design = {reprlib.repr(design)}: {name} expects a Design, as Design(dx=2.5, dz=6.0)")
+        n_xy, n_z, numbers = architecture["n_xy"], architecture["n_z"], tuple(architecture["material_numbers"])
+        if (design.n_xy, design.n_z) != (n_xy, n_z):
+            raise InputError(
+                f"the design has {design.n_xy} x {design.n_xy} x {design.n_z} cells, "
+                f"{name} generates {n_xy} x {n_xy} x {n_z}"
+            )
+        design.check()
+        trained, depths, material = self.in_cm(design.material, numbers), design.dz.detach(), design.material
+        problems = [
+            *outside("dx", "cm", design.dx, trained.dx),
+            *outside("dz", "cm", depths, trained.dz),
+        ]
+        if float((depths.amax(-1) / depths.amin(-1)).max()) > 1 + MARGIN and not self.unequal_layers:
+            problems.append("layers of different depths were not trained on")
+        known, why = self.material_status(material, numbers)
+        unseen = f"material {_name(material)} was not trained on, {_names(self.materials)}"
+        if why:
+            problems.append(unseen + (f" ({why})" if len(self.materials) > 1 else ""))
+        return Findings(problems, "" if known else f"{unseen}, its numbers are between theirs")
+
+    def material_status(self, material: Material, material_numbers: tuple[str, ...]) -> tuple[bool, str]:
+        """Return whether a material is as good as a trained one; if not, which of its numbers is outside, in words."""
+        compared = {"critical_energy", *material_numbers}
+        if not self.scales(material_numbers):
+            compared |= {"radiation_length", "moliere_radius"}
+        if any(material.alike(other, MARGIN, tuple(compared)) for other in self.materials):
+            return True, ""
+        for name in (n for n in DESCRIPTORS if n in compared):
+            value = to_float(getattr(material, name))
+            values = [to_float(getattr(other, name)) for other in self.materials]
+            low, high = min(values), max(values)
+            if not low * (1 - MARGIN) <= value <= high * (1 + MARGIN):
+                unit = f" {UNITS[name]}".rstrip()
+                return False, f"{name.replace('_', ' ')} {value:.3g} is outside {low:.3g} to {high:.3g}{unit}"
+        return False, ""
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what files of showers say of it."""
+        return {"mode": self.mode}
+
+    def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:
+        """Return what a notebook shows."""
+        x, z = ("cm", "cm") if self.units == "cm" else ("Moliere radii", "radiation lengths")
+        n_xy, n_z = architecture["n_xy"], architecture["n_z"]
+        return {
+            "materials": ", ".join(map(_name, self.materials)),
+            "cells": f"{n_xy} x {n_xy} x {n_z}",
+            "pitch": f"{self.dx[0]:g} to {self.dx[1]:g} {x}",
+            "depth of a layer": f"{self.dz[0]:g} to {self.dz[1]:g} {z}"
+            + (", each its own" if self.unequal_layers else ", all equal"),
+            "mode": self.mode,
+        }
+
+
+class TrainedDetector(_Trained):
+    """One layered detector, which is the only one that the surrogate knows."""
+
+    detector: dict[str, Any]
+    """Record of the detector, see `calograd.detector.configuration.SiWStack`."""
+    clustering: str
+    """Definition of a point, see `calograd.events.clustering`."""
+
+    def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:  # noqa: ARG002
+        """Refuse any design but that of the detector itself."""
+        if design is None or (isinstance(design, SiWStack) and design.model_dump(mode="json") == self.detector):
+            return Findings([])
+        raise InputError(
+            f"{name} generates showers in one detector ({self.detector.get('kind', 'unknown')}) and takes no other "
+            "design; leave the design out"
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what files of showers say of it."""
+        return {"clustering": self.clustering}
+
+    def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:
+        """Return what a notebook shows."""
+        kind = self.detector.get("kind", "unknown")
+        return {"detector": f"{kind}, {architecture['layers']} layers", "points": self.clustering}
+
+
+class Card(BaseModel):
+    """What a stored surrogate says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Name of the surrogate, that of its run or of the bundled one."""
+    kind: str
+    """Kind of showers that it generates, a key of `calograd.surrogate.registry.KINDS`."""
+    architecture: dict[str, Any]
+    """Sizes and choices that fix the shapes of the weights, as plain data."""
+    energy: tuple[float, float]
+    """Least and largest trained incident energy, GeV."""
+    trained: TrainedDesigns | TrainedDetector
+    """What it was trained on beside energies: a range of designs, or one detector."""
+    training: dict[str, Any]
+    """The resolved configuration, the data's provenance and the steps done."""
+
+    @property
+    def designs(self) -> TrainedDesigns:
+        """The trained range of designs. Raises `InputError` for a surrogate of one detector."""
+        if not isinstance(self.trained, TrainedDesigns):
+            raise InputError(
+                f"{self.name} generates points in one detector and knows no designs; expected a surrogate of cells or "
+                "maps, as pbf2-cells"
+            )
+        return self.trained
+
+    @property
+    def detector(self) -> TrainedDetector:
+        """The only detector. Raises `InputError` for a surrogate of designs."""
+        if not isinstance(self.trained, TrainedDetector):
+            raise InputError(
+                f"{self.name} generates {self.kind} of designs; expected a surrogate of one detector, as siw-cloud"
+            )
+        return self.trained
+
+    @property
+    def takes_design(self) -> bool:
+        """Whether a sample needs a design."""
+        return isinstance(self.trained, TrainedDesigns)
+
+    @property
+    def only_material(self) -> Material | None:
+        """The material if it is the only one that was trained on."""
+        known = self.trained.materials if isinstance(self.trained, TrainedDesigns) else ()
+        return known[0] if len(known) == 1 else None
+
+    @property
+    def material_numbers(self) -> tuple[str, ...]:
+        """Names of the material's numbers that the networks see; see `calograd.detector.material.DESCRIPTORS`."""
+        return tuple(self.architecture.get("material_numbers", NUMBERS))
+
+    def in_cm(self, material: Material) -> Ranges:
+        """Return the trained ranges in GeV and cm, as they are for a detector of ``material``."""
+        trained = self.designs.in_cm(material, self.material_numbers)
+        return Ranges(self.energy, trained.dx, trained.dz)
+
+    def material_status(self, material: Material) -> tuple[bool, str]:
+        """Return whether a material is as good as a trained one; if not, which of its numbers is outside, in words."""
+        return self.designs.material_status(material, self.material_numbers)
+
+    def check_range(self, design: object, energy: Tensor, extrapolate: bool = False, stacklevel: int = 3) -> None:
+        """Refuse requests that the surrogate was not trained on.
+
+        Sizes are compared in cm or, where the networks see them so, in the material's Moliere radius and radiation
+        length. Of the material E_c is compared, and every other number that the networks see; also X0 and R_M unless
+        the networks see lengths in these alone (`TrainedDesigns.scales`). A material that agrees with a trained one in
+        these is as good as it: `pbf2-cells` and surrogates with scaled sizes and the usual ``material_numbers`` take
+        another density of a trained composition. One with each of them between those of the trained ones is a new
+        composition within reach: allowed with a warning. Any other is refused.
+
+        Args:
+            design: a `Design`, of one shower or of many; None for a surrogate of one detector.
+            energy: incident, any shape, GeV.
+            extrapolate: warn instead of refusing outside the trained range.
+            stacklevel: frame that warnings name, as in `warnings.warn`.
+
+        Raises:
+            RangeError: outside the trained range.
+            InputError: an energy that is not a positive number, a design of another number of cells or detector.
+        """
+        least, most = (float(end) for end in energy.detach().aminmax())  # both are NaN if any is
+        if not (least > 0 and isfinite(most)):
+            raise InputError("an energy is not a positive number; expected GeV")
+        problems, note = self.trained.check(self.name, design, self.architecture)
+        problems = [*outside("energy", "GeV", energy, self.energy), *problems]
+        if problems and not extrapolate:
+            how = "allow it with extrapolate=True (--extrapolate), at your own risk"
+            raise RangeError(f"{self.name}: {'; '.join(problems)}; {how}")
+        if problems:
+            warnings.warn(f"{self.name} extrapolates: {'; '.join(problems)}", stacklevel=stacklevel)
+        elif note:
+            warnings.warn(f"{self.name} interpolates: {note}", stacklevel=stacklevel)
+
+
+def outside(name: str, unit: str, values: Tensor, ends: tuple[float, float]) -> list[str]:
+    """Return a clause that says which value is outside the ends; none if all are inside, with `MARGIN`."""
+    (smallest, largest), (low, high) = (float(end) for end in values.detach().aminmax()), ends
+    if smallest >= low * (1 - MARGIN) and largest <= high * (1 + MARGIN):
+        return []
+    worst = smallest if not smallest >= low * (1 - MARGIN) else largest
+    return [f"{name} = {worst:g} {unit} is outside {low:g} to {high:g} {unit}"]
+
+
+def _name(material: Material) -> str:
+    return f"{material.name} ({to_float(material.density):g} g/cm3)"
+
+
+def _names(materials: tuple[Material, ...]) -> str:
+    return f"{', '.join(map(_name, materials))} {'was' if len(materials) == 1 else 'were'}"

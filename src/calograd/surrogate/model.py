@@ -1,0 +1,424 @@
+"""The protocol of surrogate models: what `Surrogate`, files of showers and training ask of every kind.
+
+`Model` is what all kinds implement. `DesignModel` adds what cells and maps share: one detector design per shower as
+
+    cond = ln E/E_c, ln dx/R_M, ln of depths / X0, and the logarithms of chosen numbers of the material
+
+and denoising models of a shape and a pattern (`calograd.surrogate.two_stage`), which may be distilled into a few steps
+(`calograd.diffusion.progressive`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from calograd.detector.design import Design
+from calograd.detector.material import DESCRIPTORS, Material
+from calograd.diffusion.denoisers import PRECONDITIONINGS, Preconditioning
+from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
+from calograd.diffusion.progressive import PROGRESSIVE, Progressive
+from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler
+from calograd.diffusion.schedules import SCHEDULES
+from calograd.errors import InputError
+from calograd.surrogate.randomness import RandomNumbers
+
+M = TypeVar("M", bound=nn.Module)
+
+BATCH = 1000
+"""Largest number of showers of a design generated at once; larger batches are no faster on a CPU."""
+
+
+class SamplingSchedule(NamedTuple):
+    """How a sampler runs.
+
+    Args:
+        sampler: its name.
+        steps: number of steps; for surrogates of designs, those of the pattern.
+        evaluations: number of evaluations of the network that these steps cost.
+        shape_evaluations: number of evaluations of the shape's network besides; 0 where there is no shape.
+    """
+
+    sampler: str
+    steps: int
+    evaluations: int
+    shape_evaluations: int = 0
+
+
+class Options(NamedTuple):
+    """Options of a sample that only some surrogates have, see `calograd.surrogate.Surrogate.sample`."""
+
+    checkpointed: bool = False
+    guidance: float = 0.0
+    smooth: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Showers asked for, one a row.
+
+    Args:
+        energy: incident energy, shape (n,), GeV.
+        dx: cell pitch, shape (n,), cm; None for a surrogate of one detector.
+        dz: depth of every layer, shape (n, n_z), cm; None for a surrogate of one detector.
+        material: of the calorimeter; None for a surrogate of one detector.
+    """
+
+    energy: np.ndarray
+    dx: np.ndarray | None = None
+    dz: np.ndarray | None = None
+    material: Material | None = None
+
+    def at(self, chosen: np.ndarray | slice) -> Rows:
+        """Return the chosen rows."""
+        columns = (None if column is None else column[chosen] for column in (self.energy, self.dx, self.dz))
+        energy, dx, dz = columns
+        assert energy is not None
+        return Rows(energy, dx, dz, self.material)
+
+
+class Generates(Protocol):
+    """A model, or its fused form for inference."""
+
+    def generate(
+        self,
+        conditions: Tensor,
+        energy: Tensor,
+        n: int,
+        schedule: SamplingSchedule,
+        random: RandomNumbers,
+        options: Options = ...,
+    ) -> Any:
+        """Generate showers, see `Model.generate`."""
+
+
+class Architecture(Protocol):
+    """The sizes and choices that fix the shapes of the weights; a dataclass of plain values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, from which the class can be made again."""
+
+    def build(self) -> Model:
+        """Return a model with random weights."""
+
+
+class Model(nn.Module, ABC):
+    """Weights and mathematics of a surrogate; `calograd.surrogate.Surrogate` is its public face.
+
+    Attributes:
+        architecture: sizes and choices that fix the shapes of the weights.
+        condition_mean, condition_scale: mean and standard deviation by which conditions are standardised; their dtype
+            and device are those of all weights.
+    """
+
+    architecture: Architecture
+    condition_mean: Tensor
+    condition_scale: Tensor
+
+    @property
+    @abstractmethod
+    def batch_size(self) -> int:
+        """Number of showers generated at once."""
+
+    @property
+    @abstractmethod
+    def options(self) -> frozenset[str]:
+        """Names of the `Options` that the model has."""
+
+    @property
+    @abstractmethod
+    def distilled(self) -> bool:
+        """Whether the model is distilled: a few steps of its own instead of a free choice of samplers."""
+
+    @abstractmethod
+    def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
+        """Return how showers are sampled; the model's own way where nothing is asked.
+
+        Raises:
+            InputError: a sampler or a number of steps that the model cannot take.
+        """
+
+    @abstractmethod
+    def condition(self, design: Design | None, energy: Tensor) -> Tensor:
+        """Return standardised conditions, shape (rows, conditions), differentiable in design and energy.
+
+        Args:
+            design: one design for all showers or one a shower; None for a model of one detector.
+            energy: incident, shape (n,) or (1,), GeV.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        conditions: Tensor,
+        energy: Tensor,
+        n: int,
+        schedule: SamplingSchedule,
+        random: RandomNumbers,
+        options: Options = Options(),  # noqa: B008 - immutable
+    ) -> Any:
+        """Generate n showers, differentiable in conditions and energy.
+
+        Random numbers are drawn first and conditions applied after, so equal generators give common random numbers.
+
+        Args:
+            conditions: of `condition`, shape (n, conditions) or (1, conditions).
+            energy: incident, shape (n,) or (1,), GeV.
+            n: number of showers.
+            schedule: of `sampling_schedule`.
+            random: source of every random number.
+            options: checkpoints, guidance, smoothness.
+        """
+
+    @abstractmethod
+    def fused(self) -> Generates:
+        """Return a faster form of the model as its weights are now, without derivatives; the model if there is none.
+
+        It is made anew for every sample: it costs little and cannot be out of date.
+        """
+
+    @abstractmethod
+    def join(self, parts: Sequence[Any]) -> Any:
+        """Return showers of several batches as one."""
+
+    @abstractmethod
+    def record(self, showers: Any, rows: Rows, name: str, config: dict[str, Any]) -> Any:
+        """Return showers as the record of a file.
+
+        Args:
+            showers: one a row, as `generate` makes them.
+            rows: what was asked for.
+            name: of the surrogate.
+            config: what made the showers, as plain data.
+        """
+
+    @abstractmethod
+    def asymmetric(self) -> Model:
+        """Return the same function with weights that can learn showers of a beam off the axis, or not along it."""
+
+    @abstractmethod
+    def compact(self, material: Material | None) -> Model:
+        """Return the same function for one material, with fewer weights if there are fewer."""
+
+
+class DesignArchitecture(Architecture, Protocol):
+    """Sizes and choices of cells and maps."""
+
+    @property
+    def n_xy(self) -> int:
+        """Cells across of the designs."""
+
+    @property
+    def n_z(self) -> int:
+        """Layers of the designs."""
+
+    @property
+    def schedule(self) -> str:
+        """Name of one of `calograd.diffusion.schedules.SCHEDULES`."""
+
+    @property
+    def preconditioning(self) -> str:
+        """Name of one of `calograd.diffusion.denoisers.PRECONDITIONINGS`."""
+
+    @property
+    def material_numbers(self) -> tuple[str, ...]:
+        """Names of `calograd.detector.material.DESCRIPTORS` that are conditions beside the scaled ones."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether location and scale of the pattern are equal by symmetry."""
+
+    @property
+    def distilled_steps(self) -> tuple[int, int] | None:
+        """Steps of shape and pattern of a distilled surrogate; None for diffusion models."""
+
+    def asymmetric(self) -> DesignArchitecture:
+        """Return the same for beams without symmetry."""
+
+    def build(self) -> DesignModel:
+        """Return a model with random weights."""
+
+
+class DesignModel(Model):
+    """A model conditioned on a design: cells and maps.
+
+    Args:
+        architecture: sizes and choices that fix the shapes of the weights.
+        depths: number of depths that are conditions, see `depths`.
+        permutations: symmetries of a shower's pattern, shape (symmetries, pattern).
+
+    Attributes:
+        n_conditions: number of conditions.
+        schedule: noise levels of the diffusion.
+        preconditioning, shape_preconditioning: those of the pattern's network and of the shape's.
+    """
+
+    architecture: DesignArchitecture
+
+    def __init__(self, architecture: DesignArchitecture, depths: int, permutations: Tensor) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.schedule = SCHEDULES[architecture.schedule]
+        usual: Preconditioning = PRECONDITIONINGS[architecture.preconditioning]
+        shape, pattern = architecture.distilled_steps or (0, 0)
+        self.shape_preconditioning = Progressive.of(self.schedule, shape) if shape else usual
+        self.preconditioning = Progressive.of(self.schedule, pattern) if pattern else usual
+        self.n_conditions = 2 + depths + len(architecture.material_numbers)
+        self.register_buffer("condition_mean", torch.zeros(self.n_conditions))
+        self.register_buffer("condition_scale", torch.ones(self.n_conditions))
+        self.register_buffer("permutations", permutations, persistent=False)
+        self.permutations: Tensor
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the model is distilled, see `Model`."""
+        return self.architecture.distilled_steps is not None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of showers generated at once, see `Model`."""
+        return min(BATCH, self.most_rows)
+
+    def condition(self, design: Design | None, energy: Tensor) -> Tensor:
+        """Return standardised conditions, see `Model`."""
+        assert design is not None
+        dx, dz = design.dx.to(energy), design.dz.to(energy)
+        numbers = numbers_of(design.material, like=energy)
+        return self.conditions(energy, dx.reshape(-1), dz.reshape(-1, design.n_z), numbers)
+
+    def conditions(self, energy: Tensor, dx: Tensor, dz: Tensor, numbers: Tensor) -> Tensor:
+        """Return standardised conditions, differentiable in everything.
+
+        Args:
+            energy: incident, shape (n,) or (1,), GeV.
+            dx: pitch, shape (n,) or (1,), cm.
+            dz: depths, shape (n, n_z) or (1, n_z), cm.
+            numbers: of the material, see `numbers_of`, shape (n, 6) or (1, 6).
+        """
+        x0, r_m, e_c = numbers.T[1:4]
+        rows = max(len(energy), len(dx), len(dz), len(numbers))
+        chosen = [DESCRIPTORS.index(name) for name in self.architecture.material_numbers]
+        scaled = ((energy / e_c)[:, None], (dx / r_m)[:, None], self.depths(dz) / x0[:, None], numbers[:, chosen])
+        raw = torch.cat([part.log().expand(rows, -1) for part in scaled], dim=1)
+        return (raw - self.condition_mean) / self.condition_scale
+
+    def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
+        """Return how showers are sampled, see `Model`."""
+        own = self.architecture.distilled_steps
+        if own is not None:
+            asked = sampler or PROGRESSIVE_NAME, own[1] if steps is None else steps
+            if asked != (PROGRESSIVE_NAME, own[1]):
+                raise InputError(
+                    f"the surrogate is distilled into {own[0]} steps of the shape and {own[1]} of the pattern and "
+                    f"cannot take {asked[1]} steps of '{asked[0]}'; leave sampler and steps out"
+                )
+            return SamplingSchedule(PROGRESSIVE_NAME, own[1], own[1], own[0])
+        name = DEFAULT_SAMPLER if sampler is None else sampler
+        if name == PROGRESSIVE_NAME:
+            raise InputError(
+                f"sampler '{name}' is that of distilled surrogates, this is a diffusion model; expected one of "
+                f"{', '.join(SAMPLERS)}"
+            )
+        if name not in SAMPLERS:
+            raise InputError(f"unknown sampler '{name}'; expected one of {', '.join(SAMPLERS)}")
+        steps = SAMPLERS[name].steps if steps is None else steps
+        if steps < 1:
+            raise InputError(f"{steps} steps of '{name}': expected at least 1")
+        return SamplingSchedule(name, steps, SAMPLERS[name].nfe(steps), self.shape_evaluations(SAMPLERS[name], steps))
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return showers of several batches as one tensor."""
+        return torch.cat(list(parts))
+
+    @abstractmethod
+    def shape_evaluations(self, sampler: Sampler, steps: int) -> int:
+        """Return the evaluations of the shape's network in ``steps`` steps of the pattern; 0 without a shape."""
+
+    @abstractmethod
+    def depths(self, dz: Tensor) -> Tensor:
+        """Return the depths that are conditions, shape (n, depths), cm, from those of the layers, shape (n, n_z)."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one shower."""
+
+    @property
+    @abstractmethod
+    def most_rows(self) -> int:
+        """Largest number of showers that the networks may take at once, so that memory stays bounded."""
+
+    @abstractmethod
+    def asymmetric(self) -> DesignModel:
+        """Return the same function without symmetry of location and scale, see `Model`."""
+
+    @abstractmethod
+    def standardise(
+        self, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return x and y of showers, which the denoising models learn: shapes (n, shape numbers) and (n, pattern)."""
+
+    @abstractmethod
+    def losses(
+        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the denoising losses of shape and pattern, one a sample, shape (n,) each."""
+
+
+def sampler_of(schedule: SamplingSchedule) -> Sampler:
+    """Return the sampler of a schedule of a `DesignModel`."""
+    return PROGRESSIVE if schedule.sampler == PROGRESSIVE_NAME else SAMPLERS[schedule.sampler]
+
+
+def checked_distilled_steps(steps: Iterable[int] | None) -> tuple[int, int] | None:
+    """Return distilled steps of shape and pattern as a pair, or None. Raises `InputError` unless they are positive."""
+    if steps is None:
+        return None
+    pair = tuple(steps)
+    if len(pair) != len(("shape", "pattern")) or min(pair) < 1:
+        raise InputError(
+            f"distilled_steps = {list(pair)}: expected those of the shape and of the pattern, 1 or more each"
+        )
+    return pair[0], pair[1]
+
+
+def plain_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Return an architecture as plain data, with lists for tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in sizes.items()}
+
+
+def chosen_numbers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of material numbers in the order of `DESCRIPTORS`. Raises `InputError` for others."""
+    chosen = tuple(name for name in DESCRIPTORS if name in names)
+    if len(chosen) != len(names):
+        raise InputError(f"material_numbers = {list(names)}: expected some of {', '.join(DESCRIPTORS)}")
+    return chosen
+
+
+def numbers_of(*materials: Material, like: Tensor) -> Tensor:
+    """Return `DESCRIPTORS` of materials, shape (materials, 6), with the dtype and device of ``like``.
+
+    Differentiable in those that are tensors.
+    """
+    rows = [
+        torch.stack([torch.as_tensor(getattr(m, name), dtype=like.dtype, device=like.device) for name in DESCRIPTORS])
+        for m in materials
+    ]
+    return torch.stack(rows)
+
+
+def to_device(model: M, device: str | torch.device) -> M:
+    """Move a model to a torch device. Raises `InputError` for a device that torch does not have."""
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device '{device}' cannot be used: {reason}; expected cpu, cuda or another of torch"
+        ) from error

@@ -1,0 +1,253 @@
+"""The public face of all surrogates: load, sample, adapt, save.
+
+One class serves cells, maps and points; what differs between kinds is in the models below
+(`calograd.surrogate.model.Model`).
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from calograd.checks import as_count, as_generator, as_tensor
+from calograd.detector.configuration import SiWStack
+from calograd.detector.design import Design
+from calograd.errors import InputError
+from calograd.events.points import Points
+from calograd.io.markup import facts
+from calograd.nn.linear import has_derivatives
+from calograd.surrogate.adapters import Adapter, chain, fingerprint
+from calograd.surrogate.card import Card
+from calograd.surrogate.model import DesignModel, Model, Options, SamplingSchedule, to_device
+from calograd.surrogate.randomness import RandomNumbers
+from calograd.surrogate.storage import load, save
+
+
+class Surrogate:
+    """A trained surrogate of a calorimeter's response.
+
+        surrogate = Surrogate.load("pbf2-cells")
+        cells = surrogate.sample(Design(dx=2.5, dz=6.0), energy=50.0, n=1000)      # (1000, 5, 5, 5), GeV
+
+        points = Surrogate.load("siw-cloud").sample(energy=50.0, n=1000)           # `Points` in one detector
+        cells = points.to_cells(pitch=0.50883)
+
+    Attributes:
+        card: name, trained range, materials and how it was made.
+        model: the weights.
+        adapters: adapters on top of a base, in the order in which they were applied; empty for a base.
+        source: the name or folder it was loaded from; empty if it was made in memory.
+    """
+
+    def __init__(self, model: Model, card: Card, *, adapters: tuple[Adapter, ...] = (), source: str = "") -> None:
+        self.model = model
+        self.card = card
+        self.adapters = adapters
+        self.source = source
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, device: str | torch.device = "cpu") -> Surrogate:
+        """Load a bundled surrogate, or a folder written by ``train`` or ``adapt``; an adapter is found with its base.
+
+        Raises:
+            FormatError: missing, damaged, older or newer than this version, or an adapter without its base.
+            InputError: a device that torch does not have, or an adapter of another base.
+        """
+        base, adapters = chain(name_or_folder)
+        model, card = load(base)
+        surrogate = cls(to_device(model, device), card, source=str(base))
+        for adapter in adapters:
+            surrogate = surrogate.with_adapter(adapter)
+        surrogate.source = str(name_or_folder)
+        return surrogate
+
+    def save(self, folder: str | Path, *, compact: bool = False) -> None:
+        """Write weights and card to a folder; ``compact`` rounds the denoising networks to float16.
+
+        An adapted surrogate is written with its adapters merged, as one that needs no base.
+        """
+        save(Path(folder), self.model, self.card, compact=compact)
+
+    def with_adapter(self, adapter: Adapter | str | Path) -> Surrogate:
+        """Return a new surrogate with the adapter; ``self`` is unchanged.
+
+        Args:
+            adapter: an `Adapter`, or the folder or file of one.
+
+        Raises:
+            FormatError: a file that cannot be used.
+            InputError: an adapter of another base.
+        """
+        source = "" if isinstance(adapter, Adapter) or not Path(adapter).is_dir() else str(adapter)
+        adapter = adapter if isinstance(adapter, Adapter) else Adapter.load(adapter)
+        model, card = adapter.apply(self.model, self.card, self.identity)
+        return Surrogate(model, card, adapters=(*self.adapters, adapter), source=source)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the weights, or of base and adapter: adapters name their base by it."""
+        return self.adapters[-1].identity() if self.adapters else fingerprint(self.model)
+
+    @property
+    def design_model(self) -> DesignModel:
+        """The model of a surrogate of designs. Raises `InputError` for a surrogate of one detector."""
+        if not isinstance(self.model, DesignModel):
+            _ = self.card.designs  # complains
+            raise InputError(f"{self.card.name} is of no designs; expected a surrogate of cells or maps")
+        return self.model
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        card, done = self.card, self.card.training.get("done", {})
+        return facts(
+            f"Surrogate {card.name}",
+            {
+                "energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
+                **card.trained.facts(card.architecture),
+                "training": f"{card.training.get('showers', 'unknown')} showers, {done.get('step', 'unknown')} steps",
+                "numbers": f"{sum(p.numel() for p in self.model.parameters()):,}",
+                "adapters": ", ".join(f"{each.card.method} ({each.card.name})" for each in self.adapters) or "none",
+            },
+        )
+
+    @overload
+    def sample(
+        self,
+        design: Design,
+        energy: float | Tensor,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        extrapolate: bool = False,
+        checkpointed: bool = False,
+        guidance: float = 0.0,
+        smooth: bool = False,
+    ) -> Tensor: ...
+
+    @overload
+    def sample(
+        self,
+        design: SiWStack | None,
+        energy: float | Tensor,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        extrapolate: bool = False,
+        smooth: bool = False,
+    ) -> Points: ...
+
+    @overload
+    def sample(
+        self,
+        energy: float | Tensor,
+        n: int,
+        /,
+        *,
+        generator: torch.Generator | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        extrapolate: bool = False,
+        smooth: bool = False,
+    ) -> Points: ...
+
+    @overload
+    def sample(
+        self,
+        *,
+        energy: float | Tensor,
+        n: int,
+        generator: torch.Generator | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        extrapolate: bool = False,
+        smooth: bool = False,
+    ) -> Points: ...
+
+    def sample(
+        self,
+        design: Any = None,
+        energy: Any = None,
+        n: Any = None,
+        *,
+        generator: torch.Generator | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        extrapolate: bool = False,
+        checkpointed: bool = False,
+        guidance: float = 0.0,
+        smooth: bool = False,
+    ) -> Any:
+        """Generate showers of a design; a surrogate of one detector takes ``sample(energy, n)`` as well.
+
+        Args:
+            design: within the trained range; its dx, dz and material may be tensors, which receive gradients. With dx
+                of shape (n,) and dz of shape (n, n_z) every shower has a design of its own. None, or left out, for a
+                surrogate of one detector.
+            energy: incident energy in GeV, one number or one a shower, shape (n,); a tensor receives gradients.
+            n: number of showers.
+            generator: source of all random numbers; equal ones give common random numbers at any design.
+            sampler: ``trigflow-ab2``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``; distilled surrogates have their own
+                alone. None: the surrogate's own.
+            steps: number of steps; each sampler has a default, and a distilled surrogate of designs no choice.
+            extrapolate: warn instead of refusing outside the trained range.
+            checkpointed: where a gradient is recorded, keep the beginning of each step alone and repeat the step on
+                the way back: memory hardly grows with the number of steps, the gradient costs a quarter more.
+            guidance: w of classifier-free guidance, for maps that were trained with dropped conditions; 0 for none.
+            smooth: give the last point of every layer a fractional weight. Energies and positions of points are then
+                smooth in the energy, and their gradients are those of the expected showers.
+
+        Returns:
+            Differentiable in design and energy but for ``ddpm``. Cells: energies, shape (n, n_xy, n_xy, n_z), GeV.
+            Maps: energies, shape (n, pixels, pixels), GeV, see `calograd.events.maps`. Points: `Points`.
+
+        Raises:
+            RangeError: a design, material or energy outside the trained range, see `Card.check_range`.
+            InputError: an argument of the wrong type or shape, an unknown sampler, or an option that the surrogate
+                does not have.
+        """
+        if n is None and not self.card.takes_design and not isinstance(design, Design):  # sample(energy, n)
+            design, energy, n = None, design, energy
+        n, generator = as_count("n", n), as_generator("generator", generator)
+        steps = None if steps is None else as_count("steps", steps)
+        schedule = self.model.sampling_schedule(sampler, steps)
+        options = Options(checkpointed, guidance, smooth)
+        self.check_options(schedule, options)
+        energy = as_tensor("energy", energy).to(self.model.condition_mean)
+        if energy.shape not in ((), (n,)):
+            raise InputError(f"energy has shape {tuple(energy.shape)}, expected one number or ({n},)")
+        self.card.check_range(design, energy, extrapolate)
+        energy = energy.reshape(-1)
+        conditions = self.model.condition(design if isinstance(design, Design) else None, energy)
+        if len(conditions) not in (1, n):
+            raise InputError(f"design: {len(conditions)} designs for {n} showers; expected one for all or one a shower")
+        derived = has_derivatives((conditions, energy), self.model.parameters())
+        model, random, parts = self.model if derived else self.model.fused(), RandomNumbers(generator), []
+        with nullcontext() if derived else torch.inference_mode():
+            for start in range(0, n, self.model.batch_size):
+                rows = slice(start, min(start + self.model.batch_size, n))
+                of_rows, incident = (values[rows] if len(values) == n else values for values in (conditions, energy))
+                parts.append(model.generate(of_rows, incident, rows.stop - rows.start, schedule, random, options))
+        return self.model.join(parts)
+
+    def check_options(self, schedule: SamplingSchedule, options: Options) -> None:
+        """Raise `InputError` for options of a sample that the surrogate does not have."""
+        for name in options._fields:
+            if getattr(options, name) and name not in self.model.options:
+                raise InputError(f"{self.card.name} has no {name} samples; leave out {name} = {getattr(options, name)}")
+        if options.checkpointed and schedule.sampler == "ddpm":
+            raise InputError(
+                f"'{schedule.sampler}' adds noise on its way and cannot be checkpointed; choose another sampler"
+            )
+
+    def check_range(self, design: Design | SiWStack | None, energy: Tensor, extrapolate: bool = False) -> None:
+        """Refuse a design and energies in GeV that the surrogate was not trained on, see `Card.check_range`."""
+        self.card.check_range(design, energy, extrapolate, stacklevel=3)

@@ -20,7 +20,7 @@ nbformat.write(notebook, sys.argv[2])
 """
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extras explore, dev)")
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extra explore, group test)")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebooks_run(notebook: Path, tmp_path: Path) -> None:
     import nbformat

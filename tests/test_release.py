@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in ("build", "hatchling"):
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed (extra dev)")
+            pytest.skip(f"{module} is not installed (group test)")
     output = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(ROOT)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)

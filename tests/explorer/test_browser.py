@@ -22,7 +22,7 @@ from calograd.explorer.views import Explorer
 MISSING = [name for name in ("panel", "matplotlib", "playwright") if find_spec(name) is None]
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extras explore, dev)"),
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extra explore, group browser)"),
 ]
 HEADER = ".bar"
 

@@ -105,13 +105,13 @@ def _models(source: Path) -> Iterator[tuple[str, str]]:
     covered = []
     for name in bundled():
         model, card = load(name)
-        rows = _of_designs(card) if card.takes_design else _of_detector(card)
-        trained = "; ".join(f"{key.lower()}: {value}" for key, value in rows.items())
+        rows = _facts(card)
+        trained = "; ".join(f"{key}: {value}" for key, value in rows.items())
         covered.append(f"| [](model-{name}.md) | {trained} | [](../../results/{RESULTS[name]}.md) |")
         numbers = sum(p.numel() for p in model.parameters())
         rows |= {
-            "Parameters": f"{numbers:,}".replace(",", " "),
-            "File": f"{locate(name).stat().st_size / 1e6:.1f} MB, safetensors, MIT licence",
+            "parameters": f"{numbers:,}".replace(",", " "),
+            "file": f"{locate(name).stat().st_size / 1e6:.1f} MB, safetensors, MIT licence",
         }
         lines = [
             f"# {name}", "", f'`Surrogate.load("{name}")`, `calograd sample {name} ...`.', "",
@@ -125,31 +125,11 @@ def _models(source: Path) -> Iterator[tuple[str, str]]:
     yield "covered.md", "\n".join(table)
 
 
-def _of_designs(card: Card) -> dict[str, str]:
-    designs = card.designs
-    x, z = ("cm", "cm") if designs.units == "cm" else ("Moliere radii", "radiation lengths")
-    a = card.architecture
+def _facts(card: Card) -> dict[str, str]:
+    """Return what a surrogate was trained on."""
     return {
-        "Materials": ", ".join(f"{m.name} ({m.density:g} g/cm3)" for m in card.designs.materials),
-        "Cells": f"{a['n_xy']} x {a['n_xy']} x {a['n_z']}",
-        "Incident energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
-        "Pitch": f"{designs.dx[0]:g} to {designs.dx[1]:g} {x}",
-        "Depth of a layer": f"{designs.dz[0]:g} to {designs.dz[1]:g} {z}",
-        "Layers": "equal or each with its own depth" if designs.unequal_layers else "equal", "Mode": designs.mode,
+        "incident energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV", **card.trained.facts(card.architecture)
     }  # fmt: skip
-
-
-def _of_detector(card: Card) -> dict[str, str]:
-    return {
-        "Detector": f"{card.detector.detector['kind']}, {card.architecture['layers']} layers",
-        "Points": card.detector.clustering,
-        "Incident energy": f"{card.energy[0]:g} to {card.energy[1]:g} GeV",
-    }  # fmt: skip
-
-
-def _steps(card: Card) -> str:
-    """Return the number of training steps; surrogates of points have phases, whose steps are in the configuration."""
-    return f"{card.training['done']['step']} steps in " if card.takes_design else ""
 
 
 def _data(card: Card) -> list[str]:
@@ -177,19 +157,20 @@ def _data(card: Card) -> list[str]:
 def _made(name: str, card: Card, source: Path) -> list[str]:
     script = SCRIPTS.get(name, f"{name}.sh")
     done = card.training["done"]
+    steps = f"{done['step']} steps in " if done.get("step") else ""  # phases have theirs in the configuration
     return [
         "", "## Data", "", *_data(card), "", "## Command and cost", "",
         f"`runs/{script}` makes the data and trains." if (source.parent / "runs" / script).exists()
         else "No script is bundled.",
-        f"Training: {_steps(card)}{done['seconds'] / 60:.0f} minutes. The configuration:", "",
+        f"Training: {steps}{done['seconds'] / 60:.0f} minutes. The configuration:", "",
         "```json", json.dumps(card.training["config"], indent=1), "```",
     ]  # fmt: skip
 
 
 def _limits(card: Card) -> list[str]:
     lines = ["## Limits", "", "- Requests outside the table above are refused; `extrapolate=True` allows them."]
-    if card.takes_design:
-        mode = card.designs.mode
+    mode = card.trained.provenance().get("mode")
+    if mode is not None:
         around = "the material goes on around the window" if mode == "embedded" else "nothing is around the block"
         lines += [f"- Mode {mode}: {around}."]
     return [

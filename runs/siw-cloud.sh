@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make the data of the surrogates of points and train them: siw-cloud, siw-cloud-cm, the sampling of the first CaloClouds,
-# and a baseline on grids. Run it in the folder for the data; run it again to resume. WORKERS=n processes simulate at 5 ms
+# Make the data of the surrogates of points and train them: siw-cloud, siw-cloud-cm, and the sampling of the first CaloClouds.
+# Run it in the folder for the data; run it again to resume. WORKERS=n processes simulate at 5 ms
 # a GeV and core of an Intel Xeon: 1.8 core-hours for the 26 000 showers. Surrogates learn from crossings of particles
 # through layers. They are judged by sub-cells, which are cells as exactly as Geant4 fills them.
 set -eu
@@ -24,7 +24,7 @@ judge() { # name, sample, generated showers for each of its showers, options of 
     calograd evaluate "siw/$1-$2.h5" "siw/$2-points.h5" ${4:-} --report "siw/$1-$2.html" --json "siw/$1-$2.json"
 }
 # The bundled files: Surrogate.load("./siw-cloud").save("bundled", compact=True), and so for siw-cloud-cm
-for name in siw-cloud siw-cloud-cm siw-cloud-ddpm siw-vae; do
+for name in siw-cloud siw-cloud-cm siw-cloud-ddpm; do
     cp "$here/$name.toml" .
     calograd train "$name.toml" -o "$name"
     [ "$name" = siw-cloud-ddpm ] && { judge "$name" single 1; continue; } # 100 evaluations a shower
@@ -35,4 +35,4 @@ done
 [ -f siw/train-cells.h5 ] || calograd points siw/train.h5 --clustering sub-cells -o siw/train-cells.h5
 [ -f siw/train-test.json ] || calograd evaluate siw/train-cells.h5 siw/test-points.h5 --no-classifier --json siw/train-test.json
 [ -f siw/benchmark.json ] ||
-    calograd benchmark ./siw-cloud-ddpm ./siw-cloud ./siw-cloud-cm ./siw-vae --repeats 3 --json siw/benchmark.json
+    calograd benchmark ./siw-cloud-ddpm ./siw-cloud ./siw-cloud-cm --repeats 3 --json siw/benchmark.json

@@ -82,7 +82,7 @@ def test_bytes_of_optimisations(name: str, tmp_path: Path, data: st.DataObject) 
     refused_or_valid(lambda: prepare(read_toml(path)))
 
 
-@pytest.mark.parametrize("name", ["pbf2-cells", "pbf2-cells-fast", "siw-cloud", "siw-vae", "paper-ours"])
+@pytest.mark.parametrize("name", ["pbf2-cells", "pbf2-cells-fast", "siw-cloud", "paper-ours"])
 @FUZZ
 @given(data=st.data())
 def test_bytes_of_trainings(name: str, tmp_path: Path, data: st.DataObject) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from calograd.events.binning import segment_deposits
 from calograd.events.library.reader import open_library
-from calograd.events.segmentation import segment
 
 ENERGY = 50.0
 DEPOSITS = 88_000
@@ -63,7 +63,7 @@ def main() -> None:
         best = np.inf
         for _ in range(ROUNDS):
             start = time.process_time()
-            segment(*deposits, dx, dz)  # type: ignore[arg-type, misc]
+            segment_deposits(*deposits, dx, dz)  # type: ignore[arg-type, misc]
             best = min(best, time.process_time() - start)
         print(f"{name:>18}: {showers / best:6.0f} showers of {ENERGY:.0f} GeV a second")
 

@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from calograd.detector.material import MATERIALS
-from calograd.events.cells import Cells, write_cells
-from calograd.events.maps import rows_in
+from calograd.events.dense import Cells, extent_of, write_cells
 from calograd.training.config import read_config
 from calograd.training.data.rows import load_data
 from calograd.training.log import read_log
@@ -89,7 +88,7 @@ def main() -> None:
             write_cells(folder / "all" / f"{number}.h5", made_up(rows // FILES // DESIGNS, number))
         write_cells(folder / "few" / "0.h5", made_up(FEW // DESIGNS, 0))
         stored = sum(path.stat().st_size for path in (folder / "all").iterdir()) / 1e6
-        held = sum(rows_in(path).rows for path in (folder / "all").iterdir())
+        held = sum(extent_of(path).rows for path in (folder / "all").iterdir())
         size = 4 * held * (125 + 5 + 4) / 1e6
         print(
             f"{held} rows in {FILES} files: {size:.0f} MB, {stored:.0f} MB on disk; data.memory = {asked.memory:g} MB"

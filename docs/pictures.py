@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from calograd import Design, Surrogate
 from calograd.demo.design import AT, ENERGY, PRICE, START
-from calograd.events.cells import Cells, read_cells
+from calograd.events.dense import Cells, read_cells
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import compare_gradients
 from calograd.gradients.estimates import GradientEstimate

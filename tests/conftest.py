@@ -21,7 +21,7 @@ from calograd import cli
 from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import Material
 from calograd.errors import TablesError
-from calograd.events.clouds import Clouds, tidy
+from calograd.events.point_showers import PointShowers, sort_points
 from calograd.geant4.tables import find_tables
 from calograd.surrogate import Surrogate
 
@@ -43,7 +43,7 @@ def block_config(*energies: float, material: str = "PbF2", seed: int = 1) -> Sim
     return SimulationConfig(detector=Block(material=Material.parse(material)), beam=beam, seed=seed)
 
 
-def random_clouds(n: int = 40, seed: int = 0, layers: int = 30, low: float = 10, high: float = 90) -> Clouds:
+def random_clouds(n: int = 40, seed: int = 0, layers: int = 30, low: float = 10, high: float = 90) -> PointShowers:
     """Showers of points about a drawn centre, with more points and wider at higher energy; some layers are empty."""
     rng = np.random.default_rng(seed)
     energy = rng.uniform(low, high, n)
@@ -56,9 +56,9 @@ def random_clouds(n: int = 40, seed: int = 0, layers: int = 30, low: float = 10,
     centre = 0.05 * rng.standard_normal((n, 2))
     e = 2e-4 * rng.gamma(1.5, 1, len(owner)) * np.exp(-r / 10)
     x, y = centre[owner, 0] + r * np.cos(angle), centre[owner, 1] + r * np.sin(angle)
-    columns = tidy(x, y, layer, e, owner, n)
+    columns = sort_points(x, y, layer, e, owner, n)
     config = {"clustering": "crossings", "simulation": {"detector": {"kind": "siw"}}}
-    return Clouds(*columns, energy.astype(np.float32), np.arange(n), layers, "geant4", config)
+    return PointShowers(*columns, energy.astype(np.float32), np.arange(n), layers, "geant4", config)
 
 
 class _Referable:
@@ -79,7 +79,7 @@ def interrupt_in_a_callback() -> Callable[[], None]:
 
 
 @pytest.fixture
-def make_clouds() -> Callable[..., Clouds]:
+def make_clouds() -> Callable[..., PointShowers]:
     """See `random_clouds`."""
     return random_clouds
 

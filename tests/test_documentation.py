@@ -11,7 +11,7 @@ import click
 import pytest
 
 from calograd.cli import COMMANDS, cli
-from calograd.events.cells import read_cells, write_cells
+from calograd.events.dense import read_cells, write_cells
 from calograd.surrogate.storage import ASSETS
 
 ROOT = Path(__file__).parents[1]

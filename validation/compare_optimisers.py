@@ -23,7 +23,7 @@ from calograd.events.library.reader import open_library
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import bootstrap_values
-from calograd.io.hdf5 import write_whole
+from calograd.io.files import write_whole
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.cost import DepthCost, PricedUtility
 from calograd.objective.measurement import Measurement

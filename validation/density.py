@@ -22,7 +22,7 @@ import numpy as np
 from calograd.detector.design import Design
 from calograd.evaluation import mean_biases
 from calograd.events.library.reader import Library, open_library
-from calograd.events.measurement import measure
+from calograd.events.segmentation import measure
 from calograd.gradients.finite_differences import bootstrap_values
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement

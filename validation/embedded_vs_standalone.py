@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from calograd.events.binning import segment_deposits
 from calograd.events.library.reader import open_library
-from calograd.events.segmentation import segment
 from calograd.metrics.observables import observe
 
 DESIGNS = ((1.0, 5.0), (2.5, 6.0), (5.0, 15.0))
@@ -35,7 +35,7 @@ def simulate(path: Path, energy: float, showers: int, workers: int, size: list[s
 
 def measure(path: Path, dx: float, dz: float) -> dict[str, np.ndarray]:
     with open_library(path) as library:
-        cells = np.concatenate([segment(s.x, s.y, s.z, s.e, s.offsets, dx, dz) for s in library.blocks()])
+        cells = np.concatenate([segment_deposits(s.x, s.y, s.z, s.e, s.offsets, dx, dz) for s in library.blocks()])
     seen = observe(cells, dx, np.full((len(cells), 5), dz))
     if seen.excluded:
         raise SystemExit(f"{path}: {seen.excluded} showers without energy; pairs would not match")

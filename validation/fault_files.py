@@ -28,10 +28,9 @@ import torch
 from fault_inputs import make_inputs, run, surrogate
 
 from calograd.errors import CaloGradError
-from calograd.events.cells import read_cells
-from calograd.events.clouds import read_clouds
+from calograd.events.dense import read_cells, read_maps
 from calograd.events.library.reader import open_library
-from calograd.events.maps import read_maps
+from calograd.events.point_showers import read_points
 from calograd.objective.background import read_background_map
 from calograd.optimisation.state import read_state
 from calograd.surrogate import Adapter, Surrogate
@@ -78,7 +77,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "library": ("library.h5", _library),
     "cells": ("cells.h5", lambda path: plain(read_cells(path))),
     "maps": ("maps.h5", lambda path: plain(read_maps(path))),
-    "points": ("points.h5", lambda path: plain(read_clouds(path))),
+    "points": ("points.h5", lambda path: plain(read_points(path))),
     "background map": ("background.h5", lambda path: plain(read_background_map(path))),
     "surrogate": ("model/model.safetensors", _surrogate),
     "adapter": ("adapted/adapter.safetensors", _adapter),

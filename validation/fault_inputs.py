@@ -19,11 +19,10 @@ import torch
 from calograd import cli
 from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS, Material
-from calograd.events.cells import Cells, write_cells
-from calograd.events.clouds import Clouds, write_clouds
+from calograd.events.dense import Cells, Maps, write_cells, write_maps
 from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
-from calograd.events.maps import Maps, write_maps
+from calograd.events.point_showers import PointShowers, write_points
 from calograd.geant4 import farm
 from calograd.objective.background import BackgroundMap, write_background_map
 from calograd.surrogate import Card, Surrogate, TrainedDesigns
@@ -181,7 +180,7 @@ def make_inputs(folder: Path) -> None:
     n, layer = 200, np.sort(rng.integers(0, 30, (4, 50)), axis=1).ravel()
     xy, e = rng.normal(0, 1, (2, n)).astype(np.float32), rng.gamma(1.0, size=n).astype(np.float32)
     offsets, energy = np.arange(0, n + 1, 50), np.full(4, 50, np.float32)
-    write_clouds(folder / "points.h5", Clouds(xy[0], xy[1], layer, e, offsets, energy, np.arange(4)))
+    write_points(folder / "points.h5", PointShowers(xy[0], xy[1], layer, e, offsets, energy, np.arange(4)))
     edges = torch.linspace(-20, 20, 5, dtype=torch.float64)
     density = torch.from_numpy(rng.uniform(1e-4, 1e-3, (4, 4, 4)))
     write_background_map(folder / "background.h5", BackgroundMap(

@@ -20,7 +20,7 @@ from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import compare_gradients
 from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import finite_difference_gradient
-from calograd.io.hdf5 import write_whole
+from calograd.io.files import write_whole
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from calograd import Design, Surrogate
-from calograd.events.cells import read_cells
+from calograd.events.dense import read_cells
 
 REPEAT = 10
 PARTS = (0.01, 0.03, 0.1)

@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 
 from calograd import Design, Surrogate
 from calograd.evaluation.matching import group
-from calograd.events.cells import Cells, read_cells
-from calograd.io.hdf5 import write_whole
+from calograd.events.dense import Cells, read_cells
+from calograd.io.files import write_whole
 from calograd.metrics import distances
 from calograd.metrics.observables import observe, quantity_names
 from calograd.training.adaptation.adapt import adapt

@@ -26,8 +26,8 @@ import torch
 from calograd import Surrogate
 from calograd.evaluation import mean_biases
 from calograd.evaluation.designs import observe_rows
-from calograd.events.cells import Cells, read_cells
-from calograd.io.hdf5 import write_whole
+from calograd.events.dense import Cells, read_cells
+from calograd.io.files import write_whole
 from calograd.metrics.observables import OBSERVABLES
 from calograd.surrogate.generation import generate
 from calograd.training.adaptation.adapt import adapt

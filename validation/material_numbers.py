@@ -16,7 +16,7 @@ import numpy as np
 
 from calograd.detector.material import ELEMENTS, MATERIALS, Material, to_float
 from calograd.evaluation.matching import group
-from calograd.events.cells import read_cells
+from calograd.events.dense import read_cells
 from calograd.metrics.observables import observe, quantity_names
 
 NAMES = ("PbF2", "PbWO4", "BGO", "LYSO", "CsI")

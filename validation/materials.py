@@ -14,7 +14,7 @@ import numpy as np
 
 from calograd import Surrogate
 from calograd.evaluation import mean_biases
-from calograd.events.cells import read_cells
+from calograd.events.dense import read_cells
 from calograd.surrogate.generation import generate
 
 SHOWN = ("E_tot", "R_E", "sigma_y", "z_mean")

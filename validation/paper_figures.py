@@ -23,7 +23,7 @@ import matplotlib
 import numpy as np
 
 from calograd.evaluation.matching import group
-from calograd.events.maps import Maps, read_maps
+from calograd.events.dense import Maps, read_maps
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

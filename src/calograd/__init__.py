@@ -28,9 +28,8 @@ if TYPE_CHECKING:
         UtilityError,
     )
     from calograd.evaluation import Evaluation, evaluate
-    from calograd.events.cells import Cells, read_cells, write_cells
+    from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
     from calograd.events.library.reader import Library, open_library
-    from calograd.events.maps import Maps, read_maps, write_maps
     from calograd.events.points import Points
     from calograd.explorer.serve import explore
     from calograd.export.runtime import OnnxSampler

@@ -11,7 +11,7 @@ import torch
 from helpers.cards import design_card
 
 from calograd.detector.material import Material
-from calograd.events.cells import Cells
+from calograd.events.dense import Cells
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 

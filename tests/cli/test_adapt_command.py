@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from calograd.detector.material import MATERIALS
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, write_cells
 from calograd.surrogate import Surrogate
 
 Run = Callable[..., tuple[int, str, str]]

@@ -7,10 +7,10 @@ from pathlib import Path
 import h5py
 import pytest
 
-from calograd.events.clouds import Clouds, read_clouds, write_clouds
+from calograd.events.point_showers import PointShowers, read_points, write_points
 
 Run = Callable[..., tuple[int, str, str]]
-Make = Callable[..., Clouds]
+Make = Callable[..., PointShowers]
 
 TOML = """
 name = "tiny-cloud"
@@ -39,7 +39,7 @@ report_every = 5
 
 @pytest.fixture
 def trained(calograd: Run, tmp_path: Path, make_clouds: Make) -> Path:
-    write_clouds(tmp_path / "points.h5", make_clouds(60, low=12.5, high=87.5))
+    write_points(tmp_path / "points.h5", make_clouds(60, low=12.5, high=87.5))
     (tmp_path / "tiny.toml").write_text(TOML)
     code, _, err = calograd("train", "tiny.toml", "-o", "run", "--json", "train.json")
     assert code == 0, err
@@ -50,8 +50,8 @@ def test_from_points_to_a_comparison(calograd: Run, trained: Path) -> None:
     assert json.loads((trained / "train.json").read_text())["phase"] == "points"
     code, _, err = calograd("sample", "run", "--like", "points.h5", "--seed", "1", "-o", "made.h5")
     assert code == 0, err
-    made = read_clouds(trained / "made.h5")
-    assert (made.energy == read_clouds(trained / "points.h5").energy).all()
+    made = read_points(trained / "made.h5")
+    assert (made.energy == read_points(trained / "points.h5").energy).all()
     code, _, err = calograd("evaluate", "made.h5", "points.h5", "--no-classifier", "--json", "e.json")
     assert code == 0, err
     assert "E_radial" in err
@@ -82,7 +82,7 @@ def test_what_does_not_go_with_points_is_refused(calograd: Run, trained: Path) -
 
 
 def test_to_other_formats_and_back(calograd: Run, tmp_path: Path, make_clouds: Make) -> None:
-    write_clouds(tmp_path / "points.h5", make_clouds(10))
+    write_points(tmp_path / "points.h5", make_clouds(10))
     for form in ("showerdata", "calochallenge"):
         code, _, err = calograd("points", "points.h5", "--as", form, "-o", f"{form}.h5")
         assert code == 0, err
@@ -90,7 +90,7 @@ def test_to_other_formats_and_back(calograd: Run, tmp_path: Path, make_clouds: M
         assert set(file) == {"incident_energies", "showers"}
     code, _, err = calograd("points", "showerdata.h5", "-o", "back.h5")
     assert code == 0, err
-    assert (read_clouds(tmp_path / "back.h5").e == read_clouds(tmp_path / "points.h5").e).all()
+    assert (read_points(tmp_path / "back.h5").e == read_points(tmp_path / "points.h5").e).all()
     code, _, err = calograd("points", "points.h5", "--clustering", "sub-cells", "-o", "no.h5")
     assert code == 2
     assert "holds points already" in err
@@ -106,4 +106,4 @@ def test_from_geant4_to_points(calograd: Run, tmp_path: Path) -> None:
     code, _, err = calograd("points", "siw.h5", "-o", "points.h5", "--json", "p.json")
     assert code == 0, err
     assert json.loads((tmp_path / "p.json").read_text())["showers"] == 2
-    assert read_clouds(tmp_path / "points.h5").config["clustering"] == "crossings"
+    assert read_points(tmp_path / "points.h5").config["clustering"] == "crossings"

@@ -14,7 +14,7 @@ from calograd.demo import chain
 from calograd.demo.page import write_page
 from calograd.detector.material import Material
 from calograd.errors import OutputExistsError
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, write_cells
 from calograd.surrogate import Surrogate
 
 

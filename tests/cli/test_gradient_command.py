@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, write_cells
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -13,9 +13,8 @@ from helpers.tiny_maps import tiny_maps
 from helpers.toy_library import write_toy_library
 
 from calograd.detector.configuration import SimulationConfig
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, read_maps, write_cells, write_maps
 from calograd.events.library.reader import open_library
-from calograd.events.maps import read_maps, write_maps
 from calograd.readers.images import write_images
 
 Run = Callable[..., tuple[int, str, str]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from calograd.events.cells import read_cells
+from calograd.events.dense import read_cells
 
 Run = Callable[..., tuple[int, str, str]]
 SAMPLE = ("--cell", "2.5", "6", "--energy", "10", "-n", "200", "--steps", "2")

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from calograd.cli.sample import sample
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError, OutputExistsError, RangeError
-from calograd.events.cells import Cells, read_cells, write_cells
+from calograd.events.dense import Cells, read_cells, write_cells
 from calograd.surrogate import Surrogate
 
 

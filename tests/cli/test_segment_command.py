@@ -9,11 +9,10 @@ import pytest
 
 from calograd.detector.configuration import SimulationConfig
 from calograd.detector.material import MATERIALS
-from calograd.events.cells import read_cells
+from calograd.events.dense import read_cells, read_maps
 from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import open_writer
-from calograd.events.maps import read_maps
 
 SHOWERS = 8
 

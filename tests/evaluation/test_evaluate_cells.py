@@ -12,7 +12,7 @@ from calograd.cli import cli
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.evaluation import evaluate, mean_biases
 from calograd.evaluation.matching import DesignPoint, Sizes, group, match
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, write_cells
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from calograd.detector.material import MATERIALS
 from calograd.errors import InputError, OutputExistsError
 from calograd.evaluation import evaluate
-from calograd.events.maps import Maps
+from calograd.events.dense import Maps
 from calograd.metrics.maps import MAP_OBSERVABLES, observe_maps
 from calograd.reports.evaluation import write_report
 

@@ -11,8 +11,8 @@ import pytest
 from calograd.errors import InputError
 from calograd.evaluation import evaluate
 from calograd.evaluation.points import OBSERVABLES, evaluate_points, labelled, moment_ratios, score_observable, w1
-from calograd.events.clouds import Clouds
 from calograd.events.layered_readout import read_out
+from calograd.events.point_showers import PointShowers
 from calograd.metrics.classifier import cross_fitted_auc, fit_trees
 from calograd.metrics.points import (
     LAYER_EDGES,
@@ -23,12 +23,12 @@ from calograd.metrics.points import (
 )
 from calograd.system.progress import silent
 
-Make = Callable[..., Clouds]
+Make = Callable[..., PointShowers]
 
 
-def one(x: list[float], layer: list[int], e: list[float]) -> Clouds:
+def one(x: list[float], layer: list[int], e: list[float]) -> PointShowers:
     n = len(x)
-    return Clouds(np.array(x, np.float32), np.zeros(n, np.float32), np.array(layer), np.array(e, np.float32),
+    return PointShowers(np.array(x, np.float32), np.zeros(n, np.float32), np.array(layer), np.array(e, np.float32),
                   np.array([0, n]), np.array([10], np.float32), np.arange(1))  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_observables_of_a_shower_by_hand() -> None:
 def test_groups_hold_all_energy(make_clouds: Make) -> None:
     clouds = make_clouds(20)
     o = observe_points(clouds)
-    total = np.bincount(read_out(clouds).shower, read_out(clouds).e, 20)
+    total = np.bincount(read_out(clouds).owner, read_out(clouds).e, 20)
     np.testing.assert_allclose(o.table[:, 5:15].sum(1), total)
     np.testing.assert_allclose(o.table[:, 15:25].sum(1), total)
     np.testing.assert_allclose(o.layers.mean.sum(), total.mean())
@@ -67,7 +67,7 @@ def test_profiles_have_the_error_of_a_mean_of_showers(make_clouds: Make) -> None
 
 def test_a_shower_without_points_has_zeros() -> None:
     none = np.zeros(0, np.float32)
-    empty = Clouds(none, none, none.astype(int), none, np.zeros(2, int), np.array([10.0]), np.arange(1))
+    empty = PointShowers(none, none, none.astype(int), none, np.zeros(2, int), np.array([10.0]), np.arange(1))
     assert (observe_points(empty).table == 0).all()
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from calograd.detector.material import MATERIALS, Material
 from calograd.errors import FormatError, InputError, OutputExistsError
-from calograd.events.cells import Cells, read_cells, write_cells
-from calograd.io.hdf5 import new_file, write_whole
+from calograd.events.dense import Cells, read_cells, write_cells
+from calograd.io.files import write_whole
+from calograd.io.hdf5 import new_file
 
 
 def make_cells(n: int = 50) -> Cells:

@@ -1,20 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from calograd.errors import InputError
-from calograd.events.clouds import PITCH, Clouds
 from calograd.events.layered_readout import Readout, read_out
+from calograd.events.point_showers import PITCH, PointShowers
 
-Make = Callable[..., Clouds]
+Make = Callable[..., PointShowers]
 
 
-def point(x: float, y: float = 0.0, layer: int = 0) -> Clouds:
-    return Clouds(np.array([x], np.float32), np.array([y], np.float32), np.array([layer]), np.array([1], np.float32),
-                  np.array([0, 1]), np.array([10], np.float32), np.arange(1))  # fmt: skip
+def point(x: float, y: float = 0.0, layer: int = 0) -> PointShowers:
+    x, y, one = np.float32([x]), np.float32([y]), np.float32([1])
+    return PointShowers(x, y, np.array([layer]), one, np.array([0, 1]), 10 * one, np.arange(1))
 
 
 @pytest.mark.parametrize(("x", "i"), [(0, 0), (0.49, 0), (0.51, 1), (-0.49, 0), (-0.51, -1), (3.2, 3)])
@@ -26,8 +27,7 @@ def test_cell_zero_is_centred_on_the_axis(x: float, i: int) -> None:
 def test_moving_the_grid_is_moving_the_shower(make_clouds: Make) -> None:
     clouds = make_clouds(5)
     moved = read_out(clouds, Readout(offset=(0.2, -0.1)))
-    shifted = Clouds(clouds.x + np.float32(0.2), clouds.y - np.float32(0.1), clouds.layer, clouds.e, clouds.offsets,
-                     clouds.energy, clouds.shower)  # fmt: skip
+    shifted = replace(clouds, x=clouds.x + np.float32(0.2), y=clouds.y - np.float32(0.1))
     np.testing.assert_allclose(np.sort(moved.e), np.sort(read_out(shifted).e), rtol=1e-5)
     assert abs(moved.x.mean() - read_out(clouds).x.mean()) < PITCH
 
@@ -36,11 +36,11 @@ def test_energy_is_conserved_without_a_threshold(make_clouds: Make) -> None:
     clouds = make_clouds(70)
     hits = read_out(clouds, threshold=0)
     np.testing.assert_allclose(
-        np.bincount(hits.shower * 30 + hits.layer, hits.e, 70 * 30).reshape(70, 30), clouds.layer_sums(clouds.e),
+        np.bincount(hits.owner * 30 + hits.layer, hits.e, 70 * 30).reshape(70, 30), clouds.layer_sums(clouds.e),
         rtol=1e-6,
     )  # fmt: skip
     assert (read_out(clouds).e > 1e-4).all()
-    assert (np.diff(hits.shower) >= 0).all()
+    assert (np.diff(hits.owner) >= 0).all()
 
 
 def test_staggering_moves_odd_layers_only() -> None:
@@ -60,14 +60,14 @@ def test_dead_strips_lie_half_a_wafer_from_the_axis() -> None:
 
 
 def test_the_regular_view_holds_the_cells_around_the_axis() -> None:
-    grid = read_out(point(-PITCH, 2 * PITCH, 4)).grid(30)
+    grid = read_out(point(-PITCH, 2 * PITCH, 4)).grid()
     assert grid.shape == (1, 30, 30, 30)
     assert grid[0, 14, 17, 4] == 1
     assert grid.sum() == 1
-    assert read_out(point(16 * PITCH)).grid(30).sum() == 0
+    assert read_out(point(16 * PITCH)).grid().sum() == 0
 
 
 def test_no_showers_no_hits() -> None:
     none = np.zeros(0, np.float32)
-    empty = Clouds(none, none, none.astype(np.int64), none, np.zeros(1, np.int64), none, none.astype(np.int64))
+    empty = PointShowers(none, none, none.astype(np.int64), none, np.zeros(1, np.int64), none, none.astype(np.int64))
     assert len(read_out(empty).e) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers.toy_library import made_up_showers, write_library
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,22 +21,6 @@ from calograd.events.library.schema import CHUNK, DEPOSITS, HEADS, Provenance, p
 from calograd.events.library.writer import LibraryWriter, open_writer
 
 
-def make_showers(indices: range, mean: int = 500) -> Showers:
-    """Showers whose deposits follow from their index alone; every fifth has none."""
-    rngs = [np.random.default_rng(i) for i in indices]
-    counts = [0 if i % 5 == 4 else int(rng.integers(1, 2 * mean)) for i, rng in zip(indices, rngs, strict=True)]
-    columns = [
-        np.concatenate([rng.random(n, np.float32) for rng, n in zip(rngs, counts, strict=True)]) for _ in DEPOSITS
-    ]
-    return Showers(
-        *columns,
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        energy=np.array([1 + i % 3 for i in indices], np.float32),
-        index=np.array(indices, np.int64),
-        seed=np.array([i + (1 << 60) for i in indices], np.uint64),
-    )
-
-
 def assert_equal(a: Showers, b: Showers) -> None:
     for name, values in vars(a).items():
         np.testing.assert_array_equal(values, vars(b)[name], err_msg=name)
@@ -47,17 +32,9 @@ def provenance(make_config) -> Provenance:
     return Provenance(make_config(1.0, 2.0, 3.0), "11.4.1", "G4EMLOW8.8 (test)")
 
 
-def write(path: Path, provenance: Provenance, total: int, step: int = 10, mean: int = 500) -> Path:
-    with open_writer(path, provenance, total) as library:
-        for start in range(0, total, step):
-            library.add(pack(make_showers(range(start, min(total, start + step)), mean), provenance))
-        library.finish(lambda done, of: None, threads=1)
-    return path
-
-
 @pytest.fixture
 def library_file(tmp_path: Path, provenance: Provenance) -> Path:
-    return write(tmp_path / "library.h5", provenance, 60)
+    return write_library(tmp_path / "library.h5", provenance, 60)
 
 
 @pytest.fixture
@@ -65,12 +42,12 @@ def long_file(tmp_path: Path, provenance: Provenance, monkeypatch: pytest.Monkey
     """A library of many chunks."""
     for module in (layout, writer):
         monkeypatch.setattr(module, "CHUNK", 1 << 10)
-    return write(tmp_path / "long.h5", provenance, 200)
+    return write_library(tmp_path / "long.h5", provenance, 200)
 
 
 def test_what_was_written_is_read(library_file: Path, provenance: Provenance) -> None:
     with open_library(library_file) as library:
-        assert_equal(library.read(), make_showers(range(60)))
+        assert_equal(library.read(), made_up_showers(range(60)))
         assert library.provenance == provenance
         assert library.wanted is None
         assert (library.deposits == 0).sum() == 12
@@ -80,7 +57,7 @@ def test_what_was_written_is_read(library_file: Path, provenance: Provenance) ->
 
 
 def test_plain_hdf5_reads_it(library_file: Path) -> None:
-    expected = make_showers(range(60))
+    expected = made_up_showers(range(60))
     with h5py.File(library_file) as file:
         assert file.attrs["schema"] == "calograd/library/1"
         assert file.attrs["material"] == "PbF2"
@@ -96,7 +73,7 @@ def test_any_slice_is_those_showers(library_file: Path, data: st.DataObject) -> 
     start = data.draw(st.integers(0, 59))
     stop = data.draw(st.integers(start + 1, 60))
     with open_library(library_file) as library:
-        assert_equal(library.read(start, stop), make_showers(range(start, stop)))
+        assert_equal(library.read(start, stop), made_up_showers(range(start, stop)))
         assert len(library.read(start, start)) == 0
 
 
@@ -106,25 +83,25 @@ def test_blocks_are_all_showers_within_the_bound(library_file: Path, most: int) 
         blocks = list(library.blocks(most))
         assert np.concatenate([block.index for block in blocks]).tolist() == list(range(60))
         assert all(len(block.e) <= most or len(block) == 1 for block in blocks)
-        np.testing.assert_array_equal(np.concatenate([block.e for block in blocks]), make_showers(range(60)).e)
+        np.testing.assert_array_equal(np.concatenate([block.e for block in blocks]), made_up_showers(range(60)).e)
 
 
 def test_file_does_not_depend_on_how_it_was_cut_into_parts(
     tmp_path: Path, library_file: Path, provenance: Provenance
 ) -> None:
-    assert write(tmp_path / "other.h5", provenance, 60, step=7).read_bytes() == library_file.read_bytes()
+    assert write_library(tmp_path / "other.h5", provenance, 60, step=7).read_bytes() == library_file.read_bytes()
 
 
 def test_more_deposits_than_a_chunk(tmp_path: Path, provenance: Provenance) -> None:
-    path = write(tmp_path / "large.h5", provenance, 12, step=5, mean=CHUNK // 3)
+    path = write_library(tmp_path / "large.h5", provenance, 12, step=5, mean=CHUNK // 3)
     with open_library(path) as library:
         assert library.deposits.sum() > 2 * CHUNK
-        assert_equal(library.read(), make_showers(range(12), CHUNK // 3))
+        assert_equal(library.read(), made_up_showers(range(12), CHUNK // 3))
 
 
 def test_library_without_any_deposit(tmp_path: Path, provenance: Provenance) -> None:
     with open_writer(tmp_path / "empty.h5", provenance, 1) as library:
-        library.add(pack(make_showers(range(4, 5)), provenance))
+        library.add(pack(made_up_showers(range(4, 5)), provenance))
         library.finish(lambda done, of: None, threads=1)
     with open_library(tmp_path / "empty.h5") as read:
         assert [len(block.e) for block in read.blocks()] == [0]
@@ -136,11 +113,11 @@ def test_unfinished_library_is_readable_by_plain_hdf5_and_by_us(tmp_path: Path, 
         with h5py.File(path) as file:
             assert file["energy"].shape == (0,)
         for part in (range(20, 30), range(10)):
-            library.add(pack(make_showers(part), provenance))
+            library.add(pack(made_up_showers(part), provenance))
         library.publish(force=True)
         with h5py.File(path) as file:
             np.testing.assert_array_equal(file["index"][()], [*range(10), *range(20, 30)])
-            a, b = make_showers(range(10)), make_showers(range(20, 30))
+            a, b = made_up_showers(range(10)), made_up_showers(range(20, 30))
             np.testing.assert_array_equal(file["e"][()], np.concatenate([a.e, b.e]))
             np.testing.assert_array_equal(np.diff(file["offsets"][()]), [*np.diff(a.offsets), *np.diff(b.offsets)])
         with open_library(path) as read:
@@ -154,12 +131,12 @@ def test_unfinished_library_is_readable_by_plain_hdf5_and_by_us(tmp_path: Path, 
 def test_unfinished_library_is_continued(tmp_path: Path, provenance: Provenance, library_file: Path) -> None:
     path = tmp_path / "on.h5"
     with open_writer(path, provenance, 60) as library:
-        library.add(pack(make_showers(range(10, 35)), provenance))
+        library.add(pack(made_up_showers(range(10, 35)), provenance))
     (tmp_path / "on.h5.parts" / "part.tmp").write_bytes(b"half a part")
     with open_writer(path, provenance, 60) as library:
         assert library.done == 25
         for todo in library.missing():
-            library.add(pack(make_showers(todo), provenance))
+            library.add(pack(made_up_showers(todo), provenance))
         library.finish(lambda done, of: None, threads=2)
     assert path.read_bytes() == library_file.read_bytes()
     assert not (tmp_path / "on.h5.parts").exists()
@@ -172,14 +149,14 @@ def test_nothing_is_left_of_a_run_without_a_finished_shower(tmp_path: Path, prov
 
 
 def test_finished_library_is_refused_or_appended_to(tmp_path: Path, provenance: Provenance, library_file: Path) -> None:
-    path = write(tmp_path / "short.h5", provenance, 25)
+    path = write_library(tmp_path / "short.h5", provenance, 25)
     for wanted, append, words in ((25, True, "25 are asked"), (20, False, "25 showers"), (60, False, "--append")):
         with pytest.raises(OutputExistsError, match=words), open_writer(path, provenance, wanted, append):
             pass
     with open_writer(path, provenance, 60, append=True) as library:
         with open_library(path) as read:
-            assert_equal(read.read(), make_showers(range(25)))
-        library.add(pack(make_showers(range(25, 60)), provenance))
+            assert_equal(read.read(), made_up_showers(range(25)))
+        library.add(pack(made_up_showers(range(25, 60)), provenance))
         library.finish(lambda done, of: None, threads=1)
     assert path.read_bytes() == library_file.read_bytes()
 
@@ -187,9 +164,9 @@ def test_finished_library_is_refused_or_appended_to(tmp_path: Path, provenance: 
 def test_parts_left_by_a_crash_after_joining_are_cleared(
     tmp_path: Path, provenance: Provenance, library_file: Path
 ) -> None:
-    path = write(tmp_path / "short.h5", provenance, 25)
+    path = write_library(tmp_path / "short.h5", provenance, 25)
     (tmp_path / "short.h5.parts").mkdir()
-    (tmp_path / "short.h5.parts/0000000000-0000000024.h5").write_bytes(pack(make_showers(range(25)), provenance))
+    (tmp_path / "short.h5.parts/0000000000-0000000024.h5").write_bytes(pack(made_up_showers(range(25)), provenance))
     with open_writer(path, provenance, 60, append=True) as library:
         assert library.missing() == [range(25, 60)]
 
@@ -199,7 +176,7 @@ def test_another_configuration_is_refused_by_its_first_differing_field(
 ) -> None:
     path = tmp_path / "on.h5"
     with open_writer(path, provenance, 60) as library:
-        library.add(pack(make_showers(range(5)), provenance))
+        library.add(pack(made_up_showers(range(5)), provenance))
     other = Provenance(make_config(1.0, 2.0, seed=2), provenance.geant4, provenance.tables)
     with pytest.raises(OutputExistsError, match=r"beam\.energies\.values is \(1\.0, 2\.0, 3\.0\), not \(1\.0, 2\.0\)"):
         open_writer(path, other, 60).__enter__()
@@ -231,8 +208,8 @@ def test_full_disk_keeps_what_is_finished(
         raise OSError(28, "No space left on device")
 
     with open_writer(path, provenance, 60) as library:
-        library.add(pack(make_showers(range(10)), provenance))
-        image = pack(make_showers(range(10, 20)), provenance)
+        library.add(pack(made_up_showers(range(10)), provenance))
+        image = pack(made_up_showers(range(10, 20)), provenance)
         with monkeypatch.context() as patched:
             patched.setattr(writer, "_write", no_space)
             with pytest.raises(
@@ -240,7 +217,7 @@ def test_full_disk_keeps_what_is_finished(
             ):
                 library.add(image)
     with open_library(path) as read:
-        assert_equal(read.read(), make_showers(range(10)))
+        assert_equal(read.read(), made_up_showers(range(10)))
 
 
 def test_joining_without_room_is_refused_beforehand(
@@ -248,7 +225,7 @@ def test_joining_without_room_is_refused_beforehand(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(InputError, match="all 60 showers are finished and readable, but joining"):
-        write(tmp_path / "full.h5", provenance, 60)
+        write_library(tmp_path / "full.h5", provenance, 60)
     with open_library(tmp_path / "full.h5") as library:
         assert len(library) == 60
 
@@ -267,7 +244,7 @@ def test_truncated_library_is_named_and_its_complete_showers_are_read(long_file:
     with open_library(long_file, recover=True) as library:
         assert library.lost == 200 - len(library)
         assert share - 0.15 < len(library) / 200 < share
-        assert_equal(library.read(), make_showers(range(len(library))))
+        assert_equal(library.read(), made_up_showers(range(len(library))))
 
 
 def test_truncation_is_noticed_to_the_byte(long_file: Path) -> None:
@@ -289,13 +266,13 @@ def test_truncated_part(tmp_path: Path, provenance: Provenance) -> None:
     path = tmp_path / "on.h5"
     with open_writer(path, provenance, 60) as library:
         for start in (0, 10):
-            library.add(pack(make_showers(range(start, start + 10)), provenance))
+            library.add(pack(made_up_showers(range(start, start + 10)), provenance))
     part = tmp_path / "on.h5.parts/0000000000-0000000009.h5"
     part.write_bytes(part.read_bytes()[:-5000])
     with pytest.raises(FormatError, match=r"0000000009\.h5 is cut off: 0 of 10 showers are complete"):
         open_library(path)
     with open_library(path, recover=True) as read:
-        assert_equal(read.read(), make_showers(range(10, 20)))
+        assert_equal(read.read(), made_up_showers(range(10, 20)))
     with open_writer(path, provenance, 60) as library:
         assert library.missing() == [range(10), range(20, 60)]
         assert len(library.notes) == 1
@@ -305,7 +282,7 @@ def test_truncated_part(tmp_path: Path, provenance: Provenance) -> None:
 def test_missing_part(tmp_path: Path, provenance: Provenance) -> None:
     path = tmp_path / "on.h5"
     with open_writer(path, provenance, 60) as library:
-        library.add(pack(make_showers(range(10)), provenance))
+        library.add(pack(made_up_showers(range(10)), provenance))
     with open_library(path) as read:
         part = tmp_path / "on.h5.parts/0000000000-0000000009.h5"
         part.rename(tmp_path / "elsewhere.h5")
@@ -388,7 +365,7 @@ def test_library_is_small_and_shown_at_most_every_few_seconds(
     monkeypatch.setattr(writer, "_virtual", lambda *a, _f=writer._virtual: calls.append(1) or _f(*a))
     with open_writer(tmp_path / "often.h5", provenance, 60) as library:
         for index in range(30):
-            library.add(pack(make_showers(range(index, index + 1)), provenance))
+            library.add(pack(made_up_showers(range(index, index + 1)), provenance))
         assert len(calls) <= 2
         original(library, force=True)
         assert (tmp_path / "often.h5").stat().st_size < 60000

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_library import write
+from helpers.toy_library import write_library
 
 from calograd.detector.configuration import SimulationConfig, SiWStack
 from calograd.errors import InputError
+from calograd.events.binning import segment_deposits
 from calograd.events.library.reader import Library, open_library
 from calograd.events.library.schema import Provenance
-from calograd.events.measurement import drawn_designs, measure, measure_many, measure_maps
-from calograd.events.segmentation import segment
+from calograd.events.segmentation import drawn_designs, measure, measure_many, measure_maps
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def provenance(make_config: Callable[..., SimulationConfig]) -> Provenance:
 
 @pytest.fixture
 def library(tmp_path: Path, provenance: Provenance) -> Iterator[Library]:
-    with open_library(write(tmp_path / "library.h5", provenance, 30, mean=100)) as opened:
+    with open_library(write_library(tmp_path / "library.h5", provenance, 30, mean=100)) as opened:
         yield opened
 
 
@@ -31,7 +31,7 @@ def test_one_design_gives_a_row_a_shower(library: Library) -> None:
     cells = measure(library, [(0.3, (0.1, 0.2, 0.3))], 4, 3, lambda done, total: seen.append((done, total)))
     d = library.read()
     np.testing.assert_array_equal(
-        cells.cells, segment(d.x, d.y, d.z, d.e, d.offsets, 0.3, np.array([0.1, 0.2, 0.3]), 4, 3)
+        cells.cells, segment_deposits(d.x, d.y, d.z, d.e, d.offsets, 0.3, np.array([0.1, 0.2, 0.3]), 4, 3)
     )
     np.testing.assert_array_equal(cells.energy, library.energy)
     np.testing.assert_array_equal(cells.shower, library.index)
@@ -68,7 +68,7 @@ def test_drawn_designs_are_log_uniform_and_measured_with_what_is_stored(library:
     for row in (0, 100, 1199):
         s = row // 40
         one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
-        again = segment(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 2)[0]
+        again = segment_deposits(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 2)[0]
         np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
 
 
@@ -85,7 +85,7 @@ def test_a_share_of_the_designs_has_independent_layers(library: Library) -> None
     row = int(np.flatnonzero(unequal)[5])
     s = row // 40
     one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
-    again = segment(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 4)[0]
+    again = segment_deposits(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 4)[0]
     np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
 
 
@@ -145,7 +145,7 @@ def test_arguments_that_cannot_be(library: Library, call: Callable[[Library], ob
 
 def test_layered_detectors_have_no_cells_of_a_design(tmp_path: Path, provenance: Provenance) -> None:
     stack = provenance.config.model_copy(update={"detector": SiWStack()})
-    path = write(tmp_path / "stack.h5", Provenance(stack, "11.4.1", "test"), 5)
+    path = write_library(tmp_path / "stack.h5", Provenance(stack, "11.4.1", "test"), 5)
     with open_library(path) as library, pytest.raises(InputError, match="layered detector"):
         measure(library, [(1.0, 1.0)], 5, 5)
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from calograd.errors import InputError
-from calograd.events.clouds import Clouds
 from calograd.events.layered_readout import Readout, read_out
+from calograd.events.point_showers import PointShowers
 from calograd.events.points import Kernel, Points
 
-Make = Callable[..., Clouds]
+Make = Callable[..., PointShowers]
 
 
-def tensors(clouds: Clouds) -> Points:
+def tensors(clouds: PointShowers) -> Points:
     x, y, layer, e, offsets, energy = (
         torch.from_numpy(getattr(clouds, name)) for name in ("x", "y", "layer", "e", "offsets", "energy")
     )
@@ -33,7 +33,7 @@ def few(n: int = 2) -> Points:
 def test_cells_are_those_of_the_readout(make_clouds: Make, offset: tuple[float, float]) -> None:
     clouds = make_clouds(4)
     ours = tensors(clouds).to_cells(offset=offset).numpy()
-    theirs = read_out(clouds, Readout(offset=offset), 0).grid(30)
+    theirs = read_out(clouds, Readout(offset=offset), 0).grid()
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-9)
 
 
@@ -73,7 +73,7 @@ def test_bad_cells_are_refused() -> None:
 
 def test_points_become_a_file(make_clouds: Make) -> None:
     clouds = make_clouds(4)
-    back = tensors(clouds).clouds("me", {"seed": 1})
+    back = tensors(clouds).numpy("me", {"seed": 1})
     np.testing.assert_allclose(back.x, clouds.x)
     np.testing.assert_array_equal(back.offsets, clouds.offsets)
     assert (back.origin, back.config) == ("me", {"seed": 1})

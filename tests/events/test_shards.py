@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from helpers.toy_library import write_toy_library
@@ -12,10 +13,9 @@ from helpers.toy_library import write_toy_library
 from calograd.detector.configuration import SimulationConfig
 from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError, InputError
-from calograd.events.cells import Cells, read_cells, write_cells
+from calograd.events.dense import Cells, extent_of, read_cells, read_dense, write_cells
 from calograd.events.library.reader import open_library
-from calograd.events.maps import read_rows, rows_in
-from calograd.events.measurement import measure
+from calograd.events.segmentation import measure
 from calograd.events.shards import distinct_showers, read_shards
 
 Config = Callable[..., SimulationConfig]
@@ -133,11 +133,12 @@ def test_cells_that_do_not_go_together(tmp_path: Path, changes: dict[str, object
 
 def test_a_part_of_a_file_is_read_and_checked_alone(tmp_path: Path) -> None:
     cells = some_cells(1, n=30)
-    cells.cells[20] = np.nan
     write_cells(tmp_path / "cells.h5", cells)
-    assert rows_in(tmp_path / "cells.h5")[:3] == (30, (3, 3, 2), 2)
-    part = read_rows(tmp_path / "cells.h5", slice(4, 20))
+    assert extent_of(tmp_path / "cells.h5")[:3] == (30, (3, 3, 2), 2)
+    with h5py.File(tmp_path / "cells.h5", "r+") as file:
+        file["cells"][20] = np.nan
+    part = read_dense(tmp_path / "cells.h5", slice(4, 20))
     assert np.array_equal(part.measured, cells.cells[4:20])
     assert np.array_equal(part.shower, cells.shower[4:20])
     with pytest.raises(FormatError, match="the first is row 20"):
-        read_rows(tmp_path / "cells.h5", slice(15, 25))
+        read_dense(tmp_path / "cells.h5", slice(15, 25))

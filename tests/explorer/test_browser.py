@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from helpers.browser import CHROMIUM, opened, respond, served
 
-from calograd.events.cells import read_cells
+from calograd.events.dense import read_cells
 from calograd.explorer.views import Explorer
 
 MISSING = [name for name in ("panel", "matplotlib", "playwright") if find_spec(name) is None]

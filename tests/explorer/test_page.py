@@ -16,7 +16,7 @@ pytest.importorskip("panel", reason="Panel is not installed (extra explore)")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra explore)")
 
 from calograd.errors import FormatError, InputError
-from calograd.events.cells import read_cells
+from calograd.events.dense import read_cells
 from calograd.explorer import explore
 from calograd.explorer import worker as work
 from calograd.explorer.page import DOWNLOADS, Page

@@ -20,12 +20,11 @@ from hypothesis import strategies as st
 
 from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS
-from calograd.events.cells import Cells, read_cells, write_cells
-from calograd.events.clouds import Clouds, read_clouds, write_clouds
+from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
 from calograd.events.deposits import Showers
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import Provenance, pack
-from calograd.events.maps import Maps, read_maps, write_maps
+from calograd.events.point_showers import PointShowers, read_points, write_points
 from calograd.nn.lora import tabulate
 from calograd.objective.background import BackgroundMap, read_background_map, write_background_map
 from calograd.optimisation.state import PathPoint, State, read_state, write_state
@@ -56,7 +55,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "library.h5": _read_library,
     "cells.h5": read_cells,
     "maps.h5": read_maps,
-    "points.h5": read_clouds,
+    "points.h5": read_points,
     "background.h5": read_background_map,
     VARYING: read_showerdata,
     "model/model.safetensors": lambda path: Surrogate.load(path.parent),
@@ -83,8 +82,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cells = rng.gamma(1.0, size=(3, 3, 3, 1)).astype(np.float32)
     write_cells(folder / "cells.h5", Cells(cells, 9 * energy, dx, dz, shower, material, "geant4", {"mode": "embedded"}))
     write_maps(folder / "maps.h5", Maps(cells[..., 0], 9 * energy, dx, dz, 3, shower, material, "geant4"))
-    clouds = Clouds(x, y, np.array([0, 1, 29, 0, 3, 3, 4]), e, offsets, energy, shower)
-    write_clouds(folder / "points.h5", clouds)
+    clouds = PointShowers(x, y, np.array([0, 1, 29, 0, 3, 3, 4]), e, offsets, energy, shower)
+    write_points(folder / "points.h5", clouds)
     write_showerdata(folder / "showerdata.h5", clouds)
     edges = torch.linspace(0, 3, 3, dtype=torch.float64)
     density = torch.from_numpy(rng.random((2, 2, 2)))

@@ -14,7 +14,7 @@ import pytest
 
 from calograd.detector.material import Material
 from calograd.errors import InputError, Interrupted
-from calograd.events.cells import read_cells
+from calograd.events.dense import read_cells
 from calograd.events.library.reader import open_library
 from calograd.geant4.production import simulate, simulate_library
 

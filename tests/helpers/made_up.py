@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from calograd.detector.material import MATERIALS
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, write_cells
 from calograd.training.config import RunConfig, parse_config
 
 

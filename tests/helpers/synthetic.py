@@ -3,7 +3,7 @@
 import numpy as np
 
 from calograd.detector.material import Material
-from calograd.events.cells import Cells
+from calograd.events.dense import Cells
 
 
 def showers(

@@ -1,4 +1,4 @@
-"""A small shower library without Geant4."""
+"""Small shower libraries without Geant4."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from calograd.detector.configuration import SimulationConfig
 from calograd.events.deposits import Showers
-from calograd.events.library.schema import Provenance, pack
+from calograd.events.library.schema import DEPOSITS, Provenance, pack
+from calograd.events.library.writer import open_writer
 
 
 def write_toy_library(path: Path, config: SimulationConfig) -> Path:
@@ -26,4 +27,29 @@ def write_toy_library(path: Path, config: SimulationConfig) -> Path:
         offsets=np.arange(0, n * each + 1, each), energy=energy, index=np.arange(n), seed=np.arange(n),
     )  # fmt: skip
     path.write_bytes(pack(showers, Provenance(config, "11.4.1", "none")))
+    return path
+
+
+def made_up_showers(indices: range, mean: int = 500) -> Showers:
+    """Showers whose deposits follow from their index alone; every fifth has none."""
+    rngs = [np.random.default_rng(i) for i in indices]
+    counts = [0 if i % 5 == 4 else int(rng.integers(1, 2 * mean)) for i, rng in zip(indices, rngs, strict=True)]
+    columns = [
+        np.concatenate([rng.random(n, np.float32) for rng, n in zip(rngs, counts, strict=True)]) for _ in DEPOSITS
+    ]
+    return Showers(
+        *columns,
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        energy=np.array([1 + i % 3 for i in indices], np.float32),
+        index=np.array(indices, np.int64),
+        seed=np.array([i + (1 << 60) for i in indices], np.uint64),
+    )
+
+
+def write_library(path: Path, provenance: Provenance, total: int, step: int = 10, mean: int = 500) -> Path:
+    """Write a library of `made_up_showers`, ``step`` showers a part."""
+    with open_writer(path, provenance, total) as library:
+        for start in range(0, total, step):
+            library.add(pack(made_up_showers(range(start, min(total, start + step)), mean), provenance))
+        library.finish(lambda done, of: None, threads=1)
     return path

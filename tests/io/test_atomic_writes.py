@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from calograd.errors import InputError, OutputExistsError
-from calograd.io.checksum import seal
-from calograd.io.hdf5 import FORSAKEN, new_file, one_writer, write_new, write_whole
+from calograd.io.files import ABANDONED, one_writer, write_new, write_whole
+from calograd.io.hdf5 import new_file, store_checksum
 
 
 def test_a_file_that_another_process_made_meanwhile_is_kept(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_what_a_killed_process_left_is_removed_when_nobody_can_be_writing_it(tmp
     for path in (stale, fresh, foreign):
         path.touch()
     for path in (stale, foreign):
-        os.utime(path, (time.time() - 2 * FORSAKEN,) * 2)
+        os.utime(path, (time.time() - 2 * ABANDONED,) * 2)
     write_new(tmp_path / "a", b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.2.tmp", ".b.3.tmp", "a"]
 
@@ -72,8 +72,8 @@ def test_a_folder_has_one_writer_who_tidies_it(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="run is being written by another process; wait"), one_writer(folder):
             pass
         script = (
-            "import sys; from pathlib import Path; from calograd.io import hdf5;"
-            "hdf5.one_writer(Path(sys.argv[1])).__enter__()"
+            "import sys; from pathlib import Path; from calograd.io import files;"
+            "files.one_writer(Path(sys.argv[1])).__enter__()"
         )
         second = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
         assert "is being written by another process" in second.stderr
@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_at_any_time_is_one_error(
         with new_file(tmp_path / "file.h5", "calograd/cells/1") as file:
             for name in ("a", "b"):
                 file.create_dataset(name, data=values, chunks=(10_000,), compression="gzip", shuffle=True)
-            seal(file, ("a", "b"))
+            store_checksum(file, ("a", "b"))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", limited)

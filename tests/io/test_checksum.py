@@ -14,14 +14,13 @@ import torch
 
 from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError
-from calograd.events.cells import Cells, read_cells, write_cells
-from calograd.events.clouds import Clouds, read_clouds, write_clouds
+from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
 from calograd.events.deposits import Showers
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import CHECKSUM, Heads, Provenance, pack
 from calograd.events.library.writer import open_writer
-from calograd.events.maps import Maps, read_maps, write_maps
-from calograd.io.checksum import digest_of
+from calograd.events.point_showers import PointShowers, read_points, write_points
+from calograd.io.hdf5 import checksum_of
 from calograd.objective.background import BackgroundMap, read_background_map, write_background_map
 
 Reader = Callable[[Path], Any]
@@ -60,8 +59,8 @@ def _maps(path: Path) -> Reader:
 
 def _clouds(path: Path) -> Reader:
     column, layer = np.float32([2, 3, 4]), np.array([0, 1, 2])
-    write_clouds(path, Clouds(column, column, layer, column, np.array([0, 3]), column[:1], np.array([7])))
-    return read_clouds
+    write_points(path, PointShowers(column, column, layer, column, np.array([0, 3]), column[:1], np.array([7])))
+    return read_points
 
 
 def _background(path: Path) -> Reader:
@@ -88,7 +87,7 @@ def test_a_plausible_change_is_noticed(tmp_path: Path, make, dataset: str, attri
     with h5py.File(path, "r+") as file:
         was = file[dataset][0]
         file[dataset][0] = was + 1
-    with pytest.raises(FormatError, match=r"file\.h5 is damaged: its contents do not fit its digest; .*'digest'\)"):
+    with pytest.raises(FormatError, match=r"file\.h5 is damaged: its contents do not fit its checksum; .*'digest'\)"):
         read(path)
     with h5py.File(path, "r+") as file:
         file[dataset][0] = was
@@ -96,7 +95,7 @@ def test_a_plausible_change_is_noticed(tmp_path: Path, make, dataset: str, attri
     name, value = attribute
     with h5py.File(path, "r+") as file:
         file.attrs[name] = value
-    with pytest.raises(FormatError, match="do not fit its digest"):
+    with pytest.raises(FormatError, match="do not fit its checksum"):
         read(path)
     with h5py.File(path, "r+") as file:
         del file.attrs["digest"]
@@ -107,7 +106,7 @@ def test_a_plausible_change_is_noticed(tmp_path: Path, make, dataset: str, attri
 def test_a_library_notices_it_in_its_heads(library: Path, name: str) -> None:
     with h5py.File(library, "r+") as file:
         file[name][1] += 1
-    with pytest.raises(FormatError, match="do not fit its digest"):
+    with pytest.raises(FormatError, match="do not fit its checksum"):
         open_library(library)
 
 
@@ -159,9 +158,9 @@ def test_a_damaged_part_is_named_and_simulated_again(tmp_path: Path, provenance:
 def test_the_digest_tells_types_shapes_names_and_attributes_apart() -> None:
     zeros = np.zeros(4, np.float32)
     digests = [
-        digest_of({}, {}), digest_of({"a": 1}, {}), digest_of({"a": "1"}, {}), digest_of({"b": 1}, {}),
-        digest_of({}, {"a": zeros}), digest_of({}, {"b": zeros}), digest_of({}, {"a": zeros.reshape(2, 2)}),
-        digest_of({}, {"a": zeros.view(np.int32)}),
+        checksum_of({}, {}), checksum_of({"a": 1}, {}), checksum_of({"a": "1"}, {}), checksum_of({"b": 1}, {}),
+        checksum_of({}, {"a": zeros}), checksum_of({}, {"b": zeros}), checksum_of({}, {"a": zeros.reshape(2, 2)}),
+        checksum_of({}, {"a": zeros.view(np.int32)}),
     ]  # fmt: skip
     assert len(set(digests)) == len(digests)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+from helpers.toy_library import made_up_showers
 
 from calograd.errors import FormatError
 from calograd.events.library.reader import open_library
@@ -43,9 +44,7 @@ def test_objects_without_a_size_are_refused(path: Path) -> None:
 
 
 def test_a_library_that_was_cut_off_in_its_heap(tmp_path: Path, make_config) -> None:
-    from test_seal import showers
-
-    image = pack(showers(), Provenance(make_config(9.0), "11.4.1", "none"))
+    image = pack(made_up_showers(range(3)), Provenance(make_config(9.0), "11.4.1", "none"))
     for size in range(heaps(image)[0], heaps(image)[0] + 4096, 512):
         (tmp_path / "cut.h5").write_bytes(image[:size])
         with pytest.raises(FormatError, match=r"cut\.h5 is (damaged|cut off)"):

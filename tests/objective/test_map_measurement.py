@@ -12,7 +12,7 @@ from torch import Tensor
 from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.events.library.reader import open_library
-from calograd.events.measurement import given_designs, measure_maps
+from calograd.events.segmentation import given_designs, measure_maps
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.estimates import generator_for
 from calograd.gradients.finite_differences import finite_difference_gradient

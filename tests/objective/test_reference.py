@@ -14,7 +14,7 @@ from calograd.detector.material import MATERIALS
 from calograd.errors import InputError
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import pack
-from calograd.events.measurement import measure
+from calograd.events.segmentation import measure
 from calograd.gradients.check import compare_gradients, cosine
 from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import bootstrap_values, finite_difference_gradient, neighbours

@@ -13,7 +13,7 @@ from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library.reader import open_library
 from calograd.gradients.landscape import geant4_landscape, grid, surrogate_landscape
-from calograd.io.hdf5 import one_writer
+from calograd.io.files import one_writer
 from calograd.objective.cost import DepthCost, PricedUtility
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference

@@ -6,14 +6,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from test_library import write
+from helpers.toy_library import write_library
 
 from calograd.detector.configuration import SimulationConfig
 from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.events.binning import project_deposits
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import Provenance
-from calograd.events.maps import project
 from calograd.readers import images as images_module
 from calograd.readers.images import maps_of_images, read_images, write_images
 
@@ -26,7 +26,7 @@ def stored(tmp_path: Path, make_config: Callable[..., SimulationConfig]) -> Path
     """A library of random showers and the file of images of them."""
     folder = tmp_path
     provenance = Provenance(make_config(0.01, 0.02), "11.4.1", "G4EMLOW8.8 (test)")
-    with open_library(write(folder / "library.h5", provenance, SHOWERS, mean=100)) as library:
+    with open_library(write_library(folder / "library.h5", provenance, SHOWERS, mean=100)) as library:
         write_images(folder / "images.h5", library, SIZES)
     return folder
 
@@ -58,8 +58,12 @@ def test_images_are_those_of_the_deposits(stored: Path) -> None:
         d = library.read()
     for number, (pitch, depth) in enumerate(SIZES):
         rows = slice(number * SHOWERS, (number + 1) * SHOWERS)
-        np.testing.assert_array_equal(images.xz[rows], project(d.x, d.y, d.z, d.e, d.offsets, pitch, depth, pixels=100))
-        np.testing.assert_array_equal(images.yz[rows], project(d.y, d.x, d.z, d.e, d.offsets, pitch, depth, pixels=100))
+        np.testing.assert_array_equal(
+            images.xz[rows], project_deposits(d.x, d.y, d.z, d.e, d.offsets, pitch, depth, pixels=100)
+        )
+        np.testing.assert_array_equal(
+            images.yz[rows], project_deposits(d.y, d.x, d.z, d.e, d.offsets, pitch, depth, pixels=100)
+        )
         np.testing.assert_array_equal(images.energy[rows], d.energy)
     np.testing.assert_allclose(images.xz.sum((1, 2)), images.yz.sum((1, 2)), rtol=1e-5)  # one window
     with open_library(stored / "library.h5") as library, pytest.raises(OutputExistsError):

@@ -16,11 +16,11 @@ import uproot
 from calograd.detector.configuration import SimulationConfig
 from calograd.detector.material import Material
 from calograd.errors import CaloGradError, FormatError, InputError, Interrupted, OutputExistsError
-from calograd.events.cells import write_cells
+from calograd.events.dense import write_cells
 from calograd.events.library.reader import Library, open_library
 from calograd.events.library.schema import Imported, ImportedBeam, Provenance
 from calograd.events.library.writer import open_writer
-from calograd.events.measurement import measure
+from calograd.events.segmentation import measure
 from calograd.readers import event_builder as gather
 from calograd.readers import root
 from calograd.readers.event_builder import Gatherer

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from calograd.errors import FormatError
-from calograd.events.clouds import Clouds
 from calograd.events.layered_readout import read_out
+from calograd.events.point_showers import PointShowers
 from calograd.readers.showerdata import read_showerdata, write_calochallenge, write_showerdata
 
-Make = Callable[..., Clouds]
+Make = Callable[..., PointShowers]
 
 
 def test_showerdata_comes_back(tmp_path: Path, make_clouds: Make) -> None:
@@ -84,5 +84,5 @@ def test_the_calochallenge_grid(tmp_path: Path, make_clouds: Make) -> None:
         showers, energies = file["showers"][()], file["incident_energies"][()]
     assert showers.shape == (3, 30 * 64)
     np.testing.assert_allclose(energies[:, 0], 1e3 * clouds.energy)
-    grid = read_out(clouds, threshold=0).grid(30, 8)
+    grid = read_out(clouds, threshold=0).grid(8)
     np.testing.assert_allclose(showers.reshape(3, 30, 8, 8)[1, 9], 1e3 * grid[1, :, :, 9], rtol=1e-6)

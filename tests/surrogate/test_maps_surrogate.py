@@ -14,7 +14,7 @@ from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError, RangeError
-from calograd.events.maps import Maps
+from calograd.events.dense import Maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import generate
 from calograd.surrogate.maps.model import MapsArchitecture

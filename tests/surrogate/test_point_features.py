@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from calograd.events.clouds import Clouds
+from calograd.events.point_showers import PointShowers
 from calograd.surrogate.points.features import (
     KNOTS,
     LEADS,
@@ -21,7 +21,7 @@ from calograd.surrogate.points.features import (
     to_normal,
 )
 
-Make = Callable[..., Clouds]
+Make = Callable[..., PointShowers]
 UNIT = torch.tensor(2e-4).double()
 
 

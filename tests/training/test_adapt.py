@@ -16,7 +16,7 @@ from helpers.made_up import made_up_cells, tiny_config
 
 from calograd.detector.design import Design
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, write_cells
 from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import ADAPTER, Adapter
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel

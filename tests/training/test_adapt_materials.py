@@ -10,7 +10,7 @@ from helpers.made_up import made_up_cells, tables
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.errors import RangeError
-from calograd.events.cells import write_cells
+from calograd.events.dense import write_cells
 from calograd.surrogate import Surrogate
 from calograd.training.adaptation.adapt import adapt
 from calograd.training.adaptation.state import AdaptConfig

@@ -12,7 +12,7 @@ import torch
 from calograd.diffusion.consistency import Trajectories
 from calograd.diffusion.denoisers import denoise
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
-from calograd.events.clouds import Clouds, write_clouds
+from calograd.events.point_showers import PointShowers, write_points
 from calograd.events.layered_readout import count_hits
 from calograd.surrogate import Surrogate
 from calograd.surrogate.points.features import LEADS, features_of
@@ -26,7 +26,7 @@ from calograd.training.points.distillation import POINTS, Showers, make_lessons,
 from calograd.training.points.hits import difference
 from calograd.training.points.train import train_clouds
 
-Make = Callable[..., Clouds]
+Make = Callable[..., PointShowers]
 FEW = {"moments_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6, "warmup": 2,
        "shower_batch": 16, "moments_batch": 16, "point_batch": 12}  # fmt: skip
 SMALL = {"shower_width": 8, "shower_blocks": 1, "point_width": 8, "point_blocks": 1, "embedding": 8,
@@ -41,7 +41,7 @@ def tables(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path, make_clouds: Make) -> Path:
-    write_clouds(tmp_path / "points.h5", make_clouds(60))
+    write_points(tmp_path / "points.h5", make_clouds(60))
     return tmp_path
 
 
@@ -70,7 +70,7 @@ def test_a_run_makes_a_surrogate_and_a_log(folder: Path) -> None:
 def test_hits_are_brought_to_those_of_the_data(folder: Path, make_clouds: Make) -> None:
     clouds = make_clouds(300, seed=3)
     hits = np.round(1.2 * count_hits(clouds) * (clouds.energy / 50) ** 0.1).astype(np.int64)
-    write_clouds(folder / "counted.h5", replace(clouds, hits=hits))
+    write_points(folder / "counted.h5", replace(clouds, hits=hits))
     config = config_of(folder, data={"files": ["counted.h5"], "validation": 0.2})
     data = data_of(config)
     assert data.train.clouds.hits is not None
@@ -214,11 +214,11 @@ def test_showers_without_points_or_outside_the_range_are_left_out(tmp_path: Path
     emptied = clouds.rows(np.arange(60))
     offsets = emptied.offsets.copy()
     first = int(offsets[1])
-    made = Clouds(
+    made = PointShowers(
         emptied.x[first:], emptied.y[first:], emptied.layer[first:], emptied.e[first:],
         np.concatenate([[0], offsets[1:] - first]), emptied.energy, emptied.shower, 30, "geant4", emptied.config,
     )  # fmt: skip
-    write_clouds(tmp_path / "points.h5", made)
+    write_points(tmp_path / "points.h5", made)
     data = data_of(config_of(tmp_path, range={"energy": [30, 80]}))
     inside = (clouds.energy[1:] >= 30) & (clouds.energy[1:] <= 80)
     assert len(data.train) + len(data.validation) == inside.sum()
@@ -232,7 +232,7 @@ def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> Non
     with pytest.raises(InputError, match="too few"):
         load_points([folder / "points.h5"], 0.2, (88.0, 90.0), 0)
     other = make_clouds(30)
-    write_clouds(folder / "other.h5", Clouds(**(vars(other) | {"config": {"clustering": "sub-cells"}})))
+    write_points(folder / "other.h5", PointShowers(**(vars(other) | {"config": {"clustering": "sub-cells"}})))
     with pytest.raises(InputError, match="expected one number of layers and one clustering"):
         load_points([folder / "points.h5", folder / "other.h5"], 0.2, (10.0, 90.0), 0)
 

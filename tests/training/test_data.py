@@ -10,7 +10,7 @@ from helpers.made_up import made_up_cells
 
 from calograd.detector.material import DESCRIPTORS, MATERIALS
 from calograd.errors import FormatError, InputError
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, write_cells
 from calograd.training.data.rows import TrainingData, load_data
 
 

@@ -16,8 +16,7 @@ from test_train_maps import MODEL, made_up_maps
 
 from calograd.detector.design import Design
 from calograd.errors import FormatError, InputError, Interrupted
-from calograd.events.cells import Cells, write_cells
-from calograd.events.maps import write_maps
+from calograd.events.dense import Cells, write_cells, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.two_stage import TwoStage

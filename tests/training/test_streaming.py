@@ -11,8 +11,7 @@ from helpers.made_up import made_up_cells, tiny_config
 from test_train_maps import made_up_maps
 
 from calograd.errors import InputError, Interrupted
-from calograd.events.cells import write_cells
-from calograd.events.maps import rows_in, write_maps
+from calograd.events.dense import extent_of, write_cells, write_maps
 from calograd.training.config import RunConfig, parse_config
 from calograd.training.data import rows as data_module
 from calograd.training.data import streaming as stream
@@ -137,7 +136,7 @@ def test_what_fits_stays_as_it_is(files: list[Path]) -> None:
 def test_too_little_memory(files: list[Path]) -> None:
     with pytest.raises(InputError, match=r"data.memory = 0.02 MB is too little for 1200 rows; expected 1 or more"):
         load_data(files, 0.2, 0, memory=0.02)
-    check_memory(1, [rows_in(path) for path in files])
+    check_memory(1, [extent_of(path) for path in files])
 
 
 def test_few_rows_are_validated_on(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from helpers.made_up import made_up_cells, tables, tiny_config
 
 from calograd.detector.design import Design
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
-from calograd.events.cells import write_cells
-from calograd.io.hdf5 import one_writer
+from calograd.events.dense import write_cells
+from calograd.io.files import one_writer
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.model import Model

@@ -16,8 +16,7 @@ from test_train import assert_equal, interrupt_at
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.errors import InputError, Interrupted
-from calograd.events.cells import write_cells
-from calograd.events.maps import Maps, write_maps
+from calograd.events.dense import Maps, write_cells, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.maps.coordinates import PLAIN_SCALE
 from calograd.surrogate.registry import architecture

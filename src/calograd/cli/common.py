@@ -246,6 +246,6 @@ def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
     if path == STDOUT:
         click.echo(text, nl=False)
         return
-    from calograd.io.hdf5 import write_new
+    from calograd.io.files import write_new
 
     write_new(path, text.encode())

@@ -34,7 +34,7 @@ def import_images(
       calograd import-images dataset.h5 --label 1 --material PbF2 --unit MeV -o maps.h5
     """
     from calograd.detector.material import Material
-    from calograd.events.maps import write_maps
+    from calograd.events.dense import write_maps
     from calograd.readers.images import maps_of_images
 
     means = None if material is None else Material.parse(material)

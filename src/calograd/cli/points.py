@@ -12,8 +12,8 @@ from calograd.cli.progress import progress
 from calograd.errors import InputError
 
 if TYPE_CHECKING:
-    from calograd.events.clouds import Clouds
     from calograd.events.clustering import Clustering
+    from calograd.events.point_showers import PointShowers
 
 
 @click.command(cls=Command)
@@ -42,11 +42,11 @@ def points(
       calograd points siw-points.h5 --as calochallenge -o grids.h5
       calograd points from-others.h5 -o points.h5
     """
-    from calograd.events.clouds import write_clouds
+    from calograd.events.point_showers import write_points
     from calograd.readers.showerdata import write_calochallenge, write_showerdata
 
     clouds = _read(source, clustering, recover)
-    write = {"calograd": write_clouds, "showerdata": write_showerdata, "calochallenge": write_calochallenge}
+    write = {"calograd": write_points, "showerdata": write_showerdata, "calochallenge": write_calochallenge}
     write[form](output, clouds)
     n = max(1, len(clouds))
     summary: dict[str, Any] = {
@@ -62,12 +62,13 @@ def points(
     write_json(json_path, summary)
 
 
-def _read(source: Path, clustering: Clustering | None, recover: bool) -> Clouds:
+def _read(source: Path, clustering: Clustering | None, recover: bool) -> PointShowers:
     """Return the points of a library or of a file in any format."""
-    from calograd.events.clouds import read_clouds
     from calograd.events.clustering import cluster
     from calograd.events.library.reader import open_library
-    from calograd.io.hdf5 import schema_of, shard_files
+    from calograd.events.point_showers import read_points
+    from calograd.io.files import shard_files
+    from calograd.io.hdf5 import schema_of
     from calograd.readers.showerdata import read_showerdata
 
     schema = schema_of(shard_files(source)[0])
@@ -78,4 +79,4 @@ def _read(source: Path, clustering: Clustering | None, recover: bool) -> Clouds:
         raise InputError(f"--clustering and --recover are for shower libraries; {source} holds points already")
     if schema is None and source.is_file():
         return read_showerdata(source)
-    return read_clouds(source)  # which says what is wrong with other kinds
+    return read_points(source)  # which says what is wrong with other kinds

@@ -32,8 +32,8 @@ from calograd.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from calograd.events.cells import Cells
-    from calograd.events.maps import Maps
+    from calograd.events.dense import Cells
+    from calograd.events.dense import Maps
     from calograd.surrogate import Surrogate
 
 MANY_POINTS = 24
@@ -102,7 +102,7 @@ def sample(
       calograd sample siw-cloud-cm --like reference-points.h5 -o points.h5
     """
     from calograd.detector.material import Material
-    from calograd.events.maps import write_rows
+    from calograd.events.dense import write_dense
     from calograd.surrogate import Surrogate
 
     options: dict[str, Any]
@@ -125,7 +125,7 @@ def sample(
         "guidance": guidance,
     }  # fmt: skip
     made, seconds = _generate(surrogate, rows, threads, options)
-    write_rows(output, made)
+    write_dense(output, made)
     _summarise(made, seconds, output, json_path)
 
 
@@ -230,7 +230,7 @@ def _sample_clouds(
     import numpy as np
     import torch
 
-    from calograd.events.clouds import read_clouds, write_clouds
+    from calograd.events.point_showers import read_points, write_points
     from calograd.surrogate.generation import generate
 
     for name in ("cell", "unequal", "material", *(("energy", "law", "showers") if like else ("repeat",))):
@@ -240,7 +240,7 @@ def _sample_clouds(
     if like is None and wanted["energy"] is None:
         raise InputError("give --energy, or --like REFERENCE")
     energy = (
-        np.repeat(read_clouds(like).energy, wanted["repeat"] or 1) if like
+        np.repeat(read_points(like).energy, wanted["repeat"] or 1) if like
         else _energies(wanted["energy"], wanted["law"], wanted["showers"] or 1000, options["seed"])
     )  # fmt: skip
     use_threads(threads)
@@ -253,7 +253,7 @@ def _sample_clouds(
             made = generate(surrogate, energy, progress=show.counter("showers"), **options)
             seconds = time.perf_counter() - started
     print_notes(sorted({str(warning.message) for warning in caught}), "warning")
-    write_clouds(output, made)
+    write_points(output, made)
     result = {
         "output": str(output), "showers": len(made), "points": len(made.e), "seconds": seconds,
         "ms_per_shower": 1e3 * seconds / len(made),

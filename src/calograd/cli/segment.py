@@ -25,9 +25,8 @@ from calograd.cli.progress import progress
 from calograd.errors import InputError
 
 if TYPE_CHECKING:
-    from calograd.events.cells import Cells
+    from calograd.events.dense import Cells, Maps
     from calograd.events.library.reader import Library
-    from calograd.events.maps import Maps
 
 DRAWN = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
 """Default ranges of drawn pitches and depths, in cm and scaled."""
@@ -90,9 +89,9 @@ def segment(
       calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
       calograd segment library.h5 --cell 2.5 6 --maps -o maps.h5
     """
+    from calograd.events.dense import write_dense
     from calograd.events.library.reader import open_library
-    from calograd.events.maps import write_rows
-    from calograd.events.measurement import drawn_designs, given_designs, measure_each, measure_maps
+    from calograd.events.segmentation import drawn_designs, given_designs, measure_each, measure_maps
 
     if bool(sizes) == (designs is not None):
         raise InputError("give either --cell DX DZ or --designs N")
@@ -117,7 +116,7 @@ def segment(
             if maps
             else measure_each(source, at.dx, at.dz, n_xy, report, at.about)
         )
-    write_rows(output, made)
+    write_dense(output, made)
     totals = made.totals
     summary = {
         "rows": len(made),

@@ -12,7 +12,7 @@ import torch
 from calograd.detector.design import Design
 from calograd.evaluation import mean_biases
 from calograd.evaluation.matching import DesignPoint, group
-from calograd.events.cells import Cells
+from calograd.events.dense import Cells
 from calograd.surrogate import Surrogate
 from calograd.system.progress import StageProgress
 from calograd.training.adaptation.adapt import adapt

@@ -20,8 +20,8 @@ from calograd.errors import FormatError, Interrupted
 from calograd.evaluation import DesignEvaluation, evaluate, mean_biases
 from calograd.evaluation.matching import DesignPoint
 from calograd.evaluation.timing import Benchmark, Timing, benchmark
-from calograd.events.cells import Cells, read_cells, write_cells
-from calograd.io.hdf5 import refuse_existing, write_whole, writing
+from calograd.events.dense import Cells, read_cells, write_cells
+from calograd.io.files import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import generate
 from calograd.system.progress import StageProgress, silent

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calograd.events.cells import Cells
+from calograd.events.dense import Cells
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import GradientCheck, compare_gradients
 from calograd.gradients.estimates import GradientEstimate

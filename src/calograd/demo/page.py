@@ -17,7 +17,7 @@ from calograd.evaluation import limits
 from calograd.evaluation.compare import PointResult
 from calograd.evaluation.matching import Sizes
 from calograd.evaluation.timing import short
-from calograd.io.hdf5 import write_whole
+from calograd.io.files import write_whole
 from calograd.reports import design_figures
 from calograd.reports.gradient import draw_gradients, draw_landscapes
 from calograd.reports.optimisation import draw_ascent

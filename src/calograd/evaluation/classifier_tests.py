@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calograd.evaluation.matching import MatchedRows
-from calograd.events.cells import Cells
+from calograd.events.dense import Cells
 from calograd.metrics.classifier import (
     AUC,
     CLASSIFIERS,

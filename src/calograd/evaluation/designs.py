@@ -15,8 +15,7 @@ from calograd.evaluation.classifier_tests import ClassifierTest, count_tests, ru
 from calograd.evaluation.compare import PointResult, Sample, compare_samples, is_centred
 from calograd.evaluation.matching import MIN_SHOWERS, DesignPoint, MatchedRows, match
 from calograd.evaluation.result import Evaluation, SummaryTable
-from calograd.events.cells import Cells
-from calograd.events.maps import Maps
+from calograd.events.dense import Cells, Maps
 from calograd.metrics.distances import BOOTSTRAPS, SPLITS, biases
 from calograd.metrics.maps import map_quantity_names, observe_maps
 from calograd.metrics.observables import (

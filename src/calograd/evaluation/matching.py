@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calograd.errors import InputError
-from calograd.events.cells import Cells
-from calograd.events.maps import Maps
+from calograd.events.dense import Cells, Maps
 
 TOLERANCE = 1e-4
 """Relative difference below which two sizes or two energies count as the same."""

@@ -27,9 +27,8 @@ import numpy as np
 from calograd.errors import InputError
 from calograd.evaluation.classifier_tests import ClassifierTest
 from calograd.evaluation.result import Evaluation, SummaryTable
-from calograd.events.clouds import LAYERS, Clouds
-from calograd.events.grids import Grids
-from calograd.events.layered_readout import GRID, Readout
+from calograd.events.layered_readout import GRID, Hits, Readout, read_out
+from calograd.events.point_showers import LAYERS, PointShowers
 from calograd.metrics.classifier import CLASSIFIERS, LabelledRows, cross_fitted_auc
 from calograd.metrics.grid_classifier import grid_rows
 from calograd.metrics.points import SINGLE, PointObservables, observe_points
@@ -149,7 +148,7 @@ class PointsEvaluation(Evaluation):
 
 
 def evaluate_points(
-    generated: Clouds, reference: Clouds, *, seed: int, classifiers: bool, progress: StageProgress,
+    generated: PointShowers, reference: PointShowers, *, seed: int, classifiers: bool, progress: StageProgress,
     warnings: list[str], files: dict[str, str], readout: Readout | None = None, **_: Any,
 ) -> PointsEvaluation:  # fmt: skip
     """Compare points over all their energies; see `calograd.evaluation.evaluate`."""
@@ -178,7 +177,7 @@ def evaluate_points(
     ratios = tuple(r for e in ENERGIES for r in moment_ratios(e, all_ours, all_theirs))
     tests: tuple[ClassifierTest, ...] = ()
     if classifiers:
-        first, second = (Grids.of(points.rows(slice(0, MAX_GRIDS)), readout) for points in mixed)
+        first, second = (read_out(points.rows(slice(0, MAX_GRIDS)), readout).within() for points in mixed)
         tests = run_point_tests(ours, theirs, (first, second), rng, progress)
         found += [f"{t.classifier} on {t.features}: cannot be measured with so few showers"
                   for t in tests if not t.auc.measured]  # fmt: skip
@@ -202,7 +201,7 @@ def order_like_all(energy: np.ndarray, n: int, rng: np.random.Generator) -> np.n
 
 
 def run_point_tests(
-    ours: PointObservables, theirs: PointObservables, grids: tuple[Grids, Grids], rng: np.random.Generator,
+    ours: PointObservables, theirs: PointObservables, grids: tuple[Hits, Hits], rng: np.random.Generator,
     progress: StageProgress = silent,
 ) -> tuple[ClassifierTest, ...]:  # fmt: skip
     """Train every classifier on high-level features, and a network on grids (`calograd.metrics.grid_classifier`).

@@ -18,17 +18,17 @@ from calograd.errors import InputError
 from calograd.evaluation.designs import CELLS, MAPS, MAX_ROWS, evaluate_designs
 from calograd.evaluation.points import evaluate_points
 from calograd.evaluation.result import Evaluation
-from calograd.events.cells import Cells
-from calograd.events.clouds import Clouds, read_clouds
-from calograd.events.maps import Maps
+from calograd.events.dense import Cells, Maps
 from calograd.events.plausibility import HOMOGENEOUS, SAMPLING, check_energies
+from calograd.events.point_showers import PointShowers, read_points
 from calograd.events.shards import read_shards
-from calograd.io.hdf5 import schema_of, shard_files
+from calograd.io.files import shard_files
+from calograd.io.hdf5 import schema_of
 from calograd.metrics.observables import READOUT_THRESHOLD
 from calograd.system.extras import require
 from calograd.system.progress import StageProgress, silent
 
-Records = Cells | Maps | Clouds
+Records = Cells | Maps | PointShowers
 
 
 class RecordKind(NamedTuple):
@@ -50,7 +50,7 @@ class RecordKind(NamedTuple):
 KINDS: dict[type, RecordKind] = {
     Cells: RecordKind("cells", partial(evaluate_designs, CELLS), lambda cells: cells.totals, HOMOGENEOUS),
     Maps: RecordKind("maps", partial(evaluate_designs, MAPS), lambda maps: maps.totals, HOMOGENEOUS),
-    Clouds: RecordKind("points", evaluate_points, lambda points: points.layer_sums(points.e).sum(1), SAMPLING),
+    PointShowers: RecordKind("points", evaluate_points, lambda points: points.layer_sums(points.e).sum(1), SAMPLING),
 }
 """The kinds of records that can be compared."""
 
@@ -124,7 +124,7 @@ def _records(given: str | Path | Records) -> Records:
     if isinstance(given, str | Path):
         path = Path(given)
         schema = schema_of(shard_files(path)[0]) or ""
-        return read_clouds(path) if schema.startswith("calograd/clouds/") else read_shards(path)
+        return read_points(path) if schema.startswith("calograd/clouds/") else read_shards(path)
     if type(given) not in KINDS:
         raise InputError(
             f"{type(given).__name__} cannot be evaluated; expected a path, or a record of "

@@ -23,9 +23,9 @@ import numpy as np
 
 from calograd.detector.configuration import SimulationConfig, SiWStack
 from calograd.errors import InputError
-from calograd.events.clouds import PITCH, Clouds, tidy
 from calograd.events.layered_readout import count_hits
 from calograd.events.library.reader import Library, Showers
+from calograd.events.point_showers import PITCH, PointShowers, sort_points
 
 Clustering = Literal["sub-cells", "crossings"]
 SPLIT = 6
@@ -42,7 +42,7 @@ Report = Callable[[int, int], None]
 """Called with showers done and their number."""
 
 
-def cluster(library: Library, clustering: Clustering, report: Report = lambda done, total: None) -> Clouds:  # noqa: ARG005
+def cluster(library: Library, clustering: Clustering, report: Report = lambda done, total: None) -> PointShowers:  # noqa: ARG005
     """The points of all showers of a library of a layered detector.
 
     Args:
@@ -61,7 +61,7 @@ def cluster(library: Library, clustering: Clustering, report: Report = lambda do
         parts.append(make(showers, layer))
         if clustering == "crossings":
             columns, number = sub_cells(showers, layer), np.arange(len(showers))
-            hits.append(count_hits(Clouds(*columns, number.astype(np.float32), number, sum(stack.layers))))
+            hits.append(count_hits(PointShowers(*columns, number.astype(np.float32), number, sum(stack.layers))))
         done += len(showers)
         report(done, len(library))
     x, y, layer, e = (np.concatenate([p[k] for p in parts]) if parts else np.zeros(0, np.float32) for k in range(4))
@@ -70,7 +70,7 @@ def cluster(library: Library, clustering: Clustering, report: Report = lambda do
     config: dict[str, Any] = {
         "clustering": clustering, "library": library.path.name,
     } | library.about()  # fmt: skip
-    return Clouds(
+    return PointShowers(
         x, y, layer, e, offsets, library.energy.astype(np.float32), library.index, sum(stack.layers), "geant4", config,
         np.concatenate(hits) if hits else None,
     )  # fmt: skip
@@ -91,7 +91,7 @@ def layers_of(z: np.ndarray, stack: SiWStack) -> np.ndarray:
 
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""x, y, layer, e, offsets of points, as `calograd.events.clouds.tidy` gives them."""
+"""x, y, layer, e, offsets of points, as `calograd.events.point_showers.sort_points` gives them."""
 
 
 def sub_cells(showers: Showers, layer: np.ndarray) -> Columns:
@@ -102,7 +102,7 @@ def sub_cells(showers: Showers, layer: np.ndarray) -> Columns:
     indices = (found // _ACROSS % _ACROSS, found % _ACROSS)
     middle = [(index - _ACROSS // 2 + 0.5 - SPLIT / 2) * _SIZE for index in indices]
     place = found // _ACROSS**2
-    return tidy(middle[0], middle[1], place % _LAYERS, e, place // _LAYERS, len(showers))
+    return sort_points(middle[0], middle[1], place % _LAYERS, e, place // _LAYERS, len(showers))
 
 
 def crossings(showers: Showers, layer: np.ndarray) -> Columns:
@@ -116,7 +116,7 @@ def crossings(showers: Showers, layer: np.ndarray) -> Columns:
     found, group = np.unique(_squares(owner[first], layer[first], x, y), return_inverse=True)
     x, y, e = _merged(x, y, e, group, len(found))
     place = found // _ACROSS**2
-    return tidy(x, y, place % _LAYERS, e, place // _LAYERS, len(showers))
+    return sort_points(x, y, place % _LAYERS, e, place // _LAYERS, len(showers))
 
 
 def _squares(owner: np.ndarray, layer: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

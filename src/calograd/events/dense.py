@@ -1,7 +1,11 @@
-"""What cells files and maps files share (HDF5): rows of showers at designs.
+"""Dense showers: cells and maps in memory and on disk (HDF5, schemas ``calograd/cells/1`` and ``calograd/maps/1``).
 
-A file holds the measured energies under their name, ``energy``, ``dx``, ``dz`` and ``shower`` of every row, and as
-attributes the material, the origin and what made it.
+A row is one shower measured with one design. Rows made from the same shower share the number in ``shower``; training
+and test data are split by it. Cells and maps differ in the array of measured energies alone, which `Layout` describes.
+
+A file holds that array under its name, the columns ``energy``, ``dx``, ``dz`` and ``shower`` of every row, and as
+attributes the material, the origin and what made it. Writing checks what reading checks, so a file that was written can
+be read.
 """
 
 from __future__ import annotations
@@ -9,31 +13,165 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import h5py
 import numpy as np
 
 from calograd.detector.material import Material
-from calograd.errors import FormatError
-from calograd.io.checksum import check_seal, seal
-from calograd.io.hdf5 import existing_file, load, new_file, refuse_existing
+from calograd.errors import FormatError, InputError
+from calograd.io.files import refuse_existing
+from calograd.io.hdf5 import existing_file, load, new_file, schema_of, store_checksum, verify_checksum
 
 COLUMNS = ("energy", "dx", "dz")
+"""Columns of a file besides the measured energies and ``shower``."""
 CHUNK = 1 << 18
 """Numbers in a chunk of the measured energies."""
 ALL = slice(None)
-"""Rows of a file."""
+"""All rows of a file."""
+
+
+class Layout(NamedTuple):
+    """The shape and the file schema of one kind of dense showers.
+
+    Args:
+        name: name of the measured energies, in the record and in the file.
+        schema: schema of the file.
+        axes: meaning of the axes of the measured energies.
+    """
+
+    name: str
+    schema: str
+    axes: tuple[str, ...]
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """The axes of one row, to sum over."""
+        return tuple(range(1, len(self.axes)))
+
+    def problem(self, shape: tuple[int, ...]) -> str | None:
+        """Return what is wrong with an array of this shape, or None."""
+        square = self.axes[1] != self.axes[2] or len(shape) < 3 or shape[1] == shape[2]
+        if len(shape) == len(self.axes) and square and min(shape[1:]) > 0:
+            return None
+        return f"{self.name} have shape {shape}, expected ({', '.join(self.axes)})"
+
+
+CELLS = Layout("cells", "calograd/cells/1", ("n", "n_xy", "n_xy", "n_z"))
+MAPS = Layout("maps", "calograd/maps/1", ("n", "pixels across", "pixels along"))
+
+
+class _Dense:
+    """What `Cells` and `Maps` share."""
+
+    LAYOUT: ClassVar[Layout]
+    energy: np.ndarray
+    dx: np.ndarray
+    dz: np.ndarray
+    shower: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The measured energies: cells or maps."""
+        return np.asarray(getattr(self, self.LAYOUT.name))
+
+    @property
+    def totals(self) -> np.ndarray:
+        """Measured energy of every row, shape (n,), GeV."""
+        return np.asarray(self.measured.sum(self.LAYOUT.whole))
+
+    def rows(self, which: np.ndarray | slice) -> Self:
+        """Return the chosen rows, by mask, indices or slice."""
+        columns = (self.LAYOUT.name, *COLUMNS, "shower")
+        return replace(self, **{name: getattr(self, name)[which] for name in columns})  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Cells(_Dense):
+    """Showers as cell energies, with the designs that measured them.
+
+    Args:
+        cells: deposited energy, shape (n, n_xy, n_xy, n_z), GeV, float32.
+        energy: incident energy, shape (n,), GeV.
+        dx: cell pitch, shape (n,), cm.
+        dz: depth of every layer, shape (n, n_z), cm.
+        shower: number of the shower that a row shows, shape (n,).
+        material: material of the calorimeter.
+        origin: ``geant4`` or the name of a surrogate.
+        config: what made the rows (simulation and segmentation, or sampling), as plain data.
+    """
+
+    LAYOUT: ClassVar[Layout] = CELLS
+    cells: np.ndarray
+    energy: np.ndarray
+    dx: np.ndarray
+    dz: np.ndarray
+    shower: np.ndarray
+    material: Material
+    origin: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_xy(self) -> int:
+        """Cells across."""
+        return int(self.cells.shape[1])
+
+
+@dataclass(frozen=True)
+class Maps(_Dense):
+    """Showers as x-z maps, with the designs whose windows they show; see `calograd.events.binning`.
+
+    Args:
+        maps: deposited energy, shape (n, pixels across, pixels along), GeV, float32.
+        energy: incident energy, shape (n,), GeV.
+        dx: cell pitch, shape (n,), cm.
+        dz: depth of every layer, shape (n, n_z), cm.
+        n_xy: cells across: the window is n_xy dx wide and sum dz deep.
+        shower: number of the shower that a row shows, shape (n,).
+        material: material of the calorimeter.
+        origin: ``geant4`` or the name of a surrogate.
+        config: what made the rows (simulation and projection, or sampling), as plain data.
+    """
+
+    LAYOUT: ClassVar[Layout] = MAPS
+    maps: np.ndarray
+    energy: np.ndarray
+    dx: np.ndarray
+    dz: np.ndarray
+    n_xy: int
+    shower: np.ndarray
+    material: Material
+    origin: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def width(self) -> np.ndarray:
+        """Width of the window, shape (n,), cm."""
+        return np.asarray(self.n_xy * self.dx.astype(np.float64))
+
+    @property
+    def depth(self) -> np.ndarray:
+        """Depth of the window, shape (n,), cm."""
+        return np.asarray(self.dz.sum(1, dtype=np.float64))
+
+
+KINDS: dict[str, type[Cells] | type[Maps]] = {"cells": Cells, "maps": Maps}
+"""The records of dense showers by the kind in their schema."""
+Dense = TypeVar("Dense", Cells, Maps)
 
 
 class Extent(NamedTuple):
     """How much a file holds.
 
     Attributes:
-        rows: their number.
-        shape: of the measured energies of one.
-        layers: of a design.
+        rows: number of rows.
+        shape: shape of the measured energies of one row.
+        layers: layers of a design.
         chunk: rows that are stored, and best read, together.
     """
 
@@ -43,152 +181,248 @@ class Extent(NamedTuple):
     chunk: int
 
 
-class Stored(NamedTuple):
-    """What a file holds, as it is.
-
-    Attributes:
-        numbers: measured energies and `COLUMNS` by name, the energies first.
-        shower: which shower of the source a row shows.
-        attributes: of the file.
-        whole: whether these are all rows, which the digest is of.
-    """
-
-    numbers: dict[str, np.ndarray]
-    shower: np.ndarray
-    attributes: dict[str, Any]
-    whole: bool = True
-
-    def fields(self, path: Path) -> dict[str, Any]:
-        """Arguments of the record that the rows become.
-
-        Raises:
-            FormatError: no material, or one that cannot be used, a configuration that is not JSON, or anything that
-                has changed since it was written.
-        """
-        material, config = _material(self.attributes, path), _config(self.attributes, path)
-        if self.whole:
-            check_seal(self.attributes, self.numbers | {"shower": self.shower}, path)
-        numbers = {name: values.astype(np.float32, copy=False) for name, values in self.numbers.items()}
-        return numbers | {
-            "shower": self.shower.astype(np.int64),
-            "material": material,
-            "origin": str(self.attributes.get("origin", "unknown")),
-            "config": config,
-        }
-
-
-def write_file(path: Path, schema: str, name: str, fields: Mapping[str, Any], **attributes: int) -> None:
-    """Write rows.
+def read_cells(path: Path, rows: slice = ALL) -> Cells:
+    """Read a cells file.
 
     Args:
-        path: of the file.
-        schema: of the file.
-        name: of the measured energies.
-        fields: of the record, see `calograd.events.cells.Cells`.
-        attributes: further ones.
+        path: the file.
+        rows: the rows to read; all by default.
+
+    Raises:
+        FormatError: the file is missing, cut off, of another kind or newer, or holds inconsistent shapes, NaN or
+            negative energies.
+    """
+    return _read(path, Cells, rows)
+
+
+def read_maps(path: Path, rows: slice = ALL) -> Maps:
+    """Read a maps file; arguments and errors are those of `read_cells`."""
+    return _read(path, Maps, rows)
+
+
+def read_dense(path: Path, rows: slice = ALL) -> Cells | Maps:
+    """Read a cells file or a maps file, whichever it is; arguments and errors are those of `read_cells`."""
+    return _read(path, _kind_of(path), rows)
+
+
+def extent_of(path: Path) -> Extent:
+    """Return how much a cells or maps file holds, after checking its checksum a part at a time.
+
+    Raises:
+        FormatError: as `read_cells`, except for the numbers in the file.
+    """
+    layout = _kind_of(path).LAYOUT
+    with _datasets(path, layout) as file:
+        measured, dz = file[layout.name], file["dz"]
+        if measured.ndim == 0 or dz.ndim != 2:
+            raise FormatError(
+                f"{path}: {layout.name} and dz have {measured.ndim} and {dz.ndim} dimensions; expected rows"
+            )
+        n, covered = len(measured), [name for name in (layout.name, *COLUMNS, "shower") if name in file]
+        verify_checksum(dict(file.attrs), {name: file[name] for name in covered}, path)
+        return Extent(n, measured.shape[1:], dz.shape[1], measured.chunks[0] if measured.chunks else max(1, n))
+
+
+def write_dense(path: Path, showers: Cells | Maps) -> None:
+    """Write a cells file or a maps file.
+
+    Arrays may be anything that numpy or torch turns into numbers; one ``energy``, ``dx`` or ``dz`` may stand for all
+    rows and layers; ``material`` may be what `Material.parse` reads.
 
     Raises:
         OutputExistsError: ``path`` exists.
-        InputError: it cannot be written.
+        InputError: the file cannot be written, or could not be read again: inconsistent shapes, NaN, negative energies.
     """
     refuse_existing(path)
-    measured: np.ndarray = fields[name]
+    layout = showers.LAYOUT
+    arrays, attributes = _prepared(path, showers)
+    measured = arrays[layout.name]
     row = max(1, int(np.prod(measured.shape[1:])))
     chunks = (max(1, min(len(measured), CHUNK // row)), *measured.shape[1:]) if measured.size else None
     packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if chunks else {}
-    with new_file(path, schema) as file:
-        file.create_dataset(name, data=measured.astype(np.float32), chunks=chunks, **packing)
-        for column in COLUMNS:
-            file[column] = fields[column].astype(np.float32)
-        file["shower"] = fields["shower"].astype(np.int64)
-        file.attrs["material"] = fields["material"].name
-        file.attrs["material_numbers"] = json.dumps(fields["material"].to_dict())
-        file.attrs["origin"] = fields["origin"]
-        file.attrs["config"] = json.dumps(fields["config"])
+    with new_file(path, layout.schema) as file:
+        file.create_dataset(layout.name, data=measured, chunks=chunks, **packing)
+        for name in (*COLUMNS, "shower"):
+            file[name] = arrays[name]
         file.attrs.update(attributes)
-        seal(file, (name, *COLUMNS, "shower"))
+        store_checksum(file, (layout.name, *COLUMNS, "shower"))
 
 
-def read_file(path: Path, schema: str, name: str, rows: slice = ALL) -> Stored:
-    """Read rows whose measured energies are called ``name``.
-
-    Args:
-        path: of the file.
-        schema: of the file.
-        name: of the measured energies.
-        rows: which to read.
-
-    Raises:
-        FormatError: missing, cut off, of another kind, newer, or without some of the data sets.
-    """
-    whole = rows == ALL
-    with _datasets(path, schema, name) as file:
-        numbers = {each: _some(file, each, rows) for each in (name, *COLUMNS)}
-        shower = _some(file, "shower", rows) if "shower" in file else np.arange(len(file[name]))[rows]
-        return Stored(numbers, shower, dict(file.attrs), whole)
+def write_cells(path: Path, cells: Cells) -> None:
+    """Write a cells file; see `write_dense`."""
+    write_dense(path, cells)
 
 
-def _some(file: h5py.File, name: str, rows: slice) -> np.ndarray:
-    """Rows of a data set; a number without rows, which is refused later, as it is."""
-    return load(file, name) if rows == ALL or file[name].ndim == 0 else np.asarray(file[name][rows])
+def write_maps(path: Path, maps: Maps) -> None:
+    """Write a maps file; see `write_dense`."""
+    write_dense(path, maps)
 
 
-def read_extent(path: Path, schema: str, name: str) -> Extent:
-    """How much a file holds; its digest is checked, a part at a time. Raises `FormatError` as `read_file`."""
-    with _datasets(path, schema, name) as file:
-        measured, depths = file[name], file["dz"]
-        if measured.ndim == 0 or depths.ndim != 2:
-            raise FormatError(f"{path}: {name} and dz have {measured.ndim} and {depths.ndim} dimensions; expected rows")
-        n = len(measured)
-        check_seal(dict(file.attrs), {each: file[each] for each in (name, *COLUMNS, "shower") if each in file}, path)
-        return Extent(n, measured.shape[1:], depths.shape[1], measured.chunks[0] if measured.chunks else max(1, n))
+def _read(path: Path, kind: type[Dense], rows: slice) -> Dense:
+    layout = kind.LAYOUT
+    with _datasets(path, layout) as file:
+        arrays = {name: _some(file, name, rows) for name in (layout.name, *COLUMNS)}
+        numbered = "shower" in file
+        arrays["shower"] = _some(file, "shower", rows) if numbered else np.arange(len(file[layout.name]))[rows]
+        attributes = dict(file.attrs)
+    n_xy = _n_xy(path, attributes) if layout is MAPS else {}
+    problem = numbers_problem(arrays, layout, rows.start or 0)
+    if problem:
+        raise FormatError(f"{path}: {problem}; make the file anew")
+    material, config = _material(attributes, path), json_attribute(attributes, path)
+    if rows == ALL:
+        verify_checksum(attributes, arrays, path)
+    columns = {name: values.astype(np.float32, copy=False) for name, values in arrays.items() if name != "shower"}
+    return kind(
+        **columns, **n_xy, shower=arrays["shower"].astype(np.int64), material=material,
+        origin=str(attributes.get("origin", "unknown")), config=config,
+    )  # fmt: skip
 
 
 @contextmanager
-def _datasets(path: Path, schema: str, name: str) -> Iterator[h5py.File]:
-    """A file opened for reading that has all it needs to have."""
-    with existing_file(path, schema) as file:
-        missing = [each for each in (name, *COLUMNS) if not isinstance(file.get(each), h5py.Dataset)]
+def _datasets(path: Path, layout: Layout) -> Iterator[h5py.File]:
+    """Open a file for reading after checking that it has the datasets of ``layout``."""
+    with existing_file(path, layout.schema) as file:
+        missing = [name for name in (layout.name, *COLUMNS) if not isinstance(file.get(name), h5py.Dataset)]
         if missing:
-            raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{schema}'")
+            raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{layout.schema}'")
         yield file
 
 
-def check_numbers(stored: Stored, layers: int, path: Path, first: int = 0) -> None:
-    """Refuse columns that do not fit the measured energies, and numbers that no shower can have.
+def _some(file: h5py.File, name: str, rows: slice) -> np.ndarray:
+    """Return rows of a dataset; a dataset without rows, which is refused later, as it is."""
+    return load(file, name) if rows == ALL or file[name].ndim == 0 else np.asarray(file[name][rows])
+
+
+def _kind_of(path: Path) -> type[Cells] | type[Maps]:
+    """Return the record that a file holds by its schema; Cells, whose reader says what is wrong, for anything else."""
+    schema = (schema_of(path) if path.is_file() else None) or ""
+    return Maps if schema.startswith("calograd/maps/") else Cells
+
+
+def numbers_problem(arrays: Mapping[str, np.ndarray], layout: Layout, first: int = 0) -> str | None:
+    """Return what is wrong with the arrays of dense showers, or None; readers and writers share it.
 
     Args:
-        stored: the rows.
-        layers: of a design.
-        path: of the file.
-        first: number of the first of these rows in the file.
-
-    Raises:
-        FormatError: shapes that do not fit, or values that are NaN, infinite, or of the wrong sign.
+        arrays: measured energies, `COLUMNS` and ``shower`` by name.
+        layout: of the measured energies.
+        first: number of the first of these rows in its file.
     """
-    name, *_ = stored.numbers
-    measured = stored.numbers[name]
-    n = len(measured)
+    measured, dz = arrays[layout.name], arrays["dz"]
+    problem = layout.problem(measured.shape)
+    if problem:
+        return problem
+    n, layers = len(measured), measured.shape[-1] if layout is CELLS else (dz.shape[1] if dz.ndim > 1 else 1)
     expected = {"energy": (n,), "dx": (n,), "dz": (n, layers), "shower": (n,)}
-    for column, values in {**stored.numbers, "shower": stored.shower}.items():
-        if values.dtype.kind not in ("iu" if column == "shower" else "fiu"):
-            raise FormatError(f"{path}: {column} are of type {values.dtype}, expected numbers")
-        if values.shape != expected.get(column, measured.shape):
-            raise FormatError(
-                f"{path}: {column} has shape {values.shape}, expected {expected[column]} as {name} {measured.shape}"
-            )
-    for column, values in stored.numbers.items():
-        lowest = 0.0 if column == name else np.finfo(np.float32).tiny
-        bad = ~((values >= lowest) & (values < np.inf))
+    for name, values in arrays.items():
+        if values.dtype.kind not in ("iu" if name == "shower" else "fiu"):
+            return f"{name} are of type {values.dtype}, expected numbers"
+        if values.shape != expected.get(name, measured.shape):
+            return f"{name} has shape {values.shape}, expected {expected[name]} as {layout.name} {measured.shape}"
+    for name in (layout.name, *COLUMNS):
+        lowest = 0.0 if name == layout.name else np.finfo(np.float32).tiny
+        bad = ~((arrays[name] >= lowest) & (arrays[name] < np.inf))
         if bad.any():
             rows = np.unique(np.nonzero(bad)[0])
-            raise FormatError(
-                f"{path}: {column} holds NaN, infinite or {'negative' if column == name else 'non-positive'} values "
-                f"in {len(rows)} rows, the first is row {first + rows[0]}; make the file anew"
+            sign = "negative" if name == layout.name else "non-positive"
+            return (
+                f"{name} holds NaN, infinite or {sign} values in {len(rows)} rows, the first is row {first + rows[0]}"
             )
+    return None
 
 
-def _material(attributes: dict[str, Any], path: Path) -> Material:
+def _prepared(path: Path, showers: Cells | Maps) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return arrays and attributes of a file, checked as they will be read. Raises `InputError`."""
+    layout = showers.LAYOUT
+    measured = as_numbers(getattr(showers, layout.name), path, layout.name)
+    n, layers = measured.shape[:1], measured.shape[-1:] if layout is CELLS else np.shape(showers.dz)[-1:] or (1,)
+    arrays = {layout.name: measured}
+    for name, shape in (("energy", n), ("dx", n), ("dz", n + layers)):
+        values = as_numbers(getattr(showers, name), path, name)
+        fits = values.shape == () or (name == "dz" and values.shape == layers)
+        arrays[name] = np.broadcast_to(values, shape) if fits else values
+    with np.errstate(over="ignore"):
+        arrays = {name: values.astype(np.float32) for name, values in arrays.items()}
+    arrays["shower"] = as_numbers(showers.shower, path, "shower", kinds="iu").astype(np.int64)
+    problem = numbers_problem(arrays, layout)
+    if problem:
+        raise InputError(f"{path} is not written: {problem}")
+    material = Material.parse(showers.material) if isinstance(showers.material, str) else showers.material
+    attributes: dict[str, Any] = {
+        "material": material.name, "material_numbers": json.dumps(material.to_dict()), "origin": str(showers.origin),
+        "config": as_json(showers.config, path),
+    }  # fmt: skip
+    if isinstance(showers, Maps):
+        attributes |= _n_xy(path, {"n_xy": showers.n_xy}, InputError)
+    return arrays, attributes
+
+
+def as_numbers(values: Any, path: Path, name: str, kinds: str = "fiu") -> np.ndarray:
+    """Return an array of numbers of lists, numbers, arrays or tensors on any device.
+
+    Args:
+        values: what a caller gave; values that are masked count as NaN.
+        path: the file to be written, for the message.
+        name: name of the values, for the message.
+        kinds: numpy's letters of the types allowed.
+
+    Raises:
+        InputError: not numbers, or of another type.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.astype(np.float64).filled(np.nan)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is not written: {name} is no array of numbers: {error}") from error
+    if array.dtype.kind not in kinds:
+        wanted = "numbers" if "f" in kinds else "whole numbers"
+        raise InputError(f"{path} is not written: {name} is of type {array.dtype}, expected {wanted}")
+    return array
+
+
+def as_json(config: Any, path: Path) -> str:
+    """Return a configuration as JSON; numpy's and torch's numbers become plain ones. Raises `InputError`."""
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is not written: config is a {type(config).__name__}, expected a dictionary")
+    try:
+        return json.dumps(config, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is not written: config cannot be stored as JSON: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold in place of a number or an array of numpy or torch, or of a path."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} {value!r}")
+
+
+def json_attribute(attributes: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the configuration in a file's attributes. Raises `FormatError` if it is no JSON object."""
+    try:
+        config = json.loads(attributes.get("config", "{}"))
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{path}: the attribute 'config' is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise FormatError(f"{path}: the attribute 'config' is a {type(config).__name__}, expected a JSON object")
+    return config
+
+
+def _n_xy(
+    path: Path, attributes: Mapping[str, Any], error: type[FormatError] | type[InputError] = FormatError
+) -> dict[str, int]:
+    n_xy = attributes.get("n_xy")
+    if not isinstance(n_xy, int | np.integer) or n_xy < 1:
+        raise error(f"{path}: the attribute 'n_xy' is {n_xy}, expected the number of cells across")
+    return {"n_xy": int(n_xy)}
+
+
+def _material(attributes: Mapping[str, Any], path: Path) -> Material:
     if "material" not in attributes:
         raise FormatError(f"{path} names no material; expected the attribute 'material'")
     try:
@@ -197,13 +431,3 @@ def _material(attributes: dict[str, Any], path: Path) -> Material:
         return Material.parse(str(attributes["material"]))
     except (TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{path}: the material cannot be used: {error}") from error
-
-
-def _config(attributes: dict[str, Any], path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(attributes.get("config", "{}"))
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"{path}: the attribute 'config' is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise FormatError(f"{path}: the attribute 'config' is a {type(config).__name__}, expected a JSON object")
-    return config

@@ -1,7 +1,7 @@
-"""What the cells of a layered detector measure of points: square cells on any grid, with dead strips if wanted.
+"""Readout of a layered detector: the cells that points raise, on any square grid, with dead strips if wanted.
 
 Cell (i, j) of a layer covers x in [(i - 1/2) pitch, (i + 1/2) pitch) - x_0, y likewise: with the offset (x_0, y_0) at
-zero cell 0 is centred on the axis. A real detector is not that regular:
+zero, cell 0 is centred on the axis. A real detector is less regular:
 
     staggering    the cells of odd layers lie ``stagger`` cm farther in x
     dead strips   between wafers of ``wafer`` cells lie ``gap`` cm of silicon that measures nothing
@@ -9,22 +9,22 @@ zero cell 0 is centred on the axis. A real detector is not that regular:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
 from calograd.errors import InputError
-from calograd.events.clouds import PITCH, Clouds
+from calograd.events.binning import deposit_blocks, sum_bins
+from calograd.events.point_showers import PITCH, PointShowers
+from calograd.events.ragged import Ragged, offsets_of
 
 THRESHOLD = 1e-4
-"""Half of what a minimum ionising particle leaves, GeV: a cell below it is not read out."""
+"""Energy above which a cell is read out, GeV: half of what a minimum ionising particle leaves."""
 GRID = 30
 """Cells across of the regular view."""
 _REACH = 40
-"""Cells on each side of the axis, of the sparse form."""
-_BLOCK = 1 << 23
-"""Cells worked on at once."""
+"""Cells on each side of the axis beyond which nothing is read out."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Readout:
     """The cells of every layer; lengths in cm.
 
     Args:
-        pitch: of the cells.
+        pitch: pitch of the cells.
         offset: (x_0, y_0) of the formula above.
-        stagger: of the odd layers in x.
+        stagger: shift of the odd layers in x.
         wafer: cells of a wafer, each way.
-        gap: width of the dead strips between wafers; the strip lies half on either side of the border.
+        gap: width of the dead strips between wafers; half of a strip lies on either side of the border.
     """
 
     pitch: float = PITCH
@@ -52,94 +52,98 @@ class Readout:
                 "and a strip narrower than the wafer"
             )
 
-    def indices(self, clouds: Clouds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cell numbers i and j of every point, and whether it lies on living silicon, each of shape (points,)."""
-        places = (clouds.x + self.offset[0] + self.stagger * (clouds.layer % 2), clouds.y + self.offset[1])
-        cells, alive = [], np.ones(len(clouds.e), bool)
+    def indices(self, showers: PointShowers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return cell numbers i and j of every point and whether it lies on living silicon, shape (points,) each."""
+        cells, alive = [], np.ones(len(showers.e), bool)
         side = self.wafer * self.pitch
-        for place in places:
-            place = np.asarray(place, np.float64)  # noqa: PLW2901 - the same in float64
-            cells.append(np.floor(place / self.pitch + 0.5).astype(np.int64))
+        shift = self.offset[0] + self.stagger * (showers.layer % 2)
+        for place in (showers.x + shift, showers.y + self.offset[1]):
+            exact = np.asarray(place, np.float64)
+            cells.append(np.floor(exact / self.pitch + 0.5).astype(np.int64))
             if self.gap:
-                from_border = np.abs((place / side) % 1 - 0.5) * side  # borders lie half a wafer from the axis
+                from_border = np.abs((exact / side) % 1 - 0.5) * side  # borders lie half a wafer from the axis
                 alive &= from_border >= self.gap / 2
         return cells[0], cells[1], alive
 
 
 @dataclass(frozen=True)
-class Hits:
-    """Cells with energy, a sparse form: one entry a cell, in order of showers and layers.
+class Hits(Ragged):
+    """Cells above a threshold, one entry a cell, in order of showers and layers.
 
     Args:
-        shower, layer, i, j: which cell, shape (hits,), int64; i = j = 0 is that on the axis.
-        e: its energy, shape (hits,), GeV, float64.
-        n: number of showers.
-        readout: which cells.
+        layer, i, j: which cell, shape (hits,), int64; i = j = 0 is the cell on the axis.
+        e: energy of the cell, shape (hits,), GeV, float64.
+        offsets: shower s owns the hits ``offsets[s]:offsets[s + 1]``, shape (n + 1,), int64.
+        energy: incident energy, shape (n,), GeV.
+        layers: number of layers of the detector.
+        readout: the cells.
     """
 
-    shower: np.ndarray
+    FLAT: ClassVar = ("layer", "i", "j", "e")
     layer: np.ndarray
     i: np.ndarray
     j: np.ndarray
     e: np.ndarray
-    n: int
+    offsets: np.ndarray
+    energy: np.ndarray
+    layers: int
     readout: Readout
 
     @property
     def x(self) -> np.ndarray:
-        """Of the middles of the cells, cm."""
+        """Middles of the cells, cm."""
         return self.i * self.readout.pitch - self.readout.offset[0] - self.readout.stagger * (self.layer % 2)
 
     @property
     def y(self) -> np.ndarray:
-        """Of the middles of the cells, cm."""
+        """Middles of the cells, cm."""
         return self.j * self.readout.pitch - self.readout.offset[1]
 
-    def grid(self, layers: int, n_xy: int = GRID) -> np.ndarray:
-        """The regular view: energies of cells -n_xy/2 <= i, j < n_xy/2, shape (n, n_xy, n_xy, layers), float32."""
-        result = np.zeros((self.n, n_xy, n_xy, layers), np.float32)
+    def within(self, n_xy: int = GRID) -> Hits:
+        """Return the hits of the regular view, the cells -n_xy/2 <= i, j < n_xy/2."""
         i, j = self.i + n_xy // 2, self.j + n_xy // 2
         seen = (i >= 0) & (i < n_xy) & (j >= 0) & (j < n_xy)
-        result[self.shower[seen], i[seen], j[seen], self.layer[seen]] = self.e[seen]
+        offsets = offsets_of(np.bincount(self.owner[seen], minlength=len(self)))
+        return replace(
+            self, layer=self.layer[seen], i=self.i[seen], j=self.j[seen], e=self.e[seen], offsets=offsets
+        )  # fmt: skip
+
+    def grid(self, n_xy: int = GRID) -> np.ndarray:
+        """Return the energies of the regular view, shape (n, n_xy, n_xy, layers), GeV, float32."""
+        hits = self.within(n_xy)
+        result = np.zeros((len(self), n_xy, n_xy, self.layers), np.float32)
+        result[hits.owner, hits.i + n_xy // 2, hits.j + n_xy // 2, hits.layer] = hits.e
         return result
 
 
-def read_out(clouds: Clouds, readout: Readout | None = None, threshold: float = THRESHOLD) -> Hits:
-    """The cells above a threshold.
+def read_out(showers: PointShowers, readout: Readout | None = None, threshold: float = THRESHOLD) -> Hits:
+    """Return the cells above a threshold.
 
     Args:
-        clouds: showers.
-        readout: which cells; by default those of the stack, without an offset.
+        showers: showers as points.
+        readout: the cells; by default those of the silicon-tungsten stack, without an offset.
         threshold: of a cell, GeV; zero for every cell with energy.
     """
     readout = readout or Readout()
-    parts = list(_blocks(clouds, readout, threshold))
-    shower, layer, i, j, e = (np.concatenate([part[k] for part in parts]) for k in range(5))
-    return Hits(shower, layer, i, j, e, len(clouds), readout)
-
-
-def count_hits(clouds: Clouds) -> np.ndarray:
-    """Cells of the stack above the threshold, of every shower, shape (n,), int64."""
-    return np.bincount(read_out(clouds).shower, minlength=len(clouds))
-
-
-def _blocks(clouds: Clouds, readout: Readout, threshold: float) -> Iterator[tuple[np.ndarray, ...]]:
-    """shower, layer, i, j, e of the hits of some showers at a time."""
-    i, j, alive = readout.indices(clouds)
     across = 2 * _REACH
+    i, j, inside = readout.indices(showers)
     i, j = i + _REACH, j + _REACH
-    alive &= (i >= 0) & (i < across) & (j >= 0) & (j < across)
-    size = clouds.layers * across**2
-    step = max(1, _BLOCK // size)
-    owner = clouds.owner
-    for start in range(0, max(1, len(clouds)), step):
-        stop = min(start + step, len(clouds))
-        chosen = slice(int(clouds.offsets[start]), int(clouds.offsets[stop]))
-        place = (((owner[chosen] - start) * clouds.layers + clouds.layer[chosen]) * across + i[chosen]) * across
-        place = (place + j[chosen])[alive[chosen]]
-        sums = np.bincount(place, weights=clouds.e[chosen][alive[chosen]], minlength=(stop - start) * size)
+    inside &= (i >= 0) & (i < across) & (j >= 0) & (j < across)
+    index, cells = (showers.layer * across + i) * across + j, showers.layers * across**2
+    counts, numbers, energies = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    for _, part, points in deposit_blocks(showers.offsets, cells):
+        sums = sum_bins(index[part].astype(np.int32), inside[part], showers.e[part], points, cells)
         hit = np.flatnonzero(sums > threshold)
-        yield (
-            hit // size + start, hit // across**2 % clouds.layers, hit // across % across - _REACH,
-            hit % across - _REACH, sums[hit],
-        )  # fmt: skip
+        counts.append(np.bincount(hit // cells, minlength=len(points)))
+        numbers.append(hit % cells)
+        energies.append(sums.ravel()[hit])
+    number = np.concatenate(numbers)
+    return Hits(
+        number // across**2, number // across % across - _REACH, number % across - _REACH, np.concatenate(energies),
+        offsets_of(np.concatenate(counts)), showers.energy, showers.layers, readout,
+    )  # fmt: skip
+
+
+def count_hits(showers: PointShowers) -> np.ndarray:
+    """Return the number of the stack's cells above the threshold in every shower, shape (n,), int64."""
+    return np.asarray(read_out(showers).counts)

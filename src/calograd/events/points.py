@@ -1,4 +1,4 @@
-"""Points as tensors, and the cells that they fill: exactly, or smoothly so that gradients pass.
+"""Showers as points in tensors, and the cells that they fill: exactly, or smoothly so that gradients pass.
 
 A point of energy e at (x, y) gives cell i along x the share
 
@@ -16,35 +16,37 @@ Of the three cells around the point the outer two get all that lies beyond, so e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from calograd.errors import InputError
-from calograd.events.clouds import LAYERS, PITCH, Clouds, tidy
 from calograd.events.clustering import SPLIT
 from calograd.events.layered_readout import GRID
+from calograd.events.point_showers import LAYERS, PITCH, PointShowers, sort_points
+from calograd.events.ragged import Ragged
 
 Kernel = Literal["none", "linear", "gaussian"]
 WIDTH = PITCH / SPLIT
-"""Of the kernels: a sub-cell, cm."""
+"""Default width of the kernels: a sub-cell, cm."""
 
 
 @dataclass(frozen=True)
-class Points:
-    """Showers as flat tensors; shower s owns the points ``offsets[s]:offsets[s + 1]``.
+class Points(Ragged):
+    """Showers of a layered detector as points; shower s owns the points ``offsets[s]:offsets[s + 1]``.
 
     Args:
-        x, y: shape (points,), cm, the shower's axis at 0.
-        layer: from 0, shape (points,), int64.
-        e: shape (points,), GeV.
+        x, y: positions, shape (points,), cm, the shower's axis at 0.
+        layer: layer of every point, from 0, shape (points,), int64.
+        e: energies, shape (points,), GeV.
         offsets: shape (n + 1,), int64.
-        energy: incident, shape (n,), GeV.
-        layers: of the detector.
+        energy: incident energy, shape (n,), GeV.
+        layers: number of layers of the detector.
     """
 
+    FLAT: ClassVar = ("x", "y", "layer", "e")
     x: Tensor
     y: Tensor
     layer: Tensor
@@ -53,16 +55,8 @@ class Points:
     energy: Tensor
     layers: int = LAYERS
 
-    def __len__(self) -> int:
-        return len(self.energy)
-
-    @property
-    def owner(self) -> Tensor:
-        """The shower of every point, from 0, shape (points,)."""
-        return torch.repeat_interleave(self.offsets.diff())
-
     def layer_energies(self) -> Tensor:
-        """Energy of every shower and layer, shape (n, layers), GeV, differentiable in ``e``."""
+        """Return the energy of every shower and layer, shape (n, layers), GeV, differentiable in ``e``."""
         place = self.owner * self.layers + self.layer
         return self.e.new_zeros(len(self) * self.layers).index_add(0, place, self.e).reshape(len(self), self.layers)
 
@@ -75,14 +69,14 @@ class Points:
         kernel: Kernel = "none",
         width: float = WIDTH,
     ) -> Tensor:
-        """The regular view: cells -n_xy/2 <= i, j < n_xy/2 of every layer, cell 0 centred on the axis.
+        """Return the regular view: cells -n_xy/2 <= i, j < n_xy/2 of every layer, cell 0 centred on the axis.
 
         Args:
-            pitch: of the cells, cm; a tensor receives gradients if there is a kernel.
+            pitch: pitch of the cells, cm; a tensor receives gradients if there is a kernel.
             n_xy: cells across.
             offset: (x_0, y_0), cm.
-            kernel: see above.
-            width: w of the kernel, cm.
+            kernel: how a point is shared between cells, see `calograd.events.points`.
+            width: width w of the kernel, cm.
 
         Returns:
             Energies, shape (n, n_xy, n_xy, layers), GeV.
@@ -109,16 +103,21 @@ class Points:
         cells = self.e.new_zeros(total + 1).index_add(0, place.flatten(), energies.flatten())
         return cells[:total].reshape(len(self), n_xy, n_xy, self.layers)
 
-    def clouds(self, origin: str, config: dict[str, Any]) -> Clouds:
-        """As numpy arrays in order of layers, to be written to a file."""
+    def numpy(self, origin: str, config: dict[str, Any]) -> PointShowers:
+        """Return the showers as arrays in order of layers, to be written to a file or compared.
+
+        Args:
+            origin: ``geant4`` or the name of a surrogate.
+            config: what made the showers, as plain data.
+        """
         x, y, layer, e = (t.detach().cpu().numpy() for t in (self.x, self.y, self.layer, self.e))
-        x, y, layer, e, offsets = tidy(x, y, layer, e, self.owner.cpu().numpy(), len(self))
+        columns = sort_points(x, y, layer, e, self.owner.cpu().numpy(), len(self))
         energy = self.energy.detach().cpu().numpy().astype(np.float32)
-        return Clouds(x, y, layer, e, offsets, energy, np.arange(len(self)), self.layers, origin, config)
+        return PointShowers(*columns, energy, np.arange(len(self)), self.layers, origin, config)
 
 
 def _shares(place: Tensor, pitch: Tensor, kernel: Kernel, width: float) -> tuple[Tensor, Tensor]:
-    """Numbers of the cells that points reach along an axis and their shares, shape (points, 1 or 3) each."""
+    """Return the cells that points reach along an axis and their shares, shape (points, 1 or 3) each."""
     middle = torch.floor(place.detach() / pitch.detach() + 0.5).long()[:, None]
     if kernel == "none":
         return middle, place.new_ones(len(place), 1)

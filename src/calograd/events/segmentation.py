@@ -1,157 +1,268 @@
-"""Segmentation: the cells that a design measures of showers.
-
-Cell (i, j, k) collects the deposits with
-
-    i = floor(x / dx + n/2),   j = floor(y / dx + n/2),   z_k <= z < z_{k+1},   z_0 = 0, z_{k+1} = z_k + dz_k
-
-and what falls outside the window is lost to the design. Every shower may have a design of its own. Sums run in
-float64 and are stored as float32, so the energy in the window is conserved to float32 rounding. Positions are compared
-in float32: a deposit within a rounding error of an edge may be counted on either side of it.
-"""
+"""From a shower library to a cells or maps file: given designs for all showers, or many drawn ones for each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from calograd.detector.configuration import Block, Matrix, SimulationConfig
+from calograd.detector.material import Material
 from calograd.errors import InputError
+from calograd.events.binning import PIXELS, project_deposits, segment_deposits
+from calograd.events.dense import Cells, Maps
+from calograd.events.library.reader import Library
+from calograd.events.library.schema import Imported
 
-BLOCK = 1 << 18
-"""Deposits worked on at once; a block's arrays stay in the cache of one core."""
-BLOCK_CELLS = 1 << 24
-"""Cells worked on at once; their indices fit 32 bits."""
+EDGE = 1e-3
+"""Relative excess of a window over its block that does not matter."""
+MAX_NEIGHBOURS = 0.5
+"""Farther than that there are no neighbours."""
+
+Report = Callable[[int, int], None]
+"""Called with showers done and their number."""
 
 
-def segment(
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    e: np.ndarray,
-    offsets: np.ndarray,
-    dx: float | np.ndarray,
-    dz: float | np.ndarray,
-    n_xy: int = 5,
-    n_z: int = 5,
-) -> np.ndarray:
-    """Cell energies of showers.
+def _silent(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+Size = tuple[float, float | tuple[float, ...]]
+"""dx and dz of a design, cm: dz for all layers, or one a layer."""
+
+
+class Designs(NamedTuple):
+    """Designs of every shower of a library.
+
+    Attributes:
+        dx: pitch, shape (n, designs), cm.
+        dz: depth of every layer, shape (n, designs, n_z), cm.
+        about: how they were chosen, as plain data.
+    """
+
+    dx: np.ndarray
+    dz: np.ndarray
+    about: dict[str, Any]
+
+
+def measure(library: Library, sizes: list[Size], n_xy: int, n_z: int, report: Report = _silent) -> Cells:
+    """All showers of a library at some designs: a row for every shower and design.
 
     Args:
-        x, y, z: positions of the deposits, shape (deposits,), cm.
-        e: energies of the deposits, shape (deposits,), GeV.
-        offsets: shower s owns deposits ``offsets[s]:offsets[s + 1]``, shape (n + 1,).
-        dx: cell pitch in cm, one number or one a shower, shape (n,).
-        dz: layer depth in cm: one number, one a layer (n_z,), or one a shower and layer (n, n_z).
+        library: opened for reading.
+        sizes: of the designs' cells.
         n_xy: cells across.
         n_z: layers.
-
-    Returns:
-        Energies, shape (n, n_xy, n_xy, n_z), GeV, float32.
+        report: called with showers done and their number.
 
     Raises:
-        InputError: sizes that are not positive or do not fit the showers, fewer than one cell, deposits that are NaN.
+        InputError: sizes that are not positive, depths of the wrong number, a layered detector, a crystal matrix with
+            other cells, no showers.
     """
-    n = len(offsets) - 1
-    pitch, depths = check_sizes(dx, dz, n, n_xy, n_z)
-    cells = np.zeros((n, n_xy, n_xy, n_z), dtype=np.float32)
-    for rows, part, counts in spans(offsets, n_xy * n_xy * n_z):
-        cells[rows] = _segment_block(x[part], y[part], z[part], e[part], counts, pitch[rows], depths[rows], n_xy)
-    if not np.isfinite(cells).all():
-        raise InputError("deposits hold energies that are NaN or infinite; expected GeV")
-    return cells
+    given = given_designs(library, sizes, n_z)
+    return measure_each(library, given.dx, given.dz, n_xy, report, given.about)
 
 
-def spans(offsets: np.ndarray, cells: int) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Showers to work on at once: which, their deposits, and how many of these each has.
-
-    Args:
-        offsets: as of `segment`.
-        cells: that a shower is cut into.
-    """
-    start = 0
-    while start < len(offsets) - 1:
-        stop = int(np.searchsorted(offsets, offsets[start] + BLOCK, side="right")) - 1
-        stop = max(start + 1, min(stop, start + BLOCK_CELLS // cells))
-        part = slice(int(offsets[start]), int(offsets[stop]))
-        yield slice(start, stop), part, np.diff(offsets[start : stop + 1])
-        start = stop
+def given_designs(library: Library, sizes: list[Size], n_z: int) -> Designs:
+    """The same designs for all showers of a library. Raises `InputError` for depths of the wrong number."""
+    for _, dz in sizes:
+        if np.shape(dz) not in ((), (n_z,)):
+            raise InputError(f"{np.size(dz)} layer depths for {n_z} layers; expected one, or one a layer")
+    pitch = np.array([dx for dx, _ in sizes], dtype=np.float64)
+    depths = np.array([np.broadcast_to(dz, n_z) for _, dz in sizes], dtype=np.float64)
+    about, n = {"designs": len(sizes), "dx": pitch.tolist(), "dz": depths.tolist()}, len(library)
+    return Designs(np.broadcast_to(pitch, (n, len(sizes))), np.broadcast_to(depths, (n, len(sizes), n_z)), about)
 
 
-def check_sizes(
-    dx: float | np.ndarray, dz: float | np.ndarray, n: int, n_xy: int, n_z: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pitch (n,) and depths (n, n_z) of every shower, checked."""
-    if n_xy < 1 or n_z < 1:
-        raise InputError(f"{n_xy} x {n_xy} x {n_z} cells: expected at least one each way")
-    pitch, depths = np.asarray(dx, dtype=np.float64), np.asarray(dz, dtype=np.float64)
-    if pitch.shape not in ((), (n,)):
-        raise InputError(f"dx has shape {pitch.shape}, expected one number or one a shower, ({n},)")
-    if depths.shape not in ((), (n_z,), (n, n_z)):
-        expected = f"one number, one a layer ({n_z},), or one a shower and layer ({n}, {n_z})"
-        raise InputError(f"dz has shape {depths.shape}, expected {expected}")
-    for name, sizes in (("dx", pitch), ("dz", depths)):
-        bad = sizes[~(np.isfinite(sizes) & (sizes > 0))]
-        if bad.size:
-            raise InputError(f"cell size {name} = {bad.flat[0]} cm: expected a positive number")
-    return np.broadcast_to(pitch, (n,)), np.broadcast_to(depths, (n, n_z))
-
-
-def _segment_block(
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    e: np.ndarray,
-    counts: np.ndarray,
-    pitch: np.ndarray,
-    depths: np.ndarray,
+def measure_many(
+    library: Library,
+    designs: int,
+    dx: tuple[float, float],
+    dz: tuple[float, float],
+    seed: int,
     n_xy: int,
-) -> np.ndarray:
-    n, n_z = depths.shape
-    edges = np.concatenate([np.zeros((n, 1)), np.cumsum(depths, axis=1)], axis=1).astype(np.float32)
-    inverse = per_deposit((1 / pitch).astype(np.float32), counts)
-    half = np.float32(n_xy / 2)
-    u, v = x * inverse + half, y * inverse + half
-    inside = (u >= 0) & (u < n_xy) & (v >= 0) & (v < n_xy) & (z >= 0)
-    layer = np.zeros(len(z), dtype=np.int32)
-    for k in range(1, n_z):
-        layer += z >= per_deposit(edges[:, k], counts)
-    inside &= z < per_deposit(edges[:, n_z], counts)
-    with np.errstate(invalid="ignore"):  # far outside there is no integer; those are overwritten below
-        index = (u.astype(np.int32) * n_xy + v.astype(np.int32)) * n_z + layer
-    return collect(index, inside, (x, y, z), e, counts, n_xy * n_xy * n_z).reshape(n, n_xy, n_xy, n_z)
+    n_z: int,
+    report: Report = _silent,
+    *,
+    unequal: float = 0.0,
+    neighbours: float = 0.0,
+) -> Cells:
+    """Every shower at ``designs`` designs of its own: pitch and depth log-uniform in their ranges.
+
+    This is the data a surrogate learns from. Rows of one shower share its number. A share ``unequal`` of the designs
+    has layers of independent depths, the others have equal ones. With ``neighbours`` above zero every design is
+    followed by one close to it: all sizes times exp(``neighbours`` n) with a normal n for the pitch and one for the
+    depths, and in half of the neighbours one for every layer besides; what leaves the range is reflected at its end.
+    From the difference of a shower at two close designs a training learns how it changes with the design.
+
+    Raises:
+        InputError: no designs, ranges that are not positive or the wrong way round, windows larger than the simulated
+            block, a layered detector, a crystal matrix, no showers.
+    """
+    drawn = drawn_designs(library, designs, dx, dz, seed, n_xy, n_z, unequal=unequal, neighbours=neighbours)
+    return measure_each(library, drawn.dx, drawn.dz, n_xy, report, drawn.about)
 
 
-def collect(
-    index: np.ndarray,
-    inside: np.ndarray,
-    places: tuple[np.ndarray, ...],
-    e: np.ndarray,
-    counts: np.ndarray,
-    cells: int,
-) -> np.ndarray:
-    """Energy in every cell of some showers, shape (n, cells), float64.
+def drawn_designs(
+    library: Library,
+    designs: int,
+    dx: tuple[float, float],
+    dz: tuple[float, float],
+    seed: int,
+    n_xy: int,
+    n_z: int,
+    *,
+    unequal: float = 0.0,
+    neighbours: float = 0.0,
+) -> Designs:
+    """Designs of its own for every shower of a library, see `measure_many`, whose errors these are."""
+    if not 0 <= neighbours <= MAX_NEIGHBOURS:
+        raise InputError(f"neighbours at {neighbours} in the logarithm of a size: expected 0 to {MAX_NEIGHBOURS:g}")
+    if designs < 1 or n_z < 1 or seed < 0:
+        raise InputError(f"{designs} designs of {n_z} layers, seed {seed}: expected at least one, and a seed from 0")
+    if not 0 <= unequal <= 1:
+        raise InputError(f"{unequal} of the designs with unequal layers: expected a share from 0 to 1")
+    for name, (low, high) in (("dx", dx), ("dz", dz)):
+        if not 0 < low < high < np.inf:
+            raise InputError(f"{name} from {low} to {high} cm: expected positive numbers, the lower end first")
+    _check_window(library, n_xy * dx[1], n_z * dz[1])
+    n = len(library)
+    rng = np.random.default_rng(seed)
+    u = rng.random((2, n, designs))
+    v = np.where((rng.random((n, designs)) < unequal)[:, :, None], rng.random((n, designs, n_z)), u[1][:, :, None])
+    across, along = u[0], v
+    if neighbours:
+        steps = (neighbours / np.log(dx[1] / dx[0]), neighbours / np.log(dz[1] / dz[0]))
+        near_x, near_z = _near(across, along, *steps, rng)
+        across = np.stack([across, near_x], axis=2).reshape(n, -1)
+        along = np.stack([along, near_z], axis=2).reshape(n, -1, n_z)
+    pitch = np.exp(np.log(dx[0]) + across * np.log(dx[1] / dx[0]))
+    depths = np.exp(np.log(dz[0]) + along * np.log(dz[1] / dz[0]))
+    about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed, "unequal": unequal}
+    about |= {"neighbours": neighbours} if neighbours else {}
+    return Designs(pitch, depths, about)
+
+
+def _near(
+    across: np.ndarray, along: np.ndarray, step_x: float, step_z: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places close to given ones, of pitches (n, designs) and depths (n, designs, n_z), all in [0, 1]."""
+    each = (rng.random(across.shape) < 0.5)[:, :, None] * rng.standard_normal(along.shape)
+    moved_x = across + step_x * rng.standard_normal(across.shape)
+    moved_z = along + step_z * (rng.standard_normal(across.shape)[:, :, None] + each)
+    near_x, near_z = (1 - np.abs(1 - np.abs(moved) % 2) for moved in (moved_x, moved_z))
+    return near_x, near_z
+
+
+def _check_window(library: Library, width: float, depth: float) -> None:
+    """Refuse windows (full lengths, cm) that reach beyond a simulated block: their outer cells would be empty."""
+    config = library.provenance.config
+    if not isinstance(config, SimulationConfig) or not isinstance(config.detector, Block):
+        return
+    x, y, z = config.detector.size
+    if width > min(x, y) * (1 + EDGE) or depth > z * (1 + EDGE):
+        raise InputError(
+            f"designs of up to {width:.4g} x {width:.4g} x {depth:.4g} cm reach beyond the simulated block of {x:g} x "
+            f"{y:g} x {z:g} cm; simulate a larger one (--block), or narrow --dx and --dz"
+        )
+
+
+def measure_each(
+    library: Library,
+    dx: np.ndarray,
+    dz: np.ndarray,
+    n_xy: int,
+    report: Report = _silent,
+    about: dict[str, Any] | None = None,
+) -> Cells:
+    """Every shower at given designs of its own.
 
     Args:
-        index: of every deposit's cell in its shower, int32; overwritten.
-        inside: which deposits are in a cell at all.
-        places: positions of the deposits, to find out why they are not.
-        e: energies of the deposits.
-        counts: deposits of every shower, shape (n,).
-        cells: of a shower.
+        library: opened for reading; of n showers.
+        dx: pitch, shape (n, designs), cm.
+        dz: depth of every layer, shape (n, designs, n_z), cm.
+        n_xy: cells across.
+        report: called with showers done and their number.
+        about: how the designs were chosen, for the record.
+
+    Raises:
+        InputError: sizes that are not positive, a layered detector, a crystal matrix with other cells, no showers.
     """
-    n = len(counts)
-    index += np.repeat(np.arange(n, dtype=np.int32) * cells, counts)
-    overflow = n * cells
-    lost = ~inside
-    index[lost] = overflow
-    if any(np.isnan(place[lost]).any() for place in places):
-        raise InputError("deposits hold positions that are NaN; expected cm")
-    return np.bincount(index, weights=e, minlength=overflow + 1)[:overflow].reshape(n, cells)
+    designs = Designs(dx, dz, about or {})
+    cells = _cut(library, designs, n_xy, segment_deposits, (n_xy, n_xy, dz.shape[2]), report)
+    return Cells(cells, *_columns(library, designs), _material(library), "geant4", _config(library, designs, n_xy))
 
 
-def per_deposit(values: np.ndarray, counts: np.ndarray) -> np.ndarray | np.floating:
-    """One value a shower, for every deposit; a scalar where all showers share it."""
-    if (values == values[0]).all():
-        scalar: np.floating = values[0]
-        return scalar
-    return np.repeat(values, counts)
+def measure_maps(library: Library, designs: Designs, n_xy: int, report: Report = _silent) -> Maps:
+    """Every shower at its designs as maps of their windows.
+
+    Args:
+        library: opened for reading.
+        designs: of `given_designs` or `drawn_designs`, for this library.
+        n_xy: cells across.
+        report: called with showers done and their number.
+
+    Raises:
+        InputError: sizes that are not positive, a layered detector, a crystal matrix with other cells, no showers.
+    """
+    maps = _cut(library, designs, n_xy, project_deposits, (PIXELS, PIXELS), report)
+    energy, dx, dz, shower = _columns(library, designs)
+    about = _config(library, designs, n_xy)
+    return Maps(maps, energy, dx, dz, n_xy, shower, _material(library), "geant4", about)
+
+
+def _cut(
+    library: Library,
+    designs: Designs,
+    n_xy: int,
+    cut: Callable[..., np.ndarray],
+    shape: tuple[int, ...],
+    report: Report,
+) -> np.ndarray:
+    """Return what ``cut`` measures of every shower with its designs, shape (rows, *shape)."""
+    n, each, n_z = designs.dz.shape
+    library.check_cells(designs.dx, designs.dz, n_xy, n_z)
+    if n == 0:
+        raise InputError(f"{library.path} holds no showers yet; expected at least one")
+    made = np.empty((n, each, *shape), dtype=np.float32)
+    done = 0
+    for block in library.blocks():
+        rows = slice(done, done + len(block))
+        for d in range(each):
+            pitch, depths = designs.dx[rows, d], designs.dz[rows, d]
+            made[rows, d] = cut(block.x, block.y, block.z, block.e, block.offsets, pitch, depths, n_xy, n_z)
+        done = rows.stop
+        report(done, n)
+    return made.reshape(n * each, *shape)
+
+
+def _columns(library: Library, designs: Designs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Energy, dx, dz and the shower of every row."""
+    _, each, n_z = designs.dz.shape
+    dx, dz = designs.dx.ravel().astype(np.float32), designs.dz.reshape(-1, n_z).astype(np.float32)
+    return np.repeat(library.energy, each), dx, dz, np.repeat(library.index, each)
+
+
+def _material(library: Library) -> Material:
+    """Of a library that has been measured, and so has one."""
+    assert library.material is not None
+    return library.material
+
+
+def _config(library: Library, designs: Designs, n_xy: int) -> dict[str, Any]:
+    """What made the rows, as plain data."""
+    width, depth = n_xy * designs.dx.max(), designs.dz.sum(2).max()
+    return {
+        "mode": _mode(library.provenance.config, (width, width, depth)), "segmentation": designs.about,
+    } | library.about()  # fmt: skip
+
+
+def _mode(config: SimulationConfig | Imported, window: tuple[float, float, float]) -> str:
+    """What lies around a window of cells (its full lengths, cm), for files and reports."""
+    if isinstance(config, Imported):
+        return "imported"
+    if isinstance(config.detector, Matrix):
+        return "crystal matrix"
+    alone = isinstance(config.detector, Block) and np.allclose(config.detector.size, window)
+    return "stand-alone" if alone else "embedded"

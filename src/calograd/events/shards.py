@@ -21,9 +21,8 @@ import numpy as np
 
 from calograd.detector.material import to_float
 from calograd.errors import InputError
-from calograd.events.cells import Cells
-from calograd.events.maps import Maps, read_rows
-from calograd.io.hdf5 import shard_files
+from calograd.events.dense import Cells, Maps, read_dense
+from calograd.io.files import shard_files
 
 SAMPLE = 100
 """Rows whose measured energies tell files of equal columns apart."""
@@ -89,7 +88,7 @@ def read_shards(path: Path) -> Cells | Maps:
         FormatError: a folder without files, or one that cannot be used.
     """
     files = shard_files(path)
-    parts = [read_rows(file) for file in files]
+    parts = [read_dense(file) for file in files]
     first = parts[0]
     if not path.is_dir():
         return first

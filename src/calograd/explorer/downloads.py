@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from calograd._version import __version__
-from calograd.events.cells import Cells, write_cells
+from calograd.events.dense import Cells, write_cells
 from calograd.explorer.landscape import Surface
 from calograd.explorer.numbers import UNITS, columns, to_dict
 from calograd.explorer.selection import Limits, to_toml

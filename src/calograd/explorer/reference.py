@@ -8,7 +8,7 @@ import numpy as np
 
 from calograd.detector.material import to_float
 from calograd.evaluation.matching import group
-from calograd.events.cells import Cells, read_cells
+from calograd.events.dense import Cells, read_cells
 from calograd.explorer.selection import Limits, Selection
 from calograd.surrogate.storage import ASSETS
 

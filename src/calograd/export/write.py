@@ -28,7 +28,7 @@ from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError
 from calograd.export.graphs import Part, example, exportable, parts
 from calograd.export.runtime import SCHEMA, open_session, run
-from calograd.io.hdf5 import refuse_existing, write_whole, writing
+from calograd.io.files import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import SamplingSchedule, sampler_of
 from calograd.system.extras import require

@@ -1,214 +1,67 @@
-"""Files that are never half there, HDF5 above all.
+"""HDF5 files with a schema and a checksum, written completely or not at all.
 
-Every file is written beside its destination and moved into place when it is complete, so a reader sees either the
-whole file or none. Every file says its schema, ``calograd/<kind>/<version>``.
+Every file of CaloGrad names its schema, ``calograd/<kind>/<version>``, and most store a checksum of their contents,
+
+    digest = SHA-256 of the attributes and of the covered datasets, each with its name, type, shape and values
+
+since HDF5 notices damage in compressed chunks only. A file without the attribute ``digest`` is read unchecked; remove
+the attribute after changing a file by hand.
 """
 
 from __future__ import annotations
 
-import fcntl
-import glob
+import hashlib
+import io
 import os
-import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from calograd.errors import CaloGradError, FormatError, InputError, OutputExistsError
-from calograd.io.deferred import written_file
+from calograd.errors import CaloGradError, FormatError
+from calograd.io.files import publish, temporary_file
 from calograd.io.heap import refuse_endless
 
 DAMAGE = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
 )  # fmt: skip
-"""What h5py raises where the bytes of a file are wrong, and Python where they then are of another type."""
+"""Exceptions that h5py and Python raise where the bytes of a file are wrong."""
 INFLATION = 2000
-"""Filters of HDF5 make a chunk at most some 1000 times smaller; datasets that claim more are damaged."""
-FORSAKEN = 3600.0
-"""Seconds after which a temporary file that nobody has written to is taken for one of a process that was killed."""
-
-
-def refuse_existing(path: Path | None) -> None:
-    """Raise `OutputExistsError` if ``path`` (None is no file) exists: nothing is overwritten silently."""
-    if path is not None and path.exists():
-        raise OutputExistsError(f"{path} exists already; move it away or choose another output")
-
-
-def shard_files(path: Path) -> list[Path]:
-    """The files that are read as one: all ``.h5`` of a folder in the order of their names, or the file itself.
-
-    Raises:
-        FormatError: a folder without any.
-    """
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.glob("*.h5") if file.is_file() and not file.name.startswith("."))
-    if not found:
-        raise FormatError(f"{path} is a folder without .h5 files; expected the files of one data set")
-    return found
+"""Largest believable ratio of a dataset's size to that of its file; HDF5's filters reach about 1000."""
+DIGEST = "digest"
+"""Name of the attribute that holds the checksum."""
+_SLAB = 1 << 21
+"""Numbers that the checksum reads at a time."""
 
 
 @contextmanager
-def writing(path: Path, then: str = "") -> Iterator[None]:
-    """Turn what a full or read-only disk makes HDF5 raise into an `InputError` of one line, with the advice ``then``.
+def new_file(path: Path, schema: str | None) -> Iterator[h5py.File]:
+    """Open a new HDF5 file that appears under ``path`` when the block ends without an error.
 
-    HDF5 raises an `OSError` from the write that fails and a `RuntimeError` when the file is closed after that.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if found := re.search(r"errno = (\d+)", str(error)):
-            number = int(found[1])
-        if number is None and isinstance(error, RuntimeError):
-            raise
-        reason = os.strerror(number) if number else str(error)
-        raise InputError(f"{path} cannot be written: {reason}{then}") from error
-
-
-def schema_of(path: Path) -> str | None:
-    """The schema that a file names; None where it cannot be read or names none."""
-    try:
-        with reading(path, "a file of calograd") as file:
-            schema = file.attrs.get("schema")
-    except FormatError:
-        return None
-    return schema if isinstance(schema, str) else None
-
-
-@contextmanager
-def new_file(path: Path, schema: str) -> Iterator[h5py.File]:
-    """An HDF5 file that appears under ``path`` only when the block has ended without an error.
+    Args:
+        path: where the file is to appear.
+        schema: its schema; None for another project's format.
 
     Raises:
         InputError: the folder does not exist or the disk is full.
     """
-    with new_foreign_file(path) as file:
-        file.attrs["schema"] = schema
-        yield file
-
-
-@contextmanager
-def new_foreign_file(path: Path) -> Iterator[h5py.File]:
-    """As `new_file`, of another project's format, which knows no schema of ours."""
-    with _beside(path) as temporary:
-        with written_file(temporary) as file:
+    with temporary_file(path) as temporary:
+        with _deferred_file(temporary) as file:
+            if schema is not None:
+                file.attrs["schema"] = schema
             yield file
-        _publish(temporary, path)
-
-
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file that appears under ``path`` only when it is complete, and never in place of another.
-
-    Raises:
-        OutputExistsError: ``path`` exists, be it that another process made it meanwhile.
-        InputError: the folder does not exist or the disk is full.
-    """
-    refuse_existing(path)
-    with _beside(path) as temporary:
-        _write(temporary, content)
-        _publish(temporary, path)
-
-
-def write_whole(path: Path, content: bytes, then: str = "") -> None:
-    """Write a file that appears under ``path``, in place of what is there, only when it is complete.
-
-    Raises:
-        InputError: the folder does not exist or the disk is full; ``then`` is the advice that goes with it.
-    """
-    with _beside(path, then) as temporary:
-        _write(temporary, content)
-        temporary.replace(path)
-
-
-@contextmanager
-def _beside(path: Path, then: str = "") -> Iterator[Path]:
-    """A temporary name for what will be ``path``; what killed processes left of earlier ones is removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    for stray in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError):
-            if time.time() - stray.stat().st_mtime > FORSAKEN:
-                stray.unlink()
-    try:
-        with writing(path, then):
-            yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(temporary: Path, content: bytes) -> None:
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Give a complete file its name, unless another has it by now."""
-    try:
-        os.link(temporary, path)
-    except OSError:  # there is one, or a file system without hard links
-        refuse_existing(path)
-        temporary.replace(path)
-
-
-@contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run, which is made if need be, so that one process at a time writes it.
-
-    Files that a killed process left half written are removed.
-
-    Raises:
-        InputError: another process holds it, or it cannot be made.
-    """
-    made = not folder.exists()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _lock(descriptor, folder)
-        for stray in folder.glob(".*.tmp"):
-            stray.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            if made:  # while nobody else can hold it
-                with suppress(OSError):  # something was put into it
-                    folder.rmdir()
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"{folder} is being written by another process; wait for it or stop it") from error
-    except OSError:  # a file system that cannot lock folders: whoever runs there has to see to it
-        return
-
-
-def check_schema(file: h5py.File, path: Path, schema: str) -> None:
-    """Raise `FormatError` unless ``file`` is of the kind and at most the version that ``schema`` names."""
-    found = file.attrs.get("schema")
-    kind, version = schema.rsplit("/", 1)
-    if not isinstance(found, str) or not found.startswith(f"{kind}/"):
-        what = f"schema '{found}'" if found is not None else "an HDF5 file without a schema"
-        raise FormatError(f"{path} is {what}, expected '{schema}'")
-    if not found.rsplit("/", 1)[1].isdecimal() or int(found.rsplit("/", 1)[1]) > int(version):
-        raise FormatError(f"{path} has schema '{found}', this version reads up to '{schema}'; update calograd")
+        publish(temporary, path)
 
 
 @contextmanager
 def existing_file(path: Path, schema: str) -> Iterator[h5py.File]:
-    """An HDF5 file opened for reading, after its schema was checked.
+    """Open an HDF5 file for reading after checking its schema.
 
     Raises:
-        FormatError: missing, not HDF5, cut off, of another kind or newer than this version.
+        FormatError: the file is missing, not HDF5, cut off, of another kind or newer than this version.
     """
     with reading(path, f"'{schema}'") as file:
         check_schema(file, path, schema)
@@ -217,18 +70,21 @@ def existing_file(path: Path, schema: str) -> Iterator[h5py.File]:
 
 @contextmanager
 def reading(path: Path, expected: str) -> Iterator[h5py.File]:
-    """An HDF5 file opened for reading; ``expected`` is what a user is told to bring.
+    """Open an HDF5 file for reading.
+
+    Args:
+        path: the file.
+        expected: what the error message tells the user to bring.
 
     Raises:
-        FormatError: missing, not HDF5, cut off or damaged.
+        FormatError: the file is missing, held by another process, not HDF5, cut off or damaged.
     """
     if not path.is_file():
         raise FormatError(f"{path} does not exist or is not a file")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        how = "is cut off" if "truncated" in str(error) else "is not a readable HDF5 file"
-        raise FormatError(f"{path} {how}; expected {expected}") from error
+        raise FormatError(f"{path} {_why_not(path, error)}; expected {expected}") from error
     with file:
         refuse_endless(path)
         try:
@@ -240,10 +96,193 @@ def reading(path: Path, expected: str) -> Iterator[h5py.File]:
             raise FormatError(f"{path} is damaged and cannot be read completely: {reason}") from error
 
 
+def _why_not(path: Path, error: OSError) -> str:
+    """Return why HDF5 could not open a file, as the predicate of a sentence."""
+    words = str(error)
+    if "unable to lock" in words:
+        return "is locked: another process has it open for writing; wait for that process or stop it"
+    if "truncated" in words:
+        return "is cut off"
+    if not os.access(path, os.R_OK):
+        return "cannot be opened: Permission denied"
+    if not h5py.is_hdf5(path):
+        return "is not a readable HDF5 file"
+    return f"is not a readable HDF5 file ({' '.join(words.split())})"
+
+
+def schema_of(path: Path) -> str | None:
+    """Return the schema that a file names, or None if it cannot be read or names none."""
+    try:
+        with reading(path, "a file of calograd") as file:
+            schema = file.attrs.get("schema")
+    except FormatError:
+        return None
+    return schema if isinstance(schema, str) else None
+
+
+def check_schema(file: h5py.File, path: Path, schema: str) -> None:
+    """Raise `FormatError` unless ``file`` is of the kind of ``schema`` and not of a later version."""
+    found = file.attrs.get("schema")
+    kind, version = schema.rsplit("/", 1)
+    if not isinstance(found, str) or not found.startswith(f"{kind}/"):
+        what = f"schema '{found}'" if found is not None else "an HDF5 file without a schema"
+        raise FormatError(f"{path} is {what}, expected '{schema}'")
+    if not found.rsplit("/", 1)[1].isdecimal() or int(found.rsplit("/", 1)[1]) > int(version):
+        raise FormatError(f"{path} has schema '{found}', this version reads up to '{schema}'; update calograd")
+
+
 def load(file: h5py.File, name: str) -> np.ndarray:
-    """A whole dataset. Raises one of `DAMAGE` where there is none, or one that cannot be in a file of that size."""
+    """Return a whole dataset. Raises one of `DAMAGE` if it is missing or larger than its file can hold."""
     dataset = file[name]
     stored = file.id.get_filesize()
     if dataset.nbytes > INFLATION * stored:
         raise ValueError(f"{name} claims {dataset.nbytes} bytes in a file of {stored}")
     return np.asarray(dataset[()])
+
+
+def store_checksum(file: h5py.File, names: Iterable[str]) -> None:
+    """Store the checksum of an otherwise complete file that is open for writing; it covers the datasets ``names``."""
+    file.attrs[DIGEST] = checksum_of(dict(file.attrs), {name: file[name] for name in names})
+
+
+def verify_checksum(attributes: Mapping[str, Any], datasets: Mapping[str, np.ndarray], path: Path) -> None:
+    """Refuse contents that differ from those that the stored checksum is of; pass those without a checksum.
+
+    Args:
+        attributes: all attributes of the file.
+        datasets: the covered datasets as they were read.
+        path: the file, for the message.
+
+    Raises:
+        FormatError: they differ.
+    """
+    stored = attributes.get(DIGEST)
+    if stored is not None and str(stored) != checksum_of(attributes, datasets):
+        raise FormatError(
+            f"{path} is damaged: its contents do not fit its checksum; bring an intact copy or make it anew (if you "
+            f"changed it yourself, remove its attribute '{DIGEST}')"
+        )
+
+
+def checksum_of(attributes: Mapping[str, Any], datasets: Mapping[str, np.ndarray | h5py.Dataset]) -> str:
+    """Return the checksum of attributes, except itself, and datasets, in any order."""
+    result = hashlib.sha256()
+    for name in sorted(attributes):
+        if name != DIGEST:
+            value = attributes[name]
+            data = value.encode(errors="surrogateescape") if isinstance(value, str) else _bytes(np.asarray(value))
+            result.update(f"\0{name}\0{len(data)}\0".encode() + data)
+    for name in sorted(datasets):
+        values = datasets[name]
+        result.update(f"\0{name}\0{values.dtype.str}\0{values.shape}\0".encode())
+        rows = max(1, _SLAB // max(1, int(np.prod(values.shape[1:]))))
+        for start in range(0, len(values), rows):
+            result.update(_bytes(np.asarray(values[start : start + rows])))
+    return result.hexdigest()
+
+
+def _bytes(values: np.ndarray) -> bytes:
+    """Return numbers as they lie in memory, anything else as text."""
+    return repr(values.tolist()).encode() if values.dtype.hasobject else values.tobytes()
+
+
+class SeekableFile(io.RawIOBase):
+    """A file object for HDF5 that keeps its own position and its length, ``end`` bytes; subclasses read."""
+
+    def __init__(self, end: int) -> None:
+        self._position, self._end = 0, end
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position, beyond the end if asked."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = base + offset
+        return self._position
+
+
+class _DeferredErrors(SeekableFile):
+    """A new file for reading and writing that keeps its first error instead of raising it.
+
+    Where a disk is full HDF5 fails in many places, also where it closes what is open, and h5py complains of each on
+    standard error. Here the first failure is kept, later writes are dropped, and HDF5 ends without complaint.
+
+    Attributes:
+        error: the first error; None while there was none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(0)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view) and (data := os.pread(self._descriptor, len(view) - done, self._position + done)):
+            view[done : done + len(data)] = data
+            done += len(data)
+        view[done:] = bytes(len(view) - done)
+        self._position += len(view)
+        return len(view)
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+        view, done = memoryview(data).cast("B"), 0
+        try:
+            while self.error is None and done < len(view):
+                done += os.pwrite(self._descriptor, view[done:], self._position + done)
+        except OSError as error:
+            self.error = error
+        self._position += len(view)
+        self._end = max(self._end, self._position)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._end = self._position if size is None else size
+        try:
+            if self.error is None:
+                os.ftruncate(self._descriptor, self._end)
+        except OSError as error:
+            self.error = error
+        return self._end
+
+    def synchronise(self) -> None:
+        if self.error is None:
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+@contextmanager
+def _deferred_file(path: Path) -> Iterator[h5py.File]:
+    """Open a new HDF5 file in place of what is there; it is on the disk at the end of the block.
+
+    Raises:
+        OSError: it could not be written completely.
+    """
+    with _DeferredErrors(path) as raw:
+        try:
+            with h5py.File(raw, "w") as file:
+                yield file
+            raw.synchronise()
+        except Exception:
+            if raw.error is None:
+                raise
+        if raw.error is not None:  # the cause of whatever else was raised
+            raise raw.error

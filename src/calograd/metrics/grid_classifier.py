@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calograd.events.grids import Grids
-from calograd.events.layered_readout import GRID, THRESHOLD
+from calograd.events.layered_readout import GRID, THRESHOLD, Hits
 from calograd.metrics.classifier import Fit, LabelledRows, descend
 
 WIDTH = 48
@@ -46,14 +45,14 @@ class GridNet(nn.Module):
         return result
 
 
-def grid_rows(ours: Grids, theirs: Grids) -> tuple[LabelledRows, Fit]:
+def grid_rows(ours: Hits, theirs: Hits) -> tuple[LabelledRows, Fit]:
     """Rows that name showers by their number, and what trains on them."""
-    both = ours.join(theirs)
+    both = Hits.concatenate([ours, theirs])
     number = np.arange(len(both))
     return LabelledRows(number[:, None], number < len(ours), number), _fit(both)
 
 
-def _fit(grids: Grids) -> Fit:
+def _fit(grids: Hits) -> Fit:
     """A classifier of showers of ``grids``, whose features are their numbers."""
 
     def fit(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
@@ -76,15 +75,15 @@ def _fit(grids: Grids) -> Fit:
     return fit
 
 
-def images(grids: Grids, rows: np.ndarray) -> Tensor:
+def images(grids: Hits, rows: np.ndarray) -> Tensor:
     """The two channels of chosen showers, shape (rows, 2, layers, GRID, GRID), float32."""
-    e = grids.dense(rows)
-    incident = grids.incident[rows, None, None, None].astype(np.float32)
+    e = np.ascontiguousarray(np.moveaxis(grids.rows(rows).grid(), 3, 1))
+    incident = grids.energy[rows, None, None, None].astype(np.float32)
     return torch.from_numpy(np.stack([np.log1p(e / np.float32(THRESHOLD)) / 4, 1e3 * e / incident], axis=1))
 
 
-def _scores(net: GridNet, grids: Grids, number: np.ndarray) -> Tensor:
+def _scores(net: GridNet, grids: Hits, number: np.ndarray) -> Tensor:
     """Scores of showers, some at a time, shape (n,)."""
     parts = [number[start : start + 2 * BATCH] for start in range(0, len(number), 2 * BATCH)]
-    energy = torch.from_numpy(grids.incident.astype(np.float32))
+    energy = torch.from_numpy(grids.energy.astype(np.float32))
     return torch.cat([net(images(grids, part), energy[torch.from_numpy(part)])[:, 0] for part in parts])

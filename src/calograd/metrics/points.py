@@ -19,8 +19,8 @@ import numpy as np
 
 from calograd.detector.configuration import SiWStack
 from calograd.errors import InputError
-from calograd.events.clouds import LAYERS, PITCH, Clouds
 from calograd.events.layered_readout import Hits, Readout, read_out
+from calograd.events.point_showers import LAYERS, PITCH, PointShowers
 from calograd.metrics.observables import Profile
 
 LAYER_EDGES = (0, 8, 11, 13, 15, 16, 18, 19, 21, 24, 30)
@@ -75,7 +75,7 @@ def silicon_depths(stack: SiWStack | None = None) -> np.ndarray:
     return np.asarray(stack.layer_fronts() + stack.plate_thicknesses() + stack.gap + stack.silicon / 2)
 
 
-def observe_points(points: Clouds, readout: Readout | None = None) -> PointObservables:
+def observe_points(points: PointShowers, readout: Readout | None = None) -> PointObservables:
     """Return the observables of showers; a shower without a hit has zero everywhere.
 
     Args:
@@ -88,12 +88,12 @@ def observe_points(points: Clouds, readout: Readout | None = None) -> PointObser
     if points.layers != LAYERS:
         raise InputError(f"the showers have {points.layers} layers; the observables are defined for {LAYERS}")
     hits, n = read_out(points, readout), len(points)
-    total = np.bincount(hits.shower, hits.e, n)
-    share = hits.e / np.where(total > 0, total, 1)[hits.shower]
+    total = np.bincount(hits.owner, hits.e, n)
+    share = hits.e / np.where(total > 0, total, 1)[hits.owner]
     depth = silicon_depths()[hits.layer]
-    means = [np.bincount(hits.shower, share * position, n) for position in (hits.x, hits.y, depth)]
+    means = [np.bincount(hits.owner, share * position, n) for position in (hits.x, hits.y, depth)]
     radius = np.hypot(hits.x, hits.y)
-    count = np.bincount(hits.shower, minlength=n)
+    count = np.bincount(hits.owner, minlength=n)
     table = np.column_stack(
         [count, total / points.energy, *means, _binned(hits, np.array(LAYER_EDGES), hits.layer, hits.e),
          _binned(hits, np.array(RADIAL_EDGES), radius, hits.e)]
@@ -120,6 +120,6 @@ def _binned(hits: Hits, edges: np.ndarray, position: np.ndarray, weight: np.ndar
     bins = len(edges) - 1
     which = np.searchsorted(edges, position, side="right") - 1
     inside = (which >= 0) & (which < bins)
-    index = hits.shower[inside] * bins + which[inside]
+    index = hits.owner[inside] * bins + which[inside]
     chosen = None if weight is None else weight[inside]
-    return np.bincount(index, chosen, hits.n * bins).reshape(hits.n, bins)
+    return np.bincount(index, chosen, len(hits) * bins).reshape(len(hits), bins)

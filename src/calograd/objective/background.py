@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from calograd.errors import FormatError, InputError
-from calograd.io.checksum import check_seal, seal
-from calograd.io.hdf5 import existing_file, load, new_file, refuse_existing
+from calograd.io.files import refuse_existing
+from calograd.io.hdf5 import existing_file, load, new_file, store_checksum, verify_checksum
 
 SCHEMA = "calograd/background/1"
 SMALLEST_STD = 1e-12
@@ -268,7 +268,7 @@ def write_background_map(path: Path, background: BackgroundMap) -> None:
             file[name] = getattr(background, name).cpu().numpy()
         for name in _FLUCTUATIONS:
             file.attrs[name] = getattr(background, name)
-        seal(file, _ARRAYS)
+        store_checksum(file, _ARRAYS)
 
 
 def read_background_map(path: Path) -> BackgroundMap:
@@ -296,7 +296,7 @@ def read_background_map(path: Path) -> BackgroundMap:
         )
     except InputError as error:
         raise FormatError(f"{path}: {error}") from error
-    check_seal(attributes, arrays, path)
+    verify_checksum(attributes, arrays, path)
     return made
 
 

@@ -11,13 +11,14 @@ import numpy as np
 
 from calograd.detector.material import Material
 from calograd.errors import InputError
-from calograd.events.cells import SCHEMA as CELLS_SCHEMA
-from calograd.events.cells import Cells
+from calograd.events.dense import SCHEMA as CELLS_SCHEMA
+from calograd.events.dense import Cells
 from calograd.events.library.reader import Library, open_library
-from calograd.events.maps import project
-from calograd.events.segmentation import segment
+from calograd.events.binning import project_deposits
+from calograd.events.binning import segment_deposits
 from calograd.events.shards import read_shards
-from calograd.io.hdf5 import schema_of, shard_files
+from calograd.io.hdf5 import schema_of
+from calograd.io.files import shard_files
 
 REMEMBERED = 64
 """Designs whose cells are kept."""
@@ -133,8 +134,8 @@ class LibraryReference:
     def _cut(self, deposits: _Deposits, dx: float, dz: np.ndarray) -> np.ndarray:
         """Cells of a design, or pixels of its window, shape (n, pixels, 1, pixels)."""
         if self.pixels is None:
-            return segment(*deposits, dx, dz, self.n_xy, self.n_z)
-        return project(*deposits, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
+            return segment_deposits(*deposits, dx, dz, self.n_xy, self.n_z)
+        return project_deposits(*deposits, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
 
     def block(self, start: int, showers: int) -> Block:
         """Some of its showers of every energy, in a row from ``start``, beginning anew at the end."""
@@ -236,7 +237,7 @@ class CellsReference:
             )
         if any(not np.array_equal(c.shower[rows], c.shower[found[0]]) for rows in found):
             raise InputError(
-                f"{self.name}: its designs are not of the same showers at {energy:g} GeV; segment them anew"
+                f"{self.name}: its designs are not of the same showers at {energy:g} GeV; segment_deposits them anew"
             )
         return np.stack([c.cells[rows] for rows in found])
 

@@ -41,9 +41,9 @@ import torch
 from pydantic import Field
 
 from calograd.errors import InputError
-from calograd.events.cells import Cells
+from calograd.events.dense import Cells
 from calograd.events.library.reader import Library, open_library
-from calograd.events.measurement import measure_each
+from calograd.events.segmentation import measure_each
 from calograd.gradients.estimates import seed_of
 from calograd.objective.constraints import Array
 from calograd.objective.space import DesignSpace

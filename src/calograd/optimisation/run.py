@@ -54,7 +54,7 @@ from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.estimates import GradientEstimate, GradientFunction, SimulatedUtility
 from calograd.gradients.landscape import Landscape, landscapes
 from calograd.io.differences import first_difference
-from calograd.io.hdf5 import one_writer, write_whole
+from calograd.io.files import one_writer, write_whole
 from calograd.io.toml import Table, parse_table, read_toml
 from calograd.objective.config import ObjectiveConfig
 from calograd.objective.constraints import Array

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from calograd.errors import FormatError, InputError
-from calograd.io.hdf5 import write_whole
+from calograd.io.files import write_whole
 from calograd.objective.constraints import Array
 from calograd.optimisation.quasi_newton import LOSS, Point
 

@@ -23,9 +23,10 @@ import numpy as np
 
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
+from calograd.events.binning import PIXELS, project_deposits, resample
+from calograd.events.dense import Maps
 from calograd.events.library.reader import Library
-from calograd.events.maps import PIXELS, Maps, project, resample
-from calograd.io.hdf5 import refuse_existing, writing
+from calograd.io.files import refuse_existing, writing
 
 SIZE = 100
 """Pixels of an image across and along."""
@@ -250,7 +251,7 @@ def write_images(path: Path, library: Library, sizes: list[tuple[float, float]])
     rest = (d.z, d.e, d.offsets)
     with writing(path), h5py.File(path, "w") as file:
         for name, across, other in (("images_xz", d.x, d.y), ("images_yz", d.y, d.x)):
-            images = [project(across, other, *rest, *size, N_CELLS, N_CELLS, SIZE) for size in sizes]
+            images = [project_deposits(across, other, *rest, *size, N_CELLS, N_CELLS, SIZE) for size in sizes]
             file.create_dataset(name, data=np.concatenate(images), compression="gzip")
         file["labels_energy"] = np.tile(library.energy, len(sizes))
         file["labels_xy"] = np.repeat(np.array([pitch for pitch, _ in sizes], dtype=np.float32), n)

@@ -24,7 +24,7 @@ from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError, Interrupted
 from calograd.events.library.schema import Imported, ImportedBeam, Provenance, pack, parts_folder
 from calograd.events.library.writer import LibraryWriter, open_writer
-from calograd.io.hdf5 import refuse_existing, writing
+from calograd.io.files import refuse_existing, writing
 from calograd.readers.event_builder import Gatherer
 from calograd.readers.root import Reading, Tree, open_tree
 from calograd.readers.validation import Events, remarks, survey

@@ -17,9 +17,10 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError
-from calograd.events.clouds import LAYERS, Clouds, check_points, tidy
 from calograd.events.layered_readout import GRID, Readout, read_out
-from calograd.io.hdf5 import new_foreign_file, reading, refuse_existing
+from calograd.events.point_showers import LAYERS, PointShowers, check_points, sort_points
+from calograd.io.files import refuse_existing
+from calograd.io.hdf5 import new_file, reading
 
 SHOWERDATA_VERSION = "0.7.0"
 PDG = {"gamma": 22, "e-": 11, "e+": -11}
@@ -30,7 +31,7 @@ _BATCH = 500
 """Showers whose grids are made at once."""
 
 
-def write_showerdata(path: Path, clouds: Clouds, particle: str = "gamma") -> None:
+def write_showerdata(path: Path, clouds: PointShowers, particle: str = "gamma") -> None:
     """Write points as the package ``showerdata`` reads them.
 
     Raises:
@@ -40,7 +41,7 @@ def write_showerdata(path: Path, clouds: Clouds, particle: str = "gamma") -> Non
     refuse_existing(path)
     n, counts = len(clouds), clouds.counts
     table = np.stack([_MM * clouds.x, _MM * clouds.y, clouds.layer, clouds.e], axis=1).astype(np.float32)
-    with new_foreign_file(path) as file:
+    with new_file(path, None) as file:
         showers = file.create_dataset("showers", (n,), dtype=h5py.vlen_dtype(np.float32))
         flat = np.empty(n, dtype=object)
         for row, (start, stop) in enumerate(zip(clouds.offsets[:-1], clouds.offsets[1:], strict=True)):
@@ -56,7 +57,7 @@ def write_showerdata(path: Path, clouds: Clouds, particle: str = "gamma") -> Non
         file.attrs["showerdata_version"] = SHOWERDATA_VERSION
 
 
-def read_showerdata(path: Path, layers: int = LAYERS) -> Clouds:
+def read_showerdata(path: Path, layers: int = LAYERS) -> PointShowers:
     """Read points of a file that the package ``showerdata`` wrote; see above for what is left out.
 
     Raises:
@@ -86,11 +87,13 @@ def read_showerdata(path: Path, layers: int = LAYERS) -> Clouds:
         table, owner = table[filled], owner[filled]
         layer = np.floor(table[:, 2] + 0.1).astype(np.int64)  # 0.1 as showerdata rounds
         check_points(str(path), energy, layers, table[:, 0], table[:, 1], layer, table[:, 3])
-    x, y, layer, e, offsets = tidy(table[:, 0] / _MM, table[:, 1] / _MM, layer, table[:, 3], owner, len(rows))
-    return Clouds(x, y, layer, e, offsets, energy.astype(np.float32), shower, layers, "showerdata", {"file": path.name})
+    x, y, layer, e, offsets = sort_points(table[:, 0] / _MM, table[:, 1] / _MM, layer, table[:, 3], owner, len(rows))
+    return PointShowers(
+        x, y, layer, e, offsets, energy.astype(np.float32), shower, layers, "showerdata", {"file": path.name}
+    )
 
 
-def write_calochallenge(path: Path, clouds: Clouds, readout: Readout | None = None, n_xy: int = GRID) -> None:
+def write_calochallenge(path: Path, clouds: PointShowers, readout: Readout | None = None, n_xy: int = GRID) -> None:
     """Write the regular view as the CaloChallenge's evaluation reads it; no threshold is applied.
 
     Raises:
@@ -98,7 +101,7 @@ def write_calochallenge(path: Path, clouds: Clouds, readout: Readout | None = No
         InputError: it cannot be written.
     """
     refuse_existing(path)
-    with new_foreign_file(path) as file:
+    with new_file(path, None) as file:
         n, voxels = len(clouds), clouds.layers * n_xy**2
         file["incident_energies"] = 1e3 * clouds.energy[:, None].astype(np.float64)
         chunks = (max(1, min(n, 64)), voxels) if n else None
@@ -106,7 +109,7 @@ def write_calochallenge(path: Path, clouds: Clouds, readout: Readout | None = No
         showers = file.create_dataset("showers", (n, voxels), dtype="<f4", chunks=chunks, **packing)
         for start in range(0, n, _BATCH):
             some = clouds.rows(slice(start, start + _BATCH))
-            grid = read_out(some, readout, 0.0).grid(clouds.layers, n_xy)
+            grid = read_out(some, readout, 0.0).grid(n_xy)
             showers[start : start + len(some)] = 1e3 * np.moveaxis(grid, 3, 1).reshape(len(some), voxels)
         file.attrs["shape"] = np.array([clouds.layers, n_xy, n_xy])
         file.attrs["origin"] = clouds.origin

@@ -20,8 +20,7 @@ from calograd.evaluation.compare import PointResult, Quantity
 from calograd.evaluation.designs import DesignEvaluation
 from calograd.evaluation.limits import AUC_LIMITS, Limits
 from calograd.evaluation.matching import Sizes
-from calograd.events.cells import Cells
-from calograd.events.maps import Maps
+from calograd.events.dense import Cells, Maps
 from calograd.metrics.observables import Profile
 from calograd.reports.style import (
     GEANT4,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calograd.evaluation import DesignEvaluation, Evaluation, PointsEvaluation
-from calograd.io.hdf5 import refuse_existing, write_new
+from calograd.io.files import refuse_existing, write_new
 from calograd.reports import designs, points
 from calograd.system.progress import StageProgress, silent
 

@@ -18,7 +18,7 @@ from calograd.gradients.check import GradientCheck
 from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.gradient import GradientResult
 from calograd.gradients.landscape import Landscape
-from calograd.io.hdf5 import refuse_existing, write_whole
+from calograd.io.files import refuse_existing, write_whole
 from calograd.objective.space import format_parameters, unit
 from calograd.objective.utility import Objective
 from calograd.reports.page import templates

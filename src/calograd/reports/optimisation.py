@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calograd.io.hdf5 import write_whole
+from calograd.io.files import write_whole
 from calograd.objective.space import unit
 from calograd.optimisation.run import OptimisationResult, Setup
 from calograd.optimisation.spectra import Spectrum

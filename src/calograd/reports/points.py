@@ -11,8 +11,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from calograd.evaluation.points import BATCHES, ENERGIES, MIN_SHOWERS, WINDOW, PointsEvaluation
-from calograd.events.clouds import Clouds
 from calograd.events.layered_readout import GRID, read_out
+from calograd.events.point_showers import PointShowers
 from calograd.metrics.observables import Profile
 from calograd.metrics.points import SINGLE, PointObservables
 from calograd.reports.design_figures import draw_distribution
@@ -152,7 +152,7 @@ def _draw_ratio(axes: Axes, ours: Profile, theirs: Profile) -> None:
     axes.set_ylim(1 - reach, 1 + reach)
 
 
-def draw_mean_showers(generated: Clouds, reference: Clouds) -> Figure:
+def draw_mean_showers(generated: PointShowers, reference: PointShowers) -> Figure:
     """Draw the mean of showers from the side and from the front, on one scale of colours for each view."""
     count = min(MEAN_OF, len(generated), len(reference))
     views = [_mean_views(points.rows(slice(0, count))) for points in (reference, generated)]
@@ -179,7 +179,7 @@ def draw_mean_showers(generated: Clouds, reference: Clouds) -> Figure:
     return figure
 
 
-def _mean_views(points: Clouds) -> tuple[np.ndarray, np.ndarray, float]:
+def _mean_views(points: PointShowers) -> tuple[np.ndarray, np.ndarray, float]:
     """Return mean energies (MeV) from the side (x, layer) and from the front (y, x), and the pitch of the cells."""
     hits = read_out(points)
     half = GRID // 2
@@ -191,7 +191,7 @@ def _mean_views(points: Clouds) -> tuple[np.ndarray, np.ndarray, float]:
     return 1e3 * side / len(points), 1e3 * front / len(points), hits.readout.pitch
 
 
-def draw_points(generated: Clouds, reference: Clouds) -> Figure:
+def draw_points(generated: PointShowers, reference: PointShowers) -> Figure:
     """Draw the points of one shower of each file in space, on one scale of energies."""
     showers = [_typical(points) for points in (reference, generated)]
     energies = np.concatenate([shower.e for shower in showers])
@@ -215,7 +215,7 @@ def draw_points(generated: Clouds, reference: Clouds) -> Figure:
     return figure
 
 
-def _typical(points: Clouds) -> Clouds:
+def _typical(points: PointShowers) -> PointShowers:
     """Return the shower with points whose energy is nearest to the mean energy; none if all are empty."""
     filled = np.flatnonzero(points.counts > 0)
     if not len(filled):

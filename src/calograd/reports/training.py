@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.io.hdf5 import write_whole
+from calograd.io.files import write_whole
 from calograd.training.log import read_log
 
 

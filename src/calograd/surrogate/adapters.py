@@ -29,7 +29,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError
-from calograd.io.hdf5 import write_whole, writing
+from calograd.io.files import write_whole, writing
 from calograd.nn.lora import Method, Plan, Table, digest, merge
 from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector
 from calograd.surrogate.model import Model

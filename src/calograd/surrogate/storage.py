@@ -18,7 +18,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from calograd.errors import FormatError
-from calograd.io.hdf5 import write_whole, writing
+from calograd.io.files import write_whole, writing
 from calograd.nn.lora import digest
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import Model

@@ -207,7 +207,7 @@ class Surrogate:
 
         Returns:
             Differentiable in design and energy but for ``ddpm``. Cells: energies, shape (n, n_xy, n_xy, n_z), GeV.
-            Maps: energies, shape (n, pixels, pixels), GeV, see `calograd.events.maps`. Points: `Points`.
+            Maps: energies, shape (n, pixels, pixels), GeV, see `calograd.events.dense`. Points: `Points`.
 
         Raises:
             RangeError: a design, material or energy outside the trained range, see `Card.check_range`.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from calograd.errors import FormatError
-from calograd.io.hdf5 import write_whole, writing
+from calograd.io.files import write_whole, writing
 
 LOG = "log.jsonl"
 _CRC = "crc32"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from calograd.errors import CaloGradError, FormatError, InputError, Interrupted
-from calograd.io.hdf5 import write_whole
+from calograd.io.files import write_whole
 from calograd.system.interrupts import deferred_interrupt
 from calograd.training.distributed import Alone, Team
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calograd.events.maps import DIMENSIONS as MAP_DIMENSIONS
+from calograd.events.dense import DIMENSIONS as MAP_DIMENSIONS
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData

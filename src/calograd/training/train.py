@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError, OutputExistsError
-from calograd.io.hdf5 import one_writer
+from calograd.io.files import one_writer
 from calograd.surrogate.card import Card, TrainedDesigns
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.storage import WEIGHTS, save

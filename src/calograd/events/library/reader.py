@@ -37,7 +37,8 @@ from calograd.events.library.schema import (
     check_heads,
     checksums,
 )
-from calograd.io.hdf5 import DAMAGE, check_schema, existing_file, load, shard_files
+from calograd.io.files import shard_files
+from calograd.io.hdf5 import DAMAGE, check_schema, existing_file, load
 
 __all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from calograd.errors import FormatError
 from calograd.events.library.schema import DEPOSITS, HEADS
-from calograd.io.deferred import Positioned
-from calograd.io.hdf5 import DAMAGE
+from calograd.io.hdf5 import DAMAGE, SeekableFile
 from calograd.io.heap import refuse_endless
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -40,7 +39,7 @@ def is_cut_off(path: Path) -> bool:
     return length is not None and path.stat().st_size < length
 
 
-class _Padded(Positioned):
+class _Padded(SeekableFile):
     """A file for reading that goes on with zeros up to ``length``."""
 
     def __init__(self, path: Path, length: int) -> None:

@@ -3,7 +3,7 @@
 Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
 ``energy`` (GeV), ``index`` and ``seed`` have one value a shower, and so has ``checksum``: the CRC-32 of the bytes of
 the shower's x, y, z and e; libraries of before there was one have none. ``config`` and the attributes beside it say
-what made them. All but the deposits is sealed (`calograd.io.checksum`). The index of the file and everything that is
+what made them. All but the deposits is sealed (`calograd.io.hdf5`). The index of the file and everything that is
 small lies at its front and the chunks of deposits follow in the order of the showers, so that a file that was cut off
 has lost only its end.
 """
@@ -26,8 +26,8 @@ from calograd.detector.configuration import Energies, SimulationConfig, SiWStack
 from calograd.detector.material import Material
 from calograd.errors import FormatError
 from calograd.events.deposits import Showers
-from calograd.io.checksum import check_seal, seal
 from calograd.io.differences import bring_up_to_date, first_difference
+from calograd.io.hdf5 import store_checksum, verify_checksum
 
 SCHEMA = "calograd/library/1"
 DEPOSITS = ("x", "y", "z", "e")
@@ -191,7 +191,7 @@ class Provenance:
 def write_heads(
     file: h5py.File, provenance: Provenance, heads: Heads, wanted: int | None = None, parts: Sequence[str] = ()
 ) -> None:
-    """Write schema, attributes and the small datasets, in front of any deposit, and seal them.
+    """Write schema, attributes and the small datasets, in front of any deposit, and store their checksum.
 
     Args:
         file: open for writing.
@@ -209,13 +209,13 @@ def write_heads(
     if wanted is not None:
         file.attrs["wanted"] = wanted
         file.create_dataset(PARTS, data=np.array([name.encode() for name in parts], dtype="S"))
-    seal(file, _sealed(file))
+    store_checksum(file, _sealed(file))
 
 
 def check_heads(file: h5py.File, heads: Heads, path: Path) -> None:
     """Refuse heads, and attributes beside them, that are not as they were written. Raises `FormatError`."""
     small = {name: np.asarray(file[name][()]) if name == PARTS else getattr(heads, name) for name in _sealed(file)}
-    check_seal(dict(file.attrs), small, path)
+    verify_checksum(dict(file.attrs), small, path)
 
 
 def _sealed(file: h5py.File) -> list[str]:

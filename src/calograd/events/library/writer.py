@@ -35,7 +35,7 @@ from calograd.events.library.schema import (
     slabs,
     write_heads,
 )
-from calograd.io.hdf5 import writing
+from calograd.io.files import writing
 
 _THEN = "; what is finished is kept, mend this and repeat the command"
 

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
 from calograd.diffusion.denoisers import Network
-from calograd.events.cells import Cells
+from calograd.events.dense import Cells
 from calograd.nn.location_scale import ConditionalMoments, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.cells.coordinates import (

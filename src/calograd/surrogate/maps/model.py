@@ -25,7 +25,7 @@ from calograd.detector.material import NUMBERS, Material
 from calograd.diffusion.denoisers import Network, denoise, loss
 from calograd.diffusion.samplers import Sampler, sample
 from calograd.errors import InputError
-from calograd.events.maps import Maps
+from calograd.events.dense import Maps
 from calograd.nn.location_scale import ConditionalMoments, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.nn.unet import UNet

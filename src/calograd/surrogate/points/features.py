@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calograd.events.clouds import Clouds
+from calograd.events.point_showers import PointShowers
 
 KNOTS = 129
 """Quantiles of a table."""
@@ -211,7 +211,7 @@ def decode(
     return Features(n, energy, m, d, centre)
 
 
-def features_of(clouds: Clouds, table: Tensor) -> Features:
+def features_of(clouds: PointShowers, table: Tensor) -> Features:
     """Features of showers, each with energy, by the tables of ln r."""
     count, energy = (torch.from_numpy(clouds.layer_sums(values)).float() for values in (None, clouds.e))
     z = to_normal(log_distance(clouds), torch.from_numpy(clouds.layer), table).double().numpy()
@@ -221,7 +221,7 @@ def features_of(clouds: Clouds, table: Tensor) -> Features:
     return Features(count, energy, mean, core, torch.from_numpy(centres(clouds)).float())
 
 
-def centres(clouds: Clouds) -> np.ndarray:
+def centres(clouds: PointShowers) -> np.ndarray:
     """Centre of gravity of every shower, shape (n, 2), cm, float64; zero without energy."""
     owner, n = clouds.owner, len(clouds)
     total = np.bincount(owner, clouds.e, n)
@@ -229,7 +229,7 @@ def centres(clouds: Clouds) -> np.ndarray:
     return np.stack([s / np.where(total > 0, total, 1) for s in sums], axis=1)
 
 
-def log_distance(clouds: Clouds) -> Tensor:
+def log_distance(clouds: PointShowers) -> Tensor:
     """ln r of every point about the axis, shape (points,), float32."""
     r = np.hypot(clouds.x, clouds.y)
     return torch.from_numpy(np.log(np.maximum(r, NEAREST)).astype(np.float32))

@@ -50,7 +50,7 @@ from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Precondition
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
-from calograd.events.clouds import LAYERS, Clouds
+from calograd.events.point_showers import LAYERS, PointShowers
 from calograd.events.points import Points
 from calograd.nn.autoregressive_flow import Triangle
 from calograd.nn.gaussianise import Gaussianise
@@ -203,7 +203,7 @@ class PointsModel(Model):
         """Return showers of several batches as one."""
         return join(parts)
 
-    def record(self, showers: Points, rows: Rows, name: str, config: dict[str, Any]) -> Clouds:  # noqa: ARG002
+    def record(self, showers: Points, rows: Rows, name: str, config: dict[str, Any]) -> PointShowers:  # noqa: ARG002
         """Return showers as the record of a points file, see `Model`."""
         return showers.clouds(name, config)
 

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError, Interrupted, OutputExistsError
-from calograd.io.hdf5 import one_writer
+from calograd.io.files import one_writer
 from calograd.nn.lora import merge, tabulate
 from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import ADAPTER, Adapter, pack

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from calograd.errors import InputError
-from calograd.io.hdf5 import write_whole
+from calograd.io.files import write_whole
 from calograd.nn.lora import Plan, Table, attach, merge, place, tabulate
 from calograd.surrogate import Adapter, Surrogate
 from calograd.surrogate.model import DesignModel

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from calograd.errors import FormatError, InputError
-from calograd.events.clouds import PITCH, Clouds, read_clouds
 from calograd.events.clustering import SPLIT
-from calograd.io.hdf5 import shard_files
+from calograd.events.point_showers import PITCH, PointShowers, read_points
+from calograd.io.files import shard_files
 from calograd.surrogate.points.features import Features, features_of, leads_of, log_distance, quantile_table, to_normal
 from calograd.surrogate.points.model import PointsModel, local_features
 from calograd.training.data.split import MIN_SHOWERS
@@ -32,7 +32,7 @@ class PointRows:
         place: which shower and layer a filled layer is, shower * layers + layer, shape (groups,).
     """
 
-    clouds: Clouds
+    clouds: PointShowers
     energy: Tensor
     features: Features
     z: Tensor
@@ -81,8 +81,8 @@ class Source:
 class Split:
     """Showers to train on and others to validate on; no shower is in both."""
 
-    train: Clouds
-    validation: Clouds
+    train: PointShowers
+    validation: PointShowers
     source: Source
 
     @property
@@ -91,7 +91,7 @@ class Split:
         return fingerprint(self.train, self.validation)
 
 
-def fingerprint(train: Clouds, validation: Clouds) -> list[float]:
+def fingerprint(train: PointShowers, validation: PointShowers) -> list[float]:
     """Numbers that differ between different training data."""
     return [len(train), len(validation), float(train.energy.sum()), float(train.e.sum())]
 
@@ -142,7 +142,7 @@ def split_points(files: list[Path], validation: float, energy: tuple[float, floa
         FormatError: a file that cannot be used.
     """
     files = [shard for path in files for shard in shard_files(path)]
-    parts = [read_clouds(path) for path in files]
+    parts = [read_points(path) for path in files]
     kinds = {(part.layers, str(part.config.get("clustering"))) for part in parts}
     if len(kinds) > 1:
         words = ", ".join(f"{layers} layers of {what}" for layers, what in sorted(kinds))
@@ -170,7 +170,7 @@ def split_points(files: list[Path], validation: float, energy: tuple[float, floa
     return Split(clouds.rows(np.sort(order[held:])), clouds.rows(np.sort(order[:held])), source)
 
 
-def dequantise(clouds: Clouds, rng: np.random.Generator) -> Clouds:
+def dequantise(clouds: PointShowers, rng: np.random.Generator) -> PointShowers:
     """Sub-cells as points anywhere in them, evenly."""
     size = PITCH / SPLIT
     x, y = (
@@ -179,14 +179,14 @@ def dequantise(clouds: Clouds, rng: np.random.Generator) -> Clouds:
     return replace(clouds, x=x, y=y)
 
 
-def tables_of(clouds: Clouds) -> Tables:
+def tables_of(clouds: PointShowers) -> Tables:
     """Of training showers."""
     distance = quantile_table(log_distance(clouds).numpy(), clouds.layer, clouds.layers)
     energy = quantile_table(np.log(clouds.e), clouds.layer, clouds.layers)
     return Tables(distance, energy, float(clouds.e.mean(dtype=np.float64)))
 
 
-def rows_of(clouds: Clouds, tables: Tables) -> PointRows:
+def rows_of(clouds: PointShowers, tables: Tables) -> PointRows:
     """Showers, every one with a point, as tensors."""
     layer = torch.from_numpy(clouds.layer)
     features = features_of(clouds, tables.distance)
@@ -225,13 +225,13 @@ def initialise(model: PointsModel, data: PointsData) -> None:
     model.shower_leads.start_from(leads.mean(0), leads.std(0).clamp(min=1e-3))
 
 
-def _join(parts: list[Clouds]) -> Clouds:
+def _join(parts: list[PointShowers]) -> PointShowers:
     """Showers of files put one behind the other."""
     columns = {name: np.concatenate([getattr(part, name) for part in parts])
                for name in ("x", "y", "layer", "e", "energy", "shower")}  # fmt: skip
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.counts for part in parts]))])
     first, hits = parts[0], [part.hits for part in parts if part.hits is not None]
-    return Clouds(
+    return PointShowers(
         offsets=offsets, layers=first.layers, origin=first.origin, config=first.config,
         hits=np.concatenate(hits) if len(hits) == len(parts) else None, **columns,
     )  # fmt: skip

@@ -14,10 +14,10 @@ from torch import Tensor
 from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.dense import Extent
-from calograd.events.maps import DIMENSIONS as MAP_DIMENSIONS
-from calograd.events.maps import read_rows, rows_in
+from calograd.events.dense import DIMENSIONS as MAP_DIMENSIONS
+from calograd.events.dense import read_dense, extent_of
 from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
-from calograd.io.hdf5 import shard_files
+from calograd.io.files import shard_files
 from calograd.surrogate.model import DesignModel, numbers_of
 from calograd.training.data.paired_designs import partners
 from calograd.training.data.split import Heads, Split, split_by_shower
@@ -191,10 +191,10 @@ def load_data(
     files = [shard for path in files for shard in shard_files(path)]
     refuse_twice(files, [bytes(path.resolve()) for path in files])
     if memory is not None:
-        extents = [rows_in(path) for path in files]
+        extents = [extent_of(path) for path in files]
         if LOADING * size_of(extents) > 1e6 * memory:
             return _streamed(files, extents, validation, seed, showers, memory)
-    parts = [read_rows(path) for path in files]
+    parts = [read_dense(path) for path in files]
     refuse_unlike(files, [(part.measured.shape[1:], part.n_xy) for part in parts])
     refuse_twice(files, [contents_of(part) for part in parts])
     heads = [Heads.of(part) for part in parts]
@@ -254,7 +254,7 @@ def _streamed(
         [rows[a:b] - low for a, b, low in zip(at[:-1], at[1:], edges[:-1], strict=True)]
         for rows, at in ((rows, np.searchsorted(rows, edges)) for rows in (split.train, split.validation))
     )
-    cells = [read_rows(*block).measured[rows] for block, rows in zip(blocks, seen, strict=True) if len(rows)]
+    cells = [read_dense(*block).measured[rows] for block, rows in zip(blocks, seen, strict=True) if len(rows)]
     data = replace(
         data,
         validation=replace(data.validation, cells=torch.from_numpy(np.concatenate(cells))),
@@ -270,7 +270,7 @@ def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, 
     contents: dict[Path, bytes] = {}
     shapes = []
     for block in blocks:
-        part = read_rows(*block)
+        part = read_dense(*block)
         heads[block.path].append(Heads.of(part))
         contents[block.path] = contents.get(block.path, b"") + contents_of(part)
         shapes.append((part.measured.shape[1:], part.n_xy))

@@ -10,8 +10,7 @@ import numpy as np
 
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
-from calograd.events.cells import Cells
-from calograd.events.maps import Maps
+from calograd.events.dense import Cells, Maps
 from calograd.events.shards import distinct_showers
 
 MIN_SHOWERS = 20

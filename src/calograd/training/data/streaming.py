@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError
-from calograd.events.dense import Extent
-from calograd.events.maps import read_rows
+from calograd.events.dense import Extent, read_dense
 
 REUSE = 4
 """R of the formula above: how often a row is drawn for every time that it is read."""
@@ -140,5 +139,5 @@ class Window:
 
     def _read(self, block: int, slot: int) -> None:
         path, rows = self._blocks[block]
-        measured = read_rows(path, rows).measured[self._chosen[block]]
+        measured = read_dense(path, rows).measured[self._chosen[block]]
         self._measured[slot, : len(measured)] = torch.from_numpy(measured)

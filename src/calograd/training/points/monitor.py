@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from calograd.events.clouds import Clouds
+from calograd.events.point_showers import PointShowers
 from calograd.events.layered_readout import read_out
 from calograd.surrogate.model import Model
 from calograd.surrogate.points.model import PointsModel
@@ -68,7 +68,7 @@ def some_of(n: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def physics_of(
-    model: Model, clouds: Clouds, generator: torch.Generator
+    model: Model, clouds: PointShowers, generator: torch.Generator
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Bias in per cent and ratio of spreads of showers that ``model`` makes at the energies of Geant4's ``clouds``."""
     with torch.no_grad():
@@ -93,7 +93,7 @@ def _point_loss(model: PointsModel, data: PointsData, generator: torch.Generator
     return float(model.point_loss(z.to(device), own, group.to(device), generator).mean())
 
 
-def _physics(clouds: Clouds) -> dict[str, np.ndarray]:
+def _physics(clouds: PointShowers) -> dict[str, np.ndarray]:
     """Per shower, of the hits above the threshold."""
     hits, n = read_out(clouds), len(clouds)
     total = np.maximum(np.bincount(hits.shower, hits.e, n), 1e-12)

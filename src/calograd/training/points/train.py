@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from calograd.errors import InputError
-from calograd.io.hdf5 import one_writer
+from calograd.io.files import one_writer
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import to_device
 from calograd.surrogate.points.model import PointsModel

@@ -1,0 +1,264 @@
+"""Binning: the energies that cells or pixels collect of showers given as deposits.
+
+A window has one axis for each coordinate that is binned, and every shower may have a window of its own. Cells and maps
+are the same sum with other axes:
+
+    cells   i = floor(x / dx + n_xy / 2),   j likewise in y,   z_k <= z < z_{k+1},   z_0 = 0, z_{k+1} = z_k + dz_k
+    maps    a = floor(p x / (n_xy dx) + p / 2),   b = floor(p z / sum_k dz_k),   y within the window
+
+with p pixels each way; maps of 32 x 32 pixels over 5 x 5 x 5 cells are those of arXiv 2601.07859, but in absolute
+energies: no map is scaled by its own maximum as in that paper's published code. Deposits outside the window are left
+out. Sums run in float64 and are stored as float32, so the energy in the window is conserved to float32 rounding.
+Positions are compared in float32: a deposit within a rounding error of an edge may be counted on either side of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from calograd.errors import InputError
+from calograd.events import ragged
+
+BLOCK = 1 << 18
+"""Deposits binned at once; the arrays of a block stay in the cache of one core."""
+BLOCK_CELLS = 1 << 24
+"""Cells binned at once; their indices fit 32 bits."""
+PIXELS = 32
+"""Pixels of a map, across and along."""
+
+
+class Uniform(NamedTuple):
+    """An axis of equal bins: bin = floor(scale * place + start).
+
+    Args:
+        bins: number of bins.
+        scale: bins per cm of every shower, shape (n,), float32.
+        start: the coordinate 0 in bins.
+        summed: keep only whether a deposit lies on the axis, and sum over its bins.
+    """
+
+    bins: int
+    scale: np.ndarray
+    start: float = 0.0
+    summed: bool = False
+
+    def locate(self, place: np.ndarray, rows: slice, counts: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return the bin of every deposit (None if the axis is summed) and whether there is one."""
+        at = place * _per_deposit(self.scale[rows], counts)
+        if self.start:
+            at += np.float32(self.start)
+        with np.errstate(invalid="ignore"):  # far outside there is no integer; those are dropped
+            return None if self.summed else at.astype(np.int32), (at >= 0) & (at < self.bins)
+
+
+class Edges(NamedTuple):
+    """An axis of unequal bins.
+
+    Args:
+        edges: rising, cm, of every shower, shape (n, bins + 1), float32.
+    """
+
+    edges: np.ndarray
+
+    @property
+    def bins(self) -> int:
+        """Number of bins."""
+        return self.edges.shape[1] - 1
+
+    @property
+    def summed(self) -> bool:
+        """Return False: the bins are kept."""
+        return False
+
+    def locate(self, place: np.ndarray, rows: slice, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bin of every deposit and whether there is one."""
+        edges = self.edges[rows]
+        index = np.zeros(len(place), dtype=np.int32)
+        inside = place >= _per_deposit(edges[:, 0], counts)
+        for k in range(1, self.bins):
+            index += place >= _per_deposit(edges[:, k], counts)
+        return index, inside & (place < _per_deposit(edges[:, self.bins], counts))
+
+
+def bin_deposits(
+    places: Sequence[np.ndarray], e: np.ndarray, offsets: np.ndarray, axes: Sequence[Uniform | Edges]
+) -> np.ndarray:
+    """Return the energy in every bin of every shower.
+
+    Args:
+        places: coordinates of the deposits, one array an axis, shape (deposits,), cm.
+        e: energies of the deposits, shape (deposits,), GeV.
+        offsets: shower s owns the deposits ``offsets[s]:offsets[s + 1]``, shape (n + 1,).
+        axes: the window of every shower, one axis a coordinate.
+
+    Returns:
+        Energies, shape (n, *bins), GeV, float32, without the summed axes.
+
+    Raises:
+        InputError: deposits with positions or energies that are NaN or infinite.
+    """
+    shape = tuple(axis.bins for axis in axes if not axis.summed)
+    cells = np.zeros((len(offsets) - 1, *shape), dtype=np.float32)
+    for rows, part, counts in deposit_blocks(offsets, int(np.prod(shape))):
+        index, inside = None, None
+        here = [place[part] for place in places]
+        for axis, place in zip(axes, here, strict=True):
+            bins, on_axis = axis.locate(place, rows, counts)
+            if bins is not None:
+                index = bins if index is None else index * axis.bins + bins
+            inside = on_axis if inside is None else inside & on_axis
+        assert index is not None
+        assert inside is not None
+        if any(np.isnan(place[~inside]).any() for place in here):
+            raise InputError("deposits hold positions that are NaN; expected cm")
+        cells[rows] = sum_bins(index, inside, e[part], counts, int(np.prod(shape))).reshape(-1, *shape)
+    if not np.isfinite(cells).all():
+        raise InputError("deposits hold energies that are NaN or infinite; expected GeV")
+    return cells
+
+
+def deposit_blocks(offsets: np.ndarray, cells: int) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yield showers to bin at once: which showers, which deposits, and how many deposits each shower has.
+
+    Args:
+        offsets: of all showers, shape (n + 1,).
+        cells: bins of a shower.
+    """
+    for rows in ragged.blocks(offsets, BLOCK, BLOCK_CELLS // cells):
+        ends = offsets[rows.start : rows.stop + 1]
+        yield rows, slice(int(ends[0]), int(ends[-1])), np.diff(ends)
+
+
+def sum_bins(index: np.ndarray, inside: np.ndarray, e: np.ndarray, counts: np.ndarray, cells: int) -> np.ndarray:
+    """Return the energy in every bin of some showers, shape (n, cells), float64.
+
+    Args:
+        index: bin of every deposit in its shower, int32; overwritten.
+        inside: whether a deposit is in a bin.
+        e: energies of the deposits.
+        counts: deposits of every shower, shape (n,).
+        cells: bins of a shower.
+    """
+    n = len(counts)
+    index += np.repeat(np.arange(n, dtype=np.int32) * cells, counts)
+    index[~inside] = n * cells
+    return np.bincount(index, weights=e, minlength=n * cells + 1)[: n * cells].reshape(n, cells)
+
+
+def _per_deposit(values: np.ndarray, counts: np.ndarray) -> np.ndarray | np.floating:
+    """Return one value a shower for every deposit, or a scalar where all showers share it."""
+    if (values == values[0]).all():
+        scalar: np.floating = values[0]
+        return scalar
+    return np.repeat(values, counts)
+
+
+def segment_deposits(
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    e: np.ndarray,
+    offsets: np.ndarray,
+    dx: float | np.ndarray,
+    dz: float | np.ndarray,
+    n_xy: int = 5,
+    n_z: int = 5,
+) -> np.ndarray:
+    """Return the cell energies of showers.
+
+    Args:
+        x, y, z: positions of the deposits, shape (deposits,), cm.
+        e: energies of the deposits, shape (deposits,), GeV.
+        offsets: shower s owns the deposits ``offsets[s]:offsets[s + 1]``, shape (n + 1,).
+        dx: cell pitch in cm, one number or one a shower, shape (n,).
+        dz: layer depth in cm: one number, one a layer (n_z,), or one a shower and layer (n, n_z).
+        n_xy: cells across.
+        n_z: layers.
+
+    Returns:
+        Energies, shape (n, n_xy, n_xy, n_z), GeV, float32.
+
+    Raises:
+        InputError: sizes that are not positive or do not fit the showers, fewer than one cell, deposits that are NaN.
+    """
+    dx, dz = check_sizes(dx, dz, len(offsets) - 1, n_xy, n_z)
+    across = Uniform(n_xy, (1 / dx).astype(np.float32), n_xy / 2)
+    edges = np.concatenate([np.zeros((len(dz), 1)), np.cumsum(dz, axis=1)], axis=1).astype(np.float32)
+    return bin_deposits((x, y, z), e, offsets, (across, across, Edges(edges)))
+
+
+def project_deposits(
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    e: np.ndarray,
+    offsets: np.ndarray,
+    dx: float | np.ndarray,
+    dz: float | np.ndarray,
+    n_xy: int = 5,
+    n_z: int = 5,
+    pixels: int = PIXELS,
+) -> np.ndarray:
+    """Return the x-z maps of showers in the windows of designs.
+
+    Args:
+        x, y, z, e, offsets, dx, dz, n_xy, n_z: as for `segment_deposits`.
+        pixels: pixels of a map, across and along.
+
+    Returns:
+        Energies, shape (n, pixels, pixels), GeV, float32: x first, then z.
+
+    Raises:
+        InputError: sizes that are not positive or do not fit the showers, no pixels, deposits that are NaN.
+    """
+    if pixels < 1:
+        raise InputError(f"{pixels} x {pixels} pixels: expected at least one each way")
+    dx, dz = check_sizes(dx, dz, len(offsets) - 1, n_xy, n_z)
+    across = Uniform(pixels, (pixels / (n_xy * dx)).astype(np.float32), pixels / 2)
+    along = Uniform(pixels, (pixels / dz.sum(1)).astype(np.float32))
+    return bin_deposits((x, y, z), e, offsets, (across, across._replace(summed=True), along))
+
+
+def check_sizes(
+    dx: float | np.ndarray, dz: float | np.ndarray, n: int, n_xy: int, n_z: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return dx, shape (n,), and dz, shape (n, n_z), in float64. Raises `InputError` if they do not fit."""
+    if n_xy < 1 or n_z < 1:
+        raise InputError(f"{n_xy} x {n_xy} x {n_z} cells: expected at least one each way")
+    dx, dz = np.asarray(dx, dtype=np.float64), np.asarray(dz, dtype=np.float64)
+    if dx.shape not in ((), (n,)):
+        raise InputError(f"dx has shape {dx.shape}, expected one number or one a shower, ({n},)")
+    if dz.shape not in ((), (n_z,), (n, n_z)):
+        expected = f"one number, one a layer ({n_z},), or one a shower and layer ({n}, {n_z})"
+        raise InputError(f"dz has shape {dz.shape}, expected {expected}")
+    for name, sizes in (("dx", dx), ("dz", dz)):
+        bad = sizes[~(np.isfinite(sizes) & (sizes > 0))]
+        if bad.size:
+            raise InputError(f"cell size {name} = {bad.flat[0]} cm: expected a positive number")
+    return np.broadcast_to(dx, (n,)), np.broadcast_to(dz, (n, n_z))
+
+
+def resample(images: np.ndarray, pixels: int = PIXELS) -> np.ndarray:
+    """Return images with another number of pixels over the same window; every image keeps its energy.
+
+    A new pixel takes from every old one the share of the area that it covers.
+
+    Args:
+        images: shape (n, across, along).
+        pixels: pixels of the result, across and along.
+
+    Returns:
+        Images, shape (n, pixels, pixels), float32.
+    """
+    across, along = (_overlaps(size, pixels) for size in images.shape[1:])
+    return np.asarray(across @ images @ along.T, dtype=np.float32)
+
+
+def _overlaps(old: int, new: int) -> np.ndarray:
+    """Return the share of each old pixel that lies in each new one, shape (new, old); columns add up to one."""
+    edges = np.linspace(0, old, new + 1)
+    low, high = np.maximum(edges[:-1, None], np.arange(old)), np.minimum(edges[1:, None], np.arange(1, old + 1))
+    return np.asarray(np.clip(high - low, 0, None))

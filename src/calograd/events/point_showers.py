@@ -1,0 +1,204 @@
+"""Showers of a layered detector as points, in memory and on disk (HDF5, schema ``calograd/clouds/1``).
+
+A point is energy e at (x, y) in a layer. Shower s owns the points ``offsets[s]:offsets[s + 1]`` of the flat datasets
+``x y`` (cm, the shower's axis at 0), ``layer`` (from 0) and ``e`` (GeV); within a shower they are in order of layers.
+A file may have ``hits``, the number of cells that Geant4's deposits raise above the threshold in each shower, where the
+points alone do not tell it. There is no padding: points without energy are left out when a file is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+import numpy as np
+
+from calograd.errors import FormatError, InputError
+from calograd.events.dense import as_json, as_numbers, json_attribute
+from calograd.events.ragged import Ragged, offsets_of, offsets_problem, owners
+from calograd.io.files import refuse_existing
+from calograd.io.hdf5 import existing_file, load, new_file, store_checksum, verify_checksum
+
+SCHEMA = "calograd/clouds/1"
+LAYERS = 30
+"""Layers of the silicon-tungsten stack."""
+PITCH = 0.50883
+"""Pitch of the cells of the silicon-tungsten stack, cm."""
+_FLAT = {"x": "<f4", "y": "<f4", "layer": "u1", "e": "<f4"}
+_HEADS = {"offsets": "<i8", "energy": "<f4", "shower": "<i8"}
+HITS = "hits"
+"""Name of the optional dataset of hits."""
+_CHUNK = 1 << 17
+_WHOLE = ("offsets", "shower", HITS)
+
+
+@dataclass(frozen=True)
+class PointShowers(Ragged):
+    """Showers as points, in arrays; `calograd.events.points.Points` holds them as tensors.
+
+    Args:
+        x, y: positions, shape (points,), cm, float32.
+        layer: layer of every point, from 0, shape (points,), int64; in order within a shower.
+        e: energies, shape (points,), GeV, float32, above zero.
+        offsets: shape (n + 1,), int64.
+        energy: incident energy, shape (n,), GeV, float32.
+        shower: number of every shower in its source, shape (n,), int64.
+        layers: number of layers of the detector.
+        origin: ``geant4`` or the name of a surrogate.
+        config: what made them, as plain data.
+        hits: cells above the threshold by all deposits, shape (n,), int64; None where the points tell them.
+    """
+
+    FLAT: ClassVar = ("x", "y", "layer", "e")
+    HEADS: ClassVar = ("energy", "shower", "hits")
+    x: np.ndarray
+    y: np.ndarray
+    layer: np.ndarray
+    e: np.ndarray
+    offsets: np.ndarray
+    energy: np.ndarray
+    shower: np.ndarray
+    layers: int = LAYERS
+    origin: str = "geant4"
+    config: dict[str, Any] = field(default_factory=dict)
+    hits: np.ndarray | None = None
+
+    def layer_sums(self, values: np.ndarray | None = None) -> np.ndarray:
+        """Return sums over the points of every shower and layer, shape (n, layers), float64.
+
+        Args:
+            values: what to sum, shape (points,); None counts the points.
+        """
+        place = self.owner * self.layers + self.layer
+        sums = np.bincount(place, weights=values, minlength=len(self) * self.layers)
+        return sums.reshape(len(self), self.layers).astype(np.float64)
+
+
+def sort_points(
+    x: np.ndarray, y: np.ndarray, layer: np.ndarray, e: np.ndarray, owner: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y, layer, e and offsets of the points with energy, in order of showers and layers.
+
+    Args:
+        x, y, layer, e: points in any order, shape (points,).
+        owner: shower of each point, below ``n``, shape (points,).
+        n: number of showers.
+    """
+    order = np.flatnonzero(e > 0)
+    place = owner[order].astype(np.int64) * 256 + layer[order].astype(np.int64)
+    if (np.diff(place) < 0).any():
+        order = order[np.argsort(place, kind="stable")]
+    return (
+        x[order].astype(np.float32), y[order].astype(np.float32), layer[order].astype(np.int64),
+        e[order].astype(np.float32), offsets_of(np.bincount(owner[order], minlength=n)),
+    )  # fmt: skip
+
+
+def write_points(path: Path, showers: PointShowers) -> None:
+    """Write a points file. Arrays may be anything that numpy or torch turns into numbers.
+
+    Raises:
+        OutputExistsError: ``path`` exists.
+        InputError: the file cannot be written, or could not be read again: inconsistent shapes, NaN, negative energies.
+    """
+    refuse_existing(path)
+    names = (*_FLAT, *_HEADS, *(() if showers.hits is None else (HITS,)))
+    arrays = {name: as_numbers(getattr(showers, name), path, name) for name in names}
+    problem = points_problem(arrays, showers.layers)
+    if problem:
+        raise InputError(f"{path} is not written: {problem}")
+    arrays = {name: values.astype((_FLAT | _HEADS | {HITS: "<i8"})[name]) for name, values in arrays.items()}
+    config, n = as_json(showers.config, path), len(arrays["e"])
+    packing: dict[str, Any] = {"chunks": (min(n, _CHUNK),), "compression": "gzip", "compression_opts": 4,
+                               "shuffle": True} if n else {}  # fmt: skip
+    with new_file(path, SCHEMA) as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values, **(packing if name in _FLAT else {}))
+        file.attrs["layers"] = showers.layers
+        file.attrs["origin"] = showers.origin
+        file.attrs["config"] = config
+        store_checksum(file, names)
+
+
+def read_points(path: Path) -> PointShowers:
+    """Read a points file. Points in any order of layers are sorted, those without energy are left out.
+
+    Raises:
+        FormatError: the file is missing, cut off, of another kind or newer, or holds inconsistent shapes, NaN or
+            negative energies, or layers outside the detector.
+    """
+    with existing_file(path, SCHEMA) as file:
+        missing = [name for name in (*_FLAT, *_HEADS) if not isinstance(file.get(name), h5py.Dataset)]
+        if missing:
+            raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
+        arrays = {name: load(file, name) for name in (*_FLAT, *_HEADS, HITS) if name in file}
+        attributes = dict(file.attrs)
+        layers, origin = int(attributes.get("layers", LAYERS)), str(attributes.get("origin", "unknown"))
+    problem = points_problem(arrays, layers)
+    if problem:
+        raise FormatError(f"{path}: {problem}")
+    verify_checksum(attributes, arrays, path)
+    owner, n = owners(arrays["offsets"].astype(np.int64)), len(arrays["energy"])
+    x, y, layer, e, offsets = sort_points(*(arrays[name] for name in _FLAT), owner, n)
+    hits = arrays[HITS].astype(np.int64) if HITS in arrays else None
+    return PointShowers(
+        x, y, layer, e, offsets, arrays["energy"].astype(np.float32), arrays["shower"].astype(np.int64), layers, origin,
+        json_attribute(attributes, path), hits,
+    )  # fmt: skip
+
+
+def join_points(parts: list[PointShowers]) -> PointShowers:
+    """Return the showers of several files put one behind the other. Raises `InputError` if their layers differ."""
+    for part in parts:
+        if part.layers != parts[0].layers:
+            raise InputError(f"showers in {part.layers} and in {parts[0].layers} layers; expected one detector")
+    return PointShowers.concatenate(parts)
+
+
+def points_problem(arrays: dict[str, np.ndarray], layers: int) -> str | None:
+    """Return what is wrong with the arrays of showers as points, or None; readers and writers share it."""
+    for name, values in arrays.items():
+        if values.ndim != 1:
+            return f"{name} has shape {values.shape}, expected a number for every point or shower"
+        if name in _WHOLE and values.dtype.kind not in "iu":
+            return f"{name} is of type {values.dtype}, expected whole numbers"
+    n = len(arrays["energy"])
+    for name in ("shower", HITS):
+        if name in arrays and arrays[name].shape != (n,):
+            return f"{n} energies, {len(arrays[name])} numbers of {name}; expected as many"
+    problem = offsets_problem(arrays["offsets"], n, {len(arrays[name]) for name in _FLAT})
+    return problem or values_problem(arrays["energy"], layers, *(arrays[name] for name in _FLAT))
+
+
+def values_problem(
+    energy: np.ndarray, layers: int, x: np.ndarray, y: np.ndarray, layer: np.ndarray, e: np.ndarray
+) -> str | None:
+    """Return what is wrong with the values of points in ``layers`` layers, or None."""
+    for name, values in (("energy", energy), ("x", x), ("y", y), ("layer", layer), ("e", e)):
+        if values.dtype.kind not in "iuf":
+            return f"{name} is of type {values.dtype}, expected numbers"
+    positive = np.isfinite(energy) & (energy > 0)
+    if not positive.all():
+        row = int(np.argmin(positive))
+        return f"the incident energy of shower {row} is {energy[row]:g}, expected positive GeV"
+    for name, values in (("x", x), ("y", y), ("e", e)):
+        if not np.isfinite(values).all():
+            return f"{name} of point {int(np.argmin(np.isfinite(values)))} is no finite number"
+    if (e < 0).any():
+        return f"point {int(np.argmax(e < 0))} has a negative energy; make the file anew"
+    outside = ~((layer >= 0) & (layer < layers))
+    if outside.any():
+        first = int(np.argmax(outside))
+        return f"point {first} is in layer {layer[first]:g}, the detector has the layers 0 to {layers - 1}"
+    return None
+
+
+def check_points(
+    source: str, energy: np.ndarray, layers: int, x: np.ndarray, y: np.ndarray, layer: np.ndarray, e: np.ndarray
+) -> None:
+    """Raise `FormatError` that begins with ``source`` if the values of points cannot be; see `values_problem`."""
+    problem = values_problem(energy, layers, x, y, layer, e)
+    if problem:
+        raise FormatError(f"{source}: {problem}")

@@ -1,0 +1,144 @@
+"""Showers of different lengths in flat columns, and the arithmetic of their offsets.
+
+Shower s owns the rows ``offsets[s]:offsets[s + 1]`` of every flat column (positions and energies of deposits, points or
+hits), and one entry of every column of the shower itself (incident energy, number). There is no padding. The functions
+take numpy arrays or torch tensors and return what they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+
+def offsets_of(counts: Any) -> Any:
+    """Return the offsets, shape (n + 1,), of showers with ``counts`` rows, shape (n,)."""
+    if isinstance(counts, np.ndarray):
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    import torch
+
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def counts_of(offsets: Any) -> Any:
+    """Return the number of rows of every shower, shape (n,)."""
+    return np.diff(offsets) if isinstance(offsets, np.ndarray) else offsets.diff()
+
+
+def owners(offsets: Any) -> Any:
+    """Return the shower, from 0, that owns each row, shape (rows,)."""
+    if isinstance(offsets, np.ndarray):
+        return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    import torch
+
+    return torch.repeat_interleave(offsets.diff())
+
+
+def take(offsets: Any, chosen: Any) -> tuple[Any, Any]:
+    """Return the offsets of the chosen showers, in that order, and the rows that they own.
+
+    Args:
+        offsets: of all showers, shape (n + 1,).
+        chosen: indices of showers, shape (m,).
+    """
+    counts = counts_of(offsets)[chosen]
+    new = offsets_of(counts)
+    shift = offsets[:-1][chosen] - new[:-1]
+    if isinstance(offsets, np.ndarray):
+        return new, np.arange(int(new[-1])) + np.repeat(shift, counts)
+    import torch
+
+    return new, torch.arange(int(new[-1]), device=offsets.device) + torch.repeat_interleave(shift, counts)
+
+
+def blocks(offsets: Any, rows: int, showers: int | None = None) -> Iterator[slice]:
+    """Yield consecutive showers with at most ``rows`` rows, and at most ``showers`` showers, but always one shower."""
+    n, start = len(offsets) - 1, 0
+    while start < n:
+        stop = int(np.searchsorted(offsets, offsets[start] + rows, side="right")) - 1
+        stop = max(start + 1, stop if showers is None else min(stop, start + showers))
+        yield slice(start, stop)
+        start = stop
+
+
+def offsets_problem(offsets: np.ndarray, showers: int, rows: set[int]) -> str | None:
+    """Return what is wrong with offsets read from a file, or None.
+
+    Args:
+        offsets: as they were read.
+        showers: number of showers.
+        rows: the different lengths of the flat columns.
+    """
+    if offsets.dtype.kind not in "iu":
+        return f"offsets is of type {offsets.dtype}, expected whole numbers"
+    if offsets.shape != (showers + 1,):
+        return f"offsets has shape {offsets.shape}, expected ({showers + 1},) for {showers} showers"
+    if offsets[0] != 0 or (np.diff(offsets) < 0).any() or rows != {int(offsets[-1])}:
+        return f"the offsets do not fit the {' and '.join(map(str, sorted(rows)))} rows; the file is damaged"
+    return None
+
+
+class Ragged:
+    """Base of frozen dataclasses that hold showers of different lengths.
+
+    A subclass names its flat columns in ``FLAT`` and its columns of one entry a shower in ``HEADS``; further fields are
+    common to all showers. Columns may be None.
+    """
+
+    FLAT: ClassVar[tuple[str, ...]] = ()
+    HEADS: ClassVar[tuple[str, ...]] = ("energy",)
+    offsets: Any
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Any:
+        """Number of rows of every shower, shape (n,)."""
+        return counts_of(self.offsets)
+
+    @property
+    def owner(self) -> Any:
+        """The shower, from 0, that owns each row, shape (rows,)."""
+        return owners(self.offsets)
+
+    def rows(self, which: Any) -> Self:
+        """Return the chosen showers, by mask, indices or slice, in that order."""
+        if isinstance(which, slice) and which.step in (None, 1):
+            start, stop, _ = which.indices(len(self))
+            stop = max(start, stop)
+            flat: Any = slice(int(self.offsets[start]), int(self.offsets[stop]))
+            offsets = self.offsets[start : stop + 1] - self.offsets[start]
+        else:
+            which = np.arange(len(self))[which] if isinstance(self.offsets, np.ndarray) else which
+            offsets, flat = take(self.offsets, which)
+        return self._with(offsets, [(self.FLAT, flat), (self.HEADS, which)])
+
+    def _with(self, offsets: Any, chosen: list[tuple[tuple[str, ...], Any]]) -> Self:
+        columns = {name: getattr(self, name) for names, _ in chosen for name in names}
+        picked = {
+            name: None if columns[name] is None else columns[name][index] for names, index in chosen for name in names
+        }
+        return replace(self, offsets=offsets, **picked)  # type: ignore[type-var]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Return showers put one behind the other; fields common to all showers are those of the first part.
+
+        A column that one part lacks (None) is left out of the result.
+        """
+        columns = {name: [getattr(part, name) for part in parts] for name in (*cls.FLAT, *cls.HEADS)}
+        joined = {n: None if any(v is None for v in values) else _joined(values) for n, values in columns.items()}
+        offsets = offsets_of(_joined([part.counts for part in parts]))
+        return replace(parts[0], offsets=offsets, **joined)  # type: ignore[type-var]
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import torch
+
+    return torch.cat(list(parts))

@@ -11,14 +11,13 @@ import numpy as np
 
 from calograd.detector.material import Material
 from calograd.errors import InputError
+from calograd.events.binning import project_deposits, segment_deposits
 from calograd.events.dense import SCHEMA as CELLS_SCHEMA
 from calograd.events.dense import Cells
 from calograd.events.library.reader import Library, open_library
-from calograd.events.binning import project_deposits
-from calograd.events.binning import segment_deposits
 from calograd.events.shards import read_shards
-from calograd.io.hdf5 import schema_of
 from calograd.io.files import shard_files
+from calograd.io.hdf5 import schema_of
 
 REMEMBERED = 64
 """Designs whose cells are kept."""

@@ -12,8 +12,7 @@ import numpy as np
 from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.binning import project_deposits, segment_deposits
-from calograd.events.dense import SCHEMA as CELLS_SCHEMA
-from calograd.events.dense import Cells
+from calograd.events.dense import CELLS, Cells
 from calograd.events.library.reader import Library, open_library
 from calograd.events.shards import read_shards
 from calograd.io.files import shard_files
@@ -256,7 +255,7 @@ def open_reference(
         FormatError: the file is missing, damaged or of another kind.
         InputError: showers of an energy are missing.
     """
-    if pixels is None and schema_of(shard_files(path)[0]) == CELLS_SCHEMA:
+    if pixels is None and schema_of(shard_files(path)[0]) == CELLS.schema:
         showers = read_shards(path)
         if isinstance(showers, Cells):
             return CellsReference(showers, path.name)

@@ -12,8 +12,8 @@ import torch
 from calograd.diffusion.consistency import Trajectories
 from calograd.diffusion.denoisers import denoise
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
-from calograd.events.point_showers import PointShowers, write_points
 from calograd.events.layered_readout import count_hits
+from calograd.events.point_showers import PointShowers, write_points
 from calograd.surrogate import Surrogate
 from calograd.surrogate.points.features import LEADS, features_of
 from calograd.surrogate.points.model import PointsModel

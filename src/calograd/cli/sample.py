@@ -32,8 +32,7 @@ from calograd.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from calograd.events.dense import Cells
-    from calograd.events.dense import Maps
+    from calograd.events.dense import Cells, Maps
     from calograd.surrogate import Surrogate
 
 MANY_POINTS = 24

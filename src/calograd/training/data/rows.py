@@ -13,9 +13,8 @@ from torch import Tensor
 
 from calograd.detector.material import Material
 from calograd.errors import InputError
-from calograd.events.dense import Extent
 from calograd.events.dense import DIMENSIONS as MAP_DIMENSIONS
-from calograd.events.dense import read_dense, extent_of
+from calograd.events.dense import Extent, extent_of, read_dense
 from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
 from calograd.io.files import shard_files
 from calograd.surrogate.model import DesignModel, numbers_of

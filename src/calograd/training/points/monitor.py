@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from calograd.events.point_showers import PointShowers
 from calograd.events.layered_readout import read_out
+from calograd.events.point_showers import PointShowers
 from calograd.surrogate.model import Model
 from calograd.surrogate.points.model import PointsModel
 from calograd.surrogate.randomness import RandomNumbers

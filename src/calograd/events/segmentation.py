@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calograd.detector.configuration import Block, Matrix, SimulationConfig
+from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig
 from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.binning import PIXELS, project_deposits, segment_deposits
@@ -262,7 +262,7 @@ def _mode(config: SimulationConfig | Imported, window: tuple[float, float, float
     """What lies around a window of cells (its full lengths, cm), for files and reports."""
     if isinstance(config, Imported):
         return "imported"
-    if isinstance(config.detector, Matrix):
+    if isinstance(config.detector, CrystalMatrix):
         return "crystal matrix"
     alone = isinstance(config.detector, Block) and np.allclose(config.detector.size, window)
     return "stand-alone" if alone else "embedded"

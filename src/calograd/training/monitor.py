@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calograd.events.dense import DIMENSIONS as MAP_DIMENSIONS
+from calograd.events.dense import MAPS
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
@@ -108,7 +108,7 @@ def _biases(made: Tensor, rows: Rows, showers: int) -> tuple[dict[str, list[floa
 def _observables(cells: Tensor, rows: Rows) -> dict[str, Tensor]:
     """In units of the cell, so that designs can be averaged; see `calograd.metrics.observables` for cm."""
     cells = cells.double()
-    if cells.ndim == MAP_DIMENSIONS:
+    if cells.ndim == len(MAPS.axes):
         return _map_observables(cells, rows)
     n = cells.shape[1]
     total = cells.sum((1, 2, 3)).clamp(min=1e-12)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from calograd.detector.material import Material
 from calograd.errors import InputError
-from calograd.events.dense import DIMENSIONS as MAP_DIMENSIONS
-from calograd.events.dense import Extent, extent_of, read_dense
+from calograd.events.dense import MAPS, Extent, extent_of, read_dense
 from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
 from calograd.io.files import shard_files
 from calograd.surrogate.model import DesignModel, numbers_of
@@ -126,7 +125,7 @@ class TrainingData:
     @property
     def kind(self) -> str:
         """What a surrogate of these data is."""
-        return "maps" if self.train.cells.ndim == MAP_DIMENSIONS else "cells"
+        return "maps" if self.train.cells.ndim == len(MAPS.axes) else "cells"
 
     @property
     def material(self) -> Material:

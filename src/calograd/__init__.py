@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from calograd.events.points import Points
     from calograd.explorer.serve import explore
     from calograd.export.runtime import OnnxSampler
+    from calograd.geant4.production import simulate
+    from calograd.gradients.gradient import GradientResult, gradient
     from calograd.metrics.observables import OBSERVABLES, Observables, observe
     from calograd.objective.background import (
         BackgroundMap,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         PositionResolution,
         SquaredError,
     )
+    from calograd.optimisation.run import OptimisationResult, optimise
     from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
     from calograd.surrogate import Adapter, Surrogate
 
@@ -75,6 +78,7 @@ __all__ = [
     "Evaluation",
     "ExponentialBackground",
     "FormatError",
+    "GradientResult",
     "InputError",
     "Interrupted",
     "Library",
@@ -85,6 +89,7 @@ __all__ = [
     "Objective",
     "Observables",
     "OnnxSampler",
+    "OptimisationResult",
     "OutputExistsError",
     "Points",
     "PositionResolution",
@@ -101,19 +106,22 @@ __all__ = [
     "__version__",
     "evaluate",
     "explore",
+    "gradient",
     "observe",
     "open_library",
+    "optimise",
     "plot_event",
     "plot_observable",
     "plot_profile",
     "read_background_map",
     "read_cells",
     "read_maps",
+    "simulate",
     "style",
     "write_background_map",
     "write_cells",
     "write_maps",
-]  # fmt: skip
+]
 
 _MODULES = {
     "detector.design": ("Design",),
@@ -128,6 +136,8 @@ _MODULES = {
     "events.points": ("Points",),
     "explorer.serve": ("explore",),
     "export.runtime": ("OnnxSampler",),
+    "geant4.production": ("simulate",),
+    "gradients.gradient": ("GradientResult", "gradient"),
     "metrics.observables": ("OBSERVABLES", "Observables", "observe"),
     "objective.background": (
         "BackgroundMap", "ExponentialBackground", "read_background_map", "write_background_map",
@@ -141,6 +151,7 @@ _MODULES = {
     "objective.utility": (
         "Containment", "CustomUtility", "EnergyResolution", "Objective", "PositionResolution", "SquaredError",
     ),
+    "optimisation.run": ("OptimisationResult", "optimise"),
     "reports.plots": ("plot_event", "plot_observable", "plot_profile", "style"),
     "surrogate": ("Adapter", "Surrogate"),
 }  # fmt: skip

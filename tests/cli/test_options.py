@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import get_args
 import click
 import pytest
 
+import calograd
 from calograd.cli import COMMANDS, cli, import_, progress
 from calograd.cli.common import STDOUT, Command, Finite, Numbers, Output, console
 from calograd.errors import CaloGradError, InputError, OutputExistsError
@@ -200,3 +202,32 @@ def test_choices_are_those_of_the_rooms() -> None:
     assert list(import_._BRANCHES) == list(root.Branches.model_fields)
     assert choices("import-images", "--unit") == list(images.GEV)
     assert choices("points", "--clustering")[::-1] == list(get_args(Clustering))
+
+
+FUNCTIONS = {
+    "evaluate": (calograd.evaluate, {"classifier": "classifiers"}),
+    "gradient": (calograd.gradient, {"energies": None}),  # those of an objective are for Python alone
+    "optimise": (calograd.optimise, {}),
+    "simulate": (calograd.simulate, {"law": None}),  # a range is log-uniform on the command line alone
+}
+"""Functions of the root that do what a command does, with the options that have another name there; None: none."""
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_and_commands_have_the_same_defaults(name: str) -> None:
+    function, names = FUNCTIONS[name]
+    parameters = inspect.signature(function).parameters
+    options = {str(option.name): option for option in command_of(name).params if isinstance(option, click.Option)}
+    shared = {option: parameters[names.get(option, option)] for option in options
+              if names.get(option, option) in parameters}  # fmt: skip
+    assert shared, name
+    for option, parameter in shared.items():
+        given = options[option].get_default(click.Context(command_of(name)))
+        given = None if "UNSET" in repr(given) else given  # of click from 8.3 on
+        if name == "evaluate" and option == "threshold":
+            assert isinstance(given, float)
+            given *= 1e-3  # MeV on the command line
+        if parameter.default is inspect.Parameter.empty:
+            assert options[option].required, option
+        elif option not in ("detector", "reference"):
+            assert given == parameter.default, option

@@ -81,7 +81,7 @@ def test_hits_are_brought_to_those_of_the_data(folder: Path, make_clouds: Make) 
     def off() -> float:
         random = RandomNumbers(torch.Generator().manual_seed(5))
         points = model.generate(model.conditions(energy), energy, 400, model.sampling_schedule(), random)
-        made = points.clouds("made", {})
+        made = points.numpy("made", {})
         columns = [
             (c.energy, np.bincount(c.owner, c.e, len(c)) / c.energy, h)
             for c, h in ((data.train.clouds, data.train.clouds.hits), (made, count_hits(made)))

@@ -41,7 +41,7 @@ def fit_hits(model: PointsModel, data: PointsData, showers: int, seed: int) -> N
         made, seen = [], []
         for incident in torch.split(torch.from_numpy(energy[chosen]).to(model.unit), BATCH):
             points = model.generate(model.conditions(incident), incident, len(incident), schedule, random)
-            record = points.clouds("surrogate", {})
+            record = points.numpy("surrogate", {})
             made.append(count_hits(record))
             seen.append(np.bincount(record.owner, record.e, len(record)) / record.energy)
         found = difference(

@@ -75,7 +75,7 @@ def physics_of(
         energy = torch.from_numpy(clouds.energy).to(model.condition_mean)
         conditions, random = model.condition(None, energy), RandomNumbers(generator)
         made = model.generate(conditions, energy, len(energy), model.sampling_schedule(), random)
-    ours, theirs = _physics(made.clouds("surrogate", {})), _physics(clouds)
+    ours, theirs = _physics(made.numpy("surrogate", {})), _physics(clouds)
     if clouds.hits is not None:
         theirs["N_hits"] = clouds.hits.astype(np.float64)
     bias = {name: round(100 * float(ours[name].mean() / theirs[name].mean() - 1), 3) for name in ours}
@@ -96,10 +96,10 @@ def _point_loss(model: PointsModel, data: PointsData, generator: torch.Generator
 def _physics(clouds: PointShowers) -> dict[str, np.ndarray]:
     """Per shower, of the hits above the threshold."""
     hits, n = read_out(clouds), len(clouds)
-    total = np.maximum(np.bincount(hits.shower, hits.e, n), 1e-12)
+    total = np.maximum(np.bincount(hits.owner, hits.e, n), 1e-12)
     return {
         "E_vis/E": total / clouds.energy,
-        "N_hits": np.bincount(hits.shower, minlength=n).astype(np.float64),
-        "radius": np.bincount(hits.shower, hits.e * np.hypot(hits.x, hits.y), n) / total,
-        "depth": np.bincount(hits.shower, hits.e * hits.layer, n) / total,
+        "N_hits": np.bincount(hits.owner, minlength=n).astype(np.float64),
+        "radius": np.bincount(hits.owner, hits.e * np.hypot(hits.x, hits.y), n) / total,
+        "depth": np.bincount(hits.owner, hits.e * hits.layer, n) / total,
     }

@@ -28,7 +28,7 @@ from calograd.gradients.estimates import Simulate, seed_of
 from calograd.objective.constraints import Array
 from calograd.objective.space import DesignSpace
 from calograd.optimisation.quasi_newton import Point, judge, learn, step
-from calograd.optimisation.state import Vector, plain
+from calograd.optimisation.state import Vector, to_floats
 
 DIFFERENCE, RADIUS, LEAST_RADIUS = 0.1, 0.15, 0.01
 """Of fd: step of a difference to either side, and the first and the least trust radius, in logarithms."""
@@ -126,8 +126,8 @@ class Bench:
 
     def trace(self, name: str) -> Trace:
         """What was recorded."""
-        designs = [plain(self.space.from_log(u)) for u in self.u]
-        answers = [plain(self.space.from_log(u)) for u in self.incumbents]
+        designs = [to_floats(self.space.from_log(u)) for u in self.u]
+        answers = [to_floats(self.space.from_log(u)) for u in self.incumbents]
         rows = zip(designs, self.values, self.errors, answers, strict=True)
         return Trace(name, self.seed, tuple(Evaluation(self.cost * (k + 1), *row) for k, row in enumerate(rows)))
 

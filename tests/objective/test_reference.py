@@ -17,7 +17,7 @@ from calograd.events.library.schema import pack
 from calograd.events.segmentation import measure
 from calograd.gradients.check import compare_gradients, cosine
 from calograd.gradients.estimates import GradientEstimate
-from calograd.gradients.finite_differences import bootstrap_values, finite_difference_gradient, neighbours
+from calograd.gradients.finite_differences import bootstrap_values, finite_difference_gradient, neighbouring_designs
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import CellsReference, LibraryReference
@@ -98,7 +98,7 @@ def test_the_bootstrap_s_error_is_that_of_independent_samples(library: Path) -> 
 def test_cells_files_serve_where_they_hold_the_neighbours(library: Path) -> None:
     objective = Objective(Measurement(ExponentialBackground()), SquaredError(), (10.0,))
     whole = finite_difference_gradient(opened(library, (10.0,)), objective, Sizes(), AT, seed=3, bootstrap=5)
-    designs = [(float(d.dx), tuple(d.dz.tolist())) for d in neighbours(Sizes(), AT, 0.04)]
+    designs = [(float(d.dx), tuple(d.dz.tolist())) for d in neighbouring_designs(Sizes(), AT, 0.04)]
     with open_library(library) as source:
         cells = measure(source, designs, 3, 2)
         fewer = measure(source, designs[:4], 3, 2)

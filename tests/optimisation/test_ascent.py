@@ -440,7 +440,7 @@ def test_a_descent_that_is_stopped_anywhere_ends_with_the_same_bytes(tmp_path: P
     for call in range(1, whole.calls + 1):
         output = tmp_path / f"{call}.json"
         if call % 2:
-            with pytest.raises(Interrupted, match=r"\.json holds the descent so far; the same command goes on from it"):
+            with pytest.raises(Interrupted, match=r"\.json holds the ascent so far; the same command resumes it"):
                 watched(Counted(hill, call, lambda: signal.raise_signal(signal.SIGINT)), output)
         else:
             with pytest.raises(KilledError):

@@ -1,1 +1,1 @@
-"""Gradients of an objective: by automatic differentiation and by finite differences."""
+"""Gradients of an objective, by automatic differentiation and by finite differences."""

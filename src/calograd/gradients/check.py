@@ -1,13 +1,13 @@
-"""How well a surrogate's gradient agrees with Geant4's.
+"""Gradient check: comparison of a surrogate's gradient with Geant4's.
 
-For every component j, with standard errors s of both:
+For every component j, with standard errors s and S of both:
 
     ratio_j = g_j / G_j        pull_j = (g_j - G_j) / sqrt(s_j^2 + S_j^2)
     sign:  "known" where |G_j| > 3 S_j, and then right or wrong
 
-and for the vectors the cosine of the angle between them, in u = ln y (each component a change per relative change of
-its parameter) and in y itself, where the parameter with the smallest scale rules it. The error of a cosine is the
-standard deviation over pairs of replicas of both. Intervals of 95 % are `GradientEstimate.interval`.
+The vectors are compared by the cosine of the angle between them: in u = ln y, where each component is a change per
+relative change of its parameter, and in y itself, where the parameter with the smallest scale dominates. The error of
+a cosine is the standard deviation over pairs of replicas of both. `GradientEstimate.interval` has the 95 % intervals.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from calograd.gradients.estimates import GradientEstimate
 
 KNOWN = 3.0
-"""Standard errors above which a sign is known."""
+"""Number of standard errors above which a sign is known."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Component:
     """One component of both gradients, in logarithmic coordinates.
 
     Args:
-        name: of the parameter.
-        surrogate, surrogate_error, geant4, geant4_error: with standard errors.
-        surrogate_interval, geant4_interval: of 95 %.
+        name: name of the parameter.
+        surrogate, surrogate_error, geant4, geant4_error: values and standard errors.
+        surrogate_interval, geant4_interval: 95 % intervals.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Component:
 
     @property
     def ratio(self) -> float:
-        """Surrogate over Geant4."""
+        """Ratio of the surrogate's value to Geant4's."""
         return self.surrogate / self.geant4 if self.geant4 else float("nan")
 
     @property
@@ -67,7 +67,7 @@ class Component:
 
     @property
     def precision(self) -> float:
-        """Relative error of Geant4's."""
+        """Relative error of Geant4's value."""
         return self.geant4_error / abs(self.geant4) if self.geant4 else float("inf")
 
     @property
@@ -76,15 +76,15 @@ class Component:
         return self.known and self.surrogate * self.geant4 < 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        plain: dict[str, Any] = {"name": self.name}
+        """Return plain data."""
+        record: dict[str, Any] = {"name": self.name}
         for source, value, error, interval in (
             ("surrogate", self.surrogate, self.surrogate_error, self.surrogate_interval),
             ("geant4", self.geant4, self.geant4_error, self.geant4_interval),
         ):
-            plain[source] = {"value": value, "error": error, "interval": list(interval)}
+            record[source] = {"value": value, "error": error, "interval": list(interval)}
         finite = isfinite(self.ratio) and isfinite(self.ratio_error)
-        return plain | {
+        return record | {
             "ratio": self.ratio if finite else None, "ratio_error": self.ratio_error if finite else None,
             "pull": self.pull, "sign_known": self.known, "wrong_sign": self.wrong_sign,
         }  # fmt: skip
@@ -92,13 +92,13 @@ class Component:
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """Both gradients at one point.
+    """Comparison of both gradients at one point.
 
     Args:
         surrogate, geant4: the gradients.
-        components: one a parameter.
-        cosine, cosine_error: in logarithmic coordinates.
-        cosine_raw: in cm.
+        components: comparison of every component.
+        cosine, cosine_error: cosine in logarithmic coordinates and its error.
+        cosine_raw: cosine in cm.
     """
 
     surrogate: GradientEstimate
@@ -115,7 +115,7 @@ class GradientCheck:
         return float(np.linalg.norm(self.geant4.gradient_error)) / length if length else float("inf")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         return {
             "surrogate": self.surrogate.to_dict(), "geant4": self.geant4.to_dict(),
             "components": [component.to_dict() for component in self.components],
@@ -125,11 +125,11 @@ class GradientCheck:
 
 
 def compare_gradients(surrogate: GradientEstimate, geant4: GradientEstimate, seed: int = 0) -> GradientCheck:
-    """Component by component, and the angle between them.
+    """Compare two gradients, component by component and by the angle between them.
 
     Args:
-        surrogate, geant4: at the same point, of the same parameters.
-        seed: of the replicas that the cosine's error is from.
+        surrogate, geant4: gradients at the same point, of the same parameters.
+        seed: of the replicas that give the cosine's error.
     """
     ends = [np.stack(each.interval, axis=1) for each in (surrogate, geant4)]
     components = tuple(
@@ -151,7 +151,7 @@ def compare_gradients(surrogate: GradientEstimate, geant4: GradientEstimate, see
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of the angle between two vectors; zero if one of them is."""
+    """Return the cosine of the angle between two vectors; zero if one of them is zero."""
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length > 0 else 0.0
 

@@ -1,20 +1,19 @@
-"""Geant4's own gradient of an objective: central differences with common showers and common background.
+"""Gradient of an objective from Geant4's showers: central differences with common showers and background.
 
 With u = ln y, h the step and e_j the unit vector of parameter j,
 
     g_j = ( V(u + h e_j) - V(u - h e_j) ) / 2 h
 
-where all V see the same showers, segmented anew, and the same background numbers; only the cells differ. Each shower
-is used with several independent backgrounds ("replicas"). The error is from the bootstrap over showers, a shower with
-all its replicas, the same for V at both ends. The difference is off by V''' h^2 / 6; `validation/gradient_steps.py`
-compares steps.
+All V see the same showers, segmented again, and the same background numbers; only the cells differ. Each shower is used
+with several independent backgrounds ("replicas"). The error is from the bootstrap over showers, where a shower keeps
+all its replicas and both ends see the same samples. The difference is off by V''' h^2 / 6;
+`validation/gradient_steps.py` compares steps.
 
 A change of density needs no second simulation. Matter of density rho' = rho / s is the same matter with all lengths
-multiplied by s, so the deposits of a library, their positions multiplied by s, are showers of the other density: the
-same showers with the same random numbers (a "scaled library"). Measuring them with cells of (dx, dz) is measuring the
-library itself with (dx / s, dz / s), which is how it is done. This is exact but for the density effect in the energy
-loss of fast electrons and for the range cut, which scales along; `validation/density.py` compares with real simulations
-of two densities.
+multiplied by s. So the deposits of a library, with positions multiplied by s, are showers of the other density with the
+same random numbers (a "scaled library"). To measure them with cells of (dx, dz) is to measure the library itself with
+(dx / s, dz / s), which is done here. This is exact but for the density effect in the energy loss of fast electrons and
+for the range cut, which scales along; `validation/density.py` compares with simulations of two densities.
 """
 
 from __future__ import annotations
@@ -35,16 +34,17 @@ from calograd.objective.utility import Objective
 from calograd.system.progress import Progress, silent
 
 STEP = 0.04
-"""Relative step of a central difference."""
+"""Relative step h of a central difference."""
 REPLICAS = 8
-"""Backgrounds that each shower is seen with."""
+"""Number of backgrounds that each shower is seen with."""
 BOOTSTRAP = 200
+"""Number of bootstrap samples."""
 DENSITIES = 1.5
-"""A library serves densities up to this factor from its own."""
+"""Largest factor between a density and that of the library that serves it."""
 
 
-def neighbours(space: Parameters, y: np.ndarray, step: float) -> list[Design]:
-    """The design of ``y`` and its neighbours: y, then + and - of every parameter in turn."""
+def neighbouring_designs(space: Parameters, y: np.ndarray, step: float) -> list[Design]:
+    """Return the design of ``y``, then those with + and - a step of every parameter in turn."""
     u = np.log(np.asarray(y, float))
     points = [u]
     for j in range(len(u)):
@@ -64,7 +64,7 @@ def finite_difference_gradient(
     seed: int = 0,
     progress: Progress = silent,
 ) -> GradientEstimate:
-    """Value and gradient of an objective at ``y`` from Geant4.
+    """Return value and gradient of an objective at ``y`` from Geant4's showers.
 
     Args:
         reference: Geant4 showers of the objective's energies.
@@ -73,9 +73,9 @@ def finite_difference_gradient(
         y: parameters, shape (p,), cm.
         step: h.
         replicas: backgrounds that each shower is seen with.
-        bootstrap: replicas of the sample.
+        bootstrap: number of bootstrap samples.
         seed: of background and bootstrap.
-        progress: called after every energy.
+        progress: called after every energy and every bootstrap sample.
 
     Raises:
         InputError: showers or neighbours that are missing, fewer than two showers, no step, replicas or bootstrap.
@@ -84,7 +84,7 @@ def finite_difference_gradient(
     if not 0 < step < 1:
         raise InputError(f"step {step} in ln y: expected a number between 0 and 1")
     values, samples = bootstrap_values(
-        reference, objective, neighbours(space, y, step), replicas=replicas, bootstrap=bootstrap, seed=seed,
+        reference, objective, neighbouring_designs(space, y, step), replicas=replicas, bootstrap=bootstrap, seed=seed,
         progress=progress,
     )  # fmt: skip
     gradients = (samples[:, 1::2] - samples[:, 2::2]) / (2 * step)
@@ -109,7 +109,7 @@ def bootstrap_values(
     seed: int = 0,
     progress: Progress = silent,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An objective at several designs on the same showers and backgrounds, with bootstrap replicas.
+    """Return an objective at several designs on the same showers and backgrounds, with bootstrap samples.
 
     Args:
         reference: Geant4 showers of the objective's energies.
@@ -118,7 +118,7 @@ def bootstrap_values(
         replicas: backgrounds that each shower is seen with.
         bootstrap: samples of the showers, the same for all designs.
         seed: of background and bootstrap.
-        progress: called after every energy.
+        progress: called after every energy and every bootstrap sample.
 
     Returns:
         Values, shape (designs,), and those of the bootstrap samples, shape (bootstrap, designs).
@@ -131,19 +131,25 @@ def bootstrap_values(
         raise InputError(f"{replicas} replicas, {bootstrap} bootstraps: expected at least one replica, two bootstraps")
     sizes = [scaled_size(design, reference) for design in designs]
     events: list[list[MeasuredEvents]] = []
+    total = len(objective.energies) + bootstrap
+    progress(0, total)
     for i, energy in enumerate(objective.energies):
         if reference.count(energy) < 2:
             raise InputError(f"{reference.name} has {reference.count(energy)} showers of {energy:g} GeV; expected two")
         cells = reference.measure(energy, sizes)
-        events.append(_seen(objective, designs, energy, cells, replicas, generator_for(seed, BACKGROUND, i)))
-        progress(i + 1, len(objective.energies))
+        generator = generator_for(seed, BACKGROUND, i)
+        events.append(_measure_replicas(objective, designs, energy, cells, replicas, generator))
+        progress(i + 1, total)
     rng = np.random.default_rng(seed)
-    values = _values(objective, events, None, replicas)
-    return values, np.array([_values(objective, events, rng, replicas) for _ in range(bootstrap)])
+    values, samples = _values(objective, events, None, replicas), []
+    for done in range(bootstrap):
+        samples.append(_values(objective, events, rng, replicas))
+        progress(len(objective.energies) + done + 1, total)
+    return values, np.array(samples)
 
 
 def scaled_size(design: Design, reference: Reference) -> tuple[float, tuple[float, ...]]:
-    """dx and dz that measure of a reference what ``design`` would of the reference scaled to its density, cm.
+    """Return the dx and dz, cm, with which a reference gives what ``design`` measures at its own density.
 
     Raises:
         InputError: another composition, or a density farther than a factor `DENSITIES`.
@@ -158,7 +164,7 @@ def scaled_size(design: Design, reference: Reference) -> tuple[float, tuple[floa
     return scale * float(design.dx), tuple(scale * depth for depth in design.dz.tolist())
 
 
-def _seen(
+def _measure_replicas(
     objective: Objective,
     designs: list[Design],
     energy: float,
@@ -166,7 +172,7 @@ def _seen(
     replicas: int,
     generator: torch.Generator,
 ) -> list[MeasuredEvents]:
-    """What every design measures of the showers, each seen ``replicas`` times in a row, with common random numbers."""
+    """Measure the showers with every design, each ``replicas`` times in a row, with common random numbers."""
     _, n, n_xy, _, n_z = cells.shape
     numbers = objective.measurement.draw(n * replicas, n_xy, n_z, generator)
     return [
@@ -178,7 +184,7 @@ def _seen(
 def _values(
     objective: Objective, events: list[list[MeasuredEvents]], rng: np.random.Generator | None, replicas: int
 ) -> np.ndarray:
-    """The objective at every design, of a bootstrap sample of the showers if ``rng`` is given."""
+    """Return the objective at every design, of a bootstrap sample of the showers if ``rng`` is given."""
     chosen: list[list[MeasuredEvents]] = []
     for designs in events:
         if rng is None:

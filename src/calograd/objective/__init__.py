@@ -1,1 +1,1 @@
-"""What a design is worth: background, readout, reconstruction, utility, cost; and the space of designs."""
+"""Objectives of a design: background, readout, reconstruction, utility and cost; and the space of designs."""

@@ -1,13 +1,13 @@
-"""Budgets, and the best move that keeps to them.
+"""Budgets of a design, and the best move within them.
 
 In logarithms u = ln y of positive parameters y, the first of which is the cell pitch dx, a budget is
 
     y_0^power sum_i weights_i y_i <= limit,      weights >= 0.
 
-The left-hand side is a sum of exponentials of linear functions of u, so that its logarithm (and with it the budget's
-excess, ln of amount / limit) is convex and rises with every u_i: the designs that keep to bounds and budgets form a
-convex set, there is one nearest design to any other, and none at all exactly if the smallest one is too large.
-The total depth of a calorimeter is such a budget (power 0), and so is its volume (power 2).
+The left-hand side is a sum of exponentials of linear functions of u. So its logarithm, and with it the budget's excess,
+ln of amount / limit, is convex and rises with every u_i. Hence the designs within bounds and budgets form a convex set:
+every design has one nearest allowed design, and the set is empty exactly if the smallest design is too large. The total
+depth of a calorimeter is such a budget (power 0), and so is its volume (power 2).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from calograd.errors import InputError
 Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
-"""A design keeps to a budget if its excess, a logarithm, is at most this."""
+"""Largest excess, a logarithm, of a design that keeps to a budget."""
 
 _ROUNDS = 60
-"""Programmes solved for one move; three are usual."""
+"""Largest number of quadratic programmes solved for one move; three are usual."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Budget:
     """A limit on y_0^power sum_i weights_i y_i.
 
     Args:
-        name: what errors and reports call it.
+        name: name in errors and reports.
         weights: zero or more for every parameter, not all zero, in the budget's unit per cm^(1 + power).
         limit: in the budget's unit.
-        power: of the first parameter.
-        unit: of the limit.
+        power: power of the first parameter.
+        unit: unit of the limit.
 
     Raises:
         InputError: weights or a limit that are negative, not finite or all zero.
@@ -58,13 +58,13 @@ class Budget:
             raise InputError(f"{self.name} = {self.limit} {self.unit}, expected a positive number")
 
     def excess(self, u: Array) -> float:
-        """Logarithm of amount / limit at u, shape (p,); positive where the budget is overdrawn."""
+        """Return the logarithm of amount / limit at u, shape (p,); positive where the budget is exceeded."""
         terms = self._terms(u)
         top = float(terms.max())
         return self.power * float(u[0]) + top + log(float(np.exp(terms - top).sum())) - log(self.limit)
 
     def slope(self, u: Array) -> Array:
-        """Gradient of the excess, shape (p,): the share of every parameter, and ``power`` for the first."""
+        """Return the gradient of the excess, shape (p,): the share of every parameter, plus ``power`` for the first."""
         terms = self._terms(u)
         slope: Array = np.exp(terms - terms.max())
         slope /= slope.sum()
@@ -72,7 +72,7 @@ class Budget:
         return slope
 
     def amount(self, u: Array) -> float:
-        """What is spent at u, in the budget's unit."""
+        """Return the amount at u, in the budget's unit."""
         return self.limit * float(np.exp(self.excess(u)))
 
     def _terms(self, u: Array) -> Array:
@@ -84,7 +84,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class FeasibleSet:
-    """The u between two bounds that keep to budgets.
+    """Set of the u between two bounds that keep to budgets.
 
     Args:
         lower, upper: bounds, shape (p,).
@@ -96,13 +96,13 @@ class FeasibleSet:
     budgets: Sequence[Budget]
 
     def excess(self, u: Array) -> float:
-        """The largest excess of a budget, -inf without budgets."""
+        """Return the largest excess of a budget, -inf without budgets."""
         return max((budget.excess(u) for budget in self.budgets), default=-inf)
 
     def shrunk(self, u: Array) -> Array:
-        """Allowed: u within the bounds, with all parameters divided by the same factor until it keeps to the budgets.
+        """Return u within the bounds, with all parameters divided by the same factor until it keeps to the budgets.
 
-        At worst the smallest design.
+        At worst this is the smallest design.
         """
         inside = np.clip(u, self.lower, self.upper)
         excess = self.excess(inside)
@@ -120,10 +120,11 @@ class FeasibleSet:
         return np.maximum(inside - high, self.lower)
 
     def best_move(self, u: Array, slope: Array, curvature: Array, radius: float = inf) -> Array:
-        """The move d from a feasible u that maximises slope . d - d . curvature d / 2.
+        """Return the move d from a feasible u that maximises slope . d - d . curvature d / 2.
 
-        Sequential quadratic programming: every programme has bounds, budgets and radius linearised at the last move,
-        and the curvature of those that bind added. scipy's SLSQP stopped short of this in a few cases in a thousand.
+        The method is sequential quadratic programming. Every programme has bounds, budgets and radius linearised at the
+        last move, and the curvature of the active ones added. scipy's SLSQP stopped too early in a few cases in a
+        thousand.
 
         Args:
             u: shape (p,).
@@ -163,9 +164,9 @@ class FeasibleSet:
 
 
 def _programme(hessian: Array, target: Array, rows: Array, least: Array) -> tuple[Array, Array]:
-    """The d that minimises d . hessian d / 2 - target . d with rows @ d >= least, and the multipliers of the rows.
+    """Return the d that minimises d . hessian d / 2 - target . d with rows @ d >= least, and the rows' multipliers.
 
-    As a problem of least distance, which non-negative least squares solve exactly (Lawson and Hanson, chapter 23).
+    This is a problem of least distance, which non-negative least squares solve exactly (Lawson and Hanson, chapter 23).
     The programme has to have a solution.
     """
     from scipy.optimize import nnls

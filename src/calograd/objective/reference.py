@@ -19,30 +19,30 @@ from calograd.io.files import shard_files
 from calograd.io.hdf5 import schema_of
 
 REMEMBERED = 64
-"""Designs whose cells are kept."""
+"""Number of designs whose cells are kept."""
 RELATIVE = 1e-4
-"""Energies and sizes that agree to this are the same."""
+"""Relative tolerance within which energies and sizes are the same."""
 
 
 class Reference(Protocol):
-    """Geant4 showers that designs can be measured with."""
+    """Geant4 showers that any design, or some designs, can measure."""
 
     @property
     def name(self) -> str:
-        """What errors and records call them."""
+        """Name in errors and records."""
         ...
 
     @property
     def material(self) -> Material:
-        """That they showered in."""
+        """Material that the showers were simulated in."""
         ...
 
     def count(self, energy: float) -> int:
-        """How many showers of an energy there are."""
+        """Return the number of showers of an energy."""
         ...
 
     def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
-        """The same showers of an energy at every design (dx, dz of the layers), cm.
+        """Measure the showers of an energy with every design (dx, dz of the layers), cm.
 
         Returns:
             Cells, shape (designs, n, n_xy, n_xy, n_z), or pixels, (designs, n, pixels, 1, pixels), GeV.
@@ -54,7 +54,7 @@ class Reference(Protocol):
 
 
 class _Deposits(NamedTuple):
-    """Of some showers; shower s owns deposits ``offsets[s]:offsets[s + 1]``."""
+    """Deposits of some showers; shower s owns deposits ``offsets[s]:offsets[s + 1]``."""
 
     x: np.ndarray
     y: np.ndarray
@@ -64,16 +64,16 @@ class _Deposits(NamedTuple):
 
 
 class LibraryReference:
-    """A shower library as a reference: its showers at any design.
+    """A reference from a shower library, which any design can measure.
 
     Args:
-        library: opened for reading; of discrete energies.
-        energies: that are read into memory, GeV.
-        n_xy, n_z: cells.
-        limit: showers of an energy at most; None: all.
-        skip: showers of an energy to leave out at first.
-        pixels: of x-z maps of the designs' windows, across and along, which are then measured instead of cells: pixels
-            count as cells that are as wide in y as the window, see `calograd.objective.map_chain`.
+        library: library opened for reading, of discrete energies.
+        energies: energies that are read into memory, GeV.
+        n_xy, n_z: cells of the designs.
+        limit: largest number of showers of an energy; None: all.
+        skip: number of first showers of an energy that are left out.
+        pixels: pixels each way of x-z maps, which are then measured instead of cells, see
+            `calograd.objective.measurement`.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class LibraryReference:
         return len(self._of(energy).offsets) - 1
 
     def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
-        """See `Reference.measure`; the last `REMEMBERED` designs are kept, another objective costs nothing."""
+        """See `Reference.measure`; cells of the last `REMEMBERED` designs are kept for other objectives."""
         for design in designs:
             if (energy, design) not in self._remembered:
                 self._remembered[energy, design] = self.some(energy, slice(None), [design])[0]
@@ -119,7 +119,7 @@ class LibraryReference:
         return cells
 
     def some(self, energy: float, rows: slice, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
-        """The same for the showers ``rows`` of that energy, a range with step one."""
+        """Measure the showers ``rows`` of an energy, a range with step one."""
         for dx, dz in designs:
             self._check_cells(dx, np.array(dz), self.n_xy, self.n_z)
         x, y, z, e, offsets = self._of(energy)
@@ -130,14 +130,14 @@ class LibraryReference:
         return np.stack([self._cut(deposits, dx, np.array(dz)) for dx, dz in designs])
 
     def _cut(self, deposits: _Deposits, dx: float, dz: np.ndarray) -> np.ndarray:
-        """Cells of a design, or pixels of its window, shape (n, pixels, 1, pixels)."""
+        """Return the cells of a design, or the pixels of its window, shape (n, pixels, 1, pixels)."""
         if self.pixels is None:
             return segment_deposits(*deposits, dx, dz, self.n_xy, self.n_z)
         return project_deposits(*deposits, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
 
-    def block(self, start: int, showers: int) -> Block:
-        """Some of its showers of every energy, in a row from ``start``, beginning anew at the end."""
-        return Block(self, start, showers)
+    def block(self, start: int, showers: int) -> LibraryBlock:
+        """Return consecutive showers of every energy from ``start`` on, which continue at the first after the last."""
+        return LibraryBlock(self, start, showers)
 
     def _of(self, energy: float) -> _Deposits:
         found = next((s for e, s in self._showers.items() if np.isclose(e, energy, rtol=RELATIVE)), None)
@@ -147,7 +147,7 @@ class LibraryReference:
 
 
 def _read(library: Library, rows: np.ndarray) -> _Deposits | None:
-    """Some showers of a library; None if there are none."""
+    """Return some showers of a library; None if there are none."""
     if len(rows) == 0:
         return None
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
@@ -158,16 +158,16 @@ def _read(library: Library, rows: np.ndarray) -> _Deposits | None:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Showers of a `LibraryReference` in a row: what a simulation of so many would have given.
+class LibraryBlock:
+    """Consecutive showers of a `LibraryReference`, in place of a simulation of so many.
 
     Args:
-        whole: where they are from.
-        start: the first, of every energy.
-        showers: how many of every energy.
+        whole: the reference that they are from.
+        start: index of the first, of every energy.
+        showers: number of showers of every energy.
 
     Raises:
-        InputError: more than there are.
+        InputError: more showers than there are.
     """
 
     whole: LibraryReference
@@ -176,12 +176,12 @@ class Block:
 
     @property
     def name(self) -> str:
-        """Of the library."""
+        """Name of the library."""
         return self.whole.name
 
     @property
     def material(self) -> Material:
-        """Of the library."""
+        """Material of the library."""
         return self.whole.material
 
     def count(self, energy: float) -> int:
@@ -202,7 +202,7 @@ class Block:
 
 
 class CellsReference:
-    """A cells file as a reference: the designs that it holds of the same showers.
+    """A reference from a cells file, for the designs that it holds of the same showers.
 
     Args:
         cells: rows of showers at several designs.

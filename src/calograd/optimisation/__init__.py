@@ -1,1 +1,1 @@
-"""Detector optimisation: background, readout and reconstruction of a design's cells, and what they are worth."""
+"""Optimisation of designs along a surrogate's gradients, with checks on simulated showers."""

@@ -1,32 +1,32 @@
-"""Adaptation of a surrogate along a descent, to a detector that it has not seen.
+"""Adaptation of a surrogate on the way of an ascent, to a detector that it has not seen.
 
     [adapt]
     budget = 1000                # simulated showers in all, those of checks included
-    first = 100                  # of every energy, before the first gradient
-    showers = 20                 # of every energy, before every later one
-    designs = 8                  # that a shower is measured with, drawn around the present one
-    reach = 0.15                 # how far around: in ln y, either way
+    first = 100                  # showers of every energy before the first gradient
+    showers = 20                 # showers of every energy before every later gradient
+    designs = 8                  # designs around the present one that measure a shower
+    reach = 0.15                 # half the width around it, in ln y
     method = "lora"
     rank = 8
-    steps = 1500                 # of a phase of the first adaptation, at most
-    later_steps = 300            # of a later one
+    steps = 1500                 # largest number of steps in a phase of the first adaptation
+    later_steps = 300            # and of a later one
 
-and the tables of `calograd.optimisation.target`. Before the gradient at a design y a few showers are simulated there,
-the surrogate is adapted to all showers simulated so far, beginning with the last adapter, and the gradient is that of
-the adapted one. In a homogeneous block all these showers are measured anew, each with designs drawn around y,
+The tables of `calograd.optimisation.target` come beside these. Before the gradient at a design y a few showers are
+simulated there. The surrogate is adapted to all showers simulated so far, beginning with the last adapter, and gives
+the gradient. In a homogeneous block all these showers are measured again, each with designs drawn around y,
 
-    ln y' = ln y + reach (2 xi - 1),  xi uniform for every parameter, within what the base was trained on,
+    ln y' = ln y + reach (2 xi - 1),  xi uniform for every parameter, within the trained range of the base,
 
-so that the adapter learns what showers are like at y and how that changes with y. In a crystal matrix a shower keeps
-the cells that it was simulated in, and what changes with y is what the base knows and earlier designs have shown.
+so the adapter learns the showers at y and their change with y. In a crystal matrix a shower keeps the cells that it was
+simulated in; the change with y is known from the base and from earlier designs.
 
-Once an adaptation would leave no showers for a check, or nothing is left, the last adapter serves to the end. The
-adapted surrogate is of the detector's material and trusted in the base's whole range of energies and sizes, though it
-was adapted near the path alone: the radius of the steps and the checks watch over that. A shower that was held out once
-stays held out, as a warm start would otherwise be judged by what it has learnt.
+Once an adaptation would leave no showers for a check, the last adapter serves to the end. The adapted surrogate has the
+detector's material and the base's whole range of energies and sizes, though it was adapted near the path alone. The
+radius of the steps and the checks guard against that. A shower that was held out once stays held out, as a warm start
+would otherwise be judged by showers that it has learnt.
 
-A folder ``adapters/step-NNN`` a step keeps ``showers.h5`` and the adapter. All follows from (seed, step): what was cut
-off goes on to the same result.
+Every step has a folder ``adapters/step-NNN`` with ``showers.h5`` and the adapter. All random numbers follow from
+(seed, step), so an interrupted run resumes with the same result.
 """
 
 from __future__ import annotations
@@ -59,26 +59,26 @@ from calograd.training.data.split import MIN_SHOWERS, MIN_VALIDATION
 
 ADAPTERS, SHOWERS = "adapters", "showers.h5"
 PURPOSE = 3
-"""Of a seed; a descent has 0 to 2."""
+"""Purpose of a seed; the ascent has 0 to 2."""
 
 Positive = Annotated[int, Field(gt=0)]
 
 
 class AdaptationConfig(Target):
-    """What to adapt to, how often and how."""
+    """Table of the target, the budget and the training."""
 
     budget: Positive
-    """Showers to simulate in all; the checks' count."""
+    """Number of showers to simulate in all, those of checks included."""
     energies: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
-    """Of the showers, GeV, in turn; left out: those of the spectrum."""
+    """Energies of the showers, GeV, in turn; left out: those of the spectrum."""
     first: Positive = 100
     """Showers of every energy before the first gradient."""
     showers: Positive = 20
-    """Of every energy before every later one."""
+    """Showers of every energy before every later gradient."""
     designs: Positive = 8
-    """A shower is measured with; in a crystal matrix one."""
+    """Number of designs that measure a shower; one in a crystal matrix."""
     reach: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Half the width in ln y of where they are drawn."""
+    """Half the width in ln y of the range in which they are drawn."""
     method: Literal["lora", "bitfit", "full"] = "lora"
     rank: Positive = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
@@ -86,7 +86,7 @@ class AdaptationConfig(Target):
     steps: Positive = 1500
     later_steps: Positive = 300
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the showers to hold out."""
+    """Share of the showers that are held out."""
     workers: Positive = 1
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -100,7 +100,7 @@ class AdaptationConfig(Target):
 
 
 class AdaptedSurrogate(NamedTuple):
-    """The surrogate of a step, the folder of its adapter within the run's, and the showers simulated for it."""
+    """Surrogate of a step, folder of its adapter within the run's, and number of showers simulated for it."""
 
     surrogate: Surrogate
     adapter: str
@@ -109,14 +109,14 @@ class AdaptedSurrogate(NamedTuple):
 
 @dataclass(frozen=True)
 class AdaptiveSurrogate:
-    """A surrogate that follows a descent.
+    """A surrogate that is adapted before every gradient of an ascent.
 
     Args:
-        base: what is adapted.
-        config: how, and to what.
-        space: of the designs, of the target's material.
-        energies: of the showers, GeV.
-        folder: of the run.
+        base: surrogate that is adapted.
+        config: target, budget and training.
+        space: space of the designs, of the target's material.
+        energies: energies of the showers, GeV.
+        folder: folder of the run.
         price: showers of a check, which adaptation leaves in the budget; 0 without checks.
         progress: called with the stages of simulation and adaptation.
 
@@ -157,10 +157,10 @@ class AdaptiveSurrogate:
             )
 
     def at(self, y: Array, history: Sequence[Step]) -> AdaptedSurrogate:
-        """The surrogate for the gradient at y, shape (p,), cm, after the steps of ``history``.
+        """Return the surrogate for the gradient at y, shape (p,), cm, after the steps of ``history``.
 
         Raises:
-            Interrupted: Ctrl-C; what was simulated and learnt is kept.
+            Interrupted: Ctrl-C; simulated showers and the state of training are kept.
             CaloGradError: see `calograd.geant4.production.simulate_library`,
                 `calograd.training.adaptation.adapt.adapt`.
         """
@@ -183,11 +183,11 @@ class AdaptiveSurrogate:
         return AdaptedSurrogate(outcome.surrogate, _name(number), showers)
 
     def again(self, history: Sequence[Step]) -> AdaptedSurrogate:
-        """The surrogate of the last step of ``history`` once more."""
+        """Return the surrogate of the last step of ``history`` again."""
         return AdaptedSurrogate(self.last(history), history[-1].adapter, 0)
 
     def last(self, history: Sequence[Step]) -> Surrogate:
-        """The surrogate as the last step of ``history`` used it."""
+        """Return the surrogate that the last step of ``history`` used."""
         return self.base.with_adapter(self.folder / history[-1].adapter)
 
     @property
@@ -195,11 +195,11 @@ class AdaptiveSurrogate:
         return self.config.designs if self.config.serves_all else 1
 
     def _held(self, showers: int) -> int:
-        """How many showers of a step are held out."""
+        """Return the number of a step's showers that are held out."""
         return round(self.config.validation * showers)
 
     def data(self, y: Array, number: int, steps: list[int]) -> TrainingData:
-        """The showers of some steps, measured for the step ``number`` at y, shape (p,), cm."""
+        """Return the showers of some steps, measured for the step ``number`` at y, shape (p,), cm."""
         parts, held_out, provenance = list[Cells](), list[np.ndarray](), list[dict[str, Any]]()
         for step in steps:
             path = self.folder / _name(step) / SHOWERS
@@ -229,7 +229,7 @@ class AdaptiveSurrogate:
         )  # fmt: skip
 
     def _sizes(self, library: Library, y: Array, number: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pitches (n, designs) and depths (n, designs, n_z) to measure the n showers of a step with, cm."""
+        """Return dx (n, designs) and dz (n, designs, n_z), cm, that measure the n showers of a step."""
         n, n_z = len(library), self.space.n_z
         if library.matrix is not None:
             return np.full((n, 1), library.matrix.dx), np.broadcast_to(library.matrix.dz, (n, 1, n_z))
@@ -242,5 +242,5 @@ class AdaptiveSurrogate:
 
 
 def _name(number: int) -> str:
-    """Folder of a step's showers and adapter within the run's."""
+    """Return the folder of a step's showers and adapter within the run's."""
     return f"{ADAPTERS}/step-{number:03d}"

@@ -1,26 +1,27 @@
-"""Gradient ascent of a utility over designs, by a surrogate's gradients, watched by simulated showers.
+"""Gradient ascent of a utility over designs: a surrogate gives the gradients, simulated showers check them.
 
-In u = ln y, with bounds, budgets and a trust radius (`quasi_newton` says what a step is):
+In u = ln y, with bounds, budgets and a trust radius (`calograd.optimisation.quasi_newton` defines a step):
 
-1. The gradient at the present design is averaged over more and more draws until the gain that the next step promises
-   is known to a stated precision, or the draws are used up.
-2. If by the gradients the last step lost, it is undone and the radius halved.
-3. Every few steps, and before the descent ends, the gain since the last checked design as the gradients predict it is
-   compared with the gain on simulated showers, common to both designs. They disagree if they are more than three
-   standard deviations apart and their ratio is outside of [1/2, 2], or if the simulated gain is negative by more than
-   two. Then the radius is halved, and the descent goes back to the checked design unless simulated showers gained, too.
-   Where they agree the radius may grow.
-4. With an `Adaptation` every step begins with the surrogate that is adapted to the detector there. If it is another one
-   than at the step before, the gradient before is taken anew with it, so that what is compared is of one surrogate. No
-   check is made that would go beyond the budget of simulated showers.
-5. It ends where gradients of pure noise would promise as large a gain: 1 + sqrt(p) of its standard errors; where the
-   step is shorter than the tolerance; where steps down to the tolerance were refused; or after the last one.
-6. Where it ends by itself, the surrogate is asked once for a better design elsewhere (`multi_start`). If there is one, the
-   descent goes on from there, and in the end simulated showers say which of the two ends is better; without checks the
-   surrogate does.
+1. The gradient at the present design is averaged over more and more draws until the gain of the next step is known to
+   a stated precision, or the draws are used up.
+2. If the last step lost by the gradients, it is undone and the radius is halved.
+3. Every few steps, and before the end, a check compares the gain since the last checked design with the gain on
+   simulated showers, common to both designs. The gains disagree if they are more than three standard deviations apart
+   and their ratio is outside of [1/2, 2], or if the simulated gain is negative by more than two. Then the radius is
+   halved, and the ascent returns to the checked design unless simulated showers gained, too. Where they agree, the
+   radius may grow.
+4. With an `Adaptation` every step begins with a surrogate that is adapted to the detector there. If it differs from
+   that of the step before, the gradient before is computed again with it, so that one surrogate is compared with
+   itself. No check is made that would exceed the budget of simulated showers.
+5. The ascent ends where gradients of pure noise would promise as large a gain: 1 + sqrt(p) standard errors. It also
+   ends where the step is shorter than the tolerance, where checks refused steps down to the tolerance, or after the
+   last step.
+6. Where it ends by itself, one multi-start searches for a better design elsewhere
+   (`calograd.optimisation.multi_start`). If there is one, the ascent goes on from there. In the end simulated showers
+   decide which of the two ends is better; without checks the surrogate does.
 
-Seeds follow from (seed, step), the state is on disk after every step: a descent that is started again goes on from
-there and ends with the same numbers as one that was never interrupted.
+Seeds follow from (seed, step), and the state is on disk after every step. An ascent that is resumed ends with the same
+numbers as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ from calograd.objective.constraints import Array
 from calograd.objective.space import DesignSpace, format_parameters
 from calograd.optimisation.multi_start import multi_start
 from calograd.optimisation.quasi_newton import GROWTH, LOSS, Move, Point, gain, judge, learn, step
-from calograd.optimisation.state import Check, Outcome, PathPoint, State, Step, plain, read_state, write_state
+from calograd.optimisation.state import Check, Outcome, PathPoint, State, Step, read_state, to_floats, write_state
 
 PULL, RATIO = 3.0, 2.0
-"""Of a check: pull and ratio beyond which gains disagree."""
+"""Pull and ratio beyond which the gains of a check disagree."""
 SETTLING = 3
-"""Steps that have to be left for a multi-start: from there, at least one more, and one to settle which end is better."""
+"""Steps that have to be left for a multi-start: the search, one step, and one to settle which end is better."""
 WIDEST = 2.0
-"""What the limit of the radius may grow to, of the first radius."""
+"""Largest limit of the radius, as a multiple of the first radius."""
 
 
 class AscentConfig(Table):
@@ -65,19 +66,19 @@ class AscentConfig(Table):
 
     steps: Annotated[int, Field(gt=0)] = 30
     radius: Annotated[float, Field(gt=0)] = 0.15
-    """Longest step at first, in logarithms: 0.15 is a change by 16 %."""
+    """Longest first step, in logarithms: 0.15 is a change by 16 %."""
     tolerance: Annotated[float, Field(gt=0)] = 0.003
-    """A step shorter than this, in logarithms, ends the descent."""
+    """Length of a step, in logarithms, below which the ascent ends."""
     draws: Annotated[int, Field(gt=1)] = 8
-    """Of the first estimate of a gradient; doubled until it is precise enough, up to ``max_draws``."""
+    """Draws of the first estimate of a gradient; doubled until it is precise enough, up to ``max_draws``."""
     max_draws: Annotated[int, Field(gt=1)] = 64
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """Standard error of the gain of a step that is aimed at, as a share of that gain."""
+    """Target for the standard error of a step's gain, as a share of that gain."""
     check_every: Annotated[int, Field(gt=0)] = 5
     showers: Annotated[int, Field(gt=1)] = 200
-    """Asked of the simulation for a check, of every energy."""
+    """Simulated showers of every energy in a check."""
     multi_start: Annotated[int, Field(ge=0)] = 24
-    """Designs elsewhere that the surrogate is asked for where the descent ends by itself; 0: none."""
+    """Number of other designs that a multi-start compares where the ascent ends by itself; 0: none."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -92,12 +93,12 @@ class AscentConfig(Table):
 
 
 class Adapted(NamedTuple):
-    """A surrogate as a step uses it.
+    """Gradient of the surrogate that a step uses.
 
     Attributes:
-        gradient: its.
-        adapter: its name, for the record.
-        showers: simulated to adapt it; 0: it is the same as at the step before.
+        gradient: gradient of the surrogate.
+        adapter: name of its adapter, for the record.
+        showers: showers simulated to adapt it; 0: it is that of the step before.
     """
 
     gradient: GradientFunction
@@ -107,12 +108,12 @@ class Adapted(NamedTuple):
 
 @dataclass(frozen=True)
 class Adaptation:
-    """How a surrogate follows a detector that it does not know.
+    """Adaptation of a surrogate on the way to a detector that it does not know.
 
     Args:
-        prepare: called as prepare(y, state) before a gradient at y, shape (p,), cm, is taken; what it does follows from
-            its arguments alone, so that a step that was interrupted is done again to the same result. Where
-            ``state.ending`` is set, what the last step had will do.
+        prepare: called as ``prepare(y, state)`` before a gradient at y, shape (p,), cm, is taken. Its result follows
+            from its arguments alone, so an interrupted step is repeated with the same result. Where ``state.ending``
+            is set, it may return the surrogate of the last step.
         budget: showers to simulate in all, checks included.
         price: showers of a check.
     """
@@ -133,25 +134,25 @@ def ascend(
     output: Path | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> State:
-    """Improve a design, or go on with the descent in ``output``.
+    """Improve a design, or resume the ascent in ``output``, and return the last state.
 
     Args:
-        space: what may change.
+        space: parameters with bounds and budgets.
         start: y, shape (p,), cm.
-        gradient: the surrogate's; or what adapts the surrogate and gives that of every step.
-        config: how.
-        simulate: utility on simulated showers; asked with the same seed at both designs of a check.
-        simulate_pair: difference of two utilities on the same showers, taken in place of ``simulate``. Without either
-            nothing is checked.
+        gradient: the surrogate's gradient, or an adaptation that gives that of every step.
+        config: settings of the ascent.
+        simulate: utility on simulated showers; called with the same seed at both designs of a check.
+        simulate_pair: difference of two utilities on the same showers, used in place of ``simulate``. Without either
+            there are no checks.
         output: a JSON file for state and history.
         on_step: called after every step, when it is on disk.
 
     Returns:
-        The last state: ``y`` is the design, ``reason`` says why it stopped, ``history`` what it did.
+        The last state: ``y`` is the design, ``reason`` the reason why it stopped, ``history`` its steps.
 
     Raises:
         InputError: budgets that cannot be met, a start that is not allowed, a gradient that is not finite, or
-            ``output`` holds a descent of another setting or cannot be written.
+            ``output`` holds an ascent of another setting or cannot be written.
         FormatError: ``output`` is damaged.
         Interrupted: Ctrl-C; ``output`` holds the last step.
     """
@@ -167,7 +168,9 @@ def ascend(
     state = read_state(output, setting) if output else None
     try:
         if state is None:
-            state = State(plain(space.from_log(u)), plain(u), plain(u), (), None, config.radius, config.radius)
+            state = State(
+                to_floats(space.from_log(u)), to_floats(u), to_floats(u), (), None, config.radius, config.radius
+            )
             if output:
                 write_state(output, state, setting)
         while not state.reason:
@@ -179,17 +182,17 @@ def ascend(
     except KeyboardInterrupt:
         if output is None:
             raise
-        raise Interrupted(f"{output} holds the descent so far; the same command goes on from it") from None
+        raise Interrupted(f"{output} holds the ascent so far; the same command resumes it") from None
     return state
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What the surrogate says at a design, and what to do about it.
+class _Evaluation:
+    """The surrogate's estimate at a design, and the next move.
 
     Attributes:
-        point: value and gradient there.
-        draws: it is averaged over.
+        point: value and gradient at the design.
+        draws: number of draws in the estimate.
         lost: whether to go back to before the last step.
         curvature, radius: of the model from now on.
         move: the next step, from ``point`` or, if the last one lost, from before it.
@@ -205,7 +208,7 @@ class _Look:
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same in a descent."""
+    """Constants of an ascent."""
 
     space: DesignSpace
     gradient: GradientFunction | Adaptation
@@ -213,7 +216,7 @@ class _Run:
     config: AscentConfig
 
     def step(self, state: State) -> State:
-        """The state after one more step."""
+        """Return the state after one more step."""
         if not isinstance(self.gradient, Adaptation):
             return self._next(state, Adapted(self.gradient))
         used = self.gradient.prepare(self.space.from_log(np.array(state.u)), state)
@@ -227,8 +230,8 @@ class _Run:
     def _step(self, state: State, used: Adapted) -> State:
         number, path = len(state.history), [p.point() for p in state.path]
         if used.showers and path:
-            path[-1] = self._again(path[-1], number, used.gradient)
-        look = self._look(state, path[-1] if path else None, used.gradient)
+            path[-1] = self._estimate_again(path[-1], number, used.gradient)
+        look = self._evaluate(state, path[-1] if path else None, used.gradient)
         path += [] if look.lost else [look.point]
         last = self._last(number, state.rival is not None)
         reason = self._ending(look) or last
@@ -236,15 +239,15 @@ class _Run:
         check = self._check(number, path) if due and self._affordable(state) else None
         after = replace(
             state,
-            u=plain(path[-1].u),
+            u=to_floats(path[-1].u),
             path=tuple(map(PathPoint.of, path)),
-            curvature=tuple(map(plain, look.curvature)),
+            curvature=tuple(map(to_floats, look.curvature)),
             radius=look.radius,
             simulated=state.simulated + (check.showers if check else 0),
         )
         refused = False
         if check is not None:
-            after, refused = self._heed(check, after)
+            after, refused = self._apply_check(check, after)
             if not check.agrees:
                 reason = reason if check.gained and reason else self._giving_up(after.radius) or last
                 look = replace(look, move=step(self.space.feasible, path[-1], look.curvature, after.radius))
@@ -255,12 +258,12 @@ class _Run:
         room = self.config.steps - number - 1 >= SETTLING and self.config.multi_start > 0
         looking = (by_itself and room and not state.multi_started) or (bool(reason) and state.rival is not None)
         return replace(
-            after, y=plain(self.space.from_log(u)), u=plain(u), history=(*state.history, record),
+            after, y=to_floats(self.space.from_log(u)), u=to_floats(u), history=(*state.history, record),
             reason="" if looking else reason, ending=reason if looking else "",
         )  # fmt: skip
 
     def _multi_start(self, state: State, used: Adapted) -> State:
-        """The state after a look for better designs elsewhere, where the descent has ended by itself."""
+        """Return the state after a multi-start, where the ascent has ended by itself."""
         number, u, others = len(state.history), np.array(state.u), f"{self.config.multi_start} others"
         ask, seed = partial(self._estimate, used.gradient), seed_of(self.config.seed, number)
         found = multi_start(self.space, ask, u, self.config.multi_start, self.config.draws, seed)
@@ -271,18 +274,18 @@ class _Run:
             where = format_parameters(self.space.names, self.space.from_log(there))
             there, remark = None, f"the surrogate prefers {where}, but no showers are left to check it"
         remarks = [state.ending, remark]
-        look = self._final_look(state, found.top, u if there is None else there, found.gain, found.error)
+        look = self._final_evaluation(state, found.top, u if there is None else there, found.gain, found.error)
         record = self._record(state, look, None, "stopped" if there is None else "jumped", remarks, used)
         after = replace(state, history=(*state.history, record), multi_started=True, ending="")
         if there is None:
             return replace(after, reason="; ".join(remarks))
         return replace(
-            after, y=plain(self.space.from_log(there)), u=plain(there), checked=plain(there), path=(), curvature=None,
-            radius=self.config.radius, limit=self.config.radius, rival=state.u,
+            after, y=to_floats(self.space.from_log(there)), u=to_floats(there), checked=to_floats(there), path=(),
+            curvature=None, radius=self.config.radius, limit=self.config.radius, rival=state.u,
         )  # fmt: skip
 
     def _settle(self, state: State, used: Adapted) -> State:
-        """The state after the end is compared with the top that the descent had left for a better design."""
+        """Return the state after the end is compared with the maximum that the ascent had left for a better design."""
         assert state.rival is not None
         number, u, rival = len(state.history), np.array(state.u), np.array(state.rival)
         seed = seed_of(self.config.seed, number)
@@ -297,22 +300,22 @@ class _Run:
         where = format_parameters(self.space.names, self.space.from_log(other))
         by = f"by {better:.2g} +- {known:.2g}"
         remarks = [state.ending, f"better than {where}, {by}" if kept else f"back, as {where} is no better, {by}"]
-        look = self._final_look(state, here, end, gain, error)
+        look = self._final_evaluation(state, here, end, gain, error)
         record = self._record(state, look, check, "settled", remarks, used)
         return replace(
-            state, y=plain(self.space.from_log(end)), u=plain(end), simulated=record.simulated, rival=None,
+            state, y=to_floats(self.space.from_log(end)), u=to_floats(end), simulated=record.simulated, rival=None,
             history=(*state.history, record), ending="", reason="; ".join(remarks),
         )  # fmt: skip
 
-    def _final_look(self, state: State, here: AnyGradient, end: Array, gain: float, error: float) -> _Look:
-        """What the surrogate says where the descent has ended, and the way from there to ``end``."""
+    def _final_evaluation(self, state: State, here: AnyGradient, end: Array, gain: float, error: float) -> _Evaluation:
+        """Return the surrogate's estimate where the ascent has ended, with the move from there to ``end``."""
         u = np.array(state.u)
         now = Point(u, here.gradient, here.gradient_error, float(here.value), float(here.value_error))
         move = Move(end - u, float(np.linalg.norm(end - u)), gain, error)
-        return _Look(now, self.config.draws, False, np.eye(len(u)), state.radius, move)
+        return _Evaluation(now, self.config.draws, False, np.eye(len(u)), state.radius, move)
 
-    def _heed(self, check: Check, state: State) -> tuple[State, bool]:
-        """The state after a check, and whether it is back at the design that was checked before."""
+    def _apply_check(self, check: Check, state: State) -> tuple[State, bool]:
+        """Return the state after a check, and whether it is back at the design that was checked before."""
         if check.agrees:
             state = replace(state, limit=min(GROWTH * state.limit, WIDEST * self.config.radius))
         else:
@@ -322,20 +325,20 @@ class _Run:
         return replace(state, u=state.checked, path=(), curvature=None), True
 
     def _affordable(self, state: State) -> bool:
-        """Whether the budget allows a check, beside that which settles the end if there is to be one."""
+        """Return whether the budget allows a check, besides the one that settles the end if it is needed."""
         limit = self.gradient if isinstance(self.gradient, Adaptation) else None
         checks = 1 + (state.rival is not None)
         return limit is None or state.simulated + checks * limit.price <= limit.budget
 
-    def _again(self, before: Point, number: int, gradient: GradientFunction) -> Point:
-        """What the surrogate of this step says where the last one began."""
+    def _estimate_again(self, before: Point, number: int, gradient: GradientFunction) -> Point:
+        """Return the estimate of this step's surrogate where the last step began."""
         found = self._estimate(
             gradient, self.space.from_log(before.u), self.config.draws, seed_of(self.config.seed, number, 2)
         )
         return Point(before.u, found.gradient, found.gradient_error, float(found.value), float(found.value_error))
 
-    def _look(self, state: State, before: Point | None, gradient: GradientFunction) -> _Look:
-        """Average the gradient at the present design until the step that follows from it is known well enough."""
+    def _evaluate(self, state: State, before: Point | None, gradient: GradientFunction) -> _Evaluation:
+        """Average the gradient at the present design until the next step is known well enough."""
         number, u = len(state.history), np.array(state.u)
         y = self.space.from_log(u)
         known = None if state.curvature is None else np.array(state.curvature)
@@ -354,7 +357,7 @@ class _Run:
                 break
             total = mean_of(total, self._estimate(gradient, y, draws, seed_of(*key, draws)))
             draws *= 2
-        return _Look(now, draws, lost, curvature, radius, move)
+        return _Evaluation(now, draws, lost, curvature, radius, move)
 
     def _is_noise(self, move: Move) -> bool:
         """Whether the gain of a step is no larger than that of steps after gradients of pure noise."""
@@ -370,8 +373,8 @@ class _Run:
             raise InputError(f"the gradient at {design} is not {len(y)} finite numbers with errors; check the utility")
         return estimate
 
-    def _ending(self, look: _Look) -> str:
-        """Why the descent ends here by itself, or nothing."""
+    def _ending(self, look: _Evaluation) -> str:
+        """Return the reason why the ascent ends here by itself; empty if it does not."""
         move, tolerance = look.move, self.config.tolerance
         if move.free >= tolerance and self._is_noise(move) and not look.lost:
             return (
@@ -383,7 +386,7 @@ class _Run:
         return ""
 
     def _last(self, number: int, unsettled: bool) -> str:
-        """Why there is no further step, or nothing; one is kept where something is to be settled in the end."""
+        """Return the reason why there is no further step; one step is kept where the end is to be settled."""
         return f"the last of {self.config.steps} steps" if number + 1 >= self.config.steps - unsettled else ""
 
     def _giving_up(self, radius: float) -> str:
@@ -392,24 +395,24 @@ class _Run:
         return ""
 
     def _check(self, number: int, path: list[Point]) -> Check | None:
-        """Compare the gain along the path with simulated showers; None if there is nothing to compare."""
+        """Compare the gain along the path with simulated showers; return None if there is nothing to compare."""
         if self.pair is None or len(path) < 2:
             return None
         return self._compare(number, path[0].u, path[-1].u, *gain(path))
 
     def _compare(self, number: int, u: Array, v: Array, predicted: float, error: float) -> Check:
-        """Compare what the surrogate says that v gains over u with simulated showers."""
+        """Compare the surrogate's gain of v over u with simulated showers."""
         assert self.pair is not None
         a, b = self.space.from_log(u), self.space.from_log(v)
         found = self.pair(a, b, self.config.showers, seed_of(self.config.seed, number, 1))
         if not (isfinite(found.value) and isfinite(found.error)):
             raise InputError(f"the simulated gain is {found.value} +- {found.error}; check the utility")
-        check = Check(plain(a), predicted, error, found.value, found.error, found.showers, agrees=True)
+        check = Check(to_floats(a), predicted, error, found.value, found.error, found.showers, agrees=True)
         apart = abs(check.pull) > PULL and not predicted / RATIO <= found.value <= predicted * RATIO
         return replace(check, agrees=not (apart or found.value < -LOSS * found.error))
 
     @staticmethod
-    def _remarks(look: _Look, check: Check | None, outcome: Outcome, reason: str) -> list[str]:
+    def _remarks(look: _Evaluation, check: Check | None, outcome: Outcome, reason: str) -> list[str]:
         remarks = [reason] if reason else []
         if check is not None and not check.agrees:
             back = "back to the last checked design" if outcome == "refused" else "kept, as they gained"
@@ -419,7 +422,7 @@ class _Run:
         return remarks
 
     def _record(
-        self, state: State, look: _Look, check: Check | None, outcome: Outcome, remarks: list[str], used: Adapted
+        self, state: State, look: _Evaluation, check: Check | None, outcome: Outcome, remarks: list[str], used: Adapted
     ) -> Step:
         return Step(
             number=len(state.history),
@@ -427,12 +430,12 @@ class _Run:
             u=state.u,
             value=look.point.value,
             value_error=look.point.value_error,
-            gradient=plain(look.point.gradient),
-            gradient_error=plain(look.point.error),
+            gradient=to_floats(look.point.gradient),
+            gradient_error=to_floats(look.point.error),
             draws=look.draws,
             outcome=outcome,
             reason="; ".join(remarks),
-            move=plain(look.move.d),
+            move=to_floats(look.move.d),
             gain=look.move.gain,
             gain_error=look.move.error,
             radius=state.radius,

@@ -1,10 +1,11 @@
-"""A look beyond a top: whether the surrogate knows a better design elsewhere.
+"""Multi-start: a search for a better design than the local maximum where an ascent ended.
 
-An ascent ends on the top of the hill that it began on, and a utility may have several. So the surrogate is asked for
-the utility at other designs, half of them on the lines through the top along every parameter, where a ridge that runs
-along a parameter shows, half spread evenly over the logarithms of all (additive recurrence by the powers of the
-generalised golden ratio, Roberts 2018). All designs see the same random numbers, which their differences hardly do. The
-best of them is asked for again with others, beside the top: chosen as the best, it looks better than it is.
+An ascent ends on the local maximum next to its start, and a utility may have several. So the surrogate evaluates other
+designs. Half of them lie on the lines through the maximum along every parameter, where a ridge along a
+parameter shows. Half are spread evenly over the logarithms of all parameters, by additive recurrence with the powers of
+the generalised golden ratio (Roberts 2018). All designs see the same random numbers, so their differences have little
+noise. The best of them is compared with the maximum again, with other random numbers: as the best of many it looks
+better than it is.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from calograd.objective.space import DesignSpace
 from calograd.optimisation.quasi_newton import LOSS
 
 PURPOSE = 4
-"""Of a seed; a descent has 0 to 2, its adaptation 3."""
+"""Purpose of a seed; the ascent has 0 to 2, its adaptation 3."""
 DRAWS = 2
-"""Of the first look at a design; the second has those of a descent's first gradient."""
+"""Draws of the first estimate at a design; the second has those of the ascent's first gradient."""
 
 
 class MultiStart(NamedTuple):
     """Result of a multi-start.
 
     Attributes:
-        top: what the surrogate says at the top.
+        top: the surrogate's estimate at the local maximum.
         u: the best of the other designs in logarithms, shape (p,); None if none of them is better.
-        gain, error: of its utility over the top's, and the standard error.
+        gain, error: its utility minus that of the local maximum, and the standard error.
     """
 
     top: AnyGradient
@@ -39,15 +40,17 @@ class MultiStart(NamedTuple):
     error: float = 0.0
 
 
-def multi_start(space: DesignSpace, gradient: GradientFunction, u: Array, designs: int, draws: int, seed: int) -> MultiStart:
-    """Ask the surrogate for better designs than u.
+def multi_start(
+    space: DesignSpace, gradient: GradientFunction, u: Array, designs: int, draws: int, seed: int
+) -> MultiStart:
+    """Search for a better design than u.
 
     Args:
-        space: of the designs.
-        gradient: the surrogate's.
-        u: the top, in logarithms, shape (p,).
-        designs: how many others.
-        draws: of the second look.
+        space: space of the designs.
+        gradient: the surrogate's gradient.
+        u: the local maximum in logarithms, shape (p,).
+        designs: number of other designs.
+        draws: draws of the second estimate.
         seed: of all random numbers.
     """
     others = elsewhere(space, u, designs)
@@ -59,7 +62,7 @@ def multi_start(space: DesignSpace, gradient: GradientFunction, u: Array, design
 
 
 def elsewhere(space: DesignSpace, u: Array, designs: int) -> Array:
-    """Allowed designs to look at from u, shape (p,), in logarithms, shape (designs, p)."""
+    """Return allowed designs to compare with u, shape (p,), in logarithms, shape (designs, p)."""
     low, width, p = space.feasible.lower, space.feasible.upper - space.feasible.lower, len(u)
     on_lines = designs // 2
     share = -(-on_lines // p)

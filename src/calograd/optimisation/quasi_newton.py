@@ -1,20 +1,20 @@
 """Steps from noisy gradients: a quadratic model of the utility within a trust radius.
 
-Near u the utility is modelled as U(u) + g . d - d . B d / 2. The curvature B is positive definite and learnt from the
-gradients themselves: after a step s that changed the gradient by -y, the damped BFGS update (Powell 1978; Nocedal and
+Near u the utility is modelled as U(u) + g . d - d . B d / 2. The curvature B is positive definite and learnt from
+the gradients: after a step s that changed the gradient by -y, the damped BFGS update (Powell 1978; Nocedal and
 Wright, procedure 18.2) is
 
     B <- B - B s s^T B / (s . B s) + r r^T / (s . r),     r = t y + (1 - t) B s,
 
-with t = 1 unless s . y < 0.2 s . B s, where t makes s . r just that. It is left out where s . y differs from s . B s
-by less than its standard error: noise teaches nothing.
+with t = 1 unless s . y < 0.2 s . B s, where t makes s . r just that. The update is left out where s . y differs from
+s . B s by less than its standard error, as it would learn noise.
 
-The step is the best move of the model, less one standard error of its gain, within the trust radius, the bounds and the
-budgets. Where it is zero, no allowed move gains anything to first order. (A step that divides every component by its
-own size, as Adam's does, and is then projected stops elsewhere on a budget.) It does not depend on the utility's unit.
+The step maximises the model minus one standard error of its gain, within the trust radius, the bounds and the budgets.
+Where it is zero, no allowed move gains anything to first order. (A step that divides every component by its own size,
+as Adam's does, and is then projected stops elsewhere on a budget.) The step does not depend on the utility's unit.
 
-What a step from a to b gained is, by the trapezoid rule, (g_a + g_b) . (b - a) / 2: known much better than the
-difference of the utilities where these are noisy, and worse where a step passes a narrow top.
+The gain of a step from a to b is (g_a + g_b) . (b - a) / 2 by the trapezoid rule. It is known much better than the
+difference of noisy utilities, and worse where a step passes a narrow maximum.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ import numpy as np
 from calograd.objective.constraints import Array, FeasibleSet
 
 DAMPING = 0.2
+"""Smallest s . r, as a share of s . B s, that the damped update allows."""
 _ROUNDS = 3
+"""Rounds that find the step with the error of its gain."""
 LOSS = 2.0
-"""Standard errors of a negative gain beyond which it is a loss."""
+"""Number of standard errors beyond which a negative gain is a loss."""
 GROWTH = 1.25
-"""Of a radius that was good."""
+"""Factor by which a good trust radius grows."""
 FLATTEST = 1e-8
-"""Smallest curvature, of the largest: so that it stays positive definite in floating point."""
+"""Smallest curvature as a share of the largest, so that B stays positive definite in floating point."""
 UNKNOWN = 1e-3
-"""First curvature, of that which would make a free step as long as the radius: bounds may block most of a gradient."""
+"""First curvature as a share of the one whose free step is as long as the radius; bounds may block most of it."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A utility and its gradient, and where they were taken.
+    """A utility and its gradient at a design.
 
     Args:
         u: logarithms of the parameters, shape (p,).
         gradient, error: dU/du and its standard error, shape (p,).
-        value, value_error: U; of infinite error if it is not known.
+        value, value_error: U and its standard error, infinite if U is not known.
     """
 
     u: Array
@@ -61,9 +63,9 @@ class Move(NamedTuple):
     """A step.
 
     Attributes:
-        d: in u, shape (p,).
+        d: the step in u, shape (p,).
         free: length of the step if the gradient had no error.
-        gain, error: g . d, what the utility gains to first order, and its standard error.
+        gain, error: g . d, the gain of the utility to first order, and its standard error.
     """
 
     d: Array
@@ -73,7 +75,7 @@ class Move(NamedTuple):
 
 
 def learn(curvature: Array | None, before: Point | None, now: Point, radius: float) -> Array:
-    """The curvature B at ``now``, shape (p, p), positive definite.
+    """Return the curvature B at ``now``, shape (p, p), positive definite.
 
     Args:
         curvature: B at ``before``; None if nothing is known, and then the first step is as long as the radius.
@@ -102,10 +104,10 @@ def learn(curvature: Array | None, before: Point | None, now: Point, radius: flo
 
 
 def step(feasible: FeasibleSet, now: Point, curvature: Array, radius: float) -> Move:
-    """The move that gains most of what is certain: the model's gain less one standard error of g . d.
+    """Return the move that maximises the model's gain minus one standard error of g . d.
 
-    That error is the length of (error_i d_i). As it is to the model what a curvature error_i^2 / length is, a few
-    rounds with this added give the move. It goes less far in directions of which the gradient knows little.
+    That error is the length of (error_i d_i). In the model it acts as a curvature error_i^2 / length, so a few rounds
+    with this curvature added give the move. It is shorter in directions where the gradient is uncertain.
     """
     move = feasible.best_move(now.u, now.gradient, curvature, radius)
     free = float(np.linalg.norm(move))
@@ -117,11 +119,11 @@ def step(feasible: FeasibleSet, now: Point, curvature: Array, radius: float) -> 
 
 
 def judge(before: Point, now: Point, radius: float, limit: float) -> tuple[bool, float]:
-    """Whether the step from ``before`` to ``now`` lost, and the radius from now on.
+    """Return whether the step from ``before`` to ``now`` lost, and the next radius.
 
-    It lost if its gain, by the gradients or by the values, is negative by more than `LOSS` of its standard errors; the
-    radius is then half the step's length. If it was about as long as the radius and the utility still rises along it
-    where it ended, the radius grows by `GROWTH`, up to ``limit``.
+    The step lost if its gain, by the gradients or by the values, is negative by more than `LOSS` of its standard
+    errors; the radius is then half the step's length. If the step was about as long as the radius and the utility still
+    rises along it where it ended, the radius grows by `GROWTH`, up to ``limit``.
     """
     s = now.u - before.u
     length, (value, error) = float(np.linalg.norm(s)), gain([before, now])
@@ -133,7 +135,7 @@ def judge(before: Point, now: Point, radius: float, limit: float) -> tuple[bool,
 
 
 def gain(path: list[Point]) -> tuple[float, float]:
-    """What the utility gained along a path by its gradients, and the standard error. Zero for a single point."""
+    """Return the gain of the utility along a path by its gradients, and its standard error; zero for a single point."""
     if len(path) < 2:
         return 0.0, 0.0
     moves = [b.u - a.u for a, b in pairwise(path)]

@@ -1,9 +1,10 @@
-"""Utilities on simulated showers: what a design is worth by Geant4, at the price of showers.
+"""Objective on simulated showers: utilities and their differences by Geant4, at the price of showers.
 
-A trial of n showers a energy takes n showers that the seed chooses: a block of a shower library, or showers simulated
-for it. Both designs of a pair see the same showers and backgrounds, so the price of a pair is n, and its difference is
-better known than either value. Of a crystal matrix, whose showers serve one design alone, n are simulated for each, of
-the same seeds: the price of a pair is 2 n. Errors are from the bootstrap over showers.
+An evaluation with n showers of every energy takes n showers that the seed chooses: a block of a shower library, or
+showers simulated for it. Both designs of a pair see the same showers and backgrounds. So the price of a pair is n, and
+its difference is better known than either value. Showers of a crystal matrix serve one design alone. Then n are
+simulated for each design, with the same seeds, and the price of a pair is 2 n. Errors are from the bootstrap over
+showers.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from calograd.optimisation.target import Target, simulate
 from calograd.system.progress import Progress, StageProgress, silent
 
 Source = Callable[[int, int], Reference]
-"""Called as source(showers, seed): that many showers of every energy."""
+"""Called as ``source(showers, seed)``; returns that many showers of every energy."""
 
 
 @dataclass(frozen=True)
 class SimulatedObjective:
-    """Simulated utilities.
+    """An objective on simulated showers.
 
     Args:
-        source: of the showers.
-        objective: of the showers.
-        space: the designs.
-        replicas: backgrounds that each shower is seen with.
-        bootstrap: samples.
+        source: gives the showers.
+        objective: utility, background, readout and energies.
+        space: space of the designs.
+        replicas: number of backgrounds that each shower is seen with.
+        bootstrap: number of bootstrap samples.
         serves_all: whether the same showers serve every design; else every design needs its own.
         progress: called with parts of a comparison done and their number.
     """
@@ -55,16 +56,16 @@ class SimulatedObjective:
     progress: Progress = silent
 
     def price(self, showers: int, designs: int = 2) -> int:
-        """How many showers a trial of ``showers`` of every energy takes, by default that of a pair."""
+        """Return the number of simulated showers that ``showers`` of every energy cost, by default for a pair."""
         return showers * len(self.objective.energies) * (1 if self.serves_all else designs)
 
     def value(self, y: Array, showers: int, seed: int) -> SimulatedUtility:
-        """The utility at y, shape (p,), cm, on ``showers`` showers of every energy."""
+        """Return the utility at y, shape (p,), cm, on ``showers`` showers of every energy."""
         values, samples = self._values([y], showers, seed)
         return SimulatedUtility(float(values[0]), float(samples[:, 0].std(ddof=1)), self.price(showers, 1))
 
     def difference(self, a: Array, b: Array, showers: int, seed: int) -> SimulatedUtility:
-        """The utility at b less that at a, on the same showers."""
+        """Return the utility at b minus that at a, on the same showers."""
         values, samples = self._values([a, b], showers, seed)
         error = float((samples[:, 1] - samples[:, 0]).std(ddof=1))
         return SimulatedUtility(float(values[1] - values[0]), error, self.price(showers))
@@ -82,7 +83,7 @@ class SimulatedObjective:
 
 
 def from_library(reference: LibraryReference) -> Source:
-    """Showers of a library, in blocks that begin where the seed says."""
+    """Return a source of a library's showers, in blocks whose first shower follows from the seed."""
 
     def source(showers: int, seed: int) -> Reference:
         return reference.block(int(np.random.default_rng(seed).integers(2**31)), showers)
@@ -92,13 +93,13 @@ def from_library(reference: LibraryReference) -> Source:
 
 @dataclass(frozen=True)
 class PerDesignReference:
-    """Showers simulated for every design that is asked for, as a reference.
+    """A reference whose showers are simulated for every design.
 
     Args:
-        name: for records.
-        material: of the crystals.
-        open: the showers of a design (dx, dz of the layers), cm, simulated if they are not there.
-        showers: of every energy.
+        name: name in errors and records.
+        material: material of the crystals.
+        open: called with a design (dx, dz of the layers), cm; returns its showers, simulated at the first call.
+        showers: number of showers of every energy.
     """
 
     name: str
@@ -125,13 +126,13 @@ def from_geant4(
     scheduler: str | None = None,
     progress: StageProgress = silent,
 ) -> Source:
-    """Showers simulated for the trial, kept in ``folder`` and found there again by a run that is resumed.
+    """Return a source of showers that are simulated, and kept in ``folder`` for a run that is resumed.
 
     Args:
-        folder: a shower library a trial.
+        folder: holds a shower library for every seed.
         objective: its energies are simulated.
-        space: its material is, at the middle density where that is a parameter (then it has to stay within a factor
-            `calograd.gradients.finite_differences.DENSITIES` of it).
+        space: its material is simulated. If the density is a parameter, the middle density is; the others have to be
+            within a factor `calograd.gradients.finite_differences.DENSITIES` of it.
         target: the detector and its beam; None: the large block with photons on its axis.
         workers, scheduler, progress: see `calograd.geant4.production.simulate_library`.
     """

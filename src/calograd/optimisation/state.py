@@ -1,7 +1,7 @@
-"""What a descent did, step by step, and how it is kept on disk so that it goes on to the same result.
+"""State and history of an ascent, and the JSON file from which it resumes with the same result.
 
-One JSON file, replaced as a whole after every step: the configuration, what changes from step to step and the history.
-Numbers are written so that they are read back exactly.
+The file is replaced as a whole after every step. It holds the settings, the state and the history. Numbers are written
+so that they are read back exactly.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from calograd.objective.constraints import Array
 from calograd.optimisation.quasi_newton import LOSS, Point
 
 SCHEMA = "calograd/descent/1"
+"""Schema of the file."""
 
 Vector = tuple[float, ...]
 Outcome = Literal["moved", "undone", "refused", "stopped", "jumped", "settled"]
@@ -28,14 +29,14 @@ Outcome = Literal["moved", "undone", "refused", "stopped", "jumped", "settled"]
 
 @dataclass(frozen=True)
 class Check:
-    """What the surrogate's gradients predict between two designs, against simulated showers.
+    """Comparison of the surrogate's predicted gain between two designs with simulated showers.
 
     Attributes:
         y: the design that was checked last, cm; the other one is the step's.
         predicted, predicted_error: gain of the utility along the path by the gradients.
         simulated, simulated_error: gain on simulated showers.
         showers: simulated for this check.
-        agrees: whether they do, see `calograd.optimisation.ascent`.
+        agrees: whether both agree, see `calograd.optimisation.ascent`.
     """
 
     y: Vector
@@ -48,12 +49,12 @@ class Check:
 
     @property
     def gained(self) -> bool:
-        """Whether simulated showers gained for certain."""
+        """Whether the gain on simulated showers is certain."""
         return self.simulated > LOSS * self.simulated_error
 
     @property
     def pull(self) -> float:
-        """Simulated less predicted gain in standard deviations."""
+        """Simulated minus predicted gain in standard deviations."""
         return (self.simulated - self.predicted) / (
             (self.predicted_error**2 + self.simulated_error**2) ** 0.5 or 1e-300
         )
@@ -61,7 +62,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Step:
-    """One step. Vectors have shape (p,).
+    """One step of an ascent. Vectors have shape (p,).
 
     Attributes:
         number: from 0.
@@ -71,17 +72,17 @@ class Step:
         draws: independent draws the gradient is averaged over.
         outcome: "moved" on; "undone": the step to here lost, back before it; "refused": simulated showers disagree,
             back to the last checked design; "stopped"; "jumped" to a better design elsewhere; "settled": the end was
-            compared with the top from where it jumped, and the better one is the result.
-        reason: in words, if it did not just move on.
+            compared with the maximum before the jump, and the better one is the result.
+        reason: text, unless it just moved on.
         move: the next step, in u.
-        gain, gain_error: what it promises to first order, and the standard error.
+        gain, gain_error: expected gain to first order, and its standard error.
         radius: longest step.
-        limit: what the checks let the radius grow to.
+        limit: limit of the radius that the checks allow.
         simulated: showers simulated so far.
         check: if one was made.
-        hits: bounds and budgets the design is at.
-        adapter: that the surrogate had, by name; empty for none.
-        adaptation: showers simulated to adapt it for this step, among ``simulated``; 0: it is the step's before.
+        hits: active bounds and budgets.
+        adapter: name of the surrogate's adapter; empty for none.
+        adaptation: showers simulated to adapt it for this step, among ``simulated``; 0: the adapter of the step before.
     """
 
     number: int
@@ -118,31 +119,33 @@ class PathPoint:
 
     @classmethod
     def of(cls, point: Point) -> PathPoint:
-        """From a point."""
-        return cls(plain(point.u), plain(point.gradient), plain(point.error), point.value, point.value_error)
+        """Return a point as plain data."""
+        return cls(
+            to_floats(point.u), to_floats(point.gradient), to_floats(point.error), point.value, point.value_error
+        )
 
     def point(self) -> Point:
-        """As a point."""
+        """Return the point."""
         return Point(np.array(self.u), np.array(self.gradient), np.array(self.error), self.value, self.value_error)
 
 
 @dataclass(frozen=True)
 class State:
-    """A descent between two steps.
+    """State of an ascent between two steps.
 
     Attributes:
-        y, u: where the next step begins, cm and its logarithms; in the end, the result.
+        y, u: design where the next step begins, cm, and its logarithms; in the end, the result.
         checked: the last design that simulated showers confirmed; the start at first.
-        path: what the surrogate said since then.
+        path: estimates of the surrogate since then.
         curvature: of the model, shape (p, p); None if nothing is known.
-        radius, limit: longest step and what it may grow to.
+        radius, limit: longest step and its limit.
         simulated: showers so far.
         history: every step.
-        reason: why it stopped; empty while it goes on.
-        ending: why it would have stopped, where the surrogate is to be asked for a better design elsewhere first, or
-            the end to be compared with ``rival``.
-        multi_started: whether the surrogate has been asked.
-        rival: the top from where it jumped to a better design, in logarithms.
+        reason: reason why it stopped; empty while it goes on.
+        ending: reason why it would have stopped, where a multi-start comes first, or a comparison of the end with
+            ``rival``.
+        multi_started: whether the multi-start is done.
+        rival: local maximum from which it jumped to a better design, in logarithms.
     """
 
     y: Vector
@@ -160,8 +163,8 @@ class State:
     rival: Vector | None = None
 
 
-def plain(values: Array) -> Vector:
-    """An array of shape (p,) as plain numbers."""
+def to_floats(values: Array) -> Vector:
+    """Return an array of shape (p,) as plain numbers."""
     return tuple(float(value) for value in values)
 
 
@@ -169,7 +172,7 @@ _STATE = TypeAdapter(State)
 
 
 def write_state(path: Path, state: State, setting: dict[str, Any]) -> None:
-    """Keep a state. Raises `InputError` if it cannot be written."""
+    """Write a state. Raises `InputError` if it cannot be written."""
     content: dict[str, Any] = {"schema": SCHEMA, "setting": setting, "state": asdict(state)}
     content["digest"] = _digest(json.loads(json.dumps(content, allow_nan=False)))
     then = "; mend this and repeat the command, it goes on from the last step"
@@ -177,15 +180,15 @@ def write_state(path: Path, state: State, setting: dict[str, Any]) -> None:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    """SHA-256 of plain data, by which damage is noticed."""
+    """Return the SHA-256 of plain data, which reveals damage."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_state(path: Path, setting: dict[str, Any]) -> State | None:
-    """The state in ``path``, or None if there is no such file.
+    """Return the state in ``path``, or None if there is no such file.
 
     Raises:
-        FormatError: it is damaged or of another kind.
+        FormatError: the file is damaged or of another kind.
         InputError: it is of another setting (configuration, space or start).
     """
     if not path.exists():
@@ -203,7 +206,7 @@ def read_state(path: Path, setting: dict[str, Any]) -> State | None:
     for key, value in json.loads(json.dumps(setting)).items():
         if before.get(key) != value:
             raise InputError(
-                f"{path} holds a descent of another setting: {key} is {value}, was {before.get(key)}; "
+                f"{path} holds an ascent of another setting: {key} is {value}, was {before.get(key)}; "
                 "change it back or choose another output"
             )
     return state

@@ -1,4 +1,4 @@
-"""The detector that a design is for, where it is another than the surrogate's: what Geant4 simulates of it.
+"""Target of an adaptation: a detector and a beam that differ from the surrogate's, as Geant4 simulates them.
 
 [adapt.detector]
 kind = "block"               # homogeneous and large: showers of one simulation serve every design
@@ -34,14 +34,17 @@ from calograd.system.progress import StageProgress, silent
 
 
 class BlockTarget(Table):
-    """A homogeneous block, see `calograd.detector.configuration.Block`."""
+    """Table of a homogeneous block, see `calograd.detector.configuration.Block`."""
 
     kind: Literal["block"]
     material: str | None = None
 
 
 class MatrixTarget(Table):
-    """Crystals with gaps and silicon of the design's cells, see `calograd.detector.configuration.CrystalMatrix`."""
+    """Table of crystals with gaps and silicon in the design's cells.
+
+    See `calograd.detector.configuration.CrystalMatrix`.
+    """
 
     kind: Literal["matrix"]
     material: str | None = None
@@ -52,7 +55,7 @@ class MatrixTarget(Table):
 
 
 class BeamTarget(Table):
-    """The incident particle, see `calograd.detector.configuration.Beam`."""
+    """Table of the incident particle, see `calograd.detector.configuration.Beam`."""
 
     particle: Literal["gamma", "e-", "e+"] = "gamma"
     position: tuple[float, float] = (0.0, 0.0)
@@ -72,12 +75,12 @@ class Target(Table):
         return isinstance(self.detector, BlockTarget)
 
     def simulation(self, design: Design, energies: tuple[float, ...], seed: int) -> SimulationConfig:
-        """What Geant4 is to simulate.
+        """Return the configuration of a simulation with Geant4.
 
         Args:
-            design: whose material it is; a matrix has its cells, too.
-            energies: in turn, GeV.
-            seed: of the showers, from 0.
+            design: gives the material, and the cells of a matrix.
+            energies: incident energies in turn, GeV.
+            seed: of the showers.
         """
         detector: Block | CrystalMatrix = Block(material=design.material)
         if isinstance(self.detector, MatrixTarget):
@@ -129,10 +132,10 @@ def simulate(
     scheduler: str | None = None,
     progress: StageProgress = silent,
 ) -> None:
-    """Have the showers of a configuration in the library ``path``; one that is there is finished if need be.
+    """Simulate the showers of a configuration into the library ``path``; an unfinished library is completed.
 
     Args:
-        path: of the library; its folder is made.
+        path: path of the library; its folder is created.
         config, showers, workers, scheduler, progress: see `calograd.geant4.production.simulate_library`.
     """
     if path.exists() and read_heads(path)[2] is None:

@@ -202,8 +202,8 @@ def write_gradient_report(
     pictures: dict[str, Picture] = {
         "gradient": picture(
             partial(draw_gradients, result.energies, result.estimates, checks),
-            "Change of the utility U, as a share of |U|, for a relative change of a parameter, with 95 % bands. Where it "
-            "is positive, U grows with the parameter."
+            "Change of the utility U, as a share of |U|, for a relative change of a parameter, with 95 % bands. Where "
+            "it is positive, U grows with the parameter."
             + (" Below: surrogate over Geant4; green: within 10 %." if checks else ""),
             "Gradient against energy",
         )

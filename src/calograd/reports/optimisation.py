@@ -89,7 +89,7 @@ def draw_spectra(spectra: tuple[Spectrum, ...]) -> Figure:
     sources = list(dict.fromkeys(each.source for each in spectra))
     columns = max(sum(each.source == source for each in spectra) for source in sources)
     figure = Figure(figsize=(3.7 * columns + 0.4, 2.8 * len(sources) + 0.2), layout="constrained")
-    panels = figure.subplots(len(sources), columns, squeeze=False)
+    panels = figure.subplots(len(sources), columns, squeeze=False, sharex="col")
     for row, source in zip(panels, sources, strict=True):
         for axes, each in zip(row, (each for each in spectra if each.source == source), strict=False):
             _draw_spectrum(axes, each)

@@ -37,7 +37,7 @@ name = "streaming"
 data = {{ files = ["{files}"], {more} }}
 range = {{ energy = [1.2, 90.0], dx = [1.1, 4.5], dz = [4.4, 13.5] }}
 model = {{ shape_width = 32, pattern_width = 32, pattern_blocks = 1 }}
-training = {{ steps = 200, moments_steps = 50, report_every = 100, threads = 1 }}
+training = {{ steps = 200, location_scale_steps = 50, report_every = 100, threads = 1 }}
 """
 
 

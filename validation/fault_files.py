@@ -96,7 +96,7 @@ def damage_files(work: Path, flips: int, seed: int) -> dict[str, str]:
         ended = run(command, work)
         assert ended.code == 0, ended.err
     base = surrogate(3, 2)
-    config = AdaptConfig(rank=2, steps=4, moments_steps=4, look_every=2)
+    config = AdaptConfig(rank=2, steps=4, location_scale_steps=4, look_every=2)
     adapt(base, config, load_data([work / "cells.h5"], 0.3, 0), work / "adapted")
     found = {}
     for name, (file, read) in READERS.items():

@@ -37,7 +37,7 @@ for module in (
     import_module(module)  # once, not in every command
 
 SIZES = {"shape_width": 8, "shape_blocks": 1, "pattern_width": 8, "pattern_blocks": 1, "embedding": 8,
-         "moments_width": 8}  # fmt: skip
+         "location_scale_width": 8}  # fmt: skip
 TRAIN = """name = "tiny"
 [data]
 files = ["cells.h5"]
@@ -51,8 +51,8 @@ dz = [4.5, 13]
 [training]
 steps = 120
 batch = 32
-moments_steps = 60
-moments_batch = 32
+location_scale_steps = 60
+location_scale_batch = 32
 warmup = 5
 report_every = 30
 threads = 1

@@ -111,7 +111,7 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
                 "method": options.method,
                 "range": "base",
                 "steps": options.steps,
-                "moments_steps": options.steps,
+                "location_scale_steps": options.steps,
                 "seed": seed,
             }
         )

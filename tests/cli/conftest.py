@@ -24,7 +24,7 @@ def tiny_surrogate(folder: Path, distilled_steps: tuple[int, int] | None = None)
         pattern_width=8,
         pattern_blocks=1,
         embedding=8,
-        moments_width=8,
+        location_scale_width=8,
         distilled_steps=distilled_steps,
     )
     with torch.random.fork_rng(devices=[]):

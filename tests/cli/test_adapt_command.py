@@ -24,7 +24,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps for the networks of location and scale, which have no options of their own."""
     from calograd.training.adaptation import state as adapt_state
 
-    paces = {name: replace(pace, moments_steps=20) for name, pace in adapt_state.PACES.items()}
+    paces = {name: replace(pace, location_scale_steps=20) for name, pace in adapt_state.PACES.items()}
     monkeypatch.setattr(adapt_state, "PACES", paces)
 
 

@@ -26,11 +26,11 @@ shower_blocks = 1
 point_width = 8
 point_blocks = 1
 embedding = 8
-moments_width = 8
+location_scale_width = 8
 steps = 2
 shower_steps = 3
 [training]
-moments_steps = 5
+location_scale_steps = 5
 shower_steps = 5
 point_steps = 5
 report_every = 5

@@ -29,12 +29,12 @@ shape_blocks = 1
 pattern_width = 16
 pattern_blocks = 1
 embedding = 8
-moments_width = 8
+location_scale_width = 8
 [training]
 steps = {steps}
 batch = 32
-moments_steps = 20
-moments_batch = 32
+location_scale_steps = 20
+location_scale_batch = 32
 warmup = 5
 report_every = 20
 threads = 1

@@ -24,7 +24,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Explorer:
     for name, value in (("ASCENT_STEPS", 4), ("BATCHES", 2), ("BATCH", 20), ("ALL_SHOWERS", views.PREVIEW + 40)):
         monkeypatch.setattr(views, name, value)
     architecture = CellsArchitecture(
-        n_xy=3, n_z=2, shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, moments_width=8
+        n_xy=3,
+        n_z=2,
+        shape_width=8,
+        shape_blocks=1,
+        pattern_width=8,
+        pattern_blocks=1,
+        embedding=8,
+        location_scale_width=8,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensor
 """A damaged card without a digest may ask for a network of no size, which does not fit the weights then."""
 
 SMALL = CellsArchitecture(
-    n_xy=3, n_z=1, shape_width=2, shape_blocks=1, pattern_width=2, pattern_blocks=1, embedding=2, moments_width=2
+    n_xy=3, n_z=1, shape_width=2, shape_blocks=1, pattern_width=2, pattern_blocks=1, embedding=2, location_scale_width=2
 )
 
 

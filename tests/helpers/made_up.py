@@ -34,14 +34,21 @@ def tables(folder: Path, **training: Any) -> dict[str, Any]:
     """The TOML of a tiny run on ``cells.h5`` in ``folder``, which is written if it is missing."""
     if not (folder / "cells.h5").exists():
         write_cells(folder / "cells.h5", made_up_cells())
-    few = {"steps": 40, "batch": 32, "moments_steps": 40, "moments_batch": 32, "warmup": 5, "report_every": 20}
+    few = {
+        "steps": 40,
+        "batch": 32,
+        "location_scale_steps": 40,
+        "location_scale_batch": 32,
+        "warmup": 5,
+        "report_every": 20,
+    }
     return {
         "name": "tiny",
         "data": {"files": ["cells.h5"], "validation": 0.2},
         "range": {"energy": [1.5, 80], "dx": [1.2, 4.5], "dz": [4.5, 13]},
         "model": {
             "shape_width": 16, "shape_blocks": 1, "pattern_width": 16, "pattern_blocks": 1, "embedding": 8,
-            "moments_width": 8,
+            "location_scale_width": 8,
         },
         "training": few | {"precision": "fp32"} | training,
     }  # fmt: skip

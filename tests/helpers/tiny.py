@@ -12,7 +12,14 @@ from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 from helpers.cards import design_card
 
 TINY = CellsArchitecture(
-    n_xy=3, n_z=2, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=2, embedding=8, moments_width=8
+    n_xy=3,
+    n_z=2,
+    shape_width=12,
+    shape_blocks=1,
+    pattern_width=16,
+    pattern_blocks=2,
+    embedding=8,
+    location_scale_width=8,
 )
 
 

@@ -9,8 +9,8 @@ from calograd.surrogate.points.features import LEADS, TAIL
 from calograd.surrogate.points.model import PointsArchitecture, PointsModel
 
 SMALL = PointsArchitecture(
-    layers=6, shower_width=12, shower_blocks=1, point_width=8, point_blocks=1, embedding=8, moments_width=8, steps=3,
-    shower_steps=4,
+    layers=6, shower_width=12, shower_blocks=1, point_width=8, point_blocks=1, embedding=8, location_scale_width=8,
+    steps=3, shower_steps=4,
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def tiny_clouds(seed: int = 0, **changes: object) -> Surrogate:
     model.unit.fill_(5e-3)
     model.condition_mean.fill_(3.8)
     model.condition_scale.fill_(0.5)
-    bias = model.shower_moments.network[-1].bias
+    bias = model.shower_location_scale.network[-1].bias
     with torch.no_grad():
         location = [torch.full((layers,), -1.8), torch.zeros(3 * layers + 1)]
         bias.copy_(torch.cat([*location, torch.full((4 * layers + 1,), -2.3)]))

@@ -12,7 +12,7 @@ from helpers.cards import design_card
 
 SMALL: dict[str, Any] = {
     "pixels": 8, "slabs": 4, "width": 8, "multipliers": (1, 2), "embedding": 8, "shape_width": 12, "shape_blocks": 1,
-    "moments_width": 8,
+    "location_scale_width": 8,
 }  # fmt: skip
 
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import torch
 
-from calograd.nn.autoregressive_flow import Triangle
+from calograd.nn.autoregressive_flow import AutoregressiveFlow
 
 
-def triangle() -> Triangle:
+def triangle() -> AutoregressiveFlow:
     torch.manual_seed(0)
-    return Triangle(4, 2, 8)
+    return AutoregressiveFlow(4, 2, 8)
 
 
 def test_numbers_come_back() -> None:

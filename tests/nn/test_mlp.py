@@ -18,8 +18,8 @@ def stirred(**sizes: int) -> ResidualMlp:
 @pytest.mark.parametrize("units", [0, 4])
 def test_it_starts_from_zero(units: int) -> None:
     network = ResidualMlp(4, 3, context=2, width=8, blocks=2, embedding=8, units=units)
-    marks = torch.randn(5, 4) if units else None
-    out = network(torch.randn(5, 4), torch.randn(5), torch.randn(5, 3), torch.randn(5, 2), marks)
+    thresholds = torch.randn(5, 4) if units else None
+    out = network(torch.randn(5, 4), torch.randn(5), torch.randn(5, 3), torch.randn(5, 2), thresholds)
     assert torch.equal(out, torch.zeros(5, 4))
 
 

@@ -100,13 +100,13 @@ def test_dropout_comes_from_the_generator() -> None:
 
 
 def test_marks_are_compared_pixel_by_pixel() -> None:
-    network, inputs = make(marks=True), given(2)
-    marks = torch.zeros(2, SIZE, SIZE)
-    assert not torch.allclose(network(*inputs, marks), network(*inputs, marks + 1))
+    network, inputs = make(thresholds=True), given(2)
+    thresholds = torch.zeros(2, SIZE, SIZE)
+    assert not torch.allclose(network(*inputs, thresholds), network(*inputs, thresholds + 1))
 
 
 def test_patches_see_every_pixel() -> None:
-    network, (x, *others) = make(patch=2, marks=True), given(1)
+    network, (x, *others) = make(patch=2, thresholds=True), given(1)
     x.requires_grad_()
     network(x, *others, torch.zeros(1, SIZE, SIZE))[0, 3, 4].backward()
     assert x.grad is not None

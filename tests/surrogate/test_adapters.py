@@ -86,7 +86,7 @@ def test_an_adapter_comes_back_bit_for_bit(tmp_path: Path, method: Method) -> No
 def test_denoisers_are_stored_in_half_precision_and_moments_in_full() -> None:
     types = {name: value.dtype for name, value in made_up_adapter(tiny_surrogate()).table.items()}
     assert types["pattern_network.into.a"] == torch.float16
-    assert types["pattern_moments.network.0.b"] == torch.float32
+    assert types["pattern_location_scale.network.0.b"] == torch.float32
 
 
 @pytest.mark.parametrize("architecture", [CellsArchitecture(), CellsArchitecture(shape_width=256, shape_blocks=5)])

@@ -20,8 +20,8 @@ from calograd.surrogate.cells.coordinates import (
     pattern_cells,
     pattern_dim,
     shape_dim,
+    symmetry_classes,
     symmetry_permutations,
-    symmetry_ties,
 )
 
 DOUBLE = torch.float64
@@ -188,14 +188,14 @@ def test_symmetries_are_the_eight_of_the_square_layer_by_layer() -> None:
 )
 def test_ties_are_the_orbits_of_the_symmetries(n_xy: int, core: int, distinct: int) -> None:
     assert int(core_cells(n_xy).sum()) == core
-    ties, permutations = symmetry_ties(n_xy, 2), symmetry_permutations(n_xy, 2)
-    assert len(ties) == pattern_dim(n_xy, 2)
-    assert sorted(ties.unique().tolist()) == list(range(2 * distinct))
+    classes, permutations = symmetry_classes(n_xy, 2), symmetry_permutations(n_xy, 2)
+    assert len(classes) == pattern_dim(n_xy, 2)
+    assert sorted(classes.unique().tolist()) == list(range(2 * distinct))
     for permutation in permutations:
-        assert torch.equal(ties[permutation], ties)
-    for cell in range(len(ties)):  # and no two orbits share a class
+        assert torch.equal(classes[permutation], classes)
+    for cell in range(len(classes)):  # and no two orbits share a class
         orbit = set(permutations[:, cell].tolist())
-        assert orbit == set(torch.nonzero(ties == ties[cell]).flatten().tolist())
+        assert orbit == set(torch.nonzero(classes == classes[cell]).flatten().tolist())
 
 
 def test_what_is_empty_is_a_cluster_below_zero_as_wide_as_it_is_far() -> None:

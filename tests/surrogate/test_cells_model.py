@@ -10,7 +10,7 @@ from calograd.surrogate.model import numbers_of
 from calograd.surrogate.randomness import RandomNumbers
 
 SMALL = {"shape_width": 16, "shape_blocks": 1, "pattern_width": 16, "pattern_blocks": 1, "embedding": 8,
-         "moments_width": 8}  # fmt: skip
+         "location_scale_width": 8}  # fmt: skip
 
 
 def random() -> RandomNumbers:

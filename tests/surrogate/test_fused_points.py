@@ -23,7 +23,8 @@ def student() -> Surrogate:
     def some(like: torch.Tensor) -> torch.Tensor:
         return torch.randn(like.shape, generator=g)
 
-    for values in (model.local_mean, model.shower_mend.weight, model.shower_mend.bias, model.shower_normal.back):
+    correction = model.shower_correction
+    for values in (model.local_mean, correction.weight, correction.bias, model.shower_normal.back):
         values.add_(some(values), alpha=0.1)
     model.local_scale.copy_(1 + 0.5 * some(model.local_scale).abs())
     model.more_points.copy_(torch.tensor([0.02, -0.03]))
@@ -116,7 +117,7 @@ def test_it_follows_weights_that_change_and_models_that_are_moved() -> None:
 
     same(drawn(), wanted())
     before = drawn()
-    surrogate.model.shower_mend.bias.add_(0.3)
+    surrogate.model.shower_correction.bias.add_(0.3)
     assert float((drawn().layer_energies() - before.layer_energies()).abs().max()) > 1e-4
     same(drawn(), wanted())
     surrogate.model.double()

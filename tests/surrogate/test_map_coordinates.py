@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calograd.surrogate.maps.coordinates import decode, encode, mirror_permutations, mirror_ties, shape_dim
+from calograd.surrogate.maps.coordinates import decode, encode, mirror_classes, mirror_permutations, shape_dim
 
 P, SLABS = 8, 4
 
@@ -78,14 +78,14 @@ def test_empty_pixels_and_slabs_lie_below_zero() -> None:
 
 def test_the_symmetry_is_the_mirror_in_x() -> None:
     maps, energy = filled_maps()
-    permutations, ties = mirror_permutations(P), mirror_ties(P)
+    permutations, classes = mirror_permutations(P), mirror_classes(P)
     assert torch.equal(permutations[0], torch.arange(P * P))
     g, c = encode(maps, energy, SLABS)
     mirrored, d = encode(maps.flip(1), energy, SLABS)
     torch.testing.assert_close(mirrored, g, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(d, c[:, permutations[1]], rtol=1e-4, atol=1e-5)
-    assert torch.equal(ties, ties[permutations[1]])
-    assert int(ties.max()) == P * P // 2 - 1
+    assert torch.equal(classes, classes[permutations[1]])
+    assert int(classes.max()) == P * P // 2 - 1
 
 
 def test_more_slabs_resolve_more() -> None:

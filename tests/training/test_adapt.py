@@ -33,8 +33,8 @@ from calograd.training.train import train
 SMALL = CellsArchitecture(n_xy=3, n_z=2, shape_width=4, shape_blocks=1, pattern_width=4, pattern_blocks=1, embedding=4)
 METHODS = ("lora", "bitfit", "full", "scratch")
 QUICK = {
-    "rank": 2, "alpha": 4.0, "steps": 60, "moments_steps": 60, "batch": 32, "moments_batch": 32, "warmup": 5,
-    "look_every": 20, "learning_rate": 5e-3, "precision": "fp32", "ema": 0.9,
+    "rank": 2, "alpha": 4.0, "steps": 60, "location_scale_steps": 60, "batch": 32, "location_scale_batch": 32,
+    "warmup": 5, "look_every": 20, "learning_rate": 5e-3, "precision": "fp32", "ema": 0.9,
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def load(folder: Path, cells: Cells | None = None, **options: Any) -> TrainingDa
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A surrogate of made-up PbF2. Read only."""
     folder = tmp_path_factory.mktemp("base")
-    config = tiny_config(folder, steps=300, moments_steps=300, learning_rate=1e-2, report_every=300)
+    config = tiny_config(folder, steps=300, location_scale_steps=300, learning_rate=1e-2, report_every=300)
     train(config, load_data(config.data.files, 0.2, 0), folder / "tiny")
     return folder / "tiny"
 
@@ -107,7 +107,7 @@ def test_it_lowers_the_loss_of_held_out_showers_and_beats_the_base(
 ) -> None:
     weights = {name: value.clone() for name, value in base.model.state_dict().items()}
     data = load(tmp_path)
-    settings = QUICK | {"steps": 200, "moments_steps": 200, "learning_rate": 1e-2, "method": method}
+    settings = QUICK | {"steps": 200, "location_scale_steps": 200, "learning_rate": 1e-2, "method": method}
     outcome = adapt(base, AdaptConfig(**settings), data, tmp_path / "new")
     for name, value in base.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
@@ -267,7 +267,7 @@ def test_a_second_adaptation_on_top_of_the_first(
 
 
 def test_only_the_targets_are_learnt_and_other_phases_are_left_out(tmp_path: Path, base: Surrogate) -> None:
-    config = AdaptConfig(**QUICK, targets=("shape_moments", "shape_network.out"))
+    config = AdaptConfig(**QUICK, targets=("shape_location_scale", "shape_network.out"))
     outcome = adapt(base, config, load(tmp_path), tmp_path / "run")
     assert [phase.name for phase in outcome.phases] == [PHASES[0], PHASES[2]]
     changed = {
@@ -275,15 +275,15 @@ def test_only_the_targets_are_learnt_and_other_phases_are_left_out(tmp_path: Pat
         for name, value in outcome.surrogate.model.state_dict().items()
         if not torch.equal(value, base.model.state_dict()[name])
     }
-    assert "shape_moments.network.0.weight" in changed
-    assert all(name.startswith("shape_moments.") or name == "shape_network.out.weight" for name in changed)
+    assert "shape_location_scale.network.0.weight" in changed
+    assert all(name.startswith("shape_location_scale.") or name == "shape_network.out.weight" for name in changed)
 
 
 def test_the_range_is_that_of_the_data_or_of_the_base(tmp_path: Path, base: Surrogate) -> None:
     cells = shifted_cells(120)
     keep = (cells.energy > 5) & (cells.energy < 20)
     data = load(tmp_path, cells.rows(keep))
-    few = QUICK | {"steps": 1, "moments_steps": 1}
+    few = QUICK | {"steps": 1, "location_scale_steps": 1}
     narrow = adapt(base, AdaptConfig(**few), data, tmp_path / "narrow").surrogate.card
     assert narrow.energy == (pytest.approx(5, rel=0.1), pytest.approx(20, rel=0.1))
     assert narrow.dx == base.card.designs.dx  # which the data all but reach
@@ -327,7 +327,7 @@ def test_showers_of_a_tilted_beam_have_location_and_scale_without_symmetry(
     conditions = data.conditions(adapted.model, data.train)
     with torch.no_grad():
         x, _ = adapted.model.standardise(data.train.cells, data.train.energy, conditions, None)
-        location, _ = adapted.model.pattern_moments(torch.cat([conditions, x], dim=1))
+        location, _ = adapted.model.pattern_location_scale(torch.cat([conditions, x], dim=1))
     cells = location.mean(0).reshape(-1, 2)  # of 3 x 3 without the core: three of one side, two, three of the other
     assert float(cells[:3].mean()) < float(cells[5:].mean()) - 0.05
     again = Surrogate.load(tmp_path / "run")
@@ -415,7 +415,7 @@ def test_unknown_targets_leave_nothing_behind(tmp_path: Path, base: Surrogate) -
 
 
 def test_another_configuration_base_or_data_are_not_resumed(tmp_path: Path, base: Surrogate) -> None:
-    few = QUICK | {"steps": 2, "moments_steps": 1}
+    few = QUICK | {"steps": 2, "location_scale_steps": 1}
     first = adapt(base, AdaptConfig(**few), load(tmp_path), tmp_path / "run")
     with pytest.raises(InputError, match="of another configuration: rank is 3, was 2, seed is 1, was 0; change it"):
         adapt(base, AdaptConfig(**few | {"rank": 3, "seed": 1}), load(tmp_path), tmp_path / "run")
@@ -429,7 +429,7 @@ def test_another_configuration_base_or_data_are_not_resumed(tmp_path: Path, base
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "incomplete"])
 def test_damaged_checkpoints_are_refused(tmp_path: Path, base: Surrogate, damage: str) -> None:
-    few = AdaptConfig(**QUICK | {"steps": 2, "moments_steps": 1})
+    few = AdaptConfig(**QUICK | {"steps": 2, "location_scale_steps": 1})
     adapt(base, few, load(tmp_path), tmp_path / "run")
     path = tmp_path / "run" / CHECKPOINT
     if damage == "cut":
@@ -461,7 +461,7 @@ def test_a_loss_that_is_nan_stops_the_run(tmp_path: Path, base: Surrogate, monke
 
 
 def test_bfloat16_adapts_too(tmp_path: Path, base: Surrogate) -> None:
-    settings = QUICK | {"precision": "bf16", "steps": 20, "moments_steps": 20}
+    settings = QUICK | {"precision": "bf16", "steps": 20, "location_scale_steps": 20}
     outcome = adapt(base, AdaptConfig(**settings), load(tmp_path), tmp_path / "run")
     assert outcome.phases[2].steps == 20
     assert {parameter.dtype for parameter in outcome.surrogate.model.parameters()} == {torch.float32}
@@ -480,7 +480,7 @@ def test_a_warm_start_begins_where_the_adapter_ended(tmp_path: Path, base: Surro
     assert len(warm.surrogate.adapters) == 1
     assert card.base == adapter.card.base
     assert card.training["start"] == adapter.identity()
-    still = adapt(base, config.model_copy(update={"steps": 1, "moments_steps": 1, "learning_rate": 1e-9}), data,
+    still = adapt(base, config.model_copy(update={"steps": 1, "location_scale_steps": 1, "learning_rate": 1e-9}), data,
                   tmp_path / "still", start=adapter)  # fmt: skip
     for name, value in still.surrogate.adapters[0].table.items():
         assert torch.allclose(value, adapter.table[name], atol=1e-6), name

@@ -20,7 +20,7 @@ from calograd.training.train import train
 
 
 def test_a_surrogate_of_several_materials_is_adapted_to_another(tmp_path: Path) -> None:
-    raw = tables(tmp_path, steps=2, moments_steps=2)
+    raw = tables(tmp_path, steps=2, location_scale_steps=2)
     for seed, material in enumerate(("BGO", "CsI")):
         write_cells(tmp_path / f"{material}.h5", made_up_cells(seed=seed + 1, material=material))
     raw["data"]["files"] = ["cells.h5", "BGO.h5"]
@@ -28,7 +28,7 @@ def test_a_surrogate_of_several_materials_is_adapted_to_another(tmp_path: Path) 
     config = parse_config(raw, "two.toml", tmp_path)
     train(config, load_data(config.data.files, 0.2, 0), tmp_path / "run")
     base, caesium = Surrogate.load(tmp_path / "run"), MATERIALS["CsI"]
-    few = AdaptConfig(steps=2, moments_steps=2, precision="fp32", range="base")
+    few = AdaptConfig(steps=2, location_scale_steps=2, precision="fp32", range="base")
     adapted = adapt(base, few, load_data([tmp_path / "CsI.h5"], 0.2, 0), tmp_path / "csi").surrogate
     assert adapted.card.designs.material == caesium
     assert adapted.card.designs.units == "cm"

@@ -27,10 +27,11 @@ from calograd.training.points.hits import difference
 from calograd.training.points.train import train_clouds
 
 Make = Callable[..., PointShowers]
-FEW = {"moments_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6, "warmup": 2,
-       "shower_batch": 16, "moments_batch": 16, "point_batch": 12}  # fmt: skip
+FEW = {"location_scale_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6,
+       "warmup": 2,
+       "shower_batch": 16, "location_scale_batch": 16, "point_batch": 12}  # fmt: skip
 SMALL = {"shower_width": 8, "shower_blocks": 1, "point_width": 8, "point_blocks": 1, "embedding": 8,
-         "moments_width": 8, "steps": 2, "shower_steps": 3}  # fmt: skip
+         "location_scale_width": 8, "steps": 2, "shower_steps": 3}  # fmt: skip
 
 
 def tables(**changes: Any) -> dict[str, Any]:
@@ -139,8 +140,8 @@ def test_a_distilled_one_takes_one_evaluation(folder: Path) -> None:
     assert made.model.sampling_schedule().evaluations == 1
     architecture = made.model.architecture
     assert (architecture.shower_steps, architecture.shower_width, architecture.point_width) == (1, 10, 6)
-    assert architecture.moments_width == teacher.architecture.moments_width
-    for name in ("local_mean", "distance_table", "shower_moments.network.0.weight"):
+    assert architecture.location_scale_width == teacher.architecture.location_scale_width
+    for name in ("local_mean", "distance_table", "shower_location_scale.network.0.weight"):
         assert torch.equal(made.model.state_dict()[name], teacher.state_dict()[name])
     assert len(made.sample(50.0, 3)) == 3
     reports = read_log(folder / "cm")
@@ -242,7 +243,7 @@ def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> Non
     [({"model": {"kind": "points", "point_widht": 3}}, "did you mean 'point_width'"),
      ({"range": {"energy": [90, 10]}}, "lower end first"),
      ({"distillation": {"teacher": "x", "step": 1}}, "did you mean 'steps'"),
-     ({"distillation": {"teacher": "x"}}, "model.moments_width is the teacher's")],
+     ({"distillation": {"teacher": "x"}}, "model.location_scale_width is the teacher's")],
 )  # fmt: skip
 def test_wrong_keys_and_values_are_named(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
@@ -253,7 +254,7 @@ def test_the_spread_that_regression_leaves_out_is_mended() -> None:
     """Of a student that makes half of every number M = 2, u = 0 has the right mean and covariance."""
     architecture = replace(CloudModelConfig(**SMALL).architecture(6), sampler="consistency", steps=1, shower_steps=1)
     student = PointsModel(architecture)
-    assert student.shower_mend is not None
+    assert student.shower_correction is not None
     generator = torch.Generator().manual_seed(0)
     noise, energy = torch.randn(4000, 26, generator=generator), torch.full((4000,), 50.0)
     leads = torch.randn(4000, LEADS, generator=generator)
@@ -264,6 +265,6 @@ def test_the_spread_that_regression_leaves_out_is_mended() -> None:
     everything = torch.arange(4000)
     assert float(spread_loss(student, student, showers, everything).detach()) > 1
     with torch.no_grad():
-        student.shower_mend.weight.mul_(2)
-        student.shower_mend.bias.zero_()
+        student.shower_correction.weight.mul_(2)
+        student.shower_correction.bias.zero_()
     assert float(spread_loss(student, student, showers, everything).detach()) < 1e-8

@@ -55,7 +55,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with cells and a teacher of them. Read only."""
     folder = tmp_path_factory.mktemp("taught")
     config = parse_config(
-        tables(folder, steps=200, moments_steps=100, learning_rate=1e-2, report_every=200), "tiny.toml", folder
+        tables(folder, steps=200, location_scale_steps=100, learning_rate=1e-2, report_every=200), "tiny.toml", folder
     )
     run(config, folder / "teacher")
     return folder
@@ -222,7 +222,7 @@ def test_a_teacher_whose_material_numbers_were_folded_away(folder: Path) -> None
 
 
 def test_a_teacher_of_two_materials(tmp_path: Path) -> None:
-    raw = tables(tmp_path, steps=2, moments_steps=2)
+    raw = tables(tmp_path, steps=2, location_scale_steps=2)
     write_cells(tmp_path / "bgo.h5", made_up_cells(seed=1, material="BGO"))
     raw["data"]["files"] = ["cells.h5", "bgo.h5"]
     run(parse_config(raw, "two.toml", tmp_path), tmp_path / "teacher")
@@ -241,7 +241,7 @@ def test_a_teacher_of_two_materials(tmp_path: Path) -> None:
 
 def test_maps_are_distilled_too(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps.h5", made_up_maps())
-    raw = tables(tmp_path, steps=2, moments_steps=2, report_every=2, batch=8, moments_batch=8)
+    raw = tables(tmp_path, steps=2, location_scale_steps=2, report_every=2, batch=8, location_scale_batch=8)
     raw["data"]["files"] = ["maps.h5"]
     run(parse_config(raw | {"model": MODEL | {"dropped": 0.2}}, "maps.toml", tmp_path), tmp_path / "teacher")
     config = distilling(tmp_path, changes={"data": raw["data"]}, steps=2, report_every=2, batch=8)
@@ -286,7 +286,7 @@ def test_a_network_of_other_sizes_begins_anew(taught: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [
-        ({"moments_width": 16}, r"model\.moments_width is 16, 8 in the teacher tiny; leave it out"),
+        ({"location_scale_width": 16}, r"model\.location_scale_width is 16, 8 in the teacher tiny; leave it out"),
         ({"kind": "maps"}, r"model\.kind is maps, cells in the teacher tiny"),
     ],
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from calograd.nn.location_scale import ConditionalMoments
+from calograd.nn.location_scale import ConditionalLocationScale
 from calograd.training.data.paired_designs import DifferenceScale, pair_loss, partners
 
 
@@ -37,7 +37,7 @@ def learnt_slope(pairs: bool, seed: int) -> float:
     g = torch.cat([own, own]) + 0.1 * conditions
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        moments, difference = ConditionalMoments(1, torch.zeros(1, dtype=torch.long), 16), DifferenceScale(1, 1)
+        moments, difference = ConditionalLocationScale(1, torch.zeros(1, dtype=torch.long), 16), DifferenceScale(1, 1)
     parameters = [*moments.parameters(), *difference.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=3e-3)
     for _ in range(600):

@@ -65,7 +65,7 @@ def interrupt_at(phase: str, step: int) -> Callable[[str, int, int, float], None
 
 def test_the_loss_falls(tmp_path: Path) -> None:
     losses: dict[str, list[float]] = {phase: [] for phase in PHASES}
-    config = tiny_config(tmp_path, steps=500, moments_steps=80, learning_rate=1e-2, report_every=250)
+    config = tiny_config(tmp_path, steps=500, location_scale_steps=80, learning_rate=1e-2, report_every=250)
     train(config, load(config), tmp_path / "run", progress=lambda p, s, of, loss: losses[p].append(loss))
     for phase in PHASES:
         assert losses[phase][-1] < losses[phase][0] - 0.1, phase
@@ -170,7 +170,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 def test_checkpoints_are_written_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[int, int]] = []
     monkeypatch.setattr(train_module, "write_checkpoint", lambda state, *rest: steps.append((state.phase, state.step)))
-    run(tmp_path, checkpoint_minutes=1e-9, steps=4, moments_steps=3)
+    run(tmp_path, checkpoint_minutes=1e-9, steps=4, location_scale_steps=3)
     assert steps == [
         (0, 0),
         (0, 1),
@@ -217,22 +217,22 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_not_resumed(tmp_path: Path) -> None:
-    run(tmp_path, steps=2, moments_steps=1)
+    run(tmp_path, steps=2, location_scale_steps=1)
     with pytest.raises(InputError, match=r"training\.batch is 64, was 32 and training\.seed; change it back"):
-        run(tmp_path, steps=2, moments_steps=1, batch=64, seed=3)
+        run(tmp_path, steps=2, location_scale_steps=1, batch=64, seed=3)
 
 
 def test_other_data_are_not_resumed(tmp_path: Path) -> None:
-    run(tmp_path, steps=2, moments_steps=1)
+    run(tmp_path, steps=2, location_scale_steps=1)
     (tmp_path / "cells.h5").unlink()
     write_cells(tmp_path / "cells.h5", made_up_cells(seed=1))
     with pytest.raises(InputError, match="holds a run on other rows of data"):
-        run(tmp_path, steps=2, moments_steps=1)
+        run(tmp_path, steps=2, location_scale_steps=1)
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "foreign", "incomplete"])
 def test_damaged_checkpoints_are_refused(tmp_path: Path, damage: str) -> None:
-    run(tmp_path, steps=2, moments_steps=1)
+    run(tmp_path, steps=2, location_scale_steps=1)
     path = tmp_path / "run" / CHECKPOINT
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:5000])
@@ -245,15 +245,15 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, damage: str) -> None:
         del stored["model"]["shape_network.out.bias"]
         torch.save(stored, path)
     with pytest.raises(FormatError, match=r"checkpoint\.pt is damaged .*remove .* to start anew") as refusal:
-        run(tmp_path, steps=2, moments_steps=1)
+        run(tmp_path, steps=2, location_scale_steps=1)
     assert "\n" not in str(refusal.value)
 
 
 def test_a_folder_with_results_but_no_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
-    run(tmp_path, steps=2, moments_steps=1)
+    run(tmp_path, steps=2, location_scale_steps=1)
     (tmp_path / "run" / CHECKPOINT).unlink()
     with pytest.raises(OutputExistsError, match=r"model\.safetensors exists but no checkpoint"):
-        run(tmp_path, steps=2, moments_steps=1)
+        run(tmp_path, steps=2, location_scale_steps=1)
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_checkpoints_hold_no_pickled_objects(finished: tuple[Path, CellsModel]) 
 def of_two_materials(folder: Path, **model: Any) -> RunConfig:
     """PbF2 and BGO, the same designs in cm."""
     write_cells(folder / "bgo.h5", made_up_cells(seed=1, material="BGO"))
-    raw = tables(folder, steps=4, moments_steps=3)
+    raw = tables(folder, steps=4, location_scale_steps=3)
     raw["data"]["files"] = ["cells.h5", "bgo.h5"]
     raw["model"] |= model
     return parse_config(raw, "two.toml", folder)

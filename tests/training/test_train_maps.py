@@ -30,7 +30,7 @@ from calograd.training.train import train
 
 MODEL = {
     "kind": "maps", "slabs": 4, "width": 8, "multipliers": [1, 2], "embedding": 8, "shape_width": 16,
-    "shape_blocks": 1, "moments_width": 8,
+    "shape_blocks": 1, "location_scale_width": 8,
 }  # fmt: skip
 PLAIN = {"coordinates": "plain", "schedule": "linear", "preconditioning": "noise", "dropout": 0.1, "dropped": 0.2}
 
@@ -51,7 +51,7 @@ def made_up_maps(seed: int = 0) -> Maps:
 
 
 def config_of(folder: Path, model: dict[str, Any] | None = None, **training: Any) -> RunConfig:
-    raw = tables(folder, **({"steps": 22, "moments_steps": 10, "report_every": 11} | training))
+    raw = tables(folder, **({"steps": 22, "location_scale_steps": 10, "report_every": 11} | training))
     raw["model"] = MODEL | (model or {})
     raw["data"]["files"] = ["maps.h5"]
     if not (folder / "maps.h5").exists():
@@ -106,7 +106,7 @@ def test_adaptation_changes_linear_layers_and_convolutions(tmp_path: Path) -> No
     other = made_up_maps(seed=1)
     write_maps(tmp_path / "other.h5", other)
     data = load_data([tmp_path / "other.h5"], 0.2, 0)
-    few = AdaptConfig(steps=6, moments_steps=6, batch=16, look_every=3, rank=2, precision="fp32")
+    few = AdaptConfig(steps=6, location_scale_steps=6, batch=16, look_every=3, rank=2, precision="fp32")
     outcome = adapt(base, few, data, tmp_path / "adapted")
     assert all(phase.after <= phase.before for phase in outcome.phases)
     for name, value in base.model.state_dict().items():

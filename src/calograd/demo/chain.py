@@ -60,16 +60,16 @@ class DemoSettings:
     effort: StudySettings
 
 
-_SMALL = {"shape_width": 96, "shape_blocks": 3, "pattern_width": 192, "pattern_blocks": 2, "moments_width": 64}
+_SMALL = {"shape_width": 96, "shape_blocks": 3, "pattern_width": 192, "pattern_blocks": 2, "location_scale_width": 64}
 FULL = DemoSettings(
     repeat=2, showers=None, energies=None, classifier_rows=6000,
     timing=((1.0, 10.0, 100.0), (1, 100, 4000), 3, True),
     training={
         "model": _SMALL,
-        "training": {"steps": 1600, "batch": 512, "moments_steps": 500, "moments_batch": 2048, "warmup": 100,
-                     "ema": 0.995, "report_every": 100},
+        "training": {"steps": 1600, "batch": 512, "location_scale_steps": 500, "location_scale_batch": 2048,
+                     "warmup": 100, "ema": 0.995, "report_every": 100},
     },
-    adaptation={"steps": 300, "moments_steps": 400},
+    adaptation={"steps": 300, "location_scale_steps": 400},
     effort=StudySettings(energies=(1.0, 10.0, 50.0, 100.0), showers=200, draws=3, compared=8, steps=10, landscape=6),
 )  # fmt: skip
 QUICK = DemoSettings(
@@ -77,10 +77,10 @@ QUICK = DemoSettings(
     timing=((10.0,), (1, 100), 1, False),
     training={
         "model": _SMALL | {"pattern_width": 64, "shape_width": 32},
-        "training": {"steps": 60, "batch": 128, "moments_steps": 60, "moments_batch": 512, "warmup": 10,
+        "training": {"steps": 60, "batch": 128, "location_scale_steps": 60, "location_scale_batch": 512, "warmup": 10,
                      "ema": 0.9, "report_every": 20},
     },
-    adaptation={"steps": 10, "moments_steps": 10, "batch": 32, "moments_batch": 64, "look_every": 5},
+    adaptation={"steps": 10, "location_scale_steps": 10, "batch": 32, "location_scale_batch": 64, "look_every": 5},
     effort=StudySettings(energies=(10.0,), showers=30, draws=2, compared=2, steps=2, landscape=2),
 )  # fmt: skip
 

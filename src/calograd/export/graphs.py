@@ -107,7 +107,7 @@ class _Sampler(nn.Module):
         model, conditions = self.conditions.model, self.conditions(energy, dx, dz, material)
         go = looped if torch.compiler.is_compiling() else sample
         x = go(lambda z, s: model.denoise_shape(z, s, conditions), shape_noise, self.shape_grid, self.sampler)
-        moments = model.moments_of_pattern(conditions, x)
+        moments = model.location_scale_of_pattern(conditions, x)
         pattern = model.pattern(conditions, x, moments)
         y = go(
             lambda z, s: denoise(pattern, model.preconditioning, z, s), pattern_noise, self.pattern_grid, self.sampler
@@ -153,7 +153,7 @@ class _Decoder(nn.Module):
         self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, y: Tensor, material: Tensor | None = None
     ) -> Tensor:
         model, conditions = self.conditions.model, self.conditions(energy, dx, dz, material)
-        return model.restore(x, y, model.moments_of_pattern(conditions, x), conditions, energy)
+        return model.restore(x, y, model.location_scale_of_pattern(conditions, x), conditions, energy)
 
 
 def parts(surrogate: Surrogate, schedule: SamplingSchedule) -> Iterator[Part]:

@@ -108,7 +108,7 @@ def surrogate_gradient(
         values[m], gradients[m] = float(value.detach()), slope.double().cpu().numpy()
         progress((m + 1) * parts, draws * parts)
     about = {
-        "source": surrogate.card.name, "mode": surrogate.card.designs.mode, "showers": showers, "draws": draws, "seed": seed,
-        **schedule._asdict(), "energies": list(objective.energies),
+        "source": surrogate.card.name, "mode": surrogate.card.designs.mode, "showers": showers, "draws": draws,
+        "seed": seed, **schedule._asdict(), "energies": list(objective.energies),
     }  # fmt: skip
     return GradientEstimate.from_draws(tuple(space.names), np.asarray(y, float), values, gradients, about)

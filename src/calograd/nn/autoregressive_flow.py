@@ -37,7 +37,7 @@ class Layers(nn.Module):
         return torch.baddbmm(bias, x, weight)
 
 
-class Triangle(nn.Module):
+class AutoregressiveFlow(nn.Module):
     """The map above.
 
     Args:

@@ -18,50 +18,50 @@ FARTHEST = 14.0
 """Beyond this many units a standardised number is held, e^7 scales from the location."""
 
 
-class ConditionalMoments(nn.Module):
+class ConditionalLocationScale(nn.Module):
     """Location and scale from the conditions.
 
     Args:
         conditions: numbers it is conditioned on.
-        tie: which numbers share location and scale by symmetry: an index from 0 for each, shape (dim,).
+        symmetry_class: which numbers share location and scale by symmetry: an index from 0 for each, shape (dim,).
         width: of the hidden layers.
         floor: the smallest scale.
     """
 
-    def __init__(self, conditions: int, tie: Tensor, width: int = 128, floor: float = 2e-3) -> None:
+    def __init__(self, conditions: int, symmetry_class: Tensor, width: int = 128, floor: float = 2e-3) -> None:
         super().__init__()
-        self.register_buffer("tie", tie)
-        self.tie: Tensor
+        self.register_buffer("symmetry_class", symmetry_class)
+        self.symmetry_class: Tensor
         self.floor = floor
         self.network = nn.Sequential(
             nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2 * (int(tie.max()) + 1)),
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2 * (int(symmetry_class.max()) + 1)),
         )  # fmt: skip
 
     def start_from(self, location: Tensor, scale: Tensor) -> None:
         """Make location and scale, shape (dim,), the same for all conditions: a start for the training."""
-        shared = torch.bincount(self.tie).to(location)
+        shared = torch.bincount(self.symmetry_class).to(location)
         values = (location, (scale - self.floor).clamp(min=self.floor).log())
-        means = [torch.zeros_like(shared).index_add(0, self.tie, value) / shared for value in values]
+        means = [torch.zeros_like(shared).index_add(0, self.symmetry_class, value) / shared for value in values]
         last = self.network[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
             last.weight.zero_()
             last.bias.copy_(torch.cat(means))
 
-    def untied_weights(self) -> dict[str, Tensor]:
+    def asymmetric_weights(self) -> dict[str, Tensor]:
         """Weights of the same function where no number shares location and scale with another."""
-        last, groups = f"network.{len(self.network) - 1}", int(self.tie.max()) + 1
-        rows = torch.cat([self.tie, self.tie + groups])
+        last, groups = f"network.{len(self.network) - 1}", int(self.symmetry_class.max()) + 1
+        rows = torch.cat([self.symmetry_class, self.symmetry_class + groups])
         weights = self.state_dict()
         own = {f"{last}.{kind}": weights[f"{last}.{kind}"][rows] for kind in ("weight", "bias")}
-        return weights | own | {"tie": torch.arange(len(self.tie), device=self.tie.device)}
+        return weights | own | {"symmetry_class": torch.arange(len(rows) // 2, device=rows.device)}
 
     def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale, each of shape (n, dim)."""
         location, log_scale = self.network(conditions).chunk(2, dim=1)
         scale = scale_of(log_scale, self.floor)
-        return location.index_select(1, self.tie), scale.index_select(1, self.tie)
+        return location.index_select(1, self.symmetry_class), scale.index_select(1, self.symmetry_class)
 
     def negative_log_likelihood(self, c: Tensor, conditions: Tensor) -> Tensor:
         """Of a Student t per sample and number, up to a constant, shape (n, dim)."""

@@ -10,7 +10,7 @@ Where all samples share s and c, e and the scales gamma, beta are computed once 
 
 A number that is either of two kinds (an empty cell or a filled one) has a clean distribution of two clusters, whose
 denoiser is a steep step in that number alone. A wide hidden layer shared by all numbers cannot afford a step for each,
-so each number i may have some units of its own, around a mark q_i between its clusters:
+so each number i may have some units of its own, around a threshold q_i between its clusters:
 
     t_ik = tanh(w_ik(e) (x_i - q_i) + b_ik)       F_i += sum_k v_ik t_ik
 
@@ -102,7 +102,7 @@ class ResidualMlp(nn.Module):
         noise: Tensor,
         conditions: Tensor,
         context: Tensor | None = None,
-        marks: Tensor | None = None,
+        thresholds: Tensor | None = None,
     ) -> Tensor:
         """F(x), shape (n, dim + gains).
 
@@ -111,15 +111,15 @@ class ResidualMlp(nn.Module):
             noise: c_noise, shape (n,) or (1,).
             conditions: shape (n, conditions) or (1, conditions).
             context: shape (n, context).
-            marks: q, in the units of ``x``, shape (n, dim); with local units only.
+            thresholds: q, in the units of ``x``, shape (n, dim); with local units only.
         """
         phase = noise[:, None] * self.frequencies
         rows = max(len(noise), len(conditions))
         parts = [phase.sin(), phase.cos(), noise[:, None], conditions]
         e = silu(self.embed(torch.cat([part.expand(rows, -1) for part in parts], dim=1)))
         parts = [x] if context is None else [x, context]
-        if marks is not None:
-            parts.append(self.local_into(x - marks, e, linear(self.local_offset, e)))
+        if thresholds is not None:
+            parts.append(self.local_into(x - thresholds, e, linear(self.local_offset, e)))
         h = linear(self.into, torch.cat(parts, dim=1))
         for first, norm, scale, shift, second in zip(
             self.first, self.norm, self.scale, self.shift, self.second, strict=True
@@ -127,8 +127,8 @@ class ResidualMlp(nn.Module):
             modulated = torch.addcmul(linear(shift, e), norm(linear(first, h)), 1 + linear(scale, e))
             h = h + linear(second, silu(modulated))
         result = linear(self.out, h)
-        if marks is not None:
+        if thresholds is not None:
             offset, gain = linear(self.local_head, h).chunk(2, dim=1)
-            steps = gain * self.local_out(x - marks, e, offset)
+            steps = gain * self.local_out(x - thresholds, e, offset)
             result = result + steps.unflatten(1, (-1, self.units)).sum(2)
         return result if self.gains is None else torch.cat([result, linear(self.gains, h)], dim=1)

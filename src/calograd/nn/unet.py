@@ -102,7 +102,7 @@ class UNet(nn.Module):
         size: pixels across, divisible by ``patch``, and then by two as often as there are levels after the first.
         conditions: numbers that condition a sample and may be shared by the batch.
         context: numbers that belong to each sample (0 for none).
-        marks: whether a second image comes with each sample, see `forward`.
+        thresholds: whether a second image comes with each sample, see `forward`.
         width: channels of the first level.
         multipliers: channels of each level, in units of ``width``.
         blocks: residual blocks a level, on either side.
@@ -120,7 +120,7 @@ class UNet(nn.Module):
         conditions: int,
         context: int = 0,
         *,
-        marks: bool = False,
+        thresholds: bool = False,
         width: int = 32,
         multipliers: tuple[int, ...] = (1, 2, 4),
         blocks: int = 1,
@@ -140,7 +140,7 @@ class UNet(nn.Module):
         )
         self.null = nn.Parameter(torch.zeros(embedding))
         channels = [width * m for m in multipliers]
-        self.into = nn.Conv2d((1 + marks) * patch**2, width, 3, padding=1)
+        self.into = nn.Conv2d((1 + thresholds) * patch**2, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         now, skips = width, [width]
@@ -170,7 +170,7 @@ class UNet(nn.Module):
         noise: Tensor,
         conditions: Tensor,
         context: Tensor | None = None,
-        marks: Tensor | None = None,
+        thresholds: Tensor | None = None,
         *,
         dropped: Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -182,12 +182,12 @@ class UNet(nn.Module):
             noise: c_noise, shape (n,) or (1,).
             conditions: shape (n, conditions) or (1, conditions).
             context: shape (n, context).
-            marks: an image of what the network may compare each pixel with, in the units of ``x``, shape of ``x``.
+            thresholds: an image of what the network may compare each pixel with, in the units of ``x``, shape of ``x``.
             dropped: which samples are to know no conditions, shape (n,) or (1,), bool; None: all know them.
             generator: of dropout; None for none.
         """
         e = self._embed(noise, conditions, context, dropped)
-        images = [x] if marks is None else [x, marks]
+        images = [x] if thresholds is None else [x, thresholds]
         stacked = pixel_unshuffle(torch.stack(images, dim=1), self.patch)
         h = self.into(stacked.contiguous(memory_format=torch.channels_last))
         skips = [h]

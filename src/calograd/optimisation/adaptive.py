@@ -95,7 +95,7 @@ class AdaptationConfig(Target):
         steps = self.steps if first else self.later_steps
         return AdaptConfig(
             method=self.method, rank=self.rank, alpha=self.alpha, learning_rate=self.learning_rate, range="base",
-            steps=steps, moments_steps=steps, seed=self.seed,
+            steps=steps, location_scale_steps=steps, seed=self.seed,
         )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ and a ``digest`` of all that and the weights, by which damage is noticed. Nothin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +22,6 @@ from calograd.nn.lora import digest
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import Model
 from calograd.surrogate.registry import architecture
-from calograd.surrogate.schema2 import convert
 
 SCHEMA = "calograd/surrogate/3"
 WEIGHTS = "model.safetensors"
@@ -109,12 +107,10 @@ def load(name_or_folder: str | Path) -> tuple[Model, Card]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            old = metadata.get("schema") == "calograd/surrogate/2"
-            check_schema(path, SCHEMA if old else metadata.get("schema"), SCHEMA, "train or fetch it anew")
+            check_schema(path, metadata.get("schema"), SCHEMA, "train or fetch it anew")
             weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        if not old:
-            check_digest(path, weights, metadata)
-        card = Card.model_validate((convert if old else dict)(json.loads(metadata["card"])))
+        check_digest(path, weights, metadata)
+        card = Card.model_validate_json(metadata["card"])
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
             model = architecture(card.kind, card.architecture).build()
         model.load_state_dict(weights)

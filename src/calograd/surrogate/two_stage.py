@@ -28,14 +28,14 @@ from calograd.diffusion.progressive import (
     teacher_targets,
 )
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
-from calograd.nn.location_scale import ConditionalMoments, restore, standardise
+from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.model import DesignModel, Options, SamplingSchedule, sampler_of
 from calograd.surrogate.randomness import RandomNumbers
 
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
-Moments = tuple[Tensor, Tensor]
+LocationScale = tuple[Tensor, Tensor]
 """Location and scale of every number."""
 
 
@@ -64,8 +64,8 @@ class TeacherTargets(NamedTuple):
 class TwoStage(DesignModel):
     """A model of shape and pattern."""
 
-    shape_moments: ConditionalMoments
-    pattern_moments: ConditionalMoments
+    shape_location_scale: ConditionalLocationScale
+    pattern_location_scale: ConditionalLocationScale
     shape_network: ResidualMlp
 
     @abstractmethod
@@ -87,7 +87,7 @@ class TwoStage(DesignModel):
         self,
         conditions: Tensor,
         x: Tensor,
-        moments: Moments,
+        location_scale: LocationScale,
         *,
         guidance: float = 0.0,
         generator: torch.Generator | None = None,
@@ -97,7 +97,7 @@ class TwoStage(DesignModel):
         Args:
             conditions: shape (n, conditions) or (1, conditions).
             x: standardised shape, shape (n, shape numbers).
-            moments: of these, see `moments_of_pattern`.
+            location_scale: of these, see `location_scale_of_pattern`.
             guidance: w of classifier-free guidance.
             generator: of what is dropped in training.
         """
@@ -106,10 +106,10 @@ class TwoStage(DesignModel):
         """Location and scale of every number of the pattern by itself, see `Model`."""
         if not self.architecture.symmetric:
             return self
-        moments = self.pattern_moments
+        location_scale = self.pattern_location_scale
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
             result = self.architecture.asymmetric().build().to(self.condition_mean)
-        own = {f"pattern_moments.{name}": value for name, value in moments.untied_weights().items()}
+        own = {f"pattern_location_scale.{name}": value for name, value in location_scale.asymmetric_weights().items()}
         result.load_state_dict(self.state_dict() | own)
         return result.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
 
@@ -118,19 +118,19 @@ class TwoStage(DesignModel):
     ) -> tuple[Tensor, Tensor]:
         """x and y of showers, see `Model`."""
         g, c = self.encode(measured, energy, generator)
-        x = self.shape_moments.standardise(g, conditions)
-        return x, standardise(c, *self.moments_of_pattern(conditions, x))
+        x = self.shape_location_scale.standardise(g, conditions)
+        return x, standardise(c, *self.location_scale_of_pattern(conditions, x))
 
-    def moments_loss(
+    def location_scale_loss(
         self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         """Negative log likelihood of location and scale, of the shape (phase 0) or of the pattern (1), per number."""
         g, c = self.encode(measured, energy, generator)
         if phase == 0:
-            return self.shape_moments.negative_log_likelihood(g, conditions)
+            return self.shape_location_scale.negative_log_likelihood(g, conditions)
         with torch.no_grad():
-            x = self.shape_moments.standardise(g, conditions)
-        return self.pattern_moments.negative_log_likelihood(c, torch.cat([conditions, x], dim=1))
+            x = self.shape_location_scale.standardise(g, conditions)
+        return self.pattern_location_scale.negative_log_likelihood(c, torch.cat([conditions, x], dim=1))
 
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
@@ -179,13 +179,13 @@ class TwoStage(DesignModel):
             distillation_loss(self._pattern(targets.conditions, targets.x), targets.pattern).mean(1),
         )
 
-    def moments_of_pattern(self, conditions: Tensor, x: Tensor) -> Moments:
+    def location_scale_of_pattern(self, conditions: Tensor, x: Tensor) -> LocationScale:
         """Location and scale of c, shape (n, pattern) each, of showers of shape ``x``."""
-        location, scale = self.pattern_moments(torch.cat([conditions.expand(len(x), -1), x], dim=1))
+        location, scale = self.pattern_location_scale(torch.cat([conditions.expand(len(x), -1), x], dim=1))
         return location, scale
 
     def _pattern(self, conditions: Tensor, x: Tensor, generator: torch.Generator | None = None) -> Network:
-        return self.pattern(conditions, x, self.moments_of_pattern(conditions, x), generator=generator)
+        return self.pattern(conditions, x, self.location_scale_of_pattern(conditions, x), generator=generator)
 
     def _shape(self, conditions: Tensor) -> Network:
         """The shape's network with its conditions bound."""
@@ -211,18 +211,18 @@ class TwoStage(DesignModel):
             lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, random.generator,
             options.checkpointed,
         )  # fmt: skip
-        moments = self.moments_of_pattern(conditions, x)
-        pattern = self.pattern(conditions, x, moments, guidance=options.guidance)
+        location_scale = self.location_scale_of_pattern(conditions, x)
+        pattern = self.pattern(conditions, x, location_scale, guidance=options.guidance)
         y = sample(
             lambda z, s: denoise(pattern, self.preconditioning, z, s),
             noise[1], grids[1], sampler, random.generator, options.checkpointed,
         )  # fmt: skip
-        return self.restore(x, y, moments, conditions, energy)
+        return self.restore(x, y, location_scale, conditions, energy)
 
     @property
     def noise_dims(self) -> tuple[int, int]:
         """Numbers of shape and pattern, and so of the noise that becomes a shower."""
-        return len(self.shape_moments.tie), len(self.pattern_moments.tie)
+        return len(self.shape_location_scale.symmetry_class), len(self.pattern_location_scale.symmetry_class)
 
     def grids(self, schedule: SamplingSchedule) -> tuple[Tensor, Tensor]:
         """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
@@ -238,10 +238,15 @@ class TwoStage(DesignModel):
         """D(y; sigma) of the pattern of showers of shape ``x``, same shape as ``y``; ``sigma`` as above."""
         return denoise(self._pattern(conditions, x), self.preconditioning, y, sigma)
 
-    def restore(self, x: Tensor, y: Tensor, moments: Moments, conditions: Tensor, energy: Tensor) -> Tensor:
-        """Showers, GeV, of standardised shape and pattern: `standardise` undone; ``moments`` are the pattern's."""
-        g = self.shape_moments.restore(x, conditions)
-        return self.decode(g, restore(y, *moments), energy.expand(len(x)))
+    def restore(
+        self, x: Tensor, y: Tensor, location_scale: LocationScale, conditions: Tensor, energy: Tensor
+    ) -> Tensor:
+        """Return showers, GeV, of standardised shape and pattern: the inverse of `standardise`.
+
+        ``location_scale`` is that of the pattern.
+        """
+        g = self.shape_location_scale.restore(x, conditions)
+        return self.decode(g, restore(y, *location_scale), energy.expand(len(x)))
 
 
 def join(parts: list[TeacherTargets]) -> TeacherTargets:

@@ -108,7 +108,7 @@ class ModelConfig(Table):
     pattern_width: Positive = _DEFAULT.pattern_width
     pattern_blocks: Positive = _DEFAULT.pattern_blocks
     embedding: Positive = _DEFAULT.embedding
-    moments_width: Positive = _DEFAULT.moments_width
+    location_scale_width: Positive = _DEFAULT.location_scale_width
     local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _DEFAULT.local_units
     sums: bool = True
     """Files from before it was there have none."""
@@ -152,7 +152,7 @@ class MapsModelConfig(Table):
     dropped: Annotated[float, Field(ge=0, lt=1)] = _MAPS.dropped
     shape_width: Positive = _MAPS.shape_width
     shape_blocks: Positive = _MAPS.shape_blocks
-    moments_width: Positive = _MAPS.moments_width
+    location_scale_width: Positive = _MAPS.location_scale_width
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise", "residual-noise"] = "edm"
     material_numbers: tuple[MaterialNumber, ...] | None = None
@@ -173,8 +173,8 @@ class TrainingConfig(Table):
     warmup: Positive = 500
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.9995
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    moments_steps: Positive = 2500
-    moments_batch: Positive = 4096
+    location_scale_steps: Positive = 2500
+    location_scale_batch: Positive = 4096
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the matrix products; weights, optimiser and sampling are float32 always."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -20,10 +20,12 @@ def batch_loss(
     if phase == DIFFUSION:
         return diffusion_loss(model, data, rows, generator, precision)
     assert isinstance(model, TwoStage)
-    return moments_loss(model, data, rows, phase, generator)
+    return location_scale_loss(model, data, rows, phase, generator)
 
 
-def moments_loss(model: TwoStage, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator) -> Tensor:
+def location_scale_loss(
+    model: TwoStage, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator
+) -> Tensor:
     """Mean negative log likelihood of location and scale.
 
     Args:
@@ -35,7 +37,7 @@ def moments_loss(model: TwoStage, data: TrainingData, rows: Rows, phase: int, ge
     """
     device = model.condition_mean.device
     cells, energy = rows.cells.to(device), rows.energy.to(device)
-    return model.moments_loss(phase, cells, energy, data.conditions(model, rows), generator).mean()
+    return model.location_scale_loss(phase, cells, energy, data.conditions(model, rows), generator).mean()
 
 
 def diffusion_loss(

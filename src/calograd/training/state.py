@@ -25,7 +25,7 @@ C = TypeVar("C", bound=BaseModel)
 
 PHASES = ("shape moments", "pattern moments", "diffusion")
 DIFFUSION = PHASES.index("diffusion")
-PREFIXES = (("shape_moments.",), ("pattern_moments.",), ("shape_network.", "pattern_network."))
+PREFIXES = (("shape_location_scale.",), ("pattern_location_scale.",), ("shape_network.", "pattern_network."))
 """What is learnt in each of them."""
 
 
@@ -49,7 +49,7 @@ def start(config: RunConfig, data: TrainingData, device: str) -> Course[DesignMo
 def _difference(model: TwoStage, seed: int) -> DifferenceScale:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return DifferenceScale(model.n_conditions, len(model.shape_moments.tie))
+        return DifferenceScale(model.n_conditions, len(model.shape_location_scale.symmetry_class))
 
 
 def initial_model(form: DesignArchitecture, data: TrainingData, seed: int) -> DesignModel:

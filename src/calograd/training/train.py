@@ -37,7 +37,7 @@ from calograd.training.distillation import DISTILLATION, Teaching
 from calograd.training.distributed import Alone, Team
 from calograd.training.log import LOG, add_to_log, trim_log
 from calograd.training.loop import Course, Progress
-from calograd.training.losses import diffusion_loss, lessons_loss, moments_loss
+from calograd.training.losses import diffusion_loss, lessons_loss, location_scale_loss
 from calograd.training.monitor import Losses, Report, denoising, look
 from calograd.training.state import DIFFUSION, PHASES, PREFIXES, pace_of, read_checkpoint, start, write_checkpoint
 
@@ -148,9 +148,9 @@ def _phases(run: _Run, model: DesignModel) -> list[engine.Phase[DesignModel] | N
     t = run.config.training
     phases: list[engine.Phase[DesignModel] | None] = [None] * DIFFUSION
     if isinstance(model, TwoStage):
-        loss = _moments_loss(run, model)
+        loss = _location_scale_loss(run, model)
         phases = [
-            engine.Phase(name, t.moments_steps, prefixes, loss, 0.0, t.learning_rate, False)
+            engine.Phase(name, t.location_scale_steps, prefixes, loss, 0.0, t.learning_rate, False)
             for name, prefixes in zip(PHASES[:DIFFUSION], PREFIXES[:DIFFUSION], strict=True)
         ]
     name = DISTILLATION if run.teaching else PHASES[DIFFUSION]
@@ -171,15 +171,15 @@ def _loss(run: _Run) -> Callable[[Course[DesignModel]], Tensor]:
     return loss
 
 
-def _moments_loss(run: _Run, model: TwoStage) -> Callable[[Course[DesignModel]], Tensor]:
+def _location_scale_loss(run: _Run, model: TwoStage) -> Callable[[Course[DesignModel]], Tensor]:
     """Mean loss of a batch of rows, or of pairs of rows, half as many, where those tell of derivatives."""
-    data, batch, team = run.data, run.config.training.moments_batch, run.team
+    data, batch, team = run.data, run.config.training.location_scale_batch, run.team
 
     def loss(state: Course[DesignModel]) -> Tensor:
         if state.beside is None:
             rows = _drawn(run, batch, state)
             with team.share(batch, state.generator):
-                return moments_loss(model, data, rows, state.phase, state.generator)
+                return location_scale_loss(model, data, rows, state.phase, state.generator)
         assert isinstance(state.beside, DifferenceScale)
         pairs = max(1, batch // 2)
         data.move_to(state.phase, state.step, pairs)
@@ -189,7 +189,7 @@ def _moments_loss(run: _Run, model: TwoStage) -> Callable[[Course[DesignModel]],
         cells, energy = rows.cells.to(conditions.device), rows.energy.to(conditions.device)
         with team.share(pairs, state.generator, copies=2):
             g = model.encode_shape(cells, energy, state.generator)
-        return pair_loss(model.shape_moments, state.beside, g, conditions).mean()
+        return pair_loss(model.shape_location_scale, state.beside, g, conditions).mean()
 
     return loss
 
@@ -203,7 +203,7 @@ def _drawn(run: _Run, batch: int, state: Course[DesignModel]) -> Rows:
 def _check_shares(run: _Run) -> None:
     """Refuse batches that cannot be shared out to all processes with the result of one."""
     t, size = run.config.training, run.team.size
-    for name, batch in (("batch", t.batch), ("moments_batch", t.moments_batch)):
+    for name, batch in (("batch", t.batch), ("location_scale_batch", t.location_scale_batch)):
         if batch % (2 * size) and size > 1:
             raise InputError(
                 f"training.{name} = {batch} cannot be shared out to {size} processes; expected a multiple of {2 * size}"

@@ -113,7 +113,7 @@ class LibraryWriter:
     """The one writer of a library; use `open_writer`.
 
     Attributes:
-        notes: what was found amiss and mended, for the user.
+        notes: what was found amiss and corrected, for the user.
     """
 
     def __init__(self, path: Path, folder: Path, provenance: Provenance, wanted: int) -> None:

@@ -285,8 +285,8 @@ def symmetry_permutations(n_xy: int, n_z: int) -> Tensor:
     return (cells[:, :, None] * n_z + torch.arange(n_z)).flatten(1)
 
 
-def symmetry_ties(n_xy: int, n_z: int) -> Tensor:
+def symmetry_classes(n_xy: int, n_z: int) -> Tensor:
     """Which numbers of the pattern are equal by symmetry: a class from 0 for each, shape (`pattern_dim`,)."""
     smallest = symmetry_permutations(n_xy, n_z).min(0).values
-    ties: Tensor = torch.unique(smallest, return_inverse=True)[1]
-    return ties
+    classes: Tensor = torch.unique(smallest, return_inverse=True)[1]
+    return classes

@@ -24,7 +24,7 @@ from calograd.nn.location_scale import standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.model import Options, SamplingSchedule
 from calograd.surrogate.randomness import RandomNumbers
-from calograd.surrogate.two_stage import Moments
+from calograd.surrogate.two_stage import LocationScale
 
 if TYPE_CHECKING:
     from calograd.surrogate.cells.model import CellsModel
@@ -62,24 +62,24 @@ class FusedCells:
         x, steps = self.shape_steps.first * x, self.shape_steps
         for modulation in self.shape.modulations(conditions):
             x = x.add(self.shape(x, modulation), alpha=steps.sine)
-        moments = model.moments_of_pattern(conditions, x)
+        location_scale = model.location_scale_of_pattern(conditions, x)
         y, steps = self.pattern_steps.first * y, self.pattern_steps
-        marks = None
+        thresholds = None
         if model.architecture.local_units:
-            marks = standardise(torch.zeros_like(moments[0]), *moments)
+            thresholds = standardise(torch.zeros_like(location_scale[0]), *location_scale)
         for number, modulation in enumerate(self.pattern.modulations(conditions)):
-            scaled = None if marks is None else steps.into[number] * marks
-            y = self._towards(y, self.pattern(y, modulation, x, scaled), moments, number)
-        return model.restore(x, y, moments, conditions, energy)
+            scaled = None if thresholds is None else steps.into[number] * thresholds
+            y = self._towards(y, self.pattern(y, modulation, x, scaled), location_scale, number)
+        return model.restore(x, y, location_scale, conditions, energy)
 
-    def _towards(self, y: Tensor, output: Tensor, moments: Moments, number: int) -> Tensor:
+    def _towards(self, y: Tensor, output: Tensor, location_scale: LocationScale, number: int) -> Tensor:
         """Return y after a step of the pattern, with what brings sums closer to one."""
         steps, dim = self.pattern_steps, y.shape[1]
         if output.shape[1] == dim:
             return y.add(output, alpha=steps.sine)
         result, gains = output[:, :dim], output[:, dim:]
         clean = torch.add(steps.keep[number] * y, result, alpha=steps.out[number])
-        more = self.model.towards_sums(clean, *moments, gains)
+        more = self.model.towards_sums(clean, *location_scale, gains)
         if number == len(steps.out) - 1:  # the last step ends at what is clean
             return clean + more
         return y.add(result, alpha=steps.sine).add(more, alpha=steps.sine / steps.out[number])
@@ -144,14 +144,14 @@ class _Mlp:
         return [list(level) for level in zip(*(part.chunk(len(self.levels)) for part in parts), strict=True)]
 
     def __call__(
-        self, x: Tensor, modulation: list[Tensor], context: Tensor | None = None, marks: Tensor | None = None
+        self, x: Tensor, modulation: list[Tensor], context: Tensor | None = None, thresholds: Tensor | None = None
     ) -> Tensor:
         """Return F of the network; arguments as of its ``forward``."""
         blocks = len(self.blocks)
         parts = [x] if context is None else [x, context]
-        if marks is not None:
+        if thresholds is not None:
             slope_in, offset_in, slope_out = modulation[2 * blocks :]
-            distance = (x - marks).repeat_interleave(self.units // 2, 1)
+            distance = (x - thresholds).repeat_interleave(self.units // 2, 1)
             parts.append(torch.addcmul(offset_in, slope_in, distance).tanh())
         h = product(torch.cat(parts, dim=1), *self.into)
         for (first, second), scale, shift in zip(
@@ -159,9 +159,9 @@ class _Mlp:
         ):
             h = h + product(silu(torch.addcmul(shift, layer_norm(product(h, *first), self.width), scale)), *second)
         result = product(h, *self.out)
-        if marks is not None:
+        if thresholds is not None:
             offset, gain = product(h, *self.head).chunk(2, dim=1)
-            distance = (x - marks).repeat_interleave(self.units, 1)
+            distance = (x - thresholds).repeat_interleave(self.units, 1)
             steps = gain * torch.addcmul(offset, slope_out, distance).tanh()
             result = result + steps.view(len(x), -1, self.units).sum(2)
         return result if self.gains is None else torch.cat([result, product(h, *self.gains)], dim=1)

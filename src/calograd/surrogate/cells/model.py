@@ -34,7 +34,7 @@ from torch import Tensor
 from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
 from calograd.diffusion.denoisers import Network
 from calograd.events.dense import Cells
-from calograd.nn.location_scale import ConditionalMoments, standardise
+from calograd.nn.location_scale import ConditionalLocationScale, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.cells.coordinates import (
     core_cells,
@@ -43,12 +43,12 @@ from calograd.surrogate.cells.coordinates import (
     encode_shape,
     pattern_dim,
     shape_dim,
+    symmetry_classes,
     symmetry_permutations,
-    symmetry_ties,
 )
 from calograd.surrogate.cells.fused import FusedCells
 from calograd.surrogate.model import Generates, Rows, checked_distilled_steps, chosen_numbers, numbers_of, plain_sizes
-from calograd.surrogate.two_stage import Moments, TwoStage
+from calograd.surrogate.two_stage import LocationScale, TwoStage
 
 SUMS_FARTHEST = 6.0
 """Up to which y the sums of cells are followed."""
@@ -64,7 +64,7 @@ class CellsArchitecture:
         shape_width, shape_blocks: hidden numbers and residual blocks of the network of the shape.
         pattern_width, pattern_blocks: likewise of the pattern.
         embedding: numbers that noise level and conditions become.
-        moments_width: hidden numbers of the networks of location and scale.
+        location_scale_width: hidden numbers of the networks of location and scale.
         local_units: units of its own for every cell; even.
         sums: show the pattern's network how far cores and rests are from adding up.
         ends: condition on the depths of the layers' ends, too.
@@ -82,7 +82,7 @@ class CellsArchitecture:
     pattern_width: int = 512
     pattern_blocks: int = 4
     embedding: int = 128
-    moments_width: int = 128
+    location_scale_width: int = 128
     local_units: int = 4
     sums: bool = False
     ends: bool = False
@@ -121,9 +121,9 @@ class CellsModel(TwoStage):
         several = int(core_cells(a.n_xy).sum())
         sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
         self.group_sizes = sizes
-        self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
-        ties = symmetry_ties(a.n_xy, a.n_z) if a.symmetric else torch.arange(pattern)
-        self.pattern_moments = ConditionalMoments(conditions + shape, ties, a.moments_width)
+        self.shape_location_scale = ConditionalLocationScale(conditions, torch.arange(shape), a.location_scale_width)
+        classes = symmetry_classes(a.n_xy, a.n_z) if a.symmetric else torch.arange(pattern)
+        self.pattern_location_scale = ConditionalLocationScale(conditions + shape, classes, a.location_scale_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = ResidualMlp(
             pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units,
@@ -183,19 +183,19 @@ class CellsModel(TwoStage):
         self,
         conditions: Tensor,
         x: Tensor,
-        moments: Moments,
+        location_scale: LocationScale,
         *,
         guidance: float = 0.0,  # noqa: ARG002 - not guided
         generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is dropped
     ) -> Network:
-        """The pattern's network with its conditions bound. The marks of its local units are where a cell is empty."""
+        """The pattern's network with its conditions bound. The thresholds of its local units are where a cell is empty."""
         a = self.architecture
-        location, scale = moments
-        marks = standardise(torch.zeros_like(location), location, scale) if a.local_units else None
+        location, scale = location_scale
+        thresholds = standardise(torch.zeros_like(location), location, scale) if a.local_units else None
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
             at = self.preconditioning.coefficients((4 * noise).exp()[:, None])
-            q = None if marks is None else marks * at.into
+            q = None if thresholds is None else thresholds * at.into
             output: Tensor = self.pattern_network(scaled, noise, conditions, x, q)
             if not a.sums:
                 return output
@@ -254,10 +254,15 @@ def with_material_numbers(model: CellsModel, fresh: CellsModel) -> CellsModel:
 
 def _condition_weights(model: CellsModel) -> list[tuple[str, int]]:
     """Names of the weights that see the conditions, and the column behind the last of these."""
-    networks = ("shape_moments.network", "pattern_moments.network", "shape_network.embed", "pattern_network.embed")
+    networks = (
+        "shape_location_scale.network",
+        "pattern_location_scale.network",
+        "shape_network.embed",
+        "pattern_network.embed",
+    )
     weights = model.state_dict()
     return [
-        (f"{name}.0.weight", model.n_conditions if "moments" in name else weights[f"{name}.0.weight"].shape[1])
+        (f"{name}.0.weight", model.n_conditions if "location_scale" in name else weights[f"{name}.0.weight"].shape[1])
         for name in networks
     ]
 

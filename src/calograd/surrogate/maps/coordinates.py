@@ -123,7 +123,7 @@ def mirror_permutations(pixels: int) -> Tensor:
     return torch.stack([index.flatten(), index.flip(0).flatten()])
 
 
-def mirror_ties(pixels: int) -> Tensor:
+def mirror_classes(pixels: int) -> Tensor:
     """Which pixels are equal by symmetry: a class from 0 for each, shape (pixels * pixels,)."""
-    ties: Tensor = torch.unique(mirror_permutations(pixels).min(0).values, return_inverse=True)[1]
-    return ties
+    classes: Tensor = torch.unique(mirror_permutations(pixels).min(0).values, return_inverse=True)[1]
+    return classes

@@ -26,7 +26,7 @@ from calograd.diffusion.denoisers import Network, denoise, loss
 from calograd.diffusion.samplers import Sampler, sample
 from calograd.errors import InputError
 from calograd.events.dense import Maps
-from calograd.nn.location_scale import ConditionalMoments, standardise
+from calograd.nn.location_scale import ConditionalLocationScale, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.nn.unet import UNet
 from calograd.surrogate.maps.coordinates import (
@@ -34,8 +34,8 @@ from calograd.surrogate.maps.coordinates import (
     decode,
     encode,
     encode_shape,
+    mirror_classes,
     mirror_permutations,
-    mirror_ties,
     shape_dim,
 )
 from calograd.surrogate.model import (
@@ -49,7 +49,7 @@ from calograd.surrogate.model import (
     sampler_of,
 )
 from calograd.surrogate.randomness import RandomNumbers
-from calograd.surrogate.two_stage import Moments, TwoStage
+from calograd.surrogate.two_stage import LocationScale, TwoStage
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class MapsArchitecture:
         width, multipliers, blocks, embedding, dropout, patch: of the U-Net, see `calograd.nn.unet.UNet`.
         dropped: share of the samples that are trained without conditions.
         shape_width, shape_blocks: hidden numbers and residual blocks of the network of the shape.
-        moments_width: hidden numbers of the networks of location and scale.
+        location_scale_width: hidden numbers of the networks of location and scale.
         schedule: a name of `calograd.diffusion.schedules.SCHEDULES`.
         preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
         material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
@@ -90,7 +90,7 @@ class MapsArchitecture:
     dropped: float = 0.0
     shape_width: int = 192
     shape_blocks: int = 4
-    moments_width: int = 128
+    location_scale_width: int = 128
     schedule: str = "karras"
     preconditioning: str = "edm"
     material_numbers: tuple[str, ...] = NUMBERS
@@ -125,10 +125,10 @@ class MapsArchitecture:
         """A model with its first, random weights."""
         return SharesModel(self) if self.coordinates == "shares" else PlainModel(self)
 
-    def unet(self, conditions: int, context: int, marks: bool) -> UNet:
-        """The U-Net, with numbers that belong to each sample and perhaps marks."""
+    def unet(self, conditions: int, context: int, thresholds: bool) -> UNet:
+        """The U-Net, with numbers that belong to each sample and perhaps thresholds."""
         return UNet(
-            self.pixels, conditions, context, marks=marks, width=self.width, multipliers=self.multipliers,
+            self.pixels, conditions, context, thresholds=thresholds, width=self.width, multipliers=self.multipliers,
             blocks=self.blocks, embedding=self.embedding, dropout=self.dropout, patch=self.patch,
         )  # fmt: skip
 
@@ -184,7 +184,7 @@ class _Conditioned(DesignModel):
         self,
         conditions: Tensor,
         context: Tensor | None,
-        marks: Tensor | None,
+        thresholds: Tensor | None,
         guidance: float,
         generator: torch.Generator | None,
     ) -> Network:
@@ -193,7 +193,7 @@ class _Conditioned(DesignModel):
         Args:
             conditions: shape (n, conditions) or (1, conditions).
             context: numbers of each sample, shape (n, numbers).
-            marks: where a pixel is empty, in clean maps, shape (n, pixels * pixels).
+            thresholds: where a pixel is empty, in clean maps, shape (n, pixels * pixels).
             guidance: w of classifier-free guidance.
             generator: of dropout and of dropped conditions, in training.
         """
@@ -201,7 +201,7 @@ class _Conditioned(DesignModel):
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
             into = self.preconditioning.coefficients((4 * noise).exp()[:, None]).into
-            q = None if marks is None else marks * into
+            q = None if thresholds is None else thresholds * into
             images = [None if v is None else v.reshape(-1, side, side) for v in (scaled, q)]
 
             def f(dropped: Tensor | None) -> Tensor:
@@ -227,9 +227,9 @@ class SharesModel(_Conditioned, TwoStage):
     def __init__(self, architecture: MapsArchitecture) -> None:
         super().__init__(architecture, 1, mirror_permutations(architecture.pixels))
         a, conditions, shape = architecture, self.n_conditions, shape_dim(architecture.slabs)
-        self.shape_moments = ConditionalMoments(conditions, torch.arange(shape), a.moments_width)
-        ties = mirror_ties(a.pixels) if a.symmetric else torch.arange(a.pixels**2)
-        self.pattern_moments = ConditionalMoments(conditions + shape, ties, a.moments_width)
+        self.shape_location_scale = ConditionalLocationScale(conditions, torch.arange(shape), a.location_scale_width)
+        classes = mirror_classes(a.pixels) if a.symmetric else torch.arange(a.pixels**2)
+        self.pattern_location_scale = ConditionalLocationScale(conditions + shape, classes, a.location_scale_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = a.unet(conditions, shape, True)
 
@@ -251,18 +251,18 @@ class SharesModel(_Conditioned, TwoStage):
         self,
         conditions: Tensor,
         x: Tensor,
-        moments: Moments,
+        location_scale: LocationScale,
         *,
         guidance: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Network:
-        """The U-Net with its conditions bound; its marks are where a pixel is empty."""
-        marks = standardise(torch.zeros_like(moments[0]), *moments)
-        return self.bind(conditions, x, marks, guidance, generator)
+        """The U-Net with its conditions bound; its thresholds are where a pixel is empty."""
+        thresholds = standardise(torch.zeros_like(location_scale[0]), *location_scale)
+        return self.bind(conditions, x, thresholds, guidance, generator)
 
 
 class PlainModel(_Conditioned):
-    """Weights and mathematics of the maps surrogate on scaled pixels: it has no shape and no moments."""
+    """Weights and mathematics of the maps surrogate on scaled pixels: it has no shape, no location and no scale."""
 
     def __init__(self, architecture: MapsArchitecture) -> None:
         super().__init__(architecture, 1, mirror_permutations(architecture.pixels))

@@ -89,9 +89,9 @@ def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
     """Values of z by the tables of their layers, differentiable in z.
 
     Args:
-        z: shape (points,), or (marks, points).
+        z: shape (points,), or (features, points).
         layer: shape (points,).
-        table: of one mark, shape (layers, KNOTS), or of all of them, shape (marks, layers, KNOTS).
+        table: of one feature, shape (layers, KNOTS), or of all of them, shape (features, layers, KNOTS).
     """
     at = (z + TAIL) * ((KNOTS - 1) / (2 * TAIL))
     whole = at.long().clamp(0, KNOTS - 2)

@@ -47,18 +47,18 @@ class FusedPoints:
         assert isinstance(model.preconditioning, Consistency)
         start = float(grid(CONSISTENCY, a.schedule, a.steps)[0])
         skip, out, into, level = jump_numbers(model.preconditioning, start)
-        marks = network.dim
+        dim = network.dim
         (weight, bias), *self.embed = weights_of(network.embed)
         local = len(model.local_mean)
         noise, scaled, number = weight[:, 0], weight[:, 1 : 1 + local] / model.local_scale, weight[:, 1 + local :]
         self.context = ((bias + level * noise - scaled @ model.local_mean) + number.T, scaled.T)
         self.modulate = network.modulate.weight, network.modulate.bias
-        factor = torch.tensor([out] * marks + [out * into] * marks**2).to(bias)
+        factor = torch.tensor([out] * dim + [out * into] * dim**2).to(bias)
         straight = network.affine.bias * factor
-        straight[marks:] += skip * torch.eye(marks).to(straight).flatten()
+        straight[dim:] += skip * torch.eye(dim).to(straight).flatten()
         self.affine = network.affine.weight * factor[:, None], straight
         self.into, self.last = (into * network.into.weight).T, out * network.out.weight
-        self.width, self.marks = network.width, marks
+        self.width, self.dim = network.width, dim
 
     def generate(
         self,
@@ -82,17 +82,17 @@ class FusedPoints:
         return model.match_moments(features, energy, random, options.smooth, z_of)
 
     def _points(self, features: Features, energy: Tensor, drawn: Drawn, filled: Tensor) -> Tensor:
-        """Return z of points, shape (points, marks)."""
+        """Return z of points, shape (points, dim)."""
         local, number = self.model.local_features(features, energy), len(energy)
         bias, weight = (t.expand(number, *t.shape) for t in self.context)
         k = silu(torch.baddbmm(bias, local, weight)).flatten(0, 1)
         for layer in self.embed:
             k = silu(affine(k, *layer))
-        place, marks = drawn.groups.spread(filled), self.marks
+        place, dim = drawn.groups.spread(filled), self.dim
         gamma, beta = (half.index_select(0, place) for half in affine(k, *self.modulate).chunk(2, dim=1))
         hidden = silu(beta.addcmul_(drawn.noise @ self.into, gamma), inplace=True)  # in the cache's few hundred kB
         straight = affine(k, *self.affine).T.contiguous().index_select(1, place)
-        result = torch.addmm(straight[:marks], self.last, hidden.T)
+        result = torch.addmm(straight[:dim], self.last, hidden.T)
         for column, values in enumerate(drawn.noise.unbind(1), start=1):
-            result.addcmul_(straight[marks * column : marks * (column + 1)], values)
+            result.addcmul_(straight[dim * column : dim * (column + 1)], values)
         return result.T

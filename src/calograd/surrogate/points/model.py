@@ -52,10 +52,10 @@ from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
 from calograd.events.point_showers import LAYERS, PointShowers
 from calograd.events.points import Points
-from calograd.nn.autoregressive_flow import Triangle
+from calograd.nn.autoregressive_flow import AutoregressiveFlow
 from calograd.nn.gaussianise import Gaussianise
 from calograd.nn.linear import linear
-from calograd.nn.location_scale import ConditionalMoments
+from calograd.nn.location_scale import ConditionalLocationScale
 from calograd.nn.mlp import ResidualMlp
 from calograd.nn.pointmap import PointMap
 from calograd.nn.pointnet import PointNet
@@ -70,7 +70,7 @@ from calograd.surrogate.randomness import RandomNumbers
 
 CONDITIONS = 1
 """ln E."""
-MARKS = 2
+POINT_FEATURES = 2
 """Numbers of a point: z_r and z_e."""
 LOCAL = 9
 """Features of a layer beside its number."""
@@ -90,7 +90,7 @@ class PointsArchitecture:
             has that many hidden layers.
         point_width, point_blocks: likewise of the points; a distilled one has one hidden layer and no blocks.
         embedding: numbers that noise level and conditions become.
-        moments_width: hidden numbers of the network of location and scale.
+        location_scale_width: hidden numbers of the network of location and scale.
         schedule: of the points, a name of `calograd.diffusion.schedules.SCHEDULES`.
         preconditioning: of the points, a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
         sampler: of the points, a name of `calograd.diffusion.samplers.SAMPLERS`, or ``consistency`` after distillation.
@@ -104,7 +104,7 @@ class PointsArchitecture:
     point_width: int = 64
     point_blocks: int = 2
     embedding: int = 96
-    moments_width: int = 128
+    location_scale_width: int = 128
     schedule: str = "karras"
     preconditioning: str = "edm"
     sampler: str = "trigflow-ab2"
@@ -147,8 +147,8 @@ class PointsModel(Model):
         self.energy_table: Tensor
         self.register_buffer("numbers", torch.eye(a.layers), persistent=False)  # of the layers
         self.numbers: Tensor
-        tie = torch.arange(dim)
-        tie[-1] = tie[-2]  # x and y of the centre
+        symmetry_class = torch.arange(dim)
+        symmetry_class[-1] = symmetry_class[-2]  # x and y of the centre
         for name, value in (("least", -1e30), ("largest", 1e30)):
             self.register_buffer(name, torch.full((dim,), value))
         self.register_buffer("more_points", torch.zeros(1 + CONDITIONS))
@@ -156,17 +156,17 @@ class PointsModel(Model):
         self.largest: Tensor
         self.more_points: Tensor
         given = CONDITIONS + LEADS
-        self.shower_leads = Triangle(LEADS, CONDITIONS, a.moments_width // 2)
-        self.shower_moments = ConditionalMoments(given, tie, a.moments_width)
+        self.shower_leads = AutoregressiveFlow(LEADS, CONDITIONS, a.location_scale_width // 2)
+        self.shower_location_scale = ConditionalLocationScale(given, symmetry_class, a.location_scale_width)
         self.shower_normal = Gaussianise(dim)
         self.shower_network: VectorMap | ResidualMlp = (
             VectorMap(dim, given, a.shower_width, a.shower_blocks) if a.distilled
             else ResidualMlp(dim, given, 0, a.shower_width, a.shower_blocks, a.embedding)
         )  # fmt: skip
-        self.shower_mend = identity(dim) if a.distilled else None
+        self.shower_correction = identity(dim) if a.distilled else None
         self.point_network: PointMap | PointNet = (
-            PointMap(MARKS, LOCAL + a.layers, a.point_width, a.embedding) if a.distilled
-            else PointNet(MARKS, LOCAL + a.layers, a.point_width, a.point_blocks, a.embedding)
+            PointMap(POINT_FEATURES, LOCAL + a.layers, a.point_width, a.embedding) if a.distilled
+            else PointNet(POINT_FEATURES, LOCAL + a.layers, a.point_width, a.point_blocks, a.embedding)
         )  # fmt: skip
 
     @property
@@ -253,7 +253,7 @@ class PointsModel(Model):
         known = self.conditions(energy)
         u = self.shower_leads.standardise(leads_of(features, energy, self.unit), known)
         g = self.encode(features, generator)
-        return u, self.shower_moments.standardise(g, torch.cat([known, u], dim=1))
+        return u, self.shower_location_scale.standardise(g, torch.cat([known, u], dim=1))
 
     def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
         """Features of showers of x (n, `LEADS` + dim) and incident energies (n,), GeV; inverse of `standardise`."""
@@ -263,17 +263,17 @@ class PointsModel(Model):
         """The same of the leads and the rest, apart, and standardised conditions."""
         u = self.shower_leads.tables.inverse(first)
         visible = self.shower_leads.restore(u, known, slice(VISIBLE, VISIBLE + 1))
-        g = self.shower_moments.restore(self.shower_normal.inverse(x), torch.cat([known, u], dim=1))
+        g = self.shower_location_scale.restore(self.shower_normal.inverse(x), torch.cat([known, u], dim=1))
         g = torch.minimum(torch.maximum(g, self.least), self.largest)
         more = (self.more_points[0] + known @ self.more_points[1:, None]).exp()
         return decode(g, energy[:, None] * visible.exp(), self.unit, self.architecture.layers, smooth, more)
 
-    def moments_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+    def location_scale_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
         """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, `LEADS` + dim)."""
         known = self.conditions(energy)
         leads, u = self.shower_leads.negative_log_likelihood(leads_of(features, energy, self.unit), known)
         g = self.encode(features, generator)
-        others = self.shower_moments.negative_log_likelihood(g, torch.cat([known, u], dim=1))
+        others = self.shower_location_scale.negative_log_likelihood(g, torch.cat([known, u], dim=1))
         return torch.cat([leads, others], dim=1)
 
     def encode(self, features: Features, generator: torch.Generator | None) -> Tensor:
@@ -308,9 +308,9 @@ class PointsModel(Model):
 
         return bound
 
-    def mended(self, x: Tensor) -> Tensor:
+    def corrected(self, x: Tensor) -> Tensor:
         """x of what the shower's network makes, shape (n, dim): M y + u of a distilled surrogate."""
-        return x if self.shower_mend is None else linear(self.shower_mend, x)
+        return x if self.shower_correction is None else linear(self.shower_correction, x)
 
     def points_at(self, context: Tensor, group: Tensor) -> Network:
         """The points' network with its conditions bound; noise levels come one a point and go in one a group.
@@ -339,7 +339,7 @@ class PointsModel(Model):
         leads, levels = noise[:, :LEADS], grid(sampler, SHOWER_SCHEDULE, a.shower_steps)
         network = self.shower_at(conditions, leads)
         x = run_sampler(network, self.shower_preconditioning, noise[:, LEADS:], levels, sampler, random)
-        return self._features_of(leads, self.mended(x), conditions, energy, smooth)
+        return self._features_of(leads, self.corrected(x), conditions, energy, smooth)
 
     def generate(
         self,
@@ -383,20 +383,21 @@ class PointsModel(Model):
 
         Args:
             features, energy, random, smooth: as of `fill`.
-            z_of: returns z of points, shape (points, `MARKS`), from their random numbers and from the layers that have
+            z_of: returns z of points, shape (points, `POINT_FEATURES`), from their random numbers and from the layers that have
                 any, shape (groups,), among those of all showers, one after the other.
         """
         layers = self.architecture.layers
         filled = torch.nonzero(features.count.flatten()).squeeze(1)
         columns = torch.stack([features.count, features.mean, features.core, features.energy]).flatten(1)
         share, m, d, own = columns.index_select(1, filled).unbind()
-        drawn = draw(share, MARKS, random, smooth)
+        drawn = draw(share, POINT_FEATURES, random, smooth)
         groups, weight = drawn.groups, drawn.weight
         z = z_of(drawn, filled)
         layer = groups.spread(filled % layers)
-        marks = torch.stack([with_mean(z[:, 0], m, share, groups, weight), z[:, 1]]).clamp(-HIGHEST, HIGHEST)
-        r, e = from_normal(marks, layer, torch.stack([self.distance_table, self.energy_table])).exp().unbind()
-        e = tilted(e if weight is None else weight * e, marks[0], m + d, groups)
+        z_r, z_e = with_mean(z[:, 0], m, share, groups, weight), z[:, 1]
+        both = torch.stack([z_r, z_e]).clamp(-HIGHEST, HIGHEST)
+        r, e = from_normal(both, layer, torch.stack([self.distance_table, self.energy_table])).exp().unbind()
+        e = tilted(e if weight is None else weight * e, both[0], m + d, groups)
         e = e * groups.spread(own / groups.sums(e))
         counts = features.count.detach().ceil().sum(1).long()
         moment = features.centre.T * features.energy.sum(1)

@@ -55,7 +55,7 @@ class Drawn(NamedTuple):
     """Random numbers of points.
 
     Args:
-        noise: unit normal numbers, shape (points, marks).
+        noise: unit normal numbers, shape (points, dim).
         angle: evenly from 0 to 2 pi, shape (points,).
         groups: of the points.
         weight: what part of each counts, below 1 for the last of a group alone, shape (points,); None for 1 throughout.
@@ -67,19 +67,19 @@ class Drawn(NamedTuple):
     weight: Tensor | None
 
 
-def draw(share: Tensor, marks: int, random: RandomNumbers, smooth: bool) -> Drawn:
+def draw(share: Tensor, dim: int, random: RandomNumbers, smooth: bool) -> Drawn:
     """Points of groups.
 
     Args:
         share: points of every group, a fraction where the last is counted in part, shape (groups,).
-        marks: numbers of a point.
+        dim: numbers of a point.
         random: source of the random numbers.
         smooth: whether the last point of every group is counted in part.
     """
     counts = share.detach().ceil().long()
     drawn = Groups.with_counts((counts + SPARE - 1) // SPARE * SPARE if smooth else counts)
     total = len(drawn.of)
-    noise = random.normal(total, marks, like=share)
+    noise = random.normal(total, dim, like=share)
     angle = random.uniform(total, like=share) * (2 * torch.pi)
     if not smooth:
         return Drawn(noise, angle, drawn, None)

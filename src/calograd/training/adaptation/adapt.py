@@ -183,8 +183,8 @@ def _run_phase(run: _Run, state: State) -> None:
     if not names:
         return
     assert c.steps is not None
-    assert c.moments_steps is not None
-    steps, batch = (c.steps, c.batch) if state.phase == DIFFUSION else (c.moments_steps, c.moments_batch)
+    assert c.location_scale_steps is not None
+    steps, batch = (c.steps, c.batch) if state.phase == DIFFUSION else (c.location_scale_steps, c.location_scale_batch)
     for name, parameter in state.learnt.items():
         parameter.requires_grad_(name in names)
     if state.optimiser is None:

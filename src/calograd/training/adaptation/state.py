@@ -47,13 +47,13 @@ class AdaptConfig(BaseModel):
     """What the adapted surrogate accepts: where the data are, or on trust all that its base accepts."""
     steps: Positive | None = None
     """Of the diffusion, at most; it stops when the loss of the held-out showers has ceased to fall."""
-    moments_steps: Positive | None = None
+    location_scale_steps: Positive | None = None
     """Of either network of location and scale, likewise."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     boost: Annotated[float, Field(ge=1)] | None = None
     """Up to how many times that rate is used in a phase where a look finds that the loss falls quickly; see `State`."""
     batch: Positive = 256
-    moments_batch: Positive = 1024
+    location_scale_batch: Positive = 1024
     warmup: Positive = 50
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.99
     look_every: Positive = 50
@@ -83,7 +83,7 @@ class Pace:
     """Defaults of a method."""
 
     steps: int
-    moments_steps: int
+    location_scale_steps: int
     learning_rate: float
     boost: float
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calograd.nn.location_scale import NU, ConditionalMoments
+from calograd.nn.location_scale import NU, ConditionalLocationScale
 
 FAINTEST = 1e-3
 """tau_0 of the formula above."""
@@ -49,7 +49,7 @@ class DifferenceScale(nn.Module):
         return scale
 
 
-def pair_loss(moments: ConditionalMoments, difference: DifferenceScale, g: Tensor, conditions: Tensor) -> Tensor:
+def pair_loss(moments: ConditionalLocationScale, difference: DifferenceScale, g: Tensor, conditions: Tensor) -> Tensor:
     """Negative logarithm of both likelihoods, up to a constant, one a pair and number, shape (n, dim).
 
     Args:

@@ -218,7 +218,7 @@ def initialise(model: PointsModel, data: PointsData) -> None:
     model.local_mean.copy_(local.mean(0))
     model.local_scale.copy_(local.std(0).clamp(min=1e-3))
     g = model.encode(rows.features, torch.Generator().manual_seed(0))
-    model.shower_moments.start_from(g.mean(0), g.std(0).clamp(min=1e-3))
+    model.shower_location_scale.start_from(g.mean(0), g.std(0).clamp(min=1e-3))
     model.least.copy_(g.amin(0))
     model.largest.copy_(g.amax(0))
     leads = leads_of(rows.features, rows.energy, model.unit)

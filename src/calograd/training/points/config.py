@@ -76,7 +76,7 @@ class CloudModelConfig(Table):
     point_width: Positive = _DEFAULT.point_width
     point_blocks: Positive = _DEFAULT.point_blocks
     embedding: Positive = _DEFAULT.embedding
-    moments_width: Positive = _DEFAULT.moments_width
+    location_scale_width: Positive = _DEFAULT.location_scale_width
     schedule: Literal["karras", "linear", "cosine"] = "karras"
     preconditioning: Literal["edm", "noise", "residual-noise"] = "edm"
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
@@ -111,8 +111,8 @@ class Distillation(Table):
 class CloudTraining(Table):
     """How it is trained."""
 
-    moments_steps: Positive = 2000
-    moments_batch: Positive = 1024
+    location_scale_steps: Positive = 2000
+    location_scale_batch: Positive = 1024
     shower_steps: Annotated[int, Field(ge=0)] = 20_000
     shower_batch: Positive = 512
     point_steps: Positive = 20_000

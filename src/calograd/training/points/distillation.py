@@ -23,7 +23,7 @@ from calograd.diffusion.denoisers import denoise
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.surrogate.points.features import LEADS, dim_of
-from calograd.surrogate.points.model import HIGHEST, MARKS, SHOWER_SCHEDULE, PointsModel
+from calograd.surrogate.points.model import HIGHEST, POINT_FEATURES, SHOWER_SCHEDULE, PointsModel
 from calograd.training.points.config import Distillation
 
 SAMPLER = SAMPLERS["trigflow-ab2"]
@@ -111,7 +111,7 @@ def spread_loss(model: PointsModel, averaged: PointsModel, showers: Showers, cho
     with torch.no_grad():
         network = averaged.shower_at(averaged.conditions(showers.energy[chosen]), showers.leads[chosen])
         found = denoise(network, averaged.shower_preconditioning, places.x, places.sigma)
-    ours, theirs = (pad(values, (0, 1), value=1.0) for values in (model.mended(found), places.end))
+    ours, theirs = (pad(values, (0, 1), value=1.0) for values in (model.corrected(found), places.end))
     return ((ours.T @ ours - theirs.T @ theirs) / len(chosen)).square().sum() / found.shape[1]
 
 
@@ -146,7 +146,7 @@ def _contexts(teacher: PointsModel, showers: Showers) -> Tensor:
 
 def _points(teacher: PointsModel, context: Tensor, steps: int, generator: torch.Generator) -> Trajectories:
     group = _groups(context)
-    noise = torch.randn(len(group), MARKS, generator=generator).to(context)
+    noise = torch.randn(len(group), POINT_FEATURES, generator=generator).to(context)
     level = levels(len(context), steps, generator).to(context.device)
     network, pre = teacher.points_at(context, group), teacher.preconditioning
     grid = SAMPLER.grid(SCHEDULES[teacher.architecture.schedule], steps)

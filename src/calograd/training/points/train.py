@@ -52,10 +52,10 @@ class _Losses:
     def moments(self, at: Course[PointsModel]) -> torch.Tensor:
         """Negative log-likelihood of the showers' numbers."""
         rows, model, generator = self.data.train, at.model, at.generator
-        chosen = torch.randint(len(rows), (self.config.training.moments_batch,), generator=generator)
+        chosen = torch.randint(len(rows), (self.config.training.location_scale_batch,), generator=generator)
         device = model.unit.device
         features, energy = rows.features.at(chosen).to(device), rows.energy[chosen].to(device)
-        return model.moments_loss(features, energy, generator).mean()
+        return model.location_scale_loss(features, energy, generator).mean()
 
     def showers(self, at: Course[PointsModel]) -> torch.Tensor:
         """Denoising loss of showers."""
@@ -156,7 +156,7 @@ def _phases(config: CloudRunConfig, data: PointsData) -> list[Phase[PointsModel]
     """Of a diffusion model."""
     t, losses = config.training, _Losses(config, data)
     return [
-        Phase("moments", t.moments_steps, ("shower_leads.", "shower_moments."), losses.moments, 0.0, t.learning_rate,
+        Phase("moments", t.location_scale_steps, ("shower_leads.", "shower_location_scale."), losses.moments, 0.0, t.learning_rate,
               reports=False),
         Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate,
               before=losses.make_normal),
@@ -172,7 +172,7 @@ def _student_phases(config: CloudRunConfig, data: PointsData, teacher: PointsMod
     losses = _StudentLosses(config, make_lessons(teacher, data.train.energy, d, t.seed))
     return [
         Phase("showers", t.shower_steps, ("shower_network.",), losses.showers, t.ema, t.learning_rate),
-        Phase("spread", d.spread_steps, ("shower_mend.",), losses.spread, 0.99, t.learning_rate),
+        Phase("spread", d.spread_steps, ("shower_correction.",), losses.spread, 0.99, t.learning_rate),
         Phase("points", t.point_steps, ("point_network.",), losses.points, t.ema, t.learning_rate),
         *_hits(config, data),
     ]

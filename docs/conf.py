@@ -43,7 +43,10 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-suppress_warnings = ["ref.python"]  # a short name, as Report, that several modules have
+suppress_warnings = [
+    "ref.python",
+    "mystnb.unknown_mime_type",  # what Panel sends to a running notebook
+]
 
 _MARKUP = re.compile(r"``.*?``|`.*?`|^\* |^\*\*[^*]+\*\*")
 """Matches literals, and bullets and bold words at the beginning of a line."""

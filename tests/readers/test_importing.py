@@ -23,7 +23,7 @@ from calograd.events.library.writer import open_writer
 from calograd.events.segmentation import measure
 from calograd.readers import event_builder as gather
 from calograd.readers import root
-from calograd.readers.event_builder import Gatherer
+from calograd.readers.event_builder import EventBuilder
 from calograd.readers.importing import Import, import_root
 from calograd.readers.root import Branches, Reading
 from calograd.training.data.rows import load_data
@@ -138,7 +138,7 @@ def test_any_order_in_little_memory(tmp_path: Path, order: str) -> None:
 def test_steps_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "HELD", 100)
     monkeypatch.setattr(gather, "BLOCK", 50)
-    gatherer = Gatherer(np.ones(40), np.full(40, 25), [range(40)], tmp_path)
+    gatherer = EventBuilder(np.ones(40), np.full(40, 25), [range(40)], tmp_path)
     for _ in range(25):
         gatherer.take(np.arange(40), *np.ones((4, 40)))
         assert sum(len(piece) for pieces in gatherer._waiting.values() for piece in pieces) <= 140
@@ -285,6 +285,46 @@ def test_what_looks_odd_is_remarked_on(tmp_path: Path, change: Callable[[Columns
     assert re.search(words, note)
 
 
+def tracks(columns: Columns) -> dict[str, Any]:
+    """Return the same with four entries an event, each with lists of 50 steps and the event's number and energy."""
+    lists: dict[str, Any] = {
+        name: ak.Array(np.split(columns[name], len(columns[name]) // 50)) for name in ("x", "y", "z", "deposit")
+    }
+    return lists | {name: columns[name][::50] for name in ("event", "energy")}
+
+
+def test_several_entries_of_an_event(tmp_path: Path) -> None:
+    """An event number that is named is used in trees with lists too; one that is not, but repeats, is noted."""
+    columns = make_steps()
+    source = write_root(tmp_path / "tracks.root", tracks(columns))
+    done, output = import_all(source, Reading(branches=Branches(event="event")))
+    assert (done.showers, done.notes) == (5, [])
+    with open_library(output) as library:
+        assert_is(library, columns)
+    output.unlink()
+    done, _ = import_all(source)
+    assert done.showers == 20
+    (note,) = done.notes
+    assert "'event' repeats numbers, but every entry was taken as an event; if an event has several entries" in note
+    with pytest.raises(FormatError, match="no branch 'nothing' for event"):
+        import_root(source, tmp_path / "other.h5", Reading(branches=Branches(event="nothing")), PBF2)
+
+
+@pytest.mark.parametrize(("true", "read"), [("GeV", "MeV"), ("MeV", "GeV"), ("MeV", "keV")])
+def test_a_common_factor_in_all_energies_is_noticed_by_the_depth(tmp_path: Path, true: str, read: str) -> None:
+    columns = make_steps()
+    unit = {"keV": 1e6, "MeV": 1e3, "GeV": 1.0}[true] / 1e3
+    changed = columns | {name: columns[name] * unit for name in ("deposit", "energy")}
+    source = write_root(tmp_path / "steps.root", changed)
+    reading = Reading.model_validate({"energy_unit": true, "incident_unit": true})
+    assert import_all(source, reading)[0].notes == []
+    source.with_suffix(".h5").unlink()
+    reading = Reading.model_validate({"energy_unit": read, "incident_unit": read})
+    (note,) = import_all(source, reading)[0].notes
+    assert f"with energies in {true} it is about" in note
+    assert f"are --energy-unit ({read})" in note
+
+
 def test_a_positron_may_leave_more_than_its_kinetic_energy(tmp_path: Path) -> None:
     columns = {"event": np.zeros(1, int), "x": [0.0], "y": [0.0], "z": [5.0], "deposit": [11.022]}
     done, _ = import_all(write_root(tmp_path / "steps.root", columns), Reading(incident=0.01))
@@ -303,7 +343,7 @@ def test_an_interrupted_import_goes_on_to_the_same_file(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match=r"\d+ of 23 showers are finished in .*; the same command goes on"):
-        import_all(source, report=stop)
+        import_all(source, progress=stop)
     with open_library(output) as library:
         assert 5 < len(library) < 23
         assert library.wanted == 23

@@ -1,7 +1,7 @@
-"""Put the steps of events together that come in any order, in bounded memory.
+"""Build events from steps that come in any order, in bounded memory.
 
-Events are dealt out to blocks of consecutive ones. A block is ready when its last step has come. While the steps that
-wait are more than `HELD`, all of them move to temporary files, one a block.
+Consecutive events form blocks. A block is ready when its last step has come. Whenever more than `HELD` steps wait, all
+of them move to temporary files, one a block.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import numpy as np
 from calograd.events.deposits import Showers
 
 HELD = 1 << 22
-"""Steps that wait in memory at most, 24 bytes each, besides those of a block and of a chunk of the file."""
+"""Most steps that wait in memory, 24 bytes each, besides those of a block and of a chunk of the file."""
 BLOCK = 1 << 20
-"""Steps of a block, of long files more."""
+"""Steps of a block; long files have larger blocks."""
 BLOCKS = 500
-"""Blocks at most, roughly: each becomes a file until all are joined."""
+"""Most blocks, roughly: each is a file until all are joined."""
 
 _STEP = np.dtype([("event", "<i8"), ("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("e", "<f4")])
 
 
-class Gatherer:
-    """Makes showers of steps.
+class EventBuilder:
+    """Makes showers from steps.
 
     Args:
-        energy: incident, of every event, shape (n,), GeV.
+        energy: incident energy of every event, shape (n,), GeV.
         steps: number of steps of every event, shape (n,).
-        wanted: which events to make showers of; the steps of others are passed over.
-        folder: for temporary files.
+        wanted: the events to make showers of; steps of other events are ignored.
+        folder: folder for temporary files.
     """
 
     def __init__(self, energy: np.ndarray, steps: np.ndarray, wanted: Sequence[range], folder: Path) -> None:
@@ -62,7 +62,7 @@ class Gatherer:
             self._put_away()
 
     def ready(self) -> Iterator[Showers]:
-        """The blocks that are complete, each once."""
+        """Yield the blocks that are complete, each once."""
         while self._ready:
             number = self._ready.pop(0)
             pieces = self._waiting.pop(number, [])
@@ -83,7 +83,7 @@ class Gatherer:
             )
 
     def _put_away(self) -> None:
-        """Move the steps that wait to files, but for those of blocks that are ready."""
+        """Move the waiting steps to files, except those of blocks that are ready."""
         for number in [number for number in self._waiting if number not in self._ready]:
             with (self._folder / str(number)).open("ab") as file:
                 for piece in self._waiting.pop(number):
@@ -91,7 +91,7 @@ class Gatherer:
 
 
 def _blocks(steps: np.ndarray, wanted: Sequence[range]) -> list[range]:
-    """Cut the wanted events into blocks of `BLOCK` steps (of one event at least)."""
+    """Cut the wanted events into blocks of `BLOCK` steps, or of one event."""
     ends = np.cumsum(steps)
     size = max(BLOCK, int(ends[-1]) // BLOCKS) if len(ends) else BLOCK
     blocks = []

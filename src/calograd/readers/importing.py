@@ -1,4 +1,4 @@
-"""Other programs' showers: the steps of any Geant4 application become a shower library.
+"""Make a shower library from the steps of another Geant4 application.
 
 The file is read twice. First everything is checked and counted (`calograd.readers.validation`), so that a file that
 cannot be used leaves nothing behind. Then its events are gathered (`calograd.readers.event_builder`) and written:
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,26 +25,27 @@ from calograd.errors import FormatError, InputError, Interrupted
 from calograd.events.library.schema import Imported, ImportedBeam, Provenance, pack, parts_folder
 from calograd.events.library.writer import LibraryWriter, open_writer
 from calograd.io.files import refuse_existing, writing
-from calograd.readers.event_builder import Gatherer
+from calograd.readers.event_builder import EventBuilder
 from calograd.readers.root import Reading, Tree, open_tree
-from calograd.readers.validation import Events, remarks, survey
+from calograd.readers.validation import EventSummary, notes_of, summarise_events
 from calograd.system.interrupts import checked_interrupt
+from calograd.system.progress import StageProgress, silent
 
 UNKNOWN = "unknown"
-"""Version of Geant4 and its tables: a tree of steps does not tell."""
+"""Version of Geant4 and of its tables in a library that was imported: a tree of steps does not state them."""
 
 
 class Import(NamedTuple):
-    """What a call of `import_root` did.
+    """The showers that `import_root` imported.
 
     Attributes:
-        showers: in the library.
-        deposits: of all showers.
-        dropped: steps without a deposit.
+        showers: number of showers in the library.
+        deposits: number of deposits of all showers.
+        dropped: number of steps without a deposit.
         energies: lowest and highest incident energy, GeV.
-        fraction: of the incident energy that is deposited, in the median.
+        fraction: median share of the incident energy that is deposited.
         depth: mean depth of the energy, cm.
-        notes: what looks odd.
+        notes: sentences on what looks odd.
     """
 
     showers: int
@@ -62,17 +63,17 @@ def import_root(
     reading: Reading,
     material: Material,
     beam: ImportedBeam | None = None,
-    report: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
+    progress: StageProgress = silent,
 ) -> Import:
     """Make the shower library ``output`` of a ROOT file of steps; an unfinished one of the same file is continued.
 
     Args:
-        source: the file.
-        output: the library.
-        reading: how the file is to be read.
-        material: of the calorimeter.
-        beam: what is known of the incident particles; by default photons along the axis.
-        report: called with what is being done, how much of it is done, and how much there is.
+        source: the ROOT file.
+        output: the library to write.
+        reading: layout, units and coordinates of the file.
+        material: material of the calorimeter.
+        beam: the incident particles; None: photons along the axis.
+        progress: called with the stage, the entries done and their number.
 
     Raises:
         FormatError: the file cannot be read, or holds what no shower can be.
@@ -86,12 +87,12 @@ def import_root(
     if not parts_folder(output).is_dir():
         refuse_existing(output)
     with open_tree(source, reading) as tree:
-        events = survey(tree, source, reading, report)
+        events = summarise_events(tree, source, reading, progress)
         provenance = _provenance(source, reading, material, beam)
         with checked_interrupt() as check, open_writer(output, provenance, len(events.energy)) as writer:
 
-            def tell(what: str, done: int, total: int) -> None:
-                report(what, done, total)
+            def tell(stage: str, done: int, total: int) -> None:
+                progress(stage, done, total)
                 check()
 
             try:
@@ -109,27 +110,27 @@ def import_root(
         energies=(float(events.energy.min()), float(events.energy.max())),
         fraction=float(np.median(events.total / events.energy)),
         depth=events.centre[2],
-        notes=remarks(events, material, reading, beam),
+        notes=notes_of(events, tree, material, reading, beam),
     )
 
 
-def _copy(tree: Tree, events: Events, writer: LibraryWriter, report: Callable[[str, int, int], None]) -> None:
-    """Give the writer the showers that it has not got yet."""
+def _copy(tree: Tree, events: EventSummary, writer: LibraryWriter, progress: StageProgress) -> None:
+    """Give the writer the showers that it lacks."""
     with _scratch(writer.path) as folder:
-        gatherer = Gatherer(events.energy, events.kept, writer.missing(), folder)
+        builder = EventBuilder(events.energy, events.kept, writer.missing(), folder)
         for steps, done in tree.steps():
             kept = steps.e > 0
             numbers = events.order[np.searchsorted(events.ids, steps.event[kept])]
             with writing(writer.path):
-                gatherer.take(numbers, steps.x[kept], steps.y[kept], steps.z[kept], steps.e[kept])
-            for block in gatherer.ready():
+                builder.take(numbers, steps.x[kept], steps.y[kept], steps.z[kept], steps.e[kept])
+            for block in builder.ready():
                 writer.add(pack(block, writer.provenance))
-            report("copying", done, tree.entries)
+            progress("copying", done, tree.entries)
 
 
 @contextmanager
 def _scratch(output: Path) -> Iterator[Path]:
-    """An empty folder for temporary files among the parts of the library; what a crash left there goes now."""
+    """Yield an empty folder for temporary files among the parts of the library; it also removes what a crash left."""
     folder = parts_folder(output) / "scratch"
     shutil.rmtree(folder, ignore_errors=True)
     with writing(output):

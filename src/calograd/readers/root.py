@@ -1,12 +1,13 @@
-"""Steps of other people's Geant4 applications in ROOT trees (TTree, TNtuple, RNTuple), read chunk by chunk.
+"""Read the steps of other Geant4 applications from ROOT trees (TTree, TNtuple, RNTuple), chunk by chunk.
 
-A tree is either *flat*, an entry a step, with a branch that numbers the events; or *jagged*, an entry an event, with
-lists of positions and deposits. With q = p - origin, a step at p in the file is, by the axis of its beam, at
+A tree is either *flat*, one entry a step, with a branch of event numbers; or *jagged*, one entry an event, with lists
+of positions and deposits. A jagged tree may have several entries an event (one a track, say) if its event numbers are
+in a branch that `Branches.event` names. With q = p - origin, a step at p in the file is, by the axis of its beam, at
 
     axis       z              x              y              -z              -x              -y
     (x, y, z)  (qx, qy, qz)   (qy, qz, qx)   (qz, qx, qy)   (-qx, qy, -qz)  (-qy, qz, -qx)  (-qz, qx, -qy)
 
-which are all right-handed.
+All of these are right-handed.
 """
 
 from __future__ import annotations
@@ -21,65 +22,66 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from calograd.errors import FormatError, InputError
+from calograd.io.toml import Table
 
 CM = {"mm": 0.1, "cm": 1.0, "m": 100.0}
+"""Units of length, in cm."""
 GEV = {"keV": 1e-6, "MeV": 1e-3, "GeV": 1.0}
+"""Units of energy, in GeV."""
 CHUNK_BYTES = 1 << 25
-"""Of the branches together, read at a time."""
+"""Size of all branches together that is read at a time, bytes."""
 SAMPLE = 64
-"""Entries that tell how large the others are, where the file does not."""
+"""Number of entries from which the size of a branch is estimated, where the file does not state it."""
+EVENT = "event"
+"""Name of the branch of event numbers in a flat tree, unless another is given."""
 _TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 _LISTED = 40
 
 
-class Branches(BaseModel):
+class Branches(Table):
     """Names of the branches."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    event: str = "event"
-    """Number of the event, of a flat tree; a jagged one needs none."""
+    event: str | None = None
+    """Branch of event numbers. None: ``event`` in a flat tree; in a jagged one every entry is an event."""
     x: str = "x"
     y: str = "y"
     z: str = "z"
     deposit: str = "deposit"
     energy: str = "energy"
-    """Incident energy: an entry a step of a flat tree, an entry an event of a jagged one."""
+    """Branch of incident energies: one an entry."""
 
 
-class Reading(BaseModel):
-    """How a tree is to be read; the defaults are Geant4's own units."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Reading(Table):
+    """Layout, units and coordinates of a tree; the defaults are Geant4's own units."""
 
     tree: str | None = None
-    """Its name, with its folder; None if the file has only one."""
+    """Name of the tree, with its folder; None if the file has only one."""
     branches: Branches = Branches()
     length_unit: Literal["mm", "cm", "m"] = "mm"
     energy_unit: Literal["keV", "MeV", "GeV"] = "MeV"
-    """Of the deposits."""
+    """Unit of the deposits."""
     incident_unit: Literal["keV", "MeV", "GeV"] = "MeV"
-    """Of the incident energies."""
+    """Unit of the incident energies."""
     incident: Annotated[float, Field(gt=0)] | None = None
-    """Incident energy of all events, GeV, in place of a branch."""
+    """Incident energy of all events in GeV, in place of a branch."""
     axis: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"
-    """Where the beam goes."""
+    """Direction of the beam in the file's coordinates."""
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Where the calorimeter's axis meets its front face, in the coordinates of the file, cm."""
+    """Point where the calorimeter's axis meets its front face, in the file's coordinates, cm."""
 
 
 class Steps(NamedTuple):
-    """Some steps.
+    """Steps of some entries of a tree.
 
     Attributes:
-        event: number of every step's event, shape (n,), int64; of a jagged tree its entry.
+        event: event number of every step, shape (n,), int64; the number of its entry where the tree has none.
         x, y, z: positions, the front face at z = 0, shape (n,), cm.
         e: deposits, shape (n,), GeV.
-        owner: events as often as their incident energy is told, shape (m,), int64.
-        energy: that energy, shape (m,), GeV.
+        owner: event number of every entry, shape (m,), int64.
+        energy: incident energy of every entry, shape (m,), GeV.
     """
 
     event: np.ndarray
@@ -92,11 +94,13 @@ class Steps(NamedTuple):
 
 
 class Tree:
-    """A tree of steps that is open; use `open_tree`.
+    """An open tree of steps; made by `open_tree`.
 
     Attributes:
-        entries: their number.
-        flat: whether an entry is a step; else it is an event.
+        entries: number of entries.
+        flat: whether an entry is a step; otherwise it holds lists of steps.
+        numbered: whether events are told apart by their numbers; otherwise every entry is an event.
+        repeated: name of a branch whose event numbers repeat although every entry is taken as an event; else None.
     """
 
     def __init__(self, path: Path, tree: Any, reading: Reading) -> None:
@@ -110,10 +114,13 @@ class Tree:
         if self.entries == 0:
             raise FormatError(f"{path}: the tree {tree.name} has no entries; expected steps")
         self.flat = self._array(self._deposit, 0, 1).ndim == 1
-        self._event = self._branch(tree, "event") if self.flat else None
+        name = reading.branches.event
+        self._event = self._branch(tree, "event", name or EVENT) if self.flat or name else None
+        self.numbered = self._event is not None
+        self.repeated = None if self.numbered else self._repeated(tree)
 
     def steps(self) -> Iterator[tuple[Steps, int]]:
-        """All steps, a chunk at a time, each with the number of entries that have been read.
+        """Yield all steps, a chunk at a time, each with the number of entries read so far.
 
         Raises:
             FormatError: a branch that holds no numbers, lists of different lengths, a damaged file.
@@ -126,7 +133,7 @@ class Tree:
             yield self._read(start, stop), stop
 
     def _bytes(self, branch: Any) -> int:
-        """Size of a branch without compression, nearly."""
+        """Return the approximate size of a branch without compression."""
         if hasattr(branch, "uncompressed_bytes"):
             return int(branch.uncompressed_bytes)
         some = np.random.default_rng(0).integers(self.entries, size=SAMPLE)
@@ -158,14 +165,14 @@ class Tree:
         return Steps(np.repeat(owner, counts), x, y, z, deposit * GEV[self._reading.energy_unit], owner, energy)
 
     def _turn(self, places: list[np.ndarray]) -> list[np.ndarray]:
-        """From the file's axes to ours, cm."""
+        """Return positions in the calorimeter's coordinates, from those in the file's, cm."""
         shifted = [place - origin for place, origin in zip(places, self._reading.origin, strict=True)]
         first = "xyz".index(self._reading.axis[-1]) + 1
         x, y, z = (shifted[(first + k) % 3] for k in range(3))
         return [-x, y, -z] if self._reading.axis.startswith("-") else [x, y, z]
 
     def _column(self, branch: Any, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Number of steps of every entry (one in a flat tree), and the values of all, float64."""
+        """Return the number of steps of every entry (one in a flat tree) and the values of all steps, float64."""
         array = self._array(branch, start, stop)
         if array.ndim == 1 and self.flat:
             return np.ones(len(array), np.int64), self._numbers(array, branch)
@@ -177,7 +184,7 @@ class Tree:
         )
 
     def _numbers(self, array: Any, branch: Any) -> np.ndarray:
-        """A flat array as float64, integers as int64."""
+        """Return a flat array as float64, integers as int64."""
         try:
             values: np.ndarray | None = np.asarray(array) if array.ndim == 1 else None
         except (TypeError, ValueError):  # records and the like
@@ -186,8 +193,19 @@ class Tree:
             raise FormatError(f"{self._path}: '{branch.name}' is of type {array.type}; expected numbers")
         return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
 
-    def _branch(self, tree: Any, field: str) -> Any:
-        name = getattr(self._reading.branches, field)
+    def _repeated(self, tree: Any) -> str | None:
+        """Return the name of a branch of event numbers that is not used, if its numbers repeat."""
+        if EVENT not in [*tree.keys()]:
+            return None
+        array = self._array(tree[EVENT], 0, self.entries)
+        try:
+            numbers = self._numbers(array, tree[EVENT])
+        except FormatError:  # no numbers at all
+            return None
+        return EVENT if len(np.unique(numbers)) < len(numbers) else None
+
+    def _branch(self, tree: Any, field: str, name: str | None = None) -> Any:
+        name = name or getattr(self._reading.branches, field)
         names = [*tree.keys()]
         if name not in names:
             near = get_close_matches(name, names, n=1, cutoff=0.4)
@@ -205,7 +223,7 @@ class Tree:
 
 @contextmanager
 def open_tree(path: Path, reading: Reading) -> Iterator[Tree]:
-    """A tree of steps opened for reading.
+    """Open a tree of steps for reading.
 
     Raises:
         InputError: uproot is not installed.
@@ -235,7 +253,7 @@ def open_tree(path: Path, reading: Reading) -> Iterator[Tree]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Whatever uproot raises while it reads bytes that are wrong becomes one line."""
+    """Turn whatever uproot raises on wrong bytes into one line."""
     try:
         yield
     except Exception as error:

@@ -1,8 +1,7 @@
-"""What a file of steps holds, checked before anything is written."""
+"""Check the steps of a file before anything is written, and note what looks odd."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import hypot, log
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,18 +11,23 @@ import numpy as np
 from calograd.detector.material import Material, to_float
 from calograd.errors import FormatError
 from calograd.events.library.schema import ImportedBeam
-from calograd.readers.root import GEV, Reading, Steps, Tree
+from calograd.readers.root import EVENT, GEV, Reading, Steps, Tree
+from calograd.system.progress import StageProgress, silent
 
 EXCESS = 1e-3
-"""Share by which an event's deposits may exceed its incident energy: rounding, and nuclei."""
+"""Largest share by which an event's deposits may exceed its incident energy: rounding, and nuclei."""
 PAIR = 1.1e-3
-"""GeV by which they may exceed it besides: the rest energies of a positron and of the electron that it meets."""
+"""Energy by which they may exceed it besides, GeV: rest energies of a positron and of the electron that it meets."""
 EQUAL = 1e-5
-"""Incident energies of an event that agree to this are the same."""
+"""Relative tolerance within which the incident energies that a file states for one event are equal."""
 LITTLE = 0.01
-"""Shares of the energy below this (deposited) or above this (in front of the face) are remarked on."""
+"""Share of the energy that is noted: below it if it is deposited, above it if it lies in front of the face."""
 USUAL = 4.0
-"""A mean depth that differs from the usual one by more than this factor is remarked on."""
+"""Factor between the mean depth of deposits and the usual one beyond which the depth is noted."""
+CONTAINED = 0.5
+"""Share of the energy that is deposited from which the mean depth tells the unit of energies."""
+FITS = 2.0
+"""Distance of the mean depth from the usual one, in radiation lengths, within which another unit explains it."""
 
 _COLUMNS: dict[str, tuple[Any, Any, Any]] = {
     "first": (np.minimum, np.int64, np.iinfo(np.int64).max),
@@ -34,22 +38,22 @@ _COLUMNS: dict[str, tuple[Any, Any, Any]] = {
     "kept": (np.add, np.int64, 0),
     "total": (np.add, np.float64, 0.0),
 }
-"""What is found out of every event: how two parts are put together, the type, the value before the first."""
+"""Columns of an event: the function that joins two parts of it, the type, the value before the first part."""
 
 
-class Events(NamedTuple):
-    """What a file says of its n events, in the order in which they first appear.
+class EventSummary(NamedTuple):
+    """Energies and counts of the n events of a file, in the order in which they first appear.
 
     Attributes:
-        ids: their numbers in the file, ascending, shape (n,).
-        order: which of the events each of ``ids`` is, shape (n,).
-        energy: incident, shape (n,), GeV.
-        kept: steps with a deposit, shape (n,).
-        total: deposited, shape (n,), GeV.
-        dropped: steps without a deposit.
+        ids: event numbers in the file, ascending, shape (n,).
+        order: position of the event with each of ``ids``, shape (n,).
+        energy: incident energy, shape (n,), GeV.
+        kept: number of steps with a deposit, shape (n,).
+        total: deposited energy, shape (n,), GeV.
+        dropped: number of steps without a deposit.
         centre: mean x, y and z of all steps, weighted with their energy, cm.
         in_front: share of the energy in front of the face.
-        scattered: whether the steps of an event lie apart.
+        scattered: whether the entries of some event are not consecutive.
     """
 
     ids: np.ndarray
@@ -64,7 +68,7 @@ class Events(NamedTuple):
 
 
 class _Tally:
-    """`_COLUMNS` of the events met so far, by their ascending numbers in the file."""
+    """Columns of the events met so far, by ascending event number."""
 
     def __init__(self) -> None:
         self.ids = np.zeros(0, np.int64)
@@ -92,8 +96,8 @@ class _Tally:
         self.ids = ids
 
 
-def survey(tree: Tree, source: Path, reading: Reading, report: Callable[[str, int, int], None]) -> Events:
-    """Read all steps, check them and count them.
+def summarise_events(tree: Tree, source: Path, reading: Reading, progress: StageProgress = silent) -> EventSummary:
+    """Read, check and count all steps of a tree.
 
     Raises:
         FormatError: positions or energies that are no numbers, negative deposits, incident energies that are not
@@ -108,7 +112,7 @@ def survey(tree: Tree, source: Path, reading: Reading, report: Callable[[str, in
         energy += float(steps.e.sum())
         moment += [float(steps.e @ place) for place in (steps.x, steps.y, steps.z)]
         in_front += float(steps.e[steps.z < 0].sum())
-        report("checking", done, tree.entries)
+        progress("checking", done, tree.entries)
     if not energy:
         raise FormatError(f"{source}: none of its {steps_read} steps has a deposit; is --branch deposit=NAME right?")
     columns = tally.columns
@@ -116,8 +120,8 @@ def survey(tree: Tree, source: Path, reading: Reading, report: Callable[[str, in
     by_place = np.argsort(columns["first"])
     order = np.empty_like(by_place)
     order[by_place] = np.arange(len(by_place))
-    _check_events(tally, source, reading, tree.flat)
-    return Events(
+    _check_events(tally, source, reading, tree.numbered)
+    return EventSummary(
         ids=tally.ids, order=order, energy=columns["high"][by_place], kept=columns["kept"][by_place],
         total=columns["total"][by_place], dropped=steps_read - int(columns["kept"].sum()),
         centre=(x, y, z), in_front=in_front / energy,
@@ -141,7 +145,7 @@ def _check_steps(steps: Steps, source: Path, reading: Reading) -> None:
             raise FormatError(f"{source}: '{name}' of event {of[first]} is {value}, expected {what}")
 
 
-def _check_events(tally: _Tally, source: Path, reading: Reading, flat: bool) -> None:
+def _check_events(tally: _Tally, source: Path, reading: Reading, numbered: bool) -> None:
     low, high, total = (tally.columns[name] for name in ("low", "high", "total"))
     repeated = "; are event numbers repeated, as in files that hadd put together? import those one by one"
     differ = high > low * (1 + EQUAL)
@@ -155,7 +159,7 @@ def _check_events(tally: _Tally, source: Path, reading: Reading, flat: bool) -> 
     if over.any():
         k = int(np.argmax(over))
         share = float(np.median(total[over] / high[over]))
-        hint = repeated if flat else "; is the incident energy right?"
+        hint = repeated if numbered else "; is the incident energy right?"
         for unit, gev in GEV.items():
             other = share * gev / GEV[reading.energy_unit]
             if LITTLE < other < 1 + EXCESS:
@@ -166,9 +170,9 @@ def _check_events(tally: _Tally, source: Path, reading: Reading, flat: bool) -> 
         )
 
 
-def remarks(events: Events, material: Material, reading: Reading, beam: ImportedBeam) -> list[str]:
-    """What looks odd, a line each, with what to look at."""
-    x, y, depth = events.centre
+def notes_of(events: EventSummary, tree: Tree, material: Material, reading: Reading, beam: ImportedBeam) -> list[str]:
+    """Return a sentence on everything that looks odd, with the options to check."""
+    x, y, _ = events.centre
     notes = []
     share = float(np.median(events.total / events.energy))
     if share < LITTLE:
@@ -181,13 +185,7 @@ def remarks(events: Events, material: Material, reading: Reading, beam: Imported
             f"{events.in_front:.1%} of the energy lies in front of the face and so in no cell: "
             "are --origin and --axis right?"
         )
-    radiation_lengths = log(1 + float(np.median(events.energy)) / to_float(material.critical_energy)) + 1.5
-    usual = radiation_lengths * to_float(material.radiation_length)
-    if not usual / USUAL < depth < usual * USUAL:
-        notes.append(
-            f"the mean depth of deposits is {depth:.3g} cm, usual in {material.name} is about {usual:.2g} cm: "
-            f"are --length-unit ({reading.length_unit}), --origin and --axis right?"
-        )
+    notes += _depth_note(events, material, reading)
     if hypot(x - beam.position[0], y - beam.position[1]) > to_float(material.moliere_radius) / 2 and not beam.theta:
         notes.append(
             f"the middle of the energy is at x = {x:.2g}, y = {y:.2g} cm, away from the beam that is to be at "
@@ -198,4 +196,38 @@ def remarks(events: Events, material: Material, reading: Reading, beam: Imported
             "steps of an event lie apart in the file and were put together by its number; if runs with repeated "
             "numbers were joined (hadd) import them one by one"
         )
+    if tree.repeated:
+        notes.append(
+            f"the branch '{tree.repeated}' repeats numbers, but every entry was taken as an event; if an event has "
+            f"several entries, import with --branch {EVENT}={tree.repeated}"
+        )
     return notes
+
+
+def _depth_note(events: EventSummary, material: Material, reading: Reading) -> list[str]:
+    """Return a sentence if the mean depth does not suit the energies, or suits them better in another unit.
+
+    The usual mean depth is (ln(1 + E / E_c) + 1.5) X0. It grows by 6.9 X0 for a factor of 1000, while a common factor
+    in deposits and incident energies leaves their ratio alone: depth is all that can tell the unit.
+    """
+    x0, e_c = to_float(material.radiation_length), to_float(material.critical_energy)
+    depth = events.centre[2] / x0
+
+    def usual(unit: float = 1.0) -> float:
+        return log(1 + unit * float(np.median(events.energy)) / e_c) + 1.5
+
+    explained = ""
+    contained = float(np.median(events.total / events.energy)) > CONTAINED and events.in_front <= LITTLE
+    if contained and reading.incident is None and reading.incident_unit == reading.energy_unit:
+        off = abs(depth - usual())
+        for name, gev in GEV.items():
+            other = usual(gev / GEV[reading.energy_unit])
+            if abs(depth - other) < min(off, FITS):
+                off, explained = abs(depth - other), f"; with energies in {name} it is about {other * x0:.2g} cm"
+    if usual() / USUAL < depth < usual() * USUAL and not explained:
+        return []
+    options = f"--length-unit ({reading.length_unit}), --origin and --axis"
+    if explained:
+        options = f"--energy-unit ({reading.energy_unit}), {options}"
+    note = f"the mean depth of deposits is {events.centre[2]:.3g} cm, usual in {material.name} is about "
+    return [f"{note}{usual() * x0:.2g} cm{explained}: are {options} right?"]

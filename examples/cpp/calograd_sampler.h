@@ -23,7 +23,7 @@
 
 namespace calograd {
 
-constexpr const char* kSchema = "calograd/onnx/1";
+constexpr const char* kSchema = "calograd/onnx/2";
 
 struct Range {
   float low = 0, high = 0;

@@ -167,6 +167,12 @@ def test_several_materials_are_an_input(tmp_path: Path, monkeypatch: pytest.Monk
     assert sampler.metadata["dx_unit"] == "Moliere radii"
     with pytest.raises(InputError, match="name the material"):
         sampler.sample(50.0, 2.5, 6.0, 20, np.random.default_rng(0))
+    for name, dx, dz in (("Fe", 2.5, 10.0), ("Si", 8.0, 60.0), ("W", 1.0, 3.0)):  # as `Surrogate` does
+        with pytest.raises(RangeError, match=f"material {name} .* was not trained on") as refusal:
+            sampler.sample(50.0, dx, dz, 20, np.random.default_rng(0), MATERIALS[name])
+        with pytest.raises(RangeError) as same:
+            surrogate.sample(Design(dx, dz, name, n_xy=3, n_z=2), 50.0, 20)
+        assert str(refusal.value) == str(same.value)
 
 
 def test_what_cannot_be_sampled_is_refused(sampler_file: Path) -> None:
@@ -177,22 +183,26 @@ def test_what_cannot_be_sampled_is_refused(sampler_file: Path) -> None:
         ((50.0, 0.5, 6.0, 2), "dx = 0.5 cm is outside 1 to 5 cm"),
         ((50.0, 2.5, (6.0, 20.0), 2), "dz = 20 cm is outside"),
         ((50.0, 2.5, (6.0, 7.0), 2), "layers of different depths"),
-        ((float("nan"), 2.5, 6.0, 2), "energy = nan"),
     ):
         with pytest.raises(RangeError, match=words):
             sampler.sample(*arguments, rng)
-    with pytest.raises(RangeError, match="not of PbWO4"):
+    with pytest.raises(RangeError, match=r"material PbWO4 \(8\.28 g/cm3\) was not trained on, PbF2"):
         sampler.sample(50.0, 2.5, 6.0, 2, rng, MATERIALS["PbWO4"])
-    with pytest.raises(InputError, match="expected at least 1"):
-        sampler.sample(50.0, 2.5, 6.0, 0, rng)
+    for arguments, words in (
+        ((50.0, 2.5, 6.0, 0), "n = 0: expected at least 1"),
+        ((float("nan"), 2.5, 6.0, 2), "energy is not a positive number"),
+        ((50.0, -2.5, 6.0, 2), "dx = -2.5 cm, expected positive numbers"),
+    ):
+        with pytest.raises(InputError, match=words):
+            sampler.sample(*arguments, rng)
 
 
 def test_files_of_other_versions_and_kinds_are_refused_by_name(sampler_file: Path, tmp_path: Path) -> None:
-    newer = changed(sampler_file, tmp_path / "newer.onnx", schema="calograd/onnx/2")
-    with pytest.raises(FormatError, match=r"newer.onnx has schema 'calograd/onnx/2', this version reads up to"):
+    newer = changed(sampler_file, tmp_path / "newer.onnx", schema="calograd/onnx/3")
+    with pytest.raises(FormatError, match=r"newer.onnx has schema 'calograd/onnx/3', this version reads"):
         OnnxSampler.load(newer)
     foreign = changed(sampler_file, tmp_path / "foreign.onnx", schema="other/1")
-    with pytest.raises(FormatError, match=r"foreign.onnx has schema 'other/1', expected 'calograd/onnx/1'"):
+    with pytest.raises(FormatError, match=r"foreign.onnx has schema 'other/1', expected 'calograd/onnx/2'"):
         OnnxSampler.load(foreign)
     with pytest.raises(FormatError, match="holds the part 'shape', expected 'sampler'"):
         OnnxSampler.load(sampler_file.with_name("shape.onnx"))
@@ -230,10 +240,26 @@ def test_a_graph_that_differs_is_not_written(tiny: Surrogate, tmp_path: Path, mo
     monkeypatch.setattr("calograd.export.write._difference", lambda *_: (2e-4, 1e-6))
     with pytest.raises(InputError, match=r"differs from PyTorch by 0\.0002"):
         export(tiny, tmp_path / "made", steps=1)
-    assert not list((tmp_path / "made").iterdir())
+    assert not list(tmp_path.iterdir())
     monkeypatch.setattr("calograd.export.write._difference", lambda *_: (2e-4, 6e-5))
     (written,) = export(tiny, tmp_path / "steep", steps=1)  # PyTorch itself is not better known
     assert (written.difference, written.rounding) == (2e-4, 6e-5)
+
+
+def test_an_export_that_is_interrupted_leaves_no_folder(
+    tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone("shape", monkeypatch)
+
+    def interrupted(done: int, total: int) -> None:
+        assert [path.name for path in tmp_path.glob(".made-*/made/*")] == ["shape.onnx"]
+        raise KeyboardInterrupt(f"{done} of {total}")
+
+    with pytest.raises(KeyboardInterrupt, match="1 of 1"):
+        export(tiny, tmp_path / "made", steps=1, progress=interrupted)
+    assert not list(tmp_path.iterdir())
+    export(tiny, tmp_path / "made", steps=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_the_command_writes_the_bundled_surrogate(
@@ -312,5 +338,5 @@ def test_the_cpp_example(program: Path, sampler_file: Path, tmp_path: Path) -> N
     assert np.abs(np.array(layers) - ours.mean(0)).max() < 6 * error.max() + 1e-4
     outside = call(sampler_file, 500, 2.5, 6)
     assert (outside.returncode, outside.stderr) == (2, "error: tiny: energy = 500 GeV is outside 1 to 100 GeV\n")
-    newer = call(changed(sampler_file, tmp_path / "newer.onnx", schema="calograd/onnx/2"), 50, 2.5, 6)
-    assert "has schema 'calograd/onnx/2', this program reads 'calograd/onnx/1'" in newer.stderr
+    newer = call(changed(sampler_file, tmp_path / "newer.onnx", schema="calograd/onnx/3"), 50, 2.5, 6)
+    assert "has schema 'calograd/onnx/3', this program reads 'calograd/onnx/2'" in newer.stderr

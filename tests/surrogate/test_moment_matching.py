@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from calograd.surrogate.points.moment_matching import SPARE, Groups, draw, tilted, with_centre, with_mean
+from calograd.surrogate.randomness import RandomNumbers
 
 
 def test_sums_are_over_groups_and_empty_ones_have_none() -> None:
@@ -46,7 +47,7 @@ def test_showers_get_their_centre_and_what_is_near_the_axis_stays() -> None:
 @pytest.mark.parametrize("share", [[3.2, 0.5], [3.9, 1.0]])
 def test_a_smooth_sample_counts_the_last_point_in_part_and_draws_the_same_points(share: list[float]) -> None:
     shares = torch.tensor(share)
-    drawn = draw(shares, 2, torch.Generator().manual_seed(0), smooth=True)
+    drawn = draw(shares, 2, RandomNumbers(torch.Generator().manual_seed(0)), smooth=True)
     assert drawn.groups.counts.tolist() == [4, 1]
     assert drawn.weight is not None
     torch.testing.assert_close(drawn.groups.sums(drawn.weight), shares)

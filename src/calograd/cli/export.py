@@ -35,7 +35,7 @@ def export(model: str, sampler: str | None, steps: int | None, output: Path, jso
 
     surrogate = Surrogate.load(model)
     with progress("export") as show:
-        written = write(surrogate, output, sampler=sampler, steps=steps, report=show.counter("files"))
+        written = write(surrogate, output, sampler=sampler, steps=steps, progress=show.counter("files"))
     rows = [
         [w.path.name, "; ".join(map(str, w.part.inputs)), w.part.output, f"{w.size / 1e6:.1f}", f"{w.difference:.1g}"]
         for w in written

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +33,7 @@ from calograd.io.files import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import SamplingSchedule, sampler_of
 from calograd.system.extras import require
+from calograd.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -50,9 +52,6 @@ EXPORTS_WITH = "2.13"
 """The version of torch whose exporter is tested; the graph's loop needs one of the later ones."""
 LENGTHS = {"cm": ("cm", "cm"), "scaled": ("Moliere radii", "radiation lengths")}
 """Units of pitch and depth by the card's."""
-
-Report = Callable[[int, int], None]
-"""Called with files done and their number."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def export(
     *,
     sampler: str | None = None,
     steps: int | None = None,
-    report: Report = lambda done, total: None,  # noqa: ARG005
+    progress: Progress = silent,
 ) -> list[Written]:
     """Write ``sampler.onnx``, ``shape.onnx``, ``pattern.onnx`` and ``decoder.onnx``, each checked through ONNX Runtime.
 
@@ -89,7 +88,7 @@ def export(
         folder: must not exist.
         sampler: of the whole sampler, a deterministic one; the surrogate's own if left out.
         steps: of the sampler; each has a default, and a distilled surrogate no choice.
-        report: called after every file.
+        progress: called after every file.
 
     Raises:
         OutputExistsError: the folder exists.
@@ -101,27 +100,50 @@ def export(
     schedule = _schedule(surrogate, sampler, steps)
     require("export", "export")
     every = list(parts(surrogate, schedule))
-    with writing(folder):
-        folder.mkdir(parents=True)
     written = []
-    for number, part in enumerate(every):
-        model = _graph(part, surrogate, schedule)
-        facts = {"part": part.name, "inputs": "; ".join(map(str, part.inputs)), "output": str(part.output)}
-        for key, value in (_metadata(surrogate, schedule) | facts).items():
-            model.metadata_props.add(key=key, value=value)
-        content = model.SerializeToString()
-        path = folder / f"{part.name}.onnx"
-        difference, rounding = _difference(part, surrogate, schedule, content)
-        allowed = max(PARITY[part.output.name], ROUNDING * rounding)
-        if not difference <= allowed:
-            raise InputError(
-                f"{path} differs from PyTorch by {difference:.2g}, more than {allowed:.2g}; fewer steps "
-                "or another version of onnxscript may do"
-            )
-        write_whole(path, content)
-        written.append(Written(path, part, len(content), difference, rounding))
-        report(number + 1, len(every))
+    with new_folder(folder) as unfinished:
+        for number, part in enumerate(every):
+            content = _serialised(part, surrogate, schedule)
+            path = folder / f"{part.name}.onnx"
+            difference, rounding = _difference(part, surrogate, schedule, content)
+            allowed = max(PARITY[part.output.name], ROUNDING * rounding)
+            if not difference <= allowed:
+                raise InputError(
+                    f"{path} differs from PyTorch by {difference:.2g}, more than {allowed:.2g}; fewer steps "
+                    "or another version of onnxscript may do"
+                )
+            write_whole(unfinished / path.name, content)
+            written.append(Written(path, part, len(content), difference, rounding))
+            progress(number + 1, len(every))
     return written
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to write into, which becomes ``folder`` at the end; without an end there is no folder.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
+    with temporary as name:
+        unfinished = Path(name) / folder.name
+        unfinished.mkdir()
+        yield unfinished
+        with writing(folder):
+            unfinished.rename(folder)
+
+
+def _serialised(part: Part, surrogate: Surrogate, schedule: SamplingSchedule) -> bytes:
+    """Return the bytes of a part's file, with what it says of itself."""
+    model = _graph(part, surrogate, schedule)
+    facts = {"part": part.name, "inputs": "; ".join(map(str, part.inputs)), "output": str(part.output)}
+    for key, value in (_metadata(surrogate, schedule) | facts).items():
+        model.metadata_props.add(key=key, value=value)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _schedule(surrogate: Surrogate, sampler: str | None, steps: int | None) -> SamplingSchedule:

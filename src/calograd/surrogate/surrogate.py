@@ -217,7 +217,7 @@ class Surrogate:
         if n is None and not self.card.takes_design and not isinstance(design, Design):  # sample(energy, n)
             design, energy, n = None, design, energy
         n, generator = as_count("n", n), as_generator("generator", generator)
-        steps = None if steps is None else as_count("steps", steps)
+        steps = None if steps is None else as_count("steps", steps, at_least=0)
         schedule = self.model.sampling_schedule(sampler, steps)
         options = Options(checkpointed, guidance, smooth)
         self.check_options(schedule, options)

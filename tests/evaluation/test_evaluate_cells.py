@@ -11,6 +11,7 @@ from helpers.synthetic import showers
 from calograd.cli import cli
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.evaluation import evaluate, mean_biases
+from calograd.evaluation.limits import LimitCheck, summarise
 from calograd.evaluation.matching import DesignPoint, Sizes, group, match
 from calograd.events.dense import Cells, write_cells
 
@@ -113,6 +114,65 @@ def test_what_cannot_be_compared_is_refused_in_one_line(reference):
     broken[7] = np.nan
     with pytest.raises(InputError, match=r"NaN.* row 7"):
         evaluate(replaced(ours, cells=broken), reference)
+
+
+def test_another_unit_is_refused_and_an_odd_response_is_warned_of(reference):
+    ours = showers(30, seed=5)
+    with pytest.raises(InputError, match=r"reference cells hold .* times the incident energy .*MeV"):
+        evaluate(ours, replaced(reference, cells=1000 * reference.cells), classifiers=False)
+    with pytest.raises(InputError, match=r"generated cells hold .* times the incident energy .*MeV"):
+        evaluate(replaced(ours, cells=1000 * ours.cells), reference, classifiers=False)
+    odd = evaluate(replaced(ours, cells=2 * ours.cells), reference, classifiers=False)
+    assert any(w.startswith("generated cells hold") and "perhaps" in w for w in odd.warnings)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), 0.0, -1e-3])
+def test_a_threshold_is_a_positive_number(reference, threshold):
+    with pytest.raises(InputError, match=r"threshold = .*: expected a positive number"):
+        evaluate(reference, reference, threshold=threshold, classifiers=False)
+
+
+def test_two_kinds_or_none_are_refused(reference):
+    with pytest.raises(InputError, match="ndarray cannot be evaluated; expected a path, or a record of cells, maps"):
+        evaluate(reference.cells, reference)
+
+
+def test_a_value_that_is_not_defined_never_hides_the_worst(reference):
+    """W1 has no unit where Geant4 never varies: such a check is counted apart, the largest finite one is named."""
+    empty = reference.cells.copy()
+    empty[..., 4] = 0
+    filled = showers(120, seed=2).cells
+    result = evaluate(replaced(reference, cells=filled), replaced(reference, cells=empty), classifiers=False)
+    (layers,) = [s for s in result.summaries if (s.kind, s.subject) == ("W1 / floor", "layer energies")]
+    assert layers.undefined == 2
+    assert np.isfinite(layers.worst.value)
+    assert "not defined" in layers.worst_in_words
+    assert all("nan" not in str(cell) for table in result.tables() for row in table.rows for cell in row)
+
+
+def test_classifiers_of_too_few_showers_are_not_shown_as_measured():
+    small = {"energies": (10.0,), "designs": ((2.0, 4.0),)}
+    result = evaluate(showers(60, seed=3, **small), showers(60, seed=4, **small))
+    trees = [t for t in result.tests if t.classifier == "trees"]
+    assert all(not t.auc.measured and not t.floor.measured for t in trees)
+    assert {str(t.auc) for t in trees} == {"not measurable"}
+    assert not any(c.kind.startswith("AUC") and c.subject == "trees" for c in result.checks)
+    assert any("trees on observables" in w and "cannot be measured with so few showers" in w for w in result.warnings)
+    assert result.to_dict()["classifiers"][0]["floor"]["value"] is None
+
+
+def test_limits_that_geant4_would_miss_are_told_from_misses():
+    def check(passed: bool, significant: bool, chance: float) -> LimitCheck:
+        return LimitCheck("bias", "E_tot", "here", 0.01, 0.005, "0.2 %", 2.0, passed, significant, chance)
+
+    def state(*checks: LimitCheck) -> str:
+        (summary,) = summarise(checks)
+        return summary.state
+
+    assert state(check(True, False, 0.9)) == "kept"
+    assert state(*[check(False, False, 0.2)] * 5) == "statistics"
+    assert state(*[check(False, False, 0.99)] * 5) == "unclear"
+    assert state(check(False, True, 0.99), check(True, False, 0.99)) == "missed"
 
 
 def test_showers_without_energy_are_counted_and_left_out(reference):

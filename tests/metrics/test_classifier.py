@@ -70,3 +70,13 @@ def test_classifiers_are_reproducible_and_leave_global_random_state_alone():
     one, two = (cross_fitted_auc(rows, fit_network, np.random.default_rng(7)) for _ in range(2))
     assert one == two
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_equal_scores_are_no_measurement():
+    auc = cross_fitted_auc(shifted(30, 1.0), fit_trees, np.random.default_rng(0))  # too few rows for a split
+    assert (auc.value, auc.measured) == (0.5, False)
+    assert str(auc) == "not measurable"
+    assert auc.to_dict()["value"] is None
+    auc = cross_fitted_auc(shifted(300, 1.0), fit_trees, np.random.default_rng(0))
+    assert auc.measured
+    assert auc.to_dict()["value"] == auc.value

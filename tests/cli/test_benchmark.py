@@ -2,23 +2,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click import BadParameter
 from click.testing import CliRunner
+from helpers.tiny import tiny_surrogate
+from helpers.tiny_clouds import tiny_clouds
 
 from calograd.cli import benchmark as command
-from calograd.detector.material import Material
-from calograd.errors import InputError
+from calograd.errors import CaloGradError, InputError
 from calograd.evaluation import timing
-from calograd.evaluation.timing import Benchmark, Spread, Timing, time_geant4
+from calograd.evaluation.timing import Benchmark, Spread, Stopwatch, Timing, time_geant4
 
 
 def test_the_command_without_geant4(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "BATCHES", (1, 8))
+    monkeypatch.setattr(timing, "DESIGN_BATCHES", (1, 8))
     monkeypatch.setattr(timing, "SLOW_BATCH", 2)
-    monkeypatch.setattr(command, "geant4_environment", lambda material: (None, "no tables"))
+    monkeypatch.setattr(timing, "find_geant4", lambda surrogate: (None, "no tables"))
     output, threads = tmp_path / "out.json", torch.get_num_threads()
     arguments = [tiny, "--energies", "10,1", "--repeats", "2", "--json", str(output)]
     assert CliRunner().invoke(command.benchmark, arguments, catch_exceptions=False).exit_code == 0
@@ -36,7 +38,7 @@ def test_the_command_without_geant4(tiny: str, tmp_path: Path, monkeypatch: pyte
 def test_a_distilled_surrogate_is_timed_in_its_own_way(
     distilled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timing, "BATCHES", (1, 8))
+    monkeypatch.setattr(timing, "DESIGN_BATCHES", (1, 8))
     output = tmp_path / "out.json"
     arguments = [distilled, "--energies", "10", "--repeats", "1", "--no-geant4", "--json", str(output)]
     assert CliRunner().invoke(command.benchmark, arguments, catch_exceptions=False).exit_code == 0
@@ -62,17 +64,46 @@ def test_start_up_is_taken_off_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel of known cost: 0.6 s of start-up and 0.0125 s a GeV."""
     clock = {"now": 0.0}
 
-    def kernel(config: object, indices: range, environment: object) -> None:
-        energy = config.beam.energies.values[0]  # type: ignore[attr-defined]
+    def kernel(config: Any, indices: range, environment: object) -> None:
+        energy = sum(config.beam.energies.values) / len(config.beam.energies.values)
         clock["now"] += 0.6 + 0.0125 * energy * len(indices)
 
     monkeypatch.setattr(timing, "run_kernel", kernel)
     monkeypatch.setattr(timing, "children_seconds", lambda: clock["now"])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: 2 * clock["now"])
-    found = time_geant4(Material.parse("PbF2"), [1.0, 50.0], {}, repeats=3)
-    assert found.startup_processor == pytest.approx(0.6)
-    assert [t.processor.median for t in found.timings] == pytest.approx([12.5, 625.0])
-    assert [t.clock.median for t in found.timings] == pytest.approx([25.0, 1250.0])
+    for surrogate, energies, expected in (
+        (tiny_surrogate(), [1.0, 50.0], [12.5, 625.0]),
+        (tiny_clouds(), [(20.0, 80.0)], [625.0]),
+    ):
+        found = time_geant4(surrogate, energies, {}, repeats=3)
+        assert found.startup_processor == pytest.approx(0.6)
+        assert [t.processor.median for t in found.timings] == pytest.approx(expected)
+        assert [t.clock.median for t in found.timings] == pytest.approx([2 * ms for ms in expected])
+
+
+def test_every_kind_is_timed_in_a_process_of_its_own() -> None:
+    for surrogate, energy in ((tiny_clouds(), (20.0, 80.0)), (tiny_surrogate(), 10.0)):
+        with Stopwatch(surrogate) as watch:
+            found = [watch.time(energy, batch, 2) for batch in (1, 4)]
+        assert [t.batch for t in found] == [1, 4]
+        assert {t.energy for t in found} == {energy}
+        assert all(0 < t.clock.low <= t.clock.median <= t.clock.high < 1e4 for t in found)
+
+
+def test_the_reason_of_a_failed_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    surrogate = tiny_clouds()
+
+    def save(folder: Path, *, compact: bool = False) -> None:
+        folder.mkdir()
+
+    monkeypatch.setattr(surrogate, "save", save)
+    with Stopwatch(surrogate) as watch, pytest.raises(CaloGradError, match=r"timing tiny-cloud failed: .*FormatError"):
+        watch.time((20.0, 80.0), 1, 1)
+
+
+def test_surrogates_of_different_detectors_are_refused() -> None:
+    with pytest.raises(InputError, match="benchmark them apart"):
+        timing.benchmark([tiny_clouds(), tiny_surrogate()])
 
 
 def test_ratio_is_at_the_same_energy() -> None:
@@ -89,6 +120,6 @@ def test_ratio_is_at_the_same_energy() -> None:
 
 @pytest.mark.geant4
 def test_geant4_is_timed_for_real(kernel_environment: dict[str, str]) -> None:
-    found = time_geant4(Material.parse("PbF2"), [1.0], kernel_environment, repeats=1, showers=30)
+    found = time_geant4(tiny_surrogate(), [1.0], kernel_environment, repeats=1, showers=30)
     assert 0.1 < found.startup_processor < 20
     assert 1 < found.timings[0].processor.median < 500

@@ -35,8 +35,8 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     from calograd.demo import chain
 
     require("the demo", "report")
-    from calograd.cli.benchmark import geant4_environment
     from calograd.demo.page import write_page
+    from calograd.evaluation.timing import find_geant4
     from calograd.surrogate import Surrogate
 
     surrogate = Surrogate.load(chain.MODEL)
@@ -44,7 +44,7 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     with progress("demo") as show:
         result = chain.run(
             output, surrogate, showers, chain.QUICK if quick else chain.FULL,
-            student=Surrogate.load(chain.STUDENT), geant4=geant4_environment(surrogate.card.designs.material),
+            student=Surrogate.load(chain.STUDENT), geant4=find_geant4(surrogate),
             progress=show,
         )  # fmt: skip
         write_page(output / REPORT, result, show)

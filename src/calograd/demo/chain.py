@@ -234,7 +234,8 @@ def _run(
     environment, note = geant4 if with_geant4 else (None, "left out")
     timed_ones = [surrogate] if student is None else [surrogate, student]
     times = benchmark(
-        timed_ones, energies, environment, repeats=repeats, batches=batches, note=note, progress=progress
+        timed_ones, energies, environment, repeats=repeats, batches=batches, samplers=(), note=note,
+        progress=progress,
     )  # fmt: skip
     _write_json(folder / "benchmark.json", times.to_dict())
     began = timed("time", began)

@@ -1,53 +1,76 @@
 """How long a shower takes, Geant4's and a surrogate's, each on one thread.
 
-    Geant4      t_E = (T_E(n) - S) / n,    S = T_1 - t_1
+    Geant4       t = (T(1 + n) - T(1)) / n,    start-up = T(1) - t
 
-with T_E(n) the time of a kernel process from start to end with n showers of energy E, and T_1, t_1 those at the lowest
-energy with a single shower: S is the start-up (Python, geometry, physics tables), stated apart. A surrogate's time is
-that of `Surrogate.sample`, everything included, after one call to warm up.
+with T(k) the time of a kernel process from start to end with the first k showers of one seed: the start-up (Python,
+geometry, physics tables) and the first shower drop out. A surrogate's time is that of `Surrogate.sample`, everything
+included, after calls to warm up. Every surrogate has a process of its own: surrogates leave the memory of their process
+in pieces, and one that is timed behind others takes up to half as long again.
 
-Every measurement is repeated; the median is given with the extremes, as time on the clock and as time of the
-processor. On a machine that does other work too, the processor's time is the one to compare.
+Every measurement is repeated. The median is given with the extremes, as wall time (``clock``) and as time of the
+processor (``processor``). On a machine that does other work too, the processor's time is the one to compare.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import platform
 import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import IO, Any, cast
 
 import torch
 
-from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
+from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig, SiWStack
 from calograd.detector.design import Design
-from calograd.detector.material import Material
+from calograd.diffusion.samplers import SAMPLERS
+from calograd.errors import CaloGradError, InputError, TablesError
 from calograd.geant4.farm import run_kernel
+from calograd.geant4.tables import find_tables, needed_elements
 from calograd.surrogate import Surrogate
+from calograd.system.memory import keep_freed_memory
+from calograd.system.progress import StageProgress, silent
 
-BATCHES = (1, 10, 100, 1000, 4000)
-"""Batches that are tried."""
+DESIGN_BATCHES = (1, 10, 100, 1000, 4000)
+"""Batches that are tried for showers of designs."""
+ENERGIES = (1.0, 10.0, 50.0, 100.0)
+"""Incident energies at which surrogates of designs are timed, GeV."""
+POINT_BATCHES = (1, 4, 16, 64)
+"""Batches that are tried for showers as points."""
 GEV = 160.0
-"""Incident energy that Geant4 simulates at each energy and repetition: about two seconds."""
+"""Incident energy that Geant4 simulates at each energy and repetition, GeV: about two seconds."""
+FEWEST = 10
+"""Fewest Geant4 showers of a repetition whose energies are drawn from a range."""
 NEARLY = 1.05
-"""The smallest batch whose time is within this factor of the least counts as the best."""
+"""Factor within which a batch is as good as the best; the smallest of these is taken."""
 SLOW_BATCH = 250
 """Largest batch of samplers that are not the surrogate's own."""
+SINGLES = 40
+"""Showers of a measurement at batch 1 where energies are drawn from a range."""
+MANY = 128
+"""Showers of a measurement at larger batches where energies are drawn from a range."""
+CALOCLOUDS_II = ("heun", 13)
+"""Sampler and steps of CaloClouds II, 25 evaluations (arXiv 2309.05704)."""
 
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total)."""
+Energy = float | tuple[float, float]
+"""An incident energy in GeV, or a range from which energies are drawn evenly."""
+Times = tuple[list[float], list[float]]
+"""Wall times and processor times of repeated measurements, ms a shower."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Repeated measurements: median, least and most, ms a shower."""
+    """Median, least and most of repeated measurements, ms a shower."""
 
     median: float
     low: float
@@ -55,7 +78,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of times in ms."""
+        """Return the spread of times in ms."""
         return cls(median(values), min(values), max(values))
 
     def __str__(self) -> str:
@@ -64,19 +87,19 @@ class Spread:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one way to make a shower.
+    """The time of one way to make a shower.
 
     Args:
         who: ``Geant4`` or the surrogate's name.
-        energy: incident, GeV.
+        energy: incident energy, or a range of energies, GeV.
         batch: showers made at once; for Geant4, in one process.
-        clock: ms a shower on the clock.
-        processor: ms a shower of the processor.
-        sampler, steps, evaluations, shape_evaluations: of a surrogate, see `calograd.surrogate.model`.
+        clock: wall time, ms a shower.
+        processor: time of the processor, ms a shower.
+        sampler, steps, evaluations, shape_evaluations: see `calograd.surrogate.model.SamplingSchedule`.
     """
 
     who: str
-    energy: float
+    energy: Energy
     batch: int
     clock: Spread
     processor: Spread
@@ -84,6 +107,11 @@ class Timing:
     steps: int = 0
     evaluations: int = 0
     shape_evaluations: int = 0
+
+    @property
+    def energy_text(self) -> str:
+        """The energy, or the range of energies, for tables."""
+        return " to ".join(f"{e:g}" for e in dict.fromkeys(_ends(self.energy)))
 
 
 @dataclass(frozen=True)
@@ -97,14 +125,14 @@ class Geant4Timing:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A whole run.
+    """The times of Geant4 and surrogates from one run.
 
     Args:
         machine: see `machine`.
-        geant4: None where it was left out; ``note`` says why.
-        surrogates: each's own sampler at batch 1 and the best batch, at every energy.
+        geant4: Geant4's times; None where it was left out, which ``note`` explains.
+        surrogates: own samplers of the surrogates at batch 1 and the best batch, at every energy.
         batches: every batch that was tried, once each.
-        samplers: the other samplers, of those that are not distilled, at their default steps.
+        samplers: other samplers of surrogates that are not distilled, at one energy.
         note: what was left out.
     """
 
@@ -116,26 +144,26 @@ class Benchmark:
     note: str = ""
 
     def ratio(self, timing: Timing) -> float | None:
-        """Geant4's time of the processor over a surrogate's at the same energy; None where Geant4's is not known."""
+        """Return Geant4's processor time over a surrogate's at the same energy; None where Geant4's is not known."""
         theirs = [t.processor.median for t in (self.geant4.timings if self.geant4 else ()) if t.energy == timing.energy]
         return theirs[0] / timing.processor.median if theirs and min(theirs[0], timing.processor.median) > 0 else None
 
     @property
     def busy(self) -> float:
-        """Time on the clock over that of the processor, median; well above 1: the machine did other work."""
+        """Median of wall time over processor time; well above 1 where the machine did other work."""
         every = [*self.surrogates, *(self.geant4.timings if self.geant4 else ())]
         return median(t.clock.median / t.processor.median for t in every if t.processor.median > 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         surrogates = [asdict(t) | {"geant4_over_surrogate": self.ratio(t)} for t in self.surrogates]
-        return {"schema": "calograd/benchmark/1", "unit": "ms per shower, one thread", "busy": self.busy} | (
+        return {"schema": "calograd/benchmark/2", "unit": "ms per shower, one thread", "busy": self.busy} | (
             asdict(self) | {"surrogates": surrogates}
         )
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions."""
+    """Return processor, cores and versions."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -154,152 +182,275 @@ def machine() -> dict[str, Any]:
 
 
 def short(value: float) -> str:
-    """Three digits, without an exponent."""
+    """Return a number with three digits and without an exponent."""
     return f"{float(f'{value:.3g}'):.10g}"
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def time_batches(surrogate: Surrogate, energy: float, batches: Sequence[int]) -> list[Timing]:
-    """The surrogate's own sampler at every batch, once each."""
-    with one_thread():
-        _time(surrogate, energy, min(batches), None, 1)
-        return [_time(surrogate, energy, batch, None, 1) for batch in batches]
-
-
-def time_surrogate(surrogate: Surrogate, energy: float, batch: int, sampler: str | None, repeats: int) -> Timing:
-    """A surrogate at one energy (GeV) and batch, by its own sampler or another, after a call to warm up."""
-    with one_thread():
-        _time(surrogate, energy, min(batch, 100), sampler, 1)
-        return _time(surrogate, energy, batch, sampler, repeats)
-
-
-def _time(surrogate: Surrogate, energy: float, batch: int, sampler: str | None, repeats: int) -> Timing:
-    material = surrogate.card.designs.material
-    ranges, a = surrogate.card.in_cm(material), surrogate.design_model.architecture
-    middle = [(low * high) ** 0.5 for low, high in (ranges.dx, ranges.dz)]
-    design = Design(middle[0], middle[1], material, a.n_xy, a.n_z)
-    generator = torch.Generator().manual_seed(0)
-    clock, processor = [], []
-    for _ in range(repeats):
-        began = time.perf_counter(), time.process_time()
-        surrogate.sample(design, energy, batch, generator=generator, sampler=sampler)
-        clock.append(1e3 * (time.perf_counter() - began[0]) / batch)
-        processor.append(1e3 * (time.process_time() - began[1]) / batch)
-    schedule = surrogate.model.sampling_schedule(sampler)
-    return Timing(surrogate.card.name, energy, batch, Spread.of(clock), Spread.of(processor), *schedule)
-
-
-def time_geant4(
-    material: Material, energies: Sequence[float], environment: dict[str, str], *, repeats: int,
-    showers: int | None = None, progress: Callable[[], None] = lambda: None,
-) -> Geant4Timing:  # fmt: skip
-    """Photons into the large block of a material.
-
-    Args:
-        material: of the block.
-        energies: incident, GeV.
-        environment: of the kernel, see `calograd.geant4.tables.Tables.environment`.
-        repeats: kernel processes at each energy.
-        showers: in each of them; by default what takes about two seconds.
-        progress: called after each process.
-
-    Raises:
-        SimulationError: Geant4 does not run.
-    """
-    index = 0
-
-    def run(energy: float, count: int) -> tuple[float, float]:
-        """Seconds on the clock and of the processor of one process."""
-        nonlocal index
-        beam = Beam(energies=Energies(law="discrete", values=(energy,)))
-        began = time.perf_counter(), children_seconds()
-        config = SimulationConfig(detector=Block(material=material), beam=beam, seed=0)
-        run_kernel(config, range(index, index + count), environment)
-        index += count
-        progress()
-        return time.perf_counter() - began[0], children_seconds() - began[1]
-
-    counts = {e: showers or max(1, round(GEV / e)) for e in energies}
-    lowest = min(energies)
-    counts[lowest] = max(2, counts[lowest])
-    single = [run(lowest, 1) for _ in range(repeats)]
-    times = {e: [run(e, counts[e]) for _ in range(repeats)] for e in energies}
-    startup = []
-    for k in range(2):
-        first, many = median(t[k] for t in single), median(t[k] for t in times[lowest])
-        startup.append(max(0.0, first - (many - first) / (counts[lowest] - 1)))
-    timings = []
-    for e in energies:
-        clock, processor = ([1e3 * (t[k] - startup[k]) / counts[e] for t in times[e]] for k in range(2))
-        timings.append(Timing("Geant4", e, counts[e], Spread.of(clock), Spread.of(processor)))
-    return Geant4Timing(tuple(timings), startup[1], startup[0])
-
-
-def children_seconds() -> float:
-    """Seconds of the processor of the processes that this one has waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def benchmark(
-    surrogates: Sequence[Surrogate], energies: Sequence[float], environment: dict[str, str] | None, *,
-    repeats: int, showers: int | None = None, batches: Sequence[int], samplers: Sequence[str] = (),
-    note: str = "", progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
+    surrogates: Sequence[Surrogate], energies: Sequence[Energy] | None = None,
+    environment: dict[str, str] | None = None, *, repeats: int = 5, showers: int | None = None,
+    batches: Sequence[int] | None = None, samplers: Sequence[tuple[str, int | None]] | None = None, note: str = "",
+    progress: StageProgress = silent,
 ) -> Benchmark:  # fmt: skip
     """Time Geant4 and surrogates in one run, one after the other, each on one thread.
 
     Args:
-        surrogates: of one material.
-        energies: incident, GeV.
-        environment: of Geant4's kernel; None leaves it out.
-        repeats: of every measurement.
-        showers: of Geant4 at every energy and repetition.
-        batches: that are tried; must hold 1.
-        samplers: timed beside the own one of surrogates that are not distilled, at one energy: the cost does not
-            depend on it.
+        surrogates: surrogates of one material, or of one detector.
+        energies: incident energies, or ranges of them, GeV; by default `ENERGIES` for surrogates of designs, the
+            trained range for those of one detector.
+        environment: environment of Geant4's kernel, see `find_geant4`; None leaves it out.
+        repeats: repetitions of every measurement.
+        showers: Geant4 showers at every energy and repetition; by default about two seconds' worth.
+        batches: batches that are tried; they must hold 1.
+        samplers: names and steps (None: default) of samplers that are timed beside a surrogate's own, at one energy;
+            by default all that it can take, for surrogates of one detector that of CaloClouds II.
         note: why Geant4 is left out.
-        progress: called as progress(stage, done, total).
+        progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        InputError: surrogates of different detectors, or energies outside a trained range.
     """
-    energies = sorted(energies)
+    design = refuse_different(surrogates)
+    energies = energies or (ENERGIES if design else (surrogates[0].card.energy,))
+    batches = batches or (DESIGN_BATCHES if design else POINT_BATCHES)
+    samplers = [(name, None) for name in SAMPLERS] if samplers is None and design else samplers
+    samplers = [CALOCLOUDS_II] if samplers is None else samplers
+    for surrogate in surrogates:
+        low, high = surrogate.card.energy
+        if not all(low <= e <= high for energy in energies for e in _ends(energy)):
+            raise InputError(f"energies: {surrogate.card.name} was trained on {low:g} to {high:g} GeV")
+    energies = sorted(energies, key=_mean)
     geant4 = None
     if environment is not None:
-        total, done = repeats * (len(energies) + 1), 0
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            progress("Geant4", done, total)
-
-        progress("Geant4", 0, total)
-        material = surrogates[0].card.designs.material
-        geant4 = time_geant4(material, energies, environment, repeats=repeats, showers=showers, progress=step)
+        geant4 = time_geant4(surrogates[0], energies, environment, repeats, showers, progress)
     tried: list[Timing] = []
     chosen: list[Timing] = []
     others: list[Timing] = []
+    middle = energies[len(energies) // 2]
     for surrogate in surrogates:
-        others_of = () if surrogate.model.distilled else samplers
-        stage, total = surrogate.card.name, 1 + len(energies) + len(others_of)
+        more = _possible(surrogate, samplers)
+        stage, total = surrogate.card.name, 1 + len(energies) + len(more)
         progress(stage, 0, total)
-        at = energies[len(energies) // 2]
-        scan = time_batches(surrogate, at, batches)
-        least = min(t.processor.median for t in scan)
-        best = min(t.batch for t in scan if t.processor.median <= NEARLY * least)
-        tried += scan
-        progress(stage, 1, total)
-        for number, energy in enumerate(energies):
-            chosen += [time_surrogate(surrogate, energy, b, None, repeats) for b in sorted({1, best})]
-            progress(stage, 2 + number, total)
-        for number, sampler in enumerate(others_of):
-            others.append(time_surrogate(surrogate, at, min(best, SLOW_BATCH), sampler, repeats))
-            progress(stage, 2 + len(energies) + number, total)
+        with Stopwatch(surrogate) as watch:
+            scan = [watch.time(middle, batch, 1) for batch in batches]
+            least = min(t.processor.median for t in scan)
+            best = min(t.batch for t in scan if t.processor.median <= NEARLY * least)
+            tried += scan
+            for number, energy in enumerate(energies):
+                progress(stage, 1 + number, total)
+                chosen += [watch.time(energy, batch, repeats) for batch in sorted({1, best})]
+            for number, (sampler, steps) in enumerate(more):
+                progress(stage, 1 + len(energies) + number, total)
+                sizes = sorted({1, min(best, SLOW_BATCH)})
+                others += [watch.time(middle, batch, repeats, sampler, steps) for batch in sizes]
+        progress(stage, total, total)
     return Benchmark(machine(), geant4, tuple(chosen), tuple(tried), tuple(others), note)
+
+
+def refuse_different(surrogates: Sequence[Surrogate]) -> bool:
+    """Return whether the surrogates take designs; raise `InputError` unless they stand for one detector."""
+    takes = {surrogate.card.takes_design for surrogate in surrogates}
+    if len(takes) > 1:
+        raise InputError("some surrogates take designs and others are of one detector; benchmark them apart")
+    names = {s.card.designs.material.name for s in surrogates} if takes == {True} else set()
+    if len(names) > 1:
+        raise InputError(f"the surrogates are of {', '.join(sorted(names))}; benchmark one material at a time")
+    return takes == {True}
+
+
+def find_geant4(surrogate: Surrogate) -> tuple[dict[str, str] | None, str]:
+    """Return the environment of Geant4's kernel for a surrogate's detector, or None and why it cannot run."""
+    if importlib.util.find_spec("geant4_pybind") is None:
+        return None, "Geant4 is left out: geant4-pybind is not installed; pip install 'calograd[geant4]'"
+    try:
+        tables = find_tables()
+        tables.check(needed_elements(simulation(surrogate, surrogate.card.energy[0], 0)))
+    except TablesError as error:
+        return None, f"Geant4 is left out: {error}"
+    return tables.environment(os.environ), ""
+
+
+def simulation(surrogate: Surrogate, energy: Energy, seed: int) -> SimulationConfig:
+    """Return the simulation that a surrogate stands for: photons on the axis of its block or stack."""
+    energies = (
+        Energies(law="uniform", values=energy) if isinstance(energy, tuple)
+        else Energies(law="discrete", values=(energy,))
+    )  # fmt: skip
+    if not surrogate.card.takes_design:
+        return SimulationConfig(detector=SiWStack(), beam=Beam(energies=energies, upstream=0.1), seed=seed)
+    return SimulationConfig(detector=Block(material=surrogate.card.designs.material), beam=Beam(energies=energies), seed=seed)
+
+
+def time_geant4(
+    surrogate: Surrogate, energies: Sequence[Energy], environment: dict[str, str], repeats: int,
+    showers: int | None = None, progress: StageProgress = silent,
+) -> Geant4Timing:  # fmt: skip
+    """Time the simulation that a surrogate stands for.
+
+    Args:
+        surrogate: surrogate whose detector is simulated, see `simulation`.
+        energies: incident energies, or ranges of them, GeV.
+        environment: environment of the kernel, see `calograd.geant4.tables.Tables.environment`.
+        repeats: repetitions at each energy, of two kernel processes each.
+        showers: showers of a repetition; by default about two seconds' worth.
+        progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        SimulationError: Geant4 does not run.
+    """
+    timings: list[Timing] = []
+    startup: Times = ([], [])
+    for energy in energies:
+        count = showers or max(FEWEST if isinstance(energy, tuple) else 1, round(GEV / _mean(energy)))
+        times: Times = ([], [])
+        for number in range(repeats):
+            progress("Geant4", len(timings) * repeats + number, len(energies) * repeats)
+            config = simulation(surrogate, energy, seed=number)
+            first, all_of_them = (_time_kernel(config, k, environment) for k in (1, 1 + count))
+            for kind in range(2):
+                one = (all_of_them[kind] - first[kind]) / count
+                times[kind].append(1e3 * one)
+                startup[kind].append(first[kind] - one)
+        timings.append(Timing("Geant4", energy, count, Spread.of(times[0]), Spread.of(times[1])))
+    progress("Geant4", len(energies) * repeats, len(energies) * repeats)
+    return Geant4Timing(tuple(timings), max(0.0, median(startup[1])), max(0.0, median(startup[0])))
+
+
+def children_seconds() -> float:
+    """Return the processor seconds of the processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+class Stopwatch:
+    """A process with one thread that holds a surrogate and times it, a context manager.
+
+    Requests and results are lines of JSON:
+
+        {"energy": 50.0, "batch": 10, "calls": 1, "repeats": 5, "sampler": null, "steps": null}
+        {"clock": [...], "processor": [...]}          ms a shower, of every repetition
+    """
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        self.surrogate = surrogate
+        self._folder = TemporaryDirectory(prefix="calograd-")
+        self._process: subprocess.Popen[str]
+
+    def __enter__(self) -> Stopwatch:
+        folder = Path(self._folder.name) / "surrogate"
+        self.surrogate.save(folder)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "calograd.evaluation.timing", str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def time(
+        self, energy: Energy, batch: int, repeats: int, sampler: str | None = None, steps: int | None = None
+    ) -> Timing:
+        """Time ``Surrogate.sample``.
+
+        Args:
+            energy: incident energy, or a range of which energies are drawn evenly, GeV.
+            batch: showers made at once.
+            repeats: number of repetitions, after one to warm up.
+            sampler, steps: as of `Surrogate.sample`.
+
+        Raises:
+            CaloGradError: the process ended without a result; its last words are in the message.
+        """
+        calls = max(1, (SINGLES if batch == 1 else MANY) // batch) if isinstance(energy, tuple) else 1
+        job = {"energy": energy, "batch": batch, "calls": calls, "repeats": repeats, "sampler": sampler, "steps": steps}
+        stdin, stdout, stderr = (cast(IO[str], each) for each in
+                                 (self._process.stdin, self._process.stdout, self._process.stderr))  # fmt: skip
+        try:
+            stdin.write(json.dumps(job) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        name = self.surrogate.card.name
+        if not line:
+            words = stderr.read().strip().splitlines() or ["it said nothing"]
+            raise CaloGradError(f"timing {name} failed: {words[-1]}")
+        found = json.loads(line)
+        schedule = self.surrogate.model.sampling_schedule(sampler, steps)
+        return Timing(name, energy, batch, Spread.of(found["clock"]), Spread.of(found["processor"]), *schedule)
+
+
+def _ends(energy: Energy) -> tuple[float, float]:
+    """Return an energy twice, or the ends of a range."""
+    return energy if isinstance(energy, tuple) else (energy, energy)
+
+
+def _mean(energy: Energy) -> float:
+    """Return an energy, or the mean of a range."""
+    return sum(_ends(energy)) / 2
+
+
+def _possible(surrogate: Surrogate, samplers: Sequence[tuple[str, int | None]]) -> list[tuple[str, int | None]]:
+    """Return the samplers that a surrogate can take beside its own; none if it is distilled."""
+    found = []
+    own = surrogate.model.sampling_schedule()
+    for sampler, steps in () if surrogate.model.distilled else samplers:
+        try:
+            schedule = surrogate.model.sampling_schedule(sampler, steps)
+        except InputError:
+            continue
+        if schedule != own:
+            found.append((sampler, steps))
+    return found
+
+
+def _time_kernel(config: SimulationConfig, count: int, environment: dict[str, str]) -> tuple[float, float]:
+    """Return wall and processor seconds of a kernel process that makes the first showers."""
+    began = time.perf_counter(), children_seconds()
+    run_kernel(config, range(count), environment)
+    return time.perf_counter() - began[0], children_seconds() - began[1]
+
+
+def _serve(folder: str) -> None:
+    """Time a surrogate as the lines of standard input ask, until they end."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    surrogate = Surrogate.load(folder)
+    design = _middle(surrogate) if surrogate.card.takes_design else None
+    for line in sys.stdin:
+        clock, processor = _time(surrogate, design, json.loads(line))
+        sys.stdout.write(json.dumps({"clock": clock, "processor": processor}) + "\n")
+        sys.stdout.flush()
+
+
+def _middle(surrogate: Surrogate) -> Design:
+    """Return the design in the middle of the trained range."""
+    material = surrogate.card.designs.material
+    ranges, architecture = surrogate.card.in_cm(material), surrogate.design_model.architecture
+    dx, dz = ((low * high) ** 0.5 for low, high in (ranges.dx, ranges.dz))
+    return Design(dx, dz, material, architecture.n_xy, architecture.n_z)
+
+
+def _time(surrogate: Surrogate, design: Design | None, job: dict[str, Any]) -> Times:
+    generator = torch.Generator().manual_seed(0)
+    batch, calls, energy = job["batch"], job["calls"], job["energy"]
+    clock, processor = [], []
+    for number in range(job["repeats"] + 1):
+        low, high = energy if isinstance(energy, list) else (energy, energy)
+        energies = low + (high - low) * torch.rand(calls, batch, generator=generator)
+        began = time.perf_counter(), time.process_time()
+        for each in energies if isinstance(energy, list) else [energy] * calls:
+            surrogate.sample(
+                cast(Any, design), each, batch, generator=generator, sampler=job["sampler"], steps=job["steps"]
+            )
+        if number:  # the first repetition warms up
+            clock.append(1e3 * (time.perf_counter() - began[0]) / (calls * batch))
+            processor.append(1e3 * (time.process_time() - began[1]) / (calls * batch))
+    return clock, processor
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])

@@ -7,7 +7,7 @@ import torch
 from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.objective.background import BackgroundMap, ExponentialBackground, Moments
-from calograd.objective.measurement import Measurement
+from calograd.objective.measurement import Measurement, RandomDraws
 from calograd.objective.readout import Readout
 from calograd.objective.reconstruction import SoftMask
 
@@ -136,3 +136,41 @@ def test_what_does_not_fit_is_named():
         measurement.measure(signal, torch.ones(3), design(), numbers)
     with pytest.raises(InputError, match="mask: k = 0"):
         SoftMask(k=0)
+
+
+@pytest.mark.parametrize("background", [ExponentialBackground(), None])
+def test_a_batch_of_designs_measures_every_shower_with_its_own(background: ExponentialBackground | None) -> None:
+    dx = torch.tensor([1.5, 2.0, 2.5, 3.0], dtype=torch.float64, requires_grad=True)
+    dz = torch.tensor([[4.0, 6.0], [5.0, 5.0], [6.0, 4.0], [7.0, 8.0]], dtype=torch.float64)
+    designs = Design(dx, dz, n_xy=3, n_z=2)
+    measurement = Measurement(background, Readout(noise=0.01))
+    draws = measurement.draw(4, 3, 2, generator(), torch.float64)
+    together = measurement.measure(showers(), 10.0, designs, draws)
+    for k in range(4):
+        of_one = RandomDraws(
+            *(None if each is None else type(each)(*(values[k : k + 1] for values in each)) for each in draws)
+        )
+        alone = measurement.measure(showers()[k : k + 1], 10.0, designs[k], of_one)
+        torch.testing.assert_close(together.measured[k : k + 1], alone.measured)
+    if background is not None:
+        (slope,) = torch.autograd.grad(together.measured[2].sum(), dx)
+        assert (slope != 0).tolist() == [False, False, True, False]
+    chosen = together.select(torch.tensor([3, 1]))
+    assert chosen.design.dx.tolist() == [3.0, 2.0]
+
+
+def test_background_is_drawn_unless_it_is_given() -> None:
+    measurement = Measurement(ExponentialBackground())
+    first, again = (measurement.measure(showers(), 10.0, design()).measured for _ in range(2))
+    assert torch.equal(first, again)
+    other = measurement.measure(showers(), 10.0, design(), generator=generator(5)).measured
+    given = measurement.measure(showers(), 10.0, design(), measurement.draw(4, 3, 2, generator(5), torch.float64))
+    assert not torch.equal(first, other)
+    assert torch.equal(given.measured, other)
+    for kind, text in measurement.describe().items():
+        assert kind in ("background", "readout", "mask")
+        assert text
+    assert measurement.describe()["background"].startswith("5 MeV/cm3 at the front face, falling by e in 6 cm")
+    assert Measurement(None, Readout(light_yield=9, noise=0.1)).describe()["readout"] == (
+        "9 photo-electrons/GeV, noise 0.1 GeV a cell"
+    )

@@ -234,3 +234,17 @@ def test_float32_showers_give_float64_values():
     error = events.measured.numpy().sum((1, 2, 3), np.float64) - cells.numpy().sum((1, 2, 3), np.float64)
     expected = 1 / (0.01 + (error**2).mean())
     assert SquaredError()(events).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_objective_draws_its_background_and_takes_cells_of_one_energy() -> None:
+    objective = Objective(Measurement(ExponentialBackground()), Containment(), (10.0,))
+    design = Design(2.0, (4.0, 6.0), n_xy=3, n_z=2)
+    cells = torch.rand(4, 3, 3, 2, generator=torch.Generator().manual_seed(0))
+    value = objective.value(cells, design)
+    assert value == objective.value([cells], design) == objective.value(cells[None], design)
+    assert float(value) == pytest.approx(float(cells.sum((1, 2, 3)).mean()) / 10)
+    resolution = Objective(Measurement(ExponentialBackground()), EnergyResolution(), (10.0,))
+    by_seed = [resolution.value(cells, design, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert by_seed[0] == by_seed[1] != by_seed[2]
+    assert objective.describe()["utility"].startswith("containment")
+    assert Objective(Measurement(), lambda events: events.measured.mean(), (1.0,)).describe()["utility"] == "<lambda>"

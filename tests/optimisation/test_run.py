@@ -18,7 +18,7 @@ from calograd.objective.cost import DepthCost, PricedUtility
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
 from calograd.objective.utility import Containment, Objective
-from calograd.optimisation.run import STATE, OptimisationResult, Setup, parse_optimisation
+from calograd.optimisation.run import STATE, OptimisationResult, Setup, optimise, parse_optimisation
 from calograd.optimisation.state import Step
 from calograd.reports.optimisation import write_optimisation_report
 from calograd.surrogate import Surrogate
@@ -219,3 +219,31 @@ def test_the_examples_are_within_what_the_bundled_surrogate_knows(name: str) -> 
     setup = Setup.of(Surrogate.load("pbf2-cells"), config, adapt=name == "adaptive")
     assert setup.start.tolist() == [3.5, 12.0]
     assert (setup.target is not None) == (name == "adaptive")
+
+
+def test_optimise_does_what_the_command_does(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
+    """It reads a configuration, runs, compares start and result with simulated showers, and shows spectra."""
+    stages = set[str]()
+    tables = raw(check={"library": str(library)})
+    made = optimise(
+        surrogate, tables, tmp_path / "run", landscape=2, progress=lambda stage, done, total: stages.add(stage)
+    )
+    assert {"steps", "gradient", "check", "spectra", "landscape, surrogate"} <= stages
+    assert made.start is not None
+    assert made.end is not None
+    assert made.gain is not None
+    assert made.gain.value == pytest.approx(made.end.value - made.start.value)
+    assert made.design.dx.item() == pytest.approx(made.state.y[0])
+    assert [(each.source, each.energy) for each in made.spectra] == [
+        ("small", 10), ("small", 50), ("Geant4", 10), ("Geant4", 50)
+    ]  # fmt: skip
+    assert [len(each.start) for each in made.spectra] == [20, 20, 10, 10]
+    plain = json.loads(json.dumps(made.to_dict()))
+    assert set(plain["geant4"]) == {"start", "result", "gain"}
+    assert made.landscapes[0].values.shape == (2, 2)
+    write_optimisation_report(tmp_path / "report.html", made)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in ("photons on the axis into PbF2", "squared error of the incident energy", "start and result",
+                 "showers that no check used", "Measured energies before and after"):  # fmt: skip
+        assert text in page
+    assert optimise(surrogate, tables, tmp_path / "run", landscape=0).state == made.state

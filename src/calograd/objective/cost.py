@@ -20,7 +20,7 @@ from calograd.objective.measurement import MeasuredEvents
 from calograd.objective.utility import Utility, description_of, evaluate_utility, name_of
 
 Cost = Callable[[Design], Tensor]
-"""A function of a design that returns a tensor without dimensions."""
+"""A function of a design that returns a tensor without dimensions, for a batch one value a design."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class PricedUtility:
     def __call__(self, events: MeasuredEvents) -> Tensor:
         """Return the utility minus the costs."""
         u = evaluate_utility(self.utility, events)
-        price = sum((weight * cost(events.design).to(u) for cost, weight in self.costs), start=torch.zeros_like(u))
+        price = sum((weight * cost(events.design).mean().to(u) for cost, weight in self.costs), start=torch.zeros_like(u))
         if not self.relative:
             return u - price
         return torch.where(u > 0, u / (1 + price), u * (1 + price))

@@ -29,7 +29,7 @@ class MeasuredEvents:
         signal: energy that the shower deposited, shape (n, n_xy, n_xy, n_z), GeV.
         measured: energy that the reconstruction keeps, with background and readout, same shape, GeV.
         energy: incident energy, shape (n,), GeV.
-        design: the design that measured them.
+        design: the design that measured them, or a batch of n designs, one for each shower.
     """
 
     signal: Tensor
@@ -39,7 +39,8 @@ class MeasuredEvents:
 
     def select(self, rows: Tensor) -> MeasuredEvents:
         """Return the events of the given indices."""
-        return MeasuredEvents(self.signal[rows], self.measured[rows], self.energy[rows], self.design)
+        design = self.design[rows] if self.design.batched else self.design
+        return MeasuredEvents(self.signal[rows], self.measured[rows], self.energy[rows], design)
 
 
 class RandomDraws(NamedTuple):
@@ -114,7 +115,7 @@ class Measurement:
             signal: deposited energy, cells (n, n_xy, n_xy, n_z) or maps (n, P, P) or (n, P, 1, P), GeV; on any device,
                 with or without gradient.
             energy: incident energy, one number or shape (n,), GeV.
-            design: the design that the showers are of; tensors in it receive gradients.
+            design: the design that the showers are of, or a batch of n; tensors in it receive gradients.
             draws: random numbers from `draw` with the same n; None: drawn here.
             generator: draws them; None: a new one of seed 0, so that two designs see the same background.
 

@@ -223,7 +223,7 @@ class Objective:
         Args:
             signals: for every energy, deposited energies (n, n_xy, n_xy, n_z), GeV; stacked, or each of its own n. With
                 one energy, these cells themselves.
-            design: the design that they are cells of; tensors in it receive gradients.
+            design: the design that they are cells of, or a batch of n; tensors in it receive gradients.
             draws: background and noise from `draw` with the same n; None: drawn here.
             generator: draws them; None: a new one of seed 0, so that two designs see the same background.
 

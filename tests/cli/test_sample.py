@@ -15,12 +15,17 @@ from calograd.cli.sample import sample
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError, OutputExistsError, RangeError
 from calograd.events.dense import Cells, read_cells, write_cells
-from calograd.surrogate import Surrogate
+from calograd.surrogate import Card, Surrogate
 
 
 def call(*arguments: Any) -> Result:
     """Run the command in this process; what it raises is raised."""
     return CliRunner().invoke(sample, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False)
+
+
+def changed(card: Card, **fields: Any) -> Card:
+    """A card with other fields of its trained range."""
+    return card.model_copy(update={"trained": card.trained.model_copy(update=fields)})
 
 
 def test_rows_configuration_and_json(tiny: str, tmp_path: Path) -> None:
@@ -91,7 +96,7 @@ def test_like_takes_every_row_of_a_reference(tiny: str, tmp_path: Path, make_cel
 
 def test_ranges_of_sizes_give_every_shower_a_design(tmp_path: Path, tiny: str) -> None:
     model, output, one = tmp_path / "model", tmp_path / "made.h5", Surrogate.load(tiny)
-    Surrogate(one.model, one.card.model_copy(update={"unequal_layers": True})).save(model)
+    Surrogate(one.model, changed(one.card, unequal_layers=True)).save(model)
     call(model, "--cell", "1:5", "4:15", "--unequal", 0.5, "--energy", "1:100", "-n", 2000, "--steps", 1, "-o", output)
     made = read_cells(output)
     for values, low, high in ((made.dx, 1, 5), (made.dz[:, 0], 4, 15), (made.dz[:, 4], 4, 15), (made.energy, 1, 100)):
@@ -165,10 +170,10 @@ def test_extrapolation_is_allowed_when_asked_for(tiny: str, tmp_path: Path) -> N
 
 def test_of_several_materials_one_is_named(tiny: str, tmp_path: Path, make_cells: Callable[..., Cells]) -> None:
     one = Surrogate.load(tiny)
-    materials = tuple(Material.parse(name).to_dict() for name in ("PbF2", "BGO"))
-    Surrogate(one.model, one.card.model_copy(update={"materials": materials})).save(tmp_path / "two")
+    materials = tuple(Material.parse(name) for name in ("PbF2", "BGO"))
+    Surrogate(one.model, changed(one.card, materials=materials)).save(tmp_path / "two")
     common = (tmp_path / "two", "--cell", 2, 5, "--energy", 10, "-n", 3, "--steps", 1)
-    with pytest.raises(InputError, match=r"tiny was trained on PbF2, BGO; name the material \(--material\)"):
+    with pytest.raises(InputError, match=r"trained on PbF2, BGO; name the material \(--material\)"):
         call(*common, "-o", tmp_path / "none.h5")
     call(*common, "--material", "BGO", "-o", tmp_path / "bgo.h5")
     assert read_cells(tmp_path / "bgo.h5").material.name == "BGO"

@@ -102,7 +102,7 @@ def test_outputs_that_exist_are_refused_before_the_work(segment: Callable[..., t
         (["none.h5", "--cell", "2", "5"], "none.h5 does not exist"),
         (["library.h5"], "give either --cell DX DZ or --designs N"),
         (["library.h5", "--cell", "2", "5", "--designs", "3"], "give either --cell DX DZ or --designs N"),
-        (["library.h5", "--cell", "2", "5", "--neighbours", "0.1"], "belong to --designs N; leave them out with --cell"),
+        (["library.h5", "--cell", "2", "5", "--neighbours", "0.1"], "belong to --designs N; leave them out"),
         (["library.h5", "--designs", "1", "--neighbours", "2"], "neighbours at 2.0 in the logarithm of a size"),
         (["library.h5", "--cell", "2", "x"], "'--cell': 'x' in 'x'; expected positive numbers separated by commas"),
         (["library.h5", "--cell", "2", "1,2"], "expected one DX, and one DZ or 5 (one a layer)"),

@@ -71,7 +71,7 @@ def _summarise(result: OptimisationResult, output: Path) -> None:
     for each in result.spectra:
         name = "Geant4" if each.source == "Geant4" else "surrogate"
         rows.append((f"resolution at {each.energy:g} GeV, {name}",
-                     *(f"{100 * value:.2f} +- {100 * error:.2f} %" for value, error in each.resolutions())))  # fmt: skip
+                     *(f"{100 * mean:.2f} +- {100 * error:.2f} %" for mean, error in each.resolutions())))  # fmt: skip
     adapted = result.adapted_showers
     simulated = f"{state.simulated} simulated showers" + (f", {adapted} of them to adapt to" if adapted else "")
     print_table(

@@ -20,10 +20,8 @@ from calograd.evaluation.points import evaluate_points
 from calograd.evaluation.result import Evaluation
 from calograd.events.dense import Cells, Maps
 from calograd.events.plausibility import HOMOGENEOUS, SAMPLING, check_energies
-from calograd.events.point_showers import PointShowers, read_points
-from calograd.events.shards import read_shards
-from calograd.io.files import shard_files
-from calograd.io.hdf5 import schema_of
+from calograd.events.point_showers import PointShowers
+from calograd.events.shards import read_showers
 from calograd.metrics.observables import READOUT_THRESHOLD
 from calograd.system.extras import require
 from calograd.system.progress import StageProgress, silent
@@ -122,9 +120,7 @@ def evaluate(
 def _records(given: str | Path | Records) -> Records:
     """Return the records of a file or folder, or those given. Raises `InputError` for anything else."""
     if isinstance(given, str | Path):
-        path = Path(given)
-        schema = schema_of(shard_files(path)[0]) or ""
-        return read_points(path) if schema.startswith("calograd/clouds/") else read_shards(path)
+        return read_showers(Path(given))
     if type(given) not in KINDS:
         raise InputError(
             f"{type(given).__name__} cannot be evaluated; expected a path, or a record of "

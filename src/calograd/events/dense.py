@@ -85,6 +85,10 @@ class _Dense:
         """Measured energy of every row, shape (n,), GeV."""
         return np.asarray(self.measured.sum(self.LAYOUT.whole))
 
+    def write(self, path: Path) -> None:
+        """Write the file of these showers, see `write_dense`."""
+        write_dense(path, self)  # type: ignore[arg-type]
+
     def rows(self, which: np.ndarray | slice) -> Self:
         """Return the chosen rows, by mask, indices or slice."""
         columns = (self.LAYOUT.name, *COLUMNS, "shower")

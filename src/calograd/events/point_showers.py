@@ -65,6 +65,15 @@ class PointShowers(Ragged):
     config: dict[str, Any] = field(default_factory=dict)
     hits: np.ndarray | None = None
 
+    @property
+    def totals(self) -> np.ndarray:
+        """Energy of the points of every shower, shape (n,), GeV."""
+        return np.asarray(self.layer_sums(self.e).sum(1))
+
+    def write(self, path: Path) -> None:
+        """Write the file of these showers, see `write_points`."""
+        write_points(path, self)
+
     def layer_sums(self, values: np.ndarray | None = None) -> np.ndarray:
         """Return sums over the points of every shower and layer, shape (n, layers), float64.
 

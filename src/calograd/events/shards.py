@@ -22,7 +22,10 @@ import numpy as np
 from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.events.dense import Cells, Maps, read_dense
+from calograd.events.point_showers import SCHEMA as POINTS
+from calograd.events.point_showers import PointShowers, read_points
 from calograd.io.files import shard_files
+from calograd.io.hdf5 import schema_of
 
 SAMPLE = 100
 """Rows whose measured energies tell files of equal columns apart."""
@@ -78,6 +81,16 @@ def refuse_unlike(files: Sequence[Path], shapes: Sequence[tuple[tuple[int, ...],
     for path, shape in zip(files, shapes, strict=True):
         if shape != shapes[0]:
             raise InputError(f"{path} has cells {shape[0]}, {files[0]} has {shapes[0][0]}")
+
+
+def read_showers(path: Path) -> Cells | Maps | PointShowers:
+    """Read a file of showers of any kind: cells, maps (a file, or a folder of files) or points.
+
+    Raises:
+        FormatError: the file is missing, damaged, or of another kind.
+    """
+    schema = schema_of(shard_files(path)[0]) or ""
+    return read_points(path) if schema.rpartition("/")[0] == POINTS.rpartition("/")[0] else read_shards(path)
 
 
 def read_shards(path: Path) -> Cells | Maps:

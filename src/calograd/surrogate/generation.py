@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -73,6 +74,77 @@ def generate(
         showers = showers[torch.from_numpy(np.argsort(order))]
     config = _config(surrogate, schedule, seed, extrapolate, guidance)
     return model.record(showers, rows, surrogate.card.name, config)
+
+
+def rows_like(surrogate: Surrogate, showers: Any, repeat: int = 1, name: str = "the file") -> Rows:
+    """Return rows with the energies and designs of other showers.
+
+    Args:
+        surrogate: the surrogate that generates.
+        showers: a record of the surrogate's kind: `Cells`, `Maps` or `PointShowers`.
+        repeat: rows for each shower.
+        name: name of the showers in error messages.
+
+    Raises:
+        InputError: showers of another kind, window or material than the surrogate's.
+    """
+    card, energy = surrogate.card, np.repeat(showers.energy, repeat)
+    if card.takes_design != hasattr(showers, "dx"):
+        expected = "showers of designs: cells or maps" if card.takes_design else "points of its detector"
+        raise InputError(f"{name} does not fit {card.name}; expected {expected}")
+    if not card.takes_design:
+        return Rows(energy)
+    if card.only_material is not None and card.only_material.name != showers.material.name:
+        raise InputError(f"{name} is of {showers.material.name}, {card.name} was trained on {card.only_material.name}; "
+                         "expected one")  # fmt: skip
+    model, n_z = surrogate.design_model, showers.dz.shape[1]
+    has = _window(showers.measured.shape[1:], showers.n_xy, n_z)
+    generated = _window(model.shape, model.architecture.n_xy, model.architecture.n_z)
+    if has != generated:
+        raise InputError(f"{name} has {has} cells, {card.name} generates {generated}")
+    dx, dz = (np.repeat(column, repeat, axis=0) for column in (showers.dx, showers.dz))
+    return Rows(energy, dx, dz, card.only_material or showers.material)
+
+
+def _window(shape: tuple[int, ...], n_xy: int, n_z: int) -> str:
+    """Return the shape of what is measured of a shower, in words."""
+    cells, measured = f"{n_xy} x {n_xy} x {n_z}", " x ".join(map(str, shape))
+    return measured if measured == cells else f"maps of {measured} pixels over {cells}"
+
+
+def draw_energies(energies: Sequence[float], n: int, law: str = "discrete", seed: int = 0) -> np.ndarray:
+    """Return incident energies of rows, GeV.
+
+    Args:
+        energies: values, or with another law than ``discrete`` the two ends of a range, GeV.
+        n: rows for each value, or in total for a range.
+        law: ``discrete``: the values in turn; ``uniform`` or ``log-uniform``: draws from the range.
+        seed: seed of the draws.
+    """
+    if law == "discrete":
+        return np.tile(np.asarray(energies, float), n)
+    u, (low, high) = np.random.default_rng(seed).random(n), energies
+    return np.asarray(low + u * (high - low) if law == "uniform" else low * (high / low) ** u)
+
+
+def draw_designs(
+    dx: tuple[float, float], dz: tuple[Any, Any], n: int, n_z: int, unequal: float = 0.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return pitches (n,) and depths (n, n_z) of rows, log-uniform in ranges, cm.
+
+    Args:
+        dx: least and largest pitch, cm; equal for one pitch.
+        dz: least and largest depth, cm, numbers or one a layer; equal for fixed depths.
+        n: number of rows.
+        n_z: number of layers.
+        unequal: share of the rows whose layers have depths of their own.
+        seed: seed of the draws.
+    """
+    rng = np.random.default_rng([seed, 1])
+    u, v, chosen = rng.random(n), rng.random((n, n_z)), rng.random(n) < unequal
+    v = np.where(chosen[:, None], v, v[:, :1])
+    low, high = (np.asarray(end, float) for end in dz)
+    return dx[0] * (dx[1] / dx[0]) ** u, np.broadcast_to(low * (high / low) ** v, (n, n_z))
 
 
 def _rows(

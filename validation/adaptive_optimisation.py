@@ -1,10 +1,10 @@
-"""Optimisation of a detector that the surrogate does not know, with and without adaptation on the way.
+"""Optimise a detector that the surrogate does not know, with and without adaptation on the way.
 
     adaptive_optimisation.py PbWO4 -o FOLDER            photons in PbWO4
     adaptive_optimisation.py electrons -o FOLDER        electrons in the surrogate's material
     adaptive_optimisation.py tilted -o FOLDER           photons at 20 degrees to the normal, likewise
 
-Both descents have the utility of examples/adaptive.toml, checks on simulated showers of the target, and one budget. The
+Both ascents have the utility of examples/adaptive.toml, checks on simulated showers of the target, and one budget. The
 one without adaptation follows the surrogate as it is, of its own material, and knows the target from its checks alone.
 Optimisers that know simulated showers only spend twice the budget, `--seeds` times each; what they would answer on the
 way stands beside. Every design is judged on showers of the target that no way has seen, the same for all. Prints
@@ -39,7 +39,7 @@ TARGETS: dict[str, dict[str, Any]] = {
     "tilted": {"detector": {"kind": "block", "material": "PbF2"}, "beam": {"theta": 20.0}},
 }
 JUDGE_SEED, POOL_SEED = 987_654_321, 987_654_322
-"""Of the showers that judge and of those that the other optimisers know; the descents have others."""
+"""Of the showers that judge and of those that the other optimisers know; the ascents have others."""
 METHODS = ("random", "fd", "cma", "bayes")
 
 
@@ -51,12 +51,12 @@ def main() -> None:
     parser.add_argument(
         "--config", type=Path, default=EXAMPLE, help="of the optimisation; of [adapt] method, rank, steps"
     )
-    parser.add_argument("--budget", type=int, default=1500, help="simulated showers of a descent, checks included")
+    parser.add_argument("--budget", type=int, default=1500, help="simulated showers of an ascent, checks included")
     parser.add_argument("--first", type=int, default=200, help="showers of every energy before the first gradient")
     parser.add_argument("--showers", type=int, default=40, help="likewise before a later one")
     parser.add_argument("--check", type=int, default=100, help="likewise in a check")
     parser.add_argument("--judge", type=int, default=400, help="likewise to judge with")
-    parser.add_argument("--steps", type=int, default=20, help="of a descent, at most")
+    parser.add_argument("--steps", type=int, default=20, help="of an ascent, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each of the other optimisers")
     parser.add_argument("--workers", type=int, default=1)
@@ -93,7 +93,7 @@ def setup_of(options: argparse.Namespace) -> Setup:
 
 
 def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: SimulatedObjective) -> State:
-    """The descent by the surrogate as it is, with checks on the target within the same budget."""
+    """The ascent by the surrogate as it is, with checks on the target within the same budget."""
     plain = Setup.of(setup.surrogate, setup.config.model_copy(update={"adapt": None}))
     price = trials.price(options.check)
     way = Adaptation(lambda y, state: Adapted(plain.gradient), options.budget, price)  # noqa: ARG005
@@ -104,7 +104,7 @@ def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: Sim
 
 
 def library_of(setup: Setup, options: argparse.Namespace, name: str, seed: int, tell: Any) -> LibraryReference:
-    """Showers of the target that no descent has seen."""
+    """Showers of the target that no ascent has seen."""
     assert setup.target is not None
     energies, path = setup.objective.energies, options.output / f"{name}-{options.judge}.h5"
     config = setup.target.simulation(setup.space.design(setup.start), energies, seed)
@@ -125,7 +125,7 @@ def compare(
 ) -> None:
     """Print what each would answer after so many showers.
 
-    The descents answer the design they have reached, the others after evaluations of blocks of the pool,
+    The ascents answer the design they have reached, the others after evaluations of blocks of the pool,
     `options.check` showers each.
     """
 
@@ -182,7 +182,7 @@ def show(setup: Setup, states: dict[str, State], judge: LibraryReference) -> Non
             )
         at += len(points[name])
         ends[name] = at - 1
-    print(f"\n| descent | {names} | U, Geant4 | gain over the start | simulated showers | steps |")
+    print(f"\n| ascent | {names} | U, Geant4 | gain over the start | simulated showers | steps |")
     print("|---" * (5 + len(setup.space.names)) + "|")
     for name, state in states.items():
         end, sizes = ends[name], " | ".join(f"{value:.3f}" for value in state.y)

@@ -1,9 +1,9 @@
-"""What Bayesian optimisation evaluates next: a Gaussian process and the improvement it expects.
+"""Bayesian optimisation: a Gaussian process and the design with the largest expected improvement.
 
 The model of U over the unit cube of u between its bounds is a Gaussian process with the errors of the simulations as
 its noise (botorch's `SingleTaskGP`, values standardised, its priors of length scales for the dimension). The next
-design maximises the logarithm of the expected noisy improvement (Ament et al., arXiv 2310.20708), the answer is the
-maximum of the posterior mean; both among allowed designs.
+design maximises the logarithm of the expected noisy improvement (Ament et al., arXiv 2310.20708). The answer is the
+maximum of the posterior mean. Both are allowed designs.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from botorch.acquisition.acquisition import AcquisitionFunction
 
 STARTS, NEAR, SAMPLES = 3, 32, 64
-"""Designs a function is maximised from, designs tried near the answer, and samples of the model for the improvement."""
+"""Starts of a maximisation, designs tried near the answer, and samples of the model for the improvement."""
 LEAST_NOISE = 1e-3
-"""Least standard deviation of the noise, of that of the values."""
+"""Smallest standard deviation of the noise, as a share of that of the values."""
 
 
 def propose(
     space: DesignSpace, pool: Array, u: Sequence[Array], values: Sequence[float], errors: Sequence[float], seed: int
 ) -> tuple[Array, Array]:
-    """The answer so far and what to evaluate next, both allowed u of shape (p,).
+    """Return the answer so far and the next design, both allowed u of shape (p,).
 
     Args:
-        space: what may change.
+        space: parameters with bounds and budgets.
         pool: allowed designs all over the space, shape (m, p), to begin the searches at.
-        u: what was evaluated, n arrays of shape (p,).
-        values, errors: as simulated, n of each.
+        u: evaluated designs, n arrays of shape (p,).
+        values, errors: simulated utilities and errors, n of each.
         seed: of all random numbers.
 
     Raises:
@@ -76,28 +76,28 @@ def propose(
 
 @dataclass(frozen=True)
 class _Cube:
-    """The unit cube of u between its bounds."""
+    """Unit cube of u between its bounds."""
 
     space: DesignSpace
 
     def of(self, u: Array) -> Tensor:
-        """Its points, shape (n, p), for u of shape (n, p)."""
+        """Return the points of the cube, shape (n, p), for u of shape (n, p)."""
         feasible = self.space.feasible
         return torch.as_tensor((u - feasible.lower) / (feasible.upper - feasible.lower))
 
     def back(self, x: Tensor) -> Array:
-        """The allowed u nearest to a point of shape (p,)."""
+        """Return the allowed u nearest to a point of shape (p,)."""
         feasible = self.space.feasible
         return self.space.project(feasible.lower + (feasible.upper - feasible.lower) * x.numpy())
 
     def near(self, x: Tensor, generator: np.random.Generator) -> Tensor:
-        """Allowed points about a point, shape (NEAR, p)."""
+        """Return allowed points around a point, shape (NEAR, p)."""
         feasible = self.space.feasible
         shifts = generator.normal(scale=0.05, size=(NEAR, len(x))) * (feasible.upper - feasible.lower)
         return self.of(np.array([feasible.shrunk(self.back(x) + shift) for shift in shifts]))
 
     def maximum(self, function: AcquisitionFunction, candidates: Tensor) -> Tensor:
-        """The allowed point where a function is largest, searched from the best of the candidates, shape (p,)."""
+        """Return the allowed point where a function is largest, shape (p,), searched from the best candidates."""
         from botorch.exceptions.errors import CandidateGenerationError
         from botorch.optim.optimize import optimize_acqf
 
@@ -119,7 +119,7 @@ class _Cube:
         return found[0].detach()
 
     def _slack(self, budget: Budget, x: Tensor) -> Tensor:
-        """Less the budget's excess at a point, shape (p,)."""
+        """Return minus the budget's excess at a point, shape (p,)."""
         feasible = self.space.feasible
         u = torch.as_tensor(feasible.lower) + torch.as_tensor(feasible.upper - feasible.lower) * x
         spent = budget.power * u[0] + torch.logsumexp(u + torch.tensor(budget.weights).double().log(), 0)
@@ -128,7 +128,7 @@ class _Cube:
 
 @contextmanager
 def botorch_ready() -> Iterator[None]:
-    """Let pass what botorch and its parts warn of when they are imported or fit a model.
+    """Ignore the warnings of botorch and its parts when they are imported or fit a model.
 
     Raises:
         InputError: it is not installed.

@@ -1,9 +1,11 @@
-"""The descent against optimisers that know simulated showers only: baselines.py library.h5 out.json [MODEL].
+"""Compare the ascent with optimisers that know simulated showers only.
+
+    compare_optimisers.py library.h5 out.json [MODEL]
 
 The priced utility of the demo (squared error at 50 GeV, incident truth, under background, U / (1 + 0.02 depth / X0)) at
-2 and 6 parameters, from 3.5 x 12 cm, 5 seeds each. Baselines spend 100 showers an evaluation, 3 000 in all; the descent
-spends 100 on a check. Simulated showers are blocks of the first half of the library's 50 GeV showers; what a method
-would answer after 300, 600, 1 200 and 3 000 showers is judged on the second half. Resumes.
+2 and 6 parameters, from 3.5 x 12 cm, 5 seeds each. The other optimisers spend 100 showers an evaluation, 3 000 in all;
+the ascent spends 100 on a check. Simulated showers are blocks of the first half of the library's 50 GeV showers. The
+answers after 300, 600, 1 200 and 3 000 showers are judged on the second half. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from calograd.optimisation.simulated_objective import SimulatedObjective, from_l
 
 BUDGET, EACH, SEEDS = 3000, 100, 5
 MARKS = (300, 600, 1200, 3000)
-METHODS = ("descent", "random", "fd", "cma", "bayes")
+METHODS = ("ascent", "random", "fd", "cma", "bayes")
 
 
 def main() -> None:
@@ -79,7 +81,7 @@ def answer(
     seed: int,
 ) -> tuple[dict[int, Any], int]:
     """The design that a method would report at every mark, and the showers that it used in all."""
-    if method != "descent":
+    if method != "ascent":
         trace = optimisers.run(method, space, start, trials.value, BUDGET, EACH, seed)
         found = {m: [e.incumbent for e in trace.evaluations if e.showers <= m] for m in MARKS}
         return {m: list(f[-1]) for m, f in found.items() if f}, int(trace.evaluations[-1].showers)

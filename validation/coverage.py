@@ -1,4 +1,6 @@
-"""Coverage of the stated 95 % intervals: coverage.py surrogate|geant4 library.h5 [MODEL] [--energies 10,50].
+"""Measure the coverage of the stated 95 % intervals.
+
+    coverage.py surrogate|geant4 library.h5 [MODEL] [--energies 10,50]
 
 Three designs, both truths. The surrogate: intervals of 8 draws of 100 showers against an independent estimate of 80
 such draws, 20 times each. Geant4: the library in two halves; intervals of a twelfth of one half against the estimate of

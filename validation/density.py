@@ -1,4 +1,4 @@
-"""Showers of one density scaled to another, against real ones: density.py a.h5 b.h5.
+"""Compare showers scaled to another density with simulated ones: density.py a.h5 b.h5.
 
 Two shower libraries of one composition and two densities, with the same discrete energies, made for instance by
 

@@ -1,4 +1,4 @@
-"""How a design embedded in a large block differs from the same cells standing alone in vacuum.
+"""Compare a design embedded in a large block with the same cells alone in vacuum.
 
     python validation/embedded_vs_standalone.py -o FOLDER [--showers 10:300 50:80] [--workers 1]
 

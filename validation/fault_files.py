@@ -1,4 +1,4 @@
-"""Files that are cut off or have a bit flipped: every kind that calograd writes, read by what reads it.
+"""Read files of every kind that are cut off or have a bit flipped.
 
 What comes back is one of
 

@@ -1,4 +1,4 @@
-"""What `faults.py` runs on: inputs as small as they come, and commands in processes that can be killed."""
+"""Inputs of `faults.py`: small files, and commands in processes that can be killed."""
 
 from __future__ import annotations
 

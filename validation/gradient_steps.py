@@ -1,4 +1,4 @@
-"""The step of Geant4's central differences, bias against noise: gradient_steps.py reference.h5.
+"""Compare steps of Geant4's central differences, bias against noise: gradient_steps.py reference.h5.
 
 Steps from 0.01 to 0.2 in ln y at 2.5 x 6 cm and 4 x 10 cm, 10 and 100 GeV, incident truth. The bias of a step is
 estimated against the smallest two by the difference on the same showers, whose error is much smaller than that of

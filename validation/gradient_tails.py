@@ -1,7 +1,7 @@
-"""How far single generated showers reach in a gradient: gradient_tails.py [MODEL] [--seeds 100 140] ...
+"""Find the generated showers that dominate a gradient: gradient_tails.py [MODEL] [--seeds 100 140] ...
 
-Of every sample the derivative of (E_tot - E)^2 with respect to ln dz, in forward mode, and the shower that weighs most
-in its mean. One that is far from all of Geant4's makes an estimate of a gradient uncertain.
+Prints, for every sample, the derivative of (E_tot - E)^2 with respect to ln dz in forward mode, and the shower with the
+largest weight in its mean. A shower far from all of Geant4's makes an estimate of a gradient uncertain.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gradients of the paper's utility, surrogate against Geant4: gradients.py reference.h5 out.json [MODEL].
+"""Compare gradients of the surrogate and Geant4: gradients.py reference.h5 out.json [MODEL].
 
 Seven designs, the reference's energies (1, 10, 20 ... 100 GeV), both truths, unseen showers; prints what the README
 states of it. Instead of a truth, "deviation" and "central" are the energy resolution, by standard deviation or by the

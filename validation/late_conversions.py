@@ -1,4 +1,4 @@
-"""How often photons convert late, Geant4 against the surrogate: late_conversions.py reference.h5 [MODEL].
+"""Compare how often photons convert late in Geant4 and in the surrogate: late_conversions.py reference.h5 [MODEL].
 
 A late shower leaves little in the first layer. For every design of the reference, all energies from 10 GeV up together,
 it prints the share of showers whose first layer holds less than some part of E_tot, with binomial errors; ten showers

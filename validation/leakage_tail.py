@@ -1,4 +1,4 @@
-"""How often a shower leaks as much as only very late conversions do: leakage_tail.py LIBRARY [MODEL ...].
+"""Measure how often showers leak as much as very late conversions do: leakage_tail.py LIBRARY [MODEL ...].
 
 A photon that has not interacted on its first t cm is the same photon in front of a calorimeter that is t shorter, so
 

@@ -1,4 +1,6 @@
-"""How many showers a new detector takes: learning_curves.py FOLDER [--shifts ...] [--methods ...] [--showers ...].
+"""Measure how many showers an adaptation to a new detector needs.
+
+    learning_curves.py FOLDER [--shifts ...] [--methods ...] [--showers ...]
 
 FOLDER holds SHIFT-cells.h5 and SHIFT-test-cells.h5 (runs/shifts.sh makes them). Every method adapts the base to so
 many showers of a shift, for several seeds (other showers, other weights), and generates as many showers as the test

@@ -1,4 +1,4 @@
-"""A surrogate of several materials on one that it has not seen: leave_one_out.py CONFIG.toml FOLDER.
+"""Test a surrogate of several materials on one that it has not seen: leave_one_out.py CONFIG.toml FOLDER.
 
 For every material of the configuration's files a surrogate is trained on the others (FOLDER/without-MATERIAL; from
 random weights if the configuration begins with a surrogate that has seen the material, with --fresh-steps), then

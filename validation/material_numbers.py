@@ -1,4 +1,4 @@
-"""Which numbers of a material its showers go with: material_numbers.py FOLDER [BLIND ...].
+"""Test which numbers of a material determine its showers: material_numbers.py FOLDER [BLIND ...].
 
 FOLDER holds MATERIAL-test-cells.h5 of designs that are equal in Moliere radii and radiation lengths (runs/materials.sh
 makes them). Means of E_tot / E, R_E / R_M and z_mean / X0 are brought to equal energies in critical energies, straight

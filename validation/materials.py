@@ -1,4 +1,4 @@
-"""Biases of a surrogate's means in several materials: materials.py MODEL MATERIAL-test-cells.h5 [...].
+"""Print the biases of a surrogate's means in several materials: materials.py MODEL MATERIAL-test-cells.h5 [...].
 
 Files of showers that no training has seen (runs/materials.sh makes them); for each of Geant4's REPEAT are generated. A
 material that the surrogate was not trained on is asked for all the same. Prints a markdown table.

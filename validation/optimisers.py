@@ -1,13 +1,13 @@
-"""Optimisers that know simulated showers only, to compare a descent with at equal budgets.
+"""Optimisers that know simulated showers only, for comparison with the gradient ascent at equal budgets.
 
     random   uniform in u = ln y over the allowed designs; reports the best value seen
     fd       central differences of the simulation on common showers, with the steps of `quasi_newton`; reports the
              present design
     cma      CMA-ES (Hansen, arXiv 1604.00772) in the unit cube of u between its bounds; reports the distribution's mean
-    bayes    Bayesian optimisation, see `calograd.optimisation.bayesian`; reports the maximum of the model's mean
+    bayes    Bayesian optimisation, see `bayesian.py`; reports the maximum of the model's mean
 
-All maximise, begin at the same design and evaluate allowed designs only. What an evaluation costs is the caller's to
-say: a simulation whose showers serve several designs costs less than one for each.
+All maximise, begin at the same design and evaluate allowed designs only. The caller states the cost of an evaluation,
+as a simulation whose showers serve several designs costs less than one for each.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from calograd.optimisation.quasi_newton import Point, judge, learn, step
 from calograd.optimisation.state import Vector, to_floats
 
 DIFFERENCE, RADIUS, LEAST_RADIUS = 0.1, 0.15, 0.01
-"""Of fd: step of a difference to either side, and the first and the least trust radius, in logarithms."""
+"""Finite differences: step to either side, first and smallest trust radius, in logarithms."""
 SPREAD = 0.2
-"""Of cma: first standard deviation, of the distance between the bounds."""
+"""CMA-ES: first standard deviation as a share of the distance between the bounds."""
 POOL = 256
-"""Of bayes: designs that cover the space, the first of which are evaluated before there is a model."""
+"""Bayesian optimisation: number of designs that cover the space; the first are evaluated before there is a model."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation, and what the optimiser would answer after it.
+    """One evaluation, and the optimiser's answer after it.
 
     Attributes:
         showers: simulated so far, this evaluation included.
         y: the design, cm.
-        value, error: as simulated.
-        incumbent: the design that would be reported now, cm.
+        value, error: simulated utility and its error.
+        incumbent: the answer after it, cm.
     """
 
     showers: float
@@ -70,7 +70,7 @@ class Trace:
         return self.evaluations[-1].incumbent
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return plain data."""
         return asdict(self)
 
 
@@ -80,14 +80,14 @@ class _SpentError(Exception):
 
 @dataclass
 class Bench:
-    """Evaluates, counts and records.
+    """Record of evaluations within a budget.
 
     Args:
-        space: what may change.
+        space: parameters with bounds and budgets.
         simulate: the utility.
         budget: showers that may be simulated.
         each: showers of an evaluation.
-        cost: what an evaluation counts as.
+        cost: showers that an evaluation counts as.
         seed: of the run; the k-th draw of showers follows from (seed, k).
     """
 
@@ -103,11 +103,11 @@ class Bench:
     incumbents: list[Array] = field(default_factory=list)
 
     def affordable(self, n: int) -> bool:
-        """Whether n more evaluations are within the budget."""
+        """Return whether n more evaluations are within the budget."""
         return (len(self.u) + n) * self.cost <= self.budget * (1 + 1e-12)
 
     def evaluate(self, u: Array, incumbent: Array | None = None, showers_of: int | None = None) -> float:
-        """The value at an allowed u; ``incumbent``, u itself by default, is reported after it.
+        """Return the value at an allowed u; ``incumbent``, by default u itself, is the answer after it.
 
         Evaluations with the same ``showers_of`` are on the same showers; by default they are on their own.
         """
@@ -125,7 +125,7 @@ class Bench:
         return self.values[-1]
 
     def trace(self, name: str) -> Trace:
-        """What was recorded."""
+        """Return the record."""
         designs = [to_floats(self.space.from_log(u)) for u in self.u]
         answers = [to_floats(self.space.from_log(u)) for u in self.incumbents]
         rows = zip(designs, self.values, self.errors, answers, strict=True)
@@ -149,10 +149,10 @@ def run(
 
     Args:
         name: "random", "fd", "cma" or "bayes".
-        space: what may change.
+        space: parameters with bounds and budgets.
         start: y, shape (p,), cm.
         simulate: the utility on simulated showers.
-        budget_showers: what may be spent.
+        budget_showers: showers that may be simulated.
         showers_per_evaluation: asked of ``simulate``.
         seed: of the optimiser and of the showers.
         cost: showers that an evaluation counts as; ``showers_per_evaluation`` by default.
@@ -191,7 +191,7 @@ def _random(bench: Bench, start: Array) -> None:
 
 
 def draw(space: DesignSpace, unit: Callable[[], Array]) -> Array:
-    """The first allowed of many points of the unit cube; where hardly anything is allowed, the nearest to the last."""
+    """Return the first allowed of many points of the unit cube, or the allowed point nearest to the last of them."""
     lower, width = space.feasible.lower, space.feasible.upper - space.feasible.lower
     for _ in range(1000):
         u = lower + width * unit()
@@ -201,7 +201,10 @@ def draw(space: DesignSpace, unit: Callable[[], Array]) -> Array:
 
 
 def _differences(bench: Bench, start: Array) -> None:
-    """The gradient g solves (u_i+ - u_i-) . g = U(u_i+) - U(u_i-): steps to either side, cut to what is allowed."""
+    """Ascend by finite differences.
+
+    The gradient g solves (u_i+ - u_i-) . g = U(u_i+) - U(u_i-), with steps to either side within what is allowed.
+    """
     u, radius = start, RADIUS
     before: Point | None = None
     curvature: Array | None = None
@@ -224,7 +227,7 @@ def _differences(bench: Bench, start: Array) -> None:
 
 
 def _population(p: int) -> int:
-    """Evaluations of a generation of CMA-ES by default."""
+    """Return the evaluations of a generation of CMA-ES by default."""
     return 4 + int(3 * np.log(p))
 
 
@@ -276,7 +279,7 @@ def _bayes(bench: Bench, start: Array) -> None:
 
 
 def _initial(p: int) -> int:
-    """Designs evaluated before there is a model."""
+    """Return the number of designs evaluated before there is a model."""
     return 2 * p + 1
 
 

@@ -1,4 +1,4 @@
-"""The optimum by gradients against a brute-force scan with Geant4: optimum.py library.h5 CONFIG.toml [RUN].
+"""Compare the optimum of an ascent with a scan by Geant4: optimum.py library.h5 CONFIG.toml [RUN].
 
 Scans the objective of an optimisation's configuration on a grid over its bounds with Geant4 showers, then on a fine
 grid around the best point, fits a parabola in ln dx, ln dz to the fine grid and prints its maximum with a bootstrap

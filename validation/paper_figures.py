@@ -1,4 +1,6 @@
-"""The figures of arXiv 2601.07859 from what runs/paper.sh left: paper_figures.py FOLDER [--only maps gradients ...].
+"""Draw the figures of arXiv 2601.07859 from the results of runs/paper.sh.
+
+    paper_figures.py FOLDER [--only maps gradients ...]
 
     maps         maps-MODEL.png       example maps, generated and Geant4, one row a family          Fig. 5
     profiles     profiles-MODEL.png   mean profiles along and across with errors                    Fig. 6, C.14, C.15

@@ -1,4 +1,4 @@
-"""The samplers' own error on a surrogate: samplers.py [MODEL].
+"""Measure the samplers' own error on a surrogate: samplers.py [MODEL].
 
 Every sampler starts from the same noise; the truth is the angle sampler with 100 steps. Printed are the ratios of
 mean and standard deviation of some observables to the truth's, 2000 showers of 50 GeV and of 1 GeV in 2.5 x 6 cm, and

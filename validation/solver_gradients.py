@@ -1,4 +1,4 @@
-"""The solver's own error in gradients: solver_gradients.py [MODEL].
+"""Measure the sampler's own error in gradients: solver_gradients.py [MODEL].
 
 For samplers and numbers of steps, against 200 steps of "trigflow-ab2" with the same noise at 2.5 x 6 cm: the spread of
 E_tot and of R_E, and the gradients in ln y of the squared error (incident truth) and of the energy resolution, which

@@ -1,4 +1,4 @@
-"""Prints the README's table of fidelity from the JSON of 'calograd evaluate': summarise.py evaluation.json."""
+"""Print the table of fidelity from the JSON of 'calograd evaluate': summarise.py evaluation.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adaptation along a descent, with made-up showers in place of Geant4's; the real thing once, as a user runs it."""
+"""Adaptation along an ascent, with made-up showers in place of Geant4's; the real thing once, as a user runs it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def raw(**adapt: Any) -> dict[str, Any]:
         "utility": {"kind": "squared-error", "truth": "incident"},
         "spectrum": {"energies": [10, 50]},
         "gradient": {"showers": 20, "steps": 2},
-        "descent": {"steps": 4, "draws": 2, "max_draws": 2, "check_every": 2, "tolerance": 1e-4, "showers": 5},
+        "ascent": {"steps": 4, "draws": 2, "max_draws": 2, "check_every": 2, "tolerance": 1e-4, "showers": 5},
         "check": {"simulate": True, "replicas": 2},
         "adapt": {"budget": 100, "detector": {"kind": "block", "material": "PbWO4"}} | few | adapt,
     }  # fmt: skip

@@ -111,7 +111,7 @@ def test_the_unit_of_the_utility_does_not_matter() -> None:
             np.testing.assert_allclose(a.y, b.y, rtol=1e-4)
 
 
-def test_noise_ends_the_descent_near_the_top() -> None:
+def test_noise_ends_the_ascent_near_the_top() -> None:
     losses = []
     for seed in range(10):
         hill = parabola(centre(6), tilted(6, 10), noise=0.5)
@@ -124,7 +124,7 @@ def test_noise_ends_the_descent_near_the_top() -> None:
 
 @pytest.mark.parametrize("p", [2, 6])
 def test_pure_noise_is_not_followed(p: int) -> None:
-    """At the top all that gradients say is noise: few descents move, and none goes far."""
+    """At the top all that gradients say is noise: few ascents move, and none goes far."""
     moved, draws = [], []
     for seed in range(20):
         hill = parabola(np.log(START[p]), 1e-6 * np.eye(p), noise=1.0)
@@ -389,7 +389,7 @@ def test_any_object_with_the_attributes_of_an_estimate_will_do() -> None:
     assert state.reason.startswith("converged")
 
 
-def test_the_same_seed_gives_the_same_descent_another_seed_another() -> None:
+def test_the_same_seed_gives_the_same_ascent_another_seed_another() -> None:
     states = [climb(parabola(centre(2), np.eye(2), noise=1.0), seed=seed) for seed in (3, 3, 4)]
     assert states[0] == states[1]
     assert states[0].history[0].gradient != states[2].history[0].gradient
@@ -430,7 +430,7 @@ def watched(counted: Counted, output: Path | None) -> State:
     return ascend(space, START[2], counted.gradient, config, simulate_pair=counted.pair, output=output)
 
 
-def test_a_descent_that_is_stopped_anywhere_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_an_ascent_that_is_stopped_anywhere_ends_with_the_same_bytes(tmp_path: Path) -> None:
     hill = parabola(np.log([1.3, 14.0]), tilted(2, 10), noise=3.0)
     whole = Counted(hill, 0, kill)
     state = watched(whole, tmp_path / "whole.json")
@@ -454,7 +454,7 @@ def test_without_an_output_ctrl_c_is_ctrl_c() -> None:
         watched(Counted(parabola(centre(2), np.eye(2)), 2, lambda: signal.raise_signal(signal.SIGINT)), None)
 
 
-def test_a_finished_descent_asks_nothing_more(tmp_path: Path) -> None:
+def test_a_finished_ascent_asks_nothing_more(tmp_path: Path) -> None:
     hill = parabola(centre(2), np.eye(2))
     seen: list[int] = []
     arguments: dict[str, Any] = {"output": tmp_path / "d.json", "on_step": lambda s: seen.append(s.number)}

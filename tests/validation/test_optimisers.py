@@ -119,7 +119,7 @@ def test_finite_differences_share_showers_and_report_the_present_design() -> Non
 
 
 def test_finite_differences_are_exact_for_a_parabola_also_at_bounds_and_budgets() -> None:
-    """On common showers the noise of a parabola cancels: the descent reaches the best allowed design."""
+    """On common showers the noise of a parabola cancels: the ascent reaches the best allowed design."""
     space = make_space(6, max_depth=35.0)
     top = np.log([0.8, 7.0, 8.0, 9.0, 10.0, 3.0])
     simulator = parabola(top, np.eye(6), noise=10.0)

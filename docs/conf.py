@@ -44,7 +44,6 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 suppress_warnings = [
-    "ref.python",
     "mystnb.unknown_mime_type",  # what Panel sends to a running notebook
 ]
 

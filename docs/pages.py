@@ -107,7 +107,7 @@ def _models(source: Path) -> Iterator[tuple[str, str]]:
         model, card = load(name)
         rows = _facts(card)
         trained = "; ".join(f"{key}: {value}" for key, value in rows.items())
-        covered.append(f"| [](model-{name}.md) | {trained} | [](../../results/{RESULTS[name]}.md) |")
+        covered.append(f"| [](/reference/made/model-{name}.md) | {trained} | [](/results/{RESULTS[name]}.md) |")
         numbers = sum(p.numel() for p in model.parameters())
         rows |= {
             "parameters": f"{numbers:,}".replace(",", " "),

@@ -24,7 +24,8 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 exclude_patterns = ["_build", "jupyter_execute", "reference/made/learning-curves.md", "reference/made/covered.md"]
 html_theme = "furo"
 html_title = f"CaloGrad {__version__}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 default_role = "code"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]

@@ -23,9 +23,8 @@ import numpy as np
 from calograd.detector.material import MATERIALS
 from calograd.events.dense import Cells, extent_of, write_cells
 from calograd.training.config import read_config
-from calograd.training.data.rows import load_data
 from calograd.training.log import read_log
-from calograd.training.train import train
+from calograd.training.train import read_data, train
 
 FILES = 3
 DESIGNS = 4
@@ -58,9 +57,9 @@ def one(config: Path) -> None:
     """Train as a configuration says, in this process; prints what it took."""
     settings = read_config(config)
     started = time.perf_counter(), time.process_time()
-    data = load_data(settings.data.files, settings.data.validation, 0, memory=settings.data.memory)
+    data = read_data(settings)
     loaded = time.process_time() - started[1]
-    train(settings, data, config.with_suffix(""))
+    train(settings, config.with_suffix(""), data=data)
     took = {
         "peak_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         "load_s": loaded, "cpu_s": time.process_time() - started[1], "seconds": time.perf_counter() - started[0],

@@ -34,12 +34,11 @@ from calograd.events.point_showers import read_points
 from calograd.objective.background import read_background_map
 from calograd.optimisation.state import read_state
 from calograd.surrogate import Adapter, Surrogate
-from calograd.training import loop as engine
-from calograd.training.adaptation.adapt import adapt
-from calograd.training.adaptation.state import CHECKPOINT as ADAPTATION
-from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import load_data
 from calograd.training.log import LOG, read_log
+from calograd.training.loop import read_checkpoint
+from calograd.training.tasks.adapt import adapt
 
 CUTS = 40
 
@@ -81,8 +80,8 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "background map": ("background.h5", lambda path: plain(read_background_map(path))),
     "surrogate": ("model/model.safetensors", _surrogate),
     "adapter": ("adapted/adapter.safetensors", _adapter),
-    "checkpoint of train": ("run/checkpoint.pt", lambda path: engine.read_stored(path.parent, plain)),
-    "checkpoint of adapt": ("adapted/adaptation.pt", lambda path: engine.read_stored(path.parent, plain, ADAPTATION)),
+    "checkpoint of train": ("run/checkpoint.pt", lambda path: read_checkpoint(path.parent, plain)),
+    "checkpoint of adapt": ("adapted/checkpoint.pt", lambda path: read_checkpoint(path.parent, plain)),
     "state of optimise": ("best/descent.json", lambda path: plain(read_state(path, {}))),
     "log of train": ("run/log.jsonl", lambda path: read_log(path.parent)),
 }
@@ -96,7 +95,7 @@ def damage_files(work: Path, flips: int, seed: int) -> dict[str, str]:
         ended = run(command, work)
         assert ended.code == 0, ended.err
     base = surrogate(3, 2)
-    config = AdaptConfig(rank=2, steps=4, location_scale_steps=4, look_every=2)
+    config = AdaptConfig(rank=2, steps=4, location_scale_steps=4, report_every=2)
     adapt(base, config, load_data([work / "cells.h5"], 0.3, 0), work / "adapted")
     found = {}
     for name, (file, read) in READERS.items():

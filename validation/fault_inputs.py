@@ -27,7 +27,7 @@ from calograd.geant4 import farm
 from calograd.objective.background import BackgroundMap, write_background_map
 from calograd.surrogate import Card, Surrogate, TrainedDesigns
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
-from calograd.training import loop as engine
+from calograd.training.loop import read_checkpoint
 
 for module in (
     "distributed", "calograd.cli.simulate", "calograd.cli.segment", "calograd.cli.sample", "calograd.cli.train",
@@ -231,7 +231,7 @@ def surrogate(n_xy: int, n_z: int) -> Surrogate:
 
 def where(folder: Path) -> tuple[int, int]:
     """How far a run of `calograd train` is by its checkpoint: phase and step; (-1, 0) without one."""
-    found = engine.read_stored(folder, lambda stored: (int(stored["phase"]), int(stored["step"])))
+    found = read_checkpoint(folder, lambda stored: (int(stored["phase"]), int(stored["step"])))
     return found or (-1, 0)
 
 

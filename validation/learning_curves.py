@@ -31,9 +31,9 @@ from calograd.events.dense import Cells, read_cells
 from calograd.io.files import write_whole
 from calograd.metrics import distances
 from calograd.metrics.observables import observe, quantity_names
-from calograd.training.adaptation.adapt import adapt
-from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import load_data
+from calograd.training.tasks.adapt import adapt
 
 SHIFTS = ("pbwo4", "matrix", "tilted", "alone", "electrons")
 METHODS = {"lora": "LoRA", "bitfit": "BitFit", "full": "all weights", "scratch": "from scratch"}

@@ -30,11 +30,10 @@ from calograd.events.dense import Cells, read_cells
 from calograd.io.files import write_whole
 from calograd.metrics.observables import OBSERVABLES
 from calograd.surrogate.generation import generate
-from calograd.training.adaptation.adapt import adapt
-from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.config import RunConfig, read_config
+from calograd.training.config import AdaptConfig, DesignRun, RunConfig, read_config
 from calograd.training.data.rows import load_data
 from calograd.training.data.split import Heads, split_by_shower
+from calograd.training.tasks.adapt import adapt
 from calograd.training.train import train
 
 VALIDATION = 0.1
@@ -87,6 +86,7 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
     run, kept = options.output / f"without-{material}", options.output / f"without-{material}.json"
     if kept.exists():
         return list(json.loads(kept.read_text()))
+    assert isinstance(config, DesignRun)
     others = [path for name, paths in files.items() if name != material for path in paths]
     changes: dict[str, Any] = {"steps": options.training_steps} if options.training_steps else {}
     start = config.training.start
@@ -99,7 +99,7 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
             "training": config.training.model_copy(update=changes),
         }
     )
-    train(without, load_data(others, config.data.validation, config.training.seed), run)
+    train(without, run)
     base = Surrogate.load(run)
     beside, seed = files[material][0].parent, AdaptConfig().seed
     reference = read_cells(beside / f"{material}-test-cells.h5")

@@ -22,10 +22,10 @@ QUICK = ("--steps", "40", "--batch", "32", "--validation", "0.25")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps for the networks of location and scale, which have no options of their own."""
-    from calograd.training.adaptation import state as adapt_state
+    from calograd.training import config
 
-    paces = {name: replace(pace, location_scale_steps=20) for name, pace in adapt_state.PACES.items()}
-    monkeypatch.setattr(adapt_state, "PACES", paces)
+    quick = {name: defaults | {"location_scale_steps": 20} for name, defaults in config.METHOD_DEFAULTS.items()}
+    monkeypatch.setattr(config, "METHOD_DEFAULTS", quick)
 
 
 @pytest.fixture

@@ -17,25 +17,28 @@ from hypothesis import strategies as st
 from calograd.io.toml import read_toml
 from calograd.objective.config import MapConfig
 from calograd.optimisation.run import parse_optimisation
-from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.config import MapsModelConfig, ModelConfig, TrainingConfig, parse_config
-from calograd.training.points.config import (
-    CloudTraining,
-    parse_cloud_config,
-    read_training,
+from calograd.training.config import (
+    AdaptConfig,
+    CellsModelConfig,
+    DesignTraining,
+    MapsModelConfig,
+    PointsTraining,
+    parse_config,
+    read_config,
 )
 
 ROOT = Path(__file__).parents[2]
 HEAD = {"name": "x", "data": {"files": ["cells.h5"]}}
 DESIGNS = HEAD | {"range": {"energy": [1.0, 100.0], "dx": [1.0, 5.0], "dz": [4.0, 15.0], "units": "cm"},
-                  "training": TrainingConfig().model_dump(mode="json")}  # fmt: skip
+                  "training": DesignTraining().model_dump(mode="json")}  # fmt: skip
 STACK = HEAD | {"range": {"energy": [10.0, 90.0]}}
 TRAININGS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "cells": (parse_config, DESIGNS | {"model": ModelConfig().model_dump(mode="json", exclude_none=True)}),
+    "cells": (parse_config, DESIGNS | {"model": CellsModelConfig().model_dump(mode="json", exclude_none=True)}),
     "maps": (parse_config, DESIGNS | {"model": MapsModelConfig(kind="maps").model_dump(mode="json")}),
-    "distillation": (parse_config, DESIGNS | {"distillation": {"teacher": "t", "DLEAPS": [2, 1], "shape_steps": 24}}),
-    "cloud": (parse_cloud_config, STACK | {"model": {"kind": "points"}, "distillation": {"teacher": "t", "steps": 3},
-                                           "training": CloudTraining().model_dump()}),
+    "distillation": (parse_config, DESIGNS | {"distillation": {"teacher": "t", "student_steps": [2, 1],
+                                                               "shape_steps": 24}}),
+    "points": (parse_config, STACK | {"model": {"kind": "points"}, "distillation": {"teacher": "t", "steps": 3},
+                                      "training": PointsTraining().model_dump()}),
 }  # fmt: skip
 OPTIMISATIONS = {
     name: tomllib.loads((ROOT / "examples" / f"{name}.toml").read_text()) for name in ("optimise", "adaptive")
@@ -88,7 +91,7 @@ def test_bytes_of_optimisations(name: str, tmp_path: Path, data: st.DataObject) 
 def test_bytes_of_trainings(name: str, tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "file.toml"
     path.write_bytes(data.draw(damaged_bytes((ROOT / "runs" / f"{name}.toml").read_bytes())))
-    refused_or_valid(lambda: read_training(path))
+    refused_or_valid(lambda: read_config(path))
 
 
 @FUZZ
@@ -104,5 +107,5 @@ def test_of_adaptations(options: dict[str, Any]) -> None:
 @FUZZ
 @given(tables=st.dictionaries(st.sampled_from(["name", "data", "range", "model", "space", "spectrum"]), TOML))
 def test_anything_in_any_table(tables: dict[str, Any]) -> None:
-    for parse in (parse_config, parse_cloud_config, parse_optimisation):
+    for parse in (parse_config, parse_optimisation):
         refused_or_valid(lambda parse=parse: parse(tables, "file.toml", ROOT))

@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers.cards import design_card
 from helpers.damage import CHANGES, FUZZ, Change, damaged_bytes, refused_or_valid, spoil
+from helpers.toy_task import ToyTask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +34,7 @@ from calograd.surrogate import Adapter, Surrogate
 from calograd.surrogate.adapters import AdapterCard, Base
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 from calograd.training.log import LOG, add_to_log, read_log
-from calograd.training.loop import Course, read_stored, write_checkpoint
+from calograd.training.loop import TrainingState, read_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 """A damaged card without a digest may ask for a network of no size, which does not fit the weights then."""
@@ -60,7 +61,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     VARYING: read_showerdata,
     "model/model.safetensors": lambda path: Surrogate.load(path.parent),
     "adapter/adapter.safetensors": Adapter.load,
-    "run/checkpoint.pt": lambda path: read_stored(path.parent, dict),
+    "run/checkpoint.pt": lambda path: read_checkpoint(path.parent, dict),
     "run/log.jsonl": lambda path: read_log(path.parent),
     "descent.json": lambda path: read_state(path, {}),
 }
@@ -92,7 +93,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ))  # fmt: skip
     _write_learnt(folder)
     (folder / "run").mkdir()
-    write_checkpoint(Course.start(CellsModel(SMALL), 0), folder / "run", {"config": "{}"})
+    task = ToyTask(CellsModel(SMALL))
+    save_checkpoint(TrainingState.start(task.model, task.generator), task, folder / "run")
     for step in range(3):
         add_to_log(folder / "run", {"step": step, "bias": {"E_tot": [0.1, None]}})
     point = PathPoint((0.1, 0.2), (1.0, 2.0), (0.1, 0.1), 0.5, 0.01)

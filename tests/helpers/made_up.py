@@ -9,7 +9,7 @@ import numpy as np
 
 from calograd.detector.material import MATERIALS
 from calograd.events.dense import Cells, write_cells
-from calograd.training.config import RunConfig, parse_config
+from calograd.training.config import DesignRun, parse_config
 
 
 def made_up_cells(showers: int = 40, designs: int = 2, seed: int = 0, material: str = "PbF2", n_z: int = 2) -> Cells:
@@ -54,5 +54,7 @@ def tables(folder: Path, **training: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tiny_config(folder: Path, **training: Any) -> RunConfig:
-    return parse_config(tables(folder, **training), "tiny.toml", folder)
+def tiny_config(folder: Path, **training: Any) -> DesignRun:
+    config = parse_config(tables(folder, **training), "tiny.toml", folder)
+    assert isinstance(config, DesignRun)
+    return config

@@ -12,21 +12,6 @@ from calograd.errors import InputError
 from calograd.events.library.schema import Provenance
 from calograd.io.differences import bring_up_to_date, differences
 from calograd.surrogate import Card
-from calograd.training.points.config import parse_cloud_config
-
-CLOUD = {"name": "x", "data": {"files": ["a.h5"]}, "range": {"energy": [10, 90]}, "model": {"kind": "cloud"}}
-
-
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
-        ("ema", r"'distillation\.ema' is of an older release; .* write training\.ema"),
-        ("shower_steps", r"'distillation\.shower_steps' is of an older release; .* leave it out"),
-    ],
-)
-def test_keys_that_are_gone_are_named_with_what_to_write(key: str, words: str) -> None:
-    with pytest.raises(InputError, match=rf"^old\.toml: {words}"):
-        parse_cloud_config(CLOUD | {"distillation": {"teacher": "t", key: 0.5}}, "old.toml", Path())
 
 
 def test_an_imported_library_names_its_particle_as_it_once_did() -> None:

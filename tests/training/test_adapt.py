@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,22 +20,21 @@ from calograd.errors import FormatError, InputError, Interrupted, OutputExistsEr
 from calograd.events.dense import Cells, write_cells
 from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import ADAPTER, Adapter
-from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
+from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.storage import WEIGHTS
-from calograd.training.adaptation import adapt as adapt_module
-from calograd.training.adaptation.adapt import Outcome, adapt
-from calograd.training.adaptation.state import CHECKPOINT, AdaptConfig, State
+from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import Rows, TrainingData, load_data
 from calograd.training.log import LOG, read_log
-from calograd.training.losses import batch_loss
-from calograd.training.state import PHASES
+from calograd.training.loop import CHECKPOINT, TrainingState, ValidationRecord
+from calograd.training.tasks import adapt as adapt_module
+from calograd.training.tasks.adapt import Outcome, adapt
+from calograd.training.tasks.denoise import PHASES, batch_loss
 from calograd.training.train import train
 
-SMALL = CellsArchitecture(n_xy=3, n_z=2, shape_width=4, shape_blocks=1, pattern_width=4, pattern_blocks=1, embedding=4)
 METHODS = ("lora", "bitfit", "full", "scratch")
 QUICK = {
-    "rank": 2, "alpha": 4.0, "steps": 60, "location_scale_steps": 60, "batch": 32, "location_scale_batch": 32,
-    "warmup": 5, "look_every": 20, "learning_rate": 5e-3, "precision": "fp32", "ema": 0.9,
+    "rank": 2, "alpha": 4.0, "steps": 60, "location_scale_steps": 60, "batch": 32, "location_scale_batch": 32, "warmup": 5,
+    "report_every": 20, "learning_rate": 5e-3, "precision": "fp32", "ema": 0.9,
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A surrogate of made-up PbF2. Read only."""
     folder = tmp_path_factory.mktemp("base")
     config = tiny_config(folder, steps=300, location_scale_steps=300, learning_rate=1e-2, report_every=300)
-    train(config, load_data(config.data.files, 0.2, 0), folder / "tiny")
+    train(config, folder / "tiny", data=load_data(config.data.files, 0.2, 0))
     return folder / "tiny"
 
 
@@ -181,7 +181,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 ) -> None:
     config, data = AdaptConfig(**QUICK, method=method), load(tmp_path)
     folder, whole = never_interrupted[method]
-    with pytest.raises(Interrupted, match="holds a checkpoint; the same command goes on from it"):
+    with pytest.raises(Interrupted, match="holds a checkpoint; the same command resumes from it"):
         adapt(base, config, data, tmp_path / "run", progress=interrupt_at(phase, step))
     assert not (tmp_path / "run" / ADAPTER).exists()
     resumed = adapt(base, config, data, tmp_path / "run")
@@ -204,7 +204,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
             raise Killed
 
     with pytest.raises(Killed):
-        adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "run", on_look=kill)
+        adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "run", on_report=kill)
     with (tmp_path / "run" / LOG).open("a") as log:
         log.write('{"phase": "patt')  # killed while it wrote
     resumed = adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "run")
@@ -345,17 +345,17 @@ def test_an_adapter_of_a_beam_along_the_axis_begins_none_of_a_tilted_one(
 
 
 def test_the_rate_rises_only_while_the_loss_falls_quickly() -> None:
-    state = State(CellsModel(SMALL), CellsModel(SMALL), {}, {}, {}, torch.Generator())
-    boosts, best = [], []
+    record, boosts, best = ValidationRecord(), [], []
     for step, loss in enumerate([3.0, 2.5, 2.49, 2.0, 1.5, 1.0, 1.1, 0.9]):
-        state.step = step
-        best.append(state.heed(loss, most=4.0))
-        boosts.append(state.boost)
+        best.append(record.update(loss, step, most=4.0))
+        boosts.append(record.boost)
     assert best == [False, True, True, True, True, True, False, True]
     assert boosts == [1.0, 1.5, 1.5, 2.25, 3.375, 4.0, 4.0, 4.0]
-    assert (state.best_loss, state.best_step, state.first_loss) == (0.9, 7, 3.0)
+    assert (record.best, record.best_step, record.first) == (0.9, 7, 3.0)
+    state = TrainingState.start(torch.nn.Linear(1, 1), torch.Generator())
+    state.validation = record
     state.next_phase()
-    assert state.boost == 1.0
+    assert state.validation.boost == 1.0
 
 
 def test_a_large_shift_is_learnt_with_a_higher_rate(tmp_path: Path, base: Surrogate) -> None:
@@ -417,12 +417,12 @@ def test_unknown_targets_leave_nothing_behind(tmp_path: Path, base: Surrogate) -
 def test_another_configuration_base_or_data_are_not_resumed(tmp_path: Path, base: Surrogate) -> None:
     few = QUICK | {"steps": 2, "location_scale_steps": 1}
     first = adapt(base, AdaptConfig(**few), load(tmp_path), tmp_path / "run")
-    with pytest.raises(InputError, match="of another configuration: rank is 3, was 2, seed is 1, was 0; change it"):
+    with pytest.raises(InputError, match="of another configuration: rank is 3, was 2 and seed; change it"):
         adapt(base, AdaptConfig(**few | {"rank": 3, "seed": 1}), load(tmp_path), tmp_path / "run")
-    with pytest.raises(InputError, match="holds an adaptation to other rows of data"):
+    with pytest.raises(InputError, match="holds a run on other rows of data"):
         adapt(base, AdaptConfig(**few), load(tmp_path, showers=30), tmp_path / "run")
     with pytest.raises(
-        InputError, match=rf"of the base {base.identity[:12]}, 'run' is {first.surrogate.identity[:12]}"
+        InputError, match=rf"of another base: it was {base.identity[:12]}, now it is {first.surrogate.identity[:12]}"
     ):
         adapt(first.surrogate, AdaptConfig(**few), load(tmp_path), tmp_path / "run")
 
@@ -438,16 +438,20 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, base: Surrogate, damage
         torch.save({"learnt": Path("x")}, path)
     else:
         stored = torch.load(path, weights_only=True)
-        del stored["best"]["shape_network.out.a"]
+        del stored["ema"]["shape_network.out.a"]
         torch.save(stored, path)
-    with pytest.raises(FormatError, match=r"adaptation\.pt is damaged .*remove .* to start anew") as refusal:
+    with pytest.raises(FormatError, match=r"checkpoint\.pt is damaged .*remove .* to start anew") as refusal:
         adapt(base, few, load(tmp_path), tmp_path / "run")
     assert "\n" not in str(refusal.value)
 
 
 def test_a_folder_of_something_else_is_not_touched(tmp_path: Path, base_folder: Path, base: Surrogate) -> None:
-    with pytest.raises(OutputExistsError, match=r"model\.safetensors exists but no adaptation\.pt"):
+    with pytest.raises(InputError, match=r"holds a run of 'training', this is 'adaptation'; choose another output"):
         adapt(base, AdaptConfig(**QUICK), load(tmp_path), base_folder)
+    (tmp_path / "other").mkdir()
+    shutil.copy(base_folder / WEIGHTS, tmp_path / "other")
+    with pytest.raises(OutputExistsError, match=r"model\.safetensors exists but no checkpoint\.pt"):
+        adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "other")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file cannot be written: File exists"):
         adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "file")
@@ -493,7 +497,7 @@ def test_an_interrupted_warm_start_ends_with_the_same_weights(
     whole = adapt(base, config, data, tmp_path / "whole", start=first)
     with pytest.raises(Interrupted):
         adapt(base, config, data, tmp_path / "run", start=first, progress=interrupt_at(PHASES[1], 40))
-    with pytest.raises(InputError, match=r"that began with the adapter \w{12}, this one begins with no adapter; bring"):
+    with pytest.raises(InputError, match=r"a run of another start: it was \w{12}, now it is none; bring it back"):
         adapt(base, config, data, tmp_path / "run")
     assert adapt(base, config, data, tmp_path / "run", start=first).surrogate.identity == whole.surrogate.identity
 
@@ -503,13 +507,13 @@ def test_a_start_that_does_not_fit_is_refused(finished: tuple[Path, Outcome], tm
     for changes, complaint in (
         ({"rank": 3}, "adapter 'run' is lora of rank 2 and alpha 4 of .*, this adaptation is lora of rank 3"),
         ({"method": "full"}, r"this adaptation is full of \*; give the same --method, --rank, --alpha and --targets"),
-        ({"method": "scratch"}, "from scratch nothing is begun with"),
+        ({"method": "scratch"}, "an adaptation from scratch starts from nothing"),
     ):
         with pytest.raises(InputError, match=complaint):
             adapt(base, AdaptConfig(**QUICK | changes), data, tmp_path / "new", start=first)
     other = Surrogate.load(finished[0] / "run")
     with pytest.raises(
-        InputError, match=r"adapter 'run' belongs to the base 'tiny' \(\w+\) and cannot begin an adapta"
+        InputError, match=r"adapter 'run' belongs to the base 'tiny' \(\w+\) and cannot start an adapta"
     ):
         adapt(other, AdaptConfig(**QUICK), data, tmp_path / "new", start=first)
     assert not (tmp_path / "new").exists()

@@ -12,10 +12,9 @@ from calograd.detector.material import MATERIALS
 from calograd.errors import RangeError
 from calograd.events.dense import write_cells
 from calograd.surrogate import Surrogate
-from calograd.training.adaptation.adapt import adapt
-from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.config import parse_config
+from calograd.training.config import AdaptConfig, parse_config
 from calograd.training.data.rows import load_data
+from calograd.training.tasks.adapt import adapt
 from calograd.training.train import train
 
 
@@ -26,7 +25,7 @@ def test_a_surrogate_of_several_materials_is_adapted_to_another(tmp_path: Path) 
     raw["data"]["files"] = ["cells.h5", "BGO.h5"]
     raw["range"] |= {"units": "scaled", "dx": [0.55, 2.0], "dz": [4.5, 12]}
     config = parse_config(raw, "two.toml", tmp_path)
-    train(config, load_data(config.data.files, 0.2, 0), tmp_path / "run")
+    train(config, tmp_path / "run", data=load_data(config.data.files, 0.2, 0))
     base, caesium = Surrogate.load(tmp_path / "run"), MATERIALS["CsI"]
     few = AdaptConfig(steps=2, location_scale_steps=2, precision="fp32", range="base")
     adapted = adapt(base, few, load_data([tmp_path / "CsI.h5"], 0.2, 0), tmp_path / "csi").surrogate

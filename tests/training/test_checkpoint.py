@@ -8,31 +8,40 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.toy_task import ToyTask
 from torch import nn
 
 from calograd.errors import FormatError
-from calograd.training.loop import CHECKPOINT, Course, Hooks, Pace, Phase, read_stored, run, write_checkpoint
-
-PACE = Pace(warmup=1, weight_decay=0.0, report_every=1, checkpoint_minutes=60.0)
+from calograd.training.loop import (
+    CHECKPOINT,
+    Phase,
+    TrainingState,
+    begin,
+    parameters_below,
+    read_checkpoint,
+    run,
+    save_checkpoint,
+)
 
 
 @pytest.fixture
-def course() -> Course[nn.Linear]:
+def task() -> ToyTask:
     torch.manual_seed(0)
-    return Course.start(nn.Linear(40, 40), 0)
+    return ToyTask(nn.Linear(40, 40))
 
 
-def test_a_flipped_bit_in_a_weight_is_noticed(course: Course[nn.Linear], tmp_path: Path) -> None:
-    write_checkpoint(course, tmp_path, {})
+def test_a_flipped_bit_in_a_weight_is_noticed(task: ToyTask, tmp_path: Path) -> None:
+    task.phases = [Phase("one", trained=parameters_below(task.model, ""))]
+    save_checkpoint(begin(task, tmp_path), task, tmp_path)
     path = tmp_path / CHECKPOINT
     content = path.read_bytes()
-    at = content.index(course.model.weight.detach().numpy().tobytes())
+    at = content.index(task.model.weight.detach().numpy().tobytes())
     for place in (at + 2, at + 4001):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(FormatError, match=r"checkpoint\.pt is damaged .*; remove .* to start anew"):
-            read_stored(tmp_path, dict)
+            read_checkpoint(tmp_path, dict)
     path.write_bytes(content)
-    assert read_stored(tmp_path, dict) is not None
+    assert read_checkpoint(tmp_path, dict) is not None
 
 
 class Evil:
@@ -44,19 +53,17 @@ def test_nothing_in_it_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     torch.save({"phase": Evil()}, tmp_path / CHECKPOINT)
     with pytest.raises(FormatError, match=r"checkpoint\.pt is damaged"):
-        read_stored(tmp_path, dict)
+        read_checkpoint(tmp_path, dict)
     assert not (tmp_path / "executed").exists()
 
 
-def test_it_is_there_before_the_first_report(course: Course[nn.Linear], tmp_path: Path) -> None:
-    """A process that is killed within its first report has to leave something to go on from."""
-    seen = []
+def test_it_is_there_before_the_first_report(task: ToyTask, tmp_path: Path) -> None:
+    """A process that is killed within its first report has to leave something to resume from."""
 
-    def loss(at: Course[nn.Linear]) -> torch.Tensor:
-        return at.model(torch.ones(1, 40)).square().mean()
+    def loss(state: TrainingState[nn.Linear]) -> torch.Tensor:
+        return state.model(torch.ones(1, 40)).square().mean()
 
-    hooks: Hooks[nn.Linear] = Hooks(
-        lambda at: write_checkpoint(at, tmp_path, {}), lambda at: seen.append((tmp_path / CHECKPOINT).exists())
-    )
-    run(course, [Phase("one", 2, ("",), loss, 0.9, 1e-3)], PACE, hooks, tmp_path)
-    assert seen == [True, True]
+    task.phases = [Phase("one", 2, parameters_below(task.model, ""), loss, 0.9, 1e-3)]
+    task.watched = tmp_path / CHECKPOINT
+    run(task, begin(task, tmp_path), tmp_path)
+    assert task.reports == [True, True]

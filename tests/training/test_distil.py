@@ -20,13 +20,13 @@ from calograd.events.dense import Cells, write_cells, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.two_stage import TwoStage
-from calograd.training.adaptation.adapt import adapt
-from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.config import Distillation, RunConfig, parse_config, read_config
+from calograd.training.config import AdaptConfig, DesignDistillation, DesignRun, parse_config, read_config
 from calograd.training.data.rows import TrainingData, load_data
-from calograd.training.distillation import CHUNK, DISTILLATION, Teaching
+from calograd.training.distributed import SingleProcess
 from calograd.training.log import LOG, read_log
-from calograd.training.losses import standardised
+from calograd.training.tasks.adapt import adapt
+from calograd.training.tasks.denoise import standardised
+from calograd.training.tasks.distil import CHUNK, DISTILLATION, DistillationTask
 from calograd.training.train import train
 
 RUNS = Path(__file__).parents[2] / "runs"
@@ -34,7 +34,7 @@ FEW = {"shape_steps": 6, "pattern_steps": 3}
 """Of a diffusion model that teaches."""
 
 
-def load(config: RunConfig) -> TrainingData:
+def load(config: DesignRun) -> TrainingData:
     return load_data(config.data.files, config.data.validation, config.training.seed)
 
 
@@ -46,8 +46,8 @@ def distilling(folder: Path, teacher: str = "teacher", changes: dict[str, Any] |
     return parse_config(raw | (changes or {}), "fast.toml", folder)
 
 
-def run(config: RunConfig, output: Path, **how: Any) -> DesignModel:
-    return train(config, load(config), output, **how)
+def run(config: DesignRun, output: Path, **how: Any) -> DesignModel:
+    return train(config, output, data=load(config), **how)
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +75,15 @@ def finished(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return output, run(distilling(taught), output)
 
 
-def with_lessons(config: RunConfig, lessons: int) -> RunConfig:
-    """The same with lessons made before the training."""
+def with_targets(config: DesignRun, targets: int) -> DesignRun:
+    """The same with targets made before the training."""
     assert config.distillation is not None
-    return config.model_copy(update={"distillation": config.distillation.model_copy(update={"showers": lessons})})
+    return config.model_copy(update={"distillation": config.distillation.model_copy(update={"showers": targets})})
 
 
-@pytest.mark.parametrize("lessons", [0, 3000])
-def test_the_loss_falls_and_showers_become_those_of_the_teacher(taught: Path, tmp_path: Path, lessons: int) -> None:
-    config = with_lessons(distilling(taught, steps=160, report_every=80, warmup=20), lessons)
+@pytest.mark.parametrize("targets", [0, 3000])
+def test_the_loss_falls_and_showers_become_those_of_the_teacher(taught: Path, tmp_path: Path, targets: int) -> None:
+    config = with_targets(distilling(taught, steps=160, report_every=80, warmup=20), targets)
     losses: list[float] = []
     told: list[tuple[str, int, int]] = []
 
@@ -93,7 +93,7 @@ def test_the_loss_falls_and_showers_become_those_of_the_teacher(taught: Path, tm
 
     run(config, tmp_path / "run", progress=progress)
     made = [each for each in told if each[0] == "teacher targets"]
-    assert made == ([("teacher targets", 3000, 3000)] if lessons else [])
+    assert made == ([("teacher targets", 3000, 3000)] if targets else [])
     assert all(isnan(loss) for loss in losses[: len(made)])
     losses = losses[len(made) :]
     assert losses[-1] < 0.3 * losses[0]
@@ -129,11 +129,11 @@ def test_moments_and_standardisation_stay_the_teacher_s(taught: Path, finished: 
         assert torch.equal(ours, theirs[name]) == ("_network." not in name), name
 
 
-def test_lessons_made_before_are_those_of_a_step_and_follow_from_the_seed(taught: Path) -> None:
-    config = with_lessons(distilling(taught), 2 * CHUNK + 5)
-    assert config.distillation is not None
-    data, teaching = load(config), Teaching.of(config.distillation, "cpu")
-    made, again, other = (teaching.lessons(data, seed) for seed in (1, 1, 2))
+def test_targets_made_before_are_those_of_a_step_and_follow_from_the_seed(taught: Path) -> None:
+    configs = [with_targets(distilling(taught, seed=seed), 2 * CHUNK + 5) for seed in (1, 1, 2)]
+    data = load(configs[0])
+    tasks = [DistillationTask(config, data, SingleProcess()) for config in configs]
+    made, again, other = (task.targets for task in tasks)
     assert made is not None
     assert again is not None
     assert other is not None
@@ -141,19 +141,18 @@ def test_lessons_made_before_are_those_of_a_step_and_follow_from_the_seed(taught
     assert torch.equal(made.pattern.target, again.pattern.target)
     assert not torch.equal(made.pattern.target, other.pattern.target)
     assert set(made.shape.noise.unique().tolist()) == set(made.shape.noise[:2].tolist())
-    student = teaching.start(teaching.resolved(config, data), "cpu").model
+    student = tasks[0].model
     assert isinstance(student, TwoStage)
     kept = student.distillation_losses(made.at(torch.arange(400)))
     rows, generator = data.train.at(torch.arange(400) % len(data.train)), torch.Generator().manual_seed(0)
-    fresh = teaching.losses(student, *standardised(student, data, rows, generator), generator)
+    fresh = tasks[0].losses(student, *standardised(student, data, rows, generator), generator)
     for ours, theirs in zip(kept, fresh, strict=True):
         assert float(ours.detach().mean()) == pytest.approx(float(theirs.detach().mean()), rel=0.15)
-    plain = distilling(taught).distillation
-    assert Teaching.of(plain, "cpu").lessons(data, 1) is None
+    assert DistillationTask(distilling(taught), data, SingleProcess()).targets is None
 
 
-def test_an_interrupted_distillation_with_lessons_ends_with_the_same_weights(taught: Path, tmp_path: Path) -> None:
-    config = with_lessons(distilling(taught), 500)
+def test_an_interrupted_distillation_with_targets_ends_with_the_same_weights(taught: Path, tmp_path: Path) -> None:
+    config = with_targets(distilling(taught), 500)
     with pytest.raises(Interrupted, match="holds a checkpoint"):
         run(config, tmp_path / "run", progress=interrupt_at(DISTILLATION, 20))
     assert_equal(run(config, tmp_path / "run"), run(config, tmp_path / "other"))
@@ -182,7 +181,7 @@ def test_a_distillation_is_gone_on_with_by_the_same_teacher_and_steps(folder: Pa
     run(distilling(folder, steps=2), folder / "run")
     four = {"distillation": {"teacher": "teacher", "student_steps": [4, 2]} | FEW}
     with pytest.raises(
-        InputError, match=r"another configuration: distillation\.student_steps is \(4, 2\), was \(2, 1\)"
+        InputError, match=r"another configuration: distillation\.student_steps is \[4, 2\], was \[2, 1\]"
     ):
         run(distilling(folder, changes=four, steps=2), folder / "run")
     plain = parse_config(tables(folder, learning_rate=2e-3, steps=2) | {"name": "fast"}, "fast.toml", folder)
@@ -210,7 +209,7 @@ def test_a_student_teaches_fewer_steps(folder: Path, finished: tuple[Path, Desig
     data = load(distilling(folder))
     assert read_log(folder / "one")[-1]["train_loss"] > 0
     same = {"distillation": {"teacher": "two", "student_steps": [2, 1]}}
-    train(distilling(folder, changes=same, steps=1, warmup=1000), data, folder / "same")
+    train(distilling(folder, changes=same, steps=1, warmup=1000), folder / "same", data=data)
     assert read_log(folder / "same")[-1]["train_loss"] < 1e-8
 
 
@@ -361,10 +360,13 @@ def test_tables_that_do_not_fit(taught: Path, table: dict[str, Any], complaint: 
 
 def test_steps_of_the_teacher_are_shared_by_the_student_s_steps() -> None:
     teacher = Path("pbf2-cells")
-    assert Distillation(teacher=teacher, student_steps=(1, 1)).sub_steps == (24, 12)
-    assert Distillation(teacher=teacher, student_steps=(2, 1)).sub_steps == (12, 12)
-    assert Distillation(teacher=teacher, student_steps=(4, 8)).sub_steps == (6, 3)
-    assert Distillation(teacher=teacher, student_steps=(5, 5), shape_steps=30, pattern_steps=21).sub_steps == (6, 5)
+    assert DesignDistillation(teacher=teacher, student_steps=(1, 1)).sub_steps == (24, 12)
+    assert DesignDistillation(teacher=teacher, student_steps=(2, 1)).sub_steps == (12, 12)
+    assert DesignDistillation(teacher=teacher, student_steps=(4, 8)).sub_steps == (6, 3)
+    assert DesignDistillation(teacher=teacher, student_steps=(5, 5), shape_steps=30, pattern_steps=21).sub_steps == (
+        6,
+        5,
+    )
 
 
 def test_a_teacher_is_found_beside_the_file_or_among_the_bundled(folder: Path) -> None:

@@ -18,13 +18,17 @@ from test_train_maps import config_of as maps_config
 from calograd.errors import InputError, Interrupted
 from calograd.surrogate.storage import load
 from calograd.training.data.rows import load_data
-from calograd.training.distributed import Alone, Share, check_team, one_voice, open_team
+from calograd.training.distributed import (
+    ShardedRandom,
+    SingleProcess,
+    check_process_group,
+    leader_reports_interrupt,
+    open_process_group,
+)
 from calograd.training.log import read_log
 from calograd.training.loop import CHECKPOINT
-from calograd.training.losses import batch_loss
-from calograd.training.state import DIFFUSION
-from calograd.training.state import start as begin_run
-from calograd.training.train import train
+from calograd.training.tasks.denoise import DIFFUSION, PHASES, batch_loss
+from calograd.training.train import make_task, train
 
 Start = Callable[..., subprocess.Popen[str]]
 BARE = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
@@ -72,7 +76,7 @@ def assert_close(folder: Path, other: Path) -> None:
 
 def test_two_processes_give_the_loss_curve_of_one_interrupted_or_not(start: Start, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, threads=1)
-    train(config, load_data(config.data.files, 0.2, 0), tmp_path / "one")
+    train(config, tmp_path / "one", data=load_data(config.data.files, 0.2, 0))
 
     code, err = finish(start("-o", "two", "--processes", "2", "--json", "two.json"))
     assert code == 0, err
@@ -125,7 +129,7 @@ def test_shares_are_parts_of_the_whole_batch(copies: int) -> None:
     for mine in (torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5])):
         rows = torch.cat([copy * 6 + mine for copy in range(copies)])
         generator, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(5)
-        with Share(generator, rows, 6 * copies):
+        with ShardedRandom(generator, rows, 6 * copies):
             found = draws(3 * copies, generator)
             foreign = torch.rand(2, generator=other)
         assert all(torch.equal(a, b[rows]) for a, b in zip(found, whole, strict=True))
@@ -133,12 +137,14 @@ def test_shares_are_parts_of_the_whole_batch(copies: int) -> None:
         assert torch.equal(generator.get_state(), at_the_end)
 
 
-@pytest.mark.parametrize(("kind", "phase"), [*product(("cells", "shares"), range(DIFFUSION + 1)), ("plain", DIFFUSION)])
+@pytest.mark.parametrize(
+    ("kind", "phase"), [*product(("cells", "shares"), range(len(PHASES))), ("plain", PHASES.index(DIFFUSION))]
+)
 def test_losses_of_shares_are_parts_of_the_whole_loss(tmp_path: Path, kind: str, phase: int) -> None:
     """Also where numbers are dropped at random, in maps in plain coordinates, which have no moments."""
     config = tiny_config(tmp_path) if kind == "cells" else maps_config(tmp_path, PLAIN if kind == "plain" else None)
     data = load_data(config.data.files, 0.2, 0)
-    model = begin_run(config, data, "cpu").model
+    model = make_task(config, data, SingleProcess()).model
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.data.normal_(std=0.1, generator=generator)
@@ -147,7 +153,7 @@ def test_losses_of_shares_are_parts_of_the_whole_loss(tmp_path: Path, kind: str,
         model.zero_grad()
         for mine in shares:
             draws = torch.Generator().manual_seed(1)
-            with Share(draws, mine, 12):
+            with ShardedRandom(draws, mine, 12):
                 loss = batch_loss(model, data, data.train.at(mine), phase, draws, "fp32") / len(shares)
             loss.backward()
         found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
@@ -162,14 +168,14 @@ def test_losses_of_shares_are_parts_of_the_whole_loss(tmp_path: Path, kind: str,
 
 def test_a_draw_that_is_not_of_the_batch_is_a_defect() -> None:
     generator = torch.Generator().manual_seed(0)
-    with Share(generator, torch.arange(3), 6):
+    with ShardedRandom(generator, torch.arange(3), 6):
         with pytest.raises(RuntimeError, match="4 rows of random numbers in a share of 3"):
             torch.rand(4, 3, generator=generator)
         with pytest.raises(KeyError):
             torch.randperm(3, generator=generator)
 
 
-class OneOf(Alone):
+class OneOf(SingleProcess):
     """As one of several processes sees itself."""
 
     def __init__(self, size: int) -> None:
@@ -181,13 +187,13 @@ class OneOf(Alone):
 def test_batches_that_cannot_be_shared_out(tmp_path: Path, batch: int, size: int) -> None:
     config = tiny_config(tmp_path, batch=batch)
     with pytest.raises(InputError, match=rf"training.batch = {batch} cannot be shared out to {size} .*of {2 * size}"):
-        train(config, load_data(config.data.files, 0.2, 0), tmp_path / "run", team=OneOf(size))
+        train(config, tmp_path / "run", data=load_data(config.data.files, 0.2, 0), group=OneOf(size))
 
 
 def test_followers_leave_the_interruption_to_the_leader() -> None:
-    with pytest.raises(SystemExit, match="0"), one_voice(OneOf(2)):
+    with pytest.raises(SystemExit, match="0"), leader_reports_interrupt(OneOf(2)):
         raise Interrupted("told by another")
-    with pytest.raises(Interrupted), one_voice(Alone()):
+    with pytest.raises(Interrupted), leader_reports_interrupt(SingleProcess()):
         raise Interrupted("told here")
 
 
@@ -214,12 +220,12 @@ def test_teams_that_cannot_be(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=complaint):
-        check_team(*arguments)
+        check_process_group(*arguments)
 
 
 def test_without_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(InputError, match=r"pip install 'calograd\[cluster\]'"):
-        open_team(2, 1, "cpu")
-    assert isinstance(open_team(1, 1, "cpu"), Alone)
+        open_process_group(2, 1, "cpu")
+    assert isinstance(open_process_group(1, 1, "cpu"), SingleProcess)

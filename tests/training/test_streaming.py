@@ -12,7 +12,7 @@ from test_train_maps import made_up_maps
 
 from calograd.errors import InputError, Interrupted
 from calograd.events.dense import extent_of, write_cells, write_maps
-from calograd.training.config import RunConfig, parse_config
+from calograd.training.config import DesignRun, parse_config
 from calograd.training.data import rows as data_module
 from calograd.training.data import streaming as stream
 from calograd.training.data.rows import TrainingData, load_data
@@ -147,7 +147,7 @@ def test_few_rows_are_validated_on(files: list[Path], monkeypatch: pytest.Monkey
     assert all(row.numpy().tobytes() in known for row in data.validation.cells)
 
 
-def config_of(folder: Path, **data: object) -> RunConfig:
+def config_of(folder: Path, **data: object) -> DesignRun:
     raw = tiny_config(folder).model_dump(mode="json", exclude={"distillation"})
     return parse_config(raw | {"data": {"files": ["0.h5", "1.h5"], "validation": 0.2} | data}, "tiny.toml", folder)
 
@@ -162,14 +162,14 @@ def test_a_streamed_training_learns_and_resumes_to_the_same_weights(files: list[
         if (phase, step) == ("diffusion", 20):
             signal.raise_signal(signal.SIGINT)
 
-    whole = train(config, load(), tmp_path / "whole")
+    whole = train(config, tmp_path / "whole", data=load())
     with pytest.raises(Interrupted):
-        train(config, load(), tmp_path / "cut", progress=interrupt)
-    again = train(config, load(), tmp_path / "cut")
+        train(config, tmp_path / "cut", data=load(), progress=interrupt)
+    again = train(config, tmp_path / "cut", data=load())
     for (name, ours), theirs in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name
     other = config_of(tmp_path)
-    train(other, load_data(other.data.files, 0.2, 0), tmp_path / "in-memory")
+    train(other, tmp_path / "in-memory", data=load_data(other.data.files, 0.2, 0))
     losses = [read_log(tmp_path / name)[-1]["validation_loss"] for name in ("whole", "in-memory")]
     assert losses[0] == pytest.approx(losses[1], rel=0.3)
     assert (tmp_path / "cut" / CHECKPOINT).exists()

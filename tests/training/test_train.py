@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable
@@ -19,22 +18,23 @@ from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.model import Model
 from calograd.surrogate.storage import WEIGHTS
-from calograd.training import train as train_module
-from calograd.training.config import RunConfig, parse_config
+from calograd.training import loop as loop_module
+from calograd.training.config import DesignRun, parse_config
 from calograd.training.data.rows import TrainingData, load_data
+from calograd.training.distributed import SingleProcess
 from calograd.training.log import LOG, read_log
-from calograd.training.loop import CHECKPOINT, Course
-from calograd.training.state import PHASES, read_checkpoint, write_checkpoint
-from calograd.training.train import train
+from calograd.training.loop import CHECKPOINT, TrainingState, begin, save_checkpoint
+from calograd.training.tasks.denoise import PHASES
+from calograd.training.train import make_task, train
 
 
-def load(config: RunConfig) -> TrainingData:
+def load(config: DesignRun) -> TrainingData:
     return load_data(config.data.files, config.data.validation, config.training.seed)
 
 
 def run(folder: Path, name: str = "run", **training: object) -> CellsModel:
     config = tiny_config(folder, **training)
-    return train(config, load(config), folder / name)
+    return train(config, folder / name, data=load(config))
 
 
 def assert_equal(a: CellsModel, b: CellsModel) -> None:
@@ -66,7 +66,7 @@ def interrupt_at(phase: str, step: int) -> Callable[[str, int, int, float], None
 def test_the_loss_falls(tmp_path: Path) -> None:
     losses: dict[str, list[float]] = {phase: [] for phase in PHASES}
     config = tiny_config(tmp_path, steps=500, location_scale_steps=80, learning_rate=1e-2, report_every=250)
-    train(config, load(config), tmp_path / "run", progress=lambda p, s, of, loss: losses[p].append(loss))
+    train(config, tmp_path / "run", data=load(config), progress=lambda p, s, of, loss: losses[p].append(loss))
     for phase in PHASES:
         assert losses[phase][-1] < losses[phase][0] - 0.1, phase
     first, last = read_log(tmp_path / "run")
@@ -105,12 +105,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     finished: tuple[Path, CellsModel], tmp_path: Path, phase: str, step: int
 ) -> None:
     config, output = tiny_config(tmp_path), tmp_path / "run"
-    with pytest.raises(Interrupted, match="holds a checkpoint; the same command goes on from it"):
-        train(config, load(config), output, progress=interrupt_at(phase, step))
-    state = read_checkpoint(config, load(config), output, "cpu")
-    assert state is not None
+    with pytest.raises(Interrupted, match="holds a checkpoint; the same command resumes from it"):
+        train(config, output, data=load(config), progress=interrupt_at(phase, step))
+    state = begin(make_task(config, load(config), SingleProcess()), output)
     assert (PHASES[state.phase], state.step) == (phase, step)
-    assert_equal(train(config, load(config), output), finished[1])
+    assert_equal(train(config, output, data=load(config)), finished[1])
     assert without_seconds(output) == without_seconds(finished[0] / "run")
 
 
@@ -120,23 +119,28 @@ def test_showers_at_one_design_train_without_pairs_and_resume(tmp_path: Path, ph
     config = tiny_config(tmp_path)
     data = load(config)
     assert data.partner is None
-    whole = train(config, data, tmp_path / "whole")
+    whole = train(config, tmp_path / "whole", data=data)
     with pytest.raises(Interrupted):
-        train(config, data, tmp_path / "run", progress=interrupt_at(phase, step))
-    assert_equal(whole, train(config, data, tmp_path / "run"))
+        train(config, tmp_path / "run", data=data, progress=interrupt_at(phase, step))
+    assert_equal(whole, train(config, tmp_path / "run", data=data))
 
 
-def test_checkpoints_from_before_there_were_pairs_are_gone_on_from(tmp_path: Path) -> None:
+def test_the_scale_of_differences_is_dropped_after_the_first_phase(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     data = load(config)
-    with pytest.raises(Interrupted):
-        train(config, data, tmp_path / "run", progress=interrupt_at("pattern moments", 20))
+    task = make_task(config, data, SingleProcess())
+    for phase, kept in (("shape moments", True), ("pattern moments", False)):
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / phase, data=data, progress=interrupt_at(phase, 20))
+        assert (begin(task, tmp_path / phase).auxiliary is not None) == kept
+
+
+def test_checkpoints_of_other_versions_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, steps=2, location_scale_steps=1)
     stored = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)
-    assert stored.pop("difference") is None
-    torch.save(stored, tmp_path / "run" / CHECKPOINT)
-    state = read_checkpoint(config, data, tmp_path / "run", "cpu")
-    assert state is not None
-    assert (state.phase, state.step, state.beside) == (1, 20, None)
+    torch.save(stored | {"version": 1}, tmp_path / "run" / CHECKPOINT)
+    with pytest.raises(InputError, match="holds a checkpoint of another version of calograd; choose another output"):
+        run(tmp_path, steps=2, location_scale_steps=1)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
@@ -144,11 +148,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 ) -> None:
     """Killed at step 40 with a checkpoint of step 20: what was logged since is logged once."""
     config, output = tiny_config(tmp_path), tmp_path / "run"
-    written = write_checkpoint
 
-    def until_20(state: Course[Model], *rest: object) -> None:
+    def until_20(state: TrainingState[Model], *rest: object) -> None:
         if (state.phase, state.step) <= (2, 20):
-            written(state, *rest)  # type: ignore[arg-type]
+            save_checkpoint(state, *rest)  # type: ignore[arg-type]
 
     class Killed(BaseException):
         pass
@@ -158,18 +161,18 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "write_checkpoint", until_20)
+        patch.setattr(loop_module, "save_checkpoint", until_20)
         with pytest.raises(Killed):
-            train(config, load(config), output, on_report=kill)
+            train(config, output, data=load(config), on_report=kill)
     with (output / LOG).open("a") as log:
         log.write('{"step": 6')  # killed while it wrote
-    assert_equal(train(config, load(config), output), finished[1])
+    assert_equal(train(config, output, data=load(config)), finished[1])
     assert without_seconds(output) == without_seconds(finished[0] / "run")
 
 
 def test_checkpoints_are_written_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[int, int]] = []
-    monkeypatch.setattr(train_module, "write_checkpoint", lambda state, *rest: steps.append((state.phase, state.step)))
+    monkeypatch.setattr(loop_module, "save_checkpoint", lambda state, *rest: steps.append((state.phase, state.step)))
     run(tmp_path, checkpoint_minutes=1e-9, steps=4, location_scale_steps=3)
     assert steps == [
         (0, 0),
@@ -194,7 +197,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="last checkpoint"):
-        train(config, load(config), tmp_path / "run", progress=twice)
+        train(config, tmp_path / "run", data=load(config), progress=twice)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -218,7 +221,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_another_configuration_is_not_resumed(tmp_path: Path) -> None:
     run(tmp_path, steps=2, location_scale_steps=1)
-    with pytest.raises(InputError, match=r"training\.batch is 64, was 32 and training\.seed; change it back"):
+    with pytest.raises(InputError, match=r"training\.seed is 3, was 0 and training\.batch; change it back"):
         run(tmp_path, steps=2, location_scale_steps=1, batch=64, seed=3)
 
 
@@ -265,7 +268,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(tmp_path)
     with pytest.raises(Interrupted):
-        train(config, load(config), tmp_path / "run", progress=interrupt_at("diffusion", 20))
+        train(config, tmp_path / "run", data=load(config), progress=interrupt_at("diffusion", 20))
     before = (tmp_path / "run" / CHECKPOINT).read_bytes()
 
     def full(number: int) -> None:
@@ -273,7 +276,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
-        train(config, load(config), tmp_path / "run")
+        train(config, tmp_path / "run", data=load(config))
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
     assert not list((tmp_path / "run").glob(".*.tmp"))
 
@@ -291,7 +294,7 @@ def test_a_range_beyond_the_data_is_refused(tmp_path: Path, name: str, ends: lis
     raw["range"][name] = ends
     config = parse_config(raw, "tiny.toml", tmp_path)
     with pytest.raises(InputError, match=complaint):
-        train(config, load(config), tmp_path / "run")
+        train(config, tmp_path / "run", data=load(config))
 
 
 def test_a_loss_that_is_nan_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,13 +302,13 @@ def test_a_loss_that_is_nan_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     data = load(config)
     data.train.cells[:] = float("nan")
     with pytest.raises(InputError, match=r"the loss is nan in phase 'shape moments', step 0; .*learning_rate"):
-        train(config, data, tmp_path / "run")
+        train(config, tmp_path / "run", data=data)
 
 
 def test_devices_that_are_not_there(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     with pytest.raises(InputError, match="device 'abacus' cannot be used"):
-        train(config, load(config), tmp_path / "run", device="abacus")
+        train(config, tmp_path / "run", data=load(config), device="abacus")
 
 
 def test_bfloat16_trains_too(tmp_path: Path) -> None:
@@ -315,10 +318,10 @@ def test_bfloat16_trains_too(tmp_path: Path) -> None:
 
 def test_checkpoints_hold_no_pickled_objects(finished: tuple[Path, CellsModel]) -> None:
     stored = torch.load(finished[0] / "run" / CHECKPOINT, weights_only=True)
-    assert json.loads(stored["config"])["name"] == "tiny"
+    assert stored["identity"]["config"]["name"] == "tiny"
 
 
-def of_two_materials(folder: Path, **model: Any) -> RunConfig:
+def of_two_materials(folder: Path, **model: Any) -> DesignRun:
     """PbF2 and BGO, the same designs in cm."""
     write_cells(folder / "bgo.h5", made_up_cells(seed=1, material="BGO"))
     raw = tables(folder, steps=4, location_scale_steps=3)
@@ -329,23 +332,23 @@ def of_two_materials(folder: Path, **model: Any) -> RunConfig:
 
 def test_two_materials_make_a_surrogate_of_both(tmp_path: Path) -> None:
     config = of_two_materials(tmp_path)
-    train(config, load(config), tmp_path / "run")
+    train(config, tmp_path / "run", data=load(config))
     surrogate = Surrogate.load(tmp_path / "run")
     assert [m.name for m in surrogate.card.designs.materials] == ["PbF2", "BGO"]
     assert surrogate.design_model.architecture.material_numbers == ("effective_atomic_number",)
     assert float(surrogate.model.condition_scale[-1]) < 0.2  # of ln Z, over the rows of both
     for material in ("PbF2", "BGO"):
         surrogate.sample(Design(2.0, 6.0, material, n_xy=3, n_z=2), 10.0, 2)
-    again = train(config, load(config), tmp_path / "run")
+    again = train(config, tmp_path / "run", data=load(config))
     assert_equal(again, surrogate.model)
 
 
 def test_an_interrupted_run_of_two_materials_ends_with_the_same_weights(tmp_path: Path) -> None:
     config = of_two_materials(tmp_path, material_numbers=["density", "critical_energy"])
-    whole = train(config, load(config), tmp_path / "whole")
+    whole = train(config, tmp_path / "whole", data=load(config))
     with pytest.raises(Interrupted):
-        train(config, load(config), tmp_path / "run", progress=interrupt_at("diffusion", 4))
-    assert_equal(train(config, load(config), tmp_path / "run"), whole)
+        train(config, tmp_path / "run", data=load(config), progress=interrupt_at("diffusion", 4))
+    assert_equal(train(config, tmp_path / "run", data=load(config)), whole)
     assert whole.architecture.material_numbers == ("density", "critical_energy")
 
 
@@ -355,26 +358,26 @@ def test_every_material_has_to_reach_over_the_range(tmp_path: Path) -> None:
     assert data.train.which is not None
     data.train.dx[data.train.which == 1] = 3.0
     with pytest.raises(InputError, match=r"range\.dx = \[1\.2, 4\.5\] cm reaches beyond the data of BGO, 3 cm alone"):
-        train(config, data, tmp_path / "run")
+        train(config, tmp_path / "run", data=data)
 
 
 def test_scaled_ranges_are_in_units_of_every_material(tmp_path: Path) -> None:
     raw = of_two_materials(tmp_path).model_dump(mode="json")
     raw["range"] |= {"units": "scaled", "dx": [0.55, 2.0], "dz": [4.5, 12]}
     config = parse_config(raw, "two.toml", tmp_path)
-    train(config, load(config), tmp_path / "run")
+    train(config, tmp_path / "run", data=load(config))
     card = Surrogate.load(tmp_path / "run").card
     assert (card.designs.units, card.designs.dx) == ("scaled", (0.55, 2.0))
     raw["range"]["dz"] = [4.5, 15]  # 15 cm of BGO are 13.4 radiation lengths
     config = parse_config(raw, "two.toml", tmp_path)
     with pytest.raises(InputError, match=r"reaches beyond the data of BGO, 3\.58 to 13\.4 radiation lengths"):
-        train(config, load(config), tmp_path / "other")
+        train(config, tmp_path / "other", data=load(config))
 
 
 def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path, finished: tuple[Path, CellsModel]) -> None:
     folder, first = finished
     config = tiny_config(tmp_path, start=str(folder / "run"), learning_rate=1e-12, weight_decay=0.0)
-    model = train(config, load(config), tmp_path / "run")
+    model = train(config, tmp_path / "run", data=load(config))
     for (name, x), y in zip(first.state_dict().items(), model.state_dict().values(), strict=True):
         torch.testing.assert_close(x, y, msg=name)
     assert Surrogate.load(tmp_path / "run").card.training["config"]["training"]["start"] == str(folder / "run")
@@ -385,7 +388,7 @@ def test_a_run_cannot_begin_with_weights_of_another_form(tmp_path: Path, finishe
         tables(tmp_path, start=str(finished[0] / "run")) | {"model": {"shape_width": 24}}, "tiny.toml", tmp_path
     )
     with pytest.raises(InputError, match=r"training\.start = '.*' has shape_width = 16, this model has 24; give it"):
-        train(config, load(config), tmp_path / "run")
+        train(config, tmp_path / "run", data=load(config))
 
 
 def test_a_beginning_beside_the_configuration_is_found(tmp_path: Path) -> None:
@@ -398,5 +401,5 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     data = load_data(config.data.files, config.data.validation, 0)
     with one_writer(tmp_path / "run"), pytest.raises(InputError, match="run is being written by another process"):
-        train(config, data, tmp_path / "run")
+        train(config, tmp_path / "run", data=data)
     assert not (tmp_path / "run").exists()

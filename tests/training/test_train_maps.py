@@ -20,12 +20,10 @@ from calograd.events.dense import Maps, write_cells, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.maps.coordinates import PLAIN_SCALE
 from calograd.surrogate.registry import architecture
-from calograd.training.adaptation.adapt import adapt
-from calograd.training.adaptation.state import AdaptConfig
-from calograd.training.config import RunConfig, parse_config, read_config
+from calograd.training.config import AdaptConfig, DesignRun, parse_config, read_config
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.log import read_log
-from calograd.training.points.config import read_training
+from calograd.training.tasks.adapt import adapt
 from calograd.training.train import train
 
 MODEL = {
@@ -50,7 +48,7 @@ def made_up_maps(seed: int = 0) -> Maps:
     )  # fmt: skip
 
 
-def config_of(folder: Path, model: dict[str, Any] | None = None, **training: Any) -> RunConfig:
+def config_of(folder: Path, model: dict[str, Any] | None = None, **training: Any) -> DesignRun:
     raw = tables(folder, **({"steps": 22, "location_scale_steps": 10, "report_every": 11} | training))
     raw["model"] = MODEL | (model or {})
     raw["data"]["files"] = ["maps.h5"]
@@ -59,7 +57,7 @@ def config_of(folder: Path, model: dict[str, Any] | None = None, **training: Any
     return parse_config(raw, "tiny.toml", folder)
 
 
-def load(config: RunConfig) -> TrainingData:
+def load(config: DesignRun) -> TrainingData:
     return load_data(config.data.files, config.data.validation, config.training.seed)
 
 
@@ -68,7 +66,7 @@ def test_a_run_makes_a_surrogate_and_an_interrupted_one_the_same(tmp_path: Path,
     config = config_of(tmp_path, model)
     data = load(config)
     assert data.kind == "maps"
-    whole = train(config, data, tmp_path / "whole")
+    whole = train(config, tmp_path / "whole", data=data)
     surrogate = Surrogate.load(tmp_path / "whole")
     assert surrogate.card.kind == "maps"
     assert (surrogate.design_model.architecture.n_xy, surrogate.design_model.architecture.n_z) == (3, 2)
@@ -76,13 +74,13 @@ def test_a_run_makes_a_surrogate_and_an_interrupted_one_the_same(tmp_path: Path,
     assert [line["step"] for line in log] == [11, 22]
     assert set(log[-1]["bias"]) == {"E_tot", "R_E", "sigma_y", "z_mean", "z_width"}
     with pytest.raises(Interrupted):
-        train(config, data, tmp_path / "run", progress=interrupt_at("diffusion", 20))
-    assert_equal(train(config, data, tmp_path / "run"), whole)
+        train(config, tmp_path / "run", data=data, progress=interrupt_at("diffusion", 20))
+    assert_equal(train(config, tmp_path / "run", data=data), whole)
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
     config = config_of(tmp_path, steps=60, report_every=30, learning_rate=1e-2, ema=0.9)
-    train(config, load(config), tmp_path / "run")
+    train(config, tmp_path / "run", data=load(config))
     first, last = read_log(tmp_path / "run")
     assert last["validation_loss"] < first["validation_loss"]
 
@@ -90,7 +88,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 def test_plain_pixels_are_scaled_by_the_incident_energy(tmp_path: Path) -> None:
     config = config_of(tmp_path, PLAIN, steps=1, report_every=1)
     data = load(config)
-    model = train(config, data, tmp_path / "run")
+    model = train(config, tmp_path / "run", data=data)
     rows = data.train.at(torch.arange(3))
     conditions = data.conditions(model, rows)
     _, y = model.standardise(rows.cells, rows.energy, conditions, None)
@@ -100,13 +98,13 @@ def test_plain_pixels_are_scaled_by_the_incident_energy(tmp_path: Path) -> None:
 
 def test_adaptation_changes_linear_layers_and_convolutions(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    train(config, load(config), tmp_path / "base")
+    train(config, tmp_path / "base", data=load(config))
     base = Surrogate.load(tmp_path / "base")
     before = {name: value.clone() for name, value in base.model.state_dict().items()}
     other = made_up_maps(seed=1)
     write_maps(tmp_path / "other.h5", other)
     data = load_data([tmp_path / "other.h5"], 0.2, 0)
-    few = AdaptConfig(steps=6, location_scale_steps=6, batch=16, look_every=3, rank=2, precision="fp32")
+    few = AdaptConfig(steps=6, location_scale_steps=6, batch=16, report_every=3, rank=2, precision="fp32")
     outcome = adapt(base, few, data, tmp_path / "adapted")
     assert all(phase.after <= phase.before for phase in outcome.phases)
     for name, value in base.model.state_dict().items():
@@ -125,7 +123,7 @@ def test_several_materials_are_told_apart_by_their_effective_atomic_number(tmp_p
     config = config_of(tmp_path, steps=2, report_every=2)
     write_maps(tmp_path / "bgo.h5", replace(made_up_maps(seed=1), material=MATERIALS["BGO"]))
     data = load_data([*config.data.files, tmp_path / "bgo.h5"], 0.2, 0)
-    model = train(config, data, tmp_path / "run")
+    model = train(config, tmp_path / "run", data=data)
     assert model.architecture.material_numbers == ("effective_atomic_number",)
     surrogate = Surrogate.load(tmp_path / "run")
     assert [material.name for material in surrogate.card.designs.materials] == ["PbF2", "BGO"]
@@ -138,7 +136,7 @@ def test_cells_and_maps_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     raw = tables(tmp_path)
     cells = parse_config(raw, "cells.toml", tmp_path)
     with pytest.raises(InputError, match=r"data are for a surrogate of kind 'maps', model\.kind is 'cells'"):
-        train(cells, load(config), tmp_path / "run")
+        train(cells, tmp_path / "run", data=load(config))
     with pytest.raises(InputError, match="has cells"):
         load_data([tmp_path / "maps.h5", tmp_path / "cells.h5"], 0.2, 0)
 
@@ -154,14 +152,14 @@ def wrong(change: Callable[[dict[str, Any]], Any], folder: Path) -> str:
 
 def test_mistakes_in_the_configuration_are_named(tmp_path: Path) -> None:
     assert "unknown key 'model.widht'; did you mean 'width'?" in wrong(lambda m: m.update(widht=3), tmp_path)
-    assert "model.kind: expected one of cells, maps" in wrong(lambda m: m.update(kind="map64"), tmp_path)
+    assert "model.kind: expected one of cells, maps, points" in wrong(lambda m: m.update(kind="map64"), tmp_path)
     assert "model.dropout" in wrong(lambda m: m.update(dropout=1.5), tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(RUNS.glob("*.toml")), ids=lambda path: path.stem)
 def test_configurations_that_are_shipped(path: Path) -> None:
-    config = read_training(path)
-    if isinstance(config, RunConfig):
+    config = read_config(path)
+    if isinstance(config, DesignRun):
         form = config.model.architecture(5, 5)
         assert architecture(config.model.kind, form.to_dict()) == form
     else:

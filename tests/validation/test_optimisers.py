@@ -178,7 +178,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, name: str, 
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     simulator = hill()
-    with pytest.raises(InputError, match=rf'needs {package}: pip install --group baselines'):
+    with pytest.raises(InputError, match=rf"needs {package}: pip install --group baselines"):
         search(name, simulate=simulator.simulate)
     assert simulator.calls == []
 

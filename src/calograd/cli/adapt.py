@@ -27,8 +27,8 @@ from calograd.cli.progress import progress
 from calograd.errors import InputError
 
 if TYPE_CHECKING:
-    from calograd.training.adaptation.adapt import Outcome
-    from calograd.training.adaptation.state import AdaptConfig
+    from calograd.training.config import AdaptConfig
+    from calograd.training.tasks.adapt import Outcome
 
 METHODS = ("lora", "bitfit", "full", "scratch")
 
@@ -81,8 +81,8 @@ def adapt(
       calograd sample pbwo4 --cell 2.5 6 --energy 50 -n 2000 -o generated.h5
     """
     from calograd.surrogate import Adapter, Surrogate
-    from calograd.training.adaptation.adapt import adapt as run
     from calograd.training.data.rows import load_data
+    from calograd.training.tasks.adapt import adapt as run
 
     config = _config(options)
     use_threads(threads)
@@ -108,7 +108,7 @@ def _config(options: dict[str, Any]) -> AdaptConfig:
     """The configuration from the options that were given. Raises `InputError` naming an option that does not fit."""
     from pydantic import ValidationError
 
-    from calograd.training.adaptation.state import AdaptConfig
+    from calograd.training.config import AdaptConfig
 
     given = {name.rstrip("_"): value for name, value in options.items() if value is not None}
     if "targets" in given:

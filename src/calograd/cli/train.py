@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,13 +20,8 @@ from calograd.cli.common import (
     text_of,
     write_json,
 )
-from calograd.cli.progress import Display, progress
-from calograd.errors import InputError
+from calograd.cli.progress import progress
 from calograd.system.extras import require
-
-if TYPE_CHECKING:
-    from calograd.training.data.points import Source
-    from calograd.training.points.config import CloudRunConfig
 
 
 @click.command(cls=Command)
@@ -57,50 +52,39 @@ def train(
       calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4
       srun calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4 --nodes 2
     """
-    from calograd.training.config import RunConfig
-    from calograd.training.points.config import read_training
-
-    settings = read_training(config)
-    if not isinstance(settings, RunConfig):
-        if tensorboard:
-            raise InputError("--tensorboard is for surrogates of designs; leave it out")
-        if processes * nodes > 1:
-            raise InputError("several processes are for cells and maps; leave --processes and --nodes out")
-        _train_stack(settings, output, device, json_path)
-        return
     from calograd.reports.training import plot_log
-    from calograd.training.data.rows import load_data
-    from calograd.training.distributed import check_team, one_voice, open_team
+    from calograd.training.config import read_config
+    from calograd.training.distributed import check_process_group, leader_reports_interrupt, open_process_group
     from calograd.training.log import read_log
-    from calograd.training.monitor import Report
+    from calograd.training.train import read_data
     from calograd.training.train import train as run
 
-    check_team(processes, nodes, device)
-    data = load_data(settings.data.files, settings.data.validation, settings.training.seed, memory=settings.data.memory)
-    team = open_team(processes, nodes, device)
-    console.quiet = not team.leads
-    console.print(
-        f"{data.showers} showers: {len(data.train)} rows to train on, {len(data.validation)} of other showers to "
-        f"validate on; {data.empty} rows without energy left out{f'; {data.window}' if data.window else ''}"
-    )
-    write_scalars = _tensorboard(output) if tensorboard and team.leads else None
+    settings = read_config(config)
+    check_process_group(processes, nodes, device)
+    data = read_data(settings)
+    group = open_process_group(processes, nodes, device)
+    console.quiet = not group.leads
+    console.print(str(data))
+    write_scalars = _tensorboard(output) if tensorboard and group.leads else None
     with progress("training") as show:
 
         def on_progress(phase: str, step: int, steps: int, loss: float) -> None:
             show(phase, step, steps, "" if isnan(loss) else f"loss {loss:.4f}")
 
-        def on_report(report: Report) -> None:
+        def on_report(report: dict[str, Any]) -> None:
             plot_log(output, output / "training.png")
+            biases = ", ".join(f"{name} {text_of(values[-1], '+.2f')} %" for name, values in report["bias"].items())
             show.say(
-                f"step {report.step}: validation {report.validation_loss:.4f}, bias of "
-                + ", ".join(f"{name} {value[-1]:+.2f} %" for name, value in report.bias.items())
+                f"{report['phase']}, step {report['step']}: validation loss "
+                f"{text_of(report['validation_loss'], '.4f')}, bias at high E of {biases}"
             )
             if write_scalars is not None:
-                write_scalars(report.step, {"train": report.train_loss, "validation": report.validation_loss})
+                losses = {"train": report["train_loss"], "validation": report["validation_loss"]}
+                write_scalars(report["step"], {name: loss for name, loss in losses.items() if loss is not None})
 
-        with one_voice(team):
-            run(settings, data, output, progress=on_progress, on_report=on_report, team=team)
-    if not team.leads:
+        with leader_reports_interrupt(group):
+            run(settings, output, data=data, progress=on_progress, on_report=on_report, group=group)
+    if not group.leads:
         return
     for last in read_log(output)[-1:]:
         _print_summary(settings.name, last)
@@ -108,59 +92,23 @@ def train(
     console.print(f"surrogate in {output}")
 
 
-def _train_stack(settings: CloudRunConfig, output: Path, device: str, json_path: Path | None) -> None:
-    """Train a surrogate of a layered detector."""
-    from calograd.training.data.points import load_points
-    from calograd.training.log import read_log
-    from calograd.training.points.monitor import CloudReport
-    from calograd.training.points.train import train_clouds
-
-    what = settings.data.files, settings.data.validation, settings.range.energy, settings.training.seed
-    with progress("training") as show:
-
-        def on_report(report: CloudReport) -> None:
-            biases = ", ".join(f"{name} {value:+.2f} %" for name, value in report.bias.items())
-            show.say(f"{report.phase}, step {report.step}: bias of {biases}")
-
-        def on_progress(phase: str, step: int, steps: int, loss: float) -> None:  # noqa: ARG001
-            show(phase, step, steps)
-
-        clouds = load_points(*what)
-        _say(show, len(clouds.train), len(clouds.validation), clouds.source)
-        train_clouds(settings, clouds, output, device=device, on_report=on_report, progress=on_progress)
-    for last in read_log(output)[-1:]:
-        print_table(
-            f"{settings.name}: {last['seconds']:.0f} s", ["observable", "bias, %", "spread ratio"],
-            [(name, text_of(bias, "+.2f"), text_of(last["spread"][name], ".3f"))
-             for name, bias in last["bias"].items()],
-        )  # fmt: skip
-        write_json(json_path, last)
-    console.print(f"surrogate in {output}")
-
-
-def _say(show: Display, train: int, validation: int, source: Source) -> None:
-    show.say(
-        f"{train} showers to train on, {validation} others to validate on; points are {source.clustering}; "
-        f"{source.empty} showers without a point left out"
-    )
-
-
 def _print_summary(name: str, last: dict[str, Any]) -> None:
-    """The physics at the last report."""
+    """Print the physics of the last report."""
     rows = []
     for observable, bias in last["bias"].items():
         errors, spreads = last["error"][observable], last["spread"][observable]
         biases = [f"{text_of(b, '+.2f')} +- {text_of(e, '.2f')} %" for b, e in zip(bias, errors, strict=True)]
         rows.append([observable, *biases, *(text_of(s, ".3f") for s in spreads)])
     print_table(
-        f"{name}: {last['step']} steps in {last['seconds']:.0f} s, validation loss {last['validation_loss']:.4f}",
+        f"{name}: {last['phase']}, step {last['step']}, {last['seconds']:.0f} s, validation loss "
+        f"{text_of(last['validation_loss'], '.4f')}",
         ["observable", "bias, low E", "middle", "high E", "spread ratio, low E", "middle", "high E"],
         rows,
     )
 
 
 def _tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
-    """What writes losses at a step to event files."""
+    """Return a function that writes the losses of a step to event files."""
     require("--tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 

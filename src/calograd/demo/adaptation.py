@@ -15,9 +15,9 @@ from calograd.evaluation.matching import DesignPoint, group
 from calograd.events.dense import Cells
 from calograd.surrogate import Surrogate
 from calograd.system.progress import StageProgress
-from calograd.training.adaptation.adapt import adapt
-from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import load_data
+from calograd.training.tasks.adapt import adapt
 
 HELD_OUT = 0.1
 """Share of the showers that is held out and decides when to stop."""

@@ -25,7 +25,7 @@ from calograd.io.files import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import generate
 from calograd.system.progress import StageProgress, silent
-from calograd.training.config import RunConfig, parse_config
+from calograd.training.config import DesignRun, parse_config
 from calograd.training.data.rows import load_data
 from calograd.training.log import read_log
 from calograd.training.train import train
@@ -46,7 +46,7 @@ class DemoSettings:
         classifier_rows: largest number of rows of each class in a classifier test; 0 leaves the tests out.
         timing: energies (GeV), batches and repetitions of the timing, and whether Geant4 takes part.
         training: tables ``model`` and ``training`` of the short training, where they differ from the defaults.
-        adaptation: fields of `calograd.training.adaptation.state.AdaptConfig`.
+        adaptation: fields of `calograd.training.config.AdaptConfig`.
         effort: settings of gradients and optimisation.
     """
 
@@ -80,7 +80,7 @@ QUICK = DemoSettings(
         "training": {"steps": 60, "batch": 128, "location_scale_steps": 60, "location_scale_batch": 512, "warmup": 10,
                      "ema": 0.9, "report_every": 20},
     },
-    adaptation={"steps": 10, "location_scale_steps": 10, "batch": 32, "location_scale_batch": 64, "look_every": 5},
+    adaptation={"steps": 10, "location_scale_steps": 10, "batch": 32, "location_scale_batch": 64, "report_every": 5},
     effort=StudySettings(energies=(10.0,), showers=30, draws=2, compared=2, steps=2, landscape=2),
 )  # fmt: skip
 
@@ -121,7 +121,7 @@ class DemoResult:
     surrogate: Surrogate
     evaluation: DesignEvaluation
     benchmark: Benchmark
-    training: RunConfig
+    training: DesignRun
     showers: int
     rows: int
     log: list[dict[str, Any]]
@@ -241,7 +241,9 @@ def _run(
     began = timed("time", began)
     config = training_config(surrogate, training, settings)
     data = load_data(config.data.files, config.data.validation, config.training.seed)
-    train(config, data, folder / "training", progress=lambda phase, step, steps, _: progress(phase, step, steps))
+    train(
+        config, folder / "training", data=data, progress=lambda phase, step, steps, _: progress(phase, step, steps)
+    )  # fmt: skip
     began = timed("train", began)
     scratch = _like(Surrogate.load(folder / "training"), reference, 1, progress, "sample again")
     began = timed("sample again", began)
@@ -258,7 +260,7 @@ def _run(
     )  # fmt: skip
 
 
-def training_config(surrogate: Surrogate, training: Path, settings: DemoSettings) -> RunConfig:
+def training_config(surrogate: Surrogate, training: Path, settings: DemoSettings) -> DesignRun:
     """Return the configuration of the short training: small networks, the range of the bundled surrogate."""
     card = surrogate.card
     raw = settings.training | {
@@ -266,7 +268,9 @@ def training_config(surrogate: Surrogate, training: Path, settings: DemoSettings
         "data": {"files": [str(training)], "validation": 0.1},
         "range": {name: list(getattr(card, name)) for name in ("energy", "dx", "dz")},
     }
-    return parse_config(raw, "the demo's training", training.parent)
+    config = parse_config(raw, "the demo's training", training.parent)
+    assert isinstance(config, DesignRun)
+    return config
 
 
 def _chosen(reference: Cells, settings: DemoSettings) -> Cells:

@@ -94,7 +94,7 @@ def levels(n: int, steps: int, generator: torch.Generator | None) -> Tensor:
 
 
 def trajectories(teacher: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler, level: Tensor) -> Trajectories:
-    """SamplingSchedule the teacher's trajectories from pure noise to their ends.
+    """Walk the teacher's trajectories from pure noise to their ends.
 
     Args:
         teacher: the denoiser D(x, sigma).

@@ -153,7 +153,7 @@ def sample(
     generator: torch.Generator | None = None,
     checkpointed: bool = False,
 ) -> Tensor:
-    """SamplingSchedule the grid ``sigmas`` from pure noise to samples.
+    """Walk the grid ``sigmas`` from pure noise to samples.
 
     Args:
         denoise: D(x, sigma).

@@ -51,11 +51,10 @@ from calograd.optimisation.state import Step
 from calograd.optimisation.target import Target, simulate
 from calograd.surrogate import Adapter, Surrogate
 from calograd.system.progress import StageProgress, silent
-from calograd.training.adaptation.adapt import adapt
-from calograd.training.adaptation.data import refuse_distilled
-from calograd.training.adaptation.state import AdaptConfig
+from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import Rows, TrainingData
 from calograd.training.data.split import MIN_SHOWERS, MIN_VALIDATION
+from calograd.training.tasks.adapt import adapt, refuse_distilled
 
 ADAPTERS, SHOWERS = "adapters", "showers.h5"
 PURPOSE = 3
@@ -162,7 +161,7 @@ class AdaptiveSurrogate:
         Raises:
             Interrupted: Ctrl-C; simulated showers and the state of training are kept.
             CaloGradError: see `calograd.geant4.production.simulate_library`,
-                `calograd.training.adaptation.adapt.adapt`.
+                `calograd.training.tasks.adapt.adapt`.
         """
         number, adapted = len(history), [step.number for step in history if step.adaptation]
         showers = (self.config.showers if adapted else self.config.first) * len(self.energies)

@@ -1,4 +1,4 @@
-"""What a training is, in one TOML file.
+"""Configurations of trainings, in TOML, and of adaptations.
 
     name = "pbf2-cells"
 
@@ -10,135 +10,146 @@
     dx = [1.0, 5.0]
     dz = [4.0, 15.0]
 
-With a table ``[distillation]`` a trained surrogate is distilled into one of few evaluations; its sizes are
-the teacher's but for those of its two networks that ``[model]`` gives:
+``kind`` in the table ``[model]`` says what is generated: ``cells`` (the default), ``maps`` or ``points``, points in a
+layered detector, whose range is one of energies alone. With a table ``[distillation]`` a trained surrogate, the teacher,
+is distilled into one of few evaluations; ``[model]`` may then give sizes of the student's networks:
 
     [distillation]
     teacher = "pbf2-cells"
     student_steps = [2, 1]
 
-Every other key has a default; see the classes below.
+All other keys have defaults; see the classes below.
 """
 
 from __future__ import annotations
 
-import tomllib
-from difflib import get_close_matches
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from calograd.detector.material import NUMBERS
 from calograd.errors import InputError
+from calograd.io.toml import Table, parse_table, read_toml
+from calograd.nn.lora import Plan
 from calograd.surrogate.card import Units
 from calograd.surrogate.cells.model import CellsArchitecture
 from calograd.surrogate.maps.model import MapsArchitecture
-from calograd.surrogate.registry import KINDS
+from calograd.surrogate.points.model import PointsArchitecture
+from calograd.training.loop import EarlyStopping, LoopConfig
 
-FEWEST = 3
-"""Steps of a teacher's second-order sampler for one step of the student."""
+T = TypeVar("T", bound=Table)
+
+MIN_TEACHER_STEPS = 3
+"""Fewest steps of a teacher's second-order sampler for one step of the student."""
+POINTS_STUDENT = ("shower_width", "shower_blocks", "point_width", "embedding")
+"""Sizes that a student of points may have of its own."""
+
 Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Interval = tuple[PositiveFloat, PositiveFloat]
+ScheduleName = Literal["karras", "linear", "cosine"]
+PreconditioningName = Literal["edm", "noise", "residual-noise"]
 MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy", "mean_atomic_number",
                          "effective_atomic_number"]  # fmt: skip
-Interval = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-
-
-class Table(BaseModel):
-    """A table of a TOML file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Table):
-    """Where the showers come from. Cells files, each with its own numbering of showers, or folders of such."""
+    """Files of showers: cells, maps or points files, or folders of such."""
 
     files: Annotated[list[Path], Field(min_length=1)]
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Share of the showers, with all their rows, that is never trained on."""
+    """Share of the showers, with all their rows, that is held out."""
 
 
 class RowsConfig(DataConfig):
-    """Where rows of cells or maps come from."""
+    """Files of rows of cells or maps."""
 
-    memory: Annotated[float, Field(gt=0)] | None = None
-    """MB that they may take in every process; more are read from the files as the training goes on."""
+    memory: PositiveFloat | None = None
+    """Memory in MB for rows in every process; more rows are streamed from the files. None: read all rows at once."""
 
 
-class RangeConfig(Table):
-    """The range that the surrogate will accept; the data of every material should reach a little beyond it.
+def _check_interval(name: str, interval: Interval) -> None:
+    low, high = interval
+    if low > high:
+        raise ValueError(f"{name} = [{low}, {high}]: expected the lower end first")
+    if low == high:
+        raise ValueError(
+            f"{name} = [{low}, {high}] is one value, from which nothing is learnt of others; expected a range, "
+            "or adapt a surrogate that has one to these data with 'calograd adapt'"
+        )
 
-    Energies in GeV. With ``units = "cm"`` sizes are the same for all materials; with ``units = "scaled"`` dx is in
-    Moliere radii and dz in radiation lengths, as `calograd segment --scaled` draws them, so that the conditions cover
-    the same region in all materials.
-    """
+
+class EnergyRange(Table):
+    """Incident energies, GeV, that the surrogate accepts; the data should reach over it."""
 
     energy: Interval
+
+    @model_validator(mode="after")
+    def _check(self) -> EnergyRange:
+        for name in set(type(self).model_fields) & {"energy", "dx", "dz"}:
+            _check_interval(name, getattr(self, name))
+        return self
+
+
+class DesignRange(EnergyRange):
+    """Energies and designs that the surrogate accepts; the data of every material should reach a little beyond them.
+
+    With ``units = "cm"`` sizes are the same for all materials. With ``units = "scaled"`` dx is in Moliere radii and dz
+    in radiation lengths, as `calograd segment --scaled` draws them, so that all materials cover the same conditions.
+    """
+
     dx: Interval
     dz: Interval
     units: Units = "cm"
 
-    @model_validator(mode="after")
-    def _check(self) -> RangeConfig:
-        for name in ("energy", "dx", "dz"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name} = [{low}, {high}]: expected the lower end first")
-            if low == high:
-                raise ValueError(
-                    f"{name} = [{low}, {high}] is one value, from which nothing is learnt of others; expected a range, "
-                    "or adapt a surrogate that has one to these data with 'calograd adapt'"
-                )
-        return self
+
+_CELLS, _MAPS, _POINTS = CellsArchitecture(), MapsArchitecture(), PointsArchitecture()
 
 
-_DEFAULT = CellsArchitecture()
+class DesignModelConfig(Table):
+    """Sizes that surrogates of cells and of maps have in common."""
+
+    shape_width: Positive
+    shape_blocks: Positive
+    location_scale_width: Positive
+    embedding: Positive
+    schedule: ScheduleName = "karras"
+    preconditioning: PreconditioningName = "edm"
+    material_numbers: tuple[MaterialNumber, ...] | None = None
+    """None: what showers scale with (density, X0, R_M, E_c) for one material, the atomic number for several."""
+
+    def sizes(self, n_xy: int, n_z: int, materials: int) -> dict[str, Any]:
+        """Return the arguments of an architecture for cells and materials of the data."""
+        usual = NUMBERS if materials == 1 else ("effective_atomic_number",)
+        numbers = usual if self.material_numbers is None else self.material_numbers
+        own = self.model_dump(exclude={"kind", "material_numbers"})
+        return own | {"n_xy": n_xy, "n_z": n_z, "material_numbers": numbers}
 
 
-class ModelConfig(Table):
-    """Sizes of the networks; meaning and defaults are those of `calograd.surrogate.cells.model.CellsArchitecture`.
-
-    ``material_numbers`` left out: density, X0, R_M and E_c for one material, the mean atomic number for several.
-    """
+class CellsModelConfig(DesignModelConfig):
+    """Sizes of the networks of cells, see `calograd.surrogate.cells.model.CellsArchitecture`."""
 
     kind: Literal["cells"] = "cells"
-    shape_width: Positive = _DEFAULT.shape_width
-    shape_blocks: Positive = _DEFAULT.shape_blocks
-    pattern_width: Positive = _DEFAULT.pattern_width
-    pattern_blocks: Positive = _DEFAULT.pattern_blocks
-    embedding: Positive = _DEFAULT.embedding
-    location_scale_width: Positive = _DEFAULT.location_scale_width
-    local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _DEFAULT.local_units
+    shape_width: Positive = _CELLS.shape_width
+    shape_blocks: Positive = _CELLS.shape_blocks
+    pattern_width: Positive = _CELLS.pattern_width
+    pattern_blocks: Positive = _CELLS.pattern_blocks
+    embedding: Positive = _CELLS.embedding
+    location_scale_width: Positive = _CELLS.location_scale_width
+    local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _CELLS.local_units
     sums: bool = True
-    """Files from before it was there have none."""
     ends: bool = True
-    """Likewise."""
-    schedule: Literal["karras", "linear", "cosine"] = "karras"
-    preconditioning: Literal["edm", "noise", "residual-noise"] = "edm"
-    material_numbers: tuple[MaterialNumber, ...] | None = None
 
     def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> CellsArchitecture:
-        """With the numbers of cells and of materials of the data."""
-        numbers = _material_numbers(self.material_numbers, materials)
-        sizes = self.model_dump(exclude={"kind", "material_numbers"})
-        return CellsArchitecture(n_xy=n_xy, n_z=n_z, material_numbers=numbers, **sizes)
+        """Return the architecture for cells and materials of the data."""
+        return CellsArchitecture(**self.sizes(n_xy, n_z, materials))
 
 
-def _material_numbers(chosen: tuple[MaterialNumber, ...] | None, materials: int) -> tuple[str, ...]:
-    """The chosen ones; else those that showers scale with for one material, the effective atomic number for several."""
-    usual = NUMBERS if materials == 1 else ("effective_atomic_number",)
-    return usual if chosen is None else chosen
-
-
-_MAPS = MapsArchitecture()
-
-
-class MapsModelConfig(Table):
-    """Sizes of the networks of maps; see `calograd.surrogate.maps.model.MapsArchitecture`.
-
-    ``material_numbers`` left out: as of `ModelConfig`.
-    """
+class MapsModelConfig(DesignModelConfig):
+    """Sizes of the networks of maps, see `calograd.surrogate.maps.model.MapsArchitecture`."""
 
     kind: Literal["maps"]
     coordinates: Literal["shares", "plain"] = _MAPS.coordinates
@@ -153,76 +164,151 @@ class MapsModelConfig(Table):
     shape_width: Positive = _MAPS.shape_width
     shape_blocks: Positive = _MAPS.shape_blocks
     location_scale_width: Positive = _MAPS.location_scale_width
-    schedule: Literal["karras", "linear", "cosine"] = "karras"
-    preconditioning: Literal["edm", "noise", "residual-noise"] = "edm"
-    material_numbers: tuple[MaterialNumber, ...] | None = None
 
     def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> MapsArchitecture:
-        """With the numbers of cells of the designs and of materials of the data."""
-        numbers = _material_numbers(self.material_numbers, materials)
-        sizes = self.model_dump(exclude={"kind", "material_numbers"})
-        return MapsArchitecture(n_xy=n_xy, n_z=n_z, material_numbers=numbers, **sizes)
+        """Return the architecture for cells of the designs and materials of the data."""
+        return MapsArchitecture(**self.sizes(n_xy, n_z, materials))
 
 
-class TrainingConfig(Table):
-    """How it is trained."""
+class PointsModelConfig(Table):
+    """Sizes of the networks of points and how they are sampled, see `PointsArchitecture`.
+
+    The first CaloClouds is ``schedule = "linear"``, ``preconditioning = "noise"``, ``sampler = "ddpm"``, ``steps = 100``
+    (100 evaluations). CaloClouds II is ``sampler = "heun"``, ``steps = 13`` (25 evaluations); it makes the spread of z
+    6 % too wide, the default of 12 steps does not.
+    """
+
+    kind: Literal["points"]
+    shower_width: Positive = _POINTS.shower_width
+    shower_blocks: Positive = _POINTS.shower_blocks
+    point_width: Positive = _POINTS.point_width
+    point_blocks: Positive = _POINTS.point_blocks
+    embedding: Positive = _POINTS.embedding
+    location_scale_width: Positive = _POINTS.location_scale_width
+    schedule: ScheduleName = "karras"
+    preconditioning: PreconditioningName = "edm"
+    sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
+    steps: Positive = _POINTS.steps
+    shower_steps: Positive = _POINTS.shower_steps
+
+    def architecture(self, layers: int) -> PointsArchitecture:
+        """Return the architecture for a detector of ``layers`` layers."""
+        return PointsArchitecture(layers=layers, **self.model_dump(exclude={"kind"}))
+
+    def student(self, teacher: PointsArchitecture) -> PointsArchitecture:
+        """Return the architecture of a student: networks of these sizes, all else as in the teacher."""
+        own = self.model_dump(include=set(POINTS_STUDENT))
+        return replace(teacher, **own, sampler="consistency", steps=1, shower_steps=1)
+
+
+class LoopTable(Table):
+    """Keys of the loop, common to the training of all kinds."""
+
+    learning_rate: PositiveFloat = 2e-3
+    warmup: Positive = 500
+    """Steps in which the learning rate rises."""
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.9995
+    """Decay of the moving average of the weights."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0 leaves their number to torch."""
+    report_every: Positive = 2000
+    """Steps between two reports of validation loss and physics."""
+    checkpoint_minutes: PositiveFloat = 2.0
+
+    def loop(self) -> LoopConfig:
+        """Return the settings of the loop."""
+        return LoopConfig(self.warmup, self.weight_decay, self.report_every, self.checkpoint_minutes)
+
+
+class DesignTraining(LoopTable):
+    """Training of a surrogate of cells or maps."""
 
     steps: Positive = 20_000
     batch: Positive = 1024
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    warmup: Positive = 500
-    ema: Annotated[float, Field(gt=0, lt=1)] = 0.9995
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     location_scale_steps: Positive = 2500
+    """Steps of each network of location and scale."""
     location_scale_batch: Positive = 4096
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the matrix products; weights, optimiser and sampling are float32 always."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    """Precision of the matrix products; weights, optimiser and sampling are float32 always."""
     start: str = ""
-    """A surrogate whose weights to begin with, bundled or a folder; random ones if left out."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads; 0 leaves it to torch."""
-    report_every: Positive = 2000
-    """Steps between two looks at validation loss and physics."""
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+    """A surrogate, bundled or a folder, whose weights to start from; empty: random weights."""
     keep: bool = False
     """Whether to keep the weights of every report, in folders ``step-NUMBER``."""
 
 
-class Distillation(Table):
-    """Of a trained surrogate into one of few evaluations, see `calograd.diffusion.progressive`."""
+class PointsTraining(LoopTable):
+    """Training of a surrogate of points."""
+
+    location_scale_steps: Positive = 2000
+    """Steps of the networks of location and scale."""
+    location_scale_batch: Positive = 1024
+    shower_steps: Annotated[int, Field(ge=0)] = 20_000
+    shower_batch: Positive = 512
+    point_steps: Positive = 20_000
+    point_batch: Positive = 192
+    """Layers a step, with all their points; a student sees some of the points."""
+    hit_showers: Annotated[int, Field(ge=0)] = 4000
+    """Showers generated, twice, to match numbers of hits to those of the data; 0: numbers of points stay as learnt."""
+
+
+class DesignDistillation(Table):
+    """Progressive distillation of a surrogate of cells or maps, see `calograd.diffusion.progressive`."""
 
     teacher: Path
-    """A bundled name, or its folder. Distilled itself, it takes its own steps, a multiple of these."""
+    """Bundled name or folder. A teacher that is distilled itself takes its own steps, a multiple of the student's."""
     student_steps: tuple[Positive, Positive]
-    """Evaluations of the student, of shape and pattern."""
+    """Evaluations of the student's networks of shape and of pattern."""
     shape_steps: Positive = 24
-    """Steps of a diffusion model's sampler; a step of the student takes its part of them, three at least."""
+    """Steps of the teacher's sampler of the shape; a step of the student takes its part of them, three at least."""
     pattern_steps: Positive = 12
-    """Likewise."""
+    """Steps of the teacher's sampler of the pattern, shared in the same way."""
     showers: Annotated[int, Field(ge=0)] = 0
-    """Showers whose targets the teacher prepares before the training, some 1.5 kB each. 0: every
-    step has targets of its own."""
+    """Showers whose targets the teacher prepares before the training, some 1.5 kB each; 0: every step makes its own."""
 
     @property
     def sub_steps(self) -> tuple[int, int]:
-        """Steps of a diffusion model for every step of the student, of shape and pattern."""
+        """Steps of the teacher for every step of the student, of shape and of pattern."""
         shape, pattern = self.student_steps
-        return max(FEWEST, ceil(self.shape_steps / shape)), max(FEWEST, ceil(self.pattern_steps / pattern))
+        return (
+            max(MIN_TEACHER_STEPS, ceil(self.shape_steps / shape)),
+            max(MIN_TEACHER_STEPS, ceil(self.pattern_steps / pattern)),
+        )
 
 
-class RunConfig(Table):
-    """A whole training."""
+class PointsDistillation(Table):
+    """Distillation of a surrogate of points into one evaluation, see `calograd.diffusion.consistency`."""
+
+    teacher: Path
+    """Bundled name or folder."""
+    showers: Positive = 131_072
+    """Showers whose trajectories the teacher prepares before the training."""
+    layers: Positive = 262_144
+    """Layers of these showers, at most, whose points' trajectories are prepared."""
+    steps: Positive = 16
+    """Steps of the teacher's sampler."""
+    spread_steps: Positive = 1000
+    """Steps of the fit of the showers' mean and covariance."""
+
+
+class RunTable(Table):
+    """Keys of a whole training of any kind."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class DesignRun(RunTable):
+    """Training or distillation of a surrogate of cells or maps."""
+
     data: RowsConfig
-    range: RangeConfig
-    model: Annotated[ModelConfig | MapsModelConfig, Field(discriminator="kind")] = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    distillation: Distillation | None = None
+    range: DesignRange
+    model: Annotated[CellsModelConfig | MapsModelConfig, Field(discriminator="kind")] = CellsModelConfig()
+    training: DesignTraining = DesignTraining()
+    distillation: DesignDistillation | None = None
 
     @model_validator(mode="after")
-    def _one_beginning(self) -> RunConfig:
+    def _one_beginning(self) -> DesignRun:
         if self.distillation is not None and self.training.start:
             raise ValueError("training.start has no place beside [distillation]: a student begins with its teacher")
         return self
@@ -230,70 +316,125 @@ class RunConfig(Table):
     @model_validator(mode="before")
     @classmethod
     def _cells_by_default(cls, raw: Any) -> Any:
-        """A model that does not say its kind is of cells."""
         if isinstance(raw, dict) and isinstance(raw.get("model"), dict):
             return raw | {"model": {"kind": "cells"} | raw["model"]}
         return raw
 
 
+class PointsRun(RunTable):
+    """Training or distillation of a surrogate of points."""
+
+    data: DataConfig
+    range: EnergyRange
+    model: PointsModelConfig
+    training: PointsTraining = PointsTraining()
+    distillation: PointsDistillation | None = None
+
+    @field_validator("distillation")
+    @classmethod
+    def _sizes_of_a_student(cls, distillation: PointsDistillation | None, info: ValidationInfo) -> Any:
+        model = info.data.get("model")  # missing if it does not fit itself
+        foreign = sorted(model.model_fields_set - {"kind", *POINTS_STUDENT}) if model else []
+        if distillation is not None and foreign:
+            raise ValueError(f"model.{foreign[0]} is the teacher's; expected no more than {', '.join(POINTS_STUDENT)}")
+        return distillation
+
+
+RunConfig = DesignRun | PointsRun
+_RUNS: dict[str, type[DesignRun] | type[PointsRun]] = {"cells": DesignRun, "maps": DesignRun, "points": PointsRun}
+
+
 def read_config(path: Path) -> RunConfig:
-    """Read a training's TOML file; paths in it are relative to the file.
+    """Read the TOML file of a training of any kind; paths in it are relative to the file.
 
     Raises:
-        InputError: missing, not TOML, an unknown key (with the nearest valid name) or a value that does not fit.
+        InputError: missing, not TOML, an unknown key (with the nearest known one) or a value that does not fit.
     """
-    return parse_config(read_tables(path), str(path), path.parent)
-
-
-def read_tables(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises `InputError` if it is missing or no TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; expected a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+    return parse_config(read_toml(path), str(path), path.parent)
 
 
 def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
-    """Check a configuration; ``source`` is named in errors, paths are relative to ``folder``."""
-    try:
-        config = RunConfig.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"{source}: {first_complaint(error, RunConfig)}") from error
-    files = [(folder / file).resolve() for file in config.data.files]
-    changes: dict[str, Any] = {"data": config.data.model_copy(update={"files": files})}
-    if config.training.start and (folder / config.training.start).is_dir():
-        start = str((folder / config.training.start).resolve())
-        changes["training"] = config.training.model_copy(update={"start": start})
+    """Validate plain data as the configuration of a training.
+
+    Args:
+        raw: tables, as `read_toml` returns them.
+        source: where they come from; errors begin with it.
+        folder: paths are relative to it.
+    """
+    model = raw.get("model")
+    kind = model.get("kind", "cells") if isinstance(model, dict) else "cells"
+    if kind not in _RUNS:
+        raise InputError(f"{source}: model.kind: expected one of {', '.join(_RUNS)}")
+    config = parse_table(_RUNS[kind], raw, source)
+    changes: dict[str, Any] = {"data": _update(config.data, files=[(folder / f).resolve() for f in config.data.files])}
+    if isinstance(config, DesignRun) and config.training.start and (folder / config.training.start).is_dir():
+        changes["training"] = _update(config.training, start=str((folder / config.training.start).resolve()))
     if config.distillation is not None and (folder / config.distillation.teacher).is_dir():
-        teacher = (folder / config.distillation.teacher).resolve()
-        changes["distillation"] = config.distillation.model_copy(update={"teacher": teacher})
-    return config.model_copy(update=changes)
+        changes["distillation"] = _update(config.distillation, teacher=(folder / config.distillation.teacher).resolve())
+    return _update(config, **changes)
 
 
-_MODELS: dict[str, type[BaseModel]] = {"cells": ModelConfig, "maps": MapsModelConfig}
+def _update(table: T, **values: Any) -> T:
+    return table.model_copy(update=values)
 
 
-def first_complaint(error: ValidationError, whole: type[BaseModel]) -> str:
-    """The first thing wrong with a configuration of the class ``whole``, in words."""
-    first = error.errors()[0]
-    kind = next((str(part) for part in first["loc"][1:2] if first["loc"][0] == "model"), "")
-    parts = [str(part) for number, part in enumerate(first["loc"]) if number != 1 or kind not in _MODELS]
-    if first["type"] == "union_tag_invalid":
-        return f"model.kind: expected one of {', '.join(KINDS)}"
-    where = ".".join(parts)
-    if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg']}"
-    table = whole
-    for part in parts[:-1]:
-        table = _table_of(_MODELS.get(kind, table.model_fields[part].annotation))
-    near = get_close_matches(parts[-1], table.model_fields, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(table.model_fields)}"
-    return f"unknown key '{where}'; {hint}"
+class AdaptConfig(Table):
+    """Adaptation of a surrogate; keys that are None have a default for every method, see `METHOD_DEFAULTS`."""
+
+    method: Literal["lora", "bitfit", "full", "scratch"] = "lora"
+    """``scratch``: new weights of the base's architecture, as a control."""
+    rank: Positive = 8
+    alpha: PositiveFloat = 16.0
+    targets: tuple[str, ...] = ("*",)
+    """Patterns of names of linear layers, see `calograd.nn.lora.Plan`."""
+    balanced: bool = False
+    """Whether every energy of the data counts alike, however many showers have it; else every row does."""
+    range: Literal["data", "base"] = "data"
+    """Range of the adapted surrogate: that of the data, or on trust that of its base."""
+    steps: Positive | None = None
+    """Most steps of the diffusion; it stops when the loss of the held-out showers no longer falls."""
+    location_scale_steps: Positive | None = None
+    """Most steps of either network of location and scale."""
+    learning_rate: PositiveFloat | None = None
+    boost: Annotated[float, Field(ge=1)] | None = None
+    """Highest factor of the learning rate while the loss falls fast, see `calograd.training.loop.ValidationRecord`."""
+    batch: Positive = 256
+    location_scale_batch: Positive = 1024
+    warmup: Positive = 50
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    report_every: Positive = 50
+    """Steps between two reports of the held-out showers' loss."""
+    patience: Positive = 8
+    """Reports without a new best loss before a phase ends."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: Annotated[int, Field(ge=0)] = 0
+    checkpoint_minutes: PositiveFloat = 2.0
+
+    def plan(self) -> Plan:
+        """Return the plan of the adapter; from scratch everything is learnt."""
+        if self.method == "scratch":
+            return Plan("full")
+        return Plan(self.method, self.rank, self.alpha, self.targets)
+
+    def resolved(self) -> AdaptConfig:
+        """Return the configuration with the method's defaults in place of None."""
+        defaults = METHOD_DEFAULTS[self.method]
+        return _update(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def loop(self) -> LoopConfig:
+        """Return the settings of the loop of a resolved configuration; an adapter is not drawn to zero."""
+        assert self.boost is not None
+        weight_decay = 1e-4 if self.method == "scratch" else 0.0
+        return LoopConfig(
+            self.warmup, weight_decay, self.report_every, self.checkpoint_minutes,
+            EarlyStopping(self.patience, self.boost),
+        )  # fmt: skip
 
 
-def _table_of(annotation: Any) -> type[BaseModel]:
-    """The table that a field holds, which may be optional."""
-    choices = [choice for choice in (annotation, *get_args(annotation)) if isinstance(choice, type)]
-    return next(choice for choice in choices if issubclass(choice, BaseModel))
+METHOD_DEFAULTS: dict[str, dict[str, float]] = {
+    "lora": {"steps": 1500, "location_scale_steps": 1500, "learning_rate": 5e-4, "boost": 4.0},
+    "bitfit": {"steps": 1500, "location_scale_steps": 1500, "learning_rate": 5e-3, "boost": 4.0},
+    "full": {"steps": 1500, "location_scale_steps": 1500, "learning_rate": 5e-4, "boost": 4.0},
+    "scratch": {"steps": 6000, "location_scale_steps": 2500, "learning_rate": 2e-3, "boost": 1.0},
+}
+"""Defaults of `AdaptConfig` by method."""

@@ -1,13 +1,13 @@
 """Several processes that train one model, with the results of one.
 
-Every process has the whole model and the same random generator. All draw the same batch of n rows, of which process p
-of P takes the rows p n / P to (p + 1) n / P, and of every random tensor of the batch it takes the same rows, so that
+Every process holds the whole model and the same random generator. All draw the same batch of n rows; process p of P
+takes the rows p n / P to (p + 1) n / P, and the same rows of every random tensor of the batch, so that
 
     loss = (1 / P) sum_p loss_p,    gradient = (1 / P) sum_p gradient_p
 
-are those of one process but for the order of the sums. They are averaged through Lightning Fabric (gloo between CPUs,
-nccl between GPUs), all gradients in one message a step, with which a Ctrl-C that one process met reaches all. The first
-process alone looks at the run and writes.
+are those of one process but for the order of the sums. Lightning Fabric averages them (gloo between CPUs, nccl between
+GPUs), all gradients in one message a step. The same message carries a Ctrl-C that one process met to all. The first
+process, the leader, alone reports and writes.
 """
 
 from __future__ import annotations
@@ -30,54 +30,54 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
-"""Variables of the environment through which nodes find each other where nothing else tells them."""
+"""Environment variables through which nodes find each other without srun or torchrun."""
 
 
-class Team(Protocol):
-    """The processes of a training, seen from one of them."""
+class ProcessGroup(Protocol):
+    """Processes of a training, seen from one of them."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of processes."""
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that looks at the run and writes."""
+        """Whether this process is the leader, which reports and writes."""
 
     @property
     def device(self) -> str:
-        """Of this process."""
+        """Torch device of this process."""
 
     def rows(self, n: int) -> slice:
-        """Those of this process among ``n`` of a batch, a multiple of `size`."""
+        """Return the rows of this process in a batch of ``n`` rows, a multiple of `size`."""
 
     def share(self, n: int, generator: torch.Generator, copies: int = 1) -> Any:
-        """A context in which tensors of random numbers from ``generator`` are this process's share of the batch's.
+        """Return a context in which random tensors from ``generator`` are this process's rows of the batch's.
 
         Args:
             n: rows of the batch.
-            generator: of the random numbers.
-            copies: how often the batch is repeated, one copy behind the other, as in a batch of pairs.
+            generator: generator of the random numbers.
+            copies: copies of the batch, one behind the other, as in a batch of pairs.
         """
 
     def average(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-        """Replace the gradients of all processes by their mean; returns that of their losses."""
+        """Replace the gradients by their mean over all processes; return the mean of the losses."""
 
     def agreed(self, interrupted: Callable[[], bool]) -> Callable[[], bool]:
-        """Whether any process was interrupted, as all of them knew it in the last `average`."""
+        """Return a function that says whether any process was interrupted before the last `average`."""
 
     def same(self, *modules: nn.Module | None) -> None:
-        """Give all processes the leader's weights."""
+        """Give all processes the weights of the leader."""
 
     def first(self) -> Any:
-        """A context that the leader goes through first, the others after it, if it left without an error."""
+        """Return a context that the leader passes first and the others after it, unless it raised an error."""
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
 
 
-class Alone:
-    """The only process of a training."""
+class SingleProcess:
+    """A training in one process."""
 
     size, leads = 1, True
 
@@ -85,36 +85,36 @@ class Alone:
         self.device = device
 
     def rows(self, n: int) -> slice:
-        """All."""
+        """Return all rows."""
         return slice(0, n)
 
     @contextmanager
     def share(self, n: int, generator: torch.Generator, copies: int = 1) -> Iterator[None]:  # noqa: ARG002
-        """The whole batch."""
+        """Leave random numbers alone."""
         yield
 
     def average(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:  # noqa: ARG002
-        """The loss as it is."""
+        """Return the loss."""
         return loss
 
     def agreed(self, interrupted: Callable[[], bool]) -> Callable[[], bool]:
-        """Whether this process was interrupted."""
+        """Return ``interrupted`` itself."""
         return interrupted
 
     def same(self, *modules: nn.Module | None) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """At once."""
+        """Pass at once."""
         yield
 
     def wait(self) -> None:
-        """For nobody."""
+        """Return at once."""
 
 
-class Several:
-    """One of several processes; use `open_team`."""
+class FabricProcess:
+    """One of several processes; `open_process_group` makes it."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
@@ -123,20 +123,20 @@ class Several:
         self._stop = False
 
     def rows(self, n: int) -> slice:
-        """A run of n / P rows; P divides n."""
+        """Return n / P consecutive rows; P divides n."""
         each = n // self.size
         return slice(each * self._fabric.global_rank, each * (self._fabric.global_rank + 1))
 
-    def share(self, n: int, generator: torch.Generator, copies: int = 1) -> Share:
-        """See `Share`."""
+    def share(self, n: int, generator: torch.Generator, copies: int = 1) -> ShardedRandom:
+        """Return a `ShardedRandom`."""
         mine = torch.arange(n)[self.rows(n)]
-        return Share(generator, torch.cat([copy * n + mine for copy in range(copies)]), copies * n)
+        return ShardedRandom(generator, torch.cat([copy * n + mine for copy in range(copies)]), copies * n)
 
     def average(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-        """One message with all gradients, the loss and whether this process was interrupted."""
+        """Send all gradients, the loss and whether this process was interrupted in one message."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         state = torch.stack([loss.detach(), loss.new_tensor(float(self._came()))])
-        with _together(self.leads):
+        with _name_lost_process(self.leads):
             whole = self._fabric.all_reduce(torch.cat([*(g.flatten() for g in gradients), state]), reduce_op="mean")
         assert isinstance(whole, Tensor)
         *means, mean, interrupted = torch.split(whole, [*(g.numel() for g in gradients), 1, 1])
@@ -146,20 +146,20 @@ class Several:
         return mean[0]
 
     def agreed(self, interrupted: Callable[[], bool]) -> Callable[[], bool]:
-        """As the last `average` brought it."""
+        """Return a function that says what the last `average` learned."""
         self._came = interrupted
         return lambda: self._stop
 
     def same(self, *modules: nn.Module | None) -> None:
-        """Broadcast weights and buffers."""
-        with _together(self.leads), torch.no_grad():
+        """Broadcast weights and buffers from the leader."""
+        with _name_lost_process(self.leads), torch.no_grad():
             for module in modules:
                 for value in module.state_dict().values() if module is not None else ():
                     value.copy_(self._fabric.broadcast(value.cpu() if self.leads else None))
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """The leader, then the others."""
+        """Let the leader pass, then the others."""
         if not self.leads:
             self.wait()
         yield
@@ -167,21 +167,21 @@ class Several:
             self.wait()
 
     def wait(self) -> None:
-        """At a barrier."""
-        with _together(self.leads):
+        """Wait at a barrier."""
+        with _name_lost_process(self.leads):
             self._fabric.barrier()
 
 
-class Share(TorchFunctionMode):
-    """Random numbers of a batch, drawn whole, of which some rows are kept.
+class ShardedRandom(TorchFunctionMode):
+    """Context in which random tensors are drawn for the whole batch and cut to the rows of this process.
 
-    Every tensor that is drawn from ``generator`` has the rows kept along its first dimension; it is drawn with all rows
-    of the batch instead, so that every process draws the same numbers and the generators stay alike.
+    Every tensor drawn from ``generator`` has the kept rows along its first dimension. It is drawn with all rows of the
+    batch, so that every process draws the same numbers and the generators stay alike.
 
     Args:
-        generator: draws of others are left alone.
-        kept: rows, shape (kept,), int64.
-        whole: rows of the batch.
+        generator: draws from other generators are left alone.
+        kept: rows of this process, shape (kept,), int64.
+        whole: number of rows of the batch.
     """
 
     def __init__(self, generator: torch.Generator, kept: Tensor, whole: int) -> None:
@@ -202,48 +202,48 @@ class Share(TorchFunctionMode):
 
 
 @contextmanager
-def _together(leads: bool) -> Iterator[None]:
-    """What happens when another process has gone: the leader says so, the others leave it to the one that failed."""
+def _name_lost_process(leads: bool) -> Iterator[None]:
+    """Turn the loss of another process into the leader's error; the others leave silently."""
     try:
         yield
     except RuntimeError as error:
         if not leads:
             raise SystemExit(1) from None
         raise InputError(
-            "another process of this training ended; look at its messages and repeat the command, it goes "
-            "on from the last checkpoint"
+            "another process of this training ended; look at its messages and repeat the command, it "
+            "resumes from the last checkpoint"
         ) from error
 
 
 @contextmanager
-def one_voice(team: Team) -> Iterator[None]:
-    """Leave it to the leader to say that all were interrupted."""
+def leader_reports_interrupt(group: ProcessGroup) -> Iterator[None]:
+    """Let the leader alone raise `Interrupted`; the others exit silently."""
     try:
         yield
     except Interrupted:
-        if not team.leads:
+        if not group.leads:
             raise SystemExit(0) from None
         raise
 
 
-def open_team(processes: int, nodes: int, device: str) -> Team:
-    """The processes that train together; starts those of this node that are not there yet.
+def open_process_group(processes: int, nodes: int, device: str) -> ProcessGroup:
+    """Return the processes that train together; start those of this node that do not run yet.
 
-    The command that this process runs is run again by every other one, up to this call. Under torchrun and srun
-    processes are there already.
+    Every started process runs the command of this process again, up to this call. Under torchrun and srun all
+    processes run already.
 
     Args:
-        processes: on every node.
-        nodes: that the same command is run on.
-        device: ``cpu`` or ``cuda``, of which every process takes one; of a single process any torch device.
+        processes: number of processes on every node.
+        nodes: number of nodes that run the same command.
+        device: ``cpu`` or ``cuda``, one for each process; for a single process any torch device.
 
     Raises:
-        InputError: a number or device that cannot be, Lightning Fabric is not installed, or the nodes do not find
-            each other.
+        InputError: a number or device that is not possible, Lightning Fabric is not installed, or the nodes do not
+            find each other.
     """
-    check_team(processes, nodes, device)
+    check_process_group(processes, nodes, device)
     if processes * nodes == 1:
-        return Alone(device)
+        return SingleProcess(device)
     require("a training on several processes", "cluster")
     from lightning_fabric import Fabric
 
@@ -259,11 +259,11 @@ def open_team(processes: int, nodes: int, device: str) -> Team:
             f"{fabric.world_size} processes were started, --processes {processes} --nodes {nodes} are "
             f"{processes * nodes}; expected the same"
         )
-    return Several(fabric)
+    return FabricProcess(fabric)
 
 
-def check_team(processes: int, nodes: int, device: str) -> None:
-    """Refuse what `open_team` cannot do, before anything is read or started. Raises `InputError` as that."""
+def check_process_group(processes: int, nodes: int, device: str) -> None:
+    """Check the arguments of `open_process_group` before anything is read or started. Raises `InputError`."""
     for name, value in (("processes", processes), ("nodes", nodes)):
         if value < 1:
             raise InputError(f"--{name} is {value}, expected at least 1")

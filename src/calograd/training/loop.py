@@ -1,9 +1,17 @@
-"""A training as a row of phases that can be interrupted at any step and gone on with to the same result.
+"""The training loop: phases of optimiser steps that resume from a checkpoint to the same result.
 
-A phase trains some parts of a model on its own loss. The folder of a run holds ``checkpoint.pt``: the weights, their
-moving average (EMA), the optimiser, the random generator, where the run is and what it is of. It is read without
-unpickling objects and replaced as a whole, always between two steps. What a run is of, what it looks at on its way and
-what else it writes is up to the caller. Several processes may share the work, see `calograd.training.distributed`.
+A `Task` says what is trained: its phases, each with a loss and the parameters that it trains, and what is monitored.
+Everything else is here. `training_step` is one step: with k its number, K those of the phase, W those of the warm-up
+and w the trained weights,
+
+    lr  = rate boost min(1, (k + 1) / W) (1 + cos(pi k / K)) / 2
+    w   = AdamW(w, gradient of the loss, clipped to norm 1, lr)
+    ema = ema + (1 - min(decay, (k + 2) / (k + 11))) (w - ema)
+
+A run is a folder. Its ``checkpoint.pt`` holds the weights, their moving average (EMA), the optimiser, the random
+generator, the position in the run and the identity of the task. It is read without unpickling objects and replaced as a
+whole, always between two steps, so an interrupted run ends with the same weights as one that was never interrupted.
+``log.jsonl`` has one line a report. Several processes may share the work, see `calograd.training.distributed`.
 """
 
 from __future__ import annotations
@@ -12,42 +20,105 @@ import copy
 import io
 import time
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from math import cos, pi
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import cos, isfinite, nan, pi
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from calograd.errors import CaloGradError, FormatError, InputError, Interrupted
+from calograd.errors import CaloGradError, FormatError, InputError, Interrupted, OutputExistsError
+from calograd.io.differences import refuse_other
 from calograd.io.files import write_whole
+from calograd.surrogate.adapters import ADAPTER
+from calograd.surrogate.storage import WEIGHTS
 from calograd.system.interrupts import deferred_interrupt
-from calograd.training.distributed import Alone, Team
+from calograd.training.distributed import ProcessGroup, SingleProcess
+from calograd.training.log import LOG, add_to_log, trim_log
 
 CHECKPOINT = "checkpoint.pt"
+VERSION = 2
+"""Version of the checkpoint's contents; checkpoints of other versions are refused."""
+PROGRESS_STEPS = 20
+"""Steps between two calls of the progress callback."""
+RUNNING_STEPS = 200
+"""Steps over which the running mean of the loss is taken."""
+MAX_GRADIENT = 1.0
+"""Norm to which gradients are clipped."""
+FAST_FALL = 0.02
+"""Fall of the validation loss between two reports, above which early stopping raises the learning rate."""
+BOOST = 1.5
+"""Factor by which the learning rate rises then."""
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 
-Progress = Callable[[str, int, int, float], None]
-"""Called as progress(phase, step, steps, loss), every few steps."""
+TrainingProgress = Callable[[str, int, int, float], None]
+"""Called as ``progress(phase, step, steps, loss)`` every `PROGRESS_STEPS` steps and at the end of a phase."""
+OnReport = Callable[[dict[str, Any]], None]
+"""Called with every entry of the log."""
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """Validation losses of a phase with early stopping: at its beginning, at its best step, and its number of steps."""
+
+    name: str
+    before: float
+    after: float
+    best_step: int
+    steps: int
 
 
 @dataclass
-class Course(Generic[M]):
+class ValidationRecord:
+    """Course of the validation loss in a phase with early stopping.
+
+    Attributes:
+        first, last, best: losses at the first, last and best report; NaN before the first report.
+        best_step: step of the best report.
+        boost: factor of the learning rate. Few showers show a small shift badly, and small steps suit it best; they
+            show a large shift well, and small steps do not get through it.
+    """
+
+    first: float = nan
+    last: float = nan
+    best: float = nan
+    best_step: int = 0
+    boost: float = 1.0
+
+    def update(self, loss: float, step: int, most: float) -> bool:
+        """Record a loss and return whether it is the best so far; a fast fall raises the boost, at most to ``most``."""
+        if step == 0:
+            self.first = self.last = self.best = loss
+            return False
+        if self.last - loss > FAST_FALL:
+            self.boost = min(most, BOOST * self.boost)
+        self.last = loss
+        if loss >= self.best:
+            return False
+        self.best, self.best_step = loss, step
+        return True
+
+
+@dataclass
+class TrainingState(Generic[M]):
     """Everything that changes in a run.
 
     Attributes:
-        model, ema: the weights and their moving average.
-        generator: of every random number.
-        phase: number of the phase; their count once the run has ended.
+        model, ema: weights and their moving average.
+        generator: source of every random number.
+        phase: index of the phase; the number of phases once the run has ended.
         step: steps done in the phase.
-        seconds: since the run began, over all phases.
+        seconds: time since the run began, over all phases.
         running: running mean of the loss in the phase.
-        optimiser: of the phase; None before its first step.
-        beside: what the first phase trains beside the model and is then thrown away; None where there is nothing.
+        optimiser: optimiser of the phase; None before its first step.
+        auxiliary: network that the first phase trains beside the model and that is then dropped; None: there is none.
+        validation: validation losses of the phase, with early stopping.
+        best: averaged weights of the phase at its best report, by name, with early stopping.
+        results: phases with early stopping that have ended.
     """
 
     model: M
@@ -58,17 +129,25 @@ class Course(Generic[M]):
     seconds: float = 0.0
     running: Tensor = field(default_factory=lambda: torch.zeros(()))
     optimiser: torch.optim.Optimizer | None = None
-    beside: nn.Module | None = None
+    auxiliary: nn.Module | None = None
+    validation: ValidationRecord = field(default_factory=ValidationRecord)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    results: list[PhaseResult] = field(default_factory=list)
 
     @classmethod
-    def start(cls, model: M, seed: int) -> Course[M]:
-        """A new run of a model."""
-        return cls(model, copy.deepcopy(model).requires_grad_(False), torch.Generator().manual_seed(seed))
+    def start(cls, model: M, generator: torch.Generator, auxiliary: nn.Module | None = None) -> TrainingState[M]:
+        """Return the state before the first step."""
+        return cls(model, copy.deepcopy(model).requires_grad_(False), generator, auxiliary=auxiliary)
 
     def next_phase(self) -> None:
-        """Go on to the first step of the next phase."""
+        """Go to the beginning of the next phase."""
         self.phase, self.step, self.optimiser, self.running = self.phase + 1, 0, None, torch.zeros(())
-        self.beside = None
+        self.auxiliary, self.validation, self.best = None, ValidationRecord(), {}
+
+
+def _no_loss(state: TrainingState[M]) -> Tensor:
+    """Loss of a phase without steps."""
+    raise AssertionError(f"phase {state.phase} has no loss")
 
 
 @dataclass(frozen=True)
@@ -76,230 +155,412 @@ class Phase(Generic[M]):
     """One part of a training.
 
     Args:
-        name: shown to the user.
-        steps: of the optimiser.
-        prefixes: of the names of the parameters that are trained.
-        loss: of a random batch, its mean, given where the run is; each of several processes takes its share.
+        name: name for the user.
+        steps: steps of the optimiser; 0 leaves the phase to ``before``.
+        trained: names of the parameters that are trained.
+        loss: mean loss of a random batch; each of several processes takes its share of the batch.
         ema: decay of the moving average; 0 follows the weights.
-        rate: highest learning rate.
-        reports: whether the run is looked at on the way.
-        before: called before the first step, or in place of steps where there are none; whatever it changes has to
-            follow from the course alone.
+        learning_rate: highest learning rate.
+        monitored: whether reports are made.
+        before: called before the first step. Its changes must follow from the state alone, since a run that was killed
+            in the first steps repeats them.
     """
 
     name: str
-    steps: int
-    prefixes: tuple[str, ...]
-    loss: Callable[[Course[M]], Tensor]
-    ema: float
-    rate: float
-    reports: bool = True
-    before: Callable[[Course[M]], None] | None = None
+    steps: int = 0
+    trained: frozenset[str] = frozenset()
+    loss: Callable[[TrainingState[M]], Tensor] = _no_loss
+    ema: float = 0.0
+    learning_rate: float = 0.0
+    monitored: bool = True
+    before: Callable[[TrainingState[M]], None] | None = None
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How a run is paced: steps of the learning rate's rise, decay of weights, reports and checkpoints."""
+class EarlyStopping:
+    """End a phase when its validation loss no longer falls, and keep its best weights.
+
+    Args:
+        patience: reports without a new best loss before a phase ends.
+        max_boost: highest factor of the learning rate while the loss falls fast, see `ValidationRecord`.
+    """
+
+    patience: int
+    max_boost: float = 1.0
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How the loop runs.
+
+    Args:
+        warmup: steps in which the learning rate rises.
+        weight_decay: decay of AdamW.
+        report_every: steps between two reports.
+        checkpoint_minutes: time between two checkpoints.
+        early_stopping: None: phases run all their steps.
+    """
 
     warmup: int
     weight_decay: float
     report_every: int
     checkpoint_minutes: float
+    early_stopping: EarlyStopping | None = None
 
 
 @dataclass(frozen=True)
-class Hooks(Generic[M]):
-    """What the engine calls.
+class Identity:
+    """What a run may be resumed with: a checkpoint of anything else is refused.
 
     Args:
-        keep: writes a checkpoint.
-        report: looks at the run, every ``report_every`` steps of phases that are looked at, and at their end.
-        progress: every few steps.
+        task: kind of the run, such as ``training``.
+        config: resolved configuration, as plain data.
+        data: numbers that differ between different training data.
+        origins: identities of the surrogates and adapters that the run starts from, by their role.
     """
 
-    keep: Callable[[Course[M]], None]
-    report: Callable[[Course[M]], None]
-    progress: Progress | None = None
+    task: str
+    config: dict[str, Any]
+    data: list[float]
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+class Task(Protocol[M]):
+    """What a run trains."""
+
+    @property
+    def model(self) -> M:
+        """Initial weights; they follow from the configuration alone."""
+
+    @property
+    def auxiliary(self) -> nn.Module | None:
+        """Network that is trained beside the model in the first phase and then dropped."""
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Random numbers of the run, before its first step."""
+
+    @property
+    def phases(self) -> Sequence[Phase[M]]:
+        """All phases in order."""
+
+    @property
+    def loop(self) -> LoopConfig:
+        """Settings of the loop."""
+
+    @property
+    def identity(self) -> Identity:
+        """What a checkpoint must agree with."""
+
+    def monitor(self, state: TrainingState[M]) -> dict[str, Any]:
+        """Return the entries of a report, plain data; ``validation_loss`` among them with early stopping."""
+
+    def save(self, state: TrainingState[M], output: Path) -> None:
+        """Write the surrogate learnt so far; called after every report and at the end."""
+
+
+def parameters_below(model: nn.Module, *prefixes: str) -> frozenset[str]:
+    """Return the names of the model's parameters that begin with one of the prefixes."""
+    return frozenset(name for name, _ in model.named_parameters() if name.startswith(prefixes))
+
+
+def begin(task: Task[M], output: Path) -> TrainingState[M]:
+    """Return the state of the run in ``output``: that of its checkpoint, or a new one.
+
+    Raises:
+        InputError: the checkpoint is of another task, configuration, data or origin.
+        OutputExistsError: the folder holds results but no checkpoint.
+        FormatError: the checkpoint or the log is damaged.
+    """
+
+    def restore(stored: dict[str, Any]) -> None:
+        _refuse_other(stored, task.identity, output)
+        _restore(state, stored, task)
+
+    if not (output / CHECKPOINT).exists():
+        for name in (WEIGHTS, ADAPTER, LOG):
+            if (output / name).exists():
+                raise OutputExistsError(
+                    f"{output / name} exists but no {CHECKPOINT} to resume from; choose another output"
+                )
+    state = TrainingState.start(task.model, task.generator, task.auxiliary)
+    read_checkpoint(output, restore)
+    trim_log(output, [phase.name for phase in task.phases], state.phase, state.step)
+    return state
 
 
 def run(
-    course: Course[M],
-    phases: Sequence[Phase[M] | None],
-    pace: Pace,
-    hooks: Hooks[M],
+    task: Task[M],
+    state: TrainingState[M],
     output: Path,
-    team: Team | None = None,
+    *,
+    group: ProcessGroup | None = None,
+    progress: TrainingProgress | None = None,
+    on_report: OnReport | None = None,
 ) -> None:
-    """Go through the phases that are left of the run in the folder ``output``.
+    """Run the phases that are left.
 
     Args:
-        course: where the run is.
-        phases: all of them; None stands for one in which the model has nothing to learn.
-        pace: of the run.
-        hooks: what is called on the way, by the process that leads.
+        task: what is trained.
+        state: as `begin` returns it; it ends after the last phase.
         output: folder of the run.
-        team: processes that share the work; None: this one alone.
+        group: processes that share the work; None: this process alone. The leader reports and writes.
+        progress: called every few steps.
+        on_report: called with every report.
 
     Raises:
-        InputError: a loss that is no number, or a folder that cannot be written.
+        InputError: a loss is NaN or infinite, or the folder cannot be written.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
-    team = team or Alone()
-    if not team.leads:
-        hooks = Hooks(_nothing, _nothing)
-    with deferred_interrupt() as came:
-        interrupted = team.agreed(came)
+    group = group or SingleProcess()
+    with deferred_interrupt() as interrupted:
+        loop = _Loop(task, output, group, group.agreed(interrupted), progress, on_report)
         try:
             if not (output / CHECKPOINT).exists():
-                hooks.keep(course)  # before anything else is there that could not be gone on with
-            while course.phase < len(phases):
-                phase = phases[course.phase]
-                if phase is not None:
-                    _run_phase(course, phase, pace, hooks, interrupted, team)
-                if interrupted():
-                    hooks.keep(course)
-                    team.wait()
-                    raise Interrupted(f"{output} holds a checkpoint; the same command goes on from it")
-                course.next_phase()
-                hooks.keep(course)
+                loop.checkpoint(state)  # before any result that could not be resumed
+            for phase in task.phases[state.phase :]:
+                loop.run_phase(state, phase)
+                if loop.interrupted():
+                    loop.checkpoint(state)
+                    group.wait()
+                    raise Interrupted(f"{output} holds a checkpoint; the same command resumes from it")
+                if task.loop.early_stopping and phase.trained:
+                    _keep_best(state, phase)
+                state.next_phase()
+                loop.checkpoint(state)
+            if group.leads:
+                task.save(state, output)
         except KeyboardInterrupt:
-            raise Interrupted(f"{output} holds its last checkpoint; the same command goes on from it") from None
+            raise Interrupted(f"{output} holds its last checkpoint; the same command resumes from it") from None
 
 
-def _nothing(course: Course[M]) -> None:
-    """What a process that does not lead does with a course."""
-
-
-def _run_phase(
-    course: Course[M], phase: Phase[M], pace: Pace, hooks: Hooks[M], interrupted: Callable[[], bool], team: Team
-) -> None:
-    """Steps up to the end of the phase or to Ctrl-C."""
-    parameters = trained(course, phase.prefixes)
-    course.model.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    if course.optimiser is None:
-        if phase.before is not None:
-            phase.before(course)
-        course.optimiser = _optimiser(parameters, pace)
-    started, saved = time.monotonic() - course.seconds, time.monotonic()
-    while course.step < phase.steps and not interrupted():
-        for group in course.optimiser.param_groups:
-            group["lr"] = _rate(phase, pace, course.step)
-        loss = phase.loss(course)
-        course.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss = team.average(loss, parameters)
-        if not bool(torch.isfinite(loss)):
-            raise InputError(
-                f"the loss is {loss.item()} in phase '{phase.name}', step {course.step}; check the data, or lower "
-                "training.learning_rate"
-            )
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        course.optimiser.step()
-        course.step += 1
-        _average(course, phase)
-        course.running = course.running + (loss.detach() - course.running) / min(course.step, 200)
-        course.seconds = time.monotonic() - started
-        last = course.step == phase.steps
-        if hooks.progress is not None and (course.step % 20 == 0 or last):
-            hooks.progress(phase.name, course.step, phase.steps, float(course.running))
-        looked = phase.reports and (course.step % pace.report_every == 0 or last)
-        if looked:
-            hooks.report(course)
-        if looked or time.monotonic() - saved > 60 * pace.checkpoint_minutes:
-            hooks.keep(course)
-            saved = time.monotonic()
-    if phase.steps == 0 and phase.reports:
-        hooks.report(course)
-
-
-def _rate(phase: Phase[M], pace: Pace, step: int) -> float:
-    """Learning rate: linear at first, then half a cosine down to zero."""
-    return phase.rate * min(1.0, (step + 1) / pace.warmup) * 0.5 * (1 + cos(pi * step / phase.steps))
-
-
-def trained(course: Course[M], prefixes: tuple[str, ...]) -> list[nn.Parameter]:
-    """What a phase trains."""
-    own = [parameter for name, parameter in course.model.named_parameters() if name.startswith(prefixes)]
-    return own + (list(course.beside.parameters()) if course.beside else [])
-
-
-def _optimiser(parameters: list[nn.Parameter], pace: Pace) -> torch.optim.Optimizer:
-    """AdamW; the rate is set before every step."""
-    return torch.optim.AdamW(parameters, weight_decay=pace.weight_decay, fused=True)
-
-
-def _average(course: Course[M], phase: Phase[M]) -> None:
-    """EMA of what the phase trains, with a short memory at its start."""
-    decay = min(phase.ema, (1 + course.step) / (10 + course.step))
-    with torch.no_grad():
-        pairs = zip(course.ema.named_parameters(), course.model.parameters(), strict=True)
-        for (name, ours), theirs in pairs:
-            if name.startswith(phase.prefixes):
-                ours.lerp_(theirs, 1 - decay)
-
-
-def write_checkpoint(course: Course[M], output: Path, identity: dict[str, Any]) -> None:
-    """Keep a course, which has to be between two steps, beside what the run is of (plain data).
+def training_step(state: TrainingState[M], phase: Phase[M], loop: LoopConfig, group: ProcessGroup) -> None:
+    """Take one step of the optimiser on one random batch.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the loss is NaN or infinite.
     """
+    assert state.optimiser is not None
+    (parameters,) = state.optimiser.param_groups
+    parameters["lr"] = learning_rate(phase, loop, state.step, state.validation.boost)
+    loss = phase.loss(state)
+    state.optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    loss = group.average(loss, parameters["params"]).detach()
+    _refuse_nan(float(loss), phase, state.step)
+    nn.utils.clip_grad_norm_(parameters["params"], MAX_GRADIENT)
+    state.optimiser.step()
+    state.step += 1
+    update_ema(state, phase)
+    state.running = state.running + (loss - state.running) / min(state.step, RUNNING_STEPS)
+
+
+def learning_rate(phase: Phase[M], loop: LoopConfig, step: int, boost: float = 1.0) -> float:
+    """Return the learning rate of a step: a linear rise, then half a cosine down to zero."""
+    warm = min(1.0, (step + 1) / loop.warmup)
+    return phase.learning_rate * boost * warm * 0.5 * (1 + cos(pi * step / phase.steps))
+
+
+@torch.no_grad()
+def update_ema(state: TrainingState[M], phase: Phase[M]) -> None:
+    """Move the averaged weights of the phase towards the weights; the memory is short in the first steps."""
+    decay = min(phase.ema, (1 + state.step) / (10 + state.step))
+    for (name, average), weights in zip(state.ema.named_parameters(), state.model.parameters(), strict=True):
+        if name in phase.trained:
+            average.lerp_(weights, 1 - decay)
+
+
+@dataclass(frozen=True)
+class _Loop(Generic[M]):
+    """What does not change while a run goes through its phases."""
+
+    task: Task[M]
+    output: Path
+    group: ProcessGroup
+    interrupted: Callable[[], bool]
+    progress: TrainingProgress | None
+    on_report: OnReport | None
+
+    def run_phase(self, state: TrainingState[M], phase: Phase[M]) -> None:
+        """Take steps up to the end of the phase, to early stopping or to Ctrl-C."""
+        loop = self.task.loop
+        self._prepare(state, phase)
+        started, saved = time.monotonic() - state.seconds, time.monotonic()
+        if loop.early_stopping and phase.trained and state.step == 0:
+            self._report(state, phase)
+        while state.step < phase.steps and not _stops(state, loop) and not self.interrupted():
+            training_step(state, phase, loop, self.group)
+            state.seconds = time.monotonic() - started
+            last = state.step == phase.steps
+            if self.progress and self.group.leads and (state.step % PROGRESS_STEPS == 0 or last):
+                self.progress(phase.name, state.step, phase.steps, float(state.running))
+            if phase.monitored and (state.step % loop.report_every == 0 or last):
+                self._report(state, phase)
+            if time.monotonic() - saved > 60 * loop.checkpoint_minutes:
+                self.checkpoint(state)
+                saved = time.monotonic()
+        if phase.monitored and phase.steps == 0:
+            self._report(state, phase)
+
+    def checkpoint(self, state: TrainingState[M]) -> None:
+        """Let the leader write a checkpoint."""
+        if self.group.leads:
+            save_checkpoint(state, self.task, self.output)
+
+    def _prepare(self, state: TrainingState[M], phase: Phase[M]) -> None:
+        """Let exactly the trained parameters require gradients; make the optimiser of a new phase."""
+        parameters = _trained(state, phase)
+        state.model.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        if state.optimiser is None:
+            if phase.before is not None:
+                phase.before(state)
+            if parameters:
+                state.optimiser = _optimiser(parameters, self.task.loop)
+
+    def _report(self, state: TrainingState[M], phase: Phase[M]) -> None:
+        """Let the leader monitor the run, log it and write the surrogate learnt so far."""
+        if not self.group.leads:
+            return
+        entry: dict[str, Any] = {
+            "phase": phase.name, "step": state.step, "seconds": round(state.seconds, 1),
+            "train_loss": float(state.running) if state.step else None,
+        }  # fmt: skip
+        entry |= self.task.monitor(state)
+        if self.task.loop.early_stopping:
+            loss = entry["validation_loss"]
+            _refuse_nan(loss, phase, state.step)
+            better = state.validation.update(loss, state.step, self.task.loop.early_stopping.max_boost)
+            if better or state.step == 0:
+                averages = state.ema.named_parameters()
+                state.best = {name: value.detach().clone() for name, value in averages if name in phase.trained}
+            entry["best"] = state.validation.best_step == state.step
+        add_to_log(self.output, entry)
+        self.task.save(state, self.output)
+        if self.on_report is not None:
+            self.on_report(entry)
+
+
+def _stops(state: TrainingState[M], loop: LoopConfig) -> bool:
+    """Return whether early stopping ends the phase."""
+    stopping = loop.early_stopping
+    return stopping is not None and state.step - state.validation.best_step >= stopping.patience * loop.report_every
+
+
+@torch.no_grad()
+def _keep_best(state: TrainingState[M], phase: Phase[M]) -> None:
+    """Set the weights of a phase that has ended to its best ones."""
+    record = state.validation
+    state.results.append(PhaseResult(phase.name, record.first, record.best, record.best_step, state.step))
+    for model in (state.model, state.ema):
+        for name, value in model.named_parameters():
+            if name in phase.trained:
+                value.copy_(state.best[name])
+
+
+def _trained(state: TrainingState[M], phase: Phase[M]) -> list[nn.Parameter]:
+    """Return the parameters that a phase trains."""
+    own = [parameter for name, parameter in state.model.named_parameters() if name in phase.trained]
+    return own + (list(state.auxiliary.parameters()) if state.auxiliary else [])
+
+
+def _optimiser(parameters: list[nn.Parameter], loop: LoopConfig) -> torch.optim.Optimizer:
+    """Return AdamW; its learning rate is set before every step."""
+    return torch.optim.AdamW(parameters, weight_decay=loop.weight_decay, fused=True)
+
+
+def _refuse_nan(loss: float, phase: Phase[M], step: int) -> None:
+    """Raise `InputError` for a loss that is NaN or infinite."""
+    if not isfinite(loss):
+        raise InputError(
+            f"the loss is {loss} in phase '{phase.name}', step {step}; check the data, or lower the learning rate "
+            "(training.learning_rate, --learning-rate)"
+        )
+
+
+def save_checkpoint(state: TrainingState[M], task: Task[M], output: Path) -> None:
+    """Write a checkpoint of a state between two steps. Raises `InputError` if it cannot be written."""
     content = io.BytesIO()
     torch.save(
-        identity
-        | {
-            "phase": course.phase, "step": course.step, "seconds": course.seconds, "running": course.running,
-            "model": course.model.state_dict(), "ema": course.ema.state_dict(),
-            "optimiser": course.optimiser.state_dict() if course.optimiser else None,
-            "difference": course.beside.state_dict() if course.beside else None,
-            "generator": course.generator.get_state(),
+        {
+            "version": VERSION, "identity": asdict(task.identity), "phase": state.phase, "step": state.step,
+            "seconds": state.seconds, "running": state.running, "generator": state.generator.get_state(),
+            "model": _weights(state.model, task.phases), "ema": _weights(state.ema, task.phases), "best": state.best,
+            "optimiser": state.optimiser.state_dict() if state.optimiser else None,
+            "auxiliary": state.auxiliary.state_dict() if state.auxiliary else None,
+            "validation": asdict(state.validation), "results": [asdict(result) for result in state.results],
         },
         content,
     )  # fmt: skip
-    then = "; mend this and repeat the command, it goes on from the last checkpoint"
+    then = "; mend this and repeat the command, it resumes from the last checkpoint"
     write_whole(output / CHECKPOINT, content.getvalue(), then)
 
 
-def read_stored(output: Path, read: Callable[[dict[str, Any]], T], name: str = CHECKPOINT) -> T | None:
-    """What ``read`` makes of the checkpoint called ``name`` in ``output``; None if there is none.
+def read_checkpoint(output: Path, read: Callable[[dict[str, Any]], T]) -> T | None:
+    """Return what ``read`` makes of the checkpoint in ``output``; None if there is none.
 
     Raises:
         FormatError: the checkpoint is damaged.
         InputError: as ``read`` raises it.
     """
-    path = output / name
+    path = output / CHECKPOINT
     if not path.exists():
         return None
     try:
-        with zipfile.ZipFile(path) as records:  # torch does not look at the checksums that it writes
+        with zipfile.ZipFile(path) as records:  # torch does not verify the checksums that it writes
             if damaged := records.testzip():
                 raise ValueError(f"{damaged} does not fit its checksum")
         return read(torch.load(path, map_location="cpu", weights_only=True))
     except CaloGradError:
         raise
-    except Exception as error:  # whatever torch raises for a damaged file, or for one of another version
+    except Exception as error:  # whatever torch raises for a damaged file
         reason = " ".join(str(error).split())[:120]
         raise FormatError(f"{path} is damaged ({reason}); remove {output} to start anew") from error
 
 
-def resume(course: Course[M], stored: dict[str, Any], prefixes: Sequence[tuple[str, ...]], pace: Pace) -> None:
-    """Bring a course to where a checkpoint was written.
+def _weights(model: nn.Module, phases: Sequence[Phase[Any]]) -> dict[str, Tensor]:
+    """Return the trained parameters and the buffers of a model by name; everything else follows from the task."""
+    trained = frozenset[str]().union(*(phase.trained for phase in phases))
+    fixed = {name for name, _ in model.named_parameters()} - trained
+    return {name: value for name, value in model.state_dict().items() if name not in fixed}
 
-    Args:
-        course: of a model of the same architecture; its ``beside`` is of the same form as that stored, or None.
-        stored: the checkpoint.
-        prefixes: of every phase.
-        pace: of the run.
-    """
-    course.model.load_state_dict(stored["model"])
-    course.ema.load_state_dict(stored["ema"])
-    course.generator.set_state(stored["generator"])
-    course.phase, course.step, course.seconds = stored["phase"], stored["step"], stored["seconds"]
-    course.running = stored.get("running", torch.zeros(()))
-    if course.beside is not None:
-        course.beside.load_state_dict(stored["difference"])
+
+def _restore(state: TrainingState[M], stored: Mapping[str, Any], task: Task[M]) -> None:
+    """Bring a state to where a checkpoint was written."""
+    for model, weights in ((state.model, stored["model"]), (state.ema, stored["ema"])):
+        other = weights.keys() ^ _weights(model, task.phases).keys()
+        if other:
+            raise ValueError(f"weights '{min(other)}' are missing or too many")
+        model.load_state_dict(weights, strict=False)
+    state.generator.set_state(stored["generator"])
+    state.phase, state.step, state.seconds = stored["phase"], stored["step"], stored["seconds"]
+    state.running, state.validation = stored["running"], ValidationRecord(**stored["validation"])
+    state.results = [PhaseResult(**result) for result in stored["results"]]
+    state.best = {name: value.to(state.ema.get_parameter(name)) for name, value in stored["best"].items()}
+    if stored["auxiliary"] is None:
+        state.auxiliary = None
+    elif state.auxiliary is not None:
+        state.auxiliary.load_state_dict(stored["auxiliary"])
     if stored["optimiser"] is not None:
-        course.optimiser = _optimiser(trained(course, prefixes[course.phase]), pace)
-        course.optimiser.load_state_dict(stored["optimiser"])
+        state.optimiser = _optimiser(_trained(state, task.phases[state.phase]), task.loop)
+        state.optimiser.load_state_dict(stored["optimiser"])
+
+
+def _refuse_other(stored: Mapping[str, Any], mine: Identity, output: Path) -> None:
+    """Raise `InputError` unless a checkpoint is of the same version, task, configuration, data and origins."""
+    if stored.get("version") != VERSION:
+        raise InputError(f"{output} holds a checkpoint of another version of calograd; choose another output")
+    theirs = Identity(**stored["identity"])
+    if theirs.task != mine.task:
+        raise InputError(f"{output} holds a run of '{theirs.task}', this is '{mine.task}'; choose another output")
+    refuse_other(output, mine.config, theirs.config)
+    if theirs.data != mine.data:
+        raise InputError(f"{output} holds a run on other rows of data; bring them back or choose another output")
+    for role in sorted(theirs.origins.keys() | mine.origins.keys()):
+        before, now = (identity.origins.get(role, "none")[:12] for identity in (theirs, mine))
+        if before != now:
+            raise InputError(
+                f"{output} holds a run of another {role}: it was {before}, now it is {now}; bring it back or choose "
+                "another output"
+            )

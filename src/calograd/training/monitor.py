@@ -1,141 +1,161 @@
-"""A look at a training: validation loss and the physics of generated showers, on showers never trained on."""
+"""Reports on a training: validation losses and the physics of generated showers, on showers that are never trained on.
+
+Every observable is compared with Geant4's in `BINS` bins of the incident energy, with equal numbers of showers:
+
+    bias    100 (mean / mean of Geant4 - 1), per cent, with its standard error
+    spread  standard deviation / that of Geant4
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from calograd.events.dense import MAPS
-from calograd.surrogate.model import DesignModel
+from calograd.events.layered_readout import read_out
+from calograd.events.point_showers import PointShowers
+from calograd.metrics.observables import observe
+from calograd.surrogate.model import DesignModel, Model
+from calograd.surrogate.points.model import PointsModel
 from calograd.surrogate.randomness import RandomNumbers
+from calograd.training.data.points import PointsData
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
 
 BINS = 3
+"""Bins of the incident energy."""
+GENERATED = 1000
+"""Most showers that are generated at once."""
+MAX_SHOWERS = 200
+"""Most held-out showers of points that a report looks at."""
+MAX_LAYERS = 512
+"""Layers whose points' loss a report looks at."""
 
 Losses = Callable[[DesignModel, Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Losses of shape and pattern of a model, given x, y, conditions and a generator, see `DesignModel.losses`."""
+Report = dict[str, Any]
+"""Plain data: ``validation_loss``, and ``bias``, ``error``, ``spread`` by observable, a value for every energy bin."""
 
 
-def denoising(
-    model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The losses of diffusion models."""
-    return model.losses(x, y, conditions, generator)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a training looked like at one step.
-
-    Attributes:
-        step: of the diffusion phase.
-        seconds: since the run began, over all phases.
-        train_loss: running mean.
-        validation_loss: with the same noise at every look.
-        bias: relative bias of means in per cent, by observable, one value for each of three energy bins.
-        error: its standard error.
-        spread: ratio of standard deviations to Geant4's, likewise.
-    """
-
-    step: int
-    seconds: float
-    train_loss: float
-    validation_loss: float
-    bias: dict[str, list[float]]
-    error: dict[str, list[float]]
-    spread: dict[str, list[float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; None for what is undefined, as the width of a single layer."""
-        plain = asdict(self)
-        for name in ("bias", "error", "spread"):
-            plain[name] = {key: [v if isfinite(v) else None for v in values] for key, values in plain[name].items()}
-        return plain
-
-
-def look(
-    model: DesignModel, data: TrainingData, step: int, train_loss: float, seconds: float, losses: Losses = denoising
-) -> Report:
-    """Validation loss and biases of ``model`` on the validation rows (at most `MAX_ROWS`)."""
-    generator = torch.Generator().manual_seed(0)
+@torch.no_grad()
+def report_rows(model: DesignModel, data: TrainingData, losses: Losses) -> Report:
+    """Return validation loss and physics of a surrogate of designs on at most `MAX_ROWS` validation rows."""
+    generator = torch.Generator().manual_seed(0)  # the same noise in every report
     device = model.condition_mean.device
-    chosen = torch.randperm(len(data.validation), generator=generator)[:MAX_ROWS]
-    rows = data.validation.at(chosen)
+    rows = data.validation.at(torch.randperm(len(data.validation), generator=generator)[:MAX_ROWS])
     cells, energy = rows.cells.to(device), rows.energy.to(device)
-    with torch.no_grad():
-        conditions = data.conditions(model, rows)
-        x, y = model.standardise(cells, energy, conditions, generator)
-        most, loss = model.most_rows, 0.0
-        for start in range(0, len(x), most):
-            part = slice(start, start + most)
-            shape, pattern = losses(model, x[part], y[part], conditions[part], generator)
-            loss += float(shape.mean() + pattern.mean()) * (len(shape) / len(x))
-        schedule, random = model.sampling_schedule(), RandomNumbers(generator)
-        made = torch.cat(
-            [
-                model.generate(c, e, len(e), schedule, random)
-                for c, e in zip(*(torch.split(values, min(1000, most)) for values in (conditions, energy)), strict=True)
-            ]
-        )
-    bias, error, spread = _biases(made.cpu(), rows, data.held_out)
-    return Report(step, round(seconds, 1), train_loss, loss, bias, error, spread)
+    conditions = data.conditions(model, rows)
+    x, y = model.standardise(cells, energy, conditions, generator)
+    most, loss = model.most_rows, 0.0
+    for start in range(0, len(x), most):
+        part = slice(start, start + most)
+        shape, pattern = losses(model, x[part], y[part], conditions[part], generator)
+        loss += float(shape.mean() + pattern.mean()) * (len(shape) / len(x))
+    batches = zip(*(torch.split(values, min(GENERATED, most)) for values in (conditions, energy)), strict=True)
+    schedule, random = model.sampling_schedule(), RandomNumbers(generator)
+    made = torch.cat([model.generate(c, e, len(e), schedule, random) for c, e in batches]).cpu()
+    ours, theirs = _design_observables(made, rows), _design_observables(rows.cells, rows)
+    return {"validation_loss": loss} | compare(ours, theirs, rows.energy, data.held_out)
 
 
-def _biases(made: Tensor, rows: Rows, showers: int) -> tuple[dict[str, list[float]], ...]:
-    """Of E_tot/E, R_E/dx, sigma_y/dx, longitudinal mean/dz and width/dz in energy bins of equal counts.
+@torch.no_grad()
+def report_points(model: PointsModel, data: PointsData) -> Report:
+    """Return validation losses and physics of a surrogate of points on at most `MAX_SHOWERS` validation showers.
 
-    Rows of one shower at several designs are far from independent, so errors count distinct ``showers``.
+    A distilled surrogate has no denoising losses; its ``validation_loss`` is None.
     """
-    ours, theirs = _observables(made, rows), _observables(rows.cells, rows)
-    bins = torch.tensor_split(torch.argsort(rows.energy, stable=True), BINS)
-    bias: dict[str, list[float]] = {name: [] for name in ours}
-    error: dict[str, list[float]] = {name: [] for name in ours}
-    spread: dict[str, list[float]] = {name: [] for name in ours}
-    for name in ours:
-        for chosen in bins:
-            a, g = ours[name][chosen], theirs[name][chosen]
-            bias[name].append(round(100 * float(a.mean() / g.mean() - 1), 4))
-            error[name].append(round(100 * float((a - g).std() / min(len(a), showers / BINS) ** 0.5 / g.mean()), 4))
-            spread[name].append(round(float(a.std() / g.std()), 4))
-    return bias, error, spread
+    generator, device, rows = torch.Generator().manual_seed(0), model.unit.device, data.validation
+    chosen = torch.randperm(len(rows), generator=generator)[:MAX_SHOWERS]
+    energy = rows.energy[chosen].to(device)
+    losses = {}
+    if not model.distilled:
+        x = model.standardise(rows.features.at(chosen).to(device), energy, generator)
+        losses["shower"] = float(model.shower_loss(x, energy, generator).mean())
+        losses["points"] = _point_loss(model, data, generator)
+    loss = sum(losses.values()) if losses else None
+    physics = physics_of_points(model, rows.clouds.rows(chosen.numpy()), generator)
+    return {"validation_loss": loss, "losses": losses} | physics
 
 
-def _observables(cells: Tensor, rows: Rows) -> dict[str, Tensor]:
-    """In units of the cell, so that designs can be averaged; see `calograd.metrics.observables` for cm."""
-    cells = cells.double()
-    if cells.ndim == len(MAPS.axes):
-        return _map_observables(cells, rows)
-    n = cells.shape[1]
-    total = cells.sum((1, 2, 3)).clamp(min=1e-12)
-    place = torch.arange(n).double() - (n - 1) / 2
-    layers, x, y = cells.sum((1, 2)), cells.sum((2, 3)), cells.sum((1, 3))
-    depth = torch.arange(cells.shape[3]).double() + 0.5
+def physics_of_points(model: Model, clouds: PointShowers, generator: torch.Generator) -> Report:
+    """Compare showers that a model generates at the energies of Geant4's ``clouds`` with these."""
+    with torch.no_grad():
+        energy = torch.from_numpy(clouds.energy).to(model.condition_mean)
+        conditions, random = model.condition(None, energy), RandomNumbers(generator)
+        made = model.generate(conditions, energy, len(energy), model.sampling_schedule(), random)
+    ours, theirs = _point_observables(made.numpy("surrogate", {})), _point_observables(clouds)
+    if clouds.hits is not None:
+        theirs["N_hits"] = torch.from_numpy(clouds.hits.astype(np.float64))
+    return compare(ours, theirs, torch.from_numpy(clouds.energy), len(clouds))
 
-    (_, vx), (_, vy), (mz, vz) = _moments(x, place, total), _moments(y, place, total), _moments(layers, depth, total)
-    return {
-        "E_tot": total / rows.energy, "R_E": (vx + vy).sqrt(), "sigma_y": vy.sqrt(),
-        "z_mean": mz, "z_width": vz.sqrt(),
+
+def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor], energy: Tensor, showers: int) -> Report:
+    """Return ``bias``, ``error`` and ``spread`` of observables; None stands for what is undefined.
+
+    Args:
+        ours, theirs: values by observable, shape (n,), of generated and of Geant4's showers at the same energies and
+            designs; NaN for a shower without energy.
+        energy: incident energies, shape (n,), GeV.
+        showers: number of distinct showers. Rows of one shower at several designs are far from independent.
+    """
+    report: dict[str, dict[str, list[float | None]]] = {
+        kind: {name: [] for name in ours} for kind in ("bias", "error", "spread")
+    }
+    for rows in torch.tensor_split(torch.argsort(energy, stable=True), BINS):
+        for name in ours:
+            a, g = ours[name][rows], theirs[name][rows]
+            defined = a.isfinite() & g.isfinite()
+            a, g = a[defined], g[defined]
+            values = (
+                100 * float(a.mean() / g.mean() - 1),
+                100 * float((a - g).std() / min(len(a), showers / BINS) ** 0.5 / g.mean()),
+                float(a.std() / g.std()),
+            )
+            for kind, value in zip(report, values, strict=True):
+                report[kind][name].append(round(value, 4) if isfinite(value) else None)
+    return dict(report)
+
+
+def _design_observables(measured: Tensor, rows: Rows) -> dict[str, Tensor]:
+    """Return observables of cells or maps in units of the cell, so that designs can be averaged, shape (n,) each."""
+    if measured.ndim == len(MAPS.axes):  # a map is a shower of one cell in y
+        found = observe(measured[:, :, None], 1.0, torch.ones(measured.shape[2]))
+        aspect = (rows.dx.double() / rows.dz.double().mean(1))[found.kept]  # pixels are of the window, not square
+        radius, across = (found.sigma_x**2 * aspect**2 + found.sigma_z**2).sqrt(), found.sigma_x
+    else:
+        found = observe(measured, 1.0, torch.ones(measured.shape[3]))
+        radius, across = found.R_E, found.sigma_y
+    own = {
+        "E_tot": found.E_tot / rows.energy[found.kept], "R_E": radius, "sigma_y": across, "z_mean": found.z_mean,
+        "z_width": found.sigma_z,
     }  # fmt: skip
+    empty = torch.full((len(measured),), float("nan"), dtype=torch.float64)
+    return {name: empty.masked_scatter(found.kept, values) for name, values in own.items()}
 
 
-def _map_observables(maps: Tensor, rows: Rows) -> dict[str, Tensor]:
-    """Of maps, in pixels; R_E, in the plane of the map, in pixels along for as many cells across as layers."""
-    total, pixels = maps.sum((1, 2)).clamp(min=1e-12), maps.shape[1]
-    place = torch.arange(pixels).double() + 0.5
-    (_, vx), (mz, vz) = (_moments(profile, place, total) for profile in (maps.sum(2), maps.sum(1)))
-    aspect = rows.dx.double() / rows.dz.double().mean(1)
-    return {
-        "E_tot": total / rows.energy, "R_E": (vx * aspect**2 + vz).sqrt(), "sigma_y": vx.sqrt(),
-        "z_mean": mz, "z_width": vz.sqrt(),
-    }  # fmt: skip
+def _point_observables(clouds: PointShowers) -> dict[str, Tensor]:
+    """Return observables of the hits above the threshold, shape (n,) each; radius and depth are energy-weighted."""
+    hits, n = read_out(clouds), len(clouds)
+    total = np.bincount(hits.owner, hits.e, n)
+    weight = np.where(total > 0, total, np.nan)
+    own = {
+        "E_vis/E": total / clouds.energy,
+        "N_hits": np.bincount(hits.owner, minlength=n).astype(np.float64),
+        "radius": np.bincount(hits.owner, hits.e * np.hypot(hits.x, hits.y), n) / weight,
+        "depth": np.bincount(hits.owner, hits.e * hits.layer, n) / weight,
+    }
+    return {name: torch.from_numpy(values) for name, values in own.items()}
 
 
-def _moments(profile: Tensor, at: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the places ``at`` with the weights ``profile``, which add up to ``total``."""
-    mean = profile @ at / total
-    return mean, (profile @ at**2 / total - mean**2).clamp(min=0)
+def _point_loss(model: PointsModel, data: PointsData, generator: torch.Generator) -> float:
+    """Return the mean denoising loss of the points of some layers."""
+    rows, layers, device = data.validation, model.architecture.layers, model.unit.device
+    z, group, place = rows.groups(torch.randint(len(rows.place), (MAX_LAYERS,), generator=generator))
+    shower, layer = place // layers, place % layers
+    context = model.context(rows.features.at(shower).to(device), rows.energy[shower].to(device))
+    own = context[torch.arange(len(layer)), layer.to(device)]
+    return float(model.point_loss(z.to(device), own, group.to(device), generator).mean())

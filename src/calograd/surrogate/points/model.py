@@ -21,7 +21,7 @@ made to have what their shower was given, one group-wise operation each:
 
 Independent points hit a little more or fewer cells than Geant4's, which are not quite independent: counts are
 multiplied by exp(k_0 + k_1 s), s standardised ln E, fitted to the hits of the training showers
-(`calograd.training.points.hits`).
+(`calograd.training.tasks.points_hits`).
 
 Stretching makes up for the part of the spread that goes into the mean of N points. Moving in proportion to the distance
 r leaves the core where it is, for a shower's centre is made off the axis; farther out all are moved alike, or else

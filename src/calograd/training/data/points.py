@@ -111,6 +111,12 @@ class PointsData:
     tables: Tables
     source: Source
 
+    def __str__(self) -> str:
+        return (
+            f"{len(self.train)} showers to train on, {len(self.validation)} others to validate on; points are "
+            f"{self.source.clustering}; {self.source.empty} showers without a point left out"
+        )
+
     @property
     def fingerprint(self) -> list[float]:
         """Numbers that differ between different training data."""

@@ -79,6 +79,12 @@ class TrainingData:
     partner: Tensor | None = None
     window: Window | None = None
 
+    def __str__(self) -> str:
+        return (
+            f"{self.showers} showers: {len(self.train)} rows to train on, {len(self.validation)} of other showers to "
+            f"validate on; {self.empty} rows without energy left out{f'; {self.window}' if self.window else ''}"
+        )
+
     def move_to(self, phase: int, step: int, batch: int) -> None:
         """Bring rows into memory that batches of ``batch`` are drawn from at a step."""
         if self.window is not None:

@@ -1,12 +1,12 @@
-"""Distillation of a cloud surrogate: what its student learns from, and the student's losses.
+"""Distillation of a surrogate of points: what its student learns from, and the student's losses.
 
-The teacher makes showers of the energies of the training showers, and points of these showers' layers. The student
-learns where the trajectories of both end (`calograd.diffusion.consistency`), of showers those from pure noise alone.
-All trajectories are walked once, before the first step, with random numbers of their own, so that a run that goes on
-finds the same.
+The teacher makes showers at the energies of the training showers, and points in these showers' layers. The student
+learns where the trajectories of both end (`calograd.diffusion.consistency`): the shower's network from pure noise
+alone, the points' network from every level. All trajectories are walked once, before the first step, with random
+numbers of their own, so that a resumed run finds the same.
 
-A regression shrinks: with r what it has not learnt, cov(end) = cov(y) + cov(r). Of a shower's 4 L + 3 numbers enough is
-left to be seen in their spreads, so x = M y + u is fitted to have the ends' mean and covariance, over the same noise.
+A regression shrinks: with r what it has not learnt, cov(end) = cov(y) + cov(r). For a shower's 4 L + 3 numbers this is
+seen in their spreads, so x = M y + u is fitted to have the ends' mean and covariance, over the same noise.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from calograd.diffusion.samplers import SAMPLERS
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.surrogate.points.features import LEADS, dim_of
 from calograd.surrogate.points.model import HIGHEST, POINT_FEATURES, SHOWER_SCHEDULE, PointsModel
-from calograd.training.points.config import Distillation
+from calograd.training.config import PointsDistillation
 
 SAMPLER = SAMPLERS["trigflow-ab2"]
-"""Walks the trajectories: the least error for its evaluations where data are nearly unit normal."""
+"""Sampler of the teacher: it has the least error for its evaluations where data are nearly unit normal."""
 SPREAD_BATCH = 2048
-"""Showers of a step that fits M and v."""
+"""Showers of a step that fits M and u."""
 POINTS = 16
-"""Of a layer."""
+"""Points of a layer."""
 CHUNK = 1024
 """Showers or layers walked at once."""
 
@@ -55,22 +55,22 @@ class Layers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """Everything that a student learns from."""
+class PointsTargets:
+    """Trajectories that a student learns from."""
 
     showers: Showers
     layers: Layers
 
 
 @torch.no_grad()
-def make_lessons(teacher: PointsModel, energy: Tensor, config: Distillation, seed: int) -> Lessons:
-    """Follow all trajectories.
+def teacher_targets(teacher: PointsModel, energy: Tensor, config: PointsDistillation, seed: int) -> PointsTargets:
+    """Walk the trajectories of showers and of their points.
 
     Args:
         teacher: a diffusion model.
-        energy: incident energies to choose from, shape (m,), GeV.
-        config: how many.
-        seed: of the random numbers.
+        energy: incident energies to draw from, shape (m,), GeV.
+        config: numbers of showers, layers and steps.
+        seed: seed of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     showers, contexts, wanted = [], [], config.layers
@@ -85,11 +85,13 @@ def make_lessons(teacher: PointsModel, energy: Tensor, config: Distillation, see
     context = torch.cat(contexts)
     parts = [_points(teacher, part, config.steps, generator) for part in torch.split(context, CHUNK)]
     places, energies, leads = zip(*showers, strict=True)
-    return Lessons(Showers(_join(list(places)), torch.cat(energies), torch.cat(leads)), Layers(_join(parts), context))
+    return PointsTargets(
+        Showers(_join(list(places)), torch.cat(energies), torch.cat(leads)), Layers(_join(parts), context)
+    )
 
 
 def shower_loss(model: PointsModel, showers: Showers, chosen: Tensor) -> Tensor:
-    """Loss of the student's network of the shower, of some of its lessons, shape (len(chosen), numbers)."""
+    """Return the loss of the student's network of the shower on chosen showers, shape (len(chosen), numbers)."""
     places = Trajectories(*(t[chosen] for t in showers.places))
     pre = model.shower_preconditioning
     assert isinstance(pre, Consistency)
@@ -99,13 +101,13 @@ def shower_loss(model: PointsModel, showers: Showers, chosen: Tensor) -> Tensor:
 
 
 def spread_loss(model: PointsModel, averaged: PointsModel, showers: Showers, chosen: Tensor) -> Tensor:
-    """Squared difference of means and second moments of M y + u and of the ends, a number of a shower.
+    """Return the squared difference of means and second moments of M y + u and of the ends, per number of a shower.
 
     Args:
-        model: whose M and u are learnt.
-        averaged: whose network, the moving average of the model's, makes y.
-        showers: to learn from.
-        chosen: some of them.
+        model: student whose M and u are learnt.
+        averaged: its moving average, whose network makes y.
+        showers: trajectories of showers.
+        chosen: indices of the showers used.
     """
     places = Trajectories(*(t[chosen] for t in showers.places))
     with torch.no_grad():
@@ -116,7 +118,7 @@ def spread_loss(model: PointsModel, averaged: PointsModel, showers: Showers, cho
 
 
 def point_loss(model: PointsModel, layers: Layers, chosen: Tensor) -> Tensor:
-    """Loss of the student's network of the points, of all points of some layers, shape (points, 2)."""
+    """Return the loss of the student's network of the points on all points of chosen layers, shape (points, 2)."""
     places = Trajectories(*(t.reshape(-1, POINTS, *t.shape[1:])[chosen].flatten(0, 1) for t in layers.places))
     pre = model.preconditioning
     assert isinstance(pre, Consistency)
@@ -124,7 +126,7 @@ def point_loss(model: PointsModel, layers: Layers, chosen: Tensor) -> Tensor:
 
 
 def _groups(layers: Tensor) -> Tensor:
-    """Which of these layers every point is of."""
+    """Return the index of every point's layer."""
     return torch.arange(len(layers), device=layers.device).repeat_interleave(POINTS)
 
 
@@ -139,7 +141,7 @@ def _showers(teacher: PointsModel, energy: Tensor, steps: int, generator: torch.
 
 
 def _contexts(teacher: PointsModel, showers: Showers) -> Tensor:
-    """Of all layers with points of the teacher's showers, shape (layers, ...)."""
+    """Return the contexts of all layers with points in the teacher's showers, shape (layers, ...)."""
     features = teacher.features_of(torch.cat([showers.leads, showers.places.end], dim=1), showers.energy)
     return teacher.context(features, showers.energy)[features.count > 0]
 

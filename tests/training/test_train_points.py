@@ -18,17 +18,16 @@ from calograd.surrogate import Surrogate
 from calograd.surrogate.points.features import LEADS, features_of
 from calograd.surrogate.points.model import PointsModel
 from calograd.surrogate.randomness import RandomNumbers
+from calograd.training.config import PointsModelConfig, PointsRun, parse_config
 from calograd.training.data.points import PointsData, load_points
 from calograd.training.log import read_log
 from calograd.training.loop import CHECKPOINT
-from calograd.training.points.config import CloudModelConfig, CloudRunConfig, parse_cloud_config
-from calograd.training.points.distillation import POINTS, Showers, make_lessons, spread_loss
-from calograd.training.points.hits import difference
-from calograd.training.points.train import train_clouds
+from calograd.training.tasks.points_distil import POINTS, Showers, spread_loss, teacher_targets
+from calograd.training.tasks.points_hits import difference
+from calograd.training.train import train
 
 Make = Callable[..., PointShowers]
-FEW = {"location_scale_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6,
-       "warmup": 2,
+FEW = {"location_scale_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6, "warmup": 2,
        "shower_batch": 16, "location_scale_batch": 16, "point_batch": 12}  # fmt: skip
 SMALL = {"shower_width": 8, "shower_blocks": 1, "point_width": 8, "point_blocks": 1, "embedding": 8,
          "location_scale_width": 8, "steps": 2, "shower_steps": 3}  # fmt: skip
@@ -46,21 +45,23 @@ def folder(tmp_path: Path, make_clouds: Make) -> Path:
     return tmp_path
 
 
-def config_of(folder: Path, **changes: Any) -> CloudRunConfig:
-    return parse_cloud_config(tables(**changes), "tiny.toml", folder)
+def config_of(folder: Path, **changes: Any) -> PointsRun:
+    config = parse_config(tables(**changes), "tiny.toml", folder)
+    assert isinstance(config, PointsRun)
+    return config
 
 
-def data_of(config: CloudRunConfig) -> PointsData:
+def data_of(config: PointsRun) -> PointsData:
     return load_points(config.data.files, config.data.validation, config.range.energy, config.training.seed)
 
 
 def test_a_run_makes_a_surrogate_and_a_log(folder: Path) -> None:
     config = config_of(folder)
     data = data_of(config)
-    train_clouds(config, data, folder / "run")
+    train(config, folder / "run", data=data)
     surrogate = Surrogate.load(folder / "run")
-    assert surrogate.card.clustering == "crossings"
-    assert surrogate.card.detector == {"kind": "siw"}
+    assert surrogate.card.detector.clustering == "crossings"
+    assert surrogate.card.detector.detector == {"kind": "siw"}
     points = surrogate.sample(50.0, 4, generator=torch.Generator().manual_seed(0))
     assert float(points.e.sum()) > 0
     reports = read_log(folder / "run")
@@ -75,7 +76,7 @@ def test_hits_are_brought_to_those_of_the_data(folder: Path, make_clouds: Make) 
     config = config_of(folder, data={"files": ["counted.h5"], "validation": 0.2})
     data = data_of(config)
     assert data.train.clouds.hits is not None
-    model = train_clouds(config, data, folder / "run")
+    model = train(config, folder / "run", data=data)
     assert [r["phase"] for r in read_log(folder / "run")] == ["showers", "points", "hits"]
     energy = torch.linspace(12, 88, 400)
 
@@ -93,14 +94,14 @@ def test_hits_are_brought_to_those_of_the_data(folder: Path, make_clouds: Make) 
     model.more_points.zero_()
     assert off() > 0.15
     assert after < 0.3 * off()
-    plain = train_clouds(config_of(folder, name="plain"), data_of(config_of(folder)), folder / "plain")
+    plain = train(config_of(folder, name="plain"), folder / "plain", data=data_of(config_of(folder)))
     assert float(plain.more_points.abs().max()) == 0
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(folder)
     data = data_of(config)
-    whole = train_clouds(config, data, folder / "whole").state_dict()
+    whole = train(config, folder / "whole", data=data).state_dict()
     from contextlib import contextmanager
 
     from calograd.training import loop as engine
@@ -117,15 +118,15 @@ def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "deferred_interrupt", soon)
-        with pytest.raises(Interrupted, match="the same command goes on"):
-            train_clouds(config, data, folder / "run")
+        with pytest.raises(Interrupted, match="the same command resumes"):
+            train(config, folder / "run", data=data)
     assert (folder / "run" / CHECKPOINT).exists()
-    resumed = train_clouds(config, data, folder / "run").state_dict()
+    resumed = train(config, folder / "run", data=data).state_dict()
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
-def student_of(folder: Path, teacher: str, **changes: Any) -> CloudRunConfig:
+def student_of(folder: Path, teacher: str, **changes: Any) -> PointsRun:
     few = {"teacher": teacher, "showers": 40, "layers": 300, "steps": 3, "spread_steps": 6}
     sizes = {"kind": "points", "shower_width": 10, "shower_blocks": 2, "point_width": 6, "embedding": 7}
     return config_of(folder, name="tiny-cm", model=sizes, distillation=few, **changes)
@@ -134,8 +135,8 @@ def student_of(folder: Path, teacher: str, **changes: Any) -> CloudRunConfig:
 def test_a_distilled_one_takes_one_evaluation(folder: Path) -> None:
     config = config_of(folder)
     data = data_of(config)
-    teacher = train_clouds(config, data, folder / "teacher")
-    train_clouds(student_of(folder, "teacher"), data, folder / "cm")
+    teacher = train(config, folder / "teacher", data=data)
+    train(student_of(folder, "teacher"), folder / "cm", data=data)
     made = Surrogate.load(folder / "cm")
     assert made.model.sampling_schedule().evaluations == 1
     architecture = made.model.architecture
@@ -147,27 +148,27 @@ def test_a_distilled_one_takes_one_evaluation(folder: Path) -> None:
     reports = read_log(folder / "cm")
     assert [r["phase"] for r in reports] == ["showers", "spread", "points"]
     with pytest.raises(InputError, match="distilled already"):
-        train_clouds(student_of(folder, "cm"), data, folder / "cm2")
+        train(student_of(folder, "cm"), folder / "cm2", data=data)
 
 
-def test_lessons_are_the_teachers_own_trajectories(folder: Path) -> None:
+def test_targets_are_the_teachers_own_trajectories(folder: Path) -> None:
     config = config_of(folder)
     data = data_of(config)
-    teacher = train_clouds(config, data, folder / "teacher")
+    teacher = train(config, folder / "teacher", data=data)
     wanted = student_of(folder, "teacher").distillation
     assert wanted is not None
-    lessons, again = (make_lessons(teacher, data.train.energy, wanted, 3) for _ in range(2))
-    assert len(lessons.showers.energy) == 40
-    assert len(lessons.layers.context) == 300
-    assert len(lessons.layers.places.x) == 300 * POINTS
-    for ours, theirs in zip(lessons.layers.places, again.layers.places, strict=True):
+    targets, again = (teacher_targets(teacher, data.train.energy, wanted, 3) for _ in range(2))
+    assert len(targets.showers.energy) == 40
+    assert len(targets.layers.context) == 300
+    assert len(targets.layers.places.x) == 300 * POINTS
+    for ours, theirs in zip(targets.layers.places, again.layers.places, strict=True):
         assert torch.equal(ours, theirs)
-    sigma = lessons.layers.places.sigma.reshape(-1, POINTS)
+    sigma = targets.layers.places.sigma.reshape(-1, POINTS)
     assert bool((sigma == sigma[:, :1]).all())
     with torch.no_grad():  # from the lowest level a step is left, which is the denoiser's
-        places, low = lessons.showers.places, float(lessons.showers.places.sigma.min())
+        places, low = targets.showers.places, float(targets.showers.places.sigma.min())
         rows = torch.nonzero(places.sigma == low).squeeze(1)
-        network = teacher.shower_at(teacher.conditions(lessons.showers.energy[rows]), lessons.showers.leads[rows])
+        network = teacher.shower_at(teacher.conditions(targets.showers.energy[rows]), targets.showers.leads[rows])
         clean = denoise(network, teacher.shower_preconditioning, places.x[rows], places.sigma[rows])
     assert float((clean - places.end[rows]).std()) < 0.3 * float(places.x[rows].std())
 
@@ -175,22 +176,22 @@ def test_lessons_are_the_teachers_own_trajectories(folder: Path) -> None:
 def test_other_runs_are_not_touched(folder: Path) -> None:
     config = config_of(folder)
     data = data_of(config)
-    train_clouds(config, data, folder / "run")
+    train(config, folder / "run", data=data)
     other = config_of(folder, training=FEW | {"learning_rate": 1e-3})
     with pytest.raises(InputError, match="learning_rate"):
-        train_clouds(other, data, folder / "run")
+        train(other, folder / "run", data=data)
     (folder / "run" / CHECKPOINT).write_bytes(b"nothing")
     with pytest.raises(FormatError, match="damaged"):
-        train_clouds(config, data, folder / "run")
+        train(config, folder / "run", data=data)
     (folder / "run" / CHECKPOINT).unlink()
     with pytest.raises(OutputExistsError, match="no checkpoint"):
-        train_clouds(config, data, folder / "run")
+        train(config, folder / "run", data=data)
 
 
 def test_the_published_variants_train(folder: Path) -> None:
     ddpm = SMALL | {"schedule": "linear", "preconditioning": "noise", "sampler": "ddpm", "steps": 4}
     config = config_of(folder, model={"kind": "points"} | ddpm)
-    train_clouds(config, data_of(config), folder / "run")
+    train(config, folder / "run", data=data_of(config))
     assert Surrogate.load(folder / "run").model.sampling_schedule().evaluations == 4
 
 
@@ -229,7 +230,7 @@ def test_showers_without_points_or_outside_the_range_are_left_out(tmp_path: Path
 def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> None:
     config = config_of(folder, range={"energy": [2, 88]})
     with pytest.raises(InputError, match="reaches beyond the data"):
-        train_clouds(config, data_of(config), folder / "run")
+        train(config, folder / "run", data=data_of(config))
     with pytest.raises(InputError, match="too few"):
         load_points([folder / "points.h5"], 0.2, (88.0, 90.0), 0)
     other = make_clouds(30)
@@ -252,7 +253,8 @@ def test_wrong_keys_and_values_are_named(tmp_path: Path, changes: dict[str, Any]
 
 def test_the_spread_that_regression_leaves_out_is_mended() -> None:
     """Of a student that makes half of every number M = 2, u = 0 has the right mean and covariance."""
-    architecture = replace(CloudModelConfig(**SMALL).architecture(6), sampler="consistency", steps=1, shower_steps=1)
+    teacher = PointsModelConfig(kind="points", **SMALL).architecture(6)
+    architecture = replace(teacher, sampler="consistency", steps=1, shower_steps=1)
     student = PointsModel(architecture)
     assert student.shower_correction is not None
     generator = torch.Generator().manual_seed(0)

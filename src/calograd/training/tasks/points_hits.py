@@ -1,4 +1,4 @@
-"""The number of hits of a cloud surrogate, brought to that of the training showers.
+"""Match the number of hits of a surrogate of points to that of the training showers.
 
 Points are drawn independently of each other. Geant4's crossings are nearly so: at equal energies and E_vis they hit 1 %
 fewer cells at 10 GeV and 1 % more at 90. With H hits of showers, Geant4's and generated (t = 0, 1), least squares in
@@ -20,15 +20,16 @@ from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.points import PointsData
 
 BATCH = 16
-"""At once."""
+"""Showers generated at once."""
 GAIN = 0.9
-"""d ln H / d ln N, about."""
+"""Approximate d ln H / d ln N, of hits H with the number of points N."""
 ROUNDS = 2
+"""Rounds of generating showers and correcting."""
 
 
 @torch.no_grad()
 def fit_hits(model: PointsModel, data: PointsData, showers: int, seed: int) -> None:
-    """Set how many more points ``model`` makes than it was taught, by ``showers`` at energies of training showers."""
+    """Set the factor on numbers of points from ``showers`` generated showers at energies of training showers."""
     clouds = data.train.clouds
     assert clouds.hits is not None
     known = clouds.hits > 0
@@ -53,7 +54,7 @@ def fit_hits(model: PointsModel, data: PointsData, showers: int, seed: int) -> N
 def difference(
     model: PointsModel, theirs: tuple[np.ndarray, ...], ours: tuple[np.ndarray, ...]
 ) -> np.ndarray:  # fmt: skip
-    """c of the formula above, shape (2,), of energies (GeV), E_vis / E and hits of Geant4's and generated showers."""
+    """Return c, shape (2,), from energies (GeV), E_vis / E and hits of Geant4's and of generated showers."""
     rows, logs = [], []
     for t, (energy, visible, hits) in enumerate((theirs, ours)):
         filled = hits > 0

@@ -1,1 +1,0 @@
-"""Adaptation of a surrogate to another detector."""

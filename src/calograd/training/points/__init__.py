@@ -1,1 +1,0 @@
-"""Training of point-cloud surrogates."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from calograd.cli.common import JSON_OPTION, Command, output_option, print_table, write_json
+from calograd.cli.common import JSON_OPTION, Command, output_option, print_notes, print_table, write_json
 from calograd.cli.progress import progress
 from calograd.errors import InputError
 
@@ -43,9 +43,16 @@ def points(
       calograd points from-others.h5 -o points.h5
     """
     from calograd.events.point_showers import write_points
-    from calograd.readers.showerdata import write_calochallenge, write_showerdata
+    from calograd.readers.showerdata import check_plausible, write_calochallenge, write_showerdata
 
     clouds = _read(source, clustering, recover)
+    notes = check_plausible(clouds, str(source))
+    if form == "showerdata":
+        notes += [
+            f"the {what} of these showers is unknown and stored as {value}"
+            for what, value, known in (("particle", 0, clouds.pdg), ("direction", "NaN", clouds.theta))
+            if known is None
+        ]
     write = {"calograd": write_points, "showerdata": write_showerdata, "calochallenge": write_calochallenge}
     write[form](output, clouds)
     n = max(1, len(clouds))
@@ -53,7 +60,9 @@ def points(
         "output": str(output), "format": form, "showers": len(clouds), "points": len(clouds.e),
         "empty": int((clouds.counts == 0).sum()), "points_per_shower": len(clouds.e) / n,
         "mean_fraction": float((clouds.layer_sums(clouds.e).sum(1) / clouds.energy).mean()) if len(clouds) else None,
+        "notes": notes,
     }  # fmt: skip
+    print_notes(notes)
     print_table(
         str(output), ["showers", "without points", "points", "points a shower", "size"],
         [[summary["showers"], summary["empty"], summary["points"], f"{summary['points_per_shower']:.1f}",

@@ -25,7 +25,7 @@ from calograd.detector.configuration import SimulationConfig, SiWStack
 from calograd.errors import InputError
 from calograd.events.layered_readout import count_hits
 from calograd.events.library.reader import Library, Showers
-from calograd.events.point_showers import PITCH, PointShowers, sort_points
+from calograd.events.point_showers import PITCH, PointShowers, incident_columns, sort_points
 
 Clustering = Literal["sub-cells", "crossings"]
 SPLIT = 6
@@ -72,7 +72,7 @@ def cluster(library: Library, clustering: Clustering, report: Report = lambda do
     } | library.about()  # fmt: skip
     return PointShowers(
         x, y, layer, e, offsets, library.energy.astype(np.float32), library.index, sum(stack.layers), "geant4", config,
-        np.concatenate(hits) if hits else None,
+        np.concatenate(hits) if hits else None, **incident_columns(config, len(library)),
     )  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 A point is energy e at (x, y) in a layer. Shower s owns the points ``offsets[s]:offsets[s + 1]`` of the flat datasets
 ``x y`` (cm, the shower's axis at 0), ``layer`` (from 0) and ``e`` (GeV); within a shower they are in order of layers.
-A file may have ``hits``, the number of cells that Geant4's deposits raise above the threshold in each shower, where the
-points alone do not tell it. There is no padding: points without energy are left out when a file is read.
+A file may have datasets of one number a shower: ``hits``, the number of cells that Geant4's deposits raise above the
+threshold, where the points alone do not tell it; and of the incident particle ``pdg``, its number in the scheme of the
+Particle Data Group, and ``theta`` and ``phi``, its direction in degrees. What a file lacks is unknown. There is no
+padding: points without energy are left out when a file is read.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
+from calograd.detector.configuration import PDG
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import as_json, as_numbers, json_attribute
 from calograd.events.ragged import Ragged, offsets_of, offsets_problem, owners
@@ -28,10 +31,10 @@ PITCH = 0.50883
 """Pitch of the cells of the silicon-tungsten stack, cm."""
 _FLAT = {"x": "<f4", "y": "<f4", "layer": "u1", "e": "<f4"}
 _HEADS = {"offsets": "<i8", "energy": "<f4", "shower": "<i8"}
-HITS = "hits"
-"""Name of the optional dataset of hits."""
+_OPTIONAL = {"hits": "<i8", "pdg": "<i4", "theta": "<f4", "phi": "<f4"}
+"""Columns of one number a shower that a file may lack."""
 _CHUNK = 1 << 17
-_WHOLE = ("offsets", "shower", HITS)
+_WHOLE = ("offsets", "shower", "hits", "pdg")
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,13 @@ class PointShowers(Ragged):
         origin: ``geant4`` or the name of a surrogate.
         config: what made them, as plain data.
         hits: cells above the threshold by all deposits, shape (n,), int64; None where the points tell them.
+        pdg: number of the incident particle in the scheme of the Particle Data Group, shape (n,); None if unknown.
+        theta, phi: direction of the incident particle, angle to the normal and azimuth, shape (n,), degrees; None if
+            unknown.
     """
 
     FLAT: ClassVar = ("x", "y", "layer", "e")
-    HEADS: ClassVar = ("energy", "shower", "hits")
+    HEADS: ClassVar = ("energy", "shower", *_OPTIONAL)
     x: np.ndarray
     y: np.ndarray
     layer: np.ndarray
@@ -64,6 +70,9 @@ class PointShowers(Ragged):
     origin: str = "geant4"
     config: dict[str, Any] = field(default_factory=dict)
     hits: np.ndarray | None = None
+    pdg: np.ndarray | None = None
+    theta: np.ndarray | None = None
+    phi: np.ndarray | None = None
 
     @property
     def totals(self) -> np.ndarray:
@@ -105,6 +114,20 @@ def sort_points(
     )  # fmt: skip
 
 
+def incident_columns(config: dict[str, Any], n: int) -> dict[str, np.ndarray]:
+    """Return ``pdg``, ``theta`` and ``phi`` of n showers from what is stored of their simulation; nothing if unknown.
+
+    Args:
+        config: configuration of the showers; the beam is in its table ``simulation``, or in ``beam`` itself.
+        n: number of showers.
+    """
+    beam = (config.get("simulation") or {}).get("beam") or config.get("beam") or {}
+    columns = {"pdg": np.full(n, PDG[beam["particle"]])} if beam.get("particle") in PDG else {}
+    if "theta" in beam and ("phi" in beam or beam["theta"] == 0):
+        columns |= {name: np.full(n, beam.get(name, 0.0), np.float32) for name in ("theta", "phi")}
+    return columns
+
+
 def write_points(path: Path, showers: PointShowers) -> None:
     """Write a points file. Arrays may be anything that numpy or torch turns into numbers.
 
@@ -113,12 +136,12 @@ def write_points(path: Path, showers: PointShowers) -> None:
         InputError: the file cannot be written, or could not be read again: inconsistent shapes, NaN, negative energies.
     """
     refuse_existing(path)
-    names = (*_FLAT, *_HEADS, *(() if showers.hits is None else (HITS,)))
+    names = (*_FLAT, *_HEADS, *(name for name in _OPTIONAL if getattr(showers, name) is not None))
     arrays = {name: as_numbers(getattr(showers, name), path, name) for name in names}
     problem = points_problem(arrays, showers.layers)
     if problem:
         raise InputError(f"{path} is not written: {problem}")
-    arrays = {name: values.astype((_FLAT | _HEADS | {HITS: "<i8"})[name]) for name, values in arrays.items()}
+    arrays = {name: values.astype((_FLAT | _HEADS | _OPTIONAL)[name]) for name, values in arrays.items()}
     config, n = as_json(showers.config, path), len(arrays["e"])
     packing: dict[str, Any] = {"chunks": (min(n, _CHUNK),), "compression": "gzip", "compression_opts": 4,
                                "shuffle": True} if n else {}  # fmt: skip
@@ -142,7 +165,7 @@ def read_points(path: Path) -> PointShowers:
         missing = [name for name in (*_FLAT, *_HEADS) if not isinstance(file.get(name), h5py.Dataset)]
         if missing:
             raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
-        arrays = {name: load(file, name) for name in (*_FLAT, *_HEADS, HITS) if name in file}
+        arrays = {name: load(file, name) for name in (*_FLAT, *_HEADS, *_OPTIONAL) if name in file}
         attributes = dict(file.attrs)
         layers, origin = int(attributes.get("layers", LAYERS)), str(attributes.get("origin", "unknown"))
     problem = points_problem(arrays, layers)
@@ -151,10 +174,12 @@ def read_points(path: Path) -> PointShowers:
     verify_checksum(attributes, arrays, path)
     owner, n = owners(arrays["offsets"].astype(np.int64)), len(arrays["energy"])
     x, y, layer, e, offsets = sort_points(*(arrays[name] for name in _FLAT), owner, n)
-    hits = arrays[HITS].astype(np.int64) if HITS in arrays else None
+    config = json_attribute(attributes, path)
+    kinds = {name: np.int64 if name in _WHOLE else np.float32 for name in _OPTIONAL if name in arrays}
+    optional = incident_columns(config, n) | {name: arrays[name].astype(kind) for name, kind in kinds.items()}
     return PointShowers(
         x, y, layer, e, offsets, arrays["energy"].astype(np.float32), arrays["shower"].astype(np.int64), layers, origin,
-        json_attribute(attributes, path), hits,
+        config, **optional,
     )  # fmt: skip
 
 
@@ -174,9 +199,12 @@ def points_problem(arrays: dict[str, np.ndarray], layers: int) -> str | None:
         if name in _WHOLE and values.dtype.kind not in "iu":
             return f"{name} is of type {values.dtype}, expected whole numbers"
     n = len(arrays["energy"])
-    for name in ("shower", HITS):
+    for name in ("shower", *_OPTIONAL):
         if name in arrays and arrays[name].shape != (n,):
             return f"{n} energies, {len(arrays[name])} numbers of {name}; expected as many"
+    for name in ("theta", "phi"):
+        if name in arrays and not np.isfinite(arrays[name]).all():
+            return f"{name} holds numbers that are not finite"
     problem = offsets_problem(arrays["offsets"], n, {len(arrays[name]) for name in _FLAT})
     return problem or values_problem(arrays["energy"], layers, *(arrays[name] for name in _FLAT))
 

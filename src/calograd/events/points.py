@@ -25,7 +25,7 @@ from torch import Tensor
 from calograd.errors import InputError
 from calograd.events.clustering import SPLIT
 from calograd.events.layered_readout import GRID
-from calograd.events.point_showers import LAYERS, PITCH, PointShowers, sort_points
+from calograd.events.point_showers import LAYERS, PITCH, PointShowers, incident_columns, sort_points
 from calograd.events.ragged import Ragged
 
 Kernel = Literal["none", "linear", "gaussian"]
@@ -113,7 +113,8 @@ class Points(Ragged):
         x, y, layer, e = (t.detach().cpu().numpy() for t in (self.x, self.y, self.layer, self.e))
         columns = sort_points(x, y, layer, e, self.owner.cpu().numpy(), len(self))
         energy = self.energy.detach().cpu().numpy().astype(np.float32)
-        return PointShowers(*columns, energy, np.arange(len(self)), self.layers, origin, config)
+        known = incident_columns(config, len(self))
+        return PointShowers(*columns, energy, np.arange(len(self)), self.layers, origin, config, **known)
 
 
 def _shares(place: Tensor, pitch: Tensor, kernel: Kernel, width: float) -> tuple[Tensor, Tensor]:

@@ -198,6 +198,14 @@ def _design(surrogate: Surrogate, rows: Rows) -> Design | None:
     return Design(dx, dz, rows.material, int(surrogate.card.architecture["n_xy"]), dz.shape[1])
 
 
+def _beam(card: Card) -> dict[str, Any]:
+    """Return the beam of the simulation that the surrogate was trained on, if the card has it."""
+    data = card.training.get("data")
+    made = data[0].get("config") if isinstance(data, list) and data and isinstance(data[0], dict) else None
+    beam = (made or {}).get("simulation", {}).get("beam")
+    return {"beam": {name: beam[name] for name in ("particle", "theta", "phi") if name in beam}} if beam else {}
+
+
 def _config(
     surrogate: Surrogate, schedule: SamplingSchedule, seed: int, extrapolate: bool, guidance: float
 ) -> dict[str, Any]:
@@ -206,6 +214,7 @@ def _config(
     return {
         "model": card.name,
         **card.trained.provenance(),
+        **_beam(card),
         "training": card.training.get("done", {}),
         **schedule._asdict(),
         "seed": seed,

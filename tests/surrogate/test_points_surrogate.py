@@ -213,3 +213,11 @@ def test_values_of_the_tables_are_found_again() -> None:
     values = torch.tensor([-2.0, -1.0, 0.5])
     z = to_normal(values, torch.tensor([0, 3, 5]), model.distance_table)
     torch.testing.assert_close(z, (values + 1) / 0.8, atol=1e-4, rtol=1e-4)
+
+
+def test_generated_points_have_the_particle_that_was_learnt() -> None:
+    surrogate = Surrogate.load("siw-cloud-cm")
+    showers = generate(surrogate, torch.tensor([20.0, 50.0]).numpy(), seed=0)
+    assert showers.pdg is not None
+    assert showers.theta is not None
+    assert (showers.pdg.tolist(), showers.theta.tolist()) == ([22, 22], [0, 0])

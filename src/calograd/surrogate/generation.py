@@ -14,6 +14,7 @@ from calograd._version import __version__
 from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.errors import InputError
+from calograd.surrogate.card import Card
 from calograd.surrogate.model import Options, Rows, SamplingSchedule
 from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.surrogate import Surrogate

@@ -205,7 +205,7 @@ class PointsModel(Model):
 
     def record(self, showers: Points, rows: Rows, name: str, config: dict[str, Any]) -> PointShowers:  # noqa: ARG002
         """Return showers as the record of a points file, see `Model`."""
-        return showers.clouds(name, config)
+        return showers.numpy(name, config)
 
     def asymmetric(self) -> Self:
         """Return the model: it has no weights that are equal by symmetry."""

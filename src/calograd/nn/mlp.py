@@ -28,6 +28,10 @@ from torch.nn.functional import silu
 from calograd.nn.linear import linear
 
 
+FREQUENCIES = 2.0 ** torch.arange(-2, 5) * pi / 4
+"""Frequencies of the Fourier features of the noise level."""
+
+
 class LocalUnits(nn.Module):
     """t_ik of the formula above: ``units`` steps in every one of ``dim`` numbers."""
 
@@ -70,7 +74,7 @@ class ResidualMlp(nn.Module):
     ) -> None:
         super().__init__()
         self.units = units
-        self.register_buffer("frequencies", 2.0 ** torch.arange(-2, 5) * pi / 4, persistent=False)
+        self.register_buffer("frequencies", FREQUENCIES.clone(), persistent=False)
         self.frequencies: Tensor
         self.embed = nn.Sequential(
             nn.Linear(2 * len(self.frequencies) + 1 + conditions, embedding), nn.SiLU(), nn.Linear(embedding, embedding)

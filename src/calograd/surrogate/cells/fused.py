@@ -21,7 +21,7 @@ from torch.nn.functional import linear as affine
 from calograd.diffusion.progressive import Progressive
 from calograd.nn.linear import product, weights_of
 from calograd.nn.location_scale import standardise
-from calograd.nn.mlp import ResidualMlp
+from calograd.nn.mlp import FREQUENCIES, ResidualMlp
 from calograd.surrogate.model import Options, SamplingSchedule
 from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.two_stage import LocationScale
@@ -109,13 +109,20 @@ def _steps(student: Progressive) -> _Steps:
     return _Steps(first, sine, c.into.tolist(), (c.skip / c.into).tolist(), c.out.tolist())
 
 
+@cache
+@torch.inference_mode(False)
+def _fourier(student: Progressive, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the features of all noise levels that the network embeds, which are the same for all weights."""
+    noise = torch.tensor(student.grid[:-1], dtype=torch.float64).log().to(device, dtype)[:, None] / 4
+    phase = noise * FREQUENCIES.to(noise)
+    return torch.cat([phase.sin(), phase.cos(), noise], dim=1)
+
+
 class _Mlp:
     """`ResidualMlp` at known noise levels, by the network's own tensors."""
 
     def __init__(self, network: ResidualMlp, student: Progressive) -> None:
-        noise = torch.tensor(student.grid[:-1], dtype=torch.float64).log().to(network.frequencies)[:, None] / 4
-        phase = noise * network.frequencies
-        known = torch.cat([phase.sin(), phase.cos(), noise], dim=1)
+        known = _fourier(student, network.frequencies.dtype, network.frequencies.device)
         (weight, bias), self.second = weights_of(network.embed)
         levels, self.conditions = weight[:, : known.shape[1]], weight[:, known.shape[1] :]
         self.levels = affine(known, levels, bias)

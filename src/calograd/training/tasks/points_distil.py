@@ -64,7 +64,7 @@ class PointsTargets:
 
 @torch.no_grad()
 def teacher_targets(teacher: PointsModel, energy: Tensor, config: PointsDistillation, seed: int) -> PointsTargets:
-    """Walk the trajectories of showers and of their points.
+    """SamplingSchedule the trajectories of showers and of their points.
 
     Args:
         teacher: a diffusion model.

@@ -27,7 +27,7 @@ The spectrum's energies are required. Other values default to those of the class
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,18 +52,15 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-_EMULATOR = ExponentialBackground()
-
-
 class EmulatorConfig(Table):
     """Table of `calograd.objective.background.ExponentialBackground`."""
 
     kind: Literal["emulator"]
-    b0: Positive = _EMULATOR.b0
-    lam: Positive = _EMULATOR.lam
-    sigma_event: NotNegative = _EMULATOR.sigma_event
-    shape_cell: Positive = _EMULATOR.shape_cell
-    diffusion: Annotated[float, Field(ge=0, le=1)] = _EMULATOR.diffusion
+    b0: Positive = ExponentialBackground.b0
+    lam: Positive = ExponentialBackground.lam
+    sigma_event: NotNegative = ExponentialBackground.sigma_event
+    shape_cell: Positive = ExponentialBackground.shape_cell
+    diffusion: Annotated[float, Field(ge=0, le=1)] = ExponentialBackground.diffusion
 
     def build(self) -> Background:
         """Return the background."""
@@ -90,17 +87,14 @@ class NoBackgroundConfig(Table):
         """No background."""
 
 
-_READOUT = Readout()
-
-
 class ReadoutConfig(Table):
     """Table of `calograd.objective.readout.Readout`."""
 
     light_yield: Positive | None = None
     saturation: Positive | None = None
-    noise: NotNegative = _READOUT.noise
+    noise: NotNegative = Readout.noise
     threshold: float | None = None
-    threshold_width: Positive = _READOUT.threshold_width
+    threshold_width: Positive = Readout.threshold_width
 
     def build(self) -> Readout:
         """Return the readout."""
@@ -113,19 +107,12 @@ class MaskConfig(Table):
     k: Positive | None = None
 
 
-_SQUARED_ERROR = SquaredError()
-
-
 class SquaredErrorConfig(Table):
     """Table of `calograd.objective.utility.SquaredError`."""
 
     kind: Literal["squared-error"]
-    alpha: Positive = _SQUARED_ERROR.alpha
-    truth: Literal["deposited", "incident"] = _SQUARED_ERROR.truth
-
-    def build(self) -> Utility:
-        """Return the utility."""
-        return SquaredError(self.alpha, self.truth)
+    alpha: Positive = SquaredError.alpha
+    truth: Literal["deposited", "incident"] = SquaredError.truth
 
 
 class EnergyResolutionConfig(Table):
@@ -134,19 +121,11 @@ class EnergyResolutionConfig(Table):
     kind: Literal["energy-resolution"]
     robust: bool = False
 
-    def build(self) -> Utility:
-        """Return the utility."""
-        return EnergyResolution(self.robust)
-
 
 class ContainmentConfig(Table):
     """Table of `calograd.objective.utility.Containment`."""
 
     kind: Literal["containment"]
-
-    def build(self) -> Utility:
-        """Return the utility."""
-        return Containment()
 
 
 class PositionResolutionConfig(Table):
@@ -154,9 +133,14 @@ class PositionResolutionConfig(Table):
 
     kind: Literal["position-resolution"]
 
-    def build(self) -> Utility:
-        """Return the utility."""
-        return PositionResolution()
+
+UTILITIES: dict[str, Callable[..., Utility]] = {
+    "squared-error": SquaredError,
+    "energy-resolution": EnergyResolution,
+    "containment": Containment,
+    "position-resolution": PositionResolution,
+}
+"""Utilities by the ``kind`` of their tables, whose other keys are their arguments."""
 
 
 class CostConfig(Table):
@@ -219,7 +203,7 @@ class ObjectiveConfig(Table):
             FormatError: a background map that is missing or cannot be used.
             InputError: a utility that maps do not have.
         """
-        utility = self.utility.build()
+        utility = UTILITIES[self.utility.kind](**self.utility.model_dump(exclude={"kind"}))
         if self.cost:
             costs = tuple((cost.build(), cost.weight) for cost in self.cost)
             utility = PricedUtility(utility, costs, self.pricing == "relative")

@@ -97,7 +97,8 @@ class PricedUtility:
     def __call__(self, events: MeasuredEvents) -> Tensor:
         """Return the utility minus the costs."""
         u = evaluate_utility(self.utility, events)
-        price = sum((weight * cost(events.design).mean().to(u) for cost, weight in self.costs), start=torch.zeros_like(u))
+        prices = (weight * cost(events.design).mean().to(u) for cost, weight in self.costs)
+        price = sum(prices, start=torch.zeros_like(u))
         if not self.relative:
             return u - price
         return torch.where(u > 0, u / (1 + price), u * (1 + price))

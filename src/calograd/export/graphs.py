@@ -28,7 +28,7 @@ from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.model import SamplingSchedule, numbers_of, sampler_of
 
 LN_SIGMA = (-5.0, 3.0)
-"""Of the noise levels that examples are drawn with."""
+"""Least and largest ln sigma of the noise levels that examples are drawn with."""
 _STAGES = ("shape", "pattern")
 
 
@@ -62,7 +62,7 @@ class Part:
 
 
 def exportable(surrogate: Surrogate) -> CellsModel:
-    """The model of a surrogate of cells. Raises `InputError` for others."""
+    """Return the model of a surrogate of cells. Raises `InputError` for others."""
     if not isinstance(surrogate.model, CellsModel):
         raise InputError(
             f"{surrogate.card.name} generates {surrogate.card.kind}; only surrogates of cells can be exported"
@@ -157,7 +157,7 @@ class _Decoder(nn.Module):
 
 
 def parts(surrogate: Surrogate, schedule: SamplingSchedule) -> Iterator[Part]:
-    """The four parts; the sampler of ``schedule`` is deterministic."""
+    """Yield the four parts; the sampler of ``schedule`` is deterministic."""
     a = exportable(surrogate).architecture
     conditions = _Conditions(surrogate)
     first = (Port("energy", (), "GeV"), Port("dx", (), "cm"), Port("dz", (a.n_z,), "cm"))
@@ -176,7 +176,7 @@ def parts(surrogate: Surrogate, schedule: SamplingSchedule) -> Iterator[Part]:
 def example(
     part: Part, surrogate: Surrogate, schedule: SamplingSchedule, rows: int, generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """Inputs of a part: conditions drawn from the trained range, unit normal numbers.
+    """Return inputs of a part: conditions drawn from the trained range, unit normal numbers.
 
     Noise levels are drawn from a wide range or, of a distilled surrogate, from those that it visits.
     """

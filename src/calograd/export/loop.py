@@ -16,11 +16,11 @@ from torch import Tensor
 from calograd.diffusion.samplers import Denoise, Memory, Place, Sampler
 
 UNROLLED = 3
-"""Steps up to which there is nothing to loop over: first, one between, last."""
+"""Largest number of steps without a loop: the first, one between, the last."""
 
 
 def looped(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) -> Tensor:
-    """The same as `calograd.diffusion.samplers.sample` of a deterministic sampler, with the steps between in a loop.
+    """Return what `calograd.diffusion.samplers.sample` returns for a deterministic sampler, with a loop over its steps.
 
     Args:
         denoise: D(x, sigma).

@@ -66,7 +66,7 @@ class OnnxSampler:
         rng: np.random.Generator,
         material: Material | None = None,
     ) -> np.ndarray:
-        """Showers at a design, shape (n, n_xy, n_xy, n_z), GeV.
+        """Generate showers of a design, shape (n, n_xy, n_xy, n_z), GeV.
 
         Args:
             energy: incident, one number or one a shower, GeV.
@@ -97,7 +97,7 @@ class OnnxSampler:
 
 
 def open_session(content: bytes, name: str, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU.
+    """Return an ONNX Runtime session on the CPU.
 
     Raises:
         FormatError: no ONNX file, or one that the installed ONNX Runtime cannot run.
@@ -118,6 +118,6 @@ def open_session(content: bytes, name: str, threads: int = 1) -> Any:
 
 
 def run(session: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The only output of a graph."""
+    """Return the only output of a graph."""
     result: np.ndarray = session.run(None, dict(inputs))[0]
     return result

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 ROWS = 5
-"""Of the example that a part is traced with."""
+"""Number of rows of the example that a part is traced with."""
 CHECKED = 64
-"""Rows that a file is compared with PyTorch on."""
+"""Number of rows on which a file is compared with PyTorch."""
 PARITY = {"cells": 1e-5, "clean": 1e-4}
 """Largest difference allowed by output: of cells in units of the shower's largest, of denoised numbers, which have unit
 variance, absolute. Steep steps between empty and filled cells enlarge the rounding of float32 to some 3e-5 there."""
@@ -51,7 +51,7 @@ sums can make of steep networks depends on the machine."""
 EXPORTS_WITH = "2.13"
 """The version of torch whose exporter is tested; the graph's loop needs one of the later ones."""
 LENGTHS = {"cm": ("cm", "cm"), "scaled": ("Moliere radii", "radiation lengths")}
-"""Units of pitch and depth by the card's."""
+"""Units of pitch and depth by the units of the card."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _schedule(surrogate: Surrogate, sampler: str | None, steps: int | None) -> S
 
 
 def _graph(part: Part, surrogate: Surrogate, schedule: SamplingSchedule) -> ModelProto:
-    """The ONNX model of a part. Raises `InputError` for what the installed torch cannot export."""
+    """Return the ONNX model of a part. Raises `InputError` for what the installed torch cannot export."""
     inputs = example(part, surrogate, schedule, ROWS, torch.Generator().manual_seed(0))
     try:
         return to_onnx(part.module.eval(), inputs, [port.name for port in part.inputs], part.output.name)
@@ -169,7 +169,7 @@ def _graph(part: Part, surrogate: Surrogate, schedule: SamplingSchedule) -> Mode
 
 
 def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], output: str) -> ModelProto:
-    """The ONNX model of a module, for any number of rows of its inputs and its only output."""
+    """Return the ONNX model of a module, for any number of rows of its inputs and its only output."""
     rows = torch.export.Dim("n")
     with _quiet():
         traced = torch.export.export(module, inputs, dynamic_shapes=tuple({0: rows} for _ in inputs), strict=True)
@@ -182,7 +182,7 @@ def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], out
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of packages that are not needed and of its own future."""
+    """Silence the exporter's messages about packages that are not needed and about its own future."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -195,7 +195,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _metadata(surrogate: Surrogate, schedule: SamplingSchedule) -> dict[str, str]:
-    """What every file of a surrogate says."""
+    """Return the metadata that all files of a surrogate share."""
     card, a = surrogate.card, exportable(surrogate).architecture
     units = dict(zip(("dx", "dz"), LENGTHS[card.designs.units], strict=True)) | {"energy": "GeV"}
     levels = zip(("shape", "pattern"), exportable(surrogate).grids(schedule), strict=True)

@@ -19,7 +19,7 @@ from calograd.nn.gaussianise import Marginals
 from calograd.nn.location_scale import likelihood, restore, scale_of, standardise
 
 FLOOR = 2e-3
-"""The smallest scale."""
+"""Least scale."""
 
 
 class Layers(nn.Module):
@@ -32,13 +32,13 @@ class Layers(nn.Module):
         self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
 
     def forward(self, x: Tensor, one: slice | None = None) -> Tensor:
-        """Shape (number, n, outputs) of x (number, n, inputs); ``one`` chooses some of the layers."""
+        """Return shape (number, n, outputs) from x (number, n, inputs); ``one`` chooses some of the layers."""
         bias, weight = (self.bias, self.weight) if one is None else (self.bias[one], self.weight[one])
         return torch.baddbmm(bias, x, weight)
 
 
 class AutoregressiveFlow(nn.Module):
-    """The map above.
+    """Autoregressive (triangular) flow of a few numbers, see the formulas above.
 
     Args:
         dim: numbers.
@@ -65,13 +65,13 @@ class AutoregressiveFlow(nn.Module):
             last.bias.copy_(torch.stack([location, (scale - FLOOR).clamp(min=FLOOR).log()], dim=1)[:, None])
 
     def negative_log_likelihood(self, numbers: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Of every number, shape (n, dim), up to a constant, and u, shape (n, dim), without gradients."""
+        """Return that of every number, shape (n, dim), up to a constant, and u, shape (n, dim), without gradients."""
         with torch.no_grad():
             u = self.standardise(numbers, conditions)
         return likelihood(numbers, *self._moments(torch.cat([conditions, u], dim=1))), u
 
     def standardise(self, numbers: Tensor, conditions: Tensor) -> Tensor:
-        """u of numbers, shape (n, dim)."""
+        """Return u of numbers, shape (n, dim)."""
         known, given = conditions, self.known.shape[2]
         for k in range(numbers.shape[1]):
             rest = known.new_zeros(len(known), max(0, given - known.shape[1]))
@@ -80,18 +80,18 @@ class AutoregressiveFlow(nn.Module):
         return known[:, conditions.shape[1] :]
 
     def restore(self, u: Tensor, conditions: Tensor, one: slice | None = None) -> Tensor:
-        """Numbers of u, shape (n, dim); ``one`` chooses some of them."""
+        """Return numbers from u, shape (n, dim); ``one`` chooses some of them."""
         moments = self._moments(torch.cat([conditions, u], dim=1), one)
         return restore(u if one is None else u[:, one], *moments)
 
     def linears(self, one: int) -> list[tuple[Tensor, Tensor]]:
-        """Weights (outputs, inputs) and biases of the layers of number ``one``, of conditions and all of u."""
+        """Return weights (outputs, inputs) and biases of the layers of number ``one``, of conditions and all of u."""
         found = [(layer.weight[one].T, layer.bias[one, 0]) for layer in self.layers if isinstance(layer, Layers)]
         weight, bias = found[0]
         return [(pad(weight * self.known[one], (0, 1)), bias), *found[1:]]
 
     def _moments(self, known: Tensor, one: slice | None = None) -> tuple[Tensor, Tensor]:
-        """Location and scale of the numbers (of ``one``) given conditions and u, each of shape (n, numbers)."""
+        """Return location and scale of the numbers (of ``one``) given conditions and u, each of shape (n, numbers)."""
         h = known[:, : self.known.shape[2]] * (self.known if one is None else self.known[one])
         for layer in self.layers[:-1]:
             h = silu(layer(h, one))

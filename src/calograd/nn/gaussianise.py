@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 KNOTS = 65
-"""Quantiles of a table."""
+"""Number of quantiles of a table."""
 TAIL = 4.0
 """z of the outermost quantiles, the least and largest of up to 30 000 values; nothing lies farther out."""
 STEP = 2 * TAIL / (KNOTS - 1)
@@ -35,21 +35,21 @@ class Marginals(nn.Module):
         self.first: Tensor
 
     def fit(self, values: Tensor) -> None:
-        """To vectors, shape (n, dim)."""
+        """Fit to vectors, shape (n, dim)."""
         levels = torch.special.ndtr(torch.linspace(-TAIL, TAIL, KNOTS, dtype=torch.float64))
         table = torch.quantile(values.double(), levels.to(values.device), dim=0).T
         rising = table.cummax(1).values + 1e-4 * torch.arange(KNOTS, device=values.device)
         self.table.copy_(rising)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Unit normal numbers of values, shape (n, dim)."""
+        """Return unit normal numbers from values, shape (n, dim)."""
         place = torch.searchsorted(self.table, values.detach().T.contiguous()).T - 1
         place = place.clamp(0, KNOTS - 2)
         low, high = self._ends(place)
         return (STEP * (place + (values - low) / (high - low)) - TAIL).clamp(-TAIL, TAIL)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Values of unit normal numbers, shape (n, dim)."""
+        """Return values from unit normal numbers, shape (n, dim)."""
         at = ((z + TAIL) / STEP).clamp(0, LAST)
         place = at.long()
         low, high = self._ends(place)
@@ -61,7 +61,7 @@ class Marginals(nn.Module):
 
 
 class Gaussianise(nn.Module):
-    """The map above; begins as the identity.
+    """Map of vectors to nearly unit normal ones, see the formulas above; begins as the identity.
 
     Args:
         dim: numbers of a vector.
@@ -76,7 +76,7 @@ class Gaussianise(nn.Module):
         self.back: Tensor
 
     def fit(self, f: Tensor) -> None:
-        """To vectors, shape (n, dim)."""
+        """Fit to vectors, shape (n, dim)."""
         self.numbers.fit(f)
         u = self.numbers(f).double()
         values, vectors = torch.linalg.eigh(u.T @ u / len(u))
@@ -86,10 +86,10 @@ class Gaussianise(nn.Module):
         self.directions.fit(u.to(f) @ self.forth)
 
     def forward(self, f: Tensor) -> Tensor:
-        """x of f, shape (n, dim)."""
+        """Return x of f, shape (n, dim)."""
         result: Tensor = self.directions(self.numbers(f) @ self.forth)
         return result
 
     def inverse(self, x: Tensor) -> Tensor:
-        """f of x, shape (n, dim)."""
+        """Return f of x, shape (n, dim)."""
         return self.numbers.inverse(self.directions.inverse(x) @ self.back)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 MIN_ROWS = 8
-"""With fewer rows MKL is faster."""
+"""Least number of rows for oneDNN; with fewer rows MKL is faster."""
 
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
@@ -40,7 +40,7 @@ class _Product(torch.autograd.Function):
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """``layer(x)`` of a linear layer and x of shape (n, in).
+    """Return ``layer(x)`` of a linear layer and x of shape (n, in).
 
     By oneDNN where its weights are not being learnt and nothing is being compiled or exported.
     """
@@ -54,7 +54,7 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b of float32 or float64 x, shape (n, in), without derivatives."""
+    """Return x W^T + b of float32 or float64 x, shape (n, in), without derivatives."""
     if _ONEDNN is not None and x.shape[0] >= MIN_ROWS and x.device.type == "cpu" and x.dtype == torch.float32:
         result: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
         return result

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 NU = 4.0
 FARTHEST = 14.0
-"""Beyond this many units a standardised number is held, e^7 scales from the location."""
+"""Largest standardised number; farther ones are held there, e^7 scales from the location."""
 
 
 class ConditionalLocationScale(nn.Module):
@@ -50,7 +50,7 @@ class ConditionalLocationScale(nn.Module):
             last.bias.copy_(torch.cat(means))
 
     def asymmetric_weights(self) -> dict[str, Tensor]:
-        """Weights of the same function where no number shares location and scale with another."""
+        """Return weights of the same function where no number shares location and scale with another."""
         last, groups = f"network.{len(self.network) - 1}", int(self.symmetry_class.max()) + 1
         rows = torch.cat([self.symmetry_class, self.symmetry_class + groups])
         weights = self.state_dict()
@@ -58,41 +58,41 @@ class ConditionalLocationScale(nn.Module):
         return weights | own | {"symmetry_class": torch.arange(len(rows) // 2, device=rows.device)}
 
     def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Location and scale, each of shape (n, dim)."""
+        """Return location and scale, each of shape (n, dim)."""
         location, log_scale = self.network(conditions).chunk(2, dim=1)
         scale = scale_of(log_scale, self.floor)
         return location.index_select(1, self.symmetry_class), scale.index_select(1, self.symmetry_class)
 
     def negative_log_likelihood(self, c: Tensor, conditions: Tensor) -> Tensor:
-        """Of a Student t per sample and number, up to a constant, shape (n, dim)."""
+        """Return that of a Student t per sample and number, up to a constant, shape (n, dim)."""
         return likelihood(c, *self.forward(conditions))
 
     def standardise(self, c: Tensor, conditions: Tensor) -> Tensor:
-        """x of c, shape (n, dim)."""
+        """Return x of c, shape (n, dim)."""
         return standardise(c, *self.forward(conditions))
 
     def restore(self, x: Tensor, conditions: Tensor) -> Tensor:
-        """c of x, shape (n, dim); ``conditions`` may be one row for all."""
+        """Return c of x, shape (n, dim); ``conditions`` may be one row for all."""
         return restore(x, *self.forward(conditions))
 
 
 def scale_of(log_scale: Tensor, floor: float | Tensor) -> Tensor:
-    """Scale of what a network says of its logarithm; not below ``floor``."""
+    """Return the scale from a network's logarithm of it; not below ``floor``."""
     return log_scale.clamp(-10, 6).exp() + floor
 
 
 def likelihood(c: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-    """Negative logarithm of the Student t's density at c, up to a constant."""
+    """Return the negative logarithm of the Student t's density at c, up to a constant."""
     return scale.log() + (NU + 1) / 2 * ((c - location) / scale).square().div(NU).log1p()
 
 
 def standardise(c: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-    """x of c."""
+    """Return x of c."""
     return (2 * _asinh((c - location) / (2 * scale))).clamp(-FARTHEST, FARTHEST)
 
 
 def _asinh(u: Tensor) -> Tensor:
-    """asinh(u), as exact as PyTorch's, which is not vectorised and takes six times as long."""
+    """Return asinh(u), as exact as PyTorch's, which is not vectorised and takes six times as long."""
     if torch.compiler.is_compiling():  # ONNX knows asinh and no log1p
         return u.asinh()
     a = torch.where(u < 0, -u, u)  # not abs(), whose derivative is 0 at 0
@@ -101,5 +101,5 @@ def _asinh(u: Tensor) -> Tensor:
 
 
 def restore(x: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-    """c of x."""
+    """Return c of x."""
     return torch.addcmul(location, scale, torch.sinh(x.clamp(-FARTHEST, FARTHEST) / 2), value=2)

@@ -36,15 +36,15 @@ from calograd.nn.linear import linear
 
 Method = Literal["lora", "bitfit", "full"]
 Table = dict[str, Tensor]
-"""A, B, D, d by the name of the layer: ``blocks.0.a``, ``blocks.0.b``; ``blocks.0.weight``, ``blocks.0.bias``."""
+"""Tensors A, B, D, d by layer: ``blocks.0.a``, ``blocks.0.b``; ``blocks.0.weight``, ``blocks.0.bias``."""
 N = TypeVar("N", bound=nn.Module)
 Layer = nn.Linear | nn.Conv2d
-"""What can be adapted; convolutions of one group."""
+"""Layers that can be adapted; convolutions of one group."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which layers an adapter changes, and how.
+    """Plan of an adapter: the layers it changes, and how.
 
     Args:
         method: ``lora``, ``bitfit`` or ``full``.
@@ -70,7 +70,7 @@ class Plan:
 
     @property
     def scale(self) -> float:
-        """What B A is multiplied by."""
+        """Factor of B A."""
         return self.alpha / self.rank
 
 
@@ -92,7 +92,7 @@ class LoraLinear(nn.Module):
         self.b = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        """y, shape (n, out), of x, shape (n, in)."""
+        """Return y, shape (n, out), of x, shape (n, in)."""
         return torch.addmm(linear(self.base, x), x @ self.a.T, self.b.T, alpha=self.scale)
 
 
@@ -114,19 +114,19 @@ class LoraConv(nn.Module):
         self.b = nn.Parameter(base.weight.new_zeros(base.out_channels, shape[0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """y, shape (n, out, height, width), of x, shape (n, in, height, width)."""
+        """Return y, shape (n, out, height, width), of x, shape (n, in, height, width)."""
         inner = conv2d(x, self.a, None, self.base.stride, self.base.padding)
         result: Tensor = self.base(x) + self.scale * conv2d(inner, self.b[:, :, None, None])
         return result
 
 
 def adaptable_layers(network: nn.Module) -> dict[str, Layer]:
-    """The linear layers and convolutions of a network by name, in its order."""
+    """Return the linear layers and convolutions of a network by name, in its order."""
     return {name: module for name, module in network.named_modules() if isinstance(module, Layer)}
 
 
 def target_layers(network: nn.Module, targets: Sequence[str]) -> list[str]:
-    """Names of the layers that the patterns choose, in the network's order.
+    """Return the names of the layers that the patterns choose, in the network's order.
 
     Raises:
         InputError: a pattern that chooses none, with the nearest name.
@@ -148,7 +148,7 @@ def target_layers(network: nn.Module, targets: Sequence[str]) -> list[str]:
 
 
 def attach(network: N, plan: Plan, generator: torch.Generator | None = None) -> tuple[N, dict[str, nn.Parameter]]:
-    """A network to train beside ``network``: at first it computes the same.
+    """Return a network to train beside ``network``: at first it computes the same.
 
     Args:
         network: the base; nothing of it is changed.
@@ -179,7 +179,7 @@ def attach(network: N, plan: Plan, generator: torch.Generator | None = None) -> 
 
 
 def tabulate(network: nn.Module, plan: Plan, learnt: Mapping[str, Tensor]) -> Table:
-    """The adapter's table from values of what `attach` returned: A and B as they are, other weights less the base's."""
+    """Return the adapter's table from what `attach` returned: A and B as they are, other weights less the base's."""
     if plan.method == "lora":
         return {name: value.detach().clone() for name, value in learnt.items()}
     return {name: value.detach() - network.get_parameter(name).detach() for name, value in learnt.items()}
@@ -214,7 +214,7 @@ def _check_table(network: nn.Module, plan: Plan, table: Mapping[str, Tensor]) ->
 
 
 def shapes(network: nn.Module, plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tables that fit a network. Raises `InputError` as `attach`."""
+    """Return names and shapes of the tables that fit a network. Raises `InputError` as `attach`."""
     result: dict[str, tuple[int, ...]] = {}
     for name in target_layers(network, plan.targets):
         layer = network.get_submodule(name)
@@ -229,7 +229,7 @@ def shapes(network: nn.Module, plan: Plan) -> dict[str, tuple[int, ...]]:
 
 
 def merge(network: N, plan: Plan, table: Mapping[str, Tensor]) -> N:
-    """A network with the adapter in its weights; what the adapter leaves alone is shared with ``network``.
+    """Return a network with the adapter in its weights; what the adapter leaves alone is shared with ``network``.
 
     Args:
         network: the base; nothing of it is changed.
@@ -254,7 +254,7 @@ def merge(network: N, plan: Plan, table: Mapping[str, Tensor]) -> N:
 
 
 def share(network: N) -> N:
-    """A network of its own on the same memory: frozen parameters and buffers that share the tensors of ``network``."""
+    """Return a network of its own whose frozen parameters and buffers share the memory of ``network``."""
     memo: dict[int, object] = {
         id(value): nn.Parameter(value.detach(), requires_grad=False) for value in network.parameters()
     }
@@ -263,7 +263,7 @@ def share(network: N) -> N:
 
 
 def digest(tensors: Mapping[str, Tensor], *words: str) -> str:
-    """SHA-256 of words and of tensors with their names, types, shapes and bytes; the order does not matter."""
+    """Return the SHA-256 of words and of tensors: names, types, shapes and bytes; their order does not matter."""
     result = hashlib.sha256("\0".join(words).encode())
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -283,6 +283,6 @@ def _rank(layer: Layer, plan: Plan) -> int:
 
 
 def _changed(layer: Layer, plan: Plan) -> dict[str, Tensor]:
-    """The weights of a layer that an adapter changes, by their kind."""
+    """Return the weights of a layer that an adapter changes, by their kind."""
     kinds = {"lora": ("weight",), "bitfit": ("bias",), "full": ("weight", "bias")}[plan.method]
     return {kind: value for kind in kinds if isinstance(value := getattr(layer, kind), Tensor)}

@@ -27,7 +27,6 @@ from torch.nn.functional import silu
 
 from calograd.nn.linear import linear
 
-
 FREQUENCIES = 2.0 ** torch.arange(-2, 5) * pi / 4
 """Frequencies of the Fourier features of the noise level."""
 
@@ -43,7 +42,7 @@ class LocalUnits(nn.Module):
         nn.init.normal_(self.slope.bias, std=2.0)
 
     def forward(self, distance: Tensor, e: Tensor, offset: Tensor) -> Tensor:
-        """Steps, shape (n, dim * units), of the distances x - q, shape (n, dim)."""
+        """Return the steps, shape (n, dim * units), of the distances x - q, shape (n, dim)."""
         return torch.addcmul(offset, linear(self.slope, e), distance.repeat_interleave(self.units, 1)).tanh()
 
 
@@ -108,7 +107,7 @@ class ResidualMlp(nn.Module):
         context: Tensor | None = None,
         thresholds: Tensor | None = None,
     ) -> Tensor:
-        """F(x), shape (n, dim + gains).
+        """Return F(x), shape (n, dim + gains).
 
         Args:
             x: shape (n, dim).

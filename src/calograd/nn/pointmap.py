@@ -44,7 +44,7 @@ class PointMap(nn.Module):
             nn.init.normal_(self.into.weight)
 
     def forward(self, x: Tensor, noise: Tensor, context: Tensor, group: Tensor) -> Tensor:
-        """F(x), shape (points, dim).
+        """Return F(x), shape (points, dim).
 
         Args:
             x: shape (points, dim).

@@ -49,7 +49,7 @@ class PointNet(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, noise: Tensor, context: Tensor, group: Tensor) -> Tensor:
-        """F(x), shape (points, dim).
+        """Return F(x), shape (points, dim).
 
         Args:
             x: shape (points, dim).

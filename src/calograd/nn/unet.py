@@ -27,7 +27,7 @@ from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, sil
 from calograd.nn.linear import linear
 
 GROUPS = 8
-"""Of GroupNorm, at most."""
+"""Largest number of groups of GroupNorm."""
 
 
 class _Norm(nn.GroupNorm):
@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
         _zero(self.second)
 
     def forward(self, h: Tensor, e: Tensor, generator: torch.Generator | None) -> Tensor:
-        """h, shape (n, after, height, width), of h and e, shape (n, embedding) or (1, embedding)."""
+        """Return h, shape (n, after, height, width), of h and e, shape (n, embedding) or (1, embedding)."""
         scale, shift = linear(self.modulation, e)[:, :, None, None].chunk(2, dim=1)
         inner = self.norm_second(self.first(silu(self.norm_first(h))))
         inner = silu(inner * (1 + scale) + shift)
@@ -86,7 +86,7 @@ class Attention(nn.Module):
         _zero(self.out)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Shape as given."""
+        """Return the attended image, shape as given."""
         n, _, height, width = h.shape
         q, k, v = self.into(self.norm(h)).reshape(n, 3, self.heads, -1, height * width).transpose(3, 4).unbind(1)
         weights = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(-1)  # so few pixels are slower when fused
@@ -175,7 +175,7 @@ class UNet(nn.Module):
         dropped: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """F(x), shape (n, size, size).
+        """Return F(x), shape (n, size, size).
 
         Args:
             x: shape (n, size, size).
@@ -209,7 +209,7 @@ class UNet(nn.Module):
         return result
 
     def _embed(self, noise: Tensor, conditions: Tensor, context: Tensor | None, dropped: Tensor | None) -> Tensor:
-        """E of the formulas above, shape (n, embedding) or (1, embedding)."""
+        """Return e of the formulas above, shape (n, embedding) or (1, embedding)."""
         phase = noise[:, None] * self.frequencies
         known = conditions
         if context is not None:

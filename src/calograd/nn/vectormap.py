@@ -39,7 +39,7 @@ class VectorMap(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:
-        """F, shape (n, dim), of x (n, dim) and conditions (n, conditions)."""
+        """Return F, shape (n, dim), of x (n, dim) and conditions (n, conditions)."""
         y = torch.cat([x, conditions], dim=1)
         h = y
         for layer in self.hidden:

@@ -52,7 +52,7 @@ class Base(BaseModel):
 
 
 class AdapterCard(BaseModel):
-    """What a stored adapter says of itself."""
+    """Card of a stored adapter: its base, its plan, its trained range and how it was made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -147,12 +147,12 @@ class Adapter:
         return cls(card, table)
 
     def identity(self) -> str:
-        """SHA-256 of an adapted surrogate: of its base and of all that the adapter changes."""
+        """Return the SHA-256 of an adapted surrogate: of its base and of all that the adapter changes."""
         c = self.card
         return digest(self.table, c.base.identity, c.method, str(c.rank), repr(c.alpha), *c.targets)
 
     def apply(self, model: Model, card: Card, identity: str) -> tuple[Model, Card]:
-        """Model and card of an adapted surrogate. The base stays as it is; what is not changed is shared with it.
+        """Return model and card of an adapted surrogate. The base is unchanged; the adapted model shares its other weights.
 
         Args:
             model, card, identity: of the base.
@@ -174,7 +174,7 @@ class Adapter:
 
 
 def pack(table: Mapping[str, Tensor]) -> Table:
-    """A table in the precision that it is stored in."""
+    """Return a table in the precision that it is stored in."""
     return {
         name: value.detach().cpu().to(torch.float16 if "_network." in name else torch.float32).contiguous()
         for name, value in table.items()
@@ -182,17 +182,17 @@ def pack(table: Mapping[str, Tensor]) -> Table:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Identity of a surrogate that has weights of its own."""
+    """Return the identity of a surrogate that has weights of its own."""
     return digest(model.state_dict())
 
 
 def relative_source(source: str | Path, folder: Path) -> str:
-    """How a base that was loaded as ``source`` is named in an adapter that is stored in ``folder``."""
+    """Return the name by which an adapter in ``folder`` knows a base that was loaded as ``source``."""
     return os.path.relpath(Path(source).resolve(), folder.resolve()) if Path(source).is_dir() else str(source)
 
 
 def chain(name_or_folder: str | Path) -> tuple[str | Path, list[Adapter]]:
-    """The base at the bottom of a folder, and the adapters on top of it in the order in which they are applied.
+    """Return the base at the bottom of a folder, and the adapters on top of it in the order in which they are applied.
 
     Raises:
         FormatError: an adapter that cannot be used or whose base is not found.
@@ -208,7 +208,7 @@ def chain(name_or_folder: str | Path) -> tuple[str | Path, list[Adapter]]:
 
 
 def _find(base: Base, folder: Path) -> str | Path:
-    """Where the base of the adapter in ``folder`` is: at its recorded place, or bundled under its name."""
+    """Return the place of the base of the adapter in ``folder``: at its recorded place, or bundled under its name."""
     if base.source and (folder / base.source).is_dir():
         return folder / base.source
     for name in (base.source, base.name):

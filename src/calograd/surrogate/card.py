@@ -46,7 +46,7 @@ class Ranges(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What a check of a request found.
+    """Result of a check of a request.
 
     Args:
         problems: what is outside the trained range, one clause each; refused.
@@ -58,7 +58,7 @@ class Findings(NamedTuple):
 
 
 class _Trained(BaseModel, ABC):
-    """What a surrogate was trained on beside its energies."""
+    """Trained range of a surrogate beside its energies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -216,7 +216,7 @@ class TrainedDetector(_Trained):
 
 
 class Card(BaseModel):
-    """What a stored surrogate says of itself."""
+    """Card of a surrogate: its name and kind, its sizes, its trained range and how it was made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -36,7 +36,7 @@ BATCH = 1000
 
 
 class SamplingSchedule(NamedTuple):
-    """How a sampler runs.
+    """Schedule of a sampler: its name, steps and evaluations.
 
     Args:
         sampler: its name.

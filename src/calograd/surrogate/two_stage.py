@@ -57,7 +57,7 @@ class TeacherTargets(NamedTuple):
         return len(self.x)
 
     def at(self, rows: Tensor | slice) -> TeacherTargets:
-        """Some of them."""
+        """Return the chosen rows."""
         return TeacherTargets(self.conditions[rows], self.x[rows], self.shape.at(rows), self.pattern.at(rows))
 
 
@@ -70,17 +70,17 @@ class TwoStage(DesignModel):
 
     @abstractmethod
     def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """g of showers, as `encode` gives it."""
+        """Return g of showers, as `encode` does."""
 
     @abstractmethod
     def encode(
         self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """g and c of showers; ``generator`` spreads what is empty."""
+        """Return g and c of showers; ``generator`` spreads what is empty."""
 
     @abstractmethod
     def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
-        """Showers of g and c, shape (n, *shape), GeV, for energies of shape (n,). Differentiable."""
+        """Return showers from g and c, shape (n, *shape), GeV, for energies of shape (n,). Differentiable."""
 
     @abstractmethod
     def pattern(
@@ -92,7 +92,7 @@ class TwoStage(DesignModel):
         guidance: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Network:
-        """The pattern's network with its conditions bound.
+        """Return the pattern's network with its conditions bound.
 
         Args:
             conditions: shape (n, conditions) or (1, conditions).
@@ -103,7 +103,7 @@ class TwoStage(DesignModel):
         """
 
     def asymmetric(self) -> DesignModel:
-        """Location and scale of every number of the pattern by itself, see `Model`."""
+        """Return the model with a location and scale for every number of the pattern by itself, see `Model`."""
         if not self.architecture.symmetric:
             return self
         location_scale = self.pattern_location_scale
@@ -116,7 +116,7 @@ class TwoStage(DesignModel):
     def standardise(
         self, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """x and y of showers, see `Model`."""
+        """Return x and y of showers, see `DesignModel`."""
         g, c = self.encode(measured, energy, generator)
         x = self.shape_location_scale.standardise(g, conditions)
         return x, standardise(c, *self.location_scale_of_pattern(conditions, x))
@@ -124,7 +124,7 @@ class TwoStage(DesignModel):
     def location_scale_loss(
         self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """Negative log likelihood of location and scale, of the shape (phase 0) or of the pattern (1), per number."""
+        """Return the negative log likelihood of location and scale, of shape (phase 0) or pattern (1), per number."""
         g, c = self.encode(measured, energy, generator)
         if phase == 0:
             return self.shape_location_scale.negative_log_likelihood(g, conditions)
@@ -135,7 +135,7 @@ class TwoStage(DesignModel):
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Denoising losses of shape and pattern, see `Model`."""
+        """Return the denoising losses of shape and pattern, see `DesignModel`."""
         n = len(x)
         shape = loss(
             self._shape(conditions), self.shape_preconditioning, x, self.schedule.draw(n, generator).to(x), generator
@@ -173,14 +173,14 @@ class TwoStage(DesignModel):
         return TeacherTargets(conditions, x, of_shape, of_pattern)
 
     def distillation_losses(self, targets: TeacherTargets) -> tuple[Tensor, Tensor]:
-        """Distillation losses of shape and pattern, one a shower, shape (n,) each."""
+        """Return the distillation losses of shape and pattern, one a shower, shape (n,) each."""
         return (
             distillation_loss(self._shape(targets.conditions), targets.shape).mean(1),
             distillation_loss(self._pattern(targets.conditions, targets.x), targets.pattern).mean(1),
         )
 
     def location_scale_of_pattern(self, conditions: Tensor, x: Tensor) -> LocationScale:
-        """Location and scale of c, shape (n, pattern) each, of showers of shape ``x``."""
+        """Return location and scale of c, shape (n, pattern) each, of showers of shape ``x``."""
         location, scale = self.pattern_location_scale(torch.cat([conditions.expand(len(x), -1), x], dim=1))
         return location, scale
 
@@ -188,11 +188,14 @@ class TwoStage(DesignModel):
         return self.pattern(conditions, x, self.location_scale_of_pattern(conditions, x), generator=generator)
 
     def _shape(self, conditions: Tensor) -> Network:
-        """The shape's network with its conditions bound."""
+        """Return the shape's network with its conditions bound."""
         return lambda z, s: self.shape_network(z, s, conditions)
 
     def shape_evaluations(self, sampler: Sampler, steps: int) -> int:
-        """The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads."""
+        """Return the evaluations of the shape's network.
+
+        It takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads.
+        """
         return sampler.nfe(SHAPE_STEPS * steps)
 
     def generate(
@@ -221,21 +224,21 @@ class TwoStage(DesignModel):
 
     @property
     def noise_dims(self) -> tuple[int, int]:
-        """Numbers of shape and pattern, and so of the noise that becomes a shower."""
+        """How many numbers shape and pattern have, and so the noise that becomes a shower."""
         return len(self.shape_location_scale.symmetry_class), len(self.pattern_location_scale.symmetry_class)
 
     def grids(self, schedule: SamplingSchedule) -> tuple[Tensor, Tensor]:
-        """Noise levels that the samplers of shape and pattern visit, falling to zero, float64; see `generate`."""
+        """Return the noise levels that the samplers of shape and pattern visit, falling to zero, float64."""
         sampler, own = sampler_of(schedule), self.architecture.distilled_steps
         shape_steps = SHAPE_STEPS * schedule.steps if own is None else own[0]
         return sampler.grid(self.schedule, shape_steps), sampler.grid(self.schedule, schedule.steps)
 
     def denoise_shape(self, x: Tensor, sigma: Tensor, conditions: Tensor) -> Tensor:
-        """D(x; sigma) of the shape, same shape as ``x``; ``sigma`` has no dimensions or is of shape (n,)."""
+        """Return D(x; sigma) of the shape, same shape as ``x``; ``sigma`` has no dimensions or is of shape (n,)."""
         return denoise(self._shape(conditions), self.shape_preconditioning, x, sigma)
 
     def denoise_pattern(self, y: Tensor, sigma: Tensor, conditions: Tensor, x: Tensor) -> Tensor:
-        """D(y; sigma) of the pattern of showers of shape ``x``, same shape as ``y``; ``sigma`` as above."""
+        """Return D(y; sigma) of the pattern of showers of shape ``x``, same shape as ``y``; ``sigma`` as above."""
         return denoise(self._pattern(conditions, x), self.preconditioning, y, sigma)
 
     def restore(

@@ -48,30 +48,33 @@ from torch import Tensor
 EPS = 1e-4
 """Softening of a layer's energy, GeV."""
 LINE = 0.51099895e-3
-"""The mass of the electron, m_e, GeV."""
+"""Mass of the electron, m_e, GeV."""
 LINE_ROOM = 1e-4
-"""A of the formulas above, GeV."""
+"""Room of the line, A of the formulas above, GeV."""
 LINE_WIDTH = 1e-8
-"""Cells this close to m_e are on the line, GeV."""
+"""Largest distance from m_e at which a cell is on the line, GeV."""
 E_0 = 1e-3
-"""Where the cluster of empty cells lies below zero, mirrored, GeV."""
+"""Distance of the cluster of empty cells below zero, e_0 of the formulas above, GeV."""
 NOTHING = 1e-12
-"""Positive parts up to this are none, so that no gradient overflows."""
+"""Largest positive part that counts as none, so that no gradient overflows."""
 NEWTON_STEPS = 3
-"""For the factor that sets M; it is close to one."""
+"""Steps of Newton's method for the factor that sets M; it is close to one."""
 LOGIT_BOUND = 14.0
-"""Leakage below exp(-14) is not resolved by float32 showers."""
+"""Largest |g_0|: leakage below exp(-14) is not resolved by float32 showers."""
 
 
 def core_cells(n_xy: int) -> Tensor:
-    """Which cells of a layer are its core, shape (n_xy * n_xy,), bool; none where there are fewer than three across."""
+    """Return a mask of the cells of a layer's core, shape (n_xy * n_xy,), bool.
+
+    Fewer than three cells across have no core.
+    """
     core, _ = _core_and_around(n_xy)
     return torch.tensor([cell in core for cell in range(n_xy * n_xy)])
 
 
 @cache
 def _core_and_around(n_xy: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The cells of the core and the others, in order."""
+    """Return the cells of the core and the others, in order."""
     inner = [n_xy >= 3 and abs(2 * i - n_xy + 1) <= 1 for i in range(n_xy)]
     core = [i * n_xy + j for i in range(n_xy) for j in range(n_xy) if inner[i] and inner[j]]
     return tuple(core), tuple(cell for cell in range(n_xy * n_xy) if cell not in core)
@@ -79,7 +82,7 @@ def _core_and_around(n_xy: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 @cache
 def _places(n_xy: int) -> tuple[int, ...]:
-    """Where each cell is among those of the core and the others, one after the other."""
+    """Return the place of each cell among those of the core and the others, one after the other."""
     core, around = _core_and_around(n_xy)
     order = core + around
     return tuple(order.index(cell) for cell in range(n_xy * n_xy))
@@ -87,7 +90,7 @@ def _places(n_xy: int) -> tuple[int, ...]:
 
 @cache
 def _beyond_core(n_xy: int) -> tuple[float, tuple[float, ...]]:
-    """r_i^2 of a cell of the core, and by how much that of every other one is larger."""
+    """Return r_i^2 of a cell of the core, and by how much that of every other one is larger."""
     core, around = _core_and_around(n_xy)
     square = [(i - (n_xy - 1) / 2) ** 2 for i in range(n_xy)]
     distance = [square[cell // n_xy] + square[cell % n_xy] for cell in range(n_xy * n_xy)]
@@ -95,24 +98,24 @@ def _beyond_core(n_xy: int) -> tuple[float, tuple[float, ...]]:
 
 
 def pattern_cells(n_xy: int) -> Tensor:
-    """The cells of a layer that the pattern holds, in its order: the core if it is of several, then the rest."""
+    """Return the cells of a layer that the pattern holds, in its order: the core if it is of several, then the rest."""
     core = core_cells(n_xy)
     inner = torch.nonzero(core).flatten()
     return torch.cat([inner if len(inner) > 1 else inner[:0], torch.nonzero(~core).flatten()])
 
 
 def shape_dim(n_xy: int, n_z: int) -> int:
-    """Numbers of a shower's shape: the total, the layers, the width and the layers' balances."""
+    """Return how many numbers a shower's shape has: the total, the layers, the width and the layers' balances."""
     return 1 + n_z + (1 + n_z) * bool(core_cells(n_xy).any())
 
 
 def pattern_dim(n_xy: int, n_z: int) -> int:
-    """Numbers of a shower's pattern."""
+    """Return how many numbers a shower's pattern has."""
     return len(pattern_cells(n_xy)) * n_z
 
 
 def encode(cells: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Coordinates of showers.
+    """Return the coordinates of showers.
 
     Args:
         cells: shape (n, n_xy, n_xy, n_z), GeV.
@@ -131,7 +134,7 @@ def encode(cells: Tensor, energy: Tensor, generator: torch.Generator | None = No
 
 
 def encode_shape(cells: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The first of the two results of `encode`."""
+    """Return the first of the two results of `encode`."""
     inner, outer, flat = _core_and_rest(cells)
     layers = flat.sum(1)
     total = torch.logit((layers.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
@@ -143,31 +146,31 @@ def encode_shape(cells: Tensor, energy: Tensor, generator: torch.Generator | Non
 
 
 def _core_and_rest(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The cells of the core, of the rest, and all of them, shape (n, cells, n_z) each."""
+    """Return the cells of the core, of the rest, and all of them, shape (n, cells, n_z) each."""
     flat = cells.reshape(len(cells), -1, cells.shape[-1])
     core = core_cells(cells.shape[1]).to(cells.device)
     return flat[:, core], flat[:, ~core], flat
 
 
 def _squared_distance(n_xy: int) -> Tensor:
-    """r_i^2 of the cells of a layer, shape (n_xy * n_xy,)."""
+    """Return r_i^2 of the cells of a layer, shape (n_xy * n_xy,)."""
     square = (torch.arange(n_xy) - (n_xy - 1) / 2) ** 2
     return (square[:, None] + square).flatten()
 
 
 def amount(values: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
-    """g_k and g_M of the formulas above, of values (n, m)."""
+    """Return g_k and g_M of the formulas above, of values (n, m)."""
     v = _below_zero(values, generator)
     return ((values + EPS) / energy[:, None]).log() - torch.where(values > 0, 0.0, v)
 
 
 def amount_of(g: Tensor, energy: Tensor) -> Tensor:
-    """The values of `amount`, negative for none."""
+    """Return the values that `amount` encoded, negative for none."""
     return g.clamp(max=3.0).exp() * energy[:, None] - EPS
 
 
 def _balance(core: Tensor, rest: Tensor, generator: torch.Generator | None) -> Tensor:
-    """g' of the formulas above."""
+    """Return g' of the formulas above."""
     v = _below_zero(core, generator)
     lowered = torch.where(core > 0, 0.0, v)
     raised = torch.where(rest > 0, 0.0, v)
@@ -176,7 +179,7 @@ def _balance(core: Tensor, rest: Tensor, generator: torch.Generator | None) -> T
 
 
 def encode_pattern(cells: Tensor, generator: torch.Generator | None) -> Tensor:
-    """c of a group of cells, shape (n, cells, n_z)."""
+    """Return c of a group of cells, shape (n, cells, n_z)."""
     safe = cells.sum(1, keepdim=True).clamp(min=1e-12)
     distance = (E_0 / safe).pow(1 / 3).clamp(max=0.3)
     spread = torch.rand(cells.shape, generator=generator).to(cells)
@@ -185,19 +188,19 @@ def encode_pattern(cells: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _below_zero(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """v of the formulas above, same shape as ``like``."""
+    """Return v of the formulas above, same shape as ``like``."""
     return (1 + 0.3 * torch.randn(like.shape, generator=generator)).clamp(min=0.1).to(like)
 
 
 def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:
-    """Energy of every layer, shape (n, n_z), GeV, from the shape coordinates; they add up to E_tot."""
+    """Return the energy of every layer, shape (n, n_z), GeV, from the shape coordinates; they add up to E_tot."""
     # Not sigmoid(), which ONNX Runtime knows to 1e-7 of one only: 1e-3 of the energy of a shower that nearly all leaks.
     total = energy / (1 + (-g[:, 0].clamp(-LOGIT_BOUND, LOGIT_BOUND)).exp())
     return _shares(amount_of(g[:, 1 : 1 + n_z], energy)) * total[:, None]
 
 
 def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
-    """Cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable."""
+    """Return cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable."""
     layers = layer_energies(g, energy, n_z)
     core, _ = _core_and_around(n_xy)
     several = len(core) if len(core) > 1 else 0
@@ -221,13 +224,16 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
 
 
 def _core_share(balance: Tensor, layers: Tensor) -> Tensor:
-    """C_k / E_k: from e^g' = (C + eps) / (R + eps) follows C / E = s + (2 s - 1) eps / E with s = sigmoid(g')."""
+    """Return C_k / E_k.
+
+    From e^g' = (C + eps) / (R + eps) follows C / E = s + (2 s - 1) eps / E with s = sigmoid(g').
+    """
     s = balance.sigmoid()
     return (s + (2 * s - 1) * EPS / layers.clamp(min=1e-9)).clamp(0, 1)
 
 
 def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
-    """R_k / E_k such that sum_k weight_k R_k / E_k is ``wanted``: all R_k / C_k times one factor e^l, by Newton.
+    """Return R_k / E_k such that sum_k weight_k R_k / E_k is ``wanted``: all R_k / C_k times one factor e^l, by Newton.
 
     What is wanted may be out of reach, then l is at most 1 a step away from zero.
 
@@ -247,7 +253,7 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
 
 
 def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
-    """Shares of the cells (n, cells, n_z) in a core or rest of energy ``group`` (n, n_z) that `encode_pattern` encoded.
+    """Return shares of the cells (n, cells, n_z) in a core or rest of energy ``group`` (n, n_z), from their c.
 
     Generated cells do not add up to one exactly. The least change of c that makes them is along the gradient of the
     sum, 3 c_i^2, so that e_i is multiplied by exp(l c_i): small cells, whose spectrum is known, hardly move.
@@ -267,7 +273,7 @@ def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
 
 
 def _shares(raw: Tensor) -> Tensor:
-    """Positive parts, scaled to the sum 1 along dimension 1; if there is none, the largest gets all."""
+    """Return positive parts, scaled to the sum 1 along dimension 1; if there is none, the largest gets all."""
     largest, where = raw.detach().max(1, keepdim=True)
     some = largest > NOTHING
     scaled = (raw / torch.where(some, largest, 1.0)).clamp(min=0.0) * some
@@ -276,7 +282,7 @@ def _shares(raw: Tensor) -> Tensor:
 
 
 def symmetry_permutations(n_xy: int, n_z: int) -> Tensor:
-    """The 8 symmetries of the square as permutations of the pattern, shape (8, `pattern_dim`)."""
+    """Return the 8 symmetries of the square as permutations of the pattern, shape (8, `pattern_dim`)."""
     chosen = pattern_cells(n_xy)
     place = torch.empty(n_xy * n_xy, dtype=torch.long).scatter(0, chosen, torch.arange(len(chosen)))
     index = torch.arange(n_xy * n_xy).reshape(n_xy, n_xy)
@@ -286,7 +292,10 @@ def symmetry_permutations(n_xy: int, n_z: int) -> Tensor:
 
 
 def symmetry_classes(n_xy: int, n_z: int) -> Tensor:
-    """Which numbers of the pattern are equal by symmetry: a class from 0 for each, shape (`pattern_dim`,)."""
+    """Return a class, from 0, for each number of the pattern, shape (`pattern_dim`,).
+
+    Numbers of a class are equal by symmetry.
+    """
     smallest = symmetry_permutations(n_xy, n_z).min(0).values
     classes: Tensor = torch.unique(smallest, return_inverse=True)[1]
     return classes

@@ -51,7 +51,7 @@ from calograd.surrogate.model import Generates, Rows, checked_distilled_steps, c
 from calograd.surrogate.two_stage import LocationScale, TwoStage
 
 SUMS_FARTHEST = 6.0
-"""Up to which y the sums of cells are followed."""
+"""Largest |y| up to which the sums of cells are followed."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ class CellsArchitecture:
         object.__setattr__(self, "distilled_steps", checked_distilled_steps(self.distilled_steps))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data, from which the class can be made again."""
         return plain_sizes(asdict(self))
 
     def asymmetric(self) -> CellsArchitecture:
-        """The same for beams without symmetry."""
+        """Return the same for beams without symmetry."""
         return replace(self, symmetric=False)
 
     def build(self) -> CellsModel:
-        """A model with its first, random weights."""
+        """Return a model with random weights."""
         return CellsModel(self)
 
 
@@ -131,22 +131,22 @@ class CellsModel(TwoStage):
         )  # fmt: skip
 
     def depths(self, dz: Tensor) -> Tensor:
-        """Of the layers, and of their ends, see `Model`."""
+        """Return the depths of the layers, and of their ends, see `DesignModel`."""
         return torch.cat([dz, dz.cumsum(1)[:, 1:]], dim=1) if self.architecture.ends else dz
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the cells of one shower."""
+        """Shape of the cells of one shower."""
         return self.architecture.n_xy, self.architecture.n_xy, self.architecture.n_z
 
     @property
     def most_rows(self) -> int:
-        """Any number in use: a shower takes some 10 kB."""
+        """Largest number of showers at once: any in use, since a shower takes some 10 kB."""
         return 1 << 20
 
     @property
     def options(self) -> frozenset[str]:
-        """Checkpoints; conditions are never dropped, so there is no guidance."""
+        """Names of the options: checkpoints; conditions are never dropped, so there is no guidance."""
         return frozenset({"checkpointed"})
 
     def fused(self) -> Generates:
@@ -166,17 +166,17 @@ class CellsModel(TwoStage):
         return self if material is None else without_material_numbers(self, material)
 
     def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The shape alone, see `calograd.surrogate.cells.coordinates.encode_shape`."""
+        """Return the shape alone, see `calograd.surrogate.cells.coordinates.encode_shape`."""
         return encode_shape(measured, energy, generator)
 
     def encode(
         self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Coordinates of cells, see `calograd.surrogate.cells.coordinates.encode`."""
+        """Return the coordinates of cells, see `calograd.surrogate.cells.coordinates.encode`."""
         return encode(measured, energy, generator)
 
     def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
-        """Cells of coordinates, see `calograd.surrogate.cells.coordinates.decode`."""
+        """Return cells from coordinates, see `calograd.surrogate.cells.coordinates.decode`."""
         return decode(g, c, energy, self.architecture.n_xy, self.architecture.n_z)
 
     def pattern(
@@ -188,7 +188,7 @@ class CellsModel(TwoStage):
         guidance: float = 0.0,  # noqa: ARG002 - not guided
         generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is dropped
     ) -> Network:
-        """The pattern's network with its conditions bound. The thresholds of its local units are where a cell is empty."""
+        """Return the pattern's network with its conditions bound. The thresholds of its local units are where a cell is empty."""
         a = self.architecture
         location, scale = location_scale
         thresholds = standardise(torch.zeros_like(location), location, scale) if a.local_units else None
@@ -206,7 +206,7 @@ class CellsModel(TwoStage):
         return network
 
     def towards_sums(self, y: Tensor, location: Tensor, scale: Tensor, gains: Tensor) -> Tensor:
-        """What brings the sums of c^3 of cores and rests closer to one, by the shortest way, in y.
+        """Return the shortest step in y that brings the sums of c^3 of cores and rests closer to one.
 
         With s = sum c_i^3 and v_i = ds / dy_i a step of (1 - s) v_i / |v|^2 does it to first order. The gains say how
         much of it is right: at little noise all, at much noise little, since a mean of samples that keep a sum of
@@ -229,13 +229,13 @@ class CellsModel(TwoStage):
         return (torch.cat(each, 1) * slope.reshape(groups)).flatten(1)
 
     def _sums(self, values: Tensor) -> Tensor:
-        """Over the cells of core and rest, shape (n, groups, n_z), of values (n, cells, n_z)."""
+        """Return sums over the cells of core and rest, shape (n, groups, n_z), of values (n, cells, n_z)."""
         parts = torch.split(values, self.group_sizes, 1)
         return torch.stack([part.sum(1) for part in parts], 1)
 
 
 def with_material_numbers(model: CellsModel, fresh: CellsModel) -> CellsModel:
-    """The function of ``model`` in ``fresh``, which may have material numbers among its conditions that it has not.
+    """Return the function of ``model`` in ``fresh``, which may have material numbers among its conditions that it has not.
 
     Those begin with no influence, standardised as in ``fresh``; all else, its weights and how conditions are
     standardised, becomes that of ``model``. `without_material_numbers` undoes it.
@@ -253,7 +253,7 @@ def with_material_numbers(model: CellsModel, fresh: CellsModel) -> CellsModel:
 
 
 def _condition_weights(model: CellsModel) -> list[tuple[str, int]]:
-    """Names of the weights that see the conditions, and the column behind the last of these."""
+    """Return the names of the weights that see the conditions, and the column behind the last of these."""
     networks = (
         "shape_location_scale.network",
         "pattern_location_scale.network",
@@ -268,7 +268,7 @@ def _condition_weights(model: CellsModel) -> list[tuple[str, int]]:
 
 
 def without_material_numbers(model: CellsModel, material: Material) -> CellsModel:
-    """The same model for one material alone: what its numbers add to a layer becomes part of the layer's bias.
+    """Return the same model for one material alone: what its numbers add to a layer becomes part of the layer's bias.
 
     What is left knows lengths in X0 and R_M and energies in E_c alone, so it is good for any density of the material.
     """

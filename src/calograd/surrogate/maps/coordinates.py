@@ -34,16 +34,16 @@ from calograd.surrogate.cells.coordinates import (
 )
 
 PLAIN_SCALE = 180.0
-"""In PbF2, cells of 1 to 5 cm by 4 to 15 cm, e_i / E has a root mean square of 1/190 at 100 GeV, 1/140 at 1 GeV."""
+"""Scale of plain pixels. In PbF2, cells of 1 to 5 cm by 4 to 15 cm, e_i / E has a root mean square of 1/190 at 100 GeV, 1/140 at 1 GeV."""
 
 
 def shape_dim(slabs: int) -> int:
-    """Numbers of a shower's shape: the total, the slabs, the width."""
+    """Return how many numbers a shower's shape has: the total, the slabs, the width."""
     return 2 + slabs
 
 
 def encode(maps: Tensor, energy: Tensor, slabs: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Coordinates of maps.
+    """Return the coordinates of maps.
 
     Args:
         maps: shape (n, pixels, pixels), GeV.
@@ -60,7 +60,7 @@ def encode(maps: Tensor, energy: Tensor, slabs: int, generator: torch.Generator 
 
 
 def encode_shape(maps: Tensor, energy: Tensor, slabs: int, generator: torch.Generator | None = None) -> Tensor:
-    """The first of the two results of `encode`."""
+    """Return the first of the two results of `encode`."""
     along = _group(maps, slabs).sum(1)
     total = torch.logit((along.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
     second = maps.sum(2) @ _squared_distance(maps.shape[1]).to(maps)
@@ -79,7 +79,7 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, slabs: int) -> Tensor:
 
 
 def _widen(shares: Tensor, along: Tensor, distance: Tensor, wanted: Tensor) -> Tensor:
-    """Shares such that sum_k E_k sum_i s_ik u_i^2 is ``wanted``, by Newton on l of the formula above.
+    """Return shares such that sum_k E_k sum_i s_ik u_i^2 is ``wanted``, by Newton on l of the formula above.
 
     What is wanted may be out of reach, then l is at most 4 a step away from zero.
 
@@ -101,29 +101,29 @@ def _widen(shares: Tensor, along: Tensor, distance: Tensor, wanted: Tensor) -> T
 
 
 def _group(maps: Tensor, slabs: int) -> Tensor:
-    """Pixels of maps (n, pixels, pixels) by slab, shape (n, pixels of a slab, slabs)."""
+    """Return pixels of maps (n, pixels, pixels) by slab, shape (n, pixels of a slab, slabs)."""
     n, pixels, _ = maps.shape
     return maps.reshape(n, pixels, slabs, -1).transpose(2, 3).reshape(n, -1, slabs)
 
 
 def _ungroup(grouped: Tensor, pixels: int) -> Tensor:
-    """The inverse of `_group`."""
+    """Invert `_group`."""
     n, _, slabs = grouped.shape
     return grouped.reshape(n, pixels, -1, slabs).transpose(2, 3).reshape(n, pixels, pixels)
 
 
 def _squared_distance(pixels: int) -> Tensor:
-    """u_i^2 of the pixels across, shape (pixels,)."""
+    """Return u_i^2 of the pixels across, shape (pixels,)."""
     return ((2 * torch.arange(pixels) + 1 - pixels) / pixels) ** 2
 
 
 def mirror_permutations(pixels: int) -> Tensor:
-    """A map and its mirror image in x as permutations of its pixels, shape (2, pixels * pixels)."""
+    """Return a map and its mirror image in x as permutations of its pixels, shape (2, pixels * pixels)."""
     index = torch.arange(pixels * pixels).reshape(pixels, pixels)
     return torch.stack([index.flatten(), index.flip(0).flatten()])
 
 
 def mirror_classes(pixels: int) -> Tensor:
-    """Which pixels are equal by symmetry: a class from 0 for each, shape (pixels * pixels,)."""
+    """Return a class, from 0, for each pixel; pixels of a class are equal by symmetry, shape (pixels * pixels,)."""
     classes: Tensor = torch.unique(mirror_permutations(pixels).min(0).values, return_inverse=True)[1]
     return classes

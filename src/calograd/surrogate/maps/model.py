@@ -114,19 +114,19 @@ class MapsArchitecture:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data, from which the class can be made again."""
         return plain_sizes(asdict(self))
 
     def asymmetric(self) -> MapsArchitecture:
-        """The same for beams without symmetry."""
+        """Return the same for beams without symmetry."""
         return replace(self, symmetric=False)
 
     def build(self) -> MapsModel:
-        """A model with its first, random weights."""
+        """Return a model with random weights."""
         return SharesModel(self) if self.coordinates == "shares" else PlainModel(self)
 
     def unet(self, conditions: int, context: int, thresholds: bool) -> UNet:
-        """The U-Net, with numbers that belong to each sample and perhaps thresholds."""
+        """Return the U-Net, with numbers that belong to each sample and perhaps thresholds."""
         return UNet(
             self.pixels, conditions, context, thresholds=thresholds, width=self.width, multipliers=self.multipliers,
             blocks=self.blocks, embedding=self.embedding, dropout=self.dropout, patch=self.patch,
@@ -134,29 +134,29 @@ class MapsArchitecture:
 
 
 class _Conditioned(DesignModel):
-    """What both protocols share: conditions, symmetries, and the U-Net with its conditions bound."""
+    """Base of both protocols of maps: conditions, symmetries, and the U-Net with its conditions bound."""
 
     architecture: MapsArchitecture
     pattern_network: UNet
 
     def depths(self, dz: Tensor) -> Tensor:
-        """The mean of the layers, see `Model`."""
+        """Return the mean depth of the layers, see `DesignModel`."""
         return dz.mean(1, keepdim=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one map."""
+        """Shape of one map."""
         return self.architecture.pixels, self.architecture.pixels
 
     @property
     def most_rows(self) -> int:
-        """As many as keep an image of the U-Net's first level within 16 MB, and the whole within some 20 of these."""
+        """Largest number of maps at once: an image of the U-Net's first level stays within 16 MB, all within some 20 of these."""
         a = self.architecture
         return max(1, (1 << 22) * a.patch**2 // (a.width * a.pixels**2))
 
     @property
     def options(self) -> frozenset[str]:
-        """Checkpoints, and guidance where conditions were dropped in training."""
+        """Names of the options: checkpoints, and guidance where conditions were dropped in training."""
         return frozenset({"checkpointed", "guidance"} if self.guided else {"checkpointed"})
 
     def record(self, showers: Tensor, rows: Rows, name: str, config: dict[str, Any]) -> Maps:
@@ -188,7 +188,7 @@ class _Conditioned(DesignModel):
         guidance: float,
         generator: torch.Generator | None,
     ) -> Network:
-        """F of flat maps, with all that it is given bound.
+        """Return F of flat maps, with all that it is given bound.
 
         Args:
             conditions: shape (n, conditions) or (1, conditions).
@@ -234,17 +234,17 @@ class SharesModel(_Conditioned, TwoStage):
         self.pattern_network = a.unet(conditions, shape, True)
 
     def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The shape alone, see `calograd.surrogate.maps.coordinates.encode_shape`."""
+        """Return the shape alone, see `calograd.surrogate.maps.coordinates.encode_shape`."""
         return encode_shape(measured, energy, self.architecture.slabs, generator)
 
     def encode(
         self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Coordinates of maps, see `calograd.surrogate.maps.coordinates.encode`."""
+        """Return the coordinates of maps, see `calograd.surrogate.maps.coordinates.encode`."""
         return encode(measured, energy, self.architecture.slabs, generator)
 
     def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
-        """Maps of coordinates, see `calograd.surrogate.maps.coordinates.decode`."""
+        """Return maps from coordinates, see `calograd.surrogate.maps.coordinates.decode`."""
         return decode(g, c, energy, self.architecture.slabs)
 
     def pattern(
@@ -256,7 +256,7 @@ class SharesModel(_Conditioned, TwoStage):
         guidance: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Network:
-        """The U-Net with its conditions bound; its thresholds are where a pixel is empty."""
+        """Return the U-Net with its conditions bound; its thresholds are where a pixel is empty."""
         thresholds = standardise(torch.zeros_like(location_scale[0]), *location_scale)
         return self.bind(conditions, x, thresholds, guidance, generator)
 
@@ -275,13 +275,13 @@ class PlainModel(_Conditioned):
         conditions: Tensor,  # noqa: ARG002
         generator: torch.Generator | None,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
-        """No shape, and scaled pixels, see `Model`."""
+        """Return no shape, and scaled pixels, see `DesignModel`."""
         return measured.new_zeros(len(measured), 0), PLAIN_SCALE * measured.flatten(1) / energy[:, None]
 
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Denoising losses, see `Model`; of the shape there is none."""
+        """Return the denoising losses, see `DesignModel`; the shape has none."""
         network = self.bind(conditions, None, None, 0.0, generator if torch.is_grad_enabled() else None)
         pattern = loss(network, self.preconditioning, y, self.schedule.draw(len(y), generator).to(y), generator)
         return x.sum(1), pattern.mean(1)

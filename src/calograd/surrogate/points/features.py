@@ -34,24 +34,24 @@ from torch import Tensor
 from calograd.events.point_showers import PointShowers
 
 KNOTS = 129
-"""Quantiles of a table."""
+"""Number of quantiles of a table."""
 TAIL = 3.5
 """z of the outermost quantiles."""
 TAU = 0.15
 """Spread of the mean z_r of layers with many points; any number near it will do."""
 MOST = 4000.0
-"""Points of a layer at most; showers of 90 GeV have 600."""
+"""Largest number of points of a layer; showers of 90 GeV have 600."""
 NEAREST = 1e-3
 """Least distance from the axis, cm."""
 
 
 def knots() -> Tensor:
-    """z of the tables' quantiles, shape (KNOTS,)."""
+    """Return z of the tables' quantiles, shape (KNOTS,)."""
     return torch.linspace(-TAIL, TAIL, KNOTS)
 
 
 def quantile_table(values: np.ndarray, layer: np.ndarray, layers: int) -> Tensor:
-    """Quantiles of values by layer at `knots`, rising, shape (layers, KNOTS), float32.
+    """Return quantiles of values by layer at `knots`, rising, shape (layers, KNOTS), float32.
 
     A layer with too few values for its tails takes them from its neighbours, so that no layer is without a table.
 
@@ -74,7 +74,7 @@ def quantile_table(values: np.ndarray, layer: np.ndarray, layers: int) -> Tensor
 
 
 def to_normal(values: Tensor, layer: Tensor, table: Tensor) -> Tensor:
-    """z of values by the tables of their layers, shape (points,). Inverse of `from_normal`."""
+    """Return z of values by the tables of their layers, shape (points,). Inverse of `from_normal`."""
     step = 2 * TAIL / (KNOTS - 1)
     low, high = table.min().double(), table.max().double()
     apart = 2 * (high - low) + 1  # puts the tables of all layers one behind the other, as one
@@ -86,7 +86,7 @@ def to_normal(values: Tensor, layer: Tensor, table: Tensor) -> Tensor:
 
 
 def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
-    """Values of z by the tables of their layers, differentiable in z.
+    """Return values of z by the tables of their layers, differentiable in z.
 
     Args:
         z: shape (points,), or (features, points).
@@ -104,7 +104,7 @@ def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Features:
-    """What a shower's layers are like.
+    """Features of a shower's layers.
 
     Args:
         count: points of every layer, shape (n, layers); a fraction where a point is counted in part.
@@ -121,11 +121,11 @@ class Features:
     centre: Tensor
 
     def at(self, rows: Tensor) -> Features:
-        """Those of the chosen showers."""
+        """Return those of the chosen showers."""
         return Features(*(t[rows] for t in self._columns()))
 
     def to(self, device: torch.device) -> Features:
-        """On a torch device."""
+        """Return them on a torch device."""
         return Features(*(t.to(device) for t in self._columns()))
 
     def _columns(self) -> tuple[Tensor, ...]:
@@ -133,18 +133,18 @@ class Features:
 
 
 LEADS = 6
-"""Numbers of a shower as a whole, which the others follow."""
+"""Number of leads: numbers of a shower as a whole, which the others follow."""
 VISIBLE = 2
-"""Which of them is ln(E_vis / E)."""
+"""Index of the lead ln(E_vis / E)."""
 
 
 def dim_of(layers: int) -> int:
-    """Numbers of a shower but for its leads."""
+    """Return how many numbers a shower has beside its leads."""
     return 4 * layers + 2
 
 
 def leads_of(features: Features, incident: Tensor, unit: Tensor) -> Tensor:
-    """The leads of showers, shape (n, `LEADS`); ``incident`` energies (n,) in GeV, e0 as ``unit``."""
+    """Return the leads of showers, shape (n, `LEADS`); ``incident`` energies (n,) in GeV, e0 as ``unit``."""
     e, n = features.energy, features.count
     visible = e.sum(1)
     share = e / visible[:, None]
@@ -161,7 +161,7 @@ def leads_of(features: Features, incident: Tensor, unit: Tensor) -> Tensor:
 
 
 def encode(features: Features, unit: Tensor, generator: torch.Generator | None) -> Tensor:
-    """The numbers of showers, shape (n, dim); u and what layers have for an m_l or d_l that is not there are drawn.
+    """Return the numbers of showers, shape (n, dim); u and the m_l and d_l of layers that have none are drawn.
 
     Args:
         features: of the showers, every one with energy.
@@ -184,7 +184,7 @@ def encode(features: Features, unit: Tensor, generator: torch.Generator | None) 
 def decode(
     g: Tensor, visible: Tensor, unit: Tensor, layers: int, smooth: bool = False, more: Tensor | None = None
 ) -> Features:
-    """Features of showers of their numbers g (n, dim); inverse of `encode` but for what that draws.
+    """Return features of showers from their numbers g (n, dim); inverse of `encode` but for what that draws.
 
     Args:
         g: shape (n, dim).
@@ -212,7 +212,7 @@ def decode(
 
 
 def features_of(clouds: PointShowers, table: Tensor) -> Features:
-    """Features of showers, each with energy, by the tables of ln r."""
+    """Return features of showers, each with energy, by the tables of ln r."""
     count, energy = (torch.from_numpy(clouds.layer_sums(values)).float() for values in (None, clouds.e))
     z = to_normal(log_distance(clouds), torch.from_numpy(clouds.layer), table).double().numpy()
     total, weighted = (torch.from_numpy(clouds.layer_sums(values)).float() for values in (z, z * clouds.e))
@@ -222,7 +222,7 @@ def features_of(clouds: PointShowers, table: Tensor) -> Features:
 
 
 def centres(clouds: PointShowers) -> np.ndarray:
-    """Centre of gravity of every shower, shape (n, 2), cm, float64; zero without energy."""
+    """Return the centre of gravity of every shower, shape (n, 2), cm, float64; zero without energy."""
     owner, n = clouds.owner, len(clouds)
     total = np.bincount(owner, clouds.e, n)
     sums = [np.bincount(owner, clouds.e * place, n) for place in (clouds.x, clouds.y)]
@@ -230,6 +230,6 @@ def centres(clouds: PointShowers) -> np.ndarray:
 
 
 def log_distance(clouds: PointShowers) -> Tensor:
-    """ln r of every point about the axis, shape (points,), float32."""
+    """Return ln r of every point about the axis, shape (points,), float32."""
     r = np.hypot(clouds.x, clouds.y)
     return torch.from_numpy(np.log(np.maximum(r, NEAREST)).astype(np.float32))

@@ -69,15 +69,15 @@ from calograd.surrogate.points.sampling import consistency, grid, run_sampler, s
 from calograd.surrogate.randomness import RandomNumbers
 
 CONDITIONS = 1
-"""ln E."""
+"""Number of conditions: ln E."""
 POINT_FEATURES = 2
-"""Numbers of a point: z_r and z_e."""
+"""Number of features of a point: z_r and z_e."""
 LOCAL = 9
-"""Features of a layer beside its number."""
+"""Number of features of a layer beside its number."""
 SHOWER_SCHEDULE = "karras"
 SHOWER_SAMPLER = "trigflow-ab2"
 HIGHEST = 5.0
-"""|z| of a point is held below this: no table tells what lies farther out."""
+"""Largest |z| of a point: no table tells what lies farther out."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,11 @@ class PointsArchitecture:
         return self.sampler == "consistency"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data, from which the class can be made again."""
         return asdict(self)
 
     def build(self) -> PointsModel:
-        """A model with its first, random weights."""
+        """Return a model with random weights."""
         return PointsModel(self)
 
 
@@ -171,13 +171,13 @@ class PointsModel(Model):
 
     @property
     def preconditioning(self) -> Preconditioning:
-        """Of the points."""
+        """Preconditioning of the points' network."""
         a = self.architecture
         return consistency(a.schedule) if a.distilled else PRECONDITIONINGS[a.preconditioning]
 
     @property
     def shower_preconditioning(self) -> Preconditioning:
-        """Of the shower's numbers."""
+        """Preconditioning of the shower's network."""
         return consistency(SHOWER_SCHEDULE) if self.architecture.distilled else PRECONDITIONINGS["edm"]
 
     @property
@@ -187,7 +187,7 @@ class PointsModel(Model):
 
     @property
     def options(self) -> frozenset[str]:
-        """Smooth samples."""
+        """Names of the options: smooth samples."""
         return frozenset({"smooth"})
 
     @property
@@ -230,11 +230,11 @@ class PointsModel(Model):
         return self.conditions(energy)
 
     def conditions(self, energy: Tensor) -> Tensor:
-        """Standardised conditions of incident energies (n,) in GeV, shape (n, 1)."""
+        """Return standardised conditions of incident energies (n,) in GeV, shape (n, 1)."""
         return (energy.log()[:, None] - self.condition_mean) / self.condition_scale
 
     def context(self, features: Features, energy: Tensor) -> Tensor:
-        """What the points of every layer are conditioned on, shape (n, layers, `LOCAL` + layers), standardised."""
+        """Return the conditions of the points of every layer, shape (n, layers, `LOCAL` + layers), standardised."""
         raw = self.local_features(features, energy)
         standardised = (raw - self.local_mean) / self.local_scale
         return torch.cat([standardised, self.numbers.expand(len(raw), -1, -1)], dim=2)
@@ -244,23 +244,23 @@ class PointsModel(Model):
         return local_features(features, energy, self.unit)
 
     def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
-        """x of showers, shape (n, `LEADS` + dim): unit normal leads, then what the shower's diffusion model learns."""
+        """Return x of showers, shape (n, `LEADS` + dim): unit normal leads, then what the shower's diffusion model learns."""
         u, f = self.scaled(features, energy, generator)
         return torch.cat([self.shower_leads.tables(u), self.shower_normal(f)], dim=1)
 
     def scaled(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """u of the leads, shape (n, `LEADS`), and f of the other numbers, shape (n, dim), all standardised."""
+        """Return u of the leads, shape (n, `LEADS`), and f of the other numbers, shape (n, dim), all standardised."""
         known = self.conditions(energy)
         u = self.shower_leads.standardise(leads_of(features, energy, self.unit), known)
         g = self.encode(features, generator)
         return u, self.shower_location_scale.standardise(g, torch.cat([known, u], dim=1))
 
     def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
-        """Features of showers of x (n, `LEADS` + dim) and incident energies (n,), GeV; inverse of `standardise`."""
+        """Return features of showers from x (n, `LEADS` + dim) and incident energies (n,), GeV; inverse of `standardise`."""
         return self._features_of(x[:, :LEADS], x[:, LEADS:], self.conditions(energy), energy, smooth)
 
     def _features_of(self, first: Tensor, x: Tensor, known: Tensor, energy: Tensor, smooth: bool) -> Features:
-        """The same of the leads and the rest, apart, and standardised conditions."""
+        """Return the same from the leads and the rest, apart, and standardised conditions."""
         u = self.shower_leads.tables.inverse(first)
         visible = self.shower_leads.restore(u, known, slice(VISIBLE, VISIBLE + 1))
         g = self.shower_location_scale.restore(self.shower_normal.inverse(x), torch.cat([known, u], dim=1))
@@ -269,7 +269,7 @@ class PointsModel(Model):
         return decode(g, energy[:, None] * visible.exp(), self.unit, self.architecture.layers, smooth, more)
 
     def location_scale_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Negative log-likelihood of the showers' numbers, up to a constant, shape (n, `LEADS` + dim)."""
+        """Return the negative log-likelihood of the showers' numbers, up to a constant, shape (n, `LEADS` + dim)."""
         known = self.conditions(energy)
         leads, u = self.shower_leads.negative_log_likelihood(leads_of(features, energy, self.unit), known)
         g = self.encode(features, generator)
@@ -277,20 +277,20 @@ class PointsModel(Model):
         return torch.cat([leads, others], dim=1)
 
     def encode(self, features: Features, generator: torch.Generator | None) -> Tensor:
-        """Numbers of showers, but for their leads, that are turned by any angle about the axis."""
+        """Return the numbers of showers beside their leads, each shower turned by a random angle about the axis."""
         g = numbers_of_showers(features, self.unit, generator)
         turn = 2 * torch.pi * torch.rand(len(g), generator=generator).to(g)
         (x, y), sin, cos = g[:, -2:].T, turn.sin(), turn.cos()
         return torch.cat([g[:, :-2], torch.stack([x * cos - y * sin, x * sin + y * cos], dim=1)], dim=1)
 
     def shower_loss(self, x: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Denoising loss of showers, shape (n,)."""
+        """Return the denoising loss of showers, shape (n,)."""
         sigma = SCHEDULES[SHOWER_SCHEDULE].draw(len(x), generator).to(x)
         network = self.shower_at(self.conditions(energy), x[:, :LEADS])
         return loss(network, self.shower_preconditioning, x[:, LEADS:], sigma, generator).mean(1)
 
     def point_loss(self, z: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Denoising loss of points (points, 2), every one of its own group, shape (points,).
+        """Return the denoising loss of points (points, 2), every one of its own group, shape (points,).
 
         The noise level is one for all points of a group (`calograd.nn.pointnet`); ``group`` is in order.
         """
@@ -298,7 +298,7 @@ class PointsModel(Model):
         return loss(self.points_at(context, group), self.preconditioning, z, level[group], generator).mean(1)
 
     def shower_at(self, known: Tensor, leads: Tensor) -> Network:
-        """The shower's network with its conditions bound: those of `conditions` and unit normal leads."""
+        """Return the shower's network with its conditions bound: those of `conditions` and unit normal leads."""
         conditions, network = torch.cat([known, leads], dim=1), self.shower_network
 
         def bound(scaled: Tensor, noise: Tensor) -> Tensor:
@@ -309,11 +309,11 @@ class PointsModel(Model):
         return bound
 
     def corrected(self, x: Tensor) -> Tensor:
-        """x of what the shower's network makes, shape (n, dim): M y + u of a distilled surrogate."""
+        """Return x from the output of the shower's network, shape (n, dim): M y + u for a distilled surrogate."""
         return x if self.shower_correction is None else linear(self.shower_correction, x)
 
     def points_at(self, context: Tensor, group: Tensor) -> Network:
-        """The points' network with its conditions bound; noise levels come one a point and go in one a group.
+        """Return the points' network with its conditions bound; noise levels come one a point and go in one a group.
 
         Args:
             context: of `context`, shape (groups, `LOCAL` + layers).
@@ -414,7 +414,7 @@ class PointsModel(Model):
 
 
 def identity(dim: int) -> nn.Linear:
-    """A linear layer that begins as the identity."""
+    """Return a linear layer that begins as the identity."""
     layer = nn.Linear(dim, dim)
     nn.init.eye_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -422,7 +422,7 @@ def identity(dim: int) -> nn.Linear:
 
 
 def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
-    """What a layer is like beside its number, shape (n, layers, `LOCAL`), not standardised.
+    """Return features of layers beside their number, shape (n, layers, `LOCAL`), not standardised.
 
     ln E; ln (N + 1) of the layer and of the two beside it; ln of its mean energy of a point; m, and that of the two
     beside it; d.

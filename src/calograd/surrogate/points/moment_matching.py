@@ -13,16 +13,16 @@ from torch import Tensor
 from calograd.surrogate.randomness import RandomNumbers
 
 SPARE = 32
-"""Points of a layer are drawn in multiples of this for a smooth sample, so that one more leaves the others alone."""
+"""Number of points whose multiples are drawn for a smooth sample, so that one more point leaves the others alone."""
 NEWTON = 3
 STEEPEST = 4.5
-"""Of the exponent lambda z."""
+"""Largest exponent lambda z."""
 FAR = 2.0
 """Distance from the axis, cm, to which points are moved in proportion to it to have their shower's centre."""
 
 
 class Groups(NamedTuple):
-    """Which group every point is of.
+    """Groups of points, one after the other.
 
     Args:
         counts: points of every group, shape (groups,), int64.
@@ -34,20 +34,20 @@ class Groups(NamedTuple):
 
     @classmethod
     def with_counts(cls, counts: Tensor) -> Groups:
-        """Groups of so many points."""
+        """Return groups of so many points."""
         return cls(counts, torch.repeat_interleave(counts))
 
     def sums(self, values: Tensor) -> Tensor:
-        """Over the points of every group, shape (..., groups) of values (..., points)."""
+        """Return sums over the points of every group, shape (..., groups) of values (..., points)."""
         counts = self.counts if values.ndim == self.counts.ndim else self.rows(*values.shape[:-1]).counts
         return torch.segment_reduce(values.contiguous(), "sum", lengths=counts, axis=values.ndim - 1, unsafe=True)
 
     def rows(self, *shape: int) -> Groups:
-        """The same groups for values of shape (*shape, points), to sum such values more than once."""
+        """Return the same groups for values of shape (*shape, points), to sum such values more than once."""
         return Groups(self.counts.expand(*shape, -1).contiguous(), self.of)
 
     def spread(self, values: Tensor) -> Tensor:
-        """What every group has, shape (..., groups), handed to its points, shape (..., points)."""
+        """Return the values of groups, shape (..., groups), handed to their points, shape (..., points)."""
         return values.index_select(-1, self.of)
 
 
@@ -68,7 +68,7 @@ class Drawn(NamedTuple):
 
 
 def draw(share: Tensor, dim: int, random: RandomNumbers, smooth: bool) -> Drawn:
-    """Points of groups.
+    """Draw the points of groups.
 
     Args:
         share: points of every group, a fraction where the last is counted in part, shape (groups,).
@@ -90,7 +90,10 @@ def draw(share: Tensor, dim: int, random: RandomNumbers, smooth: bool) -> Drawn:
 
 
 def with_mean(z: Tensor, mean: Tensor, share: Tensor, groups: Groups, weight: Tensor | None) -> Tensor:
-    """z with the mean of every group as given, its spread about it stretched by sqrt(N / (N - 1)), N the ``share``."""
+    """Return z with the given mean of every group.
+
+    The spread about it is stretched by sqrt(N / (N - 1)), N the ``share``.
+    """
     own = groups.sums(z if weight is None else weight * z) / share
     n = share.clamp(min=1.5)
     stretch = (n / (n - 1)).sqrt()
@@ -98,7 +101,10 @@ def with_mean(z: Tensor, mean: Tensor, share: Tensor, groups: Groups, weight: Te
 
 
 def tilted(e: Tensor, z: Tensor, wanted: Tensor, groups: Groups) -> Tensor:
-    """Energies times exp(lambda z), lambda of every group such that the mean of z weighted with them is ``wanted``."""
+    """Return energies times exp(lambda z).
+
+    The lambda of every group is such that the mean of z, weighted with the energies, is ``wanted``.
+    """
     powers, three = torch.stack([torch.ones_like(z), z, z * z]), groups.rows(3)
     tilt, t = torch.zeros_like(wanted), e
     for _ in range(NEWTON):
@@ -111,7 +117,7 @@ def tilted(e: Tensor, z: Tensor, wanted: Tensor, groups: Groups) -> Tensor:
 
 
 def with_centre(r: Tensor, angle: Tensor, e: Tensor, showers: Groups, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y of points moved by a r / (1 + r / `FAR`) so that every shower has its centre of gravity, by a of its own.
+    """Return x and y of points moved by a r / (1 + r / `FAR`), with an a of every shower that gives its centre of gravity.
 
     Args:
         r, angle: polar coordinates, shape (points,).

@@ -26,19 +26,19 @@ def run_sampler(
 
 @cache
 def grid(sampler: Sampler, schedule: str, steps: int) -> Tensor:
-    """The noise levels that a sampler visits, see `calograd.diffusion.samplers.Sampler.grid`."""
+    """Return the noise levels that a sampler visits, see `calograd.diffusion.samplers.Sampler.grid`."""
     with torch.inference_mode(False):  # kept for calls that are derived
         return sampler.grid(SCHEDULES[schedule], steps)
 
 
 @cache
 def consistency(schedule: str) -> Consistency:
-    """Preconditioning of a consistency model down to the least level of a schedule."""
+    """Return the preconditioning of a consistency model down to the least level of a schedule."""
     return Consistency(float(SCHEDULES[schedule].grid(2)[1]))
 
 
 def sampler_of(name: str, distilled: bool) -> Sampler:
-    """The sampler of the points. Raises `InputError` for one that is unknown or does not fit the model."""
+    """Return the sampler of the points. Raises `InputError` for one that is unknown or does not fit the model."""
     known = ("consistency",) if distilled else tuple(SAMPLERS)
     if name not in known:
         what = "distilled: its" if distilled else "not distilled: its"

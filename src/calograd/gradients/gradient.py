@@ -157,7 +157,8 @@ def default_measurement(surrogate: Surrogate) -> Measurement:
 
 def pixels_of(surrogate: Surrogate) -> int | None:
     """Return the pixels each way of the maps that a surrogate generates; None if it generates cells."""
-    return surrogate.design_model.shape[0] if surrogate.card.kind == "maps" else None
+    shape = surrogate.design_model.shape
+    return shape[0] if len(shape) == 2 else None
 
 
 def as_energies(energies: float | Sequence[float] | None) -> tuple[float, ...]:

@@ -52,6 +52,7 @@ from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library.reader import open_library
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.estimates import GradientEstimate, GradientFunction, SimulatedUtility
+from calograd.gradients.gradient import pixels_of
 from calograd.gradients.landscape import Landscape, landscapes
 from calograd.io.differences import first_difference
 from calograd.io.files import one_writer, write_whole
@@ -189,7 +190,7 @@ class Setup:
         if config.adapt is not None and not adapt:
             raise InputError("the configuration has a table [adapt]; add --adapt to follow it, or remove the table")
         a, card, target = surrogate.design_model.architecture, surrogate.card, config.adapt
-        if card.kind != "cells":
+        if pixels_of(surrogate) is not None:
             raise InputError(f"{card.name} generates maps; expected a surrogate of cells")
         surrogate.model.sampling_schedule(config.gradient.sampler, config.gradient.steps)  # raises if they do not fit
         material = (target.detector.material if target else None) or config.space.material
@@ -403,7 +404,8 @@ def optimise(
     result = OptimisationResult(setup, state)
     spectra = surrogate_spectra(
         surrogate, setup.objective, [setup.space.design(y) for y in (setup.start, end)],
-        showers=setup.config.gradient.showers, seed=seed, progress=partial(progress, "spectra"),
+        showers=setup.config.gradient.showers, seed=seed, sampler=setup.config.gradient.sampler,
+        steps=setup.config.gradient.steps, progress=partial(progress, "spectra"),
     )  # fmt: skip
     if simulated is not None:
         result = replace(

@@ -67,6 +67,8 @@ def surrogate_spectra(
     *,
     showers: int = 1000,
     seed: int = 0,
+    sampler: str | None = None,
+    steps: int | None = None,
     progress: Progress = silent,
 ) -> list[Spectrum]:
     """Return the spectra of a surrogate at two designs, with common random numbers.
@@ -77,14 +79,16 @@ def surrogate_spectra(
         designs: the first and the last.
         showers: of every energy.
         seed: of all random numbers.
+        sampler, steps: see `Surrogate.sample`.
         progress: called with designs done and their number.
     """
     made = list[Spectrum]()
     for i, energy in enumerate(objective.energies):
         ends = []
         for design in designs:
+            generator = generator_for(seed, SHOWERS, DRAW, i)
             with torch.no_grad():
-                cells = surrogate.sample(design, energy, showers, generator=generator_for(seed, SHOWERS, DRAW, i))
+                cells = surrogate.sample(design, energy, showers, generator=generator, sampler=sampler, steps=steps)
                 ends.append(_measured(objective, cells, energy, design, seed, i))
             progress(i * len(designs) + len(ends), len(objective.energies) * len(designs))
         made.append(Spectrum(surrogate.card.name, energy, *ends))

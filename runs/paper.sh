@@ -23,7 +23,7 @@ energies=1,10,20,30,40,50,60,70,80,90,100 followed=1,10,30,50,70,100 clocked=50
 shrink=() few=() draws=(--showers 250 --draws 8)
 if [ $small = yes ]; then
   train=20 post=12 low=12 lowest=24 test=20 sharp=20 look=20 energies=1,10 followed=1,10 clocked=10
-  shrink=(-e 's/^steps = .*/steps = 20\nmoments_steps = 20\nmoments_batch = 64/' -e 's/^batch = .*/batch = 16/'
+  shrink=(-e 's/^steps = .*/steps = 20\nlocation_scale_steps = 20\nlocation_scale_batch = 64/' -e 's/^batch = .*/batch = 16/'
     -e 's/^report_every = .*/report_every = 10/' -e 's/^width = .*/width = 8\nmultipliers = [1, 2]/'
     -e 's/^energy = .*/energy = [1.0, 10.0]/')
   few=(--steps 20 --batch 16 --validation 0.3 --targets pattern_network) draws=(--showers 20 --draws 2 --replicas 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +19,16 @@ def plot_log(run: Path, output: Path) -> None:
     except ImportError:
         return
     lines = read_log(run)
-    steps = [line["step"] for line in lines]
+    steps = _steps(lines)
 
     def column(what: str, name: str) -> np.ndarray:
-        """At the highest energies, by report; what is undefined is NaN."""
+        """Return a quantity at the highest energies by report; NaN stands for what is undefined."""
         return np.array([line[what][name][-1] for line in lines], dtype=float)
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, bias, spread = figure.subplots(1, 3)
-    loss.plot(steps, [line["train_loss"] for line in lines], label="training (weights)")
-    loss.plot(steps, [line["validation_loss"] for line in lines], label="validation (EMA)")
+    for name, label in (("train_loss", "training (weights)"), ("validation_loss", "validation (EMA)")):
+        loss.plot(steps, np.array([line[name] for line in lines], dtype=float), label=label)
     loss.set_ylabel("denoising loss")
     loss.legend(frameon=False)
     for number, name in enumerate(lines[-1]["bias"]):
@@ -48,3 +49,13 @@ def plot_log(run: Path, output: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     write_whole(output, content.getvalue())
+
+
+def _steps(lines: list[dict[str, Any]]) -> list[int]:
+    """Return the step of every report, counted over the phases that have reports."""
+    steps, before = [], 0
+    for number, line in enumerate(lines):
+        if number and line["phase"] != lines[number - 1]["phase"]:
+            before += lines[number - 1]["step"]
+        steps.append(before + line["step"])
+    return steps

@@ -155,7 +155,10 @@ def test_a_matrix_has_its_own_cells_alone(run_calograd, tmp_path) -> None:
         ([*MATRIX, "--silicon", "nan"], "'--silicon': nan is not a finite number"),
         ([*MATRIX, "--margin", "-1"], "'--margin': -1 is not in the range x>=0"),
         ([*MATRIX, "--cells", "5", "0"], "'--cells': 0 is not in the range x>=1"),
-        (["--energies", "1", "--detector", "matrix", "--cell", "-2", "5"], "'--cell': '-2' in '-2'; expected positive numbers"),
+        (
+            ["--energies", "1", "--detector", "matrix", "--cell", "-2", "5"],
+            "'--cell': '-2' in '-2'; expected positive numbers",
+        ),
         (["--energies", "1", "--detector", "matrix", "--cell", "2", "5,6"], "expected one DX, and one DZ or 5"),
         (["--energies", "1", "--material", "Kryptonite"], "unknown material 'Kryptonite'"),
     ],

@@ -22,7 +22,7 @@ from calograd.geant4.recording import Deposits
 from calograd.geant4 import kernel
 made = []
 kernel.Deposits = lambda direct: made.append(Deposits(direct=sys.argv[3] == "memory")) or made[-1]
-showers = kernel.simulate(SimulationConfig.model_validate_json(sys.argv[1]), [0, 1])
+showers = kernel.simulate_showers(SimulationConfig.model_validate_json(sys.argv[1]), [0, 1])
 np.savez(sys.argv[2], **vars(showers), reads_memory=made[0].reads_memory)
 import os; os._exit(0)
 """

@@ -75,8 +75,8 @@ def test_maps_of_them_keep_energy_and_designs(path: Path) -> None:
     maps = images.maps()
     assert maps.maps.shape == (len(images), 32, 32)
     np.testing.assert_allclose(maps.totals, images.xz.sum((1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(maps.width, 5 * images.pitch, rtol=1e-6)
-    np.testing.assert_allclose(maps.depth, 5 * images.depth, rtol=1e-6)
+    np.testing.assert_allclose(maps.width, 5 * images.dx, rtol=1e-6)
+    np.testing.assert_allclose(maps.depth, 5 * images.dz, rtol=1e-6)
     assert maps.material == MATERIALS["PbF2"]
     one = images.of("PbF2").maps({"PbF2": MATERIALS["BGO"]}, pixels=100)
     np.testing.assert_allclose(one.maps, images.xz, rtol=1e-6)
@@ -153,7 +153,7 @@ def test_missing_labels_and_files_that_are_none(path: Path) -> None:
 def test_a_file_in_blocks_is_the_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n, seen = SHOWERS * len(SIZES), list[tuple[int, int]]()
     monkeypatch.setattr(images_module, "BLOCK", 5)
-    maps, whole = maps_of_images(as_if(path, 1.05), report=lambda *done: seen.append(done)), read_images(path).maps()
+    maps, whole = maps_of_images(as_if(path, 1.05), progress=lambda *done: seen.append(done)), read_images(path).maps()
     for name in ("maps", "energy", "dx", "dz", "shower"):
         np.testing.assert_array_equal(getattr(maps, name), getattr(whole, name))
     assert seen == [(5, n), (10, n), (n, n)]

@@ -26,7 +26,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_extras_are_those_of_the_package(extra: str) -> None:
-    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     (line,) = [line for line in project.splitlines() if line.startswith(f"{extra} = [")]
     known = line + (project if "calograd[report]" in line else "")
     for module in EXTRAS[extra]:

@@ -1,1 +1,1 @@
-"""What is simulated: designs, materials, detectors, beams."""
+"""Descriptions of what is simulated: designs, materials, detectors, beams."""

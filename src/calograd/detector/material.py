@@ -1,8 +1,8 @@
 """Materials as physical numbers.
 
-A surrogate is conditioned on numbers, never on a class id, so that gradients with respect to the
-material exist. All of them follow from density and composition, by the formulas of the Review of
-Particle Physics ("Passage of particles through matter"):
+A surrogate is conditioned on numbers, never on a class id, so that gradients with respect to the material exist. All
+numbers follow from density and composition, by the formulas of the Review of Particle Physics ("Passage of particles
+through matter"):
 
     X0_el = 716.408 A / (Z^2 (L_rad - f(Z)) + Z L'_rad)      g/cm2, Tsai (eq. 34.25)
     1/X0  = sum_j w_j / X0_j
@@ -10,8 +10,8 @@ Particle Physics ("Passage of particles through matter"):
     1/R_M = (1/E_s) sum_j w_j E_c,j / X0_j                   E_s = 21.2052 MeV (eq. 34.38)
     E_c   = E_s X0 / R_M
 
-Density and numbers may be torch scalars; what follows from them then passes gradients on. At another density the same
-composition has X0 and R_M that go as 1 / density and the same E_c, see `Material.at_density`.
+Density and numbers may be torch scalars; gradients pass through everything that follows from them. At another density
+the same composition has X0 and R_M in proportion to 1 / density and the same E_c, see `Material.at_density`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,19 @@ if TYPE_CHECKING:
     Number = float | Tensor
 
 E_S_MEV = 21.2052
+"""Scale energy of multiple scattering, MeV."""
 ALPHA = 1 / 137.035999
+"""Fine-structure constant."""
 
 NUMBERS = ("density", "radiation_length", "moliere_radius", "critical_energy")
-"""The numbers that showers scale with: attributes of `Material`."""
+"""Attributes of `Material` with which showers scale."""
 DESCRIPTORS = (*NUMBERS, "mean_atomic_number", "effective_atomic_number")
-"""These, and what the rest goes with: all that a surrogate may be conditioned on."""
+"""All attributes of `Material` on which a surrogate may be conditioned."""
 UNITS = dict(zip(DESCRIPTORS, ("g/cm3", "cm", "cm", "GeV", "", ""), strict=True))
+"""Unit of every descriptor."""
 EFFECTIVE_POWER = 4 / 3
-"""Of Z in the effective atomic number: it orders crystals as their showers do (`validation/material_numbers.py`)."""
+"""Power of Z in the effective atomic number, which orders crystals as their showers do: see
+`validation/material_numbers.py`."""
 
 # Symbol, Z and standard atomic weight of the elements that calorimeters are made of.
 ELEMENTS: dict[str, tuple[int, float]] = {
@@ -60,7 +64,7 @@ _LIGHT_LOGARITHMS = {1: (5.31, 6.144), 2: (4.79, 5.621), 3: (4.74, 5.805), 4: (4
 
 
 def element_radiation_length(z: int, a: float) -> float:
-    """Radiation length of an element in g/cm2 (Tsai, Review of Particle Physics eq. 34.25)."""
+    """Return the radiation length of an element in g/cm2 (Tsai, Review of Particle Physics eq. 34.25)."""
     x = (ALPHA * z) ** 2
     coulomb = x * (1 / (1 + x) + 0.20206 - 0.0369 * x + 0.0083 * x**2 - 0.002 * x**3)
     l_rad, l_prime = _LIGHT_LOGARITHMS.get(z, (log(184.15 * z ** (-1 / 3)), log(1194 * z ** (-2 / 3))))
@@ -68,7 +72,7 @@ def element_radiation_length(z: int, a: float) -> float:
 
 
 def to_float(value: Number) -> float:
-    """A number without its gradient."""
+    """Return a number without its gradient."""
     return float(value) if isinstance(value, int | float) else float(value.detach())
 
 
@@ -77,11 +81,11 @@ class Material:
     """A homogeneous material.
 
     Args:
-        name: what it is called in files and reports.
+        name: name in files and reports.
         density: g/cm3; a float or a tensor without dimensions, which may require a gradient.
         mass_fractions: share of the mass by element symbol, adding up to one.
-        geant4_name: name in Geant4's own list (``G4_PbWO4``), where the simulation takes it from there.
-        given: numbers that are set instead of following from density and composition, each on its own:
+        geant4_name: name in Geant4's own list (``G4_PbWO4``), if the simulation takes the material from there.
+        given: numbers that are set instead of following from density and composition, each independently:
             ``radiation_length`` and ``moliere_radius`` in cm, ``critical_energy`` in GeV, ``mean_atomic_number``,
             ``effective_atomic_number``; floats or tensors. A material with such numbers can be asked of a surrogate,
             not simulated.
@@ -121,23 +125,23 @@ class Material:
         return hash((self.name, to_float(self.density), tuple(sorted(self.mass_fractions.items())), self.geant4_name))
 
     def alike(self, other: Material, tolerance: float = 1e-4, numbers: tuple[str, ...] = NUMBERS) -> bool:
-        """Whether the ``numbers`` that rule showers are equal; the names may differ."""
+        """Return whether ``numbers`` are equal within a relative tolerance; the names may differ."""
         return all(isclose(to_float(getattr(self, n)), to_float(getattr(other, n)), rel_tol=tolerance) for n in numbers)
 
     def same_composition(self, other: Material, tolerance: float = 1e-4) -> bool:
-        """Whether the mass fractions are equal, and no number is given beside them."""
+        """Return whether the mass fractions are equal and neither material has given numbers."""
         mine, theirs = self.mass_fractions, other.mass_fractions
         equal = all(abs(mine.get(s, 0.0) - theirs.get(s, 0.0)) <= tolerance for s in {*mine, *theirs})
         return equal and not self.given and not other.given
 
     def at_density(self, density: Number) -> Material:
-        """The same composition at another density, g/cm3: X0 and R_M go as 1 / density, E_c and Z stay."""
+        """Return the same composition at another density, g/cm3: X0 and R_M scale as 1 / density, E_c and Z stay."""
         ratio, lengths = self.density / density, ("radiation_length", "moliere_radius")
         given = {name: v * ratio if name in lengths else v for name, v in self.given.items()}
         return Material(self.name, density, self.mass_fractions, None, given)
 
     def with_numbers(self, **numbers: Number) -> Material:
-        """The same with some numbers set, see ``given`` of the class.
+        """Return the material with some numbers set, see ``given`` of the class.
 
         x0 = torch.tensor(0.937, requires_grad=True)
         material = MATERIALS["PbF2"].with_numbers(radiation_length=x0)  # nothing else changes
@@ -149,7 +153,7 @@ class Material:
 
     @classmethod
     def from_formula(cls, name: str, density: float, formula: str, geant4_name: str | None = None) -> Material:
-        """A material from its chemical formula, e.g. ``Material.from_formula("BGO", 7.13, "Bi4Ge3O12")``."""
+        """Return a material by its chemical formula, e.g. ``Material.from_formula("BGO", 7.13, "Bi4Ge3O12")``."""
         counts: dict[str, float] = {}
         if not re.fullmatch(r"([A-Z][a-z]?(\d+\.?\d*)?)+", formula):
             raise InputError(f"formula '{formula}' cannot be read; expected element symbols with counts, as Bi4Ge3O12")
@@ -165,7 +169,7 @@ class Material:
 
     @classmethod
     def parse(cls, text: str) -> Material:
-        """A material from the command line: a known name (``PbF2``, ``G4_PbWO4``) or ``NAME:DENSITY:FORMULA``."""
+        """Return a material by a known name (``PbF2``, ``G4_PbWO4``) or as ``NAME:DENSITY:FORMULA``."""
         if text in MATERIALS:
             return MATERIALS[text]
         if text.count(":") == 2:
@@ -183,19 +187,19 @@ class Material:
 
     @property
     def radiation_length(self) -> Number:
-        """X0 in cm."""
+        """Radiation length X0, cm."""
         given = self.given.get("radiation_length")
         return 1 / (self.density * self._inverse_lengths[0]) if given is None else given
 
     @property
     def moliere_radius(self) -> Number:
-        """R_M in cm."""
+        """Moliere radius R_M, cm."""
         given = self.given.get("moliere_radius")
         return E_S_MEV / self._inverse_lengths[1] / self.density if given is None else given
 
     @property
     def critical_energy(self) -> Number:
-        """E_c in GeV (Rossi's definition)."""
+        """Critical energy E_c by Rossi's definition, GeV."""
         given = self.given.get("critical_energy")
         if given is not None:
             return given
@@ -204,16 +208,16 @@ class Material:
 
     @property
     def mean_atomic_number(self) -> Number:
-        """sum_j w_j Z_j with the shares of the mass w_j."""
+        """Mean atomic number sum_j w_j Z_j with the mass fractions w_j."""
         given = self.given.get("mean_atomic_number")
         return sum(w * ELEMENTS[s][0] for s, w in self.mass_fractions.items()) if given is None else given
 
     @property
     def effective_atomic_number(self) -> Number:
-        """(sum_j w_j Z_j^p)^(1/p), p = 4/3.
+        """Effective atomic number (sum_j w_j Z_j^p)^(1/p), p = 4/3.
 
-        Showers of equal energies in E_c, in cells of equal sizes in R_M and X0, differ between crystals by this number
-        alone to better than one per cent (``docs/log.md``).
+        For equal energies in units of E_c and equal cells in units of R_M and X0, showers in different crystals depend
+        on this number alone to better than one per cent (``docs/log.md``).
         """
         given = self.given.get("effective_atomic_number")
         if given is not None:
@@ -223,7 +227,7 @@ class Material:
 
     @cached_property
     def _inverse_lengths(self) -> tuple[float, float]:
-        """sum_j w_j / X0_j and sum_j w_j E_c,j / X0_j, in cm2/g and MeV cm2/g."""
+        """Sums sum_j w_j / X0_j and sum_j w_j E_c,j / X0_j, in cm2/g and MeV cm2/g."""
         lengths = [(w, ELEMENTS[s][0], element_radiation_length(*ELEMENTS[s])) for s, w in self.mass_fractions.items()]
         return sum(w / x0 for w, _, x0 in lengths), sum(w * 610 / (z + 1.24) / x0 for w, z, x0 in lengths)
 

@@ -1,1 +1,1 @@
-"""Geant4: data tables, geometry, recording, kernels and the farm."""
+"""Simulation with Geant4: data tables, geometry, recording, kernels, the farm of kernels, production of libraries."""

@@ -1,7 +1,7 @@
-"""Fetch the two Geant4 datasets that electromagnetic showers need, checked against Geant4's own checksums.
+"""Download the two Geant4 datasets that electromagnetic showers need, and verify Geant4's own checksums.
 
-A download that was cut off is taken up where it stopped. An archive is unpacked beside its destination and moved into
-place, so that a dataset is there completely or not at all.
+An interrupted download resumes where it stopped. An archive is unpacked beside its destination and moved into place, so
+that a dataset is there completely or not at all.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Dataset:
 
     @property
     def archive(self) -> str:
-        """Name of the file to fetch."""
+        """Name of the file to download."""
         return f"{self.name}.{self.version}.tar.gz"
 
     @property
     def folder(self) -> str:
-        """Name of the folder that it unpacks to."""
+        """Name of the folder to which it unpacks."""
         return f"{self.name}{self.version}"
 
 
@@ -49,17 +49,17 @@ DATASETS = (
 )
 """Versions and checksums that geant4-pybind 0.1.3 (Geant4 11.4.1) asks for."""
 
-Report = Callable[[str, int, int | None], None]
-"""Called with the name of an archive, the bytes that are here and the bytes expected, if known."""
+DownloadProgress = Callable[[str, int, int | None], None]
+"""Called with the name of an archive, the bytes received and the bytes expected, if known."""
 
 
 def download(
     folder: Path,
-    report: Report,
+    progress: DownloadProgress,
     datasets: tuple[Dataset, ...] = DATASETS,
     base_url: str = BASE_URL,
 ) -> list[Path]:
-    """Fetch and unpack the datasets into ``folder``; what is there already is left alone.
+    """Download and unpack the datasets into ``folder``; datasets that are there already stay as they are.
 
     Returns:
         The folders of the datasets.
@@ -72,7 +72,7 @@ def download(
         for dataset in datasets:
             if not (folder / dataset.folder).is_dir():
                 archive = folder / f"{dataset.archive}.part"
-                _fetch(f"{base_url}/{dataset.archive}", archive, dataset, report)
+                _fetch(f"{base_url}/{dataset.archive}", archive, dataset, progress)
                 _unpack(archive, folder, dataset)
                 archive.unlink()
     except OSError as error:
@@ -81,8 +81,8 @@ def download(
     return [folder / dataset.folder for dataset in datasets]
 
 
-def _fetch(url: str, archive: Path, dataset: Dataset, report: Report) -> None:
-    """Complete ``archive`` from where it stopped and verify its checksum."""
+def _fetch(url: str, archive: Path, dataset: Dataset, progress: DownloadProgress) -> None:
+    """Complete ``archive`` from where it stopped, and verify its checksum."""
     have = archive.stat().st_size if archive.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -94,7 +94,7 @@ def _fetch(url: str, archive: Path, dataset: Dataset, report: Report) -> None:
             with archive.open("ab" if have else "wb") as file:
                 while block := answer.read(_BLOCK):
                     have += file.write(block)
-                    report(dataset.archive, have, total)
+                    progress(dataset.archive, have, total)
     except urllib.error.HTTPError as error:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise TablesError(f"{url}: the server answers {error.code} {error.reason}; try again later") from error

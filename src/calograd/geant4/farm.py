@@ -1,9 +1,9 @@
-"""Many Geant4 kernels on Dask.
+"""Run many Geant4 kernels on a Dask cluster.
 
-A task is a chunk of consecutive showers. The Dask worker that gets it starts a fresh kernel process (see
-`calograd.geant4.kernel`), waits for it, and returns what ``pack`` makes of the showers. A worker that dies is
-replaced and its tasks run elsewhere; a kernel that dies is started again, at most `TRIES` times for the same chunk. At
-most `BACKLOG` chunks a worker are under way, so memory stays bounded however slowly results are taken.
+A task is a chunk of consecutive showers. Its Dask worker starts a fresh kernel process (`calograd.geant4.kernel`),
+waits for it, and returns the showers as ``pack`` converts them. A worker that dies is replaced and its tasks run
+elsewhere. A kernel that dies is started again, at most `TRIES` times for the same chunk. At most `BACKLOG` chunks a
+worker are under way, so memory stays bounded however slowly results are taken.
 """
 
 from __future__ import annotations
@@ -38,24 +38,36 @@ from calograd.geant4.tables import Tables, find_tables
 T = TypeVar("T")
 
 TRIES = 3
+"""Number of times that a chunk is tried."""
 BACKLOG = 2
+"""Number of chunks a worker that are under way at once."""
 CHUNK_SECONDS = (2.0, 20.0, 60.0)
-"""Least and most work of a chunk, and most where there would be more than `MANY`; starting a kernel takes 0.7 s."""
+"""Least and most work of a chunk, and the most if there would be more than `MANY` chunks, s. A start takes 0.7 s."""
 MANY = 500
+"""Number of chunks above which chunks become larger."""
 SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018}
+"""Time of one core by detector, s/GeV."""
 _PATIENCE = 30.0
+"""Time to wait for a connection to the cluster and for its workers, s."""
 _POLL = 0.02
-"""Seconds between two looks for results and for Ctrl-C."""
+"""Time between two looks for results and for Ctrl-C, s."""
 _REACHED = 5.0
-"""Seconds in which a scheduler that is there answers."""
+"""Time in which a running scheduler accepts a connection, s."""
 
 
 class KernelError(SimulationError):
-    """A kernel process ended without its result; the text ends with its last words."""
+    """A kernel process ended without its result; the message ends with its last output."""
 
 
 class Result(NamedTuple, Generic[T]):
-    """A chunk that was simulated: what ``pack`` made of it, showers, GeV of incident energy, seconds of the kernel."""
+    """A simulated chunk.
+
+    Attributes:
+        packed: its showers, as ``pack`` converted them.
+        showers: number of showers.
+        gev: incident energy of all showers, GeV.
+        seconds: time of the kernel, s.
+    """
 
     packed: T
     showers: int
@@ -68,8 +80,8 @@ def run_kernel(config: SimulationConfig, indices: Sequence[int], environment: di
 
     Args:
         config: what to simulate.
-        indices: of the showers.
-        environment: of the process, see `calograd.geant4.tables.Tables.environment`.
+        indices: indices of the showers.
+        environment: environment of the process, see `calograd.geant4.tables.Tables.environment`.
 
     Raises:
         KernelError: the process ended without a result.
@@ -108,9 +120,9 @@ def _last_words(path: Path) -> str:
 
 
 def plan(config: SimulationConfig, missing: Sequence[range], workers: int) -> list[range]:
-    """Cut the missing showers into chunks of 2 to 20 s of work, by preference at least three a worker.
+    """Cut the missing showers into chunks of 2 to 20 s of work, at least three a worker if that is possible.
 
-    Every chunk becomes a file until all are joined, and a process may open some 1000, so long runs get longer chunks.
+    Every chunk is a file until all are joined, and a process may open some 1000 files, so long runs have longer chunks.
     """
     per_shower = SECONDS_PER_GEV[config.detector.kind] * config.beam.energies.mean
     least, most, longest = CHUNK_SECONDS
@@ -126,7 +138,7 @@ def plan(config: SimulationConfig, missing: Sequence[range], workers: int) -> li
 
 
 def _dask() -> tuple[Any, Any]:
-    """Dask and its scheduler: untyped, slow to import, and not there where nobody simulates."""
+    """Return the modules dask and distributed, which are optional and slow to import."""
     try:
         return import_module("dask"), import_module("distributed")
     except ModuleNotFoundError as error:
@@ -148,7 +160,7 @@ def check_scheduler(address: str) -> None:
 
 @contextmanager
 def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
-    """A Dask client: of ``workers`` processes on this machine, or of the cluster at ``tcp://host:port``.
+    """Open a Dask client for ``workers`` processes on this machine, or for the cluster at ``tcp://host:port``.
 
     Raises:
         InputError: there is no scheduler at that address or it has no workers.
@@ -197,15 +209,15 @@ def run_chunks(
     pack: Callable[[Showers], T],
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Result[T]]:
-    """Simulate chunks of showers on a cluster; results come as they are finished, in any order.
+    """Simulate chunks of showers on a cluster; yield the results as they are finished, in any order.
 
     Args:
         client: from `open_cluster`.
         config: what to simulate.
         chunks: indices of the showers of each task.
-        tables: those of this machine; the workers must find the same set.
-        pack: what to make of the showers in the worker; a function that can be pickled.
-        check: called again and again while results are awaited, to raise what is to end that.
+        tables: tables of this machine; the workers must find the same set.
+        pack: function that converts showers in the worker; it must be picklable.
+        check: called repeatedly while results are awaited; it may raise to stop.
 
     Raises:
         SimulationError: a chunk failed `TRIES` times.
@@ -247,12 +259,12 @@ def run_chunks(
 
 
 def _ground(tables: Tables) -> str:
-    """What must be the same on every worker."""
+    """Return the versions that must be the same on every worker."""
     return f"{tables.name} and geant4-pybind {version('geant4-pybind')}"
 
 
 def _simulate(config_json: str, chunk: range, ground: str, pack: Callable[[Showers], T]) -> Result[T]:
-    """Runs in a Dask worker."""
+    """Simulate one chunk, in a Dask worker."""
     config = SimulationConfig.model_validate_json(config_json)
     tables = find_tables()
     if _ground(tables) != ground:

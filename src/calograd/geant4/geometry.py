@@ -1,7 +1,7 @@
-"""Detectors as Geant4's volumes.
+"""Build detectors as Geant4 volumes.
 
-The front face is z = 0, the axis x = y = 0, the beam runs along +z, vacuum around it all. Logical volumes named
-`SENSITIVE` are those whose deposits are recorded.
+The front face is z = 0, the axis x = y = 0, the beam runs along +z, and vacuum surrounds the detector. Deposits are
+recorded in the logical volumes named `SENSITIVE`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from calograd.detector.configuration import Beam, Block, CrystalMatrix, Simulati
 from calograd.detector.material import Material, to_float
 
 SENSITIVE = "sensitive"
+"""Name of the logical volumes in which deposits are recorded."""
 G_PER_CM3 = 6.241509074e18
-"""One g/cm3 in Geant4's internal unit."""
+"""One g/cm3 in Geant4's internal unit of density."""
 
 
 def build(g4: Any, config: SimulationConfig) -> list[Any]:
@@ -21,10 +22,10 @@ def build(g4: Any, config: SimulationConfig) -> list[Any]:
 
     Args:
         g4: the module ``geant4_pybind``.
-        config: of the simulation.
+        config: the simulation.
 
     Returns:
-        Everything that was built, the placed world first; it must be kept as long as Geant4 runs.
+        All objects that were built, the placed world first; they must be kept as long as Geant4 runs.
     """
     detector = config.detector
     match detector:
@@ -48,7 +49,7 @@ def build(g4: Any, config: SimulationConfig) -> list[Any]:
 
 
 class _Volumes:
-    """Makes boxes and places them, cm, and keeps what it made: Geant4 does not own what Python makes."""
+    """Makes boxes, places them (cm) and keeps them, since Geant4 does not own objects made in Python."""
 
     def __init__(self, g4: Any) -> None:
         self.kept: list[Any] = []
@@ -56,7 +57,7 @@ class _Volumes:
         self._nist = g4.G4NistManager.Instance()
 
     def world(self, beam: Beam, width: float, depth: float) -> Any:
-        """A world of vacuum around a detector and the start of its beam."""
+        """Return a world of vacuum around a detector and the start of its beam."""
         margin = beam.upstream + 10
         half = width + margin + 2 * max(abs(c) for c in beam.position)
         logical = self.box("world", (2 * half, 2 * half, 2 * (depth + margin)), self.named("G4_Galactic"))
@@ -64,7 +65,7 @@ class _Volumes:
         return logical
 
     def box(self, name: str, size: tuple[float, float, float], material: Any) -> Any:
-        """A logical volume of the given full lengths."""
+        """Return a logical volume of the given full lengths."""
         box = self._g4.G4Box(name, *(5 * length for length in size))
         logical = self._g4.G4LogicalVolume(box, material, name)
         self.kept.extend((box, logical))
@@ -76,7 +77,7 @@ class _Volumes:
         self.kept.append(self._g4.G4PVPlacement(None, centre, logical, logical.GetName(), mother, False, copy))
 
     def named(self, name: str) -> Any:
-        """A material of Geant4's own list."""
+        """Return a material of Geant4's own list."""
         return self._nist.FindOrBuildMaterial(name)
 
     def material(self, wanted: Material) -> Any:
@@ -103,7 +104,7 @@ def _stack(volumes: _Volumes, world: Any, detector: SiWStack, depth: float) -> N
 
 
 def _matrix(volumes: _Volumes, world: Any, detector: CrystalMatrix) -> None:
-    """Layers of vacuum, each with its crystals at the front and its plane of silicon at the back."""
+    """Place layers of vacuum, each with its crystals at the front and its plane of silicon at the back."""
     vacuum, silicon = volumes.named("G4_Galactic"), volumes.named("G4_Si")
     material = volumes.material(detector.material)
     side, width = detector.dx - detector.gap, detector.width

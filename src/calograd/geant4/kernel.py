@@ -1,9 +1,9 @@
-"""One Geant4 in this process.
+"""The kernel: one process that runs Geant4.
 
-``python -m calograd.geant4.kernel`` reads a job from standard input, simulates its showers and writes them as
-one ``.npz`` file. Geant4 allows one run manager a process and crashes while it is torn down, so the process flushes
-its file and leaves with ``os._exit``. It also leaves when its standard input closes, so that no orphan outlives a
-worker that was killed.
+``python -m calograd.geant4.kernel`` reads a job from standard input, simulates its showers and writes them to one
+``.npz`` file. Geant4 allows one run manager a process and crashes when it is destroyed, so the process flushes its file
+and exits with ``os._exit``. It also exits when its standard input closes, so that no kernel outlives a worker that was
+killed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from calograd.geant4.geometry import SENSITIVE, build
 from calograd.geant4.recording import Deposits
 
 POSITION_GRID = 2.0**-12
-"""Positions are rounded to this many cm (2.4 micrometres), which lets the files compress."""
+"""Grid to which positions are rounded, cm (2.4 micrometres); it makes files compress well."""
 
 
-def simulate(config: SimulationConfig, indices: list[int], direct: bool = True) -> Showers:
-    """Simulate the showers of the given indices. One configuration a process; Geant4's tables must be in place.
+def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool = True) -> Showers:
+    """Simulate showers in this process, which can do so once.
 
-    ``direct``: see `calograd.geant4.recording.Deposits`.
+    Args:
+        config: what to simulate; Geant4's tables must be in place.
+        indices: indices of the showers.
+        direct: see `calograd.geant4.recording.Deposits`.
 
     Returns:
         Positions in cm, energies in GeV, float32; ``index`` int64 and ``seed`` uint64 of every shower.
@@ -116,7 +119,7 @@ def simulate(config: SimulationConfig, indices: list[int], direct: bool = True) 
 
 
 def _leave_when_orphaned() -> None:
-    """End the process when its standard input closes: whoever started it is gone."""
+    """Exit the process when its standard input closes, since its parent is gone."""
 
     def watch() -> None:
         sys.stdin.buffer.read()
@@ -126,11 +129,11 @@ def _leave_when_orphaned() -> None:
 
 
 def main() -> None:
-    """Read ``{"config", "indices", "output"}`` as one JSON line, write the showers to ``output`` as ``.npz``."""
+    """Read ``{"config", "indices", "output"}`` as one line of JSON and write the showers to ``output`` as ``.npz``."""
     job = json.loads(sys.stdin.readline())
     _leave_when_orphaned()
     config = SimulationConfig.model_validate(job["config"])
-    showers = simulate(config, job["indices"])
+    showers = simulate_showers(config, job["indices"])
     with Path(job["output"]).open("wb") as file:
         np.savez(file, **vars(showers))
     sys.stdout.flush()

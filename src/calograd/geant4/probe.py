@@ -1,4 +1,4 @@
-"""Ask Geant4 about itself, in a process of its own: its version and the numbers of its materials.
+"""Ask Geant4 for its version and its materials, in a separate process.
 
 ``python -m calograd.geant4.probe NAME...`` prints one line of JSON. Geant4 itself writes to standard output too,
 so the line is marked.
@@ -24,14 +24,14 @@ _MARK = "calograd-probe "
 
 @dataclass(frozen=True)
 class Geant4:
-    """What a kernel says of itself: its version (``11.4.1``) and the materials that were asked for."""
+    """Geant4's version (``11.4.1``) and the materials that were asked for."""
 
     version: str
     materials: dict[str, Material]
 
 
 def ask(tables: Tables, names: tuple[str, ...] = ()) -> Geant4:
-    """Version of Geant4, and the materials of its own list with the given names (``G4_...``).
+    """Return the version of Geant4, and the materials of its own list with the given names (``G4_...``).
 
     Raises:
         InputError: Geant4 has no such material.
@@ -85,7 +85,7 @@ def _numbers(g4: Any, name: str) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """Print the version and the materials named on the command line; leave as the kernel does."""
+    """Print the version and the materials named on the command line; exit as the kernel does."""
     import geant4_pybind as g4
 
     parts = re.findall(r"\d+", str(g4.G4Version).removeprefix("$Name: geant4-"))

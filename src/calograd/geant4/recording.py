@@ -1,14 +1,17 @@
-"""The deposits of showers, collected step by step as fast as Python can.
+"""Record the deposits of showers, step by step.
 
-Where a deposit is. Geant4 gives the energy of a step, not a point. A charged particle loses it all along the
-step, so the deposit is put at a uniformly drawn point of the step; a neutral one deposits where it interacts, at the
-end. Putting every deposit at the end instead shifts a 10 GeV shower in PbF2 by 0.03 cm (0.4 %) downstream and widens
-it by 0.2 %. Steps below 0.005 cm (half of all) keep their end point.
+**Position of a deposit.** Geant4 gives the energy of a step, not a point. A charged particle loses energy all along the
+step, so its deposit is put at a uniformly drawn point of the step. A neutral particle deposits where it interacts, at
+the end. Putting every deposit at the end instead shifts a 10 GeV shower in PbF2 by 0.03 cm (0.4 %) downstream and
+widens it by 0.2 %. Steps shorter than 0.005 cm (half of all) keep their end point.
 
-How a step is read. Geant4 has one step, which it fills anew thousands of times a GeV. Asking its methods through Python
-takes more than half of a simulation's time, so its numbers are read where it keeps them in memory. Where that is, is
-not assumed: it is searched for with what the methods say, believed after both have agreed on `CHECKS` deposits, and not
-used at all where they do not, as may be with another build. Either way gives the same showers, bit by bit.
+**Why memory is read.** Geant4 has one step object, which it fills anew thousands of times a GeV. Calling its methods
+through Python takes more than half of a simulation's time. So its numbers are read from memory with ctypes.
+
+**Why that is safe.** No layout is assumed. Every process tests itself at its start: it searches the step's memory for
+the numbers that the methods return, then compares both on `CHECKS` deposits. At the first difference, or if the search
+fails, it uses the methods for good, as may happen with another build of Geant4. Both ways give the same showers, bit
+for bit; a test compares them.
 """
 
 from __future__ import annotations
@@ -23,23 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHORT_STEP_MM = 0.05
+"""Length up to which a step keeps its deposit at its end, mm."""
 CHECKS = 500
-"""Deposits on which memory and methods agree before memory alone is read."""
+"""Number of deposits on which memory and methods must agree before memory alone is read."""
 SEARCHES = 100
-"""Deposits with which the place is searched for in vain before it is given up."""
+"""Number of deposits with which the memory is searched for before the search is given up."""
 
 
 _Position = ctypes.c_char * 24  # three float64
 
 
 class StepMemory(NamedTuple):
-    """Where a step keeps its numbers.
+    """The memory in which a step keeps its numbers.
 
     Attributes:
-        step, ends: Python's faces of the step and its two points, kept so that they stay the same objects.
+        step, ends: Python objects of the step and its two points, kept so that they stay the same objects.
         numbers: the step's memory as float64.
-        deposit, length: which of them, in MeV and mm.
-        begin, end: memory of the positions, three float64 each, in mm.
+        deposit, length: indices of the energy (MeV) and the length (mm) in ``numbers``.
+        begin, end: memory of the positions, three float64 each, mm.
     """
 
     step: Any
@@ -52,7 +56,7 @@ class StepMemory(NamedTuple):
 
     @classmethod
     def find(cls, step: Any) -> StepMemory | None:
-        """The memory of a step, or None if it is not found with what the step holds now."""
+        """Return the memory of a step, or None if it is not found with the numbers that the step holds now."""
         ends = step.GetPreStepPoint(), step.GetPostStepPoint()
         places = [_find(point, _position(point)) for point in ends]
         for address in _addresses(step):
@@ -66,7 +70,7 @@ class StepMemory(NamedTuple):
         return None
 
     def agrees(self, step: Any) -> bool:
-        """Whether memory and methods say the same of a step."""
+        """Return whether memory and methods give the same numbers."""
         held = [self.numbers[self.deposit], self.numbers[self.length], *self.begin, *self.end]
         points = step.GetPreStepPoint(), step.GetPostStepPoint()
         said = [step.GetTotalEnergyDeposit(), step.GetStepLength(), *_position(points[0]), *_position(points[1])]
@@ -78,10 +82,10 @@ def _position(point: Any) -> list[float]:
     return [at.x, at.y, at.z]
 
 
-def _find(face: Any, wanted: list[float]) -> int | None:
-    """Address of these numbers, all different and not zero, at the beginning of an object."""
+def _find(handle: Any, wanted: list[float]) -> int | None:
+    """Return the address of these numbers, all different and not zero, at the beginning of an object."""
     if len(set(wanted) - {0.0}) == len(wanted):
-        for address in _addresses(face):
+        for address in _addresses(handle):
             held = list((ctypes.c_double * 6).from_address(address))
             for first in range(len(held) - len(wanted) + 1):
                 if held[first : first + len(wanted)] == wanted:
@@ -89,9 +93,12 @@ def _find(face: Any, wanted: list[float]) -> int | None:
     return None
 
 
-def _addresses(face: Any) -> Iterator[int]:
-    """Where the C++ object behind a face of pybind11 may be: its first word points to it or to a pointer to it."""
-    address = id(face) + object.__basicsize__
+def _addresses(handle: Any) -> Iterator[int]:
+    """Yield addresses at which the C++ object of a pybind11 object may be.
+
+    The first word of the Python object points to it, or to a pointer to it.
+    """
+    address = id(handle) + object.__basicsize__
     for _ in range(2):
         address = ctypes.c_uint64.from_address(address).value
         if not 1 << 16 <= address < 1 << 47 or address % 8:
@@ -100,18 +107,18 @@ def _addresses(face: Any) -> Iterator[int]:
 
 
 class Deposits:
-    """Collects the deposits of one shower after the other.
+    """Records the deposits of one shower after the other.
 
     Args:
-        direct: read steps in memory where that can be trusted.
+        direct: read steps from memory if the self-test passes.
     """
 
     def __init__(self, direct: bool = True) -> None:
         self.ends = [0]
         self._hits = array("d")  # x, y, z, e of every deposit, at the end of its step
-        self._moved = array("q")  # where in these are those to be moved back along their step
-        self._begins = array("d")  # x, y, z where that began
-        self._shares = array("d")  # how far
+        self._moved = array("q")  # index in these of the deposits to be moved back along their step
+        self._begins = array("d")  # x, y, z of the beginning of that step
+        self._shares = array("d")  # share of the step by which they are moved
         self._random = Random(0)
         self._direct = direct
         self._memory: StepMemory | None = None
@@ -120,15 +127,15 @@ class Deposits:
 
     @property
     def reads_memory(self) -> bool:
-        """Whether steps are read in memory by now."""
+        """Whether the self-test has passed and steps are read from memory."""
         return self._trusted is not None
 
     def begin(self, seed: int) -> None:
-        """A shower begins; the places of its deposits along their steps come from ``seed``."""
+        """Begin a shower; the positions of its deposits along their steps follow from ``seed``."""
         self._random.seed(seed)
 
     def take(self, step: Any) -> None:
-        """What a step deposited."""
+        """Record the deposit of a step."""
         if step is not self._trusted:
             self._ask(step)
             return
@@ -142,12 +149,12 @@ class Deposits:
             hits.append(e)
 
     def end(self) -> None:
-        """The shower is over."""
+        """End the shower."""
         self.ends.append(len(self._hits) // 4)
         self._shares.extend(self._random.random() for _ in range(len(self._moved) - len(self._shares)))
 
     def table(self) -> NDArray[np.float64]:
-        """x, y, z in mm and energy in MeV of every deposit, shape (deposits, 4)."""
+        """Return x, y, z in mm and energy in MeV of every deposit, shape (deposits, 4)."""
         table = np.array(self._hits).reshape(-1, 4)
         moved = np.array(self._moved, dtype=np.int64) // 4
         along = table[moved, :3] - np.array(self._begins).reshape(-1, 3)
@@ -155,7 +162,7 @@ class Deposits:
         return table
 
     def _ask(self, step: Any) -> None:
-        """As `take`, by the step's methods."""
+        """Record the deposit of a step by the step's methods, and go on with the self-test."""
         e = step.GetTotalEnergyDeposit()
         if not e:
             return
@@ -169,7 +176,7 @@ class Deposits:
             self._compare(step)
 
     def _compare(self, step: Any) -> None:
-        """Search for the step's memory, or compare with it; trust it or give it up."""
+        """Search for the step's memory, or compare with it; then trust it or give it up."""
         if self._memory is None:
             self._memory = StepMemory.find(step)
             self._searched += 1

@@ -1,6 +1,6 @@
-"""Where Geant4's data tables are, whether they suffice, and what a kernel's environment is.
+"""Find and check Geant4's data tables, and make the environment of a kernel.
 
-Electromagnetic showers need two of Geant4's twelve datasets, G4EMLOW and G4ENSDFSTATE. They are looked for in
+Electromagnetic showers need two of Geant4's twelve datasets, G4EMLOW and G4ENSDFSTATE. They are searched in
 
 1. the folder ``CALOGRAD_GEANT4_DATA`` (it holds ``G4EMLOW*/`` and ``G4ENSDFSTATE*/``), and there alone if it is set,
 2. ``G4LEDATA`` and ``G4ENSDFSTATEDATA``,
@@ -8,8 +8,8 @@ Electromagnetic showers need two of Geant4's twelve datasets, G4EMLOW and G4ENSD
 4. ``~/.geant4_pybind``, where geant4-pybind puts its downloads,
 5. ``$XDG_DATA_HOME/calograd/geant4``, where ``calograd tables --download`` puts them.
 
-A complete set, taken for the official one, wins over a reduced one (with the tables of some elements only), whatever
-the order. A set that lacks elements is never called official: results name the tables that they were made with.
+A complete set counts as the official one and wins over a reduced one, which has the tables of some elements only,
+whatever the order. Results name the tables that they were made with.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ OTHER_VARIABLES = (
     "G4NEUTRONHPDATA", "G4LEVELGAMMADATA", "G4RADIOACTIVEDATA", "G4PARTICLEXSDATA", "G4PIIDATA", "G4REALSURFACEDATA",
     "G4SAIDXSDATA", "G4ABLADATA", "G4INCLDATA", "G4CHANNELINGDATA",
 )  # fmt: skip
-"""The datasets of hadronic and optical physics: never read here, but geant4-pybind asks for them when unset."""
+"""Variables of the hadronic and optical datasets: never read here, but geant4-pybind asks for them if unset."""
 
 ELEMENT_FILES = (
     "brem_SB/br{z}", "epics2017/phot/pe-cs-{z}.dat", "epics2017/phot/pe-low-{z}.dat", "epics2017/phot/pe-high-{z}.dat",
     "epics2017/rayl/re-cs-{z}.dat",
 )  # fmt: skip
-"""What G4EmStandardPhysics reads of G4EMLOW for every element of a material."""
+"""Files of G4EMLOW that G4EmStandardPhysics reads for every element of a material."""
 
 OFFICIAL_ELEMENTS = 92
-"""The official G4EMLOW has the tables of at least the natural elements."""
+"""Least number of elements in the official G4EMLOW: the natural ones."""
 
 ADVICE = (
     "run 'calograd tables --download', or set CALOGRAD_GEANT4_DATA to a folder that contains G4EMLOW8.8 and "
@@ -47,12 +47,12 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Tables:
-    """The two datasets.
+    """The two datasets that are needed.
 
     Args:
         emlow: folder of G4EMLOW.
         ensdfstate: folder of G4ENSDFSTATE.
-        origin: which of the places named them, for messages.
+        origin: the place in the search that named them, for messages.
     """
 
     emlow: Path
@@ -60,7 +60,7 @@ class Tables:
     origin: str
 
     def elements(self) -> list[int]:
-        """Atomic numbers of the elements whose tables are all there, in order."""
+        """Return the atomic numbers of the elements whose tables are all there, in order."""
         numbers = sorted(int(name[2:]) for name in _listing(self.emlow / "brem_SB") if re.fullmatch(r"br\d+", name))
         present = set(_listing(self.emlow / "epics2017/phot")) | set(_listing(self.emlow / "epics2017/rayl"))
         needed = [pattern.rsplit("/", 1)[1] for pattern in ELEMENT_FILES[1:]]
@@ -74,7 +74,7 @@ class Tables:
 
     @property
     def name(self) -> str:
-        """What a library calls the tables it was made with."""
+        """Name of the tables in the libraries made with them."""
         kind = "official" if self.official else f"reduced, {len(self.elements())} elements"
         return f"{self.emlow.name}, {self.ensdfstate.name} ({kind})"
 
@@ -93,10 +93,10 @@ class Tables:
         _refuse_unreadable(levels)
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """Environment of a kernel process: ``base`` with all 12 variables of geant4-pybind set.
+        """Return the environment of a kernel process: ``base`` with all 12 variables of geant4-pybind set.
 
-        ``CI`` and ``GEANT4_DATA_DIR`` are left out: with ``CI=true`` geant4-pybind tidies up, that is deletes from,
-        its download folder, and a stale ``GEANT4_DATA_DIR`` only makes Geant4 complain.
+        ``CI`` and ``GEANT4_DATA_DIR`` are left out: with ``CI=true`` geant4-pybind deletes files from its download
+        folder, and a stale ``GEANT4_DATA_DIR`` only makes Geant4 complain.
         """
         environment = {key: value for key, value in base.items() if key not in ("CI", "GEANT4_DATA_DIR")}
         for variable in OTHER_VARIABLES:
@@ -105,7 +105,7 @@ class Tables:
 
 
 def needed_elements(config: SimulationConfig) -> set[str]:
-    """Symbols of the elements that a simulation's volumes are made of (hydrogen stands for vacuum)."""
+    """Return the symbols of the elements in a simulation's volumes; hydrogen stands for vacuum."""
     match config.detector:
         case Block(material=material):
             return {"H", *material.mass_fractions}
@@ -116,13 +116,13 @@ def needed_elements(config: SimulationConfig) -> set[str]:
 
 
 def data_home() -> Path:
-    """The folder of ``calograd tables --download``."""
+    """Return the folder of ``calograd tables --download``."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
     return Path(base) / "calograd" / "geant4"
 
 
 def find_tables() -> Tables:
-    """The tables to use, in the order that the module's docstring gives.
+    """Return the tables to use, by the search that the module's docstring states.
 
     Raises:
         TablesError: there are none, or ``CALOGRAD_GEANT4_DATA`` names a folder without them.
@@ -162,7 +162,7 @@ def _candidates() -> Iterator[Tables]:
 
 
 def _in_folder(folder: Path, origin: str) -> Tables | None:
-    """The newest of both datasets in ``folder``, if it has both."""
+    """Return the newest version of both datasets in ``folder``, if it has both."""
     newest = []
     for dataset in ("G4EMLOW", "G4ENSDFSTATE"):
         versions = [(_version(name), name) for name in _listing(folder) if re.fullmatch(rf"{dataset}\d+(\.\d+)*", name)]
@@ -182,7 +182,7 @@ def _version(name: str) -> tuple[int, ...]:
 
 
 def _listing(folder: Path) -> list[str]:
-    """Names in a folder; none if it is missing or cannot be read."""
+    """Return the names in a folder; none if it is missing or cannot be read."""
     try:
         return [entry.name for entry in folder.iterdir()]
     except OSError:

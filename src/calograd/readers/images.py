@@ -5,14 +5,13 @@
     labels_xy, labels_z     (N,)            pitch and depth of the 5 x 5 x 5 cells, cm
     labels_material         (N,)            names, or numbers whose meaning the file does not tell
 
-`Images.maps` makes maps of them, where energy counts. Images that were scaled to their own maximum, as that paper's
-published code prepares them, hold no energy any more: they are recognised and refused there. One geometry alone is as
-good as many.
+`Images.maps` converts them to maps of energy. Images that were scaled to their own maximum, as that paper's published
+code prepares them, have lost their energy and are refused there. A file may hold one geometry or many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,39 +26,40 @@ from calograd.events.binning import PIXELS, project_deposits, resample
 from calograd.events.dense import Maps
 from calograd.events.library.reader import Library
 from calograd.io.files import refuse_existing, writing
+from calograd.system.progress import Progress, silent
 
 SIZE = 100
-"""Pixels of an image across and along."""
+"""Number of pixels of an image across and along the shower."""
 N_CELLS = 5
-"""Cells of the paper's detector each way."""
+"""Number of cells of the paper's detector in each direction."""
 IMAGES = ("images_xz", "images_yz")
 LABELS = ("labels_energy", "labels_xy", "labels_z", "labels_material")
 GEV = {"GeV": 1.0, "MeV": 1e-3}
 Unit = Literal["GeV", "MeV"]
 SAME_MAXIMUM = 1e-6
-"""Images whose maxima agree to this were scaled to them."""
+"""Relative tolerance within which equal maxima show that images were scaled to them."""
 BLOCK = 4096
-"""Images in memory at once, where a file becomes maps."""
+"""Number of images in memory at a time while a file is converted to maps."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """What such a file holds, as it is.
+    """Images and labels as a file holds them.
 
     Args:
         xz, yz: shape (n, 100, 100), in the file's unit of energy.
         energy: incident energy, shape (n,), GeV.
-        pitch: of the cells, shape (n,), cm.
-        depth: of the layers, shape (n,), cm.
+        dx: pitch of the cells, shape (n,), cm.
+        dz: depth of the layers, shape (n,), cm.
         material: label of every image, shape (n,), text.
-        source: the file, for errors.
+        source: the file, for error messages.
     """
 
     xz: np.ndarray
     yz: np.ndarray
     energy: np.ndarray
-    pitch: np.ndarray
-    depth: np.ndarray
+    dx: np.ndarray
+    dz: np.ndarray
     material: np.ndarray
     source: str
 
@@ -74,12 +74,12 @@ class Images:
         return len(filled) > 1 and bool(np.ptp(filled) <= SAME_MAXIMUM * filled[0])
 
     def maps(self, materials: Mapping[str, Material] | None = None, unit: Unit = "GeV", pixels: int = PIXELS) -> Maps:
-        """The x-z images as maps.
+        """Return the x-z images as maps.
 
         Args:
-            materials: what the labels mean; None: they are names that `Material.parse` knows.
-            unit: of the images' energies.
-            pixels: of the maps, across and along; the energy is conserved.
+            materials: material of every label; None: the labels are names that `Material.parse` knows.
+            unit: unit of the images' energies.
+            pixels: pixels of the maps, across and along; the energy is conserved.
 
         Raises:
             InputError: labels that name no material or several, images without energy or in another unit.
@@ -99,13 +99,13 @@ class Images:
                 f"expected {unit}, perhaps they are in {hint}"
             )
         return Maps(
-            resample(energies, pixels), self.energy.astype(np.float32), self.pitch.astype(np.float32),
-            np.repeat(self.depth[:, None], N_CELLS, 1).astype(np.float32), N_CELLS, np.arange(len(self)), material,
+            resample(energies, pixels), self.energy.astype(np.float32), self.dx.astype(np.float32),
+            np.repeat(self.dz[:, None], N_CELLS, 1).astype(np.float32), N_CELLS, np.arange(len(self)), material,
             "geant4", {"mode": "stand-alone", "source": self.source},
         )  # fmt: skip
 
     def _material(self, materials: Mapping[str, Material] | None) -> Material:
-        """What all images are of."""
+        """Return the one material of all images."""
         labels = sorted(set(self.material.tolist()))
         if len(labels) != 1:
             raise InputError(f"{self.source} holds images of {', '.join(labels)}; choose those of one, see Images.of")
@@ -120,10 +120,10 @@ class Images:
         return materials[labels[0]]
 
     def of(self, label: str) -> Images:
-        """The images of one material's label."""
+        """Return the images with one material's label."""
         rows = self.material == label
         return Images(
-            self.xz[rows], self.yz[rows], self.energy[rows], self.pitch[rows], self.depth[rows], self.material[rows],
+            self.xz[rows], self.yz[rows], self.energy[rows], self.dx[rows], self.dz[rows], self.material[rows],
             self.source,
         )  # fmt: skip
 
@@ -139,8 +139,8 @@ def read_images(path: Path, rows: slice = slice(None)) -> Images:
         data = {name: file[name][rows] for name in (*IMAGES, *LABELS)}
     data["labels_material"] = _text(data["labels_material"])
     _check(data, path, rows.start or 0)
-    xz, yz, energy, pitch, depth, material = (data[name] for name in (*IMAGES, *LABELS))
-    return Images(xz, yz, energy, pitch, depth, material, str(path))
+    xz, yz, energy, dx, dz, material = (data[name] for name in (*IMAGES, *LABELS))
+    return Images(xz, yz, energy, dx, dz, material, str(path))
 
 
 def maps_of_images(
@@ -148,16 +148,16 @@ def maps_of_images(
     label: str | None = None,
     material: Material | None = None,
     unit: Unit = "GeV",
-    report: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+    progress: Progress = silent,
 ) -> Maps:
-    """`Images.maps` of a file of any size: `BLOCK` images at a time are in memory.
+    """Return `Images.maps` of a file of any size; `BLOCK` images at a time are in memory.
 
     Args:
-        path: of the paper's layout.
-        label: of the material whose images are taken; None: the only one.
-        material: what that label means; None: it is a name that `Material.parse` knows.
-        unit: of the images' energies.
-        report: called with images read and their number.
+        path: a file of the paper's layout.
+        label: label of the material whose images are taken; None: the only one.
+        material: material of that label; None: it is a name that `Material.parse` knows.
+        unit: unit of the images' energies.
+        progress: called with the images read and their number.
 
     Raises:
         FormatError: see `read_images`.
@@ -176,7 +176,7 @@ def maps_of_images(
         images = read_images(path, slice(start, min(start + BLOCK, len(labels)))).of(chosen)
         if len(images):
             parts.append(images.maps(materials, unit))
-        report(min(start + BLOCK, len(labels)), len(labels))
+        progress(min(start + BLOCK, len(labels)), len(labels))
     maps, energy, dx, dz = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("maps", "energy", "dx", "dz")
     )
@@ -185,7 +185,7 @@ def maps_of_images(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """A file that has the data sets, of shapes that fit."""
+    """Open a file and check that it has the data sets, of shapes that fit."""
     if not path.is_file():
         raise FormatError(f"{path} does not exist or is not a file")
     try:
@@ -212,7 +212,7 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
 
 
 def _text(labels: np.ndarray) -> np.ndarray:
-    """Labels as text: of names as they are, of numbers without a fraction of zero."""
+    """Return labels as text: names as they are, numbers without a fraction of zero."""
     words = (x.decode() if isinstance(x, bytes) else f"{x:g}" if isinstance(x, float) else str(x) for x in labels.flat)
     return np.array(list(words), dtype=object).reshape(labels.shape)
 
@@ -236,15 +236,15 @@ def _refuse(bad: np.ndarray, complaint: str, first: int) -> None:
 
 
 def write_images(path: Path, library: Library, sizes: list[tuple[float, float]]) -> None:
-    """Write showers of a library in the paper's layout, in GeV: every shower at every (pitch, depth) in cm.
+    """Write showers of a library in the paper's layout, in GeV: every shower at every (dx, dz) in cm.
 
     Raises:
         OutputExistsError: ``path`` exists.
         InputError: it cannot be written, or the library cannot be measured at these sizes.
     """
     refuse_existing(path)
-    for pitch, depth in sizes:
-        library.check_cells(pitch, depth, N_CELLS, N_CELLS)
+    for dx, dz in sizes:
+        library.check_cells(dx, dz, N_CELLS, N_CELLS)
     material, d = library.material, library.read()
     assert material is not None
     n = len(library)
@@ -254,6 +254,6 @@ def write_images(path: Path, library: Library, sizes: list[tuple[float, float]])
             images = [project_deposits(across, other, *rest, *size, N_CELLS, N_CELLS, SIZE) for size in sizes]
             file.create_dataset(name, data=np.concatenate(images), compression="gzip")
         file["labels_energy"] = np.tile(library.energy, len(sizes))
-        file["labels_xy"] = np.repeat(np.array([pitch for pitch, _ in sizes], dtype=np.float32), n)
-        file["labels_z"] = np.repeat(np.array([depth for _, depth in sizes], dtype=np.float32), n)
+        file["labels_xy"] = np.repeat(np.array([dx for dx, _ in sizes], dtype=np.float32), n)
+        file["labels_z"] = np.repeat(np.array([dz for _, dz in sizes], dtype=np.float32), n)
         file["labels_material"] = [material.name] * (n * len(sizes))

@@ -1,1 +1,1 @@
-"""What the package needs of the machine: optional packages, interrupts, memory."""
+"""Services of the machine: optional packages, interrupts, memory, progress."""

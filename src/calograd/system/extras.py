@@ -1,4 +1,4 @@
-"""Packages that only some commands need: whether they are installed, asked before work begins."""
+"""Check that optional packages are installed, before work begins that needs them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "cluster": ("lightning_fabric",),
 }
-"""Modules of an extra of the package."""
+"""Modules that each extra of the package installs."""
 
 
 def require(what: str, extra: str, *modules: str) -> None:
-    """Refuse what cannot be done without packages that are not installed.
+    """Check that the modules of an extra are installed.
 
     Args:
-        what: is refused, as its message names it.
-        extra: of the package, that installs them.
-        modules: that are needed; all of the extra's unless given.
+        what: the work that needs them, for the message.
+        extra: the extra of the package that installs them.
+        modules: the modules needed; by default all of the extra.
 
     Raises:
         InputError: one or more are missing.

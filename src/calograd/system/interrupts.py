@@ -1,7 +1,7 @@
-"""Ctrl-C where Python's own ``KeyboardInterrupt`` is lost or breaks what it meets.
+"""Deferred handling of Ctrl-C.
 
-It is raised wherever the program happens to be: in a callback of the garbage collector, of an import or of HDF5 it is
-printed and ignored, or turned into another error, and threads of a library that starts do not survive it.
+Python raises ``KeyboardInterrupt`` wherever the program happens to be. In a callback of the garbage collector, of an
+import or of HDF5 it is printed and ignored, or turned into another error; it can kill the threads of a library.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C came, to be asked where the state is whole; a second Ctrl-C stops at once."""
+    """Yield a function that tells whether Ctrl-C came, to be called between steps; a second Ctrl-C stops at once."""
     came = False
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -36,7 +36,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def checked_interrupt() -> Iterator[Callable[[], None]]:
-    """A function that raises ``KeyboardInterrupt`` if Ctrl-C came; see `deferred_interrupt`."""
+    """Yield a function that raises ``KeyboardInterrupt`` if Ctrl-C came; see `deferred_interrupt`."""
     with deferred_interrupt() as came:
 
         def check() -> None:

@@ -1,8 +1,8 @@
-"""Memory that numpy and torch have freed, kept for what they ask for next.
+"""Keep memory that numpy and torch have freed, for their next allocations.
 
-The allocator of glibc hands large blocks back to the system as soon as they are free, and the system clears every page
-of the next one, to be written to again. Showers of points need millions of them: with 64 showers at once that was half
-of the time (`docs/log.md`).
+The allocator of glibc returns large blocks to the system as soon as they are free, and the system clears every page of
+the next block. Showers as points allocate millions of pages: with 64 showers at once that took half of the time
+(`docs/log.md`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import ctypes
 MMAP_THRESHOLD = (-3, 32 << 20)
 """Parameter of mallopt(3) and its largest value, bytes: blocks below it come from the heap."""
 TRIM_THRESHOLD = (-1, 512 << 20)
-"""Likewise: free bytes at the heap's end that are kept."""
+"""Parameter of mallopt(3) and its value, bytes: free memory at the end of the heap up to this is kept."""
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep up to 512 MB of freed memory. The commands do it, programs may.
+    """Let this process keep up to 512 MB of freed memory; the commands call this.
 
     Returns:
-        Whether it could be done: the C library is glibc.
+        Whether it was done: it needs glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -65,7 +65,7 @@ def test_what_was_not_trained_on_is_refused_in_one_line(explorer: Explorer) -> N
         explorer.preview(replace(explorer.start(), material="Fe"))
     with pytest.raises(InputError, match=r"cost\.0?\.?.*weight"):
         explorer.preview(replace(explorer.start(), price=-1.0))
-    with pytest.raises(InputError, match="expected a surrogate of cells"):
+    with pytest.raises(InputError, match="the explorer got a str; expected a surrogate of cells"):
         Explorer("pbf2-cells")  # type: ignore[arg-type]
 
 

@@ -45,21 +45,21 @@ def points(
     from calograd.events.point_showers import write_points
     from calograd.readers.showerdata import check_plausible, write_calochallenge, write_showerdata
 
-    clouds = _read(source, clustering, recover)
-    notes = check_plausible(clouds, str(source))
+    showers = _read(source, clustering, recover)
+    notes = check_plausible(showers, str(source))
     if form == "showerdata":
         notes += [
             f"the {what} of these showers is unknown and stored as {value}"
-            for what, value, known in (("particle", 0, clouds.pdg), ("direction", "NaN", clouds.theta))
+            for what, value, known in (("particle", 0, showers.pdg), ("direction", "NaN", showers.theta))
             if known is None
         ]
     write = {"calograd": write_points, "showerdata": write_showerdata, "calochallenge": write_calochallenge}
-    write[form](output, clouds)
-    n = max(1, len(clouds))
+    write[form](output, showers)
+    n = max(1, len(showers))
     summary: dict[str, Any] = {
-        "output": str(output), "format": form, "showers": len(clouds), "points": len(clouds.e),
-        "empty": int((clouds.counts == 0).sum()), "points_per_shower": len(clouds.e) / n,
-        "mean_fraction": float((clouds.layer_sums(clouds.e).sum(1) / clouds.energy).mean()) if len(clouds) else None,
+        "output": str(output), "format": form, "showers": len(showers), "points": len(showers.e),
+        "empty": int((showers.counts == 0).sum()), "points_per_shower": len(showers.e) / n,
+        "mean_fraction": float((showers.totals / showers.energy).mean()) if len(showers) else None,
         "notes": notes,
     }  # fmt: skip
     print_notes(notes)

@@ -90,11 +90,12 @@ class Limits:
     @classmethod
     def of(cls, surrogate: Surrogate) -> Limits:
         """Return the limits of a surrogate of cells. Raises `InputError` for other surrogates."""
-        if surrogate.card.kind != "cells":
+        a = surrogate.design_model.architecture
+        if surrogate.design_model.shape != (a.n_xy, a.n_xy, a.n_z):
             raise InputError(f"{surrogate.card.name} generates maps; expected a surrogate of cells, as pbf2-cells")
         materials = {material.name: material for material in surrogate.card.designs.materials}
         first = next(iter(materials.values()))
-        card, a = surrogate.card.in_cm(first), surrogate.design_model.architecture
+        card = surrogate.card.in_cm(first)
         known = surrogate.card.material_status(first.at_density((1 + STRETCH) * to_float(first.density)))[0]
         return cls(
             materials, card.dx, card.dz, card.energy, a.n_xy, a.n_z, known,

@@ -131,7 +131,10 @@ class Explorer:
 
     def __init__(self, surrogate: Surrogate, seed: int = 0) -> None:
         if not isinstance(surrogate, Surrogate):
-            raise InputError("the explorer shows designs; expected a surrogate of cells, as pbf2-cells")
+            raise InputError(
+                f"the explorer got a {type(surrogate).__name__}; expected a surrogate of cells, as "
+                "Surrogate.load('pbf2-cells')"
+            )
         self.surrogate = surrogate
         self.seed = seed
         self.limits = Limits.of(surrogate)

@@ -1,9 +1,7 @@
-"""Which classifier tests an evaluation runs: designs together and apart, observables and cells, with and without
-threshold.
+"""Classifier tests of an evaluation: designs together and apart, observables and cells, with and without threshold.
 
-Beside every test stands Geant4 against itself, the same test on two random halves of the reference (half the rows).
-Showers without energy (above the threshold) are left out. Rows are drawn so that every point has as many generated
-as reference rows.
+Beside every test stands Geant4 against itself: the same test on two random halves of the reference, with half the rows.
+Showers without energy above the threshold are left out. Every design point has as many generated as reference rows.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from calograd.metrics.classifier import (
 from calograd.metrics.observables import observe, readout
 
 ALL_DESIGNS = "all designs"
+"""Name of the test of all designs together."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,16 @@ def run_design_tests(
     seed: int,
     step: Callable[[], None],
 ) -> list[ClassifierTest]:
-    """All classifier tests. ``step`` is called after each; `count_tests` says how many there will be."""
+    """Run all classifier tests of cells.
+
+    Args:
+        generated, reference: cells of both files.
+        matched: rows of the design points.
+        threshold: readout threshold, GeV a cell; the tests of all designs are repeated without threshold.
+        max_rows: most rows of each class in a test.
+        seed: seed of draws and trainings.
+        step: called after each of the `count_tests` tests.
+    """
     results = []
     for number, (where, points, thresholds, classifiers) in enumerate(_scopes(matched, threshold)):
         rng = np.random.default_rng([seed, 2, number])
@@ -96,7 +104,7 @@ def run_design_tests(
 
 
 def count_tests(matched: Sequence[MatchedRows]) -> int:
-    """How many classifier tests `run_design_tests` runs."""
+    """Return how many classifier tests `run_design_tests` runs."""
     return sum(2 * len(scope.classifiers) * len(scope.thresholds) for scope in _scopes(matched, 1.0))
 
 
@@ -108,7 +116,7 @@ class _Scope(NamedTuple):
 
 
 def _scopes(matched: Sequence[MatchedRows], threshold: float) -> list[_Scope]:
-    """What is tested together: everything, by every classifier; then every design, by trees, if there are several."""
+    """Return the rows tested together: all, by every classifier; then every design, by trees, if there are several."""
     designs = sorted({m.point.design for m in matched})
     where = str(designs[0]) if len(designs) == 1 else ALL_DESIGNS
     together = _Scope(where, list(matched), [threshold, 0.0], list(CLASSIFIERS))
@@ -123,19 +131,19 @@ def _scopes(matched: Sequence[MatchedRows], threshold: float) -> list[_Scope]:
 def _draw(
     points: list[MatchedRows], shower: np.ndarray, max_rows: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of both files, equally many at every point, at most about ``max_rows`` each."""
+    """Draw rows of both files, equally many at every point, at most about ``max_rows`` of each."""
     share = max(2 * FOLDS, max_rows // len(points))
     ours, theirs = [], []
     for m in points:
         count = min(len(m.generated), len(m.reference), share)
         ours.append(rng.permutation(m.generated)[:count])
-        # A shower seen by several designs is kept or left in all of them, so that the rows hold as few showers twice.
+        # A shower seen by several designs is kept or left out in all of them, so that few showers come twice.
         theirs.append(m.reference[np.argsort(shower[m.reference], kind="stable")][:count])
     return np.concatenate(ours), np.concatenate(theirs)
 
 
 def _halves(shower: np.ndarray, energy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random half of the showers of every energy, as a mask of rows; all rows of a shower are on one side."""
+    """Return a random half of the showers of every energy as a mask of rows; the rows of a shower stay together."""
     mask = np.zeros(len(shower), dtype=bool)
     for value in np.unique(energy):
         rows = np.flatnonzero(energy == value)
@@ -145,7 +153,7 @@ def _halves(shower: np.ndarray, energy: np.ndarray, rng: np.random.Generator) ->
 
 
 def _varied(reference: Cells, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Which columns of energy, dx and dz vary between the rows."""
+    """Return which columns of energy, dx and dz vary between the rows."""
     columns = {name: getattr(reference, name)[rows].reshape(len(rows), -1) for name in ("energy", "dx", "dz")}
     return {name: np.ptp(values, axis=0) > 1e-4 * values.max(axis=0) for name, values in columns.items()}
 
@@ -154,7 +162,7 @@ _Features = tuple[np.ndarray, np.ndarray]
 
 
 def _features(rows: Cells, threshold: float, varied: dict[str, np.ndarray]) -> dict[str, _Features]:
-    """Features by kind, each with the mask of rows that hold energy above the threshold."""
+    """Return features by kind, each with the mask of rows that hold energy above the threshold."""
     cells = readout(rows.cells, threshold)
     seen = observe(cells, rows.dx, rows.dz, threshold)
     kept, energy = seen.kept.numpy(), rows.energy.astype(np.float64)

@@ -278,7 +278,9 @@ def simulation(surrogate: Surrogate, energy: Energy, seed: int) -> SimulationCon
     )  # fmt: skip
     if not surrogate.card.takes_design:
         return SimulationConfig(detector=SiWStack(), beam=Beam(energies=energies, upstream=0.1), seed=seed)
-    return SimulationConfig(detector=Block(material=surrogate.card.designs.material), beam=Beam(energies=energies), seed=seed)
+    return SimulationConfig(
+        detector=Block(material=surrogate.card.designs.material), beam=Beam(energies=energies), seed=seed
+    )
 
 
 def time_geant4(

@@ -1,17 +1,17 @@
 """Classifier two-sample tests: can a classifier tell generated showers from Geant4's?
 
-AUC = P(score of a generated shower > score of a reference shower), 0.5 if the two laws are the same to the
-classifier. Scores are cross-fitted in five folds: every shower is scored by a classifier that never saw it. Scores of
-different folds come from different classifiers, so only pairs within a fold are compared,
+AUC = P(score of a generated shower > score of a reference shower). It is 0.5 if the classifier sees no difference
+between the distributions. Scores are cross-fitted in five folds: every shower is scored by a classifier that never saw
+it. Scores of different folds come from different classifiers, so only pairs within a fold are compared,
 
     AUC = sum_f #(pairs in f ordered rightly) / sum_f #(pairs in f),   ties count one half.
 
 Rows that show the same shower at several designs stay in one fold, or a classifier could recognise the shower. The
-interval (95 %) resamples showers within folds and classes. Near 0.5 the AUCs of two folds are correlated, for each
-fold trains the other's classifier, and the true scatter is sqrt(2) times that of the resampling (1.48 times in 150
-trials with a linear classifier on equal Gaussians); the interval is widened by that factor. An AUC below 0.5 is noise
-and is shown as it is. Both classes have the same number of rows at every point, so that the incident energy and the
-design, which are features where they vary, tell nothing by themselves.
+95 % interval resamples showers within folds and classes. Near 0.5 the AUCs of two folds are correlated, because each
+fold trains the other's classifier. The true scatter is sqrt(2) times that of the resampling (1.48 times in 150 trials
+with a linear classifier on equal Gaussians), and the interval is widened by that factor. An AUC below 0.5 is noise
+and is shown as it is. Both classes have the same number of rows at every point, so the incident energy and the design,
+which are features where they vary, separate nothing by themselves.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ from torch import Tensor, nn
 from calograd.metrics.observables import OBSERVABLES
 
 FOLDS = 5
+"""Number of folds of the cross-fit."""
 BOOTSTRAPS = 200
+"""Number of bootstrap samples behind an interval."""
 WIDENING = 2**0.5
-"""Of the interval, for the correlation between folds."""
+"""Factor by which intervals are widened for the correlation between folds."""
 NO_THRESHOLD_SCALE = 1e-6
-"""GeV: where the logarithm of an energy turns linear when there is no readout threshold."""
+"""Energy in GeV below which logarithms of energies turn linear when there is no readout threshold."""
 
 Fit = Callable[[np.ndarray, np.ndarray, np.random.Generator], Callable[[np.ndarray], np.ndarray]]
-"""(features (n, d), labels (n,), generator) -> a function from features to scores."""
+"""A training: features (n, d), labels (n,) and a generator give a function from features to scores."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ class AUC:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """What a classifier sees.
+    """Rows that a classifier is trained and tested on.
 
     Args:
-        features: shape (n, d).
-        generated: the label, shape (n,), bool.
-        group: which rows must stay together, shape (n,), int; groups hold one class only.
+        features: features, shape (n, d).
+        generated: labels, shape (n,), bool.
+        group: number of the group whose rows stay in one fold, shape (n,), int; a group holds one class only.
     """
 
     features: np.ndarray
@@ -81,15 +83,15 @@ class LabelledRows:
 
 
 def observable_features(table: np.ndarray, conditions: np.ndarray, energy: np.ndarray, scale: float) -> np.ndarray:
-    """Features from observables with layer energies.
+    """Return features from observables with layer energies.
 
-    Energies enter as logarithms of their share of the incident energy, ln((E + scale) / E_inc), the total as its
-    logit, so that a network sees small shares; trees do not mind.
+    Energies enter as logarithms of their share of the incident energy, ln((E + scale) / E_inc), and the total as its
+    logit, so that a network sees small shares. Trees are indifferent to this.
 
     Args:
-        table: as `Observables.table`, shape (n, 9 + n_z).
-        conditions: logarithms of what varies (incident energy, sizes), shape (n, c).
-        energy: incident, shape (n,), GeV.
+        table: observables as `Observables.table` gives them, shape (n, 9 + n_z).
+        conditions: logarithms of incident energy and sizes where they vary, shape (n, c).
+        energy: incident energy, shape (n,), GeV.
         scale: readout threshold or `NO_THRESHOLD_SCALE`, GeV.
     """
     others = table[:, 1 : len(OBSERVABLES)]
@@ -99,9 +101,9 @@ def observable_features(table: np.ndarray, conditions: np.ndarray, energy: np.nd
 
 
 def cell_features(cells: np.ndarray, conditions: np.ndarray, energy: np.ndarray, scale: float) -> np.ndarray:
-    """Features from raw cells (n, ...) in GeV: shares of the incident energy, their logarithms, and the conditions.
+    """Return features from raw cells (n, ...) in GeV: shares of the incident energy, logarithms, and conditions.
 
-    A network finds sums of cells in the shares, small cells in the logarithms ln((cell + scale) / E_inc).
+    A network finds sums of cells in the shares, and small cells in the logarithms ln((cell + scale) / E_inc).
     """
     flat, incident = cells.reshape(len(cells), -1), energy[:, None].astype(np.float32)
     shares, logarithms = flat / incident, np.log((flat + np.float32(scale)) / incident)
@@ -109,7 +111,7 @@ def cell_features(cells: np.ndarray, conditions: np.ndarray, energy: np.ndarray,
 
 
 def fit_trees(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """Gradient-boosted trees, stopped early on a tenth of the rows."""
+    """Train gradient-boosted trees, stopped early on a tenth of the rows."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model: Any = HistGradientBoostingClassifier(
@@ -122,11 +124,11 @@ def fit_trees(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 
 
 def whitening(features: np.ndarray) -> Callable[[np.ndarray], Tensor]:
-    """A map to uncorrelated features of unit deviation, fitted to ``features``.
+    """Return a map to uncorrelated features of unit deviation, fitted to ``features``.
 
-    Cells add up to a total that fluctuates far less than they do: such narrow directions decide, and a network does
-    not find them unless they are stretched. On showers whose cells were smeared by 10 % a network reached an AUC of
-    0.86 on whitened and 0.49 on standardised cells.
+    Cells add up to a total that fluctuates far less than they do. Such narrow directions decide, and a network finds
+    them only when they are stretched. On showers whose cells were smeared by 10 %, a network reached an AUC of 0.86 on
+    whitened and 0.49 on standardised cells.
     """
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     deviation = np.where(deviation > 1e-6 * (1 + np.abs(mean)), deviation, 1)
@@ -138,7 +140,7 @@ def whitening(features: np.ndarray) -> Callable[[np.ndarray], Tensor]:
 def fit_network(
     features: np.ndarray, labels: np.ndarray, rng: np.random.Generator, width: int = 96, batch: int = 512
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A network of two hidden layers on whitened features; the best epoch on a tenth of the rows is kept."""
+    """Train a network of two hidden layers on whitened features; the best epoch on a tenth of the rows is kept."""
     prepare = whitening(features)
     order = rng.permutation(len(features))
     held, used = order[: len(order) // 10], order[len(order) // 10 :]
@@ -165,12 +167,12 @@ def descend(
     """Train a classifier; the weights of the best epoch on the held-out rows are kept.
 
     Args:
-        net: whose weights are trained.
-        scores: of the rows of these numbers, shape (n,), by ``net``.
-        labels: of all rows.
-        rows: numbers of those to train on, and of those to hold out.
-        pace: epochs, and steps of each.
-        rng: draws the batches.
+        net: network whose weights are trained.
+        scores: function from row numbers to scores by ``net``, shape (n,).
+        labels: labels of all rows.
+        rows: numbers of the rows to train on, and of those held out.
+        pace: number of epochs, and of steps in each.
+        rng: generator of the batches.
     """
     (used, held), (epochs, steps) = rows, pace
     targets = torch.from_numpy(labels.astype(np.float32))
@@ -197,10 +199,11 @@ def _scores(net: nn.Module, inputs: Tensor) -> np.ndarray:
 
 
 CLASSIFIERS: dict[str, Fit] = {"trees": fit_trees, "network": fit_network}
+"""Classifiers of features by name."""
 
 
 def cross_fitted_auc(rows: LabelledRows, fit: Fit, rng: np.random.Generator) -> AUC:
-    """The AUC of one kind of classifier. Needs at least `FOLDS` groups of each class."""
+    """Return the cross-fitted AUC of one kind of classifier; each class needs at least `FOLDS` groups."""
     fold = _folds(rows, rng)
     scores = np.empty(len(rows.features))
     with _one_thread():
@@ -224,10 +227,14 @@ def cross_fitted_auc(rows: LabelledRows, fit: Fit, rng: np.random.Generator) -> 
 
 
 def ordered_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight of the (positive, negative) pairs in which the positive scores higher (ties one half), and of all pairs.
+    """Return the weight of the pairs in which the positive row scores higher, and that of all pairs.
+
+    Ties count one half.
 
     Args:
-        scores: shape (n,). positive: shape (n,), bool. weights: shape (replicas, n).
+        scores: scores, shape (n,).
+        positive: labels, shape (n,), bool.
+        weights: weights of the rows in every replica, shape (replicas, n).
     """
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
@@ -240,7 +247,7 @@ def ordered_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray)
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for the small matrices here: faster than several, and the same result on every machine."""
+    """Use one thread: for small matrices it is faster than several, and results are the same on every machine."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threads = torch.get_num_threads()
@@ -253,7 +260,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _folds(rows: LabelledRows, rng: np.random.Generator) -> np.ndarray:
-    """A fold for every row, the same for a group; each class is spread evenly."""
+    """Return a fold for every row, the same within a group; each class is spread evenly over the folds."""
     fold = np.empty(len(rows.group), dtype=np.int64)
     for label in (False, True):
         of_class = np.flatnonzero(rows.generated == label)
@@ -264,7 +271,7 @@ def _folds(rows: LabelledRows, rng: np.random.Generator) -> np.ndarray:
 
 
 def _bootstrap_weights(positive: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """How often every row is drawn when groups are resampled within their class, shape (BOOTSTRAPS, n)."""
+    """Return how often every row is drawn when groups are resampled within their class, shape (BOOTSTRAPS, n)."""
     weights = np.empty((BOOTSTRAPS, len(group)))
     for label in (False, True):
         of_class = np.flatnonzero(positive == label)

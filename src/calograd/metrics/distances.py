@@ -1,4 +1,4 @@
-"""Distances between two samples of showers at one point (design, energy), each with what Geant4 gives against itself.
+"""Distances between two samples of showers at one design point, each beside that of Geant4 from itself.
 
 Samples are tables, one row a shower, one column a quantity: a (n_a, k) generated, b (n_b, k) reference.
 
@@ -14,14 +14,14 @@ Samples are tables, one row a shower, one column a quantity: a (n_a, k) generate
   distance of the Gaussians fitted to them). Finite samples bias it upwards in proportion to 1/n_a + 1/n_b to first
   order: `value - floor` is the estimate for infinite samples.
 
-**Floors.** Two finite samples of one law differ. Their distance at the sizes of the comparison is estimated by random
-splits of the reference into halves of m = n_b // 2 showers: the two halves are independent samples of Geant4, so
-their distance is unbiased for sizes (m, m). It is brought to the sizes (n_a, n_b) by its asymptotic law, the factor
-((1/n_a + 1/n_b) / (2/m))^p, p = 1/2 for W1, biases, spreads and correlations (Donsker) and p = 1 for FPD. A bootstrap
-of both samples from the reference would instead be biased low, for it never leaves the showers seen. The spread of a
-floor is the standard deviation over splits: how much the distance of a perfect generator scatters.
+**Floors.** Two finite samples of one distribution differ. Their distance at the sizes of the comparison is estimated by
+random splits of the reference into halves of m = n_b // 2 showers. The halves are independent samples of Geant4, so
+their distance is unbiased for sizes (m, m). Its asymptotic behaviour brings it to the sizes (n_a, n_b): the factor is
+((1/n_a + 1/n_b) / (2/m))^p, with p = 1/2 for W1, biases, spreads and correlations (Donsker) and p = 1 for FPD. A
+bootstrap of both samples from the reference would be biased low, because it never leaves the showers seen. The spread
+of a floor is the standard deviation over splits: the scatter of the distance of a perfect generator.
 
-All randomness comes from the generator given. Undefined values (a quantity that never varies) are NaN.
+All random numbers come from the generator given. Undefined values, as of a quantity that never varies, are NaN.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ from typing import NamedTuple
 import numpy as np
 
 BOOTSTRAPS = 200
+"""Number of bootstrap samples behind an error."""
 SPLITS = 100
+"""Number of random splits of the reference behind a floor."""
 _BATCH = 4_000_000
+"""Most numbers that a bootstrap holds at once."""
 
 
 class Estimates(NamedTuple):
@@ -53,12 +56,12 @@ class Ratios(NamedTuple):
 
 
 def biases(a: np.ndarray, b: np.ndarray, centred: np.ndarray | None = None) -> Estimates:
-    """Biases of the means of a against b.
+    """Return the biases of the means of a against b, with standard errors.
 
     Args:
-        a: generated, shape (n_a, k).
-        b: reference, shape (n_b, k).
-        centred: which quantities are zero on average, shape (k,): theirs is in units of b's deviation.
+        a: generated quantities, shape (n_a, k).
+        b: reference quantities, shape (n_b, k).
+        centred: which quantities are zero on average, shape (k,); their bias is in units of b's deviation.
     """
     mean_a, mean_b = a.mean(0), b.mean(0)
     var_a, var_b = a.var(0, ddof=1) / len(a), b.var(0, ddof=1) / len(b)
@@ -72,7 +75,7 @@ def biases(a: np.ndarray, b: np.ndarray, centred: np.ndarray | None = None) -> E
 
 
 def spread_ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> tuple[Ratios, Ratios]:
-    """Ratios a / b of the standard deviations and of the central 68 % widths, errors by bootstrap of both."""
+    """Return the ratios a / b of standard deviations and of central 68 % widths, with errors by bootstrap of both."""
     std_a, width_a = _bootstrap_spreads(a, rng)
     std_b, width_b = _bootstrap_spreads(b, rng)
     return (
@@ -82,7 +85,7 @@ def spread_ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> tup
 
 
 def wasserstein(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """1-Wasserstein distance of every column, divided by the deviation of b, shape (k,)."""
+    """Return the 1-Wasserstein distance of every column divided by the deviation of b, shape (k,)."""
     scale = b.std(0, ddof=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         if len(a) == len(b):
@@ -94,7 +97,7 @@ def wasserstein(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def rrmse(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Relative root mean square error over all pairs, and its floor for a perfect generator, each shape (k,)."""
+    """Return the relative root mean square error over all pairs, and its floor for a perfect generator, (k,) each."""
     mean = b.mean(0)
     square = a.var(0) + b.var(0) + (a.mean(0) - mean) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -102,7 +105,7 @@ def rrmse(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def correlations(layers: np.ndarray) -> np.ndarray:
-    """Pearson correlations of layer energies (..., n, n_z) -> (..., n_z, n_z); zero for a layer that never varies."""
+    """Return Pearson correlations of layer energies, (..., n, n_z) -> (..., n_z, n_z); zero for constant layers."""
     centred = layers - layers.mean(-2, keepdims=True)
     norm = np.sqrt((centred**2).sum(-2, keepdims=True))
     unit = np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
@@ -125,7 +128,7 @@ class CorrelationDifference:
 
 
 def compare_correlations(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> CorrelationDifference:
-    """Compare the correlations of layer energies, a (n_a, n_z) and b (n_b, n_z)."""
+    """Compare the correlations of generated layer energies a (n_a, n_z) with those of b (n_b, n_z)."""
     of_a, of_b = correlations(a), correlations(b)
     variance = np.zeros_like(of_b)
     for sample in (a, b):
@@ -137,7 +140,10 @@ def compare_correlations(a: np.ndarray, b: np.ndarray, rng: np.random.Generator)
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """FPD: Frechet distance of the Gaussians fitted to a and b, standardised by b, columns constant in b left out."""
+    """Return the FPD, the Frechet distance of the Gaussians fitted to a and b.
+
+    Columns are standardised by b; those constant in b are left out.
+    """
     scale = b.std(0, ddof=1)
     varies = scale > 0
     if not varies.any():
@@ -153,11 +159,14 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class NullDistances:
-    """What a perfect generator would give at the sizes of the comparison, one row a split of the reference.
+    """Distances of a perfect generator at the sizes of the comparison, one row a split of the reference.
 
     Args:
-        bias: shape (splits, k). spread: ratio of standard deviations, (splits, k). w1: (splits, k).
-        correlation: largest difference, (splits,). fpd: (splits,).
+        bias: biases of means, shape (splits, k).
+        spread: ratios of standard deviations, shape (splits, k).
+        w1: Wasserstein distances, shape (splits, k).
+        correlation: largest differences of layer correlations, shape (splits,).
+        fpd: Frechet distances, shape (splits,).
     """
 
     bias: np.ndarray
@@ -176,9 +185,15 @@ def null_distances(
     centred: np.ndarray | None = None,
     splits: int = SPLITS,
 ) -> NullDistances:
-    """Distances of Geant4 against itself at sizes (n_a, len(b)), by random halves of b.
+    """Return the distances of Geant4 from itself at sizes (n_a, len(b)), by random halves of b.
 
-    Needs four showers. The last ``n_z`` of the k columns are the layer energies; ``centred`` as in `biases`.
+    Args:
+        b: reference quantities of four or more showers, shape (n_b, k).
+        n_a: number of generated showers.
+        n_z: number of layer energies, which are the last columns.
+        rng: generator of the splits.
+        centred: as in `biases`.
+        splits: number of splits.
     """
     half = len(b) // 2
     factor = (1 / n_a + 1 / len(b)) / (2 / half)
@@ -199,7 +214,7 @@ def null_distances(
 
 
 def _bootstrap_spreads(sample: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Bootstrap replicas of standard deviation and 68 % width, each (BOOTSTRAPS, k).
+    """Return bootstrap replicas of standard deviation and 68 % width, each (BOOTSTRAPS, k).
 
     Columns are sorted first, so that one sort of the drawn ranks gives the quantiles of every column; the joint
     distribution of the columns is not needed for their separate errors.
@@ -217,7 +232,7 @@ def _bootstrap_spreads(sample: np.ndarray, rng: np.random.Generator) -> tuple[np
 
 
 def _width(ordered: np.ndarray) -> np.ndarray:
-    """q84 - q16 of samples sorted along the axis before the last, by linear interpolation."""
+    """Return q84 - q16 of samples sorted along the axis before the last, by linear interpolation."""
     n = ordered.shape[-2]
 
     def quantile(q: float) -> np.ndarray:

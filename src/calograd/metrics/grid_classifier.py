@@ -1,11 +1,11 @@
-"""Classifier on the regular view of a layered detector: 30 x 30 cells in 30 layers, hits above the threshold.
+"""Classifier on the grids of a layered detector: 30 x 30 cells in 30 layers, hits above the threshold.
 
 A small network of two convolutions over x and y, each halving the grid, sees two images a layer and the energy,
 
     ln(1 + e / threshold) / 4        e / (E_inc / 1000)        ln(E_inc / 40 GeV)
 
-the first for the cells' energies, the second so that sums of them can be found. Layers are channels, as no two of a
-calorimeter are alike. Grids are kept as their hits and made dense a batch at a time; a thousand would take 0.2 GB.
+The first shows the energies of cells, the second lets the network find their sums. Layers are channels, because no two
+layers of a calorimeter are alike. Grids are kept as hits and made dense a batch at a time; a thousand take 0.2 GB.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from calograd.events.layered_readout import GRID, THRESHOLD, Hits
 from calograd.metrics.classifier import Fit, LabelledRows, descend
 
 WIDTH = 48
+"""Channels of the convolutions."""
 BATCH = 64
+"""Showers of a step of the training."""
 EPOCHS = (6, 25)
-"""At least and at most."""
+"""Least and most epochs of a training."""
 STEPS = 800
-"""Of a training, as near as these allow."""
+"""Steps of a training, as nearly as `EPOCHS` allow."""
 
 
 class GridNet(nn.Module):
@@ -40,20 +42,20 @@ class GridNet(nn.Module):
         self.head = nn.Sequential(nn.Linear(WIDTH * side**2 + 1, 64), nn.SiLU(), nn.Linear(64, 1))
 
     def forward(self, grids: Tensor, energy: Tensor) -> Tensor:
-        """Scores of grids (n, 2, layers, GRID, GRID) at energies (n,), GeV, shape (n, 1)."""
+        """Return the scores of grids (n, 2, layers, GRID, GRID) at incident energies (n,) in GeV, shape (n, 1)."""
         result: Tensor = self.head(torch.cat([self.body(grids), (energy / 40).log()[:, None]], dim=1))
         return result
 
 
 def grid_rows(ours: Hits, theirs: Hits) -> tuple[LabelledRows, Fit]:
-    """Rows that name showers by their number, and what trains on them."""
+    """Return rows that name showers by their number, and the training of a classifier on them."""
     both = Hits.concatenate([ours, theirs])
     number = np.arange(len(both))
     return LabelledRows(number[:, None], number < len(ours), number), _fit(both)
 
 
 def _fit(grids: Hits) -> Fit:
-    """A classifier of showers of ``grids``, whose features are their numbers."""
+    """Return the training of a classifier of the showers of ``grids``; their numbers are its features."""
 
     def fit(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
         number = features[:, 0]
@@ -76,14 +78,14 @@ def _fit(grids: Hits) -> Fit:
 
 
 def images(grids: Hits, rows: np.ndarray) -> Tensor:
-    """The two channels of chosen showers, shape (rows, 2, layers, GRID, GRID), float32."""
+    """Return the two channels of chosen showers, shape (rows, 2, layers, GRID, GRID), float32."""
     e = np.ascontiguousarray(np.moveaxis(grids.rows(rows).grid(), 3, 1))
     incident = grids.energy[rows, None, None, None].astype(np.float32)
     return torch.from_numpy(np.stack([np.log1p(e / np.float32(THRESHOLD)) / 4, 1e3 * e / incident], axis=1))
 
 
 def _scores(net: GridNet, grids: Hits, number: np.ndarray) -> Tensor:
-    """Scores of showers, some at a time, shape (n,)."""
+    """Return the scores of showers, computed some at a time, shape (n,)."""
     parts = [number[start : start + 2 * BATCH] for start in range(0, len(number), 2 * BATCH)]
     energy = torch.from_numpy(grids.energy.astype(np.float32))
     return torch.cat([net(images(grids, part), energy[torch.from_numpy(part)])[:, 0] for part in parts])

@@ -9,8 +9,8 @@ With I_c the energy of cell c, (x_c, y_c, z_c) its centre and E_tot = sum_c I_c:
     occupancy = number of cells at or above the threshold
 
 The paper (arXiv 2601.07859, eq. A.6) prints sigma_y without the root that its code applies; the root is taken here.
-A shower without energy has no centroid: such showers are excluded from every observable, `Observables.kept` says
-which stayed and `Observables.excluded` counts the others. Everything but the occupancy is differentiable in the cell
+A shower without energy has no centroid. Such showers are excluded from every observable; `Observables.kept` says which
+showers are kept, and `Observables.excluded` counts the others. All but the occupancy is differentiable in the cell
 energies, dx and dz. Sums run in float64. Units: GeV, cm.
 """
 
@@ -26,13 +26,13 @@ from torch import Tensor
 Array = np.ndarray | Tensor
 
 READOUT_THRESHOLD = 1e-3
-"""GeV a cell."""
+"""Readout threshold of a cell, GeV."""
 
 OBSERVABLES = ("E_tot", "x_mean", "y_mean", "R_E", "sigma_x", "sigma_y", "z_mean", "sigma_z", "occupancy")
 
 
 def quantity_names(n_z: int) -> tuple[str, ...]:
-    """The names of the columns of `Observables.table`: the observables, then the layer energies E_0, E_1 ..."""
+    """Return the names of the columns of `Observables.table`: observables, then layer energies E_0, E_1 ..."""
     return (*OBSERVABLES, *(f"E_{k}" for k in range(n_z)))
 
 
@@ -64,23 +64,23 @@ class Observables:
 
     @property
     def excluded(self) -> int:
-        """How many showers were left out because they hold no energy."""
+        """Number of showers that are left out because they hold no energy."""
         return int((~self.kept).sum())
 
     def table(self) -> np.ndarray:
-        """All quantities as columns in the order of `quantity_names`, shape (n, 9 + n_z), float64, detached."""
+        """Return all quantities as columns in the order of `quantity_names`, shape (n, 9 + n_z), float64, detached."""
         columns = [getattr(self, name).detach()[:, None] for name in OBSERVABLES]
         return torch.cat([*columns, self.layers.detach()], dim=1).cpu().numpy()
 
 
 def observe(cells: Array, dx: Array | float, dz: Array, threshold: float = READOUT_THRESHOLD) -> Observables:
-    """Observables of showers.
+    """Return the observables of showers.
 
     Args:
-        cells: shape (n, n_x, n_y, n_z), GeV; numpy or a tensor, which may require a gradient.
+        cells: energies, shape (n, n_x, n_y, n_z), GeV; numpy or a tensor, which may require a gradient.
         dx: cell pitch in cm, shape () or (n,).
         dz: depths of the layers in cm, shape (n_z,) or (n, n_z).
-        threshold: of the occupancy, GeV.
+        threshold: readout threshold of the occupancy, GeV a cell.
     """
     cells = torch.as_tensor(cells)
     kept = cells.detach().sum(dim=(1, 2, 3), dtype=torch.float64) > 0
@@ -101,12 +101,18 @@ def observe(cells: Array, dx: Array | float, dz: Array, threshold: float = READO
 
 
 def readout(cells: np.ndarray, threshold: float) -> np.ndarray:
-    """Cells as a readout with a threshold in GeV sees them: those below it are zero. Shape as given."""
+    """Return the cells that a readout sees: those below the threshold (GeV) are zero."""
     return np.where(cells >= threshold, cells, np.float32(0))
 
 
 class Profile(NamedTuple):
-    """A mean profile: bin edges (bins + 1,), cm; mean dE/dl and its standard error, shape (bins,), GeV/cm."""
+    """A mean profile over showers.
+
+    Attributes:
+        edges: edges of the bins, shape (bins + 1,).
+        mean: mean of every bin, shape (bins,); of a profile in space dE/dl, GeV/cm.
+        error: standard error of the mean, shape (bins,).
+    """
 
     edges: np.ndarray
     mean: np.ndarray
@@ -114,12 +120,12 @@ class Profile(NamedTuple):
 
 
 def longitudinal_profile(cells: np.ndarray, dz: np.ndarray) -> Profile:
-    """Mean dE/dz of showers of one design: cells (n, n_x, n_y, n_z) in GeV, dz (n_z,) in cm."""
+    """Return the mean dE/dz of showers of one design: cells (n, n_x, n_y, n_z) in GeV, dz (n_z,) in cm."""
     return profile(cells.sum(axis=(1, 2), dtype=np.float64), np.concatenate([[0.0], np.cumsum(dz)]))
 
 
 def transverse_profile(cells: np.ndarray, dx: float) -> Profile:
-    """Mean dE/dx, summed over y and z, of showers of one design: cells (n, n_x, n_y, n_z) in GeV, dx in cm."""
+    """Return the mean dE/dx, summed over y and z, of cells (n, n_x, n_y, n_z) in GeV of one design, dx in cm."""
     n_x = cells.shape[1]
     return profile(cells.sum(axis=(2, 3), dtype=np.float64), (np.arange(n_x + 1) - n_x / 2) * dx)
 
@@ -139,13 +145,13 @@ def _transverse_centres(pitch: Tensor, n: int) -> Tensor:
 
 
 def _root(variance: Tensor) -> Tensor:
-    """The root, with gradient zero instead of infinite for showers of a single column or layer."""
+    """Return the root, with gradient zero instead of infinite for showers of a single column or layer."""
     positive = variance > 0
     return torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)
 
 
 def profile(energies: np.ndarray, edges: np.ndarray) -> Profile:
-    """Mean density of energies (n, bins) in GeV between edges (bins + 1,) in cm."""
+    """Return the mean density of energies (n, bins) in GeV between edges (bins + 1,) in cm."""
     density = energies / np.diff(edges)
     error = density.std(axis=0, ddof=1) / np.sqrt(len(density)) if len(density) > 1 else np.zeros(density.shape[1])
     return Profile(edges, density.mean(axis=0), error)

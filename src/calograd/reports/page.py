@@ -1,4 +1,4 @@
-"""The page that reports are written on: one HTML file, no network, every string escaped."""
+"""The HTML page of reports: one file, no network, every string escaped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from calograd._version import __version__
 
 
 def templates(package: str) -> Environment:
-    """The templates of a package, which may extend ``page.html.j2`` and take ``figure`` from ``figure.html.j2``."""
+    """Return the templates of a package; they may extend ``page.html.j2`` and import from ``figure.html.j2``."""
     made = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("calograd.reports", ".")]),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,

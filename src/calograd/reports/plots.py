@@ -1,4 +1,4 @@
-"""Figures of anyone's arrays: functions that take matplotlib axes, draw on them and return them.
+"""Figures of arrays: functions that take matplotlib axes, draw on them and return them.
 
     import matplotlib.pyplot as plt
     from calograd.reports.plots import plot_event, plot_observable, style
@@ -8,7 +8,7 @@
         plot_event(cells[0], dx=2.5, dz=6.0, axes=left)
         plot_observable(R_E, axes=right, label="surrogate")
 
-Without ``axes`` a figure of one panel is made. Colours, labels and the like go to matplotlib as further arguments.
+Without ``axes`` a figure of one panel is made. Further arguments, such as colours and labels, go to matplotlib.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from calograd.metrics.observables import Array, Profile, longitudinal_profile, t
 from calograd.reports.style import LABELS, STYLE, SURROGATE, axis_label
 
 PROJECTIONS = {"xz": ((1,), "z [cm]", "x [cm]"), "yz": ((0,), "z [cm]", "y [cm]"), "xy": ((2,), "x [cm]", "y [cm]")}
-"""By name: what is summed over, and the labels of the axes."""
+"""Projections by name: the axis that is summed over, and the labels of the axes drawn."""
 LOWEST = 1e-4
-"""Energies below this share of the largest have its colour."""
+"""Lower end of the colours, relative to the largest energy."""
 
 
 def style() -> AbstractContextManager[None]:
-    """The style of the reports: ticks inside on all sides, small type."""
+    """Return a context in the style of the reports: ticks inside on all sides, small type."""
     manager: AbstractContextManager[None] = mpl.rc_context(rc=STYLE)
     return manager
 
@@ -47,15 +47,15 @@ def plot_event(
     projection: str = "xz",
     **options: Any,
 ) -> Axes:
-    """Energies of one shower (or of a mean one), summed over the third direction, on a logarithmic scale of colours.
+    """Draw the energies of one shower, or of a mean one, summed along one axis, on a logarithmic scale of colours.
 
     Args:
-        cells: shape (n_x, n_y, n_z), GeV.
-        dx: pitch, cm.
+        cells: energies, shape (n_x, n_y, n_z), GeV.
+        dx: pitch of the cells, cm.
         dz: depth of all layers or one a layer, cm.
-        axes: to draw on.
+        axes: axes to draw on; None for a new figure.
         projection: ``xz``, ``yz`` or ``xy``.
-        options: of matplotlib's ``pcolormesh``.
+        options: further arguments of matplotlib's ``pcolormesh``.
 
     Raises:
         InputError: cells of another shape, or an unknown projection.
@@ -87,14 +87,14 @@ def plot_event(
 def plot_observable(
     values: Array, axes: Axes | None = None, name: str = "", bins: int | Sequence[float] = 30, **options: Any
 ) -> Axes:
-    """Distribution of an observable as shares of the showers, with statistical errors.
+    """Draw the distribution of an observable as shares of the showers, with statistical errors.
 
     Args:
-        values: one a shower, shape (n,).
-        axes: to draw on.
-        name: of `calograd.metrics.observables.OBSERVABLES`, for the label with its unit, or a label of one's own.
+        values: one value a shower, shape (n,).
+        axes: axes to draw on; None for a new figure.
+        name: one of `calograd.metrics.observables.OBSERVABLES`, or a label of your own.
         bins: number of bins or their edges.
-        options: of matplotlib's ``stairs``.
+        options: further arguments of matplotlib's ``stairs``.
     """
     numbers = _array(values)
     counts, edges = np.histogram(numbers, bins)
@@ -111,15 +111,15 @@ def plot_observable(
 def plot_profile(
     cells: Array, dx: float, dz: float | Sequence[float], axes: Axes | None = None, along: str = "z", **options: Any
 ) -> Axes:
-    """Mean energy per cm with its standard error, along the shower or across it.
+    """Draw the mean energy per cm with its standard error, along the shower or across it.
 
     Args:
-        cells: shape (n, n_x, n_y, n_z), GeV, of one design.
-        dx: pitch, cm.
+        cells: energies of one design, shape (n, n_x, n_y, n_z), GeV.
+        dx: pitch of the cells, cm.
         dz: depth of all layers or one a layer, cm.
-        axes: to draw on.
+        axes: axes to draw on; None for a new figure.
         along: ``z`` or ``x``.
-        options: of matplotlib's ``stairs``.
+        options: further arguments of matplotlib's ``stairs``.
 
     Raises:
         InputError: another direction.

@@ -13,7 +13,7 @@ from calograd.training.log import read_log
 
 
 def plot_log(run: Path, output: Path) -> None:
-    """Draw the log of the run in the folder ``run``; does nothing where matplotlib is not installed."""
+    """Draw the log of the run in the folder ``run``; do nothing where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

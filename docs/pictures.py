@@ -1,6 +1,7 @@
 """Pictures of the documentation, from bundled data and from the tables of the results pages.
 
     python docs/pictures.py [NAME ...]      # make pictures: docs/overview.png and docs/results/figures/*.png
+    python docs/pictures.py explorer        # docs/explorer.png, with Chromium
 
 The gallery is drawn at every build of the documentation. The overview and the figures of the results pages are kept in
 the repository, so that they show where the pages are read as they are.
@@ -413,8 +414,25 @@ def interval(cell: str) -> tuple[float, float, float]:
     return (values[0], values[1], values[2]) if len(values) == 3 else (values[0],) * 3
 
 
+def write_explorer(path: Path, seconds: float = 120.0) -> None:
+    """Write the explorer's page after an ascent; Chromium and Playwright take the picture (group browser)."""
+    sys.path.insert(0, str(DOCS.parent / "tests"))
+    from helpers.browser import opened, served
+
+    with served() as (address, _), opened(address) as (page, _):
+        page.wait_for_timeout(1e3 * seconds)  # for the landscape
+        page.get_by_text("follow the gradient").click()
+        page.wait_for_timeout(1e3 * seconds)
+        page.screenshot(path=path)
+
+
 def write_figures(names: list[str]) -> None:
-    """Write the kept figures, or some of them."""
+    """Write the kept figures, or some of them; ``explorer`` only if it is named."""
+    if "explorer" in names:
+        write_explorer(DOCS / "explorer.png")
+        names = [name for name in names if name != "explorer"]
+        if not names:
+            return
     for name in names or FIGURES:
         path = DOCS / "overview.png" if name == "overview" else DOCS / "results" / "figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)

@@ -12,7 +12,10 @@ import pytest
 
 from calograd.cli import COMMANDS, cli
 from calograd.events.dense import read_cells, write_cells
+from calograd.io.toml import read_toml
+from calograd.optimisation.run import parse_optimisation
 from calograd.surrogate.storage import ASSETS
+from calograd.training.config import read_config
 
 ROOT = Path(__file__).parents[1]
 MADE = {"made", "gallery", "notebooks", "_build"}
@@ -123,3 +126,10 @@ def test_the_readme_compares_with_geant4(calograd: Callable[..., tuple[int, str,
         code, _, err = calograd(*words)
         assert code == 0, err
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_configurations_of_runs_and_examples_are_valid() -> None:
+    for path in sorted((ROOT / "runs").glob("*.toml")):
+        assert read_config(path).name
+    for path in sorted((ROOT / "examples").glob("*.toml")):
+        assert parse_optimisation(read_toml(path), str(path), path.parent).space

@@ -22,7 +22,7 @@ import numpy as np
 from calograd.detector.design import Design
 from calograd.evaluation import mean_biases
 from calograd.events.library.reader import Library, open_library
-from calograd.events.segmentation import measure
+from calograd.events.segmentation import segment
 from calograd.gradients.finite_differences import bootstrap_values
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement
@@ -48,8 +48,8 @@ def main() -> None:
 
 def means(a: Library, b: Library) -> None:
     scale = b.material.density / a.material.density
-    real = measure(b, list(SIZES), 5, 5)
-    scaled = measure(a, [(scale * dx, scale * dz) for dx, dz in SIZES], 5, 5)
+    real = segment(b, designs=list(SIZES), n_xy=5, n_z=5)
+    scaled = segment(a, designs=[(scale * dx, scale * dz) for dx, dz in SIZES], n_xy=5, n_z=5)
     scaled = replace(
         scaled, dx=np.tile(real.dx[: len(SIZES)], len(a)), dz=np.tile(real.dz[: len(SIZES)], (len(a), 1)),
         material=b.material,

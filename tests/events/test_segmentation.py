@@ -1,158 +1,185 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.deposits import Deposits, depths, pitches, random_deposits, seeds
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
+from helpers.toy_library import write_library
 
-from calograd.errors import InputError
-from calograd.events import binning as module
+from calograd.detector.configuration import SimulationConfig, SiWStack
+from calograd.detector.design import Design
+from calograd.errors import InputError, OutputExistsError
 from calograd.events.binning import segment_deposits
+from calograd.events.dense import read_cells
+from calograd.events.library.reader import Library, open_library
+from calograd.events.library.schema import Provenance
+from calograd.events.segmentation import segment
 
 
-def one_by_one(d: Deposits, dx: Any, dz: Any, n_xy: int, n_z: int) -> np.ndarray:
-    """The definition, deposit by deposit."""
-    n = len(d.offsets) - 1
-    dx, dz = np.broadcast_to(dx, n), np.broadcast_to(dz, (n, n_z))
-    cells = np.zeros((n, n_xy, n_xy, n_z))
-    for s in range(n):
-        edges = [sum(dz[s, :k]) for k in range(n_z + 1)]
-        for t in range(d.offsets[s], d.offsets[s + 1]):
-            i = int(np.floor(float(d.x[t]) / dx[s] + n_xy / 2))
-            j = int(np.floor(float(d.y[t]) / dx[s] + n_xy / 2))
-            layers = [k for k in range(n_z) if edges[k] <= d.z[t] < edges[k + 1]]
-            if 0 <= i < n_xy and 0 <= j < n_xy and layers:
-                cells[s, i, j, layers[0]] += float(d.e[t])
-    return cells
+@pytest.fixture
+def provenance(make_config: Callable[..., SimulationConfig]) -> Provenance:
+    return Provenance(make_config(1.0, 2.0, 3.0), "11.4.1", "G4EMLOW8.8 (test)")
 
 
-@given(seeds, pitches, depths, st.integers(1, 6), st.integers(1, 6))
-@settings(max_examples=25, deadline=None, derandomize=True)
-def test_it_is_the_definition(seed: int, dx: float, dz: float, n_xy: int, n_z: int) -> None:
-    d = random_deposits(seed)
-    cells = segment_deposits(*d, dx, dz, n_xy, n_z)
-    assert cells.dtype == np.float32
-    np.testing.assert_allclose(cells, one_by_one(d, dx, dz, n_xy, n_z), rtol=1e-6, atol=0)
+@pytest.fixture
+def library(tmp_path: Path, provenance: Provenance) -> Iterator[Library]:
+    with open_library(write_library(tmp_path / "library.h5", provenance, 30, mean=100)) as opened:
+        yield opened
 
 
-@given(seeds, st.integers(1, 5))
-@settings(max_examples=25, deadline=None, derandomize=True)
-def test_designs_of_their_own_equal_one_by_one(seed: int, n_z: int) -> None:
-    d, rng = random_deposits(seed), np.random.default_rng(seed)
-    dx, dz = rng.uniform(0.5, 4, 5), rng.uniform(1, 10, (5, n_z))
-    cells = segment_deposits(*d, dx, dz, 4, n_z)
-    np.testing.assert_allclose(cells, one_by_one(d, dx, dz, 4, n_z), rtol=1e-6, atol=0)
-    for s in range(5):
-        part = slice(d.offsets[s], d.offsets[s + 1])
-        alone = Deposits(*(values[part] for values in d[:4]), np.array([0, part.stop - part.start]))
-        np.testing.assert_array_equal(segment_deposits(*alone, dx[s], dz[s], 4, n_z)[0], cells[s])
+def test_one_design_gives_a_row_a_shower(library: Library) -> None:
+    seen: list[tuple[int, int]] = []
+    show = lambda done, total: seen.append((done, total))  # noqa: E731
+    cells = segment(library, designs=[(0.3, (0.1, 0.2, 0.3))], n_xy=4, n_z=3, progress=show)
+    d = library.read()
+    np.testing.assert_array_equal(
+        cells.cells, segment_deposits(d.x, d.y, d.z, d.e, d.offsets, 0.3, np.array([0.1, 0.2, 0.3]), 4, 3)
+    )
+    np.testing.assert_array_equal(cells.energy, library.energy)
+    np.testing.assert_array_equal(cells.shower, library.index)
+    assert (cells.dx == np.float32(0.3)).all()
+    assert (cells.dz == np.float32([0.1, 0.2, 0.3])).all()
+    assert cells.material.name == "PbF2"
+    assert cells.origin == "geant4"
+    assert cells.config["mode"] == "embedded"
+    assert cells.config["segmentation"] == {"designs": 1, "dx": [0.3], "dz": [[0.1, 0.2, 0.3]]}
+    assert seen[-1] == (30, 30)
 
 
-@given(seeds)
-@settings(max_examples=10, deadline=None, derandomize=True)
-def test_energy_is_conserved_in_a_window_that_holds_all(seed: int) -> None:
-    d = random_deposits(seed, mean=2000)
-    d = d._replace(z=np.abs(d.z))
-    cells = segment_deposits(*d, 40.0, 8.0, 5, 5)
-    totals = [d.e[a:b].sum(dtype=np.float64) for a, b in zip(d.offsets[:-1], d.offsets[1:], strict=True)]
-    np.testing.assert_allclose(cells.sum((1, 2, 3), dtype=np.float64), totals, rtol=2e-7)
+def test_several_designs_give_each_shower_several_rows(library: Library) -> None:
+    both = segment(library, designs=[(0.3, 0.2), (0.5, 0.1)], n_xy=4, n_z=3)
+    for number, (dx, dz) in enumerate([(0.3, 0.2), (0.5, 0.1)]):
+        one = segment(library, designs=[(dx, dz)], n_xy=4, n_z=3)
+        np.testing.assert_array_equal(both.cells[number::2], one.cells)
+        np.testing.assert_array_equal(both.dx[number::2], one.dx)
+        np.testing.assert_array_equal(both.dz[number::2], one.dz)
+        np.testing.assert_array_equal(both.shower[number::2], one.shower)
 
 
-@given(seeds, pitches, depths, st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=25, deadline=None, derandomize=True)
-def test_merged_fine_cells_are_the_coarse_ones(seed: int, dx: float, dz: float, n_xy: int, n_z: int) -> None:
-    d = random_deposits(seed)
-    coarse = segment_deposits(*d, dx, dz, n_xy, n_z)
-    fine = segment_deposits(*d, dx / 2, dz / 2, 2 * n_xy, 2 * n_z)
-    merged = fine.reshape(5, n_xy, 2, n_xy, 2, n_z, 2).sum((2, 4, 6))
-    np.testing.assert_allclose(merged, coarse, rtol=1e-6, atol=1e-12)
+def test_drawn_designs_are_log_uniform_and_measured_with_what_is_stored(library: Library) -> None:
+    cells = segment(library, designs=40, dx=(0.1, 1.0), dz=(0.05, 0.5), seed=7, n_xy=3, n_z=2)
+    assert len(cells) == 30 * 40
+    np.testing.assert_array_equal(cells.shower, np.repeat(library.index, 40))
+    assert (cells.dz == cells.dz[:, :1]).all()
+    for values, (low, high) in ((cells.dx, (0.1, 1.0)), (cells.dz[:, 0], (0.05, 0.5))):
+        share = np.log(values / low) / np.log(high / low)
+        assert abs(share.mean() - 0.5) < 4 / np.sqrt(12 * len(share))
+        assert 0 <= share.min() < 0.01
+        assert 0.99 < share.max() <= 1 + 1e-6
+    d = library.read()
+    for row in (0, 100, 1199):
+        s = row // 40
+        one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
+        again = segment_deposits(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 2)[0]
+        np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
 
 
-@given(seeds, pitches, st.integers(1, 6))
-@settings(max_examples=25, deadline=None, derandomize=True)
-def test_symmetries_of_the_square_commute(seed: int, dx: float, n_xy: int) -> None:
-    d = random_deposits(seed)
-    cells = segment_deposits(*d, dx, 5.0, n_xy, 4)
-    np.testing.assert_array_equal(segment_deposits(*d._replace(x=-d.x), dx, 5.0, n_xy, 4), cells[:, ::-1])
-    np.testing.assert_array_equal(segment_deposits(*d._replace(y=-d.y), dx, 5.0, n_xy, 4), cells[:, :, ::-1])
-    swapped = segment_deposits(*d._replace(x=d.y, y=d.x), dx, 5.0, n_xy, 4)
-    np.testing.assert_array_equal(swapped, cells.swapaxes(1, 2))
+def test_a_share_of_the_designs_has_independent_layers(library: Library) -> None:
+    cells = segment(library, designs=40, dx=(0.1, 1.0), dz=(0.05, 0.5), seed=7, n_xy=3, n_z=4, unequal=0.5)
+    unequal = cells.dz.max(1) > 1.001 * cells.dz.min(1)
+    assert abs(unequal.mean() - 0.5) < 4 * np.sqrt(0.25 / len(cells))
+    share = np.log(cells.dz[unequal] / 0.05) / np.log(10)
+    assert abs(share.mean() - 0.5) < 4 / np.sqrt(12 * share.size)
+    assert abs(np.corrcoef(share.T) - np.eye(4)).max() < 4 / np.sqrt(len(share))
+    equal = segment(library, designs=40, dx=(0.1, 1.0), dz=(0.05, 0.5), seed=7, n_xy=3, n_z=4)
+    np.testing.assert_array_equal(cells.cells[~unequal], equal.cells[~unequal])
+    d = library.read()
+    row = int(np.flatnonzero(unequal)[5])
+    s = row // 40
+    one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
+    again = segment_deposits(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 4)[0]
+    np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
 
 
-def test_cells_are_half_open_and_what_is_outside_is_lost() -> None:
-    """Window of 2 x 2 cells of 2 cm and layers of 1 and 3 cm: x, y in [-2, 2), z in [0, 4)."""
-    places = {
-        (-2.0, -2.0, 0.0): (0, 0, 0),
-        (0.0, -0.5, 1.0): (1, 0, 1),
-        (-1e-3, 0.0, np.nextafter(np.float32(1), np.float32(0))): (0, 1, 0),
-        (1.999, 1.999, 3.999): (1, 1, 1),
-        (2.0, 0.0, 0.5): None,
-        (0.0, 2.0, 0.5): None,
-        (-2.001, 0.0, 0.5): None,
-        (0.0, 0.0, 4.0): None,
-        (0.0, 0.0, -1e-6): None,
-        (1e30, 0.0, 0.5): None,
-        (0.0, -np.inf, 0.5): None,
-    }
-    for place, cell in places.items():
-        x, y, z = (np.array([p], np.float32) for p in place)
-        cells = segment_deposits(x, y, z, np.ones(1, np.float32), np.array([0, 1]), 2.0, np.array([1.0, 3.0]), 2, 2)
-        filled = [tuple(int(i) for i in index) for index in np.argwhere(cells[0])]
-        assert filled == ([] if cell is None else [cell]), place
+def test_neighbours_are_close_and_the_drawn_designs_stay(library: Library) -> None:
+    drawn = {"designs": 40, "dx": (0.1, 1.0), "dz": (0.05, 0.5), "seed": 7, "n_xy": 3, "n_z": 4, "unequal": 0.5}
+    alone, cells = segment(library, **drawn), segment(library, **drawn, neighbours=0.1)
+    assert len(cells) == 2 * len(alone)
+    np.testing.assert_array_equal(cells.cells[::2], alone.cells)
+    np.testing.assert_array_equal(cells.dz[::2], alone.dz)
+    np.testing.assert_array_equal(cells.shower, np.repeat(library.index, 80))
+    for sizes, (low, high) in ((cells.dx, (0.1, 1.0)), (cells.dz, (0.05, 0.5))):
+        assert low * (1 - 1e-6) <= sizes.min() < sizes.max() <= high * (1 + 1e-6)
+    inside = (np.abs(np.log(cells.dx[::2] / 0.316)) < 0.5) & (np.abs(np.log(cells.dz[::2] / 0.158)) < 0.5).all(1)
+    away = np.log(cells.dx[1::2] / cells.dx[::2])[inside]
+    assert abs(away.std() / 0.1 - 1) < 4 / np.sqrt(2 * inside.sum())
+    deeper = np.log(cells.dz[1::2] / cells.dz[::2])[inside]
+    assert abs((np.ptp(deeper, axis=1) > 1e-4).mean() - 0.5) < 4 * np.sqrt(0.25 / inside.sum())
+    assert abs(deeper[:, 0].std() / (0.1 * np.sqrt(1.5)) - 1) < 5 / np.sqrt(2 * inside.sum())
+    assert cells.config["segmentation"]["neighbours"] == 0.1
 
 
-@pytest.mark.parametrize(("dx", "dz"), [(1.5, 4.0), ("each", "each")])
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, dx: Any, dz: Any) -> None:
-    d, rng = random_deposits(3, showers=40), np.random.default_rng(3)
-    dx = rng.uniform(0.5, 4, 40) if dx == "each" else dx
-    dz = rng.uniform(1, 10, (40, 5)) if dz == "each" else dz
-    whole = segment_deposits(*d, dx, dz)
-    for deposits, cells in ((1, 1 << 24), (100, 1 << 24), (1 << 18, 200), (1 << 18, 1)):
-        monkeypatch.setattr(module, "BLOCK", deposits)
-        monkeypatch.setattr(module, "BLOCK_CELLS", cells)
-        np.testing.assert_array_equal(segment_deposits(*d, dx, dz), whole)
+def test_the_seed_rules_the_designs(library: Library) -> None:
+    drawn = {"designs": 2, "dx": (0.1, 1.0), "dz": (0.05, 0.5), "n_xy": 3, "n_z": 2}
+    first, again, other = (segment(library, **drawn, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.dx, again.dx)
+    np.testing.assert_array_equal(first.cells, again.cells)
+    assert not (first.dx == other.dx).any()
 
 
-def test_five_depths_for_five_showers_are_one_a_layer() -> None:
-    """Depths of shape (n_z,) belong to layers, also where there are as many showers."""
-    d, dz = random_deposits(7), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    cells = segment_deposits(*d, 2.0, dz, 5, 5)
-    np.testing.assert_array_equal(cells, segment_deposits(*d, 2.0, np.tile(dz, (5, 1)), 5, 5))
-    np.testing.assert_allclose(cells, one_by_one(d, 2.0, dz, 5, 5), rtol=1e-6)
+def test_a_window_as_large_as_the_block_is_stand_alone(library: Library) -> None:
+    assert segment(library, designs=[(25.2 / 5, 76 / 5)], n_xy=5, n_z=5).config["mode"] == "stand-alone"
+    assert segment(library, designs=[(25.2 / 5, 75 / 5)], n_xy=5, n_z=5).config["mode"] == "embedded"
 
 
-def test_no_showers_and_no_deposits() -> None:
-    nothing = np.zeros(0, np.float32)
-    assert segment_deposits(nothing, nothing, nothing, nothing, np.array([0]), 2.0, 3.0).shape == (0, 5, 5, 5)
-    assert not segment_deposits(nothing, nothing, nothing, nothing, np.array([0, 0, 0]), 2.0, 3.0).any()
+def test_showers_without_deposits_are_rows_without_energy(library: Library) -> None:
+    cells = segment(library, designs=[(25.0, 76.0)], n_xy=1, n_z=1)
+    np.testing.assert_array_equal(cells.cells[:, 0, 0, 0] == 0, np.arange(30) % 5 == 4)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "complaint"),
+    ("options", "complaint"),
     [
-        ({"dx": 0.0}, r"dx = 0\.0 cm: expected a positive number"),
-        ({"dx": np.array([1, 2, np.nan, 3, 4])}, "dx = nan cm"),
-        ({"dz": -1.0}, r"dz = -1\.0 cm"),
-        ({"dz": np.inf}, "dz = inf cm"),
-        ({"dx": np.ones(4)}, r"dx has shape \(4,\), expected one number or one a shower, \(5,\)"),
-        ({"dz": np.ones(5)}, r"dz has shape \(5,\), expected one number, one a layer \(3,\)"),
-        ({"dz": np.ones((5, 1))}, r"dz has shape \(5, 1\)"),
-        ({"dz": np.ones((3, 5))}, r"or one a shower and layer \(5, 3\)"),
-        ({"n_xy": 0}, "0 x 0 x 3 cells: expected at least one"),
-        ({"n_z": 0}, "at least one"),
+        ({"designs": (1.0, (1.0, 2.0)), "n_z": 3}, "2 layer depths for 3 layers"),
+        ({"designs": (-1.0, 1.0), "n_z": 3}, "dx = -1.0 cm"),
+        ({"designs": []}, "no designs"),
+        ({"designs": [Design(1.0, 1.0, n_xy=3), Design(1.0, 1.0)]}, "designs with n_xy = 3 and 5"),
+        ({"designs": Design(1.0, 1.0), "n_z": 3}, "designs with n_z = 3 and 5"),
+        ({"designs": (1.0, 1.0), "unequal": 0.5}, "belong to drawn designs"),
+        ({"designs": 0}, "0 designs"),
+        ({"dx": (2, 1)}, "dx from 2 to 1 cm"),
+        ({"dz": (0, 2)}, "dz from 0 to 2 cm"),
+        ({"dx": (1, float("nan"))}, "dx from 1 to nan cm"),
+        ({"seed": -1}, "seed -1"),
+        ({"unequal": 1.5}, "share from 0 to 1"),
+        ({"neighbours": 0.6}, "neighbours at 0.6 .* 0 to 0.5"),
+        ({"output": "nowhere/cells.h5"}, "the folder nowhere does not exist"),
     ],
 )
-def test_sizes_that_cannot_be(sizes: dict[str, Any], complaint: str) -> None:
+def test_arguments_that_cannot_be(library: Library, options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        segment_deposits(*random_deposits(1), **{"dx": 2.0, "dz": 3.0, "n_xy": 4, "n_z": 3} | sizes)
+        segment(library, **({"designs": 1} | options))
 
 
-@pytest.mark.parametrize("name", ["x", "y", "z", "e"])
-def test_deposits_that_are_nan(name: str) -> None:
-    d = random_deposits(1)
-    getattr(d, name)[np.argmin(np.abs(d.x) + np.abs(d.y) + np.abs(d.z - 5))] = np.nan
-    with pytest.raises(InputError, match="NaN"):
-        segment_deposits(*d, 2.0, 3.0)
+def test_it_does_what_the_command_does_with_paths_and_designs(tmp_path: Path, library: Library) -> None:
+    designs = Design(torch.tensor([1.0, 2.0]), torch.tensor([[0.3, 0.4], [0.5, 0.6]]), n_xy=3, n_z=2)
+    made = segment(str(library.path), tmp_path / "cells.h5", designs=designs)
+    pairs = segment(library, designs=[(1.0, (0.3, 0.4)), (2.0, [0.5, 0.6])], n_xy=3, n_z=2)
+    np.testing.assert_array_equal(made.cells, pairs.cells)
+    np.testing.assert_array_equal(read_cells(tmp_path / "cells.h5").dz, pairs.dz)
+    with pytest.raises(OutputExistsError):
+        segment(library, tmp_path / "cells.h5", designs=designs)
+
+
+def test_layered_detectors_have_no_cells_of_a_design(tmp_path: Path, provenance: Provenance) -> None:
+    stack = provenance.config.model_copy(update={"detector": SiWStack()})
+    path = write_library(tmp_path / "stack.h5", Provenance(stack, "11.4.1", "test"), 5)
+    with open_library(path) as library, pytest.raises(InputError, match="layered detector"):
+        segment(library, designs=[(1.0, 1.0)], n_xy=5, n_z=5)
+
+
+def test_maps_are_of_the_same_designs_and_showers_as_cells(library: Library) -> None:
+    n, seen = len(library), list[tuple[int, int]]()
+    drawn = {"designs": 3, "dx": (0.1, 1.0), "dz": (0.05, 0.5), "seed": 7, "n_xy": 4, "n_z": 4}
+    maps = segment(library, **drawn, maps=True, progress=lambda *done: seen.append(done))
+    cells = segment(library, **drawn)
+    for name in ("energy", "dx", "dz", "shower"):
+        np.testing.assert_array_equal(getattr(maps, name), getattr(cells, name))
+    assert (maps.n_xy, maps.material, maps.origin, maps.config) == (4, cells.material, "geant4", cells.config)
+    coarse = maps.maps.reshape(-1, 4, 8, 4, 8).sum((2, 4))
+    assert (np.isclose(coarse, cells.cells.sum(2), rtol=1e-4, atol=1e-9)).mean() > 0.98  # unequal edges are elsewhere
+    np.testing.assert_allclose(maps.totals.sum(), cells.totals.sum(), rtol=1e-3)
+    assert seen[-1] == (n, n)

@@ -15,7 +15,7 @@ from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import Cells, extent_of, read_cells, read_dense, write_cells
 from calograd.events.library.reader import open_library
-from calograd.events.segmentation import measure
+from calograd.events.segmentation import segment
 from calograd.events.shards import distinct_showers, read_shards
 
 Config = Callable[..., SimulationConfig]
@@ -45,7 +45,7 @@ def test_a_folder_is_its_libraries_one_behind_the_other(folder: Path) -> None:
 
 def test_measured_showers_know_their_library(folder: Path) -> None:
     with open_library(folder) as library, open_library(folder / "3.h5") as third:
-        whole, part = (measure(source, [(2.5, 6.0), (4.0, 10.0)], 5, 5) for source in (library, third))
+        whole, part = (segment(source, designs=[(2.5, 6.0), (4.0, 10.0)], n_xy=5, n_z=5) for source in (library, third))
     assert np.array_equal(whole.cells[240:], part.cells)
     of_whole, of_part = distinct_showers([(whole.config, whole.shower), (part.config, part.shower)])
     assert np.array_equal(of_whole[240:], of_part)

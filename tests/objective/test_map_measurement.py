@@ -12,7 +12,7 @@ from torch import Tensor
 from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.events.library.reader import open_library
-from calograd.events.segmentation import given_designs, measure_maps
+from calograd.events.segmentation import segment
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.estimates import generator_for
 from calograd.gradients.finite_differences import finite_difference_gradient
@@ -120,7 +120,7 @@ def reference(library: Path) -> LibraryReference:
 
 def test_a_library_is_measured_as_maps(library: Path) -> None:
     with open_library(library) as source:
-        maps = measure_maps(source, given_designs(source, [(2.0, 6.0)], 2), 3)
+        maps = segment(source, designs=(2.0, 6.0), n_xy=3, n_z=2, maps=True)
         reference = LibraryReference(source, (50.0,), 3, 2, pixels=32)
     got = reference.measure(50.0, [(2.0, (6.0, 6.0))])[0]
     np.testing.assert_array_equal(got[:, :, 0], maps.maps[maps.energy == np.float32(50.0)])

@@ -14,7 +14,7 @@ from calograd.detector.material import MATERIALS
 from calograd.errors import InputError
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import pack
-from calograd.events.segmentation import measure
+from calograd.events.segmentation import segment
 from calograd.gradients.check import compare_gradients, cosine
 from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.finite_differences import bootstrap_values, finite_difference_gradient, neighbouring_designs
@@ -43,7 +43,7 @@ def opened(path: Path, energies: tuple[float, ...] = (10.0, 50.0), **options: in
 def test_a_library_gives_the_same_cells_as_segment(library: Path) -> None:
     reference = opened(library)
     with open_library(library) as source:
-        cells = measure(source, [(2.0, (5.0, 7.0)), (1.0, 6.0)], 3, 2)
+        cells = segment(source, designs=[(2.0, (5.0, 7.0)), (1.0, 6.0)], n_xy=3, n_z=2)
     for energy in (10.0, 50.0):
         assert reference.count(energy) == 30
         got = reference.measure(energy, [(2.0, (5.0, 7.0)), (1.0, (6.0, 6.0))])
@@ -100,8 +100,8 @@ def test_cells_files_serve_where_they_hold_the_neighbours(library: Path) -> None
     whole = finite_difference_gradient(opened(library, (10.0,)), objective, Sizes(), AT, seed=3, bootstrap=5)
     designs = [(float(d.dx), tuple(d.dz.tolist())) for d in neighbouring_designs(Sizes(), AT, 0.04)]
     with open_library(library) as source:
-        cells = measure(source, designs, 3, 2)
-        fewer = measure(source, designs[:4], 3, 2)
+        cells = segment(source, designs=designs, n_xy=3, n_z=2)
+        fewer = segment(source, designs=designs[:4], n_xy=3, n_z=2)
     of_cells = finite_difference_gradient(
         CellsReference(cells, "cells.h5"), objective, Sizes(), AT, seed=3, bootstrap=5
     )

@@ -20,7 +20,7 @@ from calograd.events.dense import write_cells
 from calograd.events.library.reader import Library, open_library
 from calograd.events.library.schema import Imported, ImportedBeam, Provenance
 from calograd.events.library.writer import open_writer
-from calograd.events.segmentation import measure
+from calograd.events.segmentation import segment
 from calograd.readers import event_builder as gather
 from calograd.readers import root
 from calograd.readers.event_builder import EventBuilder
@@ -384,7 +384,7 @@ def test_an_imported_library_trains_as_any_other(tmp_path: Path) -> None:
     files = []
     with open_library(output) as library:
         for dx in (1.0, 2.0):
-            cells = measure(library, [(dx, 5.0)], 5, 5)
+            cells = segment(library, designs=[(dx, 5.0)], n_xy=5, n_z=5)
             assert cells.config["mode"] == "imported"
             files.append(tmp_path / f"{dx}.h5")
             write_cells(files[-1], cells)
@@ -401,5 +401,5 @@ def test_a_tilted_beam_is_not_mirrored_in_training(tmp_path: Path) -> None:
     done, output = import_all(write_root(tmp_path / "steps.root", columns), beam=ImportedBeam(theta=20.0))
     assert done.notes == []
     with open_library(output) as library:
-        write_cells(tmp_path / "cells.h5", measure(library, [(2.0, 5.0)], 5, 5))
+        write_cells(tmp_path / "cells.h5", segment(library, designs=[(2.0, 5.0)], n_xy=5, n_z=5))
     assert not load_data([tmp_path / "cells.h5"], 0.2, 0).symmetric

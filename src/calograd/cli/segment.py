@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -23,13 +22,6 @@ from calograd.cli.common import (
 )
 from calograd.cli.progress import progress
 from calograd.errors import InputError
-
-if TYPE_CHECKING:
-    from calograd.events.dense import Cells, Maps
-    from calograd.events.library.reader import Library
-
-DRAWN = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
-"""Default ranges of drawn pitches and depths, in cm and scaled."""
 
 
 @click.command(cls=Command)
@@ -89,34 +81,20 @@ def segment(
       calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
       calograd segment library.h5 --cell 2.5 6 --maps -o maps.h5
     """
-    from calograd.events.dense import write_dense
     from calograd.events.library.reader import open_library
-    from calograd.events.segmentation import drawn_designs, given_designs, measure_each, measure_maps
+    from calograd.events.segmentation import segment as segment_library
 
     if bool(sizes) == (designs is not None):
         raise InputError("give either --cell DX DZ or --designs N")
     if sizes and (unequal or neighbours):
         raise InputError("--unequal and --neighbours belong to --designs N; leave them out with --cell")
     n_xy, n_z = cells
-    cell = [cell_size(size, n_z) for size in sizes]
+    given = designs if designs is not None else [cell_size(size, n_z) for size in sizes]
     with open_library(library, recover=recover) as source, progress("segmenting") as show:
-        report = show.counter("segmenting")
-        unit_x, unit_z = _units(source) if scaled else (1.0, 1.0)
-        if cell:
-            at = given_designs(source, [(unit_x * pitch, _times(depth, unit_z)) for pitch, depth in cell], n_z)
-        else:
-            assert designs is not None
-            across, along = dx or DRAWN[scaled][0], dz or DRAWN[scaled][1]
-            pitches, depths = (across[0] * unit_x, across[1] * unit_x), (along[0] * unit_z, along[1] * unit_z)
-            at = drawn_designs(
-                source, designs, pitches, depths, seed, n_xy, n_z, unequal=unequal, neighbours=neighbours
-            )
-        made: Cells | Maps = (
-            measure_maps(source, at, n_xy, report)
-            if maps
-            else measure_each(source, at.dx, at.dz, n_xy, report, at.about)
-        )
-    write_dense(output, made)
+        made = segment_library(
+            source, output, designs=given, n_xy=n_xy, n_z=n_z, dx=dx, dz=dz, scaled=scaled, unequal=unequal,
+            neighbours=neighbours, seed=seed, maps=maps, progress=show.counter("segmenting"),
+        )  # fmt: skip
     totals = made.totals
     summary = {
         "rows": len(made),
@@ -132,16 +110,3 @@ def segment(
           f"{output.stat().st_size / 1e6:.1f} MB"]],
     )  # fmt: skip
     write_json(json_path, summary)
-
-
-def _units(library: Library) -> tuple[float, float]:
-    """Moliere radius and radiation length of a library's material, cm."""
-    from calograd.detector.material import to_float
-
-    if library.material is None:
-        raise InputError(f"{library.path} is of a layered detector; --scaled needs a homogeneous block")
-    return to_float(library.material.moliere_radius), to_float(library.material.radiation_length)
-
-
-def _times(depth: float | tuple[float, ...], unit: float) -> float | tuple[float, ...]:
-    return tuple(unit * value for value in depth) if isinstance(depth, tuple) else unit * depth

@@ -66,7 +66,7 @@ class Edges(NamedTuple):
     @property
     def bins(self) -> int:
         """Number of bins."""
-        return self.edges.shape[1] - 1
+        return int(self.edges.shape[1]) - 1
 
     @property
     def summed(self) -> bool:

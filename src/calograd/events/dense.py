@@ -206,7 +206,7 @@ def read_maps(path: Path, rows: slice = ALL) -> Maps:
 
 def read_dense(path: Path, rows: slice = ALL) -> Cells | Maps:
     """Read a cells file or a maps file, whichever it is; arguments and errors are those of `read_cells`."""
-    return _read(path, _kind_of(path), rows)
+    return read_maps(path, rows) if _kind_of(path) is Maps else read_cells(path, rows)
 
 
 def extent_of(path: Path) -> Extent:
@@ -276,11 +276,9 @@ def _read(path: Path, kind: type[Dense], rows: slice) -> Dense:
     material, config = _material(attributes, path), json_attribute(attributes, path)
     if rows == ALL:
         verify_checksum(attributes, arrays, path)
-    columns = {name: values.astype(np.float32, copy=False) for name, values in arrays.items() if name != "shower"}
-    return kind(
-        **columns, **n_xy, shower=arrays["shower"].astype(np.int64), material=material,
-        origin=str(attributes.get("origin", "unknown")), config=config,
-    )  # fmt: skip
+    fields: dict[str, Any] = {name: values.astype(np.float32, copy=False) for name, values in arrays.items()}
+    fields |= n_xy | {"shower": arrays["shower"].astype(np.int64), "material": material, "config": config}
+    return kind(**fields, origin=str(attributes.get("origin", "unknown")))
 
 
 @contextmanager
@@ -376,7 +374,7 @@ def as_numbers(values: Any, path: Path, name: str, kinds: str = "fiu") -> np.nda
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     if isinstance(values, np.ma.MaskedArray):
-        values = values.astype(np.float64).filled(np.nan)
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:

@@ -172,8 +172,9 @@ def read_points(path: Path) -> PointShowers:
     if problem:
         raise FormatError(f"{path}: {problem}")
     verify_checksum(attributes, arrays, path)
+    x, y, layer, e = (arrays[name] for name in _FLAT)
     owner, n = owners(arrays["offsets"].astype(np.int64)), len(arrays["energy"])
-    x, y, layer, e, offsets = sort_points(*(arrays[name] for name in _FLAT), owner, n)
+    x, y, layer, e, offsets = sort_points(x, y, layer, e, owner, n)
     config = json_attribute(attributes, path)
     kinds = {name: np.int64 if name in _WHOLE else np.float32 for name in _OPTIONAL if name in arrays}
     optional = incident_columns(config, n) | {name: arrays[name].astype(kind) for name, kind in kinds.items()}

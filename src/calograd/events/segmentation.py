@@ -1,42 +1,42 @@
-"""From a shower library to a cells or maps file: given designs for all showers, or many drawn ones for each."""
+"""Segmentation: measure a shower library with the cells of designs, given ones or many drawn ones for each shower."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig
-from calograd.detector.material import Material
+from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.events.binning import PIXELS, project_deposits, segment_deposits
-from calograd.events.dense import Cells, Maps
-from calograd.events.library.reader import Library
+from calograd.events.dense import Cells, Maps, write_dense
+from calograd.events.library.reader import Library, open_library
 from calograd.events.library.schema import Imported
+from calograd.io.files import refuse_existing
+from calograd.system.progress import Progress, silent
 
+if TYPE_CHECKING:
+    from calograd.detector.design import Design
+
+    Given = Design | tuple[float, float | Sequence[float]]
+
+RANGES = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
+"""Default ranges of drawn dx and dz: in cm, and scaled by the Moliere radius and the radiation length."""
 EDGE = 1e-3
-"""Relative excess of a window over its block that does not matter."""
+"""Relative excess of a window over its simulated block that is allowed."""
 MAX_NEIGHBOURS = 0.5
-"""Farther than that there are no neighbours."""
-
-Report = Callable[[int, int], None]
-"""Called with showers done and their number."""
-
-
-def _silent(done: int, total: int) -> None:
-    """Report nothing."""
-
-
-Size = tuple[float, float | tuple[float, ...]]
-"""dx and dz of a design, cm: dz for all layers, or one a layer."""
+"""Largest distance of neighbouring designs in the logarithm of a size."""
 
 
 class Designs(NamedTuple):
-    """Designs of every shower of a library.
+    """The designs that every shower of a library is measured with.
 
     Attributes:
-        dx: pitch, shape (n, designs), cm.
+        dx: cell pitch, shape (n, designs), cm.
         dz: depth of every layer, shape (n, designs, n_z), cm.
         about: how they were chosen, as plain data.
     """
@@ -46,65 +46,132 @@ class Designs(NamedTuple):
     about: dict[str, Any]
 
 
-def measure(library: Library, sizes: list[Size], n_xy: int, n_z: int, report: Report = _silent) -> Cells:
-    """All showers of a library at some designs: a row for every shower and design.
-
-    Args:
-        library: opened for reading.
-        sizes: of the designs' cells.
-        n_xy: cells across.
-        n_z: layers.
-        report: called with showers done and their number.
-
-    Raises:
-        InputError: sizes that are not positive, depths of the wrong number, a layered detector, a crystal matrix with
-            other cells, no showers.
-    """
-    given = given_designs(library, sizes, n_z)
-    return measure_each(library, given.dx, given.dz, n_xy, report, given.about)
-
-
-def given_designs(library: Library, sizes: list[Size], n_z: int) -> Designs:
-    """The same designs for all showers of a library. Raises `InputError` for depths of the wrong number."""
-    for _, dz in sizes:
-        if np.shape(dz) not in ((), (n_z,)):
-            raise InputError(f"{np.size(dz)} layer depths for {n_z} layers; expected one, or one a layer")
-    pitch = np.array([dx for dx, _ in sizes], dtype=np.float64)
-    depths = np.array([np.broadcast_to(dz, n_z) for _, dz in sizes], dtype=np.float64)
-    about, n = {"designs": len(sizes), "dx": pitch.tolist(), "dz": depths.tolist()}, len(library)
-    return Designs(np.broadcast_to(pitch, (n, len(sizes))), np.broadcast_to(depths, (n, len(sizes), n_z)), about)
-
-
-def measure_many(
-    library: Library,
-    designs: int,
-    dx: tuple[float, float],
-    dz: tuple[float, float],
-    seed: int,
-    n_xy: int,
-    n_z: int,
-    report: Report = _silent,
+def segment(
+    library: Library | Path | str,
+    output: Path | str | None = None,
     *,
+    designs: int | Given | Sequence[Given],
+    n_xy: int | None = None,
+    n_z: int | None = None,
+    dx: tuple[float, float] | None = None,
+    dz: tuple[float, float] | None = None,
+    scaled: bool = False,
     unequal: float = 0.0,
     neighbours: float = 0.0,
-) -> Cells:
-    """Every shower at ``designs`` designs of its own: pitch and depth log-uniform in their ranges.
+    seed: int = 0,
+    maps: bool = False,
+    recover: bool = False,
+    progress: Progress = silent,
+) -> Cells | Maps:
+    """Measure a shower library with the cells of designs, as the command ``calograd segment`` does.
 
-    This is the data a surrogate learns from. Rows of one shower share its number. A share ``unequal`` of the designs
-    has layers of independent depths, the others have equal ones. With ``neighbours`` above zero every design is
-    followed by one close to it: all sizes times exp(``neighbours`` n) with a normal n for the pitch and one for the
-    depths, and in half of the neighbours one for every layer besides; what leaves the range is reflected at its end.
-    From the difference of a shower at two close designs a training learns how it changes with the design.
+        segment("library.h5", "cells.h5", designs=Design(2.5, 6.0))
+        segment("library.h5", designs=[(1.0, 5.0), (2.0, (4.0, 5.0, 6.0, 8.0, 10.0))])
+        segment("library.h5", "train.h5", designs=32, unequal=0.5, seed=1)
+
+    A row is one shower with one design; rows of one shower follow each other and share its number.
+
+    Args:
+        library: a library, or the path of a library or of a folder of libraries.
+        output: cells or maps file to write; None writes none.
+        designs: the designs, each a `calograd.Design` or a pair (dx, dz) in cm with dz one number or one a layer; or
+            the number of designs to draw for every shower, which is the data a surrogate learns from.
+        n_xy: cells across. [5, or that of the designs]
+        n_z: layers. [5, or that of the designs]
+        dx: range of drawn pitches, log-uniform, cm. [0.9 to 5.04]
+        dz: range of drawn depths, log-uniform, cm. [3.7 to 15.2]
+        scaled: give dx in Moliere radii and dz in radiation lengths of the library's material instead of cm; the
+            default ranges are then 0.41 to 2.31 and 3.9 to 16.2, those of PbF2.
+        unequal: share of the drawn designs whose layers have independent depths.
+        neighbours: pair every drawn design with one about this far away in the logarithm of each size, so that a
+            training learns derivatives; see `draw_designs`. 0 for none.
+        seed: seed of the drawn designs.
+        maps: return maps of the designs' windows, 32 x 32 pixels in x and z, instead of cells.
+        recover: use the complete showers of a library that was cut off.
+        progress: called with showers done and their number.
+
+    Returns:
+        Cells, or with ``maps`` Maps, of all showers and designs.
 
     Raises:
-        InputError: no designs, ranges that are not positive or the wrong way round, windows larger than the simulated
-            block, a layered detector, a crystal matrix, no showers.
+        InputError: designs that cannot be or reach beyond the simulated block, options that do not go together, a
+            layered detector, a crystal matrix with other cells, a library without showers.
+        FormatError: a library that cannot be read.
+        OutputExistsError: ``output`` exists.
     """
-    drawn = drawn_designs(library, designs, dx, dz, seed, n_xy, n_z, unequal=unequal, neighbours=neighbours)
-    return measure_each(library, drawn.dx, drawn.dz, n_xy, report, drawn.about)
+    output = None if output is None else Path(output)
+    refuse_existing(output)
+    if output is not None and not output.absolute().parent.is_dir():
+        raise InputError(f"the folder {output.parent} does not exist; make it or choose another output")
+    drawn = isinstance(designs, int)
+    if not drawn and (unequal or neighbours or dx or dz):
+        raise InputError("dx, dz, unequal and neighbours belong to drawn designs; give their number as designs")
+    with ExitStack() as files:
+        opened = library if isinstance(library, Library) else files.enter_context(open_library(Path(library), recover))
+        unit_x, unit_z = _units(opened) if scaled else (1.0, 1.0)
+        if isinstance(designs, int):
+            ranges = zip((dx, dz), RANGES[scaled], (unit_x, unit_z), strict=True)
+            (low_x, high_x), (low_z, high_z) = (
+                (unit * (given or default)[0], unit * (given or default)[1]) for given, default, unit in ranges
+            )
+            n_xy = 5 if n_xy is None else n_xy
+            chosen = draw_designs(
+                opened, designs, (low_x, high_x), (low_z, high_z), seed, n_xy, 5 if n_z is None else n_z,
+                unequal=unequal, neighbours=neighbours,
+            )  # fmt: skip
+        else:
+            pitches, depths, n_xy = _given(designs, n_xy, n_z)
+            chosen = same_designs(opened, unit_x * pitches, unit_z * depths)
+        measured = measure(opened, chosen, n_xy, maps=maps, progress=progress)
+    if output is not None:
+        write_dense(output, measured)
+    return measured
 
 
-def drawn_designs(
+def _given(designs: Given | Sequence[Given], n_xy: int | None, n_z: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return dx, shape (designs,), dz, shape (designs, n_z), and n_xy of given designs. Raises `InputError`."""
+    single = hasattr(designs, "dx") or (isinstance(designs, tuple) and np.ndim(designs[0]) == 0)
+    listed: Sequence[Any] = [designs] if single else list(designs)  # type: ignore[arg-type]
+    if not listed:
+        raise InputError("no designs; give at least one, or the number of designs to draw")
+    n_xy, layers = _same("n_xy", listed, n_xy), _same("n_z", listed, n_z)
+    pitches, depths = [], []
+    for each in listed:
+        if hasattr(each, "dx"):
+            pitches.append(each.dx.detach().cpu().double().numpy().reshape(-1))
+            depths.append(each.dz.detach().cpu().double().numpy().reshape(-1, layers))
+            continue
+        pitch, depth = each
+        if np.shape(depth) not in ((), (layers,)):
+            raise InputError(f"{np.size(depth)} layer depths for {layers} layers; expected one, or one a layer")
+        pitches.append(np.array([pitch], np.float64))
+        depths.append(np.broadcast_to(np.asarray(depth, np.float64), (1, layers)))
+    return np.concatenate(pitches), np.concatenate(depths), n_xy
+
+
+def _same(name: str, designs: Sequence[Any], asked: int | None) -> int:
+    """Return the number ``name`` that all designs and the caller agree on; 5 if nobody names it."""
+    found = {int(getattr(each, name)) for each in designs if hasattr(each, "dx")} | ({asked} if asked else set())
+    if len(found) > 1:
+        several = " and ".join(map(str, sorted(found)))
+        raise InputError(f"designs with {name} = {several}; expected the same for all")
+    return next(iter(found), 5)
+
+
+def _units(library: Library) -> tuple[float, float]:
+    """Return Moliere radius and radiation length of a library's material, cm."""
+    if library.material is None:
+        raise InputError(f"{library.path} is of a layered detector; scaled sizes need a homogeneous block")
+    return to_float(library.material.moliere_radius), to_float(library.material.radiation_length)
+
+
+def same_designs(library: Library, dx: np.ndarray, dz: np.ndarray) -> Designs:
+    """Return the same designs for all showers of a library: dx of shape (designs,), dz (designs, n_z), cm."""
+    about, n = {"designs": len(dx), "dx": dx.tolist(), "dz": dz.tolist()}, len(library)
+    return Designs(np.broadcast_to(dx, (n, *dx.shape)), np.broadcast_to(dz, (n, *dz.shape)), about)
+
+
+def draw_designs(
     library: Library,
     designs: int,
     dx: tuple[float, float],
@@ -116,7 +183,17 @@ def drawn_designs(
     unequal: float = 0.0,
     neighbours: float = 0.0,
 ) -> Designs:
-    """Designs of its own for every shower of a library, see `measure_many`, whose errors these are."""
+    """Draw designs of its own for every shower of a library: dx and dz log-uniform in their ranges.
+
+    A share ``unequal`` of the designs has layers of independent depths, the others have equal ones. With ``neighbours``
+    above zero every design is followed by a close one: all sizes times exp(``neighbours`` n) with a normal n for dx and
+    one for dz, and in half of the neighbours one for every layer besides; a size beyond its range is reflected at its
+    end. The difference of one shower between two close designs tells a training how it changes with the design.
+
+    Raises:
+        InputError: no designs, ranges that are not positive or the wrong way round, windows larger than the simulated
+            block.
+    """
     if not 0 <= neighbours <= MAX_NEIGHBOURS:
         raise InputError(f"neighbours at {neighbours} in the logarithm of a size: expected 0 to {MAX_NEIGHBOURS:g}")
     if designs < 1 or n_z < 1 or seed < 0:
@@ -125,29 +202,28 @@ def drawn_designs(
         raise InputError(f"{unequal} of the designs with unequal layers: expected a share from 0 to 1")
     for name, (low, high) in (("dx", dx), ("dz", dz)):
         if not 0 < low < high < np.inf:
-            raise InputError(f"{name} from {low} to {high} cm: expected positive numbers, the lower end first")
+            raise InputError(f"{name} from {low:g} to {high:g} cm: expected positive numbers, the lower end first")
     _check_window(library, n_xy * dx[1], n_z * dz[1])
     n = len(library)
     rng = np.random.default_rng(seed)
     u = rng.random((2, n, designs))
-    v = np.where((rng.random((n, designs)) < unequal)[:, :, None], rng.random((n, designs, n_z)), u[1][:, :, None])
-    across, along = u[0], v
+    across = u[0]
+    along = np.where((rng.random((n, designs)) < unequal)[:, :, None], rng.random((n, designs, n_z)), u[1][:, :, None])
     if neighbours:
         steps = (neighbours / np.log(dx[1] / dx[0]), neighbours / np.log(dz[1] / dz[0]))
         near_x, near_z = _near(across, along, *steps, rng)
         across = np.stack([across, near_x], axis=2).reshape(n, -1)
         along = np.stack([along, near_z], axis=2).reshape(n, -1, n_z)
-    pitch = np.exp(np.log(dx[0]) + across * np.log(dx[1] / dx[0]))
-    depths = np.exp(np.log(dz[0]) + along * np.log(dz[1] / dz[0]))
     about = {"designs": designs, "dx_range": list(dx), "dz_range": list(dz), "seed": seed, "unequal": unequal}
     about |= {"neighbours": neighbours} if neighbours else {}
-    return Designs(pitch, depths, about)
+    pitches = np.exp(np.log(dx[0]) + across * np.log(dx[1] / dx[0]))
+    return Designs(pitches, np.exp(np.log(dz[0]) + along * np.log(dz[1] / dz[0])), about)
 
 
 def _near(
     across: np.ndarray, along: np.ndarray, step_x: float, step_z: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places close to given ones, of pitches (n, designs) and depths (n, designs, n_z), all in [0, 1]."""
+    """Return places close to given ones, of dx (n, designs) and dz (n, designs, n_z), all in [0, 1]."""
     each = (rng.random(across.shape) < 0.5)[:, :, None] * rng.standard_normal(along.shape)
     moved_x = across + step_x * rng.standard_normal(across.shape)
     moved_z = along + step_z * (rng.standard_normal(across.shape)[:, :, None] + each)
@@ -168,101 +244,60 @@ def _check_window(library: Library, width: float, depth: float) -> None:
         )
 
 
-def measure_each(
-    library: Library,
-    dx: np.ndarray,
-    dz: np.ndarray,
-    n_xy: int,
-    report: Report = _silent,
-    about: dict[str, Any] | None = None,
-) -> Cells:
-    """Every shower at given designs of its own.
-
-    Args:
-        library: opened for reading; of n showers.
-        dx: pitch, shape (n, designs), cm.
-        dz: depth of every layer, shape (n, designs, n_z), cm.
-        n_xy: cells across.
-        report: called with showers done and their number.
-        about: how the designs were chosen, for the record.
-
-    Raises:
-        InputError: sizes that are not positive, a layered detector, a crystal matrix with other cells, no showers.
-    """
-    designs = Designs(dx, dz, about or {})
-    cells = _cut(library, designs, n_xy, segment_deposits, (n_xy, n_xy, dz.shape[2]), report)
-    return Cells(cells, *_columns(library, designs), _material(library), "geant4", _config(library, designs, n_xy))
-
-
-def measure_maps(library: Library, designs: Designs, n_xy: int, report: Report = _silent) -> Maps:
-    """Every shower at its designs as maps of their windows.
+@overload
+def measure(
+    library: Library, designs: Designs, n_xy: int, *, maps: Literal[False] = False, progress: Progress = silent
+) -> Cells: ...
+@overload
+def measure(
+    library: Library, designs: Designs, n_xy: int, *, maps: bool, progress: Progress = silent
+) -> Cells | Maps: ...
+def measure(
+    library: Library, designs: Designs, n_xy: int, *, maps: bool = False, progress: Progress = silent
+) -> Cells | Maps:
+    """Measure every shower of a library with its designs.
 
     Args:
         library: opened for reading.
-        designs: of `given_designs` or `drawn_designs`, for this library.
+        designs: those of `same_designs` or `draw_designs` for this library.
         n_xy: cells across.
-        report: called with showers done and their number.
+        maps: return maps of the designs' windows instead of cells.
+        progress: called with showers done and their number.
 
     Raises:
         InputError: sizes that are not positive, a layered detector, a crystal matrix with other cells, no showers.
     """
-    maps = _cut(library, designs, n_xy, project_deposits, (PIXELS, PIXELS), report)
-    energy, dx, dz, shower = _columns(library, designs)
-    about = _config(library, designs, n_xy)
-    return Maps(maps, energy, dx, dz, n_xy, shower, _material(library), "geant4", about)
-
-
-def _cut(
-    library: Library,
-    designs: Designs,
-    n_xy: int,
-    cut: Callable[..., np.ndarray],
-    shape: tuple[int, ...],
-    report: Report,
-) -> np.ndarray:
-    """Return what ``cut`` measures of every shower with its designs, shape (rows, *shape)."""
     n, each, n_z = designs.dz.shape
     library.check_cells(designs.dx, designs.dz, n_xy, n_z)
     if n == 0:
         raise InputError(f"{library.path} holds no showers yet; expected at least one")
+    assert library.material is not None  # checked with the cells
+    cut, shape = (project_deposits, (PIXELS, PIXELS)) if maps else (segment_deposits, (n_xy, n_xy, n_z))
     made = np.empty((n, each, *shape), dtype=np.float32)
     done = 0
     for block in library.blocks():
         rows = slice(done, done + len(block))
         for d in range(each):
-            pitch, depths = designs.dx[rows, d], designs.dz[rows, d]
-            made[rows, d] = cut(block.x, block.y, block.z, block.e, block.offsets, pitch, depths, n_xy, n_z)
+            dx, dz = designs.dx[rows, d], designs.dz[rows, d]
+            made[rows, d] = cut(block.x, block.y, block.z, block.e, block.offsets, dx, dz, n_xy, n_z)
         done = rows.stop
-        report(done, n)
-    return made.reshape(n * each, *shape)
+        progress(done, n)
+    window = n_xy * designs.dx.max(), designs.dz.sum(2).max()
+    common: dict[str, Any] = {
+        "energy": np.repeat(library.energy, each), "dx": designs.dx.ravel().astype(np.float32),
+        "dz": designs.dz.reshape(-1, n_z).astype(np.float32), "shower": np.repeat(library.index, each),
+        "material": library.material, "origin": "geant4",
+        "config": {"mode": _mode(library.provenance.config, *window), "segmentation": designs.about} | library.about(),
+    }  # fmt: skip
+    made = made.reshape(n * each, *shape)
+    return Maps(maps=made, n_xy=n_xy, **common) if maps else Cells(cells=made, **common)
 
 
-def _columns(library: Library, designs: Designs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Energy, dx, dz and the shower of every row."""
-    _, each, n_z = designs.dz.shape
-    dx, dz = designs.dx.ravel().astype(np.float32), designs.dz.reshape(-1, n_z).astype(np.float32)
-    return np.repeat(library.energy, each), dx, dz, np.repeat(library.index, each)
-
-
-def _material(library: Library) -> Material:
-    """Of a library that has been measured, and so has one."""
-    assert library.material is not None
-    return library.material
-
-
-def _config(library: Library, designs: Designs, n_xy: int) -> dict[str, Any]:
-    """What made the rows, as plain data."""
-    width, depth = n_xy * designs.dx.max(), designs.dz.sum(2).max()
-    return {
-        "mode": _mode(library.provenance.config, (width, width, depth)), "segmentation": designs.about,
-    } | library.about()  # fmt: skip
-
-
-def _mode(config: SimulationConfig | Imported, window: tuple[float, float, float]) -> str:
-    """What lies around a window of cells (its full lengths, cm), for files and reports."""
+def _mode(config: SimulationConfig | Imported, width: float, depth: float) -> str:
+    """Return what surrounds a window of cells (full lengths, cm), for files and reports."""
     if isinstance(config, Imported):
         return "imported"
     if isinstance(config.detector, CrystalMatrix):
         return "crystal matrix"
-    alone = isinstance(config.detector, Block) and np.allclose(config.detector.size, window)
+    alone = isinstance(config.detector, Block) and np.allclose(config.detector.size, (width, width, depth))
     return "stand-alone" if alone else "embedded"

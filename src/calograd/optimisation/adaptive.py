@@ -43,7 +43,7 @@ from pydantic import Field
 from calograd.errors import InputError
 from calograd.events.dense import Cells
 from calograd.events.library.reader import Library, open_library
-from calograd.events.segmentation import measure_each
+from calograd.events.segmentation import Designs, measure
 from calograd.gradients.estimates import seed_of
 from calograd.objective.constraints import Array
 from calograd.objective.space import DesignSpace
@@ -204,7 +204,7 @@ class AdaptiveSurrogate:
             path = self.folder / _name(step) / SHOWERS
             with open_library(path) as library:
                 n = len(library)
-                rows = measure_each(library, *self._sizes(library, y, number, step), self.space.n_xy)
+                rows = measure(library, Designs(*self._sizes(library, y, number, step), {}), self.space.n_xy)
             held = np.random.default_rng([self.config.seed, PURPOSE, step]).permutation(n)[: self._held(n)]
             parts.append(rows)
             held_out.append(np.isin(rows.shower, held))

@@ -38,7 +38,8 @@ def tiny_surrogate(*materials: str, sums: bool = False, distilled_steps: tuple[i
     several = len(materials) > 1
     architecture = CellsArchitecture(
         n_xy=3, n_z=2, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
-        location_scale_width=8, local_units=2, sums=sums, ends=sums, material_numbers=("critical_energy",), distilled_steps=distilled_steps,
+        location_scale_width=8, local_units=2, sums=sums, ends=sums, material_numbers=("critical_energy",),
+        distilled_steps=distilled_steps,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -152,7 +152,7 @@ class Adapter:
         return digest(self.table, c.base.identity, c.method, str(c.rank), repr(c.alpha), *c.targets)
 
     def apply(self, model: Model, card: Card, identity: str) -> tuple[Model, Card]:
-        """Return model and card of an adapted surrogate. The base is unchanged; the adapted model shares its other weights.
+        """Return model and card of an adapted surrogate; the base is unchanged and shares its other weights.
 
         Args:
             model, card, identity: of the base.

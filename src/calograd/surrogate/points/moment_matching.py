@@ -117,7 +117,7 @@ def tilted(e: Tensor, z: Tensor, wanted: Tensor, groups: Groups) -> Tensor:
 
 
 def with_centre(r: Tensor, angle: Tensor, e: Tensor, showers: Groups, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x and y of points moved by a r / (1 + r / `FAR`), with an a of every shower that gives its centre of gravity.
+    """Return x and y of points moved by a r / (1 + r / `FAR`), a of every shower such that it has its centre.
 
     Args:
         r, angle: polar coordinates, shape (points,).

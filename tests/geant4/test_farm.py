@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -91,7 +92,7 @@ def test_killed_kernels_and_workers_are_replaced(tmp_path, monkeypatch, make_con
 @pytest.mark.geant4
 def test_a_chunk_that_keeps_failing_is_named_with_the_last_words(monkeypatch, make_config) -> None:
     config = make_config(1.0)
-    record = config.detector.material.model_copy(update={"geant4_name": "G4_NOTHING"})
+    record = replace(config.detector.material, geant4_name="G4_NOTHING")
     config = config.model_copy(update={"detector": config.detector.model_copy(update={"material": record})})
     started = time.monotonic()
     with (

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
     from calograd.events.library.reader import Library, open_library
     from calograd.events.points import Points
+    from calograd.events.segmentation import segment
     from calograd.explorer.serve import explore
     from calograd.export.runtime import OnnxSampler
     from calograd.geant4.production import simulate
@@ -116,6 +117,7 @@ __all__ = [
     "read_background_map",
     "read_cells",
     "read_maps",
+    "segment",
     "simulate",
     "style",
     "write_background_map",
@@ -134,6 +136,7 @@ _MODULES = {
     "events.dense": ("Cells", "Maps", "read_cells", "read_maps", "write_cells", "write_maps"),
     "events.library.reader": ("Library", "open_library"),
     "events.points": ("Points",),
+    "events.segmentation": ("segment",),
     "explorer.serve": ("explore",),
     "export.runtime": ("OnnxSampler",),
     "geant4.production": ("simulate",),

@@ -208,6 +208,7 @@ FUNCTIONS = {
     "evaluate": (calograd.evaluate, {"classifier": "classifiers"}),
     "gradient": (calograd.gradient, {"energies": None}),  # those of an objective are for Python alone
     "optimise": (calograd.optimise, {}),
+    "segment": (calograd.segment, {"designs": None, "output": None}),  # one argument takes designs and their number
     "simulate": (calograd.simulate, {"law": None}),  # a range is log-uniform on the command line alone
 }
 """Functions of the root that do what a command does, with the options that have another name there; None: none."""

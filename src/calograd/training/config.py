@@ -11,8 +11,8 @@
     dz = [4.0, 15.0]
 
 ``kind`` in the table ``[model]`` says what is generated: ``cells`` (the default), ``maps`` or ``points``, points in a
-layered detector, whose range is one of energies alone. With a table ``[distillation]`` a trained surrogate, the teacher,
-is distilled into one of few evaluations; ``[model]`` may then give sizes of the student's networks:
+layered detector, whose range is one of energies alone. With a table ``[distillation]`` a trained surrogate, the
+teacher, is distilled into one of few evaluations; ``[model]`` may then give sizes of the student's networks:
 
     [distillation]
     teacher = "pbf2-cells"
@@ -173,9 +173,9 @@ class MapsModelConfig(DesignModelConfig):
 class PointsModelConfig(Table):
     """Sizes of the networks of points and how they are sampled, see `PointsArchitecture`.
 
-    The first CaloClouds is ``schedule = "linear"``, ``preconditioning = "noise"``, ``sampler = "ddpm"``, ``steps = 100``
-    (100 evaluations). CaloClouds II is ``sampler = "heun"``, ``steps = 13`` (25 evaluations); it makes the spread of z
-    6 % too wide, the default of 12 steps does not.
+    The first CaloClouds is ``schedule = "linear"``, ``preconditioning = "noise"``, ``sampler = "ddpm"`` and
+    ``steps = 100`` (100 evaluations). CaloClouds II is ``sampler = "heun"``, ``steps = 13`` (25 evaluations). That
+    makes the spread of z 6 % too wide, which the default of 12 steps does not.
     """
 
     kind: Literal["points"]

@@ -1,14 +1,13 @@
-"""What the rows of one shower at two close designs tell of derivatives.
+"""Derivative information from one shower segmented at two neighbouring designs.
 
-The likelihood of single rows takes them as independent: it knows means at two designs no better than if they came from
-different showers. But most of what makes a shower differ from the mean is the same at two close designs and drops out
-of the difference. So beside the likelihood of the standardised residuals r = (g - m) / s there is one of their
-difference, a Student t of the scale
+The likelihood of single rows takes them as independent. But most of what makes a shower differ from the mean is the
+same at two neighbouring designs and drops out of the difference. So the loss adds to the likelihood of the standardised
+residuals r = (g - m) / s that of their difference, a Student t with the scale
 
     tau = d exp(f(middle, direction)) + tau_0,    d = |c_2 - c_1|, c the standardised conditions
 
-that shrinks as the designs approach, with f from a network of its own that the surrogate does not keep. In the
-difference s is held: it would grow without bound, as that makes any difference small.
+that shrinks as the designs approach. f is a network of its own that the surrogate does not keep. In the difference s is
+held constant: it would grow without bound, since that makes any difference small.
 """
 
 from __future__ import annotations
@@ -20,18 +19,19 @@ from torch import Tensor, nn
 from calograd.nn.location_scale import NU, ConditionalLocationScale
 
 FAINTEST = 1e-3
-"""tau_0 of the formula above."""
+"""tau_0 of the formula above, the least scale."""
 WIDTH = 64
+"""Units of a hidden layer of f."""
 FARTHEST_ROWS = 64
-"""So many rows of a shower before and after a row are looked at for its partner."""
+"""Rows of a shower before and after a row among which its partner is sought."""
 
 
 class DifferenceScale(nn.Module):
-    """tau of the formula above.
+    """Scale tau of the formula above.
 
     Args:
-        conditions: numbers that moments are conditioned on.
-        dim: numbers that have moments.
+        conditions: count of the conditions of location and scale.
+        dim: count of the numbers that have location and scale.
     """
 
     def __init__(self, conditions: int, dim: int) -> None:
@@ -41,7 +41,7 @@ class DifferenceScale(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Scale of the difference, shape (n, dim), between conditions of shape (n, conditions) each."""
+        """Return the scale of the difference, shape (n, dim), between conditions of shape (n, conditions) each."""
         step = second - first
         distance = step.norm(dim=1, keepdim=True) + 1e-6
         logarithm = self.network(torch.cat([(first + second) / 2, step.abs() / distance], dim=1))
@@ -50,13 +50,13 @@ class DifferenceScale(nn.Module):
 
 
 def pair_loss(moments: ConditionalLocationScale, difference: DifferenceScale, g: Tensor, conditions: Tensor) -> Tensor:
-    """Negative logarithm of both likelihoods, up to a constant, one a pair and number, shape (n, dim).
+    """Return the negative logarithm of both likelihoods up to a constant, one a pair and number, shape (n, dim).
 
     Args:
-        moments: location and scale that are learnt.
-        difference: scale of the differences, learnt too.
-        g: first rows of the pairs, then second ones, shape (2 n, dim).
-        conditions: likewise, shape (2 n, conditions).
+        moments: network of location and scale.
+        difference: network of the scale of differences.
+        g: first rows of the pairs, then the second ones, shape (2 n, dim).
+        conditions: conditions in the same order, shape (2 n, conditions).
     """
     location, scale = moments(conditions)
     residual = (g - location) / scale
@@ -74,12 +74,12 @@ def _tail(residual: Tensor) -> Tensor:
 
 
 def partners(shower: np.ndarray, dx: np.ndarray, dz: np.ndarray) -> np.ndarray | None:
-    """For every row the row of the same shower at the closest other design, shape (n,), int64; -1 where there is none.
+    """Return for every row the row of the same shower at the closest other design, shape (n,), int64; -1 for none.
 
     Args:
         shower: number of every row's shower, shape (n,).
-        dx: pitch, shape (n,), cm.
-        dz: depths, shape (n, n_z), cm.
+        dx: cell pitch, shape (n,), cm.
+        dz: depths of the layers, shape (n, n_z), cm.
 
     Returns:
         None if no row has a partner.

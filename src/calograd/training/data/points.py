@@ -1,4 +1,4 @@
-"""Training data of a cloud surrogate: showers as features and points as numbers close to unit normal."""
+"""Training data of a surrogate of points: showers as features, points as numbers close to unit normal."""
 
 from __future__ import annotations
 

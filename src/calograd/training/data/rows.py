@@ -22,9 +22,9 @@ from calograd.training.data.split import Heads, Split, split_by_shower
 from calograd.training.data.streaming import LOADING, Block, Window, check_memory, cut, size_of
 
 MAX_ROWS = 6000
-"""Of the validation rows so many are looked at, at most."""
+"""Most validation rows that a report uses."""
 STANDARD = 1 << 16
-"""Over so many rows conditions are standardised, at most, if rows are streamed."""
+"""Most rows over which conditions are standardised if rows are streamed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Rows:
         return len(self.energy)
 
     def at(self, index: Tensor) -> Rows:
-        """The chosen rows."""
+        """Return the chosen rows."""
         which = None if self.which is None else self.which[index]
         return Rows(self.cells[index], self.energy[index], self.dx[index], self.dz[index], which)
 
@@ -86,18 +86,18 @@ class TrainingData:
         )
 
     def move_to(self, phase: int, step: int, batch: int) -> None:
-        """Bring rows into memory that batches of ``batch`` are drawn from at a step."""
+        """Bring the rows into memory from which batches of ``batch`` rows are drawn at a step."""
         if self.window is not None:
             self.window.move_to(phase, step * batch)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Random rows of ``train`` that are in memory, by number, shape (n,), int64."""
+        """Draw rows of ``train`` that are in memory, by number, shape (n,), int64."""
         if self.window is not None:
             return self.window.draw(n, generator)
         return torch.randint(len(self.train), (n,), generator=generator)
 
     def draw_pairs(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Likewise rows that have a partner, and their partners. Raises `InputError` if none in memory has one."""
+        """Draw rows in memory that have a partner, and their partners. Raises `InputError` if there is none."""
         assert self.partner is not None
         if self.window is None:
             having = torch.nonzero(self.partner >= 0).flatten()
@@ -110,43 +110,43 @@ class TrainingData:
         return first, self.partner[first]
 
     def rows(self, index: Tensor) -> Rows:
-        """Rows of ``train`` that are in memory."""
+        """Return rows of ``train`` that are in memory."""
         found = self.train.at(index)
         return found if self.window is None else replace(found, cells=self.window.measured(index))
 
     @property
     def resident(self) -> int:
-        """Bytes of all that is in memory but for the window."""
+        """Size of everything in memory except the window, bytes."""
         tensors = [t for rows in (self.train, self.validation) for t in vars(rows).values()]
         tensors += [self.partner]
         return sum(t.nbytes for t in tensors if t is not None and t.device.type != "meta")
 
     @property
     def standard(self) -> Rows:
-        """Rows over which conditions are standardised: all, or if rows are streamed some, evenly spread."""
+        """Rows over which conditions are standardised: all, or evenly spread ones if rows are streamed."""
         if self.window is None:
             return self.train
         return self.train.at(torch.arange(0, len(self.train), 1 + len(self.train) // STANDARD))
 
     @property
     def kind(self) -> str:
-        """What a surrogate of these data is."""
+        """Kind of a surrogate of these data."""
         return "maps" if self.train.cells.ndim == len(MAPS.axes) else "cells"
 
     @property
     def material(self) -> Material:
-        """Of all rows. Raises `InputError` if they are of several."""
+        """The only material of the rows. Raises `InputError` if there are several."""
         if len(self.materials) > 1:
             raise InputError(f"the data are of {', '.join(m.name for m in self.materials)}; expected one material")
         return self.materials[0]
 
     def numbers(self, rows: Rows, like: Tensor) -> Tensor:
-        """Material numbers of rows, shape (n, 6), or (1, 6) where all are of one material; see `numbers_of`."""
+        """Return the material numbers of rows, shape (n, 6), or (1, 6) for a single material; see `numbers_of`."""
         table = numbers_of(*self.materials, like=like)
         return table[:1] if rows.which is None else table[rows.which.to(table.device)]
 
     def conditions(self, model: DesignModel, rows: Rows) -> Tensor:
-        """Standardised conditions of rows, on the device of the model."""
+        """Return the standardised conditions of rows, on the device of the model."""
         like = model.condition_mean
         energy, dx, dz = (values.to(like.device) for values in (rows.energy, rows.dx, rows.dz))
         return model.conditions(energy, dx, dz, self.numbers(rows, like))
@@ -242,7 +242,7 @@ def _streamed(
     showers: int | None,
     memory: float,
 ) -> TrainingData:
-    """Training data whose measured energies stay in the files; arguments are those of `load_data`."""
+    """Return training data whose measured energies stay in the files; arguments are those of `load_data`."""
     check_memory(memory, extents)
     blocks = cut(files, extents)
     n_xy, heads = _look_through(files, blocks)
@@ -269,7 +269,7 @@ def _streamed(
 
 
 def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, list[Heads]]:
-    """Cells across and heads of all files, read a block at a time."""
+    """Return the cells across and the heads of all files, read a block at a time."""
     heads: dict[Path, list[Heads]] = {path: [] for path in files}
     contents: dict[Path, bytes] = {}
     shapes = []
@@ -284,7 +284,7 @@ def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, 
 
 
 def _partners_in_blocks(key: np.ndarray, train: Rows, trained: Sequence[np.ndarray]) -> Tensor | None:
-    """As `partners`, but for partners in the same block alone: no other is sure to be in memory."""
+    """Return partners as `partners` does, but in the same block alone: no other is sure to be in memory."""
     found, dx, dz = np.full(len(key), -1, np.int64), train.dx.numpy(), train.dz.numpy()
     ends = np.cumsum([len(rows) for rows in trained])
     for start, end in zip([0, *ends[:-1]], ends, strict=True):

@@ -1,4 +1,4 @@
-"""The split of a data set by shower, from what its files say of every row beside the measured energies."""
+"""Split of a data set by shower, so that no shower is both trained on and held out."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from calograd.events.dense import Cells, Maps
 from calograd.events.shards import distinct_showers
 
 MIN_SHOWERS = 20
+"""Fewest showers of a data set."""
 MIN_VALIDATION = 6
-"""Rows: two in each of the monitor's energy bins."""
+"""Fewest validation rows: two in each of the monitor's energy bins."""
 
 
 class Heads(NamedTuple):
-    """Of the rows of one file or of a part of it.
+    """Columns of the rows of a file, or of a part of it, beside the measured energies.
 
     Attributes:
-        energy: incident, shape (n,), GeV.
-        dx: pitch, shape (n,), cm.
-        dz: depths, shape (n, n_z), cm.
-        shower: as the file numbers them, shape (n,), int64.
+        energy: incident energy, shape (n,), GeV.
+        dx: cell pitch, shape (n,), cm.
+        dz: depths of the layers, shape (n, n_z), cm.
+        shower: number of the shower in the file, shape (n,), int64.
         peak: largest measured energy of a row, shape (n,), GeV; zero: the row is empty.
-        material, origin, config: of the file.
+        material, origin, config: those of the file.
     """
 
     energy: np.ndarray
@@ -41,13 +42,13 @@ class Heads(NamedTuple):
 
     @classmethod
     def of(cls, rows: Cells | Maps) -> Heads:
-        """Of rows in memory."""
+        """Return the heads of rows in memory."""
         peak = rows.measured.max(axis=tuple(range(1, rows.measured.ndim)), initial=0.0)
         return cls(rows.energy, rows.dx, rows.dz, rows.shower, peak, rows.material, rows.origin, rows.config)
 
     @classmethod
     def join(cls, parts: Sequence[Heads]) -> Heads:
-        """Of the parts of one file."""
+        """Join the heads of the parts of one file."""
         energy, dx, dz, shower, peak = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("energy", "dx", "dz", "shower", "peak")
         )
@@ -55,14 +56,14 @@ class Heads(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Rows of all files, one behind the other, by number.
+    """A split of the rows of all files, numbered one behind the other.
 
     Attributes:
-        train, validation: in order; no shower has rows in both.
+        train, validation: rows in order; no shower has rows in both.
         key: number of every row's shower, the same for the same shower, shape (n,), int64.
-        empty: rows without any energy, which are left out.
-        showers: distinct ones in both.
-        held_out: distinct ones in ``validation``.
+        empty: count of rows without energy, which are left out.
+        showers: count of distinct showers in both.
+        held_out: count of distinct showers in ``validation``.
     """
 
     train: np.ndarray

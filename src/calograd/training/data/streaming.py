@@ -1,4 +1,4 @@
-"""Rows that stay in their files and are read in shuffled blocks as a training goes on.
+"""Streaming of rows that stay in their files and are read in shuffled blocks during the training.
 
 Files are cut into blocks of rows that are stored together. At every step a window of M blocks is in memory and batches
 are drawn from all of its rows. The window slides along an endless sequence of blocks, one random order of all of them
@@ -25,33 +25,33 @@ from calograd.errors import InputError
 from calograd.events.dense import Extent, read_dense
 
 REUSE = 4
-"""R of the formula above: how often a row is drawn for every time that it is read."""
+"""R of the formula above: average number of draws of a row for every time that it is read."""
 LOADING = 3
-"""Memory that reading all rows takes, in units of the rows."""
+"""Memory that reading all rows takes, in units of the size of the rows."""
 BLOCK = 1 << 20
-"""Bytes of a block, about, if files are stored so."""
+"""Approximate size of a block, bytes."""
 FEWEST = 4
-"""Blocks of a window."""
+"""Fewest blocks of a window."""
 BESIDE = 4
-"""Blocks' worth of memory that reading one takes."""
+"""Memory that reading one block takes, in units of the size of a block."""
 COLUMNS = 80
-"""Bytes a row, beside four for each of its layers, that energies, sizes and the split take at first."""
+"""Bytes that energies, sizes and the split of a row take while loading, besides four for each layer."""
 
 
 class Block(NamedTuple):
-    """Rows ``rows`` of a file."""
+    """The rows ``rows`` of a file, which are stored together."""
 
     path: Path
     rows: slice
 
 
 def size_of(extents: Sequence[Extent]) -> int:
-    """Bytes of all rows of some files."""
+    """Return the size of all rows of some files, bytes."""
     return sum(4 * e.rows * (prod(e.shape) + e.layers + 4) for e in extents)
 
 
 def cut(files: Sequence[Path], extents: Sequence[Extent]) -> list[Block]:
-    """All rows of some files, in blocks of whole chunks."""
+    """Cut all rows of some files into blocks of whole chunks."""
     blocks = []
     for path, extent in zip(files, extents, strict=True):
         each = extent.chunk * max(1, BLOCK // (4 * prod(extent.shape) * extent.chunk))
@@ -60,7 +60,7 @@ def cut(files: Sequence[Path], extents: Sequence[Extent]) -> list[Block]:
 
 
 def check_memory(megabytes: float, extents: Sequence[Extent]) -> None:
-    """Refuse less memory than energies, sizes and a few blocks take. Raises `InputError`."""
+    """Raise `InputError` for less memory than energies, sizes and a few blocks take."""
     rows, layers = sum(e.rows for e in extents), extents[0].layers
     block = max(len(range(*b.rows.indices(e.rows))) * 4 * prod(e.shape) for e in extents for b in cut([Path()], [e]))
     least = max(rows * (COLUMNS + 4 * layers), 4 * rows * (layers + 8) + (FEWEST + BESIDE) * block)
@@ -71,14 +71,14 @@ def check_memory(megabytes: float, extents: Sequence[Extent]) -> None:
 
 
 class Window:
-    """The blocks that are in memory.
+    """Window of the blocks that are in memory.
 
     Args:
-        blocks: of all files.
-        chosen: of every block the rows that are trained on, places in the block.
-        shape: of the measured energies of a row.
-        memory: bytes that the window may take.
-        seed: of the sequence.
+        blocks: blocks of all files.
+        chosen: rows of every block that are trained on, counted in the block.
+        shape: shape of the measured energies of a row.
+        memory: most memory of the window, bytes.
+        seed: seed of the sequence of blocks.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Window:
         )
 
     def move_to(self, phase: int, drawn: int) -> None:
-        """Hold the blocks of a phase after so many rows drawn."""
+        """Load the blocks of a phase after ``drawn`` rows were drawn."""
         slots, every = len(self._held), len(self._blocks)
         first = 0 if slots == every else int(drawn / (REUSE * self._each))
         if self._at == (phase, first):
@@ -120,7 +120,7 @@ class Window:
         self._slot_of[torch.tensor(self._held)] = torch.arange(slots)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Rows of the window, numbered among all that are trained on, shape (n,), int64, with replacement."""
+        """Draw rows of the window with replacement, numbered among all training rows, shape (n,), int64."""
         held = torch.tensor(self._held)
         counts = self._bounds[held + 1] - self._bounds[held]
         ends = counts.cumsum(0)
@@ -129,11 +129,11 @@ class Window:
         return self._bounds[held[slot]] + drawn - (ends - counts)[slot]
 
     def rows(self) -> Tensor:
-        """All rows of the window, numbered likewise."""
+        """Return all rows of the window, numbered in the same way."""
         return torch.cat([torch.arange(int(self._bounds[b]), int(self._bounds[b + 1])) for b in sorted({*self._held})])
 
     def measured(self, rows: Tensor) -> Tensor:
-        """Measured energies of rows of the window, shape (n, *shape), GeV."""
+        """Return the measured energies of rows of the window, shape (n, *shape), GeV."""
         block = torch.searchsorted(self._bounds, rows, right=True) - 1
         return self._measured[self._slot_of[block], rows - self._bounds[block]]
 

@@ -93,16 +93,14 @@ class PointsTask:
     def phases(self) -> tuple[Phase[PointsModel], ...]:
         """Phases of a training or of a distillation."""
         t, rate, distillation = self.config.training, self.config.training.learning_rate, self.config.distillation
-        moments, showers, points = (
+        first, showers, points = (
             parameters_below(self.model, *prefixes)
             for prefixes in (("shower_leads.", "shower_location_scale."), ("shower_network.",), ("point_network.",))
         )
         made: list[Phase[PointsModel]] = []
         if distillation is None:
             made += [
-                Phase(
-                    "moments", t.location_scale_steps, moments, self._location_scale_loss, 0.0, rate, monitored=False
-                ),
+                Phase("moments", t.location_scale_steps, first, self._location_scale_loss, 0.0, rate, monitored=False),
                 Phase("showers", t.shower_steps, showers, self._shower_loss, t.ema, rate, before=self._make_normal),
                 Phase("points", t.point_steps, points, self._point_loss, t.ema, rate),
             ]

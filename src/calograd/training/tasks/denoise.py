@@ -92,7 +92,7 @@ class DenoisingTask(DesignTask):
     @cached_property
     def phases(self) -> tuple[Phase[DesignModel], ...]:
         """Location and scale of shape and pattern, then both diffusion models."""
-        t, steps = self.config.training, self.config.training.location_scale_steps
+        t = self.config.training
         trained = [parameters_below(self.model, *prefixes) for prefixes in PREFIXES]
         moments = [
             Phase(

@@ -26,6 +26,7 @@ from calograd.errors import InputError
 from calograd.events.layered_readout import count_hits
 from calograd.events.library.reader import Library, Showers
 from calograd.events.point_showers import PITCH, PointShowers, incident_columns, sort_points
+from calograd.events.ragged import offsets_of
 
 Clustering = Literal["sub-cells", "crossings"]
 SPLIT = 6
@@ -66,7 +67,7 @@ def cluster(library: Library, clustering: Clustering, report: Report = lambda do
         report(done, len(library))
     x, y, layer, e = (np.concatenate([p[k] for p in parts]) if parts else np.zeros(0, np.float32) for k in range(4))
     counts = [np.diff(p[4]) for p in parts]
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts) if counts else [])]).astype(np.int64)
+    offsets = offsets_of(np.concatenate(counts) if counts else np.zeros(0, np.int64))
     config: dict[str, Any] = {
         "clustering": clustering, "library": library.path.name,
     } | library.about()  # fmt: skip
@@ -96,7 +97,7 @@ Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def sub_cells(showers: Showers, layer: np.ndarray) -> Columns:
     """Deposits summed over sub-cells; cell 0 is centred on the axis."""
-    owner = np.repeat(np.arange(len(showers)), np.diff(showers.offsets))
+    owner = showers.owner
     found, group = np.unique(_squares(owner, layer, showers.x, showers.y), return_inverse=True)
     e = np.bincount(group, weights=showers.e, minlength=len(found))
     indices = (found // _ACROSS % _ACROSS, found % _ACROSS)
@@ -107,7 +108,7 @@ def sub_cells(showers: Showers, layer: np.ndarray) -> Columns:
 
 def crossings(showers: Showers, layer: np.ndarray) -> Columns:
     """Passages of single particles through a layer, those of a sub-cell summed."""
-    owner = np.repeat(np.arange(len(showers)), np.diff(showers.offsets))
+    owner = showers.owner
     x, y, e = (values.astype(np.float64) for values in (showers.x, showers.y, showers.e))
     far = np.hypot(np.diff(x), np.diff(y)) > STEP
     starts = np.concatenate([np.ones(min(1, len(x)), bool), (np.diff(owner) != 0) | (np.diff(layer) != 0) | far])

@@ -1,11 +1,11 @@
-"""Configurations in TOML: one reader, one base class of tables, one wording of what is wrong."""
+"""Configurations: read TOML, validate it, name what is wrong in it and where two configurations differ."""
 
 from __future__ import annotations
 
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -77,3 +77,39 @@ def _tables(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [table for part in get_args(annotation) for table in _tables(part)]
+
+
+class Difference(NamedTuple):
+    """A value in which two configurations differ: its dotted name, and both values."""
+
+    name: str
+    mine: Any
+    theirs: Any
+
+
+def differences(mine: Any, theirs: Any, name: str = "") -> list[Difference]:
+    """Return all values in which two plain configurations differ; a missing value or table counts as None."""
+    tables = [each for each in (mine, theirs) if isinstance(each, dict)]
+    if tables and all(each is None or isinstance(each, dict) for each in (mine, theirs)):
+        mine, theirs = mine or {}, theirs or {}
+        keys = [*mine, *(key for key in theirs if key not in mine)]
+        below = (differences(mine.get(key), theirs.get(key), f"{name}.{key}" if name else str(key)) for key in keys)
+        return [found for each in below for found in each]
+    return [] if mine == theirs else [Difference(name, mine, theirs)]
+
+
+def first_difference(mine: Any, theirs: Any) -> Difference | None:
+    """Return the first of `differences`, or None."""
+    return next(iter(differences(mine, theirs)), None)
+
+
+def refuse_other(output: Path, mine: Any, theirs: Any) -> None:
+    """Raise `InputError`, naming the differences, if the run in ``output`` has the configuration ``theirs``."""
+    found = differences(mine, theirs)
+    if found:
+        first, *others = found
+        more = f" and {', '.join(other.name for other in others)}" if others else ""
+        raise InputError(
+            f"{output} holds a run of another configuration: {first.name} is {first.mine}, was {first.theirs}{more}; "
+            "change it back or choose another output"
+        )

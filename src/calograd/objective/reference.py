@@ -13,6 +13,7 @@ from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.binning import project_deposits, segment_deposits
 from calograd.events.dense import CELLS, Cells
+from calograd.events.deposits import Showers
 from calograd.events.library.reader import Library, open_library
 from calograd.events.shards import read_shards
 from calograd.io.files import shard_files
@@ -151,10 +152,8 @@ def _read(library: Library, rows: np.ndarray) -> _Deposits | None:
     if len(rows) == 0:
         return None
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    parts = [library.read(int(run[0]), int(run[-1]) + 1) for run in runs]
-    x, y, z, e = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "z", "e"))
-    counts = np.concatenate([np.diff(part.offsets) for part in parts])
-    return _Deposits(x, y, z, e, np.concatenate([[0], np.cumsum(counts)]))
+    found = Showers.concatenate([library.read(int(run[0]), int(run[-1]) + 1) for run in runs])
+    return _Deposits(found.x, found.y, found.z, found.e, found.offsets)
 
 
 @dataclass(frozen=True)

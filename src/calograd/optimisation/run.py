@@ -54,9 +54,8 @@ from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.estimates import GradientEstimate, GradientFunction, SimulatedUtility
 from calograd.gradients.gradient import pixels_of
 from calograd.gradients.landscape import Landscape, landscapes
-from calograd.io.differences import first_difference
 from calograd.io.files import one_writer, write_whole
-from calograd.io.toml import Table, parse_table, read_toml
+from calograd.io.toml import Table, first_difference, parse_table, read_toml
 from calograd.objective.config import ObjectiveConfig
 from calograd.objective.constraints import Array
 from calograd.objective.reference import LibraryReference

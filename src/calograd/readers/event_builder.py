@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from calograd.events.deposits import Showers
+from calograd.events.ragged import offsets_of
 
 HELD = 1 << 22
 """Most steps that wait in memory, 24 bytes each, besides those of a block and of a chunk of the file."""
@@ -76,7 +77,7 @@ class EventBuilder:
             events = slice(block.start, block.stop)
             yield Showers(
                 **{name: np.ascontiguousarray(rows[name]) for name in ("x", "y", "z", "e")},
-                offsets=np.concatenate([[0], np.cumsum(self._steps[events])]).astype(np.int64),
+                offsets=offsets_of(self._steps[events]),
                 energy=self._energy[events].astype(np.float32),
                 index=np.arange(block.start, block.stop, dtype=np.int64),
                 seed=np.zeros(len(block), np.uint64),

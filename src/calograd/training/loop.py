@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from calograd.errors import CaloGradError, FormatError, InputError, Interrupted, OutputExistsError
-from calograd.io.differences import refuse_other
 from calograd.io.files import write_whole
+from calograd.io.toml import refuse_other
 from calograd.surrogate.adapters import ADAPTER
 from calograd.surrogate.storage import WEIGHTS
 from calograd.system.interrupts import deferred_interrupt

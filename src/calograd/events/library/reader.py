@@ -37,6 +37,7 @@ from calograd.events.library.schema import (
     check_heads,
     checksums,
 )
+from calograd.events.ragged import blocks, offsets_of
 from calograd.io.files import shard_files
 from calograd.io.hdf5 import DAMAGE, check_schema, existing_file, load
 
@@ -81,7 +82,7 @@ class Library:
         self.path = path
         self.provenance = provenance
         self.energy, self.index, self.seed = heads.energy, heads.index, heads.seed
-        self.deposits = np.diff(heads.offsets)
+        self.deposits = heads.counts
         self._checksum = heads.checksum
         self.wanted = wanted
         self.lost = lost
@@ -171,7 +172,7 @@ class Library:
         rows = slice(start, stop)
         showers = Showers(
             **{name: values[1] if len(values) == 2 else np.concatenate(values) for name, values in pieces.items()},
-            offsets=np.concatenate([[0], np.cumsum(self.deposits[rows])]).astype(np.int64),
+            offsets=offsets_of(self.deposits[rows]),
             energy=self.energy[rows], index=self.index[rows], seed=self.seed[rows],
         )  # fmt: skip
         _check_values(showers, self.path)
@@ -180,13 +181,8 @@ class Library:
 
     def blocks(self, max_deposits: int = BLOCK) -> Iterator[Showers]:
         """All showers in order, as many at a time as have at most ``max_deposits`` deposits (but at least one)."""
-        ends = np.cumsum(self.deposits)
-        start = 0
-        while start < len(self):
-            before = ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + max_deposits, side="right")))
-            yield self.read(start, stop)
-            start = stop
+        for rows in blocks(offsets_of(self.deposits), max_deposits):
+            yield self.read(rows.start, rows.stop)
 
     def _check_sums(self, showers: Showers, start: int) -> None:
         """Refuse deposits that have changed since they were written."""
@@ -270,7 +266,7 @@ def _joined(folder: Path, libraries: list[Library]) -> Library:
         if same != library.path:
             raise InputError(f"{library.path} has the same showers as {same}, made with the same seed; leave one out")
     heads = Heads(
-        np.concatenate([[0], np.cumsum(np.concatenate([library.deposits for library in libraries]))]),
+        offsets_of(np.concatenate([library.deposits for library in libraries])),
         np.concatenate([library.energy for library in libraries]),
         np.concatenate([library.index + number for library, number in zip(libraries, numbers, strict=False)]),
         np.concatenate([library.seed for library in libraries]),
@@ -338,9 +334,7 @@ def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenanc
     keep = n if complete is None else complete
     provenance = Provenance.of(file.attrs, path)
     check_heads(file, heads, path)
-    sums = None if heads.checksum is None else heads.checksum[:keep]
-    kept = Heads(heads.offsets[: keep + 1], heads.energy[:keep], heads.index[:keep], heads.seed[:keep], sums)
-    return provenance, kept, n - keep
+    return provenance, heads.rows(slice(0, keep)), n - keep
 
 
 def _check_values(showers: Showers, path: Path) -> None:

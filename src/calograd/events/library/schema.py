@@ -15,19 +15,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import h5py
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from calograd._version import __version__
 from calograd.detector.configuration import Energies, SimulationConfig, SiWStack
 from calograd.detector.material import Material
 from calograd.errors import FormatError
 from calograd.events.deposits import Showers
-from calograd.io.differences import bring_up_to_date, first_difference
+from calograd.events.ragged import Ragged
 from calograd.io.hdf5 import store_checksum, verify_checksum
+from calograd.io.toml import first_difference
 
 SCHEMA = "calograd/library/1"
 DEPOSITS = ("x", "y", "z", "e")
@@ -40,13 +41,14 @@ CHUNK = 1 << 17
 
 
 @dataclass(frozen=True)
-class Heads:
-    """What a library says of every shower, everything but its deposits; see `Showers`.
+class Heads(Ragged):
+    """Everything that a library says of every shower except its deposits; see `Showers` for the fields.
 
     Attributes:
-        checksum: of every shower's deposits, shape (n,), uint32; None where a library has none.
+        checksum: CRC-32 of every shower's deposits, shape (n,), uint32; None where a library has none.
     """
 
+    HEADS: ClassVar = ("energy", "index", "seed", "checksum")
     offsets: np.ndarray
     energy: np.ndarray
     index: np.ndarray
@@ -55,21 +57,14 @@ class Heads:
 
     @classmethod
     def of(cls, showers: Showers) -> Heads:
-        """Of showers."""
+        """Return the heads of showers."""
         return cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers))
 
     @classmethod
-    def join(cls, heads: list[Heads]) -> Heads:
-        """The heads of libraries put one behind the other."""
-        counts = [np.zeros(1, np.int64), *(np.diff(h.offsets) for h in heads)]
-        sums = [h.checksum for h in heads if h.checksum is not None]
-        return cls(
-            np.cumsum(np.concatenate(counts)),
-            np.concatenate([np.zeros(0, np.float32), *(h.energy for h in heads)]),
-            np.concatenate([np.zeros(0, np.int64), *(h.index for h in heads)]),
-            np.concatenate([np.zeros(0, np.uint64), *(h.seed for h in heads)]),
-            np.concatenate([np.zeros(0, np.uint32), *sums]) if len(sums) == len(heads) else None,
-        )
+    def join(cls, heads: Sequence[Heads]) -> Heads:
+        """Return the heads of libraries put one behind the other; there may be none."""
+        none = cls(*(np.zeros(int(k == 0), kind) for k, kind in enumerate(("<i8", "<f4", "<i8", "<u8", "<u4"))))
+        return cls.concatenate([none, *heads])
 
 
 def checksums(showers: Showers) -> np.ndarray:
@@ -96,11 +91,6 @@ class ImportedBeam(_Record):
     theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
 
 
-def _of_older_releases(raw: Any) -> Any:
-    """The particle once had no table around it."""
-    return bring_up_to_date(raw, "an imported library", {"particle": "beam.particle"}) if isinstance(raw, dict) else raw
-
-
 class Imported(_Record):
     """What a library stores in place of a simulation when its showers were read from another program's file."""
 
@@ -113,8 +103,6 @@ class Imported(_Record):
     """Of that file."""
     reading: dict[str, Any]
     """How it was read, as plain data; see `calograd.readers.importing`."""
-
-    _former = model_validator(mode="before")(_of_older_releases)
 
 
 def _made_by(config: Any) -> str:

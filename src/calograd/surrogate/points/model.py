@@ -201,7 +201,7 @@ class PointsModel(Model):
 
     def join(self, parts: Sequence[Points]) -> Points:
         """Return showers of several batches as one."""
-        return join(parts)
+        return Points.concatenate(parts)
 
     def record(self, showers: Points, rows: Rows, name: str, config: dict[str, Any]) -> PointShowers:  # noqa: ARG002
         """Return showers as the record of a points file, see `Model`."""
@@ -433,13 +433,3 @@ def local_features(features: Features, energy: Tensor, unit: Tensor) -> Tensor:
     (n_before, m_before), (n_behind, m_behind) = beside[..., :-2], beside[..., 2:]
     incident = energy.log()[:, None].expand_as(n)
     return torch.stack([incident, n, n_before, n_behind, per_point, m, m_before, m_behind, features.core], dim=2)
-
-
-def join(parts: Sequence[Points]) -> Points:
-    """Return showers one after the other, in tensors of their own: none of those of inference mode."""
-    columns = ("x", "y", "layer", "e", "energy")
-    x, y, layer, e, energy = (torch.cat([getattr(part, name) for part in parts]) for name in columns)
-    ends = [parts[0].offsets]
-    for part in parts[1:]:
-        ends.append(part.offsets[1:] + ends[-1][-1])
-    return Points(x, y, layer, e, torch.cat(ends), energy, parts[0].layers)

@@ -154,7 +154,7 @@ def split_points(files: list[Path], validation: float, energy: tuple[float, floa
         words = ", ".join(f"{layers} layers of {what}" for layers, what in sorted(kinds))
         raise InputError(f"the files hold {words}; expected one number of layers and one clustering")
     (_, clustering), rng = kinds.pop(), np.random.default_rng(seed)
-    clouds = _join(parts)
+    clouds = PointShowers.concatenate(parts)
     kept = (clouds.counts > 0) & (clouds.energy >= energy[0]) & (clouds.energy <= energy[1])
     if not kept.any():
         raise FormatError(f"{', '.join(map(str, files))}: no shower of {energy[0]:g} to {energy[1]:g} GeV has a point")
@@ -229,15 +229,3 @@ def initialise(model: PointsModel, data: PointsData) -> None:
     model.largest.copy_(g.amax(0))
     leads = leads_of(rows.features, rows.energy, model.unit)
     model.shower_leads.start_from(leads.mean(0), leads.std(0).clamp(min=1e-3))
-
-
-def _join(parts: list[PointShowers]) -> PointShowers:
-    """Showers of files put one behind the other."""
-    columns = {name: np.concatenate([getattr(part, name) for part in parts])
-               for name in ("x", "y", "layer", "e", "energy", "shower")}  # fmt: skip
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.counts for part in parts]))])
-    first, hits = parts[0], [part.hits for part in parts if part.hits is not None]
-    return PointShowers(
-        offsets=offsets, layers=first.layers, origin=first.origin, config=first.config,
-        hits=np.concatenate(hits) if len(hits) == len(parts) else None, **columns,
-    )  # fmt: skip

@@ -37,7 +37,7 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
@@ -78,6 +78,19 @@ def _as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
     lines[:] = result
 
 
+_PLAIN: dict[str, list[str]] = {}
+"""Docstrings of attributes before napoleon, which takes the words before a colon for a type."""
+
+
+def _keep_attribute(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001
+    if what in ("attribute", "data", "property") and not any(line.endswith((":", "::")) for line in lines):
+        _PLAIN[name] = list(lines)
+
+
+def _restore_attribute(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001
+    lines[:] = _PLAIN.pop(name, lines)
+
+
 def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool:  # noqa: ARG001
     """Leave out members that Python and pydantic write themselves."""
     generated = str(getattr(obj, "__doc__", "") or "").startswith("Alias for field number")
@@ -99,4 +112,6 @@ def setup(app: Any) -> None:
     """Connect the functions above; Sphinx calls this."""
     app.connect("builder-inited", _make)
     app.connect("autodoc-process-docstring", _as_written, priority=400)
+    app.connect("autodoc-process-docstring", _keep_attribute, priority=450)  # napoleon: 500
+    app.connect("autodoc-process-docstring", _restore_attribute, priority=550)
     app.connect("autodoc-skip-member", _skip)

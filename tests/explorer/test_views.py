@@ -13,7 +13,7 @@ import torch
 from calograd.detector.design import Design
 from calograd.errors import InputError, RangeError
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import Limits, Selection, to_toml
+from calograd.explorer.selection import SelectionLimits, Selection, to_toml
 from calograd.explorer.views import PREVIEW, Explorer
 from calograd.gradients.autodiff import SHOWERS
 from calograd.gradients.estimates import generator_for
@@ -155,7 +155,7 @@ def test_the_toml_of_a_choice_is_an_optimisation(explorer: Explorer, unequal: bo
 
 
 def test_limits_are_the_surrogates(explorer: Explorer) -> None:
-    limits = Limits.of(explorer.surrogate)
+    limits = SelectionLimits.of(explorer.surrogate)
     assert (limits.dx, limits.dz, limits.energy) == ((1, 5), (4, 15), (1, 100))
     assert limits.densities
     assert limits.unequal

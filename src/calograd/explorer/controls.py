@@ -10,7 +10,7 @@ from panel.pane import HTML
 from panel.widgets import Button, Checkbox, EditableFloatSlider, FileDownload, FloatSlider, IntSlider, Select
 
 from calograd.detector.material import to_float
-from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, Limits, Selection
+from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, SelectionLimits, Selection
 from calograd.explorer.views import PREVIEW
 
 WIDTH, HEIGHT = 292, 856
@@ -30,7 +30,7 @@ class Controls:
         nearest: button that goes to the nearest bundled Geant4 showers.
     """
 
-    def __init__(self, limits: Limits, changed: Callable[[], None]) -> None:
+    def __init__(self, limits: SelectionLimits, changed: Callable[[], None]) -> None:
         self._limits = limits
         self._changed = changed
         self._moving = False

@@ -19,7 +19,7 @@ from calograd._version import __version__
 from calograd.events.dense import Cells, write_cells
 from calograd.explorer.landscape import Surface
 from calograd.explorer.numbers import UNITS, columns, to_dict
-from calograd.explorer.selection import Limits, to_toml
+from calograd.explorer.selection import SelectionLimits, to_toml
 from calograd.explorer.views import LocalGradient, View
 from calograd.reports.page import templates
 from calograd.reports.plots import plot_event, plot_observable, plot_profile
@@ -43,7 +43,7 @@ class Snapshot:
     """
 
     model: str
-    limits: Limits
+    limits: SelectionLimits
     view: View
     slope: LocalGradient | None
     surface: Surface | None

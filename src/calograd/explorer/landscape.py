@@ -18,7 +18,7 @@ import torch
 from scipy.interpolate import RectBivariateSpline
 
 from calograd.detector.design import Design
-from calograd.explorer.selection import Limits, Selection
+from calograd.explorer.selection import SelectionLimits, Selection
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS
 from calograd.gradients.estimates import generator_for
 from calograd.gradients.landscape import Landscape, grid
@@ -73,7 +73,7 @@ class LandscapeCache:
         seed: seed of all random numbers.
     """
 
-    def __init__(self, surrogate: Surrogate, limits: Limits, seed: int) -> None:
+    def __init__(self, surrogate: Surrogate, limits: SelectionLimits, seed: int) -> None:
         self._surrogate = surrogate
         self._limits = limits
         self._seed = seed

@@ -30,7 +30,7 @@ from bokeh.plotting.contour import contour_data
 from panel.custom import JSComponent
 
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import Limits, Selection
+from calograd.explorer.selection import SelectionLimits, Selection
 from calograd.explorer.views import LocalGradient
 from calograd.metrics.observables import Profile
 
@@ -153,7 +153,7 @@ class Map:
         chosen: called with dx and dz of a click, cm.
     """
 
-    def __init__(self, limits: Limits, height: int, chosen: Callable[[float, float], None]) -> None:
+    def __init__(self, limits: SelectionLimits, height: int, chosen: Callable[[float, float], None]) -> None:
         self.figure = made = frame(
             "pitch dx [cm]", "depth of a layer dz [cm]", height, x_axis_type="log", y_axis_type="log",
             x_range=Range1d(*limits.dx), y_range=Range1d(*limits.dz),

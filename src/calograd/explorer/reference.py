@@ -9,7 +9,7 @@ import numpy as np
 from calograd.detector.material import to_float
 from calograd.evaluation.matching import group
 from calograd.events.dense import Cells, read_cells
-from calograd.explorer.selection import Limits, Selection
+from calograd.explorer.selection import SelectionLimits, Selection
 from calograd.surrogate.storage import ASSETS
 
 FILES = ("pbf2-sample/reference.h5", "pbwo4-sample/judge.h5")
@@ -53,7 +53,7 @@ class Reference:
         limits: limits of the surrogate; samples of other materials or windows are left out.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: SelectionLimits) -> None:
         self.points: list[BundledShowers] = []
         for name in FILES:
             if (ASSETS / name).is_file():
@@ -68,7 +68,7 @@ class Reference:
         return min(self.points, key=lambda point: _distance(point, selection), default=None)
 
 
-def _points(cells: Cells, limits: Limits) -> list[BundledShowers]:
+def _points(cells: Cells, limits: SelectionLimits) -> list[BundledShowers]:
     material = limits.materials.get(cells.material.name)
     fits = cells.cells.shape[1:] == (limits.n_xy, limits.n_xy, limits.n_z)
     if material is None or not material.alike(cells.material, SAME) or not fits:

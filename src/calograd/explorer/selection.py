@@ -1,7 +1,7 @@
 """The selection of a page: a design, an energy, a background and a price on depth, as plain numbers.
 
 The utility of a selection is 1 / (alpha^2 + mean (E_meas - E_inc)^2), divided by 1 + price depth / X0. A selection can
-be the start of an optimisation: `Limits.tables` returns the tables that ``calograd optimise`` reads.
+be the start of an optimisation: `SelectionLimits.tables` returns the tables that ``calograd optimise`` reads.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SelectionLimits:
     """The selections that a surrogate accepts.
 
     Args:
@@ -88,7 +88,7 @@ class Limits:
     card: Card
 
     @classmethod
-    def of(cls, surrogate: Surrogate) -> Limits:
+    def of(cls, surrogate: Surrogate) -> SelectionLimits:
         """Return the limits of a surrogate of cells. Raises `InputError` for other surrogates."""
         a = surrogate.design_model.architecture
         if surrogate.design_model.shape != (a.n_xy, a.n_xy, a.n_z):

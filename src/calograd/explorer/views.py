@@ -24,7 +24,7 @@ from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.explorer.landscape import LandscapeCache, Surface
 from calograd.explorer.reference import BundledShowers, Reference
-from calograd.explorer.selection import Limits, Selection
+from calograd.explorer.selection import SelectionLimits, Selection
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS, surrogate_gradient
 from calograd.gradients.estimates import GradientEstimate, generator_for
 from calograd.metrics.observables import Observables, observe
@@ -137,7 +137,7 @@ class Explorer:
             )
         self.surrogate = surrogate
         self.seed = seed
-        self.limits = Limits.of(surrogate)
+        self.limits = SelectionLimits.of(surrogate)
         self.reference = Reference(self.limits)
         self._landscapes = LandscapeCache(surrogate, self.limits, seed)
 

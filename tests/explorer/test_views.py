@@ -13,7 +13,7 @@ import torch
 from calograd.detector.design import Design
 from calograd.errors import InputError, RangeError
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import SelectionLimits, Selection, to_toml
+from calograd.explorer.selection import Selection, SelectionLimits, to_toml
 from calograd.explorer.views import PREVIEW, Explorer
 from calograd.gradients.autodiff import SHOWERS
 from calograd.gradients.estimates import generator_for

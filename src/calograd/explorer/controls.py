@@ -10,7 +10,7 @@ from panel.pane import HTML
 from panel.widgets import Button, Checkbox, EditableFloatSlider, FileDownload, FloatSlider, IntSlider, Select
 
 from calograd.detector.material import to_float
-from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, SelectionLimits, Selection
+from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, Selection, SelectionLimits
 from calograd.explorer.views import PREVIEW
 
 WIDTH, HEIGHT = 292, 856

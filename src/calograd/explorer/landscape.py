@@ -18,7 +18,7 @@ import torch
 from scipy.interpolate import RectBivariateSpline
 
 from calograd.detector.design import Design
-from calograd.explorer.selection import SelectionLimits, Selection
+from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS
 from calograd.gradients.estimates import generator_for
 from calograd.gradients.landscape import Landscape, grid

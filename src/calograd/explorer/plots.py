@@ -30,7 +30,7 @@ from bokeh.plotting.contour import contour_data
 from panel.custom import JSComponent
 
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import SelectionLimits, Selection
+from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.explorer.views import LocalGradient
 from calograd.metrics.observables import Profile
 

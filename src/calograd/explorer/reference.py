@@ -9,7 +9,7 @@ import numpy as np
 from calograd.detector.material import to_float
 from calograd.evaluation.matching import group
 from calograd.events.dense import Cells, read_cells
-from calograd.explorer.selection import SelectionLimits, Selection
+from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.surrogate.storage import ASSETS
 
 FILES = ("pbf2-sample/reference.h5", "pbwo4-sample/judge.h5")

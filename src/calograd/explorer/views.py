@@ -24,7 +24,7 @@ from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.explorer.landscape import LandscapeCache, Surface
 from calograd.explorer.reference import BundledShowers, Reference
-from calograd.explorer.selection import SelectionLimits, Selection
+from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS, surrogate_gradient
 from calograd.gradients.estimates import GradientEstimate, generator_for
 from calograd.metrics.observables import Observables, observe

@@ -1,6 +1,6 @@
 """The cells surrogate: a shower's cells given energy, design and material.
 
-Two diffusion models in a row (`calograd.surrogate.two_stage`) on the coordinates of `calograd.surrogate.cells.coordinates`:
+Two diffusion models in a row (`calograd.surrogate.two_stage`) on `calograd.surrogate.cells.coordinates`:
 
     shape    12 numbers   g <-> x given cond           x from diffusion given cond
     pattern  120 numbers  c <-> y given cond and x     y from diffusion given cond and x
@@ -188,7 +188,7 @@ class CellsModel(TwoStage):
         guidance: float = 0.0,  # noqa: ARG002 - not guided
         generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is dropped
     ) -> Network:
-        """Return the pattern's network with its conditions bound. The thresholds of its local units are where a cell is empty."""
+        """Return the pattern's network with its conditions bound; its thresholds are where a cell is empty."""
         a = self.architecture
         location, scale = location_scale
         thresholds = standardise(torch.zeros_like(location), location, scale) if a.local_units else None
@@ -235,7 +235,7 @@ class CellsModel(TwoStage):
 
 
 def with_material_numbers(model: CellsModel, fresh: CellsModel) -> CellsModel:
-    """Return the function of ``model`` in ``fresh``, which may have material numbers among its conditions that it has not.
+    """Return the function of ``model`` in ``fresh``, which may have further material numbers as conditions.
 
     Those begin with no influence, standardised as in ``fresh``; all else, its weights and how conditions are
     standardised, becomes that of ``model``. `without_material_numbers` undoes it.

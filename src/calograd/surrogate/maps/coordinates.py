@@ -34,7 +34,10 @@ from calograd.surrogate.cells.coordinates import (
 )
 
 PLAIN_SCALE = 180.0
-"""Scale of plain pixels. In PbF2, cells of 1 to 5 cm by 4 to 15 cm, e_i / E has a root mean square of 1/190 at 100 GeV, 1/140 at 1 GeV."""
+"""Scale of plain pixels.
+
+In PbF2, cells of 1 to 5 cm by 4 to 15 cm, e_i / E has a root mean square of 1/190 at 100 GeV, 1/140 at 1 GeV.
+"""
 
 
 def shape_dim(slabs: int) -> int:

@@ -8,8 +8,8 @@ Two protocols, after the coordinates (`calograd.surrogate.maps.coordinates`) in 
     cond = ln E/E_c, ln dx/R_M, ln dz/X0, and the logarithms of chosen numbers of the material
 
 with dz the mean depth of the layers: a map shows the window of a design, not its cells. Which numbers to choose is as
-for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero the U-Net learns for that share of the samples to do
-without conditions, and can be guided.
+for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero the U-Net learns for that share of the samples
+to do without conditions, and can be guided.
 """
 
 from __future__ import annotations
@@ -150,7 +150,10 @@ class _Conditioned(DesignModel):
 
     @property
     def most_rows(self) -> int:
-        """Largest number of maps at once: an image of the U-Net's first level stays within 16 MB, all within some 20 of these."""
+        """Largest number of maps at once.
+
+        An image of the U-Net's first level stays within 16 MB, all within some 20 of these.
+        """
         a = self.architecture
         return max(1, (1 << 22) * a.patch**2 // (a.width * a.pixels**2))
 

@@ -27,8 +27,8 @@ Stretching makes up for the part of the spread that goes into the mean of N poin
 r leaves the core where it is, for a shower's centre is made off the axis; farther out all are moved alike, or else
 soft points that no cell reads out would carry it.
 
-A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that go
-from noise to numbers in one evaluation each (`calograd.nn.vectormap`, `calograd.nn.pointmap`). The points'
+A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that
+go from noise to numbers in one evaluation each (`calograd.nn.vectormap`, `calograd.nn.pointmap`). The points'
 is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
 spread of its numbers y; x = M y + u has the teacher's mean and covariance.
 """
@@ -244,7 +244,7 @@ class PointsModel(Model):
         return local_features(features, energy, self.unit)
 
     def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return x of showers, shape (n, `LEADS` + dim): unit normal leads, then what the shower's diffusion model learns."""
+        """Return x of showers, shape (n, `LEADS` + dim): unit normal leads, then the numbers to be learnt."""
         u, f = self.scaled(features, energy, generator)
         return torch.cat([self.shower_leads.tables(u), self.shower_normal(f)], dim=1)
 
@@ -256,7 +256,7 @@ class PointsModel(Model):
         return u, self.shower_location_scale.standardise(g, torch.cat([known, u], dim=1))
 
     def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
-        """Return features of showers from x (n, `LEADS` + dim) and incident energies (n,), GeV; inverse of `standardise`."""
+        """Return features from x (n, `LEADS` + dim) and incident energies (n,), GeV; inverse of `standardise`."""
         return self._features_of(x[:, :LEADS], x[:, LEADS:], self.conditions(energy), energy, smooth)
 
     def _features_of(self, first: Tensor, x: Tensor, known: Tensor, energy: Tensor, smooth: bool) -> Features:
@@ -383,8 +383,8 @@ class PointsModel(Model):
 
         Args:
             features, energy, random, smooth: as of `fill`.
-            z_of: returns z of points, shape (points, `POINT_FEATURES`), from their random numbers and from the layers that have
-                any, shape (groups,), among those of all showers, one after the other.
+            z_of: returns z of points, shape (points, `POINT_FEATURES`), from their random numbers and from the layers
+                that have any, shape (groups,), among those of all showers, one after the other.
         """
         layers = self.architecture.layers
         filled = torch.nonzero(features.count.flatten()).squeeze(1)

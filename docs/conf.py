@@ -43,7 +43,7 @@ autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]  # several names in one entry
 suppress_warnings = [
     "mystnb.unknown_mime_type",  # what Panel sends to a running notebook
 ]

@@ -74,6 +74,8 @@ def _as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
             if literal and lines[number - 1].strip():
                 result.append("")
             literal = False
+        if number > 0 and lines[number - 1].strip() == "Returns:":
+            line = line.replace(": ", "; ", 1)  # noqa: PLW2901 - or napoleon takes the words before it for a type
         result.append(line if literal else _escape(line))
     lines[:] = result
 

@@ -17,29 +17,32 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from calograd import Design, Surrogate
-from calograd.demo.design import AT, ENERGY, PRICE, START
-from calograd.events.dense import Cells, read_cells
-from calograd.gradients.autodiff import surrogate_gradient
-from calograd.gradients.check import compare_gradients
-from calograd.gradients.estimates import GradientEstimate
-from calograd.gradients.finite_differences import finite_difference_gradient
-from calograd.gradients.landscape import Landscape, grid, surrogate_landscape
-from calograd.metrics.observables import observe
-from calograd.objective.background import ExponentialBackground
-from calograd.objective.cost import DepthCost, PricedUtility
-from calograd.objective.measurement import Measurement
-from calograd.objective.reference import CellsReference
-from calograd.objective.space import space_around
-from calograd.objective.utility import Objective, SquaredError
-from calograd.optimisation.ascent import AscentConfig, ascend
+from calograd import (
+    Cells,
+    Design,
+    ExponentialBackground,
+    Measurement,
+    Objective,
+    SquaredError,
+    Surrogate,
+    gradient,
+    observe,
+    optimise,
+    plot_event,
+    plot_observable,
+    plot_profile,
+    read_cells,
+    style,
+)
+from calograd.gradients.landscape import Landscape
+from calograd.io.toml import read_toml
 from calograd.reports.gradient import draw_gradients
-from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
 from calograd.reports.style import GEANT4, LABELS, SURROGATE
 from calograd.surrogate.storage import ASSETS
 
@@ -184,25 +187,13 @@ def write_learning_curves(folder: Path) -> None:
 # Figures that are kept in the repository.
 
 
-def objective(energy: float, price: float = 0.0) -> Objective:
-    """Return the squared error under background with the incident truth, with a price on depth if there is one."""
-    utility = SquaredError(truth="incident")
-    priced = PricedUtility(utility, ((DepthCost(), price),), relative=True) if price else utility
-    return Objective(Measurement(ExponentialBackground()), priced, (energy,))
-
-
 def ascent() -> tuple[Landscape, np.ndarray]:
     """Return the utility of examples/optimise.toml over pitch and depth, and the designs of an ascent on it."""
-    surrogate, priced = Surrogate.load("pbf2-cells-fast"), objective(ENERGY, PRICE)
-    space, _ = space_around(*AT, surrogate.card.designs.dx, surrogate.card.designs.dz)
-
-    def gradient(y: np.ndarray, draws: int, seed: int) -> GradientEstimate:
-        return surrogate_gradient(surrogate, priced, space, y, showers=500, draws=draws, seed=seed)
-
-    state = ascend(space, np.array(START), gradient, AscentConfig(steps=30, draws=4, max_draws=8))
-    dx, dz = grid(*surrogate.card.designs.dx, 15), grid(*surrogate.card.designs.dz, 15)
-    drawn = surrogate_landscape(surrogate, priced, dx, dz, showers=500)
-    return drawn, np.array([step.y for step in state.history])
+    config = read_toml(DOCS.parent / "examples" / "optimise.toml")
+    del config["check"]
+    with TemporaryDirectory() as folder:
+        found = optimise("pbf2-cells-fast", config, Path(folder) / "run", landscape=15)
+    return found.landscapes[0], np.array([step.y for step in found.state.history])
 
 
 def overview() -> Figure:
@@ -281,16 +272,11 @@ def right() -> Figure:
 
 def gradients() -> Figure:
     """Draw the gradient against energy beside Geant4's from the bundled showers."""
-    surrogate = Surrogate.load("pbf2-cells-fast")
-    neighbours = read_cells(ASSETS / "pbf2-sample" / "neighbours.h5")
-    space, at = space_around(*AT, surrogate.card.designs.dx, surrogate.card.designs.dz)
-    energies, both = [1.0, 10.0, 50.0, 100.0], []
-    for number, energy in enumerate(energies):
-        ours = surrogate_gradient(surrogate, objective(energy), space, at, showers=1000, draws=16, seed=number)
-        source = CellsReference(neighbours, "the bundled sample")
-        theirs = finite_difference_gradient(source, objective(energy), space, at, seed=len(energies) + number)
-        both.append(compare_gradients(ours, theirs))
-    return draw_gradients(energies, [each.surrogate for each in both], both)
+    utility = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (1.0, 10.0, 50.0, 100.0))
+    neighbours = ASSETS / "pbf2-sample" / "neighbours.h5"
+    design = Design(2.5, 6.0)
+    found = gradient("pbf2-cells-fast", design, objective=utility, reference=neighbours, showers=1000, draws=16)
+    return draw_gradients(found.energies, found.estimates, found.checks)
 
 
 def speed() -> Figure:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from calograd.detector.material import MATERIALS, Material
 from calograd.errors import FormatError, InputError, OutputExistsError
@@ -214,3 +218,54 @@ def test_whole_files_replace_what_is_there(tmp_path: Path) -> None:
         write_whole(tmp_path / "file", content)
         assert (tmp_path / "file").read_bytes() == content
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"cells": torch.full((4, 5, 5, 5), 0.07)}, None),
+        ({"cells": np.full((4, 5, 5, 5), 0.07).tolist()}, None),
+        ({"energy": 10.0, "dx": 2.5, "dz": 6.0}, None),
+        ({"dz": [4.0, 5.0, 6.0, 8.0, 10.0]}, None),
+        ({"material": "PbF2"}, None),
+        ({"config": {"seed": np.int64(1), "dx": np.ones(2), "file": Path("a")}}, None),
+        ({"cells": np.full((4, 5, 5, 5), -1e-6)}, "cells holds NaN, infinite or negative values in 4 rows"),
+        ({"cells": np.full((4, 5, 5, 5), np.nan)}, "cells holds NaN, infinite or negative values in 4 rows"),
+        ({"cells": np.ma.masked_array(np.ones((4, 5, 5, 5)), mask=True)}, "cells holds NaN, infinite or negative"),
+        ({"cells": np.ones((4, 5, 4, 5))}, r"cells have shape \(4, 5, 4, 5\), expected \(n, n_xy, n_xy, n_z\)"),
+        ({"energy": np.full(3, 10.0)}, r"energy has shape \(3,\), expected \(4,\)"),
+        ({"energy": "ten"}, "energy is of type <U3, expected numbers"),
+        ({"shower": np.arange(4.0)}, "shower is of type float64, expected whole numbers"),
+        ({"config": []}, "config is a list, expected a dictionary"),
+        ({"config": {"x": object()}}, "config cannot be stored as JSON: object"),
+    ],
+)
+def test_what_is_written_can_be_read(tmp_path: Path, change: dict[str, Any], complaint: str | None) -> None:
+    fields: dict[str, Any] = {
+        "cells": np.full((4, 5, 5, 5), 0.07), "energy": np.full(4, 10.0), "dx": np.full(4, 2.5),
+        "dz": np.full((4, 5), 6.0), "shower": np.arange(4), "material": MATERIALS["PbF2"], "origin": "geant4",
+    }  # fmt: skip
+    path = tmp_path / "cells.h5"
+    if complaint is None:
+        write_cells(path, Cells(**(fields | change)))
+        read = read_cells(path)
+        assert (read.energy == 10).all()
+        assert read.dz.shape == (4, 5)
+        assert read.material.name == "PbF2"
+    else:
+        with pytest.raises(InputError, match=rf"cells\.h5 is not written: {complaint}"):
+            write_cells(path, Cells(**(fields | change)))
+        assert not path.exists()
+
+
+def test_a_file_that_another_process_holds_is_called_locked(path: Path) -> None:
+    script = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+', locking=True); print(); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(FormatError, match=r"cells\.h5 is locked: another process has it open for writing; wait"):
+            read_cells(path)
+        holder.communicate()
+    read_cells(path)

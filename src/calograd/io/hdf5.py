@@ -84,7 +84,7 @@ def reading(path: Path, expected: str) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise FormatError(f"{path} {_why_not(path, error)}; expected {expected}") from error
+        raise FormatError(f"{path} {_why_not(path, error, expected)}") from error
     with file:
         refuse_endless(path)
         try:
@@ -96,18 +96,17 @@ def reading(path: Path, expected: str) -> Iterator[h5py.File]:
             raise FormatError(f"{path} is damaged and cannot be read completely: {reason}") from error
 
 
-def _why_not(path: Path, error: OSError) -> str:
+def _why_not(path: Path, error: OSError, expected: str) -> str:
     """Return why HDF5 could not open a file, as the predicate of a sentence."""
-    words = str(error)
+    words = " ".join(str(error).split())
     if "unable to lock" in words:
         return "is locked: another process has it open for writing; wait for that process or stop it"
     if "truncated" in words:
-        return "is cut off"
-    if not os.access(path, os.R_OK):
-        return "cannot be opened: Permission denied"
-    if not h5py.is_hdf5(path):
-        return "is not a readable HDF5 file"
-    return f"is not a readable HDF5 file ({' '.join(words.split())})"
+        return f"is cut off; expected {expected}"
+    if h5py.is_hdf5(path):
+        return f"cannot be opened: {words}; expected {expected}"
+    reason = "" if os.access(path, os.R_OK) else ": Permission denied"
+    return f"is not a readable HDF5 file{reason}; expected {expected}"
 
 
 def schema_of(path: Path) -> str | None:

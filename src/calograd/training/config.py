@@ -363,7 +363,7 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     """
     model = raw.get("model")
     kind = model.get("kind", "cells") if isinstance(model, dict) else "cells"
-    if kind not in _RUNS:
+    if not isinstance(kind, str) or kind not in _RUNS:
         raise InputError(f"{source}: model.kind: expected one of {', '.join(_RUNS)}")
     config = parse_table(_RUNS[kind], raw, source)
     changes: dict[str, Any] = {"data": _update(config.data, files=[(folder / f).resolve() for f in config.data.files])}

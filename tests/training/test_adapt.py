@@ -263,7 +263,7 @@ def test_a_second_adaptation_on_top_of_the_first(
     assert [adapter.card.name for adapter in loaded.adapters] == ["run", "second"]
     assert loaded.identity == outcome.surrogate.identity
     assert_equal(loaded.model, outcome.surrogate.model)
-    assert loaded.card.designs.material["name"] == "BGO"
+    assert loaded.card.designs.material.name == "BGO"
 
 
 def test_only_the_targets_are_learnt_and_other_phases_are_left_out(tmp_path: Path, base: Surrogate) -> None:
@@ -286,7 +286,7 @@ def test_the_range_is_that_of_the_data_or_of_the_base(tmp_path: Path, base: Surr
     few = QUICK | {"steps": 1, "location_scale_steps": 1}
     narrow = adapt(base, AdaptConfig(**few), data, tmp_path / "narrow").surrogate.card
     assert narrow.energy == (pytest.approx(5, rel=0.1), pytest.approx(20, rel=0.1))
-    assert narrow.dx == base.card.designs.dx  # which the data all but reach
+    assert narrow.designs.dx == base.card.designs.dx  # which the data all but reach
     assert narrow.energy[0] < float(data.train.energy.min())
     assert narrow.energy[1] > float(data.train.energy.max())
     (tmp_path / "one design").mkdir()

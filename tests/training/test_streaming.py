@@ -104,7 +104,7 @@ def test_a_row_is_drawn_as_often_as_any_other(tmp_path: Path, monkeypatch: pytes
         reads.append(int(str(path)))
         return replace(made_up_cells(5), cells=np.zeros((10, 3, 3, 2), np.float32))
 
-    monkeypatch.setattr(stream, "read_rows", read)
+    monkeypatch.setattr(stream, "read_dense", read)
     window = Window(blocks, [np.arange(10)] * 20, (3, 3, 2), 720.0 * (5 + stream.BESIDE), 0)
     window.move_to(0, 0)
     assert len(reads) == 5

@@ -268,8 +268,9 @@ def mean_biases(generated: Cells, reference: Cells) -> dict[DesignPoint, dict[st
     refuse_incomparable(CELLS, generated, reference)
     result = {}
     for rows in match(generated, reference)[0]:
-        ours, theirs = observe_rows(generated, rows.generated), observe_rows(reference, rows.reference)
-        bias = biases(*(seen.table()[:, : len(OBSERVABLES)] for seen in (ours, theirs)), is_centred(OBSERVABLES))
+        seen = observe_rows(generated, rows.generated), observe_rows(reference, rows.reference)
+        ours, theirs = (each.table()[:, : len(OBSERVABLES)] for each in seen)
+        bias = biases(ours, theirs, is_centred(OBSERVABLES))
         result[rows.point] = {name: (float(bias.value[k]), float(bias.error[k])) for k, name in enumerate(OBSERVABLES)}
     return result
 

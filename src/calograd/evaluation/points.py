@@ -172,7 +172,7 @@ def evaluate_points(
             raise InputError(
                 f"no {name} shower has a cell above 0.1 MeV; expected showers of 10 to 90 GeV, in GeV and cm"
             )
-    ours, theirs = all_ours.rows(0, n), all_theirs.rows(0, n)
+    ours, theirs = all_ours.rows(slice(0, n)), all_theirs.rows(slice(0, n))
     scores = tuple(score_observable(name, ours, theirs, rng) for name in OBSERVABLES)
     ratios = tuple(r for e in ENERGIES for r in moment_ratios(e, all_ours, all_theirs))
     tests: tuple[ClassifierTest, ...] = ()
@@ -216,14 +216,14 @@ def run_point_tests(
     tests, total = [], len(CLASSIFIERS) + 1
     for number, (name, fit) in enumerate(CLASSIFIERS.items()):
         progress("classifiers", number, total)
-        pairs = ((ours, theirs), (theirs.rows(0, half), theirs.rows(half, 2 * half)))
-        found = [cross_fitted_auc(labelled(a, b), fit, rng) for a, b in pairs]
-        tests.append(ClassifierTest("high-level", name, *found))
+        pairs = ((ours, theirs), (theirs.rows(slice(0, half)), theirs.rows(slice(half, 2 * half))))
+        auc, floor = (cross_fitted_auc(labelled(a, b), fit, rng) for a, b in pairs)
+        tests.append(ClassifierTest("high-level", name, auc, floor))
     progress("classifiers", len(CLASSIFIERS), total)
-    halves = (grids[1].rows(0, few), grids[1].rows(few, 2 * few))
-    found = [cross_fitted_auc(*grid_rows(*pair), rng) for pair in (grids, halves)]
+    halves = (grids[1].rows(slice(0, few)), grids[1].rows(slice(few, 2 * few)))
+    auc, floor = (cross_fitted_auc(*grid_rows(*pair), rng) for pair in (grids, halves))
     progress("classifiers", total, total)
-    return (*tests, ClassifierTest(f"{GRID} x {GRID} x {LAYERS} grid", "convolutions", *found))
+    return (*tests, ClassifierTest(f"{GRID} x {GRID} x {LAYERS} grid", "convolutions", auc, floor))
 
 
 def score_observable(name: str, ours: PointObservables, theirs: PointObservables, rng: np.random.Generator) -> W1Score:

@@ -60,12 +60,13 @@ class PointObservables:
     def __len__(self) -> int:
         return len(self.energy)
 
-    def rows(self, start: int, stop: int) -> PointObservables:
-        """Return showers ``start:stop``; the profiles stay those of all showers."""
+    def rows(self, which: slice) -> PointObservables:
+        """Return the showers of a slice without a step; the profiles stay those of all showers."""
+        start, stop, _ = which.indices(len(self))
         first, last = self.first[start], self.first[stop]
         return PointObservables(
-            self.table[start:stop], self.energy[start:stop], self.hits[first:last],
-            self.first[start : stop + 1] - first, self.layers, self.radial, self.spectrum,
+            self.table[which], self.energy[which], self.hits[first:last], self.first[start : stop + 1] - first,
+            self.layers, self.radial, self.spectrum,
         )  # fmt: skip
 
 

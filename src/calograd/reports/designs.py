@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from calograd.evaluation.compare import CENTRED, PointResult
 from calograd.evaluation.designs import DesignEvaluation, describe
@@ -150,9 +151,10 @@ def _details(e: DesignEvaluation, design: Sizes) -> Iterator[Drawing]:
         f"Longitudinal and transverse profiles, {design}",
     )  # fmt: skip
     middle = picked[len(picked) // 2]
-    draw, views = {
+    displays: dict[str, tuple[Callable[..., Figure], str]] = {
         "cells": (figures.draw_showers, "; side view (x-z) and front view (x-y)"), "maps": (figures.draw_maps, ""),
-    }[e.kind.noun]  # fmt: skip
+    }  # fmt: skip
+    draw, views = displays[e.kind.noun]
     yield Drawing(
         partial(draw, e.generated, e.reference, middle),
         f"{middle.point}: the first {figures.SINGLES} showers of each file, not chosen, and the mean of all{views}.",

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from calograd.evaluation.points import BATCHES, ENERGIES, MIN_SHOWERS, WINDOW, PointsEvaluation
-from calograd.events.layered_readout import GRID, read_out
+from calograd.events.layered_readout import GRID, Readout, read_out
 from calograd.events.point_showers import PointShowers
 from calograd.metrics.observables import Profile
 from calograd.metrics.points import SINGLE, PointObservables
@@ -125,7 +125,7 @@ def draw_profiles(both: Pair) -> Figure:
 
 def _centres(edges: np.ndarray) -> np.ndarray:
     """Return the middles of bins, geometric ones where the edges are."""
-    return np.sqrt(edges[1:] * edges[:-1]) if edges[0] > 0 else (edges[1:] + edges[:-1]) / 2
+    return np.asarray(np.sqrt(edges[1:] * edges[:-1]) if edges[0] > 0 else (edges[1:] + edges[:-1]) / 2)
 
 
 def _draw_means(axes: Axes, ours: Profile, theirs: Profile, unit: float) -> None:
@@ -156,8 +156,7 @@ def draw_mean_showers(generated: PointShowers, reference: PointShowers) -> Figur
     """Draw the mean of showers from the side and from the front, on one scale of colours for each view."""
     count = min(MEAN_OF, len(generated), len(reference))
     views = [_mean_views(points.rows(slice(0, count))) for points in (reference, generated)]
-    pitch = views[0][2]
-    half = GRID / 2 * pitch
+    half = (GRID + 1) / 2 * Readout().pitch
     figure = Figure(figsize=(10.5, 6.4), layout="constrained")
     panels = figure.subplots(2, 2, width_ratios=(1.25, 1))
     extents = ((-0.5, reference.layers - 0.5, -half, half), (-half, half, -half, half))
@@ -179,8 +178,8 @@ def draw_mean_showers(generated: PointShowers, reference: PointShowers) -> Figur
     return figure
 
 
-def _mean_views(points: PointShowers) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return mean energies (MeV) from the side (x, layer) and from the front (y, x), and the pitch of the cells."""
+def _mean_views(points: PointShowers) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean energies (MeV) of the cells from the side (x, layer) and from the front (y, x)."""
     hits = read_out(points)
     half = GRID // 2
     inside = (np.abs(hits.i) <= half) & (np.abs(hits.j) <= half)
@@ -188,7 +187,7 @@ def _mean_views(points: PointShowers) -> tuple[np.ndarray, np.ndarray, float]:
     side, front = np.zeros((GRID + 1, points.layers)), np.zeros((GRID + 1, GRID + 1))
     np.add.at(side, (i, layer), e)
     np.add.at(front, (j, i), e)
-    return 1e3 * side / len(points), 1e3 * front / len(points), hits.readout.pitch
+    return 1e3 * side / len(points), 1e3 * front / len(points)
 
 
 def draw_points(generated: PointShowers, reference: PointShowers) -> Figure:

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from calograd import (
@@ -136,11 +137,12 @@ def points() -> Figure:
     shower = Surrogate.load("siw-cloud-cm").sample(50.0, 1, generator=torch.Generator().manual_seed(0))
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     side, front = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    colours = LogNorm(0.05, 20)
     size = 40 * shower.e.sqrt() / shower.e.max().sqrt()
     for axes, along in ((side, shower.layer), (front, shower.x)):
         across = shower.x if axes is side else shower.y
         axes.scatter(
-            along, across, s=size, c=1e3 * shower.e, cmap="YlGnBu", norm="log", linewidths=0.2, edgecolors=GREY
+            along, across, s=size, c=1e3 * shower.e, cmap="YlGnBu", norm=colours, linewidths=0.2, edgecolors=GREY
         )
         axes.set_ylim(-6, 6)
     side.set_xlabel("layer")

@@ -47,7 +47,7 @@ def test_a_run_its_repetition_and_its_use(calograd: Run, tiny: str, data: Path, 
     assert "40 showers of PbWO4, 10 of them held out: 30 rows to learn from, 10 to validate on" in text
     assert "lora of tiny" in text
     assert "adapted surrogate in new" in text
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"adaptation.pt", "log.jsonl", "adapter.safetensors"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"checkpoint.pt", "log.jsonl", "adapter.safetensors"}
     result = json.loads((tmp_path / "out.json").read_text())
     assert [phase["name"] for phase in result["phases"]] == ["shape moments", "pattern moments", "diffusion"]
     assert set(result["physics"]) == {"before", "after"}
@@ -94,8 +94,8 @@ def test_ctrl_c_leaves_a_state_to_resume(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=200)
     assert process.returncode == 130
-    assert "interrupted: new holds a checkpoint; the same command goes on from it" in err
-    assert (tmp_path / "new" / "adaptation.pt").exists()
+    assert "interrupted: new holds a checkpoint; the same command resumes from it" in err
+    assert (tmp_path / "new" / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize(

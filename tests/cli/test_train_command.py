@@ -89,11 +89,11 @@ def test_a_distillation_from_the_command_line(calograd: Run, tmp_path: Path) -> 
     (tmp_path / "distil.toml").write_text(head.replace('"tiny"', '"fast"') + table + tail)
     code, _, err = calograd("train", "distil.toml", "-o", "fast", "--json", "out.json")
     assert code == 0, err
-    assert "distillation: loss" in " ".join(err.split())
+    assert "distillation, step 40: validation loss" in " ".join(err.split())
     assert json.loads((tmp_path / "out.json").read_text())["step"] == 40
     code, _, err = calograd("sample", "fast", "--cell", "2", "6", "--energy", "10", "-n", "3", "-o", "made.h5")
     assert code == 0, err
-    assert "student_steps" in err
+    assert "progressive" in err
     (tmp_path / "distil.toml").write_text((tmp_path / "distil.toml").read_text().replace('"teacher"', '"nobody"'))
     code, _, err = calograd("train", "distil.toml", "-o", "other")
     assert code == 2
@@ -109,7 +109,7 @@ def test_ctrl_c_leaves_a_state_to_resume(start_calograd: Callable[..., subproces
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "interrupted: run holds a checkpoint; the same command goes on from it" in err
+    assert "interrupted: run holds a checkpoint; the same command resumes from it" in err
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
 

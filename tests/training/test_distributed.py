@@ -111,7 +111,7 @@ def test_an_error_of_all_is_told_once(start: Start, tmp_path: Path) -> None:
     code, err = finish(start("-o", "two", "--processes", "2"))
     assert code == 2
     assert err.count("error: ") == 1, err
-    assert "exists but no checkpoint to go on from" in err
+    assert "exists but no checkpoint.pt to resume from" in err
 
 
 @pytest.mark.parametrize("copies", [1, 2])

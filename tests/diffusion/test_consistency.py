@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.analytic import noise_from
 from torch import Tensor
 
 from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump, levels, regression_loss, trajectories
@@ -30,7 +31,11 @@ def test_without_a_network_unit_normal_data_come_out_in_one_step() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(200_000, 1, generator=generator).double()
     made = sample(
-        lambda x, s: denoise(nothing, Consistency(), x, s), noise, CONSISTENCY.grid(KARRAS, 1), CONSISTENCY, generator
+        lambda x, s: denoise(nothing, Consistency(), x, s),
+        noise,
+        CONSISTENCY.grid(KARRAS, 1),
+        CONSISTENCY,
+        noise_from(generator),
     )
     assert CONSISTENCY.nfe(1) == 1
     assert abs(float(made.std()) - 1) < 5e-3
@@ -47,7 +52,11 @@ def test_several_steps_keep_the_law() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(200_000, 1, generator=generator).double()
     made = sample(
-        lambda x, s: denoise(nothing, Consistency(), x, s), noise, CONSISTENCY.grid(KARRAS, 4), CONSISTENCY, generator
+        lambda x, s: denoise(nothing, Consistency(), x, s),
+        noise,
+        CONSISTENCY.grid(KARRAS, 4),
+        CONSISTENCY,
+        noise_from(generator),
     )
     assert abs(float(made.std()) - 1) < 1e-2
     assert abs(float(made.mean())) < 1e-2

@@ -6,6 +6,7 @@ keep their quantile.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,11 @@ from scipy.stats import norm
 from torch import Tensor
 
 DOUBLE = torch.float64
+
+
+def noise_from(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Return what draws fresh unit normal noise like a tensor."""
+    return lambda like: torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
 
 @dataclass(frozen=True)

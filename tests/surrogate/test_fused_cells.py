@@ -9,11 +9,11 @@ from helpers.tiny_maps import tiny_maps
 from torch import Tensor
 
 from calograd.detector.design import Design
+from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.fused import FusedCells
 from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.model import numbers_of
-from calograd.surrogate.randomness import RandomNumbers
 
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
 
@@ -28,11 +28,12 @@ def student(steps: tuple[int, int] = (2, 1), **sizes: Any) -> Surrogate:
 
 
 def made(one: Any, model: CellsModel, rows: int = 1) -> Tensor:
-    energy = torch.linspace(5, 50, rows)
-    sizes = torch.linspace(2, 3, rows), torch.linspace(5, 8, rows)[:, None].expand(-1, 2)
+    like = model.condition_mean
+    energy = torch.linspace(5, 50, rows).to(like)
+    sizes = torch.linspace(2, 3, rows).to(like), torch.linspace(5, 8, rows).to(like)[:, None].expand(-1, 2)
     conditions = model.conditions(energy, *sizes, numbers_of(DESIGN.material, like=energy))
-    random = RandomNumbers(torch.Generator().manual_seed(1))
-    result: Tensor = one.generate(conditions, energy, 9, model.sampling_schedule(), random)
+    random = RandomNumbers(1, range(9))
+    result: Tensor = one.generate(conditions, energy, model.sampling_schedule(), random)
     return result
 
 
@@ -43,10 +44,10 @@ def made(one: Any, model: CellsModel, rows: int = 1) -> Tensor:
      ((1, 1), {"local_units": 2})],
 )  # fmt: skip
 def test_it_makes_the_showers_of_the_model(steps: tuple[int, int], sizes: dict[str, Any], rows: int) -> None:
-    model = student(steps, **sizes).model
+    model = student(steps, **sizes).model.double()
     assert isinstance(model, CellsModel)
     wanted = made(model, model, rows)
-    torch.testing.assert_close(made(FusedCells(model), model, rows), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made(FusedCells(model), model, rows), wanted, rtol=1e-9, atol=1e-12)
     assert float(wanted.std()) > 1e-3
 
 

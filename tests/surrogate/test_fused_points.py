@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from calograd.events.points import Points
+from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.linear import has_derivatives
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import Generates, Options
 from calograd.surrogate.points.fused import FusedPoints
 from calograd.surrogate.points.model import PointsModel
-from calograd.surrogate.randomness import RandomNumbers
 
 
 def student() -> Surrogate:
@@ -37,9 +37,12 @@ def student() -> Surrogate:
 
 
 def made(each: Generates, model: PointsModel, energy: Tensor, smooth: bool = False, steps: int | None = None) -> Points:
-    conditions, random = model.conditions(energy), RandomNumbers(torch.Generator().manual_seed(3))
+    conditions, random = (
+        model.conditions(energy),
+        RandomNumbers.from_generator(torch.Generator().manual_seed(3), len(energy)),
+    )
     schedule = model.sampling_schedule(steps=steps)
-    result: Points = each.generate(conditions, energy, len(energy), schedule, random, Options(smooth=smooth))
+    result: Points = each.generate(conditions, energy, schedule, random, Options(smooth=smooth))
     return result
 
 

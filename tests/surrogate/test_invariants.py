@@ -77,6 +77,13 @@ def test_equal_seeds_give_equal_showers_with_energy(surrogate: Surrogate) -> Non
     assert not first.is_inference()
 
 
+def test_shower_i_depends_on_the_seed_and_i_alone(surrogate: Surrogate, monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = showers(surrogate, n=3), showers(surrogate, n=8)
+    torch.testing.assert_close(many[: len(few)], few, rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr(type(surrogate.model), "batch_size", 3)
+    torch.testing.assert_close(showers(surrogate, n=8), many, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_showers_have_the_type_and_device_of_the_weights(surrogate: Surrogate, dtype: torch.dtype) -> None:
     surrogate.model.to(dtype)

@@ -17,6 +17,7 @@ from torch import Tensor
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS, NUMBERS, Material
 from calograd.errors import InputError, RangeError
+from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import (
     CellsArchitecture,
@@ -26,7 +27,6 @@ from calograd.surrogate.cells.model import (
 )
 from calograd.surrogate.generation import generate
 from calograd.surrogate.model import numbers_of
-from calograd.surrogate.randomness import RandomNumbers
 
 DOUBLE = torch.float64
 LEAD, TUNGSTATE, BISMUTH = (MATERIALS[name] for name in ("PbF2", "PbWO4", "BGO"))
@@ -232,9 +232,8 @@ def test_the_numbers_of_one_material_become_biases_exactly() -> None:
         model.generate(
             model.conditions(energy, dx, dz, numbers),
             energy,
-            4,
             model.sampling_schedule("trigflow-ab2", 3),
-            RandomNumbers(seeded()),
+            RandomNumbers(0, range(4)),
         )
         for model in (whole.model, folded)
     ]
@@ -252,9 +251,8 @@ def test_material_numbers_that_come_in_have_no_influence_at_first() -> None:
         model.generate(
             model.conditions(energy, dx, dz, numbers),
             energy,
-            4,
             model.sampling_schedule("trigflow-ab2", 3),
-            RandomNumbers(seeded()),
+            RandomNumbers(0, range(4)),
         )
         for model in (narrow, wide)
     ]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calograd.surrogate.points.moment_matching import SPARE, Groups, draw, tilted, with_centre, with_mean
-from calograd.surrogate.randomness import RandomNumbers
+from calograd.events.random_numbers import RandomNumbers
+from calograd.surrogate.points.moment_matching import Groups, draw, tilted, with_centre, with_mean
 
 
 def test_sums_are_over_groups_and_empty_ones_have_none() -> None:
@@ -47,9 +47,11 @@ def test_showers_get_their_centre_and_what_is_near_the_axis_stays() -> None:
 @pytest.mark.parametrize("share", [[3.2, 0.5], [3.9, 1.0]])
 def test_a_smooth_sample_counts_the_last_point_in_part_and_draws_the_same_points(share: list[float]) -> None:
     shares = torch.tensor(share)
-    drawn = draw(shares, 2, RandomNumbers(torch.Generator().manual_seed(0)), smooth=True)
+    shower, layer = torch.tensor([0, 0]), torch.tensor([0, 1])
+    drawn = draw(shares, shower, layer, 2, RandomNumbers(0, range(1)), smooth=True)
     assert drawn.groups.counts.tolist() == [4, 1]
     assert drawn.weight is not None
     torch.testing.assert_close(drawn.groups.sums(drawn.weight), shares)
-    everything = torch.randn(2 * SPARE, 2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(drawn.noise, everything[[0, 1, 2, 3, SPARE]])
+    more = draw(torch.tensor([7.0, 9.0]), shower, layer, 2, RandomNumbers(0, range(1)), smooth=False)
+    assert torch.equal(drawn.noise, more.noise[[0, 1, 2, 3, 7]])
+    assert torch.equal(drawn.angle, more.angle[[0, 1, 2, 3, 7]])

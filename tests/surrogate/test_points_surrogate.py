@@ -13,12 +13,12 @@ from calograd.detector.configuration import SiWStack
 from calograd.detector.design import Design
 from calograd.errors import FormatError, InputError, RangeError
 from calograd.events.points import Points
+from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate, TrainedDetector
 from calograd.surrogate.generation import generate
 from calograd.surrogate.model import Options
 from calograd.surrogate.points.features import to_normal
 from calograd.surrogate.points.model import PointsModel, local_features
-from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.storage import WEIGHTS
 
 NO_OPTIONS = Options()
@@ -28,14 +28,14 @@ def showers(surrogate: Surrogate, n: int = 20, seed: int = 0) -> Points:
     return surrogate.sample(torch.linspace(10, 90, n), n, generator=torch.Generator().manual_seed(seed))
 
 
-def random(seed: int) -> RandomNumbers:
-    return RandomNumbers(torch.Generator().manual_seed(seed))
+def random(seed: int, n: int = 20) -> RandomNumbers:
+    return RandomNumbers(seed, range(n))
 
 
 def made(model: PointsModel, energy: Tensor, options: Options = NO_OPTIONS) -> Points:
     """Showers of seed 0."""
     schedule = model.sampling_schedule()
-    return model.generate(model.conditions(energy), energy, len(energy), schedule, random(0), options)
+    return model.generate(model.conditions(energy), energy, schedule, random(0, len(energy)), options)
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampler": "consistency", "steps": 1, "shower_steps": 1}])
@@ -56,13 +56,13 @@ def test_points_have_what_their_shower_was_given(changes: dict[str, object]) -> 
 def test_the_centre_is_moved_by_far_points_alone() -> None:
     surrogate, energy = tiny_clouds(), torch.linspace(10, 90, 5)
     model = surrogate.model
-    features = model.generate_features(model.conditions(energy), energy, random(0))
-    points = model.fill(features, energy, model.sampling_schedule(), random(1))
+    features = model.generate_features(model.conditions(energy), energy, random(0, 5))
+    points = model.fill(features, energy, model.sampling_schedule(), random(1, 5))
     still = replace(features, centre=torch.zeros_like(features.centre))
-    free = model.fill(still, energy, model.sampling_schedule(), random(1))
+    free = model.fill(still, energy, model.sampling_schedule(), random(1, 5))
     moved, r = points.x - free.x, torch.hypot(free.x, free.y)
-    near = r < 0.05
-    assert float(moved[near].abs().max()) < 0.05
+    near = r < 0.1
+    assert float(moved[near].abs().max()) < 0.1 * float(moved.abs().max())
     assert float(moved[~near].abs().max()) > 0
     assert bool(near.any())
 
@@ -201,7 +201,7 @@ def test_a_file_of_showers_says_how_it_was_made() -> None:
 
 def test_features_at_the_ends_have_no_neighbour_beyond() -> None:
     model = tiny_clouds().model
-    features = model.generate_features(model.conditions(torch.tensor([50.0])), torch.tensor([50.0]), random(0))
+    features = model.generate_features(model.conditions(torch.tensor([50.0])), torch.tensor([50.0]), random(0, 1))
     local = local_features(features, torch.tensor([50.0]), model.unit)
     assert float(local[0, 0, 2]) == 0
     assert float(local[0, -1, 3]) == 0

@@ -14,10 +14,10 @@ from calograd.diffusion.denoisers import denoise
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
 from calograd.events.layered_readout import count_hits
 from calograd.events.point_showers import PointShowers, write_points
+from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate
 from calograd.surrogate.points.features import LEADS, features_of
 from calograd.surrogate.points.model import PointsModel
-from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.config import PointsModelConfig, PointsRun, parse_config
 from calograd.training.data.points import PointsData, load_points
 from calograd.training.log import read_log
@@ -81,8 +81,8 @@ def test_hits_are_brought_to_those_of_the_data(folder: Path, make_clouds: Make) 
     energy = torch.linspace(12, 88, 400)
 
     def off() -> float:
-        random = RandomNumbers(torch.Generator().manual_seed(5))
-        points = model.generate(model.conditions(energy), energy, 400, model.sampling_schedule(), random)
+        random = RandomNumbers(5, range(400))
+        points = model.generate(model.conditions(energy), energy, model.sampling_schedule(), random)
         made = points.numpy("made", {})
         columns = [
             (c.energy, np.bincount(c.owner, c.e, len(c)) / c.energy, h)

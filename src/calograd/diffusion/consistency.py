@@ -46,7 +46,7 @@ def _consistency(clean_of: Denoise, at: Place) -> tuple[Tensor, Tensor]:
     clean = clean_of(at.x, at.s)
     if at.last:
         return clean, clean
-    return clean + at.t * torch.randn(at.x.shape, generator=at.generator, dtype=at.x.dtype).to(at.x.device), clean
+    return clean + at.t * at.draw(at.x), clean
 
 
 CONSISTENCY = Sampler(_consistency, order=0, evaluations=1, steps=1)
@@ -94,7 +94,7 @@ def levels(n: int, steps: int, generator: torch.Generator | None) -> Tensor:
 
 
 def trajectories(teacher: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler, level: Tensor) -> Trajectories:
-    """Walk the teacher's trajectories from pure noise to their ends.
+    """Follow the teacher's trajectories from pure noise to their ends.
 
     Args:
         teacher: the denoiser D(x, sigma).
@@ -115,7 +115,9 @@ def trajectories(teacher: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampl
     steps = len(sigmas) - 1
     for step in range(steps):
         kept = torch.where(wide == step, x, kept)
-        x, clean = sampler.step(teacher, Place(x, sigmas[step], sigmas[step + 1], memory, None, step == steps - 1))
+        x, clean = sampler.step(
+            teacher, Place(x, sigmas[step], sigmas[step + 1], memory, torch.randn_like, step == steps - 1)
+        )
         memory = (clean, sigmas[step])
     return Trajectories(kept, sigmas[level], x)
 

@@ -38,6 +38,8 @@ from calograd.diffusion.schedules import Schedule, angle_grid
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """D(x, sigma) with ``sigma`` a tensor without dimensions."""
+DrawNoise = Callable[[Tensor], Tensor]
+"""Returns fresh unit normal noise of the shape, dtype and device of its argument."""
 Memory = tuple[Tensor, Tensor] | None
 """What the step before extrapolates from and its noise level; None at the first."""
 
@@ -50,7 +52,7 @@ class Place(NamedTuple):
         s: its noise level.
         t: the lower one that the step goes to.
         memory: of the step before.
-        generator: of the noise that is added on the way.
+        draw: returns fresh unit normal noise of the shape of ``x``, for samplers that add noise on the way.
         last: whether ``t`` is the end of the grid, zero.
     """
 
@@ -58,7 +60,7 @@ class Place(NamedTuple):
     s: Tensor
     t: Tensor
     memory: Memory
-    generator: torch.Generator | None
+    draw: DrawNoise
     last: bool
 
 
@@ -73,8 +75,7 @@ def _ddim(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
 
 def _ddpm(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
     clean, ratio = denoise(at.x, at.s), at.t / at.s
-    noise = torch.randn(at.x.shape, generator=at.generator, dtype=at.x.dtype).to(at.x.device)
-    return clean + ratio**2 * (at.x - clean) + at.t * (1 - ratio**2).sqrt() * noise, clean
+    return clean + ratio**2 * (at.x - clean) + at.t * (1 - ratio**2).sqrt() * at.draw(at.x), clean
 
 
 def _heun(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
@@ -150,17 +151,17 @@ def sample(
     noise: Tensor,
     sigmas: Tensor,
     sampler: Sampler,
-    generator: torch.Generator | None = None,
+    draw: DrawNoise = torch.randn_like,
     checkpointed: bool = False,
 ) -> Tensor:
-    """Walk the grid ``sigmas`` from pure noise to samples.
+    """Follow the grid ``sigmas`` from pure noise to samples.
 
     Args:
         denoise: D(x, sigma).
         noise: unit normal numbers, shape (n, ...).
         sigmas: falling noise levels ending at zero, shape (steps + 1,).
         sampler: one of `SAMPLERS`.
-        generator: of the noise that "ddpm" adds.
+        draw: returns fresh unit normal noise like its argument; for "ddpm", which adds noise on the way.
         checkpointed: for a gradient keep each step's beginning alone and walk the step again on the way back: memory
             of one step and a sample a step, for one more evaluation of each. Not with added noise.
 
@@ -175,7 +176,7 @@ def sample(
     steps = len(sigmas) - 1
     for step in range(steps):
         s, t = sigmas[step], sigmas[step + 1]
-        place = Place(x, s, t, memory, generator, step == steps - 1)
+        place = Place(x, s, t, memory, draw, step == steps - 1)
         if checkpointed:
             x, clean = checkpoint(_step, sampler, denoise, *place, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -185,6 +186,6 @@ def sample(
 
 
 def _step(
-    sampler: Sampler, denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, generator: None, last: bool
+    sampler: Sampler, denoise: Denoise, x: Tensor, s: Tensor, t: Tensor, memory: Memory, draw: DrawNoise, last: bool
 ) -> tuple[Tensor, Tensor]:
-    return sampler.step(denoise, Place(x, s, t, memory, generator, last))
+    return sampler.step(denoise, Place(x, s, t, memory, draw, last))

@@ -17,6 +17,7 @@ from math import pi
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from calograd.errors import InputError
 
@@ -25,12 +26,12 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _WORD = 1 << 64
 
 
-class ShowerRandomNumbers:
+class RandomNumbers:
     """Random numbers of some showers of one seed.
 
-        numbers = ShowerRandomNumbers(seed=7, shower=range(1000))
-        noise = numbers.normal(132)            # (1000, 132), float32
-        part = numbers.rows(slice(10, 20))     # showers 10 to 19, at the same call
+        numbers = RandomNumbers(seed=7, shower=range(1000))
+        noise = numbers.normal(132, like=conditions)     # (1000, 132), of the dtype and on the device of a tensor
+        part = numbers.rows(slice(10, 20))               # showers 10 to 19, at the same call
 
     Every call draws new numbers. Two objects with equal seeds that make the same calls draw the same numbers.
 
@@ -46,7 +47,7 @@ class ShowerRandomNumbers:
         self.calls = calls
 
     @classmethod
-    def from_generator(cls, generator: torch.Generator | None, n: int) -> ShowerRandomNumbers:
+    def from_generator(cls, generator: torch.Generator | None, n: int) -> RandomNumbers:
         """Return the numbers of showers 0 to n - 1 of a seed that is drawn from ``generator``, or from torch's own."""
         if not isinstance(generator, torch.Generator | None):
             raise InputError(f"generator = {generator!r}: expected a torch.Generator or None")
@@ -58,44 +59,58 @@ class ShowerRandomNumbers:
         """Return the number of showers."""
         return len(self.shower)
 
-    def rows(self, rows: slice | np.ndarray) -> ShowerRandomNumbers:
+    def rows(self, rows: slice | np.ndarray) -> RandomNumbers:
         """Return the numbers of some of these showers; both objects draw on independently."""
-        return ShowerRandomNumbers(self.seed, self.shower[rows], self.calls)
+        return RandomNumbers(self.seed, self.shower[rows], self.calls)
 
-    def normal(self, *shape: int) -> np.ndarray:
+    def normal(self, *shape: int, like: Tensor) -> Tensor:
+        """Draw as `normal_array`, with the dtype and on the device of ``like``."""
+        return torch.from_numpy(self.normal_array(*shape)).to(like)
+
+    def normal_like(self, like: Tensor) -> Tensor:
+        """Draw standard normal numbers with shape, dtype and device of ``like``, a tensor with one row a shower."""
+        return self.normal(*like.shape[1:], like=like)
+
+    def uniform(self, *shape: int, like: Tensor) -> Tensor:
+        """Draw as `uniform_array`, with the dtype and on the device of ``like``."""
+        return torch.from_numpy(self.uniform_array(*shape)).to(like)
+
+    def normal_array(self, *shape: int) -> np.ndarray:
         """Draw standard normal numbers, shape (n, *shape), float32; the largest possible is 6.8."""
         count = int(np.prod(shape, dtype=np.int64))
         pairs = (count + 1) // 2
         words = _hash(self._keys()[:, None] + _steps(pairs))
         return _normal(words, count).reshape(len(self), *shape)
 
-    def uniform(self, *shape: int) -> np.ndarray:
+    def uniform_array(self, *shape: int) -> np.ndarray:
         """Draw numbers uniform in (0, 1), shape (n, *shape), float64."""
         count = int(np.prod(shape, dtype=np.int64))
         words = _hash(self._keys()[:, None] + _steps(count))
         return _uniform(words).reshape(len(self), *shape)
 
-    def normal_points(self, owner: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
-        """Draw standard normal numbers of points.
+    def normal_points(self, owner: Tensor, index: Tensor, count: int, *, like: Tensor) -> Tensor:
+        """Draw standard normal numbers of points, with the dtype and on the device of ``like``.
 
         Args:
             owner: row of the shower of each point, 0 to n - 1, shape (m,).
-            index: number of the point within its shower, shape (m,); the numbers of a point do not depend on others.
+            index: number of the point within its shower, below 2^53, shape (m,). The numbers of a point do not depend
+                on the other points.
             count: numbers of a point, at most 2048.
 
         Returns:
-            Shape (m, count), float32.
+            Shape (m, count).
         """
         words = _hash(self._counters(owner, index)[:, None] + _steps((count + 1) // 2))
-        return _normal(words, count)
+        return torch.from_numpy(_normal(words, count)).to(like)
 
-    def uniform_points(self, owner: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Draw one number uniform in (0, 1) for each point, as `normal_points`, shape (m,), float64."""
-        return _uniform(_hash(self._counters(owner, index)))
+    def uniform_points(self, owner: Tensor, index: Tensor, *, like: Tensor) -> Tensor:
+        """Draw one number uniform in (0, 1) for each point, shape (m,); arguments as of `normal_points`."""
+        return torch.from_numpy(_uniform(_hash(self._counters(owner, index)))).to(like)
 
-    def _counters(self, owner: np.ndarray, index: np.ndarray) -> np.ndarray:
+    def _counters(self, owner: Tensor, index: Tensor) -> np.ndarray:
         """Return the counter before the numbers of each point; each point has room for 1024 words."""
-        counters: np.ndarray = self._keys()[owner] + (np.asarray(index).astype(np.uint64) << np.uint64(10)) * _GOLDEN
+        places = index.detach().cpu().numpy().astype(np.uint64) << np.uint64(10)
+        counters: np.ndarray = self._keys()[owner.detach().cpu().numpy()] + places * _GOLDEN
         return counters
 
     def _keys(self) -> np.ndarray:

@@ -31,7 +31,7 @@ def looped(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) ->
     steps = len(sigmas) - 1
 
     def step(x: Tensor, s: Tensor, t: Tensor, memory: Memory, last: bool) -> tuple[Tensor, Tensor]:
-        return sampler.step(denoise, Place(x, s, t, memory, None, last))
+        return sampler.step(denoise, Place(x, s, t, memory, torch.randn_like, last))
 
     def between(carried: tuple[Tensor, Tensor], levels: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         before, s, t = levels.unbind()

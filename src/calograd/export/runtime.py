@@ -13,6 +13,7 @@ from calograd.checks import as_count, as_tensor
 from calograd.detector.design import Design
 from calograd.detector.material import DESCRIPTORS, Material, to_float
 from calograd.errors import FormatError, InputError
+from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate.card import Card
 from calograd.surrogate.storage import check_schema
 
@@ -73,7 +74,7 @@ class OnnxSampler:
             dx: pitch, cm.
             dz: depth of all layers or one a layer, cm.
             n: number of showers.
-            rng: of the noise.
+            rng: source of one seed; shower i depends on this seed and on i alone.
             material: needed where several were trained on.
 
         Raises:
@@ -88,10 +89,10 @@ class OnnxSampler:
         given: dict[str, Any] = {"energy": energy, "dx": dx, "dz": dz}
         if len(self.card.designs.materials) > 1:
             given["material"] = [to_float(getattr(material, name)) for name in DESCRIPTORS]
-        inputs = {}
+        inputs, random = {}, RandomNumbers(int(rng.integers(2**63)), range(n))
         for port in self._session.get_inputs():
             shape = (n, *port.shape[1:])
-            value = given[port.name] if port.name in given else rng.standard_normal(shape)
+            value = given[port.name] if port.name in given else random.normal_array(*port.shape[1:])
             inputs[port.name] = np.ascontiguousarray(np.broadcast_to(value, shape), dtype=np.float32)
         return run(self._session, inputs)
 

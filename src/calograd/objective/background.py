@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from math import exp, expm1, inf
 from pathlib import Path
 from typing import NamedTuple
@@ -30,9 +31,12 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
+from scipy.special import gammainccinv, gammaincinv, gammaln, log_ndtr, ndtr
 from torch import Tensor
 
 from calograd.errors import FormatError, InputError
+from calograd.events.random_numbers import RandomNumbers
 from calograd.io.files import refuse_existing
 from calograd.io.hdf5 import existing_file, load, new_file, store_checksum, verify_checksum
 
@@ -96,7 +100,8 @@ class Background(ABC):
     ) -> BackgroundDraws:
         """Draw the random factors of ``n`` events in windows of n_xy x n_xy x n_z cells of any size.
 
-        They are drawn in float64, so they are the same in every ``dtype``. ``generator`` is one of the CPU.
+        Event i depends on a seed that is drawn from ``generator``, and on i, alone; the numbers are the same in every
+        ``dtype``.
         """
         return self.draw_factors(n, (n_xy + 2, n_xy + 2, n_z), generator, dtype)
 
@@ -104,12 +109,11 @@ class Background(ABC):
         self, n: int, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
     ) -> BackgroundDraws:
         """Draw the random factors of ``n`` events with cells in any arrangement, the ring included."""
-        xi = torch.randn(n, generator=generator, dtype=torch.float64)
+        random = RandomNumbers.from_generator(generator, n)
+        xi = torch.from_numpy(random.normal_array()).double()
         event = torch.exp(self.sigma_event * xi - self.sigma_event**2 / 2)
-        concentration = torch.full((n, *shape), self.shape_cell, dtype=torch.float64)
-        # torch.distributions.Gamma samples with this function but takes no generator.
-        cells = torch._standard_gamma(concentration, generator=generator) / self.shape_cell
-        return BackgroundDraws(event.to(dtype), cells.to(dtype))
+        cells = gamma_from_normal(random.normal_array(*shape), self.shape_cell) / self.shape_cell
+        return BackgroundDraws(event.to(dtype), torch.from_numpy(cells).to(dtype))
 
     def energy(self, draws: BackgroundDraws, dx: Tensor, dz: Tensor) -> Tensor:
         """Return the energy in every cell, shape (n, n_xy, n_xy, n_z), GeV; differentiable in ``dx`` and ``dz``.
@@ -330,3 +334,22 @@ def _overlap(ends: Tensor, edges: Tensor) -> Tensor:
     edges = edges.to(ends.device)
     beyond = torch.maximum(ends[:, None] - edges[:-1], torch.zeros_like(ends[:1]))
     return torch.minimum(beyond, edges.diff()).diff(dim=0)
+
+
+def gamma_from_normal(x: np.ndarray, shape: float) -> np.ndarray:
+    """Return Gamma(shape) numbers with unit scale from standard normal numbers x: the quantile at Phi(x), float64.
+
+    A cubic spline of the logarithm stands for the exact quantile; its relative error is below 1e-6 for shapes from
+    0.1 to 100.
+    """
+    return np.exp(_log_gamma_quantile(shape)(x))
+
+
+@cache
+def _log_gamma_quantile(shape: float) -> CubicSpline:
+    """Return the spline of ln F^-1(Phi(x)) of the gamma distribution with a shape, for x from -8 to 8."""
+    x = np.linspace(-8, 8, 1025)
+    below, above = gammaincinv(shape, ndtr(x)), gammainccinv(shape, ndtr(-x))
+    quantile = np.where(x < 0, below, above)
+    tail = (log_ndtr(x) + gammaln(shape + 1)) / shape  # of F(g) = g^a / Gamma(a + 1), where g is too small to be stored
+    return CubicSpline(x, np.where(quantile > 1e-200, np.log(np.maximum(quantile, 1e-300)), tail))

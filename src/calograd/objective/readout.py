@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError
+from calograd.events.random_numbers import RandomNumbers
 
 
 class ReadoutDraws(NamedTuple):
@@ -70,8 +71,8 @@ class Readout:
         self, n: int, n_xy: int, n_z: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> ReadoutDraws:
         """Draw the random numbers of ``n`` events; they do not depend on the stages or on ``dtype``."""
-        both = torch.randn(2, n, n_xy, n_xy, n_z, generator=generator, dtype=torch.float64).to(dtype)
-        return ReadoutDraws(both[0], both[1])
+        both = torch.from_numpy(RandomNumbers.from_generator(generator, n).normal_array(2, n_xy, n_xy, n_z)).to(dtype)
+        return ReadoutDraws(both[:, 0], both[:, 1])
 
     def apply(self, energy: Tensor, draws: ReadoutDraws) -> Tensor:
         """Return the reported energies for energies in the cells, shape (n, n_xy, n_xy, n_z), GeV; differentiable.

@@ -14,9 +14,9 @@ from calograd._version import __version__
 from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.errors import InputError
+from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import Options, Rows, SamplingSchedule
-from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.surrogate import Surrogate
 from calograd.system.progress import Progress, silent
 
@@ -45,7 +45,7 @@ def generate(
         dx: cell pitch, shape (n,), cm; None for a surrogate of one detector.
         dz: depth of every layer, shape (n, n_z), cm; None for a surrogate of one detector.
         material: of the calorimeter; None: the one that the surrogate was trained on.
-        seed: of all random numbers; with the same rows it gives the same showers.
+        seed: of all random numbers; the shower of row i depends on the row, the seed and i alone.
         sampler, steps: see `Surrogate.sample`.
         extrapolate: warn instead of refusing outside the trained range.
         guidance: w of classifier-free guidance, see `Surrogate.sample`.
@@ -65,10 +65,10 @@ def generate(
     rows = _rows(surrogate, energy, dx, dz, material)
     surrogate.card.check_range(_design(surrogate, rows), torch.from_numpy(rows.energy), extrapolate)
     surrogate.check_options(schedule, options)
-    random, order, parts = RandomNumbers(torch.Generator().manual_seed(seed)), _order(rows), []
+    random, order, parts = RandomNumbers(seed, range(len(rows.energy))), _order(rows), []
     for start in range(0, len(order), model.batch_size):
         chosen = order[start : start + model.batch_size]
-        parts.append(_batch(surrogate, rows.at(chosen), schedule, random, options))
+        parts.append(_batch(surrogate, rows.at(chosen), schedule, random.rows(chosen), options))
         progress(start + len(chosen), len(order))
     showers = model.join(parts)
     if surrogate.card.takes_design:
@@ -124,7 +124,7 @@ def draw_energies(energies: Sequence[float], n: int, law: str = "discrete", seed
     """
     if law == "discrete":
         return np.tile(np.asarray(energies, float), n)
-    u, (low, high) = np.random.default_rng(seed).random(n), energies
+    u, (low, high) = RandomNumbers(seed, range(n)).uniform_array(), energies
     return np.asarray(low + u * (high - low) if law == "uniform" else low * (high / low) ** u)
 
 
@@ -141,8 +141,8 @@ def draw_designs(
         unequal: share of the rows whose layers have depths of their own.
         seed: seed of the draws.
     """
-    rng = np.random.default_rng([seed, 1])
-    u, v, chosen = rng.random(n), rng.random((n, n_z)), rng.random(n) < unequal
+    random = RandomNumbers(seed, range(n), calls=1)
+    u, v, chosen = random.uniform_array(), random.uniform_array(n_z), random.uniform_array() < unequal
     v = np.where(chosen[:, None], v, v[:, :1])
     low, high = (np.asarray(end, float) for end in dz)
     return dx[0] * (dx[1] / dx[0]) ** u, np.broadcast_to(low * (high / low) ** v, (n, n_z))
@@ -181,14 +181,14 @@ def _batch(
     surrogate: Surrogate, rows: Rows, schedule: SamplingSchedule, random: RandomNumbers, options: Options
 ) -> Any:
     """Generate the showers of some rows."""
-    model, n = surrogate.model, len(rows.energy)
+    model = surrogate.model
     if rows.dx is not None and rows.dz is not None:
         equal = all((column == column[0]).all() for column in (rows.energy, rows.dx, rows.dz))
         rows = rows.at(slice(1)) if equal else rows
     with torch.inference_mode():
         energy = torch.from_numpy(rows.energy.copy()).to(model.condition_mean)
         conditions = model.condition(_design(surrogate, rows), energy)
-        return model.fused().generate(conditions, energy, n, schedule, random, options)
+        return model.fused().generate(conditions, energy, schedule, random, options)
 
 
 def _design(surrogate: Surrogate, rows: Rows) -> Design | None:

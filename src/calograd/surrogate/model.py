@@ -27,7 +27,7 @@ from calograd.diffusion.progressive import PROGRESSIVE, Progressive
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
-from calograd.surrogate.randomness import RandomNumbers
+from calograd.events.random_numbers import RandomNumbers
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -90,7 +90,6 @@ class Generates(Protocol):
         self,
         conditions: Tensor,
         energy: Tensor,
-        n: int,
         schedule: SamplingSchedule,
         random: RandomNumbers,
         options: Options = ...,
@@ -158,21 +157,19 @@ class Model(nn.Module, ABC):
         self,
         conditions: Tensor,
         energy: Tensor,
-        n: int,
         schedule: SamplingSchedule,
         random: RandomNumbers,
         options: Options = Options(),  # noqa: B008 - immutable
     ) -> Any:
-        """Generate n showers, differentiable in conditions and energy.
+        """Generate showers, differentiable in conditions and energy.
 
         Random numbers are drawn first and conditions applied after, so equal generators give common random numbers.
 
         Args:
             conditions: of `condition`, shape (n, conditions) or (1, conditions).
             energy: incident, shape (n,) or (1,), GeV.
-            n: number of showers.
             schedule: of `sampling_schedule`.
-            random: source of every random number.
+            random: random numbers of the n showers.
             options: checkpoints, guidance, smoothness.
         """
 

@@ -19,12 +19,12 @@ from calograd.detector.configuration import SiWStack
 from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.events.points import Points
+from calograd.events.random_numbers import RandomNumbers
 from calograd.io.markup import facts
 from calograd.nn.linear import has_derivatives
 from calograd.surrogate.adapters import Adapter, chain, fingerprint
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import DesignModel, Model, Options, SamplingSchedule, to_device
-from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.storage import load, save
 
 
@@ -194,7 +194,8 @@ class Surrogate:
                 surrogate of one detector.
             energy: incident energy in GeV, one number or one a shower, shape (n,); a tensor receives gradients.
             n: number of showers.
-            generator: source of all random numbers; equal ones give common random numbers at any design.
+            generator: source of one seed. Shower i depends on this seed and on i alone, so 10 showers are the first 10
+                of 1000; equal generators give common random numbers at any design. None: torch's global generator.
             sampler: ``trigflow-ab2``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``; distilled surrogates have their own
                 alone. None: the surrogate's own.
             steps: number of steps; each sampler has a default, and a distilled surrogate of designs no choice.
@@ -230,12 +231,16 @@ class Surrogate:
         if len(conditions) not in (1, n):
             raise InputError(f"design: {len(conditions)} designs for {n} showers; expected one for all or one a shower")
         derived = has_derivatives((conditions, energy), self.model.parameters())
-        model, random, parts = self.model if derived else self.model.fused(), RandomNumbers(generator), []
+        model, random, parts = (
+            self.model if derived else self.model.fused(),
+            RandomNumbers.from_generator(generator, n),
+            [],
+        )
         with nullcontext() if derived else torch.inference_mode():
             for start in range(0, n, self.model.batch_size):
                 rows = slice(start, min(start + self.model.batch_size, n))
                 of_rows, incident = (values[rows] if len(values) == n else values for values in (conditions, energy))
-                parts.append(model.generate(of_rows, incident, rows.stop - rows.start, schedule, random, options))
+                parts.append(model.generate(of_rows, incident, schedule, random.rows(rows), options))
         return self.model.join(parts)
 
     def check_options(self, schedule: SamplingSchedule, options: Options) -> None:

@@ -28,10 +28,10 @@ from calograd.diffusion.progressive import (
     teacher_targets,
 )
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
+from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.model import DesignModel, Options, SamplingSchedule, sampler_of
-from calograd.surrogate.randomness import RandomNumbers
 
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
@@ -202,23 +202,22 @@ class TwoStage(DesignModel):
         self,
         conditions: Tensor,
         energy: Tensor,
-        n: int,
         schedule: SamplingSchedule,
         random: RandomNumbers,
         options: Options = Options(),  # noqa: B008 - immutable
     ) -> Tensor:
-        """Generate n showers, see `Model`."""
+        """Generate showers, see `Model`."""
         sampler, grids = sampler_of(schedule), self.grids(schedule)
-        noise = [random.normal(n, dim, like=conditions) for dim in self.noise_dims]
+        noise = [random.normal(dim, like=conditions) for dim in self.noise_dims]
         x = sample(
-            lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, random.generator,
+            lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, random.normal_like,
             options.checkpointed,
         )  # fmt: skip
         location_scale = self.location_scale_of_pattern(conditions, x)
         pattern = self.pattern(conditions, x, location_scale, guidance=options.guidance)
         y = sample(
             lambda z, s: denoise(pattern, self.preconditioning, z, s),
-            noise[1], grids[1], sampler, random.generator, options.checkpointed,
+            noise[1], grids[1], sampler, random.normal_like, options.checkpointed,
         )  # fmt: skip
         return self.restore(x, y, location_scale, conditions, energy)
 

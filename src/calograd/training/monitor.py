@@ -19,10 +19,10 @@ from torch import Tensor
 from calograd.events.dense import MAPS
 from calograd.events.layered_readout import read_out
 from calograd.events.point_showers import PointShowers
+from calograd.events.random_numbers import RandomNumbers
 from calograd.metrics.observables import observe
 from calograd.surrogate.model import DesignModel, Model
 from calograd.surrogate.points.model import PointsModel
-from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.points import PointsData
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
 
@@ -55,9 +55,9 @@ def report_rows(model: DesignModel, data: TrainingData, losses: Losses) -> Repor
         part = slice(start, start + most)
         shape, pattern = losses(model, x[part], y[part], conditions[part], generator)
         loss += float(shape.mean() + pattern.mean()) * (len(shape) / len(x))
-    batches = zip(*(torch.split(values, min(GENERATED, most)) for values in (conditions, energy)), strict=True)
-    schedule, random = model.sampling_schedule(), RandomNumbers(generator)
-    made = torch.cat([model.generate(c, e, len(e), schedule, random) for c, e in batches]).cpu()
+    schedule, random = model.sampling_schedule(), RandomNumbers.from_generator(generator, len(x))
+    parts = [slice(start, start + min(GENERATED, most)) for start in range(0, len(x), min(GENERATED, most))]
+    made = torch.cat([model.generate(conditions[p], energy[p], schedule, random.rows(p)) for p in parts]).cpu()
     ours, theirs = _design_observables(made, rows), _design_observables(rows.cells, rows)
     return {"validation_loss": loss} | compare(ours, theirs, rows.energy, data.held_out)
 
@@ -85,8 +85,8 @@ def physics_of_points(model: Model, clouds: PointShowers, generator: torch.Gener
     """Compare showers that a model generates at the energies of Geant4's ``clouds`` with these."""
     with torch.no_grad():
         energy = torch.from_numpy(clouds.energy).to(model.condition_mean)
-        conditions, random = model.condition(None, energy), RandomNumbers(generator)
-        made = model.generate(conditions, energy, len(energy), model.sampling_schedule(), random)
+        conditions, random = model.condition(None, energy), RandomNumbers.from_generator(generator, len(energy))
+        made = model.generate(conditions, energy, model.sampling_schedule(), random)
     ours, theirs = _point_observables(made.numpy("surrogate", {})), _point_observables(clouds)
     if clouds.hits is not None:
         theirs["N_hits"] = torch.from_numpy(clouds.hits.astype(np.float64))

@@ -19,11 +19,11 @@ from torch.nn.functional import layer_norm, silu
 from torch.nn.functional import linear as affine
 
 from calograd.diffusion.progressive import Progressive
+from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.linear import product, weights_of
 from calograd.nn.location_scale import standardise
 from calograd.nn.mlp import FREQUENCIES, ResidualMlp
 from calograd.surrogate.model import Options, SamplingSchedule
-from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.two_stage import LocationScale
 
 if TYPE_CHECKING:
@@ -51,14 +51,13 @@ class FusedCells:
         self,
         conditions: Tensor,
         energy: Tensor,
-        n: int,
         schedule: SamplingSchedule,  # noqa: ARG002 - there is one
         random: RandomNumbers,
         options: Options = NO_OPTIONS,  # noqa: ARG002 - nothing is differentiated
     ) -> Tensor:
-        """Generate n showers as `Model.generate`, without derivatives."""
+        """Generate showers as `Model.generate`, without derivatives."""
         model = self.model
-        x, y = (random.normal(n, dim, like=conditions) for dim in model.noise_dims)
+        x, y = (random.normal(dim, like=conditions) for dim in model.noise_dims)
         x, steps = self.shape_steps.first * x, self.shape_steps
         for modulation in self.shape.modulations(conditions):
             x = x.add(self.shape(x, modulation), alpha=steps.sine)

@@ -26,6 +26,7 @@ from calograd.diffusion.denoisers import Network, denoise, loss
 from calograd.diffusion.samplers import Sampler, sample
 from calograd.errors import InputError
 from calograd.events.dense import Maps
+from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.location_scale import ConditionalLocationScale, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.nn.unet import UNet
@@ -48,7 +49,6 @@ from calograd.surrogate.model import (
     plain_sizes,
     sampler_of,
 )
-from calograd.surrogate.randomness import RandomNumbers
 from calograd.surrogate.two_stage import LocationScale, TwoStage
 
 
@@ -301,20 +301,19 @@ class PlainModel(_Conditioned):
         self,
         conditions: Tensor,
         energy: Tensor,
-        n: int,
         schedule: SamplingSchedule,
         random: RandomNumbers,
         options: Options = Options(),  # noqa: B008 - immutable
     ) -> Tensor:
-        """Generate n maps, see `Model`."""
+        """Generate maps, see `Model`."""
         sampler, side = sampler_of(schedule), self.architecture.pixels
-        noise = random.normal(n, side * side, like=conditions)
+        noise = random.normal(side * side, like=conditions)
         network = self.bind(conditions, None, None, options.guidance, None)
         y = sample(
             lambda z, s: denoise(network, self.preconditioning, z, s),
-            noise, sampler.grid(self.schedule, schedule.steps), sampler, random.generator, options.checkpointed,
+            noise, sampler.grid(self.schedule, schedule.steps), sampler, random.normal_like, options.checkpointed,
         )  # fmt: skip
-        return (y * energy[:, None] / PLAIN_SCALE).clamp(min=0).reshape(n, side, side)
+        return (y * energy[:, None] / PLAIN_SCALE).clamp(min=0).reshape(len(y), side, side)
 
 
 MapsModel = SharesModel | PlainModel

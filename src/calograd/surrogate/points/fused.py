@@ -19,13 +19,13 @@ from torch.nn.functional import silu
 
 from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump_numbers
 from calograd.events.points import Points
+from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.linear import weights_of
 from calograd.nn.pointmap import PointMap
 from calograd.surrogate.model import Options, SamplingSchedule
 from calograd.surrogate.points.features import Features
 from calograd.surrogate.points.moment_matching import Drawn
 from calograd.surrogate.points.sampling import grid
-from calograd.surrogate.randomness import RandomNumbers
 
 if TYPE_CHECKING:
     from calograd.surrogate.points.model import PointsModel
@@ -64,16 +64,15 @@ class FusedPoints:
         self,
         conditions: Tensor,
         energy: Tensor,
-        n: int,
         schedule: SamplingSchedule,
         random: RandomNumbers,
         options: Options = NO_OPTIONS,
     ) -> Points:
-        """Generate n showers as `Model.generate`, without derivatives."""
+        """Generate showers as `Model.generate`, without derivatives."""
         model = self.model
         if schedule.steps > 1:
-            return model.generate(conditions, energy, n, schedule, random, options)
-        conditions, energy = conditions.expand(n, -1), energy.expand(n)
+            return model.generate(conditions, energy, schedule, random, options)
+        conditions, energy = conditions.expand(len(random), -1), energy.expand(len(random))
         features = model.generate_features(conditions, energy, random, options.smooth)
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:

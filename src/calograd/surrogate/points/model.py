@@ -47,11 +47,12 @@ from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.diffusion.consistency import CONSISTENCY
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, loss
-from calograd.diffusion.samplers import SAMPLERS
+from calograd.diffusion.samplers import SAMPLERS, DrawNoise
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
 from calograd.events.point_showers import LAYERS, PointShowers
 from calograd.events.points import Points
+from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.autoregressive_flow import AutoregressiveFlow
 from calograd.nn.gaussianise import Gaussianise
 from calograd.nn.linear import linear
@@ -66,7 +67,6 @@ from calograd.surrogate.points.features import encode as numbers_of_showers
 from calograd.surrogate.points.fused import FusedPoints
 from calograd.surrogate.points.moment_matching import Drawn, Groups, draw, tilted, with_centre, with_mean
 from calograd.surrogate.points.sampling import consistency, grid, run_sampler, sampler_of
-from calograd.surrogate.randomness import RandomNumbers
 
 CONDITIONS = 1
 """Number of conditions: ln E."""
@@ -335,23 +335,22 @@ class PointsModel(Model):
         """Generate features of showers of incident energies (n,), GeV, and their standardised conditions (n, 1)."""
         a = self.architecture
         sampler = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
-        noise = random.normal(len(energy), LEADS + dim_of(a.layers), like=energy)
+        noise = random.normal(LEADS + dim_of(a.layers), like=energy)
         leads, levels = noise[:, :LEADS], grid(sampler, SHOWER_SCHEDULE, a.shower_steps)
         network = self.shower_at(conditions, leads)
-        x = run_sampler(network, self.shower_preconditioning, noise[:, LEADS:], levels, sampler, random)
+        x = run_sampler(network, self.shower_preconditioning, noise[:, LEADS:], levels, sampler, random.normal_like)
         return self._features_of(leads, self.corrected(x), conditions, energy, smooth)
 
     def generate(
         self,
         conditions: Tensor,
         energy: Tensor,
-        n: int,
         schedule: SamplingSchedule,
         random: RandomNumbers,
         options: Options = Options(),  # noqa: B008 - immutable
     ) -> Points:
-        """Generate n showers, see `Model`."""
-        conditions, energy = conditions.expand(n, -1), energy.expand(n)
+        """Generate showers, see `Model`."""
+        conditions, energy = conditions.expand(len(random), -1), energy.expand(len(random))
         features = self.generate_features(conditions, energy, random, options.smooth)
         return self.fill(features, energy, schedule, random, options.smooth)
 
@@ -367,7 +366,11 @@ class PointsModel(Model):
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
             context = self.context(features, energy).flatten(0, 1).index_select(0, filled)
-            return self._points_from(drawn.noise, context, drawn.groups.of, random, schedule)
+
+            def draw_noise(like: Tensor) -> Tensor:
+                return random.normal_points(drawn.shower, drawn.place, like.shape[1], like=like)
+
+            return self._points_from(drawn.noise, context, drawn.groups.of, draw_noise, schedule)
 
         return self.match_moments(features, energy, random, smooth, z_of)
 
@@ -390,7 +393,7 @@ class PointsModel(Model):
         filled = torch.nonzero(features.count.flatten()).squeeze(1)
         columns = torch.stack([features.count, features.mean, features.core, features.energy]).flatten(1)
         share, m, d, own = columns.index_select(1, filled).unbind()
-        drawn = draw(share, POINT_FEATURES, random, smooth)
+        drawn = draw(share, filled // layers, filled % layers, POINT_FEATURES, random, smooth)
         groups, weight = drawn.groups, drawn.weight
         z = z_of(drawn, filled)
         layer = groups.spread(filled % layers)
@@ -405,12 +408,12 @@ class PointsModel(Model):
         return Points(x, y, layer, e, pad(counts.cumsum(0), (1, 0)), energy, layers)
 
     def _points_from(
-        self, noise: Tensor, context: Tensor, group: Tensor, random: RandomNumbers, schedule: SamplingSchedule
+        self, noise: Tensor, context: Tensor, group: Tensor, draw: DrawNoise, schedule: SamplingSchedule
     ) -> Tensor:
         """Return z of points from noise."""
         sampler = sampler_of(schedule.sampler, self.architecture.distilled)
         levels = grid(sampler, self.architecture.schedule, schedule.steps)
-        return run_sampler(self.points_at(context, group), self.preconditioning, noise, levels, sampler, random)
+        return run_sampler(self.points_at(context, group), self.preconditioning, noise, levels, sampler, draw)
 
 
 def identity(dim: int) -> nn.Linear:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from calograd.surrogate.randomness import RandomNumbers
+from calograd.events.random_numbers import RandomNumbers
 
-SPARE = 32
-"""Number of points whose multiples are drawn for a smooth sample, so that one more point leaves the others alone."""
+MOST_POINTS = 1 << 24
+"""Room for the points of one layer of one shower among the random numbers of the shower."""
 NEWTON = 3
 STEEPEST = 4.5
 """Largest exponent lambda z."""
@@ -56,37 +56,43 @@ class Drawn(NamedTuple):
 
     Args:
         noise: unit normal numbers, shape (points, dim).
-        angle: evenly from 0 to 2 pi, shape (points,).
-        groups: of the points.
-        weight: what part of each counts, below 1 for the last of a group alone, shape (points,); None for 1 throughout.
+        angle: azimuth, uniform from 0 to 2 pi, shape (points,).
+        groups: the layer of a shower that each point is of.
+        shower: row of the shower of each point, shape (points,).
+        place: number of each point within its shower, shape (points,).
+        weight: fraction of each point that counts, below 1 for the last of a group alone, shape (points,); None if all
+            count in full.
     """
 
     noise: Tensor
     angle: Tensor
     groups: Groups
+    shower: Tensor
+    place: Tensor
     weight: Tensor | None
 
 
-def draw(share: Tensor, dim: int, random: RandomNumbers, smooth: bool) -> Drawn:
-    """Draw the points of groups.
+def draw(share: Tensor, shower: Tensor, layer: Tensor, dim: int, random: RandomNumbers, smooth: bool) -> Drawn:
+    """Draw the random numbers of the points of groups.
+
+    Point p of layer k of shower i has the same numbers however many points the layer and the others have.
 
     Args:
-        share: points of every group, a fraction where the last is counted in part, shape (groups,).
+        share: number of points of each group, a fraction where the last counts in part, shape (groups,).
+        shower: row of the shower of each group, shape (groups,).
+        layer: layer of each group, shape (groups,).
         dim: numbers of a point.
-        random: source of the random numbers.
-        smooth: whether the last point of every group is counted in part.
+        random: random numbers of the showers.
+        smooth: whether the last point of each group counts in part.
     """
     counts = share.detach().ceil().long()
-    drawn = Groups.with_counts((counts + SPARE - 1) // SPARE * SPARE if smooth else counts)
-    total = len(drawn.of)
-    noise = random.normal(total, dim, like=share)
-    angle = random.uniform(total, like=share) * (2 * torch.pi)
-    if not smooth:
-        return Drawn(noise, angle, drawn, None)
-    place = torch.arange(total, device=share.device) - drawn.spread(drawn.counts.cumsum(0) - drawn.counts)
-    kept = torch.nonzero(place < drawn.spread(counts)).squeeze(1)
-    groups = Groups(counts, drawn.of[kept])
-    return Drawn(noise[kept], angle[kept], groups, (groups.spread(share) - place[kept]).clamp(max=1))
+    groups = Groups.with_counts(counts)
+    place = torch.arange(len(groups.of), device=share.device) - groups.spread(counts.cumsum(0) - counts)
+    owner, index = groups.spread(shower), groups.spread(layer) * MOST_POINTS + place
+    noise = random.normal_points(owner, index, dim, like=share)
+    angle = random.uniform_points(owner, index, like=share) * (2 * torch.pi)
+    weight = (groups.spread(share) - place).clamp(max=1) if smooth else None
+    return Drawn(noise, angle, groups, owner, index, weight)
 
 
 def with_mean(z: Tensor, mean: Tensor, share: Tensor, groups: Groups, weight: Tensor | None) -> Tensor:

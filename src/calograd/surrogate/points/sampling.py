@@ -9,19 +9,18 @@ from torch import Tensor
 
 from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump
 from calograd.diffusion.denoisers import Network, Preconditioning, denoise
-from calograd.diffusion.samplers import SAMPLERS, Sampler, sample
+from calograd.diffusion.samplers import SAMPLERS, DrawNoise, Sampler, sample
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
-from calograd.surrogate.randomness import RandomNumbers
 
 
 def run_sampler(
-    network: Network, pre: Preconditioning, noise: Tensor, levels: Tensor, sampler: Sampler, random: RandomNumbers
+    network: Network, pre: Preconditioning, noise: Tensor, levels: Tensor, sampler: Sampler, draw: DrawNoise
 ) -> Tensor:
     """Return samples from unit normal noise, through falling noise levels."""
     if isinstance(pre, Consistency) and len(levels) == 2:
         return jump(network, pre, noise, float(levels[0]))
-    return sample(lambda z, s: denoise(network, pre, z, s), noise, levels, sampler, random.generator)
+    return sample(lambda z, s: denoise(network, pre, z, s), noise, levels, sampler, draw)
 
 
 @cache

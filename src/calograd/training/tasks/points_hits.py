@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from calograd.events.layered_readout import count_hits
+from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate.points.model import PointsModel
-from calograd.surrogate.randomness import RandomNumbers
 from calograd.training.data.points import PointsData
 
 BATCH = 16
@@ -36,12 +36,14 @@ def fit_hits(model: PointsModel, data: PointsData, showers: int, seed: int) -> N
     energy, hits = clouds.energy[known], clouds.hits[known]
     visible = np.bincount(clouds.owner, clouds.e, len(clouds))[known] / energy
     generator = torch.Generator().manual_seed(seed)
-    schedule, random = model.sampling_schedule(), RandomNumbers(generator)
+    schedule = model.sampling_schedule()
     chosen = torch.randint(len(energy), (showers,), generator=generator).numpy()
     for _ in range(ROUNDS):
-        made, seen = [], []
-        for incident in torch.split(torch.from_numpy(energy[chosen]).to(model.unit), BATCH):
-            points = model.generate(model.conditions(incident), incident, len(incident), schedule, random)
+        made, seen, random = [], [], RandomNumbers.from_generator(generator, showers)
+        for start in range(0, showers, BATCH):
+            part = slice(start, start + BATCH)
+            incident = torch.from_numpy(energy[chosen[part]]).to(model.unit)
+            points = model.generate(model.conditions(incident), incident, schedule, random.rows(part))
             record = points.numpy("surrogate", {})
             made.append(count_hits(record))
             seen.append(np.bincount(record.owner, record.e, len(record)) / record.energy)

@@ -147,7 +147,7 @@ class LimitSummary:
 
         ``kept``: every check passed. ``missed``: more checks miss significantly than chance allows. ``statistics``: no
         more checks miss than Geant4 against itself would at these sample sizes. ``unclear``: more miss than that,
-        though none of them beyond its statistics.
+        though no more of them significantly than chance allows.
         """
         if self.passed == self.checked:
             return "kept"

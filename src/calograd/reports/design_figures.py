@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from calograd.evaluation.classifier_tests import ClassifierTest
 from calograd.evaluation.compare import PointResult, Quantity
@@ -168,6 +168,7 @@ def _panel(
     _draw_verdicts(ax, energies, values, np.array([_verdict(evaluation, p, name, trend.kind) for p in points]), ends)
     if trend.log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(ends)

@@ -246,7 +246,8 @@ def test_bounds_have_to_be_within_what_was_trained_on_at_every_density(surrogate
         check_trained_range(space, trained)
 
     lead = MATERIALS["PbF2"]
-    card = surrogate.card.model_copy(update={"units": "scaled", "dx": (0.5, 2.0), "dz": (4.0, 16.0)})
+    sizes = {"units": "scaled", "dx": (0.5, 2.0), "dz": (4.0, 16.0)}
+    card = surrogate.card.model_copy(update={"trained": surrogate.card.designs.model_copy(update=sizes)})
     model = copy.deepcopy(surrogate.model)
     model.architecture = replace(model.architecture, material_numbers=("critical_energy",))
     scaled = Surrogate(model, card)

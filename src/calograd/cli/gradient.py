@@ -103,7 +103,7 @@ def gradient(
 ) -> None:
     """Compute the gradient of a utility at a design with the surrogate, and compare it with Geant4's.
 
-    All energies have common random numbers, so their errors are correlated.
+    Every energy has random numbers of its own.
 
     \b
     Examples:

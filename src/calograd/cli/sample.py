@@ -140,8 +140,8 @@ def _rows(surrogate: Surrogate, seed: int, asked: dict[str, Any]) -> Rows:
                 )
         return Rows(energies)
     n_z = surrogate.design_model.architecture.n_z
-    dx, dz = _ranges(asked["cell"], asked["unequal"], n_z)
-    dx, dz = draw_designs(dx, dz, len(energies), n_z, asked["unequal"] or 0.0, seed)
+    ranges = _ranges(asked["cell"], asked["unequal"], n_z)
+    dx, dz = draw_designs(*ranges, len(energies), n_z, asked["unequal"] or 0.0, seed)
     return Rows(energies, dx, dz, None if asked["material"] is None else Material.parse(asked["material"]))
 
 
@@ -156,7 +156,7 @@ def _ranges(
         )
     if unequal is not None and not isinstance(dz, Range):
         raise InputError(f"--unequal {unequal:g} needs a range LOW:HIGH of depths; leave it out or give one")
-    return (dx[0], dx[-1]), tuple(dz) if isinstance(dz, Range) else (dz, dz)
+    return (dx[0], dx[-1]), (dz[0], dz[1]) if isinstance(dz, Range) else (dz, dz)
 
 
 def _summarise(made: Any, seconds: float, output: Path, json_path: Path | None) -> None:

@@ -136,7 +136,7 @@ class DemoResult:
         times = self.benchmark.surrogates
         best = min(times, key=lambda t: t.processor.median)
         ratios = [(self.benchmark.ratio(t), t.energy) for t in times if (t.who, t.batch) == (best.who, best.batch)]
-        known = [(ratio, energy) for ratio, energy in ratios if ratio is not None]
+        known = [(ratio, energy) for ratio, energy in ratios if ratio is not None and isinstance(energy, float | int)]
         total = worst.quantities["E_tot"]
         return Headline(total.bias, total.bias_error, worst.point, best, known)
 

@@ -14,7 +14,7 @@ from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import GradientCheck, compare_gradients
-from calograd.gradients.estimates import GradientEstimate
+from calograd.gradients.estimates import GradientEstimate, seed_of
 from calograd.gradients.finite_differences import REPLICAS, STEP, finite_difference_gradient
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement
@@ -90,7 +90,7 @@ def gradient(
         sampler, steps: see `Surrogate.sample`.
         step: relative step of Geant4's central differences.
         replicas: backgrounds that every Geant4 shower is seen with.
-        seed: of all random numbers.
+        seed: of all random numbers; every energy has its own.
         extrapolate: warn instead of refusing outside the trained range.
         progress: called with the stages "surrogate" and "Geant4".
 
@@ -110,19 +110,19 @@ def gradient(
         )
     estimates, checks = list[GradientEstimate](), list[GradientCheck]()
     for k, energy in enumerate(energies):
-        at_energy = replace(objective, energies=(energy,), weights=None)
+        at_energy, own_seed = replace(objective, energies=(energy,), weights=None), seed_of(seed, k)
         estimates.append(
             surrogate_gradient(
-                surrogate, at_energy, space, y, showers=showers, draws=draws, seed=seed, sampler=sampler, steps=steps,
+                surrogate, at_energy, space, y, showers=showers, draws=draws, seed=own_seed, sampler=sampler, steps=steps,
                 extrapolate=extrapolate, progress=_part(progress, "surrogate", k, len(energies)),
             )
         )  # fmt: skip
         if reference is not None:
             of_geant4 = finite_difference_gradient(
-                reference, at_energy, space, y, step=step, replicas=replicas, seed=seed,
+                reference, at_energy, space, y, step=step, replicas=replicas, seed=own_seed,
                 progress=_part(progress, "Geant4", k, len(energies)),
             )  # fmt: skip
-            checks.append(compare_gradients(estimates[-1], of_geant4, seed))
+            checks.append(compare_gradients(estimates[-1], of_geant4, own_seed))
     name = surrogate.card.name
     return GradientResult(name, design, objective, energies, tuple(estimates), tuple(checks))
 

@@ -247,7 +247,9 @@ def test_bounds_have_to_be_within_what_was_trained_on_at_every_density(surrogate
 
     lead = MATERIALS["PbF2"]
     sizes = {"units": "scaled", "dx": (0.5, 2.0), "dz": (4.0, 16.0)}
-    card = surrogate.card.model_copy(update={"trained": surrogate.card.designs.model_copy(update=sizes)})
+    architecture = surrogate.card.architecture | {"material_numbers": ("critical_energy",)}
+    trained = surrogate.card.designs.model_copy(update=sizes)
+    card = surrogate.card.model_copy(update={"trained": trained, "architecture": architecture})
     model = copy.deepcopy(surrogate.model)
     model.architecture = replace(model.architecture, material_numbers=("critical_energy",))
     scaled = Surrogate(model, card)

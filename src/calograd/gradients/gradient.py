@@ -113,8 +113,8 @@ def gradient(
         at_energy, own_seed = replace(objective, energies=(energy,), weights=None), seed_of(seed, k)
         estimates.append(
             surrogate_gradient(
-                surrogate, at_energy, space, y, showers=showers, draws=draws, seed=own_seed, sampler=sampler, steps=steps,
-                extrapolate=extrapolate, progress=_part(progress, "surrogate", k, len(energies)),
+                surrogate, at_energy, space, y, showers=showers, draws=draws, seed=own_seed, sampler=sampler,
+                steps=steps, extrapolate=extrapolate, progress=_part(progress, "surrogate", k, len(energies)),
             )
         )  # fmt: skip
         if reference is not None:

@@ -139,7 +139,7 @@ def botorch_ready() -> Iterator[None]:
             from botorch.exceptions.warnings import BotorchWarning
             from gpytorch.utils.warnings import NumericalWarning
         except ImportError as error:
-            raise InputError('Bayesian optimisation needs botorch: pip install --group baselines') from error
+            raise InputError("Bayesian optimisation needs botorch: pip install --group baselines") from error
         for category in (BotorchWarning, NumericalWarning):
             warnings.filterwarnings("ignore", category=category)
         yield

@@ -235,7 +235,7 @@ def _evolution(bench: Bench, start: Array) -> None:
     try:
         import cma
     except ImportError as error:
-        raise InputError('CMA-ES needs cma: pip install --group baselines') from error
+        raise InputError("CMA-ES needs cma: pip install --group baselines") from error
     generator = np.random.default_rng(seed_of(bench.seed, 0, 2))
     lower, width = bench.space.feasible.lower, bench.space.feasible.upper - bench.space.feasible.lower
     options = {

@@ -33,7 +33,8 @@ from calograd.training.train import train
 
 METHODS = ("lora", "bitfit", "full", "scratch")
 QUICK = {
-    "rank": 2, "alpha": 4.0, "steps": 60, "location_scale_steps": 60, "batch": 32, "location_scale_batch": 32, "warmup": 5,
+    "rank": 2, "alpha": 4.0, "steps": 60, "location_scale_steps": 60, "batch": 32, "location_scale_batch": 32,
+    "warmup": 5,
     "report_every": 20, "learning_rate": 5e-3, "precision": "fp32", "ema": 0.9,
 }  # fmt: skip
 

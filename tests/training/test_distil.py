@@ -190,7 +190,7 @@ def test_a_distillation_is_gone_on_with_by_the_same_teacher_and_steps(folder: Pa
     teacher = Surrogate.load(folder / "teacher")
     teacher.model.shape_network.out.bias.add_(0.1)
     teacher.save(folder / "teacher")
-    with pytest.raises(InputError, match="holds a run of another teacher: it was .*; bring it back"):
+    with pytest.raises(InputError, match=r"holds a run of another teacher: it was .*; bring it back"):
         run(distilling(folder, steps=2), folder / "run")
 
 

@@ -27,7 +27,8 @@ from calograd.training.tasks.points_hits import difference
 from calograd.training.train import train
 
 Make = Callable[..., PointShowers]
-FEW = {"location_scale_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6, "warmup": 2,
+FEW = {"location_scale_steps": 6, "shower_steps": 6, "point_steps": 6, "hit_showers": 200, "report_every": 6,
+       "warmup": 2,
        "shower_batch": 16, "location_scale_batch": 16, "point_batch": 12}  # fmt: skip
 SMALL = {"shower_width": 8, "shower_blocks": 1, "point_width": 8, "point_blocks": 1, "embedding": 8,
          "location_scale_width": 8, "steps": 2, "shower_steps": 3}  # fmt: skip

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from calograd.evaluation import Evaluation, evaluate
     from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
     from calograd.events.library.reader import Library, open_library
+    from calograd.events.point_showers import PointShowers, read_points, write_points
     from calograd.events.points import Points
     from calograd.events.segmentation import segment
     from calograd.explorer.serve import explore
@@ -92,6 +93,7 @@ __all__ = [
     "OnnxSampler",
     "OptimisationResult",
     "OutputExistsError",
+    "PointShowers",
     "Points",
     "PositionResolution",
     "PricedUtility",
@@ -117,12 +119,14 @@ __all__ = [
     "read_background_map",
     "read_cells",
     "read_maps",
+    "read_points",
     "segment",
     "simulate",
     "style",
     "write_background_map",
     "write_cells",
     "write_maps",
+    "write_points",
 ]
 
 _MODULES = {
@@ -135,6 +139,7 @@ _MODULES = {
     "evaluation": ("Evaluation", "evaluate"),
     "events.dense": ("Cells", "Maps", "read_cells", "read_maps", "write_cells", "write_maps"),
     "events.library.reader": ("Library", "open_library"),
+    "events.point_showers": ("PointShowers", "read_points", "write_points"),
     "events.points": ("Points",),
     "events.segmentation": ("segment",),
     "explorer.serve": ("explore",),

@@ -127,7 +127,7 @@ def _config(options: dict[str, Any]) -> AdaptConfig:
 
 
 def _print_summary(outcome: Outcome, method: str, base: str) -> None:
-    """What every phase and the physics came to."""
+    """Print the result of every phase and of the physics."""
     name = outcome.surrogate.card.name
     print_table(
         f"{name}: {method} of {base}, {outcome.learnt} numbers learnt, {outcome.size / 1e6:.2f} MB, "

@@ -1,4 +1,4 @@
-"""What commands share: options and their types, checks of outputs, summary tables, JSON."""
+"""Shared parts of the commands: options and their types, checks of outputs, summary tables, JSON."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class CrystalMatrix(Table):
     silicon: Annotated[float, Field(ge=0)] = 0.2
     """Thickness of the silicon plane behind every layer, cm."""
     silicon_signal: bool = False
-    """Whether deposits in the silicon are recorded too; they then count in the cell that they lie in."""
+    """True if deposits in the silicon are recorded too; they then count in the cell that they lie in."""
 
     @model_validator(mode="after")
     def _check(self) -> CrystalMatrix:

@@ -91,7 +91,7 @@ class Design:
 
     @property
     def batched(self) -> bool:
-        """Whether this is a batch of designs."""
+        """True if this is a batch of designs."""
         return self.dx.ndim == 1
 
     def __getitem__(self, which: int | slice | Tensor) -> Design:

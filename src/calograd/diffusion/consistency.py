@@ -68,7 +68,7 @@ def jump(network: Network, preconditioning: Consistency, noise: Tensor, sigma: f
 
 @cache
 def jump_numbers(preconditioning: Consistency, sigma: float) -> tuple[float, float, float, float]:
-    """What `jump` multiplies noise and F by, what F sees of the noise, and c_noise."""
+    """Return the factors of noise and F in `jump`, the factor of what F sees, and c_noise."""
     c = preconditioning.coefficients(torch.tensor(sigma, dtype=torch.float64))
     return float(c.skip) * sigma, float(c.out), float(c.into) * sigma, float(c.noise)
 

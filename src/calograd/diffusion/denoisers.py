@@ -37,7 +37,7 @@ class Coefficients(NamedTuple):
 
 
 class Preconditioning(Protocol):
-    """How a raw network becomes a denoiser."""
+    """The way from a raw network to a denoiser."""
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """The four coefficients at the noise levels ``sigma``."""

@@ -41,11 +41,11 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 DrawNoise = Callable[[Tensor], Tensor]
 """Returns fresh unit normal noise of the shape, dtype and device of its argument."""
 Memory = tuple[Tensor, Tensor] | None
-"""What the step before extrapolates from and its noise level; None at the first."""
+"""The clean sample (or slope) of the step before and its noise level; None at the first step."""
 
 
 class Place(NamedTuple):
-    """Where a sampler stands.
+    """The place of a sampler on its way.
 
     Args:
         x: the noisy sample, shape (n, ...).

@@ -1,4 +1,4 @@
-"""How well generated showers stand in for Geant4's."""
+"""Evaluation of generated showers against Geant4's."""
 
 from calograd.evaluation.designs import DesignEvaluation, mean_biases
 from calograd.evaluation.points import PointsEvaluation

@@ -38,7 +38,7 @@ Records = Cells | Maps
 
 @dataclass(frozen=True)
 class DesignKind:
-    """How one kind of record is observed and judged at design points.
+    """The rules by which one kind of record is observed and judged at design points.
 
     Args:
         noun: name of the records in sentences.

@@ -30,7 +30,7 @@ Records = Cells | Maps | PointShowers
 
 
 class RecordKind(NamedTuple):
-    """How one kind of record takes part in an evaluation.
+    """The part of one kind of record in an evaluation.
 
     Attributes:
         noun: name of the records in sentences.

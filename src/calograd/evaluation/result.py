@@ -53,7 +53,7 @@ class Evaluation(ABC):
 
     @property
     def passed(self) -> bool:
-        """Whether every limit is kept."""
+        """True if every limit is kept."""
         return all(check.passed for check in self.checks)
 
     @property

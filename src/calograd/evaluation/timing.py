@@ -1,4 +1,4 @@
-"""How long a shower takes, Geant4's and a surrogate's, each on one thread.
+"""Time of a shower, Geant4's and a surrogate's, each on one thread.
 
     Geant4       t = (T(1 + n) - T(1)) / n,    start-up = T(1) - t
 

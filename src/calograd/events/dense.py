@@ -64,7 +64,7 @@ MAPS = Layout("maps", "calograd/maps/1", ("n", "pixels across", "pixels along"))
 
 
 class _Dense:
-    """What `Cells` and `Maps` share."""
+    """The common part of `Cells` and `Maps`."""
 
     LAYOUT: ClassVar[Layout]
     energy: np.ndarray
@@ -170,7 +170,7 @@ Dense = TypeVar("Dense", Cells, Maps)
 
 
 class Extent(NamedTuple):
-    """How much a file holds.
+    """The extent of a file.
 
     Attributes:
         rows: number of rows.

@@ -69,7 +69,7 @@ def refuse_twice(files: Sequence[Path], contents: Sequence[bytes]) -> None:
 
 
 def contents_of(rows: Cells | Maps) -> bytes:
-    """What tells the contents of files apart: configuration, columns, and the first measured energies."""
+    """Return what tells the contents of files apart: configuration, columns, and the first measured energies."""
     digest = blake2b(json.dumps(rows.config, sort_keys=True).encode())
     for column in (rows.energy, rows.dx, rows.dz, rows.shower, rows.measured[:SAMPLE]):
         digest.update(np.ascontiguousarray(column).tobytes())

@@ -127,7 +127,7 @@ class Deposits:
 
     @property
     def reads_memory(self) -> bool:
-        """Whether the self-test has passed and steps are read from memory."""
+        """True if the self-test has passed and steps are read from memory."""
         return self._trusted is not None
 
     def begin(self, seed: int) -> None:

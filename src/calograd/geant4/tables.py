@@ -68,7 +68,7 @@ class Tables:
 
     @property
     def official(self) -> bool:
-        """Whether the set is complete, as the official one is, and not a reduced one."""
+        """True if the set is complete, as the official one is, and not a reduced one."""
         levels = self.ensdfstate / "ENSDFSTATE.dat"
         return levels.is_file() and levels.stat().st_size > 0 and len(self.elements()) >= OFFICIAL_ELEMENTS
 

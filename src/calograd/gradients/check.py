@@ -62,7 +62,7 @@ class Component:
 
     @property
     def known(self) -> bool:
-        """Whether Geant4 knows the sign."""
+        """True if Geant4 knows the sign."""
         return abs(self.geant4) > KNOWN * self.geant4_error
 
     @property
@@ -72,7 +72,7 @@ class Component:
 
     @property
     def wrong_sign(self) -> bool:
-        """Whether the surrogate has the other sign where Geant4 knows it."""
+        """True if the surrogate has the other sign where Geant4 knows it."""
         return self.known and self.surrogate * self.geant4 < 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What an optimiser is told: estimates with standard errors, from a surrogate or from simulated showers.
+"""Estimates for an optimiser: values and gradients with standard errors, from a surrogate or from simulated showers.
 
 Every random number of an estimate follows from the seed that it is asked for with: the same arguments give the same
 estimate. Designs are vectors y of physical parameters, shape (p,), in the units of their `Space` (cm).

@@ -43,12 +43,12 @@ def refuse_endless(path: Path, length: int | None = None) -> None:
 
 
 def _length(head: bytes) -> int:
-    """Of a heap by its head; none is longer than what HDF5 allows of attributes and a little more."""
+    """Return the length of a heap by its head; none is longer than what HDF5 allows of attributes and a little more."""
     return min(int.from_bytes(head[8:16], "little"), _SEARCHED)
 
 
 def _ends(heap: bytes) -> bool:
-    """Whether going from object to object comes to the end."""
+    """True if going from object to object comes to the end."""
     at = 16
     while at + _HEADER.size <= len(heap):
         index, _, _, size = _HEADER.unpack_from(heap, at)

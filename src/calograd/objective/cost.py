@@ -110,7 +110,7 @@ class PricedUtility:
 
     @property
     def needs_y(self) -> bool:
-        """Whether the utility needs the second transverse axis, which maps do not have."""
+        """True if the utility needs the second transverse axis, which maps do not have."""
         return bool(getattr(self.utility, "needs_y", False))
 
     def __str__(self) -> str:

@@ -360,7 +360,7 @@ class _Run:
         return _Evaluation(now, draws, lost, curvature, radius, move)
 
     def _is_noise(self, move: Move) -> bool:
-        """Whether the gain of a step is no larger than that of steps after gradients of pure noise."""
+        """True if the gain of a step is no larger than that of steps after gradients of pure noise."""
         return bool(move.gain < (1 + len(move.d) ** 0.5) * move.error)
 
     def _estimate(self, gradient: GradientFunction, y: Array, draws: int, seed: int) -> AnyGradient:

@@ -98,7 +98,7 @@ class CheckConfig(Table):
     library: Path | None = None
     """Path of a shower library of the spectrum's energies that no training has used."""
     simulate: bool = False
-    """Whether the showers of a check are simulated when it is made."""
+    """True if the showers of a check are simulated when it is made."""
     workers: Annotated[int, Field(gt=0)] = 1
     replicas: Annotated[int, Field(gt=0)] = 4
     """Number of backgrounds that each shower is seen with."""

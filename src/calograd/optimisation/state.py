@@ -49,7 +49,7 @@ class Check:
 
     @property
     def gained(self) -> bool:
-        """Whether the gain on simulated showers is certain."""
+        """True if the gain on simulated showers is certain."""
         return self.simulated > LOSS * self.simulated_error
 
     @property

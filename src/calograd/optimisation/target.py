@@ -71,7 +71,7 @@ class Target(Table):
 
     @property
     def serves_all(self) -> bool:
-        """Whether the showers of one simulation can be measured with every design."""
+        """True if the showers of one simulation can be measured with every design."""
         return isinstance(self.detector, BlockTarget)
 
     def simulation(self, design: Design, energies: tuple[float, ...], seed: int) -> SimulationConfig:

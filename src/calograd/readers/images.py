@@ -68,7 +68,7 @@ class Images:
 
     @property
     def normalised(self) -> bool:
-        """Whether every image was scaled to its own maximum, so that its energy is lost."""
+        """True if every image was scaled to its own maximum, so that its energy is lost."""
         largest = self.xz.max((1, 2))
         filled = largest[largest > 0]
         return len(filled) > 1 and bool(np.ptp(filled) <= SAME_MAXIMUM * filled[0])

@@ -1,4 +1,4 @@
-"""What a file of showers says of its particles, beam, material and detector, in words."""
+"""Description of a file of showers: its particles, beam, material and detector, in words."""
 
 from __future__ import annotations
 

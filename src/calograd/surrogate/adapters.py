@@ -48,7 +48,7 @@ class Base(BaseModel):
     identity: str
     """See the formulas above."""
     source: str = ""
-    """Where it is: a bundled name, or a folder relative to the adapter's; empty if it was never stored."""
+    """Place of the base: a bundled name, or a folder relative to the adapter's; empty if it was never stored."""
 
 
 class AdapterCard(BaseModel):
@@ -61,7 +61,7 @@ class AdapterCard(BaseModel):
     base: Base
     """The surrogate that the adapter belongs to."""
     method: Method
-    """How layers are changed, see `calograd.nn.lora.Plan`."""
+    """Description of the changed layers, see `calograd.nn.lora.Plan`."""
     rank: int
     """r of LoRA."""
     alpha: float
@@ -71,9 +71,9 @@ class AdapterCard(BaseModel):
     energy: tuple[float, float]
     """Least and largest incident energy that the adapted surrogate is for, GeV."""
     trained: TrainedDesigns | TrainedDetector
-    """What the adapted surrogate is for beside energies."""
+    """Trained range of the adapted surrogate beside energies."""
     symmetric: bool = True
-    """Whether location and scale stay equal by symmetry, see `calograd.surrogate.model.Model.asymmetric`."""
+    """True if location and scale stay equal by symmetry, see `calograd.surrogate.model.Model.asymmetric`."""
     training: dict[str, Any]
     """The resolved configuration, the data's provenance, the losses before and after."""
 

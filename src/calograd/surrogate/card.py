@@ -94,7 +94,7 @@ class TrainedDesigns(_Trained):
     units: Units = "cm"
     """Units of ``dx`` and ``dz``."""
     unequal_layers: bool = False
-    """Whether layers of different depths were trained on."""
+    """True if layers of different depths were trained on."""
     materials: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
     """The materials that were trained on."""
     mode: str
@@ -229,7 +229,7 @@ class Card(BaseModel):
     energy: tuple[float, float]
     """Least and largest trained incident energy, GeV."""
     trained: TrainedDesigns | TrainedDetector
-    """What it was trained on beside energies: a range of designs, or one detector."""
+    """Trained range beside energies: a range of designs, or one detector."""
     training: dict[str, Any]
     """The resolved configuration, the data's provenance and the steps done."""
 
@@ -254,7 +254,7 @@ class Card(BaseModel):
 
     @property
     def takes_design(self) -> bool:
-        """Whether a sample needs a design."""
+        """True if a sample needs a design."""
         return isinstance(self.trained, TrainedDesigns)
 
     @property

@@ -133,7 +133,7 @@ class Model(nn.Module, ABC):
     @property
     @abstractmethod
     def distilled(self) -> bool:
-        """Whether the model is distilled: a few steps of its own instead of a free choice of samplers."""
+        """True if the model is distilled: a few steps of its own instead of a free choice of samplers."""
 
     @abstractmethod
     def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
@@ -229,7 +229,7 @@ class DesignArchitecture(Architecture, Protocol):
 
     @property
     def symmetric(self) -> bool:
-        """Whether location and scale of the pattern are equal by symmetry."""
+        """True if location and scale of the pattern are equal by symmetry."""
 
     @property
     def distilled_steps(self) -> tuple[int, int] | None:
@@ -274,7 +274,7 @@ class DesignModel(Model):
 
     @property
     def distilled(self) -> bool:
-        """Whether the model is distilled, see `Model`."""
+        """True if the model is distilled, see `Model`."""
         return self.architecture.distilled_steps is not None
 
     @property

@@ -223,7 +223,7 @@ class TwoStage(DesignModel):
 
     @property
     def noise_dims(self) -> tuple[int, int]:
-        """How many numbers shape and pattern have, and so the noise that becomes a shower."""
+        """Number of coordinates of shape and pattern, and so of the noise that becomes a shower."""
         return len(self.shape_location_scale.symmetry_class), len(self.pattern_location_scale.symmetry_class)
 
     def grids(self, schedule: SamplingSchedule) -> tuple[Tensor, Tensor]:

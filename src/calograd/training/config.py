@@ -235,7 +235,7 @@ class DesignTraining(LoopTable):
     start: str = ""
     """A surrogate, bundled or a folder, whose weights to start from; empty: random weights."""
     keep: bool = False
-    """Whether to keep the weights of every report, in folders ``step-NUMBER``."""
+    """True if to keep the weights of every report, in folders ``step-NUMBER``."""
 
 
 class PointsTraining(LoopTable):
@@ -388,7 +388,7 @@ class AdaptConfig(Table):
     targets: tuple[str, ...] = ("*",)
     """Patterns of names of linear layers, see `calograd.nn.lora.Plan`."""
     balanced: bool = False
-    """Whether every energy of the data counts alike, however many showers have it; else every row does."""
+    """True if every energy of the data counts alike, however many showers have it; else every row does."""
     range: Literal["data", "base"] = "data"
     """Range of the adapted surrogate: that of the data, or on trust that of its base."""
     steps: Positive | None = None

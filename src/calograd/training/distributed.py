@@ -42,7 +42,7 @@ class ProcessGroup(Protocol):
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the leader, which reports and writes."""
+        """True if this process is the leader, which reports and writes."""
 
     @property
     def device(self) -> str:

@@ -191,7 +191,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How the loop runs.
+    """Settings of the loop.
 
     Args:
         warmup: steps in which the learning rate rises.
@@ -210,7 +210,7 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run may be resumed with: a checkpoint of anything else is refused.
+    """Identity of a run that may be resumed: a checkpoint of anything else is refused.
 
     Args:
         task: kind of the run, such as ``training``.
@@ -226,7 +226,7 @@ class Identity:
 
 
 class Task(Protocol[M]):
-    """What a run trains."""
+    """The model that a run trains."""
 
     @property
     def model(self) -> M:
@@ -250,7 +250,7 @@ class Task(Protocol[M]):
 
     @property
     def identity(self) -> Identity:
-        """What a checkpoint must agree with."""
+        """Return what a checkpoint must agree with."""
 
     def monitor(self, state: TrainingState[M]) -> dict[str, Any]:
         """Return the entries of a report, plain data; ``validation_loss`` among them with early stopping."""
@@ -372,7 +372,7 @@ def update_ema(state: TrainingState[M], phase: Phase[M]) -> None:
 
 @dataclass(frozen=True)
 class _Loop(Generic[M]):
-    """What does not change while a run goes through its phases."""
+    """The constants of a run while it goes through its phases."""
 
     task: Task[M]
     output: Path

@@ -46,7 +46,7 @@ __all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
 BLOCK = 1 << 23
 """Deposits a block by default: 128 MB, some 4 000 GeV."""
 _KINDS = dict.fromkeys((*HEADS, CHECKSUM), "iu") | dict.fromkeys(("energy", *DEPOSITS), "fiu")
-"""Of numbers, what each may be."""
+"""Kinds of numbers that each column may have."""
 SAME = 1e-5
 """Sizes that agree to this are the same."""
 
@@ -109,7 +109,7 @@ class Library:
 
     @property
     def material(self) -> Material | None:
-        """What the showers are in, of a crystal matrix its crystals; None for a layered detector."""
+        """The material of the showers, of a crystal matrix its crystals; None for a layered detector."""
         return self.provenance.material
 
     @property
@@ -121,7 +121,7 @@ class Library:
         return None
 
     def about(self) -> dict[str, Any]:
-        """What made the showers, as plain data, see `calograd.events.shards`."""
+        """The origin of the showers as plain data, see `calograd.events.shards`."""
         made, several = self.provenance, [
             {"first": first, "simulation": each.config.model_dump(mode="json")} for first, each in self.shards
         ]  # fmt: skip
@@ -284,7 +284,7 @@ def _joined(folder: Path, libraries: list[Library]) -> Library:
 
 
 def read_heads(path: Path) -> tuple[Provenance, Heads, int | None]:
-    """What a library or a part says of its showers, and how many an unfinished one is to have.
+    """Heads of the showers of a library or a part, and how many an unfinished one is to have.
 
     Raises:
         FormatError: as `open_library` does.

@@ -20,7 +20,7 @@ from calograd.io.heap import refuse_endless
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
-"""Where superblocks of each version keep the length of the file."""
+"""Offset of the length of the file in superblocks of each version."""
 
 
 def stored_length(path: Path) -> int | None:
@@ -34,7 +34,7 @@ def stored_length(path: Path) -> int | None:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether the file is shorter than it says."""
+    """True if the file is shorter than it says."""
     length = stored_length(path)
     return length is not None and path.stat().st_size < length
 
@@ -75,7 +75,7 @@ def open_padded(path: Path) -> Iterator[h5py.File]:
 
 
 def complete_showers(file: h5py.File, path: Path) -> int:
-    """How many showers from the first on are complete in a padded file; `KeyError` if its index is not complete."""
+    """Return the number of complete showers from the first on; `KeyError` if the index of the file is not complete."""
     real = path.stat().st_size
     for name in HEADS:
         dataset = file[name]
@@ -86,7 +86,7 @@ def complete_showers(file: h5py.File, path: Path) -> int:
 
 
 def _complete_values(dataset: h5py.Dataset, real: int) -> int:
-    """How many values from the first on lie within the first ``real`` bytes of the file."""
+    """Return the number of values from the first on that lie within the first ``real`` bytes of the file."""
     size = int(dataset.shape[0])
     if dataset.chunks is None:
         start = dataset.id.get_offset()

@@ -1,4 +1,4 @@
-"""How a shower library lies in HDF5 (schema ``calograd/library/1``).
+"""Layout of a shower library in HDF5 (schema ``calograd/library/1``).
 
 Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
 ``energy`` (GeV), ``index`` and ``seed`` have one value a shower, and so has ``checksum``: the CRC-32 of the bytes of
@@ -35,7 +35,7 @@ DEPOSITS = ("x", "y", "z", "e")
 HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
 CHECKSUM = "checksum"
 PARTS = "parts"
-"""Of an unfinished library, the files that its deposits are in."""
+"""The files with the deposits of an unfinished library."""
 CHUNK = 1 << 17
 """Deposits a chunk; 50 GeV make about 100 000."""
 
@@ -92,7 +92,7 @@ class ImportedBeam(_Record):
 
 
 class Imported(_Record):
-    """What a library stores in place of a simulation when its showers were read from another program's file."""
+    """The record that a library stores in place of a simulation when its showers were read from another file."""
 
     kind: Literal["import"] = "import"
     material: Material
@@ -100,9 +100,9 @@ class Imported(_Record):
     file: str
     """Name of the file that was read, without its folder."""
     sha256: str
-    """Of that file."""
+    """Name of that file."""
     reading: dict[str, Any]
-    """How it was read, as plain data; see `calograd.readers.importing`."""
+    """The way in which it was read, as plain data; see `calograd.readers.importing`."""
 
 
 def _made_by(config: Any) -> str:
@@ -119,7 +119,7 @@ _CONFIG: TypeAdapter[SimulationConfig | Imported] = TypeAdapter(
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a library: the simulation, Geant4's version and its tables; or the file that it was imported from."""
+    """Origin of a library: the simulation, Geant4's version and its tables; or the file that it was imported from."""
 
     config: SimulationConfig | Imported
     geant4: str
@@ -127,7 +127,7 @@ class Provenance:
 
     @property
     def material(self) -> Material | None:
-        """What the showers are in; None for a layered detector."""
+        """The material of the showers; None for a layered detector."""
         where = self.config if isinstance(self.config, Imported) else self.config.detector
         return None if isinstance(where, SiWStack) else where.material
 
@@ -211,7 +211,7 @@ def _sealed(file: h5py.File) -> list[str]:
 
 
 def parts_folder(path: Path) -> Path:
-    """Where the finished parts of the library ``path`` are while it is unfinished."""
+    """Return the folder of the finished parts of the library ``path`` while it is unfinished."""
     return path.with_name(f"{path.name}.parts")
 
 

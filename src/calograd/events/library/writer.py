@@ -280,7 +280,7 @@ def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: in
 
 
 def _intact(part: Path) -> tuple[Provenance, Heads, int | None]:
-    """What a part says of its showers. Raises `FormatError` with advice."""
+    """Read the heads of the showers of a part. Raises `FormatError` with advice."""
     try:
         return read_heads(part)
     except FormatError as error:

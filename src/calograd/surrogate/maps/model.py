@@ -180,7 +180,7 @@ class _Conditioned(DesignModel):
 
     @property
     def guided(self) -> bool:
-        """Whether conditions were dropped in training; a distilled surrogate knows them always."""
+        """True if conditions were dropped in training; a distilled surrogate knows them always."""
         return self.architecture.dropped > 0 and self.architecture.distilled_steps is None
 
     def bind(

@@ -113,7 +113,7 @@ class PointsArchitecture:
 
     @property
     def distilled(self) -> bool:
-        """Whether both networks are consistency models."""
+        """True if both networks are consistency models."""
         return self.sampler == "consistency"
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class PointsModel(Model):
 
     @property
     def distilled(self) -> bool:
-        """Whether both networks are consistency models."""
+        """True if both networks are consistency models."""
         return self.architecture.distilled
 
     def fused(self) -> Generates:

@@ -53,7 +53,7 @@ class PointRows:
 
 @dataclass(frozen=True)
 class Tables:
-    """What standardises points: quantiles of ln r and ln e by layer, and the mean energy of a point, GeV."""
+    """Tables that standardise points: quantiles of ln r and ln e by layer, and the mean energy of a point, GeV."""
 
     distance: Tensor
     energy: Tensor
@@ -62,7 +62,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class Source:
-    """Where showers come from.
+    """The origin of showers.
 
     Attributes:
         detector: that was simulated, as plain data.
@@ -186,7 +186,7 @@ def dequantise(clouds: PointShowers, rng: np.random.Generator) -> PointShowers:
 
 
 def tables_of(clouds: PointShowers) -> Tables:
-    """Of training showers."""
+    """Tables of the training showers."""
     distance = quantile_table(log_distance(clouds).numpy(), clouds.layer, clouds.layers)
     energy = quantile_table(np.log(clouds.e), clouds.layer, clouds.layers)
     return Tables(distance, energy, float(clouds.e.mean(dtype=np.float64)))

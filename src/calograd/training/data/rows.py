@@ -153,7 +153,7 @@ class TrainingData:
 
     @property
     def unequal_layers(self) -> bool:
-        """Whether layers of a design have different depths."""
+        """True if layers of a design have different depths."""
         return bool((self.train.dz.amax(1) > 1.01 * self.train.dz.amin(1)).any())
 
     @property
@@ -164,7 +164,7 @@ class TrainingData:
 
     @property
     def symmetric(self) -> bool:
-        """Whether the beam was on the axis and along it, so that showers may be turned and mirrored."""
+        """True if the beam was on the axis and along it, so that showers may be turned and mirrored."""
         beams = [_table(_table(p["config"], "simulation"), "beam") for p in self.provenance]
         return not any(beam.get("theta", 0.0) or any(beam.get("position", ())) for beam in beams)
 

@@ -175,7 +175,7 @@ class AdaptationTask:
 
     @property
     def identity(self) -> Identity:
-        """What a checkpoint must agree with."""
+        """Return what a checkpoint must agree with."""
         origins = {"base": self.base.identity} | ({"start": self.first.identity()} if self.first else {})
         return Identity("adaptation", self.config.model_dump(mode="json"), data_fingerprint(self.data), origins)
 

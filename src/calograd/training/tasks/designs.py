@@ -72,7 +72,7 @@ class DesignTask(ABC):
 
     @property
     def identity(self) -> Identity:
-        """What a checkpoint must agree with."""
+        """Return what a checkpoint must agree with."""
         return Identity("training", plain_config(self.config), data_fingerprint(self.data), self.origins)
 
     def monitor(self, state: TrainingState[DesignModel]) -> Report:

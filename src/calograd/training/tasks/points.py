@@ -122,7 +122,7 @@ class PointsTask:
 
     @property
     def identity(self) -> Identity:
-        """What a checkpoint must agree with."""
+        """Return what a checkpoint must agree with."""
         origins = {"teacher": self.surrogate.identity} if self.surrogate else {}
         return Identity("training", plain_config(self.config), self.data.fingerprint, origins)
 

@@ -58,7 +58,8 @@ def test_from_points_to_a_comparison(calograd: Run, trained: Path) -> None:
     assert set(json.loads((trained / "e.json").read_text())["w1"]) >= {"N_hits", "E_cell", "m1_Z"}
     code, _, err = calograd("benchmark", "run", "--no-geant4", "--repeats", "1", "--json", "b.json")
     assert code == 0, err
-    timings = json.loads((trained / "b.json").read_text())["timings"]
+    found = json.loads((trained / "b.json").read_text())
+    timings = [*found["surrogates"], *found["samplers"]]
     assert timings[0]["batch"] == 1
     assert timings[0]["evaluations"] == 2
     assert next((t["evaluations"], t["batch"]) for t in timings if t["sampler"] == "heun") == (25, 1)

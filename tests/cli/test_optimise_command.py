@@ -68,7 +68,7 @@ def test_a_run_that_adapts_killed_and_resumed(
     card = Surrogate.load(tmp_path / "whole" / "adapters" / "step-001").card
     assert (card.designs.material.name, card.energy) == ("PbWO4", (1, 100))
     process = start_calograd(*command(tiny, "cut"))
-    learning, end = tmp_path / "cut" / "adapters" / "step-000" / "adaptation.pt", time.monotonic() + 300
+    learning, end = tmp_path / "cut" / "adapters" / "step-000" / "checkpoint.pt", time.monotonic() + 300
     while not learning.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)

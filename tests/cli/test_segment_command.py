@@ -111,7 +111,7 @@ def test_outputs_that_exist_are_refused_before_the_work(segment: Callable[..., t
         (["library.h5", "--cell", "nan", "1"], "'nan' in 'nan'; expected positive numbers"),
         (["library.h5", "--cell", "2", "5", "--cells", "0", "5"], "'--cells': 0 is not in the range x>=1"),
         (["library.h5", "--designs", "0"], "'--designs': 0 is not in the range x>=1"),
-        (["library.h5", "--designs", "1", "--dx", "3", "2"], "dx from 3.0 to 2.0 cm"),
+        (["library.h5", "--designs", "1", "--dx", "3", "2"], "dx from 3 to 2 cm"),
         (
             ["library.h5", "--designs", "1", "--dx", "3", "6"],
             "30 x 30 x 76 cm reach beyond the simulated block of 25.2 x",

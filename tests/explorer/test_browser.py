@@ -114,7 +114,7 @@ def test_what_is_shown_can_be_kept(page: Any, tmp_path: Path) -> None:
     assert [path.name for path in kept.values()] == ["design.toml", "showers.h5", "view.json"]
     start = tomllib.loads(kept["TOML"].read_text())["space"]["start"]
     numbers = json.loads(kept["JSON"].read_text())
-    assert numbers["selection"]["dx"] == start["dx"]
+    assert numbers["choice"]["dx"] == start["dx"]
     cells = read_cells(kept["HDF5"])
     assert len(cells) == numbers["showers"]
     assert float(cells.totals.mean()) == pytest.approx(numbers["observables"]["E_tot"]["surrogate"]["mean"], rel=1e-5)

@@ -117,7 +117,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(surrogate: Surrogate, lib
         if step.number == 0:
             raise KeyboardInterrupt
 
-    with pytest.raises(Exception, match="the same command goes on"):
+    with pytest.raises(Exception, match="the same command resumes it"):
         setup.run(tmp_path / "cut", setup.simulated(tmp_path), stop)
     assert len(json.loads((tmp_path / "cut" / STATE).read_text())["state"]["history"]) == 1
     assert setup.run(tmp_path / "cut", setup.simulated(tmp_path)) == whole

@@ -262,11 +262,11 @@ def _run(
 
 def training_config(surrogate: Surrogate, training: Path, settings: DemoSettings) -> DesignRun:
     """Return the configuration of the short training: small networks, the range of the bundled surrogate."""
-    card = surrogate.card
+    card, designs = surrogate.card, surrogate.card.designs
     raw = settings.training | {
         "name": "from-scratch",
         "data": {"files": [str(training)], "validation": 0.1},
-        "range": {name: list(getattr(card, name)) for name in ("energy", "dx", "dz")},
+        "range": {"energy": list(card.energy), "dx": list(designs.dx), "dz": list(designs.dz)},
     }
     config = parse_config(raw, "the demo's training", training.parent)
     assert isinstance(config, DesignRun)

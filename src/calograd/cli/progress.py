@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Event, Lock, Thread
 from time import monotonic
 
@@ -38,12 +39,12 @@ def progress(work: str) -> Iterator[Display]:
         yield display
 
 
-class Display:
+class Display(ABC):
     """The progress that is shown; it is a `calograd.system.progress.StageProgress`."""
 
+    @abstractmethod
     def __call__(self, stage: str, done: int, total: int | None, note: str = "") -> None:
         """Show that ``done`` of ``total`` parts of a stage are finished, with a note such as the current loss."""
-        raise NotImplementedError
 
     def counter(self, stage: str) -> Callable[[int, int], None]:
         """Return the callback ``progress(done, total)`` of a stage."""
@@ -53,10 +54,9 @@ class Display:
         """Print a line above what is shown."""
         console.print(line)
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
+    @abstractmethod
+    def shown(self) -> AbstractContextManager[None]:
         """Show the progress while the block runs."""
-        raise NotImplementedError
 
 
 class _Bars(Display):

@@ -60,8 +60,9 @@ def _stacked(value: Any) -> Tensor:
 def check_positive(name: str, values: Tensor, unit: str = "") -> None:
     """Raise `InputError`, with the first value that is not, unless all values are positive and finite."""
     values = values.detach()
-    bad = ~(values.isfinite() & (values > 0))
-    if bool(bad.any()):
+    least, most = values.aminmax()  # both are NaN if any value is
+    if not (float(least) > 0 and float(most) < float("inf")):
+        bad = ~(values.isfinite() & (values > 0))
         raise InputError(f"{name} = {float(values[bad][0])} {unit}".rstrip() + ", expected positive numbers")
 
 

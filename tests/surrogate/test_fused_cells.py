@@ -65,6 +65,14 @@ def test_every_weight_of_the_networks_is_in_it() -> None:
     assert changed == len(list(model.parameters()))
 
 
+@pytest.mark.parametrize("sums", [False, True])
+def test_the_fused_form_names_every_weight(sums: bool) -> None:
+    model = student(sums=sums).model
+    assert isinstance(model, CellsModel)
+    named, all_of_them = ({id(weight) for weight in each.parameters()} for each in (FusedCells(model), model))
+    assert named == all_of_them
+
+
 def test_samples_are_fused_where_nothing_is_derived() -> None:
     surrogate = student()
 

@@ -116,13 +116,8 @@ class RandomNumbers:
     def _keys(self) -> np.ndarray:
         """Return the key k of every shower for the next call."""
         self.calls += 1
-        stream = _hash(_words(self.seed % _WORD) + _words(self.calls) * _GOLDEN)
+        stream = _hash(np.array([(self.seed + self.calls * int(_GOLDEN)) % _WORD], dtype=np.uint64))
         return _hash(self.shower * _GOLDEN + stream)
-
-
-def _words(value: int) -> np.ndarray:
-    """Return one word as an array, whose arithmetic is modulo 2^64."""
-    return np.array([value], dtype=np.uint64)
 
 
 def _steps(count: int) -> np.ndarray:

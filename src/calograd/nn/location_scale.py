@@ -59,7 +59,11 @@ class ConditionalLocationScale(nn.Module):
 
     def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and scale, each of shape (n, dim)."""
-        location, log_scale = self.network(conditions).chunk(2, dim=1)
+        return self.location_scale_of(self.network(conditions))
+
+    def location_scale_of(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Return location and scale of what the network returns."""
+        location, log_scale = output.chunk(2, dim=1)
         scale = scale_of(log_scale, self.floor)
         return location.index_select(1, self.symmetry_class), scale.index_select(1, self.symmetry_class)
 

@@ -146,7 +146,7 @@ class TrainedDesigns(_Trained):
             *outside("dx", "cm", design.dx, trained.dx),
             *outside("dz", "cm", depths, trained.dz),
         ]
-        if float((depths.amax(-1) / depths.amin(-1)).max()) > 1 + MARGIN and not self.unequal_layers:
+        if not self.unequal_layers and float((depths.amax(-1) / depths.amin(-1)).max()) > 1 + MARGIN:
             problems.append("layers of different depths were not trained on")
         known, why = self.material_status(material, numbers)
         unseen = f"material {_name(material)} was not trained on, {_names(self.materials)}"

@@ -86,6 +86,9 @@ class Rows:
 class Generates(Protocol):
     """A model, or its fused form for inference."""
 
+    def parameters(self) -> Iterable[Tensor]:
+        """Return the weights."""
+
     def generate(
         self,
         conditions: Tensor,
@@ -302,7 +305,7 @@ class DesignModel(Model):
         rows = max(len(energy), len(dx), len(dz), len(numbers))
         chosen = [DESCRIPTORS.index(name) for name in self.architecture.material_numbers]
         scaled = ((energy / e_c)[:, None], (dx / r_m)[:, None], self.depths(dz) / x0[:, None], numbers[:, chosen])
-        raw = torch.cat([part.log().expand(rows, -1) for part in scaled], dim=1)
+        raw = torch.cat([part.expand(rows, -1) for part in scaled], dim=1).log()
         return (raw - self.condition_mean) / self.condition_scale
 
     def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
@@ -403,11 +406,10 @@ def numbers_of(*materials: Material, like: Tensor) -> Tensor:
 
     Differentiable in those that are tensors.
     """
-    rows = [
-        torch.stack([torch.as_tensor(getattr(m, name), dtype=like.dtype, device=like.device) for name in DESCRIPTORS])
-        for m in materials
-    ]
-    return torch.stack(rows)
+    rows = [[getattr(material, name) for name in DESCRIPTORS] for material in materials]
+    if not any(isinstance(value, Tensor) for row in rows for value in row):
+        return torch.tensor(rows, dtype=like.dtype, device=like.device)
+    return torch.stack([torch.stack([torch.as_tensor(value).to(like) for value in row]) for row in rows])
 
 
 def to_device(model: M, device: str | torch.device) -> M:

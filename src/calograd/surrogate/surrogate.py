@@ -24,7 +24,7 @@ from calograd.io.markup import facts
 from calograd.nn.linear import has_derivatives
 from calograd.surrogate.adapters import Adapter, chain, fingerprint
 from calograd.surrogate.card import Card
-from calograd.surrogate.model import DesignModel, Model, Options, SamplingSchedule, to_device
+from calograd.surrogate.model import DesignModel, Generates, Model, Options, SamplingSchedule, to_device
 from calograd.surrogate.storage import load, save
 
 
@@ -230,12 +230,9 @@ class Surrogate:
         conditions = self.model.condition(design if isinstance(design, Design) else None, energy)
         if len(conditions) not in (1, n):
             raise InputError(f"design: {len(conditions)} designs for {n} showers; expected one for all or one a shower")
-        derived = has_derivatives((conditions, energy), self.model.parameters())
-        model, random, parts = (
-            self.model if derived else self.model.fused(),
-            RandomNumbers.from_generator(generator, n),
-            [],
-        )
+        fused: Generates = self.model.fused()
+        derived = has_derivatives((conditions, energy), fused.parameters())
+        model, random, parts = self.model if derived else fused, RandomNumbers.from_generator(generator, n), []
         with nullcontext() if derived else torch.inference_mode():
             for start in range(0, n, self.model.batch_size):
                 rows = slice(start, min(start + self.model.batch_size, n))

@@ -275,10 +275,9 @@ def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
 def _shares(raw: Tensor) -> Tensor:
     """Return positive parts, scaled to the sum 1 along dimension 1; if there is none, the largest gets all."""
     largest, where = raw.detach().max(1, keepdim=True)
-    some = largest > NOTHING
-    scaled = (raw / torch.where(some, largest, 1.0)).clamp(min=0.0) * some
-    scaled = scaled + torch.zeros_like(raw).scatter(1, where, 1.0) * ~some
-    return scaled / scaled.sum(1, keepdim=True)
+    alone = torch.zeros_like(raw).scatter(1, where, 1.0)
+    positive = torch.where(largest > NOTHING, raw.clamp(min=0.0), alone)
+    return positive / positive.sum(1, keepdim=True)
 
 
 def symmetry_permutations(n_xy: int, n_z: int) -> Tensor:

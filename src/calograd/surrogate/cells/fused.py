@@ -21,7 +21,7 @@ from torch.nn.functional import linear as affine
 from calograd.diffusion.progressive import Progressive
 from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.linear import product, weights_of
-from calograd.nn.location_scale import standardise
+from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
 from calograd.nn.mlp import FREQUENCIES, ResidualMlp
 from calograd.surrogate.model import Options, SamplingSchedule
 from calograd.surrogate.two_stage import LocationScale
@@ -46,6 +46,12 @@ class FusedCells:
         assert isinstance(pattern, Progressive)
         self.shape_steps, self.pattern_steps = _steps(shape), _steps(pattern)
         self.shape, self.pattern = _Mlp(model.shape_network, shape), _Mlp(model.pattern_network, pattern)
+        self.locations = [_Location(model.shape_location_scale), _Location(model.pattern_location_scale)]
+
+    def parameters(self) -> list[Tensor]:
+        """Return the model's weights."""
+        layers = [*self.shape.layers, *self.pattern.layers, *self.locations[0].layers, *self.locations[1].layers]
+        return [weight for layer in layers for weight in layer]
 
     def generate(
         self,
@@ -61,7 +67,7 @@ class FusedCells:
         x, steps = self.shape_steps.first * x, self.shape_steps
         for modulation in self.shape.modulations(conditions):
             x = x.add(self.shape(x, modulation), alpha=steps.sine)
-        location_scale = model.location_scale_of_pattern(conditions, x)
+        location_scale = self.locations[1](torch.cat([conditions.expand(len(x), -1), x], dim=1))
         y, steps = self.pattern_steps.first * y, self.pattern_steps
         thresholds = None
         if model.architecture.local_units:
@@ -69,7 +75,8 @@ class FusedCells:
         for number, modulation in enumerate(self.pattern.modulations(conditions)):
             scaled = None if thresholds is None else steps.into[number] * thresholds
             y = self._towards(y, self.pattern(y, modulation, x, scaled), location_scale, number)
-        return model.restore(x, y, location_scale, conditions, energy)
+        g = restore(x, *self.locations[0](conditions))
+        return model.decode(g, restore(y, *location_scale), energy.expand(len(x)))
 
     def _towards(self, y: Tensor, output: Tensor, location_scale: LocationScale, number: int) -> Tensor:
         """Return y after a step of the pattern, with what brings sums closer to one."""
@@ -117,12 +124,27 @@ def _fourier(student: Progressive, dtype: torch.dtype, device: torch.device) -> 
     return torch.cat([phase.sin(), phase.cos(), noise], dim=1)
 
 
+class _Location:
+    """`ConditionalLocationScale` by the network's own tensors."""
+
+    def __init__(self, network: ConditionalLocationScale) -> None:
+        self.network, self.layers = network, weights_of(network.network)
+
+    def __call__(self, conditions: Tensor) -> LocationScale:
+        """Return location and scale, as ``forward``."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            conditions = silu(affine(conditions, *layer), inplace=True)
+        return self.network.location_scale_of(affine(conditions, *last))
+
+
 class _Mlp:
     """`ResidualMlp` at known noise levels, by the network's own tensors."""
 
     def __init__(self, network: ResidualMlp, student: Progressive) -> None:
         known = _fourier(student, network.frequencies.dtype, network.frequencies.device)
-        (weight, bias), self.second = weights_of(network.embed)
+        first, self.second = weights_of(network.embed)
+        weight, bias = first
         levels, self.conditions = weight[:, : known.shape[1]], weight[:, known.shape[1] :]
         self.levels = affine(known, levels, bias)
         self.scales, self.shifts = weights_of(network.scale), weights_of(network.shift)
@@ -130,10 +152,15 @@ class _Mlp:
         self.into, self.out = _pair(network.into), _pair(network.out)
         self.gains = _pair(network.gains) if network.gains is not None else None
         self.units, self.width = network.units, (network.into.out_features,)
+        self.layers = [first, self.second, *self.scales, *self.shifts, self.into, self.out]
+        self.layers += [layer for block in self.blocks for layer in block]
+        if self.gains is not None:
+            self.layers.append(self.gains)
         if self.units:
             self.head = _pair(network.local_head)
             layers = (network.local_into.slope, network.local_offset, network.local_out.slope)
             self.local = [_pair(layer) for layer in layers]
+            self.layers += [self.head, *self.local]
 
     def modulations(self, conditions: Tensor) -> list[list[Tensor]]:
         """Return scales, shifts and slopes of blocks and local units at every noise level, each of shape (n, ...).

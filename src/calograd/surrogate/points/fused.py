@@ -10,6 +10,7 @@ out of date. The numbers are those of `calograd.surrogate.points.model` but for 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,6 +60,10 @@ class FusedPoints:
         self.affine = network.affine.weight * factor[:, None], straight
         self.into, self.last = (into * network.into.weight).T, out * network.out.weight
         self.width, self.dim = network.width, dim
+
+    def parameters(self) -> Iterable[Tensor]:
+        """Return the model's weights."""
+        return self.model.parameters()
 
     def generate(
         self,

@@ -9,6 +9,7 @@ from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump, level
 from calograd.diffusion.denoisers import Edm, denoise
 from calograd.diffusion.samplers import SAMPLERS, sample
 from calograd.diffusion.schedules import Karras
+from calograd.system.random_numbers import RandomNumbers
 
 KARRAS = Karras()
 
@@ -72,7 +73,7 @@ def test_trajectories_of_normal_data_end_where_they_should() -> None:
     generator, angle = torch.Generator().manual_seed(0), SAMPLERS["trigflow-ab2"]
     noise = torch.randn(500, 2, generator=generator).double()
     grid = angle.grid(KARRAS, 200)
-    level = levels(500, 200, generator)
+    level = levels(200, RandomNumbers(0, range(500)))
     places = trajectories(scaled_normal, noise, grid, angle, level)
     sigma = places.sigma[:, None]
     torch.testing.assert_close(places.sigma, grid[level])
@@ -81,7 +82,7 @@ def test_trajectories_of_normal_data_end_where_they_should() -> None:
 
 
 def test_half_of_the_places_are_at_the_highest_level() -> None:
-    drawn = levels(40_000, 10, torch.Generator().manual_seed(0))
+    drawn = levels(10, RandomNumbers(0, range(40_000)))
     shares = torch.bincount(drawn, minlength=10) / 40_000
     torch.testing.assert_close(shares, torch.tensor([0.55] + 9 * [0.05]), atol=0.01, rtol=0)
 
@@ -97,7 +98,11 @@ def loss_of(student: float) -> float:
     generator, angle = torch.Generator().manual_seed(0), SAMPLERS["trigflow-ab2"]
     noise = torch.randn(2000, 1, generator=generator).double()
     places = trajectories(
-        lambda x, s: denoise(nothing, Edm(), x, s), noise, angle.grid(KARRAS, 10), angle, levels(2000, 10, generator)
+        lambda x, s: denoise(nothing, Edm(), x, s),
+        noise,
+        angle.grid(KARRAS, 10),
+        angle,
+        levels(10, RandomNumbers(0, range(2000))),
     )
     return float(regression_loss(lambda x, s: student * x, Consistency(), places).mean())
 
@@ -120,7 +125,7 @@ def test_a_student_learns_a_width_that_is_not_one() -> None:
 
     grid = angle.grid(KARRAS, 20)
     made = trajectories(
-        scaled_normal, torch.randn(4096, 1, generator=generator), grid, angle, levels(4096, 20, generator)
+        scaled_normal, torch.randn(4096, 1, generator=generator), grid, angle, levels(20, RandomNumbers(0, range(4096)))
     )
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
     for _ in range(300):

@@ -14,6 +14,7 @@ from calograd.diffusion.denoisers import (
     denoise,
     loss,
 )
+from calograd.system.random_numbers import RandomNumbers
 
 SIGMAS = torch.tensor([0.005, 0.3, 1.0, 7.0, 40.0], dtype=DOUBLE)
 ALL = [*PRECONDITIONINGS.values(), Edm(sigma_data=0.5)]
@@ -26,8 +27,8 @@ def network(x: Tensor, noise: Tensor) -> Tensor:
 @pytest.mark.parametrize("preconditioning", ALL, ids=repr)
 def test_loss_is_the_weighted_error_of_the_denoiser(preconditioning: Preconditioning) -> None:
     x0 = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
-    noise = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
-    got = loss(network, preconditioning, x0, SIGMAS, torch.Generator().manual_seed(1))
+    noise = RandomNumbers(1, range(5)).normal_like(x0)
+    got = loss(network, preconditioning, x0, SIGMAS, RandomNumbers(1, range(5)))
     clean = denoise(network, preconditioning, x0 + SIGMAS[:, None] * noise, SIGMAS)
     weight = 1 / preconditioning.coefficients(SIGMAS[:, None]).out ** 2
     torch.testing.assert_close(got, weight * (clean - x0) ** 2, rtol=1e-8, atol=1e-8)
@@ -50,10 +51,10 @@ def test_edm_keeps_input_and_target_of_unit_variance(sigma_data: float) -> None:
 
 def test_noise_prediction_recovers_the_sample_from_its_noise() -> None:
     x0 = torch.randn(5, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
-    noise = torch.randn(5, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
+    noise = RandomNumbers(1, range(5)).normal_like(x0)
     x = x0 + SIGMAS[:, None] * noise
     torch.testing.assert_close(denoise(lambda z, s: noise, NoisePrediction(), x, SIGMAS), x0)
-    lost = loss(lambda z, s: noise, NoisePrediction(), x0, SIGMAS, torch.Generator().manual_seed(1))
+    lost = loss(lambda z, s: noise, NoisePrediction(), x0, SIGMAS, RandomNumbers(1, range(5)))
     torch.testing.assert_close(lost, torch.zeros_like(lost), rtol=0, atol=1e-20)
 
 
@@ -63,7 +64,7 @@ def test_residual_noise_is_noise_prediction_with_the_input_added() -> None:
     raw = denoise(lambda z, s: z + z.sin(), NoisePrediction(), x, SIGMAS)
     torch.testing.assert_close(denoise(lambda z, s: z.sin(), ResidualNoise(), x, SIGMAS), raw)
     each = [
-        loss(f, p, x0, SIGMAS, torch.Generator().manual_seed(2))
+        loss(f, p, x0, SIGMAS, RandomNumbers(2, range(5)))
         for f, p in ((lambda z, s: z + z.sin(), NoisePrediction()), (lambda z, s: z.sin(), ResidualNoise()))
     ]
     torch.testing.assert_close(*each)

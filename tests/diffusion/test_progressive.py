@@ -11,6 +11,7 @@ from calograd.diffusion.denoisers import Network, denoise
 from calograd.diffusion.progressive import PROGRESSIVE, Progressive, Teacher, distillation_loss, teacher_targets
 from calograd.diffusion.samplers import SAMPLERS, Denoise, Place, sample
 from calograd.diffusion.schedules import Karras, angle_grid
+from calograd.system.random_numbers import RandomNumbers
 
 KARRAS = Karras()
 
@@ -109,12 +110,12 @@ def test_the_loss_of_the_exact_student_is_the_error_of_its_teacher() -> None:
     for steps in (20, 40):
         lesson = Teacher(teacher_of(law), SAMPLERS["trigflow-ab2"], steps)
         loss = distillation_loss(
-            exact_steps(law, student), teacher_targets(student, lesson, x0, torch.Generator().manual_seed(1))
+            exact_steps(law, student), teacher_targets(student, lesson, x0, RandomNumbers(1, range(len(x0))))
         )
         assert loss.shape == x0.shape
         errors.append(float(loss.mean()) ** 0.5)
     assert log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.3)
-    wrong = distillation_loss(nothing, teacher_targets(student, lesson, x0, torch.Generator().manual_seed(1)))
+    wrong = distillation_loss(nothing, teacher_targets(student, lesson, x0, RandomNumbers(1, range(len(x0)))))
     assert float(wrong.mean()) ** 0.5 > 100 * errors[1]
 
 
@@ -122,8 +123,8 @@ def test_the_target_is_that_of_the_denoiser() -> None:
     """F* = (D* - c_skip x) / c_out with D* = (x' - (s'/s) x) / (1 - s'/s), x' by the teacher's sampler."""
     law, student, x0 = tilted_normal(), Progressive.of(KARRAS, 2), numbers(2)
     lesson = Teacher(teacher_of(law), SAMPLERS["trigflow-ab2"], 3)
-    loss = distillation_loss(some, teacher_targets(student, lesson, x0, torch.Generator().manual_seed(1)))
-    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    loss = distillation_loss(some, teacher_targets(student, lesson, x0, RandomNumbers(1, range(len(x0)))))
+    noise = RandomNumbers(1, range(len(x0))).normal_like(x0)
     grid = angle_grid(KARRAS.sigma_max, 6)
     for row in range(2):
         s, t = student.grid[row : row + 2]
@@ -157,7 +158,7 @@ def learn(steps: Progressive, lesson: Teacher, law: Normal) -> Affine:
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = distillation_loss(student, teacher_targets(steps, lesson, x0, torch.Generator().manual_seed(3))).mean()
+        loss = distillation_loss(student, teacher_targets(steps, lesson, x0, RandomNumbers(3, range(len(x0))))).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -192,7 +193,7 @@ def test_the_loss_teaches_the_student_alone() -> None:
     steps = Progressive.of(KARRAS, 2)
     student, weight = Affine(steps), torch.ones((), dtype=DOUBLE, requires_grad=True)
     lesson = Teacher(lambda x, s: 0.9 * weight * x / (1 + s**2), SAMPLERS["trigflow-ab2"], 3)
-    distillation_loss(student, teacher_targets(steps, lesson, numbers(8), None)).mean().backward()
+    distillation_loss(student, teacher_targets(steps, lesson, numbers(8), RandomNumbers(0, range(8)))).mean().backward()
     assert weight.grad is None
     assert student.offset.grad is not None
     assert (student.offset.grad != 0).all()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from calograd.diffusion.schedules import SCHEDULES, Cosine, Karras, Linear, angle_grid
+from calograd.system.random_numbers import RandomNumbers
 
 
 @pytest.mark.parametrize("steps", [1, 2, 18, 1000, 1500])
@@ -28,7 +29,7 @@ def test_karras_grid_is_equation_5() -> None:
 
 
 def test_karras_trains_on_log_normal_levels() -> None:
-    drawn = Karras(mean=-1.2, std=1.2).draw(100_000, torch.Generator().manual_seed(0)).log()
+    drawn = Karras(mean=-1.2, std=1.2).draw(RandomNumbers(0, range(100_000)), like=torch.empty(0)).log()
     assert float(drawn.mean()) == pytest.approx(-1.2, abs=4 * 1.2 / 100_000**0.5)
     assert float(drawn.std()) == pytest.approx(1.2, rel=4 / 200_000**0.5)
 
@@ -53,7 +54,7 @@ def test_cosine_schedule_is_equation_17() -> None:
 @pytest.mark.parametrize("schedule", [Linear(), Cosine()])
 def test_variance_preserving_levels_are_drawn_evenly_over_time(schedule: Linear | Cosine) -> None:
     n, levels = 200_000, schedule.sigmas().float()
-    drawn = schedule.draw(n, torch.Generator().manual_seed(0))
+    drawn = schedule.draw(RandomNumbers(0, range(n)), like=levels)
     assert torch.isin(drawn, levels).all()
     share = (drawn < levels[250]).double().mean()
     assert float(share) == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / n) ** 0.5)
@@ -72,7 +73,9 @@ def test_angle_grid_is_even_in_the_angle() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_generator_rules_what_is_drawn(name: str) -> None:
-    first, again, other = (SCHEDULES[name].draw(50, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+def test_the_seed_rules_what_is_drawn(name: str) -> None:
+    first, again, other = (
+        SCHEDULES[name].draw(RandomNumbers(seed, range(50)), like=torch.empty(0)) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -21,13 +21,13 @@ from calograd import __version__
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError, InputError, OutputExistsError, RangeError
-from calograd.events.random_numbers import RandomNumbers
 from calograd.export.graphs import parts
 from calograd.export.runtime import SCHEMA, OnnxSampler, open_session, run
 from calograd.export.write import PARITY, Written, export
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.coordinates import pattern_dim, shape_dim
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
+from calograd.system.random_numbers import RandomNumbers
 
 MISSING = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed (extra export)")

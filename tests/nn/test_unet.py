@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from calograd.nn.unet import ResidualBlock, UNet
+from calograd.system.random_numbers import RandomNumbers
 
 SIZE = 8
 
@@ -90,7 +91,7 @@ def test_dropout_comes_from_the_generator() -> None:
     network, inputs = make(dropout=0.5), given(2)
 
     def draw(seed: int) -> Tensor:
-        result: Tensor = network(*inputs, generator=torch.Generator().manual_seed(seed))
+        result: Tensor = network(*inputs, random=RandomNumbers(seed, range(len(inputs[0]))))
         return result
 
     torch.testing.assert_close(draw(1), draw(1))

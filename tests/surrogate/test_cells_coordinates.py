@@ -23,6 +23,7 @@ from calograd.surrogate.cells.coordinates import (
     symmetry_classes,
     symmetry_permutations,
 )
+from calograd.system.random_numbers import RandomNumbers
 
 DOUBLE = torch.float64
 
@@ -49,7 +50,7 @@ def showers(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
 def test_decoding_undoes_encoding(case: tuple[Tensor, Tensor, int]) -> None:
     cells, energy, seed = case
     n_xy, n_z = cells.shape[2:]
-    g, c = encode(cells, energy, torch.Generator().manual_seed(seed))
+    g, c = encode(cells, energy, RandomNumbers(seed, range(len(cells))))
     assert g.shape == (4, shape_dim(n_xy, n_z))
     assert c.shape == (4, pattern_dim(n_xy, n_z))
     assert torch.isfinite(g).all()
@@ -156,12 +157,12 @@ def test_symmetries_commute_with_encoding(case: tuple[Tensor, Tensor, int]) -> N
     cells, energy, seed = case
     n_xy, n_z = cells.shape[2:]
     chosen = pattern_cells(n_xy)
-    g, c = encode(cells, energy, torch.Generator().manual_seed(seed))
+    g, c = encode(cells, energy, RandomNumbers(seed, range(len(cells))))
     permuted = [c[:, p] for p in symmetry_permutations(n_xy, n_z)]
     matched = set()
     for turn in SQUARE:
         turned = torch.stack([turn(shower) for shower in cells])
-        g_turned, c_turned = encode(turned, energy, torch.Generator().manual_seed(seed))
+        g_turned, c_turned = encode(turned, energy, RandomNumbers(seed, range(len(cells))))
         torch.testing.assert_close(g_turned[:, 1:], g[:, 1:], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(g_turned[:, 0].sigmoid(), g[:, 0].sigmoid(), rtol=1e-6, atol=1e-6)
         filled = (turned.reshape(4, n_xy * n_xy, n_z)[:, chosen] > 0).reshape(4, -1)
@@ -199,11 +200,11 @@ def test_ties_are_the_orbits_of_the_symmetries(n_xy: int, core: int, distinct: i
 
 
 def test_what_is_empty_is_a_cluster_below_zero_as_wide_as_it_is_far() -> None:
-    n, generator = 20_000, torch.Generator().manual_seed(0)
+    n = 20_000
     cells = torch.zeros(n, 3, 3, 3)
     cells[:, 0, 0, 0] = 5.0
     cells[:, 1, 1, 1] = 4.0
-    g, c = encode(cells, torch.full((n,), 10.0), generator)
+    g, c = encode(cells, torch.full((n,), 10.0), RandomNumbers(0, range(n)))
     empty = torch.log(torch.tensor(EPS / 10.0)) - g[:, 3]
     no_core = torch.log(torch.tensor(EPS / 5.0)) - g[:, 5]
     no_rest = g[:, 6] - torch.log(torch.tensor(4.0 / EPS))
@@ -217,12 +218,12 @@ def test_what_is_empty_is_a_cluster_below_zero_as_wide_as_it_is_far() -> None:
 
 
 def test_absorbed_annihilation_photons_are_no_line_in_the_coordinates() -> None:
-    n, generator = 4000, torch.Generator().manual_seed(0)
+    n = 4000
     cells = torch.zeros(n, 3, 3, 1)
     cells[:, 0, 0], cells[:, 1, 1], cells[:, 2, 2] = 0.2, 0.3, LINE
     cells[:, 0, 1, 0] = torch.linspace(0.2e-3, 0.9e-3, n)
     energy = torch.ones(n)
-    g, c = encode(cells, energy, generator)
+    g, c = encode(cells, energy, RandomNumbers(0, range(n)))
     beside = c.reshape(n, 8)
     rest = cells.sum((1, 2, 3)) - 0.3
     line, continuum = (beside[:, k].pow(3) * rest for k in (7, 1))  # h

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from calograd.detector.material import Material
-from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.location_scale import restore, standardise
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 from calograd.surrogate.model import numbers_of
+from calograd.system.random_numbers import RandomNumbers
 
 SMALL = {"shape_width": 16, "shape_blocks": 1, "pattern_width": 16, "pattern_blocks": 1, "embedding": 8,
          "location_scale_width": 8}  # fmt: skip

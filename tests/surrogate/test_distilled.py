@@ -17,12 +17,12 @@ from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.diffusion.progressive import Progressive
 from calograd.errors import FormatError, InputError
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsArchitecture, CellsModel, without_material_numbers
 from calograd.surrogate.generation import generate
 from calograd.surrogate.maps.model import MapsArchitecture
 from calograd.surrogate.model import SamplingSchedule, numbers_of
+from calograd.system.random_numbers import RandomNumbers
 
 DOUBLE = torch.float64
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)

@@ -9,11 +9,11 @@ from helpers.tiny_maps import tiny_maps
 from torch import Tensor
 
 from calograd.detector.design import Design
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.fused import FusedCells
 from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.model import numbers_of
+from calograd.system.random_numbers import RandomNumbers
 
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
 

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from calograd.events.points import Points
-from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.linear import has_derivatives
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import Generates, Options
 from calograd.surrogate.points.fused import FusedPoints
 from calograd.surrogate.points.model import PointsModel
+from calograd.system.random_numbers import RandomNumbers
 
 
 def student() -> Surrogate:

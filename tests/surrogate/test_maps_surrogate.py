@@ -18,6 +18,7 @@ from calograd.events.dense import Maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import generate
 from calograd.surrogate.maps.model import MapsArchitecture
+from calograd.system.random_numbers import RandomNumbers
 
 PROTOCOLS = [{}, {"coordinates": "plain", "schedule": "linear", "preconditioning": "noise"}]
 
@@ -111,7 +112,7 @@ def test_conditions_are_dropped_in_training_alone() -> None:
 
     def loss() -> Tensor:
         x = torch.zeros(64, 0)
-        return model.losses(x, y, conditions, torch.Generator().manual_seed(0))[1].mean()
+        return model.losses(x, y, conditions, RandomNumbers(0, range(64)))[1].mean()
 
     loss().backward()
     assert float(model.pattern_network.null.grad.abs().max()) > 0

@@ -17,7 +17,6 @@ from torch import Tensor
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS, NUMBERS, Material
 from calograd.errors import InputError, RangeError
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import (
     CellsArchitecture,
@@ -27,6 +26,7 @@ from calograd.surrogate.cells.model import (
 )
 from calograd.surrogate.generation import generate
 from calograd.surrogate.model import numbers_of
+from calograd.system.random_numbers import RandomNumbers
 
 DOUBLE = torch.float64
 LEAD, TUNGSTATE, BISMUTH = (MATERIALS[name] for name in ("PbF2", "PbWO4", "BGO"))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate.points.moment_matching import Groups, draw, tilted, with_centre, with_mean
+from calograd.system.random_numbers import RandomNumbers
 
 
 def test_sums_are_over_groups_and_empty_ones_have_none() -> None:

@@ -20,6 +20,7 @@ from calograd.surrogate.points.features import (
     quantile_table,
     to_normal,
 )
+from calograd.system.random_numbers import RandomNumbers
 
 Make = Callable[..., PointShowers]
 UNIT = torch.tensor(2e-4).double()
@@ -41,7 +42,7 @@ def made_up(n: int = 50, layers: int = 6) -> tuple[Features, torch.Tensor]:
 def test_features_come_back_with_every_count_and_all_energy() -> None:
     features, _ = made_up()
     visible = features.energy.sum(1, keepdim=True)
-    g = encode(features, UNIT, torch.Generator().manual_seed(1))
+    g = encode(features, UNIT, RandomNumbers(1, range(len(features.count))))
     assert g.shape == (50, dim_of(6))
     assert bool(torch.isfinite(g).all())
     back = decode(g, visible, UNIT, 6)
@@ -65,7 +66,7 @@ def test_no_energy_is_lost_for_empty_layers_and_no_shower_is_without_a_point() -
 
 def test_smooth_counts_have_the_mean_of_the_whole_ones() -> None:
     features, _ = made_up(4000)
-    g = encode(features, UNIT, torch.Generator().manual_seed(1))
+    g = encode(features, UNIT, RandomNumbers(1, range(len(features.count))))
     smooth = decode(g, features.energy.sum(1, keepdim=True), UNIT, 6, smooth=True)
     difference = smooth.count[:, 3] - features.count[:, 3]
     assert abs(float(difference.mean())) < 0.02

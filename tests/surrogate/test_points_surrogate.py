@@ -13,13 +13,13 @@ from calograd.detector.configuration import SiWStack
 from calograd.detector.design import Design
 from calograd.errors import FormatError, InputError, RangeError
 from calograd.events.points import Points
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate, TrainedDetector
 from calograd.surrogate.generation import generate
 from calograd.surrogate.model import Options
 from calograd.surrogate.points.features import to_normal
 from calograd.surrogate.points.model import PointsModel, local_features
 from calograd.surrogate.storage import WEIGHTS
+from calograd.system.random_numbers import RandomNumbers
 
 NO_OPTIONS = Options()
 

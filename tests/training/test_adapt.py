@@ -22,6 +22,7 @@ from calograd.surrogate import Surrogate
 from calograd.surrogate.adapters import ADAPTER, Adapter
 from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.storage import WEIGHTS
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import Rows, TrainingData, load_data
 from calograd.training.log import LOG, read_log
@@ -327,7 +328,7 @@ def test_showers_of_a_tilted_beam_have_location_and_scale_without_symmetry(
     assert adapted.card.architecture["symmetric"] is False
     conditions = data.conditions(adapted.model, data.train)
     with torch.no_grad():
-        x, _ = adapted.model.standardise(data.train.cells, data.train.energy, conditions, None)
+        x, _ = adapted.model.standardise(data.train.cells, data.train.energy, conditions, RandomNumbers(0, range(len(data.train))))
         location, _ = adapted.model.pattern_location_scale(torch.cat([conditions, x], dim=1))
     cells = location.mean(0).reshape(-1, 2)  # of 3 x 3 without the core: three of one side, two, three of the other
     assert float(cells[:3].mean()) < float(cells[5:].mean()) - 0.05

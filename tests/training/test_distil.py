@@ -20,6 +20,7 @@ from calograd.events.dense import Cells, write_cells, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.two_stage import TwoStage
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import AdaptConfig, DesignDistillation, DesignRun, parse_config, read_config
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.distributed import SingleProcess
@@ -144,8 +145,8 @@ def test_targets_made_before_are_those_of_a_step_and_follow_from_the_seed(taught
     student = tasks[0].model
     assert isinstance(student, TwoStage)
     kept = student.distillation_losses(made.at(torch.arange(400)))
-    rows, generator = data.train.at(torch.arange(400) % len(data.train)), torch.Generator().manual_seed(0)
-    fresh = tasks[0].losses(student, *standardised(student, data, rows, generator), generator)
+    rows, random = data.train.at(torch.arange(400) % len(data.train)), RandomNumbers(0, range(400))
+    fresh = tasks[0].losses(student, *standardised(student, data, rows, random), random)
     for ours, theirs in zip(kept, fresh, strict=True):
         assert float(ours.detach().mean()) == pytest.approx(float(theirs.detach().mean()), rel=0.15)
     assert DistillationTask(distilling(taught), data, SingleProcess()).targets is None

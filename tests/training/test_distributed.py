@@ -17,9 +17,9 @@ from test_train_maps import config_of as maps_config
 
 from calograd.errors import InputError, Interrupted
 from calograd.surrogate.storage import load
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.data.rows import load_data
 from calograd.training.distributed import (
-    ShardedRandom,
     SingleProcess,
     check_process_group,
     leader_reports_interrupt,
@@ -114,29 +114,6 @@ def test_an_error_of_all_is_told_once(start: Start, tmp_path: Path) -> None:
     assert "exists but no checkpoint.pt to resume from" in err
 
 
-@pytest.mark.parametrize("copies", [1, 2])
-def test_shares_are_parts_of_the_whole_batch(copies: int) -> None:
-    def draws(n: int, generator: torch.Generator) -> list[torch.Tensor]:
-        return [
-            torch.rand((n, 3, 2), generator=generator), torch.randn(n, generator=generator),
-            torch.randn(n, 4, generator=generator), torch.randint(7, (n,), generator=generator),
-            torch.randint(2, 9, (n, 2), generator=generator),
-        ]  # fmt: skip
-
-    every = torch.Generator().manual_seed(3)
-    whole = draws(6 * copies, every)
-    at_the_end = every.get_state()
-    for mine in (torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5])):
-        rows = torch.cat([copy * 6 + mine for copy in range(copies)])
-        generator, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(5)
-        with ShardedRandom(generator, rows, 6 * copies):
-            found = draws(3 * copies, generator)
-            foreign = torch.rand(2, generator=other)
-        assert all(torch.equal(a, b[rows]) for a, b in zip(found, whole, strict=True))
-        assert torch.equal(foreign, torch.rand(2, generator=torch.Generator().manual_seed(5)))
-        assert torch.equal(generator.get_state(), at_the_end)
-
-
 @pytest.mark.parametrize(
     ("kind", "phase"), [*product(("cells", "shares"), range(len(PHASES))), ("plain", PHASES.index(DIFFUSION))]
 )
@@ -152,9 +129,8 @@ def test_losses_of_shares_are_parts_of_the_whole_loss(tmp_path: Path, kind: str,
     def gradients(*shares: torch.Tensor) -> list[torch.Tensor]:
         model.zero_grad()
         for mine in shares:
-            draws = torch.Generator().manual_seed(1)
-            with ShardedRandom(draws, mine, 12):
-                loss = batch_loss(model, data, data.train.at(mine), phase, draws, "fp32") / len(shares)
+            random = RandomNumbers(1, mine.numpy())
+            loss = batch_loss(model, data, data.train.at(mine), phase, random, "fp32") / len(shares)
             loss.backward()
         found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         assert any(bool(g.abs().max() > 0) for g in found)
@@ -164,15 +140,6 @@ def test_losses_of_shares_are_parts_of_the_whole_loss(tmp_path: Path, kind: str,
     halves = gradients(torch.arange(6), torch.arange(6, 12))
     for a, b in zip(whole, halves, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max()) + 1e-7)
-
-
-def test_a_draw_that_is_not_of_the_batch_is_a_defect() -> None:
-    generator = torch.Generator().manual_seed(0)
-    with ShardedRandom(generator, torch.arange(3), 6):
-        with pytest.raises(RuntimeError, match="4 rows of random numbers in a share of 3"):
-            torch.rand(4, 3, generator=generator)
-        with pytest.raises(KeyError):
-            torch.randperm(3, generator=generator)
 
 
 class OneOf(SingleProcess):

@@ -20,6 +20,7 @@ from calograd.events.dense import Maps, write_cells, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.maps.coordinates import PLAIN_SCALE
 from calograd.surrogate.registry import architecture
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import AdaptConfig, DesignRun, parse_config, read_config
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.log import read_log
@@ -91,7 +92,7 @@ def test_plain_pixels_are_scaled_by_the_incident_energy(tmp_path: Path) -> None:
     model = train(config, tmp_path / "run", data=data)
     rows = data.train.at(torch.arange(3))
     conditions = data.conditions(model, rows)
-    _, y = model.standardise(rows.cells, rows.energy, conditions, None)
+    _, y = model.standardise(rows.cells, rows.energy, conditions, RandomNumbers(0, range(3)))
     back = y * rows.energy[:, None] / PLAIN_SCALE
     assert torch.allclose(back, rows.cells.flatten(1), rtol=1e-6)
 
@@ -174,6 +175,6 @@ def test_the_wide_network_learns_a_step() -> None:
         model = form.build()
     assert sum(weight.numel() for weight in model.parameters()) > 15e6
     conditions, y = torch.zeros(1, model.n_conditions), torch.zeros(1, 32 * 32)
-    _, loss = model.losses(torch.zeros(1, 0), y, conditions, torch.Generator().manual_seed(0))
+    _, loss = model.losses(torch.zeros(1, 0), y, conditions, RandomNumbers(0, range(1)))
     loss.mean().backward()
     assert float(model.pattern_network.out.weight.grad.abs().max()) > 0

@@ -14,10 +14,10 @@ from calograd.diffusion.denoisers import denoise
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
 from calograd.events.layered_readout import count_hits
 from calograd.events.point_showers import PointShowers, write_points
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate import Surrogate
 from calograd.surrogate.points.features import LEADS, features_of
 from calograd.surrogate.points.model import PointsModel
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PointsModelConfig, PointsRun, parse_config
 from calograd.training.data.points import PointsData, load_points
 from calograd.training.log import read_log

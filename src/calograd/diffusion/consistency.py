@@ -26,6 +26,7 @@ from torch import Tensor
 
 from calograd.diffusion.denoisers import Coefficients, Network, denoise
 from calograd.diffusion.samplers import Denoise, Memory, Place, Sampler
+from calograd.system.random_numbers import RandomNumbers
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ class Trajectories(NamedTuple):
     end: Tensor
 
 
-def levels(n: int, steps: int, generator: torch.Generator | None) -> Tensor:
+def levels(steps: int, random: RandomNumbers) -> Tensor:
     """Numbers of the noise levels of n places: 0, the highest, for half of them; shape (n,), int64."""
-    drawn = torch.randint(2 * steps, (n,), generator=generator)
+    drawn = random.integers(2 * steps)
     return torch.where(drawn < steps, drawn, 0)
 
 

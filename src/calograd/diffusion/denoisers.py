@@ -23,6 +23,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from calograd.system.random_numbers import RandomNumbers
+
 Network = Callable[[Tensor, Tensor], Tensor]
 """F(c_in x, c_noise): both with the batch first; conditions are bound by the caller."""
 
@@ -89,7 +91,7 @@ def denoise(network: Network, preconditioning: Preconditioning, x: Tensor, sigma
 
 
 def loss(
-    network: Network, preconditioning: Preconditioning, x0: Tensor, sigma: Tensor, generator: torch.Generator | None
+    network: Network, preconditioning: Preconditioning, x0: Tensor, sigma: Tensor, random: RandomNumbers
 ) -> Tensor:
     """Denoising loss of every number of every sample, same shape as ``x0``.
 
@@ -98,10 +100,10 @@ def loss(
         preconditioning: of the denoiser.
         x0: clean samples, shape (n, ...).
         sigma: noise levels, shape (n,).
-        generator: of the noise.
+        random: random numbers of the samples.
     """
     c = preconditioning.coefficients(sigma.reshape(-1, *(1,) * (x0.ndim - 1)))
-    noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
+    noise = random.normal_like(x0)
     x = x0 + sigma.reshape(c.skip.shape) * noise
     target = (x0 - c.skip * x) / c.out
     return (network(c.into * x, c.noise.flatten()) - target).square()

@@ -35,6 +35,7 @@ from torch import Tensor
 from calograd.diffusion.denoisers import Coefficients, Network
 from calograd.diffusion.samplers import SAMPLERS, Denoise, Sampler, sample
 from calograd.diffusion.schedules import Schedule, angle_grid
+from calograd.system.random_numbers import RandomNumbers
 
 NAME = "progressive"
 """Name of the student's sampler in commands and in stored surrogates."""
@@ -102,7 +103,7 @@ class Targets(NamedTuple):
 
 
 @torch.no_grad()
-def teacher_targets(student: Progressive, teacher: Teacher, x0: Tensor, generator: torch.Generator | None) -> Targets:
+def teacher_targets(student: Progressive, teacher: Teacher, x0: Tensor, random: RandomNumbers) -> Targets:
     """Let the teacher take one step of the student from every noisy sample.
 
     The samples are dealt out to the steps of the student in turn.
@@ -111,7 +112,7 @@ def teacher_targets(student: Progressive, teacher: Teacher, x0: Tensor, generato
         student: preconditioning of the student.
         teacher: teacher of the student's network.
         x0: clean samples, shape (n, ...).
-        generator: random numbers of the noise.
+        random: random numbers of the samples.
     """
     which = torch.arange(len(x0)) % student.steps
     wide = (-1, *(1,) * (x0.ndim - 1))
@@ -119,7 +120,7 @@ def teacher_targets(student: Progressive, teacher: Teacher, x0: Tensor, generato
     visited = torch.stack([grid[which * teacher.steps + step].reshape(wide) for step in range(teacher.steps + 1)])
     visited = visited.to(x0)  # (steps + 1, n, 1, ...)
     start, end = visited[0], visited[-1]
-    x = x0 + start * torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
+    x = x0 + start * random.normal_like(x0)
     c = student.coefficients(start)
     reached = sample(teacher.denoise, x / start, visited, teacher.sampler)
     sine = (start - end) * c.into * (1 + end**2).rsqrt()

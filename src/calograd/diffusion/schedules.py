@@ -19,11 +19,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from calograd.system.random_numbers import RandomNumbers
+
 
 class Schedule(Protocol):
     """A law of noise levels and the grid that goes with it."""
 
-    def draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw(self, random: RandomNumbers, *, like: Tensor) -> Tensor:
         """Noise levels for training, shape (n,)."""
         ...
 
@@ -45,9 +47,9 @@ class Karras:
     sigma_max: float = 40.0
     rho: float = 7.0
 
-    def draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw(self, random: RandomNumbers, *, like: Tensor) -> Tensor:
         """Noise levels for training, shape (n,)."""
-        return (self.mean + self.std * torch.randn(n, generator=generator)).exp()
+        return (self.mean + self.std * random.normal(like=like)).exp()
 
     def grid(self, steps: int) -> Tensor:
         """Falling noise levels, shape (steps + 1,), the last is zero. float64."""
@@ -70,9 +72,9 @@ class _VariancePreserving(ABC):
         """Noise level at every time step, rising, shape (timesteps,). float64."""
         return (1 / self.alpha_bar() - 1).sqrt()
 
-    def draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw(self, random: RandomNumbers, *, like: Tensor) -> Tensor:
         """Noise levels at uniformly drawn time steps, shape (n,)."""
-        return self.sigmas().float()[torch.randint(self.timesteps, (n,), generator=generator)]
+        return self.sigmas().to(like)[random.integers(self.timesteps).to(like.device)]
 
     def grid(self, steps: int) -> Tensor:
         """Falling noise levels at evenly spaced time steps, shape (steps + 1,), the last is zero. float64.

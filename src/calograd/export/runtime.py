@@ -13,9 +13,9 @@ from calograd.checks import as_count, as_tensor
 from calograd.detector.design import Design
 from calograd.detector.material import DESCRIPTORS, Material, to_float
 from calograd.errors import FormatError, InputError
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate.card import Card
 from calograd.surrogate.storage import check_schema
+from calograd.system.random_numbers import RandomNumbers
 
 SCHEMA = "calograd/onnx/2"
 

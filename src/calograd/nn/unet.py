@@ -13,7 +13,7 @@ exist.
 With patches of p x p pixels the network sees p^2 channels of an image that is p times smaller, for p^2 times less.
 
 Dropped conditions (classifier-free guidance, arXiv 2207.12598) are a learnt vector in place of k, never a value of c.
-Dropout acts where a generator is given: its random numbers, like all others, come from there.
+Dropout acts where random numbers are given.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, silu
 
 from calograd.nn.linear import linear
+from calograd.system.random_numbers import RandomNumbers
 
 GROUPS = 8
 """Largest number of groups of GroupNorm."""
@@ -62,13 +63,13 @@ class ResidualBlock(nn.Module):
         _zero(self.modulation)
         _zero(self.second)
 
-    def forward(self, h: Tensor, e: Tensor, generator: torch.Generator | None) -> Tensor:
+    def forward(self, h: Tensor, e: Tensor, random: RandomNumbers | None) -> Tensor:
         """Return h, shape (n, after, height, width), of h and e, shape (n, embedding) or (1, embedding)."""
         scale, shift = linear(self.modulation, e)[:, :, None, None].chunk(2, dim=1)
         inner = self.norm_second(self.first(silu(self.norm_first(h))))
         inner = silu(inner * (1 + scale) + shift)
-        if generator is not None and self.dropout > 0:
-            kept = torch.rand(inner.shape, generator=generator) >= self.dropout
+        if random is not None and self.dropout > 0:
+            kept = random.fractions(*inner.shape[1:], like=inner) >= self.dropout
             inner = inner * kept.to(inner) / (1 - self.dropout)
         result: Tensor = self.skip(h) + self.second(inner)
         return result
@@ -173,7 +174,7 @@ class UNet(nn.Module):
         thresholds: Tensor | None = None,
         *,
         dropped: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        random: RandomNumbers | None = None,
     ) -> Tensor:
         """Return F(x), shape (n, size, size).
 
@@ -184,7 +185,7 @@ class UNet(nn.Module):
             context: shape (n, context).
             thresholds: an image of what the network may compare each pixel with, in the units of ``x``, shape of ``x``.
             dropped: which samples are to know no conditions, shape (n,) or (1,), bool; None: all know them.
-            generator: of dropout; None for none.
+            random: random numbers of dropout; None for none.
         """
         e = self._embed(noise, conditions, context, dropped)
         images = [x] if thresholds is None else [x, thresholds]
@@ -193,16 +194,16 @@ class UNet(nn.Module):
         skips = [h]
         for level in range(len(self.shrink) + 1):
             for block in self.down[level * self.blocks : (level + 1) * self.blocks]:
-                h = block(h, e, generator)
+                h = block(h, e, random)
                 skips.append(h)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
                 skips.append(h)
-        h = self.bottom[1](self.attention(self.bottom[0](h, e, generator)), e, generator)
+        h = self.bottom[1](self.attention(self.bottom[0](h, e, random)), e, random)
         each = self.blocks + 1
         for level in range(len(self.grow) + 1):
             for block in self.up[level * each : (level + 1) * each]:
-                h = block(torch.cat([h, skips.pop()], dim=1), e, generator)
+                h = block(torch.cat([h, skips.pop()], dim=1), e, random)
             if level < len(self.grow):
                 h = self.grow[level](interpolate(h, scale_factor=2.0, mode="nearest"))
         result: Tensor = pixel_shuffle(self.out(silu(self.norm(h))), self.patch)[:, 0]

@@ -36,9 +36,9 @@ from scipy.special import gammainccinv, gammaincinv, gammaln, log_ndtr, ndtr
 from torch import Tensor
 
 from calograd.errors import FormatError, InputError
-from calograd.events.random_numbers import RandomNumbers
 from calograd.io.files import refuse_existing
 from calograd.io.hdf5 import existing_file, load, new_file, store_checksum, verify_checksum
+from calograd.system.random_numbers import RandomNumbers
 
 SCHEMA = "calograd/background/1"
 SMALLEST_STD = 1e-12

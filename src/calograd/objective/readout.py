@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from calograd.errors import InputError
-from calograd.events.random_numbers import RandomNumbers
+from calograd.system.random_numbers import RandomNumbers
 
 
 class ReadoutDraws(NamedTuple):

@@ -14,11 +14,11 @@ from calograd._version import __version__
 from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.errors import InputError
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import Options, Rows, SamplingSchedule
 from calograd.surrogate.surrogate import Surrogate
 from calograd.system.progress import Progress, silent
+from calograd.system.random_numbers import RandomNumbers
 
 
 def generate(

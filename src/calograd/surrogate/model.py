@@ -27,7 +27,7 @@ from calograd.diffusion.progressive import PROGRESSIVE, Progressive
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
-from calograd.events.random_numbers import RandomNumbers
+from calograd.system.random_numbers import RandomNumbers
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -360,13 +360,13 @@ class DesignModel(Model):
 
     @abstractmethod
     def standardise(
-        self, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
+        self, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
         """Return x and y of showers, which the denoising models learn: shapes (n, shape numbers) and (n, pattern)."""
 
     @abstractmethod
     def losses(
-        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
+        self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
         """Return the denoising losses of shape and pattern, one a sample, shape (n,) each."""
 

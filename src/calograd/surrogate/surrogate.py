@@ -19,13 +19,13 @@ from calograd.detector.configuration import SiWStack
 from calograd.detector.design import Design
 from calograd.errors import InputError
 from calograd.events.points import Points
-from calograd.events.random_numbers import RandomNumbers
 from calograd.io.markup import facts
 from calograd.nn.linear import has_derivatives
 from calograd.surrogate.adapters import Adapter, chain, fingerprint
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import DesignModel, Generates, Model, Options, SamplingSchedule, to_device
 from calograd.surrogate.storage import load, save
+from calograd.system.random_numbers import RandomNumbers
 
 
 class Surrogate:

@@ -28,10 +28,10 @@ from calograd.diffusion.progressive import (
     teacher_targets,
 )
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
-from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.model import DesignModel, Options, SamplingSchedule, sampler_of
+from calograd.system.random_numbers import RandomNumbers
 
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
@@ -69,14 +69,12 @@ class TwoStage(DesignModel):
     shape_network: ResidualMlp
 
     @abstractmethod
-    def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return g of showers, as `encode` does."""
 
     @abstractmethod
-    def encode(
-        self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return g and c of showers; ``generator`` spreads what is empty."""
+    def encode(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
+        """Return g and c of showers; ``random`` spreads what is empty."""
 
     @abstractmethod
     def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
@@ -90,7 +88,7 @@ class TwoStage(DesignModel):
         location_scale: LocationScale,
         *,
         guidance: float = 0.0,
-        generator: torch.Generator | None = None,
+        random: RandomNumbers | None = None,
     ) -> Network:
         """Return the pattern's network with its conditions bound.
 
@@ -99,7 +97,7 @@ class TwoStage(DesignModel):
             x: standardised shape, shape (n, shape numbers).
             location_scale: of these, see `location_scale_of_pattern`.
             guidance: w of classifier-free guidance.
-            generator: of what is dropped in training.
+            random: random numbers of what is dropped in training; None: nothing is dropped.
         """
 
     def asymmetric(self) -> DesignModel:
@@ -114,18 +112,18 @@ class TwoStage(DesignModel):
         return result.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
 
     def standardise(
-        self, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
+        self, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
         """Return x and y of showers, see `DesignModel`."""
-        g, c = self.encode(measured, energy, generator)
+        g, c = self.encode(measured, energy, random)
         x = self.shape_location_scale.standardise(g, conditions)
         return x, standardise(c, *self.location_scale_of_pattern(conditions, x))
 
     def location_scale_loss(
-        self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, generator: torch.Generator | None
+        self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> Tensor:
         """Return the negative log likelihood of location and scale, of shape (phase 0) or pattern (1), per number."""
-        g, c = self.encode(measured, energy, generator)
+        g, c = self.encode(measured, energy, random)
         if phase == 0:
             return self.shape_location_scale.negative_log_likelihood(g, conditions)
         with torch.no_grad():
@@ -133,16 +131,15 @@ class TwoStage(DesignModel):
         return self.pattern_location_scale.negative_log_likelihood(c, torch.cat([conditions, x], dim=1))
 
     def losses(
-        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
+        self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
         """Return the denoising losses of shape and pattern, see `DesignModel`."""
-        n = len(x)
         shape = loss(
-            self._shape(conditions), self.shape_preconditioning, x, self.schedule.draw(n, generator).to(x), generator
+            self._shape(conditions), self.shape_preconditioning, x, self.schedule.draw(random, like=x), random
         )
         pattern = loss(
-            self._pattern(conditions, x, generator if torch.is_grad_enabled() else None),
-            self.preconditioning, y, self.schedule.draw(n, generator).to(y), generator,
+            self._pattern(conditions, x, random if torch.is_grad_enabled() else None),
+            self.preconditioning, y, self.schedule.draw(random, like=y), random,
         )  # fmt: skip
         return shape.mean(1), pattern.mean(1)
 
@@ -153,7 +150,7 @@ class TwoStage(DesignModel):
         x: Tensor,
         y: Tensor,
         conditions: Tensor,
-        generator: torch.Generator | None,
+        random: RandomNumbers,
     ) -> TeacherTargets:
         """Let a teacher denoise showers with noise, see `calograd.diffusion.progressive`.
 
@@ -162,14 +159,14 @@ class TwoStage(DesignModel):
             steps: of a diffusion model for every step of the student, of shape and pattern.
             x, y: as `losses` takes them.
             conditions: of this model and of the teacher.
-            generator: of the noise.
+            random: random numbers of the showers.
         """
         shape, pattern = self.shape_preconditioning, self.preconditioning
         assert isinstance(shape, Progressive)
         assert isinstance(pattern, Progressive)
         first = _teacher(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
         then = _teacher(teacher._pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
-        of_shape, of_pattern = teacher_targets(shape, first, x, generator), teacher_targets(pattern, then, y, generator)
+        of_shape, of_pattern = teacher_targets(shape, first, x, random), teacher_targets(pattern, then, y, random)
         return TeacherTargets(conditions, x, of_shape, of_pattern)
 
     def distillation_losses(self, targets: TeacherTargets) -> tuple[Tensor, Tensor]:
@@ -184,8 +181,8 @@ class TwoStage(DesignModel):
         location, scale = self.pattern_location_scale(torch.cat([conditions.expand(len(x), -1), x], dim=1))
         return location, scale
 
-    def _pattern(self, conditions: Tensor, x: Tensor, generator: torch.Generator | None = None) -> Network:
-        return self.pattern(conditions, x, self.location_scale_of_pattern(conditions, x), generator=generator)
+    def _pattern(self, conditions: Tensor, x: Tensor, random: RandomNumbers | None = None) -> Network:
+        return self.pattern(conditions, x, self.location_scale_of_pattern(conditions, x), random=random)
 
     def _shape(self, conditions: Tensor) -> Network:
         """Return the shape's network with its conditions bound."""

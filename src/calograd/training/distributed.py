@@ -1,7 +1,8 @@
 """Several processes that train one model, with the results of one.
 
 Every process holds the whole model and the same random generator. All draw the same batch of n rows; process p of P
-takes the rows p n / P to (p + 1) n / P, and the same rows of every random tensor of the batch, so that
+takes the rows p n / P to (p + 1) n / P. The random numbers of row r in step s depend on the generator, s and r alone
+(`calograd.system.random_numbers`), so every process draws those of its own rows, and
 
     loss = (1 / P) sum_p loss_p,    gradient = (1 / P) sum_p gradient_p
 
@@ -21,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from calograd.errors import InputError, Interrupted
 from calograd.system.extras import require
@@ -51,15 +51,6 @@ class ProcessGroup(Protocol):
     def rows(self, n: int) -> slice:
         """Return the rows of this process in a batch of ``n`` rows, a multiple of `size`."""
 
-    def share(self, n: int, generator: torch.Generator, copies: int = 1) -> Any:
-        """Return a context in which random tensors from ``generator`` are this process's rows of the batch's.
-
-        Args:
-            n: rows of the batch.
-            generator: generator of the random numbers.
-            copies: copies of the batch, one behind the other, as in a batch of pairs.
-        """
-
     def average(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Replace the gradients by their mean over all processes; return the mean of the losses."""
 
@@ -87,11 +78,6 @@ class SingleProcess:
     def rows(self, n: int) -> slice:
         """Return all rows."""
         return slice(0, n)
-
-    @contextmanager
-    def share(self, n: int, generator: torch.Generator, copies: int = 1) -> Iterator[None]:  # noqa: ARG002
-        """Leave random numbers alone."""
-        yield
 
     def average(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:  # noqa: ARG002
         """Return the loss."""
@@ -126,11 +112,6 @@ class FabricProcess:
         """Return n / P consecutive rows; P divides n."""
         each = n // self.size
         return slice(each * self._fabric.global_rank, each * (self._fabric.global_rank + 1))
-
-    def share(self, n: int, generator: torch.Generator, copies: int = 1) -> ShardedRandom:
-        """Return a `ShardedRandom`."""
-        mine = torch.arange(n)[self.rows(n)]
-        return ShardedRandom(generator, torch.cat([copy * n + mine for copy in range(copies)]), copies * n)
 
     def average(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Send all gradients, the loss and whether this process was interrupted in one message."""
@@ -170,35 +151,6 @@ class FabricProcess:
         """Wait at a barrier."""
         with _name_lost_process(self.leads):
             self._fabric.barrier()
-
-
-class ShardedRandom(TorchFunctionMode):
-    """Context in which random tensors are drawn for the whole batch and cut to the rows of this process.
-
-    Every tensor drawn from ``generator`` has the kept rows along its first dimension. It is drawn with all rows of the
-    batch, so that every process draws the same numbers and the generators stay alike.
-
-    Args:
-        generator: draws from other generators are left alone.
-        kept: rows of this process, shape (kept,), int64.
-        whole: number of rows of the batch.
-    """
-
-    def __init__(self, generator: torch.Generator, kept: Tensor, whole: int) -> None:
-        super().__init__()
-        self._generator, self._kept, self._whole = generator, kept, whole
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # noqa: D105, RUF100
-        kwargs = kwargs or {}
-        if kwargs.get("generator") is not self._generator:
-            return func(*args, **kwargs)
-        before = {torch.rand: 0, torch.randn: 0, torch.randint: len(args) - 1}[func]  # what precedes the shape
-        shape = args[before] if isinstance(args[before], Sequence) else args[before:]
-        if shape[0] != len(self._kept):
-            raise RuntimeError(f"{shape[0]} rows of random numbers in a share of {len(self._kept)}")
-        return func(*args[:before], (self._whole, *shape[1:]), **kwargs)[self._kept]
 
 
 @contextmanager

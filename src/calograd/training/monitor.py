@@ -19,10 +19,10 @@ from torch import Tensor
 from calograd.events.dense import MAPS
 from calograd.events.layered_readout import read_out
 from calograd.events.point_showers import PointShowers
-from calograd.events.random_numbers import RandomNumbers
 from calograd.metrics.observables import observe
 from calograd.surrogate.model import DesignModel, Model
 from calograd.surrogate.points.model import PointsModel
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.data.points import PointsData
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
 
@@ -35,8 +35,8 @@ MAX_SHOWERS = 200
 MAX_LAYERS = 512
 """Layers whose points' loss a report looks at."""
 
-Losses = Callable[[DesignModel, Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Losses of shape and pattern of a model, given x, y, conditions and a generator, see `DesignModel.losses`."""
+Losses = Callable[[DesignModel, Tensor, Tensor, Tensor, RandomNumbers], tuple[Tensor, Tensor]]
+"""Losses of shape and pattern of a model, given x, y, conditions and random numbers, see `DesignModel.losses`."""
 Report = dict[str, Any]
 """Plain data: ``validation_loss``, and ``bias``, ``error``, ``spread`` by observable, a value for every energy bin."""
 
@@ -49,11 +49,12 @@ def report_rows(model: DesignModel, data: TrainingData, losses: Losses) -> Repor
     rows = data.validation.at(torch.randperm(len(data.validation), generator=generator)[:MAX_ROWS])
     cells, energy = rows.cells.to(device), rows.energy.to(device)
     conditions = data.conditions(model, rows)
-    x, y = model.standardise(cells, energy, conditions, generator)
+    random = RandomNumbers.from_generator(generator, len(rows))
+    x, y = model.standardise(cells, energy, conditions, random)
     most, loss = model.most_rows, 0.0
     for start in range(0, len(x), most):
         part = slice(start, start + most)
-        shape, pattern = losses(model, x[part], y[part], conditions[part], generator)
+        shape, pattern = losses(model, x[part], y[part], conditions[part], random.rows(part))
         loss += float(shape.mean() + pattern.mean()) * (len(shape) / len(x))
     schedule, random = model.sampling_schedule(), RandomNumbers.from_generator(generator, len(x))
     parts = [slice(start, start + min(GENERATED, most)) for start in range(0, len(x), min(GENERATED, most))]
@@ -73,8 +74,9 @@ def report_points(model: PointsModel, data: PointsData) -> Report:
     energy = rows.energy[chosen].to(device)
     losses = {}
     if not model.distilled:
-        x = model.standardise(rows.features.at(chosen).to(device), energy, generator)
-        losses["shower"] = float(model.shower_loss(x, energy, generator).mean())
+        random = RandomNumbers.from_generator(generator, len(chosen))
+        x = model.standardise(rows.features.at(chosen).to(device), energy, random)
+        losses["shower"] = float(model.shower_loss(x, energy, random).mean())
         losses["points"] = _point_loss(model, data, generator)
     loss = sum(losses.values()) if losses else None
     physics = physics_of_points(model, rows.clouds.rows(chosen.numpy()), generator)
@@ -158,4 +160,5 @@ def _point_loss(model: PointsModel, data: PointsData, generator: torch.Generator
     shower, layer = place // layers, place % layers
     context = model.context(rows.features.at(shower).to(device), rows.energy[shower].to(device))
     own = context[torch.arange(len(layer)), layer.to(device)]
-    return float(model.point_loss(z.to(device), own, group.to(device), generator).mean())
+    random = RandomNumbers.from_generator(generator, len(z))
+    return float(model.point_loss(z.to(device), own, group.to(device), random).mean())

@@ -45,6 +45,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from calograd.system.random_numbers import RandomNumbers
+
 EPS = 1e-4
 """Softening of a layer's energy, GeV."""
 LINE = 0.51099895e-3
@@ -114,34 +116,34 @@ def pattern_dim(n_xy: int, n_z: int) -> int:
     return len(pattern_cells(n_xy)) * n_z
 
 
-def encode(cells: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def encode(cells: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
     """Return the coordinates of showers.
 
     Args:
         cells: shape (n, n_xy, n_xy, n_z), GeV.
         energy: incident, shape (n,), GeV.
-        generator: of the numbers that spread what is empty.
+        random: random numbers of the showers, which spread what is empty.
 
     Returns:
         ``g`` of shape (n, `shape_dim`) and ``c`` of shape (n, `pattern_dim`), in the order of `pattern_cells`, the
         layers of a cell side by side.
     """
-    g = encode_shape(cells, energy, generator)
+    g = encode_shape(cells, energy, random)
     inner, outer, _ = _core_and_rest(cells)
-    groups = [encode_pattern(inner, generator)] if inner.shape[1] > 1 else []
-    pattern = torch.cat([*groups, encode_pattern(outer, generator)], dim=1)
+    groups = [encode_pattern(inner, random)] if inner.shape[1] > 1 else []
+    pattern = torch.cat([*groups, encode_pattern(outer, random)], dim=1)
     return g, pattern.reshape(len(cells), -1)
 
 
-def encode_shape(cells: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
     """Return the first of the two results of `encode`."""
     inner, outer, flat = _core_and_rest(cells)
     layers = flat.sum(1)
     total = torch.logit((layers.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
-    g = [total[:, None], amount(layers, energy, generator)]
+    g = [total[:, None], amount(layers, energy, random)]
     if inner.shape[1] > 0:
         second = flat.sum(2) @ _squared_distance(cells.shape[1]).to(flat)
-        g += [amount(second[:, None], energy, generator), _balance(inner.sum(1), outer.sum(1), generator)]
+        g += [amount(second[:, None], energy, random), _balance(inner.sum(1), outer.sum(1), random)]
     return torch.cat(g, dim=1)
 
 
@@ -158,9 +160,9 @@ def _squared_distance(n_xy: int) -> Tensor:
     return (square[:, None] + square).flatten()
 
 
-def amount(values: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+def amount(values: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
     """Return g_k and g_M of the formulas above, of values (n, m)."""
-    v = _below_zero(values, generator)
+    v = _below_zero(values, random)
     return ((values + EPS) / energy[:, None]).log() - torch.where(values > 0, 0.0, v)
 
 
@@ -169,27 +171,27 @@ def amount_of(g: Tensor, energy: Tensor) -> Tensor:
     return g.clamp(max=3.0).exp() * energy[:, None] - EPS
 
 
-def _balance(core: Tensor, rest: Tensor, generator: torch.Generator | None) -> Tensor:
+def _balance(core: Tensor, rest: Tensor, random: RandomNumbers) -> Tensor:
     """Return g' of the formulas above."""
-    v = _below_zero(core, generator)
+    v = _below_zero(core, random)
     lowered = torch.where(core > 0, 0.0, v)
     raised = torch.where(rest > 0, 0.0, v)
     both = (core > 0) | (rest > 0)
     return torch.where(both, ((core + EPS) / (rest + EPS)).log() - lowered + raised, v - 1)
 
 
-def encode_pattern(cells: Tensor, generator: torch.Generator | None) -> Tensor:
+def encode_pattern(cells: Tensor, random: RandomNumbers) -> Tensor:
     """Return c of a group of cells, shape (n, cells, n_z)."""
     safe = cells.sum(1, keepdim=True).clamp(min=1e-12)
     distance = (E_0 / safe).pow(1 / 3).clamp(max=0.3)
-    spread = torch.rand(cells.shape, generator=generator).to(cells)
+    spread = random.fractions(*cells.shape[1:], like=cells)
     room = torch.where((cells - LINE).abs() < LINE_WIDTH, spread, (cells > LINE).to(cells)) * LINE_ROOM
-    return torch.where(cells > 0, ((cells + room) / safe).pow(1 / 3), -_below_zero(cells, generator) * distance)
+    return torch.where(cells > 0, ((cells + room) / safe).pow(1 / 3), -_below_zero(cells, random) * distance)
 
 
-def _below_zero(like: Tensor, generator: torch.Generator | None) -> Tensor:
+def _below_zero(like: Tensor, random: RandomNumbers) -> Tensor:
     """Return v of the formulas above, same shape as ``like``."""
-    return (1 + 0.3 * torch.randn(like.shape, generator=generator)).clamp(min=0.1).to(like)
+    return (1 + 0.3 * random.normal_like(like)).clamp(min=0.1)
 
 
 def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:

@@ -19,12 +19,12 @@ from torch.nn.functional import layer_norm, silu
 from torch.nn.functional import linear as affine
 
 from calograd.diffusion.progressive import Progressive
-from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.linear import product, weights_of
 from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
 from calograd.nn.mlp import FREQUENCIES, ResidualMlp
 from calograd.surrogate.model import Options, SamplingSchedule
 from calograd.surrogate.two_stage import LocationScale
+from calograd.system.random_numbers import RandomNumbers
 
 if TYPE_CHECKING:
     from calograd.surrogate.cells.model import CellsModel

@@ -49,6 +49,7 @@ from calograd.surrogate.cells.coordinates import (
 from calograd.surrogate.cells.fused import FusedCells
 from calograd.surrogate.model import Generates, Rows, checked_distilled_steps, chosen_numbers, numbers_of, plain_sizes
 from calograd.surrogate.two_stage import LocationScale, TwoStage
+from calograd.system.random_numbers import RandomNumbers
 
 SUMS_FARTHEST = 6.0
 """Largest |y| up to which the sums of cells are followed."""
@@ -165,15 +166,13 @@ class CellsModel(TwoStage):
         """Return the model without numbers of a single material, see `without_material_numbers`."""
         return self if material is None else without_material_numbers(self, material)
 
-    def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return the shape alone, see `calograd.surrogate.cells.coordinates.encode_shape`."""
-        return encode_shape(measured, energy, generator)
+        return encode_shape(measured, energy, random)
 
-    def encode(
-        self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Return the coordinates of cells, see `calograd.surrogate.cells.coordinates.encode`."""
-        return encode(measured, energy, generator)
+        return encode(measured, energy, random)
 
     def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
         """Return cells from coordinates, see `calograd.surrogate.cells.coordinates.decode`."""
@@ -186,7 +185,7 @@ class CellsModel(TwoStage):
         location_scale: LocationScale,
         *,
         guidance: float = 0.0,  # noqa: ARG002 - not guided
-        generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is dropped
+        random: RandomNumbers | None = None,  # noqa: ARG002 - nothing is dropped
     ) -> Network:
         """Return the pattern's network with its conditions bound; its thresholds are where a cell is empty."""
         a = self.architecture

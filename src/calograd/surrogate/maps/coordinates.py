@@ -32,6 +32,7 @@ from calograd.surrogate.cells.coordinates import (
     layer_energies,
     pattern_shares,
 )
+from calograd.system.random_numbers import RandomNumbers
 
 PLAIN_SCALE = 180.0
 """Scale of plain pixels.
@@ -45,29 +46,29 @@ def shape_dim(slabs: int) -> int:
     return 2 + slabs
 
 
-def encode(maps: Tensor, energy: Tensor, slabs: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def encode(maps: Tensor, energy: Tensor, slabs: int, random: RandomNumbers) -> tuple[Tensor, Tensor]:
     """Return the coordinates of maps.
 
     Args:
         maps: shape (n, pixels, pixels), GeV.
         energy: incident, shape (n,), GeV.
         slabs: of equal numbers of pixels.
-        generator: of the numbers that spread what is empty.
+        random: random numbers of the showers, which spread what is empty.
 
     Returns:
         ``g`` of shape (n, `shape_dim`) and ``c`` of shape (n, pixels * pixels), pixels in the order of the map.
     """
-    g = encode_shape(maps, energy, slabs, generator)
-    c = encode_pattern(_group(maps, slabs), generator)
+    g = encode_shape(maps, energy, slabs, random)
+    c = encode_pattern(_group(maps, slabs), random)
     return g, _ungroup(c, maps.shape[1]).flatten(1)
 
 
-def encode_shape(maps: Tensor, energy: Tensor, slabs: int, generator: torch.Generator | None = None) -> Tensor:
+def encode_shape(maps: Tensor, energy: Tensor, slabs: int, random: RandomNumbers) -> Tensor:
     """Return the first of the two results of `encode`."""
     along = _group(maps, slabs).sum(1)
     total = torch.logit((along.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
     second = maps.sum(2) @ _squared_distance(maps.shape[1]).to(maps)
-    parts = [total[:, None], amount(along, energy, generator), amount(second[:, None], energy, generator)]
+    parts = [total[:, None], amount(along, energy, random), amount(second[:, None], energy, random)]
     return torch.cat(parts, dim=1)
 
 

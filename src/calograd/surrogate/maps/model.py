@@ -26,7 +26,6 @@ from calograd.diffusion.denoisers import Network, denoise, loss
 from calograd.diffusion.samplers import Sampler, sample
 from calograd.errors import InputError
 from calograd.events.dense import Maps
-from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.location_scale import ConditionalLocationScale, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.nn.unet import UNet
@@ -50,6 +49,7 @@ from calograd.surrogate.model import (
     sampler_of,
 )
 from calograd.surrogate.two_stage import LocationScale, TwoStage
+from calograd.system.random_numbers import RandomNumbers
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class _Conditioned(DesignModel):
         context: Tensor | None,
         thresholds: Tensor | None,
         guidance: float,
-        generator: torch.Generator | None,
+        random: RandomNumbers | None,
     ) -> Network:
         """Return F of flat maps, with all that it is given bound.
 
@@ -198,7 +198,7 @@ class _Conditioned(DesignModel):
             context: numbers of each sample, shape (n, numbers).
             thresholds: where a pixel is empty, in clean maps, shape (n, pixels * pixels).
             guidance: w of classifier-free guidance.
-            generator: of dropout and of dropped conditions, in training.
+            random: random numbers of dropout and of dropped conditions, in training; None: nothing is dropped.
         """
         side = self.architecture.pixels
 
@@ -209,13 +209,12 @@ class _Conditioned(DesignModel):
 
             def f(dropped: Tensor | None) -> Tensor:
                 result: Tensor = self.pattern_network(
-                    images[0], noise, conditions, context, images[1], dropped=dropped, generator=generator
+                    images[0], noise, conditions, context, images[1], dropped=dropped, random=random
                 )
                 return result.flatten(1)
 
-            if generator is not None and self.guided:
-                chance = torch.rand(len(scaled), generator=generator)
-                return f((chance < self.architecture.dropped).to(scaled.device))
+            if random is not None and self.guided:
+                return f(random.fractions(like=scaled) < self.architecture.dropped)
             known = f(None)
             if guidance == 0:
                 return known
@@ -236,15 +235,13 @@ class SharesModel(_Conditioned, TwoStage):
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = a.unet(conditions, shape, True)
 
-    def encode_shape(self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return the shape alone, see `calograd.surrogate.maps.coordinates.encode_shape`."""
-        return encode_shape(measured, energy, self.architecture.slabs, generator)
+        return encode_shape(measured, energy, self.architecture.slabs, random)
 
-    def encode(
-        self, measured: Tensor, energy: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Return the coordinates of maps, see `calograd.surrogate.maps.coordinates.encode`."""
-        return encode(measured, energy, self.architecture.slabs, generator)
+        return encode(measured, energy, self.architecture.slabs, random)
 
     def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
         """Return maps from coordinates, see `calograd.surrogate.maps.coordinates.decode`."""
@@ -257,11 +254,11 @@ class SharesModel(_Conditioned, TwoStage):
         location_scale: LocationScale,
         *,
         guidance: float = 0.0,
-        generator: torch.Generator | None = None,
+        random: RandomNumbers | None = None,
     ) -> Network:
         """Return the U-Net with its conditions bound; its thresholds are where a pixel is empty."""
         thresholds = standardise(torch.zeros_like(location_scale[0]), *location_scale)
-        return self.bind(conditions, x, thresholds, guidance, generator)
+        return self.bind(conditions, x, thresholds, guidance, random)
 
 
 class PlainModel(_Conditioned):
@@ -276,17 +273,17 @@ class PlainModel(_Conditioned):
         measured: Tensor,
         energy: Tensor,
         conditions: Tensor,  # noqa: ARG002
-        generator: torch.Generator | None,  # noqa: ARG002
+        random: RandomNumbers,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
         """Return no shape, and scaled pixels, see `DesignModel`."""
         return measured.new_zeros(len(measured), 0), PLAIN_SCALE * measured.flatten(1) / energy[:, None]
 
     def losses(
-        self, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator | None
+        self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
         """Return the denoising losses, see `DesignModel`; the shape has none."""
-        network = self.bind(conditions, None, None, 0.0, generator if torch.is_grad_enabled() else None)
-        pattern = loss(network, self.preconditioning, y, self.schedule.draw(len(y), generator).to(y), generator)
+        network = self.bind(conditions, None, None, 0.0, random if torch.is_grad_enabled() else None)
+        pattern = loss(network, self.preconditioning, y, self.schedule.draw(random, like=y), random)
         return x.sum(1), pattern.mean(1)
 
     def asymmetric(self) -> Self:

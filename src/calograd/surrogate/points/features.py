@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from calograd.events.point_showers import PointShowers
+from calograd.system.random_numbers import RandomNumbers
 
 KNOTS = 129
 """Number of quantiles of a table."""
@@ -160,22 +161,22 @@ def leads_of(features: Features, incident: Tensor, unit: Tensor) -> Tensor:
     )  # fmt: skip
 
 
-def encode(features: Features, unit: Tensor, generator: torch.Generator | None) -> Tensor:
+def encode(features: Features, unit: Tensor, random: RandomNumbers) -> Tensor:
     """Return the numbers of showers, shape (n, dim); u and the m_l and d_l of layers that have none are drawn.
 
     Args:
         features: of the showers, every one with energy.
         unit: e0, GeV.
-        generator: of the random numbers.
+        random: random numbers of the showers.
     """
     n, e = features.count, features.energy
-    u = torch.rand(n.shape, generator=generator).to(e)
-    spare = torch.randn(2, *n.shape, generator=generator).to(e)
+    u = random.fractions(*n.shape[1:], like=e)
+    spare = random.normal(2, *n.shape[1:], like=e)
     visible = e.sum(1, keepdim=True)
     held = torch.where(n > 0, e, unit * u)
     scale = (1 / n.clamp(min=1) + TAU**2).rsqrt()
-    m = torch.where(n > 0, features.mean * scale, spare[0])
-    d = torch.where(n > 1, features.core * scale, spare[1])
+    m = torch.where(n > 0, features.mean * scale, spare[:, 0])
+    d = torch.where(n > 1, features.core * scale, spare[:, 1])
     return torch.cat(
         [((held + unit) / visible).log(), (n + u + 1).log() - (held / unit + 1).log(), m, d, features.centre], dim=1
     )

@@ -20,13 +20,13 @@ from torch.nn.functional import silu
 
 from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump_numbers
 from calograd.events.points import Points
-from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.linear import weights_of
 from calograd.nn.pointmap import PointMap
 from calograd.surrogate.model import Options, SamplingSchedule
 from calograd.surrogate.points.features import Features
 from calograd.surrogate.points.moment_matching import Drawn
 from calograd.surrogate.points.sampling import grid
+from calograd.system.random_numbers import RandomNumbers
 
 if TYPE_CHECKING:
     from calograd.surrogate.points.model import PointsModel

@@ -52,7 +52,6 @@ from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
 from calograd.events.point_showers import LAYERS, PointShowers
 from calograd.events.points import Points
-from calograd.events.random_numbers import RandomNumbers
 from calograd.nn.autoregressive_flow import AutoregressiveFlow
 from calograd.nn.gaussianise import Gaussianise
 from calograd.nn.linear import linear
@@ -67,6 +66,7 @@ from calograd.surrogate.points.features import encode as numbers_of_showers
 from calograd.surrogate.points.fused import FusedPoints
 from calograd.surrogate.points.moment_matching import Drawn, Groups, draw, tilted, with_centre, with_mean
 from calograd.surrogate.points.sampling import consistency, grid, run_sampler, sampler_of
+from calograd.system.random_numbers import RandomNumbers
 
 CONDITIONS = 1
 """Number of conditions: ln E."""
@@ -243,16 +243,16 @@ class PointsModel(Model):
         """Return what layers are like beside their number, shape (n, layers, `LOCAL`), not standardised."""
         return local_features(features, energy, self.unit)
 
-    def standardise(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+    def standardise(self, features: Features, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return x of showers, shape (n, `LEADS` + dim): unit normal leads, then the numbers to be learnt."""
-        u, f = self.scaled(features, energy, generator)
+        u, f = self.scaled(features, energy, random)
         return torch.cat([self.shower_leads.tables(u), self.shower_normal(f)], dim=1)
 
-    def scaled(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def scaled(self, features: Features, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Return u of the leads, shape (n, `LEADS`), and f of the other numbers, shape (n, dim), all standardised."""
         known = self.conditions(energy)
         u = self.shower_leads.standardise(leads_of(features, energy, self.unit), known)
-        g = self.encode(features, generator)
+        g = self.encode(features, random)
         return u, self.shower_location_scale.standardise(g, torch.cat([known, u], dim=1))
 
     def features_of(self, x: Tensor, energy: Tensor, smooth: bool = False) -> Features:
@@ -268,34 +268,35 @@ class PointsModel(Model):
         more = (self.more_points[0] + known @ self.more_points[1:, None]).exp()
         return decode(g, energy[:, None] * visible.exp(), self.unit, self.architecture.layers, smooth, more)
 
-    def location_scale_loss(self, features: Features, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+    def location_scale_loss(self, features: Features, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return the negative log-likelihood of the showers' numbers, up to a constant, shape (n, `LEADS` + dim)."""
         known = self.conditions(energy)
         leads, u = self.shower_leads.negative_log_likelihood(leads_of(features, energy, self.unit), known)
-        g = self.encode(features, generator)
+        g = self.encode(features, random)
         others = self.shower_location_scale.negative_log_likelihood(g, torch.cat([known, u], dim=1))
         return torch.cat([leads, others], dim=1)
 
-    def encode(self, features: Features, generator: torch.Generator | None) -> Tensor:
+    def encode(self, features: Features, random: RandomNumbers) -> Tensor:
         """Return the numbers of showers beside their leads, each shower turned by a random angle about the axis."""
-        g = numbers_of_showers(features, self.unit, generator)
-        turn = 2 * torch.pi * torch.rand(len(g), generator=generator).to(g)
+        g = numbers_of_showers(features, self.unit, random)
+        turn = 2 * torch.pi * random.fractions(like=g)
         (x, y), sin, cos = g[:, -2:].T, turn.sin(), turn.cos()
         return torch.cat([g[:, :-2], torch.stack([x * cos - y * sin, x * sin + y * cos], dim=1)], dim=1)
 
-    def shower_loss(self, x: Tensor, energy: Tensor, generator: torch.Generator | None) -> Tensor:
+    def shower_loss(self, x: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return the denoising loss of showers, shape (n,)."""
-        sigma = SCHEDULES[SHOWER_SCHEDULE].draw(len(x), generator).to(x)
+        sigma = SCHEDULES[SHOWER_SCHEDULE].draw(random, like=x)
         network = self.shower_at(self.conditions(energy), x[:, :LEADS])
-        return loss(network, self.shower_preconditioning, x[:, LEADS:], sigma, generator).mean(1)
+        return loss(network, self.shower_preconditioning, x[:, LEADS:], sigma, random).mean(1)
 
-    def point_loss(self, z: Tensor, context: Tensor, group: Tensor, generator: torch.Generator | None) -> Tensor:
+    def point_loss(self, z: Tensor, context: Tensor, group: Tensor, random: RandomNumbers) -> Tensor:
         """Return the denoising loss of points (points, 2), every one of its own group, shape (points,).
 
-        The noise level is one for all points of a group (`calograd.nn.pointnet`); ``group`` is in order.
+        The noise level is one for all points of a group (`calograd.nn.pointnet`); ``group`` is in order, and
+        ``random`` has a row for every point.
         """
-        level = SCHEDULES[self.architecture.schedule].draw(len(context), generator).to(z)
-        return loss(self.points_at(context, group), self.preconditioning, z, level[group], generator).mean(1)
+        level = SCHEDULES[self.architecture.schedule].draw(random, like=z)[: len(context)]
+        return loss(self.points_at(context, group), self.preconditioning, z, level[group], random).mean(1)
 
     def shower_at(self, known: Tensor, leads: Tensor) -> Network:
         """Return the shower's network with its conditions bound: those of `conditions` and unit normal leads."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from calograd.events.random_numbers import RandomNumbers
+from calograd.system.random_numbers import RandomNumbers
 
 MOST_POINTS = 1 << 24
 """Room for the points of one layer of one shower among the random numbers of the shower."""

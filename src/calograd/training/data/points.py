@@ -16,6 +16,7 @@ from calograd.events.point_showers import PITCH, PointShowers, read_points
 from calograd.io.files import shard_files
 from calograd.surrogate.points.features import Features, features_of, leads_of, log_distance, quantile_table, to_normal
 from calograd.surrogate.points.model import PointsModel, local_features
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.data.split import MIN_SHOWERS
 
 
@@ -223,7 +224,7 @@ def initialise(model: PointsModel, data: PointsData) -> None:
     local = local_features(rows.features, rows.energy, model.unit).flatten(0, 1)[rows.place]
     model.local_mean.copy_(local.mean(0))
     model.local_scale.copy_(local.std(0).clamp(min=1e-3))
-    g = model.encode(rows.features, torch.Generator().manual_seed(0))
+    g = model.encode(rows.features, RandomNumbers(0, range(len(rows))))
     model.shower_location_scale.start_from(g.mean(0), g.std(0).clamp(min=1e-3))
     model.least.copy_(g.amin(0))
     model.largest.copy_(g.amax(0))

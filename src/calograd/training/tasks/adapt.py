@@ -27,6 +27,7 @@ from calograd.surrogate.adapters import ADAPTER, Adapter, AdapterCard, Base, pac
 from calograd.surrogate.card import Ranges
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.storage import WEIGHTS
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training import loop
 from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import Rows, TrainingData
@@ -190,11 +191,13 @@ class AdaptationTask:
             order = torch.randperm(len(rows), generator=generator)
             order = order.repeat(-(-few // len(rows)))[:many]
         model = merge(self.frozen, self.plan, self._table(state))
-        loss = 0.0
+        random, loss = RandomNumbers.from_generator(generator, len(order)), 0.0
         with torch.no_grad():
-            for part in torch.split(order, model.most_rows):
-                mean = batch_loss(model, self.data, rows.at(part), state.phase, generator, "fp32")
-                loss += float(mean) * (len(part) / len(order))
+            for start in range(0, len(order), model.most_rows):
+                part = slice(start, start + model.most_rows)
+                chosen = rows.at(order[part])
+                mean = batch_loss(model, self.data, chosen, state.phase, random.rows(part), "fp32")
+                loss += float(mean) * (len(chosen) / len(order))
         return {"validation_loss": loss}
 
     def save(self, state: TrainingState[DesignModel], output: Path) -> None:
@@ -235,7 +238,8 @@ class AdaptationTask:
             drawn = torch.randint(len(data.train), (batch,), generator=generator)
         else:
             drawn = torch.multinomial(odds, batch, replacement=True, generator=generator)
-        return batch_loss(state.model, data, data.train.at(drawn), state.phase, generator, c.precision)
+        random = RandomNumbers.from_generator(generator, batch)
+        return batch_loss(state.model, data, data.train.at(drawn), state.phase, random, c.precision)
 
     def _table(self, state: TrainingState[DesignModel]) -> Table:
         """Return the averaged adapter of a state."""

@@ -19,6 +19,7 @@ from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsModel, with_material_numbers
 from calograd.surrogate.model import DesignArchitecture, DesignModel, to_device
 from calograd.surrogate.two_stage import TwoStage
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import DesignRun
 from calograd.training.data.paired_designs import DifferenceScale, pair_loss
 from calograd.training.data.rows import Rows, TrainingData
@@ -35,10 +36,10 @@ PREFIXES = (("shape_location_scale.",), ("pattern_location_scale.",), ("shape_ne
 
 
 def denoising(
-    model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
+    model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
 ) -> tuple[Tensor, Tensor]:
     """Return the denoising losses of shape and pattern, see `DesignModel.losses`."""
-    return model.losses(x, y, conditions, generator)
+    return model.losses(x, y, conditions, random)
 
 
 class DenoisingTask(DesignTask):
@@ -112,37 +113,39 @@ class DenoisingTask(DesignTask):
         """Return the likelihood loss of a batch of rows, or of half as many pairs of neighbouring designs."""
         batch, generator, model = self.config.training.location_scale_batch, state.generator, state.model
         if state.auxiliary is None:
-            rows = drawn_rows(self.data, self.group, state, batch)
-            with self.group.share(batch, generator):
-                return location_scale_loss(model, self.data, rows, state.phase, generator)
+            rows, random = drawn_rows(self.data, self.group, state, batch)
+            return location_scale_loss(model, self.data, rows, state.phase, random)
         assert isinstance(state.auxiliary, DifferenceScale)
         assert isinstance(model, TwoStage)
         pairs = max(1, batch // 2)
         self.data.move_to(state.phase, state.step, pairs)
-        first, partner = (rows[self.group.rows(pairs)] for rows in self.data.draw_pairs(pairs, generator))
-        rows = self.data.rows(torch.cat([first, partner]))
+        mine = torch.arange(2 * pairs).reshape(2, pairs)[:, self.group.rows(pairs)].flatten()
+        rows = self.data.rows(torch.cat(self.data.draw_pairs(pairs, generator))[mine])
+        random = RandomNumbers.from_generator(generator, 2 * pairs).rows(mine.numpy())
         conditions = self.data.conditions(model, rows)
         cells, energy = rows.cells.to(conditions.device), rows.energy.to(conditions.device)
-        with self.group.share(pairs, generator, copies=2):
-            g = model.encode_shape(cells, energy, generator)
+        g = model.encode_shape(cells, energy, random)
         return pair_loss(model.shape_location_scale, state.auxiliary, g, conditions).mean()
 
     def _diffusion_loss(self, state: TrainingState[DesignModel]) -> Tensor:
         """Return the denoising loss of a batch of rows."""
         t = self.config.training
-        rows = drawn_rows(self.data, self.group, state, t.batch)
-        with self.group.share(t.batch, state.generator):
-            return diffusion_loss(state.model, self.data, rows, state.generator, t.precision)
+        rows, random = drawn_rows(self.data, self.group, state, t.batch)
+        return diffusion_loss(state.model, self.data, rows, random, t.precision)
 
 
-def drawn_rows(data: TrainingData, group: ProcessGroup, state: TrainingState[DesignModel], batch: int) -> Rows:
-    """Return this process's rows of a random batch."""
+def drawn_rows(
+    data: TrainingData, group: ProcessGroup, state: TrainingState[DesignModel], batch: int
+) -> tuple[Rows, RandomNumbers]:
+    """Return this process's rows of a random batch, and their random numbers."""
     data.move_to(state.phase, state.step, batch)
-    return data.rows(data.draw(batch, state.generator)[group.rows(batch)])
+    mine = group.rows(batch)
+    rows = data.rows(data.draw(batch, state.generator)[mine])
+    return rows, RandomNumbers.from_generator(state.generator, batch).rows(mine)
 
 
 def location_scale_loss(
-    model: DesignModel, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator
+    model: DesignModel, data: TrainingData, rows: Rows, phase: int, random: RandomNumbers
 ) -> Tensor:
     """Return the mean negative log likelihood of location and scale.
 
@@ -151,19 +154,19 @@ def location_scale_loss(
         data: the data that the rows are from.
         rows: rows of the batch.
         phase: 0 for the shape's, 1 for the pattern's.
-        generator: random numbers that spread empty cells.
+        random: random numbers of the rows, which spread empty cells.
     """
     assert isinstance(model, TwoStage)
     device = model.condition_mean.device
     cells, energy = rows.cells.to(device), rows.energy.to(device)
-    return model.location_scale_loss(phase, cells, energy, data.conditions(model, rows), generator).mean()
+    return model.location_scale_loss(phase, cells, energy, data.conditions(model, rows), random).mean()
 
 
 def diffusion_loss(
     model: DesignModel,
     data: TrainingData,
     rows: Rows,
-    generator: torch.Generator,
+    random: RandomNumbers,
     precision: str,
     losses: Losses = denoising,
 ) -> Tensor:
@@ -173,36 +176,36 @@ def diffusion_loss(
         model: the weights.
         data: the data that the rows are from.
         rows: rows of the batch.
-        generator: random numbers of noise and symmetries.
+        random: random numbers of the rows, of noise and symmetries.
         precision: precision of the matrix products, ``bf16`` or ``fp32``.
         losses: losses of a distillation in place of the denoising ones.
     """
-    x, y, conditions = standardised(model, data, rows, generator)
+    x, y, conditions = standardised(model, data, rows, random)
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        shape, pattern = losses(model, x, y, conditions, generator)
+        shape, pattern = losses(model, x, y, conditions, random)
     return shape.mean() + pattern.mean()
 
 
 def batch_loss(
-    model: DesignModel, data: TrainingData, rows: Rows, phase: int, generator: torch.Generator, precision: str
+    model: DesignModel, data: TrainingData, rows: Rows, phase: int, random: RandomNumbers, precision: str
 ) -> Tensor:
     """Return the mean loss of a batch in the phase of number ``phase``; see `location_scale_loss`, `diffusion_loss`."""
     if PHASES[phase] == DIFFUSION:
-        return diffusion_loss(model, data, rows, generator, precision)
-    return location_scale_loss(model, data, rows, phase, generator)
+        return diffusion_loss(model, data, rows, random, precision)
+    return location_scale_loss(model, data, rows, phase, random)
 
 
 @torch.no_grad()
 def standardised(
-    model: DesignModel, data: TrainingData, rows: Rows, generator: torch.Generator
+    model: DesignModel, data: TrainingData, rows: Rows, random: RandomNumbers
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return x, y and conditions of rows, turned and mirrored at random where the beam allows it."""
     device = model.condition_mean.device
     cells, energy = rows.cells.to(device), rows.energy.to(device)
     conditions = data.conditions(model, rows)
-    x, y = model.standardise(cells, energy, conditions, generator)
+    x, y = model.standardise(cells, energy, conditions, random)
     if data.symmetric:
-        turn = torch.randint(len(model.permutations), (len(y),), generator=generator)
+        turn = random.integers(len(model.permutations))
         y = y.gather(1, model.permutations[turn.to(device)])
     return x, y, conditions
 

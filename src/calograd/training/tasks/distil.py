@@ -21,6 +21,7 @@ from calograd.surrogate.card import MARGIN
 from calograd.surrogate.model import DesignModel, to_device
 from calograd.surrogate.registry import architecture
 from calograd.surrogate.two_stage import TeacherTargets, TwoStage, join
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import CellsModelConfig, DesignRange, DesignRun, MapsModelConfig
 from calograd.training.data.rows import TrainingData
 from calograd.training.distributed import ProcessGroup
@@ -106,13 +107,11 @@ class DistillationTask(DesignTask):
         """Distillation losses of shape and pattern of a student."""
 
         def losses(
-            model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, generator: torch.Generator
+            model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
         ) -> tuple[Tensor, Tensor]:
             assert isinstance(model, TwoStage)
             sub_steps = self.distillation.sub_steps
-            return model.distillation_losses(
-                model.teacher_targets(self.teacher, sub_steps, x, y, conditions, generator)
-            )
+            return model.distillation_losses(model.teacher_targets(self.teacher, sub_steps, x, y, conditions, random))
 
         return losses
 
@@ -130,10 +129,11 @@ class DistillationTask(DesignTask):
             n = min(CHUNK, wanted - start)
             self.data.move_to(PHASES.index(DIFFUSION), start // CHUNK, n)
             rows = self.data.rows(self.data.draw(n, generator))
+            random = RandomNumbers.from_generator(generator, n)
             with torch.no_grad():
-                x, y, conditions = standardised(student, self.data, rows, generator)
+                x, y, conditions = standardised(student, self.data, rows, random)
                 sub_steps = self.distillation.sub_steps
-                parts.append(student.teacher_targets(self.teacher, sub_steps, x, y, conditions, generator))
+                parts.append(student.teacher_targets(self.teacher, sub_steps, x, y, conditions, random))
             if self.progress is not None:
                 self.progress("teacher targets", start + n, wanted, nan)
         return join(parts)
@@ -142,9 +142,8 @@ class DistillationTask(DesignTask):
         """Return the distillation loss of a batch of prepared targets, or of rows."""
         t, model = self.config.training, state.model
         if self.targets is None:
-            rows = drawn_rows(self.data, self.group, state, t.batch)
-            with self.group.share(t.batch, state.generator):
-                return diffusion_loss(model, self.data, rows, state.generator, t.precision, self.losses)
+            rows, random = drawn_rows(self.data, self.group, state, t.batch)
+            return diffusion_loss(model, self.data, rows, random, t.precision, self.losses)
         assert isinstance(model, TwoStage)
         chosen = torch.randint(len(self.targets), (t.batch,), generator=state.generator)[self.group.rows(t.batch)]
         device = model.condition_mean.device

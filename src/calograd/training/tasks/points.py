@@ -25,6 +25,7 @@ from calograd.surrogate.model import to_device
 from calograd.surrogate.points.features import Features
 from calograd.surrogate.points.model import PointsModel
 from calograd.surrogate.storage import save
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import EnergyRange, PointsRun
 from calograd.training.data.points import PointsData, initialise
 from calograd.training.loop import Identity, LoopConfig, Phase, TrainingState, parameters_below
@@ -149,29 +150,31 @@ class PointsTask:
 
     def _location_scale_loss(self, state: State) -> Tensor:
         """Return the negative log likelihood of the numbers of random showers."""
-        features, energy = self._drawn_showers(state, self.config.training.location_scale_batch)
-        return state.model.location_scale_loss(features, energy, state.generator).mean()
+        features, energy, random = self._drawn_showers(state, self.config.training.location_scale_batch)
+        return state.model.location_scale_loss(features, energy, random).mean()
 
     def _shower_loss(self, state: State) -> Tensor:
         """Return the denoising loss of random showers."""
-        features, energy = self._drawn_showers(state, self.config.training.shower_batch)
+        features, energy, random = self._drawn_showers(state, self.config.training.shower_batch)
         with torch.no_grad():
-            x = state.model.standardise(features, energy, state.generator)
-        return state.model.shower_loss(x, energy, state.generator).mean()
+            x = state.model.standardise(features, energy, random)
+        return state.model.shower_loss(x, energy, random).mean()
 
-    def _drawn_showers(self, state: State, batch: int) -> tuple[Features, Tensor]:
-        """Return features and energies of random training showers."""
+    def _drawn_showers(self, state: State, batch: int) -> tuple[Features, Tensor, RandomNumbers]:
+        """Return features, energies and random numbers of random training showers."""
         rows, device = self.data.train, state.model.unit.device
         chosen = torch.randint(len(rows), (batch,), generator=state.generator)
-        return rows.features.at(chosen).to(device), rows.energy[chosen].to(device)
+        random = RandomNumbers.from_generator(state.generator, batch)
+        return rows.features.at(chosen).to(device), rows.energy[chosen].to(device), random
 
     def _make_normal(self, state: State) -> None:
         """Fit the tables and the map that make the showers' numbers nearly unit normal."""
-        rows, generator = self.data.train, torch.Generator().manual_seed(self.config.training.seed)
+        rows = self.data.train
+        random = RandomNumbers(self.config.training.seed, range(len(rows)))
         device = state.model.unit.device
         features, energy = rows.features.to(device), rows.energy.to(device)
         with torch.no_grad():
-            u, f = state.ema.scaled(features, energy, generator)
+            u, f = state.ema.scaled(features, energy, random)
         for model in (state.model, state.ema):
             model.shower_leads.tables.fit(u)
             model.shower_normal.fit(f)
@@ -186,7 +189,8 @@ class PointsTask:
         with torch.no_grad():
             features, energy = rows.features.at(shower).to(device), rows.energy[shower].to(device)
             context = model.context(features, energy)[torch.arange(len(layer)), layer.to(device)]
-        return model.point_loss(z.to(device), context, group.to(device), generator).mean()
+        random = RandomNumbers.from_generator(generator, len(z))
+        return model.point_loss(z.to(device), context, group.to(device), random).mean()
 
     @cached_property
     def targets(self) -> PointsTargets:

@@ -24,6 +24,7 @@ from calograd.diffusion.samplers import SAMPLERS
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.surrogate.points.features import LEADS, dim_of
 from calograd.surrogate.points.model import HIGHEST, POINT_FEATURES, SHOWER_SCHEDULE, PointsModel
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PointsDistillation
 
 SAMPLER = SAMPLERS["trigflow-ab2"]
@@ -131,7 +132,8 @@ def _groups(layers: Tensor) -> Tensor:
 
 
 def _showers(teacher: PointsModel, energy: Tensor, steps: int, generator: torch.Generator) -> Showers:
-    noise = torch.randn(len(energy), LEADS + dim_of(teacher.architecture.layers), generator=generator).to(energy)
+    random = RandomNumbers.from_generator(generator, len(energy))
+    noise = random.normal(LEADS + dim_of(teacher.architecture.layers), like=energy)
     level = torch.zeros(len(energy), dtype=torch.int64, device=energy.device)
     leads = noise[:, :LEADS]
     network, pre = teacher.shower_at(teacher.conditions(energy), leads), teacher.shower_preconditioning
@@ -148,8 +150,8 @@ def _contexts(teacher: PointsModel, showers: Showers) -> Tensor:
 
 def _points(teacher: PointsModel, context: Tensor, steps: int, generator: torch.Generator) -> Trajectories:
     group = _groups(context)
-    noise = torch.randn(len(group), POINT_FEATURES, generator=generator).to(context)
-    level = levels(len(context), steps, generator).to(context.device)
+    noise = RandomNumbers.from_generator(generator, len(group)).normal(POINT_FEATURES, like=context)
+    level = levels(steps, RandomNumbers.from_generator(generator, len(context))).to(context.device)
     network, pre = teacher.points_at(context, group), teacher.preconditioning
     grid = SAMPLER.grid(SCHEDULES[teacher.architecture.schedule], steps)
     places = trajectories(lambda x, s: denoise(network, pre, x, s), noise, grid, SAMPLER, level[group])

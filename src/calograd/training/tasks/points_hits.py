@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from calograd.events.layered_readout import count_hits
-from calograd.events.random_numbers import RandomNumbers
 from calograd.surrogate.points.model import PointsModel
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.data.points import PointsData
 
 BATCH = 16

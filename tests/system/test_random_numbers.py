@@ -6,7 +6,7 @@ import torch
 from scipy.stats import kstest
 
 from calograd.errors import InputError
-from calograd.events.random_numbers import RandomNumbers
+from calograd.system.random_numbers import RandomNumbers
 
 
 def test_shower_i_depends_on_seed_and_i_alone() -> None:

@@ -75,6 +75,23 @@ class RandomNumbers:
         """Draw as `uniform_array`, with the dtype and on the device of ``like``."""
         return torch.from_numpy(self.uniform_array(*shape)).to(like)
 
+    def fractions(self, *shape: int, like: Tensor) -> Tensor:
+        """Draw numbers uniform in (0, 1), of 23 bits, with the dtype and on the device of ``like``."""
+        count = int(np.prod(shape, dtype=np.int64))
+        halves = _hash(self._keys()[:, None] + _steps((count + 1) // 2)).view(np.uint32)
+        halves >>= np.uint32(9)
+        numbers = halves[:, :count].astype(np.float32)
+        numbers += np.float32(0.5)
+        numbers *= np.float32(2.0**-23)
+        return torch.from_numpy(numbers.reshape(len(self), *shape)).to(like)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Draw whole numbers from 0 to ``high`` - 1, shape (n, *shape), int64."""
+        count = int(np.prod(shape, dtype=np.int64))
+        words = _hash(self._keys()[:, None] + _steps(count))
+        words %= np.uint64(high)
+        return torch.from_numpy(words.astype(np.int64).reshape(len(self), *shape))
+
     def normal_array(self, *shape: int) -> np.ndarray:
         """Draw standard normal numbers, shape (n, *shape), float32; the largest possible is 6.8."""
         count = int(np.prod(shape, dtype=np.int64))

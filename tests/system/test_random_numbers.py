@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import chisquare, kstest
 
 from calograd.errors import InputError
 from calograd.system.random_numbers import RandomNumbers
@@ -43,6 +43,21 @@ def test_uniform_numbers_are_uniform_and_inside() -> None:
     u = RandomNumbers(-5, range(5000)).uniform_array(40)
     assert kstest(u.ravel(), "uniform").pvalue > 0.001
     assert 0 < u.min() < u.max() < 1
+
+
+def test_fractions_are_uniform_and_inside() -> None:
+    u = RandomNumbers(5, range(5000)).fractions(41, like=torch.empty(0))
+    assert kstest(u.flatten().numpy(), "uniform").pvalue > 0.001
+    assert 0 < float(u.min()) < float(u.max()) < 1
+    some = RandomNumbers(5, range(100, 103)).fractions(41, like=torch.empty(0, dtype=torch.float64))
+    assert torch.equal(some, u[100:103].double())
+
+
+def test_whole_numbers_are_equally_frequent() -> None:
+    counts = torch.bincount(RandomNumbers(5, range(5000)).integers(8, 16).flatten(), minlength=8)
+    assert len(counts) == 8
+    assert chisquare(counts.numpy()).pvalue > 0.001
+    assert torch.equal(RandomNumbers(5, range(7, 9)).integers(8), RandomNumbers(5, range(9)).integers(8)[7:])
 
 
 def test_seeds_that_follow_each_other_share_nothing() -> None:

@@ -328,7 +328,8 @@ def test_showers_of_a_tilted_beam_have_location_and_scale_without_symmetry(
     assert adapted.card.architecture["symmetric"] is False
     conditions = data.conditions(adapted.model, data.train)
     with torch.no_grad():
-        x, _ = adapted.model.standardise(data.train.cells, data.train.energy, conditions, RandomNumbers(0, range(len(data.train))))
+        random = RandomNumbers(0, range(len(data.train)))
+        x, _ = adapted.model.standardise(data.train.cells, data.train.energy, conditions, random)
         location, _ = adapted.model.pattern_location_scale(torch.cat([conditions, x], dim=1))
     cells = location.mean(0).reshape(-1, 2)  # of 3 x 3 without the core: three of one side, two, three of the other
     assert float(cells[:3].mean()) < float(cells[5:].mean()) - 0.05

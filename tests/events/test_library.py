@@ -211,7 +211,7 @@ def test_full_disk_keeps_what_is_finished(
         library.add(pack(made_up_showers(range(10)), provenance))
         image = pack(made_up_showers(range(10, 20)), provenance)
         with monkeypatch.context() as patched:
-            patched.setattr(writer, "_write", no_space)
+            patched.setattr(writer, "write_synchronised", no_space)
             with pytest.raises(
                 InputError, match=r"full\.h5 cannot be written: No space left on device; what is finish"
             ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -98,13 +99,12 @@ def test_a_disk_that_is_full_at_any_time_is_one_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     """h5py would complain on standard error too, of every object that HDF5 cannot close."""
-    left, write = [room], os.pwrite
 
-    def limited(descriptor: int, data: memoryview, at: int) -> int:
-        if left[0] <= 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        left[0] -= len(data)
-        return write(descriptor, data, at)
+    class FullDisk(io.FileIO):
+        def write(self, data: memoryview) -> int:
+            if self.tell() >= room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[: room - self.tell()])
 
     values = np.random.default_rng(0).random(100_000).astype(np.float32)
 
@@ -115,7 +115,7 @@ def test_a_disk_that_is_full_at_any_time_is_one_error(
             store_checksum(file, ("a", "b"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", limited)
+        patch.setattr(Path, "open", lambda path, mode: io.BufferedWriter(FullDisk(path, mode)))
         with pytest.raises(InputError, match=r"file\.h5 cannot be written: No space left on device$"):
             fill()
     assert list(tmp_path.iterdir()) == []

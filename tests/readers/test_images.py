@@ -144,7 +144,7 @@ def test_missing_labels_and_files_that_are_none(path: Path) -> None:
     with pytest.raises(FormatError, match="lacks labels_z"):
         read_images(path)
     path.write_bytes(b"no HDF5")
-    with pytest.raises(FormatError, match="is damaged or not an HDF5 file"):
+    with pytest.raises(FormatError, match="is not a readable HDF5 file; expected the images of"):
         read_images(path)
     with pytest.raises(FormatError, match="does not exist"):
         read_images(path.with_name("none.h5"))

@@ -11,8 +11,7 @@ be read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -216,7 +215,7 @@ def extent_of(path: Path) -> Extent:
         FormatError: as `read_cells`, except for the numbers in the file.
     """
     layout = _kind_of(path).LAYOUT
-    with _datasets(path, layout) as file:
+    with existing_file(path, layout.schema, (layout.name, *COLUMNS)) as file:
         measured, dz = file[layout.name], file["dz"]
         if measured.ndim == 0 or dz.ndim != 2:
             raise FormatError(
@@ -264,7 +263,7 @@ def write_maps(path: Path, maps: Maps) -> None:
 
 def _read(path: Path, kind: type[Dense], rows: slice) -> Dense:
     layout = kind.LAYOUT
-    with _datasets(path, layout) as file:
+    with existing_file(path, layout.schema, (layout.name, *COLUMNS)) as file:
         arrays = {name: _some(file, name, rows) for name in (layout.name, *COLUMNS)}
         numbered = "shower" in file
         arrays["shower"] = _some(file, "shower", rows) if numbered else np.arange(len(file[layout.name]))[rows]
@@ -279,16 +278,6 @@ def _read(path: Path, kind: type[Dense], rows: slice) -> Dense:
     fields: dict[str, Any] = {name: values.astype(np.float32, copy=False) for name, values in arrays.items()}
     fields |= n_xy | {"shower": arrays["shower"].astype(np.int64), "material": material, "config": config}
     return kind(**fields, origin=str(attributes.get("origin", "unknown")))
-
-
-@contextmanager
-def _datasets(path: Path, layout: Layout) -> Iterator[h5py.File]:
-    """Open a file for reading after checking that it has the datasets of ``layout``."""
-    with existing_file(path, layout.schema) as file:
-        missing = [name for name in (layout.name, *COLUMNS) if not isinstance(file.get(name), h5py.Dataset)]
-        if missing:
-            raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{layout.schema}'")
-        yield file
 
 
 def _some(file: h5py.File, name: str, rows: slice) -> np.ndarray:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import h5py
 import numpy as np
 
 from calograd.detector.configuration import PDG
@@ -161,10 +160,7 @@ def read_points(path: Path) -> PointShowers:
         FormatError: the file is missing, cut off, of another kind or newer, or holds inconsistent shapes, NaN or
             negative energies, or layers outside the detector.
     """
-    with existing_file(path, SCHEMA) as file:
-        missing = [name for name in (*_FLAT, *_HEADS) if not isinstance(file.get(name), h5py.Dataset)]
-        if missing:
-            raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
+    with existing_file(path, SCHEMA, (*_FLAT, *_HEADS)) as file:
         arrays = {name: load(file, name) for name in (*_FLAT, *_HEADS, *_OPTIONAL) if name in file}
         attributes = dict(file.attrs)
         layers, origin = int(attributes.get("layers", LAYERS)), str(attributes.get("origin", "unknown"))

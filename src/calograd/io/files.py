@@ -58,7 +58,7 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
         raise InputError(f"{path} cannot be written: {reason}{advice}") from error
 
 
-def write_new(path: Path, content: bytes) -> None:
+def write_new(path: Path, content: bytes | memoryview) -> None:
     """Write a new file; it appears when it is complete and never replaces another.
 
     Raises:
@@ -71,7 +71,7 @@ def write_new(path: Path, content: bytes) -> None:
         publish(temporary, path)
 
 
-def write_whole(path: Path, content: bytes, advice: str = "") -> None:
+def write_whole(path: Path, content: bytes | memoryview, advice: str = "") -> None:
     """Write a file that replaces ``path`` when it is complete.
 
     Raises:
@@ -97,7 +97,7 @@ def temporary_file(path: Path, advice: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_synchronised(path: Path, content: bytes) -> None:
+def write_synchronised(path: Path, content: bytes | memoryview) -> None:
     """Write a file and wait until it is on the disk; remove it if that fails."""
     try:
         with path.open("wb") as file:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +24,7 @@ import h5py
 import numpy as np
 
 from calograd.errors import CaloGradError, FormatError
-from calograd.io.files import publish, temporary_file
-from calograd.io.heap import refuse_endless
+from calograd.io.files import write_new
 
 DAMAGE = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
@@ -35,6 +36,8 @@ DIGEST = "digest"
 """Name of the attribute that holds the checksum."""
 _SLAB = 1 << 21
 """Numbers that the checksum reads at a time."""
+_ENDS = 1 << 22
+"""Bytes at either end of a file that hold the text of its attributes; numbers lie between."""
 
 
 @contextmanager
@@ -48,24 +51,32 @@ def new_file(path: Path, schema: str | None) -> Iterator[h5py.File]:
     Raises:
         InputError: the folder does not exist or the disk is full.
     """
-    with temporary_file(path) as temporary:
-        with _deferred_file(temporary) as file:
-            if schema is not None:
-                file.attrs["schema"] = schema
-            yield file
-        publish(temporary, path)
+    content = io.BytesIO()  # in memory, since HDF5 writes to standard error of every object that a full disk spoils
+    with h5py.File(content, "w") as file:
+        if schema is not None:
+            file.attrs["schema"] = schema
+        yield file
+    write_new(path, content.getbuffer())
 
 
 @contextmanager
-def existing_file(path: Path, schema: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading after checking its schema.
+def existing_file(path: Path, schema: str, names: Iterable[str] = ()) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading after checking its schema and that it has the datasets ``names``.
 
     Raises:
-        FormatError: the file is missing, not HDF5, cut off, of another kind or newer than this version.
+        FormatError: the file is missing, not HDF5, cut off, of another kind, newer than this version or incomplete.
     """
     with reading(path, f"'{schema}'") as file:
         check_schema(file, path, schema)
+        check_datasets(file, path, names, f"a file of schema '{schema}'")
         yield file
+
+
+def check_datasets(file: h5py.File, path: Path, names: Iterable[str], expected: str) -> None:
+    """Raise `FormatError`, which says what was ``expected``, if ``file`` lacks one of the datasets ``names``."""
+    missing = [name for name in names if not isinstance(file.get(name), h5py.Dataset)]
+    if missing:
+        raise FormatError(f"{path} lacks {', '.join(missing)}; expected {expected}")
 
 
 @contextmanager
@@ -94,6 +105,25 @@ def reading(path: Path, expected: str) -> Iterator[h5py.File]:
         except DAMAGE as error:
             reason = " ".join(str(error).split())
             raise FormatError(f"{path} is damaged and cannot be read completely: {reason}") from error
+
+
+def refuse_endless(path: Path) -> None:
+    """Raise `FormatError` if HDF5 (2.0 and before) would read the text of this file's attributes for ever.
+
+    HDF5 goes from one text to the next by their sizes. It does not notice a size of zero, as in a sector of zeros.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for start in {0, max(0, size - _ENDS)}:
+            file.seek(start)
+            content = file.read(_ENDS)
+            for found in re.finditer(rb"GCOL\x01\0\0\0", content):
+                at, end = found.end() + 8, found.start() + int.from_bytes(content[found.end() :][:8], "little")
+                while at + 16 <= min(end, len(content)):
+                    number, length = struct.unpack_from("<H6xQ", content, at)
+                    if not (number or length):
+                        raise FormatError(f"{path} is damaged: the text of its attributes cannot be read")
+                    at += 16 + (length + 7) // 8 * 8 if number else length
 
 
 def _why_not(path: Path, error: OSError, expected: str) -> str:
@@ -183,105 +213,3 @@ def checksum_of(attributes: Mapping[str, Any], datasets: Mapping[str, np.ndarray
 def _bytes(values: np.ndarray) -> bytes:
     """Return numbers as they lie in memory, anything else as text."""
     return repr(values.tolist()).encode() if values.dtype.hasobject else values.tobytes()
-
-
-class SeekableFile(io.RawIOBase):
-    """A file object for HDF5 that keeps its own position and its length, ``end`` bytes; subclasses read."""
-
-    def __init__(self, end: int) -> None:
-        self._position, self._end = 0, end
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position, beyond the end if asked."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
-        self._position = base + offset
-        return self._position
-
-
-class _DeferredErrors(SeekableFile):
-    """A new file for reading and writing that keeps its first error instead of raising it.
-
-    Where a disk is full HDF5 fails in many places, also where it closes what is open, and h5py complains of each on
-    standard error. Here the first failure is kept, later writes are dropped, and HDF5 ends without complaint.
-
-    Attributes:
-        error: the first error; None while there was none.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(0)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        self.error: OSError | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        view = memoryview(buffer).cast("B")
-        done = 0
-        while done < len(view) and (data := os.pread(self._descriptor, len(view) - done, self._position + done)):
-            view[done : done + len(data)] = data
-            done += len(data)
-        view[done:] = bytes(len(view) - done)
-        self._position += len(view)
-        return len(view)
-
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
-        view, done = memoryview(data).cast("B"), 0
-        try:
-            while self.error is None and done < len(view):
-                done += os.pwrite(self._descriptor, view[done:], self._position + done)
-        except OSError as error:
-            self.error = error
-        self._position += len(view)
-        self._end = max(self._end, self._position)
-        return len(view)
-
-    def truncate(self, size: int | None = None) -> int:
-        self._end = self._position if size is None else size
-        try:
-            if self.error is None:
-                os.ftruncate(self._descriptor, self._end)
-        except OSError as error:
-            self.error = error
-        return self._end
-
-    def synchronise(self) -> None:
-        if self.error is None:
-            os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
-
-
-@contextmanager
-def _deferred_file(path: Path) -> Iterator[h5py.File]:
-    """Open a new HDF5 file in place of what is there; it is on the disk at the end of the block.
-
-    Raises:
-        OSError: it could not be written completely.
-    """
-    with _DeferredErrors(path) as raw:
-        try:
-            with h5py.File(raw, "w") as file:
-                yield file
-            raw.synchronise()
-        except Exception:
-            if raw.error is None:
-                raise
-        if raw.error is not None:  # the cause of whatever else was raised
-            raise raw.error

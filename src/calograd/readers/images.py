@@ -25,7 +25,8 @@ from calograd.errors import FormatError, InputError
 from calograd.events.binning import PIXELS, project_deposits, resample
 from calograd.events.dense import Maps
 from calograd.events.library.reader import Library
-from calograd.io.files import refuse_existing, writing
+from calograd.io.files import refuse_existing
+from calograd.io.hdf5 import check_datasets, new_file, reading
 from calograd.system.progress import Progress, silent
 
 SIZE = 100
@@ -186,17 +187,10 @@ def maps_of_images(
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     """Open a file and check that it has the data sets, of shapes that fit."""
-    if not path.is_file():
-        raise FormatError(f"{path} does not exist or is not a file")
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [name for name in (*IMAGES, *LABELS) if not isinstance(file.get(name), h5py.Dataset)]
-            if missing:
-                raise FormatError(f"{path} lacks {', '.join(missing)}; expected {', '.join((*IMAGES, *LABELS))}")
-            _check_shapes({name: file[name].shape for name in (*IMAGES, *LABELS)}, path)
-            yield file
-    except (OSError, RuntimeError, ValueError) as error:
-        raise FormatError(f"{path} is damaged or not an HDF5 file: {' '.join(str(error).split())}") from error
+    with reading(path, "the images of arXiv 2601.07859") as file:
+        check_datasets(file, path, (*IMAGES, *LABELS), ", ".join((*IMAGES, *LABELS)))
+        _check_shapes({name: file[name].shape for name in (*IMAGES, *LABELS)}, path)
+        yield file
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
@@ -249,7 +243,7 @@ def write_images(path: Path, library: Library, sizes: list[tuple[float, float]])
     assert material is not None
     n = len(library)
     rest = (d.z, d.e, d.offsets)
-    with writing(path), h5py.File(path, "w") as file:
+    with new_file(path, None) as file:
         for name, across, other in (("images_xz", d.x, d.y), ("images_yz", d.y, d.x)):
             images = [project_deposits(across, other, *rest, *size, N_CELLS, N_CELLS, SIZE) for size in sizes]
             file.create_dataset(name, data=np.concatenate(images), compression="gzip")

@@ -23,7 +23,7 @@ from calograd.events.layered_readout import GRID, Readout, read_out
 from calograd.events.plausibility import SAMPLING, check_axis, check_energies
 from calograd.events.point_showers import LAYERS, PointShowers, check_points, sort_points
 from calograd.io.files import refuse_existing
-from calograd.io.hdf5 import new_file, reading
+from calograd.io.hdf5 import check_datasets, new_file, reading
 
 SHOWERDATA_VERSION = "0.7.0"
 """Version of the package whose files are written."""
@@ -74,9 +74,7 @@ def read_showerdata(path: Path, layers: int = LAYERS) -> PointShowers:
         InputError: energies in another unit, or showers far from their axis.
     """
     with reading(path, "a file of the package showerdata") as file:
-        missing = [name for name in _DATASETS if name not in file]
-        if missing:
-            raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of the package showerdata")
+        check_datasets(file, path, _DATASETS, "a file of the package showerdata")
         for name in _DATASETS[1:]:
             if file[name].dtype.kind not in "iuf":
                 raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")

@@ -1,17 +1,17 @@
-"""Shower libraries: Geant4's deposits, free of any segmentation (HDF5, schema ``calograd/library/1``).
+"""Read shower libraries: Geant4's deposits, free of any segmentation (HDF5, schema ``calograd/library/1``).
 
     with open_library(path) as library:
         for showers in library.blocks():
             ...
 
-While a simulation runs its library is a small file of virtual datasets over the finished parts in ``NAME.parts/``;
+While a simulation runs, its library is a small file of virtual datasets over the finished parts in ``NAME.parts/``;
 `open_library` and plain HDF5 read it at every moment. A folder of libraries that differ in seed or energies alone is
-read as one. See `calograd.events.library.schema` for the datasets.
+read as one. `calograd.events.library.schema` describes the datasets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,21 +39,21 @@ from calograd.events.library.schema import (
 )
 from calograd.events.ragged import blocks, offsets_of
 from calograd.io.files import shard_files
-from calograd.io.hdf5 import DAMAGE, check_schema, existing_file, load
+from calograd.io.hdf5 import DAMAGE, check_datasets, check_schema, existing_file, load
 
 __all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
 
 BLOCK = 1 << 23
-"""Deposits a block by default: 128 MB, some 4 000 GeV."""
+"""Default number of deposits in a block: 128 MB, some 4 000 GeV."""
 _KINDS = dict.fromkeys((*HEADS, CHECKSUM), "iu") | dict.fromkeys(("energy", *DEPOSITS), "fiu")
 """Kinds of numbers that each column may have."""
 SAME = 1e-5
-"""Sizes that agree to this are the same."""
+"""Relative tolerance within which two sizes are the same."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Showers ``first:first + showers`` of a library are the first ``showers`` of the file ``path``."""
+    """The file that holds the showers ``first:first + showers`` of a library, as its own first ``showers``."""
 
     path: Path
     first: int
@@ -64,14 +64,15 @@ class Library:
     """A shower library opened for reading; use `open_library`.
 
     Attributes:
-        path: of the file.
-        provenance: the simulation that made it, Geant4's version, the tables; or where it was imported from.
+        path: the file or folder.
+        provenance: the simulation that made it, Geant4's version and tables; or the file that it was imported from.
         energy: incident energy of every shower, shape (n,), GeV, float32.
-        index: the showers' indices, shape (n,), int64, increasing.
+        index: number of every shower in its simulation, shape (n,), int64, increasing.
         seed: seed of Geant4's engine for every shower, shape (n,), uint64.
         deposits: number of deposits of every shower, shape (n,), int64; zero for a shower that left no energy.
-        wanted: how many showers an unfinished library is to have; None if it is finished.
-        lost: how many showers of the file could not be recovered, when it was opened with ``recover``.
+        heads: the four above as one record.
+        wanted: number of showers that an unfinished library is to have; None if it is finished.
+        lost: number of showers that could not be recovered, if it was opened with ``recover``.
         shards: index of the first shower and provenance of every library that this one is made of; the showers of a
             folder are numbered one library behind the other.
     """
@@ -81,9 +82,9 @@ class Library:
     ) -> None:
         self.path = path
         self.provenance = provenance
+        self.heads = heads
         self.energy, self.index, self.seed = heads.energy, heads.index, heads.seed
         self.deposits = heads.counts
-        self._checksum = heads.checksum
         self.wanted = wanted
         self.lost = lost
         self.shards = [(0, provenance)]
@@ -121,24 +122,15 @@ class Library:
         return None
 
     def about(self) -> dict[str, Any]:
-        """The origin of the showers as plain data, see `calograd.events.shards`."""
-        made, several = self.provenance, [
-            {"first": first, "simulation": each.config.model_dump(mode="json")} for first, each in self.shards
-        ]  # fmt: skip
-        about = {"simulation": made.config.model_dump(mode="json"), "geant4": made.geant4, "tables": made.tables}
-        return about | ({"shards": several} if len(several) > 1 else {})
+        """Return the origin of the showers as plain data, see `calograd.events.shards`."""
+        shards = [{"first": first, "simulation": made.config.model_dump(mode="json")} for first, made in self.shards]
+        about = {"simulation": shards[0]["simulation"], "geant4": self.provenance.geant4}
+        return about | {"tables": self.provenance.tables} | ({"shards": shards} if len(shards) > 1 else {})
 
     def check_cells(self, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int, n_z: int) -> None:
-        """Refuse designs that these showers cannot be measured with.
+        """Raise `InputError` unless these showers can be measured with cells of dx, dz (..., n_z), in cm.
 
-        Args:
-            dx: pitch of the cells, any shape, cm.
-            dz: depth of the layers, shape (..., n_z) or a number for all, cm.
-            n_xy: cells across.
-            n_z: layers.
-
-        Raises:
-            InputError: the library is of a layered detector, or of a crystal matrix with other cells.
+        A layered detector cannot be, and a crystal matrix with its own cells alone.
         """
         if self.material is None:
             raise InputError(f"{self.path} is of a layered detector; cells of a design need a homogeneous block")
@@ -154,7 +146,7 @@ class Library:
             )
 
     def read(self, start: int = 0, stop: int | None = None) -> Showers:
-        """Showers ``start:stop`` with their deposits.
+        """Return the showers ``start:stop`` with their deposits.
 
         Raises:
             InputError: the library has no such showers.
@@ -172,29 +164,28 @@ class Library:
         rows = slice(start, stop)
         showers = Showers(
             **{name: values[1] if len(values) == 2 else np.concatenate(values) for name, values in pieces.items()},
-            offsets=offsets_of(self.deposits[rows]),
-            energy=self.energy[rows], index=self.index[rows], seed=self.seed[rows],
+            offsets=offsets_of(self.deposits[rows]), energy=self.energy[rows], index=self.index[rows],
+            seed=self.seed[rows],
         )  # fmt: skip
         _check_values(showers, self.path)
         self._check_sums(showers, start)
         return showers
 
     def blocks(self, max_deposits: int = BLOCK) -> Iterator[Showers]:
-        """All showers in order, as many at a time as have at most ``max_deposits`` deposits (but at least one)."""
+        """Yield all showers in order, some at a time: at most ``max_deposits`` deposits, but at least one shower."""
         for rows in blocks(offsets_of(self.deposits), max_deposits):
             yield self.read(rows.start, rows.stop)
 
     def _check_sums(self, showers: Showers, start: int) -> None:
-        """Refuse deposits that have changed since they were written."""
-        if self._checksum is None:
+        """Raise `FormatError` if deposits have changed since they were written."""
+        if self.heads.checksum is None:
             return
-        wrong = np.flatnonzero(checksums(showers) != self._checksum[start : start + len(showers.energy)])
+        wrong = np.flatnonzero(checksums(showers) != self.heads.checksum[start : start + len(showers)])
         if len(wrong):
             part = next(part for part in reversed(self._parts) if part.first <= start + wrong[0])
-            advice = (
-                "bring an intact copy or make it anew" if part.path == self.path else
-                "remove that file and repeat the simulation: its showers are simulated again"
-            )  # fmt: skip
+            advice = "remove that file and repeat the simulation: its showers are simulated again"
+            if self.wanted is None:
+                advice = "bring an intact copy or make it anew"
             raise FormatError(
                 f"{part.path} is damaged: the deposits of shower {showers.index[wrong[0]]} do not fit their checksum; "
                 f"{advice}"
@@ -209,7 +200,7 @@ class Library:
             raise FormatError(f"{part.path} is damaged and cannot be read completely: {error}") from error
 
     def _file(self, path: Path) -> h5py.File:
-        """The file of a part; one is open at a time."""
+        """Return the file of a part; one is open at a time."""
         if self._open is None or self._open[0] != path:
             self.close()
             if not path.exists():
@@ -224,39 +215,42 @@ def open_library(path: Path, recover: bool = False) -> Library:
 
     Args:
         path: the file, or a folder of such files that are read as one.
-        recover: of files that were cut off read the showers that are complete instead of raising an error.
+        recover: read the complete showers of files that were cut off instead of raising an error.
 
     Raises:
         InputError: libraries of a folder that differ in more than seed and energies, or have the same showers.
         FormatError: missing, of another kind, newer, cut off (unless ``recover``) or with inconsistent contents.
     """
     if path.is_dir():
-        return _joined(path, [open_library(file, recover) for file in shard_files(path)])
+        return _folder(path, [open_library(file, recover) for file in shard_files(path)])
     with _existing(path, recover) as (file, complete):
-        if PARTS in file:
-            names = [name.decode() for name in load(file, PARTS)]
-            wanted = int(file.attrs["wanted"])
-            provenance = Provenance.of(file.attrs, path)
-        else:
+        if PARTS not in file:
             provenance, heads, lost = _heads(file, path, complete)
-            return Library(path, provenance, heads, [_Part(path, 0, len(heads.energy))], wanted=None, lost=lost)
-    parts: list[_Part] = []
-    collected: list[Heads] = []
-    lost = 0
-    for name in names:
-        part = path.parent / name
-        with _existing(part, recover) as (file, complete):
-            _, heads, lost_here = _heads(file, part, complete)
-        parts.append(_Part(part, sum(p.showers for p in parts), len(heads.energy)))
-        collected.append(heads)
-        lost += lost_here
-    return Library(path, provenance, Heads.join(collected), parts, wanted=wanted, lost=lost)
+            return Library(path, provenance, heads, [_Part(path, 0, len(heads))], wanted=None, lost=lost)
+        names, wanted = [name.decode() for name in load(file, PARTS)], int(file.attrs["wanted"])
+        provenance = Provenance.of(file.attrs, path)
+    return _joined(path, provenance, [open_library(path.parent / name, recover) for name in names], wanted)
 
 
-def _joined(folder: Path, libraries: list[Library]) -> Library:
-    """Libraries one behind the other."""
-    first, showers = libraries[0], np.cumsum([0, *(len(library) for library in libraries)])
-    numbers = np.cumsum([0, *(int(library.index.max(initial=-1)) + 1 for library in libraries)])
+def _joined(
+    path: Path, provenance: Provenance, libraries: list[Library], wanted: int | None, numbers: Sequence[int] = ()
+) -> Library:
+    """Return libraries put one behind the other; ``numbers`` are added to the indices of their showers."""
+    heads = [library.heads for library in libraries]
+    if len(numbers):
+        heads = [replace(each, index=each.index + number) for each, number in zip(heads, numbers, strict=True)]
+    starts = np.cumsum([0, *map(len, libraries)]).tolist()
+    parts = [
+        replace(part, first=part.first + start)
+        for library, start in zip(libraries, starts, strict=False) for part in library._parts
+    ]  # fmt: skip
+    lost = sum(library.lost for library in libraries)
+    return Library(path, provenance, Heads.join(heads), parts, wanted=wanted, lost=lost)
+
+
+def _folder(folder: Path, libraries: list[Library]) -> Library:
+    """Return the libraries of a folder as one, their showers numbered one library behind the other."""
+    first = libraries[0]
     seen: dict[str, Path] = {}
     for library in libraries:
         other = first.provenance.setting().difference(library.provenance.setting())
@@ -265,29 +259,19 @@ def _joined(folder: Path, libraries: list[Library]) -> Library:
         same = seen.setdefault(library.provenance.config.model_dump_json(), library.path)
         if same != library.path:
             raise InputError(f"{library.path} has the same showers as {same}, made with the same seed; leave one out")
-    heads = Heads(
-        offsets_of(np.concatenate([library.deposits for library in libraries])),
-        np.concatenate([library.energy for library in libraries]),
-        np.concatenate([library.index + number for library, number in zip(libraries, numbers, strict=False)]),
-        np.concatenate([library.seed for library in libraries]),
-    )
-    parts = [
-        replace(part, first=part.first + int(start))
-        for library, start in zip(libraries, showers, strict=False) for part in library._parts
-    ]  # fmt: skip
     unfinished = any(library.wanted is not None for library in libraries)
     wanted = sum(len(library) if library.wanted is None else library.wanted for library in libraries)
-    lost = sum(library.lost for library in libraries)
-    whole = Library(folder, first.provenance, heads, parts, wanted=wanted if unfinished else None, lost=lost)
-    whole.shards = [(int(number), library.provenance) for number, library in zip(numbers, libraries, strict=False)]
+    numbers = np.cumsum([0, *(int(library.index.max(initial=-1)) + 1 for library in libraries)])[:-1].tolist()
+    whole = _joined(folder, first.provenance, libraries, wanted if unfinished else None, numbers)
+    whole.shards = [(number, library.provenance) for number, library in zip(numbers, libraries, strict=True)]
     return whole
 
 
 def read_heads(path: Path) -> tuple[Provenance, Heads, int | None]:
-    """Heads of the showers of a library or a part, and how many an unfinished one is to have.
+    """Return provenance and heads of a library or a part, and how many showers an unfinished library is to have.
 
     Raises:
-        FormatError: as `open_library` does.
+        FormatError: see `open_library`.
     """
     with _existing(path, recover=False) as (file, _):
         provenance, heads, _ = _heads(file, path, None)
@@ -296,7 +280,7 @@ def read_heads(path: Path) -> tuple[Provenance, Heads, int | None]:
 
 @contextmanager
 def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None]]:
-    """A library file and, if it was cut off and is to be recovered, how many of its showers are complete."""
+    """Open a library file; yield it and, if it was cut off, the number of its complete showers."""
     if not path.is_file() or not is_cut_off(path):
         with existing_file(path, SCHEMA) as file:
             yield file, None
@@ -313,10 +297,8 @@ def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None
 
 
 def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenance, Heads, int]:
-    """Provenance and heads of the (first ``complete``) showers, and how many showers are lost."""
-    missing = [name for name in (*DEPOSITS, *HEADS) if not isinstance(file.get(name), h5py.Dataset)]
-    if missing:
-        raise FormatError(f"{path} lacks {', '.join(missing)}; expected a file of schema '{SCHEMA}'")
+    """Return provenance and heads of the (first ``complete``) showers, and the number of showers that are lost."""
+    check_datasets(file, path, (*DEPOSITS, *HEADS), f"a file of schema '{SCHEMA}'")
     heads = Heads(**{name: load(file, name) for name in (*HEADS, CHECKSUM) if name in file})
     for name, kinds in _KINDS.items():
         if name in file and file[name].dtype.kind not in kinds:

@@ -6,17 +6,18 @@ complete if all chunks that hold its deposits lie within the bytes that are real
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from calograd.errors import FormatError
 from calograd.events.library.schema import DEPOSITS, HEADS
-from calograd.io.hdf5 import DAMAGE, SeekableFile
-from calograd.io.heap import refuse_endless
+from calograd.io.hdf5 import DAMAGE, refuse_endless
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
@@ -39,36 +40,29 @@ def is_cut_off(path: Path) -> bool:
     return length is not None and path.stat().st_size < length
 
 
-class _Padded(SeekableFile):
-    """A file for reading that goes on with zeros up to ``length``."""
+class _Padded(io.FileIO):
+    """A file for reading that goes on with bytes 0xFF up to ``length``, which HDF5 takes for damage, not for data."""
 
     def __init__(self, path: Path, length: int) -> None:
-        super().__init__(length)
-        self._file = path.open("rb", buffering=0)
+        super().__init__(path)
+        self._length = length
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return super().seek(self._length + offset if whence == io.SEEK_END else offset)
+
+    def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        self._file.seek(self._position)
-        data = self._file.read(len(view)) or b""
-        view[: len(data)] = data
-        view[len(data) :] = bytes(len(view) - len(data))
-        self._position += len(view)
+        done = super().readinto(view) or 0
+        view[done:] = b"\xff" * (len(view) - done)
         return len(view)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 @contextmanager
 def open_padded(path: Path) -> Iterator[h5py.File]:
-    """A file that was cut off, as HDF5. Raises `FormatError` if what is read of it within the block is lost."""
-    length = stored_length(path)
+    """Open a file that was cut off. Raises `FormatError` if something that is read of it within the block is lost."""
+    refuse_endless(path)
     try:
-        if length is None:
-            raise OSError("no superblock")
-        refuse_endless(path, length)
-        with h5py.File(_Padded(path, length), "r") as file:
+        with _Padded(path, stored_length(path) or 0) as padded, h5py.File(padded, "r") as file:
             yield file
     except DAMAGE as error:
         raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error

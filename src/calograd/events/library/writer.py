@@ -35,7 +35,7 @@ from calograd.events.library.schema import (
     slabs,
     write_heads,
 )
-from calograd.io.files import writing
+from calograd.io.files import synchronise, write_synchronised, writing
 
 _THEN = "; what is finished is kept, mend this and repeat the command"
 
@@ -175,11 +175,11 @@ class LibraryWriter:
         """Keep a chunk of showers, given as a complete file (`calograd.events.library.schema.pack`)."""
         temporary = self._folder / "part.tmp"
         with writing(self.path, _THEN):
-            _write(temporary, image)
+            write_synchronised(temporary, image)
             heads = read_heads(temporary)[1]
             part = self._folder / f"{heads.index[0]:010d}-{heads.index[-1]:010d}.h5"
             temporary.replace(part)
-            _synchronise(self._folder)
+            synchronise(self._folder)
         self._parts[part] = heads
         self.publish()
 
@@ -190,7 +190,7 @@ class LibraryWriter:
             return
         temporary = self._folder / "library.tmp"
         with writing(self.path, _THEN):
-            _write(temporary, _virtual(self._ordered(), self.provenance, self.wanted))
+            write_synchronised(temporary, _virtual(self._ordered(), self.provenance, self.wanted))
             temporary.replace(self.path)
         self._published = time.monotonic()
         self._pause = max(2.0, 20 * (self._published - now))
@@ -210,11 +210,11 @@ class LibraryWriter:
             self.publish(force=True)
             try:
                 self._join(temporary, Heads.join([heads for _, heads in ordered]), report, threads)
-                _synchronise(temporary)
+                synchronise(temporary)
                 temporary.replace(self.path)
             finally:
                 temporary.unlink(missing_ok=True)
-            _synchronise(self.path.absolute().parent)
+            synchronise(self.path.absolute().parent)
         self._complete = True
 
     def leave(self) -> None:
@@ -285,22 +285,3 @@ def _intact(part: Path) -> tuple[Provenance, Heads, int | None]:
         return read_heads(part)
     except FormatError as error:
         raise FormatError(f"{error}; remove that file and repeat: its showers are simulated again") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)  # leaves the room to others
-        raise
-
-
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS
-from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import open_writer
+from calograd.events.ragged import Showers
 from calograd.geant4.farm import BACKLOG, open_cluster, plan, run_kernel
 from calograd.geant4.tables import find_tables
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from calograd.events.binning import segment_deposits
 from calograd.events.library.reader import open_library
+from calograd.events.ragged import Deposits
 
 ENERGY = 50.0
 DEPOSITS = 88_000
@@ -25,7 +26,7 @@ SHOWERS = 100
 ROUNDS = 5
 
 
-def made_up() -> tuple[list[np.ndarray], float]:
+def made_up() -> tuple[Deposits, float]:
     """Deposits of `SHOWERS` showers with offsets, and how many showers of 50 GeV they amount to."""
     rng, n = np.random.default_rng(0), SHOWERS * DEPOSITS
     radius = rng.exponential(1.2, n)
@@ -36,21 +37,22 @@ def made_up() -> tuple[list[np.ndarray], float]:
         rng.gamma(4.0, 2.0, n),
         rng.exponential(ENERGY / DEPOSITS, n),
     ]
-    return [*(p.astype(np.float32) for p in places), np.arange(0, n + 1, DEPOSITS)], float(SHOWERS)
+    x, y, z, e = (values.astype(np.float32) for values in places)
+    return Deposits(x, y, z, e, np.arange(0, n + 1, DEPOSITS)), float(SHOWERS)
 
 
-def from_library(path: Path) -> tuple[list[np.ndarray], float]:
+def from_library(path: Path) -> tuple[Deposits, float]:
     """The first showers of a library, at most as many deposits as `made_up` has."""
     with open_library(path) as library:
         stop = max(1, int(np.searchsorted(np.cumsum(library.deposits), SHOWERS * DEPOSITS)))
         showers = library.read(0, min(stop, len(library)))
-    return [showers.x, showers.y, showers.z, showers.e, showers.offsets], float(showers.energy.sum()) / ENERGY
+    return showers, float(showers.energy.sum()) / ENERGY
 
 
 def main() -> None:
     """Time one design for all showers, and a design for each."""
     deposits, showers = from_library(Path(sys.argv[1])) if len(sys.argv) > 1 else made_up()
-    n = len(deposits[4]) - 1
+    n = len(deposits)
     rng = np.random.default_rng(1)
     cases = {
         "one design": (2.5, 6.0),
@@ -58,12 +60,12 @@ def main() -> None:
         "a design a shower": (rng.uniform(1, 5, n), np.repeat(rng.uniform(4, 15, (n, 1)), 5, axis=1)),
     }
     print(f"{_processor()}, {os.cpu_count()} cores, numpy {np.__version__}, python {platform.python_version()}")
-    print(f"{len(deposits[0])} deposits, {showers:.1f} showers of {ENERGY:.0f} GeV; best of {ROUNDS}, one thread")
+    print(f"{len(deposits.e)} deposits, {showers:.1f} showers of {ENERGY:.0f} GeV; best of {ROUNDS}, one thread")
     for name, (dx, dz) in cases.items():
         best = np.inf
         for _ in range(ROUNDS):
             start = time.process_time()
-            segment_deposits(*deposits, dx, dz)  # type: ignore[arg-type, misc]
+            segment_deposits(deposits, dx, dz)  # type: ignore[arg-type]
             best = min(best, time.process_time() - start)
         print(f"{name:>18}: {showers / best:6.0f} showers of {ENERGY:.0f} GeV a second")
 

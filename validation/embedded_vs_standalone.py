@@ -35,7 +35,7 @@ def simulate(path: Path, energy: float, showers: int, workers: int, size: list[s
 
 def measure(path: Path, dx: float, dz: float) -> dict[str, np.ndarray]:
     with open_library(path) as library:
-        cells = np.concatenate([segment_deposits(s.x, s.y, s.z, s.e, s.offsets, dx, dz) for s in library.blocks()])
+        cells = np.concatenate([segment_deposits(showers, dx, dz) for showers in library.blocks()])
     seen = observe(cells, dx, np.full((len(cells), 5), dz))
     if seen.excluded:
         raise SystemExit(f"{path}: {seen.excluded} showers without energy; pairs would not match")

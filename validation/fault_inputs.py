@@ -20,9 +20,9 @@ from calograd import cli
 from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS, Material
 from calograd.events.dense import Cells, Maps, write_cells, write_maps
-from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.point_showers import PointShowers, write_points
+from calograd.events.ragged import Showers
 from calograd.geant4 import farm
 from calograd.objective.background import BackgroundMap, write_background_map
 from calograd.surrogate import Card, Surrogate, TrainedDesigns

@@ -10,9 +10,9 @@ import pytest
 from calograd.detector.configuration import SimulationConfig
 from calograd.detector.material import MATERIALS
 from calograd.events.dense import read_cells, read_maps
-from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import open_writer
+from calograd.events.ragged import Showers
 
 SHOWERS = 8
 

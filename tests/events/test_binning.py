@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.deposits import Deposits, depths, pitches, random_deposits, seeds
+from helpers.deposits import depths, pitches, random_deposits, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calograd.errors import InputError
 from calograd.events import binning as module
 from calograd.events.binning import segment_deposits
+from calograd.events.ragged import Deposits
 
 
 def one_by_one(d: Deposits, dx: Any, dz: Any, n_xy: int, n_z: int) -> np.ndarray:
@@ -33,7 +35,7 @@ def one_by_one(d: Deposits, dx: Any, dz: Any, n_xy: int, n_z: int) -> np.ndarray
 @settings(max_examples=25, deadline=None, derandomize=True)
 def test_it_is_the_definition(seed: int, dx: float, dz: float, n_xy: int, n_z: int) -> None:
     d = random_deposits(seed)
-    cells = segment_deposits(*d, dx, dz, n_xy, n_z)
+    cells = segment_deposits(d, dx, dz, n_xy, n_z)
     assert cells.dtype == np.float32
     np.testing.assert_allclose(cells, one_by_one(d, dx, dz, n_xy, n_z), rtol=1e-6, atol=0)
 
@@ -43,20 +45,18 @@ def test_it_is_the_definition(seed: int, dx: float, dz: float, n_xy: int, n_z: i
 def test_designs_of_their_own_equal_one_by_one(seed: int, n_z: int) -> None:
     d, rng = random_deposits(seed), np.random.default_rng(seed)
     dx, dz = rng.uniform(0.5, 4, 5), rng.uniform(1, 10, (5, n_z))
-    cells = segment_deposits(*d, dx, dz, 4, n_z)
+    cells = segment_deposits(d, dx, dz, 4, n_z)
     np.testing.assert_allclose(cells, one_by_one(d, dx, dz, 4, n_z), rtol=1e-6, atol=0)
     for s in range(5):
-        part = slice(d.offsets[s], d.offsets[s + 1])
-        alone = Deposits(*(values[part] for values in d[:4]), np.array([0, part.stop - part.start]))
-        np.testing.assert_array_equal(segment_deposits(*alone, dx[s], dz[s], 4, n_z)[0], cells[s])
+        np.testing.assert_array_equal(segment_deposits(d.rows(slice(s, s + 1)), dx[s], dz[s], 4, n_z)[0], cells[s])
 
 
 @given(seeds)
 @settings(max_examples=10, deadline=None, derandomize=True)
 def test_energy_is_conserved_in_a_window_that_holds_all(seed: int) -> None:
     d = random_deposits(seed, mean=2000)
-    d = d._replace(z=np.abs(d.z))
-    cells = segment_deposits(*d, 40.0, 8.0, 5, 5)
+    d = replace(d, z=np.abs(d.z))
+    cells = segment_deposits(d, 40.0, 8.0, 5, 5)
     totals = [d.e[a:b].sum(dtype=np.float64) for a, b in zip(d.offsets[:-1], d.offsets[1:], strict=True)]
     np.testing.assert_allclose(cells.sum((1, 2, 3), dtype=np.float64), totals, rtol=2e-7)
 
@@ -65,8 +65,8 @@ def test_energy_is_conserved_in_a_window_that_holds_all(seed: int) -> None:
 @settings(max_examples=25, deadline=None, derandomize=True)
 def test_merged_fine_cells_are_the_coarse_ones(seed: int, dx: float, dz: float, n_xy: int, n_z: int) -> None:
     d = random_deposits(seed)
-    coarse = segment_deposits(*d, dx, dz, n_xy, n_z)
-    fine = segment_deposits(*d, dx / 2, dz / 2, 2 * n_xy, 2 * n_z)
+    coarse = segment_deposits(d, dx, dz, n_xy, n_z)
+    fine = segment_deposits(d, dx / 2, dz / 2, 2 * n_xy, 2 * n_z)
     merged = fine.reshape(5, n_xy, 2, n_xy, 2, n_z, 2).sum((2, 4, 6))
     np.testing.assert_allclose(merged, coarse, rtol=1e-6, atol=1e-12)
 
@@ -75,10 +75,10 @@ def test_merged_fine_cells_are_the_coarse_ones(seed: int, dx: float, dz: float, 
 @settings(max_examples=25, deadline=None, derandomize=True)
 def test_symmetries_of_the_square_commute(seed: int, dx: float, n_xy: int) -> None:
     d = random_deposits(seed)
-    cells = segment_deposits(*d, dx, 5.0, n_xy, 4)
-    np.testing.assert_array_equal(segment_deposits(*d._replace(x=-d.x), dx, 5.0, n_xy, 4), cells[:, ::-1])
-    np.testing.assert_array_equal(segment_deposits(*d._replace(y=-d.y), dx, 5.0, n_xy, 4), cells[:, :, ::-1])
-    swapped = segment_deposits(*d._replace(x=d.y, y=d.x), dx, 5.0, n_xy, 4)
+    cells = segment_deposits(d, dx, 5.0, n_xy, 4)
+    np.testing.assert_array_equal(segment_deposits(replace(d, x=-d.x), dx, 5.0, n_xy, 4), cells[:, ::-1])
+    np.testing.assert_array_equal(segment_deposits(replace(d, y=-d.y), dx, 5.0, n_xy, 4), cells[:, :, ::-1])
+    swapped = segment_deposits(replace(d, x=d.y, y=d.x), dx, 5.0, n_xy, 4)
     np.testing.assert_array_equal(swapped, cells.swapaxes(1, 2))
 
 
@@ -99,7 +99,9 @@ def test_cells_are_half_open_and_what_is_outside_is_lost() -> None:
     }
     for place, cell in places.items():
         x, y, z = (np.array([p], np.float32) for p in place)
-        cells = segment_deposits(x, y, z, np.ones(1, np.float32), np.array([0, 1]), 2.0, np.array([1.0, 3.0]), 2, 2)
+        cells = segment_deposits(
+            Deposits(x, y, z, np.ones(1, np.float32), np.array([0, 1])), 2.0, np.array([1.0, 3.0]), 2, 2
+        )
         filled = [tuple(int(i) for i in index) for index in np.argwhere(cells[0])]
         assert filled == ([] if cell is None else [cell]), place
 
@@ -109,25 +111,25 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, dx: Any, dz: Any) -
     d, rng = random_deposits(3, showers=40), np.random.default_rng(3)
     dx = rng.uniform(0.5, 4, 40) if dx == "each" else dx
     dz = rng.uniform(1, 10, (40, 5)) if dz == "each" else dz
-    whole = segment_deposits(*d, dx, dz)
+    whole = segment_deposits(d, dx, dz)
     for deposits, cells in ((1, 1 << 24), (100, 1 << 24), (1 << 18, 200), (1 << 18, 1)):
         monkeypatch.setattr(module, "BLOCK", deposits)
         monkeypatch.setattr(module, "BLOCK_CELLS", cells)
-        np.testing.assert_array_equal(segment_deposits(*d, dx, dz), whole)
+        np.testing.assert_array_equal(segment_deposits(d, dx, dz), whole)
 
 
 def test_five_depths_for_five_showers_are_one_a_layer() -> None:
     """Depths of shape (n_z,) belong to layers, also where there are as many showers."""
     d, dz = random_deposits(7), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    cells = segment_deposits(*d, 2.0, dz, 5, 5)
-    np.testing.assert_array_equal(cells, segment_deposits(*d, 2.0, np.tile(dz, (5, 1)), 5, 5))
+    cells = segment_deposits(d, 2.0, dz, 5, 5)
+    np.testing.assert_array_equal(cells, segment_deposits(d, 2.0, np.tile(dz, (5, 1)), 5, 5))
     np.testing.assert_allclose(cells, one_by_one(d, 2.0, dz, 5, 5), rtol=1e-6)
 
 
 def test_no_showers_and_no_deposits() -> None:
     nothing = np.zeros(0, np.float32)
-    assert segment_deposits(nothing, nothing, nothing, nothing, np.array([0]), 2.0, 3.0).shape == (0, 5, 5, 5)
-    assert not segment_deposits(nothing, nothing, nothing, nothing, np.array([0, 0, 0]), 2.0, 3.0).any()
+    assert segment_deposits(Deposits(nothing, nothing, nothing, nothing, np.array([0])), 2.0, 3.0).shape == (0, 5, 5, 5)
+    assert not segment_deposits(Deposits(nothing, nothing, nothing, nothing, np.array([0, 0, 0])), 2.0, 3.0).any()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_no_showers_and_no_deposits() -> None:
 )
 def test_sizes_that_cannot_be(sizes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        segment_deposits(*random_deposits(1), **{"dx": 2.0, "dz": 3.0, "n_xy": 4, "n_z": 3} | sizes)
+        segment_deposits(random_deposits(1), **{"dx": 2.0, "dz": 3.0, "n_xy": 4, "n_z": 3} | sizes)
 
 
 @pytest.mark.parametrize("name", ["x", "y", "z", "e"])
@@ -155,4 +157,4 @@ def test_deposits_that_are_nan(name: str) -> None:
     d = random_deposits(1)
     getattr(d, name)[np.argmin(np.abs(d.x) + np.abs(d.y) + np.abs(d.z - 5))] = np.nan
     with pytest.raises(InputError, match="NaN"):
-        segment_deposits(*d, 2.0, 3.0)
+        segment_deposits(d, 2.0, 3.0)

@@ -9,10 +9,10 @@ import pytest
 from calograd.detector.configuration import Beam, Energies, SimulationConfig, SiWStack
 from calograd.errors import InputError
 from calograd.events.clustering import SPLIT, cluster, crossings, layers_of, sub_cells
-from calograd.events.deposits import Showers
 from calograd.events.layered_readout import count_hits, read_out
 from calograd.events.library.reader import open_library
 from calograd.events.point_showers import PITCH
+from calograd.events.ragged import Showers
 from calograd.geant4.production import simulate_library
 
 SIZE = PITCH / SPLIT

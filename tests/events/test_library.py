@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from calograd.detector.configuration import SimulationConfig
 from calograd.errors import FormatError, InputError, OutputExistsError
-from calograd.events.deposits import Showers
 from calograd.events.library import schema as layout
 from calograd.events.library import writer
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import CHUNK, DEPOSITS, HEADS, Provenance, pack
 from calograd.events.library.writer import LibraryWriter, open_writer
+from calograd.events.ragged import Showers
 
 
 def assert_equal(a: Showers, b: Showers) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,30 +16,31 @@ from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events import binning
 from calograd.events.binning import PIXELS, project_deposits, resample, segment_deposits
 from calograd.events.dense import Cells, Maps, read_dense, read_maps, write_dense, write_maps
+from calograd.events.ragged import Deposits
 
 
 @given(seeds, pitches, depths, st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]))
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_coarse_pixels_are_layers_and_columns_of_cells(seed: int, dx: float, dz: float, n_xy: int, n_z: int) -> None:
     d = random_deposits(seed)
-    maps = project_deposits(*d, dx, dz, n_xy, n_z)
+    maps = project_deposits(d, dx, dz, n_xy, n_z)
     coarse = maps.reshape(-1, n_xy, PIXELS // n_xy, n_z, PIXELS // n_z).sum((2, 4))
-    np.testing.assert_allclose(coarse, segment_deposits(*d, dx, dz, n_xy, n_z).sum(2), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(coarse, segment_deposits(d, dx, dz, n_xy, n_z).sum(2), rtol=1e-5, atol=1e-9)
 
 
 @given(seeds)
 @settings(max_examples=10, deadline=None, derandomize=True)
 def test_energy_is_conserved_in_a_window_that_holds_all(seed: int) -> None:
     d = random_deposits(seed, mean=2000)
-    kept = d._replace(z=np.abs(d.z))
+    kept = replace(d, z=np.abs(d.z))
     totals = np.add.reduceat(np.append(d.e.astype(np.float64), 0), d.offsets[:-1]) * (np.diff(d.offsets) > 0)
-    np.testing.assert_allclose(project_deposits(*kept, 100.0, 100.0).sum((1, 2)), totals, rtol=1e-5)
+    np.testing.assert_allclose(project_deposits(kept, 100.0, 100.0).sum((1, 2)), totals, rtol=1e-5)
 
 
 def test_a_deposit_lies_in_the_pixel_of_the_formula() -> None:
     x, z = np.float32([0.01, -0.01, -2.49, 2.51, 0.0]), np.float32([0.01, 24.99, 12.6, 1.0, -0.1])
     y = np.float32([0, 2.4, -2.4, 0, 0])
-    maps = project_deposits(x, y, z, np.float32([1, 2, 4, 8, 16]), np.array([0, 5]), 1.0, 5.0)
+    maps = project_deposits(Deposits(x, y, z, np.float32([1, 2, 4, 8, 16]), np.array([0, 5])), 1.0, 5.0)
     found = {tuple(place): maps[(0, *place)] for place in np.argwhere(maps[0])}
     assert found == {(16, 0): 1, (15, 31): 2, (0, 16): 4}
 
@@ -47,11 +49,9 @@ def test_designs_of_their_own_equal_one_by_one(monkeypatch: pytest.MonkeyPatch) 
     d, rng = random_deposits(3), np.random.default_rng(0)
     dx, dz = rng.uniform(0.5, 4, 5), rng.uniform(1, 10, (5, 3))
     monkeypatch.setattr(binning, "BLOCK", 70)  # some showers are larger, some share a block
-    maps = project_deposits(*d, dx, dz, 4, 3)
+    maps = project_deposits(d, dx, dz, 4, 3)
     for s in range(5):
-        part = slice(d.offsets[s], d.offsets[s + 1])
-        alone = (*(values[part] for values in d[:4]), np.array([0, part.stop - part.start]))
-        np.testing.assert_array_equal(project_deposits(*alone, dx[s], dz[s], 4, 3)[0], maps[s])
+        np.testing.assert_array_equal(project_deposits(d.rows(slice(s, s + 1)), dx[s], dz[s], 4, 3)[0], maps[s])
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,10 @@ def test_designs_of_their_own_equal_one_by_one(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_bad_input(change: dict, complaint: str) -> None:
-    deposits = {name: np.float32([1]) for name in ("x", "y", "z", "e")} | {"offsets": np.array([0, 1])}
+    columns = {name: change.pop(name, np.float32([1])) for name in ("x", "y", "z", "e")}
+    deposits = Deposits(**columns, offsets=np.array([0, 1]))
     with pytest.raises(InputError, match=complaint):
-        project_deposits(**(deposits | {"dx": 1.0, "dz": 5.0} | change))
+        project_deposits(deposits, **{"dx": 1.0, "dz": 5.0} | change)
 
 
 @given(seeds, st.integers(1, 100), st.integers(1, 100), st.integers(1, 64))

@@ -35,9 +35,7 @@ def test_one_design_gives_a_row_a_shower(library: Library) -> None:
     show = lambda done, total: seen.append((done, total))  # noqa: E731
     cells = segment(library, designs=[(0.3, (0.1, 0.2, 0.3))], n_xy=4, n_z=3, progress=show)
     d = library.read()
-    np.testing.assert_array_equal(
-        cells.cells, segment_deposits(d.x, d.y, d.z, d.e, d.offsets, 0.3, np.array([0.1, 0.2, 0.3]), 4, 3)
-    )
+    np.testing.assert_array_equal(cells.cells, segment_deposits(d, 0.3, np.array([0.1, 0.2, 0.3]), 4, 3))
     np.testing.assert_array_equal(cells.energy, library.energy)
     np.testing.assert_array_equal(cells.shower, library.index)
     assert (cells.dx == np.float32(0.3)).all()
@@ -72,8 +70,7 @@ def test_drawn_designs_are_log_uniform_and_measured_with_what_is_stored(library:
     d = library.read()
     for row in (0, 100, 1199):
         s = row // 40
-        one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
-        again = segment_deposits(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 2)[0]
+        again = segment_deposits(d.rows(slice(s, s + 1)), cells.dx[row], cells.dz[row], 3, 2)[0]
         np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
 
 
@@ -89,8 +86,7 @@ def test_a_share_of_the_designs_has_independent_layers(library: Library) -> None
     d = library.read()
     row = int(np.flatnonzero(unequal)[5])
     s = row // 40
-    one = [values[d.offsets[s] : d.offsets[s + 1]] for values in (d.x, d.y, d.z, d.e)]
-    again = segment_deposits(*one, np.array([0, len(one[0])]), cells.dx[row], cells.dz[row], 3, 4)[0]
+    again = segment_deposits(d.rows(slice(s, s + 1)), cells.dx[row], cells.dz[row], 3, 4)[0]
     np.testing.assert_allclose(cells.cells[row], again, rtol=1e-6)
 
 

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS
 from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
-from calograd.events.deposits import Showers
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.point_showers import PointShowers, read_points, write_points
+from calograd.events.ragged import Showers
 from calograd.nn.lora import tabulate
 from calograd.objective.background import BackgroundMap, read_background_map, write_background_map
 from calograd.optimisation.state import PathPoint, State, read_state, write_state

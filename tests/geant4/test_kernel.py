@@ -10,7 +10,7 @@ import pytest
 
 from calograd.detector.configuration import Beam, Energies, SimulationConfig, SiWStack, shower_generator
 from calograd.errors import InputError
-from calograd.events.deposits import Showers
+from calograd.events.ragged import Showers
 from calograd.geant4.farm import KernelError, run_kernel
 from calograd.geant4.kernel import POSITION_GRID
 from calograd.geant4.probe import ask

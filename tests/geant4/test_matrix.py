@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from calograd.detector.configuration import Beam, CrystalMatrix, Energies, SimulationConfig
 from calograd.detector.material import Material
 from calograd.events.binning import segment_deposits
-from calograd.events.deposits import Showers
+from calograd.events.ragged import Deposits, Showers
 from calograd.geant4.farm import run_kernel
 from calograd.geant4.kernel import POSITION_GRID
 from calograd.geant4.tables import needed_elements
@@ -66,8 +66,8 @@ def test_a_cell_of_the_design_is_a_crystal_of_the_matrix(
     across = [[c - half, c + half] for c in matrix.centres()]
     along = [[f + 1e-4, f + d - silicon - 1e-4] for f, d in zip(fronts, matrix.layers(), strict=True)]
     x, y, z = (a.ravel() for a in np.meshgrid(across, across, along, indexing="ij"))
-    offsets = np.array([0, len(x)])
-    cells = segment_deposits(x, y, z, np.ones(len(x)), offsets, dx, np.array(dz), n_xy, len(dz))
+    deposits = Deposits(x, y, z, np.ones(len(x)), np.array([0, len(x)]))
+    cells = segment_deposits(deposits, dx, np.array(dz), n_xy, len(dz))
     np.testing.assert_array_equal(cells, 8)
 
 

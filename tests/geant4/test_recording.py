@@ -10,18 +10,18 @@ from random import Random
 import numpy as np
 import pytest
 
-from calograd.events.deposits import Showers
+from calograd.events.ragged import Showers
 from calograd.geant4 import recording as deposits
 from calograd.geant4.farm import run_kernel
-from calograd.geant4.recording import Deposits, StepMemory
+from calograd.geant4.recording import DepositRecorder, StepMemory
 
 BY_METHODS = """
 import sys, numpy as np
 from calograd.detector.configuration import SimulationConfig
-from calograd.geant4.recording import Deposits
+from calograd.geant4.recording import DepositRecorder
 from calograd.geant4 import kernel
 made = []
-kernel.Deposits = lambda direct: made.append(Deposits(direct=sys.argv[3] == "memory")) or made[-1]
+kernel.DepositRecorder = lambda direct: made.append(DepositRecorder(direct=sys.argv[3] == "memory")) or made[-1]
 showers = kernel.simulate_showers(SimulationConfig.model_validate_json(sys.argv[1]), [0, 1])
 np.savez(sys.argv[2], **vars(showers), reads_memory=made[0].reads_memory)
 import os; os._exit(0)
@@ -87,7 +87,7 @@ def test_memory_is_read_and_gives_the_same_showers(make_config, kernel_environme
 
 
 def test_long_steps_of_charged_particles_are_spread_along_themselves() -> None:
-    recorded = Deposits()
+    recorded = DepositRecorder()
     recorded.begin(7)
     begin, end = Point((1.0, 2.0, 3.0)), (2.0, 0.0, 7.0)
     for deposit, length, charge in ((0.5, 1.0, -1.0), (0.25, 1.0, 0.0), (0.125, 0.04, 1.0), (0.0, 1.0, 1.0)):
@@ -101,7 +101,7 @@ def test_long_steps_of_charged_particles_are_spread_along_themselves() -> None:
 
 def test_memory_that_is_not_found_or_disagrees_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(0.5, 1.0, Point((1.0, 2.0, 3.0)), Point((4.0, 5.0, 6.0)))
-    recorded, searches = Deposits(), []
+    recorded, searches = DepositRecorder(), []
     search = StepMemory.find
     monkeypatch.setattr(StepMemory, "find", lambda of: searches.append(of) or search(of))
     for _ in range(2 * deposits.SEARCHES):
@@ -113,7 +113,7 @@ def test_memory_that_is_not_found_or_disagrees_is_not_read(monkeypatch: pytest.M
             return len(recorded.table()) % deposits.CHECKS != deposits.CHECKS - 1
 
     monkeypatch.setattr(StepMemory, "find", lambda of: Wrong())
-    recorded = Deposits()
+    recorded = DepositRecorder()
     for _ in range(2 * deposits.CHECKS):
         recorded.take(step)
     assert not recorded.reads_memory

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from hypothesis import strategies as st
 
-
-class Deposits(NamedTuple):
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-    e: np.ndarray
-    offsets: np.ndarray
+from calograd.events.ragged import Deposits
 
 
 def random_deposits(seed: int, showers: int = 5, mean: int = 60, width: float = 8.0, depth: float = 30.0) -> Deposits:

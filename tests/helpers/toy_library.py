@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from calograd.detector.configuration import SimulationConfig
-from calograd.events.deposits import Showers
 from calograd.events.library.schema import DEPOSITS, Provenance, pack
 from calograd.events.library.writer import open_writer
+from calograd.events.ragged import Showers
 
 
 def write_toy_library(path: Path, config: SimulationConfig) -> Path:

@@ -15,11 +15,11 @@ import torch
 from calograd.detector.material import MATERIALS
 from calograd.errors import FormatError
 from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
-from calograd.events.deposits import Showers
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import CHECKSUM, Heads, Provenance, pack
 from calograd.events.library.writer import open_writer
 from calograd.events.point_showers import PointShowers, read_points, write_points
+from calograd.events.ragged import Showers
 from calograd.io.hdf5 import checksum_of
 from calograd.objective.background import BackgroundMap, read_background_map, write_background_map
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from calograd.detector.configuration import CrystalMatrix, SimulationConfig
 from calograd.errors import InputError
-from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
+from calograd.events.ragged import Showers
 from calograd.optimisation import target as target_module
 from calograd.optimisation.adaptive import SHOWERS, AdaptiveSurrogate
 from calograd.optimisation.run import STATE, OptimisationResult, Setup, parse_optimisation

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,11 +59,9 @@ def test_images_are_those_of_the_deposits(stored: Path) -> None:
         d = library.read()
     for number, (pitch, depth) in enumerate(SIZES):
         rows = slice(number * SHOWERS, (number + 1) * SHOWERS)
+        np.testing.assert_array_equal(images.xz[rows], project_deposits(d, pitch, depth, pixels=100))
         np.testing.assert_array_equal(
-            images.xz[rows], project_deposits(d.x, d.y, d.z, d.e, d.offsets, pitch, depth, pixels=100)
-        )
-        np.testing.assert_array_equal(
-            images.yz[rows], project_deposits(d.y, d.x, d.z, d.e, d.offsets, pitch, depth, pixels=100)
+            images.yz[rows], project_deposits(dataclasses.replace(d, x=d.y, y=d.x), pitch, depth, pixels=100)
         )
         np.testing.assert_array_equal(images.energy[rows], d.energy)
     np.testing.assert_allclose(images.xz.sum((1, 2)), images.yz.sum((1, 2)), rtol=1e-5)  # one window

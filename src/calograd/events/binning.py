@@ -21,6 +21,7 @@ import numpy as np
 
 from calograd.errors import InputError
 from calograd.events import ragged
+from calograd.events.ragged import Deposits
 
 BLOCK = 1 << 18
 """Deposits binned at once; the arrays of a block stay in the cache of one core."""
@@ -83,16 +84,12 @@ class Edges(NamedTuple):
         return index, inside & (place < _per_deposit(edges[:, self.bins], counts))
 
 
-def bin_deposits(
-    places: Sequence[np.ndarray], e: np.ndarray, offsets: np.ndarray, axes: Sequence[Uniform | Edges]
-) -> np.ndarray:
+def bin_deposits(deposits: Deposits, axes: Sequence[Uniform | Edges]) -> np.ndarray:
     """Return the energy in every bin of every shower.
 
     Args:
-        places: coordinates of the deposits, one array an axis, shape (deposits,), cm.
-        e: energies of the deposits, shape (deposits,), GeV.
-        offsets: shower s owns the deposits ``offsets[s]:offsets[s + 1]``, shape (n + 1,).
-        axes: the window of every shower, one axis a coordinate.
+        deposits: the deposits of the showers.
+        axes: the window of every shower, an axis each for x, y and z.
 
     Returns:
         Energies, shape (n, *bins), GeV, float32, without the summed axes.
@@ -101,10 +98,10 @@ def bin_deposits(
         InputError: deposits with positions or energies that are NaN or infinite.
     """
     shape = tuple(axis.bins for axis in axes if not axis.summed)
-    cells = np.zeros((len(offsets) - 1, *shape), dtype=np.float32)
-    for rows, part, counts in deposit_blocks(offsets, int(np.prod(shape))):
+    cells = np.zeros((len(deposits), *shape), dtype=np.float32)
+    for rows, part, counts in deposit_blocks(deposits.offsets, int(np.prod(shape))):
         index, inside = None, None
-        here = [place[part] for place in places]
+        here = [place[part] for place in (deposits.x, deposits.y, deposits.z)]
         for axis, place in zip(axes, here, strict=True):
             bins, on_axis = axis.locate(place, rows, counts)
             if bins is not None:
@@ -114,7 +111,7 @@ def bin_deposits(
         assert inside is not None
         if any(np.isnan(place[~inside]).any() for place in here):
             raise InputError("deposits hold positions that are NaN; expected cm")
-        cells[rows] = sum_bins(index, inside, e[part], counts, int(np.prod(shape))).reshape(-1, *shape)
+        cells[rows] = sum_bins(index, inside, deposits.e[part], counts, int(np.prod(shape))).reshape(-1, *shape)
     if not np.isfinite(cells).all():
         raise InputError("deposits hold energies that are NaN or infinite; expected GeV")
     return cells
@@ -157,22 +154,12 @@ def _per_deposit(values: np.ndarray, counts: np.ndarray) -> np.ndarray | np.floa
 
 
 def segment_deposits(
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    e: np.ndarray,
-    offsets: np.ndarray,
-    dx: float | np.ndarray,
-    dz: float | np.ndarray,
-    n_xy: int = 5,
-    n_z: int = 5,
+    deposits: Deposits, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int = 5, n_z: int = 5
 ) -> np.ndarray:
     """Return the cell energies of showers.
 
     Args:
-        x, y, z: positions of the deposits, shape (deposits,), cm.
-        e: energies of the deposits, shape (deposits,), GeV.
-        offsets: shower s owns the deposits ``offsets[s]:offsets[s + 1]``, shape (n + 1,).
+        deposits: the deposits of the showers.
         dx: cell pitch in cm, one number or one a shower, shape (n,).
         dz: layer depth in cm: one number, one a layer (n_z,), or one a shower and layer (n, n_z).
         n_xy: cells across.
@@ -184,18 +171,14 @@ def segment_deposits(
     Raises:
         InputError: sizes that are not positive or do not fit the showers, fewer than one cell, deposits that are NaN.
     """
-    dx, dz = check_sizes(dx, dz, len(offsets) - 1, n_xy, n_z)
+    dx, dz = check_sizes(dx, dz, len(deposits), n_xy, n_z)
     across = Uniform(n_xy, (1 / dx).astype(np.float32), n_xy / 2)
     edges = np.concatenate([np.zeros((len(dz), 1)), np.cumsum(dz, axis=1)], axis=1).astype(np.float32)
-    return bin_deposits((x, y, z), e, offsets, (across, across, Edges(edges)))
+    return bin_deposits(deposits, (across, across, Edges(edges)))
 
 
 def project_deposits(
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    e: np.ndarray,
-    offsets: np.ndarray,
+    deposits: Deposits,
     dx: float | np.ndarray,
     dz: float | np.ndarray,
     n_xy: int = 5,
@@ -205,7 +188,7 @@ def project_deposits(
     """Return the x-z maps of showers in the windows of designs.
 
     Args:
-        x, y, z, e, offsets, dx, dz, n_xy, n_z: as for `segment_deposits`.
+        deposits, dx, dz, n_xy, n_z: as for `segment_deposits`.
         pixels: pixels of a map, across and along.
 
     Returns:
@@ -216,10 +199,10 @@ def project_deposits(
     """
     if pixels < 1:
         raise InputError(f"{pixels} x {pixels} pixels: expected at least one each way")
-    dx, dz = check_sizes(dx, dz, len(offsets) - 1, n_xy, n_z)
+    dx, dz = check_sizes(dx, dz, len(deposits), n_xy, n_z)
     across = Uniform(pixels, (pixels / (n_xy * dx)).astype(np.float32), pixels / 2)
     along = Uniform(pixels, (pixels / dz.sum(1)).astype(np.float32))
-    return bin_deposits((x, y, z), e, offsets, (across, across._replace(summed=True), along))
+    return bin_deposits(deposits, (across, across._replace(summed=True), along))
 
 
 def check_sizes(

@@ -8,7 +8,7 @@ take numpy arrays or torch tensors and return what they were given.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -134,6 +134,42 @@ class Ragged:
         joined = {n: None if any(v is None for v in values) else _joined(values) for n, values in columns.items()}
         offsets = offsets_of(_joined([part.counts for part in parts]))
         return replace(parts[0], offsets=offsets, **joined)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Deposits(Ragged):
+    """Deposits of showers; shower s owns the deposits ``offsets[s]:offsets[s + 1]``.
+
+    Args:
+        x, y: transverse positions, shape (deposits,), cm, float32.
+        z: depths behind the front face, shape (deposits,), cm, float32.
+        e: deposited energies, shape (deposits,), GeV, float32.
+        offsets: shape (n + 1,), int64.
+    """
+
+    FLAT: ClassVar = ("x", "y", "z", "e")
+    HEADS: ClassVar[tuple[str, ...]] = ()
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    e: np.ndarray
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Showers(Deposits):
+    """Showers of a simulation: their deposits and how each began.
+
+    Args:
+        energy: incident energy of every shower, shape (n,), GeV, float32.
+        index: number of every shower in the simulation, shape (n,), int64.
+        seed: seed of Geant4's engine for every shower, shape (n,), uint64.
+    """
+
+    HEADS: ClassVar = ("energy", "index", "seed")
+    energy: np.ndarray
+    index: np.ndarray
+    seed: np.ndarray
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -279,7 +279,7 @@ def measure(
         rows = slice(done, done + len(block))
         for d in range(each):
             dx, dz = designs.dx[rows, d], designs.dz[rows, d]
-            made[rows, d] = cut(block.x, block.y, block.z, block.e, block.offsets, dx, dz, n_xy, n_z)
+            made[rows, d] = cut(block, dx, dz, n_xy, n_z)
         done = rows.stop
         progress(done, n)
     window = n_xy * designs.dx.max(), designs.dz.sum(2).max()

@@ -32,7 +32,7 @@ import numpy as np
 
 from calograd.detector.configuration import SimulationConfig
 from calograd.errors import InputError, SimulationError, TablesError
-from calograd.events.deposits import Showers
+from calograd.events.ragged import Showers
 from calograd.geant4.tables import Tables, find_tables
 
 T = TypeVar("T")

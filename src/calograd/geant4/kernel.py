@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from calograd.detector.configuration import SimulationConfig, beam_direction, shower_generator
-from calograd.events.deposits import Showers
+from calograd.events.ragged import Showers
 from calograd.geant4.geometry import SENSITIVE, build
-from calograd.geant4.recording import Deposits
+from calograd.geant4.recording import DepositRecorder
 
 POSITION_GRID = 2.0**-12
 """Grid to which positions are rounded, cm (2.4 micrometres); it makes files compress well."""
@@ -32,7 +32,7 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
     Args:
         config: what to simulate; Geant4's tables must be in place.
         indices: indices of the showers.
-        direct: see `calograd.geant4.recording.Deposits`.
+        direct: see `calograd.geant4.recording.DepositRecorder`.
 
     Returns:
         Positions in cm, energies in GeV, float32; ``index`` int64 and ``seed`` uint64 of every shower.
@@ -41,7 +41,7 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
 
     energies: list[float] = []
     seeds: list[int] = []
-    deposits = Deposits(direct)
+    deposits = DepositRecorder(direct)
 
     class Detector(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         def Construct(self) -> Any:  # noqa: N802

@@ -14,9 +14,9 @@ from calograd.checks import as_count
 from calograd.detector.configuration import Block, Detector, Energies, Particle, SimulationConfig, SiWStack
 from calograd.detector.material import Material
 from calograd.errors import InputError, Interrupted
-from calograd.events.deposits import Showers
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import LibraryWriter, open_writer
+from calograd.events.ragged import Showers
 from calograd.geant4.farm import check_scheduler, open_cluster, plan, run_chunks
 from calograd.geant4.probe import ask, find_material
 from calograd.geant4.tables import Tables, find_tables, needed_elements

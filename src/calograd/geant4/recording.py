@@ -106,7 +106,7 @@ def _addresses(handle: Any) -> Iterator[int]:
         yield address
 
 
-class Deposits:
+class DepositRecorder:
     """Records the deposits of one shower after the other.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.binning import project_deposits, segment_deposits
 from calograd.events.dense import CELLS, Cells
-from calograd.events.deposits import Showers
 from calograd.events.library.reader import Library, open_library
+from calograd.events.ragged import Showers
 from calograd.events.shards import read_shards
 from calograd.io.files import shard_files
 from calograd.io.hdf5 import schema_of
@@ -52,16 +52,6 @@ class Reference(Protocol):
             InputError: no such showers, or designs that were not measured (all of them are named).
         """
         ...
-
-
-class _Deposits(NamedTuple):
-    """Deposits of some showers; shower s owns deposits ``offsets[s]:offsets[s + 1]``."""
-
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-    e: np.ndarray
-    offsets: np.ndarray
 
 
 class LibraryReference:
@@ -107,7 +97,7 @@ class LibraryReference:
 
     def count(self, energy: float) -> int:
         """See `Reference.count`."""
-        return len(self._of(energy).offsets) - 1
+        return len(self._of(energy))
 
     def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
         """See `Reference.measure`; cells of the last `REMEMBERED` designs are kept for other objectives."""
@@ -123,37 +113,32 @@ class LibraryReference:
         """Measure the showers ``rows`` of an energy, a range with step one."""
         for dx, dz in designs:
             self._check_cells(dx, np.array(dz), self.n_xy, self.n_z)
-        x, y, z, e, offsets = self._of(energy)
-        start, stop, _ = rows.indices(len(offsets) - 1)
-        ends = offsets[start : stop + 1]
-        part = slice(int(ends[0]), int(ends[-1]))
-        deposits = _Deposits(x[part], y[part], z[part], e[part], ends - ends[0])
-        return np.stack([self._cut(deposits, dx, np.array(dz)) for dx, dz in designs])
+        showers = self._of(energy).rows(rows)
+        return np.stack([self._cut(showers, dx, np.array(dz)) for dx, dz in designs])
 
-    def _cut(self, deposits: _Deposits, dx: float, dz: np.ndarray) -> np.ndarray:
+    def _cut(self, showers: Showers, dx: float, dz: np.ndarray) -> np.ndarray:
         """Return the cells of a design, or the pixels of its window, shape (n, pixels, 1, pixels)."""
         if self.pixels is None:
-            return segment_deposits(*deposits, dx, dz, self.n_xy, self.n_z)
-        return project_deposits(*deposits, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
+            return segment_deposits(showers, dx, dz, self.n_xy, self.n_z)
+        return project_deposits(showers, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
 
     def block(self, start: int, showers: int) -> LibraryBlock:
         """Return consecutive showers of every energy from ``start`` on, which continue at the first after the last."""
         return LibraryBlock(self, start, showers)
 
-    def _of(self, energy: float) -> _Deposits:
+    def _of(self, energy: float) -> Showers:
         found = next((s for e, s in self._showers.items() if np.isclose(e, energy, rtol=RELATIVE)), None)
         if found is None:
             raise InputError(f"{self.name}: {energy:g} GeV were not read; read are {sorted(self._showers)} GeV")
         return found
 
 
-def _read(library: Library, rows: np.ndarray) -> _Deposits | None:
+def _read(library: Library, rows: np.ndarray) -> Showers | None:
     """Return some showers of a library; None if there are none."""
     if len(rows) == 0:
         return None
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    found = Showers.concatenate([library.read(int(run[0]), int(run[-1]) + 1) for run in runs])
-    return _Deposits(found.x, found.y, found.z, found.e, found.offsets)
+    return Showers.concatenate([library.read(int(run[0]), int(run[-1]) + 1) for run in runs])
 
 
 @dataclass(frozen=True)
@@ -234,7 +219,7 @@ class CellsReference:
             )
         if any(not np.array_equal(c.shower[rows], c.shower[found[0]]) for rows in found):
             raise InputError(
-                f"{self.name}: its designs are not of the same showers at {energy:g} GeV; segment_deposits them anew"
+                f"{self.name}: its designs are not of the same showers at {energy:g} GeV; segment them anew"
             )
         return np.stack([c.cells[rows] for rows in found])
 

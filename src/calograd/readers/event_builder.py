@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.events.deposits import Showers
-from calograd.events.ragged import offsets_of
+from calograd.events.ragged import Showers, offsets_of
 
 HELD = 1 << 22
 """Most steps that wait in memory, 24 bytes each, besides those of a block and of a chunk of the file."""

@@ -239,13 +239,12 @@ def write_images(path: Path, library: Library, sizes: list[tuple[float, float]])
     refuse_existing(path)
     for dx, dz in sizes:
         library.check_cells(dx, dz, N_CELLS, N_CELLS)
-    material, d = library.material, library.read()
+    material, showers = library.material, library.read()
     assert material is not None
     n = len(library)
-    rest = (d.z, d.e, d.offsets)
     with new_file(path, None) as file:
-        for name, across, other in (("images_xz", d.x, d.y), ("images_yz", d.y, d.x)):
-            images = [project_deposits(across, other, *rest, *size, N_CELLS, N_CELLS, SIZE) for size in sizes]
+        for name, seen in (("images_xz", showers), ("images_yz", replace(showers, x=showers.y, y=showers.x))):
+            images = [project_deposits(seen, *size, N_CELLS, N_CELLS, SIZE) for size in sizes]
             file.create_dataset(name, data=np.concatenate(images), compression="gzip")
         file["labels_energy"] = np.tile(library.energy, len(sizes))
         file["labels_xy"] = np.repeat(np.array([dx for dx, _ in sizes], dtype=np.float32), n)

@@ -24,7 +24,6 @@ import numpy as np
 from calograd.detector.configuration import CrystalMatrix, SimulationConfig
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
-from calograd.events.deposits import Showers
 from calograd.events.library.recovery import complete_showers, is_cut_off, open_padded
 from calograd.events.library.schema import (
     CHECKSUM,
@@ -37,7 +36,7 @@ from calograd.events.library.schema import (
     check_heads,
     checksums,
 )
-from calograd.events.ragged import blocks, offsets_of
+from calograd.events.ragged import Showers, blocks, offsets_of
 from calograd.io.files import shard_files
 from calograd.io.hdf5 import DAMAGE, check_datasets, check_schema, existing_file, load
 

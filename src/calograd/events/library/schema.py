@@ -25,8 +25,7 @@ from calograd._version import __version__
 from calograd.detector.configuration import Energies, SimulationConfig, SiWStack
 from calograd.detector.material import Material
 from calograd.errors import FormatError
-from calograd.events.deposits import Showers
-from calograd.events.ragged import Ragged
+from calograd.events.ragged import Ragged, Showers
 from calograd.io.hdf5 import store_checksum, verify_checksum
 from calograd.io.toml import first_difference
 

@@ -8,7 +8,7 @@ degrees. The front face is z = 0, the axis of the detector x = y = 0, and the be
 from __future__ import annotations
 
 from math import cos, radians, sin
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -44,6 +44,9 @@ class Block(Table):
 class SiWStack(Table):
     """A silicon-tungsten stack like the ILD's electromagnetic calorimeter, with air between the plates."""
 
+    CELL: ClassVar[float] = 0.50883
+    """Pitch of the cells that read the silicon out, cm."""
+
     kind: Literal["siw"] = "siw"
     width: float = 40.0
     """Full length in x and in y, cm."""
@@ -57,6 +60,11 @@ class SiWStack(Table):
     """Thickness of a silicon wafer, cm."""
     gap: float = 0.1
     """Distance from the back of a tungsten plate to its silicon, cm."""
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return sum(self.layers)
 
     def layer_fronts(self) -> np.ndarray:
         """Return z of the front of every tungsten plate, shape (layers,), cm."""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calograd.detector.configuration import PDG
+from calograd.detector.configuration import PDG, SiWStack
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import as_json, as_numbers, json_attribute
 from calograd.events.ragged import Ragged, offsets_of, offsets_problem, owners
@@ -24,16 +24,18 @@ from calograd.io.files import refuse_existing
 from calograd.io.hdf5 import existing_file, load, new_file, store_checksum, verify_checksum
 
 SCHEMA = "calograd/clouds/1"
-LAYERS = 30
-"""Layers of the silicon-tungsten stack."""
-PITCH = 0.50883
-"""Pitch of the cells of the silicon-tungsten stack, cm."""
+LAYERS = SiWStack().n_layers
+"""Number of layers of a file that does not state it."""
+PITCH = SiWStack.CELL
+"""Default pitch of cells, cm: that of the silicon-tungsten stack."""
 _FLAT = {"x": "<f4", "y": "<f4", "layer": "u1", "e": "<f4"}
 _HEADS = {"offsets": "<i8", "energy": "<f4", "shower": "<i8"}
 _OPTIONAL = {"hits": "<i8", "pdg": "<i4", "theta": "<f4", "phi": "<f4"}
 """Columns of one number a shower that a file may lack."""
 _CHUNK = 1 << 17
+"""Number of points in a chunk."""
 _WHOLE = ("offsets", "shower", "hits", "pdg")
+"""Columns of whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -178,14 +180,6 @@ def read_points(path: Path) -> PointShowers:
         x, y, layer, e, offsets, arrays["energy"].astype(np.float32), arrays["shower"].astype(np.int64), layers, origin,
         config, **optional,
     )  # fmt: skip
-
-
-def join_points(parts: list[PointShowers]) -> PointShowers:
-    """Return the showers of several files put one behind the other. Raises `InputError` if their layers differ."""
-    for part in parts:
-        if part.layers != parts[0].layers:
-            raise InputError(f"showers in {part.layers} and in {parts[0].layers} layers; expected one detector")
-    return PointShowers.concatenate(parts)
 
 
 def points_problem(arrays: dict[str, np.ndarray], layers: int) -> str | None:

@@ -1,11 +1,11 @@
 """Folders of files that are read as one, and the showers in them told apart.
 
-A shower is known by its simulation and its index in it. Files of simulations that differ in seed or energies hold other
-showers, files of one simulation the same ones. What was made of several simulations says so in its configuration,
+A simulation and an index in it name a shower. Files of simulations that differ in seed or energies hold different
+showers; files of one simulation hold the same ones. A file made of several simulations names them in its configuration:
 
     "shards": [{"first": 0, "simulation": {...}}, {"first": 1000, "simulation": {...}}, ...]
 
-its showers from number ``first`` on are those of ``simulation`` from 0 on.
+Its showers from number ``first`` on are those of ``simulation`` from 0 on.
 """
 
 from __future__ import annotations
@@ -28,24 +28,21 @@ from calograd.io.files import shard_files
 from calograd.io.hdf5 import schema_of
 
 SAMPLE = 100
-"""Rows whose measured energies tell files of equal columns apart."""
+"""Number of rows whose measured energies tell files of equal columns apart."""
 
 
 def shards_of(config: dict[str, Any]) -> list[tuple[int, Any]]:
-    """Number of the first shower and simulation of every shard of a file with this configuration.
-
-    Of a file that knows no simulation, that is None.
-    """
+    """Return the number of the first shower, and the simulation or None if unknown, of every shard in a file."""
     if "shards" in config:
         return [(int(shard["first"]), shard["simulation"]) for shard in config["shards"]]
     return [(0, config.get("simulation"))]
 
 
 def distinct_showers(parts: Iterable[tuple[dict[str, Any], np.ndarray]]) -> list[np.ndarray]:
-    """Numbers of the showers of several files, the same for the same shower and for no other, int64.
+    """Return the numbers of the showers of several files, int64, equal for the same shower and for no other.
 
     Args:
-        parts: configuration and showers of every file. One that knows no simulation shares its showers with no other.
+        parts: configuration and showers of every file. A file without a simulation shares its showers with no other.
     """
     sources: dict[str, int] = {}
     numbers = []
@@ -69,7 +66,7 @@ def refuse_twice(files: Sequence[Path], contents: Sequence[bytes]) -> None:
 
 
 def contents_of(rows: Cells | Maps) -> bytes:
-    """Return what tells the contents of files apart: configuration, columns, and the first measured energies."""
+    """Return a hash of configuration, columns and the first measured energies, which tells contents apart."""
     digest = blake2b(json.dumps(rows.config, sort_keys=True).encode())
     for column in (rows.energy, rows.dx, rows.dz, rows.shower, rows.measured[:SAMPLE]):
         digest.update(np.ascontiguousarray(column).tobytes())
@@ -130,7 +127,7 @@ def _named(rows: Cells | Maps) -> str:
 
 
 def _renumbered(parts: Sequence[Cells | Maps]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Showers of all parts numbered from 0 on, one simulation behind the other, and the shards that these are."""
+    """Return the showers of all parts, numbered one simulation behind the other, and the shards of the whole."""
     known = [shards_of(part.config) for part in parts]
     numbers = distinct_showers((part.config, part.shower) for part in parts)
     every = np.concatenate(numbers)

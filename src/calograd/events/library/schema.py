@@ -1,11 +1,12 @@
 """Layout of a shower library in HDF5 (schema ``calograd/library/1``).
 
 Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
-``energy`` (GeV), ``index`` and ``seed`` have one value a shower, and so has ``checksum``: the CRC-32 of the bytes of
-the shower's x, y, z and e; libraries of before there was one have none. ``config`` and the attributes beside it say
-what made them. All but the deposits is sealed (`calograd.io.hdf5`). The index of the file and everything that is
-small lies at its front and the chunks of deposits follow in the order of the showers, so that a file that was cut off
-has lost only its end.
+The datasets ``energy`` (GeV), ``index``, ``seed`` and ``checksum`` have one value a shower. The checksum is the CRC-32
+of the bytes of the shower's x, y, z and e; the oldest libraries have none. The attribute ``config`` and those beside it
+say what made the showers. A checksum of the file (`calograd.io.hdf5`) covers everything but the deposits.
+
+The file's index and all small datasets lie at its front. The chunks of deposits follow in the order of the showers, so
+a file that was cut off has lost only its end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import h5py
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from calograd._version import __version__
 from calograd.detector.configuration import Energies, SimulationConfig, SiWStack
@@ -27,21 +28,24 @@ from calograd.detector.material import Material
 from calograd.errors import FormatError
 from calograd.events.ragged import Ragged, Showers
 from calograd.io.hdf5 import store_checksum, verify_checksum
-from calograd.io.toml import first_difference
+from calograd.io.toml import Table, first_difference
 
 SCHEMA = "calograd/library/1"
 DEPOSITS = ("x", "y", "z", "e")
+"""Datasets of the deposits."""
 HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
+"""Datasets of the showers, and their types."""
 CHECKSUM = "checksum"
+"""Dataset of the checksums of the deposits."""
 PARTS = "parts"
-"""The files with the deposits of an unfinished library."""
+"""Dataset with the names of the files that hold the deposits of an unfinished library."""
 CHUNK = 1 << 17
-"""Deposits a chunk; 50 GeV make about 100 000."""
+"""Number of deposits in a chunk; 50 GeV make about 100 000."""
 
 
 @dataclass(frozen=True)
 class Heads(Ragged):
-    """Everything that a library says of every shower except its deposits; see `Showers` for the fields.
+    """All columns of a library except its deposits; see `calograd.events.ragged.Showers` for most of them.
 
     Attributes:
         checksum: CRC-32 of every shower's deposits, shape (n,), uint32; None where a library has none.
@@ -67,7 +71,7 @@ class Heads(Ragged):
 
 
 def checksums(showers: Showers) -> np.ndarray:
-    """CRC-32 of the bytes of every shower's x, y, z and e, shape (n,), uint32."""
+    """Return the CRC-32 of the bytes of every shower's x, y, z and e, shape (n,), uint32."""
     columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in DEPOSITS]
     sums = np.zeros(len(showers.energy), np.uint32)
     for number, (start, stop) in enumerate(pairwise(showers.offsets)):
@@ -78,19 +82,15 @@ def checksums(showers: Showers) -> np.ndarray:
     return sums
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ImportedBeam(_Record):
-    """The incident particles of an imported library, as its user tells; see `calograd.detector.configuration.Beam`."""
+class ImportedBeam(Table):
+    """The incident particles of an imported library, as its user states them; see `Beam` for the fields."""
 
     particle: str = "gamma"
     position: tuple[float, float] = (0.0, 0.0)
     theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
 
 
-class Imported(_Record):
+class Imported(Table):
     """The record that a library stores in place of a simulation when its showers were read from another file."""
 
     kind: Literal["import"] = "import"
@@ -99,9 +99,9 @@ class Imported(_Record):
     file: str
     """Name of the file that was read, without its folder."""
     sha256: str
-    """Name of that file."""
+    """SHA-256 of that file."""
     reading: dict[str, Any]
-    """The way in which it was read, as plain data; see `calograd.readers.importing`."""
+    """Layout, units and coordinates of that file, as plain data; see `calograd.readers.root.Reading`."""
 
 
 def _made_by(config: Any) -> str:
@@ -118,7 +118,7 @@ _CONFIG: TypeAdapter[SimulationConfig | Imported] = TypeAdapter(
 
 @dataclass(frozen=True)
 class Provenance:
-    """Origin of a library: the simulation, Geant4's version and its tables; or the file that it was imported from."""
+    """The origin of a library: a simulation, Geant4's version and its tables; or the file that it was imported from."""
 
     config: SimulationConfig | Imported
     geant4: str
@@ -131,7 +131,7 @@ class Provenance:
         return None if isinstance(where, SiWStack) else where.material
 
     def attributes(self) -> dict[str, str]:
-        """The attributes of the file, but for the schema."""
+        """Return the attributes of the file, without the schema."""
         return {
             "config": self.config.model_dump_json(),
             "material": self.material.name if self.material else "Si-W",
@@ -142,7 +142,7 @@ class Provenance:
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any], path: Path) -> Provenance:
-        """From the attributes of the file at ``path``. Raises `FormatError` if they are missing or foreign."""
+        """Read the attributes of the file at ``path``. Raises `FormatError` if they are missing or foreign."""
         missing = [name for name in ("config", "geant4", "tables") if name not in attributes]
         if missing:
             raise FormatError(f"{path} lacks the attribute {missing[0]}; expected a file of schema '{SCHEMA}'")
@@ -155,7 +155,7 @@ class Provenance:
         return cls(config, str(attributes["geant4"]), str(attributes["tables"]))
 
     def setting(self) -> Provenance:
-        """The same for all shards of a data set: all but seed and energies, or but the imported file."""
+        """Return the part that is equal in all shards of a data set: neither seed and energies nor the imported file."""
         if isinstance(self.config, Imported):
             same: dict[str, Any] = {"file": "", "sha256": "", "reading": {}}
             return replace(self, config=self.config.model_copy(update=same))
@@ -163,7 +163,7 @@ class Provenance:
         return replace(self, config=self.config.model_copy(update={"seed": 0, "beam": beam}))
 
     def difference(self, other: Provenance) -> str | None:
-        """The first field in which two differ, with both values; None if they are the same."""
+        """Return the first field in which two differ, with both values; None if they are the same."""
         if isinstance(other.config, Imported) and not isinstance(self.config, Imported):
             return f"it was imported from {other.config.file}, not simulated"
         if isinstance(self.config, Imported) and not isinstance(other.config, Imported):
@@ -181,10 +181,10 @@ def write_heads(
     """Write schema, attributes and the small datasets, in front of any deposit, and store their checksum.
 
     Args:
-        file: open for writing.
-        provenance, heads: of its showers.
-        wanted: of an unfinished library, how many showers it is to have.
-        parts: of an unfinished library, names of the files that its deposits are in.
+        file: a file that is open for writing.
+        provenance, heads: origin and columns of the showers.
+        wanted: number of showers that an unfinished library is to have.
+        parts: names of the files that hold the deposits of an unfinished library.
     """
     file.attrs["schema"] = SCHEMA
     for name, value in provenance.attributes().items():
@@ -196,16 +196,17 @@ def write_heads(
     if wanted is not None:
         file.attrs["wanted"] = wanted
         file.create_dataset(PARTS, data=np.array([name.encode() for name in parts], dtype="S"))
-    store_checksum(file, _sealed(file))
+    store_checksum(file, _covered(file))
 
 
 def check_heads(file: h5py.File, heads: Heads, path: Path) -> None:
-    """Refuse heads, and attributes beside them, that are not as they were written. Raises `FormatError`."""
-    small = {name: np.asarray(file[name][()]) if name == PARTS else getattr(heads, name) for name in _sealed(file)}
+    """Raise `FormatError` if heads or attributes are not as they were written."""
+    small = {name: np.asarray(file[name][()]) if name == PARTS else getattr(heads, name) for name in _covered(file)}
     verify_checksum(dict(file.attrs), small, path)
 
 
-def _sealed(file: h5py.File) -> list[str]:
+def _covered(file: h5py.File) -> list[str]:
+    """Return the datasets that the checksum of a file covers."""
     return [name for name in (*HEADS, CHECKSUM, PARTS) if name in file]
 
 
@@ -215,23 +216,18 @@ def parts_folder(path: Path) -> Path:
 
 
 def create_deposits(file: h5py.File, n: int, **compression: Any) -> dict[str, h5py.Dataset]:
-    """The empty datasets of ``n`` deposits, in chunks of `CHUNK`."""
-    if n == 0:
-        return {name: file.create_dataset(name, shape=(0,), dtype="<f4") for name in DEPOSITS}
-    chunks = (min(CHUNK, n),)
-    return {
-        name: file.create_dataset(name, shape=(n,), dtype="<f4", chunks=chunks, shuffle=True, **compression)
-        for name in DEPOSITS
-    }
+    """Create the empty datasets of ``n`` deposits, in chunks of `CHUNK`."""
+    packing = {"chunks": (min(CHUNK, n),), "shuffle": True, **compression} if n else {}
+    return {name: file.create_dataset(name, shape=(n,), dtype="<f4", **packing) for name in DEPOSITS}
 
 
 def front_size(deposits: int, showers: int = 0) -> int:
-    """Bytes to set aside at the front of a file for its index, generously."""
+    """Return a generous number of bytes to set aside at the front of a file for its index."""
     return (1 << 14) + 400 * len(DEPOSITS) * (deposits // CHUNK + 1) + showers // 8
 
 
 def pack(showers: Showers, provenance: Provenance) -> bytes:
-    """Showers as a complete library file in memory, compressed fast rather than well (lzf)."""
+    """Return showers as a complete library file in memory, compressed fast rather than well (lzf)."""
     n = len(showers.e)
     with h5py.File(
         "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n)
@@ -246,14 +242,14 @@ def pack(showers: Showers, provenance: Provenance) -> bytes:
 
 
 def compress(values: np.ndarray, chunk: int) -> bytes:
-    """One chunk as HDF5's filters shuffle and gzip 1 store it. ``values``: float32, at most ``chunk`` of them."""
+    """Return at most ``chunk`` float32 numbers as HDF5's filters shuffle and gzip 1 store a chunk of them."""
     padded = np.zeros(chunk, "<f4")
     padded[: len(values)] = values
     return zlib.compress(padded.view(np.uint8).reshape(-1, 4).T.tobytes(), 1)
 
 
 def slabs(blocks: Iterator[Showers], chunk: int) -> Iterator[dict[str, np.ndarray]]:
-    """Deposits of consecutive blocks, cut into slabs of ``chunk`` (the last one is shorter)."""
+    """Yield the deposits of consecutive blocks in slabs of ``chunk``; the last slab is shorter."""
     held: dict[str, list[np.ndarray]] = {name: [] for name in DEPOSITS}
     have = 0
     for block in blocks:

@@ -1,6 +1,6 @@
 """Write a shower library so that a crash at any moment loses nothing that was finished.
 
-A finished chunk of showers becomes a complete file in the folder ``NAME.parts/`` (written, synchronised, then renamed);
+A finished chunk of showers becomes a complete file in the folder ``NAME.parts/`` (written, synchronised, then renamed).
 ``NAME`` itself is a small file of virtual datasets over the parts and is replaced, never changed. At the end the parts
 are joined into one plain file that takes its place. The folder holds a lock, so that there is one writer at a time.
 """
@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,17 +36,19 @@ from calograd.events.library.schema import (
     write_heads,
 )
 from calograd.io.files import synchronise, write_synchronised, writing
+from calograd.system.progress import Progress
 
 _THEN = "; what is finished is kept, mend this and repeat the command"
+"""Advice at the end of errors."""
 
 
 @contextmanager
 def open_writer(path: Path, provenance: Provenance, wanted: int, append: bool = False) -> Iterator[LibraryWriter]:
-    """Start the library ``path``, or go on with it if it is unfinished (or, with ``append``, finished and too short).
+    """Start the library ``path``, or continue it if it is unfinished, with ``append`` also if it is finished.
 
     Raises:
-        OutputExistsError: the library is finished, or ``path`` is something else.
-        InputError: it was made otherwise, another process writes it, or it cannot be written.
+        OutputExistsError: the library is finished or was made otherwise, or ``path`` is something else.
+        InputError: another process writes it, or it cannot be written.
     """
     if not path.absolute().parent.is_dir():
         raise InputError(f"the folder {path.absolute().parent} does not exist; create it first")
@@ -63,7 +65,7 @@ def open_writer(path: Path, provenance: Provenance, wanted: int, append: bool = 
 
 
 def _refuse_others(path: Path, provenance: Provenance, wanted: int, append: bool) -> bool:
-    """Check what is at ``path``; True if it is a finished library that is to be continued."""
+    """Raise `OutputExistsError` unless ``path`` can be written; return whether it is a finished library to continue."""
     if not path.exists():
         return False
     try:
@@ -85,7 +87,7 @@ def _refuse_others(path: Path, provenance: Provenance, wanted: int, append: bool
 
 @contextmanager
 def _locked(folder: Path, path: Path) -> Iterator[None]:
-    """Hold the lock of a library's folder, which is made if need be."""
+    """Hold the lock of a library's folder, which is created if missing."""
     while True:
         with writing(path, _THEN):
             folder.mkdir(exist_ok=True)
@@ -113,7 +115,7 @@ class LibraryWriter:
     """The one writer of a library; use `open_writer`.
 
     Attributes:
-        notes: what was found amiss and corrected, for the user.
+        notes: faults of an unfinished library that were repaired, in sentences.
     """
 
     def __init__(self, path: Path, folder: Path, provenance: Provenance, wanted: int) -> None:
@@ -172,7 +174,7 @@ class LibraryWriter:
         return [range(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
     def add(self, image: bytes) -> None:
-        """Keep a chunk of showers, given as a complete file (`calograd.events.library.schema.pack`)."""
+        """Keep a chunk of showers, given as a complete file by `calograd.events.library.schema.pack`."""
         temporary = self._folder / "part.tmp"
         with writing(self.path, _THEN):
             write_synchronised(temporary, image)
@@ -195,8 +197,8 @@ class LibraryWriter:
         self._published = time.monotonic()
         self._pause = max(2.0, 20 * (self._published - now))
 
-    def finish(self, report: Callable[[int, int], None], threads: int) -> None:
-        """Join the parts into one plain file. ``report`` is called with deposits written and their number."""
+    def finish(self, progress: Progress, threads: int) -> None:
+        """Join the parts into one plain file; ``progress`` is called with the deposits written and their number."""
         ordered = self._ordered()
         need = sum(part.stat().st_size for part in self._parts)
         temporary = self._folder / "joined.tmp"
@@ -209,7 +211,7 @@ class LibraryWriter:
                 )
             self.publish(force=True)
             try:
-                self._join(temporary, Heads.join([heads for _, heads in ordered]), report, threads)
+                self._join(temporary, Heads.join([heads for _, heads in ordered]), progress, threads)
                 synchronise(temporary)
                 temporary.replace(self.path)
             finally:
@@ -229,7 +231,7 @@ class LibraryWriter:
     def _ordered(self) -> list[tuple[Path, Heads]]:
         return sorted(self._parts.items(), key=lambda item: int(item[1].index[0]))
 
-    def _join(self, target: Path, heads: Heads, report: Callable[[int, int], None], threads: int) -> None:
+    def _join(self, target: Path, heads: Heads, progress: Progress, threads: int) -> None:
         n = int(heads.offsets[-1])
         chunk = max(1, min(CHUNK, n))
         with (
@@ -244,7 +246,7 @@ class LibraryWriter:
             def write_oldest() -> None:
                 start, name, future = waiting.popleft()
                 datasets[name].id.write_direct_chunk((start,), future.result())
-                report(min(n, start + chunk), n)
+                progress(min(n, start + chunk), n)
 
             for number, slab in enumerate(slabs(library.blocks(1 << 21), chunk)):
                 for name in DEPOSITS:
@@ -256,7 +258,7 @@ class LibraryWriter:
 
 
 def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: int) -> bytes:
-    """The file of virtual datasets over the parts, as bytes."""
+    """Return the file of virtual datasets over the parts, as bytes."""
     heads = Heads.join([h for _, h in parts])
     n = int(heads.offsets[-1])
     with h5py.File("library", "w", driver="core", backing_store=False) as file:

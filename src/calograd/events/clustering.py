@@ -59,10 +59,11 @@ def cluster(library: Library, clustering: Clustering, progress: Progress = silen
     for showers in library.blocks() if len(library) else [library.read()]:
         layer = layers_of(showers.z, stack)
         common = (showers.energy.astype(np.float32), showers.index, stack.n_layers, "geant4", config)
-        points = PointShowers(*make(showers, layer), *common, **incident_columns(config, len(showers)))
+        points = PointShowers(*make(showers, layer), *common)
         if clustering == "crossings":
             points = replace(points, hits=count_hits(PointShowers(*sub_cells(showers, layer), *common)))
-        parts.append(points)
+        incident: dict[str, Any] = incident_columns(config, len(showers))
+        parts.append(replace(points, **incident))
         done += len(showers)
         progress(done, len(library))
     return PointShowers.concatenate(parts)

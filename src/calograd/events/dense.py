@@ -11,7 +11,7 @@ be read.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -90,8 +90,18 @@ class _Dense:
 
     def rows(self, which: np.ndarray | slice) -> Self:
         """Return the chosen rows, by mask, indices or slice."""
-        columns = (self.LAYOUT.name, *COLUMNS, "shower")
-        return replace(self, **{name: getattr(self, name)[which] for name in columns})  # type: ignore[type-var]
+        return replace(self, **{name: getattr(self, name)[which] for name in self._columns()})  # type: ignore[type-var]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self], shower: np.ndarray) -> Self:
+        """Return the rows of all parts with new numbers of their showers; the other fields are those of the first."""
+        first = parts[0]
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in first._columns()}
+        return replace(first, **columns | {"shower": shower})  # type: ignore[type-var]
+
+    @classmethod
+    def _columns(cls) -> tuple[str, ...]:
+        return (cls.LAYOUT.name, *COLUMNS, "shower")
 
 
 @dataclass(frozen=True)
@@ -131,14 +141,8 @@ class Maps(_Dense):
 
     Args:
         maps: deposited energy, shape (n, pixels across, pixels along), GeV, float32.
-        energy: incident energy, shape (n,), GeV.
-        dx: cell pitch, shape (n,), cm.
-        dz: depth of every layer, shape (n, n_z), cm.
         n_xy: cells across: the window is n_xy dx wide and sum dz deep.
-        shower: number of the shower that a row shows, shape (n,).
-        material: material of the calorimeter.
-        origin: ``geant4`` or the name of a surrogate.
-        config: what made the rows (simulation and projection, or sampling), as plain data.
+        energy, dx, dz, shower, material, origin, config: see `Cells`.
     """
 
     LAYOUT: ClassVar[Layout] = MAPS
@@ -163,8 +167,6 @@ class Maps(_Dense):
         return np.asarray(self.dz.sum(1, dtype=np.float64))
 
 
-KINDS: dict[str, type[Cells] | type[Maps]] = {"cells": Cells, "maps": Maps}
-"""The records of dense showers by the kind in their schema."""
 Dense = TypeVar("Dense", Cells, Maps)
 
 
@@ -343,7 +345,7 @@ def _prepared(path: Path, showers: Cells | Maps) -> tuple[dict[str, np.ndarray],
         "material": material.name, "material_numbers": json.dumps(material.to_dict()), "origin": str(showers.origin),
         "config": as_json(showers.config, path),
     }  # fmt: skip
-    if isinstance(showers, Maps):
+    if layout is MAPS:
         attributes |= _n_xy(path, {"n_xy": showers.n_xy}, InputError)
     return arrays, attributes
 

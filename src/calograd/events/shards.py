@@ -98,8 +98,8 @@ def read_shards(path: Path) -> Cells | Maps:
         FormatError: a folder without files, or one that cannot be used.
     """
     files = shard_files(path)
-    parts = [read_dense(file) for file in files]
-    first = parts[0]
+    parts: list[Any] = [read_dense(file) for file in files]
+    first: Cells | Maps = parts[0]
     if not path.is_dir():
         return first
     refuse_unlike(files, [(part.measured.shape[1:], part.n_xy) for part in parts])
@@ -114,12 +114,7 @@ def read_shards(path: Path) -> Cells | Maps:
     refuse_twice(files, [contents_of(part) for part in parts])
     shower, shards = _renumbered(parts)
     config = first.config | {"files": [file.name for file in files]} | ({"shards": shards} if shards else {})
-    energy, dx, dz, measured = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("energy", "dx", "dz", "measured")
-    )
-    if isinstance(first, Maps):
-        return replace(first, maps=measured, energy=energy, dx=dx, dz=dz, shower=shower, config=config)
-    return replace(first, cells=measured, energy=energy, dx=dx, dz=dz, shower=shower, config=config)
+    return replace(first.concatenate(parts, shower), config=config)
 
 
 def _named(rows: Cells | Maps) -> str:

@@ -178,10 +178,7 @@ def maps_of_images(
         if len(images):
             parts.append(images.maps(materials, unit))
         progress(min(start + BLOCK, len(labels)), len(labels))
-    maps, energy, dx, dz = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("maps", "energy", "dx", "dz")
-    )
-    return replace(parts[0], maps=maps, energy=energy, dx=dx, dz=dz, shower=np.arange(len(maps)))
+    return Maps.concatenate(parts, np.arange(sum(map(len, parts))))
 
 
 @contextmanager

@@ -155,7 +155,7 @@ class Provenance:
         return cls(config, str(attributes["geant4"]), str(attributes["tables"]))
 
     def setting(self) -> Provenance:
-        """Return the part that is equal in all shards of a data set: neither seed and energies nor the imported file."""
+        """Return the part that all shards of a data set share: without seed, energies or imported file."""
         if isinstance(self.config, Imported):
             same: dict[str, Any] = {"file": "", "sha256": "", "reading": {}}
             return replace(self, config=self.config.model_copy(update=same))

@@ -11,7 +11,7 @@ from torch import Tensor
 from calograd.detector.design import Design
 from calograd.detector.material import MATERIALS
 from calograd.errors import InputError, RangeError, UtilityError
-from calograd.gradients.autodiff import surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient, surrogate_values
 from calograd.gradients.estimates import GradientEstimate, generator_for
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.cost import Cost, DepthCost, PricedUtility, VolumeCost
@@ -159,3 +159,29 @@ def test_what_cannot_be(surrogate: Surrogate, arguments: dict, error: type[Excep
     usual = {"objective": objective(), "y": AT, "draws": 2, "showers": 5, "steps": 2} | arguments
     with pytest.raises(error, match=complaint):
         surrogate_gradient(surrogate, usual.pop("objective"), Layers(), usual.pop("y"), **usual)
+
+
+def test_designs_together_are_those_one_by_one(surrogate: Surrogate) -> None:
+    """Values and gradients of a batch are those of a loop, at every draw, though it is generated in two groups."""
+    points = AT * np.exp(np.random.default_rng(0).uniform(-0.3, 0.3, (5, 3)))
+    options = {"showers": 700, "draws": 2, "seed": 4, "steps": 2}
+    values, gradients = surrogate_values(surrogate, objective(), Layers(), points, **options)
+    assert values.shape == (2, 5)
+    for k, y in enumerate(points):
+        alone = surrogate_values(surrogate, objective(), Layers(), y[None], **options)
+        np.testing.assert_allclose(values[:, k], alone[0][:, 0], rtol=2e-5)
+        np.testing.assert_allclose(gradients[:, k], alone[1][:, 0], rtol=2e-3, atol=1e-4 * abs(gradients).max())
+    without, none = surrogate_values(surrogate, objective(), Layers(), points, gradients=False, **options)
+    np.testing.assert_allclose(without, values, rtol=2e-5)
+    assert not none.any()
+
+
+def test_designs_of_several_densities_are_generated_one_by_one(surrogate: Surrogate) -> None:
+    points, options = np.array([[2.5, 6.0, 7.6], [2.0, 7.0, 7.9]]), {"showers": 5, "seed": 4, "steps": 2}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trained on one density
+        both, slopes = surrogate_values(surrogate, objective(), Densities(), points, extrapolate=True, **options)
+        for k, y in enumerate(points):
+            alone = surrogate_values(surrogate, objective(), Densities(), y[None], extrapolate=True, **options)
+            np.testing.assert_allclose(both[:, k], alone[0][:, 0], rtol=1e-5)
+            np.testing.assert_allclose(slopes[:, k], alone[1][:, 0], rtol=1e-3)

@@ -56,3 +56,17 @@ def test_the_gain_is_that_of_common_random_numbers() -> None:
     assert len(set(seeds[:24])) == len(set(seeds[24:])) == 1
     assert seeds[0] != seeds[24]
     assert [call[2] for call in hill.calls] == [2] * 24 + [8] * 2
+
+
+def test_utilities_of_all_designs_may_come_at_once() -> None:
+    space, hill, u = make_space(2), parabola(np.log([4.0, 5.0]), np.eye(2), noise=0.01), np.log([1.5, 12.0])
+    asked = list[tuple[tuple[int, ...], int]]()
+
+    def values(points: np.ndarray, draws: int, seed: int) -> np.ndarray:
+        asked.append((points.shape, draws))
+        return np.array([hill.gradient(y, draws, seed).value for y in points])
+
+    one_by_one, at_once = (multi_start(space, hill.gradient, u, 24, 8, 0, values=each) for each in (None, values))
+    np.testing.assert_array_equal(one_by_one.u, at_once.u)
+    assert one_by_one.gain == at_once.gain
+    assert asked == [((24, 2), 2)]

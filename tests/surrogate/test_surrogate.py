@@ -226,3 +226,18 @@ def test_material_reaches_the_networks_as_numbers(precise: Surrogate) -> None:
     with pytest.warns(UserWarning, match="not trained on"):
         changed = shower("BGO")
     assert not torch.equal(changed, shower("PbF2"))
+
+
+def test_designs_share_the_random_numbers_of_a_shower(precise: Surrogate) -> None:
+    designs = [design(), design(dx=1.5, dz=9.0), design(dx=4.0)]
+    together = precise.sample_designs(designs, 10.0, 3, generator=seeded(), steps=2)
+    alone = [precise.sample(each, 10.0, 3, generator=seeded(), steps=2) for each in designs]
+    torch.testing.assert_close(together, torch.stack(alone))
+    chosen = precise.sample(designs[0], 10.0, 2, generator=seeded(), steps=2, shower=[2, 0])
+    torch.testing.assert_close(chosen, alone[0][[2, 0]])
+
+
+@pytest.mark.parametrize("shower", [[0], [0, -1], [0.0, 1.0], "no"])
+def test_indices_of_showers_that_cannot_be(surrogate: Surrogate, shower: Any) -> None:
+    with pytest.raises(InputError, match="expected the index of each of 2 showers, 0 or more"):
+        surrogate.sample(design(), 10.0, 2, shower=shower)

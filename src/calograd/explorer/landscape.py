@@ -18,6 +18,7 @@ import torch
 from scipy.interpolate import RectBivariateSpline
 
 from calograd.detector.design import Design
+from calograd.detector.material import Material
 from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS
 from calograd.gradients.estimates import generator_for
@@ -77,11 +78,11 @@ class LandscapeCache:
         self._surrogate = surrogate
         self._limits = limits
         self._seed = seed
-        self._showers: OrderedDict[Key, dict[tuple[int, int], torch.Tensor]] = OrderedDict()
+        self._showers: OrderedDict[Key, dict[int, torch.Tensor]] = OrderedDict()
         self._lock = Lock()
 
     def compute(self, selection: Selection) -> Iterator[float | Surface]:
-        """Yield the share of the work that is done, point by point, and finally the surface.
+        """Yield the share of the work that is done, one row of points after another, and finally the surface.
 
         Showers stay cached when the work is abandoned.
 
@@ -92,31 +93,35 @@ class LandscapeCache:
         dx, dz = (grid(*each, POINTS) for each in ends)
         ratios = np.array(selection.dz) / selection.depth
         showers = self._cached(selection, tuple(ratios.round(6).tolist()))
-        designs = {
-            (i, j): self._design(selection, float(dx[i]), np.clip(ratios * dz[j], *ends[1]))
-            for i in range(POINTS)
-            for j in range(POINTS)
-        }
-        for number, (place, design) in enumerate(designs.items()):
-            if place not in showers:
-                yield number / len(designs)
+        material = self._limits.material(selection)
+        designs = [[self._design(selection, float(x), np.clip(ratios * z, *ends[1]), material) for z in dz] for x in dx]
+        for i, row in enumerate(designs):
+            if i not in showers:
+                yield i / POINTS
                 generator = generator_for(self._seed, SHOWERS, 3)
                 with torch.inference_mode():
-                    made = self._surrogate.sample(design, selection.energy, EVENTS, generator=generator, steps=STEPS)
-                showers[place] = made.clone()
-        objective, values = self._limits.objective(selection), np.empty((POINTS, POINTS))
+                    made = self._surrogate.sample_designs(
+                        row, selection.energy, EVENTS, generator=generator, steps=STEPS
+                    )  # fmt: skip
+                showers[i] = made.clone()
+        objective = self._limits.objective(selection)
         numbers = objective.draw(EVENTS, self._limits.n_xy, self._limits.n_z, generator_for(self._seed, BACKGROUND, 3))
         with torch.no_grad():
-            for place, design in designs.items():
-                values[place] = float(objective.value([showers[place]], design, numbers))
-        yield Surface(selection, dx, dz, values, self._surrogate.card.name)
+            values = [
+                [
+                    float(objective.value([cells], design, numbers))
+                    for cells, design in zip(showers[i], row, strict=True)
+                ]
+                for i, row in enumerate(designs)
+            ]
+        yield Surface(selection, dx, dz, np.array(values), self._surrogate.card.name)
 
-    def _design(self, selection: Selection, dx: float, depths: np.ndarray) -> Design:
+    def _design(self, selection: Selection, dx: float, depths: np.ndarray, material: Material) -> Design:
         dz = float(depths[0]) if selection.equal else tuple(depths.tolist())
-        return Design(dx, dz, self._limits.material(selection), self._limits.n_xy, self._limits.n_z)
+        return Design(dx, dz, material, self._limits.n_xy, self._limits.n_z)
 
-    def _cached(self, selection: Selection, ratios: tuple[float, ...]) -> dict[tuple[int, int], torch.Tensor]:
-        """Return the cached showers of an energy, a material and proportions of the layers, by point of the grid."""
+    def _cached(self, selection: Selection, ratios: tuple[float, ...]) -> dict[int, torch.Tensor]:
+        """Return the cached showers of an energy, a material and proportions of the layers, by row of the grid."""
         key = (selection.energy, selection.material, selection.density, ratios)
         with self._lock:
             found = self._showers.setdefault(key, {})

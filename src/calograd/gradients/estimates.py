@@ -122,6 +122,12 @@ AnyGradient = ValueAndGradient | GradientEstimate
 GradientFunction = Callable[[Array, int, int], AnyGradient]
 """Called as ``gradient(y, draws, seed)``; returns the mean over that many independent draws."""
 
+ValuesFunction = Callable[[Array, int, int], Array]
+"""Called as ``values(points, draws, seed)`` with designs of shape (n, p), cm.
+
+Returns the mean of U over the draws, shape (n,), with common random numbers at all designs.
+"""
+
 Simulate = Callable[[Array, int, int], SimulatedUtility]
 """Called as ``simulate(y, showers, seed)``; returns U at y."""
 
@@ -148,6 +154,11 @@ def mean_of(a: AnyGradient, b: AnyGradient) -> ValueAndGradient:
         0.5 * (a.gradient + b.gradient),
         0.5 * np.hypot(a.gradient_error, b.gradient_error),
     )
+
+
+def values_of(gradient: GradientFunction) -> ValuesFunction:
+    """Return a function of several designs that takes a gradient at each of them."""
+    return lambda points, draws, seed: np.array([gradient(y, draws, seed).value for y in points])
 
 
 def pair_of(simulate: Simulate) -> SimulatePair:

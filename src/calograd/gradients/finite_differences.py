@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.detector.material import to_float
@@ -138,7 +139,7 @@ def bootstrap_values(
             raise InputError(f"{reference.name} has {reference.count(energy)} showers of {energy:g} GeV; expected two")
         cells = reference.measure(energy, sizes)
         generator = generator_for(seed, BACKGROUND, i)
-        events.append(_measure_replicas(objective, designs, energy, cells, replicas, generator))
+        events.append(measure_replicas(objective, designs, energy, cells, replicas, generator))
         progress(i + 1, total)
     rng = np.random.default_rng(seed)
     values, samples = _values(objective, events, None, replicas), []
@@ -164,11 +165,11 @@ def scaled_size(design: Design, reference: Reference) -> tuple[float, tuple[floa
     return scale * float(design.dx), tuple(scale * depth for depth in design.dz.tolist())
 
 
-def _measure_replicas(
+def measure_replicas(
     objective: Objective,
     designs: list[Design],
     energy: float,
-    cells: np.ndarray,
+    cells: np.ndarray | Tensor,
     replicas: int,
     generator: torch.Generator,
 ) -> list[MeasuredEvents]:
@@ -176,7 +177,7 @@ def _measure_replicas(
     _, n, n_xy, _, n_z = cells.shape
     numbers = objective.measurement.draw(n * replicas, n_xy, n_z, generator)
     return [
-        objective.measurement.measure(torch.from_numpy(shower).repeat_interleave(replicas, 0), energy, design, numbers)
+        objective.measurement.measure(torch.as_tensor(shower).repeat_interleave(replicas, 0), energy, design, numbers)
         for shower, design in zip(cells, designs, strict=True)
     ]
 

@@ -6,9 +6,9 @@ differences between points are better known than the values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ import torch
 
 from calograd.detector.design import Design
 from calograd.detector.material import Material
-from calograd.gradients.autodiff import BACKGROUND, SHOWERS
+from calograd.gradients.autodiff import BACKGROUND, surrogate_values
 from calograd.gradients.estimates import generator_for
+from calograd.gradients.finite_differences import measure_replicas
+from calograd.objective.measurement import MeasuredEvents
 from calograd.objective.reference import Reference
+from calograd.objective.space import space_around
 from calograd.objective.utility import Objective
 from calograd.surrogate import Surrogate
 from calograd.system.progress import Progress, StageProgress, silent
@@ -82,15 +85,10 @@ def landscapes(
     """
     material = material or surrogate.card.designs.material
     card = surrogate.card.in_cm(material)
-    dx, dz = grid(*card.dx, points), grid(*card.dz, points)
-    made = []
+    dx, dz, made = grid(*card.dx, points), grid(*card.dz, points), list[Landscape]()
     if reference is not None:
-        n_z = surrogate.design_model.architecture.n_z
-        made.append(
-            geant4_landscape(
-                reference, objective, dx, dz, n_z=n_z, seed=seed, progress=partial(progress, "landscape, Geant4")
-            )
-        )
+        n_z, tell = surrogate.design_model.architecture.n_z, partial(progress, "landscape, Geant4")
+        made.append(geant4_landscape(reference, objective, dx, dz, n_z=n_z, seed=seed, progress=tell))
     tell = partial(progress, "landscape, surrogate")
     return [*made, surrogate_landscape(surrogate, objective, dx, dz, material=material, seed=seed, progress=tell)]
 
@@ -117,22 +115,19 @@ def geant4_landscape(
         seed: of the background.
         progress: called after every point.
     """
-    values = np.empty((len(dx), len(dz)))
-    for i, j, done in _points(dx, dz):
-        signals = []
-        for energy in objective.energies:
-            cells = reference.measure(energy, [(float(dx[i]), (float(dz[j]),) * n_z)])[0]
-            signals.append(torch.from_numpy(cells).repeat_interleave(replicas, 0))
-        n_xy = signals[0].shape[1]
-        design = Design(float(dx[i]), float(dz[j]), reference.material, n_xy, n_z)
-        numbers = [
-            objective.measurement.draw(len(signal), n_xy, n_z, generator_for(seed, BACKGROUND, k))
-            for k, signal in enumerate(signals)
-        ]
-        values[i, j] = float(objective.value(signals, design, numbers))
-        progress(done, values.size)
-    slopes = np.stack(np.gradient(values, np.log(dx), np.log(dz)), axis=2)
-    return Landscape("geant4", dx, dz, values, slopes)
+    sizes = [(float(x), (float(z),) * n_z) for x, z in product(dx, dz)]
+    values = np.empty(len(sizes))
+    for k, size in enumerate(sizes):
+        cells = [torch.from_numpy(reference.measure(energy, [size])[0]) for energy in objective.energies]
+        n_xy, events = cells[0].shape[1], list[MeasuredEvents]()
+        design = Design(*size, reference.material, n_xy, n_z)
+        for i, (energy, each) in enumerate(zip(objective.energies, cells, strict=True)):
+            generator = generator_for(seed, BACKGROUND, i)
+            events.append(measure_replicas(objective, [design], energy, each[None], replicas, generator)[0])
+        values[k] = float(objective.average(events))
+        progress(k + 1, len(sizes))
+    at = values.reshape(len(dx), len(dz))
+    return Landscape("geant4", dx, dz, at, np.stack(np.gradient(at, np.log(dx), np.log(dz)), axis=2))
 
 
 def surrogate_landscape(
@@ -155,29 +150,15 @@ def surrogate_landscape(
         material: of the designs; None: the one that the surrogate was trained on.
         showers: of every energy.
         seed: of all random numbers.
-        progress: called after every point.
+        progress: called with parts done and their number.
     """
-    a, material = surrogate.design_model.architecture, material or surrogate.card.designs.material
-    values, slopes = np.empty((len(dx), len(dz))), np.empty((len(dx), len(dz), 2))
-    for i, j, done in _points(dx, dz):
-        u = torch.tensor([np.log(dx[i]), np.log(dz[j])], dtype=torch.float32, requires_grad=True)
-        y = u.exp()
-        design = Design(y[0], y[1], material, a.n_xy, a.n_z)
-        signals = [
-            surrogate.sample(design, e, showers, generator=generator_for(seed, SHOWERS, 0, k), checkpointed=True)
-            for k, e in enumerate(objective.energies)
-        ]
-        value = objective.value(
-            signals, design, objective.draw(showers, a.n_xy, a.n_z, generator_for(seed, BACKGROUND, 0))
-        )
-        slopes[i, j] = torch.autograd.grad(value, u)[0].numpy()
-        values[i, j] = float(value.detach())
-        progress(done, values.size)
-    return Landscape(surrogate.card.name, dx, dz, values, slopes)
-
-
-def _points(dx: np.ndarray, dz: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yield the indices of a grid, with the number of points done after each."""
-    for number in range(len(dx) * len(dz)):
-        i, j = divmod(number, len(dz))
-        yield i, j, number + 1
+    a, card = surrogate.design_model.architecture, surrogate.card
+    material = material or card.designs.material
+    ends = card.in_cm(material)
+    space, _ = space_around(float(dx[0]), float(dz[0]), ends.dx, ends.dz, material, a.n_xy, a.n_z)
+    points = np.array(list(product(dx, dz)))
+    values, slopes = surrogate_values(
+        surrogate, objective, space, points, showers=showers, seed=seed, progress=progress
+    )
+    shape = len(dx), len(dz)
+    return Landscape(card.name, dx, dz, values[0].reshape(shape), slopes[0].reshape(*shape, 2))

@@ -42,6 +42,7 @@ from calograd.gradients.estimates import (
     GradientFunction,
     Simulate,
     SimulatePair,
+    ValuesFunction,
     mean_of,
     pair_of,
     seed_of,
@@ -97,11 +98,13 @@ class Adapted(NamedTuple):
 
     Attributes:
         gradient: gradient of the surrogate.
+        values: its utility at several designs; None: taken from ``gradient``.
         adapter: name of its adapter, for the record.
         showers: showers simulated to adapt it; 0: it is that of the step before.
     """
 
     gradient: GradientFunction
+    values: ValuesFunction | None = None
     adapter: str = ""
     showers: int = 0
 
@@ -129,6 +132,7 @@ def ascend(
     gradient: GradientFunction | Adaptation,
     config: AscentConfig,
     *,
+    values: ValuesFunction | None = None,
     simulate: Simulate | None = None,
     simulate_pair: SimulatePair | None = None,
     output: Path | None = None,
@@ -141,6 +145,7 @@ def ascend(
         start: y, shape (p,), cm.
         gradient: the surrogate's gradient, or an adaptation that gives that of every step.
         config: settings of the ascent.
+        values: the surrogate's utility at several designs at once, for a multi-start; None: taken from ``gradient``.
         simulate: utility on simulated showers; called with the same seed at both designs of a check.
         simulate_pair: difference of two utilities on the same showers, used in place of ``simulate``. Without either
             there are no checks.
@@ -160,7 +165,7 @@ def ascend(
     space.check_start(start)
     u = space.project(space.to_log(start))
     pair = simulate_pair or (pair_of(simulate) if simulate else None)
-    run = _Run(space, gradient, pair, config)
+    run = _Run(space, gradient, values, pair, config)
     setting = {
         **config.model_dump(), "space": space.to_dict(), "start": start.tolist(), "checks": pair is not None,
         "budget": gradient.budget if isinstance(gradient, Adaptation) else None,
@@ -212,13 +217,14 @@ class _Run:
 
     space: DesignSpace
     gradient: GradientFunction | Adaptation
+    values: ValuesFunction | None
     pair: SimulatePair | None
     config: AscentConfig
 
     def step(self, state: State) -> State:
         """Return the state after one more step."""
         if not isinstance(self.gradient, Adaptation):
-            return self._next(state, Adapted(self.gradient))
+            return self._next(state, Adapted(self.gradient, self.values))
         used = self.gradient.prepare(self.space.from_log(np.array(state.u)), state)
         return self._next(replace(state, simulated=state.simulated + used.showers), used)
 
@@ -266,7 +272,9 @@ class _Run:
         """Return the state after a multi-start, where the ascent has ended by itself."""
         number, u, others = len(state.history), np.array(state.u), f"{self.config.multi_start} others"
         ask, seed = partial(self._estimate, used.gradient), seed_of(self.config.seed, number)
-        found = multi_start(self.space, ask, u, self.config.multi_start, self.config.draws, seed)
+        found = multi_start(
+            self.space, ask, u, self.config.multi_start, self.config.draws, seed, values=used.values
+        )  # fmt: skip
         there, remark = found.u, f"on from a better design among {others}"
         if there is None:
             remark = f"no better design among {others}"

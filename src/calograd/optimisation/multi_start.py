@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calograd.gradients.estimates import AnyGradient, GradientFunction, seed_of
+from calograd.gradients.estimates import AnyGradient, GradientFunction, ValuesFunction, seed_of, values_of
 from calograd.objective.constraints import Array
 from calograd.objective.space import DesignSpace
 from calograd.optimisation.quasi_newton import LOSS
@@ -41,7 +41,14 @@ class MultiStart(NamedTuple):
 
 
 def multi_start(
-    space: DesignSpace, gradient: GradientFunction, u: Array, designs: int, draws: int, seed: int
+    space: DesignSpace,
+    gradient: GradientFunction,
+    u: Array,
+    designs: int,
+    draws: int,
+    seed: int,
+    *,
+    values: ValuesFunction | None = None,
 ) -> MultiStart:
     """Search for a better design than u.
 
@@ -52,10 +59,11 @@ def multi_start(
         designs: number of other designs.
         draws: draws of the second estimate.
         seed: of all random numbers.
+        values: the surrogate's utility at several designs; None: taken from ``gradient``, one by one.
     """
     others = elsewhere(space, u, designs)
-    values = [gradient(space.from_log(each), DRAWS, seed_of(seed, PURPOSE, 0)).value for each in others]
-    best = others[int(np.argmax(values))]
+    utilities = (values or values_of(gradient))(space.from_log(others), DRAWS, seed_of(seed, PURPOSE, 0))
+    best = others[int(np.argmax(utilities))]
     top, there = (gradient(space.from_log(each), draws, seed_of(seed, PURPOSE, 1)) for each in (u, best))
     gain, error = float(there.value - top.value), float(np.hypot(there.value_error, top.value_error))
     return MultiStart(top, best, gain, error) if gain > LOSS * error else MultiStart(top, None)

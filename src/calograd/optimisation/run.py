@@ -50,7 +50,7 @@ from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library.reader import open_library
-from calograd.gradients.autodiff import surrogate_gradient
+from calograd.gradients.autodiff import surrogate_gradient, surrogate_values
 from calograd.gradients.estimates import GradientEstimate, GradientFunction, SimulatedUtility
 from calograd.gradients.gradient import pixels_of
 from calograd.gradients.landscape import Landscape, landscapes
@@ -217,6 +217,16 @@ class Setup:
             sampler=g.sampler, steps=g.steps, progress=partial(progress, "gradient"),
         )  # fmt: skip
 
+    def values(self, points: Array, draws: int, seed: int, progress: StageProgress = silent) -> Array:
+        """Return the surrogate's utilities, see `calograd.gradients.estimates.ValuesFunction`."""
+        g = self.config.gradient
+        found, _ = surrogate_values(
+            self.surrogate, self.objective, self.space, points, gradients=False, showers=g.showers, draws=draws,
+            seed=seed, sampler=g.sampler, steps=g.steps, progress=partial(progress, "multi-start"),
+        )  # fmt: skip
+        mean: Array = found.mean(0)
+        return mean
+
     def simulated(self, folder: Path, progress: StageProgress = silent) -> SimulatedObjective | None:
         """Return the objective on Geant4's showers, if checks are asked for; ``folder`` keeps simulated showers."""
         check = self.config.check
@@ -291,6 +301,7 @@ class Setup:
             write_whole(output / CONFIG, content)
             return ascend(
                 self.space, self.start, self._gradient_function(output, simulated, progress), self.config.ascent,
+                values=partial(self.values, progress=progress),
                 simulate_pair=simulated.difference if simulated else None, output=output / STATE, on_step=stepped,
             )  # fmt: skip
 
@@ -305,8 +316,11 @@ class Setup:
 
         def prepare(y: Array, state: State) -> Adapted:
             used = follower.again(state.history) if state.ending else follower.at(y, state.history)
-            gradient = partial(replace(self, surrogate=used.surrogate).gradient, progress=progress)
-            return Adapted(gradient, used.adapter, used.showers)
+            adapted = replace(self, surrogate=used.surrogate)
+            return Adapted(
+                partial(adapted.gradient, progress=progress), partial(adapted.values, progress=progress), used.adapter,
+                used.showers,
+            )  # fmt: skip
 
         return Adaptation(prepare, self.target.budget, price)
 

@@ -80,18 +80,18 @@ def surrogate_spectra(
         showers: of every energy.
         seed: of all random numbers.
         sampler, steps: see `Surrogate.sample`.
-        progress: called with designs done and their number.
+        progress: called with energies done and their number.
     """
     made = list[Spectrum]()
     for i, energy in enumerate(objective.energies):
-        ends = []
-        for design in designs:
-            generator = generator_for(seed, SHOWERS, DRAW, i)
-            with torch.no_grad():
-                cells = surrogate.sample(design, energy, showers, generator=generator, sampler=sampler, steps=steps)
-                ends.append(_measured(objective, cells, energy, design, seed, i))
-            progress(i * len(designs) + len(ends), len(objective.energies) * len(designs))
+        generator = generator_for(seed, SHOWERS, DRAW, i)
+        with torch.no_grad():
+            cells = surrogate.sample_designs(
+                designs, energy, showers, generator=generator, sampler=sampler, steps=steps
+            )  # fmt: skip
+        ends = (_measured(objective, each, energy, of, seed, i) for each, of in zip(cells, designs, strict=True))
         made.append(Spectrum(surrogate.card.name, energy, *ends))
+        progress(i + 1, len(objective.energies))
     return made
 
 

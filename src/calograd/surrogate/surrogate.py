@@ -6,11 +6,14 @@ One class serves cells, maps and points; what differs between kinds is in the mo
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,6 +126,7 @@ class Surrogate:
         n: int,
         *,
         generator: torch.Generator | None = None,
+        shower: Sequence[int] | np.ndarray | range | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         extrapolate: bool = False,
@@ -179,6 +183,7 @@ class Surrogate:
         n: Any = None,
         *,
         generator: torch.Generator | None = None,
+        shower: Sequence[int] | np.ndarray | range | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         extrapolate: bool = False,
@@ -196,6 +201,8 @@ class Surrogate:
             n: number of showers.
             generator: source of one seed. Shower i depends on this seed and on i alone, so 10 showers are the first 10
                 of 1000; equal generators give common random numbers at any design. None: torch's global generator.
+            shower: index i of every shower, shape (n,); None: 0 to n - 1. Showers of equal index have common random
+                numbers, so one sample can hold several designs of the same showers, see `sample_designs`.
             sampler: ``trigflow-ab2``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``; distilled surrogates have their own
                 alone. None: the surrogate's own.
             steps: number of steps; each sampler has a default, and a distilled surrogate of designs no choice.
@@ -232,13 +239,60 @@ class Surrogate:
             raise InputError(f"design: {len(conditions)} designs for {n} showers; expected one for all or one a shower")
         fused: Generates = self.model.fused()
         derived = has_derivatives((conditions, energy), fused.parameters())
-        model, random, parts = self.model if derived else fused, RandomNumbers.from_generator(generator, n), []
+        model, random, parts = self.model if derived else fused, self._random(generator, n, shower), []
         with nullcontext() if derived else torch.inference_mode():
             for start in range(0, n, self.model.batch_size):
                 rows = slice(start, min(start + self.model.batch_size, n))
                 of_rows, incident = (values[rows] if len(values) == n else values for values in (conditions, energy))
                 parts.append(model.generate(of_rows, incident, schedule, random.rows(rows), options))
         return self.model.join(parts)
+
+    def sample_designs(
+        self,
+        designs: Sequence[Design],
+        energy: float,
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Generate showers of several designs with common random numbers: shower i has the same at every design.
+
+        Args:
+            designs: single designs with equal numbers of cells. Those of one material are sampled together, as a batch.
+            energy: incident energy, GeV.
+            n: number of showers of each design.
+            generator, options: see `sample`.
+
+        Returns:
+            Shape (designs, n, ...), as n showers of each design from generators of equal state.
+        """
+        first = designs[0]
+        if len(designs) == 1 or any(each.material is not first.material for each in designs):
+            source = generator or torch.default_generator
+            state = source.get_state()
+            return torch.stack(
+                [self.sample(each, energy, n, generator=source.set_state(state), **options) for each in designs]
+            )
+        dx, dz = torch.stack([each.dx for each in designs]), torch.stack([each.dz for each in designs])
+        batch = Design(dx.repeat_interleave(n), dz.repeat_interleave(n, 0), first.material, first.n_xy, first.n_z)
+        rows = len(designs) * n
+        shower = np.tile(np.arange(n), len(designs))
+        made: Tensor = self.sample(batch, energy, rows, generator=generator, shower=shower, **options)
+        return made.reshape(len(designs), n, *made.shape[1:])
+
+    @staticmethod
+    def _random(
+        generator: torch.Generator | None, n: int, shower: Sequence[int] | np.ndarray | range | None
+    ) -> RandomNumbers:
+        """Return the random numbers of showers of the given indices, by default 0 to n - 1."""
+        random = RandomNumbers.from_generator(generator, n)
+        if shower is None:
+            return random
+        index = np.asarray(shower)
+        if index.shape != (n,) or index.dtype.kind not in "iu" or (n and index.min() < 0):
+            raise InputError(f"shower = {reprlib.repr(shower)}: expected the index of each of {n} showers, 0 or more")
+        return RandomNumbers(random.seed, index)
 
     def check_options(self, schedule: SamplingSchedule, options: Options) -> None:
         """Raise `InputError` for options of a sample that the surrogate does not have."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from calograd.nn.autoregressive_flow import AutoregressiveFlow
+from calograd.nn.flows import AutoregressiveFlow
 
 
 def triangle() -> AutoregressiveFlow:

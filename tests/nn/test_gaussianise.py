@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from scipy.stats import kstest
 
-from calograd.nn.gaussianise import LEAST, Gaussianise
+from calograd.nn.flows import LEAST, Gaussianise
 
 MIXED = torch.randn(6, 6, generator=torch.Generator().manual_seed(3)) + 3 * torch.eye(6)
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from calograd.nn.pointmap import PointMap
-from calograd.nn.pointnet import PointNet
+from calograd.nn.point_networks import PointMap, PointNet
 
 Network = PointNet | PointMap
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from calograd.nn.vectormap import VectorMap
+from calograd.nn.mlp import VectorMap
 
 
 def test_it_starts_at_zero_and_knows_its_conditions() -> None:

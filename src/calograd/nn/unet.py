@@ -18,13 +18,14 @@ Dropout acts where random numbers are given.
 
 from __future__ import annotations
 
-from math import gcd, pi
+from math import gcd
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, silu
 
 from calograd.nn.linear import linear
+from calograd.nn.mlp import FREQUENCIES, fourier_features, zero_
 from calograd.system.random_numbers import RandomNumbers
 
 GROUPS = 8
@@ -32,7 +33,7 @@ GROUPS = 8
 
 
 class _Norm(nn.GroupNorm):
-    """GroupNorm; on CPUs it takes ten times as long for bf16 images with channels last, so it gets them otherwise."""
+    """GroupNorm that reorders bf16 images with channels last on CPUs, where it takes ten times as long for them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(gcd(GROUPS, channels), channels, affine=False)
@@ -43,14 +44,8 @@ class _Norm(nn.GroupNorm):
         return super().forward(h.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
-def _zero(layer: nn.Conv2d | nn.Linear) -> None:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-
-
 class ResidualBlock(nn.Module):
-    """The residual block of the formulas above, from ``before`` to ``after`` channels."""
+    """Residual block of the module's formulas, from ``before`` to ``after`` channels."""
 
     def __init__(self, before: int, after: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -60,8 +55,7 @@ class ResidualBlock(nn.Module):
         self.modulation = nn.Linear(embedding, 2 * after)
         self.second = nn.Conv2d(after, after, 3, padding=1)
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
-        _zero(self.modulation)
-        _zero(self.second)
+        zero_(self.modulation, self.second)
 
     def forward(self, h: Tensor, e: Tensor, random: RandomNumbers | None) -> Tensor:
         """Return h, shape (n, after, height, width), of h and e, shape (n, embedding) or (1, embedding)."""
@@ -84,7 +78,7 @@ class Attention(nn.Module):
         self.norm = _Norm(channels)
         self.into = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        _zero(self.out)
+        zero_(self.out)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the attended image, shape as given."""
@@ -101,12 +95,12 @@ class UNet(nn.Module):
 
     Args:
         size: pixels across, divisible by ``patch``, and then by two as often as there are levels after the first.
-        conditions: numbers that condition a sample and may be shared by the batch.
-        context: numbers that belong to each sample (0 for none).
-        thresholds: whether a second image comes with each sample, see `forward`.
+        conditions: number of conditions, which the batch may share.
+        context: number of further inputs of each sample; 0 for none.
+        thresholds: True if a second image comes with each sample, see `forward`.
         width: channels of the first level.
         multipliers: channels of each level, in units of ``width``.
-        blocks: residual blocks a level, on either side.
+        blocks: residual blocks of a level, on either side.
         embedding: width of e.
         dropout: share of the hidden numbers that is dropped in training.
         patch: pixels across that become channels of one.
@@ -133,7 +127,7 @@ class UNet(nn.Module):
         if not multipliers or size % (patch << (len(multipliers) - 1)):
             raise ValueError(f"{size} pixels in patches of {patch} cannot be halved {len(multipliers) - 1} times")
         self.patch = patch
-        self.register_buffer("frequencies", 2.0 ** torch.arange(-2, 5) * pi / 4, persistent=False)
+        self.register_buffer("frequencies", FREQUENCIES.clone(), persistent=False)
         self.frequencies: Tensor
         self.time = nn.Linear(2 * len(self.frequencies) + 1, embedding)
         self.conditions = nn.Sequential(
@@ -163,7 +157,7 @@ class UNet(nn.Module):
         self.blocks = blocks
         self.norm = _Norm(now)
         self.out = nn.Conv2d(now, patch**2, 3, padding=1)
-        _zero(self.out)
+        zero_(self.out)
 
     def forward(
         self,
@@ -211,7 +205,6 @@ class UNet(nn.Module):
 
     def _embed(self, noise: Tensor, conditions: Tensor, context: Tensor | None, dropped: Tensor | None) -> Tensor:
         """Return e of the formulas above, shape (n, embedding) or (1, embedding)."""
-        phase = noise[:, None] * self.frequencies
         known = conditions
         if context is not None:
             rows = max(len(conditions), len(context))
@@ -219,4 +212,4 @@ class UNet(nn.Module):
         k = linear(self.conditions[2], silu(linear(self.conditions[0], known)))
         if dropped is not None:
             k = torch.where(dropped[:, None], self.null.to(k), k)
-        return silu(linear(self.time, torch.cat([phase.sin(), phase.cos(), noise[:, None]], dim=1)) + k)
+        return silu(linear(self.time, fourier_features(noise, self.frequencies)) + k)

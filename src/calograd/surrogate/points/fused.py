@@ -21,7 +21,7 @@ from torch.nn.functional import silu
 from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump_numbers
 from calograd.events.points import Points
 from calograd.nn.linear import weights_of
-from calograd.nn.pointmap import PointMap
+from calograd.nn.point_networks import PointMap
 from calograd.surrogate.model import Options, SamplingSchedule
 from calograd.surrogate.points.features import Features
 from calograd.surrogate.points.moment_matching import Drawn

@@ -2,13 +2,13 @@
 
 Two diffusion models in a row on the coordinates of `calograd.surrogate.points.features`:
 
-    shower   6 leads           one after the other given ln E, exactly         (`calograd.nn.autoregressive_flow`)
+    shower   6 leads           one after the other given ln E, exactly         (`calograd.nn.flows`)
              4 L + 2 numbers   g <-> f given ln E and the leads, f <-> x        x from diffusion given both
     points   2 numbers each    (r, e) <-> z by tables of quantiles              z from diffusion given features
 
 Where a shower begins rules all of its layers at once, and not linearly: given the leads (mean layer and its variance,
 E_vis, the number of points, two means of the distances) the layers' numbers scatter half as much. What goes with each
-other linearly is taken away as well (`calograd.nn.gaussianise`), so x is nearly unit normal and samplers of few
+other linearly is taken away as well (`calograd.nn.flows`), so x is nearly unit normal and samplers of few
 steps keep its spread. Held between the least and largest of the training, no number runs away.
 
 The points of a layer are independent given its number and features: ln E, the counts and energies of the layer and of
@@ -28,7 +28,7 @@ r leaves the core where it is, for a shower's centre is made off the axis; farth
 soft points that no cell reads out would carry it.
 
 A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that
-go from noise to numbers in one evaluation each (`calograd.nn.vectormap`, `calograd.nn.pointmap`). The points'
+go from noise to numbers in one evaluation each (`calograd.nn.mlp`, `calograd.nn.point_networks`). The points'
 is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
 spread of its numbers y; x = M y + u has the teacher's mean and covariance.
 """
@@ -52,14 +52,11 @@ from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
 from calograd.events.point_showers import LAYERS, PointShowers
 from calograd.events.points import Points
-from calograd.nn.autoregressive_flow import AutoregressiveFlow
-from calograd.nn.gaussianise import Gaussianise
+from calograd.nn.flows import AutoregressiveFlow, Gaussianise
 from calograd.nn.linear import linear
 from calograd.nn.location_scale import ConditionalLocationScale
-from calograd.nn.mlp import ResidualMlp
-from calograd.nn.pointmap import PointMap
-from calograd.nn.pointnet import PointNet
-from calograd.nn.vectormap import VectorMap
+from calograd.nn.mlp import ResidualMlp, VectorMap
+from calograd.nn.point_networks import PointMap, PointNet
 from calograd.surrogate.model import Generates, Model, Options, Rows, SamplingSchedule
 from calograd.surrogate.points.features import KNOTS, LEADS, VISIBLE, Features, decode, dim_of, from_normal, leads_of
 from calograd.surrogate.points.features import encode as numbers_of_showers
@@ -292,7 +289,7 @@ class PointsModel(Model):
     def point_loss(self, z: Tensor, context: Tensor, group: Tensor, random: RandomNumbers) -> Tensor:
         """Return the denoising loss of points (points, 2), every one of its own group, shape (points,).
 
-        The noise level is one for all points of a group (`calograd.nn.pointnet`); ``group`` is in order, and
+        The noise level is one for all points of a group (`calograd.nn.point_networks`); ``group`` is in order, and
         ``random`` has a row for every point.
         """
         level = SCHEDULES[self.architecture.schedule].draw(random, like=z)[: len(context)]

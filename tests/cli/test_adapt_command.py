@@ -14,6 +14,7 @@ import pytest
 from calograd.detector.material import MATERIALS
 from calograd.events.dense import Cells, write_cells
 from calograd.surrogate import Surrogate
+from calograd.training.tasks.denoise import PHASES
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--steps", "40", "--batch", "32", "--validation", "0.25")
@@ -49,7 +50,7 @@ def test_a_run_its_repetition_and_its_use(calograd: Run, tiny: str, data: Path, 
     assert "adapted surrogate in new" in text
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"checkpoint.pt", "log.jsonl", "adapter.safetensors"}
     result = json.loads((tmp_path / "out.json").read_text())
-    assert [phase["name"] for phase in result["phases"]] == ["shape moments", "pattern moments", "diffusion"]
+    assert [phase["name"] for phase in result["phases"]] == list(PHASES)
     assert set(result["physics"]) == {"before", "after"}
     assert result["bytes"] == (tmp_path / "new" / "adapter.safetensors").stat().st_size
     code, _, err = calograd(*command, "--json", "again.json")

@@ -463,7 +463,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path, base_folder: 
 def test_a_loss_that_is_nan_stops_the_run(tmp_path: Path, base: Surrogate, monkeypatch: pytest.MonkeyPatch) -> None:
     nan = torch.tensor(float("nan"), requires_grad=True)
     monkeypatch.setattr(adapt_module, "batch_loss", lambda *_: nan * 1)
-    with pytest.raises(InputError, match=r"the loss is nan in phase 'shape moments', step 0; .*learning rate"):
+    with pytest.raises(InputError, match=r"is nan in phase 'shape location and scale', step 0; .*learning rate"):
         adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "run")
 
 

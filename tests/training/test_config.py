@@ -37,6 +37,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     ("change", "complaint"),
     [
         ({"training": {"stepps": 5}}, "unknown key 'training.stepps'; did you mean 'steps'?"),
+        ({"training": {"moments_steps": 5}}, "'training.moments_steps' is now called 'location_scale_steps'; rename"),
+        ({"model": {"moments_width": 5}}, "'model.moments_width' is now called 'location_scale_width'; rename it"),
+        ({"model": {"kind": "map32"}}, "model.kind = 'map32' is now called 'maps'; rename it"),
+        ({"distillation": {"leaps": [1, 1]}}, "'distillation.leaps' is now called 'student_steps'; rename it"),
         ({"modell": {}}, "unknown key 'modell'; did you mean 'model'?"),
         ({"data": {"files": ["a"], "zzzzzz": 1}}, "unknown key 'data.zzzzzz'; known here: files, validation"),
         ({"training": {"steps": 0}}, "training.steps: Input should be greater than 0"),

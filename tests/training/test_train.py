@@ -113,7 +113,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert without_seconds(output) == without_seconds(finished[0] / "run")
 
 
-@pytest.mark.parametrize(("phase", "step"), [("shape moments", 20), ("pattern moments", 20)])
+@pytest.mark.parametrize(("phase", "step"), [("shape location and scale", 20), ("pattern location and scale", 20)])
 def test_showers_at_one_design_train_without_pairs_and_resume(tmp_path: Path, phase: str, step: int) -> None:
     write_cells(tmp_path / "cells.h5", made_up_cells(80, designs=1))
     config = tiny_config(tmp_path)
@@ -129,7 +129,7 @@ def test_the_scale_of_differences_is_dropped_after_the_first_phase(tmp_path: Pat
     config = tiny_config(tmp_path)
     data = load(config)
     task = make_task(config, data, SingleProcess())
-    for phase, kept in (("shape moments", True), ("pattern moments", False)):
+    for phase, kept in (("shape location and scale", True), ("pattern location and scale", False)):
         with pytest.raises(Interrupted):
             train(config, tmp_path / phase, data=data, progress=interrupt_at(phase, 20))
         assert (begin(task, tmp_path / phase).auxiliary is not None) == kept
@@ -301,7 +301,9 @@ def test_a_loss_that_is_nan_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     config = tiny_config(tmp_path)
     data = load(config)
     data.train.cells[:] = float("nan")
-    with pytest.raises(InputError, match=r"the loss is nan in phase 'shape moments', step 0; .*learning_rate"):
+    with pytest.raises(
+        InputError, match=r"the loss is nan in phase 'shape location and scale', step 0; .*learning_rate"
+    ):
         train(config, tmp_path / "run", data=data)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +19,8 @@ class Table(BaseModel):
     """A table of a configuration: immutable, without unknown keys, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Names that keys now have, by their former names; a former name is refused with the new one."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -48,8 +51,8 @@ def parse_table(model: type[T], raw: dict[str, Any], source: str) -> T:
 
 
 def first_problem(error: ValidationError, root: type[BaseModel]) -> str:
-    """Describe the first problem that pydantic found in a table of class ``root``, in one line."""
-    first = error.errors()[0]
+    """Describe a problem that pydantic found in a table of class ``root``, in one line; unknown keys come first."""
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     tables, where = [root], list[str]()
     unknown = first["type"] == "extra_forbidden"
     for part in first["loc"][:-1] if unknown else first["loc"]:
@@ -67,6 +70,9 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> str:
     if not unknown:
         return f"{path}: {first['msg']}"
     key, known = str(first["loc"][-1]), [name for table in tables for name in table.model_fields]
+    now = next((new[key] for table in tables if key in (new := getattr(table, "renamed", {}))), None)
+    if now is not None:
+        return f"'{'.'.join([*where, key])}' is now called '{now}'; rename it"
     near = get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
     return f"unknown key '{'.'.join([*where, key])}'; {hint}"

@@ -26,7 +26,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -54,6 +54,16 @@ ScheduleName = Literal["karras", "linear", "cosine"]
 PreconditioningName = Literal["edm", "noise", "residual-noise"]
 MaterialNumber = Literal["density", "radiation_length", "moliere_radius", "critical_energy", "mean_atomic_number",
                          "effective_atomic_number"]  # fmt: skip
+
+
+class TrainingTable(Table):
+    """A table whose former keys are refused with their new names."""
+
+    renamed: ClassVar[dict[str, str]] = {
+        "moments_steps": "location_scale_steps", "moments_batch": "location_scale_batch",
+        "moments_width": "location_scale_width", "look_every": "report_every", "leaps": "student_steps",
+        "lessons": "showers",
+    }  # fmt: skip
 
 
 class DataConfig(Table):
@@ -109,7 +119,7 @@ class DesignRange(EnergyRange):
 _CELLS, _MAPS, _POINTS = CellsArchitecture(), MapsArchitecture(), PointsArchitecture()
 
 
-class DesignModelConfig(Table):
+class DesignModelConfig(TrainingTable):
     """Sizes that surrogates of cells and of maps have in common."""
 
     shape_width: Positive
@@ -170,7 +180,7 @@ class MapsModelConfig(DesignModelConfig):
         return MapsArchitecture(**self.sizes(n_xy, n_z, materials))
 
 
-class PointsModelConfig(Table):
+class PointsModelConfig(TrainingTable):
     """Sizes of the networks of points and how they are sampled, see `PointsArchitecture`.
 
     The first CaloClouds is ``schedule = "linear"``, ``preconditioning = "noise"``, ``sampler = "ddpm"`` and
@@ -201,7 +211,7 @@ class PointsModelConfig(Table):
         return replace(teacher, **own, sampler="consistency", steps=1, shower_steps=1)
 
 
-class LoopTable(Table):
+class LoopTable(TrainingTable):
     """Keys of the loop, common to the training of all kinds."""
 
     learning_rate: PositiveFloat = 2e-3
@@ -216,6 +226,8 @@ class LoopTable(Table):
     report_every: Positive = 2000
     """Steps between two reports of validation loss and physics."""
     checkpoint_minutes: PositiveFloat = 2.0
+    keep: bool = False
+    """True if to keep the weights of every report, in folders ``step-NUMBER``."""
 
     def loop(self) -> LoopConfig:
         """Return the settings of the loop."""
@@ -234,8 +246,6 @@ class DesignTraining(LoopTable):
     """Precision of the matrix products; weights, optimiser and sampling are float32 always."""
     start: str = ""
     """A surrogate, bundled or a folder, whose weights to start from; empty: random weights."""
-    keep: bool = False
-    """True if to keep the weights of every report, in folders ``step-NUMBER``."""
 
 
 class PointsTraining(LoopTable):
@@ -253,7 +263,7 @@ class PointsTraining(LoopTable):
     """Showers generated, twice, to match numbers of hits to those of the data; 0: numbers of points stay as learnt."""
 
 
-class DesignDistillation(Table):
+class DesignDistillation(TrainingTable):
     """Progressive distillation of a surrogate of cells or maps, see `calograd.diffusion.progressive`."""
 
     teacher: Path
@@ -277,7 +287,7 @@ class DesignDistillation(Table):
         )
 
 
-class PointsDistillation(Table):
+class PointsDistillation(TrainingTable):
     """Distillation of a surrogate of points into one evaluation, see `calograd.diffusion.consistency`."""
 
     teacher: Path
@@ -341,6 +351,7 @@ class PointsRun(RunTable):
 
 
 RunConfig = DesignRun | PointsRun
+_FORMER_KINDS = {"cloud": "points", "map32": "maps"}
 _RUNS: dict[str, type[DesignRun] | type[PointsRun]] = {"cells": DesignRun, "maps": DesignRun, "points": PointsRun}
 
 
@@ -363,6 +374,8 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     """
     model = raw.get("model")
     kind = model.get("kind", "cells") if isinstance(model, dict) else "cells"
+    if isinstance(kind, str) and kind in _FORMER_KINDS:
+        raise InputError(f"{source}: model.kind = '{kind}' is now called '{_FORMER_KINDS[kind]}'; rename it")
     if not isinstance(kind, str) or kind not in _RUNS:
         raise InputError(f"{source}: model.kind: expected one of {', '.join(_RUNS)}")
     config = parse_table(_RUNS[kind], raw, source)
@@ -378,7 +391,7 @@ def _update(table: T, **values: Any) -> T:
     return table.model_copy(update=values)
 
 
-class AdaptConfig(Table):
+class AdaptConfig(TrainingTable):
     """Adaptation of a surrogate; keys that are None have a default for every method, see `METHOD_DEFAULTS`."""
 
     method: Literal["lora", "bitfit", "full", "scratch"] = "lora"

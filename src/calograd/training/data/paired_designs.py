@@ -49,16 +49,18 @@ class DifferenceScale(nn.Module):
         return scale
 
 
-def pair_loss(moments: ConditionalLocationScale, difference: DifferenceScale, g: Tensor, conditions: Tensor) -> Tensor:
+def pair_loss(
+    location_scale: ConditionalLocationScale, difference: DifferenceScale, g: Tensor, conditions: Tensor
+) -> Tensor:
     """Return the negative logarithm of both likelihoods up to a constant, one a pair and number, shape (n, dim).
 
     Args:
-        moments: network of location and scale.
+        location_scale: network of location and scale.
         difference: network of the scale of differences.
         g: first rows of the pairs, then the second ones, shape (2 n, dim).
         conditions: conditions in the same order, shape (2 n, conditions).
     """
-    location, scale = moments(conditions)
+    location, scale = location_scale(conditions)
     residual = (g - location) / scale
     single = scale.log() + _tail(residual)
     first, second = ((g - location) / scale.detach()).chunk(2)

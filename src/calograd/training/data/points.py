@@ -86,16 +86,6 @@ class Split:
     validation: PointShowers
     source: Source
 
-    @property
-    def fingerprint(self) -> list[float]:
-        """Numbers that differ between different training data."""
-        return fingerprint(self.train, self.validation)
-
-
-def fingerprint(train: PointShowers, validation: PointShowers) -> list[float]:
-    """Numbers that differ between different training data."""
-    return [len(train), len(validation), float(train.energy.sum()), float(train.e.sum())]
-
 
 @dataclass(frozen=True)
 class PointsData:
@@ -121,7 +111,18 @@ class PointsData:
     @property
     def fingerprint(self) -> list[float]:
         """Numbers that differ between different training data."""
-        return fingerprint(self.train.clouds, self.validation.clouds)
+        showers = self.train.clouds
+        return [len(showers), len(self.validation), float(showers.energy.sum()), float(showers.e.sum())]
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Origin and configuration of every file."""
+        return self.source.provenance
+
+    @property
+    def showers(self) -> int:
+        """Number of showers that are trained on."""
+        return len(self.train)
 
 
 def load_points(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> PointsData:

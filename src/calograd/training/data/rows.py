@@ -85,6 +85,12 @@ class TrainingData:
             f"validate on; {self.empty} rows without energy left out{f'; {self.window}' if self.window else ''}"
         )
 
+    @property
+    def fingerprint(self) -> list[float]:
+        """Numbers that differ between different training data."""
+        rows = self.train
+        return [len(rows), len(self.validation), float(rows.energy.double().sum()), float(rows.dx.double().sum())]
+
     def move_to(self, phase: int, step: int, batch: int) -> None:
         """Bring the rows into memory from which batches of ``batch`` rows are drawn at a step."""
         if self.window is not None:

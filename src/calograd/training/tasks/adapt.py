@@ -42,7 +42,7 @@ from calograd.training.loop import (
 )
 from calograd.training.monitor import Report, report_rows
 from calograd.training.tasks.denoise import DIFFUSION, PHASES, PREFIXES, batch_loss, denoising, initial_model
-from calograd.training.tasks.designs import UNREACHED, data_fingerprint
+from calograd.training.tasks.surrogate import UNREACHED
 
 REPORT_ROWS = (2048, 4096)
 """Fewest and most rows of a report; fewer held-out rows are repeated with other noise."""
@@ -178,7 +178,7 @@ class AdaptationTask:
     def identity(self) -> Identity:
         """Return what a checkpoint must agree with."""
         origins = {"base": self.base.identity} | ({"start": self.first.identity()} if self.first else {})
-        return Identity("adaptation", self.config.model_dump(mode="json"), data_fingerprint(self.data), origins)
+        return Identity("adaptation", self.config.model_dump(mode="json"), self.data.fingerprint, origins)
 
     def monitor(self, state: TrainingState[DesignModel]) -> Report:
         """Return the held-out showers' loss with the averaged weights, merged as they will be used."""

@@ -1,8 +1,8 @@
 """Training of a surrogate of cells or maps: location and scale of the coordinates first, then both diffusion models.
 
-    phase "shape moments"     Student t likelihood of g given the conditions, and of its change with the design
-    phase "pattern moments"   Student t likelihood of c given the conditions and x
-    phase "diffusion"         denoising losses of x and y with frozen location and scale
+    phase "shape location and scale"     Student t likelihood of g given the conditions, and of its change with design
+    phase "pattern location and scale"   Student t likelihood of c given the conditions and x
+    phase "diffusion"                    denoising losses of x and y with frozen location and scale
 
 Maps in plain coordinates have no location and scale, so their first two phases are empty.
 """
@@ -25,11 +25,11 @@ from calograd.training.data.paired_designs import DifferenceScale, pair_loss
 from calograd.training.data.rows import Rows, TrainingData
 from calograd.training.distributed import ProcessGroup
 from calograd.training.loop import Phase, TrainingState, parameters_below
-from calograd.training.monitor import Losses
-from calograd.training.tasks.designs import DesignTask, check_range, check_shares
+from calograd.training.monitor import Losses, Report, report_rows
+from calograd.training.tasks.surrogate import SurrogateTask, check_range, check_shares, trained_designs
 
-SHAPE_MOMENTS, PATTERN_MOMENTS, DIFFUSION = "shape moments", "pattern moments", "diffusion"
-PHASES = (SHAPE_MOMENTS, PATTERN_MOMENTS, DIFFUSION)
+DIFFUSION = "diffusion"
+PHASES = ("shape location and scale", "pattern location and scale", DIFFUSION)
 """Names of the phases."""
 PREFIXES = (("shape_location_scale.",), ("pattern_location_scale.",), ("shape_network.", "pattern_network."))
 """Beginnings of the names of the parameters that each phase trains."""
@@ -42,7 +42,7 @@ def denoising(
     return model.losses(x, y, conditions, random)
 
 
-class DenoisingTask(DesignTask):
+class DenoisingTask(SurrogateTask[DesignModel]):
     """Training of a surrogate of cells or maps from showers.
 
     Args:
@@ -56,15 +56,10 @@ class DenoisingTask(DesignTask):
     """
 
     def __init__(self, config: DesignRun, data: TrainingData, group: ProcessGroup) -> None:
-        super().__init__(config, data)
-        self.group = group
+        super().__init__(config, data, trained_designs(config.range, data), {})
+        self.config, self.data, self.group = config, data, group
         check_shares(config.training, group.size)
         check_range(config.range, data)
-
-    @property
-    def losses(self) -> Losses:
-        """Losses of the last phase."""
-        return denoising
 
     @cached_property
     def model(self) -> DesignModel:
@@ -95,19 +90,16 @@ class DenoisingTask(DesignTask):
         """Location and scale of shape and pattern, then both diffusion models."""
         t = self.config.training
         trained = [parameters_below(self.model, *prefixes) for prefixes in PREFIXES]
-        moments = [
-            Phase(
-                name,
-                t.location_scale_steps if names else 0,
-                names,
-                self._location_scale_loss,
-                0.0,
-                t.learning_rate,
-                False,
-            )
+        steps, rate, loss = t.location_scale_steps, t.learning_rate, self._location_scale_loss
+        first = [
+            Phase(name, steps if names else 0, names, loss, 0.0, rate, monitored=False)
             for name, names in zip(PHASES[:2], trained[:2], strict=True)
         ]
-        return *moments, Phase(DIFFUSION, t.steps, trained[2], self._diffusion_loss, t.ema, t.learning_rate)
+        return *first, Phase(DIFFUSION, t.steps, trained[2], self._diffusion_loss, t.ema, t.learning_rate)
+
+    def monitor(self, state: TrainingState[DesignModel]) -> Report:
+        """Return validation loss and physics."""
+        return report_rows(state.ema, self.data, denoising)
 
     def _location_scale_loss(self, state: TrainingState[DesignModel]) -> Tensor:
         """Return the likelihood loss of a batch of rows, or of half as many pairs of neighbouring designs."""

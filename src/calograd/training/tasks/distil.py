@@ -26,9 +26,9 @@ from calograd.training.config import CellsModelConfig, DesignRange, DesignRun, M
 from calograd.training.data.rows import TrainingData
 from calograd.training.distributed import ProcessGroup
 from calograd.training.loop import Phase, TrainingProgress, TrainingState, parameters_below
-from calograd.training.monitor import Losses
+from calograd.training.monitor import Report, report_rows
 from calograd.training.tasks.denoise import DIFFUSION, PHASES, PREFIXES, diffusion_loss, drawn_rows, standardised
-from calograd.training.tasks.designs import DesignTask, check_shares
+from calograd.training.tasks.surrogate import SurrogateTask, check_shares, trained_designs
 
 DISTILLATION = "distillation"
 """Name of the phase in place of the diffusion."""
@@ -42,7 +42,7 @@ CHUNK = 4096
 NETWORKS = PREFIXES[PHASES.index(DIFFUSION)]
 
 
-class DistillationTask(DesignTask):
+class DistillationTask(SurrogateTask[DesignModel]):
     """Distillation of a surrogate of cells or maps.
 
     Args:
@@ -56,6 +56,8 @@ class DistillationTask(DesignTask):
         InputError: a surrogate that cannot be distilled, or data, a range, sizes or steps that do not fit it.
     """
 
+    auxiliary = None
+
     def __init__(
         self, config: DesignRun, data: TrainingData, group: ProcessGroup, progress: TrainingProgress | None = None
     ) -> None:
@@ -65,13 +67,9 @@ class DistillationTask(DesignTask):
         self.teacher = self._check_teacher()
         _check_data(self.surrogate, data)
         _check_range(self.surrogate, config.range, data)
-        super().__init__(self._resolved(config), data)
+        self.config, self.data = self._resolved(config), data
+        super().__init__(self.config, data, trained_designs(config.range, data), {"teacher": self.surrogate.identity})
         check_shares(config.training, group.size, self.distillation.student_steps)
-
-    @property
-    def origins(self) -> dict[str, str]:
-        """Identity of the teacher."""
-        return {"teacher": self.surrogate.identity}
 
     @cached_property
     def model(self) -> DesignModel:
@@ -89,11 +87,6 @@ class DistillationTask(DesignTask):
         student.load_state_dict(theirs)
         return to_device(student, self.group.device)
 
-    @property
-    def auxiliary(self) -> None:
-        """There is none."""
-        return None
-
     @cached_property
     def phases(self) -> tuple[Phase[DesignModel], ...]:
         """Location and scale are the teacher's, so the first two phases are empty."""
@@ -102,18 +95,17 @@ class DistillationTask(DesignTask):
         trained = parameters_below(self.model, *NETWORKS)
         return *empty, Phase(DISTILLATION, t.steps, trained, self._loss, t.ema, t.learning_rate)
 
-    @property
-    def losses(self) -> Losses:
-        """Distillation losses of shape and pattern of a student."""
+    def losses(
+        self, model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
+    ) -> tuple[Tensor, Tensor]:
+        """Return the distillation losses of shape and pattern of a student."""
+        assert isinstance(model, TwoStage)
+        sub_steps = self.distillation.sub_steps
+        return model.distillation_losses(model.teacher_targets(self.teacher, sub_steps, x, y, conditions, random))
 
-        def losses(
-            model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
-        ) -> tuple[Tensor, Tensor]:
-            assert isinstance(model, TwoStage)
-            sub_steps = self.distillation.sub_steps
-            return model.distillation_losses(model.teacher_targets(self.teacher, sub_steps, x, y, conditions, random))
-
-        return losses
+    def monitor(self, state: TrainingState[DesignModel]) -> Report:
+        """Return validation loss and physics."""
+        return report_rows(state.ema, self.data, self.losses)
 
     @cached_property
     def targets(self) -> TeacherTargets | None:

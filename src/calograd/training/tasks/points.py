@@ -1,10 +1,10 @@
 """Training of a surrogate of points in a layered detector.
 
-    phase "moments"   Student t likelihood of the shower's numbers given the energy
-    phase "showers"   denoising loss of the standardised numbers, made nearly unit normal before
-    phase "points"    denoising loss of z, whole layers a batch, no padding
-    phase "hits"      numbers of hits matched to those of the data, where these are known; no steps, see
-                      `calograd.training.tasks.points_hits`
+    phase "location and scale"   Student t likelihood of the shower's numbers given the energy
+    phase "showers"              denoising loss of the standardised numbers, made nearly unit normal before
+    phase "points"               denoising loss of z, whole layers a batch, no padding
+    phase "hits"                 numbers of hits matched to those of the data, where these are known; no steps, see
+                                 `calograd.training.tasks.points_hits`
 
 A student is distilled in the phases "showers" and "points", with a phase "spread" between them, see
 `calograd.training.tasks.points_distil`. Everything else it has from its teacher.
@@ -13,24 +13,21 @@ A student is distilled in the phases "showers" and "points", with a phase "sprea
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from calograd.errors import InputError
 from calograd.surrogate import Surrogate
-from calograd.surrogate.card import Card, TrainedDetector
+from calograd.surrogate.card import TrainedDetector
 from calograd.surrogate.model import to_device
 from calograd.surrogate.points.features import Features
 from calograd.surrogate.points.model import PointsModel
-from calograd.surrogate.storage import save
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.config import EnergyRange, PointsRun
+from calograd.training.config import PointsRun
 from calograd.training.data.points import PointsData, initialise
-from calograd.training.loop import Identity, LoopConfig, Phase, TrainingState, parameters_below
+from calograd.training.loop import Phase, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_points
-from calograd.training.tasks.designs import plain_config, without_folders
 from calograd.training.tasks.points_distil import (
     SPREAD_BATCH,
     PointsTargets,
@@ -40,16 +37,15 @@ from calograd.training.tasks.points_distil import (
     teacher_targets,
 )
 from calograd.training.tasks.points_hits import fit_hits
+from calograd.training.tasks.surrogate import SurrogateTask, check_reached
 
-UNREACHED = 0.05
-"""Share of the range of energies that the data may leave out at either end."""
 SPREAD_EMA = 0.99
 """Decay of the moving average in the phase "spread"."""
 
 State = TrainingState[PointsModel]
 
 
-class PointsTask:
+class PointsTask(SurrogateTask[PointsModel]):
     """Training or distillation of a surrogate of points, see `calograd.training.loop.Task`.
 
     Args:
@@ -65,9 +61,11 @@ class PointsTask:
     auxiliary = None
 
     def __init__(self, config: PointsRun, data: PointsData, device: str) -> None:
-        check_energies(config.range, data.train.energy)
+        check_reached("range.energy", config.range.energy, "GeV", data.train.energy, "the data")
         self.config, self.data, self.device = config, data, device
         self.surrogate = None if config.distillation is None else _load_teacher(config, data, device)
+        trained = TrainedDetector(detector=data.source.detector, clustering=data.source.clustering)
+        super().__init__(config, data, trained, {"teacher": self.surrogate.identity} if self.surrogate else {})
 
     @cached_property
     def model(self) -> PointsModel:
@@ -85,11 +83,6 @@ class PointsTask:
         model.load_state_dict(theirs, strict=False)
         return to_device(model, self.device)
 
-    @property
-    def generator(self) -> torch.Generator:
-        """Random numbers of the run, before its first step."""
-        return torch.Generator().manual_seed(self.config.training.seed)
-
     @cached_property
     def phases(self) -> tuple[Phase[PointsModel], ...]:
         """Phases of a training or of a distillation."""
@@ -101,7 +94,7 @@ class PointsTask:
         made: list[Phase[PointsModel]] = []
         if distillation is None:
             made += [
-                Phase("moments", t.location_scale_steps, first, self._location_scale_loss, 0.0, rate, monitored=False),
+                Phase("location and scale", t.location_scale_steps, first, self._location_scale_loss, 0.0, rate, False),
                 Phase("showers", t.shower_steps, showers, self._shower_loss, t.ema, rate, before=self._make_normal),
                 Phase("points", t.point_steps, points, self._point_loss, t.ema, rate),
             ]
@@ -116,37 +109,9 @@ class PointsTask:
             made.append(Phase("hits", before=self._fit_hits))
         return tuple(made)
 
-    @property
-    def loop(self) -> LoopConfig:
-        """Settings of the loop."""
-        return self.config.training.loop()
-
-    @property
-    def identity(self) -> Identity:
-        """Return what a checkpoint must agree with."""
-        origins = {"teacher": self.surrogate.identity} if self.surrogate else {}
-        return Identity("training", plain_config(self.config), self.data.fingerprint, origins)
-
     def monitor(self, state: State) -> Report:
         """Return validation losses and physics."""
         return report_points(state.ema, self.data)
-
-    def save(self, state: State, output: Path) -> None:
-        """Write the surrogate."""
-        config, data = self.config, self.data
-        ended = state.phase == len(self.phases)
-        done = {
-            "phase": self.phases[-1 if ended else state.phase].name, "step": state.step,
-            "seconds": round(state.seconds),
-        }  # fmt: skip
-        card = Card(
-            name=config.name, kind=config.model.kind, architecture=state.model.architecture.to_dict(),
-            energy=config.range.energy,
-            trained=TrainedDetector(detector=data.source.detector, clustering=data.source.clustering),
-            training={"config": without_folders(config), "data": data.source.provenance, "showers": len(data.train),
-                      "done": done},
-        )  # fmt: skip
-        save(output, state.ema, card)
 
     def _location_scale_loss(self, state: State) -> Tensor:
         """Return the negative log likelihood of the numbers of random showers."""
@@ -222,18 +187,6 @@ class PointsTask:
         """Match the averaged weights' numbers of hits to those of the data."""
         state.ema.more_points.zero_()
         fit_hits(state.ema, self.data, self.config.training.hit_showers, self.config.training.seed)
-
-
-def check_energies(wanted: EnergyRange, energy: Tensor) -> None:
-    """Refuse a range that the data do not reach over. Raises `InputError`."""
-    low, high = wanted.energy
-    lowest, highest = float(energy.min()), float(energy.max())
-    slack = UNREACHED * (high - low)
-    if lowest > low + slack or highest < high - slack:
-        raise InputError(
-            f"range.energy = [{low:g}, {high:g}] GeV reaches beyond the data, {lowest:.3g} to {highest:.3g} GeV; "
-            "narrow it or add data"
-        )
 
 
 def _model_of(surrogate: Surrogate) -> PointsModel:

@@ -1,4 +1,4 @@
-"""Common parts of all trainings of surrogates of cells and maps: identity, reports, card, range."""
+"""Common parts of all trainings of surrogates: identity, card, and the range that the data must reach over."""
 
 from __future__ import annotations
 
@@ -6,38 +6,52 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from calograd.errors import InputError
-from calograd.surrogate.card import Card, TrainedDesigns
-from calograd.surrogate.model import DesignModel
+from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector
+from calograd.surrogate.model import Model
 from calograd.surrogate.storage import save
-from calograd.training.config import DesignRange, DesignRun, DesignTraining, RunConfig
+from calograd.training.config import DesignRange, DesignTraining, RunConfig
+from calograd.training.data.points import PointsData
 from calograd.training.data.rows import TrainingData
-from calograd.training.loop import Identity, LoopConfig, Phase, TrainingState
-from calograd.training.monitor import Losses, Report, report_rows
+from calograd.training.loop import Identity, Phase, TrainingState
+from calograd.training.monitor import Report
+
+M = TypeVar("M", bound=Model)
 
 UNREACHED = 0.05
 """Share of a range, in its logarithm, that the data may leave out at either end."""
 
 
-class DesignTask(ABC):
-    """A training of a surrogate of cells or maps, see `calograd.training.loop.Task`.
+class SurrogateTask(ABC, Generic[M]):
+    """A training of a surrogate of any kind, see `calograd.training.loop.Task`.
 
     Args:
         config: resolved configuration.
-        data: rows, split by shower.
+        data: showers, split into those to train on and those to validate on.
+        trained: designs, or the detector, that the surrogate is trained on.
+        origins: identities of the surrogates that the run starts from, by their role.
     """
 
-    def __init__(self, config: DesignRun, data: TrainingData) -> None:
-        self.config, self.data = config, data
+    def __init__(
+        self,
+        config: RunConfig,
+        data: TrainingData | PointsData,
+        trained: TrainedDesigns | TrainedDetector,
+        origins: dict[str, str],
+    ) -> None:
+        self.generator = torch.Generator().manual_seed(config.training.seed)
+        self.loop = config.training.loop()
+        self.identity = Identity("training", plain_config(config), data.fingerprint, origins)
+        self._run, self._data, self._trained = config, data, trained
 
     @property
     @abstractmethod
-    def model(self) -> DesignModel:
+    def model(self) -> M:
         """Initial weights."""
 
     @property
@@ -47,63 +61,38 @@ class DesignTask(ABC):
 
     @property
     @abstractmethod
-    def phases(self) -> Sequence[Phase[DesignModel]]:
+    def phases(self) -> Sequence[Phase[M]]:
         """All phases in order."""
 
-    @property
     @abstractmethod
-    def losses(self) -> Losses:
-        """Losses of the last phase, which reports show."""
-
-    @property
-    def origins(self) -> dict[str, str]:
-        """Identities of the surrogates that the run starts from."""
-        return {}
-
-    @property
-    def generator(self) -> torch.Generator:
-        """Random numbers of the run, before its first step."""
-        return torch.Generator().manual_seed(self.config.training.seed)
-
-    @property
-    def loop(self) -> LoopConfig:
-        """Settings of the loop."""
-        return self.config.training.loop()
-
-    @property
-    def identity(self) -> Identity:
-        """Return what a checkpoint must agree with."""
-        return Identity("training", plain_config(self.config), data_fingerprint(self.data), self.origins)
-
-    def monitor(self, state: TrainingState[DesignModel]) -> Report:
+    def monitor(self, state: TrainingState[M]) -> Report:
         """Return validation loss and physics."""
-        return report_rows(state.ema, self.data, self.losses)
 
-    def save(self, state: TrainingState[DesignModel], output: Path) -> None:
+    def save(self, state: TrainingState[M], output: Path) -> None:
         """Write the surrogate, and with ``keep`` a copy of the report's."""
-        card = self._card(state)
-        save(output, state.ema, card)
-        if self.config.training.keep and state.phase < len(self.phases):
-            save(output / f"step-{state.step:07d}", state.ema, card)
-
-    def _card(self, state: TrainingState[DesignModel]) -> Card:
-        config, data, last = self.config, self.data, self.phases[-1]
-        ended = state.phase == len(self.phases)
+        config, last, ended = self._run, self.phases[-1], state.phase == len(self.phases)
         done = {
             "phase": last.name if ended else self.phases[state.phase].name,
             "step": last.steps if ended else state.step,
             "seconds": round(state.seconds),
         }
-        designs = TrainedDesigns(
-            dx=config.range.dx, dz=config.range.dz, units=config.range.units, unequal_layers=data.unequal_layers,
-            materials=tuple(data.materials), mode=data.mode,
-        )  # fmt: skip
-        return Card(
+        card = Card(
             name=config.name, kind=config.model.kind, architecture=state.model.architecture.to_dict(),
-            energy=config.range.energy, trained=designs,
-            training={"config": without_folders(config), "data": data.provenance, "showers": data.showers,
+            energy=config.range.energy, trained=self._trained,
+            training={"config": without_folders(config), "data": self._data.provenance, "showers": self._data.showers,
                       "done": done},
         )  # fmt: skip
+        save(output, state.ema, card)
+        if config.training.keep and not ended:
+            save(output / f"step-{state.step:07d}", state.ema, card)
+
+
+def trained_designs(wanted: DesignRange, data: TrainingData) -> TrainedDesigns:
+    """Return the designs of a range and what the data say of them."""
+    return TrainedDesigns(
+        dx=wanted.dx, dz=wanted.dz, units=wanted.units, unequal_layers=data.unequal_layers,
+        materials=tuple(data.materials), mode=data.mode,
+    )  # fmt: skip
 
 
 def plain_config(config: RunConfig) -> dict[str, Any]:
@@ -120,12 +109,6 @@ def without_folders(config: RunConfig) -> dict[str, Any]:
     if config.distillation is not None:
         plain["distillation"]["teacher"] = config.distillation.teacher.name
     return plain
-
-
-def data_fingerprint(data: TrainingData) -> list[float]:
-    """Return numbers that differ between different training data."""
-    rows = data.train
-    return [len(rows), len(data.validation), float(rows.energy.double().sum()), float(rows.dx.double().sum())]
 
 
 def check_shares(training: DesignTraining, processes: int, student_steps: Sequence[int] = ()) -> None:
@@ -159,10 +142,10 @@ def check_range(wanted: DesignRange, data: TrainingData) -> None:
             values = column[mine]
             if values.numel() == 0:
                 raise InputError(f"no row of {material.name} has energy and is trained on; add data or leave it out")
-            _check_reached(f"range.{name}", getattr(wanted, name), unit, values, what)
+            check_reached(f"range.{name}", getattr(wanted, name), unit, values, what)
 
 
-def _check_reached(name: str, interval: tuple[float, float], unit: str, values: Tensor, what: str) -> None:
+def check_reached(name: str, interval: tuple[float, float], unit: str, values: Tensor, what: str) -> None:
     """Raise `InputError` if values leave out more than `UNREACHED` of an interval at either end."""
     (low, high), lowest, highest = interval, float(values.min()), float(values.max())
     slack = UNREACHED * log(high / low)

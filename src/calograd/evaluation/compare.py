@@ -114,31 +114,31 @@ class Sample:
     """The showers of one file at one design point.
 
     Args:
-        table: quantities, showers without energy left out, shape (n, k).
+        names: names of the quantities.
+        table: quantities, showers without energy left out, shape (n, k); those of layers or slabs come last.
         excluded: number of showers without energy.
         profiles: mean profiles by direction.
     """
 
+    names: tuple[str, ...]
     table: np.ndarray
     excluded: int
     profiles: dict[str, Profile]
 
 
 def compare_samples(
-    rows: MatchedRows, names: tuple[str, ...], ours: Sample, theirs: Sample, n_z: int, correlated: bool,
-    rng: np.random.Generator,
-) -> PointResult:  # fmt: skip
+    rows: MatchedRows, ours: Sample, theirs: Sample, n_z: int, correlated: bool, rng: np.random.Generator
+) -> PointResult:
     """Compute all distances at one design point.
 
     Args:
         rows: rows of the two files.
-        names: names of the columns.
         ours, theirs: generated and reference showers, four or more of each.
         n_z: number of energies of layers, which are the last columns.
         correlated: whether the correlations of those energies are compared.
         rng: generator of bootstraps and splits.
     """
-    a, b = ours.table, theirs.table
+    names, a, b = theirs.names, ours.table, theirs.table
     null = d.null_distances(b, len(a), n_z, rng, centred=is_centred(names))
     correlation = d.compare_correlations(a[:, -n_z:], b[:, -n_z:], rng) if correlated else None
     return PointResult(

@@ -17,14 +17,14 @@ from calograd.evaluation.matching import MIN_SHOWERS, DesignPoint, MatchedRows, 
 from calograd.evaluation.result import Evaluation, SummaryTable
 from calograd.events.dense import Cells, Maps
 from calograd.metrics.distances import BOOTSTRAPS, SPLITS, biases
-from calograd.metrics.maps import map_quantity_names, observe_maps
 from calograd.metrics.observables import (
     OBSERVABLES,
     READOUT_THRESHOLD,
     Observables,
     longitudinal_profile,
+    map_quantity_names,
     observe,
-    profile,
+    pixels_as_cells,
     quantity_names,
     transverse_profile,
 )
@@ -43,11 +43,10 @@ class DesignKind:
     Args:
         noun: name of the records in sentences.
         schema: schema of the result.
-        names: names of the quantities of given records.
-        sample: quantities and profiles of records at one design point, at a readout threshold in GeV.
+        as_cells: function from records to cells, their pitch and their depths.
+        quantities: function from observables to names and table of the quantities.
         limits: limits that are judged.
         shown: observables of the summary table.
-        n_layers: number of energies of layers or slabs, the last quantities, of given records.
         correlated: whether correlations of layer energies are compared.
         classified: whether classifiers are trained.
         stream: numbers that follow the seed in the seeds of bootstraps.
@@ -55,54 +54,37 @@ class DesignKind:
 
     noun: str
     schema: str
-    names: Callable[[Any], tuple[str, ...]]
-    sample: Callable[[Any, float], Sample]
+    as_cells: Callable[[Any], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    quantities: Callable[[Observables], tuple[tuple[str, ...], np.ndarray]]
     limits: limits.Limits
     shown: tuple[str, ...]
-    n_layers: Callable[[Any], int]
     correlated: bool
     classified: bool
     stream: tuple[int, ...]
 
-
-def observe_rows(cells: Cells, rows: np.ndarray, threshold: float = READOUT_THRESHOLD) -> Observables:
-    """Return the observables of chosen rows of a cells record."""
-    return observe(cells.cells[rows], cells.dx[rows], cells.dz[rows], threshold)
-
-
-def _sample_cells(cells: Cells, threshold: float) -> Sample:
-    seen = observe_rows(cells, np.arange(len(cells)), threshold)
-    filled = cells.cells[seen.kept.numpy()]
-    profiles = {
-        "along": longitudinal_profile(filled, cells.dz[0].astype(np.float64)),
-        "across": transverse_profile(filled, float(cells.dx[0])),
-    }
-    return Sample(seen.table(), seen.excluded, profiles)
-
-
-def _sample_maps(maps: Maps, _threshold: float) -> Sample:
-    kept = maps.totals > 0
-    filled = maps.rows(kept)
-    depth, width = maps.depth[0], maps.width[0]
-    _, n_x, n_z = maps.maps.shape
-    profiles = {
-        "along": profile(filled.maps.sum(1, dtype=np.float64), np.linspace(0, depth, n_z + 1)),
-        "across": profile(filled.maps.sum(2, dtype=np.float64), np.linspace(-width / 2, width / 2, n_x + 1)),
-    }
-    return Sample(observe_maps(filled.maps, filled.width, filled.depth), int((~kept).sum()), profiles)
+    def sample(self, records: Any, threshold: float) -> Sample:
+        """Return quantities and profiles of records at one design point, at a readout threshold in GeV."""
+        cells, dx, dz = self.as_cells(records)
+        seen = observe(cells, dx, dz, threshold)
+        filled = cells[seen.kept.numpy()]
+        profiles = {
+            "along": longitudinal_profile(filled, dz[0].astype(np.float64)),
+            "across": transverse_profile(filled, float(dx[0])),
+        }
+        return Sample(*self.quantities(seen), seen.excluded, profiles)
 
 
 CELLS = DesignKind(
-    noun="cells", schema="calograd/evaluation/1", names=lambda cells: quantity_names(cells.dz.shape[1]),
-    sample=_sample_cells, limits=limits.CELL_LIMITS, shown=("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z"),
-    n_layers=lambda cells: int(cells.dz.shape[1]), correlated=True, classified=True, stream=(1,),
+    noun="cells", schema="calograd/evaluation/1", as_cells=lambda cells: (cells.cells, cells.dx, cells.dz),
+    quantities=lambda seen: (quantity_names(seen.layers.shape[1]), seen.table()), limits=limits.CELL_LIMITS,
+    shown=("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z"), correlated=True, classified=True, stream=(1,),
 )  # fmt: skip
 """Cells: all distances, correlations of layers, classifiers."""
 MAPS = DesignKind(
-    noun="maps", schema="calograd/maps-evaluation/2", names=lambda _: map_quantity_names(), sample=_sample_maps,
-    limits=limits.MAP_LIMITS, shown=("E_tot", "R_E", "sigma_y"),
-    n_layers=lambda _: len(map_quantity_names()) - map_quantity_names().index("S_0"), correlated=False,
-    classified=False, stream=(),
+    noun="maps", schema="calograd/maps-evaluation/2",
+    as_cells=lambda maps: pixels_as_cells(maps.maps, maps.width, maps.depth),
+    quantities=lambda seen: (map_quantity_names(), seen.map_table()), limits=limits.MAP_LIMITS,
+    shown=("E_tot", "R_E", "sigma_y"), correlated=False, classified=False, stream=(),
 )  # fmt: skip
 """Maps: the quantities of arXiv 2601.07859."""
 
@@ -235,8 +217,8 @@ def _compare(
             continue
         samples = kind.sample(ours, threshold), kind.sample(theirs, threshold)
         rng = np.random.default_rng([seed, *kind.stream, number])
-        n_layers = kind.n_layers(reference)
-        points.append(compare_samples(rows, kind.names(reference), *samples, n_layers, kind.correlated, rng))
+        n_layers = sum(name not in OBSERVABLES for name in samples[1].names)
+        points.append(compare_samples(rows, *samples, n_layers, kind.correlated, rng))
     progress("points", len(matched), len(matched))
     return points
 
@@ -257,6 +239,11 @@ def _classify(
     return run_design_tests(
         generated, reference, rows, threshold=threshold, max_rows=max_rows, seed=seed, step=step
     )  # fmt: skip
+
+
+def observe_rows(cells: Cells, rows: np.ndarray, threshold: float = READOUT_THRESHOLD) -> Observables:
+    """Return the observables of chosen rows of a cells record."""
+    return observe(cells.cells[rows], cells.dx[rows], cells.dz[rows], threshold)
 
 
 def mean_biases(generated: Cells, reference: Cells) -> dict[DesignPoint, dict[str, tuple[float, float]]]:

@@ -20,7 +20,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -142,39 +142,49 @@ def fit_network(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Train a network of two hidden layers on whitened features; the best epoch on a tenth of the rows is kept."""
     prepare = whitening(features)
-    order = rng.permutation(len(features))
-    held, used = order[: len(order) // 10], order[len(order) // 10 :]
     inputs = prepare(features)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**31)))
-        net = nn.Sequential(
+
+    def build() -> nn.Module:
+        return nn.Sequential(
             nn.Linear(features.shape[1], width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
         )
-    steps = max(1, len(used) // batch)
-    epochs = int(np.clip(1000 // steps, 10, 30))
-    descend(net, lambda rows: net(inputs[rows])[:, 0], labels, (used, held), (epochs, steps), rng)
-    return lambda rows: _scores(net, prepare(rows))
+
+    net = train_classifier(build, lambda net, rows: net(inputs[rows])[:, 0], labels, Duration(batch, 1000, 10, 30), rng)
+    return torch.no_grad()(lambda rows: np.asarray(net(prepare(rows))[:, 0].numpy()))
 
 
-def descend(
-    net: nn.Module,
-    scores: Callable[[np.ndarray], Tensor],
+class Duration(NamedTuple):
+    """Length of a training: rows of a step, and steps in all, as nearly as the least and most epochs allow."""
+
+    batch: int
+    steps: int
+    least: int
+    most: int
+
+
+def train_classifier(
+    build: Callable[[], nn.Module],
+    scores: Callable[[nn.Module, np.ndarray], Tensor],
     labels: np.ndarray,
-    rows: tuple[np.ndarray, np.ndarray],
-    pace: tuple[int, int],
+    duration: Duration,
     rng: np.random.Generator,
-) -> None:
-    """Train a classifier; the weights of the best epoch on the held-out rows are kept.
+) -> nn.Module:
+    """Return a network trained to classify; the best epoch on a tenth of the rows is kept.
 
     Args:
-        net: network whose weights are trained.
-        scores: function from row numbers to scores by ``net``, shape (n,).
+        build: function that returns a network with random weights.
+        scores: function from network and row numbers to scores, shape (n,).
         labels: labels of all rows.
-        rows: numbers of the rows to train on, and of those held out.
-        pace: number of epochs, and of steps in each.
-        rng: generator of the batches.
+        duration: length of the training.
+        rng: generator of weights and batches.
     """
-    (used, held), (epochs, steps) = rows, pace
+    order = rng.permutation(len(labels))
+    held, used = order[: len(order) // 10], order[len(order) // 10 :]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**31)))
+        net = build()
+    steps = max(1, len(used) // duration.batch)
+    epochs = int(np.clip(duration.steps // steps, duration.least, duration.most))
     targets = torch.from_numpy(labels.astype(np.float32))
     optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * steps)
@@ -183,19 +193,15 @@ def descend(
     for _ in range(epochs):
         for some in np.array_split(rng.permutation(used), steps):
             optimiser.zero_grad()
-            loss_of(scores(some), targets[some]).backward()
+            loss_of(scores(net, some), targets[some]).backward()
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            loss = float(loss_of(scores(held), targets[held]))
+            loss = float(loss_of(scores(net, held), targets[held]))
         if loss < best:
             best, kept = loss, copy.deepcopy(net.state_dict())
     net.load_state_dict(kept)
-
-
-def _scores(net: nn.Module, inputs: Tensor) -> np.ndarray:
-    with torch.no_grad():
-        return np.asarray(net(inputs)[:, 0].numpy())
+    return net
 
 
 CLASSIFIERS: dict[str, Fit] = {"trees": fit_trees, "network": fit_network}

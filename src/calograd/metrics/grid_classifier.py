@@ -17,16 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from calograd.events.layered_readout import GRID, THRESHOLD, Hits
-from calograd.metrics.classifier import Fit, LabelledRows, descend
+from calograd.metrics.classifier import Duration, Fit, LabelledRows, train_classifier
 
 WIDTH = 48
 """Channels of the convolutions."""
-BATCH = 64
-"""Showers of a step of the training."""
-EPOCHS = (6, 25)
-"""Least and most epochs of a training."""
-STEPS = 800
-"""Steps of a training, as nearly as `EPOCHS` allow."""
+DURATION = Duration(batch=64, steps=800, least=6, most=25)
+"""Length of a training."""
 
 
 class GridNet(nn.Module):
@@ -59,20 +55,10 @@ def _fit(grids: Hits) -> Fit:
 
     def fit(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
         number = features[:, 0]
-        order = rng.permutation(len(number))
-        held, used = order[: len(order) // 10], order[len(order) // 10 :]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**31)))
-            net = GridNet(grids.layers)
-        steps = max(1, len(used) // BATCH)
-        epochs = int(np.clip(STEPS // steps, *EPOCHS))
-        descend(net, lambda rows: _scores(net, grids, number[rows]), labels, (used, held), (epochs, steps), rng)
-
-        def score(rows: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                return np.asarray(_scores(net, grids, rows[:, 0]).numpy())
-
-        return score
+        net = train_classifier(
+            lambda: GridNet(grids.layers), lambda net, rows: _scores(net, grids, number[rows]), labels, DURATION, rng
+        )
+        return torch.no_grad()(lambda rows: np.asarray(_scores(net, grids, rows[:, 0]).numpy()))
 
     return fit
 
@@ -84,8 +70,8 @@ def images(grids: Hits, rows: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack([np.log1p(e / np.float32(THRESHOLD)) / 4, 1e3 * e / incident], axis=1))
 
 
-def _scores(net: GridNet, grids: Hits, number: np.ndarray) -> Tensor:
+def _scores(net: nn.Module, grids: Hits, number: np.ndarray) -> Tensor:
     """Return the scores of showers, computed some at a time, shape (n,)."""
-    parts = [number[start : start + 2 * BATCH] for start in range(0, len(number), 2 * BATCH)]
+    parts = [number[start : start + 2 * DURATION.batch] for start in range(0, len(number), 2 * DURATION.batch)]
     energy = torch.from_numpy(grids.energy.astype(np.float32))
     return torch.cat([net(images(grids, part), energy[torch.from_numpy(part)])[:, 0] for part in parts])

@@ -9,6 +9,10 @@ With I_c the energy of cell c, (x_c, y_c, z_c) its centre and E_tot = sum_c I_c:
     occupancy = number of cells at or above the threshold
 
 The paper (arXiv 2601.07859, eq. A.6) prints sigma_y without the root that its code applies; the root is taken here.
+A map is a shower of cells of one row in y (`pixels_as_cells`). Its observables are those of arXiv 2601.07859: sigma_x
+is called sigma_y there, R_E = sqrt(sigma_x^2 + sigma_z^2) lies in the plane of the map, and the energies of `SLABS`
+slabs take the place of those of layers.
+
 A shower without energy has no centroid. Such showers are excluded from every observable; `Observables.kept` says which
 showers are kept, and `Observables.excluded` counts the others. All but the occupancy is differentiable in the cell
 energies, dx and dz. Sums run in float64. Units: GeV, cm.
@@ -31,9 +35,20 @@ READOUT_THRESHOLD = 1e-3
 OBSERVABLES = ("E_tot", "x_mean", "y_mean", "R_E", "sigma_x", "sigma_y", "z_mean", "sigma_z", "occupancy")
 
 
+MAP_OBSERVABLES = ("E_tot", "x_mean", "R_E", "sigma_y", "z_mean", "sigma_z")
+"""Observables of a map, the first columns of `Observables.map_table`."""
+SLABS = 8
+"""Number of slabs along z whose energies follow the observables of a map."""
+
+
 def quantity_names(n_z: int) -> tuple[str, ...]:
     """Return the names of the columns of `Observables.table`: observables, then layer energies E_0, E_1 ..."""
     return (*OBSERVABLES, *(f"E_{k}" for k in range(n_z)))
+
+
+def map_quantity_names() -> tuple[str, ...]:
+    """Return the names of the columns of `Observables.map_table`: observables, then the slabs S_0, S_1 ..."""
+    return (*MAP_OBSERVABLES, *(f"S_{k}" for k in range(SLABS)))
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,29 @@ class Observables:
         """Return all quantities as columns in the order of `quantity_names`, shape (n, 9 + n_z), float64, detached."""
         columns = [getattr(self, name).detach()[:, None] for name in OBSERVABLES]
         return torch.cat([*columns, self.layers.detach()], dim=1).cpu().numpy()
+
+    def map_table(self) -> np.ndarray:
+        """Return the quantities of maps as columns in the order of `map_quantity_names`, shape (n, 6 + `SLABS`)."""
+        radius = (self.sigma_x**2 + self.sigma_z**2).sqrt()
+        columns = torch.stack([self.E_tot, self.x_mean, radius, self.sigma_x, self.z_mean, self.sigma_z], dim=1)
+        slabs = [part.sum(1, keepdim=True) for part in torch.tensor_split(self.layers, SLABS, dim=1)]
+        return torch.cat([columns, *slabs], dim=1).detach().cpu().numpy()
+
+
+def pixels_as_cells(
+    maps: np.ndarray, width: np.ndarray, depth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return maps as cells with their sizes, as `observe` takes them.
+
+    Args:
+        maps: energies, shape (n, pixels across, pixels along), GeV.
+        width, depth: sizes of the window, shape (n,), cm.
+
+    Returns:
+        Cells of one row in y, shape (n, n_x, 1, n_z), GeV; their pitch, shape (n,), cm; and depths, shape (n, n_z), cm.
+    """
+    _, n_x, n_z = maps.shape
+    return maps[:, :, None], width / n_x, np.repeat(depth[:, None] / n_z, n_z, axis=1)
 
 
 def observe(cells: Array, dx: Array | float, dz: Array, threshold: float = READOUT_THRESHOLD) -> Observables:

@@ -31,7 +31,7 @@ from calograd.training.loop import read_checkpoint
 
 for module in (
     "distributed", "calograd.cli.simulate", "calograd.cli.segment", "calograd.cli.sample", "calograd.cli.train",
-    "calograd.cli.optimise", "calograd.reports.optimisation", "calograd.optimisation.run", "calograd.reports.training",
+    "calograd.cli.design", "calograd.reports.optimisation", "calograd.optimisation.run", "calograd.reports.training",
     "calograd.training.train", "calograd.geant4.production",
 ):  # fmt: skip
     import_module(module)  # once, not in every command

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from helpers.tiny import tiny_surrogate
 from helpers.tiny_clouds import tiny_clouds
 
-from calograd.cli import benchmark as command
+from calograd.cli import evaluate as command
 from calograd.errors import CaloGradError, InputError
 from calograd.evaluation import timing
 from calograd.evaluation.timing import Benchmark, Spread, Stopwatch, Timing, time_geant4

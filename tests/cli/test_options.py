@@ -15,7 +15,7 @@ import click
 import pytest
 
 import calograd
-from calograd.cli import COMMANDS, cli, import_, progress
+from calograd.cli import COMMANDS, cli, convert, progress
 from calograd.cli.common import STDOUT, Command, Finite, Numbers, Output, console
 from calograd.errors import CaloGradError, InputError, OutputExistsError
 from calograd.events.clustering import Clustering
@@ -199,7 +199,7 @@ def test_choices_are_those_of_the_rooms() -> None:
 
     assert choices("import", "--length-unit") == list(root.CM)
     assert choices("import", "--energy-unit") == list(root.GEV)
-    assert list(import_._BRANCHES) == list(root.Branches.model_fields)
+    assert list(convert._BRANCHES) == list(root.Branches.model_fields)
     assert choices("import-images", "--unit") == list(images.GEV)
     assert choices("points", "--clustering")[::-1] == list(get_args(Clustering))
 

@@ -97,7 +97,7 @@ def test_bytes_of_trainings(name: str, tmp_path: Path, data: st.DataObject) -> N
 @FUZZ
 @given(st.dictionaries(st.sampled_from(sorted(AdaptConfig.model_fields)), TOML, max_size=3))
 def test_of_adaptations(options: dict[str, Any]) -> None:
-    from calograd.cli.adapt import _config
+    from calograd.cli.train import _config
 
     options.setdefault("method", "lora")
     if isinstance(options.get("targets", ""), str):  # as the command line gives it

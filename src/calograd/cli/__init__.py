@@ -1,10 +1,9 @@
-"""The command line, ``calograd COMMAND``. Each command is a module that is imported when the command is called."""
+"""The command line, ``calograd COMMAND``. The module of a command is imported when the command is called."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
-from keyword import iskeyword
 from typing import NoReturn
 
 import click
@@ -32,6 +31,11 @@ COMMANDS = {
     "demo": "Run the whole chain on bundled data and write one report.",
 }
 """Commands with their lines in ``calograd --help``."""
+_MODULES = {
+    "tables": "simulate", "import": "convert", "import-images": "convert", "points": "convert", "adapt": "train",
+    "export": "sample", "benchmark": "evaluate", "gradient": "design", "optimise": "design", "explore": "design",
+}  # fmt: skip
+"""Modules of commands, where these have other names."""
 
 
 class _Lazy(click.Group):
@@ -43,9 +47,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_")
-        command = getattr(import_module(f"calograd.cli.{name}"), name)
-        assert isinstance(command, click.Command)
+        module = import_module(f"calograd.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, "import_" if cmd_name == "import" else cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

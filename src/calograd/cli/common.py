@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,8 +25,8 @@ STDOUT = Path("-")
 """The output that stands for standard output."""
 
 
-class Finite(click.FloatRange):
-    """A number within a range. Unlike `click.FloatRange` it refuses NaN and infinity."""
+class Finite(click.types.FloatParamType):
+    """A number that is neither NaN nor infinite."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
@@ -35,16 +36,24 @@ class Finite(click.FloatRange):
         return number
 
 
+class FiniteRange(Finite, click.FloatRange):
+    """A finite number within a range."""
+
+
 FINITE = Finite()
 """Any finite number."""
-POSITIVE = Finite(min=0, min_open=True)
+POSITIVE = FiniteRange(min=0, min_open=True)
 """A finite number above zero."""
-SHARE = Finite(min=0, max=1)
+NOT_NEGATIVE = FiniteRange(min=0)
+"""A finite number, zero or above."""
+SHARE = FiniteRange(min=0, max=1)
 """A number from 0 to 1."""
 COUNT = click.IntRange(min=1)
 """A number of things: at least one."""
-SEED = click.IntRange(min=0)
-"""A seed of random numbers."""
+COUNT_OR_ZERO = click.IntRange(min=0)
+"""A number of things, zero or more."""
+EXISTING = click.Path(path_type=Path)
+"""A file or folder that a command reads."""
 
 
 class Range(NamedTuple):
@@ -145,10 +154,10 @@ class Output(click.Path):
 
 
 class Command(click.Command):
-    """A command that checks all its outputs before it begins."""
+    """A command that checks all its outputs before it begins, and writes the result that it returns as JSON."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Check the outputs, then run the command."""
+        """Check the outputs, run the command, write what ``--json`` asks for."""
         outputs = {
             option: (option.type, ctx.params[option.name])
             for option in self.params
@@ -156,23 +165,28 @@ class Command(click.Command):
         }
         for option, (kind, path) in outputs.items():
             kind.check(path, [other for which, (_, other) in outputs.items() if which is not option])
-        return super().invoke(ctx)
+        json_path: Path | None = ctx.params.pop("json_path", None)
+        result = super().invoke(ctx)
+        if json_path is None or result is None:
+            return result
+        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+        if json_path == STDOUT:
+            click.echo(text, nl=False)
+        else:
+            from calograd.io.files import write_new
+
+            write_new(json_path, text.encode())
+        return result
 
 
-JSON_OPTION = click.option(
-    "--json", "json_path", type=Output(stdout=True),
-    help="Write the result as JSON to this file, or to standard output with '-'.",
-)  # fmt: skip
-REPORT_OPTION = click.option(
-    "--report", "report_path", type=Output(), help="Write a report with figures: one HTML file that needs no network."
-)
-SEED_OPTION = click.option(
-    "--seed", default=0, show_default=True, type=SEED, help="Seed of all random numbers; equal seeds, equal results."
-)
-THREADS_OPTION = click.option(
-    "--threads", default=0, type=click.IntRange(min=0), help="CPU threads; 0 stands for all cores. [0]"
-)
-DEVICE_OPTION = click.option("--device", default="cpu", show_default=True, help="Torch device, as cpu or cuda.")
+def command(name: str | None = None) -> Callable[[Callable[..., Any]], Command]:
+    """Return a decorator that makes a function a `Command`."""
+    return click.command(name, cls=Command)
+
+
+def option(*names: str, help: str, **settings: Any) -> Callable[[F], F]:
+    """Return an option whose help shows its default."""
+    return click.option(*names, help=help, show_default=True, **settings)
 
 
 def output_option(
@@ -186,10 +200,79 @@ def output_option(
         default: the path where the option is left out; None where the option is required.
     """
     then = "continued if it exists" if resumes else "never overwritten"
-    return click.option(
-        "-o", "--output", required=default is None, default=default, show_default=default is not None,
-        type=Output(folder=folder, resumes=resumes), help=f"{what}; {then}.",
-    )  # fmt: skip
+    kind = Output(folder=folder, resumes=resumes)
+    given: dict[str, Any] = {"required": True} if default is None else {"default": default}
+    return option("-o", "--output", type=kind, help=f"{what}; {then}.", **given)
+
+
+def _use_threads(_: click.Context, __: click.Parameter, threads: int) -> None:
+    """Let torch use this many CPU threads; 0 leaves its default, all cores."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+json_option = option(
+    "--json", "json_path", type=Output(stdout=True),
+    help="Write the result as JSON to this file, or to standard output with '-'.",
+)  # fmt: skip
+report_option = option(
+    "--report", "report_path", type=Output(), help="Write a report with figures: one HTML file that needs no network."
+)
+seed_option = option(
+    "--seed", default=0, type=COUNT_OR_ZERO, help="Seed of all random numbers; equal seeds, equal results."
+)
+threads_option = click.option(
+    "--threads", default=0, type=COUNT_OR_ZERO, expose_value=False, callback=_use_threads,
+    help="CPU threads; 0 stands for all cores. [0]",
+)  # fmt: skip
+device_option = option("--device", default="cpu", help="Torch device, as cpu or cuda.")
+law_option = option(
+    "--law", type=click.Choice(["uniform", "log-uniform"]), help="Distribution of energies in a range. [log-uniform]"
+)
+sampler_option = option("--sampler", help="trigflow-ab2, ddim, heun, dpmpp-2m or ddpm. [the surrogate's own]")
+steps_option = option("--steps", type=COUNT, help="Steps of the sampler. [each has its own]")
+extrapolate_option = option("--extrapolate", is_flag=True, help="Warn instead of refusing outside the trained range.")
+recover_option = option("--recover", is_flag=True, help="Use the complete showers of a library that was cut off.")
+particle_option = option(
+    "--particle", type=click.Choice(["gamma", "e-", "e+"]), default="gamma", help="Incident particle."
+)
+position_option = option(
+    "--position", nargs=2, type=FINITE, default=(0.0, 0.0), metavar="X Y", help="Entry on the front face, cm."
+)
+theta_option = option("--theta", default=0.0, type=FINITE, help="Angle of the beam to the normal, degrees.")
+
+
+@contextmanager
+def errors_name_options(*options: str, **renamed: str) -> Iterator[None]:
+    """Name the option in errors of the block that name a field of a pydantic model or an argument.
+
+    Args:
+        options: names of arguments that are options too.
+        renamed: options that give a field another name.
+    """
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem, field = first["msg"].removeprefix("Value error, "), "".join(map(str, first["loc"][:1]))
+        option = renamed.get(field, field).replace("_", "-")
+        raise InputError(f"--{option}: {problem}, not {first['input']}" if field else problem) from error
+    except InputError as error:
+        name, _, problem = str(error).partition(": ")
+        raise InputError(f"--{name.replace('_', '-')}: {problem}") if name in options else error from error.__cause__
+
+
+def law_of(energies: Sequence[float], law: str | None) -> str:
+    """Return the distribution of energies: ``law``, or its default. Raises `InputError` for a law without a range."""
+    if isinstance(energies, Range):
+        return law or "log-uniform"
+    if law:
+        raise InputError(f"--law {law} needs a range of energies, as 1:100")
+    return "discrete"
 
 
 def cell_size(cell: tuple[tuple[float, ...], tuple[float, ...]], n_z: int) -> tuple[float, float | tuple[float, ...]]:
@@ -207,14 +290,6 @@ def cell_size(cell: tuple[tuple[float, ...], tuple[float, ...]], n_z: int) -> tu
         given = " ".join(",".join(f"{number:g}" for number in numbers) for numbers in cell)
         raise InputError(f"--cell {given}: expected one DX, and one DZ or {n_z} (one a layer)")
     return dx[0], dz[0] if len(dz) == 1 else dz
-
-
-def use_threads(threads: int) -> None:
-    """Let torch use this many CPU threads; 0 leaves its default, all cores."""
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -236,16 +311,3 @@ def print_notes(notes: Sequence[str], kind: str = "note") -> None:
 def text_of(value: float | None, form: str) -> str:
     """Format a number; None stands for one that is undefined."""
     return "undefined" if value is None else format(value, form)
-
-
-def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
-    """Write a result to the file of ``--json``, or to standard output for ``-``; without the option do nothing."""
-    if path is None:
-        return
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    if path == STDOUT:
-        click.echo(text, nl=False)
-        return
-    from calograd.io.files import write_new
-
-    write_new(path, text.encode())

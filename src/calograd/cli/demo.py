@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from calograd.cli.common import JSON_OPTION, Command, console, output_option, print_table, write_json
+from calograd.cli.common import command, console, json_option, option, output_option, print_table
 from calograd.cli.progress import progress
 from calograd.system.extras import require
 
@@ -17,11 +15,11 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-@click.command(cls=Command)
+@command()
 @output_option("New folder of all files", folder=True, default="demo")
-@click.option("--quick", is_flag=True, help="Only check that everything runs, in less than a minute.")
-@JSON_OPTION
-def demo(output: Path, quick: bool, json_path: Path | None) -> None:
+@option("--quick", is_flag=True, help="Only check that everything runs, in less than a minute.")
+@json_option
+def demo(output: Path, quick: bool) -> dict[str, Any]:
     """Run the whole chain on bundled data and write one report.
 
     The chain samples, evaluates against Geant4, times, trains, adapts to another crystal and follows gradients.
@@ -40,62 +38,46 @@ def demo(output: Path, quick: bool, json_path: Path | None) -> None:
     from calograd.surrogate import Surrogate
 
     surrogate = Surrogate.load(chain.MODEL)
-    showers = chain.BundledShowers.bundled()
     with progress("demo") as show:
         result = chain.run(
-            output, surrogate, showers, chain.QUICK if quick else chain.FULL,
-            student=Surrogate.load(chain.STUDENT), geant4=find_geant4(surrogate),
-            progress=show,
+            output, surrogate, chain.BundledShowers.bundled(), chain.QUICK if quick else chain.FULL,
+            student=Surrogate.load(chain.STUDENT), geant4=find_geant4(surrogate), progress=show,
         )  # fmt: skip
         write_page(output / REPORT, result, show)
-    _summarise(result)
+    print_table("demo", ("", ""), _rows(result))
     console.print(f"report: {(output / REPORT).absolute()}", soft_wrap=True)
     head = result.headline()
-    write_json(
-        json_path,
-        {"report": str(output / REPORT), "seconds": result.seconds, "verdict": result.evaluation.verdict,
-         "worst_bias_of_E_tot": head.bias, "ms_per_shower": head.best.processor.median},
-    )  # fmt: skip
+    return {
+        "report": str(output / REPORT), "seconds": result.seconds, "verdict": result.evaluation.verdict,
+        "worst_bias_of_E_tot": head.bias, "ms_per_shower": head.best.processor.median,
+    }  # fmt: skip
 
 
-def _summarise(result: DemoResult) -> None:
+def _rows(result: DemoResult) -> list[tuple[str, str]]:
+    """Return the results of all stages in words."""
     from calograd.demo.page import adaptation_rows
     from calograd.evaluation.timing import short
 
-    s = result.study
-    e, head, first, last = result.evaluation, result.headline(), result.log[0], result.log[-1]
+    e, study, head, first, last = result.evaluation, result.study, result.headline(), result.log[0], result.log[-1]
     faster = ", ".join(f"{short(ratio)} at {energy:g} GeV" for ratio, energy in head.ratios)
+    adapted = adaptation_rows(result)[:3]
+    biases = ", ".join(f"{row['name']} {row['before']:.2f} to {row['after']:.2f} %" for row in adapted)
     losses = f"{first['validation_loss']:.3f} to {last['validation_loss']:.3f}"
-    rows = [
+    ratios = ", ".join(
+        f"{c.name} {c.ratio:.2f} +- {c.ratio_error:.2f} at {energy:g} GeV"
+        for energy, check in zip(study.energies, study.gradients, strict=True)
+        for c in check.components
+    )
+    start, end = (" x ".join(f"{v:.2f}" for v in y) for y in (study.state.history[0].y, study.state.y))
+    return [
         ("showers compared", f"{len(e.generated)} generated, {len(e.reference)} of Geant4, {len(e.points)} points"),
         ("worst bias of E_tot", f"{100 * head.bias:+.2f} +- {100 * head.error:.2f} % at {head.where}"),
         ("limits", e.verdict),
         ("ms per shower, one thread", f"{head.best.processor}, {head.best.who} in batches of {head.best.batch}"),
         (f"Geant4 / {head.best.who}", faster or result.benchmark.note),
         ("from scratch", f"{last['step']} steps, validation loss {losses}"),
-        (
-            f"adapted to {result.adaptation.material}",
-            f"by {result.adaptation.showers} showers, rms bias of "
-            + ", ".join(
-                f"{row['name']} {row['before']:.2f} to {row['after']:.2f} %" for row in adaptation_rows(result)[:3]
-            ),
-        ),
-        (
-            "gradients beside Geant4's",
-            ", ".join(
-                f"{c.name} {c.ratio:.2f} +- {c.ratio_error:.2f} at {e:g} GeV"
-                for e, g in zip(s.energies, s.gradients, strict=True)
-                for c in g.components
-            ),
-        ),
-        (
-            "optimisation",
-            f"{len(s.state.history)} steps: {_sizes(s.state.history[0].y)} to {_sizes(s.state.y)} cm",
-        ),
+        (f"adapted to {result.adaptation.material}", f"by {result.adaptation.showers} showers, rms bias of {biases}"),
+        ("gradients beside Geant4's", ratios),
+        ("optimisation", f"{len(study.state.history)} steps: {start} to {end} cm"),
         ("seconds", ", ".join(f"{stage} {t:.0f}" for stage, t in result.seconds.items())),
-    ]
-    print_table("demo", ("", ""), rows)
-
-
-def _sizes(y: tuple[float, ...]) -> str:
-    return " x ".join(f"{value:.2f}" for value in y)
+    ]  # fmt: skip

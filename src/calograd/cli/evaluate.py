@@ -1,47 +1,48 @@
-"""``calograd evaluate``."""
+"""``calograd evaluate`` and ``calograd benchmark``."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from calograd.cli.common import (
-    JSON_OPTION,
+    COUNT,
+    EXISTING,
+    NUMBERS,
     POSITIVE,
-    REPORT_OPTION,
-    SEED_OPTION,
-    Command,
+    command,
+    console,
+    json_option,
+    option,
     print_notes,
     print_table,
-    write_json,
+    report_option,
+    seed_option,
 )
 from calograd.cli.progress import progress
+from calograd.errors import InputError
 from calograd.system.extras import require
 
+if TYPE_CHECKING:
+    from calograd.evaluation.timing import Benchmark
 
-@click.command(cls=Command)
-@click.argument("generated", type=click.Path(path_type=Path))
-@click.argument("reference", type=click.Path(path_type=Path))
-@JSON_OPTION
-@REPORT_OPTION
-@SEED_OPTION
-@click.option(
-    "--threshold", default=1.0, show_default=True, type=POSITIVE, help="Readout threshold of a cell, MeV.",
-)  # fmt: skip
-@click.option(
-    "--classifier/--no-classifier", default=True, show_default=True,
-    help="Run the classifier tests, which take most of the time.",
-)  # fmt: skip
+BUSY = 1.15
+"""Ratio of wall time to processor time above which the machine counts as busy."""
+
+
+@command()
+@click.argument("generated", type=EXISTING)
+@click.argument("reference", type=EXISTING)
+@json_option
+@report_option
+@seed_option
+@option("--threshold", default=1.0, type=POSITIVE, help="Readout threshold of a cell, MeV.")
+@option("--classifier/--no-classifier", default=True, help="Run the classifier tests, which take most of the time.")
 def evaluate(
-    generated: Path,
-    reference: Path,
-    json_path: Path | None,
-    report_path: Path | None,
-    seed: int,
-    threshold: float,
-    classifier: bool,
-) -> None:
+    generated: Path, reference: Path, report_path: Path | None, seed: int, threshold: float, classifier: bool
+) -> dict[str, Any]:
     """Compare generated showers with Geant4's at every design and energy that both files hold, of cells or of maps.
 
     \b
@@ -65,7 +66,6 @@ def evaluate(
         result = run(
             generated, reference, seed=seed, threshold=threshold * 1e-3, classifiers=classifier, progress=show
         )  # fmt: skip
-        write_json(json_path, result.to_dict())
         if report_path is not None:
             from calograd.reports.evaluation import write_report
 
@@ -73,3 +73,74 @@ def evaluate(
     print_notes(result.warnings, "warning")
     for table in result.tables():
         print_table(*table)
+    return result.to_dict()
+
+
+@command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@option("--energies", type=NUMBERS,
+        help="Incident energies, GeV. [1,10,50,100; for surrogates of points energies drawn evenly from their "
+        "range]")  # fmt: skip
+@option("--showers", type=COUNT, help="Geant4 showers at each energy and repetition. [as many as take two seconds]")
+@option("--repeats", default=5, type=COUNT, help="Repetitions of every measurement.")
+@option("--no-geant4", is_flag=True, help="Leave Geant4 out.")
+@json_option
+def benchmark(
+    models: tuple[str, ...], energies: tuple[float, ...] | None, showers: int | None, repeats: int, no_geant4: bool
+) -> dict[str, Any]:
+    """Time Geant4 and surrogates (default: pbf2-cells) side by side, each on one thread.
+
+    Geant4 runs in its own process, and its start-up is listed separately. A surrogate is timed at batch 1 and at its
+    best batch; one that is not distilled is also timed with every sampler. Results are medians with the extremes.
+
+    \b
+    Examples:
+      calograd benchmark
+      calograd benchmark --energies 10,100 --json out.json pbf2-cells runs/mine
+      calograd benchmark siw-cloud siw-cloud-cm
+    """
+    if energies is not None and len(set(energies)) != len(energies):
+        raise InputError(f"--energies {','.join(f'{e:g}' for e in energies)}: expected different energies")
+    from calograd.evaluation import timing
+    from calograd.surrogate import Surrogate
+
+    surrogates = [Surrogate.load(model) for model in models or ("pbf2-cells",)]
+    timing.refuse_different(surrogates)
+    environment, note = (None, "left out (--no-geant4)") if no_geant4 else timing.find_geant4(surrogates[0])
+    with progress("benchmark") as show:
+        result = timing.benchmark(
+            surrogates, energies, environment, repeats=repeats, showers=showers, note=note, progress=show
+        )  # fmt: skip
+    _print(result)
+    return result.to_dict()
+
+
+def _print(result: Benchmark) -> None:
+    from calograd.evaluation.timing import short
+
+    m = result.machine
+    rows: list[list[str]] = []
+    for t in result.geant4.timings if result.geant4 else ():
+        rows.append(["Geant4", "-", t.energy_text, "-", str(t.processor), short(t.clock.median), ""])
+    for t in result.surrogates:
+        ratio, how = result.ratio(t), f"{t.sampler}, {t.shape_evaluations} + {t.evaluations}"
+        rows.append([t.who, how, t.energy_text, str(t.batch), str(t.processor), short(t.clock.median),
+                     "-" if ratio is None else short(ratio)])  # fmt: skip
+    print_table(
+        f"{m['processor']} ({m['vectors']}, {m['cores']} cores), one thread, torch {m['torch']}",
+        ["", "sampler, evaluations", "GeV", "batch", "ms per shower, processor", "clock", "Geant4 / surrogate"], rows,
+    )  # fmt: skip
+    if result.samplers:
+        print_table(
+            "Other samplers", ["", "sampler", "steps", "batch", "ms per shower, processor"],
+            [[t.who, t.sampler, t.steps, t.batch, t.processor] for t in result.samplers],
+        )  # fmt: skip
+    if result.geant4:
+        console.print(f"Geant4's start-up, not counted above: {result.geant4.startup_processor:.2f} s a process")
+    if result.note:
+        console.print(f"note: {result.note}")
+    if result.busy > BUSY:
+        console.print(
+            f"note: the machine did other work ({result.busy:.1f} s on the clock for 1 s of the processor); "
+            "ratios are of the processor's times"
+        )

@@ -1,4 +1,4 @@
-"""``calograd sample``."""
+"""``calograd sample`` and ``calograd export``."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ import click
 
 from calograd.cli.common import (
     COUNT,
-    DEVICE_OPTION,
+    EXISTING,
     FINITE,
-    JSON_OPTION,
     NUMBERS_OR_RANGE,
-    SEED_OPTION,
     SHARE,
-    THREADS_OPTION,
-    Command,
     Range,
+    command,
+    device_option,
+    extrapolate_option,
+    json_option,
+    law_of,
+    law_option,
+    option,
     output_option,
     print_notes,
     print_table,
-    use_threads,
-    write_json,
+    sampler_option,
+    seed_option,
+    steps_option,
+    threads_option,
 )
 from calograd.cli.progress import progress
 from calograd.errors import InputError
@@ -37,41 +42,35 @@ MANY_POINTS = 24
 """Number of designs and energies above which the summary is of the whole file."""
 
 
-@click.command(cls=Command)
+@command()
 @click.argument("model")
-@click.option(
-    "--cell",
-    nargs=2,
-    type=NUMBERS_OR_RANGE,
-    metavar="DX DZ",
-    help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. Ranges as 1:5 4:15 give every shower its own design.",
-)
-@click.option("--unequal", type=SHARE, help="Share of designs from ranges whose layers differ in depth. [0]")
-@click.option("--energy", type=NUMBERS_OR_RANGE,
-              help="Incident energy, GeV: values as 1,10,50 (each in turn), or a range as 1:100.")  # fmt: skip
-@click.option("--law", type=click.Choice(["uniform", "log-uniform"]),
-              help="Distribution of energies in a range. [log-uniform]")  # fmt: skip
-@click.option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the trained one; with --like, the file's]")
-@click.option("-n", "--showers", type=COUNT, help="Showers for each energy, or in total for a range. [1000]")
-@click.option(
-    "--like", type=click.Path(path_type=Path),
-    help="File of showers; the designs and energies are taken from its rows instead of --cell and --energy.",
-)  # fmt: skip
-@click.option("--repeat", type=COUNT, help="With --like: showers for each row of the file. [1]")
-@SEED_OPTION
-@click.option("--sampler", help="trigflow-ab2, ddim, heun, dpmpp-2m or ddpm. [the surrogate's own]")
-@click.option("--steps", type=COUNT, help="Steps of the sampler. [each has its own]")
-@click.option("--guidance", default=0.0, type=FINITE,
-              help="Classifier-free guidance, for maps trained with dropped conditions. [0]")  # fmt: skip
-@THREADS_OPTION
-@DEVICE_OPTION
-@click.option("--extrapolate", is_flag=True, help="Warn instead of refusing outside the trained range.")
+@option("--cell", nargs=2, type=NUMBERS_OR_RANGE, metavar="DX DZ",
+        help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. Ranges as 1:5 4:15 give every shower its own "
+        "design.")  # fmt: skip
+@option("--unequal", type=SHARE, help="Share of designs from ranges whose layers differ in depth. [0]")
+@option("--energy", type=NUMBERS_OR_RANGE,
+        help="Incident energy, GeV: values as 1,10,50 (each in turn), or a range as 1:100.")  # fmt: skip
+@law_option
+@option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the trained one; with --like, the file's]")
+@option("-n", "--showers", type=COUNT, help="Showers for each energy, or in total for a range. [1000]")
+@option("--like", type=EXISTING,
+        help="File of showers; the designs and energies are taken from its rows instead of --cell and "
+        "--energy.")  # fmt: skip
+@option("--repeat", type=COUNT, help="With --like: showers for each row of the file. [1]")
+@seed_option
+@sampler_option
+@steps_option
+@option("--guidance", default=0.0, type=FINITE,
+        help="Classifier-free guidance, for maps trained with dropped conditions.")  # fmt: skip
+@threads_option
+@device_option
+@extrapolate_option
 @output_option("The file of showers (HDF5)")
-@JSON_OPTION
+@json_option
 def sample(
-    model: str, output: Path, json_path: Path | None, threads: int, device: str, seed: int, sampler: str | None,
-    steps: int | None, guidance: float, extrapolate: bool, **asked: Any,
-) -> None:  # fmt: skip
+    model: str, output: Path, device: str, seed: int, sampler: str | None, steps: int | None, guidance: float,
+    extrapolate: bool, **asked: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Generate showers with a surrogate.
 
     MODEL is a bundled name, or a folder of 'calograd train' or 'calograd adapt'.
@@ -93,7 +92,6 @@ def sample(
     from calograd.surrogate import Surrogate
     from calograd.surrogate.generation import generate
 
-    use_threads(threads)
     surrogate = Surrogate.load(model, device)
     rows = _rows(surrogate, seed, asked)
     with progress("sampling") as show, warnings.catch_warnings(record=True) as caught:
@@ -106,7 +104,7 @@ def sample(
         seconds = time.perf_counter() - started
     print_notes(sorted({str(warning.message) for warning in caught}), "warning")
     made.write(output)
-    _summarise(made, seconds, output, json_path)
+    return _summarise(made, rows, seconds, output)
 
 
 def _rows(surrogate: Surrogate, seed: int, asked: dict[str, Any]) -> Rows:
@@ -116,7 +114,7 @@ def _rows(surrogate: Surrogate, seed: int, asked: dict[str, Any]) -> Rows:
     from calograd.surrogate.generation import draw_designs, draw_energies, rows_like
     from calograd.surrogate.model import Rows
 
-    like, energy, law = asked["like"], asked["energy"], asked["law"]
+    like, energy = asked["like"], asked["energy"]
     designs = ("cell", "unequal", "material")
     if like is not None:
         for name in (*designs, "energy", "law", "showers"):
@@ -128,10 +126,7 @@ def _rows(surrogate: Surrogate, seed: int, asked: dict[str, Any]) -> Rows:
         raise InputError(f"give {wanted if takes_design else '--energy'}, or --like FILE")
     if asked["repeat"] is not None:
         raise InputError("--repeat belongs to --like FILE; use -n for the number of showers")
-    if law and not isinstance(energy, Range):
-        raise InputError(f"--law {law} needs a range, as --energy 1:100")
-    law = law or ("log-uniform" if isinstance(energy, Range) else "discrete")
-    energies = draw_energies(energy, asked["showers"] or 1000, law, seed)
+    energies = draw_energies(energy, asked["showers"] or 1000, law_of(energy, asked["law"]), seed)
     if not takes_design:
         for name in designs:
             if asked[name] is not None:
@@ -159,42 +154,69 @@ def _ranges(
     return (dx[0], dx[-1]), (dz[0], dz[1]) if isinstance(dz, Range) else (dz, dz)
 
 
-def _summarise(made: Any, seconds: float, output: Path, json_path: Path | None) -> None:
-    """Print what was generated, by design and energy where these are few, and write it as JSON."""
+def _summarise(made: Any, rows: Rows, seconds: float, output: Path) -> dict[str, Any]:
+    """Print what was generated, by design and energy where these are few, and return it as plain data."""
     import numpy as np
 
     fraction = made.totals / made.energy
-    columns = [getattr(made, name) for name in ("dx", "dz", "energy") if hasattr(made, name)]
-    points, which = np.unique(np.column_stack(columns), axis=0, return_inverse=True)
-    listed = []
-    for k, point in enumerate(points.tolist() if len(points) <= MANY_POINTS else []):
+    columns = np.column_stack([column for column in (rows.dx, rows.dz, made.energy) if column is not None])
+    points, which = np.unique(columns.astype(np.float32), axis=0, return_inverse=True)
+    listed, lines = [], []
+    for k, (*sizes, energy) in enumerate(points.tolist() if len(points) <= MANY_POINTS else []):
         own = fraction[which.reshape(-1) == k]
-        error = float(own.std(ddof=1) / len(own) ** 0.5) if len(own) > 1 else None
-        design = {"dx": point[0], "dz": point[1:-1]} if len(columns) > 1 else {}
-        listed.append(design | {"energy": point[-1], "showers": len(own), "mean_fraction": float(own.mean()),
-                                "mean_fraction_error": error})  # fmt: skip
-    result = {
-        "output": str(output), "rows": len(made), "seconds": seconds, "ms_per_shower": 1e3 * seconds / len(made),
-        "mean_fraction": float(fraction.mean()), "empty": int((fraction == 0).sum()), "points": listed,
-        "config": made.config,
-    }  # fmt: skip
-    lines = [
-        [_sizes(p), f"{p['energy']:g}", p["showers"], f"{p['mean_fraction']:.4f}"
-         + (f" +- {p['mean_fraction_error']:.4f}" if p["mean_fraction_error"] is not None else "")]
-        for p in listed
-    ] or [["all", f"{made.energy.min():g} to {made.energy.max():g}", len(made), f"{fraction.mean():.4f}"]]  # fmt: skip
-    c = made.config
+        mean, error = float(own.mean()), float(own.std(ddof=1) / len(own) ** 0.5) if len(own) > 1 else None
+        listed.append(
+            ({"dx": sizes[0], "dz": sizes[1:]} if sizes else {})
+            | {"energy": energy, "showers": len(own), "mean_fraction": mean, "mean_fraction_error": error}
+        )
+        depths = ",".join(f"{depth:g}" for depth in (sizes[1:2] if len(set(sizes[1:])) == 1 else sizes[1:]))
+        lines.append([f"{sizes[0]:g} x {depths}" if sizes else "-", f"{energy:g}", len(own),
+                      f"{mean:.4f}" + (f" +- {error:.4f}" if error is not None else "")])  # fmt: skip
+    low, high = made.energy.min(), made.energy.max()
+    config, each = made.config, 1e3 * seconds / len(made)
     print_table(
-        f"{output}: {len(made)} showers of {made.origin} in {seconds:.1f} s, {result['ms_per_shower']:.3g} ms each "
-        f"({c['sampler']}, {c['steps']} steps, seed {c['seed']})",
-        ["cell, cm", "energy, GeV", "showers", "mean E_dep / E"], lines,
+        f"{output}: {len(made)} showers of {made.origin} in {seconds:.1f} s, {each:.3g} ms each "
+        f"({config['sampler']}, {config['steps']} steps, seed {config['seed']})",
+        ["cell, cm", "energy, GeV", "showers", "mean E_dep / E"],
+        lines or [["all", f"{low:g} to {high:g}", len(made), f"{fraction.mean():.4f}"]],
+    )
+    return {
+        "output": str(output), "rows": len(made), "seconds": seconds, "ms_per_shower": each,
+        "mean_fraction": float(fraction.mean()), "empty": int((fraction == 0).sum()), "points": listed,
+        "config": config,
+    }  # fmt: skip
+
+
+@command()
+@click.argument("model")
+@option("--sampler", help="Sampler inside sampler.onnx: trigflow-ab2, ddim, heun or dpmpp-2m. [the surrogate's own]")
+@steps_option
+@output_option("New folder of the ONNX files", folder=True)
+@json_option
+def export(model: str, sampler: str | None, steps: int | None, output: Path) -> dict[str, Any]:
+    """Write a surrogate as ONNX files, for C++ and other programs without PyTorch.
+
+    sampler.onnx turns energy, cell sizes and unit normal noise into cells in GeV. shape.onnx, pattern.onnx and
+    decoder.onnx are its parts, for other samplers. ONNX Runtime checks each file against PyTorch before it is written.
+
+    \b
+    Examples:
+      calograd export pbf2-cells -o exported
+      calograd export pbwo4 --steps 6 -o exported     an adapted surrogate, with fewer steps
+    """
+    from calograd.export.write import export as write
+    from calograd.surrogate import Surrogate
+
+    surrogate = Surrogate.load(model)
+    with progress("export") as show:
+        written = write(surrogate, output, sampler=sampler, steps=steps, progress=show.counter("files"))
+    print_table(
+        f"{output}: {surrogate.card.name} as ONNX", ["file", "inputs", "output", "MB", "largest difference"],
+        [[w.path.name, "; ".join(map(str, w.part.inputs)), w.part.output, f"{w.size / 1e6:.1f}",
+          f"{w.difference:.1g}"] for w in written],
     )  # fmt: skip
-    write_json(json_path, result)
-
-
-def _sizes(point: dict[str, Any]) -> str:
-    """Return the cell of a point in words."""
-    if "dx" not in point:
-        return "-"
-    depths = sorted(set(point["dz"]))
-    return f"{point['dx']:g} x " + (f"{depths[0]:g}" if len(depths) == 1 else ",".join(f"{d:g}" for d in point["dz"]))
+    files = [
+        {"path": str(w.path), "inputs": list(map(str, w.part.inputs)), "output": str(w.part.output), "bytes": w.size,
+         "largest_difference": w.difference, "rounding_of_pytorch": w.rounding} for w in written
+    ]  # fmt: skip
+    return {"model": surrogate.card.name, "files": files}

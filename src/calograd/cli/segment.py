@@ -3,72 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from calograd.cli.common import (
     COUNT,
-    JSON_OPTION,
+    EXISTING,
+    NOT_NEGATIVE,
     NUMBERS,
     POSITIVE,
-    SEED_OPTION,
     SHARE,
-    Command,
-    Finite,
     cell_size,
+    command,
+    json_option,
+    option,
     output_option,
     print_table,
-    write_json,
+    recover_option,
+    seed_option,
 )
 from calograd.cli.progress import progress
 from calograd.errors import InputError
 
 
-@click.command(cls=Command)
-@click.argument("library", type=click.Path(path_type=Path))
-@click.option(
-    "--cell", "sizes", nargs=2, multiple=True, type=NUMBERS, metavar="DX DZ",
-    help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. May be repeated.",
-)  # fmt: skip
-@click.option("--cells", nargs=2, type=COUNT, default=(5, 5), show_default=True, metavar="N_XY N_Z",
-              help="Cells across and along the beam.")  # fmt: skip
-@click.option("--designs", type=COUNT, help="Instead of --cell: draw this many designs for every shower, to train on.")
-@click.option("--dx", nargs=2, type=POSITIVE, metavar="LOW HIGH", help="Range of the drawn pitches. [0.9 5.04 cm]")
-@click.option("--dz", nargs=2, type=POSITIVE, metavar="LOW HIGH", help="Range of the drawn depths. [3.7 15.2 cm]")
-@click.option(
-    "--scaled", is_flag=True,
-    help="Give pitches in Moliere radii and depths in radiation lengths of the library's material instead of cm. "
-    "Ranges then default to 0.41 2.31 and 3.9 16.2, those of PbF2.",
-)  # fmt: skip
-@click.option(
-    "--unequal", default=0.0, show_default=True, type=SHARE, help="Share of --designs with layers of unequal depths."
-)
-@click.option(
-    "--neighbours", default=0.0, show_default=True, type=Finite(min=0), metavar="STEP",
-    help="Pair every drawn design with a neighbour about STEP away in the logarithm of each size, so that training "
-    "learns derivatives.",
-)  # fmt: skip
-@SEED_OPTION
-@click.option("--maps", is_flag=True, help="Write 32 x 32 maps in x and z of the designs' windows instead of cells.")
-@click.option("--recover", is_flag=True, help="Use the complete showers of a library that was cut off.")
+@command()
+@click.argument("library", type=EXISTING)
+@option("--cell", "sizes", nargs=2, multiple=True, type=NUMBERS, metavar="DX DZ",
+        help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. May be repeated.")  # fmt: skip
+@option("--cells", nargs=2, type=COUNT, default=(5, 5), metavar="N_XY N_Z", help="Cells across and along the beam.")
+@option("--designs", type=COUNT, help="Instead of --cell: draw this many designs for every shower, to train on.")
+@option("--dx", nargs=2, type=POSITIVE, metavar="LOW HIGH", help="Range of the drawn pitches. [0.9 5.04 cm]")
+@option("--dz", nargs=2, type=POSITIVE, metavar="LOW HIGH", help="Range of the drawn depths. [3.7 15.2 cm]")
+@option("--scaled", is_flag=True,
+        help="Give pitches in Moliere radii and depths in radiation lengths of the library's material instead of cm. "
+        "Ranges then default to 0.41 2.31 and 3.9 16.2, those of PbF2.")  # fmt: skip
+@option("--unequal", default=0.0, type=SHARE, help="Share of --designs with layers of unequal depths.")
+@option("--neighbours", default=0.0, type=NOT_NEGATIVE, metavar="STEP",
+        help="Pair every drawn design with a neighbour about STEP away in the logarithm of each size, so that training "
+        "learns derivatives.")  # fmt: skip
+@seed_option
+@option("--maps", is_flag=True, help="Write 32 x 32 maps in x and z of the designs' windows instead of cells.")
+@recover_option
 @output_option("The cells file, or maps file (HDF5)")
-@JSON_OPTION
+@json_option
 def segment(
-    library: Path,
-    sizes: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...],
-    cells: tuple[int, int],
-    designs: int | None,
-    dx: tuple[float, float] | None,
-    dz: tuple[float, float] | None,
-    scaled: bool,
-    unequal: float,
-    neighbours: float,
-    seed: int,
-    maps: bool,
-    recover: bool,
-    output: Path,
-    json_path: Path | None,
-) -> None:
+    library: Path, output: Path, sizes: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...],
+    cells: tuple[int, int], designs: int | None, recover: bool, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Measure a shower library with the cells of a design.
 
     \b
@@ -86,27 +68,23 @@ def segment(
 
     if bool(sizes) == (designs is not None):
         raise InputError("give either --cell DX DZ or --designs N")
-    if sizes and (unequal or neighbours):
+    if sizes and (options["unequal"] or options["neighbours"]):
         raise InputError("--unequal and --neighbours belong to --designs N; leave them out with --cell")
     n_xy, n_z = cells
     given = designs if designs is not None else [cell_size(size, n_z) for size in sizes]
     with open_library(library, recover=recover) as source, progress("segmenting") as show:
         made = segment_library(
-            source, output, designs=given, n_xy=n_xy, n_z=n_z, dx=dx, dz=dz, scaled=scaled, unequal=unequal,
-            neighbours=neighbours, seed=seed, maps=maps, progress=show.counter("segmenting"),
-        )  # fmt: skip
+            source, output, designs=given, n_xy=n_xy, n_z=n_z, progress=show.counter("segmenting"), **options
+        )
     totals = made.totals
-    summary = {
-        "rows": len(made),
-        "showers": len(source),
-        "lost": source.lost,
-        "empty": int((totals == 0).sum()),
+    result = {
+        "rows": len(made), "showers": len(source), "lost": source.lost, "empty": int((totals == 0).sum()),
         "mean_fraction": float((totals / made.energy).mean()),
-    }
+    }  # fmt: skip
     print_table(
         str(output),
         ["showers", "lost", "rows", "without energy", "mean E_tot / E", "size"],
-        [[summary["showers"], summary["lost"], summary["rows"], summary["empty"], f"{summary['mean_fraction']:.4f}",
+        [[result["showers"], result["lost"], result["rows"], result["empty"], f"{result['mean_fraction']:.4f}",
           f"{output.stat().st_size / 1e6:.1f} MB"]],
     )  # fmt: skip
-    write_json(json_path, summary)
+    return result

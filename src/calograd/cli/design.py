@@ -1,0 +1,230 @@
+"""``calograd gradient``, ``calograd optimise`` and ``calograd explore``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from calograd.cli.common import (
+    COUNT,
+    COUNT_OR_ZERO,
+    EXISTING,
+    NUMBERS,
+    POSITIVE,
+    cell_size,
+    command,
+    console,
+    extrapolate_option,
+    json_option,
+    option,
+    output_option,
+    print_table,
+    report_option,
+    sampler_option,
+    seed_option,
+    steps_option,
+)
+from calograd.cli.progress import progress
+from calograd.system.extras import require
+
+if TYPE_CHECKING:
+    from calograd.gradients.gradient import GradientResult
+    from calograd.optimisation.run import OptimisationResult
+
+REPORT = "report.html"
+CONFIG = click.Path(path_type=Path, dir_okay=False)
+
+landscape_option = option(
+    "--landscape", default=9, type=COUNT_OR_ZERO,
+    help="Points along each axis of the landscape in the report; 0 leaves it out. Maps have no landscape.",
+)  # fmt: skip
+
+
+@command()
+@click.argument("model")
+@option("--cell", nargs=2, required=True, type=NUMBERS, metavar="DX DZ",
+        help="Pitch and depth, cm. With one depth a layer, as 4,5,6,8,10, each depth is a parameter.")  # fmt: skip
+@option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on]")
+@option("--density", is_flag=True, help="Add the density of the material to the parameters.")
+@option("--energies", required=True, type=NUMBERS, help="Incident energies, GeV, as 1,10,50,100; one gradient each.")
+@option("--reference", type=EXISTING,
+        help="Geant4 showers to compare with: a shower library, or a cells file with the neighbouring "
+        "designs.")  # fmt: skip
+@option("--objective", "objective_path", type=CONFIG,
+        help="TOML file with [background], [readout], [mask], [utility], [[cost]]. [the squared error with the default "
+        "background]")  # fmt: skip
+@option("--truth", type=click.Choice(["deposited", "incident"]),
+        help="True energy that the squared error compares with. [deposited]")  # fmt: skip
+@option("--showers", default=1000, type=COUNT, help="Showers of a draw.")
+@option("--draws", default=8, type=click.IntRange(min=2), help="Independent draws; their spread gives the error.")
+@sampler_option
+@steps_option
+@option("--step", default=0.04, type=POSITIVE,
+        help="Step of Geant4's finite differences in the logarithm of a parameter.")  # fmt: skip
+@option("--replicas", default=8, type=COUNT, help="Backgrounds drawn for each Geant4 shower.")
+@seed_option
+@landscape_option
+@option("--landscape-energy", type=POSITIVE, help="Energy of the landscape, GeV. [the middle one of --energies]")
+@extrapolate_option
+@json_option
+@report_option
+def gradient(
+    model: str, cell: tuple[tuple[float, ...], tuple[float, ...]], material: str | None, energies: tuple[float, ...],
+    reference: Path | None, objective_path: Path | None, truth: str | None, seed: int, landscape: int,
+    landscape_energy: float | None, report_path: Path | None, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Compute the gradient of a utility at a design with the surrogate, and compare it with Geant4's.
+
+    Every energy has random numbers of its own.
+
+    \b
+    Examples:
+      calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --truth incident
+      calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --reference library.h5 --report gradient.html
+      calograd gradient materials-cells --cell 2.5 6 --material PbWO4 --density --energies 10 --reference pbwo4.h5
+    """
+    if report_path is not None:
+        require("--report", "report", "jinja2", "matplotlib")
+    import torch
+
+    from calograd.detector.design import Design
+    from calograd.gradients.gradient import gradient as run
+    from calograd.gradients.gradient import pixels_of
+    from calograd.objective.config import read_objective
+    from calograd.objective.reference import open_reference
+    from calograd.surrogate import Surrogate
+
+    surrogate = Surrogate.load(model)
+    a, pixels = surrogate.design_model.architecture, pixels_of(surrogate)
+    dx, dz = (torch.tensor(size, dtype=torch.float64) for size in cell_size(cell, a.n_z))
+    design = Design(dx, dz, material or surrogate.card.designs.material, a.n_xy, a.n_z)
+    objective = read_objective(objective_path, energies, truth=truth, pixels=pixels)
+    landscape = 0 if pixels or report_path is None else landscape
+    middle = landscape_energy or energies[len(energies) // 2]
+    with progress("gradient") as show:
+        source = None
+        if reference is not None:
+            read = tuple(dict.fromkeys((*energies, middle))) if landscape > 1 else energies
+            source = open_reference(reference, read, a.n_xy, a.n_z, pixels=pixels)
+        result = run(
+            surrogate, design, energies, objective=objective, reference=source, per_layer=dz.ndim > 0, seed=seed,
+            progress=show, **options,
+        )  # fmt: skip
+        if report_path is not None:
+            from calograd.gradients.landscape import landscapes
+            from calograd.objective.reference import LibraryReference
+            from calograd.reports.gradient import write_gradient_report
+
+            drawn = []
+            if landscape > 1:
+                drawn = landscapes(
+                    surrogate, replace(objective, energies=(middle,), weights=None), material=design.material,
+                    reference=source if isinstance(source, LibraryReference) else None, points=landscape, seed=seed,
+                    progress=show,
+                )  # fmt: skip
+            write_gradient_report(report_path, result, drawn, middle)
+    _print_gradient(result)
+    return result.to_dict()
+
+
+def _print_gradient(result: GradientResult) -> None:
+    """Print the gradients, one row a component."""
+    from calograd.objective.space import unit
+
+    columns = ["energy, GeV", "parameter", "surrogate"]
+    if result.checks:
+        columns += ["Geant4", "ratio", "pull", "cosine (ln y)"]
+    rows = []
+    for k, (energy, estimate) in enumerate(zip(result.energies, result.estimates, strict=True)):
+        for j, name in enumerate(estimate.names):
+            row = [f"{energy:g}", f"{name} = {estimate.y[j]:g} {unit(name)}",
+                   f"{estimate.gradient[j]:.3g} +- {estimate.gradient_error[j]:.1g}"]  # fmt: skip
+            if result.checks:
+                c = result.checks[k].components[j]
+                row += [f"{c.geant4:.3g} +- {c.geant4_error:.1g}", f"{c.ratio:.2f}", f"{c.pull:+.1f}",
+                        f"{result.checks[k].cosine:.4f}" if j == 0 else ""]  # fmt: skip
+            rows.append(row)
+    print_table(f"dU/d ln y of U: {result.objective.describe()['utility']}", columns, rows)
+
+
+@command()
+@click.argument("model")
+@click.argument("config", type=CONFIG)
+@output_option("Folder of the run", folder=True, resumes=True)
+@option("--adapt", is_flag=True,
+        help="Simulate the detector of CONFIG's table [adapt] between steps and adapt MODEL to it.")  # fmt: skip
+@landscape_option
+@json_option
+def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int) -> dict[str, Any]:
+    """Improve a design along the surrogate's gradients, and check the steps with Geant4.
+
+    The same command resumes a run that was interrupted. CONFIG is a TOML file; the module calograd.optimisation.run
+    documents its tables.
+
+    With --adapt the detector may be one that MODEL does not know, with another crystal, gaps or another beam. Before
+    every gradient a few showers of it are simulated, and MODEL is adapted to them, up to a budget of showers.
+
+    \b
+    Examples:
+      calograd optimise pbf2-cells optimise.toml -o run
+      calograd optimise pbf2-cells pbwo4.toml --adapt -o run
+    """
+    require("the report of an optimisation", "report", "jinja2", "matplotlib")
+    from calograd.optimisation.run import optimise as run
+    from calograd.reports.optimisation import write_optimisation_report
+
+    with progress("optimisation") as show:
+        result = run(model, config, output, adapt=adapt, landscape=landscape, progress=show)
+        write_optimisation_report(output / REPORT, result)
+    _print_optimisation(result, output)
+    return result.to_dict()
+
+
+def _print_optimisation(result: OptimisationResult, output: Path) -> None:
+    """Print start and result of an optimisation."""
+    setup, state = result.setup, result.state
+    rows: list[tuple[str, ...]] = [
+        (name, f"{a:.4g}", f"{b:.4g}") for name, a, b in zip(setup.space.names, setup.start, state.y, strict=True)
+    ]
+    rows.append(("utility, surrogate", f"{state.history[0].value:.4g}", f"{state.history[-1].value:.4g}"))
+    if result.start is not None and result.end is not None and result.gain is not None:
+        rows.append(("utility, Geant4", f"{result.start.value:.4g} +- {result.start.error:.2g}",
+                     f"{result.end.value:.4g} +- {result.end.error:.2g}"))  # fmt: skip
+        rows.append(("gain, Geant4, same showers", "", f"{result.gain.value:+.4g} +- {result.gain.error:.2g}"))
+    for each in result.spectra:
+        name = "Geant4" if each.source == "Geant4" else "surrogate"
+        rows.append((f"resolution at {each.energy:g} GeV, {name}",
+                     *(f"{100 * mean:.2f} +- {100 * error:.2f} %" for mean, error in each.resolutions())))  # fmt: skip
+    adapted = result.adapted_showers
+    simulated = f"{state.simulated} simulated showers" + (f", {adapted} of them to adapt to" if adapted else "")
+    print_table(
+        f"{len(state.history)} steps, {simulated}; {state.reason}; {output / REPORT}",
+        ["", "start", "result"], rows,
+    )  # fmt: skip
+
+
+@click.command()
+@click.argument("model", default="pbf2-cells")
+@option("--port", default=5006, type=click.IntRange(0, 65535), help="Port on this machine; 0 stands for any free one.")
+@option("--run", type=EXISTING, help="Show the trajectory of a run of 'calograd optimise'.")
+@option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
+def explore(model: str, port: int, run: Path | None, no_browser: bool) -> None:
+    """Open a page with sliders, an event, observables beside Geant4's, the utility and its gradient.
+
+    Only this machine can open the page. In a notebook: calograd.explore("pbf2-cells").
+
+    \b
+    Examples:
+      calograd explore
+      calograd explore pbwo4 --port 5010 --run run --no-browser
+    """
+    from calograd.explorer.serve import serve
+
+    def ready(address: str) -> None:
+        console.print(f"the explorer is at {address} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+
+    serve(model, port, run=run, browser=not no_browser, ready=ready)
+    console.print("the explorer has ended")

@@ -13,14 +13,12 @@ from pydantic import ValidationError
 from calograd.checks import as_count
 from calograd.detector.configuration import Block, Detector, Energies, Particle, SimulationConfig, SiWStack
 from calograd.detector.material import Material
-from calograd.errors import InputError, Interrupted
+from calograd.errors import InputError
 from calograd.events.library.schema import Provenance, pack
-from calograd.events.library.writer import LibraryWriter, open_writer
-from calograd.events.ragged import Showers
+from calograd.events.library.writer import LibraryWriter, open_interruptible_writer
 from calograd.geant4.farm import check_scheduler, open_cluster, plan, run_chunks
 from calograd.geant4.probe import ask, find_material
 from calograd.geant4.tables import Tables, find_tables, needed_elements
-from calograd.system.interrupts import checked_interrupt
 from calograd.system.progress import StageProgress, silent
 
 UPSTREAM, UPSTREAM_SIW = 1.0, 0.1
@@ -182,18 +180,15 @@ def simulate_library(
     tables = find_tables()
     tables.check(needed_elements(config))
     provenance = Provenance(config, ask(tables).version, tables.name)
-    try:
-        with checked_interrupt() as check, open_writer(path, provenance, showers, append) as writer:
-            try:
-                work = _simulate_missing(writer, config, tables, workers, scheduler, progress, check)
-                writer.finish(partial(_tell_and_check, progress, check), threads=_threads(workers, scheduler))
-            except KeyboardInterrupt as stop:
-                kept = f"{writer.done} of {showers} showers are finished in {path}; the same command goes on from there"
-                raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
-            return Production(config, writer.done, *work, tables.name, provenance.geant4, writer.notes)
-    except KeyboardInterrupt as stop:  # before the first chunk, or while an unfinished library was opened
-        kept = f"{path} keeps what was finished; the same command goes on from there"
-        raise Interrupted(kept if path.exists() else "no shower was finished yet, nothing is kept") from stop
+    with open_interruptible_writer(path, provenance, showers, append) as (writer, check):
+
+        def joined(done: int, total: int) -> None:
+            progress("joining", done, total)
+            check()
+
+        work = _simulate_missing(writer, config, tables, workers, scheduler, progress, check)
+        writer.finish(joined, threads=workers if scheduler is None else os.cpu_count() or 1)
+        return Production(config, writer.done, *work, tables.name, provenance.geant4, writer.notes)
 
 
 def _simulate_missing(
@@ -213,21 +208,8 @@ def _simulate_missing(
     check()
     with open_cluster(workers, scheduler) as client:
         chunks = plan(config, missing, max(1, sum(client.nthreads().values())))
-        for result in run_chunks(client, config, chunks, tables, partial(_pack, writer.provenance), check):
+        for result in run_chunks(client, config, chunks, tables, partial(pack, provenance=writer.provenance), check):
             writer.add(result.packed)
             simulated, gev, seconds = simulated + result.showers, gev + result.gev, seconds + result.seconds
             progress("showers", writer.done, writer.wanted)
     return simulated, gev, seconds
-
-
-def _tell_and_check(progress: StageProgress, check: Callable[[], None], done: int, total: int) -> None:
-    progress("joining", done, total)
-    check()
-
-
-def _threads(workers: int, scheduler: str | None) -> int:
-    return workers if scheduler is None else os.cpu_count() or 1
-
-
-def _pack(provenance: Provenance, showers: Showers) -> bytes:
-    return pack(showers, provenance)

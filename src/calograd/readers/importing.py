@@ -21,14 +21,13 @@ from typing import NamedTuple
 import numpy as np
 
 from calograd.detector.material import Material
-from calograd.errors import FormatError, InputError, Interrupted
+from calograd.errors import FormatError, InputError
 from calograd.events.library.schema import Imported, ImportedBeam, Provenance, pack, parts_folder
-from calograd.events.library.writer import LibraryWriter, open_writer
+from calograd.events.library.writer import LibraryWriter, open_interruptible_writer
 from calograd.io.files import refuse_existing, writing
 from calograd.readers.event_builder import EventBuilder
 from calograd.readers.root import Reading, Tree, open_tree
 from calograd.readers.validation import EventSummary, notes_of, summarise_events
-from calograd.system.interrupts import checked_interrupt
 from calograd.system.progress import StageProgress, silent
 
 UNKNOWN = "unknown"
@@ -89,20 +88,16 @@ def import_root(
     with open_tree(source, reading) as tree:
         events = summarise_events(tree, source, reading, progress)
         provenance = _provenance(source, reading, material, beam)
-        with checked_interrupt() as check, open_writer(output, provenance, len(events.energy)) as writer:
+        with open_interruptible_writer(output, provenance, len(events.energy)) as (writer, check):
 
             def tell(stage: str, done: int, total: int) -> None:
                 progress(stage, done, total)
                 check()
 
-            try:
-                _copy(tree, events, writer, tell)
-                if writer.missing():
-                    raise FormatError(f"{source} has changed while it was read; repeat")
-                writer.finish(partial(tell, "joining"), threads=1)
-            except KeyboardInterrupt as stop:
-                kept = f"{writer.done} of {writer.wanted} showers are finished in {output}; the same command goes on"
-                raise Interrupted(kept if writer.done else "no shower was finished yet, nothing is kept") from stop
+            _copy(tree, events, writer, tell)
+            if writer.missing():
+                raise FormatError(f"{source} has changed while it was read; repeat")
+            writer.finish(partial(tell, "joining"), threads=1)
     return Import(
         showers=len(events.energy),
         deposits=int(events.kept.sum()),

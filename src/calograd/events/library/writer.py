@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
 from calograd.events.library.reader import open_library, read_heads
 from calograd.events.library.recovery import is_cut_off
 from calograd.events.library.schema import (
@@ -36,6 +36,7 @@ from calograd.events.library.schema import (
     write_heads,
 )
 from calograd.io.files import synchronise, write_synchronised, writing
+from calograd.system.interrupts import checked_interrupt
 from calograd.system.progress import Progress
 
 _THEN = "; what is finished is kept, mend this and repeat the command"
@@ -62,6 +63,27 @@ def open_writer(path: Path, provenance: Provenance, wanted: int, append: bool = 
             yield writer
         finally:
             writer.leave()
+
+
+@contextmanager
+def open_interruptible_writer(
+    path: Path, provenance: Provenance, wanted: int, append: bool = False
+) -> Iterator[tuple[LibraryWriter, Callable[[], None]]]:
+    """Open a writer as `open_writer` does, and yield it with a function to call between steps, where Ctrl-C may stop.
+
+    Raises:
+        Interrupted: Ctrl-C; what is finished is kept, and the same work continues it.
+    """
+    writer = None
+    try:
+        with checked_interrupt() as check, open_writer(path, provenance, wanted, append) as writer:
+            yield writer, check
+    except KeyboardInterrupt as stop:
+        kept = "no shower was finished yet, nothing is kept"
+        if writer.done if writer else path.exists():
+            done = f"{writer.done} of {wanted} showers are" if writer else "what was done is"
+            kept = f"{done} finished in {path}; the same command goes on from there"
+        raise Interrupted(kept) from stop
 
 
 def _refuse_others(path: Path, provenance: Provenance, wanted: int, append: bool) -> bool:

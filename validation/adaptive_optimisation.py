@@ -81,7 +81,7 @@ def main() -> None:
 def setup_of(options: argparse.Namespace) -> Setup:
     raw = read_toml(options.config)
     raw["check"] = {"simulate": True, "workers": options.workers}
-    raw["ascent"] = raw.pop("descent", {}) | raw.get("ascent", {}) | {
+    raw["ascent"] = raw.get("ascent", {}) | {
         "steps": options.steps, "showers": options.check, "seed": options.seed
     }  # fmt: skip
     raw["adapt"] = raw.get("adapt", {}) | TARGETS[options.target] | {
@@ -99,7 +99,7 @@ def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: Sim
     way = Adaptation(lambda y, state: Adapted(plain.gradient), options.budget, price)  # noqa: ARG005
     return ascend(
         plain.space, plain.start, way, plain.config.ascent, simulate_pair=trials.difference,
-        output=folder / "descent.json",
+        output=folder / "ascent.json",
     )  # fmt: skip
 
 

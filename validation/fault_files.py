@@ -82,7 +82,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "adapter": ("adapted/adapter.safetensors", _adapter),
     "checkpoint of train": ("run/checkpoint.pt", lambda path: read_checkpoint(path.parent, plain)),
     "checkpoint of adapt": ("adapted/checkpoint.pt", lambda path: read_checkpoint(path.parent, plain)),
-    "state of optimise": ("best/descent.json", lambda path: plain(read_state(path, {}))),
+    "state of optimise": ("best/ascent.json", lambda path: plain(read_state(path, {}))),
     "log of train": ("run/log.jsonl", lambda path: read_log(path.parent)),
 }
 

@@ -70,7 +70,7 @@ energies = [10]
 [gradient]
 showers = 30
 steps = 2
-[descent]
+[ascent]
 steps = 5
 draws = 2
 max_draws = 2
@@ -237,5 +237,5 @@ def where(folder: Path) -> tuple[int, int]:
 
 def steps_done(folder: Path) -> int:
     """How many steps of `calograd optimise` are on disk."""
-    path = folder / "descent.json"
+    path = folder / "ascent.json"
     return len(json.loads(path.read_text())["state"]["history"]) if path.exists() else -1

@@ -69,7 +69,7 @@ KINDS = {
     "simulate": Kind(SIMULATE, showers_done, lambda folder: (folder / "library-1.h5").read_bytes()),
     "train": Kind(TRAIN, lambda folder: where(folder / "run"), weights),
     "optimise": Kind(
-        OPTIMISE, lambda folder: steps_done(folder / "best"), lambda folder: (folder / "best/descent.json").read_bytes()
+        OPTIMISE, lambda folder: steps_done(folder / "best"), lambda folder: (folder / "best/ascent.json").read_bytes()
     ),
 }
 PLAIN: dict[str, tuple[tuple[str, ...], str]] = {

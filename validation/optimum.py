@@ -52,7 +52,7 @@ def main() -> None:
         print(f"Geant4, {reference.count(objective.energies[0])} showers: {name} = {top[k]:.3f} cm, "
               f"68 % {low[k]:.3f} to {high[k]:.3f}")  # fmt: skip
     if len(sys.argv) > 3:
-        state = json.loads((Path(sys.argv[3]) / "descent.json").read_text(encoding="utf-8"))["state"]
+        state = json.loads((Path(sys.argv[3]) / "ascent.json").read_text(encoding="utf-8"))["state"]
         y = state["y"]
         print(f"gradients: {y[0]:.3f} x {y[1]:.3f} cm after {len(state['history'])} steps, "
               f"off by {y[0] - top[0]:+.3f} and {y[1] - top[1]:+.3f} cm")  # fmt: skip

@@ -102,7 +102,7 @@ def test_optimise_from_a_file(tiny: str, run_calograd: Run, tmp_path: Path) -> N
     (tmp_path / "config.toml").write_text(
         "[space]\nstart = { dx = 2.5, dz = 7.0 }\nbounds = { dx = [1.0, 5.0], dz = [4.0, 15.0] }\n"
         "[utility]\nkind = 'squared-error'\ntruth = 'incident'\n[spectrum]\nenergies = [10]\n"
-        "[gradient]\nshowers = 10\nsteps = 2\n[descent]\nsteps = 2\ndraws = 2\nmax_draws = 2\n"
+        "[gradient]\nshowers = 10\nsteps = 2\n[ascent]\nsteps = 2\ndraws = 2\nmax_draws = 2\n"
     )
     arguments = ("optimise", tiny, "config.toml", "-o", "run", "--landscape", "2")
     code, _, err = run_calograd(*arguments, "--json", "out.json")

@@ -28,7 +28,7 @@ energies = [1]
 [gradient]
 showers = 30
 steps = 2
-[descent]
+[ascent]
 steps = 3
 draws = 2
 max_draws = 2
@@ -76,7 +76,7 @@ def test_a_run_that_adapts_killed_and_resumed(
     assert learning.exists()
     code, _, err = calograd(*command(tiny, "cut"))
     assert code == 0, err
-    assert (tmp_path / "cut" / "descent.json").read_bytes() == (tmp_path / "whole" / "descent.json").read_bytes()
+    assert (tmp_path / "cut" / "ascent.json").read_bytes() == (tmp_path / "whole" / "ascent.json").read_bytes()
     for name in ("step-000", "step-001"):
         showers = [(tmp_path / run / "adapters" / name / "showers.h5").read_bytes() for run in ("cut", "whole")]
         assert showers[0] == showers[1]

@@ -137,14 +137,14 @@ def test_the_trajectory_of_a_run_is_shown(tiny: Explorer, tmp_path: Path) -> Non
     def gradient(at: np.ndarray, draws: int, seed: int) -> GradientEstimate:
         return surrogate_gradient(tiny.surrogate, objective, space, at, showers=4, draws=draws, seed=seed)
 
-    ascend(space, y, gradient, AscentConfig(steps=2, draws=2, max_draws=2), output=tmp_path / "descent.json")
+    ascend(space, y, gradient, AscentConfig(steps=2, draws=2, max_draws=2), output=tmp_path / "ascent.json")
     with pytest.raises(FormatError, match=r"config\.json does not fit"):
         read_trajectory(tmp_path, start)
     (tmp_path / "config.json").write_text(json.dumps({"config": {"space": {"parameters": ["dx", "dz"]}}}))
     path = read_trajectory(tmp_path, start)
     assert path[0][0] == start
     assert len(path) <= 2
-    with pytest.raises(FormatError, match=r"holds no descent\.json"):
+    with pytest.raises(FormatError, match=r"holds no ascent\.json"):
         read_trajectory(tmp_path / "none", start)
 
 

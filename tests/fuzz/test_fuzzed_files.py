@@ -63,7 +63,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "adapter/adapter.safetensors": Adapter.load,
     "run/checkpoint.pt": lambda path: read_checkpoint(path.parent, dict),
     "run/log.jsonl": lambda path: read_log(path.parent),
-    "descent.json": lambda path: read_state(path, {}),
+    "ascent.json": lambda path: read_state(path, {}),
 }
 HDF5 = [name for name in READERS if name.endswith(".h5")]
 
@@ -99,7 +99,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_to_log(folder / "run", {"step": step, "bias": {"E_tot": [0.1, None]}})
     point = PathPoint((0.1, 0.2), (1.0, 2.0), (0.1, 0.1), 0.5, 0.01)
     state = State((2.0, 6.0), (0.7, 1.8), (0.7, 1.8), (point,), ((1.0, 0.0), (0.0, 1.0)), 0.1, 0.2)
-    write_state(folder / "descent.json", state, {"seed": 1})
+    write_state(folder / "ascent.json", state, {"seed": 1})
     return folder
 
 

@@ -463,7 +463,7 @@ def test_a_finished_ascent_asks_nothing_more(tmp_path: Path) -> None:
     assert seen == list(range(len(first.history)))
     assert ascend(make_space(2), START[2], hill.gradient, AscentConfig(), **arguments) == first
     assert len(hill.calls) == calls
-    assert json.loads((tmp_path / "d.json").read_text())["schema"] == "calograd/descent/1"
+    assert json.loads((tmp_path / "d.json").read_text())["schema"] == "calograd/ascent/1"
 
 
 def test_an_output_of_another_setting_is_refused(tmp_path: Path) -> None:
@@ -519,7 +519,7 @@ def test_no_check_goes_beyond_the_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"schema": "calograd/descent/1"}', b"\xff", b'{"schema": "calograd/cells/1"}']
+    "content", [b"", b"{", b"[]", b'{"schema": "calograd/ascent/1"}', b"\xff", b'{"schema": "calograd/cells/1"}']
 )
 def test_a_damaged_output_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "d.json").write_bytes(content)

@@ -67,6 +67,12 @@ def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: 
         nasty.run(folder, None)
 
 
+def test_a_run_of_an_earlier_version_is_refused(surrogate: Surrogate, tmp_path: Path) -> None:
+    (tmp_path / "descent.json").touch()
+    with pytest.raises(OutputExistsError, match=r"an earlier version \(descent\.json\); choose another output"):
+        setup_of(surrogate).run(tmp_path, None)
+
+
 def test_one_process_writes_and_damage_is_refused(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
     setup, folder = setup_of(surrogate, check={"library": str(library)}), tmp_path / "run"
     setup.run(folder, setup.simulated(folder))
@@ -76,20 +82,21 @@ def test_one_process_writes_and_damage_is_refused(surrogate: Surrogate, library:
         (folder / "config.json").write_text(damage)
         with pytest.raises(FormatError, match=r"config\.json is damaged"):
             setup.run(folder, None)
-    (folder / "config.json").write_text('{"config": {"descent": {}}, "surrogate": {}}')
+    (folder / "config.json").write_text('{"config": {"ascent": {}}, "surrogate": {}}')
     with pytest.raises(OutputExistsError, match="holds a run of another configuration or surrogate"):
         setup.run(folder, None)
 
 
-def test_tables_may_have_their_former_names(surrogate: Surrogate) -> None:
-    tables = raw()
-    tables["descent"] = tables.pop("ascent") | {"survey": 5}
-    assert setup_of(surrogate, **{}).config.ascent.multi_start == 24
-    assert parse_optimisation(tables, "test.toml", Path()).ascent.multi_start == 5
-    with pytest.raises(InputError, match=r"test\.toml: 'descent' and 'ascent' mean the same; give one of them"):
-        parse_optimisation(tables | {"ascent": {}}, "test.toml", Path())
-    with pytest.raises(InputError, match="'survey' and 'multi_start' mean the same"):
-        parse_optimisation(raw(ascent={"survey": 5, "multi_start": 6}), "test.toml", Path())
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        ({"descent": {}}, r"test\.toml: 'descent' is called 'ascent' now; rename it"),
+        ({"ascent": {"survey": 5}}, r"test\.toml: 'survey' is called 'multi_start' now; rename it"),
+    ],
+)
+def test_former_names_of_tables_are_refused(tables: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        parse_optimisation(raw(**tables), "test.toml", Path())
 
 
 def test_a_run_states_the_sampler_and_refuses_those_that_the_surrogate_cannot_take(

@@ -165,7 +165,7 @@ def _tasks(o: DemoResult, designs: list[Sizes], look: PointResult, shown: list[P
             "Relative change of the utility for a relative change of pitch and depth, with 95 % bands; below: "
             "surrogate over Geant4.",
         ),
-        _Task("descent", partial(draw_ascent, study.state.history, ("dx", "dz")), "Course of the optimisation."),
+        _Task("ascent", partial(draw_ascent, study.state.history, ("dx", "dz")), "Course of the optimisation."),
         _Task(
             "landscape", partial(draw_landscapes, [study.landscape], "utility", path),
             "The utility over pitch and depth from the surrogate, with arrows along its gradient in ln y and the "

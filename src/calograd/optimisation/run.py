@@ -26,9 +26,7 @@
     [adapt]                      # for a detector that the surrogate does not know: see calograd.optimisation.adaptive
     budget = 1000
 
-The table [ascent] may be called [descent], and ``multi_start`` in it ``survey``, as they were before.
-
-A run is a folder: ``config.json`` (resolved), ``descent.json`` (state and history), ``report.html``. With adaptation it
+A run is a folder: ``config.json`` (resolved), ``ascent.json`` (state and history), ``report.html``. With adaptation it
 has ``adapters/step-NNN``, with simulated checks ``showers``.
 """
 
@@ -69,8 +67,10 @@ from calograd.optimisation.state import State, Step
 from calograd.surrogate import Surrogate
 from calograd.system.progress import StageProgress, silent
 
-CONFIG, STATE, SHOWERS = "config.json", "descent.json", "showers"
+CONFIG, STATE, SHOWERS = "config.json", "ascent.json", "showers"
 """Files and folders of a run: resolved configuration, state with history, simulated showers."""
+FORMER_STATE = "descent.json"
+"""Name of the state in runs of version 0.1, which are refused."""
 FINAL = 10**6
 """Added to the seed for the comparison of start and result on showers that no check used."""
 
@@ -127,25 +127,20 @@ def parse_optimisation(raw: dict[str, Any], source: str, folder: Path) -> Optimi
     Raises:
         InputError: an unknown key (with the nearest valid name) or a value that does not fit.
     """
-    config = parse_table(OptimiseConfig, _renamed(raw, source), source)
+    _refuse_former_names(raw, source)
+    config = parse_table(OptimiseConfig, raw, source)
     changes: dict[str, Any] = {"background": config.located(folder).background}
     if config.check is not None and config.check.library is not None:
         changes["check"] = config.check.model_copy(update={"library": (folder / config.check.library).resolve()})
     return config.model_copy(update=changes)
 
 
-def _renamed(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return tables with [ascent] and its ``multi_start`` under these names. Raises `InputError` for both names."""
-    tables = _rename(dict(raw), "descent", "ascent", source)
-    if isinstance(tables.get("ascent"), dict):
-        tables["ascent"] = _rename(dict(tables["ascent"]), "survey", "multi_start", source)
-    return tables
-
-
-def _rename(table: dict[str, Any], old: str, new: str, source: str) -> dict[str, Any]:
-    if old in table and new in table:
-        raise InputError(f"{source}: '{old}' and '{new}' mean the same; give one of them")
-    return {new if key == old else key: value for key, value in table.items()}
+def _refuse_former_names(raw: Mapping[str, Any], source: str) -> None:
+    """Raise `InputError` for a key that has another name now."""
+    ascent = raw.get("ascent")
+    for table, old, new in ((raw, "descent", "ascent"), (ascent, "survey", "multi_start")):
+        if isinstance(table, Mapping) and old in table:
+            raise InputError(f"{source}: '{old}' is called '{new}' now; rename it")
 
 
 @dataclass(frozen=True)
@@ -296,6 +291,8 @@ class Setup:
             if on_step is not None:
                 on_step(step)
 
+        if (output / FORMER_STATE).exists():
+            raise OutputExistsError(f"{output} holds a run of an earlier version ({FORMER_STATE}); choose another output")
         with one_writer(output):
             _refuse_other(output / CONFIG, json.loads(content))
             write_whole(output / CONFIG, content)

@@ -20,7 +20,7 @@ from calograd.io.files import write_whole
 from calograd.objective.constraints import Array
 from calograd.optimisation.quasi_newton import LOSS, Point
 
-SCHEMA = "calograd/descent/1"
+SCHEMA = "calograd/ascent/1"
 """Schema of the file."""
 
 Vector = tuple[float, ...]

@@ -20,9 +20,9 @@ from calograd.surrogate.cells.coordinates import (
     pattern_cells,
     pattern_dim,
     shape_dim,
-    symmetry_classes,
     symmetry_permutations,
 )
+from calograd.surrogate.two_stage import symmetry_classes
 from calograd.system.random_numbers import RandomNumbers
 
 DOUBLE = torch.float64
@@ -189,7 +189,7 @@ def test_symmetries_are_the_eight_of_the_square_layer_by_layer() -> None:
 )
 def test_ties_are_the_orbits_of_the_symmetries(n_xy: int, core: int, distinct: int) -> None:
     assert int(core_cells(n_xy).sum()) == core
-    classes, permutations = symmetry_classes(n_xy, 2), symmetry_permutations(n_xy, 2)
+    classes, permutations = symmetry_classes(symmetry_permutations(n_xy, 2)), symmetry_permutations(n_xy, 2)
     assert len(classes) == pattern_dim(n_xy, 2)
     assert sorted(classes.unique().tolist()) == list(range(2 * distinct))
     for permutation in permutations:

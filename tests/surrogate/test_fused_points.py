@@ -41,8 +41,8 @@ def made(each: Generates, model: PointsModel, energy: Tensor, smooth: bool = Fal
         model.conditions(energy),
         RandomNumbers.from_generator(torch.Generator().manual_seed(3), len(energy)),
     )
-    schedule = model.sampling_schedule(steps=steps)
-    result: Points = each.generate(conditions, energy, schedule, random, Options(smooth=smooth))
+    schedule = model.sampling_schedule(steps=steps)._replace(options=Options(smooth=smooth))
+    result: Points = each.generate(conditions, energy, schedule, random)
     return result
 
 

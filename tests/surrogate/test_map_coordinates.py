@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calograd.surrogate.maps.coordinates import decode, encode, mirror_classes, mirror_permutations, shape_dim
+from calograd.surrogate.maps.coordinates import decode, encode, mirror_permutations, shape_dim
+from calograd.surrogate.two_stage import symmetry_classes
 from calograd.system.random_numbers import RandomNumbers
 
 P, SLABS = 8, 4
@@ -83,7 +84,7 @@ def test_empty_pixels_and_slabs_lie_below_zero() -> None:
 
 def test_the_symmetry_is_the_mirror_in_x() -> None:
     maps, energy = filled_maps()
-    permutations, classes = mirror_permutations(P), mirror_classes(P)
+    permutations, classes = mirror_permutations(P), symmetry_classes(mirror_permutations(P))
     assert torch.equal(permutations[0], torch.arange(P * P))
     g, c = encode(maps, energy, SLABS, numbers(maps))
     mirrored, d = encode(maps.flip(1), energy, SLABS, numbers(maps))

@@ -34,8 +34,8 @@ def random(seed: int, n: int = 20) -> RandomNumbers:
 
 def made(model: PointsModel, energy: Tensor, options: Options = NO_OPTIONS) -> Points:
     """Showers of seed 0."""
-    schedule = model.sampling_schedule()
-    return model.generate(model.conditions(energy), energy, schedule, random(0, len(energy)), options)
+    schedule = model.sampling_schedule()._replace(options=options)
+    return model.generate(model.conditions(energy), energy, schedule, random(0, len(energy)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampler": "consistency", "steps": 1, "shower_steps": 1}])

@@ -235,7 +235,7 @@ class Explorer:
 
     def _sample(self, design: Design, selection: Selection, number: int, n: int, steps: int | None) -> Tensor:
         with torch.inference_mode():
-            made = self.surrogate.sample(
+            made: Tensor = self.surrogate.sample(
                 design, selection.energy, n, generator=generator_for(self.seed, SHOWERS, 2, number), steps=steps
             )
         return made.clone()

@@ -146,6 +146,7 @@ class AutoregressiveFlow(nn.Module):
     def start_from(self, location: Tensor, scale: Tensor) -> None:
         """Make location and scale, shape (dim,), the same for all conditions: a start for the training."""
         last = self.layers[-1]
+        assert isinstance(last, Layers)
         with torch.no_grad():
             last.weight.zero_()
             last.bias.copy_(torch.stack([location, (scale - FLOOR).clamp(min=FLOOR).log()], dim=1)[:, None])

@@ -60,20 +60,20 @@ def generate(
             for a surrogate of one detector, a sampler that is unknown or not the surrogate's, no steps, or guidance
             that was not learnt.
     """
-    model, options = surrogate.model, Options(guidance=guidance)
-    schedule = model.sampling_schedule(sampler, steps)
+    model = surrogate.model
+    schedule = model.sampling_schedule(sampler, steps)._replace(options=Options(guidance=guidance))
     rows = _rows(surrogate, energy, dx, dz, material)
     surrogate.card.check_range(_design(surrogate, rows), torch.from_numpy(rows.energy), extrapolate)
-    surrogate.check_options(schedule, options)
+    surrogate.check_options(schedule)
     random, order, parts = RandomNumbers(seed, range(len(rows.energy))), _order(rows), []
     for start in range(0, len(order), model.batch_size):
         chosen = order[start : start + model.batch_size]
-        parts.append(_batch(surrogate, rows.at(chosen), schedule, random.rows(chosen), options))
+        parts.append(_batch(surrogate, rows.at(chosen), schedule, random.rows(chosen)))
         progress(start + len(chosen), len(order))
     showers = model.join(parts)
     if surrogate.card.takes_design:
         showers = showers[torch.from_numpy(np.argsort(order))]
-    config = _config(surrogate, schedule, seed, extrapolate, guidance)
+    config = _config(surrogate, schedule, seed, extrapolate)
     return model.record(showers, rows, surrogate.card.name, config)
 
 
@@ -177,9 +177,7 @@ def _order(rows: Rows) -> np.ndarray:
     return np.lexsort(np.column_stack([rows.dx, rows.dz, rows.energy]).T)
 
 
-def _batch(
-    surrogate: Surrogate, rows: Rows, schedule: SamplingSchedule, random: RandomNumbers, options: Options
-) -> Any:
+def _batch(surrogate: Surrogate, rows: Rows, schedule: SamplingSchedule, random: RandomNumbers) -> Any:
     """Generate the showers of some rows."""
     model = surrogate.model
     if rows.dx is not None and rows.dz is not None:
@@ -188,7 +186,7 @@ def _batch(
     with torch.inference_mode():
         energy = torch.from_numpy(rows.energy.copy()).to(model.condition_mean)
         conditions = model.condition(_design(surrogate, rows), energy)
-        return model.fused().generate(conditions, energy, schedule, random, options)
+        return model.fused().generate(conditions, energy, schedule, random)
 
 
 def _design(surrogate: Surrogate, rows: Rows) -> Design | None:
@@ -207,20 +205,19 @@ def _beam(card: Card) -> dict[str, Any]:
     return {"beam": {name: beam[name] for name in ("particle", "theta", "phi") if name in beam}} if beam else {}
 
 
-def _config(
-    surrogate: Surrogate, schedule: SamplingSchedule, seed: int, extrapolate: bool, guidance: float
-) -> dict[str, Any]:
+def _config(surrogate: Surrogate, schedule: SamplingSchedule, seed: int, extrapolate: bool) -> dict[str, Any]:
     """Return what made the showers, as plain data."""
-    card = surrogate.card
+    card, asked = surrogate.card, schedule._asdict()
+    options = asked.pop("options")
     return {
         "model": card.name,
         **card.trained.provenance(),
         **_beam(card),
         "training": card.training.get("done", {}),
-        **schedule._asdict(),
+        **asked,
         "seed": seed,
         "extrapolate": extrapolate,
-        **({"guidance": guidance} if guidance else {}),
+        **({"guidance": options.guidance} if options.guidance else {}),
         "versions": {
             "calograd": __version__, "python": platform.python_version(),
             "torch": version("torch"), "numpy": version("numpy"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from calograd.detector.design import Design
-from calograd.detector.material import DESCRIPTORS, Material
+from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Preconditioning
 from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.progressive import PROGRESSIVE, Progressive
@@ -35,28 +35,30 @@ BATCH = 1000
 """Largest number of showers of a design generated at once; larger batches are no faster on a CPU."""
 
 
-class SamplingSchedule(NamedTuple):
-    """Schedule of a sampler: its name, steps and evaluations.
-
-    Args:
-        sampler: its name.
-        steps: number of steps; for surrogates of designs, those of the pattern.
-        evaluations: number of evaluations of the network that these steps cost.
-        shape_evaluations: number of evaluations of the shape's network besides; 0 where there is no shape.
-    """
-
-    sampler: str
-    steps: int
-    evaluations: int
-    shape_evaluations: int = 0
-
-
 class Options(NamedTuple):
     """Options of a sample that only some surrogates have, see `calograd.surrogate.Surrogate.sample`."""
 
     checkpointed: bool = False
     guidance: float = 0.0
     smooth: bool = False
+
+
+class SamplingSchedule(NamedTuple):
+    """Schedule of a sampler: its name, steps, evaluations and options.
+
+    Args:
+        sampler: name of the sampler.
+        steps: number of steps; for surrogates of designs, those of the pattern.
+        evaluations: number of evaluations of the network that these steps cost.
+        shape_evaluations: number of evaluations of the shape's network besides; 0 where there is no shape.
+        options: checkpoints, guidance, smoothness.
+    """
+
+    sampler: str
+    steps: int
+    evaluations: int
+    shape_evaluations: int = 0
+    options: Options = Options()
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,13 @@ class Rows:
     dz: np.ndarray | None = None
     material: Material | None = None
 
+    def designs(self) -> tuple[np.ndarray, np.ndarray, Material]:
+        """Return pitches, depths and material of showers of designs."""
+        assert self.dx is not None
+        assert self.dz is not None
+        assert self.material is not None
+        return self.dx, self.dz, self.material
+
     def at(self, chosen: np.ndarray | slice) -> Rows:
         """Return the chosen rows."""
         columns = (None if column is None else column[chosen] for column in (self.energy, self.dx, self.dz))
@@ -89,23 +98,19 @@ class Generates(Protocol):
     def parameters(self) -> Iterable[Tensor]:
         """Return the weights."""
 
-    def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        schedule: SamplingSchedule,
-        random: RandomNumbers,
-        options: Options = ...,
-    ) -> Any:
+    def generate(self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers) -> Any:
         """Generate showers, see `Model.generate`."""
 
 
-class Architecture(Protocol):
-    """The sizes and choices that fix the shapes of the weights; a dataclass of plain values."""
+@dataclass(frozen=True)
+class Architecture(ABC):
+    """The sizes and choices that fix the shapes of the weights: a dataclass of plain values."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, from which the class can be made again."""
+        """Return plain data with lists for tuples, from which the class can be made again."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
+    @abstractmethod
     def build(self) -> Model:
         """Return a model with random weights."""
 
@@ -156,14 +161,7 @@ class Model(nn.Module, ABC):
         """
 
     @abstractmethod
-    def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        schedule: SamplingSchedule,
-        random: RandomNumbers,
-        options: Options = Options(),  # noqa: B008 - immutable
-    ) -> Any:
+    def generate(self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers) -> Any:
         """Generate showers, differentiable in conditions and energy.
 
         Random numbers are drawn first and conditions applied after, so equal generators give common random numbers.
@@ -173,7 +171,6 @@ class Model(nn.Module, ABC):
             energy: incident, shape (n,) or (1,), GeV.
             schedule: of `sampling_schedule`.
             random: random numbers of the n showers.
-            options: checkpoints, guidance, smoothness.
         """
 
     @abstractmethod
@@ -207,40 +204,54 @@ class Model(nn.Module, ABC):
         """Return the same function for one material, with fewer weights if there are fewer."""
 
 
-class DesignArchitecture(Architecture, Protocol):
-    """Sizes and choices of cells and maps."""
+@dataclass(frozen=True)
+class DesignArchitecture(Architecture):
+    """Sizes and choices that cells and maps share.
 
-    @property
-    def n_xy(self) -> int:
-        """Cells across of the designs."""
+    Args:
+        n_xy: number of cells across of the designs.
+        n_z: number of layers of the designs.
+        shape_width: hidden numbers of the shape's network.
+        shape_blocks: residual blocks of the shape's network.
+        embedding: width of the embedding of noise level and conditions.
+        location_scale_width: hidden numbers of the networks of location and scale.
+        schedule: noise schedule, a name of `calograd.diffusion.schedules.SCHEDULES`.
+        preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
+        material_numbers: names of `calograd.detector.material.DESCRIPTORS` that are conditions beside the scaled ones.
+        symmetric: True if numbers of the pattern that are equal by symmetry share location and scale.
+        distilled_steps: steps of shape and pattern of a distilled surrogate; None for diffusion models.
 
-    @property
-    def n_z(self) -> int:
-        """Layers of the designs."""
+    Raises:
+        InputError: unknown material numbers, or distilled steps that are not two positive numbers.
+    """
 
-    @property
-    def schedule(self) -> str:
-        """Name of one of `calograd.diffusion.schedules.SCHEDULES`."""
+    n_xy: int = 5
+    n_z: int = 5
+    shape_width: int = 192
+    shape_blocks: int = 4
+    embedding: int = 128
+    location_scale_width: int = 128
+    schedule: str = "karras"
+    preconditioning: str = "edm"
+    material_numbers: tuple[str, ...] = NUMBERS
+    symmetric: bool = True
+    distilled_steps: tuple[int, int] | None = None
 
-    @property
-    def preconditioning(self) -> str:
-        """Name of one of `calograd.diffusion.denoisers.PRECONDITIONINGS`."""
+    def __post_init__(self) -> None:
+        chosen = tuple(name for name in DESCRIPTORS if name in self.material_numbers)
+        if len(chosen) != len(self.material_numbers):
+            raise InputError(
+                f"material_numbers = {list(self.material_numbers)}: expected some of {', '.join(DESCRIPTORS)}"
+            )
+        steps = None if self.distilled_steps is None else tuple(self.distilled_steps)
+        if steps is not None and (len(steps) != len(("shape", "pattern")) or min(steps) < 1):
+            raise InputError(
+                f"distilled_steps = {list(steps)}: expected those of the shape and of the pattern, 1 or more each"
+            )
+        object.__setattr__(self, "material_numbers", chosen)
+        object.__setattr__(self, "distilled_steps", steps)
 
-    @property
-    def material_numbers(self) -> tuple[str, ...]:
-        """Names of `calograd.detector.material.DESCRIPTORS` that are conditions beside the scaled ones."""
-
-    @property
-    def symmetric(self) -> bool:
-        """True if location and scale of the pattern are equal by symmetry."""
-
-    @property
-    def distilled_steps(self) -> tuple[int, int] | None:
-        """Steps of shape and pattern of a distilled surrogate; None for diffusion models."""
-
-    def asymmetric(self) -> DesignArchitecture:
-        """Return the same for beams without symmetry."""
-
+    @abstractmethod
     def build(self) -> DesignModel:
         """Return a model with random weights."""
 
@@ -365,40 +376,13 @@ class DesignModel(Model):
         """Return x and y of showers, which the denoising models learn: shapes (n, shape numbers) and (n, pattern)."""
 
     @abstractmethod
-    def losses(
-        self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
-    ) -> tuple[Tensor, Tensor]:
+    def losses(self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Return the denoising losses of shape and pattern, one a sample, shape (n,) each."""
 
 
 def sampler_of(schedule: SamplingSchedule) -> Sampler:
     """Return the sampler of a schedule of a `DesignModel`."""
     return PROGRESSIVE if schedule.sampler == PROGRESSIVE_NAME else SAMPLERS[schedule.sampler]
-
-
-def checked_distilled_steps(steps: Iterable[int] | None) -> tuple[int, int] | None:
-    """Return distilled steps of shape and pattern as a pair, or None. Raises `InputError` unless they are positive."""
-    if steps is None:
-        return None
-    pair = tuple(steps)
-    if len(pair) != len(("shape", "pattern")) or min(pair) < 1:
-        raise InputError(
-            f"distilled_steps = {list(pair)}: expected those of the shape and of the pattern, 1 or more each"
-        )
-    return pair[0], pair[1]
-
-
-def plain_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
-    """Return an architecture as plain data, with lists for tuples."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in sizes.items()}
-
-
-def chosen_numbers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return names of material numbers in the order of `DESCRIPTORS`. Raises `InputError` for others."""
-    chosen = tuple(name for name in DESCRIPTORS if name in names)
-    if len(chosen) != len(names):
-        raise InputError(f"material_numbers = {list(names)}: expected some of {', '.join(DESCRIPTORS)}")
-    return chosen
 
 
 def numbers_of(*materials: Material, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from calograd.checks import as_count, as_generator, as_tensor
 from calograd.detector.configuration import SiWStack
 from calograd.detector.design import Design
 from calograd.errors import InputError
-from calograd.events.points import Points
 from calograd.io.markup import facts
 from calograd.nn.linear import has_derivatives
 from calograd.surrogate.adapters import Adapter, chain, fingerprint
@@ -118,69 +117,11 @@ class Surrogate:
             },
         )
 
-    @overload
     def sample(
         self,
-        design: Design,
-        energy: float | Tensor,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        shower: Sequence[int] | np.ndarray | range | None = None,
-        sampler: str | None = None,
-        steps: int | None = None,
-        extrapolate: bool = False,
-        checkpointed: bool = False,
-        guidance: float = 0.0,
-        smooth: bool = False,
-    ) -> Tensor: ...
-
-    @overload
-    def sample(
-        self,
-        design: SiWStack | None,
-        energy: float | Tensor,
-        n: int,
-        *,
-        generator: torch.Generator | None = None,
-        sampler: str | None = None,
-        steps: int | None = None,
-        extrapolate: bool = False,
-        smooth: bool = False,
-    ) -> Points: ...
-
-    @overload
-    def sample(
-        self,
-        energy: float | Tensor,
-        n: int,
-        /,
-        *,
-        generator: torch.Generator | None = None,
-        sampler: str | None = None,
-        steps: int | None = None,
-        extrapolate: bool = False,
-        smooth: bool = False,
-    ) -> Points: ...
-
-    @overload
-    def sample(
-        self,
-        *,
-        energy: float | Tensor,
-        n: int,
-        generator: torch.Generator | None = None,
-        sampler: str | None = None,
-        steps: int | None = None,
-        extrapolate: bool = False,
-        smooth: bool = False,
-    ) -> Points: ...
-
-    def sample(
-        self,
-        design: Any = None,
-        energy: Any = None,
-        n: Any = None,
+        design: Design | SiWStack | float | Tensor | None = None,
+        energy: float | Tensor | None = None,
+        n: int | None = None,
         *,
         generator: torch.Generator | None = None,
         shower: Sequence[int] | np.ndarray | range | None = None,
@@ -226,9 +167,9 @@ class Surrogate:
             design, energy, n = None, design, energy
         n, generator = as_count("n", n), as_generator("generator", generator)
         steps = None if steps is None else as_count("steps", steps, at_least=0)
-        schedule = self.model.sampling_schedule(sampler, steps)
         options = Options(checkpointed, guidance, smooth)
-        self.check_options(schedule, options)
+        schedule = self.model.sampling_schedule(sampler, steps)._replace(options=options)
+        self.check_options(schedule)
         energy = as_tensor("energy", energy).to(self.model.condition_mean)
         if energy.shape not in ((), (n,)):
             raise InputError(f"energy has shape {tuple(energy.shape)}, expected one number or ({n},)")
@@ -244,7 +185,7 @@ class Surrogate:
             for start in range(0, n, self.model.batch_size):
                 rows = slice(start, min(start + self.model.batch_size, n))
                 of_rows, incident = (values[rows] if len(values) == n else values for values in (conditions, energy))
-                parts.append(model.generate(of_rows, incident, schedule, random.rows(rows), options))
+                parts.append(model.generate(of_rows, incident, schedule, random.rows(rows)))
         return self.model.join(parts)
 
     def sample_designs(
@@ -294,8 +235,9 @@ class Surrogate:
             raise InputError(f"shower = {reprlib.repr(shower)}: expected the index of each of {n} showers, 0 or more")
         return RandomNumbers(random.seed, index)
 
-    def check_options(self, schedule: SamplingSchedule, options: Options) -> None:
+    def check_options(self, schedule: SamplingSchedule) -> None:
         """Raise `InputError` for options of a sample that the surrogate does not have."""
+        options = schedule.options
         for name in options._fields:
             if getattr(options, name) and name not in self.model.options:
                 raise InputError(f"{self.card.name} has no {name} samples; leave out {name} = {getattr(options, name)}")

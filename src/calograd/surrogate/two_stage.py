@@ -13,6 +13,7 @@ A kind of surrogate says how showers become g and c and back, and which network 
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ from calograd.diffusion.progressive import (
 from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler, sample
 from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
 from calograd.nn.mlp import ResidualMlp
-from calograd.surrogate.model import DesignModel, Options, SamplingSchedule, sampler_of
+from calograd.surrogate.model import DesignArchitecture, DesignModel, SamplingSchedule, sampler_of
 from calograd.system.random_numbers import RandomNumbers
 
 SHAPE_STEPS = 3
@@ -62,11 +63,22 @@ class TeacherTargets(NamedTuple):
 
 
 class TwoStage(DesignModel):
-    """A model of shape and pattern."""
+    """A model of shape and pattern.
 
-    shape_location_scale: ConditionalLocationScale
-    pattern_location_scale: ConditionalLocationScale
-    shape_network: ResidualMlp
+    Args:
+        architecture: sizes and choices that fix the shapes of the weights.
+        depths: number of depths that are conditions, see `DesignModel.depths`.
+        permutations: symmetries of a shower's pattern, shape (symmetries, pattern).
+        shape: number of numbers of the shape.
+    """
+
+    def __init__(self, architecture: DesignArchitecture, depths: int, permutations: Tensor, shape: int) -> None:
+        super().__init__(architecture, depths, permutations)
+        a, conditions = architecture, self.n_conditions
+        classes = symmetry_classes(permutations) if a.symmetric else torch.arange(permutations.shape[1])
+        self.shape_location_scale = ConditionalLocationScale(conditions, torch.arange(shape), a.location_scale_width)
+        self.pattern_location_scale = ConditionalLocationScale(conditions + shape, classes, a.location_scale_width)
+        self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
 
     @abstractmethod
     def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
@@ -106,7 +118,7 @@ class TwoStage(DesignModel):
             return self
         location_scale = self.pattern_location_scale
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
-            result = self.architecture.asymmetric().build().to(self.condition_mean)
+            result = replace(self.architecture, symmetric=False).build().to(self.condition_mean)
         own = {f"pattern_location_scale.{name}": value for name, value in location_scale.asymmetric_weights().items()}
         result.load_state_dict(self.state_dict() | own)
         return result.requires_grad_(next(self.parameters()).requires_grad).train(self.training)
@@ -130,13 +142,9 @@ class TwoStage(DesignModel):
             x = self.shape_location_scale.standardise(g, conditions)
         return self.pattern_location_scale.negative_log_likelihood(c, torch.cat([conditions, x], dim=1))
 
-    def losses(
-        self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
-    ) -> tuple[Tensor, Tensor]:
+    def losses(self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Return the denoising losses of shape and pattern, see `DesignModel`."""
-        shape = loss(
-            self._shape(conditions), self.shape_preconditioning, x, self.schedule.draw(random, like=x), random
-        )
+        shape = loss(self._shape(conditions), self.shape_preconditioning, x, self.schedule.draw(random, like=x), random)
         pattern = loss(
             self._pattern(conditions, x, random if torch.is_grad_enabled() else None),
             self.preconditioning, y, self.schedule.draw(random, like=y), random,
@@ -195,26 +203,19 @@ class TwoStage(DesignModel):
         """
         return sampler.nfe(SHAPE_STEPS * steps)
 
-    def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        schedule: SamplingSchedule,
-        random: RandomNumbers,
-        options: Options = Options(),  # noqa: B008 - immutable
-    ) -> Tensor:
+    def generate(self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers) -> Tensor:
         """Generate showers, see `Model`."""
         sampler, grids = sampler_of(schedule), self.grids(schedule)
         noise = [random.normal(dim, like=conditions) for dim in self.noise_dims]
         x = sample(
             lambda z, s: self.denoise_shape(z, s, conditions), noise[0], grids[0], sampler, random.normal_like,
-            options.checkpointed,
+            schedule.options.checkpointed,
         )  # fmt: skip
         location_scale = self.location_scale_of_pattern(conditions, x)
-        pattern = self.pattern(conditions, x, location_scale, guidance=options.guidance)
+        pattern = self.pattern(conditions, x, location_scale, guidance=schedule.options.guidance)
         y = sample(
             lambda z, s: denoise(pattern, self.preconditioning, z, s),
-            noise[1], grids[1], sampler, random.normal_like, options.checkpointed,
+            noise[1], grids[1], sampler, random.normal_like, schedule.options.checkpointed,
         )  # fmt: skip
         return self.restore(x, y, location_scale, conditions, energy)
 
@@ -246,6 +247,16 @@ class TwoStage(DesignModel):
         """
         g = self.shape_location_scale.restore(x, conditions)
         return self.decode(g, restore(y, *location_scale), energy.expand(len(x)))
+
+
+def symmetry_classes(permutations: Tensor) -> Tensor:
+    """Return a class, from 0, for each number of a pattern; numbers of a class are equal by symmetry.
+
+    Args:
+        permutations: symmetries of the pattern, shape (symmetries, pattern).
+    """
+    classes: Tensor = torch.unique(permutations.min(0).values, return_inverse=True)[1]
+    return classes
 
 
 def join(parts: list[TeacherTargets]) -> TeacherTargets:

@@ -290,13 +290,3 @@ def symmetry_permutations(n_xy: int, n_z: int) -> Tensor:
     views = [view for turn in range(4) for view in (index.rot90(turn), index.rot90(turn).transpose(0, 1))]
     cells = torch.stack([place[view.flatten()[chosen]] for view in views])
     return (cells[:, :, None] * n_z + torch.arange(n_z)).flatten(1)
-
-
-def symmetry_classes(n_xy: int, n_z: int) -> Tensor:
-    """Return a class, from 0, for each number of the pattern, shape (`pattern_dim`,).
-
-    Numbers of a class are equal by symmetry.
-    """
-    smallest = symmetry_permutations(n_xy, n_z).min(0).values
-    classes: Tensor = torch.unique(smallest, return_inverse=True)[1]
-    return classes

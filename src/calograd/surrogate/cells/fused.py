@@ -22,14 +22,12 @@ from calograd.diffusion.progressive import Progressive
 from calograd.nn.linear import product, weights_of
 from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
 from calograd.nn.mlp import FREQUENCIES, ResidualMlp
-from calograd.surrogate.model import Options, SamplingSchedule
+from calograd.surrogate.model import SamplingSchedule
 from calograd.surrogate.two_stage import LocationScale
 from calograd.system.random_numbers import RandomNumbers
 
 if TYPE_CHECKING:
     from calograd.surrogate.cells.model import CellsModel
-
-NO_OPTIONS = Options()
 
 
 class FusedCells:
@@ -54,12 +52,7 @@ class FusedCells:
         return [weight for layer in layers for weight in layer]
 
     def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        schedule: SamplingSchedule,  # noqa: ARG002 - there is one
-        random: RandomNumbers,
-        options: Options = NO_OPTIONS,  # noqa: ARG002 - nothing is differentiated
+        self, conditions: Tensor, energy: Tensor, _schedule: SamplingSchedule, random: RandomNumbers
     ) -> Tensor:
         """Generate showers as `Model.generate`, without derivatives."""
         model = self.model

@@ -24,17 +24,17 @@ takes them out again.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
+from calograd.detector.material import DESCRIPTORS, Material
 from calograd.diffusion.denoisers import Network
 from calograd.events.dense import Cells
-from calograd.nn.location_scale import ConditionalLocationScale, standardise
+from calograd.nn.location_scale import standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.cells.coordinates import (
     core_cells,
@@ -43,11 +43,10 @@ from calograd.surrogate.cells.coordinates import (
     encode_shape,
     pattern_dim,
     shape_dim,
-    symmetry_classes,
     symmetry_permutations,
 )
 from calograd.surrogate.cells.fused import FusedCells
-from calograd.surrogate.model import Generates, Rows, checked_distilled_steps, chosen_numbers, numbers_of, plain_sizes
+from calograd.surrogate.model import DesignArchitecture, Generates, Rows, numbers_of
 from calograd.surrogate.two_stage import LocationScale, TwoStage
 from calograd.system.random_numbers import RandomNumbers
 
@@ -56,54 +55,22 @@ SUMS_FARTHEST = 6.0
 
 
 @dataclass(frozen=True)
-class CellsArchitecture:
-    """Everything that fixes the shapes of the weights.
+class CellsArchitecture(DesignArchitecture):
+    """Everything that fixes the shapes of the weights of cells, with all of `DesignArchitecture`.
 
     Args:
-        n_xy: cells across.
-        n_z: layers.
-        shape_width, shape_blocks: hidden numbers and residual blocks of the network of the shape.
-        pattern_width, pattern_blocks: likewise of the pattern.
-        embedding: numbers that noise level and conditions become.
-        location_scale_width: hidden numbers of the networks of location and scale.
-        local_units: units of its own for every cell; even.
+        pattern_width: hidden numbers of the pattern's network.
+        pattern_blocks: residual blocks of the pattern's network.
+        local_units: hidden units that every cell has of its own; even.
         sums: show the pattern's network how far cores and rests are from adding up.
         ends: condition on the depths of the layers' ends, too.
-        schedule: a name of `calograd.diffusion.schedules.SCHEDULES`.
-        preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
-        material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
-        symmetric: whether numbers of the pattern that are equal by symmetry share location and scale.
-        distilled_steps: steps of shape and pattern, of a distilled surrogate; None: diffusion models.
     """
 
-    n_xy: int = 5
-    n_z: int = 5
-    shape_width: int = 192
-    shape_blocks: int = 4
     pattern_width: int = 512
     pattern_blocks: int = 4
-    embedding: int = 128
-    location_scale_width: int = 128
     local_units: int = 4
     sums: bool = False
     ends: bool = False
-    schedule: str = "karras"
-    preconditioning: str = "edm"
-    material_numbers: tuple[str, ...] = NUMBERS
-    symmetric: bool = True
-    distilled_steps: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
-        object.__setattr__(self, "distilled_steps", checked_distilled_steps(self.distilled_steps))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, from which the class can be made again."""
-        return plain_sizes(asdict(self))
-
-    def asymmetric(self) -> CellsArchitecture:
-        """Return the same for beams without symmetry."""
-        return replace(self, symmetric=False)
 
     def build(self) -> CellsModel:
         """Return a model with random weights."""
@@ -117,17 +84,13 @@ class CellsModel(TwoStage):
 
     def __init__(self, architecture: CellsArchitecture) -> None:
         a, depths = architecture, architecture.n_z + (architecture.n_z - 1) * architecture.ends
-        super().__init__(a, depths, symmetry_permutations(a.n_xy, a.n_z))
-        conditions, shape, pattern = self.n_conditions, shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
+        shape, pattern = shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
+        super().__init__(a, depths, symmetry_permutations(a.n_xy, a.n_z), shape)
         several = int(core_cells(a.n_xy).sum())
         sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
         self.group_sizes = sizes
-        self.shape_location_scale = ConditionalLocationScale(conditions, torch.arange(shape), a.location_scale_width)
-        classes = symmetry_classes(a.n_xy, a.n_z) if a.symmetric else torch.arange(pattern)
-        self.pattern_location_scale = ConditionalLocationScale(conditions + shape, classes, a.location_scale_width)
-        self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
         self.pattern_network = ResidualMlp(
-            pattern, conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units,
+            pattern, self.n_conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units,
             2 * a.n_z * len(sizes) if a.sums else 0,
         )  # fmt: skip
 
@@ -156,11 +119,8 @@ class CellsModel(TwoStage):
 
     def record(self, showers: Tensor, rows: Rows, name: str, config: dict[str, Any]) -> Cells:
         """Return showers as `Cells`, see `Model`."""
-        assert rows.dx is not None
-        assert rows.dz is not None
-        assert rows.material is not None
-        number = np.arange(len(showers))
-        return Cells(showers.cpu().numpy(), rows.energy, rows.dx, rows.dz, number, rows.material, name, config)
+        (dx, dz, material), number = rows.designs(), np.arange(len(showers))
+        return Cells(showers.cpu().numpy(), rows.energy, dx, dz, number, material, name, config)
 
     def compact(self, material: Material | None) -> CellsModel:
         """Return the model without numbers of a single material, see `without_material_numbers`."""

@@ -125,9 +125,3 @@ def mirror_permutations(pixels: int) -> Tensor:
     """Return a map and its mirror image in x as permutations of its pixels, shape (2, pixels * pixels)."""
     index = torch.arange(pixels * pixels).reshape(pixels, pixels)
     return torch.stack([index.flatten(), index.flip(0).flatten()])
-
-
-def mirror_classes(pixels: int) -> Tensor:
-    """Return a class, from 0, for each pixel; pixels of a class are equal by symmetry, shape (pixels * pixels,)."""
-    classes: Tensor = torch.unique(mirror_permutations(pixels).min(0).values, return_inverse=True)[1]
-    return classes

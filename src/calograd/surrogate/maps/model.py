@@ -14,38 +14,33 @@ to do without conditions, and can be guided.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calograd.detector.material import NUMBERS, Material
+from calograd.detector.material import Material
 from calograd.diffusion.denoisers import Network, denoise, loss
 from calograd.diffusion.samplers import Sampler, sample
 from calograd.errors import InputError
 from calograd.events.dense import Maps
-from calograd.nn.location_scale import ConditionalLocationScale, standardise
-from calograd.nn.mlp import ResidualMlp
+from calograd.nn.location_scale import standardise
 from calograd.nn.unet import UNet
 from calograd.surrogate.maps.coordinates import (
     PLAIN_SCALE,
     decode,
     encode,
     encode_shape,
-    mirror_classes,
     mirror_permutations,
     shape_dim,
 )
 from calograd.surrogate.model import (
+    DesignArchitecture,
     DesignModel,
-    Options,
     Rows,
     SamplingSchedule,
-    checked_distilled_steps,
-    chosen_numbers,
-    plain_sizes,
     sampler_of,
 )
 from calograd.surrogate.two_stage import LocationScale, TwoStage
@@ -53,73 +48,42 @@ from calograd.system.random_numbers import RandomNumbers
 
 
 @dataclass(frozen=True)
-class MapsArchitecture:
-    """Everything that fixes the shapes of the weights.
+class MapsArchitecture(DesignArchitecture):
+    """Everything that fixes the shapes of the weights of maps, with all of `DesignArchitecture`.
 
     Args:
-        n_xy, n_z: cells across and layers of the designs whose windows the maps show.
-        pixels: across and along.
+        pixels: number of pixels across and along.
         coordinates: ``shares`` or ``plain``.
-        slabs: of the shares' coordinates.
-        width, multipliers, blocks, embedding, dropout, patch: of the U-Net, see `calograd.nn.unet.UNet`.
+        slabs: number of slabs of the shares' coordinates.
+        width, multipliers, blocks, dropout, patch: sizes of the U-Net, see `calograd.nn.unet.UNet`.
         dropped: share of the samples that are trained without conditions.
-        shape_width, shape_blocks: hidden numbers and residual blocks of the network of the shape.
-        location_scale_width: hidden numbers of the networks of location and scale.
-        schedule: a name of `calograd.diffusion.schedules.SCHEDULES`.
-        preconditioning: a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
-        material_numbers: which of `calograd.detector.material.DESCRIPTORS` are conditions beside the scaled ones.
-        symmetric: whether numbers of the pattern that are equal by symmetry share location and scale.
-        distilled_steps: steps of shape and pattern, of a distilled surrogate in shares; None: diffusion models.
 
     Raises:
-        InputError: pixels that cannot be divided into slabs or halved as often as there are levels, unknown material
-            numbers, or distilled steps in plain coordinates.
+        InputError: pixels that cannot be divided into slabs or halved as often as there are levels, or distilled steps
+            in plain coordinates.
     """
 
-    n_xy: int = 5
-    n_z: int = 5
     pixels: int = 32
     coordinates: Literal["shares", "plain"] = "shares"
     slabs: int = 8
     width: int = 32
     multipliers: tuple[int, ...] = (1, 2, 4)
     blocks: int = 1
-    embedding: int = 128
     dropout: float = 0.0
     patch: int = 1
     dropped: float = 0.0
-    shape_width: int = 192
-    shape_blocks: int = 4
-    location_scale_width: int = 128
-    schedule: str = "karras"
-    preconditioning: str = "edm"
-    material_numbers: tuple[str, ...] = NUMBERS
-    symmetric: bool = True
-    distilled_steps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "material_numbers", chosen_numbers(self.material_numbers))
+        super().__post_init__()
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        object.__setattr__(self, "distilled_steps", checked_distilled_steps(self.distilled_steps))
         if self.distilled_steps and self.coordinates == "plain":
             raise InputError("maps in plain coordinates cannot be distilled; expected coordinates = 'shares'")
-        if (
-            self.pixels % self.slabs
-            or not self.multipliers
-            or self.pixels % (self.patch << (len(self.multipliers) - 1))
-        ):
+        halvings = len(self.multipliers) - 1
+        if self.pixels % self.slabs or halvings < 0 or self.pixels % (self.patch << halvings):
             raise InputError(
                 f"{self.pixels} pixels: expected a number that {self.slabs} slabs divide and that, in patches of "
                 f"{self.patch}, can be halved for each of the {len(self.multipliers)} levels but the first"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, from which the class can be made again."""
-        return plain_sizes(asdict(self))
-
-    def asymmetric(self) -> MapsArchitecture:
-        """Return the same for beams without symmetry."""
-        return replace(self, symmetric=False)
 
     def build(self) -> MapsModel:
         """Return a model with random weights."""
@@ -164,11 +128,8 @@ class _Conditioned(DesignModel):
 
     def record(self, showers: Tensor, rows: Rows, name: str, config: dict[str, Any]) -> Maps:
         """Return showers as `Maps`, see `Model`."""
-        assert rows.dx is not None
-        assert rows.dz is not None
-        assert rows.material is not None
-        n_xy, number = self.architecture.n_xy, np.arange(len(showers))
-        return Maps(showers.cpu().numpy(), rows.energy, rows.dx, rows.dz, n_xy, number, rows.material, name, config)
+        (dx, dz, material), n_xy, number = rows.designs(), self.architecture.n_xy, np.arange(len(showers))
+        return Maps(showers.cpu().numpy(), rows.energy, dx, dz, n_xy, number, material, name, config)
 
     def fused(self) -> Self:
         """Return the model: there is no faster form."""
@@ -227,13 +188,9 @@ class SharesModel(_Conditioned, TwoStage):
     """Weights and mathematics of the maps surrogate in energy-conserving coordinates."""
 
     def __init__(self, architecture: MapsArchitecture) -> None:
-        super().__init__(architecture, 1, mirror_permutations(architecture.pixels))
-        a, conditions, shape = architecture, self.n_conditions, shape_dim(architecture.slabs)
-        self.shape_location_scale = ConditionalLocationScale(conditions, torch.arange(shape), a.location_scale_width)
-        classes = mirror_classes(a.pixels) if a.symmetric else torch.arange(a.pixels**2)
-        self.pattern_location_scale = ConditionalLocationScale(conditions + shape, classes, a.location_scale_width)
-        self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
-        self.pattern_network = a.unet(conditions, shape, True)
+        shape = shape_dim(architecture.slabs)
+        super().__init__(architecture, 1, mirror_permutations(architecture.pixels), shape)
+        self.pattern_network = architecture.unet(self.n_conditions, shape, True)
 
     def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return the shape alone, see `calograd.surrogate.maps.coordinates.encode_shape`."""
@@ -278,9 +235,7 @@ class PlainModel(_Conditioned):
         """Return no shape, and scaled pixels, see `DesignModel`."""
         return measured.new_zeros(len(measured), 0), PLAIN_SCALE * measured.flatten(1) / energy[:, None]
 
-    def losses(
-        self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
-    ) -> tuple[Tensor, Tensor]:
+    def losses(self, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Return the denoising losses, see `DesignModel`; the shape has none."""
         network = self.bind(conditions, None, None, 0.0, random if torch.is_grad_enabled() else None)
         pattern = loss(network, self.preconditioning, y, self.schedule.draw(random, like=y), random)
@@ -294,21 +249,15 @@ class PlainModel(_Conditioned):
         """Return zero: there is no shape."""
         return 0
 
-    def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        schedule: SamplingSchedule,
-        random: RandomNumbers,
-        options: Options = Options(),  # noqa: B008 - immutable
-    ) -> Tensor:
+    def generate(self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers) -> Tensor:
         """Generate maps, see `Model`."""
         sampler, side = sampler_of(schedule), self.architecture.pixels
         noise = random.normal(side * side, like=conditions)
-        network = self.bind(conditions, None, None, options.guidance, None)
+        network = self.bind(conditions, None, None, schedule.options.guidance, None)
         y = sample(
             lambda z, s: denoise(network, self.preconditioning, z, s),
-            noise, sampler.grid(self.schedule, schedule.steps), sampler, random.normal_like, options.checkpointed,
+            noise, sampler.grid(self.schedule, schedule.steps), sampler, random.normal_like,
+            schedule.options.checkpointed,
         )  # fmt: skip
         return (y * energy[:, None] / PLAIN_SCALE).clamp(min=0).reshape(len(y), side, side)
 

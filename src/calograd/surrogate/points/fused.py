@@ -22,7 +22,7 @@ from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump_number
 from calograd.events.points import Points
 from calograd.nn.linear import weights_of
 from calograd.nn.point_networks import PointMap
-from calograd.surrogate.model import Options, SamplingSchedule
+from calograd.surrogate.model import SamplingSchedule
 from calograd.surrogate.points.features import Features
 from calograd.surrogate.points.moment_matching import Drawn
 from calograd.surrogate.points.sampling import grid
@@ -30,8 +30,6 @@ from calograd.system.random_numbers import RandomNumbers
 
 if TYPE_CHECKING:
     from calograd.surrogate.points.model import PointsModel
-
-NO_OPTIONS = Options()
 
 
 class FusedPoints:
@@ -65,25 +63,18 @@ class FusedPoints:
         """Return the model's weights."""
         return self.model.parameters()
 
-    def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        schedule: SamplingSchedule,
-        random: RandomNumbers,
-        options: Options = NO_OPTIONS,
-    ) -> Points:
+    def generate(self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers) -> Points:
         """Generate showers as `Model.generate`, without derivatives."""
         model = self.model
         if schedule.steps > 1:
-            return model.generate(conditions, energy, schedule, random, options)
+            return model.generate(conditions, energy, schedule, random)
         conditions, energy = conditions.expand(len(random), -1), energy.expand(len(random))
-        features = model.generate_features(conditions, energy, random, options.smooth)
+        features = model.generate_features(conditions, energy, random, schedule.options.smooth)
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
             return self._points(features, energy, drawn, filled)
 
-        return model.match_moments(features, energy, random, options.smooth, z_of)
+        return model.match_moments(features, energy, random, schedule.options.smooth, z_of)
 
     def _points(self, features: Features, energy: Tensor, drawn: Drawn, filled: Tensor) -> Tensor:
         """Return z of points, shape (points, dim)."""

@@ -36,7 +36,7 @@ spread of its numbers y; x = M y + u has the teacher's mean and covariance.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -57,7 +57,7 @@ from calograd.nn.linear import linear
 from calograd.nn.location_scale import ConditionalLocationScale
 from calograd.nn.mlp import ResidualMlp, VectorMap
 from calograd.nn.point_networks import PointMap, PointNet
-from calograd.surrogate.model import Generates, Model, Options, Rows, SamplingSchedule
+from calograd.surrogate.model import Architecture, Generates, Model, Rows, SamplingSchedule
 from calograd.surrogate.points.features import KNOTS, LEADS, VISIBLE, Features, decode, dim_of, from_normal, leads_of
 from calograd.surrogate.points.features import encode as numbers_of_showers
 from calograd.surrogate.points.fused import FusedPoints
@@ -78,21 +78,22 @@ HIGHEST = 5.0
 
 
 @dataclass(frozen=True)
-class PointsArchitecture:
-    """Everything that fixes the shapes of the weights and how they are sampled.
+class PointsArchitecture(Architecture):
+    """Everything that fixes the shapes of the weights of points and how they are sampled.
 
     Args:
-        layers: of the detector.
-        shower_width, shower_blocks: hidden numbers and residual blocks of the network of the shower; a distilled one
-            has that many hidden layers.
-        point_width, point_blocks: likewise of the points; a distilled one has one hidden layer and no blocks.
-        embedding: numbers that noise level and conditions become.
+        layers: number of layers of the detector.
+        shower_width: hidden numbers of the shower's network.
+        shower_blocks: residual blocks of the shower's network; hidden layers if it is distilled.
+        point_width: hidden numbers of the points' network.
+        point_blocks: residual blocks of the points' network; a distilled one has one hidden layer and no blocks.
+        embedding: width of the embedding of noise level and conditions.
         location_scale_width: hidden numbers of the network of location and scale.
-        schedule: of the points, a name of `calograd.diffusion.schedules.SCHEDULES`.
-        preconditioning: of the points, a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
-        sampler: of the points, a name of `calograd.diffusion.samplers.SAMPLERS`, or ``consistency`` after distillation.
-        steps: of that sampler.
-        shower_steps: of the shower's sampler, which is ``consistency`` if that of the points is.
+        schedule: noise schedule of the points, a name of `calograd.diffusion.schedules.SCHEDULES`.
+        preconditioning: preconditioning of the points, a name of `calograd.diffusion.denoisers.PRECONDITIONINGS`.
+        sampler: sampler of the points, a name of `calograd.diffusion.samplers.SAMPLERS`; ``consistency`` if distilled.
+        steps: number of steps of that sampler.
+        shower_steps: number of steps of the shower's sampler, which is ``consistency`` if that of the points is.
     """
 
     layers: int = LAYERS
@@ -112,10 +113,6 @@ class PointsArchitecture:
     def distilled(self) -> bool:
         """True if both networks are consistency models."""
         return self.sampler == "consistency"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, from which the class can be made again."""
-        return asdict(self)
 
     def build(self) -> PointsModel:
         """Return a model with random weights."""
@@ -339,27 +336,13 @@ class PointsModel(Model):
         x = run_sampler(network, self.shower_preconditioning, noise[:, LEADS:], levels, sampler, random.normal_like)
         return self._features_of(leads, self.corrected(x), conditions, energy, smooth)
 
-    def generate(
-        self,
-        conditions: Tensor,
-        energy: Tensor,
-        schedule: SamplingSchedule,
-        random: RandomNumbers,
-        options: Options = Options(),  # noqa: B008 - immutable
-    ) -> Points:
+    def generate(self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers) -> Points:
         """Generate showers, see `Model`."""
         conditions, energy = conditions.expand(len(random), -1), energy.expand(len(random))
-        features = self.generate_features(conditions, energy, random, options.smooth)
-        return self.fill(features, energy, schedule, random, options.smooth)
+        features = self.generate_features(conditions, energy, random, schedule.options.smooth)
+        return self.fill(features, energy, schedule, random)
 
-    def fill(
-        self,
-        features: Features,
-        energy: Tensor,
-        schedule: SamplingSchedule,
-        random: RandomNumbers,
-        smooth: bool = False,
-    ) -> Points:
+    def fill(self, features: Features, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers) -> Points:
         """Generate the points of showers with given features; arguments as of `generate`."""
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
@@ -370,7 +353,7 @@ class PointsModel(Model):
 
             return self._points_from(drawn.noise, context, drawn.groups.of, draw_noise, schedule)
 
-        return self.match_moments(features, energy, random, smooth, z_of)
+        return self.match_moments(features, energy, random, schedule.options.smooth, z_of)
 
     def match_moments(
         self,

@@ -9,6 +9,7 @@ Maps in plain coordinates have no location and scale, so their first two phases 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -206,7 +207,7 @@ def initial_model(form: DesignArchitecture, data: TrainingData, seed: int) -> De
     """Return a model with weights from a seed and conditions standardised over the training rows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = (form if data.symmetric else form.asymmetric()).build()
+        model = (form if data.symmetric else replace(form, symmetric=False)).build()
     raw = data.conditions(model, data.standard)
     scale = raw.std(0)
     model.condition_mean.copy_(raw.mean(0))

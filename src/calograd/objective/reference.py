@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,10 @@ RELATIVE = 1e-4
 """Relative tolerance within which energies and sizes are the same."""
 
 
+Size = tuple[float, tuple[float, ...]]
+"""Cells of a design: dx, and dz of every layer, cm."""
+
+
 class Reference(Protocol):
     """Geant4 showers that any design, or some designs, can measure."""
 
@@ -42,7 +46,7 @@ class Reference(Protocol):
         """Return the number of showers of an energy."""
         ...
 
-    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+    def measure(self, energy: float, designs: list[Size]) -> np.ndarray:
         """Measure the showers of an energy with every design (dx, dz of the layers), cm.
 
         Returns:
@@ -82,49 +86,55 @@ class LibraryReference:
         self.name, self.material = library.path.name, library.material
         self.n_xy, self.n_z, self.pixels = n_xy, n_z, pixels
         self._check_cells = library.check_cells
-        self._showers = {
-            energy: _read(library, np.flatnonzero(np.isclose(library.energy, energy, rtol=RELATIVE))[skip:][:limit])
-            for energy in energies
-        }
-        self._remembered: dict[tuple[float, tuple[float, tuple[float, ...]]], np.ndarray] = {}
-        missing = [f"{energy:g}" for energy, showers in self._showers.items() if showers is None]
+        rows = {e: np.flatnonzero(np.isclose(library.energy, e, rtol=RELATIVE))[skip:][:limit] for e in energies}
+        missing = [f"{energy:g}" for energy, found in rows.items() if len(found) == 0]
         if missing:
             have = ", ".join(f"{e:g}" for e in np.unique(library.energy.round(4))[:12])
             raise InputError(
                 f"{library.path} has no showers of {', '.join(missing)} GeV; its energies are {have} GeV: "
                 "choose among these, or simulate a library with the energies asked"
             )
+        self._showers = {energy: _read(library, found) for energy, found in rows.items()}
+        self._remembered: dict[tuple[float, Size], np.ndarray] = {}
 
     def count(self, energy: float) -> int:
         """See `Reference.count`."""
         return len(self._of(energy))
 
-    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+    def measure(self, energy: float, designs: list[Size]) -> np.ndarray:
         """See `Reference.measure`; cells of the last `REMEMBERED` designs are kept for other objectives."""
-        for design in designs:
-            if (energy, design) not in self._remembered:
-                self._remembered[energy, design] = self.some(energy, slice(None), [design])[0]
+        for dx, dz in designs:
+            if (energy, (dx, dz)) not in self._remembered:
+                self._remembered[energy, (dx, dz)] = self._cut(self._of(energy), dx, np.array(dz))
         cells = np.stack([self._remembered[energy, design] for design in designs])
         while len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         return cells
 
-    def some(self, energy: float, rows: slice, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
-        """Measure the showers ``rows`` of an energy, a range with step one."""
-        for dx, dz in designs:
-            self._check_cells(dx, np.array(dz), self.n_xy, self.n_z)
-        showers = self._of(energy).rows(rows)
-        return np.stack([self._cut(showers, dx, np.array(dz)) for dx, dz in designs])
+    def block(self, start: int, showers: int) -> LibraryReference:
+        """Return a reference of consecutive showers of every energy, which continue at the first after the last.
+
+        Raises:
+            InputError: more showers than there are.
+        """
+        block = copy(self)
+        block._remembered, block._showers = {}, {e: self._consecutive(e, start, showers) for e in self._showers}
+        return block
+
+    def _consecutive(self, energy: float, start: int, showers: int) -> Showers:
+        whole = self._of(energy)
+        if showers > len(whole):
+            raise InputError(f"{self.name} has {len(whole)} showers of {energy:g} GeV, {showers} are asked at a time")
+        first = start % len(whole)
+        end, beyond = whole.rows(slice(first, first + showers)), first + showers - len(whole)
+        return end if beyond <= 0 else Showers.concatenate([end, whole.rows(slice(beyond))])
 
     def _cut(self, showers: Showers, dx: float, dz: np.ndarray) -> np.ndarray:
         """Return the cells of a design, or the pixels of its window, shape (n, pixels, 1, pixels)."""
+        self._check_cells(dx, dz, self.n_xy, self.n_z)
         if self.pixels is None:
             return segment_deposits(showers, dx, dz, self.n_xy, self.n_z)
         return project_deposits(showers, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
-
-    def block(self, start: int, showers: int) -> LibraryBlock:
-        """Return consecutive showers of every energy from ``start`` on, which continue at the first after the last."""
-        return LibraryBlock(self, start, showers)
 
     def _of(self, energy: float) -> Showers:
         found = next((s for e, s in self._showers.items() if np.isclose(e, energy, rtol=RELATIVE)), None)
@@ -133,56 +143,10 @@ class LibraryReference:
         return found
 
 
-def _read(library: Library, rows: np.ndarray) -> Showers | None:
-    """Return some showers of a library; None if there are none."""
-    if len(rows) == 0:
-        return None
+def _read(library: Library, rows: np.ndarray) -> Showers:
+    """Return the showers ``rows`` of a library, one or more."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
     return Showers.concatenate([library.read(int(run[0]), int(run[-1]) + 1) for run in runs])
-
-
-@dataclass(frozen=True)
-class LibraryBlock:
-    """Consecutive showers of a `LibraryReference`, in place of a simulation of so many.
-
-    Args:
-        whole: the reference that they are from.
-        start: index of the first, of every energy.
-        showers: number of showers of every energy.
-
-    Raises:
-        InputError: more showers than there are.
-    """
-
-    whole: LibraryReference
-    start: int
-    showers: int
-
-    @property
-    def name(self) -> str:
-        """Name of the library."""
-        return self.whole.name
-
-    @property
-    def material(self) -> Material:
-        """Material of the library."""
-        return self.whole.material
-
-    def count(self, energy: float) -> int:
-        """See `Reference.count`."""
-        have = self.whole.count(energy)
-        if self.showers > have:
-            raise InputError(f"{self.name} has {have} showers of {energy:g} GeV, {self.showers} are asked at a time")
-        return self.showers
-
-    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
-        """See `Reference.measure`."""
-        n, have = self.count(energy), self.whole.count(energy)
-        first = self.start % have
-        parts = [self.whole.some(energy, slice(first, min(first + n, have)), designs)]
-        if first + n > have:
-            parts.append(self.whole.some(energy, slice(0, first + n - have), designs))
-        return np.concatenate(parts, axis=1)
 
 
 class CellsReference:
@@ -201,7 +165,7 @@ class CellsReference:
         """See `Reference.count`."""
         return len(np.unique(self._cells.shower[np.isclose(self._cells.energy, energy, rtol=RELATIVE)]))
 
-    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+    def measure(self, energy: float, designs: list[Size]) -> np.ndarray:
         """See `Reference.measure`."""
         c = self._cells
         at_energy = np.isclose(c.energy, energy, rtol=RELATIVE)

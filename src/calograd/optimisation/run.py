@@ -292,7 +292,9 @@ class Setup:
                 on_step(step)
 
         if (output / FORMER_STATE).exists():
-            raise OutputExistsError(f"{output} holds a run of an earlier version ({FORMER_STATE}); choose another output")
+            raise OutputExistsError(
+                f"{output} holds a run of an earlier version ({FORMER_STATE}); choose another output"
+            )
         with one_writer(output):
             _refuse_other(output / CONFIG, json.loads(content))
             write_whole(output / CONFIG, content)

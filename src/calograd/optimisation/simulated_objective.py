@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +23,12 @@ from calograd.events.library.reader import open_library
 from calograd.gradients.estimates import SimulatedUtility
 from calograd.gradients.finite_differences import bootstrap_values
 from calograd.objective.constraints import Array
-from calograd.objective.reference import LibraryReference, Reference
+from calograd.objective.reference import LibraryReference, Reference, Size
 from calograd.objective.space import DesignSpace
 from calograd.objective.utility import Objective
 from calograd.optimisation.spectra import Spectrum, geant4_spectra
 from calograd.optimisation.target import Target, simulate
-from calograd.system.progress import Progress, StageProgress, silent
+from calograd.system.progress import Progress, silent
 
 Source = Callable[[int, int], Reference]
 """Called as ``source(showers, seed)``; returns that many showers of every energy."""
@@ -104,14 +105,14 @@ class PerDesignReference:
 
     name: str
     material: Material
-    open: Callable[[tuple[float, tuple[float, ...]]], LibraryReference]
+    open: Callable[[Size], LibraryReference]
     showers: int
 
     def count(self, energy: float) -> int:  # noqa: ARG002
         """See `Reference.count`."""
         return self.showers
 
-    def measure(self, energy: float, designs: list[tuple[float, tuple[float, ...]]]) -> np.ndarray:
+    def measure(self, energy: float, designs: list[Size]) -> np.ndarray:
         """See `Reference.measure`; showers of equal number have equal seeds."""
         return np.concatenate([self.open(design).measure(energy, [design]) for design in designs])
 
@@ -122,9 +123,7 @@ def from_geant4(
     space: DesignSpace,
     *,
     target: Target | None = None,
-    workers: int = 1,
-    scheduler: str | None = None,
-    progress: StageProgress = silent,
+    **options: Any,
 ) -> Source:
     """Return a source of showers that are simulated, and kept in ``folder`` for a run that is resumed.
 
@@ -134,16 +133,14 @@ def from_geant4(
         space: its material is simulated. If the density is a parameter, the middle density is; the others have to be
             within a factor `calograd.gradients.finite_differences.DENSITIES` of it.
         target: the detector and its beam; None: the large block with photons on its axis.
-        workers, scheduler, progress: see `calograd.geant4.production.simulate_library`.
+        options: see `calograd.geant4.production.simulate_library`.
     """
     detector = target or Target()
 
     def simulated(stem: str, showers: int, seed: int, design: Design) -> LibraryReference:
         path = folder / f"{stem}.h5"
         config = detector.simulation(design, objective.energies, seed)
-        simulate(
-            path, config, showers * len(objective.energies), workers=workers, scheduler=scheduler, progress=progress
-        )
+        simulate(path, config, showers * len(objective.energies), **options)
         with open_library(path) as library:
             return LibraryReference(library, objective.energies, space.n_xy, space.n_z)
 
@@ -153,7 +150,7 @@ def from_geant4(
         if detector.serves_all:
             return simulated(stem, showers, seed, some)
 
-        def of_design(size: tuple[float, tuple[float, ...]]) -> LibraryReference:
+        def of_design(size: Size) -> LibraryReference:
             cells = Design(size[0], size[1], some.material, space.n_xy, space.n_z)
             return simulated(f"{stem}-{hashlib.sha256(repr(size).encode()).hexdigest()[:12]}", showers, seed, cells)
 

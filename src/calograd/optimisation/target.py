@@ -18,7 +18,7 @@ theta = 20.0                 # degrees to the normal
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,7 +30,6 @@ from calograd.events.library.reader import Library, read_heads
 from calograd.geant4.production import simulate_library
 from calograd.io.toml import Table
 from calograd.objective.space import DesignSpace
-from calograd.system.progress import StageProgress, silent
 
 
 class BlockTarget(Table):
@@ -123,22 +122,13 @@ class Target(Table):
                 raise InputError(f"{library.path} has {name} {found}, adapt.beam {wanted}; choose showers of that beam")
 
 
-def simulate(
-    path: Path,
-    config: SimulationConfig,
-    showers: int,
-    *,
-    workers: int = 1,
-    scheduler: str | None = None,
-    progress: StageProgress = silent,
-) -> None:
-    """Simulate the showers of a configuration into the library ``path``; an unfinished library is completed.
+def simulate(path: Path, config: SimulationConfig, showers: int, **options: Any) -> None:
+    """Simulate showers into the library ``path``, in a folder that is created; an unfinished library is completed.
 
     Args:
-        path: path of the library; its folder is created.
-        config, showers, workers, scheduler, progress: see `calograd.geant4.production.simulate_library`.
+        path, config, showers, options: see `calograd.geant4.production.simulate_library`.
     """
     if path.exists() and read_heads(path)[2] is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    simulate_library(path, config, showers, workers=workers, scheduler=scheduler, progress=progress)
+    simulate_library(path, config, showers, **options)

@@ -19,7 +19,7 @@ from calograd.events.library.reader import open_library
 from calograd.geant4.production import simulate, simulate_library
 
 MATRIX = ("--energies", "1", "--detector", "matrix", "--cell", "2", "5")
-SIMULATE = ("simulate", "--energies", "10,20", "--showers", "64", "--seed", "3", "--workers", "2")
+SIMULATE = ("simulate", "--energies", "3,6", "--showers", "64", "--seed", "3", "--workers", "2")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

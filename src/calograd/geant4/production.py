@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from pydantic import ValidationError
 
 from calograd.checks import as_count
-from calograd.detector.configuration import Block, Detector, Energies, Particle, SimulationConfig, SiWStack
+from calograd.detector.configuration import Block, Detector, Particle, SimulationConfig, SiWStack
 from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.library.schema import Provenance, pack
@@ -102,55 +102,26 @@ def simulate(
         CaloGradError: missing tables, an existing output, a full disk, kernels that keep failing.
     """
     showers, workers = as_count("showers", showers), as_count("workers", workers)
-    config = simulation_config(
-        energies, law=law, seed=seed, detector=detector, particle=particle, position=position, theta=theta, phi=phi,
-        upstream=upstream, range_cut=range_cut,
-    )  # fmt: skip
-    n = showers * len(config.beam.energies.values) if law == "discrete" else showers
-    return simulate_library(
-        Path(path), config, n, workers=workers, scheduler=scheduler, append=append, progress=progress
-    )
-
-
-def simulation_config(
-    energies: float | Sequence[float],
-    *,
-    law: str,
-    seed: int,
-    detector: Detector | Material | str,
-    particle: str,
-    position: tuple[float, float],
-    theta: float,
-    phi: float,
-    upstream: float | None,
-    range_cut: float,
-) -> SimulationConfig:
-    """Return the record of a simulation; the arguments are those of `simulate`.
-
-    Raises:
-        InputError: a value that cannot be used, as ``name: what is wrong``.
-    """
     if isinstance(detector, str | Material):
         detector = Block(material=find_material(detector) if isinstance(detector, str) else detector)
     if upstream is None:
         upstream = UPSTREAM_SIW if isinstance(detector, SiWStack) else UPSTREAM
     values = (energies,) if isinstance(energies, int | float) else energies
-    try:
-        drawn = Energies.model_validate({"law": law, "values": values})
-    except ValidationError as error:
-        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise InputError(f"energies: {message}, not {energies}") from error
     beam = {
-        "particle": particle, "energies": drawn, "position": position, "theta": theta, "phi": phi, "upstream": upstream
+        "particle": particle, "energies": {"law": law, "values": values}, "position": position, "theta": theta,
+        "phi": phi, "upstream": upstream,
     }  # fmt: skip
     try:
-        return SimulationConfig.model_validate(
-            {"detector": detector, "beam": beam, "seed": seed, "range_cut": range_cut}
-        )
+        config = SimulationConfig(detector=detector, beam=beam, seed=seed, range_cut=range_cut)
     except ValidationError as error:
         first = error.errors()[0]
-        name = next((str(part) for part in reversed(first["loc"]) if isinstance(part, str)), "simulate")
-        raise InputError(f"{name}: {first['msg']}, not {first['input']}") from error
+        parts = ["simulate", *(part for part in first["loc"] if isinstance(part, str))]
+        name, given = ("energies", energies) if "energies" in parts else (parts[-1], first["input"])
+        raise InputError(f"{name}: {first['msg'].removeprefix('Value error, ')}, not {given}") from error
+    n = showers * len(config.beam.energies.values) if law == "discrete" else showers
+    return simulate_library(
+        Path(path), config, n, workers=workers, scheduler=scheduler, append=append, progress=progress
+    )
 
 
 def simulate_library(

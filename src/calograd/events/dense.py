@@ -22,7 +22,7 @@ import numpy as np
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
 from calograd.io.files import refuse_existing
-from calograd.io.hdf5 import existing_file, load, new_file, schema_of, store_checksum, verify_checksum
+from calograd.io.hdf5 import existing_file, load, schema_of, verify_checksum, write_columns
 
 COLUMNS = ("energy", "dx", "dz")
 """Columns of a file besides the measured energies and ``shower``."""
@@ -243,14 +243,8 @@ def write_dense(path: Path, showers: Cells | Maps) -> None:
     arrays, attributes = _prepared(path, showers)
     measured = arrays[layout.name]
     row = max(1, int(np.prod(measured.shape[1:])))
-    chunks = (max(1, min(len(measured), CHUNK // row)), *measured.shape[1:]) if measured.size else None
-    packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if chunks else {}
-    with new_file(path, layout.schema) as file:
-        file.create_dataset(layout.name, data=measured, chunks=chunks, **packing)
-        for name in (*COLUMNS, "shower"):
-            file[name] = arrays[name]
-        file.attrs.update(attributes)
-        store_checksum(file, (layout.name, *COLUMNS, "shower"))
+    chunk = (max(1, min(len(measured), CHUNK // row)), *measured.shape[1:])
+    write_columns(path, layout.schema, arrays, attributes, {layout.name: chunk})
 
 
 def write_cells(path: Path, cells: Cells) -> None:

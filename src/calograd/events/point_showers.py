@@ -21,7 +21,7 @@ from calograd.errors import FormatError, InputError
 from calograd.events.dense import as_json, as_numbers, json_attribute
 from calograd.events.ragged import Ragged, offsets_of, offsets_problem, owners
 from calograd.io.files import refuse_existing
-from calograd.io.hdf5 import existing_file, load, new_file, store_checksum, verify_checksum
+from calograd.io.hdf5 import existing_file, load, verify_checksum, write_columns
 
 SCHEMA = "calograd/clouds/1"
 LAYERS = SiWStack().n_layers
@@ -143,16 +143,8 @@ def write_points(path: Path, showers: PointShowers) -> None:
     if problem:
         raise InputError(f"{path} is not written: {problem}")
     arrays = {name: values.astype((_FLAT | _HEADS | _OPTIONAL)[name]) for name, values in arrays.items()}
-    config, n = as_json(showers.config, path), len(arrays["e"])
-    packing: dict[str, Any] = {"chunks": (min(n, _CHUNK),), "compression": "gzip", "compression_opts": 4,
-                               "shuffle": True} if n else {}  # fmt: skip
-    with new_file(path, SCHEMA) as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values, **(packing if name in _FLAT else {}))
-        file.attrs["layers"] = showers.layers
-        file.attrs["origin"] = showers.origin
-        file.attrs["config"] = config
-        store_checksum(file, names)
+    attributes = {"layers": showers.layers, "origin": showers.origin, "config": as_json(showers.config, path)}
+    write_columns(path, SCHEMA, arrays, attributes, dict.fromkeys(_FLAT, (min(len(arrays["e"]), _CHUNK),)))
 
 
 def read_points(path: Path) -> PointShowers:

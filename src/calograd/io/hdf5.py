@@ -169,6 +169,34 @@ def load(file: h5py.File, name: str) -> np.ndarray:
     return np.asarray(dataset[()])
 
 
+def write_columns(
+    path: Path,
+    schema: str,
+    columns: Mapping[str, np.ndarray],
+    attributes: Mapping[str, Any],
+    chunks: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Write a new file of datasets and attributes, with a checksum of all.
+
+    Args:
+        path: the file.
+        schema: its schema.
+        columns: the datasets by name.
+        attributes: the attributes besides the schema.
+        chunks: shapes of the chunks of datasets that are compressed.
+
+    Raises:
+        OutputExistsError: ``path`` exists.
+        InputError: the folder does not exist or the disk is full.
+    """
+    with new_file(path, schema) as file:
+        for name, values in columns.items():
+            packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "chunks": chunks.get(name)}
+            file.create_dataset(name, data=values, **packing if values.size and name in chunks else {})
+        file.attrs.update(attributes)
+        store_checksum(file, columns)
+
+
 def store_checksum(file: h5py.File, names: Iterable[str]) -> None:
     """Store the checksum of an otherwise complete file that is open for writing; it covers the datasets ``names``."""
     file.attrs[DIGEST] = checksum_of(dict(file.attrs), {name: file[name] for name in names})

@@ -250,18 +250,11 @@ def compress(values: np.ndarray, chunk: int) -> bytes:
 
 def slabs(blocks: Iterator[Showers], chunk: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield the deposits of consecutive blocks in slabs of ``chunk``; the last slab is shorter."""
-    held: dict[str, list[np.ndarray]] = {name: [] for name in DEPOSITS}
-    have = 0
+    held = {name: np.zeros(0, "<f4") for name in DEPOSITS}
     for block in blocks:
-        for name in DEPOSITS:
-            held[name].append(getattr(block, name))
-        have += len(block.e)
-        if have >= chunk:
-            joined = {name: np.concatenate(held[name]) for name in DEPOSITS}
-            whole = have - have % chunk
-            for start in range(0, whole, chunk):
-                yield {name: joined[name][start : start + chunk] for name in DEPOSITS}
-            held = {name: [joined[name][whole:]] for name in DEPOSITS}
-            have -= whole
-    if have:
-        yield {name: np.concatenate(held[name]) for name in DEPOSITS}
+        held = {name: np.concatenate([values, getattr(block, name)]) for name, values in held.items()}
+        while len(held["e"]) >= chunk:
+            yield {name: values[:chunk] for name, values in held.items()}
+            held = {name: values[chunk:] for name, values in held.items()}
+    if len(held["e"]):
+        yield held

@@ -155,6 +155,8 @@ def test_it_does_what_the_command_does_with_paths_and_designs(tmp_path: Path, li
     made = segment(str(library.path), tmp_path / "cells.h5", designs=designs)
     pairs = segment(library, designs=[(1.0, (0.3, 0.4)), (2.0, [0.5, 0.6])], n_xy=3, n_z=2)
     np.testing.assert_array_equal(made.cells, pairs.cells)
+    one_by_one = segment(library, designs=(designs[0], designs[1]))
+    np.testing.assert_array_equal(made.cells, one_by_one.cells)
     np.testing.assert_array_equal(read_cells(tmp_path / "cells.h5").dz, pairs.dz)
     with pytest.raises(OutputExistsError):
         segment(library, tmp_path / "cells.h5", designs=designs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
@@ -130,28 +131,30 @@ def segment(
 
 def _given(designs: Given | Sequence[Given], n_xy: int | None, n_z: int | None) -> tuple[np.ndarray, np.ndarray, int]:
     """Return dx, shape (designs,), dz, shape (designs, n_z), and n_xy of given designs. Raises `InputError`."""
-    single = hasattr(designs, "dx") or (isinstance(designs, tuple) and np.ndim(designs[0]) == 0)
-    listed: Sequence[Any] = [designs] if single else list(designs)  # type: ignore[arg-type]
+    listed: list[Any] = [designs] if _is_pair(designs) or not isinstance(designs, Iterable) else list(designs)
     if not listed:
         raise InputError("no designs; give at least one, or the number of designs to draw")
-    n_xy, layers = _same("n_xy", listed, n_xy), _same("n_z", listed, n_z)
+    others = [each for each in listed if not _is_pair(each)]
+    n_xy, layers = _same("n_xy", others, n_xy), _same("n_z", others, n_z)
     pitches, depths = [], []
     for each in listed:
-        if hasattr(each, "dx"):
-            pitches.append(each.dx.detach().cpu().double().numpy().reshape(-1))
-            depths.append(each.dz.detach().cpu().double().numpy().reshape(-1, layers))
-            continue
-        pitch, depth = each
-        if np.shape(depth) not in ((), (layers,)):
-            raise InputError(f"{np.size(depth)} layer depths for {layers} layers; expected one, or one a layer")
-        pitches.append(np.array([pitch], np.float64))
-        depths.append(np.broadcast_to(np.asarray(depth, np.float64), (1, layers)))
+        pair = each if _is_pair(each) else (size.detach().cpu().double().numpy() for size in (each.dx, each.dz))
+        pitch, depth = (np.asarray(size, np.float64) for size in pair)
+        if depth.shape[-1:] not in ((), (layers,)):
+            raise InputError(f"{depth.size} layer depths for {layers} layers; expected one, or one a layer")
+        pitches.append(np.atleast_1d(pitch))
+        depths.append(np.broadcast_to(depth, (pitch.size, layers)))
     return np.concatenate(pitches), np.concatenate(depths), n_xy
+
+
+def _is_pair(design: Any) -> bool:
+    """Return whether a design is a pair (dx, dz), not a `Design`."""
+    return isinstance(design, tuple | list) and len(design) == 2 and isinstance(design[0], Real)
 
 
 def _same(name: str, designs: Sequence[Any], asked: int | None) -> int:
     """Return the number ``name`` that all designs and the caller agree on; 5 if nobody names it."""
-    found = {int(getattr(each, name)) for each in designs if hasattr(each, "dx")} | ({asked} if asked else set())
+    found = {int(getattr(each, name)) for each in designs} | ({asked} if asked else set())
     if len(found) > 1:
         several = " and ".join(map(str, sorted(found)))
         raise InputError(f"designs with {name} = {several}; expected the same for all")

@@ -255,7 +255,7 @@ def test_maps_are_distilled_too(tmp_path: Path) -> None:
     assert maps.shape == (2, 32, 32)
     plain = MODEL | {"coordinates": "plain"}
     run(parse_config(raw | {"model": plain}, "maps.toml", tmp_path), tmp_path / "plain")
-    with pytest.raises(InputError, match="the teacher tiny is of maps in plain coordinates"):
+    with pytest.raises(InputError, match="the teacher tiny cannot be distilled: maps in plain coordinates"):
         run(distilling(tmp_path, "plain", changes={"data": raw["data"]}), tmp_path / "other")
 
 

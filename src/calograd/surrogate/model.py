@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from calograd.diffusion.samplers import DEFAULT_SAMPLER, SAMPLERS, Sampler
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
 from calograd.system.random_numbers import RandomNumbers
+
+if TYPE_CHECKING:
+    from calograd.surrogate.two_stage import TwoStage
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -354,6 +357,11 @@ class DesignModel(Model):
     @abstractmethod
     def depths(self, dz: Tensor) -> Tensor:
         """Return the depths that are conditions, shape (n, depths), cm, from those of the layers, shape (n, n_z)."""
+
+    @property
+    @abstractmethod
+    def two_stage(self) -> TwoStage:
+        """The model, as one of a shape and a pattern. Raises `InputError` for a model without a shape."""
 
     @property
     @abstractmethod

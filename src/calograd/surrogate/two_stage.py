@@ -80,6 +80,11 @@ class TwoStage(DesignModel):
         self.pattern_location_scale = ConditionalLocationScale(conditions + shape, classes, a.location_scale_width)
         self.shape_network = ResidualMlp(shape, conditions, 0, a.shape_width, a.shape_blocks, a.embedding)
 
+    @property
+    def two_stage(self) -> TwoStage:
+        """The model, see `DesignModel`."""
+        return self
+
     @abstractmethod
     def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return g of showers, as `encode` does."""

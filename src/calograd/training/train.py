@@ -7,9 +7,10 @@ interrupted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,14 +19,15 @@ from calograd.io.files import one_writer
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.training import loop
-from calograd.training.config import PointsRun, RunConfig
+from calograd.training.config import DesignRun, PointsRun, RunConfig
 from calograd.training.data.points import PointsData, load_points
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.distributed import ProcessGroup, SingleProcess
-from calograd.training.loop import OnReport, Task, TrainingProgress
+from calograd.training.loop import OnReport, TrainingProgress
 from calograd.training.tasks.denoise import DenoisingTask
 from calograd.training.tasks.distil import DistillationTask
 from calograd.training.tasks.points import PointsTask
+from calograd.training.tasks.surrogate import SurrogateTask
 
 Data = TrainingData | PointsData
 """Training data of any kind."""
@@ -38,10 +40,7 @@ def read_data(config: RunConfig) -> Data:
         InputError: files that do not fit each other, or too few showers.
         FormatError: a file that cannot be used.
     """
-    files, share, seed = config.data.files, config.data.validation, config.training.seed
-    if isinstance(config, PointsRun):
-        return load_points(files, share, config.range.energy, seed)
-    return load_data(files, share, seed, memory=config.data.memory)
+    return _KINDS[config.model.kind].read(config)
 
 
 def train(
@@ -82,7 +81,7 @@ def train(
     data = read_data(config) if data is None else data
     with one_writer(output) if group.leads else nullcontext():
         with group.first():
-            task: Task[Any] = make_task(config, data, group, progress)
+            task = make_task(config, data, group, progress)
             state = loop.begin(task, output)
         group.wait()  # until all have read the checkpoint, which is then replaced
         group.same(state.model, state.ema, state.auxiliary)
@@ -93,14 +92,41 @@ def train(
 
 def make_task(
     config: RunConfig, data: Data, group: ProcessGroup, progress: TrainingProgress | None = None
-) -> DenoisingTask | DistillationTask | PointsTask:
+) -> SurrogateTask[Any]:
     """Return the task of a configuration; arguments and errors are those of `train`."""
-    if isinstance(config, PointsRun):
-        assert isinstance(data, PointsData)
-        if group.size > 1:
-            raise InputError("several processes are for cells and maps; leave --processes and --nodes out")
-        return PointsTask(config, data, group.device)
-    assert isinstance(data, TrainingData)
+    return _KINDS[config.model.kind].task(config, data, group, progress)
+
+
+class _Kind(NamedTuple):
+    """Data and task of one kind of surrogate; ``task`` takes the arguments of `make_task`."""
+
+    read: Callable[[Any], Data]
+    task: Callable[..., SurrogateTask[Any]]
+
+
+def _read_rows(config: DesignRun) -> TrainingData:
+    return load_data(config.data.files, config.data.validation, config.training.seed, memory=config.data.memory)
+
+
+def _design_task(
+    config: DesignRun, data: TrainingData, group: ProcessGroup, progress: TrainingProgress | None
+) -> SurrogateTask[DesignModel]:
     if config.distillation is None:
         return DenoisingTask(config, data, group)
     return DistillationTask(config, data, group, progress)
+
+
+def _read_points(config: PointsRun) -> PointsData:
+    return load_points(config.data.files, config.data.validation, config.range.energy, config.training.seed)
+
+
+def _points_task(
+    config: PointsRun, data: PointsData, group: ProcessGroup, _progress: TrainingProgress | None
+) -> SurrogateTask[PointsModel]:
+    if group.size > 1:
+        raise InputError("several processes are for cells and maps; leave --processes and --nodes out")
+    return PointsTask(config, data, group.device)
+
+
+_DESIGNS = _Kind(_read_rows, _design_task)
+_KINDS = {"cells": _DESIGNS, "maps": _DESIGNS, "points": _Kind(_read_points, _points_task)}

@@ -225,6 +225,11 @@ class PlainModel(_Conditioned):
         super().__init__(architecture, 1, mirror_permutations(architecture.pixels))
         self.pattern_network = architecture.unet(self.n_conditions, 0, False)
 
+    @property
+    def two_stage(self) -> TwoStage:
+        """Raise `InputError`, see `DesignModel`."""
+        raise InputError("maps in plain coordinates have no shape, location and scale; expected coordinates = 'shares'")
+
     def standardise(
         self,
         measured: Tensor,

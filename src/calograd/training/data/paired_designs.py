@@ -49,9 +49,7 @@ class DifferenceScale(nn.Module):
         return scale
 
 
-def pair_loss(
-    location_scale: ConditionalLocationScale, difference: DifferenceScale, g: Tensor, conditions: Tensor
-) -> Tensor:
+def pair_loss(location_scale: ConditionalLocationScale, difference: nn.Module, g: Tensor, conditions: Tensor) -> Tensor:
     """Return the negative logarithm of both likelihoods up to a constant, one a pair and number, shape (n, dim).
 
     Args:

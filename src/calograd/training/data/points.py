@@ -22,15 +22,15 @@ from calograd.training.data.split import MIN_SHOWERS
 
 @dataclass(frozen=True)
 class PointRows:
-    """Showers as tensors.
+    """Showers of points as tensors. A group is a layer with points.
 
     Args:
-        clouds: as they were read, but for the dequantisation of sub-cells.
-        energy: incident, shape (n,), GeV.
-        features: of the layers.
-        z: of the points, shape (points, 2).
-        starts: first point of every filled layer, in order, shape (groups + 1,), the last is the number of points.
-        place: which shower and layer a filled layer is, shower * layers + layer, shape (groups,).
+        clouds: showers as they were read, but for the dequantisation of sub-cells.
+        energy: incident energy, shape (n,), GeV.
+        features: features of the layers.
+        z: standardised ln r and ln e of the points, shape (points, 2).
+        starts: first point of every group, then the number of points, shape (groups + 1,).
+        place: shower * layers + layer of every group, shape (groups,).
     """
 
     clouds: PointShowers
@@ -44,7 +44,7 @@ class PointRows:
         return len(self.energy)
 
     def groups(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z of the points of the chosen filled layers, their groups in order, and shower * layers + layer of each."""
+        """Return z of the points of the chosen groups, the group of every point in order, and the groups' places."""
         counts = self.starts[chosen + 1] - self.starts[chosen]
         group = torch.repeat_interleave(counts)
         first = self.starts[chosen] - (counts.cumsum(0) - counts)
@@ -63,12 +63,12 @@ class Tables:
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of showers.
+    """Origin of showers.
 
     Attributes:
-        detector: that was simulated, as plain data.
-        clustering: what a point is.
-        empty: showers without a point, which are left out.
+        detector: simulated detector, as plain data.
+        clustering: meaning of a point, such as ``sub-cells``.
+        empty: number of showers without a point, which are left out.
         provenance: origin and configuration of every file.
     """
 
@@ -89,12 +89,12 @@ class Split:
 
 @dataclass(frozen=True)
 class PointsData:
-    """Showers to train on and others to validate on.
+    """Showers to train on and others to validate on, as tensors.
 
     Attributes:
-        train, validation: no shower is in both.
-        tables: of the training showers.
-        source: where they come from.
+        train, validation: showers; none is in both.
+        tables: tables of the training showers.
+        source: origin of the showers.
     """
 
     train: PointRows
@@ -126,7 +126,7 @@ class PointsData:
 
 
 def load_points(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> PointsData:
-    """Data of `split_points` with points as numbers close to unit normal; sub-cells are dequantised."""
+    """Read training data of points; arguments and errors are those of `split_points`. Sub-cells are dequantised."""
     split = split_points(files, validation, energy, seed)
     chosen = (split.train, split.validation)
     if split.source.clustering == "sub-cells":
@@ -137,13 +137,13 @@ def load_points(files: list[Path], validation: float, energy: tuple[float, float
 
 
 def split_points(files: list[Path], validation: float, energy: tuple[float, float], seed: int) -> Split:
-    """Read cloud files, leave out empty showers, split the others.
+    """Read points files, leave out empty showers and split the others.
 
     Args:
-        files: cloud files of one detector and one clustering, or folders of such.
+        files: points files of one detector and one clustering, or folders of such.
         validation: share of the showers to hold out.
-        energy: range that is trained on, GeV; showers outside are left out.
-        seed: of the split.
+        energy: range of incident energies, GeV; showers outside are left out.
+        seed: seed of the split.
 
     Raises:
         InputError: files that do not fit each other, or too few showers.
@@ -179,7 +179,7 @@ def split_points(files: list[Path], validation: float, energy: tuple[float, floa
 
 
 def dequantise(clouds: PointShowers, rng: np.random.Generator) -> PointShowers:
-    """Sub-cells as points anywhere in them, evenly."""
+    """Draw every point evenly in its sub-cell."""
     size = PITCH / SPLIT
     x, y = (
         (place + size * (rng.random(len(place)) - 0.5)).astype(np.float32) for place in (clouds.x, clouds.y)
@@ -188,14 +188,14 @@ def dequantise(clouds: PointShowers, rng: np.random.Generator) -> PointShowers:
 
 
 def tables_of(clouds: PointShowers) -> Tables:
-    """Tables of the training showers."""
+    """Return the tables of the training showers."""
     distance = quantile_table(log_distance(clouds).numpy(), clouds.layer, clouds.layers)
     energy = quantile_table(np.log(clouds.e), clouds.layer, clouds.layers)
     return Tables(distance, energy, float(clouds.e.mean(dtype=np.float64)))
 
 
 def rows_of(clouds: PointShowers, tables: Tables) -> PointRows:
-    """Showers, every one with a point, as tensors."""
+    """Return showers, every one with a point, as tensors."""
     layer = torch.from_numpy(clouds.layer)
     features = features_of(clouds, tables.distance)
     z = torch.stack(
@@ -214,7 +214,7 @@ def rows_of(clouds: PointShowers, tables: Tables) -> PointRows:
 
 
 def initialise(model: PointsModel, data: PointsData) -> None:
-    """Set what standardises: tables, unit, means and scales over the training showers."""
+    """Standardise a model over the training showers: set its tables, unit, means and scales."""
     rows = data.train
     model.distance_table.copy_(data.tables.distance)
     model.energy_table.copy_(data.tables.energy)

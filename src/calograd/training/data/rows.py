@@ -29,11 +29,15 @@ STANDARD = 1 << 16
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as tensors: cells (n, n_xy, n_xy, n_z) GeV, energy (n,) GeV, dx (n,) cm, dz (n, n_z) cm.
+    """Rows of cells or maps as tensors.
 
-    With maps, ``cells`` are their pixels, shape (n, pixels, pixels); those of rows that stay in their files are on
-    torch's device ``meta``, a shape without numbers. ``which``: place of the row's material in
-    `TrainingData.materials`, shape (n,), int64; None: all are of the first.
+    Args:
+        cells: measured energies, shape (n, n_xy, n_xy, n_z), GeV; of maps their pixels, shape (n, pixels, pixels).
+            Those of rows that stay in their files are on torch's device ``meta``, a shape without numbers.
+        energy: incident energy, shape (n,), GeV.
+        dx: cell pitch, shape (n,), cm.
+        dz: depths of the layers, shape (n, n_z), cm.
+        which: index of the row's material in `TrainingData.materials`, shape (n,), int64; None: all are of the first.
     """
 
     cells: Tensor
@@ -57,15 +61,15 @@ class TrainingData:
 
     Attributes:
         train, validation: rows; no shower has rows in both.
-        materials: that rows are of, each once.
-        empty: rows without any energy, which are left out.
+        materials: materials of the rows, each once.
+        empty: number of rows without any energy, which are left out.
         showers: number of distinct showers in both.
         held_out: number of distinct showers in ``validation``.
         provenance: origin and configuration of every file.
         n_xy: cells across.
-        partner: for every row of ``train`` the row of the same shower at the closest other design, -1 for none, int64;
+        partner: row of the same shower at the closest other design for every row of ``train``, int64; -1 for none.
             None: no row has one.
-        window: rows of ``train`` that are in memory, if the others stay in their files; None: all are.
+        window: rows of ``train`` that are in memory while the others stay in their files; None: all are in memory.
     """
 
     train: Rows
@@ -183,15 +187,15 @@ def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
 def load_data(
     files: list[Path], validation: float, seed: int, showers: int | None = None, memory: float | None = None
 ) -> TrainingData:
-    """Read cells files and split them by shower.
+    """Read files of cells or maps and split their rows by shower.
 
     Args:
         files: cells files, or maps files, or folders of such.
         validation: share of the showers to hold out.
-        seed: of what is drawn: the showers to use and those to hold out.
-        showers: how many distinct ones to use; fewer are some of those that more would be. None for all.
-        memory: that rows may take, MB; more are read from the files as the training goes on, see
-            `calograd.training.data.streaming`, and at most `MAX_ROWS` are validated on. None: as much as it takes.
+        seed: seed of the draws of showers to use and to hold out.
+        showers: number of distinct showers to use; fewer are a part of more. None: all.
+        memory: memory for rows, MB. Further rows are read from the files during the training
+            (`calograd.training.data.streaming`), and at most `MAX_ROWS` are validated on. None: all rows are read.
 
     Raises:
         InputError: different numbers of cells, the same rows twice, too few showers to use or for a split, or too
@@ -218,7 +222,7 @@ def load_data(
 def _assemble(
     files: Sequence[Path], heads: Sequence[Heads], split: Split, train: Tensor, validation: Tensor, n_xy: int
 ) -> TrainingData:
-    """Training data without partners; ``train`` and ``validation``: measured energies, of all rows of all files."""
+    """Return training data without partners; ``train`` and ``validation`` are measured energies of all rows."""
     materials = tuple(dict.fromkeys(each.material for each in heads))
     which = np.repeat([materials.index(each.material) for each in heads], [len(each.energy) for each in heads])
     energy, dx, dz = (
@@ -275,7 +279,7 @@ def _streamed(
 
 
 def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, list[Heads]]:
-    """Return the cells across and the heads of all files, read a block at a time."""
+    """Return the number of cells across and the heads of all files, read a block at a time."""
     heads: dict[Path, list[Heads]] = {path: [] for path in files}
     contents: dict[Path, bytes] = {}
     shapes = []
@@ -290,7 +294,7 @@ def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, 
 
 
 def _partners_in_blocks(key: np.ndarray, train: Rows, trained: Sequence[np.ndarray]) -> Tensor | None:
-    """Return partners as `partners` does, but in the same block alone: no other is sure to be in memory."""
+    """Return partners as `partners` does, within one block: other blocks may not be in memory."""
     found, dx, dz = np.full(len(key), -1, np.int64), train.dx.numpy(), train.dz.numpy()
     ends = np.cumsum([len(rows) for rows in trained])
     for start, end in zip([0, *ends[:-1]], ends, strict=True):

@@ -6,8 +6,8 @@ behind the other; after t rows drawn in a phase it holds the places
 
     f, f + 1, ..., f + M - 1,     f = floor(t / (R n)),   n rows a block,   R = 4
 
-of that sequence, so a row is drawn R times on average while it is there, and as often in the long run as any other. The
-window follows from seed, phase and step alone, whatever was before: an interrupted run goes on to the same result.
+of that sequence. A row is drawn R times on average while it is there, and every row equally often in the long run. The
+window follows from seed, phase and step alone, so an interrupted run resumes to the same result.
 """
 
 from __future__ import annotations

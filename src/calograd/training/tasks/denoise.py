@@ -19,7 +19,6 @@ from calograd.errors import InputError
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsModel, with_material_numbers
 from calograd.surrogate.model import DesignArchitecture, DesignModel, to_device
-from calograd.surrogate.two_stage import TwoStage
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import DesignRun
 from calograd.training.data.paired_designs import DifferenceScale, pair_loss
@@ -79,11 +78,12 @@ class DenoisingTask(SurrogateTask[DesignModel]):
     @cached_property
     def auxiliary(self) -> DifferenceScale | None:
         """Scale of the differences between neighbouring designs, where showers are segmented at several."""
-        if self.data.partner is None or not isinstance(self.model, TwoStage):
+        if self.data.partner is None or not parameters_below(self.model, *PREFIXES[0]):
             return None
+        numbers = len(self.model.two_stage.shape_location_scale.symmetry_class)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.training.seed)
-            scale = DifferenceScale(self.model.n_conditions, len(self.model.shape_location_scale.symmetry_class))
+            scale = DifferenceScale(self.model.n_conditions, numbers)
         return scale.to(self.group.device)
 
     @cached_property
@@ -108,8 +108,6 @@ class DenoisingTask(SurrogateTask[DesignModel]):
         if state.auxiliary is None:
             rows, random = drawn_rows(self.data, self.group, state, batch)
             return location_scale_loss(model, self.data, rows, state.phase, random)
-        assert isinstance(state.auxiliary, DifferenceScale)
-        assert isinstance(model, TwoStage)
         pairs = max(1, batch // 2)
         self.data.move_to(state.phase, state.step, pairs)
         mine = torch.arange(2 * pairs).reshape(2, pairs)[:, self.group.rows(pairs)].flatten()
@@ -117,8 +115,8 @@ class DenoisingTask(SurrogateTask[DesignModel]):
         random = RandomNumbers.from_generator(generator, 2 * pairs).rows(mine.numpy())
         conditions = self.data.conditions(model, rows)
         cells, energy = rows.cells.to(conditions.device), rows.energy.to(conditions.device)
-        g = model.encode_shape(cells, energy, random)
-        return pair_loss(model.shape_location_scale, state.auxiliary, g, conditions).mean()
+        g = model.two_stage.encode_shape(cells, energy, random)
+        return pair_loss(model.two_stage.shape_location_scale, state.auxiliary, g, conditions).mean()
 
     def _diffusion_loss(self, state: TrainingState[DesignModel]) -> Tensor:
         """Return the denoising loss of a batch of rows."""
@@ -149,10 +147,9 @@ def location_scale_loss(
         phase: 0 for the shape's, 1 for the pattern's.
         random: random numbers of the rows, which spread empty cells.
     """
-    assert isinstance(model, TwoStage)
     device = model.condition_mean.device
     cells, energy = rows.cells.to(device), rows.energy.to(device)
-    return model.location_scale_loss(phase, cells, energy, data.conditions(model, rows), random).mean()
+    return model.two_stage.location_scale_loss(phase, cells, energy, data.conditions(model, rows), random).mean()
 
 
 def diffusion_loss(
@@ -230,7 +227,7 @@ def started_from(name: str, fresh: DesignModel) -> DesignModel:
     old, new = ({"kind": type(m).__name__} | m.architecture.to_dict() for m in (base, fresh))
     if isinstance(base, CellsModel) and isinstance(fresh, CellsModel) and not old["material_numbers"]:
         old["material_numbers"] = new["material_numbers"]
-    if isinstance(base, TwoStage) and not new.get("symmetric", True):
+    if not new.get("symmetric", True):
         base, old["symmetric"] = base.asymmetric(), False
     other = [key for key in old | new if old.get(key) != new.get(key)]
     if other:

@@ -99,9 +99,8 @@ class DistillationTask(SurrogateTask[DesignModel]):
         self, model: DesignModel, x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
         """Return the distillation losses of shape and pattern of a student."""
-        assert isinstance(model, TwoStage)
-        sub_steps = self.distillation.sub_steps
-        return model.distillation_losses(model.teacher_targets(self.teacher, sub_steps, x, y, conditions, random))
+        student, steps = model.two_stage, self.distillation.sub_steps
+        return student.distillation_losses(student.teacher_targets(self.teacher, steps, x, y, conditions, random))
 
     def monitor(self, state: TrainingState[DesignModel]) -> Report:
         """Return validation loss and physics."""
@@ -136,11 +135,10 @@ class DistillationTask(SurrogateTask[DesignModel]):
         if self.targets is None:
             rows, random = drawn_rows(self.data, self.group, state, t.batch)
             return diffusion_loss(model, self.data, rows, random, t.precision, self.losses)
-        assert isinstance(model, TwoStage)
         chosen = torch.randint(len(self.targets), (t.batch,), generator=state.generator)[self.group.rows(t.batch)]
         device = model.condition_mean.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=t.precision == "bf16"):
-            shape, pattern = model.distillation_losses(self.targets.at(chosen.to(device)))
+            shape, pattern = model.two_stage.distillation_losses(self.targets.at(chosen.to(device)))
         return shape.mean() + pattern.mean()
 
     def _student(self, sizes: dict[str, Any], seed: int) -> TwoStage:
@@ -148,22 +146,23 @@ class DistillationTask(SurrogateTask[DesignModel]):
         form = self.teacher.architecture.to_dict() | {"distilled_steps": self.distillation.student_steps}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            student = architecture(self.surrogate.card.kind, form | sizes).build()
-        assert isinstance(student, TwoStage)
+            student: TwoStage = architecture(self.surrogate.card.kind, form | sizes).build().two_stage
         return student
 
     def _check_teacher(self) -> TwoStage:
         """Return the teacher's weights. Raises `InputError` if it cannot be distilled into these steps."""
         model, name = self.surrogate.design_model, self.surrogate.card.name
-        if not isinstance(model, TwoStage):
-            raise InputError(f"the teacher {name} is of maps in plain coordinates, which cannot be distilled")
+        try:
+            teacher = model.two_stage
+        except InputError as error:
+            raise InputError(f"the teacher {name} cannot be distilled: {error}") from None
         theirs, ours = model.architecture.distilled_steps, self.distillation.student_steps
         if theirs is not None and any(many % few for many, few in zip(theirs, ours, strict=True)):
             raise InputError(
                 f"distillation.student_steps = {list(ours)}: expected numbers that divide those of the teacher {name}, "
                 f"{list(theirs)}, which is distilled itself"
             )
-        return model
+        return teacher
 
     def _resolved(self, config: DesignRun) -> DesignRun:
         """Return the configuration with the teacher's sizes. Raises `InputError` for sizes that cannot differ."""

@@ -13,6 +13,7 @@ A student is distilled in the phases "showers" and "points", with a phase "sprea
 from __future__ import annotations
 
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from calograd.surrogate.model import to_device
 from calograd.surrogate.points.features import Features
 from calograd.surrogate.points.model import PointsModel
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.config import PointsRun
+from calograd.training.config import PointsDistillation, PointsRun
 from calograd.training.data.points import PointsData, initialise
 from calograd.training.loop import Phase, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_points
@@ -63,23 +64,24 @@ class PointsTask(SurrogateTask[PointsModel]):
     def __init__(self, config: PointsRun, data: PointsData, device: str) -> None:
         check_reached("range.energy", config.range.energy, "GeV", data.train.energy, "the data")
         self.config, self.data, self.device = config, data, device
-        self.surrogate = None if config.distillation is None else _load_teacher(config, data, device)
+        self.teacher, origins = None, dict[str, str]()
+        if config.distillation is not None:
+            self.teacher, origins["teacher"] = _load_teacher(config.distillation, data, device)
         trained = TrainedDetector(detector=data.source.detector, clustering=data.source.clustering)
-        super().__init__(config, data, trained, {"teacher": self.surrogate.identity} if self.surrogate else {})
+        super().__init__(config, data, trained, origins)
 
     @cached_property
     def model(self) -> PointsModel:
         """Weights from the seed; those of a student are the teacher's but for the two diffusion networks."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.training.seed)
-            if self.surrogate is None:
+            if self.teacher is None:
                 model = PointsModel(self.config.model.architecture(self.data.train.clouds.layers))
                 initialise(model, self.data)
                 return to_device(model, self.device)
-            teacher = _model_of(self.surrogate)
-            model = PointsModel(self.config.model.student(teacher.architecture))
+            model = PointsModel(self.config.model.student(self.teacher.architecture))
         own = ("shower_network.", "point_network.")
-        theirs = {name: value for name, value in teacher.state_dict().items() if not name.startswith(own)}
+        theirs = {name: value for name, value in self.teacher.state_dict().items() if not name.startswith(own)}
         model.load_state_dict(theirs, strict=False)
         return to_device(model, self.device)
 
@@ -160,10 +162,10 @@ class PointsTask(SurrogateTask[PointsModel]):
     @cached_property
     def targets(self) -> PointsTargets:
         """Trajectories that the teacher prepares before the first step."""
-        assert self.surrogate is not None
+        assert self.teacher is not None
         assert self.config.distillation is not None
         energy, seed = self.data.train.energy, self.config.training.seed
-        return teacher_targets(_model_of(self.surrogate), energy, self.config.distillation, seed)
+        return teacher_targets(self.teacher, energy, self.config.distillation, seed)
 
     def _student_shower_loss(self, state: State) -> Tensor:
         """Return the regression loss of random showers' trajectories."""
@@ -189,24 +191,16 @@ class PointsTask(SurrogateTask[PointsModel]):
         fit_hits(state.ema, self.data, self.config.training.hit_showers, self.config.training.seed)
 
 
-def _model_of(surrogate: Surrogate) -> PointsModel:
-    """Return the weights of a surrogate of points. Raises `InputError` for another kind."""
-    if not isinstance(surrogate.model, PointsModel):
-        raise InputError(f"{surrogate.card.name} is of kind '{surrogate.card.kind}'; expected 'points'")
-    return surrogate.model
-
-
-def _load_teacher(config: PointsRun, data: PointsData, device: str) -> Surrogate:
-    """Load the teacher. Raises `InputError` if it cannot be distilled or does not fit the data."""
-    assert config.distillation is not None
-    loaded = Surrogate.load(config.distillation.teacher, device)
-    model = _model_of(loaded)
+def _load_teacher(distillation: PointsDistillation, data: PointsData, device: str) -> tuple[PointsModel, str]:
+    """Return the teacher and its identity. Raises `InputError` if it cannot be distilled or does not fit the data."""
+    loaded = Surrogate.load(distillation.teacher, device)
+    clustering, model = loaded.card.detector.clustering, cast(PointsModel, loaded.model)  # points have a detector
     if model.distilled:
-        raise InputError(f"{config.distillation.teacher} is distilled already; expected a diffusion model")
-    theirs = (model.architecture.layers, loaded.card.detector.clustering)
-    if theirs != (data.train.clouds.layers, data.source.clustering):
+        raise InputError(f"{distillation.teacher} is distilled already; expected a diffusion model")
+    theirs, ours = (model.architecture.layers, clustering), (data.train.clouds.layers, data.source.clustering)
+    if theirs != ours:
         raise InputError(
-            f"{config.distillation.teacher} is of {theirs[0]} layers and {theirs[1]}, the data are of "
-            f"{data.train.clouds.layers} layers and {data.source.clustering}; expected the same"
+            f"{distillation.teacher} is of {theirs[0]} layers and {theirs[1]}, the data are of {ours[0]} layers and "
+            f"{ours[1]}; expected the same"
         )
-    return loaded
+    return model, loaded.identity

@@ -1,18 +1,18 @@
-"""Distillation of a surrogate of points: what its student learns from, and the student's losses.
+"""Distillation of a surrogate of points: targets of the teacher and losses of the student.
 
 The teacher makes showers at the energies of the training showers, and points in these showers' layers. The student
-learns where the trajectories of both end (`calograd.diffusion.consistency`): the shower's network from pure noise
-alone, the points' network from every level. All trajectories are walked once, before the first step, with random
+learns the ends of the trajectories of both (`calograd.diffusion.consistency`): the shower's network from pure noise
+alone, the points' network from every level. All trajectories are computed once, before the first step, with random
 numbers of their own, so that a resumed run finds the same.
 
-A regression shrinks: with r what it has not learnt, cov(end) = cov(y) + cov(r). For a shower's 4 L + 3 numbers this is
-seen in their spreads, so x = M y + u is fitted to have the ends' mean and covariance, over the same noise.
+A regression shrinks spreads: with r its residual, cov(end) = cov(y) + cov(r). A shower's 4 L + 3 numbers show it,
+so x = M y + u is fitted to have the ends' mean and covariance, over the same noise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -34,11 +34,11 @@ SPREAD_BATCH = 2048
 POINTS = 16
 """Points of a layer."""
 CHUNK = 1024
-"""Showers or layers walked at once."""
+"""Number of showers or layers whose trajectories are computed at once."""
 
 
 class Showers(NamedTuple):
-    """Places on trajectories of showers, of incident energies (n,), GeV, and unit normal leads."""
+    """Places on trajectories of showers, their incident energies (n,), GeV, and their unit normal leads."""
 
     places: Trajectories
     energy: Tensor
@@ -65,7 +65,7 @@ class PointsTargets:
 
 @torch.no_grad()
 def teacher_targets(teacher: PointsModel, energy: Tensor, config: PointsDistillation, seed: int) -> PointsTargets:
-    """SamplingSchedule the trajectories of showers and of their points.
+    """Return the trajectories of showers and of their points.
 
     Args:
         teacher: a diffusion model.
@@ -94,8 +94,7 @@ def teacher_targets(teacher: PointsModel, energy: Tensor, config: PointsDistilla
 def shower_loss(model: PointsModel, showers: Showers, chosen: Tensor) -> Tensor:
     """Return the loss of the student's network of the shower on chosen showers, shape (len(chosen), numbers)."""
     places = Trajectories(*(t[chosen] for t in showers.places))
-    pre = model.shower_preconditioning
-    assert isinstance(pre, Consistency)
+    pre = cast(Consistency, model.shower_preconditioning)
     return regression_loss(
         model.shower_at(model.conditions(showers.energy[chosen]), showers.leads[chosen]), pre, places
     )
@@ -121,8 +120,7 @@ def spread_loss(model: PointsModel, averaged: PointsModel, showers: Showers, cho
 def point_loss(model: PointsModel, layers: Layers, chosen: Tensor) -> Tensor:
     """Return the loss of the student's network of the points on all points of chosen layers, shape (points, 2)."""
     places = Trajectories(*(t.reshape(-1, POINTS, *t.shape[1:])[chosen].flatten(0, 1) for t in layers.places))
-    pre = model.preconditioning
-    assert isinstance(pre, Consistency)
+    pre = cast(Consistency, model.preconditioning)
     return regression_loss(model.points_at(layers.context[chosen], _groups(chosen)), pre, places)
 
 

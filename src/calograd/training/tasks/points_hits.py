@@ -5,8 +5,8 @@ fewer cells at 10 GeV and 1 % more at 90. With H hits of showers, Geant4's and g
 
     ln H = a_0 + a_1 s + a_2 s^2 + b ln(E_vis / E) + t (c_0 + c_1 s)            s = standardised ln E
 
-give what is to be taken away, c, free of the fluctuations of E_vis; numbers of points are then multiplied by
-exp(-(c_0 + c_1 s) / GAIN). A second round takes what is left.
+give the difference c, free of the fluctuations of E_vis. Numbers of points are then multiplied by
+exp(-(c_0 + c_1 s) / GAIN). A second round corrects the remainder.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from calograd.training.tasks.adapt import adapt
 from calograd.training.train import train
 
 MODEL = {
-    "kind": "maps", "slabs": 4, "width": 8, "multipliers": [1, 2], "embedding": 8, "shape_width": 16,
+    "kind": "maps", "slabs": 4, "width": 8, "patch": 4, "multipliers": [1, 2], "embedding": 8, "shape_width": 16,
     "shape_blocks": 1, "location_scale_width": 8,
 }  # fmt: skip
 PLAIN = {"coordinates": "plain", "schedule": "linear", "preconditioning": "noise", "dropout": 0.1, "dropped": 0.2}

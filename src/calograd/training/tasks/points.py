@@ -62,7 +62,7 @@ class PointsTask(SurrogateTask[PointsModel]):
     auxiliary = None
 
     def __init__(self, config: PointsRun, data: PointsData, device: str) -> None:
-        check_reached("range.energy", config.range.energy, "GeV", data.train.energy, "the data")
+        check_reached("range.energy", config.range.energy, "GeV", data.train.energy, "the data", float)
         self.config, self.data, self.device = config, data, device
         self.teacher, origins = None, dict[str, str]()
         if config.distillation is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import log
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,7 +24,7 @@ from calograd.training.monitor import Report
 M = TypeVar("M", bound=Model)
 
 UNREACHED = 0.05
-"""Share of a range, in its logarithm, that the data may leave out at either end."""
+"""Share of a range that the data may leave out at either end."""
 
 
 class SurrogateTask(ABC, Generic[M]):
@@ -145,11 +145,18 @@ def check_range(wanted: DesignRange, data: TrainingData) -> None:
             check_reached(f"range.{name}", getattr(wanted, name), unit, values, what)
 
 
-def check_reached(name: str, interval: tuple[float, float], unit: str, values: Tensor, what: str) -> None:
-    """Raise `InputError` if values leave out more than `UNREACHED` of an interval at either end."""
+def check_reached(
+    name: str,
+    interval: tuple[float, float],
+    unit: str,
+    values: Tensor,
+    what: str,
+    scale: Callable[[float], float] = log,
+) -> None:
+    """Raise `InputError` if values leave out more than `UNREACHED` of an interval, on a scale, at either end."""
     (low, high), lowest, highest = interval, float(values.min()), float(values.max())
-    slack = UNREACHED * log(high / low)
-    if log(lowest / low) <= slack and log(high / highest) <= slack:
+    slack = UNREACHED * (scale(high) - scale(low))
+    if scale(lowest) - scale(low) <= slack and scale(high) - scale(highest) <= slack:
         return
     if lowest == highest:
         found = f"{lowest:.3g} {unit} alone; add others, or adapt a surrogate to it with 'calograd adapt'"

@@ -127,12 +127,32 @@ def alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calograd.export.write.parts", lambda *of: [part for part in parts(*of) if part.name == name])
 
 
-def test_two_steps(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def written_shape(written: list[Written], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export of the shape alone, whose graph is the one that was already made."""
+    alone("shape", monkeypatch)
+    content = next(each.path.read_bytes() for each in written if each.part.name == "shape")
+    monkeypatch.setattr("calograd.export.write._serialised", lambda *_: content)
+
+
+@pytest.fixture(scope="module")
+def several() -> Surrogate:
+    return tiny_surrogate("PbF2", "BGO", sums=True)
+
+
+@pytest.fixture(scope="module")
+def two_steps(several: Surrogate, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The sampler of several materials, with too few steps for a loop in the walk of the pattern."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        alone("sampler", monkeypatch)
+        (written,) = export(several, tmp_path_factory.mktemp("export") / "two", steps=2)
+    return written
+
+
+def test_two_steps(two_steps: Written) -> None:
     """No loop in the walk of the pattern."""
-    alone("sampler", monkeypatch)
-    (written,) = export(tiny, tmp_path / "made", steps=2)
-    assert written.difference <= PARITY["cells"]
-    assert OnnxSampler.load(written.path).metadata["steps"] == "2"
+    assert two_steps.difference <= PARITY["cells"]
+    assert OnnxSampler.load(two_steps.path).metadata["steps"] == "2"
 
 
 def test_a_distilled_surrogate_is_exported_with_its_steps(
@@ -157,11 +177,8 @@ def test_a_distilled_surrogate_is_exported_with_its_steps(
             export(student, tmp_path / "refused", **options)
 
 
-def test_several_materials_are_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone("sampler", monkeypatch)
-    surrogate = tiny_surrogate("PbF2", "BGO", sums=True)
-    export(surrogate, tmp_path / "made", steps=1)
-    sampler = OnnxSampler.load(tmp_path / "made" / "sampler.onnx")
+def test_several_materials_are_an_input(several: Surrogate, two_steps: Written) -> None:
+    sampler = OnnxSampler.load(two_steps.path)
     made = {
         name: sampler.sample(50.0, 2.5, 6.0, 20, np.random.default_rng(0), MATERIALS[name]) for name in ("PbF2", "BGO")
     }
@@ -174,7 +191,7 @@ def test_several_materials_are_an_input(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(RangeError, match=f"material {name} .* was not trained on") as refusal:
             sampler.sample(50.0, dx, dz, 20, np.random.default_rng(0), MATERIALS[name])
         with pytest.raises(RangeError) as same:
-            surrogate.sample(Design(dx, dz, name, n_xy=3, n_z=2), 50.0, 20)
+            several.sample(Design(dx, dz, name, n_xy=3, n_z=2), 50.0, 20)
         assert str(refusal.value) == str(same.value)
 
 
@@ -238,30 +255,27 @@ def test_what_cannot_be_exported_is_refused(tiny: Surrogate, tmp_path: Path, mon
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.usefixtures("written_shape")
 def test_a_graph_that_differs_is_not_written(tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone("shape", monkeypatch)
     monkeypatch.setattr("calograd.export.write._difference", lambda *_: (2e-4, 1e-6))
     with pytest.raises(InputError, match=r"differs from PyTorch by 0\.0002"):
-        export(tiny, tmp_path / "made", steps=1)
+        export(tiny, tmp_path / "made", steps=5)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("calograd.export.write._difference", lambda *_: (2e-4, 6e-5))
-    (written,) = export(tiny, tmp_path / "steep", steps=1)  # PyTorch itself is not better known
+    (written,) = export(tiny, tmp_path / "steep", steps=5)  # PyTorch itself is not better known
     assert (written.difference, written.rounding) == (2e-4, 6e-5)
 
 
-def test_an_export_that_is_interrupted_leaves_no_folder(
-    tiny: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone("shape", monkeypatch)
-
+@pytest.mark.usefixtures("written_shape")
+def test_an_export_that_is_interrupted_leaves_no_folder(tiny: Surrogate, tmp_path: Path) -> None:
     def interrupted(done: int, total: int) -> None:
         assert [path.name for path in tmp_path.glob(".made-*/made/*")] == ["shape.onnx"]
         raise KeyboardInterrupt(f"{done} of {total}")
 
     with pytest.raises(KeyboardInterrupt, match="1 of 1"):
-        export(tiny, tmp_path / "made", steps=1, progress=interrupted)
+        export(tiny, tmp_path / "made", steps=5, progress=interrupted)
     assert not list(tmp_path.iterdir())
-    export(tiny, tmp_path / "made", steps=1)
+    export(tiny, tmp_path / "made", steps=5)
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 

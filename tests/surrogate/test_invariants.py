@@ -56,7 +56,7 @@ def design_of(surrogate: Surrogate, dx: Any = None, dz: Any = None) -> Design | 
 def showers(surrogate: Surrogate, energy: Any = 50.0, n: int = 3, seed: int = 1, **options: Any) -> Tensor:
     """Numbers of n showers, one row a shower for cells and maps, one row a point for points."""
     generator = torch.Generator().manual_seed(seed)
-    if not surrogate.model.distilled and surrogate.card.takes_design:
+    if not surrogate.model.distilled:
         options = {"steps": 3} | options
     made = surrogate.sample(design_of(surrogate), energy, n, generator=generator, **options)
     if isinstance(made, Points):

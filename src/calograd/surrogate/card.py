@@ -142,10 +142,7 @@ class TrainedDesigns(_Trained):
             )
         design.check()
         trained, depths, material = self.in_cm(design.material, numbers), design.dz.detach(), design.material
-        problems = [
-            *outside("dx", "cm", design.dx, trained.dx),
-            *outside("dz", "cm", depths, trained.dz),
-        ]
+        problems = [*outside("dx", "cm", design.dx, trained.dx), *outside("dz", "cm", depths, trained.dz)]
         if not self.unequal_layers and float((depths.amax(-1) / depths.amin(-1)).max()) > 1 + MARGIN:
             problems.append("layers of different depths were not trained on")
         known, why = self.material_status(material, numbers)

@@ -157,13 +157,7 @@ class TwoStage(DesignModel):
         return shape.mean(1), pattern.mean(1)
 
     def teacher_targets(
-        self,
-        teacher: TwoStage,
-        steps: tuple[int, int],
-        x: Tensor,
-        y: Tensor,
-        conditions: Tensor,
-        random: RandomNumbers,
+        self, teacher: TwoStage, steps: tuple[int, int], x: Tensor, y: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> TeacherTargets:
         """Let a teacher denoise showers with noise, see `calograd.diffusion.progressive`.
 

@@ -52,7 +52,11 @@ class FusedCells:
         return [weight for layer in layers for weight in layer]
 
     def generate(
-        self, conditions: Tensor, energy: Tensor, _schedule: SamplingSchedule, random: RandomNumbers
+        self,
+        conditions: Tensor,
+        energy: Tensor,
+        schedule: SamplingSchedule,  # noqa: ARG002 - there is one
+        random: RandomNumbers,
     ) -> Tensor:
         """Generate showers as `Model.generate`, without derivatives."""
         model = self.model

@@ -36,13 +36,7 @@ from calograd.surrogate.maps.coordinates import (
     mirror_permutations,
     shape_dim,
 )
-from calograd.surrogate.model import (
-    DesignArchitecture,
-    DesignModel,
-    Rows,
-    SamplingSchedule,
-    sampler_of,
-)
+from calograd.surrogate.model import DesignArchitecture, DesignModel, Rows, SamplingSchedule, sampler_of
 from calograd.surrogate.two_stage import LocationScale, TwoStage
 from calograd.system.random_numbers import RandomNumbers
 

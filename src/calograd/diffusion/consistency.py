@@ -24,8 +24,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from calograd.diffusion.denoisers import Coefficients, Network, denoise
-from calograd.diffusion.samplers import Denoise, Memory, Place, Sampler
+from calograd.diffusion.denoisers import Coefficients, Network, Preconditioning, denoise
+from calograd.diffusion.samplers import Denoise, DrawNoise, Memory, Place, Sampler, sample
+from calograd.diffusion.schedules import SCHEDULES
 from calograd.system.random_numbers import RandomNumbers
 
 
@@ -132,3 +133,34 @@ def regression_loss(student: Network, preconditioning: Consistency, places: Traj
         places: on the teacher's trajectories.
     """
     return (denoise(student, preconditioning, places.x, places.sigma) - places.end).square()
+
+
+def run_sampler(
+    network: Network, preconditioning: Preconditioning, noise: Tensor, grid: Tensor, sampler: Sampler, draw: DrawNoise
+) -> Tensor:
+    """Return samples from unit normal noise; a consistency model of one step takes `jump`.
+
+    Args:
+        network: F with its conditions bound.
+        preconditioning: preconditioning of the denoiser.
+        noise: unit normal numbers, shape (n, ...).
+        grid: falling noise levels ending at zero, shape (steps + 1,).
+        sampler: sampler of the steps.
+        draw: returns fresh noise like its argument, see `calograd.diffusion.samplers.sample`.
+    """
+    if isinstance(preconditioning, Consistency) and len(grid) == len(("highest", "zero")):
+        return jump(network, preconditioning, noise, float(grid[0]))
+    return sample(lambda z, s: denoise(network, preconditioning, z, s), noise, grid, sampler, draw)
+
+
+@cache
+def noise_grid(sampler: Sampler, schedule: str, steps: int) -> Tensor:
+    """Return the noise levels that a sampler visits, see `calograd.diffusion.samplers.Sampler.grid`; kept for reuse."""
+    with torch.inference_mode(False):  # calls with derivatives use them as well
+        return sampler.grid(SCHEDULES[schedule], steps)
+
+
+@cache
+def consistency(schedule: str) -> Consistency:
+    """Return the preconditioning of a consistency model down to the least level of a schedule."""
+    return Consistency(float(SCHEDULES[schedule].grid(2)[1]))

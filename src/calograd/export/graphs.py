@@ -107,12 +107,12 @@ class _Sampler(nn.Module):
         model, conditions = self.conditions.model, self.conditions(energy, dx, dz, material)
         go = looped if torch.compiler.is_compiling() else sample
         x = go(lambda z, s: model.denoise_shape(z, s, conditions), shape_noise, self.shape_grid, self.sampler)
-        moments = model.location_scale_of_pattern(conditions, x)
-        pattern = model.pattern(conditions, x, moments)
+        location_scale = model.location_scale_of_pattern(conditions, x)
+        pattern = model.pattern(conditions, x, location_scale)
         y = go(
             lambda z, s: denoise(pattern, model.preconditioning, z, s), pattern_noise, self.pattern_grid, self.sampler
         )
-        return model.restore(x, y, moments, conditions, energy)
+        return model.restore(x, y, location_scale, conditions, energy)
 
 
 class _Shape(nn.Module):

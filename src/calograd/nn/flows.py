@@ -155,23 +155,23 @@ class AutoregressiveFlow(nn.Module):
         """Return -ln L of every number up to a constant, and u without gradients, each of shape (n, dim)."""
         with torch.no_grad():
             u = self.standardise(numbers, conditions)
-        return likelihood(numbers, *self._moments(torch.cat([conditions, u], dim=1))), u
+        return likelihood(numbers, *self._location_scale(torch.cat([conditions, u], dim=1))), u
 
     def standardise(self, numbers: Tensor, conditions: Tensor) -> Tensor:
         """Return u of numbers, shape (n, dim)."""
         known, given = conditions, self.known.shape[2]
         for k in range(numbers.shape[1]):
             rest = known.new_zeros(len(known), max(0, given - known.shape[1]))
-            moments = self._moments(torch.cat([known, rest], dim=1), slice(k, k + 1))
-            known = torch.cat([known, standardise(numbers[:, k : k + 1], *moments)], dim=1)
+            location_scale = self._location_scale(torch.cat([known, rest], dim=1), slice(k, k + 1))
+            known = torch.cat([known, standardise(numbers[:, k : k + 1], *location_scale)], dim=1)
         return known[:, conditions.shape[1] :]
 
     def restore(self, u: Tensor, conditions: Tensor, one: slice | None = None) -> Tensor:
         """Return numbers from u, shape (n, dim); ``one`` chooses some of them."""
-        moments = self._moments(torch.cat([conditions, u], dim=1), one)
-        return restore(u if one is None else u[:, one], *moments)
+        location_scale = self._location_scale(torch.cat([conditions, u], dim=1), one)
+        return restore(u if one is None else u[:, one], *location_scale)
 
-    def _moments(self, known: Tensor, one: slice | None = None) -> tuple[Tensor, Tensor]:
+    def _location_scale(self, known: Tensor, one: slice | None = None) -> tuple[Tensor, Tensor]:
         """Return location and scale of the numbers (of ``one``) given conditions and u, each of shape (n, numbers)."""
         h = known[:, : self.known.shape[2]] * (self.known if one is None else self.known[one])
         for layer in self.layers[:-1]:

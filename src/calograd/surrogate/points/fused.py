@@ -18,14 +18,13 @@ from torch import Tensor
 from torch.nn.functional import linear as affine
 from torch.nn.functional import silu
 
-from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump_numbers
+from calograd.diffusion.consistency import CONSISTENCY, Consistency, jump_numbers, noise_grid
 from calograd.events.points import Points
 from calograd.nn.linear import weights_of
 from calograd.nn.point_networks import PointMap
 from calograd.surrogate.model import SamplingSchedule
 from calograd.surrogate.points.features import Features
 from calograd.surrogate.points.moment_matching import Drawn
-from calograd.surrogate.points.sampling import grid
 from calograd.system.random_numbers import RandomNumbers
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class FusedPoints:
         network, a = model.point_network, model.architecture
         assert isinstance(network, PointMap)
         assert isinstance(model.preconditioning, Consistency)
-        start = float(grid(CONSISTENCY, a.schedule, a.steps)[0])
+        start = float(noise_grid(CONSISTENCY, a.schedule, a.steps)[0])
         skip, out, into, level = jump_numbers(model.preconditioning, start)
         dim = network.dim
         (weight, bias), *self.embed = weights_of(network.embed)

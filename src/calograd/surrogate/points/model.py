@@ -45,9 +45,9 @@ from torch.nn.functional import pad
 
 from calograd.detector.design import Design
 from calograd.detector.material import Material
-from calograd.diffusion.consistency import CONSISTENCY
+from calograd.diffusion.consistency import CONSISTENCY, consistency, noise_grid, run_sampler
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, loss
-from calograd.diffusion.samplers import SAMPLERS, DrawNoise
+from calograd.diffusion.samplers import SAMPLERS, DrawNoise, Sampler
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
 from calograd.events.point_showers import LAYERS, PointShowers
@@ -62,7 +62,6 @@ from calograd.surrogate.points.features import KNOTS, LEADS, VISIBLE, Features, 
 from calograd.surrogate.points.features import encode as numbers_of_showers
 from calograd.surrogate.points.fused import FusedPoints
 from calograd.surrogate.points.moment_matching import Drawn, Groups, draw, tilted, with_centre, with_mean
-from calograd.surrogate.points.sampling import consistency, grid, run_sampler, sampler_of
 from calograd.system.random_numbers import RandomNumbers
 
 CONDITIONS = 1
@@ -213,7 +212,11 @@ class PointsModel(Model):
         """Return how points are sampled, see `Model`."""
         a = self.architecture
         name = sampler or a.sampler
-        found = sampler_of(name, a.distilled)
+        known = ("consistency",) if a.distilled else tuple(SAMPLERS)
+        if name not in known:
+            what = "distilled: its" if a.distilled else "not distilled: its"
+            raise InputError(f"sampler '{name}' cannot be used, the model is {what} samplers are {', '.join(known)}")
+        found = _sampler(name)
         number = (a.steps if name == a.sampler else found.steps) if steps is None else steps
         if number < 1:
             raise InputError(f"{number} steps of '{name}': expected at least 1")
@@ -331,7 +334,7 @@ class PointsModel(Model):
         a = self.architecture
         sampler = CONSISTENCY if a.distilled else SAMPLERS[SHOWER_SAMPLER]
         noise = random.normal(LEADS + dim_of(a.layers), like=energy)
-        leads, levels = noise[:, :LEADS], grid(sampler, SHOWER_SCHEDULE, a.shower_steps)
+        leads, levels = noise[:, :LEADS], noise_grid(sampler, SHOWER_SCHEDULE, a.shower_steps)
         network = self.shower_at(conditions, leads)
         x = run_sampler(network, self.shower_preconditioning, noise[:, LEADS:], levels, sampler, random.normal_like)
         return self._features_of(leads, self.corrected(x), conditions, energy, smooth)
@@ -392,9 +395,13 @@ class PointsModel(Model):
         self, noise: Tensor, context: Tensor, group: Tensor, draw: DrawNoise, schedule: SamplingSchedule
     ) -> Tensor:
         """Return z of points from noise."""
-        sampler = sampler_of(schedule.sampler, self.architecture.distilled)
-        levels = grid(sampler, self.architecture.schedule, schedule.steps)
+        sampler = _sampler(schedule.sampler)
+        levels = noise_grid(sampler, self.architecture.schedule, schedule.steps)
         return run_sampler(self.points_at(context, group), self.preconditioning, noise, levels, sampler, draw)
+
+
+def _sampler(name: str) -> Sampler:
+    return CONSISTENCY if name == "consistency" else SAMPLERS[name]
 
 
 def identity(dim: int) -> nn.Linear:

@@ -115,14 +115,13 @@ def gradient(
         )  # fmt: skip
         if report_path is not None:
             from calograd.gradients.landscape import landscapes
-            from calograd.objective.reference import LibraryReference
             from calograd.reports.gradient import write_gradient_report
 
             drawn = []
             if landscape > 1:
                 drawn = landscapes(
                     surrogate, replace(objective, energies=(middle,), weights=None), material=design.material,
-                    reference=source if isinstance(source, LibraryReference) else None, points=landscape, seed=seed,
+                    reference=source if source and source.any_design else None, points=landscape, seed=seed,
                     progress=show,
                 )  # fmt: skip
             write_gradient_report(report_path, result, drawn, middle)

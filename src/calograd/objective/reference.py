@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -31,6 +31,11 @@ Size = tuple[float, tuple[float, ...]]
 
 class Reference(Protocol):
     """Geant4 showers that any design, or some designs, can measure."""
+
+    @property
+    def any_design(self) -> bool:
+        """True if every design can be measured."""
+        ...
 
     @property
     def name(self) -> str:
@@ -70,6 +75,8 @@ class LibraryReference:
         pixels: pixels each way of x-z maps, which are then measured instead of cells, see
             `calograd.objective.measurement`.
     """
+
+    any_design = True
 
     def __init__(
         self,
@@ -157,6 +164,8 @@ class CellsReference:
         name: of the file.
     """
 
+    any_design = False
+
     def __init__(self, cells: Cells, name: str | Path) -> None:
         self.name, self.material = str(name), cells.material
         self._cells = cells
@@ -204,8 +213,6 @@ def open_reference(
         InputError: showers of an energy are missing.
     """
     if pixels is None and schema_of(shard_files(path)[0]) == CELLS.schema:
-        showers = read_shards(path)
-        if isinstance(showers, Cells):
-            return CellsReference(showers, path.name)
+        return CellsReference(cast(Cells, read_shards(path)), path.name)
     with open_library(path) as library:
         return LibraryReference(library, tuple(energies), n_xy, n_z, pixels=pixels)

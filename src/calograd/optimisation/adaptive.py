@@ -135,7 +135,7 @@ class AdaptiveSurrogate:
     def __post_init__(self) -> None:
         refuse_distilled(self.base)
         c, (low, high) = self.config, self.base.card.energy
-        c.check_space(self.space)
+        c.detector.check_space(self.space)
         outside = [f"{energy:g}" for energy in self.energies if not low * (1 - 1e-4) <= energy <= high * (1 + 1e-4)]
         if outside:
             raise InputError(
@@ -191,7 +191,7 @@ class AdaptiveSurrogate:
 
     @property
     def _designs(self) -> int:
-        return self.config.designs if self.config.serves_all else 1
+        return self.config.designs if self.config.detector.serves_all else 1
 
     def _held(self, showers: int) -> int:
         """Return the number of a step's showers that are held out."""

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -98,15 +98,15 @@ class Adapted(NamedTuple):
 
     Attributes:
         gradient: gradient of the surrogate.
-        values: its utility at several designs; None: taken from ``gradient``.
         adapter: name of its adapter, for the record.
         showers: showers simulated to adapt it; 0: it is that of the step before.
+        values: its utility at several designs; None: taken from ``gradient``.
     """
 
     gradient: GradientFunction
-    values: ValuesFunction | None = None
     adapter: str = ""
     showers: int = 0
+    values: ValuesFunction | None = None
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ class Adaptation:
         prepare: called as ``prepare(y, state)`` before a gradient at y, shape (p,), cm, is taken. Its result follows
             from its arguments alone, so an interrupted step is repeated with the same result. Where ``state.ending``
             is set, it may return the surrogate of the last step.
-        budget: showers to simulate in all, checks included.
+        budget: showers to simulate in all, checks included; infinite for no limit.
         price: showers of a check.
     """
 
     prepare: Callable[[Array, State], Adapted]
-    budget: int
+    budget: float
     price: int
 
 
@@ -165,10 +165,11 @@ def ascend(
     space.check_start(start)
     u = space.project(space.to_log(start))
     pair = simulate_pair or (pair_of(simulate) if simulate else None)
-    run = _Run(space, gradient, values, pair, config)
+    way = gradient if isinstance(gradient, Adaptation) else _constant(Adapted(gradient, values=values))
+    run = _Run(space, way, pair, config)
     setting = {
         **config.model_dump(), "space": space.to_dict(), "start": start.tolist(), "checks": pair is not None,
-        "budget": gradient.budget if isinstance(gradient, Adaptation) else None,
+        "budget": way.budget if isfinite(way.budget) else None,
     }  # fmt: skip
     state = read_state(output, setting) if output else None
     try:
@@ -189,6 +190,11 @@ def ascend(
             raise
         raise Interrupted(f"{output} holds the ascent so far; the same command resumes it") from None
     return state
+
+
+def _constant(used: Adapted) -> Adaptation:
+    """Return the adaptation of a surrogate that stays as it is."""
+    return Adaptation(lambda *_: used, inf, 0)
 
 
 @dataclass(frozen=True)
@@ -216,19 +222,14 @@ class _Run:
     """Constants of an ascent."""
 
     space: DesignSpace
-    gradient: GradientFunction | Adaptation
-    values: ValuesFunction | None
+    way: Adaptation
     pair: SimulatePair | None
     config: AscentConfig
 
     def step(self, state: State) -> State:
         """Return the state after one more step."""
-        if not isinstance(self.gradient, Adaptation):
-            return self._next(state, Adapted(self.gradient, self.values))
-        used = self.gradient.prepare(self.space.from_log(np.array(state.u)), state)
-        return self._next(replace(state, simulated=state.simulated + used.showers), used)
-
-    def _next(self, state: State, used: Adapted) -> State:
+        used = self.way.prepare(self.space.from_log(np.array(state.u)), state)
+        state = replace(state, simulated=state.simulated + used.showers)
         if not state.ending:
             return self._step(state, used)
         return self._multi_start(state, used) if state.rival is None else self._settle(state, used)
@@ -334,9 +335,8 @@ class _Run:
 
     def _affordable(self, state: State) -> bool:
         """Return whether the budget allows a check, besides the one that settles the end if it is needed."""
-        limit = self.gradient if isinstance(self.gradient, Adaptation) else None
         checks = 1 + (state.rival is not None)
-        return limit is None or state.simulated + checks * limit.price <= limit.budget
+        return state.simulated + checks * self.way.price <= self.way.budget
 
     def _estimate_again(self, before: Point, number: int, gradient: GradientFunction) -> Point:
         """Return the estimate of this step's surrogate where the last step began."""

@@ -238,7 +238,7 @@ class Setup:
             source = from_geant4(
                 folder, self.objective, self.space, target=self.target, workers=check.workers, progress=progress
             )
-        serves_all = check.library is not None or self.target is None or self.target.serves_all
+        serves_all = check.library is not None or self.target is None or self.target.detector.serves_all
         return SimulatedObjective(
             source, self.objective, self.space, check.replicas, serves_all=serves_all,
             progress=partial(progress, "check"),
@@ -316,10 +316,11 @@ class Setup:
         def prepare(y: Array, state: State) -> Adapted:
             used = follower.again(state.history) if state.ending else follower.at(y, state.history)
             adapted = replace(self, surrogate=used.surrogate)
-            return Adapted(
-                partial(adapted.gradient, progress=progress), partial(adapted.values, progress=progress), used.adapter,
-                used.showers,
-            )  # fmt: skip
+            gradient, values = (
+                partial(adapted.gradient, progress=progress),
+                partial(adapted.values, progress=progress),
+            )
+            return Adapted(gradient, used.adapter, used.showers, values)
 
         return Adaptation(prepare, self.target.budget, price)
 

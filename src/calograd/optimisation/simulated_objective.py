@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -107,6 +107,7 @@ class PerDesignReference:
     material: Material
     open: Callable[[Size], LibraryReference]
     showers: int
+    any_design: ClassVar = True
 
     def count(self, energy: float) -> int:  # noqa: ARG002
         """See `Reference.count`."""
@@ -135,11 +136,11 @@ def from_geant4(
         target: the detector and its beam; None: the large block with photons on its axis.
         options: see `calograd.geant4.production.simulate_library`.
     """
-    detector = target or Target()
+    target = target or Target()
 
     def simulated(stem: str, showers: int, seed: int, design: Design) -> LibraryReference:
         path = folder / f"{stem}.h5"
-        config = detector.simulation(design, objective.energies, seed)
+        config = target.simulation(design, objective.energies, seed)
         simulate(path, config, showers * len(objective.energies), **options)
         with open_library(path) as library:
             return LibraryReference(library, objective.energies, space.n_xy, space.n_z)
@@ -147,7 +148,7 @@ def from_geant4(
     def source(showers: int, seed: int) -> Reference:
         middle = np.sqrt(np.multiply(space.lower, space.upper))
         some, stem = space.design(middle), f"{seed:020d}-{showers}"
-        if detector.serves_all:
+        if target.detector.serves_all:
             return simulated(stem, showers, seed, some)
 
         def of_design(size: Size) -> LibraryReference:

@@ -18,7 +18,7 @@ theta = 20.0                 # degrees to the normal
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -37,6 +37,15 @@ class BlockTarget(Table):
 
     kind: Literal["block"]
     material: str | None = None
+    serves_all: ClassVar = True
+    """True if the showers of one simulation can be measured with every design."""
+
+    def build(self, design: Design) -> Block:
+        """Return the detector of a design."""
+        return Block(material=design.material)
+
+    def check_space(self, space: DesignSpace) -> None:
+        """Accept any cells."""
 
 
 class MatrixTarget(Table):
@@ -51,6 +60,24 @@ class MatrixTarget(Table):
     silicon: Annotated[float, Field(ge=0)] = 0.2
     margin: Annotated[int, Field(ge=0)] = 2
     silicon_signal: bool = False
+    serves_all: ClassVar = False
+
+    def build(self, design: Design) -> CrystalMatrix:
+        """Return the detector of a design."""
+        return CrystalMatrix(
+            material=design.material, dx=float(design.dx), dz=tuple(design.dz.tolist()), n_xy=design.n_xy,
+            **self.model_dump(exclude={"kind", "material"}),
+        )  # fmt: skip
+
+    def check_space(self, space: DesignSpace) -> None:
+        """Raise `InputError` if the smallest cells within the bounds leave no room for crystals."""
+        needed = (("dx", space.lower[0], "gap", self.gap), ("dz", min(space.lower[1:]), "silicon", self.silicon))
+        for name, size, what, needs in needed:
+            if size <= needs:
+                raise InputError(
+                    f"adapt.detector.{what} = {needs:g} cm leaves no room for crystals in cells of {name} = {size:g} "
+                    "cm, which space.bounds allow; raise the bound"
+                )
 
 
 class BeamTarget(Table):
@@ -68,11 +95,6 @@ class Target(Table):
     detector: Annotated[BlockTarget | MatrixTarget, Field(discriminator="kind")] = BlockTarget(kind="block")
     beam: BeamTarget = BeamTarget()
 
-    @property
-    def serves_all(self) -> bool:
-        """True if the showers of one simulation can be measured with every design."""
-        return isinstance(self.detector, BlockTarget)
-
     def simulation(self, design: Design, energies: tuple[float, ...], seed: int) -> SimulationConfig:
         """Return the configuration of a simulation with Geant4.
 
@@ -81,28 +103,8 @@ class Target(Table):
             energies: incident energies in turn, GeV.
             seed: of the showers.
         """
-        detector: Block | CrystalMatrix = Block(material=design.material)
-        if isinstance(self.detector, MatrixTarget):
-            detector = CrystalMatrix(
-                material=design.material, dx=float(design.dx), dz=tuple(design.dz.tolist()), n_xy=design.n_xy,
-                **self.detector.model_dump(exclude={"kind", "material"}),
-            )  # fmt: skip
         beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam.model_dump())
-        return SimulationConfig(detector=detector, beam=beam, seed=seed % 2**31)
-
-    def check_space(self, space: DesignSpace) -> None:
-        """Raise `InputError` if the smallest cells within the bounds leave no room for crystals."""
-        if not isinstance(self.detector, MatrixTarget):
-            return
-        for name, size, needs in (
-            ("dx", space.lower[0], self.detector.gap), ("dz", min(space.lower[1:]), self.detector.silicon)
-        ):  # fmt: skip
-            if size <= needs:
-                what = "gap" if name == "dx" else "silicon"
-                raise InputError(
-                    f"adapt.detector.{what} = {needs:g} cm leaves no room for crystals in cells of {name} = {size:g} "
-                    "cm, which space.bounds allow; raise the bound"
-                )
+        return SimulationConfig(detector=self.detector.build(design), beam=beam, seed=seed % 2**31)
 
     def check_library(self, library: Library, space: DesignSpace) -> None:
         """Raise `InputError` if showers of a library are not of this detector, or do not serve all designs."""
@@ -115,7 +117,7 @@ class Target(Table):
             )
         if not isinstance(made, SimulationConfig):
             return
-        if isinstance(self.detector, MatrixTarget):
+        if not self.detector.serves_all:
             raise InputError(f"{library.path} is of no crystal matrix as adapt.detector is; use simulate = true")
         for name, wanted in self.beam.model_dump().items():
             if (found := getattr(made.beam, name)) != wanted:

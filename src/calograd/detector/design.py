@@ -95,7 +95,7 @@ class Design:
         return self.dx.ndim == 1
 
     def __getitem__(self, which: int | slice | Tensor) -> Design:
-        """One design of a batch, or a batch of some of them."""
+        """Return one design of a batch, or a batch of some of them."""
         if not self.batched:
             raise InputError("a single design has no index; make a batch of it with design.expand(n)")
         return Design(self.dx[which], self.dz[which], self.material, self.n_xy, self.n_z)

@@ -3,9 +3,9 @@
 A row is one shower measured with one design. Rows made from the same shower share the number in ``shower``; training
 and test data are split by it. Cells and maps differ in the array of measured energies alone, which `Layout` describes.
 
-A file holds that array under its name, the columns ``energy``, ``dx``, ``dz`` and ``shower`` of every row, and as
-attributes the material, the origin and what made it. Writing checks what reading checks, so a file that was written can
-be read.
+A file holds that array under its name, and the columns ``energy``, ``dx``, ``dz`` and ``shower`` of every row. Its
+attributes are the material, the origin and the configuration that made it. Writing checks what reading checks, so a
+file that was written can be read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from calograd.io.files import refuse_existing
 from calograd.io.hdf5 import existing_file, load, schema_of, verify_checksum, write_columns
 
 COLUMNS = ("energy", "dx", "dz")
-"""Columns of a file besides the measured energies and ``shower``."""
+"""Numbers of every row, in addition to the measured energies and ``shower``."""
 CHUNK = 1 << 18
 """Numbers in a chunk of the measured energies."""
 ALL = slice(None)

@@ -1,7 +1,7 @@
 """Plausibility of showers: are energies in one unit, and do the showers lie on their axis?
 
 A calorimeter cannot hold more than the incident energy, and units are a factor of 1000 apart. So the mean share
-E_deposited / E_incident tells another unit from a bad detector or a bad surrogate.
+E_deposited / E_incident distinguishes another unit from a bad detector or a bad surrogate.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 A point is energy e at (x, y) in a layer. Shower s owns the points ``offsets[s]:offsets[s + 1]`` of the flat datasets
 ``x y`` (cm, the shower's axis at 0), ``layer`` (from 0) and ``e`` (GeV); within a shower they are in order of layers.
-A file may have datasets of one number a shower: ``hits``, the number of cells that Geant4's deposits raise above the
-threshold, where the points alone do not tell it; and of the incident particle ``pdg``, its number in the scheme of the
-Particle Data Group, and ``theta`` and ``phi``, its direction in degrees. What a file lacks is unknown. There is no
-padding: points without energy are left out when a file is read.
+There is no padding: points without energy are left out when a file is read.
+
+A file may have further datasets of one number a shower. ``hits`` is the number of cells that Geant4's deposits raise
+above the threshold, if it does not follow from the points. ``pdg`` is the incident particle's number in the scheme of
+the Particle Data Group; ``theta`` and ``phi`` are its direction in degrees. A dataset that is missing is unknown.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class PointShowers(Ragged):
         layers: number of layers of the detector.
         origin: ``geant4`` or the name of a surrogate.
         config: what made them, as plain data.
-        hits: cells above the threshold by all deposits, shape (n,), int64; None where the points tell them.
+        hits: cells above the threshold by all deposits, shape (n,), int64; None if they follow from the points.
         pdg: number of the incident particle in the scheme of the Particle Data Group, shape (n,); None if unknown.
         theta, phi: direction of the incident particle, angle to the normal and azimuth, shape (n,), degrees; None if
             unknown.

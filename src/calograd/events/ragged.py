@@ -1,8 +1,8 @@
 """Showers of different lengths in flat columns, and the arithmetic of their offsets.
 
-Shower s owns the rows ``offsets[s]:offsets[s + 1]`` of every flat column (positions and energies of deposits, points or
-hits), and one entry of every column of the shower itself (incident energy, number). There is no padding. The functions
-take numpy arrays or torch tensors and return what they were given.
+Shower s owns the rows ``offsets[s]:offsets[s + 1]`` of every flat column: positions and energies of deposits, points or
+hits. It has one entry in every column of the showers themselves: incident energy, number. There is no padding. The
+functions take numpy arrays or torch tensors and return the same kind.
 """
 
 from __future__ import annotations

@@ -189,9 +189,9 @@ def draw_designs(
     """Draw designs of its own for every shower of a library: dx and dz log-uniform in their ranges.
 
     A share ``unequal`` of the designs has layers of independent depths, the others have equal ones. With ``neighbours``
-    above zero every design is followed by a close one: all sizes times exp(``neighbours`` n) with a normal n for dx and
-    one for dz, and in half of the neighbours one for every layer besides; a size beyond its range is reflected at its
-    end. The difference of one shower between two close designs tells a training how it changes with the design.
+    above zero a close design follows every design. Its sizes are those of the design times exp(``neighbours`` n), with
+    a normal n for dx and one for dz; half of the neighbours have one more n for every layer. A size beyond its range is
+    reflected at the end. From the difference of a shower between close designs a training learns derivatives.
 
     Raises:
         InputError: no designs, ranges that are not positive or the wrong way round, windows larger than the simulated

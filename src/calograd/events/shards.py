@@ -1,4 +1,4 @@
-"""Folders of files that are read as one, and the showers in them told apart.
+"""Read folders of files as one, and distinguish the showers in them.
 
 A simulation and an index in it name a shower. Files of simulations that differ in seed or energies hold different
 showers; files of one simulation hold the same ones. A file made of several simulations names them in its configuration:
@@ -28,7 +28,7 @@ from calograd.io.files import shard_files
 from calograd.io.hdf5 import schema_of
 
 SAMPLE = 100
-"""Number of rows whose measured energies tell files of equal columns apart."""
+"""Number of rows whose measured energies distinguish files of equal columns."""
 
 
 def shards_of(config: dict[str, Any]) -> list[tuple[int, Any]]:
@@ -66,7 +66,7 @@ def refuse_twice(files: Sequence[Path], contents: Sequence[bytes]) -> None:
 
 
 def contents_of(rows: Cells | Maps) -> bytes:
-    """Return a hash of configuration, columns and the first measured energies, which tells contents apart."""
+    """Return a hash of configuration, columns and the first measured energies, which distinguishes contents."""
     digest = blake2b(json.dumps(rows.config, sort_keys=True).encode())
     for column in (rows.energy, rows.dx, rows.dz, rows.shower, rows.measured[:SAMPLE]):
         digest.update(np.ascontiguousarray(column).tobytes())

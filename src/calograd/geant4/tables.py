@@ -9,7 +9,7 @@ Electromagnetic showers need two of Geant4's twelve datasets, G4EMLOW and G4ENSD
 5. ``$XDG_DATA_HOME/calograd/geant4``, where ``calograd tables --download`` puts them.
 
 A complete set counts as the official one and wins over a reduced one, which has the tables of some elements only,
-whatever the order. Results name the tables that they were made with.
+in any order. Results name the tables that they were made with.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files that appear complete or not at all, and folders that one process at a time writes.
 
-Every file is written beside its destination, synchronised and then renamed, so a reader never sees half of it.
+Every file is written next to its destination, synchronised and then renamed, so a reader never sees half of it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def shard_files(path: Path) -> list[Path]:
 
 @contextmanager
 def writing(path: Path, advice: str = "") -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into an `InputError` of one line that ends in ``advice``.
+    """Turn the errors of a full or read-only disk into an `InputError` of one line that ends with ``advice``.
 
     HDF5 raises an `OSError` from the write that fails and a `RuntimeError` when the file is closed after that.
     """
@@ -84,7 +84,7 @@ def write_whole(path: Path, content: bytes | memoryview, advice: str = "") -> No
 
 @contextmanager
 def temporary_file(path: Path, advice: str = "") -> Iterator[Path]:
-    """Give a temporary name beside ``path`` and remove it afterwards, with those that killed processes left."""
+    """Yield a temporary name next to ``path``; remove it afterwards, and those that killed processes left."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     for stray in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with suppress(OSError):

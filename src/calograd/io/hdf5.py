@@ -85,7 +85,7 @@ def reading(path: Path, expected: str) -> Iterator[h5py.File]:
 
     Args:
         path: the file.
-        expected: what the error message tells the user to bring.
+        expected: the kind of file that the error message asks for.
 
     Raises:
         FormatError: the file is missing, held by another process, not HDF5, cut off or damaged.

@@ -3,7 +3,7 @@
     images_xz, images_yz    (N, 100, 100)   projections over the detector's volume: x or y first, then z
     labels_energy           (N,)            incident energy, GeV
     labels_xy, labels_z     (N,)            pitch and depth of the 5 x 5 x 5 cells, cm
-    labels_material         (N,)            names, or numbers whose meaning the file does not tell
+    labels_material         (N,)            names, or numbers whose meaning the file does not state
 
 `Images.maps` converts them to maps of energy. Images that were scaled to their own maximum, as that paper's published
 code prepares them, have lost their energy and are refused there. A file may hold one geometry or many.

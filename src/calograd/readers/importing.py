@@ -3,9 +3,9 @@
 The file is read twice. First everything is checked and counted (`calograd.readers.validation`), so that a file that
 cannot be used leaves nothing behind. Then its events are gathered (`calograd.readers.event_builder`) and written:
 showers are numbered in the order in which their events first appear. Memory stays bounded by some 100 bytes an event,
-a chunk of the file and `calograd.readers.event_builder.HELD` steps, in whatever order these lie in the file.
+a chunk of the file and `calograd.readers.event_builder.HELD` steps, in any order of the file.
 
-Steps without a deposit are dropped; events without any deposit are kept, as far as the file tells of them.
+Steps without a deposit are dropped; events without any deposit are kept if the file names them.
 """
 
 from __future__ import annotations

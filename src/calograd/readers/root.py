@@ -99,7 +99,7 @@ class Tree:
     Attributes:
         entries: number of entries.
         flat: whether an entry is a step; otherwise it holds lists of steps.
-        numbered: whether events are told apart by their numbers; otherwise every entry is an event.
+        numbered: whether events are distinguished by their numbers; otherwise every entry is an event.
         repeated: name of a branch whose event numbers repeat although every entry is taken as an event; else None.
     """
 
@@ -253,7 +253,7 @@ def open_tree(path: Path, reading: Reading) -> Iterator[Tree]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever uproot raises on wrong bytes into one line."""
+    """Turn any error that uproot raises on wrong bytes into one line."""
     try:
         yield
     except Exception as error:

@@ -17,7 +17,7 @@ from calograd.system.progress import StageProgress, silent
 EXCESS = 1e-3
 """Largest share by which an event's deposits may exceed its incident energy: rounding, and nuclei."""
 PAIR = 1.1e-3
-"""Energy by which they may exceed it besides, GeV: rest energies of a positron and of the electron that it meets."""
+"""Energy that they may have in addition, GeV: the rest energies of a positron and the electron that it meets."""
 EQUAL = 1e-5
 """Relative tolerance within which the incident energies that a file states for one event are equal."""
 LITTLE = 0.01
@@ -25,14 +25,14 @@ LITTLE = 0.01
 USUAL = 4.0
 """Factor between the mean depth of deposits and the usual one beyond which the depth is noted."""
 CONTAINED = 0.5
-"""Share of the energy that is deposited from which the mean depth tells the unit of energies."""
+"""Smallest share of the energy that is deposited for which the mean depth shows the unit of energies."""
 FITS = 2.0
 """Distance of the mean depth from the usual one, in radiation lengths, within which another unit explains it."""
 
 _COLUMNS: dict[str, tuple[Any, Any, Any]] = {
     "first": (np.minimum, np.int64, np.iinfo(np.int64).max),
     "last": (np.maximum, np.int64, -1),
-    "told": (np.add, np.int64, 0),
+    "entries": (np.add, np.int64, 0),
     "low": (np.minimum, np.float64, np.inf),
     "high": (np.maximum, np.float64, -np.inf),
     "kept": (np.add, np.int64, 0),
@@ -81,7 +81,7 @@ class _Tally:
         rows = np.arange(self._rows, self._rows + len(steps.owner))
         self._rows += len(rows)
         values = {
-            "first": (of_owner, rows), "last": (of_owner, rows), "told": (of_owner, 1),
+            "first": (of_owner, rows), "last": (of_owner, rows), "entries": (of_owner, 1),
             "low": (of_owner, steps.energy), "high": (of_owner, steps.energy),
             "kept": (of_step, steps.e > 0), "total": (of_step, steps.e),
         }  # fmt: skip
@@ -125,7 +125,7 @@ def summarise_events(tree: Tree, source: Path, reading: Reading, progress: Stage
         ids=tally.ids, order=order, energy=columns["high"][by_place], kept=columns["kept"][by_place],
         total=columns["total"][by_place], dropped=steps_read - int(columns["kept"].sum()),
         centre=(x, y, z), in_front=in_front / energy,
-        scattered=bool((columns["last"] - columns["first"] + 1 != columns["told"]).any()),
+        scattered=bool((columns["last"] - columns["first"] + 1 != columns["entries"]).any()),
     )  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def _depth_note(events: EventSummary, material: Material, reading: Reading) -> l
     """Return a sentence if the mean depth does not suit the energies, or suits them better in another unit.
 
     The usual mean depth is (ln(1 + E / E_c) + 1.5) X0. It grows by 6.9 X0 for a factor of 1000, while a common factor
-    in deposits and incident energies leaves their ratio alone: depth is all that can tell the unit.
+    in deposits and incident energies does not change their ratio: the depth alone shows the unit.
     """
     x0, e_c = to_float(material.radiation_length), to_float(material.critical_energy)
     depth = events.centre[2] / x0

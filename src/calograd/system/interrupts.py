@@ -15,7 +15,7 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C came, to be called between steps; a second Ctrl-C stops at once."""
+    """Yield a function that returns whether Ctrl-C came, to call between steps; a second Ctrl-C stops at once."""
     came = False
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -1,7 +1,7 @@
-"""Read what is left of a shower library that was cut off.
+"""Recover the complete showers of a library that was cut off.
 
-HDF5 refuses a file that is shorter than its superblock says. Padded with zeros to that length it opens; a shower is
-complete if all chunks that hold its deposits lie within the bytes that are really there.
+HDF5 refuses a file that is shorter than its superblock says. Padded to that length it opens. A shower is
+complete if all chunks that hold its deposits lie within the bytes that are there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
 
 
 def stored_length(path: Path) -> int | None:
-    """Length in bytes that an HDF5 file had when it was written; None if its start is not HDF5."""
+    """Return the length in bytes that an HDF5 file had when it was written; None if its start is not HDF5."""
     with path.open("rb") as file:
         start = file.read(64)
     if not start.startswith(_SIGNATURE) or len(start) < 52 or start[8] not in _END_OF_FILE:
@@ -35,7 +35,7 @@ def stored_length(path: Path) -> int | None:
 
 
 def is_cut_off(path: Path) -> bool:
-    """True if the file is shorter than it says."""
+    """Return whether the file is shorter than it was when it was written."""
     length = stored_length(path)
     return length is not None and path.stat().st_size < length
 

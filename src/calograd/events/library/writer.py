@@ -188,7 +188,7 @@ class LibraryWriter:
         return sum(len(heads.index) for heads in self._parts.values())
 
     def missing(self) -> list[range]:
-        """Indices below ``wanted`` that are not finished, as ranges."""
+        """Return the indices below ``wanted`` that are not finished, as ranges."""
         todo = np.ones(self.wanted, bool)
         for heads in self._parts.values():
             todo[heads.index[heads.index < self.wanted]] = False
@@ -242,7 +242,7 @@ class LibraryWriter:
         self._complete = True
 
     def leave(self) -> None:
-        """Remove the parts if the library is complete; else show in it all that is finished."""
+        """Remove the parts if the library is complete; otherwise publish all that is finished."""
         if self._complete or not self._parts:
             shutil.rmtree(self._folder)
             if not self._complete:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.images import write_images
 from helpers.tiny_maps import tiny_maps
 from helpers.toy_library import write_toy_library
 
 from calograd.detector.configuration import SimulationConfig
 from calograd.events.dense import Cells, read_maps, write_cells, write_maps
 from calograd.events.library.reader import open_library
-from calograd.readers.images import write_images
 
 Run = Callable[..., tuple[int, str, str]]
 OPTIMISATION = """

@@ -7,16 +7,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers.images import write_images
 from helpers.toy_library import write_library
 
 from calograd.detector.configuration import SimulationConfig
 from calograd.detector.material import MATERIALS
-from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.errors import FormatError, InputError
 from calograd.events.binning import project_deposits
 from calograd.events.library.reader import open_library
 from calograd.events.library.schema import Provenance
 from calograd.readers import images as images_module
-from calograd.readers.images import maps_of_images, read_images, write_images
+from calograd.readers.images import maps_of_images, read_images
 
 SHOWERS = 6
 SIZES = [(0.5, 0.3), (0.4, 0.2)]
@@ -65,8 +66,6 @@ def test_images_are_those_of_the_deposits(stored: Path) -> None:
         )
         np.testing.assert_array_equal(images.energy[rows], d.energy)
     np.testing.assert_allclose(images.xz.sum((1, 2)), images.yz.sum((1, 2)), rtol=1e-5)  # one window
-    with open_library(stored / "library.h5") as library, pytest.raises(OutputExistsError):
-        write_images(stored / "images.h5", library, SIZES)
 
 
 def test_maps_of_them_keep_energy_and_designs(path: Path) -> None:

@@ -115,13 +115,9 @@ class Ragged:
         else:
             which = np.arange(len(self))[which] if isinstance(self.offsets, np.ndarray) else which
             offsets, flat = take(self.offsets, which)
-        return self._with(offsets, [(self.FLAT, flat), (self.HEADS, which)])
-
-    def _with(self, offsets: Any, chosen: list[tuple[tuple[str, ...], Any]]) -> Self:
-        columns = {name: getattr(self, name) for names, _ in chosen for name in names}
-        picked = {
-            name: None if columns[name] is None else columns[name][index] for names, index in chosen for name in names
-        }
+        chosen = dict.fromkeys(self.FLAT, flat) | dict.fromkeys(self.HEADS, which)
+        columns = {name: getattr(self, name) for name in chosen}
+        picked = {name: None if column is None else column[chosen[name]] for name, column in columns.items()}
         return replace(self, offsets=offsets, **picked)  # type: ignore[type-var]
 
     @classmethod

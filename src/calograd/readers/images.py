@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,11 +22,9 @@ import numpy as np
 
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
-from calograd.events.binning import PIXELS, project_deposits, resample
+from calograd.events.binning import PIXELS, resample
 from calograd.events.dense import Maps
-from calograd.events.library.reader import Library
-from calograd.io.files import refuse_existing
-from calograd.io.hdf5 import check_datasets, new_file, reading
+from calograd.io.hdf5 import check_datasets, reading
 from calograd.system.progress import Progress, silent
 
 SIZE = 100
@@ -224,26 +222,3 @@ def _check(data: dict[str, np.ndarray], path: Path, first: int) -> None:
 def _refuse(bad: np.ndarray, complaint: str, first: int) -> None:
     if bad.any():
         raise FormatError(f"{complaint}, first in row {first + int(np.argmax(bad))}; make the file anew")
-
-
-def write_images(path: Path, library: Library, sizes: list[tuple[float, float]]) -> None:
-    """Write showers of a library in the paper's layout, in GeV: every shower at every (dx, dz) in cm.
-
-    Raises:
-        OutputExistsError: ``path`` exists.
-        InputError: it cannot be written, or the library cannot be measured at these sizes.
-    """
-    refuse_existing(path)
-    for dx, dz in sizes:
-        library.check_cells(dx, dz, N_CELLS, N_CELLS)
-    material, showers = library.material, library.read()
-    assert material is not None
-    n = len(library)
-    with new_file(path, None) as file:
-        for name, seen in (("images_xz", showers), ("images_yz", replace(showers, x=showers.y, y=showers.x))):
-            images = [project_deposits(seen, *size, N_CELLS, N_CELLS, SIZE) for size in sizes]
-            file.create_dataset(name, data=np.concatenate(images), compression="gzip")
-        file["labels_energy"] = np.tile(library.energy, len(sizes))
-        file["labels_xy"] = np.repeat(np.array([dx for dx, _ in sizes], dtype=np.float32), n)
-        file["labels_z"] = np.repeat(np.array([dz for _, dz in sizes], dtype=np.float32), n)
-        file["labels_material"] = [material.name] * (n * len(sizes))

@@ -1,4 +1,4 @@
-"""Distillation: a student that goes from any noise level to the sample in one step.
+"""Consistency models: students that go from any noise level to the sample in one step.
 
 A consistency model (arXiv 2303.01469) is f(x; sigma) = c_skip x + c_out F(c_in x; c_noise) with f(x; sigma_min) = x
 that takes every place on a trajectory of the teacher's probability flow to where the trajectory ends. Here
@@ -37,7 +37,7 @@ class Consistency:
     sigma_min: float = 0.005
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The four coefficients at the noise levels ``sigma``."""
+        """Return the four coefficients at noise levels ``sigma``."""
         total = (1 + sigma**2).rsqrt()
         return Coefficients(
             (1 + self.sigma_min**2) ** 0.5 * total, (sigma - self.sigma_min) * total, total, sigma.log() / 4
@@ -56,13 +56,13 @@ CONSISTENCY = Sampler(_consistency, order=0, evaluations=1, steps=1)
 
 
 def jump(network: Network, preconditioning: Consistency, noise: Tensor, sigma: float) -> Tensor:
-    """f(sigma noise; sigma), as `CONSISTENCY` in one step, in as few operations as can be.
+    """Return f(sigma noise; sigma), as `CONSISTENCY` does in one step, in as few operations as possible.
 
     Args:
         network: F with its conditions bound.
-        preconditioning: of the student.
+        preconditioning: preconditioning of the student.
         noise: unit normal numbers, shape (n, ...).
-        sigma: the highest noise level.
+        sigma: highest noise level.
     """
     skip, out, into, level = jump_numbers(preconditioning, sigma)
     return torch.add(skip * noise, network(into * noise, noise.new_full((1,), level)), alpha=out)
@@ -79,9 +79,9 @@ class Trajectories(NamedTuple):
     """Places on trajectories of a probability flow and where these end.
 
     Args:
-        x: the place, shape (n, ...).
-        sigma: its noise level, shape (n,).
-        end: the sample, shape (n, ...).
+        x: noisy samples on the trajectories, shape (n, ...).
+        sigma: noise levels of ``x``, shape (n,).
+        end: samples at the ends of the trajectories, shape (n, ...).
     """
 
     x: Tensor
@@ -90,7 +90,7 @@ class Trajectories(NamedTuple):
 
 
 def levels(steps: int, random: RandomNumbers) -> Tensor:
-    """Numbers of the noise levels of n places: 0, the highest, for half of them; shape (n,), int64."""
+    """Draw the indices of the noise levels of the samples, shape (n,), int64; half are 0, the highest level."""
     drawn = random.integers(2 * steps)
     return torch.where(drawn < steps, drawn, 0)
 
@@ -99,11 +99,11 @@ def trajectories(teacher: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampl
     """Follow the teacher's trajectories from pure noise to their ends.
 
     Args:
-        teacher: the denoiser D(x, sigma).
+        teacher: denoiser D(x, sigma) of the teacher.
         noise: unit normal numbers, shape (n, ...).
         sigmas: falling noise levels ending at zero, shape (steps + 1,).
-        sampler: a deterministic one.
-        level: number of the level at which the place of each is kept, from 0 to steps - 1, shape (n,), int64.
+        sampler: a deterministic sampler.
+        level: index of the level at which the place of each sample is kept, 0 to steps - 1, shape (n,), int64.
 
     Raises:
         ValueError: a sampler that adds noise.
@@ -125,12 +125,12 @@ def trajectories(teacher: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampl
 
 
 def regression_loss(student: Network, preconditioning: Consistency, places: Trajectories) -> Tensor:
-    """|f(x; sigma) - x_0|^2 of every number of every sample, same shape as ``places.x``.
+    """Return |f(x; sigma) - x_0|^2 of every number of every sample, same shape as ``places.x``.
 
     Args:
         student: F with its conditions bound.
-        preconditioning: of the student.
-        places: on the teacher's trajectories.
+        preconditioning: preconditioning of the student.
+        places: places on the teacher's trajectories.
     """
     return (denoise(student, preconditioning, places.x, places.sigma) - places.end).square()
 

@@ -26,11 +26,11 @@ from torch import Tensor
 from calograd.system.random_numbers import RandomNumbers
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""F(c_in x, c_noise): both with the batch first; conditions are bound by the caller."""
+"""Raw network F(c_in x, c_noise). Both arguments have the batch first; the caller binds conditions."""
 
 
 class Coefficients(NamedTuple):
-    """c_skip, c_out, c_in, c_noise of one noise level (or one a sample)."""
+    """Coefficients c_skip, c_out, c_in and c_noise at one noise level, or at one a sample."""
 
     skip: Tensor
     out: Tensor
@@ -39,10 +39,10 @@ class Coefficients(NamedTuple):
 
 
 class Preconditioning(Protocol):
-    """The way from a raw network to a denoiser."""
+    """Coefficients that turn a raw network into a denoiser."""
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The four coefficients at the noise levels ``sigma``."""
+        """Return the four coefficients at noise levels ``sigma``."""
         ...
 
 
@@ -53,7 +53,7 @@ class Edm:
     sigma_data: float = 1.0
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The four coefficients at the noise levels ``sigma``."""
+        """Return the four coefficients at noise levels ``sigma``."""
         total = sigma**2 + self.sigma_data**2
         return Coefficients(
             self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4
@@ -62,19 +62,19 @@ class Edm:
 
 @dataclass(frozen=True)
 class NoisePrediction:
-    """DDPM: the network predicts the noise."""
+    """Noise prediction, as in DDPM: F is the noise."""
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The four coefficients at the noise levels ``sigma``."""
+        """Return the four coefficients at noise levels ``sigma``."""
         return Coefficients(torch.ones_like(sigma), -sigma, 1 / (1 + sigma**2).sqrt(), sigma.log() / 4)
 
 
 @dataclass(frozen=True)
 class ResidualNoise:
-    """DDPM, with the network's input added to its output: the noise less what the network sees."""
+    """Noise prediction with the network's input added to its output: F is the noise less c_in x."""
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The four coefficients at the noise levels ``sigma``."""
+        """Return the four coefficients at noise levels ``sigma``."""
         into = 1 / (1 + sigma**2).sqrt()
         return Coefficients(into**2 / (1 + sigma * into), -sigma, into, sigma.log() / 4)
 
@@ -85,7 +85,7 @@ PRECONDITIONINGS: dict[str, Preconditioning] = {
 
 
 def denoise(network: Network, preconditioning: Preconditioning, x: Tensor, sigma: Tensor) -> Tensor:
-    """D(x; sigma). ``sigma`` has no dimensions or one a sample, shape (n,)."""
+    """Return D(x; sigma); ``sigma`` has no dimensions, or one level a sample, shape (n,)."""
     c = preconditioning.coefficients(sigma.reshape(-1, *(1,) * (x.ndim - 1)))
     return c.skip * x + c.out * network(c.into * x, c.noise.flatten())
 
@@ -93,11 +93,11 @@ def denoise(network: Network, preconditioning: Preconditioning, x: Tensor, sigma
 def loss(
     network: Network, preconditioning: Preconditioning, x0: Tensor, sigma: Tensor, random: RandomNumbers
 ) -> Tensor:
-    """Denoising loss of every number of every sample, same shape as ``x0``.
+    """Return the denoising loss of every number of every sample, same shape as ``x0``.
 
     Args:
         network: F with its conditions bound.
-        preconditioning: of the denoiser.
+        preconditioning: preconditioning of the denoiser.
         x0: clean samples, shape (n, ...).
         sigma: noise levels, shape (n,).
         random: random numbers of the samples.

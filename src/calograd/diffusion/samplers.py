@@ -37,23 +37,23 @@ from torch.utils.checkpoint import checkpoint
 from calograd.diffusion.schedules import Schedule, angle_grid
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""D(x, sigma) with ``sigma`` a tensor without dimensions."""
+"""Denoiser D(x, sigma); ``sigma`` is a tensor without dimensions."""
 DrawNoise = Callable[[Tensor], Tensor]
-"""Returns fresh unit normal noise of the shape, dtype and device of its argument."""
+"""Function that returns fresh unit normal noise of the shape, dtype and device of its argument."""
 Memory = tuple[Tensor, Tensor] | None
 """The clean sample (or slope) of the step before and its noise level; None at the first step."""
 
 
 class Place(NamedTuple):
-    """The place of a sampler on its way.
+    """State of a sampler before a step.
 
     Args:
-        x: the noisy sample, shape (n, ...).
-        s: its noise level.
-        t: the lower one that the step goes to.
-        memory: of the step before.
+        x: noisy samples, shape (n, ...).
+        s: noise level of ``x``.
+        t: lower noise level that the step goes to.
+        memory: memory of the step before.
         draw: returns fresh unit normal noise of the shape of ``x``, for samplers that add noise on the way.
-        last: whether ``t`` is the end of the grid, zero.
+        last: True if ``t`` is the end of the grid, zero.
     """
 
     x: Tensor
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 
 
 Step = Callable[[Denoise, Place], tuple[Tensor, Tensor]]
-"""One step: returns x at noise level t and what the next step extrapolates from."""
+"""One step of a sampler; returns x at noise level t and what the next step extrapolates from."""
 
 
 def _ddim(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
@@ -111,14 +111,14 @@ def _trigflow_ab2(denoise: Denoise, at: Place) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way from noise to samples.
+    """A numerical method that turns noise into samples.
 
     Args:
-        step: from one noise level to the next.
-        order: of convergence for deterministic samplers; 0 where noise is added.
-        evaluations: of the denoiser in a step (the last step to zero takes one).
-        steps: by default; `validation/samplers.py` prints the error that is left of each.
-        even_angle: whether it walks an even grid in the angle rather than the schedule's.
+        step: one step, from a noise level to the next.
+        order: order of convergence of deterministic samplers; 0 for samplers that add noise.
+        evaluations: evaluations of the denoiser in a step; the last step, to zero, takes one.
+        steps: default number of steps; `validation/samplers.py` prints the error that each leaves.
+        even_angle: True for a grid that is even in the angle, in place of the schedule's.
     """
 
     step: Step
@@ -128,11 +128,11 @@ class Sampler:
     even_angle: bool = False
 
     def nfe(self, steps: int) -> int:
-        """Evaluations of the denoiser in ``steps`` steps."""
+        """Return the number of evaluations of the denoiser in ``steps`` steps."""
         return self.evaluations * (steps - 1) + 1
 
     def grid(self, schedule: Schedule, steps: int) -> Tensor:
-        """The noise levels it visits, shape (steps + 1,), falling to zero. float64."""
+        """Return the noise levels of the steps, shape (steps + 1,), falling to zero, float64."""
         return angle_grid(schedule.grid(1)[0], steps) if self.even_angle else schedule.grid(steps)
 
 
@@ -154,16 +154,16 @@ def sample(
     draw: DrawNoise = torch.randn_like,
     checkpointed: bool = False,
 ) -> Tensor:
-    """Follow the grid ``sigmas`` from pure noise to samples.
+    """Return samples: follow the grid ``sigmas`` from pure noise.
 
     Args:
-        denoise: D(x, sigma).
+        denoise: denoiser D(x, sigma).
         noise: unit normal numbers, shape (n, ...).
         sigmas: falling noise levels ending at zero, shape (steps + 1,).
         sampler: one of `SAMPLERS`.
-        draw: returns fresh unit normal noise like its argument; for "ddpm", which adds noise on the way.
-        checkpointed: for a gradient keep each step's beginning alone and walk the step again on the way back: memory
-            of one step and a sample a step, for one more evaluation of each. Not with added noise.
+        draw: returns fresh unit normal noise like its argument, for samplers that add noise.
+        checkpointed: keep the beginning of each step alone and repeat the step in the backward pass. Memory is that of
+            one step and a sample a step; each step is evaluated once more. Not with added noise.
 
     Raises:
         ValueError: ``checkpointed`` with a sampler that adds noise.

@@ -1,4 +1,4 @@
-"""Noise levels: which are trained on, and which a sampler visits.
+"""Noise schedules: the noise levels of training and of sampling.
 
 A noisy sample is x = x0 + sigma * n with n ~ N(0, 1): the variance-exploding form of Karras et al. (EDM,
 arXiv 2206.00364). The variance-preserving processes of DDPM (arXiv 2006.11239) and of the cosine schedule
@@ -6,7 +6,7 @@ arXiv 2206.00364). The variance-preserving processes of DDPM (arXiv 2006.11239) 
 
     sigma = sqrt(1 / alpha_bar - 1),      alpha_bar_t = prod_s (1 - beta_s),
 
-so every schedule here is a law of sigma for training and a falling grid of sigma that ends at zero for sampling.
+so every schedule here is a distribution of sigma for training and a grid of sigma that falls to zero for sampling.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from calograd.system.random_numbers import RandomNumbers
 
 
 class Schedule(Protocol):
-    """A law of noise levels and the grid that goes with it."""
+    """Distribution of noise levels in training, and their grid in sampling."""
 
     def draw(self, random: RandomNumbers, *, like: Tensor) -> Tensor:
-        """Noise levels for training, shape (n,)."""
+        """Return noise levels for training, shape (n,)."""
         ...
 
     def grid(self, steps: int) -> Tensor:
-        """Falling noise levels, shape (steps + 1,), the last is zero. float64."""
+        """Return noise levels that fall to zero, shape (steps + 1,), float64."""
         ...
 
 
@@ -48,11 +48,11 @@ class Karras:
     rho: float = 7.0
 
     def draw(self, random: RandomNumbers, *, like: Tensor) -> Tensor:
-        """Noise levels for training, shape (n,)."""
+        """Return noise levels for training, shape (n,)."""
         return (self.mean + self.std * random.normal(like=like)).exp()
 
     def grid(self, steps: int) -> Tensor:
-        """Falling noise levels, shape (steps + 1,), the last is zero. float64."""
+        """Return noise levels that fall to zero, shape (steps + 1,), float64."""
         ramp = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1, dtype=torch.float64)
         high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
         return torch.cat([(high + ramp * (low - high)) ** self.rho, ramp.new_zeros(1)])
@@ -66,18 +66,18 @@ class _VariancePreserving(ABC):
 
     @abstractmethod
     def alpha_bar(self) -> Tensor:
-        """Share of the signal's variance left at every time step, shape (timesteps,). float64."""
+        """Return the share of the signal's variance at every time step, shape (timesteps,), float64."""
 
     def sigmas(self) -> Tensor:
-        """Noise level at every time step, rising, shape (timesteps,). float64."""
+        """Return the noise level at every time step, rising, shape (timesteps,), float64."""
         return (1 / self.alpha_bar() - 1).sqrt()
 
     def draw(self, random: RandomNumbers, *, like: Tensor) -> Tensor:
-        """Noise levels at uniformly drawn time steps, shape (n,)."""
+        """Return noise levels at uniformly drawn time steps, shape (n,)."""
         return self.sigmas().to(like)[random.integers(self.timesteps).to(like.device)]
 
     def grid(self, steps: int) -> Tensor:
-        """Falling noise levels at evenly spaced time steps, shape (steps + 1,), the last is zero. float64.
+        """Return noise levels at evenly spaced time steps, falling to zero, shape (steps + 1,), float64.
 
         There are no more levels than time steps: above ``timesteps``, ``steps`` count as that.
         """
@@ -91,7 +91,7 @@ class Linear(_VariancePreserving):
     """DDPM: beta rises linearly from 1e-4 to 0.02."""
 
     def alpha_bar(self) -> Tensor:
-        """Share of the signal's variance left at every time step, shape (timesteps,). float64."""
+        """Return the share of the signal's variance at every time step, shape (timesteps,), float64."""
         return (1 - torch.linspace(1e-4, 0.02, self.timesteps, dtype=torch.float64)).cumprod(0)
 
 
@@ -102,14 +102,14 @@ class Cosine(_VariancePreserving):
     offset: float = 0.008
 
     def alpha_bar(self) -> Tensor:
-        """Share of the signal's variance left at every time step, shape (timesteps,). float64."""
+        """Return the share of the signal's variance at every time step, shape (timesteps,), float64."""
         t = torch.arange(self.timesteps + 1, dtype=torch.float64) / self.timesteps
         f = torch.cos((t + self.offset) / (1 + self.offset) * pi / 2) ** 2
         return (f[1:] / f[:-1]).clamp(min=1e-3).cumprod(0)
 
 
 def angle_grid(sigma_max: float | Tensor, steps: int) -> Tensor:
-    """Noise levels with evenly spaced angles arctan(sigma), shape (steps + 1,), the last is zero. float64."""
+    """Return noise levels with evenly spaced angles arctan(sigma), falling to zero, shape (steps + 1,), float64."""
     top = torch.as_tensor(sigma_max, dtype=torch.float64).atan()
     return (top * torch.linspace(1, 0, steps + 1, dtype=torch.float64)).tan()
 

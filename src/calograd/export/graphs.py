@@ -1,4 +1,4 @@
-"""The parts of a surrogate that become ONNX graphs, and what goes into and comes out of each.
+"""The parts of a surrogate that become ONNX graphs, with their inputs and outputs.
 
     sampler   conditions and unit normal noise -> cells              what generates showers
     shape     D(x; sigma) of the shape given conditions              for samplers of one's own, in
@@ -37,9 +37,9 @@ class Port:
     """An input or output of a graph.
 
     Args:
-        name: in the graph.
-        size: numbers of a row; empty for one.
-        unit: of the numbers; empty for none.
+        name: name in the graph.
+        size: shape of a row; empty for one number.
+        unit: unit of the numbers; empty for none.
     """
 
     name: str

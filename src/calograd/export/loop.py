@@ -1,4 +1,4 @@
-"""A sampler's walk as a graph whose size does not grow with the number of steps.
+"""A sampler's loop as a graph whose size does not grow with the number of steps.
 
 The step at k of N goes from s_k to s_k+1 and may remember the one before it. The first remembers nothing and the last
 ends at zero, so they are apart; those between are one step in a loop, which ONNX calls Scan,
@@ -23,10 +23,10 @@ def looped(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) ->
     """Return what `calograd.diffusion.samplers.sample` returns for a deterministic sampler, with a loop over its steps.
 
     Args:
-        denoise: D(x, sigma).
+        denoise: denoiser D(x, sigma).
         noise: unit normal numbers, shape (n, ...).
         sigmas: falling noise levels ending at zero, shape (steps + 1,).
-        sampler: of order 1 or higher.
+        sampler: a sampler of order 1 or higher.
     """
     steps = len(sigmas) - 1
 

@@ -1,4 +1,4 @@
-"""Exported samplers through ONNX Runtime: what the C++ example does, in Python and without PyTorch's networks."""
+"""Exported samplers through ONNX Runtime, without PyTorch's networks; the C++ example does the same."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class OnnxSampler:
         cells = sampler.sample(energy=50.0, dx=2.5, dz=6.0, n=1000, rng=np.random.default_rng(0))
 
     Attributes:
-        card: of the surrogate.
-        metadata: of the file, see `calograd.export.write`.
+        card: card of the surrogate.
+        metadata: metadata of the file, see `calograd.export.write`.
     """
 
     def __init__(self, session: Any, card: Card, metadata: Mapping[str, str]) -> None:

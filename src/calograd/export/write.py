@@ -1,4 +1,4 @@
-"""Write the parts of a surrogate as ONNX files that say what they are.
+"""Write the parts of a surrogate as ONNX files with metadata.
 
 Every file's metadata, which ONNX Runtime gives as text: ``schema``, ``calograd`` (the version that wrote it), ``name``,
 ``part``, ``sampler``, ``steps``, ``evaluations`` (of the networks of shape and pattern), ``shape_levels`` and
@@ -59,11 +59,11 @@ class Written:
     """A file that was written.
 
     Args:
-        path: of the file.
-        part: what it holds.
-        size: bytes.
-        difference: the largest from PyTorch, see `PARITY`.
-        rounding: the largest of PyTorch from PyTorch in double precision, likewise.
+        path: path of the file.
+        part: part of the surrogate in the file.
+        size: number of bytes.
+        difference: largest difference from PyTorch, see `PARITY`.
+        rounding: largest difference of PyTorch from its own double precision, see `PARITY`.
     """
 
     path: Path
@@ -84,10 +84,10 @@ def export(
     """Write ``sampler.onnx``, ``shape.onnx``, ``pattern.onnx`` and ``decoder.onnx``, each checked through ONNX Runtime.
 
     Args:
-        surrogate: on the CPU.
-        folder: must not exist.
-        sampler: of the whole sampler, a deterministic one; the surrogate's own if left out.
-        steps: of the sampler; each has a default, and a distilled surrogate no choice.
+        surrogate: surrogate on the CPU.
+        folder: folder of the files, which must not exist.
+        sampler: name of a deterministic sampler; the surrogate's own if left out.
+        steps: number of steps; each sampler has a default, and a distilled surrogate no choice.
         progress: called after every file.
 
     Raises:
@@ -220,7 +220,7 @@ def _metadata(surrogate: Surrogate, schedule: SamplingSchedule) -> dict[str, str
 
 
 def _difference(part: Part, surrogate: Surrogate, schedule: SamplingSchedule, content: bytes) -> tuple[float, float]:
-    """The largest of the file from PyTorch, and of PyTorch from its double precision, on fresh inputs, see `PARITY`."""
+    """Return the largest differences of file from PyTorch, and of PyTorch from its double precision, see `PARITY`."""
     inputs = example(part, surrogate, schedule, CHECKED, torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = part.module(*inputs)

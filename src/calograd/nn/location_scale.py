@@ -19,13 +19,13 @@ FARTHEST = 14.0
 
 
 class ConditionalLocationScale(nn.Module):
-    """Location and scale from the conditions.
+    """Location and scale as a network of the conditions.
 
     Args:
-        conditions: numbers it is conditioned on.
-        symmetry_class: which numbers share location and scale by symmetry: an index from 0 for each, shape (dim,).
-        width: of the hidden layers.
-        floor: the smallest scale.
+        conditions: number of conditions.
+        symmetry_class: index from 0 for each number, shape (dim,); numbers of equal index share location and scale.
+        width: width of the hidden layers.
+        floor: smallest scale.
     """
 
     def __init__(self, conditions: int, symmetry_class: Tensor, width: int = 128, floor: float = 2e-3) -> None:
@@ -68,7 +68,7 @@ class ConditionalLocationScale(nn.Module):
         return location.index_select(1, self.symmetry_class), scale.index_select(1, self.symmetry_class)
 
     def negative_log_likelihood(self, c: Tensor, conditions: Tensor) -> Tensor:
-        """Return that of a Student t per sample and number, up to a constant, shape (n, dim)."""
+        """Return -ln L of a Student t for every number of every sample, up to a constant, shape (n, dim)."""
         return likelihood(c, *self.forward(conditions))
 
     def standardise(self, c: Tensor, conditions: Tensor) -> Tensor:

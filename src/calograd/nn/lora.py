@@ -1,4 +1,4 @@
-"""Small changes of a network that never touch its weights: adapters. Knows no physics.
+"""Adapters: small changes of a network that never touch its weights. Knows no physics.
 
     LoRA     W' = W + (alpha / r) B A     A of shape (r, in), B of shape (out, r), B = 0 at first   arXiv 2106.09685
     BitFit   b' = b + d                   the biases alone                                          arXiv 2106.10199
@@ -49,7 +49,7 @@ class Plan:
     Args:
         method: ``lora``, ``bitfit`` or ``full``.
         rank: r of LoRA; layers with fewer inputs or outputs take as many as they have.
-        alpha: of LoRA; alpha / r scales the change.
+        alpha: alpha of LoRA; alpha / r scales the change.
         targets: patterns of names of linear layers and convolutions, ``*`` for any characters; ``blocks`` stands for
             all below it.
 
@@ -79,8 +79,8 @@ class LoraLinear(nn.Module):
 
     Args:
         base: W and b, which are shared and not learnt.
-        plan: with rank and alpha.
-        generator: of A, N(0, 1 / in).
+        plan: rank and alpha.
+        generator: random numbers of A, N(0, 1 / in).
     """
 
     def __init__(self, base: nn.Linear, plan: Plan, generator: torch.Generator | None) -> None:
@@ -101,8 +101,8 @@ class LoraConv(nn.Module):
 
     Args:
         base: W and b, which are shared and not learnt.
-        plan: with rank and alpha.
-        generator: of A, N(0, 1 / numbers that go into an output).
+        plan: rank and alpha.
+        generator: random numbers of A, N(0, 1 / numbers that go into an output).
     """
 
     def __init__(self, base: nn.Conv2d, plan: Plan, generator: torch.Generator | None) -> None:
@@ -152,8 +152,8 @@ def attach(network: N, plan: Plan, generator: torch.Generator | None = None) -> 
 
     Args:
         network: the base; nothing of it is changed.
-        plan: of the adapter.
-        generator: of LoRA's A.
+        plan: plan of the adapter.
+        generator: random numbers of LoRA's A.
 
     Returns:
         A network whose other weights are those of the base, and what it learns, by name.
@@ -189,9 +189,9 @@ def place(learnt: Mapping[str, Tensor], network: nn.Module, plan: Plan, table: M
     """Set what `attach` returned to an adapter's table, in place: `tabulate` of it gives the table again.
 
     Args:
-        learnt: of `attach`.
-        network: the base that it was attached to.
-        plan, table: of the adapter.
+        learnt: parameters that `attach` returned.
+        network: base of `attach`.
+        plan, table: plan and table of the adapter.
 
     Raises:
         InputError: the table does not fit.
@@ -233,7 +233,7 @@ def merge(network: N, plan: Plan, table: Mapping[str, Tensor]) -> N:
 
     Args:
         network: the base; nothing of it is changed.
-        plan, table: of the adapter; float16 tables are multiplied out in the precision of the weights.
+        plan, table: plan and table of the adapter; float16 tables are multiplied out in the precision of the weights.
 
     Raises:
         InputError: the plan names no layer of the network, or the table does not fit it.

@@ -1,4 +1,4 @@
-"""Adapters on disk: what a new detector changes of a surrogate, in a small file that names its base.
+"""Adapters on disk: the changes of a surrogate for a new detector, in a small file that names its base.
 
 A folder holds ``adapter.safetensors``: the table of `calograd.nn.lora`, and in its metadata ``schema`` and a
 JSON ``card`` with the plan, the base, and what the adapted surrogate is for. The base is named, and known by
@@ -9,9 +9,9 @@ JSON ``card`` with the plan, the base, and what the adapted surrogate is for. Th
 On any other base an adapter is refused. (The merged weights themselves would not do: the last bits of W + BA depend on
 the processor.)
 
-Numbers of the denoising networks are stored as float16. What is rounded is the change, not the weight: its relative
-error of 2^-12 is far below the noise of few showers, and the file half as large. Location and scale, on which means
-and gradients rest, stay float32, as in `calograd.surrogate.storage`.
+Changes of the denoising networks are stored as float16. Their relative error of 2^-12 is far below the noise of few
+showers, and the file is half as large. Location and scale, on which means and gradients rest, stay float32, as in
+`calograd.surrogate.storage`.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Adapter:
     """An adapter of a surrogate.
 
     Args:
-        card: its base and what it is for.
-        table: what it changes, by `calograd.nn.lora`, in the precision it is stored in (see `pack`).
+        card: base, plan and trained range of the adapter.
+        table: changes of the weights, see `calograd.nn.lora`, in the stored precision, see `pack`.
     """
 
     card: AdapterCard
@@ -155,7 +155,7 @@ class Adapter:
         """Return model and card of an adapted surrogate; the base is unchanged and shares its other weights.
 
         Args:
-            model, card, identity: of the base.
+            model, card, identity: model, card and identity of the base.
 
         Raises:
             InputError: this is an adapter of another base.

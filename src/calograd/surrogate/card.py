@@ -1,4 +1,4 @@
-"""The card of a surrogate: what it is, what it was trained on, and which requests are outside that.
+"""The card of a surrogate: its kind, its trained range, its training, and the check of requests.
 
 Every runtime, in PyTorch or in ONNX, asks `Card.check_range`.
 """
@@ -49,8 +49,8 @@ class Findings(NamedTuple):
     """Result of a check of a request.
 
     Args:
-        problems: what is outside the trained range, one clause each; refused.
-        note: what is between trained points and merely warned of; empty if nothing is.
+        problems: clauses that name parameters outside the trained range; the request is refused.
+        note: clause that warns of a material between the trained ones; empty if there is none.
     """
 
     problems: list[str]
@@ -67,9 +67,9 @@ class _Trained(BaseModel, ABC):
         """Compare a request's design with what was trained on.
 
         Args:
-            name: of the surrogate.
+            name: name of the surrogate.
             design: `Design` or detector; None if the request has none.
-            architecture: of the surrogate.
+            architecture: architecture of the surrogate, as plain data.
 
         Raises:
             InputError: a design that the surrogate cannot take at all.
@@ -77,15 +77,15 @@ class _Trained(BaseModel, ABC):
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Return what files of showers say of it."""
+        """Return the trained range as files of showers record it."""
 
     @abstractmethod
     def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:
-        """Return what a notebook shows."""
+        """Return the rows of the notebook's table."""
 
 
 class TrainedDesigns(_Trained):
-    """A range of designs: what cells and maps are trained on."""
+    """Trained range of designs, for cells and maps."""
 
     dx: tuple[float, float]
     """Least and largest pitch, in cm or, with ``units`` scaled, in Moliere radii."""
@@ -98,7 +98,7 @@ class TrainedDesigns(_Trained):
     materials: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
     """The materials that were trained on."""
     mode: str
-    """``embedded`` or ``stand-alone``: whether the material goes on around the window of cells."""
+    """``embedded`` if the material continues around the window of cells, else ``stand-alone``."""
 
     @property
     def material(self) -> Material:
@@ -168,11 +168,11 @@ class TrainedDesigns(_Trained):
         return False, ""
 
     def provenance(self) -> dict[str, Any]:
-        """Return what files of showers say of it."""
+        """Return the trained range as files of showers record it."""
         return {"mode": self.mode}
 
     def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:
-        """Return what a notebook shows."""
+        """Return the rows of the notebook's table."""
         x, z = ("cm", "cm") if self.units == "cm" else ("Moliere radii", "radiation lengths")
         n_xy, n_z = architecture["n_xy"], architecture["n_z"]
         return {
@@ -186,7 +186,7 @@ class TrainedDesigns(_Trained):
 
 
 class TrainedDetector(_Trained):
-    """One layered detector, which is the only one that the surrogate knows."""
+    """The one layered detector of a surrogate of points."""
 
     detector: dict[str, Any]
     """Record of the detector, see `calograd.detector.configuration.SiWStack`."""
@@ -203,11 +203,11 @@ class TrainedDetector(_Trained):
         )
 
     def provenance(self) -> dict[str, Any]:
-        """Return what files of showers say of it."""
+        """Return the trained range as files of showers record it."""
         return {"clustering": self.clustering}
 
     def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:
-        """Return what a notebook shows."""
+        """Return the rows of the notebook's table."""
         kind = self.detector.get("kind", "unknown")
         return {"detector": f"{kind}, {architecture['layers']} layers", "points": self.clustering}
 

@@ -1,4 +1,4 @@
-"""Files of showers from a surrogate: any mixture of designs and energies, reproducible from a seed."""
+"""Records of showers from a surrogate: any mixture of designs and energies, reproducible from a seed."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def generate(
     Everything is checked before the first shower is made.
 
     Args:
-        surrogate: what generates.
+        surrogate: surrogate that generates.
         energy: incident energy, shape (n,), GeV.
         dx: cell pitch, shape (n,), cm; None for a surrogate of one detector.
         dz: depth of every layer, shape (n, n_z), cm; None for a surrogate of one detector.
-        material: of the calorimeter; None: the one that the surrogate was trained on.
-        seed: of all random numbers; the shower of row i depends on the row, the seed and i alone.
+        material: material of the calorimeter; None: the one that the surrogate was trained on.
+        seed: seed of all random numbers; the shower of row i depends on the row, the seed and i alone.
         sampler, steps: see `Surrogate.sample`.
         extrapolate: warn instead of refusing outside the trained range.
         guidance: w of classifier-free guidance, see `Surrogate.sample`.
@@ -108,7 +108,7 @@ def rows_like(surrogate: Surrogate, showers: Any, repeat: int = 1, name: str = "
 
 
 def _window(shape: tuple[int, ...], n_xy: int, n_z: int) -> str:
-    """Return the shape of what is measured of a shower, in words."""
+    """Return the shape of a shower's measured cells or pixels, in words."""
     cells, measured = f"{n_xy} x {n_xy} x {n_z}", " x ".join(map(str, shape))
     return measured if measured == cells else f"maps of {measured} pixels over {cells}"
 
@@ -206,7 +206,7 @@ def _beam(card: Card) -> dict[str, Any]:
 
 
 def _config(surrogate: Surrogate, schedule: SamplingSchedule, seed: int, extrapolate: bool) -> dict[str, Any]:
-    """Return what made the showers, as plain data."""
+    """Return the settings that made the showers, as plain data."""
     card, asked = surrogate.card, schedule._asdict()
     options = asked.pop("options")
     return {

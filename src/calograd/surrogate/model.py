@@ -1,6 +1,6 @@
-"""The protocol of surrogate models: what `Surrogate`, files of showers and training ask of every kind.
+"""The protocol of surrogate models, which every kind implements for `Surrogate`, files of showers and training.
 
-`Model` is what all kinds implement. `DesignModel` adds what cells and maps share: one detector design per shower as
+`Model` is the protocol of all kinds. `DesignModel` adds what cells and maps share: one design per shower as conditions,
 
     cond = ln E/E_c, ln dx/R_M, ln of depths / X0, and the logarithms of chosen numbers of the material
 
@@ -72,7 +72,7 @@ class Rows:
         energy: incident energy, shape (n,), GeV.
         dx: cell pitch, shape (n,), cm; None for a surrogate of one detector.
         dz: depth of every layer, shape (n, n_z), cm; None for a surrogate of one detector.
-        material: of the calorimeter; None for a surrogate of one detector.
+        material: material of the calorimeter; None for a surrogate of one detector.
     """
 
     energy: np.ndarray
@@ -170,9 +170,9 @@ class Model(nn.Module, ABC):
         Random numbers are drawn first and conditions applied after, so equal generators give common random numbers.
 
         Args:
-            conditions: of `condition`, shape (n, conditions) or (1, conditions).
+            conditions: result of `condition`, shape (n, conditions) or (1, conditions).
             energy: incident, shape (n,) or (1,), GeV.
-            schedule: of `sampling_schedule`.
+            schedule: result of `sampling_schedule`.
             random: random numbers of the n showers.
         """
 
@@ -193,9 +193,9 @@ class Model(nn.Module, ABC):
 
         Args:
             showers: one a row, as `generate` makes them.
-            rows: what was asked for.
-            name: of the surrogate.
-            config: what made the showers, as plain data.
+            rows: energies and designs of the showers.
+            name: name of the surrogate.
+            config: settings that made the showers, as plain data.
         """
 
     @abstractmethod
@@ -313,7 +313,7 @@ class DesignModel(Model):
             energy: incident, shape (n,) or (1,), GeV.
             dx: pitch, shape (n,) or (1,), cm.
             dz: depths, shape (n, n_z) or (1, n_z), cm.
-            numbers: of the material, see `numbers_of`, shape (n, 6) or (1, 6).
+            numbers: numbers of the material, see `numbers_of`, shape (n, 6) or (1, 6).
         """
         x0, r_m, e_c = numbers.T[1:4]
         rows = max(len(energy), len(dx), len(dz), len(numbers))

@@ -33,8 +33,8 @@ def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> No
 
     Args:
         folder: made if need be.
-        model: the weights.
-        card: what goes with them.
+        model: model with the weights.
+        card: card of the surrogate.
         compact: round the denoising networks to float16, which halves the file; location and scale, on which means
             and gradients rest, stay float32. The numbers of a single material become part of the weights of cells,
             see `calograd.surrogate.cells.model.without_material_numbers`.

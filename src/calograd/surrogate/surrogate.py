@@ -1,7 +1,6 @@
 """The public face of all surrogates: load, sample, adapt, save.
 
-One class serves cells, maps and points; what differs between kinds is in the models below
-(`calograd.surrogate.model.Model`).
+One class serves cells, maps and points; their models implement `calograd.surrogate.model.Model`.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ class Surrogate:
         return self.model
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
+        """Return the table that a notebook shows."""
         card, done = self.card, self.card.training.get("done", {})
         return facts(
             f"Surrogate {card.name}",
@@ -148,8 +147,8 @@ class Surrogate:
                 alone. None: the surrogate's own.
             steps: number of steps; each sampler has a default, and a distilled surrogate of designs no choice.
             extrapolate: warn instead of refusing outside the trained range.
-            checkpointed: where a gradient is recorded, keep the beginning of each step alone and repeat the step on
-                the way back: memory hardly grows with the number of steps, the gradient costs a quarter more.
+            checkpointed: keep the beginning of each step alone and repeat the step in the backward pass. Memory hardly
+                grows with the number of steps; the gradient costs a quarter more.
             guidance: w of classifier-free guidance, for maps that were trained with dropped conditions; 0 for none.
             smooth: give the last point of every layer a fractional weight. Energies and positions of points are then
                 smooth in the energy, and their gradients are those of the expected showers.

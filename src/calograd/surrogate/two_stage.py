@@ -1,4 +1,4 @@
-"""Two diffusion models in a row, of a shower's shape and of its pattern.
+"""Two diffusion models in sequence: one of a shower's shape, one of its pattern.
 
 Both learn coordinates that a small network has standardised for the condition at hand, so that the smooth dependence
 on the design does not ride on the noise model:
@@ -37,16 +37,16 @@ from calograd.system.random_numbers import RandomNumbers
 SHAPE_STEPS = 3
 """Steps of the shape's sampler for every step of the pattern's."""
 LocationScale = tuple[Tensor, Tensor]
-"""Location and scale of every number."""
+"""Location and scale of every number, shape (n, numbers) each."""
 
 
 class TeacherTargets(NamedTuple):
     """Targets of both networks of a student, a row a shower.
 
     Args:
-        conditions: of the student and of its teacher, shape (n, conditions).
-        x: the shape that the pattern is given, shape (n, shape numbers).
-        shape, pattern: of its two networks.
+        conditions: conditions of the student and of its teacher, shape (n, conditions).
+        x: standardised shape that conditions the pattern, shape (n, shape numbers).
+        shape, pattern: targets of the two networks.
     """
 
     conditions: Tensor
@@ -112,7 +112,7 @@ class TwoStage(DesignModel):
         Args:
             conditions: shape (n, conditions) or (1, conditions).
             x: standardised shape, shape (n, shape numbers).
-            location_scale: of these, see `location_scale_of_pattern`.
+            location_scale: location and scale of the pattern, see `location_scale_of_pattern`.
             guidance: w of classifier-free guidance.
             random: random numbers of what is dropped in training; None: nothing is dropped.
         """
@@ -163,9 +163,9 @@ class TwoStage(DesignModel):
 
         Args:
             teacher: a diffusion model, or one distilled into a multiple of this one's steps.
-            steps: of a diffusion model for every step of the student, of shape and pattern.
-            x, y: as `losses` takes them.
-            conditions: of this model and of the teacher.
+            steps: steps of a teacher that is a diffusion model for every step of the student, of shape and pattern.
+            x, y: standardised shape and pattern of the showers, see `standardise`.
+            conditions: conditions of this model and of the teacher.
             random: random numbers of the showers.
         """
         shape, pattern = self.shape_preconditioning, self.preconditioning

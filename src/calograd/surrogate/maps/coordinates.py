@@ -52,7 +52,7 @@ def encode(maps: Tensor, energy: Tensor, slabs: int, random: RandomNumbers) -> t
     Args:
         maps: shape (n, pixels, pixels), GeV.
         energy: incident, shape (n,), GeV.
-        slabs: of equal numbers of pixels.
+        slabs: number of slabs, of equal numbers of pixels.
         random: random numbers of the showers, which spread what is empty.
 
     Returns:
@@ -64,7 +64,7 @@ def encode(maps: Tensor, energy: Tensor, slabs: int, random: RandomNumbers) -> t
 
 
 def encode_shape(maps: Tensor, energy: Tensor, slabs: int, random: RandomNumbers) -> Tensor:
-    """Return the first of the two results of `encode`."""
+    """Return ``g`` of `encode` alone."""
     along = _group(maps, slabs).sum(1)
     total = torch.logit((along.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
     second = maps.sum(2) @ _squared_distance(maps.shape[1]).to(maps)
@@ -73,7 +73,7 @@ def encode_shape(maps: Tensor, energy: Tensor, slabs: int, random: RandomNumbers
 
 
 def decode(g: Tensor, c: Tensor, energy: Tensor, slabs: int) -> Tensor:
-    """Maps in GeV, shape (n, pixels, pixels), from the coordinates. Differentiable."""
+    """Return maps in GeV, shape (n, pixels, pixels), from the coordinates. Differentiable."""
     pixels = round(c.shape[1] ** 0.5)
     along = layer_energies(g, energy, slabs)
     shares = pattern_shares(_group(c.reshape(-1, pixels, pixels), slabs), along)
@@ -88,7 +88,7 @@ def _widen(shares: Tensor, along: Tensor, distance: Tensor, wanted: Tensor) -> T
     What is wanted may be out of reach, then l is at most 4 a step away from zero.
 
     Args:
-        shares: of the pixels in their slab, shape (n, pixels of a slab, slabs).
+        shares: shares of the pixels in their slab, shape (n, pixels of a slab, slabs).
         along: E_k, shape (n, slabs), GeV.
         distance: u_i^2, shape (pixels of a slab,).
         wanted: shape (n,), GeV.

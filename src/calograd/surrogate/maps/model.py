@@ -151,7 +151,7 @@ class _Conditioned(DesignModel):
         Args:
             conditions: shape (n, conditions) or (1, conditions).
             context: numbers of each sample, shape (n, numbers).
-            thresholds: where a pixel is empty, in clean maps, shape (n, pixels * pixels).
+            thresholds: clean values of an empty pixel, shape (n, pixels * pixels); None: no thresholds.
             guidance: w of classifier-free guidance.
             random: random numbers of dropout and of dropped conditions, in training; None: nothing is dropped.
         """

@@ -1,6 +1,6 @@
 """Coordinates of showers as points: numbers close to unit normal, and back.
 
-**Of a point.** A photon along the axis has no preferred azimuth, so the angle of a point about the axis is uniform and
+**A point.** A photon along the axis has no preferred azimuth, so the angle of a point about the axis is uniform and
 needs no model. (Not about the centre of gravity: a few far points move that, the core stays on the axis.) What is left
 is two numbers, its distance r and its energy e. Layer by layer their distribution functions, averaged over all showers,
 make them unit normal:
@@ -9,7 +9,7 @@ make them unit normal:
 
 F_l and G_l are kept as tables of quantiles, straight between them and beyond them.
 
-**Of a shower**, L layers with N_l points and the energy E_l, at the incident energy E:
+**A shower** of L layers with N_l points and the energy E_l, at the incident energy E:
 
     leads     ln(1 + mean layer), ln(1 + its variance), ln(E_vis / E), ln(N e0 / E_vis), and the means of
               the layers' m and d before they are scaled; all weighted with E_l;  E_vis = sum E_l
@@ -92,7 +92,7 @@ def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
     Args:
         z: shape (points,), or (features, points).
         layer: shape (points,).
-        table: of one feature, shape (layers, KNOTS), or of all of them, shape (features, layers, KNOTS).
+        table: table of one feature, shape (layers, KNOTS), or of all, shape (features, layers, KNOTS).
     """
     at = (z + TAIL) * ((KNOTS - 1) / (2 * TAIL))
     whole = at.long().clamp(0, KNOTS - 2)
@@ -108,11 +108,11 @@ class Features:
     """Features of a shower's layers.
 
     Args:
-        count: points of every layer, shape (n, layers); a fraction where a point is counted in part.
-        energy: of every layer, shape (n, layers), GeV.
-        mean: of z_r over the layer's points, shape (n, layers); zero where there is none.
-        core: that weighted with energies less ``mean``, shape (n, layers); zero where there is at most one.
-        centre: of gravity, shape (n, 2), cm.
+        count: number of points of every layer, shape (n, layers); a fraction where the last point counts in part.
+        energy: energy of every layer, shape (n, layers), GeV.
+        mean: mean of z_r over the layer's points, shape (n, layers); zero without points.
+        core: mean of z_r weighted with energies, less ``mean``, shape (n, layers); zero with at most one point.
+        centre: centre of gravity, shape (n, 2), cm.
     """
 
     count: Tensor
@@ -165,7 +165,7 @@ def encode(features: Features, unit: Tensor, random: RandomNumbers) -> Tensor:
     """Return the numbers of showers, shape (n, dim); u and the m_l and d_l of layers that have none are drawn.
 
     Args:
-        features: of the showers, every one with energy.
+        features: features of the showers, each of which has energy.
         unit: e0, GeV.
         random: random numbers of the showers.
     """
@@ -193,7 +193,7 @@ def decode(
         unit: e0, GeV.
         layers: their number.
         smooth: counts are N_l + u - 1/2, of the same mean as N_l, where N_l itself has no gradient.
-        more: by which N_l + u is multiplied, shape (n, 1).
+        more: factors of N_l + u, shape (n, 1); None for 1.
     """
     logarithms, means, centre = torch.split(g, [2 * layers, 2 * layers, 2], dim=1)
     ratio, per_energy = logarithms.exp().chunk(2, dim=1)

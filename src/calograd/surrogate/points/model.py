@@ -237,7 +237,7 @@ class PointsModel(Model):
         return torch.cat([standardised, self.numbers.expand(len(raw), -1, -1)], dim=2)
 
     def local_features(self, features: Features, energy: Tensor) -> Tensor:
-        """Return what layers are like beside their number, shape (n, layers, `LOCAL`), not standardised."""
+        """Return features of layers beside their number, shape (n, layers, `LOCAL`), not standardised."""
         return local_features(features, energy, self.unit)
 
     def standardise(self, features: Features, energy: Tensor, random: RandomNumbers) -> Tensor:
@@ -314,8 +314,8 @@ class PointsModel(Model):
         """Return the points' network with its conditions bound; noise levels come one a point and go in one a group.
 
         Args:
-            context: of `context`, shape (groups, `LOCAL` + layers).
-            group: of every point, in order, shape (points,), int64.
+            context: result of `context`, shape (groups, `LOCAL` + layers).
+            group: index of every point's group, in order, shape (points,), int64.
         """
 
         def bound(scaled: Tensor, noise: Tensor) -> Tensor:
@@ -369,7 +369,10 @@ class PointsModel(Model):
         """Generate points and give every layer and shower the moments of its features.
 
         Args:
-            features, energy, random, smooth: as of `fill`.
+            features: features of the showers.
+            energy: incident, shape (n,), GeV.
+            random: random numbers of the showers.
+            smooth: give the last point of every layer a fractional weight.
             z_of: returns z of points, shape (points, `POINT_FEATURES`), from their random numbers and from the layers
                 that have any, shape (groups,), among those of all showers, one after the other.
         """

@@ -1,4 +1,4 @@
-"""Points of layers made to have what their shower was given.
+"""Moment matching: points of layers get the means, energies and centre that their shower was given.
 
 Points come in groups, those of one layer of one shower one behind the other (or those of one shower).
 """
@@ -15,6 +15,7 @@ from calograd.system.random_numbers import RandomNumbers
 MOST_POINTS = 1 << 24
 """Room for the points of one layer of one shower among the random numbers of the shower."""
 NEWTON = 3
+"""Number of steps of Newton's method."""
 STEEPEST = 4.5
 """Largest exponent lambda z."""
 FAR = 2.0
@@ -83,7 +84,7 @@ def draw(share: Tensor, shower: Tensor, layer: Tensor, dim: int, random: RandomN
         layer: layer of each group, shape (groups,).
         dim: numbers of a point.
         random: random numbers of the showers.
-        smooth: whether the last point of each group counts in part.
+        smooth: True if the last point of each group counts in part.
     """
     counts = share.detach().ceil().long()
     groups = Groups.with_counts(counts)

@@ -137,7 +137,7 @@ def written_shape(written: list[Written], monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture(scope="module")
 def several() -> Surrogate:
-    return tiny_surrogate("PbF2", "BGO", sums=True)
+    return tiny_surrogate("PbF2", "BGO")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.geant4
-def test_kill_the_whole_command_read_interrupt_and_resume(start_calograd, run_calograd, tmp_path) -> None:
+def test_kill_the_whole_command_read_interrupt_and_resume(start_calograd, calograd, tmp_path) -> None:
     path = tmp_path / "library.h5"
     first = start_calograd(*SIMULATE, "-o", "library.h5")
     wait_until(lambda: path.exists() and len(open_library(path)) >= 1)
@@ -51,13 +51,13 @@ def test_kill_the_whole_command_read_interrupt_and_resume(start_calograd, run_ca
     with open_library(path) as library:
         assert 0 < len(library) < 128
         before = library.read()
-    code, _, err = run_calograd(*SIMULATE, "-o", "library.h5", "--json", "summary.json")
+    code, _, err = calograd(*SIMULATE, "-o", "library.h5", "--json", "summary.json")
     assert code == 0, err
     assert json.loads((tmp_path / "summary.json").read_text())["simulated"] == 128 - len(before)
     assert not path.with_name("library.h5.parts").exists()
-    code, _, err = run_calograd(*SIMULATE, "-o", "library.h5")
+    code, _, err = calograd(*SIMULATE, "-o", "library.h5")
     assert (code, err.splitlines()[-1][:34]) == (2, "error: library.h5 exists already w")
-    code, _, err = run_calograd(*SIMULATE, "-o", "at_once.h5")
+    code, _, err = calograd(*SIMULATE, "-o", "at_once.h5")
     assert code == 0, err
     assert (tmp_path / "at_once.h5").read_bytes() == path.read_bytes()
 
@@ -75,11 +75,11 @@ def test_an_interrupt_that_python_would_lose(make_config, interrupt_in_a_callbac
 
 
 @pytest.mark.geant4
-def test_append_and_stand_alone(run_calograd, tmp_path) -> None:
+def test_append_and_stand_alone(calograd, tmp_path) -> None:
     alone = ("simulate", "--stand-alone", "1", "5", "--energies", "2", "-o", "alone.h5")
-    assert run_calograd(*alone, "--showers", "2")[0] == 0
-    assert run_calograd(*alone, "--showers", "3")[0] == 2
-    assert run_calograd(*alone, "--showers", "3", "--append")[0] == 0
+    assert calograd(*alone, "--showers", "2")[0] == 0
+    assert calograd(*alone, "--showers", "3")[0] == 2
+    assert calograd(*alone, "--showers", "3", "--append")[0] == 0
     with open_library(tmp_path / "alone.h5") as library:
         assert library.index.tolist() == [0, 1, 2]
         showers = library.read()
@@ -89,10 +89,10 @@ def test_append_and_stand_alone(run_calograd, tmp_path) -> None:
 
 
 @pytest.mark.geant4
-def test_a_matrix_has_its_own_cells_alone(run_calograd, tmp_path) -> None:
+def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
     """What is asked is what is stored; segmented at another design it is refused, with the right one."""
     detector = ("--detector", "matrix", "--cell", "2", "5,6", "--cells", "3", "2")
-    code, _, err = run_calograd(
+    code, _, err = calograd(
         "simulate",
         *detector,
         "--silicon",
@@ -115,15 +115,15 @@ def test_a_matrix_has_its_own_cells_alone(run_calograd, tmp_path) -> None:
         assert library.material == Material.parse("BGO")
     for dx, dz, n_xy in (("2.01", "5,6", "3"), ("2", "5,6.1", "3"), ("2", "5,6", "2"), ("2", "6", "3")):
         design = ("--cell", dx, dz, "--cells", n_xy, "2")
-        code, _, err = run_calograd("segment", "matrix.h5", *design, "-o", "cells.h5")
+        code, _, err = calograd("segment", "matrix.h5", *design, "-o", "cells.h5")
         assert code == 2
         line = err.splitlines()[-1]
         assert line == (
             "error: matrix.h5 is of a crystal matrix and has the cells of that alone: "
             "measure it with --cell 2 5,6 --cells 3 2"
         )
-    assert run_calograd("segment", "matrix.h5", "--designs", "2", "--cells", "3", "2", "-o", "c.h5")[0] == 2
-    code, _, err = run_calograd("segment", "matrix.h5", "--cell", "2", "5,6", "--cells", "3", "2", "-o", "cells.h5")
+    assert calograd("segment", "matrix.h5", "--designs", "2", "--cells", "3", "2", "-o", "c.h5")[0] == 2
+    code, _, err = calograd("segment", "matrix.h5", "--cell", "2", "5,6", "--cells", "3", "2", "-o", "cells.h5")
     assert code == 0, err
     cells = read_cells(tmp_path / "cells.h5")
     assert cells.config["mode"] == "crystal matrix"
@@ -178,25 +178,25 @@ def test_bad_options_are_one_line_and_start_nothing(tmp_path, monkeypatch, capsy
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_tables(tmp_path, monkeypatch, run_calograd) -> None:
+def test_without_tables(tmp_path, monkeypatch, calograd) -> None:
     monkeypatch.setenv("CALOGRAD_GEANT4_DATA", str(tmp_path))
-    code, _, err = run_calograd("simulate", "--energies", "1", "--showers", "1", "-o", "library.h5")
+    code, _, err = calograd("simulate", "--energies", "1", "--showers", "1", "-o", "library.h5")
     assert code == 2
     assert err.count("\n") == 1
     assert "G4EMLOW8.8" in err
 
 
-def test_help_has_examples(run_calograd) -> None:
+def test_help_has_examples(calograd) -> None:
     for command in ("simulate", "tables"):
-        code, out, _ = run_calograd(command, "--help")
+        code, out, _ = calograd(command, "--help")
         assert code == 0
         assert f"calograd {command} --" in out
 
 
 @pytest.mark.geant4
-def test_the_function_simulates_what_the_command_does(run_calograd, tmp_path) -> None:
+def test_the_function_simulates_what_the_command_does(calograd, tmp_path) -> None:
     options = ("--energies", "0.1,0.2", "--showers", "1", "--seed", "3", "--material", "BGO", "--theta", "10")
-    code, _, err = run_calograd("simulate", *options, "-o", "command.h5")
+    code, _, err = calograd("simulate", *options, "-o", "command.h5")
     assert code == 0, err
     made = simulate(tmp_path / "function.h5", (0.1, 0.2), 1, seed=3, detector="BGO", theta=10)
     assert (made.showers, made.simulated, made.gev) == (2, 2, pytest.approx(0.3))

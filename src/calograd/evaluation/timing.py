@@ -382,7 +382,7 @@ class Stopwatch:
             raise CaloGradError(f"timing {name} failed: {words[-1]}")
         found = json.loads(line)
         schedule = self.surrogate.model.sampling_schedule(sampler, steps)
-        return Timing(name, energy, batch, Spread.of(found["clock"]), Spread.of(found["processor"]), *schedule)
+        return Timing(name, energy, batch, Spread.of(found["clock"]), Spread.of(found["processor"]), *schedule[:4])
 
 
 def _ends(energy: Energy) -> tuple[float, float]:

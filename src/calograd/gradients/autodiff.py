@@ -77,10 +77,11 @@ def surrogate_gradient(
         surrogate, objective, space, np.asarray(y)[None], showers=showers, draws=draws, seed=seed, sampler=sampler,
         steps=steps, **options,
     )  # fmt: skip
+    schedule = surrogate.model.sampling_schedule(sampler, steps)._asdict()
+    del schedule["options"]  # none was asked for
     about = {
         "source": surrogate.card.name, "mode": surrogate.card.designs.mode, "showers": showers, "draws": draws,
-        "seed": seed, **surrogate.model.sampling_schedule(sampler, steps)._asdict(),
-        "energies": list(objective.energies),
+        "seed": seed, **schedule, "energies": list(objective.energies),
     }  # fmt: skip
     return GradientEstimate.from_draws(tuple(space.names), np.asarray(y, float), values[:, 0], gradients[:, 0], about)
 

@@ -325,7 +325,7 @@ def test_data_that_are_not_the_teacher_s(folder: Path) -> None:
     unequal.dz[:, 0] *= 0.5
     alone.config["mode"] = "stand-alone"
     for cells, complaint in (
-        (made_up_cells(n_z=3), r"the data are cells of 3 x 3 x 3, the teacher tiny generates cells of 3 x 3 x 2"),
+        (made_up_cells(n_z=3), r"the data have 3 x 3 x 3 cells, tiny generates 3 x 3 x 2"),
         (made_up_cells(material="BGO"), r"the data are of BGO, the teacher tiny was trained on PbF2"),
         (unequal, "layers of different depths, on which the teacher tiny was not trained"),
         (alone, "the data are stand-alone, the teacher tiny is embedded"),

@@ -26,7 +26,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -40,13 +40,12 @@ from calograd.surrogate.maps.model import MapsArchitecture
 from calograd.surrogate.points.model import PointsArchitecture
 from calograd.training.loop import EarlyStopping, LoopConfig
 
-T = TypeVar("T", bound=Table)
-
 MIN_TEACHER_STEPS = 3
 """Fewest steps of a teacher's second-order sampler for one step of the student."""
 POINTS_STUDENT = ("shower_width", "shower_blocks", "point_width", "embedding")
 """Sizes that a student of points may have of its own."""
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Interval = tuple[PositiveFloat, PositiveFloat]
@@ -302,15 +301,10 @@ class PointsDistillation(TrainingTable):
     """Steps of the fit of the showers' mean and covariance."""
 
 
-class RunTable(Table):
-    """Keys of a whole training of any kind."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-
-
-class DesignRun(RunTable):
+class DesignRun(Table):
     """Training or distillation of a surrogate of cells or maps."""
 
+    name: Name
     data: RowsConfig
     range: DesignRange
     model: Annotated[CellsModelConfig | MapsModelConfig, Field(discriminator="kind")] = CellsModelConfig()
@@ -331,9 +325,10 @@ class DesignRun(RunTable):
         return raw
 
 
-class PointsRun(RunTable):
+class PointsRun(Table):
     """Training or distillation of a surrogate of points."""
 
+    name: Name
     data: DataConfig
     range: EnergyRange
     model: PointsModelConfig
@@ -379,16 +374,15 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     if not isinstance(kind, str) or kind not in _RUNS:
         raise InputError(f"{source}: model.kind: expected one of {', '.join(_RUNS)}")
     config = parse_table(_RUNS[kind], raw, source)
-    changes: dict[str, Any] = {"data": _update(config.data, files=[(folder / f).resolve() for f in config.data.files])}
+    files = [(folder / file).resolve() for file in config.data.files]
+    changes: dict[str, Any] = {"data": config.data.model_copy(update={"files": files})}
     if isinstance(config, DesignRun) and config.training.start and (folder / config.training.start).is_dir():
-        changes["training"] = _update(config.training, start=str((folder / config.training.start).resolve()))
+        start = str((folder / config.training.start).resolve())
+        changes["training"] = config.training.model_copy(update={"start": start})
     if config.distillation is not None and (folder / config.distillation.teacher).is_dir():
-        changes["distillation"] = _update(config.distillation, teacher=(folder / config.distillation.teacher).resolve())
-    return _update(config, **changes)
-
-
-def _update(table: T, **values: Any) -> T:
-    return table.model_copy(update=values)
+        teacher = (folder / config.distillation.teacher).resolve()
+        changes["distillation"] = config.distillation.model_copy(update={"teacher": teacher})
+    return config.model_copy(update=changes)
 
 
 class AdaptConfig(TrainingTable):
@@ -432,7 +426,8 @@ class AdaptConfig(TrainingTable):
     def resolved(self) -> AdaptConfig:
         """Return the configuration with the method's defaults in place of None."""
         defaults = METHOD_DEFAULTS[self.method]
-        return _update(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return self.model_copy(update=missing)
 
     def loop(self) -> LoopConfig:
         """Return the settings of the loop of a resolved configuration; an adapter is not drawn to zero."""

@@ -42,7 +42,7 @@ from calograd.training.loop import (
 )
 from calograd.training.monitor import Report, report_rows
 from calograd.training.tasks.denoise import DIFFUSION, PHASES, PREFIXES, batch_loss, denoising, initial_model
-from calograd.training.tasks.surrogate import UNREACHED
+from calograd.training.tasks.surrogate import UNREACHED, check_shape
 
 REPORT_ROWS = (2048, 4096)
 """Fewest and most rows of a report; fewer held-out rows are repeated with other noise."""
@@ -293,18 +293,7 @@ def check_data(base: Surrogate, data: TrainingData) -> None:
             like another unit.
     """
     refuse_distilled(base)
-    if data.kind != base.card.kind:
-        raise InputError(
-            f"the data are for a surrogate of kind '{data.kind}', {base.card.name} is of kind '{base.card.kind}'; "
-            f"segment {'without' if data.kind == 'maps' else 'with'} --maps"
-        )
-    a, found = base.design_model.architecture, tuple(data.train.cells.shape[1:])
-    wanted = base.design_model.shape
-    if found != wanted or (data.n_xy, data.train.dz.shape[1]) != (a.n_xy, a.n_z):
-        raise InputError(
-            f"the data have {' x '.join(map(str, found))} cells, {base.card.name} generates "
-            f"{' x '.join(map(str, wanted))}; segment with --cells {a.n_xy} {a.n_z}, or train a surrogate of their own"
-        )
+    check_shape(base, data)
     _check_units(base, data)
 
 

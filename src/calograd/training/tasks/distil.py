@@ -28,7 +28,7 @@ from calograd.training.distributed import ProcessGroup
 from calograd.training.loop import Phase, TrainingProgress, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_rows
 from calograd.training.tasks.denoise import DIFFUSION, PHASES, PREFIXES, diffusion_loss, drawn_rows, standardised
-from calograd.training.tasks.surrogate import SurrogateTask, check_shares, trained_designs
+from calograd.training.tasks.surrogate import SurrogateTask, check_shape, check_shares, trained_designs
 
 DISTILLATION = "distillation"
 """Name of the phase in place of the diffusion."""
@@ -183,13 +183,8 @@ class DistillationTask(SurrogateTask[DesignModel]):
 
 def _check_data(teacher: Surrogate, data: TrainingData) -> None:
     """Raise `InputError` for data that are not of what the teacher was trained on."""
-    card, model, found = teacher.card, teacher.design_model, tuple(data.train.cells.shape[1:])
-    a = model.architecture
-    if (data.kind, found, data.n_xy, data.train.dz.shape[1]) != (card.kind, model.shape, a.n_xy, a.n_z):
-        raise InputError(
-            f"the data are {data.kind} of {' x '.join(map(str, found))}, the teacher {card.name} generates "
-            f"{card.kind} of {' x '.join(map(str, model.shape))}; expected the same"
-        )
+    check_shape(teacher, data)
+    card = teacher.card
     if data.mode != card.designs.mode:
         raise InputError(f"the data are {data.mode}, the teacher {card.name} is {card.designs.mode}; expected the same")
     if data.unequal_layers and not card.designs.unequal_layers:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from calograd.errors import InputError
+from calograd.surrogate import Surrogate
 from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector
 from calograd.surrogate.model import Model
 from calograd.surrogate.storage import save
@@ -109,6 +110,23 @@ def without_folders(config: RunConfig) -> dict[str, Any]:
     if config.distillation is not None:
         plain["distillation"]["teacher"] = config.distillation.teacher.name
     return plain
+
+
+def check_shape(surrogate: Surrogate, data: TrainingData) -> None:
+    """Refuse data of another kind, or of other cells, than a surrogate generates. Raises `InputError`."""
+    model, name = surrogate.design_model, surrogate.card.name
+    if data.kind != surrogate.card.kind:
+        raise InputError(
+            f"the data are for a surrogate of kind '{data.kind}', {name} is of kind '{surrogate.card.kind}'; "
+            f"segment {'without' if data.kind == 'maps' else 'with'} --maps"
+        )
+    a, found = model.architecture, tuple(data.train.cells.shape[1:])
+    if found != model.shape or (data.n_xy, data.train.dz.shape[1]) != (a.n_xy, a.n_z):
+        raise InputError(
+            f"the data have {' x '.join(map(str, found))} cells, {name} generates "
+            f"{' x '.join(map(str, model.shape))}; segment with --cells {a.n_xy} {a.n_z}, or train a surrogate of "
+            "their own"
+        )
 
 
 def check_shares(training: DesignTraining, processes: int, student_steps: Sequence[int] = ()) -> None:

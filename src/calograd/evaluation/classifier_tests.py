@@ -35,8 +35,8 @@ class ClassifierTest:
     """A classifier test of generated showers, and the same test of Geant4 against itself.
 
     Args:
-        features: what the classifier sees, as ``observables`` (with layer energies) or ``cells``.
-        classifier: its name, as ``trees`` or ``network``.
+        features: name of the features, such as ``observables`` (with layer energies) or ``cells``.
+        classifier: name of the classifier, ``trees`` or ``network``.
         auc: generated against reference.
         floor: one half of the reference against the other.
         where: the design, or `ALL_DESIGNS`; all energies together. None where records have no designs.

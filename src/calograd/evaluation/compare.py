@@ -135,7 +135,7 @@ def compare_samples(
         rows: rows of the two files.
         ours, theirs: generated and reference showers, four or more of each.
         n_z: number of energies of layers, which are the last columns.
-        correlated: whether the correlations of those energies are compared.
+        correlated: True to compare the correlations of those energies.
         rng: generator of bootstraps and splits.
     """
     names, a, b = theirs.names, ours.table, theirs.table

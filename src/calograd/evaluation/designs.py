@@ -47,8 +47,8 @@ class DesignKind:
         quantities: function from observables to names and table of the quantities.
         limits: limits that are judged.
         shown: observables of the summary table.
-        correlated: whether correlations of layer energies are compared.
-        classified: whether classifiers are trained.
+        correlated: True if correlations of layer energies are compared.
+        classified: True if classifiers are trained.
         stream: numbers that follow the seed in the seeds of bootstraps.
     """
 

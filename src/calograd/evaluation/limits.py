@@ -49,7 +49,7 @@ class BiasLimit(NamedTuple):
     Attributes:
         low: limit below `HIGH_ENERGY`; None where biases are not judged there.
         high: limit from `HIGH_ENERGY` on.
-        or_compatible: whether a bias within two standard errors of zero passes, too.
+        or_compatible: True if a bias within two standard errors of zero passes, too.
     """
 
     low: float | None
@@ -123,7 +123,7 @@ class LimitSummary:
     """The checks of one kind and subject, counted.
 
     Args:
-        kind, subject, limit: as in `LimitCheck`.
+        kind, subject, limit: see `LimitCheck`.
         checked, passed, significant: numbers of checks, of those passed, of those missed significantly.
         expected, expected_spread: number that a perfect generator would pass, and its standard deviation.
         undefined: number of checks whose value is not defined, because Geant4's quantity never varies.

@@ -73,7 +73,7 @@ def evaluate(
         reference: Geant4's showers of the same kind, independent of the generated ones.
         seed: seed of every bootstrap, split and classifier.
         threshold: readout threshold, GeV a cell, for the occupancy and the classifiers of cells.
-        classifiers: whether to run the classifier tests, the slow part; they need scikit-learn.
+        classifiers: True to run the classifier tests, the slow part; they need scikit-learn.
         max_rows: most rows of each class in a classifier test of cells.
         progress: called as ``progress(stage, done, total)``.
 

@@ -133,7 +133,7 @@ class Benchmark:
         surrogates: own samplers of the surrogates at batch 1 and the best batch, at every energy.
         batches: every batch that was tried, once each.
         samplers: other samplers of surrogates that are not distilled, at one energy.
-        note: what was left out.
+        note: sentence on what was left out.
     """
 
     machine: dict[str, Any]
@@ -361,7 +361,7 @@ class Stopwatch:
             energy: incident energy, or a range of which energies are drawn evenly, GeV.
             batch: showers made at once.
             repeats: number of repetitions, after one to warm up.
-            sampler, steps: as of `Surrogate.sample`.
+            sampler, steps: see `Surrogate.sample`.
 
         Raises:
             CaloGradError: the process ended without a result; its last words are in the message.

@@ -48,7 +48,7 @@ class AUC:
     Args:
         value, low, high: the AUC and the ends of its interval.
         n_generated, n_reference: number of rows of each class.
-        measured: whether the classifier gave different scores at all. Trees that had too few rows to split give every
+        measured: True if the classifier gave different scores at all. Trees that had too few rows to split give every
             row the same score; the AUC is then 0.5 whatever the samples, and says nothing.
     """
 

@@ -61,7 +61,7 @@ def biases(a: np.ndarray, b: np.ndarray, centred: np.ndarray | None = None) -> E
     Args:
         a: generated quantities, shape (n_a, k).
         b: reference quantities, shape (n_b, k).
-        centred: which quantities are zero on average, shape (k,); their bias is in units of b's deviation.
+        centred: True for quantities that are zero on average, shape (k,); their bias is in units of b's deviation.
     """
     mean_a, mean_b = a.mean(0), b.mean(0)
     var_a, var_b = a.var(0, ddof=1) / len(a), b.var(0, ddof=1) / len(b)
@@ -192,7 +192,7 @@ def null_distances(
         n_a: number of generated showers.
         n_z: number of layer energies, which are the last columns.
         rng: generator of the splits.
-        centred: as in `biases`.
+        centred: see `biases`.
         splits: number of splits.
     """
     half = len(b) // 2

@@ -62,7 +62,7 @@ class Observables:
         sigma_x, sigma_y, sigma_z: energy-weighted deviations, shape (n,), cm.
         occupancy: cells at or above the threshold, shape (n,).
         layers: energy of every layer, shape (n, n_z), GeV.
-        kept: which of the showers given hold energy, shape (showers given,), bool.
+        kept: True for each given shower that holds energy, shape (showers given,), bool.
     """
 
     E_tot: Tensor

@@ -360,11 +360,11 @@ def read_config(path: Path) -> RunConfig:
 
 
 def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
-    """Validate plain data as the configuration of a training.
+    """Return the configuration of a training from plain data.
 
     Args:
         raw: tables, as `read_toml` returns them.
-        source: where they come from; errors begin with it.
+        source: origin of the tables; errors begin with it.
         folder: paths are relative to it.
     """
     model = raw.get("model")

@@ -146,7 +146,7 @@ class TrainingState(Generic[M]):
 
 
 def _no_loss(state: TrainingState[M]) -> Tensor:
-    """Loss of a phase without steps."""
+    """Raise, since a phase without steps has no loss."""
     raise AssertionError(f"phase {state.phase} has no loss")
 
 
@@ -161,7 +161,7 @@ class Phase(Generic[M]):
         loss: mean loss of a random batch; each of several processes takes its share of the batch.
         ema: decay of the moving average; 0 follows the weights.
         learning_rate: highest learning rate.
-        monitored: whether reports are made.
+        monitored: True if reports are made.
         before: called before the first step. Its changes must follow from the state alone, since a run that was killed
             in the first steps repeats them.
     """
@@ -301,8 +301,8 @@ def run(
     """Run the phases that are left.
 
     Args:
-        task: what is trained.
-        state: as `begin` returns it; it ends after the last phase.
+        task: model, phases and reports of the run.
+        state: state that `begin` returned; it ends after the last phase.
         output: folder of the run.
         group: processes that share the work; None: this process alone. The leader reports and writes.
         progress: called every few steps.

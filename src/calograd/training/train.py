@@ -56,7 +56,7 @@ def train(
     """Train or distil a surrogate, or resume the run in ``output``.
 
     Args:
-        config: what to train, see `calograd.training.config.read_config`.
+        config: configuration of the run, see `calograd.training.config.read_config`.
         output: folder of the run.
         data: training data, as `read_data` returns them; None: read them.
         device: any torch device; that of ``group`` if there is one.

@@ -98,7 +98,7 @@ def adapt(
 
     Args:
         base: surrogate to adapt, on its device; it is unchanged. It may be an adapted one.
-        config: how to adapt it.
+        config: configuration of the adaptation.
         data: rows of the new detector, split by shower.
         output: folder of the run; its name becomes that of the adapted surrogate.
         start: adapter of the same base and by the same method to start from; the result is again one adapter of the

@@ -46,7 +46,7 @@ class DenoisingTask(SurrogateTask[DesignModel]):
     """Training of a surrogate of cells or maps from showers.
 
     Args:
-        config: what to train.
+        config: configuration of the run.
         data: rows, split by shower.
         group: processes that share the work.
 

@@ -46,7 +46,7 @@ class DistillationTask(SurrogateTask[DesignModel]):
     """Distillation of a surrogate of cells or maps.
 
     Args:
-        config: what to train; it has a table ``distillation``.
+        config: configuration of the run, with a table ``distillation``.
         data: rows, split by shower.
         group: processes that share the work.
         progress: called while the teacher prepares targets.

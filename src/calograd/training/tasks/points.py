@@ -50,7 +50,7 @@ class PointsTask(SurrogateTask[PointsModel]):
     """Training or distillation of a surrogate of points, see `calograd.training.loop.Task`.
 
     Args:
-        config: what to train.
+        config: configuration of the run.
         data: showers to train on and to validate with.
         device: any torch device.
 

@@ -118,7 +118,7 @@ def test_an_error_of_all_is_told_once(start: Start, tmp_path: Path) -> None:
     ("kind", "phase"), [*product(("cells", "shares"), range(len(PHASES))), ("plain", PHASES.index(DIFFUSION))]
 )
 def test_losses_of_shares_are_parts_of_the_whole_loss(tmp_path: Path, kind: str, phase: int) -> None:
-    """Also where numbers are dropped at random, in maps in plain coordinates, which have no moments."""
+    """Also where numbers are dropped at random, in maps in plain coordinates, which have no location and scale."""
     config = tiny_config(tmp_path) if kind == "cells" else maps_config(tmp_path, PLAIN if kind == "plain" else None)
     data = load_data(config.data.files, 0.2, 0)
     model = make_task(config, data, SingleProcess()).model

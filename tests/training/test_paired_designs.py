@@ -37,18 +37,21 @@ def learnt_slope(pairs: bool, seed: int) -> float:
     g = torch.cat([own, own]) + 0.1 * conditions
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        moments, difference = ConditionalLocationScale(1, torch.zeros(1, dtype=torch.long), 16), DifferenceScale(1, 1)
-    parameters = [*moments.parameters(), *difference.parameters()]
+        location_scale, difference = (
+            ConditionalLocationScale(1, torch.zeros(1, dtype=torch.long), 16),
+            DifferenceScale(1, 1),
+        )
+    parameters = [*location_scale.parameters(), *difference.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=3e-3)
     for _ in range(600):
         optimiser.zero_grad()
         if pairs:
-            pair_loss(moments, difference, g, conditions).mean().backward()
+            pair_loss(location_scale, difference, g, conditions).mean().backward()
         else:
-            moments.negative_log_likelihood(g, conditions).mean().backward()
+            location_scale.negative_log_likelihood(g, conditions).mean().backward()
         optimiser.step()
     at = torch.zeros(1, 1, requires_grad=True)
-    return float(torch.autograd.grad(moments(at)[0].sum(), at)[0])
+    return float(torch.autograd.grad(location_scale(at)[0].sum(), at)[0])
 
 
 def test_pairs_tell_a_slope_that_single_rows_drown_in_fluctuations() -> None:

@@ -124,7 +124,7 @@ def test_the_student_says_what_it_is(taught: Path, finished: tuple[Path, DesignM
     assert [report["step"] for report in read_log(finished[0])] == [20, 40]
 
 
-def test_location_scale_and_standardisation_stay_the_teacher_s(taught: Path, finished: tuple[Path, DesignModel]) -> None:
+def test_location_scale_and_conditions_stay_the_teacher_s(taught: Path, finished: tuple[Path, DesignModel]) -> None:
     theirs = Surrogate.load(taught / "teacher").model.state_dict()
     for name, ours in finished[1].state_dict().items():
         assert torch.equal(ours, theirs[name]) == ("_network." not in name), name

@@ -6,7 +6,7 @@ Showers without energy above the threshold are left out. Every design point has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from calograd.metrics.classifier import (
     observable_features,
 )
 from calograd.metrics.observables import observe, readout
+from calograd.system.progress import StageProgress
 
 ALL_DESIGNS = "all designs"
 """Name of the test of all designs together."""
@@ -67,7 +68,7 @@ def run_design_tests(
     threshold: float,
     max_rows: int,
     seed: int,
-    step: Callable[[], None],
+    progress: StageProgress,
 ) -> list[ClassifierTest]:
     """Run all classifier tests of cells.
 
@@ -77,10 +78,13 @@ def run_design_tests(
         threshold: readout threshold, GeV a cell; the tests of all designs are repeated without threshold.
         max_rows: most rows of each class in a test.
         seed: seed of draws and trainings.
-        step: called after each of the `count_tests` tests.
+        progress: called as ``progress(stage, done, total)``.
     """
-    results = []
-    for number, (where, points, thresholds, classifiers) in enumerate(_scopes(matched, threshold)):
+    results: list[ClassifierTest] = []
+    scopes = _scopes(matched, threshold)
+    total = sum(2 * len(scope.classifiers) * len(scope.thresholds) for scope in scopes)
+    progress("classifiers", 0, total)
+    for number, (where, points, thresholds, classifiers) in enumerate(scopes):
         rng = np.random.default_rng([seed, 2, number])
         ours, theirs = _draw(points, reference.shower, max_rows, rng)
         halves = _halves(reference.shower[theirs], reference.energy[theirs], rng)
@@ -99,13 +103,8 @@ def run_design_tests(
                         ClassifierTest(name, classifier, cross_fitted_auc(test, fit, rng),
                                        cross_fitted_auc(twin, fit, rng), where, cut)
                     )  # fmt: skip
-                    step()
+                    progress("classifiers", len(results), total)
     return results
-
-
-def count_tests(matched: Sequence[MatchedRows]) -> int:
-    """Return how many classifier tests `run_design_tests` runs."""
-    return sum(2 * len(scope.classifiers) * len(scope.thresholds) for scope in _scopes(matched, 1.0))
 
 
 class _Scope(NamedTuple):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from calograd.errors import InputError
 from calograd.evaluation import limits
-from calograd.evaluation.classifier_tests import ClassifierTest, count_tests, run_design_tests
+from calograd.evaluation.classifier_tests import ClassifierTest, run_design_tests
 from calograd.evaluation.compare import PointResult, Sample, compare_samples, is_centred
 from calograd.evaluation.matching import MIN_SHOWERS, DesignPoint, MatchedRows, match
 from calograd.evaluation.result import Evaluation, SummaryTable
@@ -184,7 +184,10 @@ def evaluate_designs(
         raise InputError(f"no point has {MIN_SHOWERS} showers with energy in both files; nothing to compare")
     tests: list[ClassifierTest] = []
     if classifiers and kind.classified:
-        tests = _classify(generated, reference, points, threshold, max_rows, seed, progress)
+        tests = run_design_tests(
+            cast(Cells, generated), cast(Cells, reference), [point.rows for point in points], threshold=threshold,
+            max_rows=max_rows, seed=seed, progress=progress,
+        )  # fmt: skip
         found += [
             f"{t.classifier} on {t.features}, {t.where}: cannot be measured with so few showers, not judged"
             for t in tests
@@ -221,24 +224,6 @@ def _compare(
         points.append(compare_samples(rows, *samples, n_layers, kind.correlated, rng))
     progress("points", len(matched), len(matched))
     return points
-
-
-def _classify(
-    generated: Any, reference: Any, points: list[PointResult], threshold: float, max_rows: int, seed: int,
-    progress: StageProgress,
-) -> list[ClassifierTest]:  # fmt: skip
-    rows = [p.rows for p in points]
-    done, total = 0, count_tests(rows)
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress("classifiers", done, total)
-
-    progress("classifiers", 0, total)
-    return run_design_tests(
-        generated, reference, rows, threshold=threshold, max_rows=max_rows, seed=seed, step=step
-    )  # fmt: skip
 
 
 def observe_rows(cells: Cells, rows: np.ndarray, threshold: float = READOUT_THRESHOLD) -> Observables:

@@ -139,12 +139,22 @@ def test_every_step_is_adapted_until_the_budget_is_used_up(
     assert str(adapted[1].adapter) in page
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, surrogate: Surrogate) -> tuple[Path, State, Simulator]:
+    """A run that nothing interrupts: its folder, its end and its simulations."""
+    folder, made = tmp_path_factory.mktemp("whole"), Simulator()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target_module, "simulate_library", made)
+        return folder, run(setup_of(surrogate), folder), made
+
+
 @pytest.mark.parametrize("where", ["first showers", "later showers", "learning", "before the step is kept", "a check"])
 def test_a_run_killed_anywhere_ends_with_the_same_numbers(
-    surrogate: Surrogate, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    whole = run(setup_of(surrogate), tmp_path / "whole")
-    calls, cut, left = len(simulator.calls), tmp_path / "cut", [3]
+    surrogate: Surrogate, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str,
+    whole: tuple[Path, State, Simulator],
+) -> None:  # fmt: skip
+    folder, end, uninterrupted = whole
+    cut, left = tmp_path, [3]
 
     def tell(stage: str, done: int, total: int | None) -> None:
         if where == "learning" and stage.endswith(", diffusion") and not stage.startswith("step 0,"):
@@ -155,19 +165,19 @@ def test_a_run_killed_anywhere_ends_with_the_same_numbers(
         if left[0] == 0:
             raise Killed
 
-    checks = [number for number, (path, _, _) in enumerate(simulator.calls) if path.parent.name == "showers"]
-    simulator.killed_at = calls + {"first showers": 0, "later showers": 1, "a check": checks[0]}.get(where, -1 - calls)
+    checks = [number for number, (path, _, _) in enumerate(uninterrupted.calls) if path.parent.name == "showers"]
+    simulator.killed_at = {"first showers": 0, "later showers": 1, "a check": checks[0]}.get(where, -1)
     with monkeypatch.context() as patch:
         if where == "before the step is kept":
             patch.setattr("calograd.optimisation.ascent.write_state", killed)
         with pytest.raises(Killed):
             run(setup_of(surrogate), cut, progress=tell)
     before = {path: path.stat().st_mtime_ns for path in cut.rglob("*.h5")}
-    assert run(setup_of(surrogate), cut) == whole
-    assert len(simulator.calls) == 2 * calls  # nothing was simulated twice
+    assert run(setup_of(surrogate), cut) == end
+    assert len(simulator.calls) == len(uninterrupted.calls)  # nothing was simulated twice
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
-    for step in whole.history:
-        a, b = (Adapter.load(tmp_path / name / step.adapter) for name in ("whole", "cut"))
+    for step in end.history:
+        a, b = (Adapter.load(each / step.adapter) for each in (folder, cut))
         assert a.identity() == b.identity()
 
 

@@ -26,13 +26,7 @@ KNOWN = 3.0
 
 @dataclass(frozen=True)
 class Component:
-    """One component of both gradients, in logarithmic coordinates.
-
-    Args:
-        name: name of the parameter.
-        surrogate, surrogate_error, geant4, geant4_error: values and standard errors.
-        surrogate_interval, geant4_interval: 95 % intervals.
-    """
+    """One component of both gradients in logarithmic coordinates, with standard errors and 95 % intervals."""
 
     name: str
     surrogate: float
@@ -92,14 +86,7 @@ class Component:
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """Comparison of both gradients at one point.
-
-    Args:
-        surrogate, geant4: the gradients.
-        components: comparison of every component.
-        cosine, cosine_error: cosine in logarithmic coordinates and its error.
-        cosine_raw: cosine in cm.
-    """
+    """Comparison of both gradients at one point; ``cosine`` is in logarithmic coordinates, ``cosine_raw`` in cm."""
 
     surrogate: GradientEstimate
     geant4: GradientEstimate
@@ -125,11 +112,9 @@ class GradientCheck:
 
 
 def compare_gradients(surrogate: GradientEstimate, geant4: GradientEstimate, seed: int = 0) -> GradientCheck:
-    """Compare two gradients, component by component and by the angle between them.
+    """Compare two gradients of the same parameters at the same point, component by component and by their angle.
 
-    Args:
-        surrogate, geant4: gradients at the same point, of the same parameters.
-        seed: of the replicas that give the cosine's error.
+    The ``seed`` is that of the replicas which give the cosine's error.
     """
     ends = [np.stack(each.interval, axis=1) for each in (surrogate, geant4)]
     components = tuple(

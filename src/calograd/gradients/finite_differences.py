@@ -68,18 +68,13 @@ def finite_difference_gradient(
     """Return value and gradient of an objective at ``y`` from Geant4's showers.
 
     Args:
-        reference: Geant4 showers of the objective's energies.
-        objective: of the showers.
         space: parameters and the design they make.
         y: parameters, shape (p,), cm.
-        step: h.
-        replicas: backgrounds that each shower is seen with.
-        bootstrap: number of bootstrap samples.
-        seed: of background and bootstrap.
-        progress: called after every energy and every bootstrap sample.
+        step: h, between 0 and 1.
+        reference, objective, replicas, bootstrap, seed, progress: see `bootstrap_values`.
 
     Raises:
-        InputError: showers or neighbours that are missing, fewer than two showers, no step, replicas or bootstrap.
+        InputError: a step out of range, and see `bootstrap_values`.
         UtilityError: a utility without value.
     """
     if not 0 < step < 1:
@@ -114,11 +109,11 @@ def bootstrap_values(
 
     Args:
         reference: Geant4 showers of the objective's energies.
-        objective: of the showers.
-        designs: any number.
-        replicas: backgrounds that each shower is seen with.
-        bootstrap: samples of the showers, the same for all designs.
-        seed: of background and bootstrap.
+        objective: utility of the showers.
+        designs: any number of designs.
+        replicas: number of backgrounds that each shower is seen with.
+        bootstrap: number of samples of the showers, the same for all designs.
+        seed: seed of background and bootstrap.
         progress: called after every energy and every bootstrap sample.
 
     Returns:

@@ -75,13 +75,10 @@ def landscapes(
     """Return landscapes over the trained range of a surrogate, Geant4's first if there is a reference.
 
     Args:
-        surrogate: generates the showers.
-        objective: of the showers.
         reference: Geant4 showers that any design can be measured with.
-        material: of the designs; None: the one that the surrogate was trained on.
-        points: along each axis.
-        seed: of all random numbers.
+        points: number of points along each axis.
         progress: called with the stages "landscape, Geant4" and "landscape, surrogate".
+        surrogate, objective, material, seed: see `surrogate_landscape`.
     """
     material = material or surrogate.card.designs.material
     card = surrogate.card.in_cm(material)
@@ -107,12 +104,9 @@ def geant4_landscape(
     """Return values from Geant4 showers; slopes are differences between neighbours on the grid.
 
     Args:
-        reference: showers of the objective's energies.
-        objective: of the showers.
+        reference, objective, replicas, seed: see `bootstrap_values`.
         dx, dz: the grid, cm.
         n_z: layers.
-        replicas: backgrounds that each shower is seen with.
-        seed: of the background.
         progress: called after every point.
     """
     sizes = [(float(x), (float(z),) * n_z) for x, z in product(dx, dz)]
@@ -144,13 +138,9 @@ def surrogate_landscape(
     """Return values and exact slopes from the surrogate.
 
     Args:
-        surrogate: generates the showers.
-        objective: of the showers.
         dx, dz: the grid, cm, within the trained range.
-        material: of the designs; None: the one that the surrogate was trained on.
-        showers: of every energy.
-        seed: of all random numbers.
-        progress: called with parts done and their number.
+        material: material of the designs; None: the one that the surrogate was trained on.
+        surrogate, objective, showers, seed, progress: see `surrogate_values`.
     """
     a, card = surrogate.design_model.architecture, surrogate.card
     material = material or card.designs.material

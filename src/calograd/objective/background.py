@@ -262,8 +262,7 @@ def write_background_map(path: Path, background: BackgroundMap) -> None:
     ``y`` and ``z`` likewise, their edges in cm; attributes ``schema``, ``sigma_event``, ``shape_cell``, ``diffusion``.
 
     Raises:
-        OutputExistsError: ``path`` exists.
-        InputError: the file cannot be written.
+        InputError: ``path`` exists, or cannot be written.
     """
     refuse_existing(path)
     with new_file(path, SCHEMA) as file:
@@ -312,12 +311,7 @@ def _check(name: str, value: float, good: bool, expected: str) -> None:
 def _diffuse(ringed: Tensor, own: float, each: float) -> Tensor:
     """Add ``own`` of every cell's value and ``each`` of its neighbours'.
 
-    Args:
-        ringed: values of cells, shape (..., n + 2, n + 2, n_z), or of pixels, (..., n + 2, 1, n_z), the ring included.
-        own, each: weights of the cell itself and of every neighbour.
-
-    Returns:
-        Shape (..., n, n, n_z) or (..., n, 1, n_z).
+    The ring of shape (..., n + 2, n + 2, n_z) becomes (..., n, n, n_z); pixels are one across, in both.
     """
     if ringed.shape[-2] == 1:
         return own * ringed[..., 1:-1, :, :] + each * (ringed[..., :-2, :, :] + ringed[..., 2:, :, :])
@@ -327,10 +321,7 @@ def _diffuse(ringed: Tensor, own: float, each: float) -> Tensor:
 
 
 def _overlap(ends: Tensor, edges: Tensor) -> Tensor:
-    """Return the length that intervals between ``ends`` (m + 1,) share with voxels between ``edges`` (v + 1,).
-
-    The shape is (m, v).
-    """
+    """Return the lengths (m, v) that intervals between ``ends`` (m + 1,) share with voxels between ``edges``."""
     edges = edges.to(ends.device)
     beyond = torch.maximum(ends[:, None] - edges[:-1], torch.zeros_like(ends[:1]))
     return torch.minimum(beyond, edges.diff()).diff(dim=0)

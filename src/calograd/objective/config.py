@@ -29,12 +29,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from calograd.io.toml import Table, parse_table, read_toml
-from calograd.objective.background import Background, ExponentialBackground, read_background_map
+from calograd.objective.background import BackgroundMap, ExponentialBackground, read_background_map
 from calograd.objective.cost import ChannelCost, Cost, DepthCost, PricedUtility, VolumeCost
 from calograd.objective.measurement import Measurement
 from calograd.objective.readout import Readout
@@ -52,19 +52,26 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class EmulatorConfig(Table):
+class Builder(Table):
+    """A table whose keys, but for ``kind``, are the arguments of what it builds."""
+
+    builds: ClassVar[Callable[..., Any]]
+
+    def build(self) -> Any:
+        """Return what the table describes."""
+        return self.builds(**self.model_dump(exclude={"kind"}))
+
+
+class EmulatorConfig(Builder):
     """Table of `calograd.objective.background.ExponentialBackground`."""
 
+    builds = ExponentialBackground
     kind: Literal["emulator"]
     b0: Positive = ExponentialBackground.b0
     lam: Positive = ExponentialBackground.lam
     sigma_event: NotNegative = ExponentialBackground.sigma_event
     shape_cell: Positive = ExponentialBackground.shape_cell
     diffusion: Annotated[float, Field(ge=0, le=1)] = ExponentialBackground.diffusion
-
-    def build(self) -> Background:
-        """Return the background."""
-        return ExponentialBackground(**self.model_dump(exclude={"kind"}))
 
 
 class MapConfig(Table):
@@ -73,7 +80,7 @@ class MapConfig(Table):
     kind: Literal["map"]
     file: Path
 
-    def build(self) -> Background:
+    def build(self) -> BackgroundMap:
         """Return the background that the file holds."""
         return read_background_map(self.file)
 
@@ -87,60 +94,53 @@ class NoBackgroundConfig(Table):
         """No background."""
 
 
-class ReadoutConfig(Table):
+class ReadoutConfig(Builder):
     """Table of `calograd.objective.readout.Readout`."""
 
+    builds = Readout
     light_yield: Positive | None = None
     saturation: Positive | None = None
     noise: NotNegative = Readout.noise
     threshold: float | None = None
     threshold_width: Positive = Readout.threshold_width
 
-    def build(self) -> Readout:
-        """Return the readout."""
-        return Readout(**self.model_dump())
 
-
-class MaskConfig(Table):
+class MaskConfig(Builder):
     """Table of `calograd.objective.reconstruction.SoftMask`."""
 
+    builds = SoftMask
     k: Positive | None = None
 
 
-class SquaredErrorConfig(Table):
+class SquaredErrorConfig(Builder):
     """Table of `calograd.objective.utility.SquaredError`."""
 
+    builds = SquaredError
     kind: Literal["squared-error"]
     alpha: Positive = SquaredError.alpha
     truth: Literal["deposited", "incident"] = SquaredError.truth
 
 
-class EnergyResolutionConfig(Table):
+class EnergyResolutionConfig(Builder):
     """Table of `calograd.objective.utility.EnergyResolution`."""
 
+    builds = EnergyResolution
     kind: Literal["energy-resolution"]
     robust: bool = False
 
 
-class ContainmentConfig(Table):
+class ContainmentConfig(Builder):
     """Table of `calograd.objective.utility.Containment`."""
 
+    builds = Containment
     kind: Literal["containment"]
 
 
-class PositionResolutionConfig(Table):
+class PositionResolutionConfig(Builder):
     """Table of `calograd.objective.utility.PositionResolution`."""
 
+    builds = PositionResolution
     kind: Literal["position-resolution"]
-
-
-UTILITIES: dict[str, Callable[..., Utility]] = {
-    "squared-error": SquaredError,
-    "energy-resolution": EnergyResolution,
-    "containment": Containment,
-    "position-resolution": PositionResolution,
-}
-"""Utilities by the ``kind`` of their tables, whose other keys are their arguments."""
 
 
 class CostConfig(Table):
@@ -203,12 +203,12 @@ class ObjectiveConfig(Table):
             FormatError: a background map that is missing or cannot be used.
             InputError: a utility that maps do not have.
         """
-        utility = UTILITIES[self.utility.kind](**self.utility.model_dump(exclude={"kind"}))
+        utility: Utility = self.utility.build()
         if self.cost:
             costs = tuple((cost.build(), cost.weight) for cost in self.cost)
             utility = PricedUtility(utility, costs, self.pricing == "relative")
         readout = self.readout.build() if self.readout else None
-        measurement = Measurement(self.background.build(), readout, SoftMask(self.mask.k), pixels)
+        measurement = Measurement(self.background.build(), readout, self.mask.build(), pixels)
         return Objective(measurement, utility, self.spectrum.energies, self.spectrum.weights)
 
     def located(self, folder: Path) -> ObjectiveConfig:
@@ -231,12 +231,12 @@ def parse_objective(raw: dict[str, Any], source: str, folder: Path) -> Objective
 def read_objective(
     path: Path | None, energies: Sequence[float], *, truth: str | None = None, pixels: int | None = None
 ) -> Objective:
-    """Return the objective of a TOML file, with its tables beside [spectrum], or the default one.
+    """Return the objective of a TOML file, or without a ``path`` the default one.
 
     Args:
-        path: of the file; None: the defaults of all tables.
+        path: path of the file.
         energies: incident energies, GeV, in place of the file's spectrum.
-        truth: of the squared error, in place of the file's.
+        truth: truth of the squared error, in place of the file's.
         pixels: pixels each way of maps; None: for cells.
 
     Raises:

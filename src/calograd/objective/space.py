@@ -163,13 +163,10 @@ class DesignSpace:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for records."""
         return {
-            "names": list(self.names),
-            "lower": list(self.lower),
-            "upper": list(self.upper),
-            "budgets": {b.name: b.limit for b in self.budgets},
-            "material": self.material.name,
+            "names": list(self.names), "lower": list(self.lower), "upper": list(self.upper),
+            "budgets": {b.name: b.limit for b in self.budgets}, "material": self.material.name,
             "cells": [self.n_xy, self.n_xy, self.n_z],
-        }
+        }  # fmt: skip
 
 
 class SpaceConfig(Table):
@@ -262,11 +259,7 @@ def space_around(
 
 
 def check_trained_range(space: DesignSpace, surrogate: Surrogate) -> None:
-    """Check that the bounds lie within the range that a surrogate was trained on.
-
-    Raises:
-        InputError: a parameter whose bounds reach beyond it, or a density that the trained materials do not cover.
-    """
+    """Raise `InputError` if bounds reach beyond the trained range, or to a density that was not trained on."""
     ends = [space.design(np.array(y)).material for y in (space.lower, space.upper)]
     for material in ends:
         known, outside = surrogate.card.material_status(material)

@@ -286,15 +286,10 @@ def evaluate_utility(utility: Utility, events: MeasuredEvents) -> Tensor:
 
 
 def check_value(name: str, value: object, need_grad: bool) -> Tensor:
-    """Return the value of the utility ``name`` if it can be used.
-
-    Args:
-        name: of the utility, for the error.
-        value: returned by the utility.
-        need_grad: whether a gradient will be taken of it.
+    """Return the ``value`` of the utility ``name``.
 
     Raises:
-        UtilityError: not a tensor of one finite number, or cut off from the graph of the design.
+        UtilityError: not a tensor of one finite number, or a gradient is needed and it has none.
     """
     if not isinstance(value, Tensor) or value.shape != ():
         found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -158,10 +158,7 @@ class AdaptiveSurrogate:
     def at(self, y: Array, history: Sequence[Step]) -> AdaptedSurrogate:
         """Return the surrogate for the gradient at y, shape (p,), cm, after the steps of ``history``.
 
-        Raises:
-            Interrupted: Ctrl-C; simulated showers and the state of training are kept.
-            CaloGradError: see `calograd.geant4.production.simulate_library`,
-                `calograd.training.tasks.adapt.adapt`.
+        Where it is interrupted, simulated showers and the state of training are kept.
         """
         number, adapted = len(history), [step.number for step in history if step.adaptation]
         showers = (self.config.showers if adapted else self.config.first) * len(self.energies)

@@ -53,8 +53,7 @@ def multi_start(
     """Search for a better design than u.
 
     Args:
-        space: space of the designs.
-        gradient: the surrogate's gradient.
+        space, gradient: space of the designs, and the surrogate's gradient.
         u: the local maximum in logarithms, shape (p,).
         designs: number of other designs.
         draws: draws of the second estimate.

@@ -122,11 +122,7 @@ class OptimiseConfig(ObjectiveConfig):
 
 
 def parse_optimisation(raw: dict[str, Any], source: str, folder: Path) -> OptimiseConfig:
-    """Validate a configuration; ``source`` is named in errors, paths are relative to ``folder``.
-
-    Raises:
-        InputError: an unknown key (with the nearest valid name) or a value that does not fit.
-    """
+    """Validate a configuration, see `calograd.objective.config.parse_objective`."""
     _refuse_former_names(raw, source)
     config = parse_table(OptimiseConfig, raw, source)
     changes: dict[str, Any] = {"background": config.located(folder).background}
@@ -167,16 +163,11 @@ class Setup:
     def of(cls, surrogate: Surrogate, config: OptimiseConfig, adapt: bool = False) -> Setup:
         """Return the setup of a surrogate and a configuration that fit each other.
 
-        Args:
-            surrogate: gives the gradients, or is adapted.
-            config: configuration of the run.
-            adapt: whether to adapt to the detector of the table [adapt]. A table without ``adapt`` is refused, since
-                the design would be of another detector than the table says.
+        A table [adapt] without ``adapt`` is refused: the design would be of another detector than the table says.
 
         Raises:
             InputError: a surrogate of maps, a sampler that it cannot take, bounds or energies beyond the trained range,
-                budgets that cannot be met, a start outside; adaptation without a table for it, or a table without
-                adaptation.
+                budgets that cannot be met, a start outside; ``adapt`` without a table for it, or the reverse.
             FormatError: a background map that cannot be used.
         """
         if adapt and config.adapt is None:
@@ -245,16 +236,7 @@ class Setup:
         )  # fmt: skip
 
     def follower(self, folder: Path, price: int = 0, progress: StageProgress = silent) -> AdaptiveSurrogate:
-        """Return the surrogate that adapts to the target on the way.
-
-        Args:
-            folder: of the run.
-            price: showers of a check.
-            progress: called with the stages of simulation and adaptation.
-
-        Raises:
-            InputError: there is no target.
-        """
+        """Return the surrogate that adapts to the target on the way, see `AdaptiveSurrogate`."""
         if self.target is None:
             raise InputError("the configuration has no table [adapt]; add one with the detector and a budget")
         energies = self.target.energies or self.objective.energies
@@ -269,16 +251,7 @@ class Setup:
     ) -> State:
         """Run the ascent, or resume the one in ``output``, and return its last state.
 
-        Args:
-            output: folder of the run.
-            simulated: the objective on simulated showers, which checks the surrogate; None: no checks.
-            on_step: called after every step.
-            progress: called with the stages of the work.
-
-        Raises:
-            OutputExistsError: ``output`` holds a run of another configuration or surrogate.
-            InputError: it cannot be written, or `ascend` refuses its arguments.
-            Interrupted: Ctrl-C; the same call goes on.
+        Without ``simulated`` there are no checks. The errors are those of `optimise`.
         """
         g, steps = self.config.gradient, self.config.ascent.steps
         config = self.config.model_dump(mode="json", exclude=set() if self.target else {"adapt"})
@@ -436,12 +409,7 @@ def optimise(
 
 
 def _refuse_other(path: Path, resolved: dict[str, Any]) -> None:
-    """Refuse to resume a run of another configuration or surrogate, naming the first difference.
-
-    Raises:
-        OutputExistsError: the run is another one.
-        FormatError: ``path`` is damaged.
-    """
+    """Refuse to resume a run of another configuration or surrogate, naming the first difference."""
     if not path.exists():
         return
     try:

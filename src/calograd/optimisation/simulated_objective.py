@@ -40,10 +40,8 @@ class SimulatedObjective:
 
     Args:
         source: gives the showers.
-        objective: utility, background, readout and energies.
+        objective, replicas, bootstrap: see `calograd.gradients.finite_differences.bootstrap_values`.
         space: space of the designs.
-        replicas: number of backgrounds that each shower is seen with.
-        bootstrap: number of bootstrap samples.
         serves_all: whether the same showers serve every design; else every design needs its own.
         progress: called with parts of a comparison done and their number.
     """

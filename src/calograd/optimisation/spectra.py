@@ -71,16 +71,9 @@ def surrogate_spectra(
     steps: int | None = None,
     progress: Progress = silent,
 ) -> list[Spectrum]:
-    """Return the spectra of a surrogate at two designs, with common random numbers.
+    """Return the spectra of a surrogate at the first and the last design, with common random numbers.
 
-    Args:
-        surrogate: generates the showers.
-        objective: its measurement and its energies.
-        designs: the first and the last.
-        showers: of every energy.
-        seed: of all random numbers.
-        sampler, steps: see `Surrogate.sample`.
-        progress: called with energies done and their number.
+    The showers of every energy have a seed of their own; ``progress`` is called with energies done.
     """
     made = list[Spectrum]()
     for i, energy in enumerate(objective.energies):
@@ -98,7 +91,7 @@ def surrogate_spectra(
 def geant4_spectra(
     reference: Reference, objective: Objective, designs: Sequence[Design], *, seed: int = 0
 ) -> list[Spectrum]:
-    """Return the spectra of Geant4's showers at two designs; the arguments are those of `surrogate_spectra`."""
+    """Return the spectra of Geant4's showers at the first and the last design."""
     made = list[Spectrum]()
     for i, energy in enumerate(objective.energies):
         cells = reference.measure(energy, [scaled_size(design, reference) for design in designs])

@@ -48,8 +48,8 @@ def main() -> None:
     utility = PricedUtility(SquaredError(truth="incident"), ((DepthCost(), PRICE),), relative=True)
     objective = Objective(Measurement(ExponentialBackground()), utility, (ENERGY,))
     with open_library(library_path) as library:
-        pool = LibraryReference(library, (ENERGY,), limit=200)
-        judge = LibraryReference(library, (ENERGY,), skip=200)
+        whole = LibraryReference(library, (ENERGY,))
+        pool, judge = whole.block(0, 200), whole.block(200, whole.count(ENERGY) - 200)
     for depth in (START[1], (START[1],) * 5):
         space, start = space_around(START[0], depth, surrogate.card.designs.dx, surrogate.card.designs.dz)
         trials = SimulatedObjective(from_library(pool), objective, space)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calograd.gradients.estimates import SimulatedUtility, ValueAndGradient
+from calograd.gradients.estimates import Simulate, SimulatedUtility, SimulatePair, ValueAndGradient
 from calograd.objective.constraints import Array, Budget
 from calograd.objective.space import DesignSpace
 
@@ -91,3 +91,14 @@ def ridge(centre: Array) -> Hill:
         return np.array([-2 * x + 40 * x * (z - x**2), -20 * (z - x**2)])
 
     return Hill(function, slope)
+
+
+def pair_of(simulate: Simulate) -> SimulatePair:
+    """Return a function of pairs from two simulations with the same seed; their errors are taken as independent."""
+
+    def pair(a: Array, b: Array, showers: int, seed: int) -> SimulatedUtility:
+        at_a, at_b = simulate(a, showers, seed), simulate(b, showers, seed)
+        error = float(np.hypot(at_a.error, at_b.error))
+        return SimulatedUtility(at_b.value - at_a.value, error, at_a.showers + at_b.showers)
+
+    return pair

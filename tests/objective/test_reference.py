@@ -50,7 +50,7 @@ def test_a_library_gives_the_same_cells_as_segment(library: Path) -> None:
         rows = cells.energy == np.float32(energy)
         np.testing.assert_array_equal(got[0], cells.cells[rows][0::2])
         np.testing.assert_array_equal(got[1], cells.cells[rows][1::2])
-    some = opened(library, (50.0,), limit=4, skip=3)
+    some = opened(library, (50.0,)).block(3, 4)
     assert some.count(50.0) == 4
     np.testing.assert_array_equal(some.measure(50.0, [(1.0, (6.0, 6.0))])[0], got[1][3:7])
 
@@ -84,9 +84,7 @@ def test_a_smooth_utility_has_its_own_derivative(library: Path) -> None:
 def test_the_bootstrap_s_error_is_that_of_independent_samples(library: Path) -> None:
     objective = Objective(Measurement(ExponentialBackground()), SquaredError(truth="incident"), (50.0,))
     parts = [
-        finite_difference_gradient(
-            opened(library, (50.0,), limit=5, skip=5 * k), objective, Sizes(), AT, seed=k, replicas=8
-        )
+        finite_difference_gradient(opened(library, (50.0,)).block(5 * k, 5), objective, Sizes(), AT, seed=k, replicas=8)
         for k in range(6)
     ]
     scatter = np.std([p.gradient for p in parts], axis=0, ddof=1)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.hills import Hill, make_space, parabola, peak, ridge, tilted
+from helpers.hills import Hill, make_space, pair_of, parabola, peak, ridge, tilted
 from scipy.optimize import minimize
 
 from calograd.errors import FormatError, InputError, Interrupted
-from calograd.gradients.estimates import SimulatedUtility, ValueAndGradient, pair_of, seed_of
+from calograd.gradients.estimates import SimulatedUtility, ValueAndGradient, seed_of
 from calograd.io.toml import parse_table
 from calograd.objective.constraints import TOLERANCE, Array
 from calograd.objective.space import DesignSpace
@@ -368,7 +368,7 @@ def test_the_last_step_is_the_end() -> None:
 
 def test_two_simulations_make_a_pair_on_the_same_showers() -> None:
     hill = parabola(centre(2), np.eye(2), noise=0.1)
-    ascend(make_space(2), START[2], hill.gradient, AscentConfig(showers=50), simulate=hill.simulate)
+    ascend(make_space(2), START[2], hill.gradient, AscentConfig(showers=50), simulate_pair=pair_of(hill.simulate))
     asked = [call for call in hill.calls if call[0] == "simulate"]
     assert len(asked) >= 2
     for a, b in zip(asked[::2], asked[1::2], strict=True):
@@ -478,7 +478,14 @@ def test_an_output_of_another_setting_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=complaint):
             ascend(space, start, hill.gradient, config, output=output)
     with pytest.raises(InputError, match="checks is True, was False"):
-        ascend(make_space(2), START[2], hill.gradient, AscentConfig(steps=2), simulate=hill.simulate, output=output)
+        ascend(
+            make_space(2),
+            START[2],
+            hill.gradient,
+            AscentConfig(steps=2),
+            simulate_pair=pair_of(hill.simulate),
+            output=output,
+        )
     assert len(hill.calls) == calls
 
 
@@ -593,7 +600,7 @@ def test_simulations_that_cannot_be_used_are_named() -> None:
             START[2],
             hill.gradient,
             AscentConfig(),
-            simulate=lambda y, n, seed: SimulatedUtility(np.nan, 1.0, n),
+            simulate_pair=lambda a, b, n, seed: SimulatedUtility(np.nan, 1.0, n),
         )
 
 

@@ -159,14 +159,3 @@ def mean_of(a: AnyGradient, b: AnyGradient) -> ValueAndGradient:
 def values_of(gradient: GradientFunction) -> ValuesFunction:
     """Return a function of several designs that takes a gradient at each of them."""
     return lambda points, draws, seed: np.array([gradient(y, draws, seed).value for y in points])
-
-
-def pair_of(simulate: Simulate) -> SimulatePair:
-    """Return a function of pairs from two simulations with the same seed; their errors are taken as independent."""
-
-    def pair(a: Array, b: Array, showers: int, seed: int) -> SimulatedUtility:
-        at_a, at_b = simulate(a, showers, seed), simulate(b, showers, seed)
-        error = float(np.hypot(at_a.error, at_b.error))
-        return SimulatedUtility(at_b.value - at_a.value, error, at_a.showers + at_b.showers)
-
-    return pair

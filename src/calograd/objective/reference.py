@@ -70,8 +70,6 @@ class LibraryReference:
         library: library opened for reading, of discrete energies.
         energies: energies that are read into memory, GeV.
         n_xy, n_z: cells of the designs.
-        limit: largest number of showers of an energy; None: all.
-        skip: number of first showers of an energy that are left out.
         pixels: pixels each way of x-z maps, which are then measured instead of cells, see
             `calograd.objective.measurement`.
     """
@@ -84,8 +82,6 @@ class LibraryReference:
         energies: tuple[float, ...],
         n_xy: int = 5,
         n_z: int = 5,
-        limit: int | None = None,
-        skip: int = 0,
         pixels: int | None = None,
     ) -> None:
         if library.material is None:
@@ -93,7 +89,7 @@ class LibraryReference:
         self.name, self.material = library.path.name, library.material
         self.n_xy, self.n_z, self.pixels = n_xy, n_z, pixels
         self._check_cells = library.check_cells
-        rows = {e: np.flatnonzero(np.isclose(library.energy, e, rtol=RELATIVE))[skip:][:limit] for e in energies}
+        rows = {e: np.flatnonzero(np.isclose(library.energy, e, rtol=RELATIVE)) for e in energies}
         missing = [f"{energy:g}" for energy, found in rows.items() if len(found) == 0]
         if missing:
             have = ", ".join(f"{e:g}" for e in np.unique(library.energy.round(4))[:12])

@@ -40,11 +40,9 @@ from calograd.errors import InputError, Interrupted
 from calograd.gradients.estimates import (
     AnyGradient,
     GradientFunction,
-    Simulate,
     SimulatePair,
     ValuesFunction,
     mean_of,
-    pair_of,
     seed_of,
 )
 from calograd.io.toml import Table
@@ -133,7 +131,6 @@ def ascend(
     config: AscentConfig,
     *,
     values: ValuesFunction | None = None,
-    simulate: Simulate | None = None,
     simulate_pair: SimulatePair | None = None,
     output: Path | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -146,9 +143,7 @@ def ascend(
         gradient: the surrogate's gradient, or an adaptation that gives that of every step.
         config: settings of the ascent.
         values: the surrogate's utility at several designs at once, for a multi-start; None: taken from ``gradient``.
-        simulate: utility on simulated showers; called with the same seed at both designs of a check.
-        simulate_pair: difference of two utilities on the same showers, used in place of ``simulate``. Without either
-            there are no checks.
+        simulate_pair: difference of two utilities on the same simulated showers; None: no checks.
         output: a JSON file for state and history.
         on_step: called after every step, when it is on disk.
 
@@ -164,11 +159,10 @@ def ascend(
     start = np.asarray(start, dtype=np.float64)
     space.check_start(start)
     u = space.project(space.to_log(start))
-    pair = simulate_pair or (pair_of(simulate) if simulate else None)
     way = gradient if isinstance(gradient, Adaptation) else _constant(Adapted(gradient, values=values))
-    run = _Run(space, way, pair, config)
+    run = _Run(space, way, simulate_pair, config)
     setting = {
-        **config.model_dump(), "space": space.to_dict(), "start": start.tolist(), "checks": pair is not None,
+        **config.model_dump(), "space": space.to_dict(), "start": start.tolist(), "checks": simulate_pair is not None,
         "budget": way.budget if isfinite(way.budget) else None,
     }  # fmt: skip
     state = read_state(output, setting) if output else None

@@ -39,7 +39,7 @@ TARGETS: dict[str, dict[str, Any]] = {
     "tilted": {"detector": {"kind": "block", "material": "PbF2"}, "beam": {"theta": 20.0}},
 }
 JUDGE_SEED, POOL_SEED = 987_654_321, 987_654_322
-"""Of the showers that judge and of those that the other optimisers know; the ascents have others."""
+"""Seeds of the showers that judge, and of those that the other optimisers know; the ascents have others."""
 METHODS = ("random", "fd", "cma", "bayes")
 
 
@@ -93,7 +93,7 @@ def setup_of(options: argparse.Namespace) -> Setup:
 
 
 def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: SimulatedObjective) -> State:
-    """The ascent by the surrogate as it is, with checks on the target within the same budget."""
+    """Return the ascent by the surrogate as it is, with checks on the target within the same budget."""
     plain = Setup.of(setup.surrogate, setup.config.model_copy(update={"adapt": None}))
     price = trials.price(options.check)
     way = Adaptation(lambda y, state: Adapted(plain.gradient), options.budget, price)  # noqa: ARG005
@@ -104,7 +104,7 @@ def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: Sim
 
 
 def library_of(setup: Setup, options: argparse.Namespace, name: str, seed: int, tell: Any) -> LibraryReference:
-    """Showers of the target that no ascent has seen."""
+    """Return showers of the target that no ascent has seen."""
     assert setup.target is not None
     energies, path = setup.objective.energies, options.output / f"{name}-{options.judge}.h5"
     config = setup.target.simulation(setup.space.design(setup.start), energies, seed)

@@ -80,7 +80,7 @@ def answer(
     trials: SimulatedObjective,
     seed: int,
 ) -> tuple[dict[int, Any], int]:
-    """The design that a method would report at every mark, and the showers that it used in all."""
+    """Return the design that a method would report at every mark, and the showers that it used in all."""
     if method != "ascent":
         trace = optimisers.run(method, space, start, trials.value, BUDGET, EACH, seed)
         found = {m: [e.incumbent for e in trace.evaluations if e.showers <= m] for m in MARKS}

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def of_ours(surrogate: Surrogate, objective: Objective, space: DesignSpace, at: np.ndarray) -> list[np.ndarray]:
-    """Whether intervals of few draws contain the estimate of many."""
+    """Return for every component if intervals of few draws contain the estimate of many draws."""
     large, pool = (
         surrogate_gradient(surrogate, objective, space, at, showers=100, draws=draws, seed=seed)
         for draws, seed in ((LARGE, 10**6), (SMALL * TIMES, 1))
@@ -65,7 +65,7 @@ def of_ours(surrogate: Surrogate, objective: Objective, space: DesignSpace, at: 
 
 
 def of_geant4(whole: LibraryReference, objective: Objective, space: DesignSpace, at: np.ndarray) -> list[np.ndarray]:
-    """Whether intervals of a twelfth of one half of the showers contain the estimate of the other half."""
+    """Return if intervals of a twelfth of one half of the showers contain the estimate of the other half."""
     (energy,) = objective.energies
     half = whole.count(energy) // 2
     block, found = half // BLOCKS, []

@@ -44,7 +44,7 @@ CUTS = 40
 
 
 def plain(value: Any) -> Any:
-    """Anything that a reader gives, as data that can be compared."""
+    """Return the result of any reader as data that can be compared."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, np.ndarray | torch.Tensor):
@@ -88,7 +88,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 def damage_files(work: Path, flips: int, seed: int) -> dict[str, str]:
-    """What happens to every kind of file, by its name."""
+    """Return the outcomes of damaged files, by the name of their kind."""
     make_inputs(work)
     for command in (("train", "train.toml", "-o", "run"),
                     ("optimise", "model", "optimise.toml", "--landscape", "0", "-o", "best")):  # fmt: skip

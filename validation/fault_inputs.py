@@ -89,18 +89,18 @@ class Ended(NamedTuple):
 
     @property
     def one_line(self) -> bool:
-        """Whether it is refused in one line, as bad input has to be."""
+        """True if the command was refused in one line, as bad input has to be."""
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         return self.code in (1, 2) and len(lines) == 1 and "Traceback" not in self.err
 
     @property
     def complaint(self) -> str:
-        """That line."""
+        """Last line of the standard error."""
         return next((line for line in self.err.splitlines() if line.startswith("error: ")), self.err[-200:])
 
 
 def fork(work: Callable[[], None], folder: Path, log: Path) -> int:
-    """Do ``work`` in ``folder`` in a process of its own, the leader of its group; returns its number.
+    """Do ``work`` in ``folder`` in a process of its own, the leader of its group, and return its number.
 
     It is forked from this one, which has imported everything, so that a run takes as long as its work.
     """
@@ -165,7 +165,7 @@ def run(arguments: tuple[str, ...], folder: Path) -> Ended:
 
 
 def make_inputs(folder: Path) -> None:
-    """Everything that the cases read: a library, cells, maps, points, a background, a surrogate, configurations."""
+    """Write the inputs of all cases: a library, cells, maps, points, a background, a surrogate, configurations."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = "\n".join(f"{name} = {value}" for name, value in SIZES.items())
     (folder / "train.toml").write_text(TRAIN.replace("{sizes}", sizes))
@@ -190,7 +190,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def some_cells(n: int, rng: np.random.Generator) -> Cells:
-    """Showers of 1 to 100 GeV in 3 x 3 x 2 cells of drawn sizes."""
+    """Return showers of 1 to 100 GeV in 3 x 3 x 2 cells of drawn sizes."""
     energy = np.exp(np.linspace(0, np.log(100), n)).astype(np.float32)
     cells = rng.gamma(1.0, size=(n, 3, 3, 2))
     cells *= (rng.uniform(0.9, 0.98, n) * energy / cells.sum((1, 2, 3)))[:, None, None, None]
@@ -202,7 +202,7 @@ def some_cells(n: int, rng: np.random.Generator) -> Cells:
 
 
 def write_library(path: Path, n: int = 24, each: int = 400) -> None:
-    """A library of 10 GeV, without Geant4."""
+    """Write a library of 10 GeV without Geant4."""
     rng = np.random.default_rng(5)
     share = rng.gamma(1.0, size=(n, each))
     share *= (9.7 / share.sum(1))[:, None]
@@ -219,7 +219,7 @@ def write_library(path: Path, n: int = 24, each: int = 400) -> None:
 
 
 def surrogate(n_xy: int, n_z: int) -> Surrogate:
-    """One of random weights."""
+    """Write a surrogate of random weights."""
     architecture = CellsArchitecture(n_xy=n_xy, n_z=n_z, **SIZES)
     torch.manual_seed(0)
     model = CellsModel(architecture).eval().requires_grad_(False)
@@ -230,12 +230,12 @@ def surrogate(n_xy: int, n_z: int) -> Surrogate:
 
 
 def where(folder: Path) -> tuple[int, int]:
-    """How far a run of `calograd train` is by its checkpoint: phase and step; (-1, 0) without one."""
+    """Return phase and step of the checkpoint of `calograd train`; (-1, 0) without one."""
     found = read_checkpoint(folder, lambda stored: (int(stored["phase"]), int(stored["step"])))
     return found or (-1, 0)
 
 
 def steps_done(folder: Path) -> int:
-    """How many steps of `calograd optimise` are on disk."""
+    """Return the number of steps of `calograd optimise` that are on disk."""
     path = folder / "ascent.json"
     return len(json.loads(path.read_text())["state"]["history"]) if path.exists() else -1

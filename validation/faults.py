@@ -35,13 +35,13 @@ OPTIMISE = ("optimise", "model", "optimise.toml", "--landscape", "0", "-o", "bes
 SEGMENT = ("segment", "library.h5", "--cell", "2.5", "6", "-o", "measured.h5")
 SAMPLE = ("sample", "model", "--cell", "2.5", "6", "--energy", "10", "-n", "3000", "--steps", "2", "-o", "generated.h5")
 CHAIN = 5
-"""Kills that one run is to survive."""
+"""Number of kills that one run has to survive."""
 ROOM = 8_000
 """Bytes that are left on the small disk at first."""
 
 
 class Kind(NamedTuple):
-    """A command that goes on: its arguments, how far it is by its folder, and what has to be equal in the end."""
+    """A command that resumes: its arguments, its progress by its folder, and the result that has to be equal."""
 
     arguments: tuple[str, ...]
     progress: Callable[[Path], Any]
@@ -49,7 +49,7 @@ class Kind(NamedTuple):
 
 
 def showers_done(folder: Path) -> int:
-    """Finished showers of a library, all of which have to be readable."""
+    """Return the number of finished showers of a library, all of which have to be readable."""
     path = folder / "library-1.h5"
     parts = folder / "library-1.h5.parts"
     if not path.exists():
@@ -59,7 +59,7 @@ def showers_done(folder: Path) -> int:
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    """The weights of a run, and its log without times."""
+    """Return the weights of a run, and its log without times."""
     with safe_open(folder / "run/model.safetensors", framework="np") as file:
         arrays = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118 - no mapping
     return arrays | {"log": [{k: v for k, v in e.items() if k != "seconds"} for e in read_log(folder / "run")]}
@@ -116,7 +116,7 @@ def kills(name: str, number: int, work: Path, seed: int) -> str:
 
 
 def disk(name: str, work: Path) -> str:
-    """Fill a small disk under a command; then make room and give it again."""
+    """Fill a small disk while a command runs; then make room and run the command again."""
     whole, small = work / "whole", work / "small"
     make_inputs(whole)
     command = KINDS[name].arguments if name in KINDS else PLAIN[name][0]
@@ -150,7 +150,7 @@ def disk(name: str, work: Path) -> str:
 
 
 def writers(name: str, work: Path) -> str:
-    """The same command twice at once."""
+    """Run the same command twice at once."""
     make_inputs(work)
     command = KINDS[name].arguments if name in KINDS else PLAIN[name][0]
     logs = [work / "first.txt", work / "second.txt"]
@@ -185,7 +185,7 @@ def worker(work: Path) -> str:
 
 
 def words(process: psutil.Process) -> str:
-    """Of a process's command line."""
+    """Return the command line of a process."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
@@ -193,13 +193,13 @@ def words(process: psutil.Process) -> str:
 
 
 def same_hdf5(one: Path, other: Path) -> bool:
-    """Whether all datasets are equal."""
+    """True if all datasets are equal."""
     with h5py.File(one) as a, h5py.File(other) as b:
         return set(a) == set(b) and all(np.array_equal(a[name][()], b[name][()]) for name in a)
 
 
 def check(good: bool, otherwise: str) -> None:
-    """Raise unless it is so."""
+    """Raise unless a condition holds."""
     if not good:
         raise AssertionError(otherwise)
 
@@ -210,7 +210,7 @@ def expect(ended: Ended, code: int) -> None:
 
 
 def cases(wanted: list[str], numbers: list[int], seed: int, flips: int) -> dict[str, Callable[[Path], Any]]:
-    """Everything to do by its name; a function of a folder that returns what happened, or several such by name."""
+    """Return the cases by name: functions of a folder that return what happened, or several such by name."""
     todo: dict[str, Callable[[Path], Any]] = {}
     if "kills" in wanted:
         for name, number in zip(KINDS, numbers, strict=True):

@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def geant4(options: argparse.Namespace, points: list[tuple[float, float, float, str]]) -> dict[Any, GradientEstimate]:
-    """Geant4's gradients; kept beside the output, since they do not depend on the surrogate."""
+    """Return Geant4's gradients; they are kept beside the output, since they do not depend on the surrogate."""
     path = options.output.with_suffix(".geant4.json")
     kept: list[Any] = json.loads(path.read_text()) if path.exists() else []
     made = {tuple(key): GradientEstimate(**{k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()})
@@ -91,7 +91,7 @@ def geant4(options: argparse.Namespace, points: list[tuple[float, float, float, 
 
 
 def seed(energy: float, dx: float, dz: float, truth: str) -> int:
-    """One of its own for every point, so that backgrounds differ between points."""
+    """Return a seed for every point, so that backgrounds differ between points."""
     return 100_000 * round(energy) + 100 * DESIGNS.index((dx, dz)) + 10 * (TRUTHS + WIDTHS).index(truth)
 
 
@@ -132,7 +132,7 @@ def summarise(points: list[dict[str, Any]]) -> None:
 
 
 def depths(points: list[dict[str, Any]]) -> None:
-    """Which way depths should go, the pitch set aside, and how large the components with a wrong sign are."""
+    """Print the agreement of the directions of the depths alone, and the sizes of components with a wrong sign."""
     cosines, wrong = [], []
     for point in points:
         ours, theirs, error = (

@@ -24,9 +24,9 @@ from calograd.events.library.reader import open_library
 MIN_SHOWERS = 20
 PARTS = (0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)
 STEP = 0.1
-"""cm, of depths."""
+"""Step between depths, cm."""
 LATE = 4.0
-"""cm: that a shower begins so late is a matter of the photon alone."""
+"""Depth of a late conversion, cm: only the photon decides if a shower begins so late."""
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def profiles(library: Path, half: float, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energy before each depth within the window, shape (n, depths), and incident energies, GeV, from 10 GeV."""
+    """Return the energy before each depth in the window, (n, depths), and incident energies from 10 GeV on, GeV."""
     rows, energies = [], []
     with open_library(library) as opened:
         for block in opened.blocks():
@@ -80,14 +80,14 @@ def profiles(library: Path, half: float, edges: np.ndarray) -> tuple[np.ndarray,
 
 
 def attenuation(part: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
-    """Inverse of the mean depth beyond `LATE` where a hundredth of the energy is reached, and its error, per cm."""
+    """Return the inverse of the mean depth beyond `LATE` that 1 % of the energy reaches, and its error, per cm."""
     reached = edges[(part >= 0.01).argmax(1)] - STEP / 2
     beyond = reached[reached > LATE] - LATE
     return float(1 / beyond.mean()), float(1 / beyond.mean() / len(beyond) ** 0.5)
 
 
 def generated(name: str, options: argparse.Namespace) -> np.ndarray:
-    """E_tot / E of generated showers."""
+    """Return E_tot / E of generated showers."""
     surrogate = Surrogate.load(name)
     generator = torch.Generator().manual_seed(options.seed)
     design, totals = Design(*options.cell, surrogate.card.designs.material), []

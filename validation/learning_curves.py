@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, output: Path) -> None:
-    """Everything that is not in ``output`` yet."""
+    """Compute the results that ``output`` does not hold yet."""
     for shift in options.shifts.split(","):
         test = read_cells(options.folder / f"{shift}-test-cells.h5")
         for showers in map(int, options.showers.split(",")):
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, output: Path) -> None:
 
 
 def keep(output: Path, key: dict[str, Any], find: Callable[..., dict[str, Any]]) -> None:
-    """Find a result unless ``output`` has it, and add it there; several processes may."""
+    """Add a result to ``output`` unless it holds it; several processes may do so at once."""
     done = json.loads(output.read_text()) if output.exists() else []
     if any(key.items() <= each.items() for each in done):
         return
@@ -94,7 +94,7 @@ def keep(output: Path, key: dict[str, Any], find: Callable[..., dict[str, Any]])
 
 
 def one(options: argparse.Namespace, test: Cells, shift: str, method: str, showers: int, seed: int) -> dict[str, Any]:
-    """Adapt and judge."""
+    """Adapt a surrogate and judge it."""
     base = Surrogate.load(options.model)
     data = load_data([options.folder / f"{shift}-cells.h5"], 0.1, seed, showers)
     config = AdaptConfig(method=method, seed=seed)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def one(options: argparse.Namespace, test: Cells, shift: str, method: str, showe
 
 
 def errors(surrogate: Surrogate, test: Cells, seed: int) -> dict[str, Any]:
-    """Mean over points of |bias| in per cent and of W1 in deviations, by observable."""
+    """Return the mean over points of |bias| in per cent and of W1 in deviations, by observable."""
     pairs = []
     for k, (point, rows) in enumerate(group(test).items()):
         n, generator = len(rows), torch.Generator().manual_seed(1000 * seed + k)
@@ -118,12 +118,12 @@ def errors(surrogate: Surrogate, test: Cells, seed: int) -> dict[str, Any]:
 
 
 def unadapted(model: str, test: Cells, **_: Any) -> dict[str, Any]:
-    """Errors of the base as it is."""
+    """Return the errors of the base as it is."""
     return errors(Surrogate.load(model), test, 0)
 
 
 def floor(test: Cells, **_: Any) -> dict[str, Any]:
-    """The same for two halves of the test, scaled to its whole size."""
+    """Return the errors of one half of the test against the other, scaled to the size of the whole."""
     halves = [np.split(rows[: len(rows) // 2 * 2], 2) for rows in group(test).values()]
     return distance([(table(test, one), table(test, other)) for one, other in halves], 2**-0.5)
 
@@ -142,7 +142,7 @@ def distance(pairs: list[tuple[np.ndarray, np.ndarray]], scale: float) -> dict[s
 
 
 def by_method(done: list[dict[str, Any]], shift: str) -> dict[str, dict[int, list[float]]]:
-    """Errors of every seed in order of size, by method and showers; of the base and the floor by 0 showers.
+    """Return the errors of every seed in order of size, by method and showers; of the base and the floor by 0 showers.
 
     An error is the mean of eight numbers, each in units of that from scratch with the most showers; without such runs
     in units of the floor.
@@ -164,7 +164,7 @@ def shifts_of(done: list[dict[str, Any]]) -> list[str]:
 
 
 def table_of(done: list[dict[str, Any]]) -> str:
-    """All runs as a markdown table, every seed's error."""
+    """Return all runs as a markdown table with the error of every seed."""
     lines = [
         f"| shift | method | {' | '.join(map(str, SHOWERS))} | s, 1 000 showers |",
         "|---" * (3 + len(SHOWERS)) + "|",
@@ -183,7 +183,7 @@ def table_of(done: list[dict[str, Any]]) -> str:
 
 
 def draw(done: list[dict[str, Any]]) -> Figure:
-    """Curves with bands over seeds, one panel a shift."""
+    """Draw curves with bands over seeds, one panel a shift."""
     shifts = shifts_of(done)
     columns = min(len(shifts), 3)
     rows = -(-len(shifts) // columns)

@@ -39,7 +39,7 @@ from calograd.training.train import train
 VALIDATION = 0.1
 """Share of the showers to adapt with that are held out."""
 BANDS = (1.0, 10.0, 100.0)
-"""GeV."""
+"""Ends of the bands of energy, GeV."""
 SHOWN = {"E_tot": "E_tot", "R_E": "R_E", "z_mean": "longitudinal mean"}
 
 
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], material: str) -> list[dict[str, Any]]:
-    """Rows of the table for one material, kept beside its run."""
+    """Return the rows of the table for one material, kept beside its run."""
     run, kept = options.output / f"without-{material}", options.output / f"without-{material}.json"
     if kept.exists():
         return list(json.loads(kept.read_text()))
@@ -123,12 +123,12 @@ def leave_out(options: Any, config: RunConfig, files: dict[str, list[Path]], mat
 
 
 def events_of(options: Any) -> list[int]:
-    """Numbers of showers to adapt with."""
+    """Return the numbers of showers to adapt with."""
     return [int(word) for word in options.events.split(",")]
 
 
 def unseen(fixed: Cells, files: list[Path], seed: int, events: int) -> Cells:
-    """Rows at fixed designs of the first file's library, without the showers that an adaptation to so many knows."""
+    """Return rows at fixed designs of the first file's library, without the showers of an adaptation."""
     heads = [Heads.of(read_cells(path)) for path in files]
     split = split_by_shower(files, heads, VALIDATION, seed, events)
     known = np.concatenate([split.train, split.validation])
@@ -136,7 +136,7 @@ def unseen(fixed: Cells, files: list[Path], seed: int, events: int) -> Cells:
 
 
 def test(options: Any, surrogate: Surrogate, reference: Cells, fixed: Cells, stage: str) -> list[dict[str, Any]]:
-    """Biases of the means at every design and energy of the reference, and in bands of the fixed rows' energies."""
+    """Return the biases of means at designs and energies of the reference, and in bands of energy of fixed rows."""
     found: list[tuple[float, float, str, dict[str, tuple[float, float]]]] = []
     made = generate_like(options, surrogate, reference)
     for point, biases in mean_biases(made, reference).items():
@@ -157,7 +157,7 @@ def test(options: Any, surrogate: Surrogate, reference: Cells, fixed: Cells, sta
 
 
 def generate_like(options: Any, surrogate: Surrogate, reference: Cells) -> Cells:
-    """As many as are asked for of every row, one behind the other."""
+    """Generate the number of showers asked for of every row, one behind the other."""
     energy, dx, dz = (np.repeat(c, options.repeat, axis=0) for c in (reference.energy, reference.dx, reference.dz))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a material that was not trained on, which is the point
@@ -166,7 +166,7 @@ def generate_like(options: Any, surrogate: Surrogate, reference: Cells) -> Cells
 
 
 def paired_biases(options: Any, made: Cells, reference: Cells, rows: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Biases of the means of showers of different energies, with errors of the differences from shower to shower."""
+    """Return the biases of means of showers of different energies, with errors of the paired differences."""
     each = (options.repeat * rows[:, None] + np.arange(options.repeat)).ravel()
     a, b = (observe_rows(c, r).table()[:, : len(OBSERVABLES)] for c, r in ((made, each), (reference, rows)))
     total = OBSERVABLES.index("E_tot")

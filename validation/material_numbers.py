@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measured(path: Path) -> tuple[Material, np.ndarray]:
-    """Material, and by design and energy the means of E_tot / E, R_E / R_M and z_mean / X0 at E E_c / E_c(PbF2)."""
+    """Return the material, and means of E_tot / E, R_E / R_M, z_mean / X0 by design and energy E E_c / E_c(PbF2)."""
     cells, rows = read_cells(path), []
     r_m, x0 = to_float(cells.material.moliere_radius), to_float(cells.material.radiation_length)
     for point, which in group(cells).items():
@@ -71,7 +71,7 @@ def number(material: Material, name: str) -> float:
 
 
 def errors(columns: np.ndarray, means: np.ndarray, rows: np.ndarray, left: int) -> np.ndarray:
-    """Largest errors over points of the lines through the materials ``rows`` at another, shape (observables,)."""
+    """Return the largest errors at a material of lines through the materials ``rows``, shape (observables,)."""
     fit, *_ = np.linalg.lstsq(columns[rows], means[rows].reshape(len(rows), -1), rcond=None)
     found: np.ndarray = np.abs((columns[left] @ fit).reshape(means.shape[1:]) - means[left]).max(0)
     return found

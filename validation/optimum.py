@@ -68,7 +68,7 @@ def scan(reference, objective, space, axes, bootstrap):  # type: ignore[no-untyp
 
 
 def maximum(axes: list[np.ndarray], values: np.ndarray) -> np.ndarray:
-    """Of the parabola fitted to the logarithm of the values, within the grid."""
+    """Return the maximum within the grid of the cubic fitted to the logarithm of the values."""
     x, z = np.meshgrid(np.log(axes[0]), np.log(axes[1]), indexing="ij")
     x0, z0 = x.mean(), z.mean()
     dx, dz = (x - x0).ravel(), (z - z0).ravel()

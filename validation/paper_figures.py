@@ -35,9 +35,9 @@ MODELS = ("plain", "five", "ours", "cells-five", "cells-ours")
 NAMES = ("E_tot", "R_E", "sigma_y")
 JUDGED = ("families", "before", "after")
 HIGH = 10.0
-"""GeV: the table is of energies from here on."""
+"""Smallest energy of the table, GeV."""
 FLOOR = 1e-7
-"""Of its maximum, down to which a profile is drawn."""
+"""Share of its maximum down to which a profile is drawn."""
 SHIFT = {"geant4": 1.0, "before": 0.96, "after": 1.04}
 """Factors of the energy at which points that share one are drawn."""
 PRECISE = 0.05
@@ -70,7 +70,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def draw_maps(folder: Path, model: str) -> None:
-    """The same number of the highest energy of every family: a shower of either, and the mean of all."""
+    """Draw at the highest energy of every family one shower of either source, and the mean of all."""
     ours, theirs = read_maps(folder / f"{model}-families-generated.h5"), read_maps(folder / "test-maps.h5")
     groups = [(point, group(ours)[point], rows) for point, rows in group(theirs).items()]
     highest = max(point.energy for point, _, _ in groups)
@@ -91,7 +91,7 @@ def draw_maps(folder: Path, model: str) -> None:
 
 
 def draw_map(axis: Any, maps: Maps, rows: np.ndarray, title: str, top: float) -> Any:
-    """The mean of these maps, its logarithm on a scale that ends at ``top``."""
+    """Draw the mean of maps, its logarithm on a scale that ends at ``top``."""
     mean = maps.maps[rows].mean(0)
     width, depth = float(maps.width[rows[0]]), float(maps.depth[rows[0]])
     image = np.log10(np.clip(mean, 1e-6, None))
@@ -134,7 +134,10 @@ def draw_profiles(folder: Path, model: str) -> None:
 
 
 def rrmse_error(q: dict[str, Any]) -> float:
-    """Of RRMSE^2 mean^2 = sigma_a^2 + sigma_b^2 + difference^2, the relative errors of both spreads taken as equal."""
+    """Return the error of the RRMSE, where RRMSE^2 mean^2 = sigma_a^2 + sigma_b^2 + difference^2.
+
+    The relative errors of both spreads are taken as equal.
+    """
     a, b, mean = q["sigma_generated"], q["sigma_reference"], q["mean_reference"]
     if not q["sigma_ratio"]:
         return float("nan")
@@ -144,7 +147,7 @@ def rrmse_error(q: dict[str, Any]) -> float:
 
 
 def draw_steps(folder: Path, model: str) -> None:
-    """RRMSE against training steps at every energy, mean over the families, beside its floor."""
+    """Draw the RRMSE against training steps at every energy, mean over the families, beside its floor."""
     files = sorted(folder.glob(f"{model}-step-*.json"))
     if not files:
         return
@@ -191,13 +194,13 @@ def draw_unseen(folder: Path, model: str) -> None:
 
 
 def gradients(folder: Path, model: str, when: str) -> list[dict[str, Any]]:
-    """Points of both gradients by energy, none where they were not made."""
+    """Return the points of both gradients by energy; there are none where they were not made."""
     path = folder / f"{model}-gradient-{when}.json"
     return load(path)["points"] if path.exists() else []
 
 
 def draw_gradients(folder: Path, model: str) -> None:
-    """Components over the utility with their 95 % intervals, and the cosine in ln y with its error."""
+    """Draw components over the utility with their 95 % intervals, and the cosine in ln y with its error."""
     sets = {when: points for when in ("before", "after") if (points := gradients(folder, model, when))}
     if not sets:
         return
@@ -226,7 +229,7 @@ def draw_gradients(folder: Path, model: str) -> None:
 
 
 def table(folder: Path, models: list[str]) -> str:
-    """Biases from `HIGH` on, those known best, what LoRA gained, gradients, and times of all models."""
+    """Write the tables: biases from `HIGH` on, gains of LoRA, gradients, and times of all models."""
     parts = (biases, sharp_biases, gained, agreements, times)
     return "\n".join(line for part in parts for line in (*part(folder, models), "")).rstrip() + "\n"
 
@@ -236,7 +239,7 @@ def header(*columns: str) -> list[str]:
 
 
 def biases(folder: Path, models: list[str]) -> list[str]:
-    """Root mean square over points of the bias, with the part that statistics explain."""
+    """Return the root mean square over points of the bias, with the part that statistics explain."""
     lines = header("model", "judged on", *(f"{n} bias, rms % (statistics)" for n in NAMES), "worst, %")
     for model in models:
         for when in JUDGED:
@@ -253,7 +256,7 @@ def biases(folder: Path, models: list[str]) -> list[str]:
 
 
 def sharp_biases(folder: Path, models: list[str]) -> list[str]:
-    """Where most showers were simulated, at the unseen design."""
+    """Return the table of biases at the points of the unseen design with most simulated showers."""
     lines = header("model", "LoRA", "GeV", "showers", *(f"{n} bias, %" for n in NAMES))
     for model in models:
         for when in ("before", "after"):
@@ -268,7 +271,7 @@ def sharp_biases(folder: Path, models: list[str]) -> list[str]:
 
 
 def gained(folder: Path, models: list[str]) -> list[str]:
-    """At how many energies the bias at the unseen design is smaller after LoRA; from the most showers there are."""
+    """Return the table of energies at which the bias at the unseen design is smaller after LoRA."""
     lines = header("model", *(f"{n}: smaller bias after LoRA, at energies (larger beyond 2 sigma)" for n in NAMES))
     for model in models:
         before, after = (unseen_points(folder, model, when) for when in ("before", "after"))
@@ -283,13 +286,13 @@ def gained(folder: Path, models: list[str]) -> list[str]:
 
 
 def unseen_points(folder: Path, model: str, when: str) -> dict[float, dict[str, Any]]:
-    """Quantities at the unseen design by energy, where both are there those of the sharper sample."""
+    """Return quantities at the unseen design by energy; the sharper sample goes before."""
     paths = [folder / f"{model}-{when}.json", folder / f"{model}-sharp-{when}.json"]
     return {p["energy"]: p["quantities"] for path in paths if path.exists() for p in load(path)["points"]}
 
 
 def agreements(folder: Path, models: list[str]) -> list[str]:
-    """How many components of the gradient agree with Geant4's."""
+    """Return the table of components of the gradient that agree with Geant4's."""
     lines = header("model", "LoRA", "wrong signs of those known", "pulls below 2", "least cosine where precise")
     for model in models:
         for when in ("before", "after"):
@@ -307,7 +310,7 @@ def agreements(folder: Path, models: list[str]) -> list[str]:
 
 
 def times(folder: Path, models: list[str]) -> list[str]:
-    """Of training and sampling, beside Geant4's, and of every stage."""
+    """Return the table of times of training and sampling, beside Geant4's, and of every stage."""
     lines = header("model", "training, minutes", "ms a shower, one thread")
     for model in models:
         minutes = json.loads((folder / model / "log.jsonl").read_text().splitlines()[-1])["seconds"] / 60

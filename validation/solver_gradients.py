@@ -53,7 +53,7 @@ def main() -> None:
 def measure(
     surrogate: Surrogate, space: DesignSpace, at: np.ndarray, energy: float, sampler: str, steps: int
 ) -> np.ndarray:
-    """Per draw: spreads of E_tot and R_E, and the gradients."""
+    """Return for every draw the spreads of E_tot and R_E, and the gradients."""
     columns = []
     design = space.design(torch.from_numpy(at))
     for m in range(DRAWS):

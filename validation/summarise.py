@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _mean(quantities: list[dict[str, float]]) -> str:
-    """Mean bias over points and the root mean square of single points."""
+    """Return the mean bias over points and the root mean square of single points."""
     values = 100 * np.array([q["bias"] for q in quantities])
     return f"{values.mean():+.2f} (rms {np.sqrt((values**2).mean()):.2f})"
 

@@ -66,7 +66,7 @@ def surrogate_gradient(
         surrogate, objective, space, showers, seed, sampler, steps: see `surrogate_values`.
         y: parameters, shape (p,), cm.
         draws: independent draws, at least two.
-        options: of `surrogate_values`.
+        options: other arguments of `surrogate_values`.
 
     Raises:
         InputError: fewer than two draws, and see `surrogate_values`.
@@ -108,13 +108,13 @@ def surrogate_values(
 
     Args:
         surrogate: generates the showers.
-        objective: of the showers; its energies are those generated.
+        objective: utility of the showers; its energies are generated.
         space: parameters and the design they make.
         points: parameters of the designs, shape (designs, p), cm.
-        gradients: whether gradients are taken; without them values take a quarter of the time.
-        showers: of every energy in a draw.
+        gradients: True to take gradients; without them values take a quarter of the time.
+        showers: number of showers of every energy in a draw.
         draws: independent draws.
-        seed: of all random numbers; with equal seeds any two designs have common random numbers.
+        seed: seed of all random numbers; with equal seeds any two designs have common random numbers.
         sampler, steps: see `Surrogate.sample`; not ``ddpm``.
         checkpointed: keep memory independent of the number of steps, for a quarter more time.
         extrapolate: warn instead of refusing outside the trained range.

@@ -26,11 +26,11 @@ class GradientEstimate:
     Args:
         names: names of the parameters.
         y: the parameters, shape (p,), cm.
-        value, value_error: of the objective.
+        value, value_error: the objective and its standard error.
         gradient, gradient_error: dV/du, shape (p,).
         draws: estimates of the gradient that give the error, shape (m, p): the surrogate's independent draws, or
             Geant4's bootstrap replicas.
-        about: settings that it was made with, plain data.
+        about: settings of the estimate, as plain data.
         degrees: degrees of freedom of the errors; infinite for a bootstrap.
     """
 

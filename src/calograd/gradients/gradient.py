@@ -77,20 +77,20 @@ def gradient(
 
     Args:
         surrogate: a surrogate of cells or maps, its bundled name or its folder.
-        design: where the gradient is taken.
+        design: the design at which the gradient is taken.
         energies: incident energies, GeV, one gradient for each; None: those of the objective.
         objective: utility, background, readout and mask; its energies serve only if none are given. None: the squared
             error of the deposited energy under the default background.
         reference: Geant4 showers to compare with, or their file: a shower library, or a cells file that holds the
             neighbouring designs.
-        per_layer: whether every layer's depth is a parameter of its own; None: if the depths differ.
-        density: whether the density of the material is a parameter too.
+        per_layer: True for a parameter for the depth of every layer; None: if the depths differ.
+        density: True if the density of the material is a parameter too.
         showers: generated showers of every energy in a draw.
         draws: independent draws, which give the error.
         sampler, steps: see `Surrogate.sample`.
         step: relative step of Geant4's central differences.
         replicas: backgrounds that every Geant4 shower is seen with.
-        seed: of all random numbers; every energy has its own.
+        seed: seed of all random numbers; every energy has its own.
         extrapolate: warn instead of refusing outside the trained range.
         progress: called with the stages "surrogate" and "Geant4".
 

@@ -37,7 +37,7 @@ class Budget:
     Args:
         name: name in errors and reports.
         weights: zero or more for every parameter, not all zero, in the budget's unit per cm^(1 + power).
-        limit: in the budget's unit.
+        limit: largest amount, in the budget's unit.
         power: power of the first parameter.
         unit: unit of the limit.
 

@@ -37,7 +37,7 @@ class ChannelCost:
     """Channels of a detector that covers a given area with cells of the design, area / dx^2 n_z.
 
     Args:
-        area: across the beam, cm2.
+        area: area across the beam, cm2.
 
     Raises:
         InputError: the area is not positive.
@@ -74,7 +74,7 @@ class PricedUtility:
         utility: U.
         costs: pairs of a cost and its weight, zero or more, in units of the utility (relative: of one) per unit of
             the cost.
-        relative: which of the two formulas.
+        relative: True for the second formula.
 
     Raises:
         InputError: a weight that is negative or not finite.

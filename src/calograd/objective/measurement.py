@@ -52,7 +52,7 @@ class RandomDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """From deposited to measured energy.
+    """Chain from the deposited to the measured energy: background, readout, mask.
 
     Args:
         background: added to every shower; None: no background, and then no mask either.

@@ -157,7 +157,7 @@ class CellsReference:
 
     Args:
         cells: rows of showers at several designs.
-        name: of the file.
+        name: name of the file.
     """
 
     any_design = False
@@ -199,7 +199,7 @@ def open_reference(
     """Open a shower library, or for cells a cells file, as a reference.
 
     Args:
-        path: of the file.
+        path: path of the file.
         energies: energies that are read from a library, GeV.
         n_xy, n_z: cells of the designs.
         pixels: pixels each way of maps; None: for cells.

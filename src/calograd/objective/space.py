@@ -245,7 +245,7 @@ def space_around(
         dx: pitch, cm.
         dz: depth, cm; one for all layers makes ("dx", "dz"), one a layer ("dx", "dz_1", ...).
         dx_bounds, dz_bounds: smallest and largest, cm.
-        material, n_xy, n_z: of the design.
+        material, n_xy, n_z: fixed properties of the design.
         density: bounds of the density, g/cm3, if it is a parameter too.
     """
     depths = (dz,) if isinstance(dz, float | int) else dz

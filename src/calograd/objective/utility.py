@@ -221,7 +221,7 @@ class Objective:
         """Return V, a tensor without dimensions, differentiable.
 
         Args:
-            signals: for every energy, deposited energies (n, n_xy, n_xy, n_z), GeV; stacked, or each of its own n. With
+            signals: deposited energies (n, n_xy, n_xy, n_z), GeV, for every energy; stacked, or each of its own n. With
                 one energy, these cells themselves.
             design: the design that they are cells of, or a batch of n; tensors in it receive gradients.
             draws: background and noise from `draw` with the same n; None: drawn here.

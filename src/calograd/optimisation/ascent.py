@@ -198,8 +198,8 @@ class _Evaluation:
     Attributes:
         point: value and gradient at the design.
         draws: number of draws in the estimate.
-        lost: whether to go back to before the last step.
-        curvature, radius: of the model from now on.
+        lost: True to go back to before the last step.
+        curvature, radius: curvature and trust radius of the model from now on.
         move: the next step, from ``point`` or, if the last one lost, from before it.
     """
 

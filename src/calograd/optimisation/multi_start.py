@@ -57,7 +57,7 @@ def multi_start(
         u: the local maximum in logarithms, shape (p,).
         designs: number of other designs.
         draws: draws of the second estimate.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
         values: the surrogate's utility at several designs; None: taken from ``gradient``, one by one.
     """
     others = elsewhere(space, u, designs)

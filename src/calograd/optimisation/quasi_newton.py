@@ -79,8 +79,8 @@ def learn(curvature: Array | None, before: Point | None, now: Point, radius: flo
 
     Args:
         curvature: B at ``before``; None if nothing is known, and then the first step is as long as the radius.
-        before: where the last step began; None if there was none.
-        now: where it ended.
+        before: the point where the last step began; None if there was none.
+        now: the point where it ended.
         radius: the trust radius.
     """
     if curvature is None:

@@ -146,7 +146,7 @@ class Setup:
     Args:
         surrogate: gives the gradients.
         config: configuration of the run.
-        objective: to be made as large as possible.
+        objective: the utility that is made as large as possible.
         space: space of the designs, with the material of their detector.
         start: parameters at the start, cm.
         target: the detector to adapt to on the way; None: the surrogate's own.
@@ -365,7 +365,7 @@ def optimise(
         surrogate: a surrogate of cells, its bundled name or its folder.
         config: the tables of this module, a TOML file that holds them, or the parsed configuration.
         output: folder of the run.
-        adapt: adapt the surrogate to the detector of the table [adapt] on the way.
+        adapt: True to adapt the surrogate to the detector of the table [adapt] on the way.
         landscape: points along each axis of the utility over dx and dz; 0: none.
         progress: called with the stages of the work: "steps", "gradient", "check", "landscape, surrogate", ...
 

@@ -42,7 +42,7 @@ class SimulatedObjective:
         source: gives the showers.
         objective, replicas, bootstrap: see `calograd.gradients.finite_differences.bootstrap_values`.
         space: space of the designs.
-        serves_all: whether the same showers serve every design; else every design needs its own.
+        serves_all: True if the same showers serve every design; else every design needs its own.
         progress: called with parts of a comparison done and their number.
     """
 

@@ -32,11 +32,11 @@ class Check:
     """Comparison of the surrogate's predicted gain between two designs with simulated showers.
 
     Attributes:
-        y: the design that was checked last, cm; the other one is the step's.
+        y: the design checked before, cm; the other one is that of the step.
         predicted, predicted_error: gain of the utility along the path by the gradients.
         simulated, simulated_error: gain on simulated showers.
         showers: simulated for this check.
-        agrees: whether both agree, see `calograd.optimisation.ascent`.
+        agrees: True if both agree, see `calograd.optimisation.ascent`.
     """
 
     y: Vector
@@ -65,7 +65,7 @@ class Step:
     """One step of an ascent. Vectors have shape (p,).
 
     Attributes:
-        number: from 0.
+        number: number of the step, from 0.
         y, u: the design, cm, and its logarithms.
         value, value_error: the surrogate's utility.
         gradient, gradient_error: dU/du.
@@ -137,14 +137,14 @@ class State:
         y, u: design where the next step begins, cm, and its logarithms; in the end, the result.
         checked: the last design that simulated showers confirmed; the start at first.
         path: estimates of the surrogate since then.
-        curvature: of the model, shape (p, p); None if nothing is known.
+        curvature: curvature of the model, shape (p, p); None if nothing is known.
         radius, limit: longest step and its limit.
         simulated: showers so far.
         history: every step.
         reason: reason why it stopped; empty while it goes on.
         ending: reason why it would have stopped, where a multi-start comes first, or a comparison of the end with
             ``rival``.
-        multi_started: whether the multi-start is done.
+        multi_started: True if the multi-start is done.
         rival: local maximum from which it jumped to a better design, in logarithms.
     """
 

@@ -101,7 +101,7 @@ class Target(Table):
         Args:
             design: gives the material, and the cells of a matrix.
             energies: incident energies in turn, GeV.
-            seed: of the showers.
+            seed: seed of the showers.
         """
         beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam.model_dump())
         return SimulationConfig(detector=self.detector.build(design), beam=beam, seed=seed % 2**31)

@@ -32,7 +32,7 @@ PIXELS = 32
 
 
 class Uniform(NamedTuple):
-    """An axis of equal bins: bin = floor(scale * place + start).
+    """An axis of equal bins: bin = floor(scale * coordinate + start).
 
     Args:
         bins: number of bins.
@@ -46,9 +46,9 @@ class Uniform(NamedTuple):
     start: float = 0.0
     summed: bool = False
 
-    def locate(self, place: np.ndarray, rows: slice, counts: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    def locate(self, coordinate: np.ndarray, rows: slice, counts: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """Return the bin of every deposit (None if the axis is summed) and whether there is one."""
-        at = place * _per_deposit(self.scale[rows], counts)
+        at = coordinate * _per_deposit(self.scale[rows], counts)
         if self.start:
             at += np.float32(self.start)
         with np.errstate(invalid="ignore"):  # far outside there is no integer; those are dropped
@@ -74,14 +74,14 @@ class Edges(NamedTuple):
         """Return False: the bins are kept."""
         return False
 
-    def locate(self, place: np.ndarray, rows: slice, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def locate(self, coordinate: np.ndarray, rows: slice, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the bin of every deposit and whether there is one."""
         edges = self.edges[rows]
-        index = np.zeros(len(place), dtype=np.int32)
-        inside = place >= _per_deposit(edges[:, 0], counts)
+        index = np.zeros(len(coordinate), dtype=np.int32)
+        inside = coordinate >= _per_deposit(edges[:, 0], counts)
         for k in range(1, self.bins):
-            index += place >= _per_deposit(edges[:, k], counts)
-        return index, inside & (place < _per_deposit(edges[:, self.bins], counts))
+            index += coordinate >= _per_deposit(edges[:, k], counts)
+        return index, inside & (coordinate < _per_deposit(edges[:, self.bins], counts))
 
 
 def bin_deposits(deposits: Deposits, axes: Sequence[Uniform | Edges]) -> np.ndarray:
@@ -101,15 +101,15 @@ def bin_deposits(deposits: Deposits, axes: Sequence[Uniform | Edges]) -> np.ndar
     cells = np.zeros((len(deposits), *shape), dtype=np.float32)
     for rows, part, counts in deposit_blocks(deposits.offsets, int(np.prod(shape))):
         index, inside = None, None
-        here = [place[part] for place in (deposits.x, deposits.y, deposits.z)]
-        for axis, place in zip(axes, here, strict=True):
-            bins, on_axis = axis.locate(place, rows, counts)
+        here = [coordinate[part] for coordinate in (deposits.x, deposits.y, deposits.z)]
+        for axis, coordinate in zip(axes, here, strict=True):
+            bins, on_axis = axis.locate(coordinate, rows, counts)
             if bins is not None:
                 index = bins if index is None else index * axis.bins + bins
             inside = on_axis if inside is None else inside & on_axis
         assert index is not None
         assert inside is not None
-        if any(np.isnan(place[~inside]).any() for place in here):
+        if any(np.isnan(coordinate[~inside]).any() for coordinate in here):
             raise InputError("deposits hold positions that are NaN; expected cm")
         cells[rows] = sum_bins(index, inside, deposits.e[part], counts, int(np.prod(shape))).reshape(-1, *shape)
     if not np.isfinite(cells).all():

@@ -109,8 +109,8 @@ def crossings(showers: Showers, layer: np.ndarray) -> Columns:
 
 
 def _numbers(owner: np.ndarray, layer: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return one number for the shower, layer and sub-cell of every place; it rises in that order."""
-    i, j = (np.floor(place / _SIZE + SPLIT / 2).astype(np.int64) + _ACROSS // 2 for place in (x, y))
+    """Return one number for the shower, layer and sub-cell of every position; it rises in that order."""
+    i, j = (np.floor(coordinate / _SIZE + SPLIT / 2).astype(np.int64) + _ACROSS // 2 for coordinate in (x, y))
     if len(i) and not (min(i.min(), j.min()) >= 0 and max(i.max(), j.max()) < _ACROSS):
         raise InputError("deposits lie more than a metre from the axis; expected a stack of 40 cm")
     number: np.ndarray = ((owner * _LAYERS + layer) * _ACROSS + i) * _ACROSS + j
@@ -119,8 +119,8 @@ def _numbers(owner: np.ndarray, layer: np.ndarray, x: np.ndarray, y: np.ndarray)
 
 def _sorted(number: np.ndarray, x: np.ndarray, y: np.ndarray, e: np.ndarray, showers: int) -> Columns:
     """Return points at (x, y) of the showers and layers in `_numbers`, in order."""
-    place = number // _ACROSS**2
-    return sort_points(x, y, place % _LAYERS, e, place // _LAYERS, showers)
+    group = number // _ACROSS**2
+    return sort_points(x, y, group % _LAYERS, e, group // _LAYERS, showers)
 
 
 def _merged(
@@ -129,5 +129,5 @@ def _merged(
     """Return the centre and the energy of groups of deposits."""
     total = np.bincount(group, weights=e, minlength=groups)
     filled = np.where(total > 0, total, 1)
-    x, y = (np.bincount(group, weights=e * place, minlength=groups) / filled for place in (x, y))
+    x, y = (np.bincount(group, weights=e * coordinate, minlength=groups) / filled for coordinate in (x, y))
     return x, y, total

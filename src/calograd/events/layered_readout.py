@@ -57,8 +57,8 @@ class Readout:
         cells, alive = [], np.ones(len(showers.e), bool)
         side = self.wafer * self.pitch
         shift = self.offset[0] + self.stagger * (showers.layer % 2)
-        for place in (showers.x + shift, showers.y + self.offset[1]):
-            exact = np.asarray(place, np.float64)
+        for coordinate in (showers.x + shift, showers.y + self.offset[1]):
+            exact = np.asarray(coordinate, np.float64)
             cells.append(np.floor(exact / self.pitch + 0.5).astype(np.int64))
             if self.gap:
                 from_border = np.abs((exact / side) % 1 - 0.5) * side  # borders lie half a wafer from the axis

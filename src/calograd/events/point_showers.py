@@ -91,8 +91,8 @@ class PointShowers(Ragged):
         Args:
             values: what to sum, shape (points,); None counts the points.
         """
-        place = self.owner * self.layers + self.layer
-        sums = np.bincount(place, weights=values, minlength=len(self) * self.layers)
+        key = self.owner * self.layers + self.layer
+        sums = np.bincount(key, weights=values, minlength=len(self) * self.layers)
         return sums.reshape(len(self), self.layers).astype(np.float64)
 
 
@@ -107,9 +107,9 @@ def sort_points(
         n: number of showers.
     """
     order = np.flatnonzero(e > 0)
-    place = owner[order].astype(np.int64) * 256 + layer[order].astype(np.int64)
-    if (np.diff(place) < 0).any():
-        order = order[np.argsort(place, kind="stable")]
+    key = owner[order].astype(np.int64) * 256 + layer[order].astype(np.int64)
+    if (np.diff(key) < 0).any():
+        order = order[np.argsort(key, kind="stable")]
     return (
         x[order].astype(np.float32), y[order].astype(np.float32), layer[order].astype(np.int64),
         e[order].astype(np.float32), offsets_of(np.bincount(owner[order], minlength=n)),

@@ -57,8 +57,8 @@ class Points(Ragged):
 
     def layer_energies(self) -> Tensor:
         """Return the energy of every shower and layer, shape (n, layers), GeV, differentiable in ``e``."""
-        place = self.owner * self.layers + self.layer
-        return self.e.new_zeros(len(self) * self.layers).index_add(0, place, self.e).reshape(len(self), self.layers)
+        index = self.owner * self.layers + self.layer
+        return self.e.new_zeros(len(self) * self.layers).index_add(0, index, self.e).reshape(len(self), self.layers)
 
     def to_cells(
         self,
@@ -91,16 +91,15 @@ class Points(Ragged):
             raise InputError(f"{n_xy} cells of {float(pitch.detach()):g} cm: expected positive numbers")
         if kernel != "none" and not 0 < width <= float(pitch.detach()):
             raise InputError(f"a kernel of {width:g} cm: expected a positive width, at most the pitch")
-        (i, along_x), (j, along_y) = (
-            _shares(place + shift, pitch, kernel, width) for place, shift in ((self.x, offset[0]), (self.y, offset[1]))
-        )
+        i, along_x = _shares(self.x + offset[0], pitch, kernel, width)
+        j, along_y = _shares(self.y + offset[1], pitch, kernel, width)
         i, j = i[:, :, None] + n_xy // 2, j[:, None, :] + n_xy // 2
         energies = self.e[:, None, None] * along_x[:, :, None] * along_y[:, None, :]
         inside = (i >= 0) & (i < n_xy) & (j >= 0) & (j < n_xy)
-        place = ((self.owner[:, None, None] * n_xy + i) * n_xy + j) * self.layers + self.layer[:, None, None]
+        index = ((self.owner[:, None, None] * n_xy + i) * n_xy + j) * self.layers + self.layer[:, None, None]
         total = len(self) * n_xy * n_xy * self.layers
-        place = torch.where(inside, place, total)
-        cells = self.e.new_zeros(total + 1).index_add(0, place.flatten(), energies.flatten())
+        index = torch.where(inside, index, total)
+        cells = self.e.new_zeros(total + 1).index_add(0, index.flatten(), energies.flatten())
         return cells[:total].reshape(len(self), n_xy, n_xy, self.layers)
 
     def numpy(self, origin: str, config: dict[str, Any]) -> PointShowers:
@@ -117,13 +116,13 @@ class Points(Ragged):
         return PointShowers(*columns, energy, np.arange(len(self)), self.layers, origin, config, **known)
 
 
-def _shares(place: Tensor, pitch: Tensor, kernel: Kernel, width: float) -> tuple[Tensor, Tensor]:
+def _shares(coordinate: Tensor, pitch: Tensor, kernel: Kernel, width: float) -> tuple[Tensor, Tensor]:
     """Return the cells that points reach along an axis and their shares, shape (points, 1 or 3) each."""
-    middle = torch.floor(place.detach() / pitch.detach() + 0.5).long()[:, None]
+    middle = torch.floor(coordinate.detach() / pitch.detach() + 0.5).long()[:, None]
     if kernel == "none":
-        return middle, place.new_ones(len(place), 1)
-    borders = (middle + torch.tensor([-0.5, 0.5], dtype=place.dtype, device=place.device)) * pitch
-    distance = (borders - place[:, None]) / width
+        return middle, coordinate.new_ones(len(coordinate), 1)
+    borders = (middle + torch.tensor([-0.5, 0.5], dtype=coordinate.dtype, device=coordinate.device)) * pitch
+    distance = (borders - coordinate[:, None]) / width
     below = (distance + 0.5).clamp(0, 1) if kernel == "linear" else torch.special.ndtr(distance)
     shares = torch.stack([below[:, 0], below[:, 1] - below[:, 0], 1 - below[:, 1]], dim=1)
-    return middle + torch.tensor([-1, 0, 1], device=place.device), shares
+    return middle + torch.tensor([-1, 0, 1], device=coordinate.device), shares

@@ -226,7 +226,7 @@ def draw_designs(
 def _near(
     across: np.ndarray, along: np.ndarray, step_x: float, step_z: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return places close to given ones, of dx (n, designs) and dz (n, designs, n_z), all in [0, 1]."""
+    """Return uniform numbers close to given ones, of dx (n, designs) and dz (n, designs, n_z), all in [0, 1]."""
     each = (rng.random(across.shape) < 0.5)[:, :, None] * rng.standard_normal(along.shape)
     moved_x = across + step_x * rng.standard_normal(across.shape)
     moved_z = along + step_z * (rng.standard_normal(across.shape)[:, :, None] + each)

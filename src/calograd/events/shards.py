@@ -46,9 +46,9 @@ def distinct_showers(parts: Iterable[tuple[dict[str, Any], np.ndarray]]) -> list
     """
     sources: dict[str, int] = {}
     numbers = []
-    for place, (config, shower) in enumerate(parts):
+    for file, (config, shower) in enumerate(parts):
         shards = shards_of(config)
-        names = [f"file {place}" if made is None else json.dumps(made, sort_keys=True) for _, made in shards]
+        names = [f"file {file}" if made is None else json.dumps(made, sort_keys=True) for _, made in shards]
         source = np.array([sources.setdefault(name, len(sources)) for name in names])
         first = np.array([number for number, _ in shards])
         mine = np.searchsorted(first, shower, side="right") - 1

@@ -172,7 +172,7 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
-        with ExitStack() as stack:
+        with ExitStack() as resources:
             # Threads and processes inherit a blocked SIGINT, workers that are replaced later too: Ctrl-C is for this
             # process alone, which ends the others. One that comes meanwhile is delivered when unblocked.
             ensure_running()  # multiprocessing's tracker unblocks the signal in the thread that starts it
@@ -182,7 +182,7 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
                     n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
                     dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
                 )  # fmt: skip
-                client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
+                client = resources.enter_context(distributed.Client(resources.enter_context(cluster)))
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             yield client

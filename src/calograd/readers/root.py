@@ -107,7 +107,7 @@ class Tree:
         self._path = path
         self._reading = reading
         self._ak = import_module("awkward")
-        self._places = [self._branch(tree, "x"), self._branch(tree, "y"), self._branch(tree, "z")]
+        self._coordinates = [self._branch(tree, "x"), self._branch(tree, "y"), self._branch(tree, "z")]
         self._deposit = self._branch(tree, "deposit")
         self._energy = None if reading.incident else self._branch(tree, "energy")
         self.entries = int(tree.num_entries)
@@ -125,7 +125,7 @@ class Tree:
         Raises:
             FormatError: a branch that holds no numbers, lists of different lengths, a damaged file.
         """
-        used = [b for b in (*self._places, self._deposit, self._energy, self._event) if b is not None]
+        used = [b for b in (*self._coordinates, self._deposit, self._energy, self._event) if b is not None]
         size = sum(self._bytes(branch) for branch in used)
         pieces = min(self.entries, max(1, ceil(size / CHUNK_BYTES)))
         edges = [self.entries * k // pieces for k in range(pieces + 1)]
@@ -142,7 +142,7 @@ class Tree:
     def _read(self, start: int, stop: int) -> Steps:
         counts, deposit = self._column(self._deposit, start, stop)
         columns = []
-        for branch in self._places:
+        for branch in self._coordinates:
             lengths, values = self._column(branch, start, stop)
             if not np.array_equal(lengths, counts):
                 entry = start + int(np.argmax(lengths != counts))
@@ -164,9 +164,9 @@ class Tree:
         x, y, z = self._turn([column * CM[self._reading.length_unit] for column in columns])
         return Steps(np.repeat(owner, counts), x, y, z, deposit * GEV[self._reading.energy_unit], owner, energy)
 
-    def _turn(self, places: list[np.ndarray]) -> list[np.ndarray]:
+    def _turn(self, coordinates: list[np.ndarray]) -> list[np.ndarray]:
         """Return positions in the calorimeter's coordinates, from those in the file's, cm."""
-        shifted = [place - origin for place, origin in zip(places, self._reading.origin, strict=True)]
+        shifted = [coordinate - origin for coordinate, origin in zip(coordinates, self._reading.origin, strict=True)]
         first = "xyz".index(self._reading.axis[-1]) + 1
         x, y, z = (shifted[(first + k) % 3] for k in range(3))
         return [-x, y, -z] if self._reading.axis.startswith("-") else [x, y, z]

@@ -110,7 +110,7 @@ def summarise_events(tree: Tree, source: Path, reading: Reading, progress: Stage
         tally.add(steps)
         steps_read += len(steps.e)
         energy += float(steps.e.sum())
-        moment += [float(steps.e @ place) for place in (steps.x, steps.y, steps.z)]
+        moment += [float(steps.e @ coordinate) for coordinate in (steps.x, steps.y, steps.z)]
         in_front += float(steps.e[steps.z < 0].sum())
         progress("checking", done, tree.entries)
     if not energy:

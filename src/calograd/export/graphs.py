@@ -85,10 +85,18 @@ class _Conditions(nn.Module):
         return self.model.conditions(energy, dx, dz, self.numbers if material is None else material)
 
 
-class _Sampler(nn.Module):
-    def __init__(self, conditions: _Conditions, schedule: SamplingSchedule) -> None:
+class _Graph(nn.Module):
+    """Base of the graphs: a module of physical conditions and further inputs."""
+
+    def __init__(self, conditions: _Conditions) -> None:
         super().__init__()
-        self.conditions, self.sampler = conditions, sampler_of(schedule)
+        self.conditions = conditions
+
+
+class _Sampler(_Graph):
+    def __init__(self, conditions: _Conditions, schedule: SamplingSchedule) -> None:
+        super().__init__(conditions)
+        self.sampler = sampler_of(schedule)
         shape, pattern = (grid.float() for grid in conditions.model.grids(schedule))
         self.register_buffer("shape_grid", shape)
         self.register_buffer("pattern_grid", pattern)
@@ -115,22 +123,14 @@ class _Sampler(nn.Module):
         return model.restore(x, y, location_scale, conditions, energy)
 
 
-class _Shape(nn.Module):
-    def __init__(self, conditions: _Conditions) -> None:
-        super().__init__()
-        self.conditions = conditions
-
+class _Shape(_Graph):
     def forward(
         self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, sigma: Tensor, material: Tensor | None = None
     ) -> Tensor:
         return self.conditions.model.denoise_shape(x, sigma, self.conditions(energy, dx, dz, material))
 
 
-class _Pattern(nn.Module):
-    def __init__(self, conditions: _Conditions) -> None:
-        super().__init__()
-        self.conditions = conditions
-
+class _Pattern(_Graph):
     def forward(
         self,
         energy: Tensor,
@@ -144,11 +144,7 @@ class _Pattern(nn.Module):
         return self.conditions.model.denoise_pattern(y, sigma, self.conditions(energy, dx, dz, material), x)
 
 
-class _Decoder(nn.Module):
-    def __init__(self, conditions: _Conditions) -> None:
-        super().__init__()
-        self.conditions = conditions
-
+class _Decoder(_Graph):
     def forward(
         self, energy: Tensor, dx: Tensor, dz: Tensor, x: Tensor, y: Tensor, material: Tensor | None = None
     ) -> Tensor:

@@ -24,16 +24,13 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError
-from calograd.io.files import write_whole, writing
 from calograd.nn.lora import Method, Plan, Table, digest, merge
 from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector
 from calograd.surrogate.model import Model
-from calograd.surrogate.storage import WEIGHTS, bundled, check_digest, check_schema, with_digest
+from calograd.surrogate.storage import WEIGHTS, bundled, read_tensors, write_tensors
 
 SCHEMA = "calograd/adapter/2"
 ADAPTER = "adapter.safetensors"
@@ -108,12 +105,9 @@ class Adapter:
         Raises:
             InputError: it cannot be written.
         """
-        folder = Path(folder)
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        metadata = {"schema": SCHEMA, "name": self.card.name, "card": self.card.model_dump_json()}
-        write_whole(folder / ADAPTER, serialise(self.table, metadata=with_digest(self.table, metadata)))
-        return folder / ADAPTER
+        path = Path(folder) / ADAPTER
+        write_tensors(path, self.table, SCHEMA, self.card.name, self.card.model_dump_json())
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
@@ -129,21 +123,13 @@ class Adapter:
         path = path / ADAPTER if path.is_dir() else path
         if not path.is_file():
             raise FormatError(f"{path} does not exist; expected an adapter, as 'calograd adapt' writes it")
+        table, metadata = read_tensors(path, SCHEMA, "adapt anew")
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                check_schema(path, metadata.get("schema"), SCHEMA, "adapt anew")
-                table = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             card = AdapterCard.model_validate_json(metadata["card"])
             card.plan()
-        except (SafetensorError, OSError) as error:
-            raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
         except (ValidationError, KeyError, InputError) as error:
             reason = " ".join(str(error).split())[:200]
             raise FormatError(f"{path}: the card does not fit this version: {reason}") from error
-        if not all(bool(torch.isfinite(value).all()) for value in table.values()):
-            raise FormatError(f"{path} holds weights that are NaN or infinite; adapt anew")
-        check_digest(path, table, metadata)
         return cls(card, table)
 
     def identity(self) -> str:

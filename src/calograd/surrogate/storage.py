@@ -42,8 +42,6 @@ def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> No
     Raises:
         InputError: it cannot be written.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     if compact:
         model = model.compact(
             card.designs.materials[0] if card.takes_design and len(card.designs.materials) == 1 else None
@@ -52,24 +50,45 @@ def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> No
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     if compact:
         weights |= {name: value.half() for name, value in weights.items() if "_network." in name}
-    metadata = {"schema": SCHEMA, "name": card.name, "card": card.model_dump_json()}
-    write_whole(folder / WEIGHTS, serialise(weights, metadata=with_digest(weights, metadata)))
+    write_tensors(folder / WEIGHTS, weights, SCHEMA, card.name, card.model_dump_json())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], schema: str, name: str, card: str) -> None:
+    """Write tensors with a schema, a name, a JSON card and the digest of all that; the file appears when complete.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = with_digest(tensors, {"schema": schema, "name": name, "card": card})
+    write_whole(path, serialise(dict(tensors), metadata=metadata))
+
+
+def read_tensors(path: Path, schema: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors and metadata of a file of `write_tensors`; ``remedy`` says what to do with an older one.
+
+    Raises:
+        FormatError: a file that is damaged, of another schema, or holds weights that are NaN or infinite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            check_schema(path, metadata.get("schema"), schema, remedy)
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
+    if metadata != with_digest(tensors, metadata):
+        raise FormatError(f"{path} is damaged: its contents do not fit its digest; bring an intact copy")
+    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        raise FormatError(f"{path} holds weights that are NaN or infinite; {remedy}")
+    return tensors, metadata
 
 
 def with_digest(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> dict[str, str]:
     """Return metadata with the digest of themselves and of the tensors that they go with."""
-    return metadata | {"digest": _digest(tensors, metadata)}
-
-
-def check_digest(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Raise `FormatError` if a file holds anything else than what was written."""
-    if metadata.get("digest") != _digest(tensors, metadata):
-        raise FormatError(f"{path} is damaged: its contents do not fit its digest; bring an intact copy")
-
-
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     words = (word for key in sorted(metadata) if key != "digest" for word in (key, metadata[key]))
-    return digest(tensors, *words)
+    return metadata | {"digest": digest(tensors, *words)}
 
 
 def locate(name_or_folder: str | Path) -> Path:
@@ -104,23 +123,15 @@ def load(name_or_folder: str | Path) -> tuple[Model, Card]:
         FormatError: missing, cut off, older, newer, weights that do not fit their architecture or are NaN.
     """
     path = locate(name_or_folder)
+    weights, metadata = read_tensors(path, SCHEMA, "train or fetch it anew")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            check_schema(path, metadata.get("schema"), SCHEMA, "train or fetch it anew")
-            weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        check_digest(path, weights, metadata)
         card = Card.model_validate_json(metadata["card"])
         with torch.random.fork_rng(devices=[]):  # the first weights, which are replaced, are random
             model = architecture(card.kind, card.architecture).build()
         model.load_state_dict(weights)
-    except (SafetensorError, OSError) as error:
-        raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
     except (ValidationError, KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path}: card or weights do not fit this version: {reason}") from error
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        raise FormatError(f"{path} holds weights that are NaN or infinite; train or fetch it anew")
     return model.eval().requires_grad_(False), card
 
 

@@ -1,11 +1,13 @@
-"""A sampler's loop as a graph whose size does not grow with the number of steps.
+"""A sampler's steps as a loop in a graph, whose size does not grow with the number of steps.
 
-The step at k of N goes from s_k to s_k+1 and may remember the one before it. The first remembers nothing and the last
-ends at zero, so they are apart; those between are one step in a loop, which ONNX calls Scan,
+Step k of N goes from s_k to s_k+1 and may remember the one before it. All are one step in a loop, which ONNX calls
+Scan,
 
-    x, memory <- step(x, s_k, s_k+1, memory, s_k-1)        k = 1 ... N - 2
+    x, memory <- step(x, s_k, s_k+1, memory, s_k-1)        k = 0 ... N - 1
 
-and with it the denoiser is traced three times at most, not N times (12 steps: 48 evaluations).
+The first step remembers nothing and the last ends at zero: both are alternatives of the same step, from the same
+denoised sample. So the denoiser is traced once, not N times (12 steps of the pattern: 48 evaluations of both networks).
+A sampler of two evaluations a step (Heun) has no memory, and takes one in its last step, which follows the loop.
 """
 
 from __future__ import annotations
@@ -14,9 +16,6 @@ import torch
 from torch import Tensor
 
 from calograd.diffusion.samplers import Denoise, Memory, Place, Sampler
-
-UNROLLED = 3
-"""Largest number of steps without a loop: the first, one between, the last."""
 
 
 def looped(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) -> Tensor:
@@ -28,25 +27,31 @@ def looped(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) ->
         sigmas: falling noise levels ending at zero, shape (steps + 1,).
         sampler: a sampler of order 1 or higher.
     """
-    steps = len(sigmas) - 1
-
-    def step(x: Tensor, s: Tensor, t: Tensor, memory: Memory, last: bool) -> tuple[Tensor, Tensor]:
-        return sampler.step(denoise, Place(x, s, t, memory, torch.randn_like, last))
-
-    def between(carried: tuple[Tensor, Tensor], levels: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        before, s, t = levels.unbind()
-        return step(carried[0], s, t, (carried[1], before), False), s.clone()
-
-    x = sigmas[0] * noise
-    memory: Memory = None
-    if steps <= UNROLLED:
-        for k in range(steps):
-            x, remembered = step(x, sigmas[k], sigmas[k + 1], memory, k == steps - 1)
-            memory = (remembered, sigmas[k])
-        return x
     from torch._higher_order_ops.scan import scan
 
-    x, remembered = step(x, sigmas[0], sigmas[1], None, False)
-    levels = torch.stack([sigmas[: steps - 2], sigmas[1 : steps - 1], sigmas[2:steps]], dim=1)
-    (x, remembered), _ = scan(between, (x, remembered), levels)
-    return step(x, sigmas[steps - 1], sigmas[steps], (remembered, sigmas[steps - 2]), True)[0]
+    steps, x = len(sigmas) - 1, sigmas[0] * noise
+    levels = torch.stack([torch.cat([sigmas.new_zeros(1), sigmas[: steps - 1]]), sigmas[:-1], sigmas[1:]], dim=1)
+
+    def step(of: Denoise, x: Tensor, levels: Tensor, memory: Memory, last: bool) -> tuple[Tensor, Tensor]:
+        _, s, t = levels.unbind()
+        return sampler.step(of, Place(x, s, t, memory, torch.randn_like, last))
+
+    def selected(carried: tuple[Tensor, Tensor], levels: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        (x, remembered), (before, s, t) = carried, levels.unbind()
+        clean, memory = denoise(x, s), (remembered, before)
+        first, between, last = (
+            step(lambda *_: clean, x, levels, *how) for how in ((None, False), (memory, False), (memory, True))
+        )
+        x, remembered = (
+            torch.where(t == 0, c, torch.where(before == 0, a, b)) for a, b, c in zip(first, between, last, strict=True)
+        )
+        return (x, remembered), s.clone()
+
+    def without_memory(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        return step(denoise, x, levels, None, False)[0], levels[1].clone()
+
+    if steps > 1 and sampler.evaluations == 1:
+        return scan(selected, (x, torch.zeros_like(x)), levels)[0][0]
+    if steps > 1:
+        x, _ = scan(without_memory, x, levels[:-1])
+    return step(denoise, x, levels[-1], None, True)[0]

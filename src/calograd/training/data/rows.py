@@ -245,12 +245,7 @@ def _assemble(
 
 
 def _streamed(
-    files: list[Path],
-    extents: list[Extent],
-    validation: float,
-    seed: int,
-    showers: int | None,
-    memory: float,
+    files: list[Path], extents: list[Extent], validation: float, seed: int, showers: int | None, memory: float
 ) -> TrainingData:
     """Return training data whose measured energies stay in the files; arguments are those of `load_data`."""
     check_memory(memory, extents)

@@ -31,15 +31,7 @@ from calograd.system.random_numbers import RandomNumbers
 from calograd.training import loop
 from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import Rows, TrainingData
-from calograd.training.loop import (
-    Identity,
-    LoopConfig,
-    OnReport,
-    Phase,
-    PhaseResult,
-    TrainingProgress,
-    TrainingState,
-)
+from calograd.training.loop import Identity, LoopConfig, OnReport, Phase, PhaseResult, TrainingProgress, TrainingState
 from calograd.training.monitor import Report, report_rows
 from calograd.training.tasks.denoise import DIFFUSION, PHASES, PREFIXES, batch_loss, denoising, initial_model
 from calograd.training.tasks.surrogate import UNREACHED, check_shape

@@ -20,7 +20,7 @@ from calograd.events.dense import MAPS
 from calograd.events.layered_readout import read_out
 from calograd.events.point_showers import PointShowers
 from calograd.metrics.observables import observe
-from calograd.surrogate.model import DesignModel, Model
+from calograd.surrogate.model import DesignModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.data.points import PointsData
@@ -79,20 +79,14 @@ def report_points(model: PointsModel, data: PointsData) -> Report:
         losses["shower"] = float(model.shower_loss(x, energy, random).mean())
         losses["points"] = _point_loss(model, data, generator)
     loss = sum(losses.values()) if losses else None
-    physics = physics_of_points(model, rows.clouds.rows(chosen.numpy()), generator)
-    return {"validation_loss": loss, "losses": losses} | physics
-
-
-def physics_of_points(model: Model, clouds: PointShowers, generator: torch.Generator) -> Report:
-    """Compare showers that a model generates at the energies of Geant4's ``clouds`` with these."""
-    with torch.no_grad():
-        energy = torch.from_numpy(clouds.energy).to(model.condition_mean)
-        conditions, random = model.condition(None, energy), RandomNumbers.from_generator(generator, len(energy))
-        made = model.generate(conditions, energy, model.sampling_schedule(), random)
+    clouds = rows.clouds.rows(chosen.numpy())
+    random = RandomNumbers.from_generator(generator, len(energy))
+    made = model.generate(model.conditions(energy), energy, model.sampling_schedule(), random)
     ours, theirs = _point_observables(made.numpy("surrogate", {})), _point_observables(clouds)
     if clouds.hits is not None:
         theirs["N_hits"] = torch.from_numpy(clouds.hits.astype(np.float64))
-    return compare(ours, theirs, torch.from_numpy(clouds.energy), len(clouds))
+    physics = compare(ours, theirs, torch.from_numpy(clouds.energy), len(clouds))
+    return {"validation_loss": loss, "losses": losses} | physics
 
 
 def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor], energy: Tensor, showers: int) -> Report:

@@ -214,24 +214,21 @@ def load_data(
     heads = [Heads.of(part) for part in parts]
     split = split_by_shower(files, heads, validation, seed, showers)
     measured = torch.from_numpy(np.concatenate([part.measured for part in parts]))
-    data = _assemble(files, heads, split, measured, measured, parts[0].n_xy)
-    partner = partners(split.key[split.train], data.train.dx.numpy(), data.train.dz.numpy())
-    return replace(data, partner=None if partner is None else torch.from_numpy(partner))
+    data = _assemble(files, heads, split, measured, parts[0].n_xy)
+    return replace(data, partner=_partners(split.key[split.train], data.train, [split.train]))
 
 
-def _assemble(
-    files: Sequence[Path], heads: Sequence[Heads], split: Split, train: Tensor, validation: Tensor, n_xy: int
-) -> TrainingData:
-    """Return training data without partners; ``train`` and ``validation`` are measured energies of all rows."""
+def _assemble(files: Sequence[Path], heads: Sequence[Heads], split: Split, cells: Tensor, n_xy: int) -> TrainingData:
+    """Return training data without partners; ``cells`` are the measured energies of all rows."""
     materials = tuple(dict.fromkeys(each.material for each in heads))
     which = np.repeat([materials.index(each.material) for each in heads], [len(each.energy) for each in heads])
     energy, dx, dz = (
         torch.from_numpy(np.concatenate([getattr(each, name) for each in heads])) for name in ("energy", "dx", "dz")
     )
-    of_row = torch.from_numpy(which) if len(materials) > 1 else None
+    rows = Rows(cells, energy, dx, dz, torch.from_numpy(which) if len(materials) > 1 else None)
     return TrainingData(
-        train=Rows(train, energy, dx, dz, of_row).at(torch.from_numpy(split.train)),
-        validation=Rows(validation, energy, dx, dz, of_row).at(torch.from_numpy(split.validation)),
+        train=rows.at(torch.from_numpy(split.train)),
+        validation=rows.at(torch.from_numpy(split.validation)),
         materials=materials,
         empty=split.empty,
         showers=split.showers,
@@ -256,7 +253,7 @@ def _streamed(
         some = np.random.default_rng([seed, 2]).choice(split.validation, MAX_ROWS, replace=False)
         split = split._replace(validation=np.sort(some))
     absent = torch.empty(sum(e.rows for e in extents), *extents[0].shape, device="meta")
-    data = _assemble(files, heads, split, absent, absent, n_xy)
+    data = _assemble(files, heads, split, absent, n_xy)
     del heads
     edges = np.cumsum([0, *(block.rows.stop - block.rows.start for block in blocks)])
     trained, seen = (
@@ -267,7 +264,7 @@ def _streamed(
     data = replace(
         data,
         validation=replace(data.validation, cells=torch.from_numpy(np.concatenate(cells))),
-        partner=_partners_in_blocks(split.key[split.train], data.train, trained),
+        partner=_partners(split.key[split.train], data.train, trained),
     )
     left = 1e6 * memory - data.resident
     return replace(data, window=Window(blocks, trained, extents[0].shape, left, seed))
@@ -288,8 +285,8 @@ def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, 
     return shapes[0][1], [Heads.join(heads[path]) for path in files]
 
 
-def _partners_in_blocks(key: np.ndarray, train: Rows, trained: Sequence[np.ndarray]) -> Tensor | None:
-    """Return partners as `partners` does, within one block: other blocks may not be in memory."""
+def _partners(key: np.ndarray, train: Rows, trained: Sequence[np.ndarray]) -> Tensor | None:
+    """Return partners as `partners` does, within the blocks of ``trained``: others may not be in memory."""
     found, dx, dz = np.full(len(key), -1, np.int64), train.dx.numpy(), train.dz.numpy()
     ends = np.cumsum([len(rows) for rows in trained])
     for start, end in zip([0, *ends[:-1]], ends, strict=True):

@@ -195,23 +195,14 @@ class AdaptationTask:
     def save(self, state: TrainingState[DesignModel], output: Path) -> None:
         """Write the adapter, or from scratch the surrogate, once the run has ended."""
         if state.phase == len(self.phases):
-            card = self._card(state, output)
-            if self.config.method == "scratch":
-                best = merge(self.frozen, self.plan, self._table(state))
-                Surrogate(best, card.adapted(self.base.card)).save(output)
-            else:
-                Adapter(card, pack(self._table(state))).save(output)
+            adapted, adapter = self._adapted(state, output)
+            (adapted if adapter is None else adapter).save(output)
 
     def outcome(self, state: TrainingState[DesignModel], output: Path) -> Outcome:
         """Return the adapted surrogate of a run that has ended, with reports on its physics and the base's."""
-        card, table = self._card(state, output), self._table(state)
-        if self.config.method == "scratch":
-            model, written = merge(self.frozen, self.plan, table), WEIGHTS
-            adapted = Surrogate(model, card.adapted(self.base.card))
-        else:
-            adapted, written = self.base.with_adapter(Adapter(card, pack(table))), ADAPTER
+        adapted, adapter = self._adapted(state, output)
         adapted.source = str(output)
-        before = {} if self.config.method == "scratch" else {"before": self.base}
+        written, before = (WEIGHTS, {}) if adapter is None else (ADAPTER, {"before": self.base})
         physics = {
             when: report_rows(surrogate.design_model, self.data, denoising)
             for when, surrogate in (before | {"after": adapted}).items()
@@ -219,13 +210,19 @@ class AdaptationTask:
         learnt, size = sum(value.numel() for value in self._learnt.values()), (output / written).stat().st_size
         return Outcome(adapted, state.results, learnt, size, state.seconds, physics)
 
+    def _adapted(self, state: TrainingState[DesignModel], output: Path) -> tuple[Surrogate, Adapter | None]:
+        """Return the adapted surrogate of a run that has ended, and its adapter; from scratch there is none."""
+        card, table = self._card(state, output), self._table(state)
+        if self.config.method == "scratch":
+            return Surrogate(merge(self.frozen, self.plan, table), card.adapted(self.base.card)), None
+        adapter = Adapter(card, pack(table))
+        return self.base.with_adapter(adapter), adapter
+
     def _loss(self, state: TrainingState[DesignModel]) -> Tensor:
         """Return the loss of a random batch."""
         c, data, generator = self.config, self.data, state.generator
-        batch, odds = (
-            c.batch if PHASES[state.phase] == DIFFUSION else c.location_scale_batch,
-            self._odds[id(data.train)],
-        )
+        batch = c.batch if PHASES[state.phase] == DIFFUSION else c.location_scale_batch
+        odds = self._odds[id(data.train)]
         if odds is None:
             drawn = torch.randint(len(data.train), (batch,), generator=generator)
         else:

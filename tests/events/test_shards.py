@@ -43,6 +43,15 @@ def test_a_folder_is_its_libraries_one_behind_the_other(folder: Path) -> None:
         assert sum(len(block) for block in library.blocks(10_000)) == 180
 
 
+def test_a_damaged_library_of_a_folder_is_named(folder: Path) -> None:
+    with h5py.File(folder / "2.h5", "r+") as file:
+        file["e"][0] *= 1.01
+    with open_library(folder) as library:
+        library.read(0, 60)
+        with pytest.raises(FormatError, match=r"2\.h5 is damaged: the deposits of shower 60 .*; bring an intact copy"):
+            library.read()
+
+
 def test_measured_showers_know_their_library(folder: Path) -> None:
     with open_library(folder) as library, open_library(folder / "3.h5") as third:
         whole, part = (segment(source, designs=[(2.5, 6.0), (4.0, 10.0)], n_xy=5, n_z=5) for source in (library, third))

@@ -31,7 +31,7 @@ def matrix_config(energy: float, **matrix: object) -> SimulationConfig:
 
 
 def offsets_in_cell(showers: Showers, matrix: CrystalMatrix) -> tuple[np.ndarray, np.ndarray]:
-    """How far deposits are from the middle of their column (the larger of x and y) and behind the front of a layer."""
+    """Return distances of deposits from the middle of their column (larger of x, y) and from their layer's front."""
     n = matrix.n_xy + 2 * matrix.margin
     across = [np.abs((place / matrix.dx + n / 2) % 1 - 0.5) * matrix.dx for place in (showers.x, showers.y)]
     edges = np.cumsum([0, *matrix.layers()])

@@ -90,7 +90,7 @@ def test_append_and_stand_alone(calograd, tmp_path) -> None:
 
 @pytest.mark.geant4
 def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
-    """What is asked is what is stored; segmented at another design it is refused, with the right one."""
+    """The library stores the options; another design is refused in a line with the right one."""
     detector = ("--detector", "matrix", "--cell", "2", "5,6", "--cells", "3", "2")
     code, _, err = calograd(
         "simulate",

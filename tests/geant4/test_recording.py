@@ -49,7 +49,7 @@ class Point:
 
 @dataclass
 class Step:
-    """What Geant4's step says; the memory behind it is Python's."""
+    """A step with the methods of Geant4's, but the memory of a Python object."""
 
     deposit: float = 0.0
     length: float = 0.0

@@ -31,7 +31,7 @@ VALUES = (
     | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)  # what HDF5 can store
     | st.binary(max_size=4)
 )
-"""Of attributes."""
+"""Values of attributes."""
 TOML = st.recursive(
     st.booleans() | st.integers(-(2**70), 2**70) | st.sampled_from([0, 1, 2, -1, 0.5, 1e300, 1e-300])
     | st.floats() | st.text(max_size=10) | st.dates(),
@@ -42,7 +42,7 @@ TOML = st.recursive(
 
 
 def refused_or_valid(read: Callable[[], Any]) -> bool:
-    """Whether it can be read; if not, the complaint has to be one line of `calograd.errors`."""
+    """Return whether ``read`` succeeds; otherwise check that its error is one line of `calograd.errors`."""
     try:
         read()
     except CaloGradError as error:
@@ -77,7 +77,7 @@ def damaged_bytes(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 class Change(NamedTuple):
-    """Of what an HDF5 file holds; all of it is drawn beforehand, whatever the file is like by then."""
+    """A change of an attribute or dataset of an HDF5 file, drawn before the file is opened."""
 
     attribute: bool
     which: int

@@ -158,7 +158,7 @@ def test_two_steps(two_steps: Written) -> None:
 def test_a_distilled_surrogate_is_exported_with_its_steps(
     calograd: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    """Noise and conditions in, the cells of `Surrogate.sample` out; more steps of the shape than are unrolled."""
+    """Noise and conditions in, the cells of `Surrogate.sample` out; more than one step of the shape."""
     student = tiny_surrogate("PbF2", sums=True, distilled_steps=(4, 1))
     student.save(tmp_path / "fast")
     code, _, err = calograd("export", "fast", "-o", "made", "--json", "made.json")

@@ -51,7 +51,8 @@ def looped(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) ->
         return step(denoise, x, levels, None, False)[0], levels[1].clone()
 
     if steps > 1 and sampler.evaluations == 1:
-        return scan(selected, (x, torch.zeros_like(x)), levels)[0][0]
+        (x, _), _ = scan(selected, (x, torch.zeros_like(x)), levels)
+        return x
     if steps > 1:
         x, _ = scan(without_memory, x, levels[:-1])
     return step(denoise, x, levels[-1], None, True)[0]

@@ -51,8 +51,9 @@ def looped(denoise: Denoise, noise: Tensor, sigmas: Tensor, sampler: Sampler) ->
         return step(denoise, x, levels, None, False)[0], levels[1].clone()
 
     if steps > 1 and sampler.evaluations == 1:
-        (x, _), _ = scan(selected, (x, torch.zeros_like(x)), levels)
-        return x
+        carried, _ = scan(selected, (x, torch.zeros_like(x)), levels)
+        samples: Tensor = carried[0]
+        return samples
     if steps > 1:
         x, _ = scan(without_memory, x, levels[:-1])
     return step(denoise, x, levels[-1], None, True)[0]

@@ -111,7 +111,7 @@ class TrainedDesigns(_Trained):
     def scales(self, material_numbers: tuple[str, ...]) -> bool:
         """Return whether the networks know lengths in X0 and R_M only.
 
-        What they learnt of a material then holds at any density.
+        The surrogate then holds at any density of the material.
         """
         return self.units == "scaled" or (len(self.materials) == 1 and not material_numbers)
 
@@ -277,12 +277,12 @@ class Card(BaseModel):
     def check_range(self, design: object, energy: Tensor, extrapolate: bool = False, stacklevel: int = 3) -> None:
         """Refuse requests that the surrogate was not trained on.
 
-        Sizes are compared in cm or, where the networks see them so, in the material's Moliere radius and radiation
-        length. Of the material E_c is compared, and every other number that the networks see; also X0 and R_M unless
-        the networks see lengths in these alone (`TrainedDesigns.scales`). A material that agrees with a trained one in
-        these is as good as it: `pbf2-cells` and surrogates with scaled sizes and the usual ``material_numbers`` take
-        another density of a trained composition. One with each of them between those of the trained ones is a new
-        composition within reach: allowed with a warning. Any other is refused.
+        Sizes are compared in cm or, if the networks see them so, in the material's Moliere radius and radiation length.
+        The compared numbers of the material are E_c and every other number that the networks see. X0 and R_M are
+        compared as well unless the networks see lengths in these alone (`TrainedDesigns.scales`). A material that
+        agrees with a trained one is accepted: `pbf2-cells` and surrogates with scaled sizes and the usual
+        ``material_numbers`` take another density of a trained composition. A material with each number between those of
+        the trained ones is accepted with a warning. Any other material is refused.
 
         Args:
             design: a `Design`, of one shower or of many; None for a surrogate of one detector.

@@ -1,12 +1,12 @@
 """Two diffusion models in sequence: one of a shower's shape, one of its pattern.
 
-Both learn coordinates that a small network has standardised for the condition at hand, so that the smooth dependence
-on the design does not ride on the noise model:
+Both learn coordinates that a small network has standardised for the given conditions, so the diffusion models need not
+learn the smooth dependence on the design:
 
     shape      few numbers    g <-> x given cond           x from diffusion given cond
     pattern    many numbers   c <-> y given cond and x     y from diffusion given cond and x
 
-A kind of surrogate says how showers become g and c and back, and which network learns the pattern. cond is that of
+Each kind of surrogate defines the coordinates g and c and the network of the pattern. cond is defined in
 `calograd.surrogate.model`.
 """
 
@@ -87,11 +87,11 @@ class TwoStage(DesignModel):
 
     @abstractmethod
     def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
-        """Return g of showers, as `encode` does."""
+        """Return g of `encode` alone."""
 
     @abstractmethod
     def encode(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
-        """Return g and c of showers; ``random`` spreads what is empty."""
+        """Return g and c of showers; ``random`` spreads empty cells or pixels."""
 
     @abstractmethod
     def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class TwoStage(DesignModel):
     def shape_evaluations(self, sampler: Sampler, steps: int) -> int:
         """Return the evaluations of the shape's network.
 
-        It takes `SHAPE_STEPS` times the steps of the pattern: it costs little and rules the spreads.
+        The shape takes `SHAPE_STEPS` times the steps of the pattern: it costs little and determines the spreads.
         """
         return sampler.nfe(SHAPE_STEPS * steps)
 

@@ -1,9 +1,10 @@
 """The coordinates in which a shower's cells are learnt.
 
-The total deposit fluctuates by 0.1 to 2 %, single cells by tens of per cent and strongly against each other, so the
-numbers that must be right are made coordinates of their own. With E the incident energy, E_tot the energy in the
-window, E_k a layer's, C_k that of its innermost cells (the core: one cell, or four of an even number across),
-R_k = E_k - C_k that of the others (the rest), e_ik a cell's and r_i its distance from the axis in cells:
+The total deposit fluctuates by 0.1 to 2 %, single cells by tens of per cent and strongly against each other. So the
+numbers that must be right are coordinates of their own. E is the incident energy, E_tot the energy in the window and
+E_k a layer's energy. C_k is the energy of a layer's innermost cells (the core: one cell, or four of an even number
+across), R_k = E_k - C_k that of the others (the rest). e_ik is a cell's energy and r_i its distance from the axis, in
+units of cells:
 
     shape of the shower   g_0  = logit(E_tot / E)
                           g_k  = ln((E_k + eps) / E),                       eps = 0.1 MeV
@@ -11,20 +12,20 @@ R_k = E_k - C_k that of the others (the rest), e_ik a cell's and r_i its distanc
                           g'_k = ln((C_k + eps) / (R_k + eps))
     pattern of a layer    c_ik = (h(e_ik) / C_k)^(1/3) or (h(e_ik) / R_k)^(1/3),  a core of one cell has none
 
-M, the transverse width of the whole shower, fluctuates by a few per cent at high energies, less than the cells that it
-is made of; without coordinates of its own its fluctuations came out 5 to 15 % too large, with the balances of core and
-rest alone 4 to 14 %. Fewer than three cells across have neither, their shares are of E_k.
+M is the transverse width of the whole shower. At high energies it fluctuates by a few per cent, less than its cells.
+Without a coordinate of its own its fluctuations were 5 to 15 % too large, with the balances of core and rest alone
+4 to 14 %. Fewer than three cells across have neither width nor balance; their shares are of E_k.
 
 In showers of 1 GeV one filled cell in 20 to 40 holds exactly m_e = 0.511 MeV: a photon of an annihilation, absorbed
-whole. A network smears such a line over its neighbours, some of which then pass a threshold of 1 MeV: 3 to 5 % too many
+whole. A network smears such a line over its neighbours. Some of these then pass a threshold of 1 MeV: 3 to 5 % too many
 cells did. h gives the line as much room as its neighbours have, A = 0.1 MeV at all energies and designs,
 
     h(e) = e  below m_e,  m_e + A u  at it, u uniform in [0, 1],  e + A  above,
 
 so that there is no line to learn; decoding puts all of that room back to m_e.
 
-What is empty becomes a cluster of its own below zero, as wide as it is far, so that the distribution has no spike,
-the two clusters do not touch and decoding gives exact zeros:
+Empty layers and cells become a cluster of their own below zero, as wide as it is far. So the distribution has no
+spike, the two clusters do not touch, and decoding gives exact zeros:
 
     E_k = 0    ->  g_k = ln(eps / E) - v, and so for M           v = 1 + 0.3 n >= 0.1,  n ~ N(0, 1)
     C_k = 0    ->  g'_k lowered by v;  R_k = 0: raised by v;  both: g'_k = v - 1
@@ -33,9 +34,9 @@ the two clusters do not touch and decoding gives exact zeros:
 (Spread evenly over [-(e_0 / E_k)^(1/3), 0] with e_0 = 0.1 MeV instead, empty cells formed a spike beside the others and
 a third of them came out filled.)
 
-Decoding inverts this with negative values set to zero, scales cells to core and rest, these to E_k and the layers to
-E_tot: energy is conserved whatever is fed in (what has no positive part goes to its largest). M is set by multiplying
-R_k / C_k of all layers by one factor. Every step is differentiable.
+Decoding inverts this with negative values set to zero. It scales cells to core and rest, these to E_k and the layers
+to E_tot, so energy is conserved for any input; if nothing is positive, the largest cell gets all. M is set by
+multiplying R_k / C_k of all layers by one factor. Every step is differentiable.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ LINE_WIDTH = 1e-8
 E_0 = 1e-3
 """Distance of the cluster of empty cells below zero, e_0 of the formulas above, GeV."""
 NOTHING = 1e-12
-"""Largest positive part that counts as none, so that no gradient overflows."""
+"""Largest positive part that is taken for zero, so that no gradient overflows, GeV."""
 NEWTON_STEPS = 3
 """Steps of Newton's method for the factor that sets M; it is close to one."""
 LOGIT_BOUND = 14.0
@@ -136,7 +137,7 @@ def encode(cells: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor
 
 
 def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
-    """Return the first of the two results of `encode`."""
+    """Return ``g`` of `encode` alone."""
     inner, outer, flat = _core_and_rest(cells)
     layers = flat.sum(1)
     total = torch.logit((layers.sum(1) / energy).clamp(1e-6, 1 - 1e-6)).clamp(-LOGIT_BOUND, LOGIT_BOUND)
@@ -237,12 +238,12 @@ def _core_share(balance: Tensor, layers: Tensor) -> Tensor:
 def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
     """Return R_k / E_k such that sum_k weight_k R_k / E_k is ``wanted``: all R_k / C_k times one factor e^l, by Newton.
 
-    What is wanted may be out of reach, then l is at most 1 a step away from zero.
+    If ``wanted`` is out of reach, l moves by at most 1 a step.
 
     Args:
         core: C_k / E_k before, shape (n, n_z).
-        weight: shape (n, n_z), GeV.
-        wanted: shape (n,), GeV.
+        weight: weights of the layers, shape (n, n_z), GeV.
+        wanted: sum to reach, shape (n,), GeV.
     """
     factor, least = torch.ones_like(wanted)[:, None], 1e-6 * weight.detach().sum(1) + 1e-9
     for _ in range(NEWTON_STEPS):
@@ -257,8 +258,8 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
 def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
     """Return shares of the cells (n, cells, n_z) in a core or rest of energy ``group`` (n, n_z), from their c.
 
-    Generated cells do not add up to one exactly. The least change of c that makes them is along the gradient of the
-    sum, 3 c_i^2, so that e_i is multiplied by exp(l c_i): small cells, whose spectrum is known, hardly move.
+    Generated shares do not add up to one exactly. The smallest change of c that corrects this is along the gradient of
+    the sum, 3 c_i^2. So e_i is multiplied by exp(l c_i), and small cells, whose spectrum is known, hardly move.
     """
     safe = group[:, None].clamp(min=1e-9)
     h = c.clamp(min=0.0).pow(3)

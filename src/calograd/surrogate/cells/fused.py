@@ -1,7 +1,7 @@
-"""Fused inference of a distilled cells model: all that depends on its noise levels alone is done at once.
+"""Fused inference of a distilled cells model: everything that depends on its noise levels alone is computed at once.
 
-In z = x cos(a), where a step of the sampler is z' = z + sin(d) F (`calograd.diffusion.progressive`), nothing but F is
-left of the sampler. The embeddings of all steps of a network are rows of one product. The showers are those of
+In z = x cos(a) a step of the sampler is z' = z + sin(d) F (`calograd.diffusion.progressive`), so only F has to be
+computed. The embeddings of all steps of a network are rows of one product. The showers are those of
 `calograd.surrogate.cells.model` but for rounding, from the same random numbers.
 
 A `FusedCells` holds the model's own tensors and is made for every sample, so it cannot be out of date.

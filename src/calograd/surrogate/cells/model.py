@@ -8,18 +8,17 @@ Two diffusion models in a row (`calograd.surrogate.two_stage`) on `calograd.surr
     cond = ln E/E_c, ln dx/R_M, ln dz_k/X0, ln z_k/X0 of the layers' ends, and the logarithms of chosen numbers of the
            material
 
-Of the layers' ends z_k = dz_1 + ... + dz_k the last one is the depth of the window: what leaks out behind depends on it
-and not on how it is divided, and a layer's energy on its two ends.
+The last of the layers' ends z_k = dz_1 + ... + dz_k is the depth of the window. Leakage depends on it and not on how it
+is divided; a layer's energy depends on its two ends.
 
-Which numbers to choose. Lengths in X0 and R_M and energies in E_c make showers of all materials alike to a few per
+Choice of material numbers: lengths in X0 and R_M and energies in E_c make showers of all materials alike to a few per
 cent: at another density of the same composition they are the same showers (but for the density effect and the range
-cut). What is left goes with the charge of the nuclei: photons of few MeV, which make the tails, go farther in units of
-R_M where it is small. The mean atomic number by mass orders PbF2, PbWO4, BGO, LYSO and CsI as R_E / R_M does, which
+cut). The rest follows the charge of the nuclei: photons of few MeV, which make the tails, go farther in units of R_M
+where it is small. The mean atomic number by mass orders PbF2, PbWO4, BGO, LYSO and CsI as R_E / R_M does, which
 grows by 9 to 14 % along them; a line in its logarithm predicts each from the other four to 2.2 %. E_c, X0 and the
-density do not order them so, and miss by 5 to 13 % (`docs/log.md`). More numbers would only tell few materials apart,
-so that a network can memorise them. Hence Z alone for several materials. Density, X0, R_M and E_c are input where
-nothing is chosen: those of a single material are constants that standardise to zero, and `without_material_numbers`
-takes them out again.
+density do not order them so, and miss by 5 to 13 % (`docs/log.md`). With more numbers a network can memorise the few
+materials. Hence Z alone is used for several materials. Density, X0, R_M and E_c are the default: those of a single
+material are constants that standardise to zero, and `without_material_numbers` removes them again.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ class CellsModel(TwoStage):
         return frozenset({"checkpointed"})
 
     def fused(self) -> Generates:
-        """Return a distilled model with all that depends on its noise levels alone done at once, see `Model`."""
+        """Return the fused form of a distilled model, see `calograd.surrogate.cells.fused`."""
         return FusedCells(self) if self.distilled else self
 
     def record(self, showers: Tensor, rows: Rows, name: str, config: dict[str, Any]) -> Cells:
@@ -167,9 +166,9 @@ class CellsModel(TwoStage):
     def towards_sums(self, y: Tensor, location: Tensor, scale: Tensor, gains: Tensor) -> Tensor:
         """Return the shortest step in y that brings the sums of c^3 of cores and rests closer to one.
 
-        With s = sum c_i^3 and v_i = ds / dy_i a step of (1 - s) v_i / |v|^2 does it to first order. The gains say how
-        much of it is right: at little noise all, at much noise little, since a mean of samples that keep a sum of
-        third powers does not keep it.
+        With s = sum c_i^3 and v_i = ds / dy_i a step of (1 - s) v_i / |v|^2 does it to first order. The gains scale the
+        step: all of it is right at little noise, little of it at much noise, because a mean of samples does not keep
+        their sum of third powers.
         """
         a = self.architecture
         y = y.clamp(-SUMS_FARTHEST, SUMS_FARTHEST)
@@ -196,8 +195,8 @@ class CellsModel(TwoStage):
 def with_material_numbers(model: CellsModel, fresh: CellsModel) -> CellsModel:
     """Return the function of ``model`` in ``fresh``, which may have further material numbers as conditions.
 
-    Those begin with no influence, standardised as in ``fresh``; all else, its weights and how conditions are
-    standardised, becomes that of ``model``. `without_material_numbers` undoes it.
+    The further conditions begin with no influence, standardised as in ``fresh``. Weights and standardisation of all
+    else are those of ``model``. `without_material_numbers` is the inverse.
     """
     count = fresh.n_conditions - model.n_conditions
     weights = dict(model.state_dict())
@@ -227,9 +226,9 @@ def _condition_weights(model: CellsModel) -> list[tuple[str, int]]:
 
 
 def without_material_numbers(model: CellsModel, material: Material) -> CellsModel:
-    """Return the same model for one material alone: what its numbers add to a layer becomes part of the layer's bias.
+    """Return the same model for one material alone: the terms of its numbers become part of the layers' biases.
 
-    What is left knows lengths in X0 and R_M and energies in E_c alone, so it is good for any density of the material.
+    The result knows lengths in X0 and R_M and energies in E_c alone, so it serves any density of the material.
     """
     a, count = model.architecture, len(model.architecture.material_numbers)
     if not count:

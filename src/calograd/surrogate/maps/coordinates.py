@@ -1,19 +1,19 @@
 """The coordinates in which an x-z map is learnt.
 
-As for cells (`calograd.surrogate.cells.coordinates`, whose symbols and treatment of what is empty these are), the
-numbers that must be right are coordinates of their own. Along z the map is cut into slabs of some pixels; with E the
-incident energy, E_tot the map's, E_k a slab's, e_i a pixel's and u_i its distance from the axis in half widths:
+The numbers that must be right are coordinates of their own, as for cells (`calograd.surrogate.cells.coordinates`, with
+the same symbols and the same treatment of empty pixels). The map is cut along z into slabs of some pixels. E is the
+incident energy, E_tot the map's, E_k a slab's, e_i a pixel's, and u_i a pixel's distance from the axis in half widths:
 
     shape of the shower    g_0 = logit(E_tot / E)
                            g_k = ln((E_k + eps) / E)
                            g_M = ln((M + eps) / E),          M = sum e_i u_i^2
     pattern of a slab      c_i = (h(e_i) / E_k)^(1/3)
 
-Decoding scales pixels to E_k and the slabs to E_tot: energy is conserved whatever is fed in. M is set by multiplying
+Decoding scales pixels to E_k and the slabs to E_tot, so energy is conserved for any input. M is set by multiplying
 the shares of all pixels by exp(l u_i^2), with one l for the shower, and scaling every slab back to E_k.
 
-The protocol of arXiv 2601.07859 has plain coordinates, scaled pixels. There each image has a scale of its own and its
-energy is lost; here it is the incident energy, which is known, and a constant that gives y a mean square of about one:
+The protocol of arXiv 2601.07859 has plain coordinates, scaled pixels. There each image has a scale of its own, so its
+energy is lost. Here the scale is the incident energy, times a constant that gives y a mean square of about one:
 
     y_i = `PLAIN_SCALE` e_i / E
 """
@@ -85,13 +85,13 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, slabs: int) -> Tensor:
 def _widen(shares: Tensor, along: Tensor, distance: Tensor, wanted: Tensor) -> Tensor:
     """Return shares such that sum_k E_k sum_i s_ik u_i^2 is ``wanted``, by Newton on l of the formula above.
 
-    What is wanted may be out of reach, then l is at most 4 a step away from zero.
+    If ``wanted`` is out of reach, l moves by at most 4 a step.
 
     Args:
         shares: shares of the pixels in their slab, shape (n, pixels of a slab, slabs).
         along: E_k, shape (n, slabs), GeV.
         distance: u_i^2, shape (pixels of a slab,).
-        wanted: shape (n,), GeV.
+        wanted: sum to reach, shape (n,), GeV.
     """
     weight = distance[:, None]
     for _ in range(NEWTON_STEPS):

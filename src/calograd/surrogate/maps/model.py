@@ -7,9 +7,9 @@ Two protocols, after the coordinates (`calograd.surrogate.maps.coordinates`) in 
 
     cond = ln E/E_c, ln dx/R_M, ln dz/X0, and the logarithms of chosen numbers of the material
 
-with dz the mean depth of the layers: a map shows the window of a design, not its cells. Which numbers to choose is as
-for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero the U-Net learns for that share of the samples
-to do without conditions, and can be guided.
+with dz the mean depth of the layers: a map shows the window of a design, not its cells. Material numbers are chosen as
+for cells (`calograd.surrogate.cells.model`). With ``dropped`` above zero that share of the samples is trained without
+conditions, and the U-Net can be guided.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Coordinates of showers as points: numbers close to unit normal, and back.
 
 **A point.** A photon along the axis has no preferred azimuth, so the angle of a point about the axis is uniform and
-needs no model. (Not about the centre of gravity: a few far points move that, the core stays on the axis.) What is left
-is two numbers, its distance r and its energy e. Layer by layer their distribution functions, averaged over all showers,
-make them unit normal:
+needs no model. (The axis is meant, not the centre of gravity, which a few far points move.) Two numbers are left, the
+distance r and the energy e of the point. Their distribution functions in each layer, averaged over all showers, make
+them unit normal:
 
     z_r = Phi^-1(F_l(ln r))        z_e = Phi^-1(G_l(ln e))
 
@@ -19,8 +19,8 @@ F_l and G_l are kept as tables of quantiles, straight between them and beyond th
     d_l   mean of z_r weighted with the points' energies, less m_l, over the same
     c     centre of gravity (x, y), cm
 
-An empty layer has the energy e0 u, as if it held a part u of a point, so a_l and q_l run smoothly into emptiness; when
-decoded it gets none, and the others share E_vis: no energy is lost for empty layers.
+An empty layer has the energy e0 u, as if it held a part u of a point, so a_l and q_l are smooth towards empty layers.
+When decoded it gets no energy, and the others share E_vis, so no energy is lost.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def leads_of(features: Features, incident: Tensor, unit: Tensor) -> Tensor:
 
 
 def encode(features: Features, unit: Tensor, random: RandomNumbers) -> Tensor:
-    """Return the numbers of showers, shape (n, dim); u and the m_l and d_l of layers that have none are drawn.
+    """Return the numbers of showers, shape (n, dim); u, and m_l and d_l of layers without points, are drawn.
 
     Args:
         features: features of the showers, each of which has energy.
@@ -185,7 +185,7 @@ def encode(features: Features, unit: Tensor, random: RandomNumbers) -> Tensor:
 def decode(
     g: Tensor, visible: Tensor, unit: Tensor, layers: int, smooth: bool = False, more: Tensor | None = None
 ) -> Features:
-    """Return features of showers from their numbers g (n, dim); inverse of `encode` but for what that draws.
+    """Return features of showers from their numbers g (n, dim); the inverse of `encode` but for drawn numbers.
 
     Args:
         g: shape (n, dim).

@@ -1,4 +1,4 @@
-"""Fused inference of a distilled points model: what is the same for all points of a layer is done once.
+"""Fused inference of a distilled points model: everything that the points of a layer share is computed once.
 
 Between two nonlinear steps of the points' network, scales, shifts and products are one product a layer,
 

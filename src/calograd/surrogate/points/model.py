@@ -6,14 +6,14 @@ Two diffusion models in a row on the coordinates of `calograd.surrogate.points.f
              4 L + 2 numbers   g <-> f given ln E and the leads, f <-> x        x from diffusion given both
     points   2 numbers each    (r, e) <-> z by tables of quantiles              z from diffusion given features
 
-Where a shower begins rules all of its layers at once, and not linearly: given the leads (mean layer and its variance,
-E_vis, the number of points, two means of the distances) the layers' numbers scatter half as much. What goes with each
-other linearly is taken away as well (`calograd.nn.flows`), so x is nearly unit normal and samplers of few
-steps keep its spread. Held between the least and largest of the training, no number runs away.
+The depth at which a shower begins changes all of its layers at once, and not linearly. Given the leads (mean layer and
+its variance, E_vis, the number of points, two means of the distances) the layers' numbers scatter half as much. Linear
+correlations are removed as well (`calograd.nn.flows`), so x is nearly unit normal and samplers of few steps keep its
+spread. Numbers are held between the least and largest of the training.
 
 The points of a layer are independent given its number and features: ln E, the counts and energies of the layer and of
-its neighbours, and its means of z_r. Both are close to unit normal before any network has seen them. Points are then
-made to have what their shower was given, one group-wise operation each:
+its neighbours, and its means of z_r. Both are close to unit normal before any network has seen them. Points then get
+the features of their shower, by one operation on groups each:
 
     z_r   shifted, and stretched by sqrt(N / (N - 1)), to have the layer's mean m_l
     e     tilted by exp(lambda z_r) to have the weighted mean m_l + d_l, by Newton's method, and scaled to E_l
@@ -23,14 +23,14 @@ Independent points hit a little more or fewer cells than Geant4's, which are not
 multiplied by exp(k_0 + k_1 s), s standardised ln E, fitted to the hits of the training showers
 (`calograd.training.tasks.points_hits`).
 
-Stretching makes up for the part of the spread that goes into the mean of N points. Moving in proportion to the distance
-r leaves the core where it is, for a shower's centre is made off the axis; farther out all are moved alike, or else
-soft points that no cell reads out would carry it.
+Stretching restores the part of the spread that goes into the mean of N points. Points are moved in proportion to the
+distance r, which leaves the core in place. Farther out all are moved alike, or else soft points that no cell reads out
+would carry the centre.
 
 A distilled surrogate has consistency models in place of both (`calograd.diffusion.consistency`), smaller networks that
 go from noise to numbers in one evaluation each (`calograd.nn.mlp`, `calograd.nn.point_networks`). The points'
-is one at every noise level, the shower's is learnt at the highest alone. What it has not learnt is missing in the
-spread of its numbers y; x = M y + u has the teacher's mean and covariance.
+is one at every noise level, the shower's is learnt at the highest alone. Its numbers y have too little spread;
+x = M y + u has the teacher's mean and covariance.
 """
 
 from __future__ import annotations
@@ -71,9 +71,11 @@ POINT_FEATURES = 2
 LOCAL = 9
 """Number of features of a layer beside its number."""
 SHOWER_SCHEDULE = "karras"
+"""Noise schedule of the shower's network."""
 SHOWER_SAMPLER = "trigflow-ab2"
+"""Sampler of the shower's network."""
 HIGHEST = 5.0
-"""Largest |z| of a point: no table tells what lies farther out."""
+"""Largest |z| of a point; tables of quantiles end before."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class PointsModel(Model):
         return self.architecture.distilled
 
     def fused(self) -> Generates:
-        """Return a distilled model with its linear steps next to each other, see `Model`."""
+        """Return the fused form of a distilled model, see `calograd.surrogate.points.fused`."""
         return FusedPoints(self) if self.distilled else self
 
     def join(self, parts: Sequence[Points]) -> Points:

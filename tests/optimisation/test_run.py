@@ -176,7 +176,7 @@ def test_the_landscape_s_price_is_that_of_the_reference_s_material(library: Path
     class Dense:
         """The library's showers, said to be of another material."""
 
-        name, material = "dense", Material.parse("PbWO4")
+        name, material, any_design = "dense", Material.parse("PbWO4"), True
 
         def count(self, energy: float) -> int:
             return whole.count(energy)

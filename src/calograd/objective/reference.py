@@ -30,22 +30,17 @@ Size = tuple[float, tuple[float, ...]]
 
 
 class Reference(Protocol):
-    """Geant4 showers that any design, or some designs, can measure."""
+    """Geant4 showers that any design, or some designs, can measure.
 
-    @property
-    def any_design(self) -> bool:
-        """True if every design can be measured."""
-        ...
+    Attributes:
+        name: name in errors and records.
+        material: material that the showers were simulated in.
+        any_design: True if every design can be measured.
+    """
 
-    @property
-    def name(self) -> str:
-        """Name in errors and records."""
-        ...
-
-    @property
-    def material(self) -> Material:
-        """Material that the showers were simulated in."""
-        ...
+    name: str
+    material: Material
+    any_design: bool
 
     def count(self, energy: float) -> int:
         """Return the number of showers of an energy."""

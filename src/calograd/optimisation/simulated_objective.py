@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def from_library(reference: LibraryReference) -> Source:
     return source
 
 
-@dataclass(frozen=True)
+@dataclass
 class PerDesignReference:
     """A reference whose showers are simulated for every design.
 
@@ -105,7 +105,7 @@ class PerDesignReference:
     material: Material
     open: Callable[[Size], LibraryReference]
     showers: int
-    any_design: ClassVar = True
+    any_design: bool = True
 
     def count(self, energy: float) -> int:  # noqa: ARG002
         """See `Reference.count`."""

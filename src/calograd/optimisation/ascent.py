@@ -2,13 +2,13 @@
 
 In u = ln y, with bounds, budgets and a trust radius (`calograd.optimisation.quasi_newton` defines a step):
 
-1. The gradient at the present design is averaged over more and more draws until the gain of the next step is known to
-   a stated precision, or the draws are used up.
+1. The gradient at the present design is averaged over more and more draws. This ends where the gain of the next step
+   is known to a stated precision, or the draws are used up.
 2. If the last step lost by the gradients, it is undone and the radius is halved.
-3. Every few steps, and before the end, a check compares the gain since the last checked design with the gain on
-   simulated showers, common to both designs. The gains disagree if they are more than three standard deviations apart
-   and their ratio is outside of [1/2, 2], or if the simulated gain is negative by more than two. Then the radius is
-   halved, and the ascent returns to the checked design unless simulated showers gained, too. Where they agree, the
+3. Every few steps, and before the end, a check compares the gain since the last checked design with simulated
+   showers, common to both designs. The gains disagree if they are more than three standard deviations apart and their
+   ratio is outside of [1/2, 2]. They also disagree if the simulated gain is negative by more than two. Then the radius
+   is halved, and the ascent returns to the checked design unless simulated showers gained, too. Where they agree, the
    radius may grow.
 4. With an `Adaptation` every step begins with a surrogate that is adapted to the detector there. If it differs from
    that of the step before, the gradient before is computed again with it, so that one surrogate is compared with
@@ -151,8 +151,8 @@ def ascend(
         The last state: ``y`` is the design, ``reason`` the reason why it stopped, ``history`` its steps.
 
     Raises:
-        InputError: budgets that cannot be met, a start that is not allowed, a gradient that is not finite, or
-            ``output`` holds an ascent of another setting or cannot be written.
+        InputError: budgets that cannot be met, a start that is not allowed, a gradient that is not finite; an
+            ``output`` of another setting, or one that cannot be written.
         FormatError: ``output`` is damaged.
         Interrupted: Ctrl-C; ``output`` holds the last step.
     """

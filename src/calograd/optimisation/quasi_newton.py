@@ -10,8 +10,8 @@ with t = 1 unless s . y < 0.2 s . B s, where t makes s . r just that. The update
 s . B s by less than its standard error, as it would learn noise.
 
 The step maximises the model minus one standard error of its gain, within the trust radius, the bounds and the budgets.
-Where it is zero, no allowed move gains anything to first order. (A step that divides every component by its own size,
-as Adam's does, and is then projected stops elsewhere on a budget.) The step does not depend on the utility's unit.
+Where it is zero, no allowed move gains anything to first order. The steps of Adam, projected, would stop elsewhere on a
+budget. The step does not depend on the utility's unit.
 
 The gain of a step from a to b is (g_a + g_b) . (b - a) / 2 by the trapezoid rule. It is known much better than the
 difference of noisy utilities, and worse where a step passes a narrow maximum.
@@ -122,8 +122,8 @@ def judge(before: Point, now: Point, radius: float, limit: float) -> tuple[bool,
     """Return whether the step from ``before`` to ``now`` lost, and the next radius.
 
     The step lost if its gain, by the gradients or by the values, is negative by more than `LOSS` of its standard
-    errors; the radius is then half the step's length. If the step was about as long as the radius and the utility still
-    rises along it where it ended, the radius grows by `GROWTH`, up to ``limit``.
+    errors; the radius is then half the step's length. A step about as long as the radius, at whose end the utility
+    still rises along it, makes the radius grow by `GROWTH`, up to ``limit``.
     """
     s = now.u - before.u
     length, (value, error) = float(np.linalg.norm(s)), gain([before, now])

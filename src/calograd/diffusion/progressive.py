@@ -1,7 +1,7 @@
 """Progressive distillation: a deterministic, differentiable sampler of one to some evaluations.
 
-Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", arXiv 2202.00512; here every noise
-level learns at once from one teacher instead of halving the steps again and again.
+Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", arXiv 2202.00512. Here every noise
+level learns at once from one teacher; the published method halves the steps again and again.
 
 The student walks the even grid s_0 > s_1 > ... > s_N = 0 in the angle a = arctan(s) (`calograd.diffusion.samplers`)
 with the step of DDIM, x' = D + (s'/s) (x - D). Its denoiser is D = c_skip x + c_out F(c_in x; c_noise) with, for steps

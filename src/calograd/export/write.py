@@ -46,8 +46,9 @@ PARITY = {"cells": 1e-5, "clean": 1e-4}
 """Largest difference allowed by output: of cells in units of the shower's largest, of denoised numbers, which have unit
 variance, absolute. Steep steps between empty and filled cells enlarge the rounding of float32 to some 3e-5 there."""
 ROUNDING = 4.0
-"""Or this many times as far as PyTorch itself is from double precision, if that is more: what another order of the same
-sums can make of steep networks depends on the machine."""
+"""Allowed difference in units of PyTorch's own distance from double precision, if that is more than `PARITY`.
+
+The effect of another order of sums on steep networks depends on the machine."""
 EXPORTS_WITH = "2.13"
 """The version of torch whose exporter is tested; the graph's loop needs one of the later ones."""
 LENGTHS = {"cm": ("cm", "cm"), "scaled": ("Moliere radii", "radiation lengths")}

@@ -7,7 +7,7 @@
     x_k = S_k(v_k)            every direction made unit normal by a table again
 
 These are two rounds of rotation-based iterative Gaussianisation (Laparra et al., IEEE Trans. Neural Netw. 22 (2011)
-537). What numbers share beyond linear correlations is left to be learnt. Tables are straight between their knots.
+537). Only linear correlations are removed. Tables are straight between their knots.
 
 `AutoregressiveFlow` takes few numbers one after the other, given conditions c:
 

@@ -6,10 +6,10 @@
 
 Of a convolution A is one with r channels out, of the same size, stride and padding, and B a 1 x 1 convolution.
 
-An adapter is a plan (which layers, how) and a table of A, B, D, d by name. While it is learnt it stands beside frozen
-weights (`attach`), so that gradients of W are never computed; for use it is merged into new weights (`merge`), whose
-layers are plain `nn.Linear` or `nn.Conv2d` and as fast as before. The old weights are read only: taking an adapter
-off, or another one instead, is to use the old network, or to merge anew.
+An adapter is a plan (layers and method) and a table of A, B, D, d by name. In training it stands beside frozen weights
+(`attach`), so gradients of W are never computed. For use it is merged into new weights (`merge`), whose layers are
+plain `nn.Linear` or `nn.Conv2d` and as fast as before. The old weights are read only: to remove or replace an adapter,
+use the old network or merge anew.
 
 Neither peft nor torch's parametrizations: both replace `nn.Linear` by classes that the fast product of
 `calograd.nn.linear` passes by; peft unmerges by subtraction, in place, which leaves the base rounded

@@ -43,7 +43,7 @@ class Base(BaseModel):
 
     name: str
     identity: str
-    """See the formulas above."""
+    """SHA-256 of the base, see the module's formulas."""
     source: str = ""
     """Place of the base: a bundled name, or a folder relative to the adapter's; empty if it was never stored."""
 

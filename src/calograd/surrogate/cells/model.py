@@ -12,7 +12,7 @@ The last of the layers' ends z_k = dz_1 + ... + dz_k is the depth of the window.
 is divided; a layer's energy depends on its two ends.
 
 Choice of material numbers: lengths in X0 and R_M and energies in E_c make showers of all materials alike to a few per
-cent: at another density of the same composition they are the same showers (but for the density effect and the range
+cent. At another density of the same composition they are the same showers (but for the density effect and the range
 cut). The rest follows the charge of the nuclei: photons of few MeV, which make the tails, go farther in units of R_M
 where it is small. The mean atomic number by mass orders PbF2, PbWO4, BGO, LYSO and CsI as R_E / R_M does, which
 grows by 9 to 14 % along them; a line in its logarithm predicts each from the other four to 2.2 %. E_c, X0 and the

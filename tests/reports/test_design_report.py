@@ -7,11 +7,9 @@ from helpers.synthetic import showers
 
 from calograd.errors import OutputExistsError
 from calograd.evaluation import evaluate
-from calograd.reports import designs as report
-from calograd.reports.designs import MAX_DETAILED, choose_designs
-from calograd.reports.evaluation import write_report
-from calograd.reports.setup import describe_window
-from calograd.reports.style import Picture
+from calograd.reports import page as pages
+from calograd.reports.evaluation import MAX_DETAILED, choose_designs, describe_window, render_designs, write_report
+from calograd.reports.page import Picture
 from calograd.system.progress import silent
 
 BLANK = "data:image/png;base64,iVBORw0KGgo="
@@ -30,9 +28,9 @@ def evaluation():
 def page(evaluation):
     """The page with its figures left blank; test_evaluate.py draws them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "picture", lambda draw, caption, alt: Picture(BLANK, caption, alt))
+        patch.setattr(pages, "picture", lambda draw, caption, alt: Picture(BLANK, caption, alt))
         files = {"generated": f"{EVIL}.h5", "reference": "reference.h5"}
-        return report.render(dataclasses.replace(evaluation, files=files), silent)
+        return render_designs(dataclasses.replace(evaluation, files=files), silent)
 
 
 def test_strings_are_escaped(page):

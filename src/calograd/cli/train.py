@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,6 @@ def train(
       calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4
       srun calograd train pbf2-cells.toml -o runs/pbf2-cells --device cuda --processes 4 --nodes 2
     """
-    from calograd.reports.training import plot_log
     from calograd.training.config import read_config
     from calograd.training.distributed import check_process_group, leader_reports_interrupt, open_process_group
     from calograd.training.log import read_log
@@ -84,7 +84,10 @@ def train(
             show(phase, step, steps, "" if isnan(loss) else f"loss {loss:.4f}")
 
         def on_report(report: dict[str, Any]) -> None:
-            plot_log(output, output / "training.png")
+            if find_spec("matplotlib") is not None:
+                from calograd.reports.training import plot_log
+
+                plot_log(output, output / "training.png")
             biases = ", ".join(f"{name} {text_of(values[-1], '+.2f')} %" for name, values in report["bias"].items())
             show.say(
                 f"{report['phase']}, step {report['step']}: validation loss "

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,25 +17,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calograd.demo.adaptation import Adaptation, adapt_and_judge
 from calograd.demo.design import DesignStudy, StudySettings, study_design
 from calograd.errors import FormatError, Interrupted
 from calograd.evaluation import DesignEvaluation, evaluate, mean_biases
-from calograd.evaluation.matching import DesignPoint
+from calograd.evaluation.matching import DesignPoint, group
 from calograd.evaluation.timing import Benchmark, Timing, benchmark
 from calograd.events.dense import Cells, read_cells, write_cells
 from calograd.io.files import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import generate
 from calograd.system.progress import StageProgress, silent
-from calograd.training.config import DesignRun, parse_config
+from calograd.training.config import AdaptConfig, parse_config
 from calograd.training.data.rows import load_data
 from calograd.training.log import read_log
+from calograd.training.tasks.adapt import adapt
 from calograd.training.train import train
 
 MODEL, STUDENT = "pbf2-cells", "pbf2-cells-fast"
 SAMPLE = "pbf2-sample"
 OTHER_SAMPLE = "pbwo4-sample"
+HELD_OUT = 0.1
+"""Share of the showers of a training that is held out."""
+
+Biases = dict[DesignPoint, dict[str, tuple[float, float]]]
+"""Relative biases of means with standard errors, by point and observable."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,26 @@ class Headline(NamedTuple):
     ratios: list[tuple[float, float]]
 
 
+class Adaptation(NamedTuple):
+    """An adaptation and its biases against Geant4.
+
+    Attributes:
+        material: material of the other detector.
+        showers: showers used, including those held out.
+        judged: other Geant4 showers that the biases refer to.
+        learnt, size: numbers of the adapter, and bytes of its file.
+        before, after: biases before and after the adaptation.
+    """
+
+    material: str
+    showers: int
+    judged: int
+    learnt: int
+    size: int
+    before: Biases
+    after: Biases
+
+
 @dataclass(frozen=True)
 class DemoResult:
     """The results of all stages.
@@ -109,7 +137,6 @@ class DemoResult:
         surrogate: the bundled surrogate.
         evaluation: comparison of its showers with Geant4's.
         benchmark: the timing.
-        training: configuration of the short training.
         showers, rows: showers and rows of the short training.
         log: lines of its log.
         biases: biases of the means at every reference point: of the bundled surrogate and of the one from scratch.
@@ -121,11 +148,10 @@ class DemoResult:
     surrogate: Surrogate
     evaluation: DesignEvaluation
     benchmark: Benchmark
-    training: DesignRun
     showers: int
     rows: int
     log: list[dict[str, Any]]
-    biases: tuple[dict[DesignPoint, dict[str, tuple[float, float]]], ...]
+    biases: tuple[Biases, ...]
     adaptation: Adaptation
     study: DesignStudy
     seconds: dict[str, float]
@@ -199,78 +225,62 @@ def run(
     refuse_existing(folder)
     with writing(folder):
         folder.mkdir(parents=True)
-    seconds: dict[str, float] = {}
     try:
-        return _run(folder, surrogate, showers, settings, student, geant4, progress, seconds)
+        return _run(folder, surrogate, showers, settings, student, geant4, progress)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"{folder} is incomplete; remove it before the next demo, or choose another -o") from None
 
 
 def _run(
     folder: Path, surrogate: Surrogate, showers: BundledShowers, settings: DemoSettings, student: Surrogate | None,
-    geant4: tuple[dict[str, str] | None, str], progress: StageProgress, seconds: dict[str, float],
+    geant4: tuple[dict[str, str] | None, str], progress: StageProgress,
 ) -> DemoResult:  # fmt: skip
-    def timed(stage: str, began: float) -> float:
-        now = time.perf_counter()
-        seconds[stage] = now - began
-        return now
+    seconds: dict[str, float] = {}
 
-    reference, training = _chosen(showers.reference, settings), showers.training
-    began = time.perf_counter()
-    made = _like(surrogate, reference, settings.repeat, progress, "sample")
-    write_cells(folder / "generated.h5", made)
-    began = timed("sample", began)
-    result = evaluate(
-        made,
-        reference,
-        classifiers=settings.classifier_rows > 0,
-        max_rows=max(settings.classifier_rows, 1),
-        progress=progress,
-    )
-    assert isinstance(result, DesignEvaluation)
-    _write_json(folder / "evaluation.json", result.to_dict())
-    began = timed("evaluate", began)
-    energies, batches, repeats, with_geant4 = settings.timing
-    environment, note = geant4 if with_geant4 else (None, "left out")
-    timed_ones = [surrogate] if student is None else [surrogate, student]
-    times = benchmark(
-        timed_ones, energies, environment, repeats=repeats, batches=batches, samplers=(), note=note,
-        progress=progress,
-    )  # fmt: skip
-    _write_json(folder / "benchmark.json", times.to_dict())
-    began = timed("time", began)
-    config = training_config(surrogate, training, settings)
-    data = load_data(config.data.files, config.data.validation, config.training.seed)
-    train(
-        config, folder / "training", data=data, progress=lambda phase, step, steps, _: progress(phase, step, steps)
-    )  # fmt: skip
-    began = timed("train", began)
-    scratch = _like(Surrogate.load(folder / "training"), reference, 1, progress, "sample again")
-    began = timed("sample again", began)
-    adaptation = adapt_and_judge(
-        surrogate, showers.learn, showers.judge, folder / "pbwo4", settings.adaptation, progress
-    )  # fmt: skip
-    began = timed("adapt", began)
-    study = study_design(surrogate, showers.neighbours, settings.effort, progress)
-    _write_json(folder / "gradients.json", {"points": [each.to_dict() for each in study.gradients]})
-    timed("gradients and optimisation", began)
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        seconds[stage] = time.perf_counter() - began
+
+    def on_step(phase: str, step: int, steps: int, _: float) -> None:
+        progress(phase, step, steps)
+
+    reference = _chosen(showers.reference, settings)
+    with timed("sample"):
+        made = _like(surrogate, reference, progress, "sample", settings.repeat)
+        write_cells(folder / "generated.h5", made)
+    with timed("evaluate"):
+        rows = settings.classifier_rows
+        judged: Any = evaluate(made, reference, classifiers=rows > 0, max_rows=max(rows, 1), progress=progress)
+        _write_json(folder / "evaluation.json", judged.to_dict())
+    with timed("time"):
+        energies, batches, repeats, with_geant4 = settings.timing
+        environment, note = geant4 if with_geant4 else (None, "left out")
+        times = benchmark(
+            [surrogate, *([student] if student else [])], energies, environment, repeats=repeats, batches=batches,
+            samplers=(), note=note, progress=progress,
+        )  # fmt: skip
+        _write_json(folder / "benchmark.json", times.to_dict())
+    with timed("train"):
+        card, designs = surrogate.card, surrogate.card.designs
+        config = parse_config(settings.training | {
+            "name": "from-scratch", "data": {"files": [str(showers.training)], "validation": HELD_OUT},
+            "range": {"energy": list(card.energy), "dx": list(designs.dx), "dz": list(designs.dz)},
+        }, "the demo's training", folder)  # fmt: skip
+        data = load_data(config.data.files, HELD_OUT, config.training.seed)
+        train(config, folder / "training", data=data, progress=on_step)
+    with timed("sample again"):
+        scratch = _like(Surrogate.load(folder / "training"), reference, progress, "sample again")
+    with timed("adapt"):
+        adaptation = _adapt(surrogate, showers, folder / "pbwo4", settings.adaptation, progress)
+    with timed("gradients and optimisation"):
+        study = study_design(surrogate, showers.neighbours, settings.effort, progress)
+        _write_json(folder / "gradients.json", {"points": [each.to_dict() for each in study.gradients]})
     return DemoResult(
-        surrogate, result, times, config, data.showers, len(data.train), read_log(folder / "training"),
+        surrogate, judged, times, data.showers, len(data.train), read_log(folder / "training"),
         (mean_biases(made, reference), mean_biases(scratch, reference)), adaptation, study, seconds,
     )  # fmt: skip
-
-
-def training_config(surrogate: Surrogate, training: Path, settings: DemoSettings) -> DesignRun:
-    """Return the configuration of the short training: small networks, the range of the bundled surrogate."""
-    card, designs = surrogate.card, surrogate.card.designs
-    raw = settings.training | {
-        "name": "from-scratch",
-        "data": {"files": [str(training)], "validation": 0.1},
-        "range": {"energy": list(card.energy), "dx": list(designs.dx), "dz": list(designs.dz)},
-    }
-    config = parse_config(raw, "the demo's training", training.parent)
-    assert isinstance(config, DesignRun)
-    return config
 
 
 def _chosen(reference: Cells, settings: DemoSettings) -> Cells:
@@ -279,18 +289,37 @@ def _chosen(reference: Cells, settings: DemoSettings) -> Cells:
     if settings.energies is not None:
         keep = np.isclose(reference.energy[:, None], settings.energies).any(1)
     if settings.showers is not None:
-        points = np.column_stack([reference.energy, reference.dx, reference.dz])
-        _, which = np.unique(points, axis=0, return_inverse=True)
-        for point in range(which.max() + 1):
-            keep[np.flatnonzero(which.reshape(-1) == point)[settings.showers :]] = False
+        for rows in group(reference).values():
+            keep[rows[settings.showers :]] = False
     return reference.rows(keep)
 
 
-def _like(surrogate: Surrogate, reference: Cells, repeat: int, progress: StageProgress, stage: str) -> Cells:
-    columns = (np.repeat(column, repeat, axis=0) for column in (reference.energy, reference.dx, reference.dz))
-    made = generate(surrogate, *columns, progress=lambda done, total: progress(stage, done, total))
-    assert isinstance(made, Cells)
+def _like(
+    surrogate: Surrogate, showers: Cells, progress: StageProgress, stage: str, repeat: int = 1, **options: Any
+) -> Cells:
+    """Generate showers with the designs and energies of others, ``repeat`` for each; see `generate` for the options."""
+    columns = (np.repeat(column, repeat, axis=0) for column in (showers.energy, showers.dx, showers.dz))
+    made: Cells = generate(surrogate, *columns, progress=lambda done, total: progress(stage, done, total), **options)
     return made
+
+
+def _adapt(
+    surrogate: Surrogate, showers: BundledShowers, folder: Path, effort: dict[str, Any], progress: StageProgress
+) -> Adaptation:
+    """Adapt to another crystal by LoRA; compare the means with Geant4's before, by extrapolating, and after."""
+    data, judge = load_data([showers.learn], HELD_OUT, 0), showers.judge
+    result = adapt(
+        surrogate, AdaptConfig(method="lora", **effort), data, folder,
+        progress=lambda phase, step, steps, _: progress(f"adapt: {phase}", step, steps),
+    )  # fmt: skip
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):
+        before, after = (
+            mean_biases(_like(each, judge, progress, "judge", material=judge.material, extrapolate=True), judge)
+            for each in (surrogate, result.surrogate)
+        )
+    return Adaptation(
+        data.material.name, data.showers, len(np.unique(judge.shower)), result.learnt, result.size, before, after
+    )
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

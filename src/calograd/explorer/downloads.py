@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from calograd._version import __version__
 from calograd.events.dense import Cells, write_cells
@@ -21,11 +18,10 @@ from calograd.explorer.landscape import Surface
 from calograd.explorer.numbers import UNITS, columns, to_dict
 from calograd.explorer.selection import SelectionLimits, to_toml
 from calograd.explorer.views import LocalGradient, View
-from calograd.reports.page import templates
-from calograd.reports.plots import plot_event, plot_observable, plot_profile
-from calograd.reports.style import GEANT4, STYLE, SURROGATE, picture
-
-PATH = "#7a1fa2"
+from calograd.reports.gradient import draw_landscape
+from calograd.reports.page import picture, render
+from calograd.reports.plots import central_bins, plot_event, plot_observable, plot_profile
+from calograd.reports.style import GEANT4, SURROGATE, png
 
 
 @dataclass(frozen=True)
@@ -81,19 +77,16 @@ def numbers_json(snapshot: Snapshot) -> bytes:
 
 def picture_png(snapshot: Snapshot) -> bytes:
     """Return the view as one PNG figure in the style of the reports."""
-    with mpl.rc_context(rc=STYLE), BytesIO() as buffer:
-        draw(snapshot).savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-        return buffer.getvalue()
+    return png(lambda: draw(snapshot), dpi=160)
 
 
 def page_html(snapshot: Snapshot) -> bytes:
     """Return the view as one HTML file that needs no network; every string is escaped."""
     selection = snapshot.view.selection
     drawn = picture(lambda: draw(snapshot), "The event, the utility and the observables.", f"Explorer at {selection}")
-    page = templates("calograd.explorer").get_template("view.html.j2")
-    return page.render(
-        title=f"{snapshot.model} at {selection}", picture=drawn, columns=columns(snapshot.view), units=UNITS,
-        snapshot=snapshot, toml=to_toml(snapshot.limits.tables(selection)),
+    return render(
+        "view.html.j2", "calograd.explorer", title=f"{snapshot.model} at {selection}", picture=drawn,
+        columns=columns(snapshot.view), units=UNITS, snapshot=snapshot, toml=to_toml(snapshot.limits.tables(selection)),
     ).encode()  # fmt: skip
 
 
@@ -109,8 +102,7 @@ def draw(snapshot: Snapshot) -> Figure:
         ours = getattr(view.observables, name)
         theirs = getattr(view.reference, name) if view.reference else None
         both = ours.numpy() if theirs is None else np.concatenate([ours.numpy(), theirs.numpy()])
-        low, high = np.quantile(both, (0.004, 0.996)).tolist()
-        bins = np.linspace(low, high, 21).tolist()
+        bins = central_bins(both, 20).tolist()
         if theirs is not None:
             plot_observable(theirs, place, name, bins, label="Geant4", color=GEANT4)
         plot_observable(ours, place, name, bins, label="surrogate", color=SURROGATE)
@@ -126,20 +118,13 @@ def draw(snapshot: Snapshot) -> Figure:
 def _draw_utility(axes: Axes, snapshot: Snapshot) -> None:
     """Draw the landscape with design, gradient and trajectory; before it is computed, the axes alone."""
     selection = snapshot.view.selection
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log")
     if snapshot.surface is not None:
         fine = snapshot.surface.fine
-        mesh = axes.pcolormesh(fine.dx, fine.dz, fine.values.T, cmap="YlGnBu", shading="gouraud", rasterized=True,
-                               norm=LogNorm(fine.values.min(), fine.values.max()))  # fmt: skip
-        axes.contour(fine.dx, fine.dz, fine.values.T, [s * fine.values.max() for s in (0.5, 0.75, 0.9)], colors="w",
-                     linewidths=0.8)  # fmt: skip
-        figure = axes.get_figure()
-        assert figure is not None
-        figure.colorbar(mesh, ax=axes, label="U [1/GeV$^2$]")
-        axes.plot(*fine.best()[:2], "*", ms=12, mfc="white", mec=GEANT4, label="best")
-    if len(snapshot.path):
-        axes.plot(snapshot.path[:, 0], snapshot.path[:, 1], "o-", ms=3, lw=1.2, color=PATH, label="trajectory")
+        levels = np.geomspace(fine.values.min(), fine.values.max(), 19)
+        colours = draw_landscape(axes, fine, levels, snapshot.path if len(snapshot.path) else None)
+        figure: Any = axes.get_figure()
+        figure.colorbar(colours, ax=axes, label="U [1/GeV$^2$]", format="%.2g")
     if snapshot.slope is not None:
         g = np.array(snapshot.slope.arrow)
         step = 0.4 * np.tanh(np.linalg.norm(g)) * g / max(float(np.linalg.norm(g)), 1e-9)
@@ -148,12 +133,5 @@ def _draw_utility(axes: Axes, snapshot: Snapshot) -> None:
         axes.annotate("", head, (selection.dx, selection.depth), arrowprops=arrow)
     axes.plot(selection.dx, selection.depth, "o", ms=7, mfc="white", mec=SURROGATE, mew=1.8, label="this design")
     sizes = snapshot.limits.sizes(selection)
-    axes.set_xlim(*sizes[0])
-    axes.set_ylim(*sizes[1])
-    for axis, ends in zip((axes.xaxis, axes.yaxis), sizes, strict=True):
-        axis.set_major_locator(FixedLocator([t for t in (1, 2, 3, 4, 5, 6, 8, 10, 15) if ends[0] <= t <= ends[1]]))
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("$dx$ [cm]")
-    axes.set_ylabel("$dz$ [cm]")
+    axes.set(xlim=sizes[0], ylim=sizes[1], xlabel="$dx$ [cm]", ylabel="$dz$ [cm]")
     axes.legend(loc="upper right", fontsize=7)

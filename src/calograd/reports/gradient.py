@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
 
 from calograd.gradients.check import GradientCheck
 from calograd.gradients.estimates import GradientEstimate
@@ -20,9 +20,8 @@ from calograd.gradients.gradient import GradientResult
 from calograd.gradients.landscape import Landscape
 from calograd.io.files import refuse_existing, write_whole
 from calograd.objective.space import format_parameters, unit
-from calograd.objective.utility import Objective
-from calograd.reports.page import templates
-from calograd.reports.style import GEANT4, KEPT, SURROGATE, SURROGATE_LIGHT, Picture, picture
+from calograd.reports.page import Drawing, pictures, render
+from calograd.reports.style import GEANT4, KEPT, PATH, SURROGATE, SURROGATE_LIGHT, plain_ticks
 
 Z95 = 1.959964
 """Half width of a 95 % band in standard errors."""
@@ -100,50 +99,47 @@ def draw_landscapes(
     figure = Figure(figsize=(4.5 * len(landscapes) + 0.6, 3.9), layout="constrained")
     axes = figure.subplots(1, len(landscapes), sharex=True, sharey=True, squeeze=False)[0]
     every = np.concatenate([each.values.ravel() for each in landscapes])
-    levels = np.quantile(every, np.linspace(0, 1, 19))
-    levels = np.unique(levels)
+    levels = np.unique(np.quantile(every, np.linspace(0, 1, 19)))
     for panel, each in zip(axes, landscapes, strict=True):
-        filled = panel.contourf(each.dx, each.dz, each.values.T, levels=levels, cmap="YlGnBu", extend="both")
-        step_x, step_z = max(1, len(each.dx) // ARROWS), max(1, len(each.dz) // ARROWS)
-        some = (slice(step_x // 2, None, step_x), slice(step_z // 2, None, step_z))
-        slopes = each.slopes[some]
-        length = np.linalg.norm(slopes, axis=2, keepdims=True)
-        along = slopes / np.where(length > 0, length, 1)
-        x, z = np.meshgrid(np.log(each.dx[some[0]]), np.log(each.dz[some[1]]), indexing="ij")
-        reach = 0.45 * min(np.diff(x[:, 0]).min(initial=1), np.diff(z[0]).min(initial=1))
-        dark = GEANT4 if each.source == "geant4" else SURROGATE
-        for start in np.ndindex(x.shape):
-            head = np.exp([x[start] + reach * along[start][0], z[start] + reach * along[start][1]])
-            tail = np.exp([x[start] - reach * along[start][0], z[start] - reach * along[start][1]])
-            arrow = panel.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": dark, "lw": 1})
-            if arrow.arrow_patch is not None:
-                arrow.arrow_patch.set_clip_path(panel.patch)
-        best = each.best()
-        label = f"best of the grid: {best[0]:.2f} x {best[1]:.1f} cm"
-        panel.plot(best[0], best[1], "*", ms=13, mfc="white", mec=dark, label=label)
-        if path is not None:
-            panel.plot(path[:, 0], path[:, 1], "o-", ms=3, lw=1.2, color="#7a1fa2", label="trajectory")
-        if at is not None:
-            panel.plot(*at, "s", ms=7, mfc="none", mec="#7a1fa2", mew=1.5, label="this design")
+        filled = draw_landscape(panel, each, levels, path, at)
         panel.set_title("Geant4" if each.source == "geant4" else f"surrogate {each.source}")
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        _plain_ticks(panel, each)
-        panel.set_xlabel("$dx$, cm")
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
     axes[0].set_ylabel("$dz$, cm")
     figure.colorbar(filled, ax=axes, label=title, format="%.3g")
     return figure
 
 
-def _plain_ticks(panel: Axes, each: Landscape) -> None:
-    """Set ticks at whole numbers on logarithmic axes."""
-    for axis, values in ((panel.xaxis, each.dx), (panel.yaxis, each.dz)):
-        low, high = float(values[0]), float(values[-1])
-        places = [v for v in (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20) if low * 0.999 <= v <= high * 1.001]
-        axis.set_major_locator(FixedLocator(places))
-        axis.set_major_formatter(lambda v, _: f"{v:g}")
-        axis.set_minor_locator(FixedLocator([]))
+def draw_landscape(
+    panel: Axes, each: Landscape, levels: np.ndarray, path: np.ndarray | None, at: tuple[float, float] | None = None
+) -> ContourSet:
+    """Draw one landscape as coloured levels with arrows; the other arguments are those of `draw_landscapes`."""
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    filled = panel.contourf(each.dx, each.dz, each.values.T, levels=levels, cmap="YlGnBu", extend="both")
+    some = tuple(slice(step // 2, None, step) for step in (max(1, len(v) // ARROWS) for v in (each.dx, each.dz)))
+    slopes = each.slopes[some]
+    length = np.linalg.norm(slopes, axis=2, keepdims=True)
+    along = slopes / np.where(length > 0, length, 1)
+    centres = np.stack(np.meshgrid(np.log(each.dx[some[0]]), np.log(each.dz[some[1]]), indexing="ij"), axis=2)
+    gaps = np.diff(centres[:, 0, 0]), np.diff(centres[0, :, 1])
+    reach = 0.45 * min(gap.min(initial=1) for gap in gaps)
+    dark = GEANT4 if each.source == "geant4" else SURROGATE
+    for centre, way in zip(centres.reshape(-1, 2), along.reshape(-1, 2), strict=True):
+        head, tail = np.exp(centre + reach * way), np.exp(centre - reach * way)
+        arrow = panel.annotate("", head, tail, arrowprops={"arrowstyle": "->", "color": dark, "lw": 1})
+        if arrow.arrow_patch is not None:
+            arrow.arrow_patch.set_clip_path(panel.patch)
+    best = each.best()
+    label = f"best of the grid: {best[0]:.2f} x {best[1]:.1f} cm"
+    panel.plot(best[0], best[1], "*", ms=13, mfc="white", mec=dark, label=label)
+    if path is not None:
+        panel.plot(path[:, 0], path[:, 1], "o-", ms=3, lw=1.2, color=PATH, label="trajectory")
+    if at is not None:
+        panel.plot(*at, "s", ms=7, mfc="none", mec=PATH, mew=1.5, label="this design")
+    plain_ticks(panel.xaxis, (each.dx[0], each.dx[-1]))
+    plain_ticks(panel.yaxis, (each.dz[0], each.dz[-1]))
+    panel.set_xlabel("$dx$, cm")
+    return filled
 
 
 @dataclass(frozen=True)
@@ -198,37 +194,32 @@ def write_gradient_report(
     """
     refuse_existing(path)
     first, checks = result.estimates[0], result.checks
-    reference = " and Geant4" if checks else ""
-    pictures: dict[str, Picture] = {
-        "gradient": picture(
+    drawings = [
+        Drawing(
             partial(draw_gradients, result.energies, result.estimates, checks),
             "Change of the utility U, as a share of |U|, for a relative change of a parameter, with 95 % bands. Where "
             "it is positive, U grows with the parameter."
             + (" Below: surrogate over Geant4; green: within 10 %." if checks else ""),
-            "Gradient against energy",
+            "Gradient against energy", "gradient",
         )
-    }  # fmt: skip
+    ]  # fmt: skip
     if landscapes:
         at = (float(first.y[0]), float(first.y[1])) if len(first.y) == 2 else None
-        pictures["landscape"] = picture(
+        drawings.append(Drawing(
             partial(draw_landscapes, landscapes, f"U at {landscape_energy:g} GeV", at=at),
             f"The utility U at {landscape_energy:g} GeV over pitch and depth of equal layers, with arrows along its "
             "gradient in ln y. Geant4's arrows are from differences on the grid.",
-            "Utility over dx and dz",
-        )  # fmt: skip
-    material, sizes = result.design.material.name, format_parameters(first.names, first.y)
-    page = templates("calograd.reports").get_template("gradient.html.j2").render(
-        title=f"CaloGrad: gradient of a utility, {beam} into {material}",
-        subtitle=f"{result.surrogate}{reference} · {sizes}", pictures=pictures, judged=judged(result.objective),
-        values=value_rows(result), rows=gradient_rows(result), count=count(checks) if checks else None,
+            "Utility over dx and dz", "landscape",
+        ))  # fmt: skip
+    reference, sizes = " and Geant4" if checks else "", format_parameters(first.names, first.y)
+    page = render(
+        "gradient.html.j2", title=f"CaloGrad: gradient of a utility, {beam} into {result.design.material.name}",
+        subtitle=f"{result.surrogate}{reference} · {sizes}", pictures=pictures(drawings),
+        judged=result.objective.describe().items(), values=value_rows(result), rows=gradient_rows(result),
+        count=count(checks) if checks else None,
         about=json.dumps([each.about for each in result.estimates] + [each.geant4.about for each in checks], indent=1),
     )  # fmt: skip
     write_whole(path, page.encode())
-
-
-def judged(objective: Objective) -> list[tuple[str, str]]:
-    """Return names and descriptions of utility, background, readout and mask."""
-    return list(objective.describe().items())
 
 
 def value_rows(result: GradientResult) -> list[list[str]]:

@@ -14,13 +14,14 @@ from calograd.objective.space import unit
 from calograd.optimisation.run import OptimisationResult, Setup
 from calograd.optimisation.spectra import Spectrum
 from calograd.optimisation.state import Step
-from calograd.reports.gradient import Z95, draw_band, draw_landscapes, judged, parameter_label
-from calograd.reports.page import templates
-from calograd.reports.style import GEANT4, SURROGATE, SURROGATE_LIGHT, Picture, picture
+from calograd.reports.evaluation import PARTICLES
+from calograd.reports.gradient import Z95, draw_band, draw_landscapes, parameter_label
+from calograd.reports.page import Drawing, pictures, render
+from calograd.reports.style import GEANT4, PATH, SURROGATE, SURROGATE_LIGHT
 
 ADAPTED = "#0b6e4f"
 """Colour of steps that the surrogate was adapted for."""
-START, END = "#8d99a6", "#7a1fa2"
+START, END = "#8d99a6", PATH
 """Colours of the first and the last design."""
 
 
@@ -125,38 +126,38 @@ def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
         " Triangles mark the steps that the surrogate was adapted for, with their showers on the right. Utilities "
         "there are of different adapters."
     )
-    pictures: dict[str, Picture] = {
-        "ascent": picture(
+    drawings = [
+        Drawing(
             partial(draw_ascent, state.history, names),
             "Left: the parameters. Middle: the surrogate's utility with its 95 % band. Right: gains that simulated "
             "showers confirmed, added up from the surrogate's first value, beside those that the gradients predicted."
             + (marks if adapted else ""),
-            "Course of the optimisation",
+            "Course of the optimisation", "ascent",
         )
-    }  # fmt: skip
+    ]  # fmt: skip
     if result.spectra:
-        pictures["spectra"] = picture(
+        drawings.append(Drawing(
             partial(draw_spectra, result.spectra),
             "Measured over incident energy before and after, with background and readout. The resolution is the "
-            "standard deviation over the mean.",
-            "Measured energies at the first and the last design",
-        )  # fmt: skip
+            "standard deviation over the mean.", "Measured energies at the first and the last design", "spectra",
+        ))  # fmt: skip
     if result.landscapes:
         trajectory = np.array([step.y for step in state.history])
-        pictures["landscape"] = picture(
+        drawings.append(Drawing(
             partial(draw_landscapes, result.landscapes, "U", path=trajectory),
             "The utility over pitch and depth with the trajectory; arrows along the gradient in ln y."
             + (" By the last adapter, which has seen showers along the trajectory alone." if adapted else ""),
-            "Trajectory on the landscape",
-        )  # fmt: skip
+            "Trajectory on the landscape", "landscape",
+        ))  # fmt: skip
     about = setup.surrogate.card.name + (" adapted on the way" if adapted else "")
     energies = ", ".join(f"{energy:g}" for energy in setup.objective.energies)
-    page = templates("calograd.reports").get_template("optimisation.html.j2").render(
+    page = render(
+        "optimisation.html.j2",
         title=f"CaloGrad: optimisation of a design, {beam_of(setup)} into {setup.space.material.name}",
-        pictures=pictures, state=state, result=result, names=names, unit=unit, judged=judged(setup.objective),
         subtitle=f"{energies} GeV · {about} · {len(state.history)} steps · {state.simulated} simulated showers",
-        start=setup.start.tolist(), adapted=adapted, config=setup.config.model_dump_json(indent=1),
-        utility_unit=getattr(setup.objective.utility, "unit", ""),
+        pictures=pictures(drawings), state=state, result=result, names=names, unit=unit,
+        judged=setup.objective.describe().items(), start=setup.start.tolist(), adapted=adapted,
+        config=setup.config.model_dump_json(indent=1), utility_unit=getattr(setup.objective.utility, "unit", ""),
     )  # fmt: skip
     write_whole(path, page.encode())
 
@@ -166,5 +167,5 @@ def beam_of(setup: Setup) -> str:
     if setup.target is None:
         return "photons on the axis"
     beam = setup.target.beam
-    particle = {"gamma": "photons", "e-": "electrons", "e+": "positrons"}[beam.particle]
-    return f"{particle} at {beam.theta:g} degrees" if beam.theta else f"{particle} at normal incidence"
+    direction = f"at {beam.theta:g} degrees" if beam.theta else "at normal incidence"
+    return f"{PARTICLES[beam.particle]} {direction}"

@@ -66,14 +66,13 @@ def plot_event(
     if projection not in PROJECTIONS:
         raise InputError(f"unknown projection '{projection}'; expected one of {', '.join(PROJECTIONS)}")
     summed, across, up = PROJECTIONS[projection]
-    energies = energies.sum(axis=summed)
-    n_z = _array(cells).shape[2]
-    sides = (np.arange(energies.shape[0] + 1) - energies.shape[0] / 2) * dx
-    depths = np.concatenate([[0.0], np.cumsum(np.broadcast_to(np.asarray(dz, dtype=float), (n_z,)))])
-    image = energies.T if projection == "xy" else energies
-    along = (np.arange(energies.shape[0] + 1) - energies.shape[0] / 2) * dx if projection == "xy" else depths
-    axes = _axes(axes)
-    largest = max(float(energies.max()), 1e-9)
+    n_xy, _, n_z = energies.shape
+    sides = (np.arange(n_xy + 1) - n_xy / 2) * dx
+    depths = np.r_[0.0, np.cumsum(np.broadcast_to(np.asarray(dz, dtype=float), (n_z,)))]
+    image, along = energies.sum(axis=summed), depths
+    if projection == "xy":
+        image, along = image.T, sides
+    axes, largest = _axes(axes), max(float(image.max()), 1e-9)
     defaults: dict[str, Any] = {"norm": LogNorm(LOWEST * largest, largest), "cmap": "YlGnBu"}
     mesh = axes.pcolormesh(along, sides, np.maximum(image, LOWEST * largest), **defaults | options)
     axes.set_xlabel(across)
@@ -93,19 +92,39 @@ def plot_observable(
         values: one value a shower, shape (n,).
         axes: axes to draw on; None for a new figure.
         name: one of `calograd.metrics.observables.OBSERVABLES`, or a label of your own.
-        bins: number of bins or their edges.
+        bins: number of bins over the central 99 % of the values, or their edges; the outermost hold what lies beyond.
         options: further arguments of matplotlib's ``stairs``.
     """
     numbers = _array(values)
-    counts, edges = np.histogram(numbers, bins)
-    axes = _axes(axes)
-    share, error = counts / len(numbers), np.sqrt(counts) / len(numbers)
-    drawn = axes.stairs(share, edges, **({"color": SURROGATE} | options))
-    middle = (edges[1:] + edges[:-1]) / 2
-    axes.errorbar(middle, share, error, fmt="none", lw=0.8, ecolor=drawn.get_edgecolor())
+    edges = central_bins(numbers, bins) if isinstance(bins, int) else np.asarray(bins, dtype=float)
+    axes = _draw_steps(axes, shares(numbers, edges), options)
     axes.set_xlabel(axis_label(name) if name in LABELS else name)
     axes.set_ylabel("share of showers")
     return axes
+
+
+def central_bins(values: np.ndarray, bins: int, whole: bool = False) -> np.ndarray:
+    """Return edges of bins that hold 99 % of the values, so that one far value leaves no plot of two bins.
+
+    Args:
+        values: the values, shape (n,).
+        bins: number of bins.
+        whole: whether the values are whole numbers, which stand in the middle of bins.
+    """
+    low, high = np.quantile(values, [0.005, 0.998])
+    if whole:
+        low, high = np.floor(low) - 0.5, np.ceil(high) + 0.5
+        step = max(1, int(np.ceil((high - low) / 30)))
+        return np.arange(low, high + step, step)
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-12):
+        low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
+    return np.linspace(low, high, bins + 1)
+
+
+def shares(values: np.ndarray, edges: np.ndarray) -> Profile:
+    """Return the shares of values in bins with statistical errors; the outermost bins hold what lies beyond."""
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+    return Profile(edges, counts / len(values), np.sqrt(counts) / len(values))
 
 
 def plot_profile(
@@ -128,13 +147,19 @@ def plot_profile(
         raise InputError(f"unknown direction '{along}'; expected x or z")
     energies = _array(cells)
     depths = np.broadcast_to(np.asarray(dz, dtype=float), (energies.shape[3],))
-    profile: Profile = longitudinal_profile(energies, depths) if along == "z" else transverse_profile(energies, dx)
-    axes = _axes(axes)
-    drawn = axes.stairs(profile.mean, profile.edges, **({"color": SURROGATE} | options))
-    axes.errorbar((profile.edges[1:] + profile.edges[:-1]) / 2, profile.mean, profile.error, fmt="none", lw=0.8,
-                  ecolor=drawn.get_edgecolor())  # fmt: skip
+    profile = longitudinal_profile(energies, depths) if along == "z" else transverse_profile(energies, dx)
+    axes = _draw_steps(axes, profile, options)
     axes.set_xlabel(f"{along} [cm]")
     axes.set_ylabel(f"dE/d{along} [GeV/cm]")
+    return axes
+
+
+def _draw_steps(axes: Axes | None, known: Profile, options: dict[str, Any]) -> Axes:
+    """Draw values in bins as steps with error bars."""
+    axes = _axes(axes)
+    drawn = axes.stairs(known.mean, known.edges, **({"color": SURROGATE} | options))
+    middles = (known.edges[1:] + known.edges[:-1]) / 2
+    axes.errorbar(middles, known.mean, known.error, fmt="none", lw=0.8, ecolor=drawn.get_edgecolor())
     return axes
 
 

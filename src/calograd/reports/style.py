@@ -1,16 +1,15 @@
-"""The look of figures: colours, labels, and figures as data URIs for pages."""
+"""The look of figures: colours, labels, ticks, images."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
+from matplotlib.ticker import FixedLocator, NullLocator
 
 GEANT4 = "#1b1b1b"
 """Colour of Geant4."""
@@ -22,6 +21,8 @@ KEPT = "#e3efe6"
 """Colour of an allowed range."""
 MISSED = "#b3001b"
 """Colour of a limit missed beyond statistics."""
+PATH = "#7a1fa2"
+"""Colour of a trajectory of designs."""
 
 STYLE: Any = {
     "font.family": [f for f in ("Helvetica", "Arial", "Liberation Sans", "DejaVu Sans") if f in get_font_names()],
@@ -73,40 +74,16 @@ def axis_label(name: str) -> str:
     return f"{LABELS[name]} [{UNITS[name]}]" if UNITS[name] else LABELS[name]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure in a page.
-
-    Args:
-        uri: image as a data URI.
-        caption: sentences below the figure.
-        alt: text for screen readers.
-    """
-
-    uri: str
-    caption: str
-    alt: str
+def plain_ticks(axis: Any, ends: tuple[float, float]) -> None:
+    """Set ticks at round numbers between the ends of a logarithmic axis."""
+    places = [v for v in (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20) if ends[0] * 0.999 <= v <= ends[1] * 1.001]
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_formatter(lambda v, _: f"{v:g}")
+    axis.set_minor_locator(NullLocator())
 
 
-class Drawing(NamedTuple):
-    """A figure to be drawn.
-
-    Attributes:
-        draw: function that draws it.
-        caption, alt: as in `Picture`.
-        group: part of the page that it belongs to.
-    """
-
-    draw: Callable[[], Figure]
-    caption: str
-    alt: str
-    group: str = ""
-
-
-def picture(draw: Callable[[], Figure], caption: str, alt: str) -> Picture:
-    """Draw a figure in the style of the reports, as PNG."""
+def png(draw: Callable[[], Figure], **options: Any) -> bytes:
+    """Draw a figure in the style of the reports; the options go to matplotlib's ``savefig``."""
     with mpl.rc_context(rc=STYLE), BytesIO() as buffer:
-        figure = draw()
-        figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})
-        encoded = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(f"data:image/png;base64,{encoded}", caption, alt)
+        draw().savefig(buffer, format="png", metadata={"Software": None}, **options)
+        return buffer.getvalue()

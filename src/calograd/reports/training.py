@@ -2,60 +2,62 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from calograd.io.files import write_whole
+from calograd.reports.style import GEANT4, KEPT, SURROGATE, png
 from calograd.training.log import read_log
+
+ALLOWED = (0.9, 1.1)
+"""Range of spreads over Geant4's that is marked."""
 
 
 def plot_log(run: Path, output: Path) -> None:
-    """Draw the log of the run in the folder ``run``; do nothing where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    lines = read_log(run)
-    steps = _steps(lines)
+    """Draw the log of the run in the folder ``run`` at its highest energies."""
+    write_whole(output, png(lambda: draw_training(read_log(run)), dpi=110))
 
-    def column(what: str, name: str) -> np.ndarray:
-        """Return a quantity at the highest energies by report; NaN stands for what is undefined."""
-        return np.array([line[what][name][-1] for line in lines], dtype=float)
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+def draw_training(lines: Sequence[dict[str, Any]], third: int = -1) -> Figure:
+    """Draw losses, biases with their errors at the last report, and spreads against steps.
+
+    Args:
+        lines: lines of the log.
+        third: energies of biases and spreads: 0 for the lowest third, -1 for the highest.
+    """
+    steps = np.cumsum([0, *(b["step"] - a["step"] if a["phase"] == b["phase"] else b["step"] for a, b in
+                            pairwise(lines))]) + lines[0]["step"]  # fmt: skip
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     loss, bias, spread = figure.subplots(1, 3)
-    for name, label in (("train_loss", "training (weights)"), ("validation_loss", "validation (EMA)")):
-        loss.plot(steps, np.array([line[name] for line in lines], dtype=float), label=label)
+    for name, label, colour in (("train_loss", "training", GEANT4), ("validation_loss", "held out", SURROGATE)):
+        loss.plot(steps, np.array([line[name] for line in lines], dtype=float), color=colour, label=label)
     loss.set_ylabel("denoising loss")
-    loss.legend(frameon=False)
+    loss.legend()
+    reach = 1.0
     for number, name in enumerate(lines[-1]["bias"]):
-        bias.errorbar(
-            steps, column("bias", name), column("error", name), label=name, color=f"C{number}", capsize=2
-        )  # fmt: skip
-        spread.plot(steps, column("spread", name), label=name, color=f"C{number}")
-    bias.axhline(0, color="k", lw=0.8)
-    bias.set_ylim(-5, 5)
-    bias.set_ylabel("bias of the mean, highest energies, %")
-    bias.legend(frameon=False, fontsize=8)
-    spread.axhspan(0.9, 1.1, color="k", alpha=0.08)
+        values, errors, ratios = (
+            np.array([line[what][name][third] for line in lines], dtype=float) for what in ("bias", "error", "spread")
+        )
+        (drawn,) = bias.plot(steps, values, lw=1.2, label=name)
+        bias.errorbar(steps[-1] * (1.03 + 0.02 * number), values[-1], errors[-1], fmt="o", ms=2.5, lw=0.9,
+                      color=drawn.get_color())  # fmt: skip
+        spread.plot(steps, ratios, lw=1.2, color=drawn.get_color())
+        reach = max(reach, 1.3 * float(np.nan_to_num(np.abs(values[len(lines) // 2 :])).max()))
+    where = "lowest" if third == 0 else "highest"
+    bias.axhline(0, color="0.55", lw=0.7)
+    bias.set_ylabel(f"bias of the mean, {where} energies [%]")
+    bias.set_ylim(-reach, reach)  # of the later half: first biases are large
+    bias.legend(fontsize=7, ncols=2)
+    spread.axhspan(*ALLOWED, color=KEPT, lw=0)
+    spread.axhline(1, color="0.55", lw=0.7)
+    spread.set_ylabel(f"spread over Geant4's, {where} energies")
     spread.set_ylim(0.6, 1.6)
-    spread.set_ylabel("spread / Geant4, highest energies")
     for axes in (loss, bias, spread):
         axes.set_xlabel("step")
-        axes.tick_params(direction="in", top=True, right=True)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    write_whole(output, content.getvalue())
-
-
-def _steps(lines: list[dict[str, Any]]) -> list[int]:
-    """Return the step of every report, counted over the phases that have reports."""
-    steps, before = [], 0
-    for number, line in enumerate(lines):
-        if number and line["phase"] != lines[number - 1]["phase"]:
-            before += lines[number - 1]["step"]
-        steps.append(before + line["step"])
-    return steps
+        axes.set_xlim(0, steps[-1] * 1.14)
+    return figure

@@ -87,7 +87,7 @@ def test_a_run_that_adapts_killed_and_resumed(
     [
         (CONFIG + ADAPT, (), "the configuration has a table [adapt]; add --adapt to follow it, or remove the table"),
         (CONFIG, ("--adapt",), "adaptation needs a table [adapt] with the detector and a budget; add it, or omit"),
-        (CONFIG + "[adapt]\nbugdet = 3\n", ("--adapt",), "adapt.budget: Field required"),
+        (CONFIG + "[adapt]\nbugdet = 3\n", ("--adapt",), "unknown key 'adapt.bugdet'; did you mean 'budget'?"),
         (CONFIG + ADAPT + "thta = 3\n", ("--adapt",), "unknown key 'adapt.beam.thta'; did you mean 'theta'?"),
     ],
 )

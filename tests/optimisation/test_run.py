@@ -90,8 +90,8 @@ def test_one_process_writes_and_damage_is_refused(surrogate: Surrogate, library:
 @pytest.mark.parametrize(
     ("tables", "complaint"),
     [
-        ({"descent": {}}, r"test\.toml: 'descent' is called 'ascent' now; rename it"),
-        ({"ascent": {"survey": 5}}, r"test\.toml: 'survey' is called 'multi_start' now; rename it"),
+        ({"descent": {}}, r"test\.toml: 'descent' is now called 'ascent'; rename it"),
+        ({"ascent": {"survey": 5}}, r"test\.toml: 'ascent\.survey' is now called 'multi_start'; rename it"),
     ],
 )
 def test_former_names_of_tables_are_refused(tables: dict[str, Any], complaint: str) -> None:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf, isfinite
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -63,6 +63,7 @@ WIDEST = 2.0
 class AscentConfig(Table):
     """Table of the ascent."""
 
+    renamed: ClassVar[dict[str, str]] = {"survey": "multi_start"}
     steps: Annotated[int, Field(gt=0)] = 30
     radius: Annotated[float, Field(gt=0)] = 0.15
     """Longest first step, in logarithms: 0.15 is a change by 16 %."""

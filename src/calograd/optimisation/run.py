@@ -37,7 +37,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -113,6 +113,7 @@ class CheckConfig(Table):
 class OptimiseConfig(ObjectiveConfig):
     """Tables of an optimisation: an objective, a space of designs and the method."""
 
+    renamed: ClassVar[dict[str, str]] = {"descent": "ascent"}
     space: SpaceConfig
     gradient: GradientConfig = GradientConfig()
     ascent: AscentConfig = AscentConfig()
@@ -123,20 +124,11 @@ class OptimiseConfig(ObjectiveConfig):
 
 def parse_optimisation(raw: dict[str, Any], source: str, folder: Path) -> OptimiseConfig:
     """Validate a configuration, see `calograd.objective.config.parse_objective`."""
-    _refuse_former_names(raw, source)
     config = parse_table(OptimiseConfig, raw, source)
     changes: dict[str, Any] = {"background": config.located(folder).background}
     if config.check is not None and config.check.library is not None:
         changes["check"] = config.check.model_copy(update={"library": (folder / config.check.library).resolve()})
     return config.model_copy(update=changes)
-
-
-def _refuse_former_names(raw: Mapping[str, Any], source: str) -> None:
-    """Raise `InputError` for a key that has another name now."""
-    ascent = raw.get("ascent")
-    for table, old, new in ((raw, "descent", "ascent"), (ascent, "survey", "multi_start")):
-        if isinstance(table, Mapping) and old in table:
-            raise InputError(f"{source}: '{old}' is called '{new}' now; rename it")
 
 
 @dataclass(frozen=True)

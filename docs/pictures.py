@@ -90,7 +90,8 @@ def observables() -> Figure:
     both = {"Geant4": observe(geant4_showers(50.0), 2.5, depths), "surrogate": observe(showers(50.0), 2.5, depths)}
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), ("E_tot", "R_E", "z_mean"), strict=True):
-        bins = torch.histogram(getattr(both["Geant4"], name), 20).bin_edges.tolist()
+        values = np.concatenate([getattr(found, name).numpy() for found in both.values()])
+        bins = np.linspace(*np.quantile(values, (0.005, 0.995)), 21).tolist()  # one far shower would leave two bins
         for (label, found), colour in zip(both.items(), (GEANT4, SURROGATE), strict=True):
             plot_observable(getattr(found, name), axes, name, bins, label=label, color=colour)
         axes.legend()

@@ -144,6 +144,11 @@ def test_work_on_no_terminal_tells_lines(monkeypatch: pytest.MonkeyPatch, capsys
         wait_for("a word\n")
 
 
+def test_the_first_line_comes_within_5_seconds_and_the_next_within_a_minute() -> None:
+    assert progress.FIRST_LINE <= 5
+    assert progress.NEXT_LINE <= 60
+
+
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(console, "_force_terminal", True)
     with progress.progress("a long work") as show:

@@ -38,6 +38,14 @@ def test_observables_are_shares_with_errors() -> None:
     assert axes.get_xlabel().endswith("[cm]")
 
 
+def test_one_far_value_does_not_empty_the_bins_of_the_others() -> None:
+    values = np.r_[np.random.default_rng(0).normal(1.5, 0.02, 999), 40.0]
+    drawn = plot_observable(values, bins=20).patches[0].get_data()
+    assert drawn.edges[-1] < 1.7
+    assert (drawn.values > 0).sum() > 15
+    assert np.isclose(drawn.values.sum(), 1)  # the far value is in the last bin
+
+
 def test_profiles(cells: np.ndarray) -> None:
     axes = plot_profile(cells, 2.0, (1, 2, 3, 4))
     values, edges, _ = axes.patches[0].get_data()

@@ -22,7 +22,7 @@ from calograd.explorer import downloads
 from calograd.explorer.controls import Controls
 from calograd.explorer.landscape import Surface
 from calograd.explorer.numbers import table_html, utility_html
-from calograd.explorer.plots import LOOKS, EventDisplay, Histogram, Longitudinal, Map, scene
+from calograd.explorer.plots import LOOKS, EventDisplay, Map, Steps, histograms, scene
 from calograd.explorer.selection import Selection
 from calograd.explorer.views import ALL_SHOWERS, Explorer, LocalGradient, View
 from calograd.explorer.worker import Complete, Converged, Failure, LandscapeProgress, Result, Step, Worker
@@ -75,10 +75,10 @@ class Page(Viewer):  # type: ignore[misc]
         self.look.link(self.event, value="look")
         self.map = Map(explorer.limits, UPPER - 22, self._clicked)
         self.histograms = {
-            "E_tot": Histogram("E_tot / E [%]", LOWER, legend=True), "R_E": Histogram("R_E [cm]", LOWER),
-            "z_mean": Histogram("⟨z⟩ [cm]", LOWER),
-        }  # fmt: skip
-        self.profile = Longitudinal(LOWER)
+            name: Steps(label, "share of showers", LOWER, legend=name == "E_tot")
+            for name, label in (("E_tot", "E_tot / E [%]"), ("R_E", "R_E [cm]"), ("z_mean", "⟨z⟩ [cm]"))
+        }
+        self.profile = Steps("z [cm]", "dE/dz [GeV/cm]", LOWER)
         figures = [self.map.figure, *(each.figure for each in self.histograms.values()), self.profile.figure]
         self._plots = [Bokeh(each, sizing_mode="stretch_width", margin=(0, 2)) for each in figures]
         self.bar, self.error, self.utility, self.table = (
@@ -166,7 +166,7 @@ class Page(Viewer):  # type: ignore[misc]
             unit = 100 / energy if name == "E_tot" else 1.0
             values = [unit * getattr(each, name).numpy() if each else None for each in (found, theirs)]
             if values[0] is not None and len(values[0]):
-                histogram.show(values[0], values[1])
+                histogram.show(*histograms(values[0], values[1]))
         depths = np.array(view.selection.dz)
         bundled = view.bundled
         self.profile.show(

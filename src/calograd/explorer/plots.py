@@ -33,8 +33,9 @@ from calograd.explorer.landscape import Surface
 from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.explorer.views import LocalGradient
 from calograd.metrics.observables import Profile
+from calograd.reports.plots import shares
+from calograd.reports.style import GEANT4, PATH, SURROGATE, SURROGATE_LIGHT
 
-GEANT4, SURROGATE, LIGHT, PATH = "#1b1b1b", "#d1380e", "#f4b9a5", "#7a1fa2"
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 PALETTE = list(interp_palette(YlGnBu9[::-1], 256))
 BINS = 22
@@ -76,72 +77,43 @@ def frame(x_label: str, y_label: str, height: int, **options: Any) -> Any:
     return made
 
 
-def _ends(made: Any, x: tuple[float, float], y: tuple[float, float]) -> None:
-    made.x_range.update(start=x[0], end=x[1])
-    made.y_range.update(start=y[0], end=y[1])
+class Steps:
+    """Values in bins: the surrogate's as a line, Geant4's as points with errors."""
 
-
-class Histogram:
-    """Histogram of an observable: the surrogate's showers as a line, Geant4's as points with errors."""
-
-    def __init__(self, label: str, height: int, legend: bool = False) -> None:
-        self.figure = frame(label, "share of showers", height, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
+    def __init__(self, x_label: str, y_label: str, height: int, legend: bool = False) -> None:
+        self.figure = frame(x_label, y_label, height, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
         self._line = ColumnDataSource({"x": [], "y": []})
         self._points = ColumnDataSource({"x": [], "y": [], "low": [], "high": []})
-        named = {"legend_label": "surrogate"} if legend else {}
-        self.figure.patch("x", "y", source=self._line, fill_color=LIGHT, fill_alpha=0.45, line_color=SURROGATE,
-                          line_width=1.6, **named)  # fmt: skip
-        _errors(self.figure, self._points, legend)
+        ours, theirs = ({"legend_label": name} if legend else {} for name in ("surrogate", "Geant4"))
+        self.figure.patch("x", "y", source=self._line, fill_color=SURROGATE_LIGHT, fill_alpha=0.45,
+                          line_color=SURROGATE, line_width=1.6, **ours)  # fmt: skip
+        self.figure.segment("x", "low", "x", "high", source=self._points, color=GEANT4, line_width=1.2)
+        self.figure.scatter("x", "y", source=self._points, color=GEANT4, size=4.5, **theirs)
         if legend:
             _place_legend(self.figure)
 
-    def show(self, ours: np.ndarray, theirs: np.ndarray | None) -> None:
-        """Show values of one observable of the surrogate, shape (n,), and of Geant4, shape (m,) or None."""
-        both = ours if theirs is None else np.concatenate([ours, theirs])
-        low, high = np.quantile(both, (0.004, 0.996))
-        reach = max(0.12 * (high - low), 1e-3 * abs(high), 1e-9)
-        edges = np.linspace(low - reach, high + reach, BINS + 1)
-        share = _shares(ours, edges)[0]
-        x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(share, 2), [0]])
-        self._line.data = {"x": x, "y": y}
-        top = share.max()
-        empty = np.zeros(0)
-        points = {"x": empty, "y": empty, "low": empty, "high": empty}
-        if theirs is not None:
-            share, error = _shares(theirs, edges)
-            some = share > 0
-            middle = (edges[1:] + edges[:-1])[some] / 2
-            points = {"x": middle, "y": share[some], "low": (share - error)[some], "high": (share + error)[some]}
-            top = max(top, (share + error).max())
-        self._points.data = points
-        _ends(self.figure, (edges[0], edges[-1]), (0, 1.18 * top))
-
-
-class Longitudinal:
-    """Longitudinal profile: mean dE/dz in the layers."""
-
-    def __init__(self, height: int) -> None:
-        self.figure = frame("z [cm]", "dE/dz [GeV/cm]", height, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
-        self._line = ColumnDataSource({"x": [], "y": []})
-        self._points = ColumnDataSource({"x": [], "y": [], "low": [], "high": []})
-        self.figure.patch("x", "y", source=self._line, fill_color=LIGHT, fill_alpha=0.45, line_color=SURROGATE,
-                          line_width=1.6)  # fmt: skip
-        _errors(self.figure, self._points, legend=False)
-
     def show(self, ours: Profile, theirs: Profile | None) -> None:
-        """Show mean profiles of the surrogate and of Geant4 or None."""
-        self._line.data = {
-            "x": np.repeat(ours.edges, 2), "y": np.concatenate([[0], np.repeat(ours.mean, 2), [0]])
-        }  # fmt: skip
-        empty, top = np.zeros(0), ours.mean.max()
-        points = {"x": empty, "y": empty, "low": empty, "high": empty}
+        """Show values of the surrogate and of Geant4 or None."""
+        self._line.data = {"x": np.repeat(ours.edges, 2), "y": np.concatenate([[0], np.repeat(ours.mean, 2), [0]])}
+        top, points = float(ours.mean.max()), dict.fromkeys(("x", "y", "low", "high"), np.zeros(0))
         if theirs is not None:
-            middle = (theirs.edges[1:] + theirs.edges[:-1]) / 2
-            points = {"x": middle, "y": theirs.mean, "low": theirs.mean - theirs.error,
-                      "high": theirs.mean + theirs.error}  # fmt: skip
-            top = max(top, theirs.mean.max())
+            some = theirs.mean > 0
+            middle, mean, error = (theirs.edges[1:] + theirs.edges[:-1]) / 2, theirs.mean, theirs.error
+            middle, mean, error = middle[some], mean[some], error[some]
+            points = {"x": middle, "y": mean, "low": mean - error, "high": mean + error}
+            top = max(top, float((theirs.mean + theirs.error).max()))
         self._points.data = points
-        _ends(self.figure, (0, float(ours.edges[-1])), (0, 1.18 * float(top)))
+        self.figure.x_range.update(start=ours.edges[0], end=ours.edges[-1])
+        self.figure.y_range.update(start=0, end=1.18 * top)
+
+
+def histograms(ours: np.ndarray, theirs: np.ndarray | None) -> tuple[Profile, Profile | None]:
+    """Return shares of an observable's values in equal bins: the surrogate's and Geant4's, if any."""
+    both = ours if theirs is None else np.concatenate([ours, theirs])
+    low, high = np.quantile(both, (0.004, 0.996))
+    reach = max(0.12 * (high - low), 1e-3 * abs(high), 1e-9)
+    edges = np.linspace(low - reach, high + reach, BINS + 1)
+    return shares(ours, edges), None if theirs is None else shares(theirs, edges)
 
 
 class Map:
@@ -233,18 +205,6 @@ class Map:
         self._path.data = {"x": dx, "y": dz, "u": values, "n": list(range(len(dx)))}
 
 
-def _shares(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.histogram(values, edges)[0]
-    return counts / len(values), np.sqrt(counts) / len(values)
-
-
-def _errors(made: Any, source: ColumnDataSource, legend: bool) -> None:
-    """Draw points with vertical error bars."""
-    named = {"legend_label": "Geant4"} if legend else {}
-    made.segment("x", "low", "x", "high", source=source, color=GEANT4, line_width=1.2)
-    made.scatter("x", "y", source=source, color=GEANT4, size=4.5, **named)
-
-
 def _place_legend(made: Any) -> None:
     made.legend.location = "top_left"
     made.legend.border_line_color = None
@@ -274,7 +234,7 @@ def scene(cells: np.ndarray, selection: Selection, what: str, number: int) -> di
     total = float(cells.sum())
     subtitle = (
         f"{selection.energy:g} GeV in {selection.material}, cells of {selection.dx:g} cm, "
-        f"layers of {_depths(selection)} cm"
+        f"layers of {selection.depths} cm"
     )
     return {
         "cells": np.round(np.asarray(cells, float), 9).tolist(), "dx": selection.dx, "dz": list(selection.dz),
@@ -283,7 +243,3 @@ def scene(cells: np.ndarray, selection: Selection, what: str, number: int) -> di
         "subtitle": subtitle,
         "beam": f"{selection.energy:g} GeV",
     }  # fmt: skip
-
-
-def _depths(selection: Selection) -> str:
-    return f"{selection.dz[0]:g}" if selection.equal else ", ".join(f"{depth:g}" for depth in selection.dz)

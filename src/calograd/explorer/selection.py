@@ -58,9 +58,13 @@ class Selection:
         """Return whether all layers have the same depth."""
         return max(self.dz) - min(self.dz) < 1e-9
 
+    @property
+    def depths(self) -> str:
+        """Return the depths in words, a single one where all are equal."""
+        return f"{self.dz[0]:g}" if self.equal else ", ".join(f"{d:g}" for d in self.dz)
+
     def __str__(self) -> str:
-        depths = f"{self.dz[0]:g}" if self.equal else ", ".join(f"{d:g}" for d in self.dz)
-        return f"{self.dx:g} x {depths} cm, {self.energy:g} GeV, {self.material} {self.density:g} g/cm3"
+        return f"{self.dx:g} x {self.depths} cm, {self.energy:g} GeV, {self.material} {self.density:g} g/cm3"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How soon the explorer answers: explore.py [CHANGES].
+"""Response time of the explorer: explore.py [CHANGES].
 
 Changes the pitch by keys in a headless Chromium, and times from the key to the frame that shows the showers of the new
 design: browser, connection, preview and back, as while a slider moves (nothing is refined in between). Beside it the
@@ -20,8 +20,8 @@ import numpy as np
 from calograd import Surrogate
 from calograd.explorer.views import Explorer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "explorer"))
-from browser import CHROMIUM, opened, respond, served
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from helpers.browser import CHROMIUM, opened, respond, served
 
 REPEAT = 30
 

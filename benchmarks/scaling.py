@@ -1,4 +1,4 @@
-"""How `calograd simulate` scales: costs measured on this machine, and a simulation of up to 1 000 workers with them.
+"""Scaling of `calograd simulate`: costs measured on this machine, and a simulated run of up to 1 000 workers.
 
     python benchmarks/scaling.py [--energies 1:100] [--showers 100000 1000000] [--per-gev SECONDS]
 
@@ -37,15 +37,15 @@ SIZES = (1 << 16, 1 << 24)
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured, in seconds, and bytes.
+    """Measured costs in seconds, and bytes.
 
     Attributes:
-        start: of a kernel process.
-        per_gev: of the processor in a kernel, a GeV.
-        bytes_per_gev: of a packed chunk.
-        task, moved: of the process that takes results and of its scheduler: a task, and a byte of its result.
-        part, written: of the writer: a part, and a byte of it, on the disk.
-        joined: of the processor, a byte, when the run ends.
+        start: start of a kernel process.
+        per_gev: processor time of a kernel for a GeV.
+        bytes_per_gev: size of a packed chunk for a GeV.
+        task, moved: time of the process that takes results and of its scheduler, for a task and for a byte.
+        part, written: time of the writer for a part and for a byte of it, on the disk.
+        joined: processor time for a byte when the run ends.
     """
 
     start: float
@@ -76,14 +76,14 @@ def nothing(payload: bytes) -> bytes:
 
 
 def line(seconds: dict[int, float]) -> tuple[float, float]:
-    """What is spent whatever the size, and a byte, from the seconds of two sizes in bytes."""
+    """Return the constant part and the cost of a byte, from the seconds of two sizes in bytes."""
     (small, first), (large, then) = sorted(seconds.items())
     slope = max(0.0, (then - first) / (large - small))
     return max(0.0, first - slope * small), slope
 
 
 def disk() -> tuple[float, float]:
-    """Seconds until a file is on the disk: of any, and a byte; the least of some tries."""
+    """Return the seconds until a file is on the disk, for any file and for a byte; the least of some tries."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="calograd-", dir=Path.cwd()) as folder:
         for size in SIZES:
@@ -100,7 +100,7 @@ def disk() -> tuple[float, float]:
 
 
 def tasks() -> tuple[float, float]:
-    """Seconds of the processor of client and scheduler: of a task, and a byte of its result."""
+    """Return the processor seconds of client and scheduler, for a task and for a byte of its result."""
     found = {}
     with open_cluster(1, None) as client:
         client.submit(bytes, 1, pure=False).result()
@@ -113,7 +113,7 @@ def tasks() -> tuple[float, float]:
 
 
 def writer(small: Showers, large: Showers) -> tuple[float, float, float]:
-    """Seconds of the processor: of a part, a byte of it, and a byte when parts are joined."""
+    """Return the processor seconds for a part, for a byte of it, and for a byte when parts are joined."""
     provenance = Provenance(config_of("1:100"), "", "")
     found, joined, parts = {}, 0.0, 6
     for showers in (small, large):
@@ -135,7 +135,7 @@ def writer(small: Showers, large: Showers) -> tuple[float, float, float]:
 
 
 def measure(config: SimulationConfig) -> Costs:
-    """The costs of this machine, while it does whatever else it does."""
+    """Return the costs of this machine."""
     environment = find_tables().environment(os.environ)
     ten = Energies(law="discrete", values=(10.0,))
     ten_gev = config.model_copy(update={"beam": config.beam.model_copy(update={"energies": ten})})
@@ -155,7 +155,7 @@ def measure(config: SimulationConfig) -> Costs:
 
 
 def simulated(costs: Costs, config: SimulationConfig, showers: int, workers: int) -> dict[str, float]:
-    """The run of so many workers: its wall time, and shares of it that workers simulate and the writer is busy."""
+    """Return wall time, speed, efficiency and the busy share of the writer for a run with a number of workers."""
     gev = config.beam.energies.mean
     waiting = [len(chunk) * gev for chunk in plan(config, [range(showers)], workers)]
     waiting.reverse()

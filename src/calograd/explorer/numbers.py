@@ -35,8 +35,8 @@ class Column:
 def columns(view: View) -> list[Column]:
     """Return one column for each observable that the page shows."""
     return [
-        Column(name, _moments(getattr(view.observables, name)),
-               _moments(getattr(view.reference, name)) if view.reference else None)
+        Column(name, _summary(getattr(view.observables, name)),
+               _summary(getattr(view.reference, name)) if view.reference else None)
         for name in SHOWN
     ]  # fmt: skip
 
@@ -90,7 +90,7 @@ def to_dict(view: View, slope: LocalGradient | None, surface: Surface | None, mo
     }
 
 
-def _moments(values: Any) -> tuple[float, float, float]:
+def _summary(values: Any) -> tuple[float, float, float]:
     numbers = values.numpy()
     if not len(numbers):
         return 0.0, 0.0, 0.0
@@ -98,5 +98,5 @@ def _moments(values: Any) -> tuple[float, float, float]:
     return float(numbers.mean()), spread / len(numbers) ** 0.5, spread
 
 
-def _named(moments: tuple[float, float, float] | None) -> dict[str, float] | None:
-    return None if moments is None else dict(zip(("mean", "error", "deviation"), moments, strict=True))
+def _named(known: tuple[float, float, float] | None) -> dict[str, float] | None:
+    return None if known is None else dict(zip(("mean", "error", "deviation"), known, strict=True))

@@ -92,7 +92,7 @@ def draw_landscapes(
 
     Args:
         landscapes: panels side by side; all share the first one's colours.
-        title: of the objective.
+        title: title of the objective.
         path: trajectory of an optimisation, shape (steps, 2), cm.
         at: a design to mark, cm.
     """
@@ -182,9 +182,9 @@ def write_gradient_report(
     """Write the report of gradients at one design, an HTML file with its figures inside.
 
     Args:
-        path: of the file.
+        path: the HTML file.
         result: the gradients.
-        landscapes: of the utility; may be none.
+        landscapes: landscapes of the utility; may be none.
         landscape_energy: energy of the landscapes, GeV.
         beam: particle and direction, for the title.
 

@@ -117,8 +117,8 @@ def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
     """Write the report of an optimisation; an existing one is replaced, as it belongs to the run's folder.
 
     Args:
-        path: of the HTML file.
-        result: of the optimisation.
+        path: the HTML file.
+        result: the optimisation.
     """
     setup, state, adapted = result.setup, result.state, result.adapted_showers
     names = setup.space.names

@@ -22,28 +22,16 @@ class BundledShowers:
     """Geant4 showers at one design and energy.
 
     Args:
-        dx: pitch, cm.
-        dz: depth of every layer, cm.
-        energy: incident energy, GeV.
+        selection: the design and energy.
         cells: the showers.
     """
 
-    dx: float
-    dz: tuple[float, ...]
-    energy: float
+    selection: Selection
     cells: Cells
 
     def move(self, selection: Selection) -> Selection:
         """Return the selection moved to this design and energy."""
-        material = self.cells.material
-        return replace(
-            selection,
-            dx=self.dx,
-            dz=self.dz,
-            energy=self.energy,
-            material=material.name,
-            density=to_float(material.density),
-        )
+        return replace(self.selection, background=selection.background, price=selection.price)
 
 
 class Reference:
@@ -76,15 +64,15 @@ def _points(cells: Cells, limits: SelectionLimits) -> list[BundledShowers]:
     found = []
     for rows in group(cells).values():
         some = cells.rows(rows)
-        dz = tuple(round(float(depth), 4) for depth in some.dz[0])
-        found.append(BundledShowers(round(float(some.dx[0]), 4), dz, round(float(some.energy[0]), 4), some))
+        dx, energy, *dz = (round(float(each), 4) for each in (some.dx[0], some.energy[0], *some.dz[0]))
+        at = Selection(dx, tuple(dz), energy, some.material.name, to_float(some.material.density))
+        found.append(BundledShowers(at, some))
     return found
 
 
 def _distance(point: BundledShowers, selection: Selection) -> float:
     """Return the largest relative difference; infinity for another material."""
-    if point.cells.material.name != selection.material:
+    if point.selection.material != selection.material:
         return np.inf
-    mine = np.array([selection.dx, *selection.dz, selection.energy, selection.density])
-    theirs = np.array([point.dx, *point.dz, point.energy, to_float(point.cells.material.density)])
+    mine, theirs = (np.array([at.dx, *at.dz, at.energy, at.density]) for at in (selection, point.selection))
     return float(np.abs(np.log(mine / theirs)).max())

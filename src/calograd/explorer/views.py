@@ -241,8 +241,9 @@ class Explorer:
         return made.clone()
 
     def _view(self, selection: Selection, cells: Tensor, steps: int | None, began: float) -> View:
-        bundled = self.reference.at(selection)
-        reference = observe(bundled.cells.cells, bundled.dx, np.array(bundled.dz)) if bundled else None
+        bundled, reference = self.reference.at(selection), None
+        if bundled is not None:
+            reference = observe(bundled.cells.cells, bundled.selection.dx, np.array(bundled.selection.dz))
         found = observe(cells, selection.dx, np.array(selection.dz))
         return View(
             selection, cells.numpy(), found, steps, 1e3 * (time.perf_counter() - began), bundled, reference

@@ -101,9 +101,7 @@ RRMSE = Trend(
 )  # fmt: skip
 
 
-def draw_trend(
-    evaluation: DesignEvaluation, designs: Sequence[Sizes], trend: Trend, names: Sequence[str]
-) -> Figure:
+def draw_trend(evaluation: DesignEvaluation, designs: Sequence[Sizes], trend: Trend, names: Sequence[str]) -> Figure:
     """Draw a trend of quantities for up to `COLUMNS` designs; vertical axes are shared along a row over all designs."""
     width = max(3.6, 0.8 + 2.1 * len(designs))
     figure = Figure(figsize=(width, 0.45 + 1.25 * len(names)))

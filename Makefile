@@ -1,4 +1,5 @@
 # make demo: set up and run the main job. make test: set up and run the tests.
+# Files go to the processes in order, so that the long ones, of commands, do not come last.
 # make lint: static checks. make coverage: the tests with the share of lines that they run.
 # make docs: the documentation, docs/_build/html/index.html; warnings are errors. make pictures: its committed figures.
 # make wheel: dist/*.whl, installed without extras in an environment of its own, .venv-wheel, and used there.
@@ -9,7 +10,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test coverage lint docs pictures wheel clean
 

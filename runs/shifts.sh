@@ -10,7 +10,7 @@ mkdir -p "$out"
 
 pbwo4=(--material PbWO4)                            # another crystal
 matrix=(--detector matrix --cell 2.5 6)             # 0.1 cm gaps, 0.2 cm of silicon behind every layer
-tilted=(--theta 20 --position -2.9 0)               # 20 degrees; the shower's core stays near the axis
+tilted=(--theta 20)                                 # 20 degrees; windows follow the particle
 alone=(--stand-alone 2.5 6)                         # vacuum around the cells
 electrons=(--particle e-)
 

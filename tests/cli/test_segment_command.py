@@ -159,3 +159,31 @@ def test_maps_of_designs_given_and_drawn(segment: Callable[..., tuple[int, str]]
     code, err = segment("library.h5", "--designs", "0", "--maps", "-o", "none.h5")
     assert code == 2
     assert "is not in the range x>=1" in err
+
+
+def test_entries_and_azimuths(segment: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    one = ("library.h5", "--cell", "1", "5", "--cells", "3", "2", "-o")
+    assert segment(*one, "drawn.h5", "--position", "uniform", "--phi", "0:90", "--seed", "2")[0] == 0
+    assert segment(*one, "moved.h5", "--position", "0.25,-0.5", "--phi=-45")[0] == 0
+    drawn, moved = read_cells(tmp_path / "drawn.h5").incident, read_cells(tmp_path / "moved.h5").incident
+    assert len(np.unique(drawn.position)) == 2 * SHOWERS
+    assert 0 < drawn.phi.min() < drawn.phi.max() < 90
+    assert (moved.position[3].tolist(), moved.phi[3]) == ([0.25, -0.5], -45)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--position", "0.2"), "'0.2': expected X,Y in cm, as 0.2,-0.4, or the word uniform"),
+        (("--position", "0.6,0"), "position = (0.6, 0) cm is outside the central cell of 1 cm"),
+        (("--position", "somewhere"), "'somewhere' in 'somewhere'; expected numbers separated by commas"),
+        (("--phi", "90:0"), "'90:0' is no range"),
+        (("--phi", "10", "--maps"), "maps are of windows on the axis; leave out position and phi, or measure cells"),
+    ],
+)
+def test_entries_that_cannot_be(
+    segment: Callable[..., tuple[int, str]], arguments: tuple[str, ...], complaint: str
+) -> None:
+    code, err = segment("library.h5", "--cell", "1", "5", "--cells", "3", "2", "-o", "cells.h5", *arguments)
+    assert code == 2
+    assert complaint in err

@@ -169,7 +169,7 @@ def nan(values: np.ndarray) -> np.ndarray:
         (lambda file: file.pop("dz"), "lacks dz"),
         (lambda file: file.attrs.pop("material"), "names no material"),
         (lambda file: file.attrs.pop("n_xy"), "'n_xy' is None"),
-        (lambda file: file.attrs.__setitem__("schema", "calograd/cells/1"), "expected 'calograd/maps/1'"),
+        (lambda file: file.attrs.__setitem__("schema", "calograd/cells/1"), "expected 'calograd/maps/2'"),
         (lambda file: file.attrs.__setitem__("schema", "calograd/maps/9"), "update calograd"),
         (change("energy", lambda e: e[:-1]), r"energy has shape \(19,\), expected \(20,\) as maps \(20, 32, 32\)"),
         (change("maps", lambda m: m[:, 0]), r"maps have shape \(20, 32\)"),

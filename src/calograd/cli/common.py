@@ -102,6 +102,26 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return number
 
 
+class Entry(Numbers):
+    """A point on the front face, X,Y in cm, as a pair; or the word ``uniform``."""
+
+    def __init__(self) -> None:
+        super().__init__(positive=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the pair or the word."""
+        if value == "uniform":
+            return value
+        pair = super().convert(value, param, ctx)
+        if len(pair) != 2:
+            self.fail(f"'{value}': expected X,Y in cm, as 0.2,-0.4, or the word uniform.", param, ctx)
+        return pair
+
+
+ENTRY = Entry()
+"""An entry X,Y, or ``uniform``."""
+AZIMUTH = Numbers(ranges=True, positive=False)
+"""An angle, or a range LOW:HIGH of angles."""
 NUMBERS = Numbers()
 """Positive numbers separated by commas."""
 NUMBERS_OR_RANGE = Numbers(ranges=True)

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from calograd.cli.common import (
+    AZIMUTH,
     COUNT,
+    ENTRY,
     EXISTING,
     NOT_NEGATIVE,
     NUMBERS,
@@ -42,6 +44,12 @@ from calograd.errors import InputError
 @option("--neighbours", default=0.0, type=NOT_NEGATIVE, metavar="STEP",
         help="Pair every drawn design with a neighbour about STEP away in the logarithm of each size, so that training "
         "learns derivatives.")  # fmt: skip
+@option("--position", type=ENTRY, metavar="X,Y|uniform",
+        help="Move the showers to this entry, cm, or draw one in the central cell for every row. "
+        "[as simulated]")  # fmt: skip
+@option("--phi", type=AZIMUTH, metavar="PHI|LOW:HIGH",
+        help="Turn the showers to this azimuth, degrees, or draw one from a range for every row. "
+        "[as simulated]")  # fmt: skip
 @seed_option
 @option("--maps", is_flag=True, help="Write 32 x 32 maps in x and z of the designs' windows instead of cells.")
 @recover_option
@@ -61,7 +69,11 @@ def segment(
       calograd segment library.h5 --designs 32 --unequal 0.5 --seed 1 -o train.h5
       calograd segment library.h5 --designs 16 --unequal 0.5 --neighbours 0.1 --seed 1 -o train.h5
       calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
+      calograd segment library.h5 --cell 2.5 6 --position uniform --seed 1 -o entries.h5
       calograd segment library.h5 --cell 2.5 6 --maps -o maps.h5
+
+    Windows of cells follow the particle: in every layer the middle cell is that which its straight line crosses in the
+    middle of the layer's depth. Showers in a homogeneous block can be moved and turned; see --position and --phi.
     """
     from calograd.events.library.reader import open_library
     from calograd.events.segmentation import segment as segment_library
@@ -70,6 +82,8 @@ def segment(
         raise InputError("give either --cell DX DZ or --designs N")
     if sizes and (options["unequal"] or options["neighbours"]):
         raise InputError("--unequal and --neighbours belong to --designs N; leave them out with --cell")
+    if options["phi"] is not None:
+        options["phi"] = tuple(options["phi"]) if len(options["phi"]) > 1 else options["phi"][0]
     n_xy, n_z = cells
     given = designs if designs is not None else [cell_size(size, n_z) for size in sizes]
     with open_library(library, recover=recover) as source, progress("segmenting") as show:

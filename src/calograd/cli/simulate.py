@@ -106,7 +106,13 @@ def _able(found: Tables) -> str:
 @option("--detector", type=click.Choice(list(_DESCRIBE)), default="block",
         help="A block, a matrix of crystals, or the silicon-tungsten stack.")  # fmt: skip
 @option("--material", help="Material of block or crystals: PbF2, ..., G4_NAME, or NAME:DENSITY:FORMULA. [PbF2]")
-@option("--block", nargs=3, type=POSITIVE, metavar="X Y Z", help="Size of the block, cm. [25.2 25.2 76]")
+@option(
+    "--block",
+    nargs=3,
+    type=POSITIVE,
+    metavar="X Y Z",
+    help="Size of the block, cm. [25.2 25.2 76; wider for a beam at an angle]",
+)
 @option("--stand-alone", nargs=2, type=POSITIVE, metavar="DX DZ",
         help="A block as large as the cells of one design, cm.")  # fmt: skip
 @option("--cells", nargs=2, type=COUNT, metavar="N_XY N_Z", help="Cells of --stand-alone or the matrix. [5 5]")
@@ -211,4 +217,5 @@ def _block(options: dict[str, Any]) -> Block:
             raise InputError("--block and --stand-alone both give the size; leave one out")
         (dx, dz), (n_xy, n_z) = options["stand_alone"], options["cells"] or (5, 5)
         size = (n_xy * dx, n_xy * dx, n_z * dz)
-    return Block(material=material, size=size) if size else Block(material=material)
+    holding = Block.holding(material, options["theta"], options["position"])
+    return Block(material=material, size=size) if size else holding

@@ -7,7 +7,7 @@ degrees. The front face is z = 0, the axis of the detector x = y = 0, and the be
 
 from __future__ import annotations
 
-from math import cos, radians, sin
+from math import cos, radians, sin, tan
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +19,9 @@ from calograd.io.toml import Table
 Particle = Literal["gamma", "e-", "e+"]
 PDG = {"gamma": 22, "e-": 11, "e+": -11}
 """Numbers of the incident particles in the scheme of the Particle Data Group."""
+
+STEEPEST = 80.0
+"""Largest angle of a beam that the default block is made for, degrees."""
 
 
 class Block(Table):
@@ -32,6 +35,20 @@ class Block(Table):
     material: Material
     size: tuple[float, float, float] = (25.2, 25.2, 76.0)
     """Full lengths in x, y and z, cm."""
+
+    @classmethod
+    def holding(cls, material: Material, theta: float = 0.0, position: tuple[float, float] = (0.0, 0.0)) -> Block:
+        """Return the default block, wider for a beam at an angle, so that windows of any design can follow it.
+
+        Args:
+            material: of the block.
+            theta: angle between the beam and the normal of the front face, degrees; of any azimuth. Beyond
+                `STEEPEST` the block does not grow.
+            position: point where the beam meets the front face, cm.
+        """
+        width, height, depth = cls(material=material).size
+        more = 2 * (depth * tan(radians(min(max(theta, 0.0), STEEPEST))) + max(map(abs, position)))
+        return cls(material=material, size=(width + more, height + more, depth))
 
     @model_validator(mode="after")
     def _check(self) -> Block:

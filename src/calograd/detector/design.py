@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Union
 from torch import Tensor
 
 from calograd.checks import as_count, as_tensor, check_positive
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material, to_float
 from calograd.errors import InputError
 from calograd.io.markup import facts
@@ -99,6 +100,35 @@ class Design:
         if not self.batched:
             raise InputError("a single design has no index; make a batch of it with design.expand(n)")
         return Design(self.dx[which], self.dz[which], self.material, self.n_xy, self.n_z)
+
+    def window_offsets(
+        self, position: Sizes | None = None, theta: float | Tensor = 0.0, phi: float | Tensor = 0.0
+    ) -> Tensor:
+        """Return the centres of the windows of particles in every layer, see `calograd.detector.incidence`.
+
+            Design(dx=1.3, dz=3.7, n_xy=7, n_z=5).window_offsets(theta=40.0)[0, :, 0]      # 1, 4, 6, 8, 11 cells
+
+        Args:
+            position: entry on the front face, shape (2,) or (n, 2), cm; None: the axis.
+            theta, phi: direction, one number or shape (n,), degrees.
+
+        Returns:
+            Centres in x and y, shape (n, n_z, 2), in cells, int64; n is 1 where all is the same for all showers.
+
+        Raises:
+            InputError: shapes that do not fit, angles that are none, an entry in mm.
+        """
+        import torch
+
+        entry = as_tensor("position", (0.0, 0.0) if position is None else position).detach()
+        angles = [as_tensor(name, value).detach() for name, value in (("theta", theta), ("phi", phi))]
+        rows = [len(entry)] if entry.ndim > 1 else []
+        rows += [len(angle) for angle in angles if angle.ndim] + ([self.n] if self.n is not None else [])
+        n = max(rows, default=1)
+        single = self.expand(n)
+        particles = Incidence.of(n, position=entry.cpu().numpy(), theta=angles[0].cpu(), phi=angles[1].cpu())
+        dx, dz = (size.detach().cpu().double().numpy() for size in (single.dx, single.dz))
+        return torch.from_numpy(particles.window_offsets(dx, dz))
 
     def expand(self, n: int) -> Design:
         """Return a batch of n equal designs; a batch of n designs as it is.

@@ -248,13 +248,16 @@ def mean_biases(generated: Cells, reference: Cells) -> dict[DesignPoint, dict[st
 
 
 def refuse_incomparable(kind: DesignKind, generated: Records, reference: Records) -> None:
-    """Raise `InputError` unless both are of one material and one shape, and hold finite energies."""
+    """Raise `InputError` unless both are of one material, beam and shape, and hold finite energies."""
     ours, theirs = generated.material, reference.material
     if ours.name != theirs.name or not ours.alike(theirs, 1e-3, ("density",)):
         raise InputError(
             f"generated {kind.noun} are in {ours.name} ({ours.density:g} g/cm3), reference in {theirs.name} "
             f"({theirs.density:g} g/cm3); expected one material"
         )
+    difference = generated.incident.difference(reference.incident)
+    if difference:
+        raise InputError(f"generated {kind.noun} are of {difference} as the reference; expected one beam")
     for what, values in (
         ({"cells": "cells", "maps": "pixels"}[kind.noun],
          [" x ".join(map(str, part.measured.shape[1:])) for part in (generated, reference)]),

@@ -47,6 +47,8 @@ ENERGIES = (10.0, 50.0, 90.0)
 """Incident energies in GeV at which means and spreads are compared."""
 WINDOW = 2.5
 """Largest distance in GeV of an incident energy from one of `ENERGIES` to which it counts."""
+ENERGY_MARGIN = 0.1
+"""Largest difference of the ends of both files' energies, as a share of the largest."""
 MIN_SHOWERS = 40
 """Fewest showers of either file, and at one of `ENERGIES`."""
 MAX_GRIDS = 5000
@@ -147,6 +149,20 @@ class PointsEvaluation(Evaluation):
         }  # fmt: skip
 
 
+def _refuse_incomparable(generated: PointShowers, reference: PointShowers) -> None:
+    """Raise `InputError` unless both are of one beam, the same energies and, where files say so, one detector."""
+    difference = generated.incident.difference(reference.incident)
+    if difference:
+        raise InputError(f"generated points are of {difference} as the reference; expected one beam")
+    ends = [np.array([part.energy.min(), part.energy.max()]) for part in (generated, reference)]
+    if (np.abs(ends[0] - ends[1]) > ENERGY_MARGIN * ends[1][1]).any():
+        said = ["{:g} to {:g} GeV".format(*end) for end in ends]
+        raise InputError(f"generated points have energies of {said[0]}, the reference {said[1]}; expected the same")
+    detectors = [(part.config.get("simulation") or {}).get("detector") for part in (generated, reference)]
+    if all(detectors) and detectors[0] != detectors[1]:
+        raise InputError("generated points and the reference were simulated in different detectors; expected one")
+
+
 def evaluate_points(
     generated: PointShowers, reference: PointShowers, *, seed: int, classifiers: bool, progress: StageProgress,
     warnings: list[str], files: dict[str, str], readout: Readout | None = None, **_: Any,
@@ -155,6 +171,7 @@ def evaluate_points(
     n = min(len(generated), len(reference))
     if n < MIN_SHOWERS:
         raise InputError(f"{n} showers in one of the files; expected {MIN_SHOWERS} or more in each")
+    _refuse_incomparable(generated, reference)
     found = list(warnings)
     for name, points in (("generated", generated), ("reference", reference)):
         if (empty := int((points.counts == 0).sum())) > 0:

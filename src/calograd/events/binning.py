@@ -3,25 +3,29 @@
 A window has one axis for each coordinate that is binned, and every shower may have a window of its own. Cells and maps
 are the same sum with other axes:
 
-    cells   i = floor(x / dx + n_xy / 2),   j likewise in y,   z_k <= z < z_{k+1},   z_0 = 0, z_{k+1} = z_k + dz_k
+    cells   i = floor(x / dx + n_xy / 2) - o_k,   j likewise in y,   z_k <= z < z_{k+1},   z_0 = 0, z_{k+1} = z_k + dz_k
     maps    a = floor(p x / (n_xy dx) + p / 2),   b = floor(p z / sum_k dz_k),   y within the window
 
-with p pixels each way; maps of 32 x 32 pixels over 5 x 5 x 5 cells are those of arXiv 2601.07859, but in absolute
-energies: no map is scaled by its own maximum as in that paper's published code. Deposits outside the window are left
+with p pixels each way and the centre o_k of the window in layer k (`calograd.detector.incidence`); maps of 32 x 32
+pixels over 5 x 5 x 5 cells are those of arXiv 2601.07859, but in absolute energies: no map is scaled by its own maximum
+as in that paper's published code. Deposits outside the window are left
 out. Sums run in float64 and are stored as float32, so the energy in the window is conserved to float32 rounding.
 Positions are compared in float32: a deposit within a rounding error of an edge may be counted on either side of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from calograd.errors import InputError
 from calograd.events import ragged
 from calograd.events.ragged import Deposits
+
+D = TypeVar("D", bound=Deposits)
 
 BLOCK = 1 << 18
 """Deposits binned at once; the arrays of a block stay in the cache of one core."""
@@ -46,11 +50,22 @@ class Uniform(NamedTuple):
     start: float = 0.0
     summed: bool = False
 
-    def locate(self, coordinate: np.ndarray, rows: slice, counts: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return the bin of every deposit (None if the axis is summed) and whether there is one."""
+    def locate(
+        self, coordinate: np.ndarray, rows: slice, counts: np.ndarray, shift: np.ndarray | None = None
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return the bin of every deposit (None if the axis is summed) and whether there is one.
+
+        Args:
+            coordinate: of the deposits, cm.
+            rows: their showers.
+            counts: deposits of each shower.
+            shift: first bin of the window that each deposit lies in, shape (deposits,), float32; None for 0.
+        """
         at = coordinate * _per_deposit(self.scale[rows], counts)
         if self.start:
             at += np.float32(self.start)
+        if shift is not None:  # exact in float32: a window is a crop of a larger one
+            at = np.floor(at) - shift
         with np.errstate(invalid="ignore"):  # far outside there is no integer; those are dropped
             return None if self.summed else at.astype(np.int32), (at >= 0) & (at < self.bins)
 
@@ -84,12 +99,15 @@ class Edges(NamedTuple):
         return index, inside & (coordinate < _per_deposit(edges[:, self.bins], counts))
 
 
-def bin_deposits(deposits: Deposits, axes: Sequence[Uniform | Edges]) -> np.ndarray:
+def bin_deposits(
+    deposits: Deposits, axes: tuple[Uniform, Uniform, Uniform | Edges], windows: np.ndarray | None = None
+) -> np.ndarray:
     """Return the energy in every bin of every shower.
 
     Args:
         deposits: the deposits of the showers.
         axes: the window of every shower, an axis each for x, y and z.
+        windows: centres of the windows in x and y of every bin in z, shape (n, bins, 2), in bins; None: on the axis.
 
     Returns:
         Energies, shape (n, *bins), GeV, float32, without the summed axes.
@@ -100,15 +118,18 @@ def bin_deposits(deposits: Deposits, axes: Sequence[Uniform | Edges]) -> np.ndar
     shape = tuple(axis.bins for axis in axes if not axis.summed)
     cells = np.zeros((len(deposits), *shape), dtype=np.float32)
     for rows, part, counts in deposit_blocks(deposits.offsets, int(np.prod(shape))):
-        index, inside = None, None
         here = [coordinate[part] for coordinate in (deposits.x, deposits.y, deposits.z)]
-        for axis, coordinate in zip(axes, here, strict=True):
-            bins, on_axis = axis.locate(coordinate, rows, counts)
-            if bins is not None:
-                index = bins if index is None else index * axis.bins + bins
-            inside = on_axis if inside is None else inside & on_axis
-        assert index is not None
-        assert inside is not None
+        layer, inside = axes[2].locate(here[2], rows, counts)
+        shifts: tuple[np.ndarray | None, ...] = (None, None)
+        if windows is not None and layer is not None:
+            each = np.repeat(np.arange(rows.start, rows.stop), counts)
+            shifts = tuple(windows[each, layer.clip(0, axes[2].bins - 1)].astype(np.float32).T)
+        index: np.ndarray = np.zeros(1, np.int32)
+        for axis, coordinate, shift in zip(axes[:2], here[:2], shifts, strict=True):
+            bins, on_axis = axis.locate(coordinate, rows, counts, shift)
+            index = index if bins is None else index * axis.bins + bins
+            inside = inside & on_axis
+        index = index if layer is None else index * axes[2].bins + layer
         if any(np.isnan(coordinate[~inside]).any() for coordinate in here):
             raise InputError("deposits hold positions that are NaN; expected cm")
         cells[rows] = sum_bins(index, inside, deposits.e[part], counts, int(np.prod(shape))).reshape(-1, *shape)
@@ -154,7 +175,12 @@ def _per_deposit(values: np.ndarray, counts: np.ndarray) -> np.ndarray | np.floa
 
 
 def segment_deposits(
-    deposits: Deposits, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int = 5, n_z: int = 5
+    deposits: Deposits,
+    dx: float | np.ndarray,
+    dz: float | np.ndarray,
+    n_xy: int = 5,
+    n_z: int = 5,
+    windows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the cell energies of showers.
 
@@ -164,6 +190,8 @@ def segment_deposits(
         dz: layer depth in cm: one number, one a layer (n_z,), or one a shower and layer (n, n_z).
         n_xy: cells across.
         n_z: layers.
+        windows: centres of the windows in every layer, shape (n, n_z, 2), in cells, as
+            `calograd.detector.incidence.Incidence.window_offsets` returns; None: on the axis.
 
     Returns:
         Energies, shape (n, n_xy, n_xy, n_z), GeV, float32.
@@ -174,7 +202,22 @@ def segment_deposits(
     dx, dz = check_sizes(dx, dz, len(deposits), n_xy, n_z)
     across = Uniform(n_xy, (1 / dx).astype(np.float32), n_xy / 2)
     edges = np.concatenate([np.zeros((len(dz), 1)), np.cumsum(dz, axis=1)], axis=1).astype(np.float32)
-    return bin_deposits(deposits, (across, across, Edges(edges)))
+    return bin_deposits(deposits, (across, across, Edges(edges)), windows)
+
+
+def move_deposits(deposits: D, entry: np.ndarray, position: np.ndarray, turn: np.ndarray) -> D:
+    """Return showers turned about their entry by an angle, with the entry moved to a position.
+
+    Args:
+        deposits: showers whose particles enter at ``entry``.
+        entry, position: entry before and after, shape (n, 2), cm.
+        turn: angle, shape (n,), degrees; from x towards y.
+    """
+    angle, counts = np.radians(turn.astype(np.float64)), np.diff(deposits.offsets)
+    cosine, sine = (np.repeat(f(angle).astype(np.float32), counts) for f in (np.cos, np.sin))
+    before, after = (np.repeat(at.astype(np.float32), counts, axis=0) for at in (entry, position))
+    x, y = deposits.x - before[:, 0], deposits.y - before[:, 1]
+    return replace(deposits, x=x * cosine - y * sine + after[:, 0], y=x * sine + y * cosine + after[:, 1])
 
 
 def project_deposits(

@@ -1,9 +1,11 @@
-"""Dense showers: cells and maps in memory and on disk (HDF5, schemas ``calograd/cells/1`` and ``calograd/maps/1``).
+"""Dense showers: cells and maps in memory and on disk (HDF5, schemas ``calograd/cells/2`` and ``calograd/maps/2``).
 
 A row is one shower measured with one design. Rows made from the same shower share the number in ``shower``; training
 and test data are split by it. Cells and maps differ in the array of measured energies alone, which `Layout` describes.
 
-A file holds that array under its name, and the columns ``energy``, ``dx``, ``dz`` and ``shower`` of every row. Its
+A file holds that array under its name, and the columns ``energy``, ``dx``, ``dz`` and ``shower`` of every row, with its
+incident particle: ``particle``, ``position``, ``theta`` and ``phi`` (`calograd.detector.incidence`). Files of version 1
+have no such columns; their particles are those of the simulation in their configuration, or photons on the axis. Its
 attributes are the material, the origin and the configuration that made it. Writing checks what reading checks, so a
 file that was written can be read.
 """
@@ -19,6 +21,8 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 import h5py
 import numpy as np
 
+from calograd.detector.incidence import COLUMNS as INCIDENCE
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
 from calograd.io.files import refuse_existing
@@ -58,8 +62,8 @@ class Layout(NamedTuple):
         return f"{self.name} have shape {shape}, expected ({', '.join(self.axes)})"
 
 
-CELLS = Layout("cells", "calograd/cells/1", ("n", "n_xy", "n_xy", "n_z"))
-MAPS = Layout("maps", "calograd/maps/1", ("n", "pixels across", "pixels along"))
+CELLS = Layout("cells", "calograd/cells/2", ("n", "n_xy", "n_xy", "n_z"))
+MAPS = Layout("maps", "calograd/maps/2", ("n", "pixels across", "pixels along"))
 
 
 class _Dense:
@@ -70,9 +74,16 @@ class _Dense:
     dx: np.ndarray
     dz: np.ndarray
     shower: np.ndarray
+    config: dict[str, Any]
+    incidence: Incidence | None
 
     def __len__(self) -> int:
         return len(self.energy)
+
+    @property
+    def incident(self) -> Incidence:
+        """The incident particle of every row; without a record of it, that of the beam in the configuration."""
+        return Incidence.of_config(self.config, len(self.measured)) if self.incidence is None else self.incidence
 
     @property
     def measured(self) -> np.ndarray:
@@ -90,14 +101,16 @@ class _Dense:
 
     def rows(self, which: np.ndarray | slice) -> Self:
         """Return the chosen rows, by mask, indices or slice."""
-        return replace(self, **{name: getattr(self, name)[which] for name in self._columns()})  # type: ignore[type-var]
+        columns = {name: getattr(self, name)[which] for name in self._columns()}
+        return replace(self, **columns | {"incidence": self.incident[which]})  # type: ignore[type-var]
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self], shower: np.ndarray) -> Self:
         """Return the rows of all parts with new numbers of their showers; the other fields are those of the first."""
         first = parts[0]
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in first._columns()}
-        return replace(first, **columns | {"shower": shower})  # type: ignore[type-var]
+        incidence = Incidence.concatenate([part.incident for part in parts])
+        return replace(first, **columns | {"shower": shower, "incidence": incidence})  # type: ignore[type-var]
 
     @classmethod
     def _columns(cls) -> tuple[str, ...]:
@@ -117,6 +130,7 @@ class Cells(_Dense):
         material: material of the calorimeter.
         origin: ``geant4`` or the name of a surrogate.
         config: what made the rows (simulation and segmentation, or sampling), as plain data.
+        incidence: incident particle of every row; None: that of the beam in ``config``, or photons on the axis.
     """
 
     LAYOUT: ClassVar[Layout] = CELLS
@@ -128,6 +142,7 @@ class Cells(_Dense):
     material: Material
     origin: str
     config: dict[str, Any] = field(default_factory=dict)
+    incidence: Incidence | None = None
 
     @property
     def n_xy(self) -> int:
@@ -142,7 +157,7 @@ class Maps(_Dense):
     Args:
         maps: deposited energy, shape (n, pixels across, pixels along), GeV, float32.
         n_xy: cells across: the window is n_xy dx wide and sum dz deep.
-        energy, dx, dz, shower, material, origin, config: see `Cells`.
+        energy, dx, dz, shower, material, origin, config, incidence: see `Cells`.
     """
 
     LAYOUT: ClassVar[Layout] = MAPS
@@ -155,6 +170,7 @@ class Maps(_Dense):
     material: Material
     origin: str
     config: dict[str, Any] = field(default_factory=dict)
+    incidence: Incidence | None = None
 
     @property
     def width(self) -> np.ndarray:
@@ -223,7 +239,7 @@ def extent_of(path: Path) -> Extent:
             raise FormatError(
                 f"{path}: {layout.name} and dz have {measured.ndim} and {dz.ndim} dimensions; expected rows"
             )
-        n, covered = len(measured), [name for name in (layout.name, *COLUMNS, "shower") if name in file]
+        n, covered = len(measured), [name for name in (layout.name, *COLUMNS, "shower", *INCIDENCE) if name in file]
         verify_checksum(dict(file.attrs), {name: file[name] for name in covered}, path)
         return Extent(n, measured.shape[1:], dz.shape[1], measured.chunks[0] if measured.chunks else max(1, n))
 
@@ -263,6 +279,7 @@ def _read(path: Path, kind: type[Dense], rows: slice) -> Dense:
         arrays = {name: _some(file, name, rows) for name in (layout.name, *COLUMNS)}
         numbered = "shower" in file
         arrays["shower"] = _some(file, "shower", rows) if numbered else np.arange(len(file[layout.name]))[rows]
+        incident = {name: _some(file, name, rows) for name in INCIDENCE if name in file}
         attributes = dict(file.attrs)
     n_xy = _n_xy(path, attributes) if layout is MAPS else {}
     problem = numbers_problem(arrays, layout, rows.start or 0)
@@ -270,10 +287,22 @@ def _read(path: Path, kind: type[Dense], rows: slice) -> Dense:
         raise FormatError(f"{path}: {problem}; make the file anew")
     material, config = _material(attributes, path), json_attribute(attributes, path)
     if rows == ALL:
-        verify_checksum(attributes, arrays, path)
+        verify_checksum(attributes, arrays | incident, path)
     fields: dict[str, Any] = {name: values.astype(np.float32, copy=False) for name, values in arrays.items()}
     fields |= n_xy | {"shower": arrays["shower"].astype(np.int64), "material": material, "config": config}
+    if incident:
+        fields["incidence"] = _incidence(incident, len(arrays["energy"]), path)
     return kind(**fields, origin=str(attributes.get("origin", "unknown")))
+
+
+def _incidence(columns: Mapping[str, np.ndarray], n: int, path: Path) -> Incidence:
+    """Return the incident particles of rows by the columns of a file. Raises `FormatError` if they cannot be used."""
+    try:
+        if missing := [name for name in INCIDENCE if name not in columns]:
+            raise InputError(f"the column {missing[0]} is missing")
+        return Incidence.of(n, **columns)
+    except InputError as error:
+        raise FormatError(f"{path}: {error}; make the file anew") from error
 
 
 def _some(file: h5py.File, name: str, rows: slice) -> np.ndarray:
@@ -334,6 +363,12 @@ def _prepared(path: Path, showers: Cells | Maps) -> tuple[dict[str, np.ndarray],
     problem = numbers_problem(arrays, layout)
     if problem:
         raise InputError(f"{path} is not written: {problem}")
+    incident = Incidence.of_config(showers.config, len(measured)) if showers.incidence is None else showers.incidence
+    if len(incident) != len(measured):
+        raise InputError(
+            f"{path} is not written: incidence is of {len(incident)} showers, {layout.name} of {len(measured)}"
+        )
+    arrays |= {name: getattr(incident, name) for name in INCIDENCE}
     material = Material.parse(showers.material) if isinstance(showers.material, str) else showers.material
     attributes: dict[str, Any] = {
         "material": material.name, "material_numbers": json.dumps(material.to_dict()), "origin": str(showers.origin),

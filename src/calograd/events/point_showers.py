@@ -11,13 +11,14 @@ the Particle Data Group; ``theta`` and ``phi`` are its direction in degrees. A d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from calograd.detector.configuration import PDG, SiWStack
+from calograd.detector.incidence import UNKNOWN, Incidence
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import as_json, as_numbers, json_attribute
 from calograd.events.ragged import Ragged, offsets_of, offsets_problem, owners
@@ -80,6 +81,16 @@ class PointShowers(Ragged):
     def totals(self) -> np.ndarray:
         """Energy of the points of every shower, shape (n,), GeV."""
         return np.asarray(self.layer_sums(self.e).sum(1))
+
+    @property
+    def incident(self) -> Incidence:
+        """The incident particle of every shower; what no column says is that of the beam in the configuration."""
+        beam = Incidence.of_config(self.config, len(self))
+        columns = {"particle": self.pdg, "theta": self.theta, "phi": self.phi}
+        known = {name: column for name, column in columns.items() if column is not None}
+        if "particle" in known:
+            known["particle"] = np.where(np.isin(known["particle"], list(PDG.values())), known["particle"], UNKNOWN)
+        return replace(beam, **known)
 
     def write(self, path: Path) -> None:
         """Write the file of these showers, see `write_points`."""

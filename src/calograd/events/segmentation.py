@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 
 from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import to_float
 from calograd.errors import InputError
-from calograd.events.binning import PIXELS, project_deposits, segment_deposits
+from calograd.events.binning import PIXELS, move_deposits, project_deposits, segment_deposits
 from calograd.events.dense import Cells, Maps, write_dense
 from calograd.events.library.reader import Library, open_library
 from calograd.events.library.schema import Imported
 from calograd.io.files import refuse_existing
 from calograd.system.progress import Progress, silent
+from calograd.system.random_numbers import RandomNumbers
 
 if TYPE_CHECKING:
     from calograd.detector.design import Design
@@ -29,6 +31,8 @@ RANGES = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
 """Default ranges of drawn dx and dz: in cm, and scaled by the Moliere radius and the radiation length."""
 EDGE = 1e-3
 """Relative excess of a window over its simulated block that is allowed."""
+DRAWS = 3
+"""Number of the call of `RandomNumbers` that draws entries and azimuths."""
 MAX_NEIGHBOURS = 0.5
 """Largest distance of neighbouring designs in the logarithm of a size."""
 
@@ -59,6 +63,8 @@ def segment(
     scaled: bool = False,
     unequal: float = 0.0,
     neighbours: float = 0.0,
+    position: Literal["uniform"] | tuple[float, float] | None = None,
+    phi: float | tuple[float, float] | None = None,
     seed: int = 0,
     maps: bool = False,
     recover: bool = False,
@@ -69,8 +75,11 @@ def segment(
         segment("library.h5", "cells.h5", designs=Design(2.5, 6.0))
         segment("library.h5", designs=[(1.0, 5.0), (2.0, (4.0, 5.0, 6.0, 8.0, 10.0))])
         segment("library.h5", "train.h5", designs=32, unequal=0.5, seed=1)
+        segment("library.h5", "cells.h5", designs=Design(2.5, 6.0), position="uniform", seed=1)
 
-    A row is one shower with one design; rows of one shower follow each other and share its number.
+    A row is one shower with one design; rows of one shower follow each other and share its number. Windows of cells
+    follow the particle, see `calograd.detector.incidence`. A homogeneous block knows no cells, so its showers can be
+    moved to any entry and turned to any azimuth.
 
     Args:
         library: a library, or the path of a library or of a folder of libraries.
@@ -86,7 +95,10 @@ def segment(
         unequal: share of the drawn designs whose layers have independent depths.
         neighbours: pair every drawn design with one about this far away in the logarithm of each size, so that a
             training learns derivatives; see `draw_designs`. 0 for none.
-        seed: seed of the drawn designs.
+        position: entry on the front face, cm; ``uniform`` draws one in the central cell for every row. None: as
+            simulated.
+        phi: azimuth, degrees, or a range from which one is drawn for every row. None: as simulated.
+        seed: seed of the drawn designs, entries and azimuths.
         maps: return maps of the designs' windows, 32 x 32 pixels in x and z, instead of cells.
         recover: use the complete showers of a library that was cut off.
         progress: called with showers done and their number.
@@ -95,8 +107,9 @@ def segment(
         Cells, or with ``maps`` Maps, of all showers and designs.
 
     Raises:
-        InputError: designs that cannot be or reach beyond the simulated block, options that do not go together, a
-            layered detector, a crystal matrix with other cells, a library without showers.
+        InputError: designs that cannot be, windows beyond the simulated block, an entry outside the central cell,
+            options that do not go together, a layered detector, a crystal matrix with other cells or entries, a library
+            without showers.
         FormatError: a library that cannot be read.
         OutputExistsError: ``output`` exists.
     """
@@ -123,7 +136,8 @@ def segment(
         else:
             pitches, depths, n_xy = _given(designs, n_xy, n_z)
             chosen = same_designs(opened, unit_x * pitches, unit_z * depths)
-        measured = measure(opened, chosen, n_xy, maps=maps, progress=progress)
+        incident = _placed(opened, chosen, position, phi, seed, maps)
+        measured = measure(opened, chosen, n_xy, maps=maps, incident=incident, progress=progress)
     if output is not None:
         write_dense(output, measured)
     return measured
@@ -247,16 +261,104 @@ def _check_window(library: Library, width: float, depth: float) -> None:
         )
 
 
+def _placed(
+    library: Library,
+    designs: Designs,
+    position: Literal["uniform"] | tuple[float, float] | None,
+    phi: float | tuple[float, float] | None,
+    seed: int,
+    maps: bool,
+) -> list[Incidence] | None:
+    """Return the particles in front of each design, moved and turned as asked; None: as simulated.
+
+    Raises:
+        InputError: an entry outside the central cell, maps, or a crystal matrix, whose showers cannot be moved.
+    """
+    (n, each), simulated = designs.dx.shape, library.incidence()
+    if position is None and phi is None:
+        return None
+    if maps:
+        raise InputError("maps are of windows on the axis; leave out position and phi, or measure cells")
+    if library.matrix is not None:
+        raise InputError(f"{library.path} is of a crystal matrix, whose showers cannot be moved; simulate the entries")
+    u = RandomNumbers(seed, library.index, calls=DRAWS).uniform_array(each, 3)
+    result = []
+    for d in range(each):
+        entry, azimuth, half = simulated.position, simulated.phi, designs.dx[:, d : d + 1] / 2
+        if position == "uniform":
+            entry = (2 * u[:, d, :2] - 1) * half
+        elif position is not None:
+            entry = np.broadcast_to(np.asarray(position, np.float64), (n, 2))
+            if (np.abs(entry) > half * (1 + EDGE)).any():
+                raise InputError(
+                    f"position = ({position[0]:g}, {position[1]:g}) cm is outside the central cell of "
+                    f"{2 * half.min():g} cm; expected coordinates up to half of the pitch"
+                )
+        if phi is not None:
+            low, high = phi if isinstance(phi, tuple) else (phi, phi)
+            azimuth = low + u[:, d, 2] * (high - low)
+        result.append(Incidence.of(n, simulated.particle, entry, simulated.theta, azimuth))
+    return result
+
+
+def _check_windows(
+    library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, incident: Incidence, windows: np.ndarray
+) -> None:
+    """Refuse windows that follow particles out of the simulated block, where cells would be empty.
+
+    Args:
+        library: of the showers.
+        dx, dz: one design a shower, shapes (n,) and (n, n_z), cm.
+        n_xy: cells across.
+        incident: the particles as they are measured.
+        windows: centres of the windows, shape (n, n_z, 2), in cells.
+    """
+    config = library.provenance.config
+    if not isinstance(config, SimulationConfig) or not isinstance(config.detector, Block):
+        return
+    simulated = library.incidence()
+    turn = np.radians((simulated.phi - incident.phi).astype(np.float64))[:, None, None]
+    corners = np.array([(x, y) for x in (-1, 1) for y in (-1, 1)]) * n_xy / 2
+    at = (windows[:, :, None] + corners) * dx[:, None, None, None] - incident.position[:, None, None]
+    x = at[..., 0] * np.cos(turn) - at[..., 1] * np.sin(turn) + simulated.position[:, 0, None, None]
+    y = at[..., 0] * np.sin(turn) + at[..., 1] * np.cos(turn) + simulated.position[:, 1, None, None]
+    width, height, depth = config.detector.size
+    needed = 2 * float(np.abs(x).max(initial=0)), 2 * float(np.abs(y).max(initial=0)), float(dz.sum(1).max(initial=0))
+    if any(most > size * (1 + EDGE) for most, size in zip(needed, (width, height, depth), strict=True)):
+        raise InputError(
+            f"windows that follow the particles need {needed[0]:.4g} x {needed[1]:.4g} x {needed[2]:.4g} cm, the "
+            f"simulated block has {width:g} x {height:g} x {depth:g} cm; simulate a larger one (--block)"
+        )
+
+
 @overload
 def measure(
-    library: Library, designs: Designs, n_xy: int, *, maps: Literal[False] = False, progress: Progress = silent
+    library: Library,
+    designs: Designs,
+    n_xy: int,
+    *,
+    maps: Literal[False] = False,
+    incident: Sequence[Incidence] | None = None,
+    progress: Progress = silent,
 ) -> Cells: ...
 @overload
 def measure(
-    library: Library, designs: Designs, n_xy: int, *, maps: bool, progress: Progress = silent
+    library: Library,
+    designs: Designs,
+    n_xy: int,
+    *,
+    maps: bool,
+    incident: Sequence[Incidence] | None = None,
+    progress: Progress = silent,
 ) -> Cells | Maps: ...
 def measure(
-    library: Library, designs: Designs, n_xy: int, *, maps: bool = False, progress: Progress = silent
+    library: Library,
+    designs: Designs,
+    n_xy: int,
+    *,
+    maps: bool = False,
+    incident: Sequence[Incidence] | None = None,
+    progress: Progress = silent,
 ) -> Cells | Maps:
     """Measure every shower of a library with its designs.
 
@@ -265,35 +367,60 @@ def measure(
         designs: those of `same_designs` or `draw_designs` for this library.
         n_xy: cells across.
         maps: return maps of the designs' windows instead of cells.
+        incident: the particles in front of each design; showers are moved and turned to them. None: as simulated.
         progress: called with showers done and their number.
 
     Raises:
-        InputError: sizes that are not positive, a layered detector, a crystal matrix with other cells, no showers.
+        InputError: windows beyond the simulated block, sizes that are not positive, a
+            layered detector, a crystal matrix with other cells, no showers.
     """
     n, each, n_z = designs.dz.shape
     library.check_cells(designs.dx, designs.dz, n_xy, n_z)
     if n == 0:
         raise InputError(f"{library.path} holds no showers yet; expected at least one")
     assert library.material is not None  # checked with the cells
-    cut, shape = (project_deposits, (PIXELS, PIXELS)) if maps else (segment_deposits, (n_xy, n_xy, n_z))
+    simulated, moves = library.incidence(), incident is not None
+    incident = [simulated] * each if incident is None else incident
+    windows: list[np.ndarray | None] = [None] * each
+    for d, particles in enumerate(incident):
+        if not maps and not particles.on_axis:
+            follows = particles.window_offsets(designs.dx[:, d], designs.dz[:, d])
+            _check_windows(library, designs.dx[:, d], designs.dz[:, d], n_xy, particles, follows)
+            windows[d] = follows
+    shape = (PIXELS, PIXELS) if maps else (n_xy, n_xy, n_z)
     made = np.empty((n, each, *shape), dtype=np.float32)
     done = 0
     for block in library.blocks():
         rows = slice(done, done + len(block))
         for d in range(each):
-            dx, dz = designs.dx[rows, d], designs.dz[rows, d]
-            made[rows, d] = cut(block, dx, dz, n_xy, n_z)
+            dx, dz, window = designs.dx[rows, d], designs.dz[rows, d], windows[d]
+            if maps:
+                made[rows, d] = project_deposits(block, dx, dz, n_xy, n_z)
+                continue
+            moved, before, after = block, simulated[rows], incident[d][rows]
+            if moves:
+                moved = move_deposits(block, before.position, after.position, after.phi - before.phi)
+            made[rows, d] = segment_deposits(moved, dx, dz, n_xy, n_z, None if window is None else window[rows])
         done = rows.stop
         progress(done, n)
-    window = n_xy * designs.dx.max(), designs.dz.sum(2).max()
+    width, depth = n_xy * designs.dx.max(), designs.dz.sum(2).max()
     common: dict[str, Any] = {
         "energy": np.repeat(library.energy, each), "dx": designs.dx.ravel().astype(np.float32),
         "dz": designs.dz.reshape(-1, n_z).astype(np.float32), "shower": np.repeat(library.index, each),
-        "material": library.material, "origin": "geant4",
-        "config": {"mode": _mode(library.provenance.config, *window), "segmentation": designs.about} | library.about(),
+        "material": library.material, "origin": "geant4", "incidence": _by_rows(incident),
+        "config": {"mode": _mode(library.provenance.config, width, depth), "segmentation": designs.about}
+        | library.about(),
     }  # fmt: skip
+    if moves:
+        common["config"]["beam"] = common["incidence"].to_beam()
     made = made.reshape(n * each, *shape)
     return Maps(maps=made, n_xy=n_xy, **common) if maps else Cells(cells=made, **common)
+
+
+def _by_rows(incident: Sequence[Incidence]) -> Incidence:
+    """Return the particles of all rows: the designs of a shower side by side."""
+    showers, designs = len(incident[0]), len(incident)
+    return Incidence.concatenate(incident)[np.arange(showers * designs).reshape(designs, showers).T.ravel()]
 
 
 def _mode(config: SimulationConfig | Imported, width: float, depth: float) -> str:

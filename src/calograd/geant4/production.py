@@ -84,7 +84,7 @@ def simulate(
         law: distribution of the energies; ``uniform`` and ``log-uniform`` draw from a range.
         seed: seed of all random numbers.
         detector: a detector, or a material (a `Material`, its name, ``G4_NAME`` or ``NAME:DENSITY:FORMULA``) for the
-            large block of it that serves every design.
+            large block of it that serves every design, wider for a beam at an angle.
         particle: incident particle.
         position: point where the beam meets the front face, cm.
         theta, phi: direction of the beam: angle to the normal and azimuth, degrees.
@@ -102,8 +102,9 @@ def simulate(
         CaloGradError: missing tables, an existing output, a full disk, kernels that keep failing.
     """
     showers, workers = as_count("showers", showers), as_count("workers", workers)
-    if isinstance(detector, str | Material):
-        detector = Block(material=find_material(detector) if isinstance(detector, str) else detector)
+    material = find_material(detector) if isinstance(detector, str) else detector
+    if isinstance(material, Material):
+        detector = Block(material=material)
     if upstream is None:
         upstream = UPSTREAM_SIW if isinstance(detector, SiWStack) else UPSTREAM
     values = (energies,) if isinstance(energies, int | float) else energies
@@ -118,6 +119,9 @@ def simulate(
         parts = ["simulate", *(part for part in first["loc"] if isinstance(part, str))]
         name, given = ("energies", energies) if "energies" in parts else (parts[-1], first["input"])
         raise InputError(f"{name}: {first['msg'].removeprefix('Value error, ')}, not {given}") from error
+    if isinstance(material, Material):
+        wide = Block.holding(material, config.beam.theta, config.beam.position)
+        config = config.model_copy(update={"detector": wide})
     n = showers * len(config.beam.energies.values) if law == "discrete" else showers
     return simulate_library(
         Path(path), config, n, workers=workers, scheduler=scheduler, append=append, progress=progress

@@ -108,6 +108,8 @@ def gradient(
         reference = open_reference(
             Path(reference), energies, design.n_xy, design.n_z, pixels=objective.measurement.pixels
         )
+    if reference is not None:
+        surrogate.card.check_incidence(reference.incident, reference.name)
     estimates, checks = list[GradientEstimate](), list[GradientCheck]()
     for k, energy in enumerate(energies):
         at_energy, own_seed = replace(objective, energies=(energy,), weights=None), seed_of(seed, k)

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.binning import project_deposits, segment_deposits
@@ -35,11 +36,13 @@ class Reference(Protocol):
     Attributes:
         name: name in errors and records.
         material: material that the showers were simulated in.
+        incident: incident particles of the showers.
         any_design: True if every design can be measured.
     """
 
     name: str
     material: Material
+    incident: Incidence
     any_design: bool
 
     def count(self, energy: float) -> int:
@@ -84,6 +87,12 @@ class LibraryReference:
         self.name, self.material = library.path.name, library.material
         self.n_xy, self.n_z, self.pixels = n_xy, n_z, pixels
         self._check_cells = library.check_cells
+        self.incident = library.incidence()
+        if self.incident.difference(self.incident[:1]):
+            raise InputError(
+                f"{self.name} has showers of several beams: {self.incident.describe()}; expected one entry and "
+                "direction"
+            )
         rows = {e: np.flatnonzero(np.isclose(library.energy, e, rtol=RELATIVE)) for e in energies}
         missing = [f"{energy:g}" for energy, found in rows.items() if len(found) == 0]
         if missing:
@@ -131,7 +140,9 @@ class LibraryReference:
         """Return the cells of a design, or the pixels of its window, shape (n, pixels, 1, pixels)."""
         self._check_cells(dx, dz, self.n_xy, self.n_z)
         if self.pixels is None:
-            return segment_deposits(showers, dx, dz, self.n_xy, self.n_z)
+            n = len(showers)
+            window = self.incident[:1].window_offsets(np.array([dx]), dz[None])
+            return segment_deposits(showers, dx, dz, self.n_xy, self.n_z, np.broadcast_to(window, (n, self.n_z, 2)))
         return project_deposits(showers, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
 
     def _of(self, energy: float) -> Showers:
@@ -158,7 +169,7 @@ class CellsReference:
     any_design = False
 
     def __init__(self, cells: Cells, name: str | Path) -> None:
-        self.name, self.material = str(name), cells.material
+        self.name, self.material, self.incident = str(name), cells.material, cells.incident
         self._cells = cells
 
     def count(self, energy: float) -> int:
@@ -203,7 +214,8 @@ def open_reference(
         FormatError: the file is missing, damaged or of another kind.
         InputError: showers of an energy are missing.
     """
-    if pixels is None and schema_of(shard_files(path)[0]) == CELLS.schema:
+    kind = (schema_of(shard_files(path)[0]) or "").rpartition("/")[0]
+    if pixels is None and kind == CELLS.schema.rpartition("/")[0]:
         return CellsReference(cast(Cells, read_shards(path)), path.name)
     with open_library(path) as library:
         return LibraryReference(library, tuple(energies), n_xy, n_z, pixels=pixels)

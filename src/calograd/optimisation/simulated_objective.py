@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from calograd.detector.design import Design
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
 from calograd.events.library.reader import open_library
 from calograd.gradients.estimates import SimulatedUtility
@@ -97,12 +98,14 @@ class PerDesignReference:
     Args:
         name: name in errors and records.
         material: material of the crystals.
+        incident: incident particle of all showers, one row.
         open: called with a design (dx, dz of the layers), cm; returns its showers, simulated at the first call.
         showers: number of showers of every energy.
     """
 
     name: str
     material: Material
+    incident: Incidence
     open: Callable[[Size], LibraryReference]
     showers: int
     any_design: bool = True
@@ -153,6 +156,7 @@ def from_geant4(
             cells = Design(size[0], size[1], some.material, space.n_xy, space.n_z)
             return simulated(f"{stem}-{hashlib.sha256(repr(size).encode()).hexdigest()[:12]}", showers, seed, cells)
 
-        return PerDesignReference(f"{folder.name}/{stem}", some.material, of_design, showers)
+        beam = Incidence.of_beam(target.beam.model_dump(), 1)
+        return PerDesignReference(f"{folder.name}/{stem}", some.material, beam, of_design, showers)
 
     return source

@@ -40,9 +40,9 @@ class BlockTarget(Table):
     serves_all: ClassVar = True
     """True if the showers of one simulation can be measured with every design."""
 
-    def build(self, design: Design) -> Block:
-        """Return the detector of a design."""
-        return Block(material=design.material)
+    def build(self, design: Design, beam: BeamTarget) -> Block:
+        """Return the detector of a design, wide enough for the beam."""
+        return Block.holding(design.material, beam.theta, beam.position)
 
     def check_space(self, space: DesignSpace) -> None:
         """Accept any cells."""
@@ -62,7 +62,7 @@ class MatrixTarget(Table):
     silicon_signal: bool = False
     serves_all: ClassVar = False
 
-    def build(self, design: Design) -> CrystalMatrix:
+    def build(self, design: Design, beam: BeamTarget) -> CrystalMatrix:  # noqa: ARG002 - its margin is given
         """Return the detector of a design."""
         return CrystalMatrix(
             material=design.material, dx=float(design.dx), dz=tuple(design.dz.tolist()), n_xy=design.n_xy,
@@ -104,7 +104,7 @@ class Target(Table):
             seed: seed of the showers.
         """
         beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam.model_dump())
-        return SimulationConfig(detector=self.detector.build(design), beam=beam, seed=seed % 2**31)
+        return SimulationConfig(detector=self.detector.build(design, self.beam), beam=beam, seed=seed % 2**31)
 
     def check_library(self, library: Library, space: DesignSpace) -> None:
         """Raise `InputError` if showers of a library are not of this detector, or do not serve all designs."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from calograd.detector.configuration import SiWStack
 from calograd.detector.design import Design
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import DESCRIPTORS, NUMBERS, UNITS, Material, to_float
 from calograd.errors import InputError, RangeError
 
@@ -264,6 +265,26 @@ class Card(BaseModel):
     def material_numbers(self) -> tuple[str, ...]:
         """Names of the material's numbers that the networks see; see `calograd.detector.material.DESCRIPTORS`."""
         return tuple(self.architecture.get("material_numbers", NUMBERS))
+
+    def check_incidence(self, incident: Incidence, name: str) -> None:
+        """Refuse to imitate, or to be compared with, showers of another beam than the trained one.
+
+        Args:
+            incident: incident particles of the showers.
+            name: name of the showers.
+
+        Raises:
+            InputError: another particle, entry or direction.
+        """
+        data = self.training.get("data")
+        known = data[0].get("config") if isinstance(data, list) and data and isinstance(data[0], Mapping) else None
+        trained = Incidence.of_config(known, 1)
+        difference = incident.difference(trained)
+        if difference:
+            raise InputError(
+                f"{name} is of {difference} as {self.name} was trained on; choose such showers, or adapt the surrogate "
+                "to these (calograd adapt)"
+            )
 
     def in_cm(self, material: Material) -> Ranges:
         """Return the trained ranges in GeV and cm, as they are for a detector of ``material``."""

@@ -93,6 +93,7 @@ def rows_like(surrogate: Surrogate, showers: Any, repeat: int = 1, name: str = "
     if card.takes_design != hasattr(showers, "dx"):
         expected = "showers of designs: cells or maps" if card.takes_design else "points of its detector"
         raise InputError(f"{name} does not fit {card.name}; expected {expected}")
+    card.check_incidence(showers.incident, name)
     if not card.takes_design:
         return Rows(energy)
     if card.only_material is not None and card.only_material.name != showers.material.name:

@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 
 from calograd.detector.configuration import CrystalMatrix, SimulationConfig
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
 from calograd.events.library.recovery import complete_showers, is_cut_off, open_padded
@@ -116,6 +117,14 @@ class Library:
         if isinstance(config, SimulationConfig) and isinstance(config.detector, CrystalMatrix):
             return config.detector
         return None
+
+    def incidence(self) -> Incidence:
+        """Return the incident particles of the showers, as their simulations or imports say."""
+        starts = [first for first, _ in self.shards[1:]]
+        which = np.searchsorted(starts, self.index, side="right")
+        parts = [made.config.beam.model_dump() for _, made in self.shards]
+        each = [Incidence.of_beam(beam, 1) for beam in parts]
+        return Incidence.concatenate(each)[which]
 
     def about(self) -> dict[str, Any]:
         """Return the origin of the showers as plain data, see `calograd.events.shards`."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.dense import MAPS, Extent, extent_of, read_dense
@@ -175,13 +176,7 @@ class TrainingData:
     @property
     def symmetric(self) -> bool:
         """True if the beam was on the axis and along it, so that showers may be turned and mirrored."""
-        beams = [_table(_table(p["config"], "simulation"), "beam") for p in self.provenance]
-        return not any(beam.get("theta", 0.0) or any(beam.get("position", ())) for beam in beams)
-
-
-def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
-    value = config.get(name)
-    return value if isinstance(value, dict) else {}
+        return all(Incidence.of_config(p["config"], 1).on_axis for p in self.provenance)
 
 
 def load_data(
@@ -209,6 +204,7 @@ def load_data(
         if LOADING * size_of(extents) > 1e6 * memory:
             return _streamed(files, extents, validation, seed, showers, memory)
     parts = [read_dense(path) for path in files]
+    refuse_several_beams(files, [part.incident for part in parts])
     refuse_unlike(files, [(part.measured.shape[1:], part.n_xy) for part in parts])
     refuse_twice(files, [contents_of(part) for part in parts])
     heads = [Heads.of(part) for part in parts]
@@ -216,6 +212,17 @@ def load_data(
     measured = torch.from_numpy(np.concatenate([part.measured for part in parts]))
     data = _assemble(files, heads, split, measured, parts[0].n_xy)
     return replace(data, partner=_partners(split.key[split.train], data.train, [split.train]))
+
+
+def refuse_several_beams(files: Sequence[Path], incident: Sequence[Incidence]) -> None:
+    """Raise `InputError` unless all showers have one particle, entry and direction, which a surrogate does not see."""
+    for path, each in zip(files, incident, strict=True):
+        difference = each.difference(incident[0][:1]) if len(incident[0]) else None
+        if difference:
+            raise InputError(
+                f"{path} is of {difference} as the first shower of {files[0]}; a surrogate learns one particle, entry "
+                "and direction: choose showers of one beam"
+            )
 
 
 def _assemble(files: Sequence[Path], heads: Sequence[Heads], split: Split, cells: Tensor, n_xy: int) -> TrainingData:
@@ -274,13 +281,15 @@ def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, 
     """Return the number of cells across and the heads of all files, read a block at a time."""
     heads: dict[Path, list[Heads]] = {path: [] for path in files}
     contents: dict[Path, bytes] = {}
-    shapes = []
+    shapes, first = [], None
     for block in blocks:
         part = read_dense(*block)
         heads[block.path].append(Heads.of(part))
         contents[block.path] = contents.get(block.path, b"") + contents_of(part)
         shapes.append((part.measured.shape[1:], part.n_xy))
         refuse_unlike([blocks[0].path, block.path], [shapes[0], shapes[-1]])
+        first = part.incident[:1] if first is None else first
+        refuse_several_beams([blocks[0].path, block.path], [first, part.incident])
     refuse_twice(files, [contents[path] for path in files])
     return shapes[0][1], [Heads.join(heads[path]) for path in files]
 

@@ -1,0 +1,200 @@
+"""Incident particles of showers: which particle, where it enters and in which direction.
+
+A particle enters the front face, z = 0, at its ``position`` (p_x, p_y) and goes along the straight line
+
+    x(z) = p_x + z tan(theta) cos(phi)        y(z) = p_y + z tan(theta) sin(phi)
+
+The window of a design follows this line. In layer k it is centred on the cell that the line crosses at the middle of
+the layer's depth, z_k + dz_k / 2. With o_k = floor(x / dx + 1/2) there, and likewise in y, its cells cover
+
+    x in [(o_k + i - n_xy/2) dx, (o_k + i + 1 - n_xy/2) dx)        i = 0 ... n_xy - 1
+
+At normal incidence in the central cell o_k = 0. A smaller window is a crop of a larger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from calograd.detector.configuration import PDG
+from calograd.errors import InputError
+
+LARGEST_POSITION = 30.0
+"""Largest coordinate of an entry, cm. A larger one was probably meant in mm."""
+SAME_POSITION, SAME_ANGLE = 1e-3, 1e-2
+"""Differences below which two entries (cm) and two angles (degrees) count as the same."""
+UNKNOWN = 0
+"""Number of an imported particle that is none of `PDG`."""
+COLUMNS = ("particle", "position", "theta", "phi")
+"""Names of the columns of an `Incidence`."""
+
+
+@dataclass(frozen=True)
+class Incidence:
+    """The incident particles of n showers.
+
+    Args:
+        particle: number of the particle in the scheme of the Particle Data Group, shape (n,), int32.
+        position: entry on the front face, shape (n, 2), cm, float32.
+        theta: angle between direction and normal of the front face, shape (n,), degrees, float32.
+        phi: azimuth of the direction, shape (n,), degrees, float32.
+    """
+
+    particle: np.ndarray
+    position: np.ndarray
+    theta: np.ndarray
+    phi: np.ndarray
+
+    @classmethod
+    def of(
+        cls, n: int, particle: Any = "gamma", position: Any = (0.0, 0.0), theta: Any = 0.0, phi: Any = 0.0
+    ) -> Incidence:
+        """Return the particles of n showers from values for all, or one a shower.
+
+        Args:
+            n: number of showers.
+            particle: ``gamma``, ``e-`` or ``e+``, or the numbers of `PDG`, shape (n,).
+            position: shape (2,) or (n, 2), cm.
+            theta, phi: one number or shape (n,), degrees.
+
+        Raises:
+            InputError: an unknown particle, values of another shape, angles that are none, an entry in mm.
+        """
+        number = _numbers(particle, n)
+        entry, polar, azimuth = (
+            _column(name, value, shape)
+            for name, value, shape in (("position", position, (n, 2)), ("theta", theta, (n,)), ("phi", phi, (n,)))
+        )
+        if not ((polar >= 0) & (polar < 90)).all():
+            bad = float(polar[~((polar >= 0) & (polar < 90))][0])
+            raise InputError(f"theta = {bad:g}: expected degrees from 0 to below 90")
+        farthest = float(np.abs(entry).max(initial=0.0))
+        if farthest > LARGEST_POSITION:
+            raise InputError(f"position = {farthest:g} cm: expected an entry near the axis; is it in mm? Give cm")
+        return cls(number, entry, polar, azimuth)
+
+    @classmethod
+    def of_beam(cls, beam: Mapping[str, Any], n: int) -> Incidence:
+        """Return the particles of n showers of a beam as files store it; what it does not say is a photon on the axis.
+
+        An imported particle that is none of `PDG` has the number `UNKNOWN`.
+        """
+        known = {name: beam[name] for name in COLUMNS[1:] if name in beam}
+        number = PDG.get(beam.get("particle", "gamma"), UNKNOWN)
+        return replace(cls.of(n, **known), particle=np.full(n, number, np.int32))
+
+    @classmethod
+    def of_config(cls, config: Any, n: int) -> Incidence:
+        """Return the particles of n showers by the configuration that made them; photons on the axis if it is silent.
+
+        Args:
+            config: plain data; the beam is in ``beam``, or in that of its table ``simulation``.
+            n: number of showers.
+        """
+        for table in (config, config.get("simulation")) if isinstance(config, Mapping) else ():
+            beam = table.get("beam") if isinstance(table, Mapping) else None
+            if isinstance(beam, Mapping):
+                return cls.of_beam(beam, n)
+        return cls.of(n)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Incidence]) -> Incidence:
+        """Return the particles of several sets of showers, one behind the other."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS))
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def __getitem__(self, which: np.ndarray | slice) -> Incidence:
+        """Return the particles of some showers, by mask, indices or slice."""
+        return Incidence(self.particle[which], self.position[which], self.theta[which], self.phi[which])
+
+    def to_beam(self) -> dict[str, Any]:
+        """Return the first particle as plain data, which `of_beam` reads."""
+        names = {number: name for name, number in PDG.items()}
+        return {
+            "particle": names.get(int(self.particle[0]), "unknown"), "position": self.position[0].tolist(),
+            "theta": float(self.theta[0]), "phi": float(self.phi[0]),
+        }  # fmt: skip
+
+    def at(self, z: np.ndarray) -> np.ndarray:
+        """Return where the straight line of every particle is at depths z, shape (n, k), cm: shape (n, k, 2)."""
+        angle = np.radians(self.phi.astype(np.float64))
+        slope = np.tan(np.radians(self.theta.astype(np.float64)))
+        direction = np.stack([slope * np.cos(angle), slope * np.sin(angle)], axis=1)
+        return np.asarray(self.position[:, None].astype(np.float64) + z[:, :, None] * direction[:, None])
+
+    def window_offsets(self, dx: np.ndarray, dz: np.ndarray) -> np.ndarray:
+        """Return the centres of the windows of designs dx (n,), dz (n, n_z) in cells: shape (n, n_z, 2), int64."""
+        middle = np.cumsum(dz, axis=1, dtype=np.float64) - dz / 2
+        return np.floor(self.at(middle) / np.asarray(dx, np.float64)[:, None, None] + 0.5).astype(np.int64)
+
+    @property
+    def on_axis(self) -> bool:
+        """True if all particles enter in the middle, along the normal: showers then have the symmetry of the cells."""
+        return not (np.abs(self.position) > SAME_POSITION).any() and not (self.theta > SAME_ANGLE).any()
+
+    def describe(self) -> str:
+        """Return the particles in words, with the ranges of entry and angles."""
+        names = {number: name for name, number in PDG.items()} | {UNKNOWN: "another particle"}
+        who = " and ".join(names.get(int(p), str(p)) for p in np.unique(self.particle)) or "no particles"
+        x, y = (_range(column) for column in self.position.T)
+        where = "on the axis" if (x, y) == ("0", "0") else f"entering at x = {x}, y = {y} cm"
+        direction = f" at theta = {_range(self.theta)} degrees" if (self.theta > SAME_ANGLE).any() else ""
+        return f"{who} {where}{direction}"
+
+    def difference(self, other: Incidence) -> str | None:
+        """Return in words how two sets of showers differ in their particles; None if they agree.
+
+        Distributions count as the same if particles and the ranges of entry and angles agree to a tenth of the range.
+        Azimuths are compared only of tilted particles.
+        """
+        same = set(np.unique(self.particle)) == set(np.unique(other.particle)) and all(
+            _alike(mine, theirs, least)
+            for mine, theirs, least in (
+                (self.position[:, 0], other.position[:, 0], SAME_POSITION),
+                (self.position[:, 1], other.position[:, 1], SAME_POSITION),
+                (self.theta, other.theta, SAME_ANGLE),
+                (self.phi * (self.theta > SAME_ANGLE), other.phi * (other.theta > SAME_ANGLE), SAME_ANGLE),
+            )
+        )
+        return None if same else f"{self.describe()}, not {other.describe()}"
+
+
+def _numbers(particle: Any, n: int) -> np.ndarray:
+    if isinstance(particle, str):
+        if particle not in PDG:
+            raise InputError(f"particle = '{particle}': expected one of {', '.join(PDG)}")
+        return np.full(n, PDG[particle], np.int32)
+    numbers = np.asarray(particle)
+    if numbers.shape not in ((), (n,)) or not np.isin(numbers, [*PDG.values(), UNKNOWN]).all():
+        raise InputError(f"particle: expected one of {', '.join(PDG)}, or {n} numbers among {list(PDG.values())}")
+    return np.broadcast_to(numbers, (n,)).astype(np.int32)
+
+
+def _column(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return values of a shape in float32. Raises `InputError` for another shape, or values that are not finite."""
+    values = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=np.float64)
+    if values.shape not in (shape, shape[1:]) or not all(map(isfinite, values.ravel())):
+        raise InputError(f"{name} has shape {values.shape}, expected finite numbers of shape {shape[1:]} or {shape}")
+    return np.broadcast_to(values, shape).astype(np.float32)
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = (float(end) for end in (values.min(initial=np.inf), values.max(initial=-np.inf)))
+    if low > high:
+        return "none"
+    return f"{low + 0.0:.3g}" if high - low < SAME_POSITION else f"{low:.3g} to {high:.3g}"
+
+
+def _alike(mine: np.ndarray, theirs: np.ndarray, least: float) -> bool:
+    if not len(mine) or not len(theirs):
+        return len(mine) == len(theirs)
+    ends = [(float(values.min()), float(values.max())) for values in (mine, theirs)]
+    width = max(high - low for low, high in ends)
+    return all(abs(a - b) <= max(least, 0.1 * width) for a, b in zip(*ends, strict=True))

@@ -147,7 +147,11 @@ def test_files_without_particles_are_of_photons_on_the_axis_or_of_their_simulati
     assert read_cells(tmp_path / "cells.h5").incident.describe() == "gamma on the axis"
     with h5py.File(tmp_path / "cells.h5", "r+") as file:
         file.attrs["config"] = file.attrs["config"].replace('"gamma"', '"e-"').replace('"theta": 0.0', '"theta": 5.0')
-    assert read_cells(tmp_path / "cells.h5").incident.describe() == "e- on the axis at theta = 5 degrees"
+    with pytest.raises(FormatError, match="whose windows do not follow the particle; segment the library anew"):
+        read_cells(tmp_path / "cells.h5")
+    with h5py.File(tmp_path / "cells.h5", "r+") as file:
+        file.attrs["config"] = file.attrs["config"].replace('"theta": 5.0', '"theta": 0.0')
+    assert read_cells(tmp_path / "cells.h5").incident.describe() == "e- on the axis"
     with h5py.File(tmp_path / "cells.h5", "r+") as file:
         file["theta"] = np.zeros(60)
     with pytest.raises(FormatError, match="the column particle is missing; make the file anew"):

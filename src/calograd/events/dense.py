@@ -292,6 +292,9 @@ def _read(path: Path, kind: type[Dense], rows: slice) -> Dense:
     fields |= n_xy | {"shower": arrays["shower"].astype(np.int64), "material": material, "config": config}
     if incident:
         fields["incidence"] = _incidence(incident, len(arrays["energy"]), path)
+    elif layout is CELLS and not Incidence.of_config(config, 1).on_axis:
+        raise FormatError(f"{path} has cells of version 1 off the axis, whose windows do not follow the particle; "
+                          "segment the library anew")  # fmt: skip
     return kind(**fields, origin=str(attributes.get("origin", "unknown")))
 
 

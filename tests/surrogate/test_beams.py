@@ -111,6 +111,12 @@ def test_a_reference_has_windows_that_follow_its_beam(library: Library) -> None:
     assert on_axis.incident.describe() == cells.incident.describe()
 
 
+def test_a_reference_refuses_windows_that_leave_its_block(library: Library) -> None:
+    reference = open_reference(library(theta=20.0), [10.0], 3, 2)
+    with pytest.raises(InputError, match=r"windows that follow the particles need .* simulate a larger one"):
+        reference.measure(10.0, [(5.0, (30.0, 30.0))])
+
+
 def test_the_block_holds_windows_of_tilted_beams() -> None:
     material = Material.parse("PbF2")
     assert Block.holding(material) == Block(material=material)

@@ -301,22 +301,28 @@ def _placed(
     return result
 
 
-def _check_windows(
-    library: Library, dx: np.ndarray, dz: np.ndarray, n_xy: int, incident: Incidence, windows: np.ndarray
+def check_windows(
+    config: SimulationConfig | Imported,
+    name: str,
+    simulated: Incidence,
+    dx: np.ndarray,
+    dz: np.ndarray,
+    n_xy: int,
+    incident: Incidence,
+    windows: np.ndarray,
 ) -> None:
     """Refuse windows that follow particles out of the simulated block, where cells would be empty.
 
     Args:
-        library: of the showers.
+        config, name: simulation of the showers, and the name of their library.
+        simulated: the particles as they were simulated.
         dx, dz: one design a shower, shapes (n,) and (n, n_z), cm.
         n_xy: cells across.
         incident: the particles as they are measured.
         windows: centres of the windows, shape (n, n_z, 2), in cells.
     """
-    config = library.provenance.config
     if not isinstance(config, SimulationConfig) or not isinstance(config.detector, Block):
         return
-    simulated = library.incidence()
     turn = np.radians((simulated.phi - incident.phi).astype(np.float64))[:, None, None]
     corners = np.array([(x, y) for x in (-1, 1) for y in (-1, 1)]) * n_xy / 2
     at = (windows[:, :, None] + corners) * dx[:, None, None, None] - incident.position[:, None, None]
@@ -326,7 +332,8 @@ def _check_windows(
     needed = 2 * float(np.abs(x).max(initial=0)), 2 * float(np.abs(y).max(initial=0)), float(dz.sum(1).max(initial=0))
     if any(most > size * (1 + EDGE) for most, size in zip(needed, (width, height, depth), strict=True)):
         raise InputError(
-            f"windows that follow the particles need {needed[0]:.4g} x {needed[1]:.4g} x {needed[2]:.4g} cm, the "
+            f"{name}: windows that follow the particles need "
+            f"{needed[0]:.4g} x {needed[1]:.4g} x {needed[2]:.4g} cm, the "
             f"simulated block has {width:g} x {height:g} x {depth:g} cm; simulate a larger one (--block)"
         )
 
@@ -385,7 +392,10 @@ def measure(
     for d, particles in enumerate(incident):
         if not maps and not particles.on_axis:
             follows = particles.window_offsets(designs.dx[:, d], designs.dz[:, d])
-            _check_windows(library, designs.dx[:, d], designs.dz[:, d], n_xy, particles, follows)
+            check_windows(
+                library.provenance.config, str(library.path), simulated, designs.dx[:, d], designs.dz[:, d], n_xy,
+                particles, follows,
+            )  # fmt: skip
             windows[d] = follows
     shape = (PIXELS, PIXELS) if maps else (n_xy, n_xy, n_z)
     made = np.empty((n, each, *shape), dtype=np.float32)

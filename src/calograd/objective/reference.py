@@ -16,6 +16,7 @@ from calograd.events.binning import project_deposits, segment_deposits
 from calograd.events.dense import CELLS, Cells
 from calograd.events.library.reader import Library, open_library
 from calograd.events.ragged import Showers
+from calograd.events.segmentation import check_windows
 from calograd.events.shards import read_shards
 from calograd.io.files import shard_files
 from calograd.io.hdf5 import schema_of
@@ -86,7 +87,7 @@ class LibraryReference:
             raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
         self.name, self.material = library.path.name, library.material
         self.n_xy, self.n_z, self.pixels = n_xy, n_z, pixels
-        self._check_cells = library.check_cells
+        self._check_cells, self._config = library.check_cells, library.provenance.config
         self.incident = library.incidence()
         if self.incident.difference(self.incident[:1]):
             raise InputError(
@@ -140,8 +141,10 @@ class LibraryReference:
         """Return the cells of a design, or the pixels of its window, shape (n, pixels, 1, pixels)."""
         self._check_cells(dx, dz, self.n_xy, self.n_z)
         if self.pixels is None:
-            n = len(showers)
-            window = self.incident[:1].window_offsets(np.array([dx]), dz[None])
+            n, one = len(showers), self.incident[:1]
+            window = one.window_offsets(np.array([dx]), dz[None])
+            if not one.on_axis:
+                check_windows(self._config, self.name, one, np.array([dx]), dz[None], self.n_xy, one, window)
             return segment_deposits(showers, dx, dz, self.n_xy, self.n_z, np.broadcast_to(window, (n, self.n_z, 2)))
         return project_deposits(showers, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,7 @@ from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library import schema as layout
 from calograd.events.library import writer
 from calograd.events.library.reader import open_library
-from calograd.events.library.schema import CHUNK, DEPOSITS, HEADS, Provenance, pack
+from calograd.events.library.schema import CHUNK, DEPOSITS, HEADS, INCIDENT, Provenance, pack
 from calograd.events.library.writer import LibraryWriter, open_writer
 from calograd.events.ragged import Showers
 
@@ -56,13 +57,49 @@ def test_what_was_written_is_read(library_file: Path, provenance: Provenance) ->
     assert [entry.name for entry in library_file.parent.iterdir()] == ["library.h5"]
 
 
+def test_incident_particles_are_those_of_the_file(tmp_path: Path, provenance: Provenance) -> None:
+    columns = {
+        "particle": np.resize(np.int32([22, 11, -11]), 10), "position": np.arange(20, dtype=np.float32).reshape(10, 2),
+        "theta": np.arange(10, dtype=np.float32), "phi": 30 * np.arange(10, dtype=np.float32),
+    }  # fmt: skip
+    path = tmp_path / "mixture.h5"
+    with open_writer(path, provenance, 10) as library:
+        for rows in (slice(0, 7), slice(7, 10)):
+            part = made_up_showers(range(rows.start, rows.stop))
+            part = replace(part, **{name: values[rows] for name, values in columns.items()})
+            library.add(pack(part, provenance))
+        library.finish(lambda done, of: None, threads=1)
+    with open_library(path) as opened:
+        incident, some = opened.incidence(), opened.read(2, 5)
+    for name in INCIDENT:
+        np.testing.assert_array_equal(getattr(incident, name), columns[name])
+        np.testing.assert_array_equal(getattr(some, name), columns[name][2:5])
+
+
+def test_version_1_has_the_particles_of_its_beam(
+    tmp_path: Path, provenance: Provenance, make_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(1.0)
+    config = config.model_copy(update={"beam": config.beam.model_copy(update={"theta": 20.0, "particle": "e-"})})
+    old = replace(made_up_showers(range(6)), **dict.fromkeys(INCIDENT))
+    path = tmp_path / "old.h5"
+    with monkeypatch.context() as former:
+        former.setattr(layout, "SCHEMA", "calograd/library/1")
+        path.write_bytes(pack(old, replace(provenance, config=config)))
+    with h5py.File(path) as file:
+        assert not set(INCIDENT) & set(file)
+    with open_library(path) as library:
+        assert library.incidence().describe() == "e- on the axis at theta = 20 degrees"
+        assert library.read(0, 2).theta is None
+
+
 def test_plain_hdf5_reads_it(library_file: Path) -> None:
     expected = made_up_showers(range(60))
     with h5py.File(library_file) as file:
-        assert file.attrs["schema"] == "calograd/library/1"
+        assert file.attrs["schema"] == "calograd/library/2"
         assert file.attrs["material"] == "PbF2"
         assert SimulationConfig.model_validate_json(file.attrs["config"]).seed == 1
-        for name in (*DEPOSITS, *HEADS):
+        for name in (*DEPOSITS, *HEADS, *INCIDENT):
             np.testing.assert_array_equal(file[name][()], getattr(expected, name))
         assert file["x"].compression == "gzip"
 
@@ -308,13 +345,15 @@ def change(path: Path, name: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("schema", "calograd/library/2", r"this version reads up to 'calograd/library/1'; update calograd"),
-        ("schema", "calograd/cells/1", r"expected 'calograd/library/1'"),
+        ("schema", "calograd/library/3", r"this version reads up to 'calograd/library/2'; update calograd"),
+        ("schema", "calograd/cells/1", r"expected 'calograd/library/2'"),
         ("schema", None, "without a schema"),
         ("config", None, "lacks the attribute config"),
         ("config", '{"beam": 1}', "simulation config cannot be read: detector"),
         ("seed", None, "lacks seed"),
         ("energy", np.ones(59), "do not fit each other"),
+        ("theta", np.ones(59), "do not fit each other"),
+        ("position", np.ones(60), "do not fit each other"),
         ("energy", np.full(60, np.nan), "incident energy of shower 0 is not a positive number"),
         ("offsets", np.arange(61), "offsets do not fit the deposits"),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 from calograd import segment, simulate
 from calograd.events.dense import Cells
+from calograd.events.library.reader import open_library
 
 SHOWERS = 150
 
@@ -36,3 +37,24 @@ def test_a_moved_library_agrees_with_a_simulation_there(tmp_path: Path) -> None:
     assert isinstance(unmoved, Cells)
     centre = unmoved.cells.sum((2, 3)) @ (np.arange(-2, 3) * 1.3) / unmoved.totals
     assert abs(centre.mean() - there[1].mean()) > 10 * error[1]  # it would see a library that is not moved
+
+
+@pytest.mark.geant4
+def test_a_mixture_holds_what_each_beam_alone_would(tmp_path: Path) -> None:
+    """Every shower of a mixture is, bit for bit, that of the beam that it names."""
+    particles = ("gamma", "e-", "e+")
+    simulate(tmp_path / "mixture.h5", (0.5, 2.0), 9, law="log-uniform", seed=5, particle=particles, theta=(0, 40))
+    with open_library(tmp_path / "mixture.h5") as library:
+        incident, showers, detector = library.incidence(), library.read(), library.provenance.config.detector
+    assert len(set(incident.particle)) > 1
+    for number in (0, 4, 8):
+        beam = {
+            "particle": incident.to_beam(number)["particle"],
+            "theta": library.provenance.config.draw(number)[2].theta,
+        }
+        path = tmp_path / f"{number}.h5"
+        simulate(path, (0.5, 2.0), number + 1, law="log-uniform", seed=5, detector=detector, **beam)
+        with open_library(path) as one:
+            alone = one.read(number, number + 1)
+        for name in ("x", "y", "z", "e", "energy", "seed", "particle", "theta"):
+            np.testing.assert_array_equal(getattr(showers.rows([number]), name), getattr(alone, name), err_msg=name)

@@ -143,7 +143,7 @@ def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
         (["--energies", "1", "--showers", "0"], "'--showers': 0 is not in the range x>=1"),
         (["--energies", "1", "--workers", "0"], "'--workers': 0 is not in the range x>=1"),
         (["--energies", "1", "--theta", "90"], "--theta: Input should be less than 90, not 90"),
-        (["--energies", "1", "--position", "nan", "0"], "'--position': nan is not a finite number"),
+        (["--energies", "1", "--position", "nan", "0"], "'--position': 'nan' in 'nan,0'; expected numbers"),
         (["--energies", "1", "--block", "1", "1", "-1"], "'--block': -1.0 is not in the range x>0"),
         (["--energies", "1", "--block", "1", "1", "1", "--stand-alone", "1", "1"], "leave one out"),
         (["--energies", "1", "--cells", "3", "3"], "--cells belongs to --stand-alone"),

@@ -43,6 +43,10 @@ def made_up_showers(indices: range, mean: int = 500) -> Showers:
         energy=np.array([1 + i % 3 for i in indices], np.float32),
         index=np.array(indices, np.int64),
         seed=np.array([i + (1 << 60) for i in indices], np.uint64),
+        particle=np.full(len(indices), 22, np.int32),
+        position=np.zeros((len(indices), 2), np.float32),
+        theta=np.zeros(len(indices), np.float32),
+        phi=np.zeros(len(indices), np.float32),
     )
 
 

@@ -103,14 +103,17 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class Entry(Numbers):
-    """A point on the front face, X,Y in cm, as a pair; or the word ``uniform``."""
+    """A point on the front face, X,Y in cm, as a pair; or the word ``uniform``.
+
+    `Command` joins the two words X Y, which some scripts give, into one.
+    """
 
     def __init__(self) -> None:
         super().__init__(positive=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the pair or the word."""
-        if value == "uniform":
+        if value == "uniform" or isinstance(value, tuple):
             return value
         pair = super().convert(value, param, ctx)
         if len(pair) != 2:
@@ -120,8 +123,39 @@ class Entry(Numbers):
 
 ENTRY = Entry()
 """An entry X,Y, or ``uniform``."""
-AZIMUTH = Numbers(ranges=True, positive=False)
+
+
+class Angle(Numbers):
+    """An angle in degrees, or a range LOW:HIGH of angles, as a pair."""
+
+    def __init__(self) -> None:
+        super().__init__(ranges=True, positive=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or the pair."""
+        if isinstance(value, float):
+            return value
+        numbers = super().convert(value, param, ctx)
+        if len(numbers) > 1 and not isinstance(numbers, Range):
+            self.fail(f"'{value}': expected one angle, or a range LOW:HIGH, in degrees.", param, ctx)
+        return tuple(numbers) if len(numbers) > 1 else numbers[0]
+
+
+class Particles(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """One particle as a word, or several separated by commas as a tuple."""
+
+    name = "particles"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        """Return the word or the tuple; the simulation checks it."""
+        words = tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
+        return words[0] if len(words) == 1 else words
+
+
+ANGLE = Angle()
 """An angle, or a range LOW:HIGH of angles."""
+PARTICLES = Particles()
+"""One particle, or several separated by commas."""
 NUMBERS = Numbers()
 """Positive numbers separated by commas."""
 NUMBERS_OR_RANGE = Numbers(ranges=True)
@@ -176,6 +210,15 @@ class Output(click.Path):
 class Command(click.Command):
     """A command that checks all its outputs before it begins, and writes the result that it returns as JSON."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join the two words of an entry, ``--position X Y``, into ``--position X,Y``."""
+        if any(isinstance(option.type, Entry) for option in self.params):
+            for at, word in enumerate(args[:-2]):
+                if word == "--position" and all(map(_is_number, args[at + 1 : at + 3])):
+                    args = [*args[: at + 1], ",".join(args[at + 1 : at + 3]), *args[at + 3 :]]
+                    break
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Check the outputs, run the command, write what ``--json`` asks for."""
         outputs = {
@@ -197,6 +240,14 @@ class Command(click.Command):
 
             write_new(json_path, text.encode())
         return result
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def command(name: str | None = None) -> Callable[[Callable[..., Any]], Command]:
@@ -259,7 +310,7 @@ particle_option = option(
     "--particle", type=click.Choice(["gamma", "e-", "e+"]), default="gamma", help="Incident particle."
 )
 position_option = option(
-    "--position", nargs=2, type=FINITE, default=(0.0, 0.0), metavar="X Y", help="Entry on the front face, cm."
+    "--position", type=ENTRY, default=(0.0, 0.0), metavar="X,Y", help="Entry on the front face, cm."
 )
 theta_option = option("--theta", default=0.0, type=FINITE, help="Angle of the beam to the normal, degrees.")
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from calograd.cli.common import (
-    AZIMUTH,
+    ANGLE,
     COUNT,
     ENTRY,
     EXISTING,
@@ -47,7 +47,7 @@ from calograd.errors import InputError
 @option("--position", type=ENTRY, metavar="X,Y|uniform",
         help="Move the showers to this entry, cm, or draw one in the central cell for every row. "
         "[as simulated]")  # fmt: skip
-@option("--phi", type=AZIMUTH, metavar="PHI|LOW:HIGH",
+@option("--phi", type=ANGLE, metavar="PHI|LOW:HIGH",
         help="Turn the showers to this azimuth, degrees, or draw one from a range for every row. "
         "[as simulated]")  # fmt: skip
 @seed_option
@@ -82,8 +82,6 @@ def segment(
         raise InputError("give either --cell DX DZ or --designs N")
     if sizes and (options["unequal"] or options["neighbours"]):
         raise InputError("--unequal and --neighbours belong to --designs N; leave them out with --cell")
-    if options["phi"] is not None:
-        options["phi"] = tuple(options["phi"]) if len(options["phi"]) > 1 else options["phi"][0]
     n_xy, n_z = cells
     given = designs if designs is not None else [cell_size(size, n_z) for size in sizes]
     with open_library(library, recover=recover) as source, progress("segmenting") as show:

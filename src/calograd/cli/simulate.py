@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calograd.cli.common import (
+    ANGLE,
     COUNT,
     COUNT_OR_ZERO,
-    FINITE,
+    ENTRY,
     NOT_NEGATIVE,
     NUMBERS,
     NUMBERS_OR_RANGE,
+    PARTICLES,
     POSITIVE,
     cell_size,
     command,
@@ -25,11 +27,8 @@ from calograd.cli.common import (
     law_option,
     option,
     output_option,
-    particle_option,
-    position_option,
     print_notes,
     print_table,
-    theta_option,
 )
 from calograd.cli.progress import progress
 from calograd.errors import InputError, TablesError
@@ -123,10 +122,13 @@ def _able(found: Tables) -> str:
 @option("--silicon", type=NOT_NEGATIVE, help="Matrix: silicon plane behind every layer, cm. [0.2]")
 @option("--margin", type=COUNT_OR_ZERO, help="Matrix: cells added around and behind --cells. [2]")
 @option("--silicon-signal", is_flag=True, help="Matrix: record deposits in the silicon too.")
-@particle_option
-@position_option
-@theta_option
-@option("--phi", default=0.0, type=FINITE, help="Azimuth of the tilted beam, degrees.")
+@option("--particle", default="gamma", type=PARTICLES, metavar="NAME,...",
+        help="Incident particle: gamma, e- or e+; of several each shower has one.")  # fmt: skip
+@option("--position", default=(0.0, 0.0), type=ENTRY, metavar="X,Y|uniform",
+        help="Entry on the front face, cm; uniform draws it in the central cell of a matrix.")  # fmt: skip
+@option("--theta", default=0.0, type=ANGLE, metavar="THETA|LOW:HIGH",
+        help="Angle of the beam to the normal, degrees; from a range each shower draws one.")  # fmt: skip
+@option("--phi", default=0.0, type=ANGLE, metavar="PHI|LOW:HIGH", help="Azimuth of the tilted beam, degrees.")
 @option("--upstream", type=POSITIVE, help="Distance of the particle's start before the face, cm. [1; siw 0.1]")
 @option("--range-cut", default=0.07, type=POSITIVE, help="Production cut, cm.")
 @option("--workers", default=1, type=COUNT, help="Geant4 processes on this machine.")
@@ -151,6 +153,7 @@ def simulate(output: Path, **options: Any) -> dict[str, Any]:
       calograd simulate --stand-alone 1 5 --energies 10 --showers 200 -o alone.h5
       calograd simulate --detector matrix --cell 2.5 6 --gap 0.1 --silicon 0.2 --energies 10 --showers 200 -o matrix.h5
       calograd simulate --theta 20 --particle e- --material PbWO4 --energies 10 --showers 200 -o tilted.h5
+      calograd simulate --particle gamma,e-,e+ --theta 0:40 --energies 1:200 --showers 5000 -o crystals.h5
       calograd simulate --detector siw --energies 10:90 --law uniform --showers 1000 -o siw.h5
     """
     from calograd.geant4 import production

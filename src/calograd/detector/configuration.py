@@ -7,11 +7,13 @@ degrees. The front face is z = 0, the axis of the detector x = y = 0, and the be
 
 from __future__ import annotations
 
-from math import cos, radians, sin, tan
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable
+from math import cos, isfinite, radians, sin, tan
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
+from pydantic_core import PydanticKnownError
 
 from calograd.detector.material import Material
 from calograd.io.toml import Table
@@ -22,6 +24,15 @@ PDG = {"gamma": 22, "e-": 11, "e+": -11}
 
 STEEPEST = 80.0
 """Largest angle of a beam that the default block is made for, degrees."""
+
+
+Span = float | tuple[float, float]
+"""One number, or the two ends of a range from which one is drawn evenly for every shower."""
+
+
+def largest(span: Span) -> float:
+    """Return the largest number of a span."""
+    return span[1] if isinstance(span, tuple) else span
 
 
 class Block(Table):
@@ -37,17 +48,20 @@ class Block(Table):
     """Full lengths in x, y and z, cm."""
 
     @classmethod
-    def holding(cls, material: Material, theta: float = 0.0, position: tuple[float, float] = (0.0, 0.0)) -> Block:
+    def holding(
+        cls, material: Material, theta: Span = 0.0, position: tuple[float, float] | Literal["uniform"] = (0.0, 0.0)
+    ) -> Block:
         """Return the default block, wider for a beam at an angle, so that windows of any design can follow it.
 
         Args:
             material: of the block.
-            theta: angle between the beam and the normal of the front face, degrees; of any azimuth. Beyond
-                `STEEPEST` the block does not grow.
+            theta: angle between the beam and the normal of the front face, degrees, or a range; of any azimuth.
+                Beyond `STEEPEST` the block does not grow.
             position: point where the beam meets the front face, cm.
         """
         width, height, depth = cls(material=material).size
-        more = 2 * (depth * tan(radians(min(max(theta, 0.0), STEEPEST))) + max(map(abs, position)))
+        beside = 0.0 if isinstance(position, str) else max(map(abs, position))
+        more = 2 * (depth * tan(radians(min(max(largest(theta), 0.0), STEEPEST))) + beside)
         return cls(material=material, size=(width + more, height + more, depth))
 
     @model_validator(mode="after")
@@ -191,25 +205,118 @@ class Energies(Table):
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
+class Incident(NamedTuple):
+    """The incident particle of one shower: its kind, its entry on the front face (cm) and its direction (degrees)."""
+
+    particle: Particle
+    position: tuple[float, float]
+    theta: float
+    phi: float
+
+
 def beam_direction(theta: float, phi: float) -> tuple[float, float, float]:
     """Return the unit vector along a beam of polar angle theta and azimuth phi, in degrees."""
     a, b = radians(theta), radians(phi)
     return sin(a) * cos(b), sin(a) * sin(b), cos(a)
 
 
-class Beam(Table):
-    """The incident particle. It starts ``upstream`` cm before the point (x, y, 0) that it aims at."""
+def _particles(value: Any) -> Particle | tuple[Particle, ...]:
+    several = value if isinstance(value, list | tuple) else (value,)
+    if not several or len(set(map(str, several))) < len(several) or any(one not in PDG for one in several):
+        names = [repr(name) for name in get_args(Particle)]
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names[:-1])} or {names[-1]}"})
+    return tuple(several) if len(several) > 1 else several[0]
 
-    particle: Particle = "gamma"
+
+def _span(least: float | None, below: float | None) -> Callable[[Any], Span]:
+    """Return a validator of numbers, or ranges of numbers, from ``least`` to less than ``below``."""
+
+    def validate(value: Any) -> Span:
+        ends = value if isinstance(value, list | tuple) else (value,)
+        for end in ends:
+            if not isinstance(end, int | float) or isinstance(end, bool) or not isfinite(end):
+                raise PydanticKnownError("float_type")
+            if least is not None and end < least:
+                raise PydanticKnownError("greater_than_equal", {"ge": least})
+            if below is not None and end >= below:
+                raise PydanticKnownError("less_than", {"lt": below})
+        numbers = [float(end) for end in ends]
+        if len(numbers) == 1:
+            return numbers[0]
+        if len(numbers) != 2 or numbers[0] > numbers[1]:
+            raise ValueError("expected one number, or the two ends of a range, the lower first")
+        return (numbers[0], numbers[1]) if numbers[0] < numbers[1] else numbers[0]
+
+    return validate
+
+
+def _entry(value: Any) -> tuple[float, float] | Literal["uniform"]:
+    if value == "uniform":
+        return "uniform"
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("expected two coordinates in cm, or the word uniform")
+    x, y = (_span(None, None)(coordinate) for coordinate in value)
+    if isinstance(x, tuple) or isinstance(y, tuple):
+        raise PydanticKnownError("float_type")
+    return x, y
+
+
+if TYPE_CHECKING:
+    _Particles = Particle | tuple[Particle, ...]
+    _Entry = tuple[float, float] | Literal["uniform"]
+    _Polar = Span
+    _Azimuth = Span
+else:
+    _Particles = Annotated[Any, PlainValidator(_particles)]
+    _Entry = Annotated[Any, PlainValidator(_entry)]
+    _Polar = Annotated[Any, PlainValidator(_span(0, 90))]
+    _Azimuth = Annotated[Any, PlainValidator(_span(None, None))]
+
+
+class Beam(Table):
+    """The incident particles. Each starts ``upstream`` cm before the point (x, y, 0) that it aims at.
+
+    A shower's energy is drawn first, then particle, direction and entry. So a beam at another angle, or of another
+    particle, has the same energies.
+    """
+
+    particle: _Particles = "gamma"
+    """The particle, or several of which each shower has one, drawn evenly."""
     energies: Energies
-    position: tuple[float, float] = (0.0, 0.0)
-    """Point where the axis of the beam meets the front face, cm."""
-    theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    position: _Entry = (0.0, 0.0)
+    """Point where the axis of the beam meets the front face, cm; ``uniform``: drawn evenly in the central cell."""
+    theta: _Polar = 0.0
     """Angle between the beam and the normal of the front face, degrees."""
-    phi: float = 0.0
+    phi: _Azimuth = 0.0
     """Azimuth of the beam's direction, degrees."""
     upstream: Annotated[float, Field(gt=0)] = 1.0
     """Distance from the start of the particle to the front face, along the beam, cm."""
+
+    @property
+    def drawn(self) -> bool:
+        """True if showers differ in particle, entry or direction."""
+        return self.position == "uniform" or any(
+            isinstance(each, tuple) for each in (self.particle, self.theta, self.phi)
+        )
+
+    def draw(self, index: int, rng: np.random.Generator, pitch: float = 0.0) -> tuple[float, Incident]:
+        """Return energy (GeV) and incident particle of shower ``index``.
+
+        Args:
+            index: of the shower.
+            rng: random numbers of the shower, see `shower_generator`.
+            pitch: of the cells in which a uniform position is drawn, cm.
+        """
+        energy = self.energies.draw(index, rng)
+        u = rng.random(5)
+        particle = self.particle if isinstance(self.particle, str) else self.particle[int(u[0] * len(self.particle))]
+        theta, phi = (
+            span if isinstance(span, float) else span[0] + share * (span[1] - span[0])
+            for span, share in ((self.theta, u[1]), (self.phi, u[2]))
+        )
+        if isinstance(self.position, str):
+            return energy, Incident(particle, (pitch * (u[3] - 0.5), pitch * (u[4] - 0.5)), theta, phi)
+        return energy, Incident(particle, self.position, theta, phi)
 
 
 class SimulationConfig(Table):
@@ -220,6 +327,21 @@ class SimulationConfig(Table):
     seed: Annotated[int, Field(ge=0)] = 0
     range_cut: Annotated[float, Field(gt=0)] = 0.07
     """Production cut in range for gamma, e- and e+, cm."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SimulationConfig:
+        if self.beam.position == "uniform" and not isinstance(self.detector, CrystalMatrix):
+            raise ValueError(
+                "position = uniform is drawn in the cells of a crystal matrix; the showers of a block are moved "
+                "when they are segmented (calograd segment --position uniform)"
+            )
+        return self
+
+    def draw(self, index: int) -> tuple[int, float, Incident]:
+        """Return the seed of Geant4's engine, the energy (GeV) and the incident particle of shower ``index``."""
+        engine_seed, rng = shower_generator(self.seed, index)
+        pitch = self.detector.dx if isinstance(self.detector, CrystalMatrix) else 0.0
+        return engine_seed, *self.beam.draw(index, rng, pitch)
 
 
 def shower_generator(seed: int, index: int) -> tuple[int, np.random.Generator]:

@@ -82,7 +82,16 @@ class Incidence:
         """Return the particles of n showers of a beam as files store it; what it does not say is a photon on the axis.
 
         An imported particle that is none of `PDG` has the number `UNKNOWN`.
+
+        Raises:
+            InputError: a beam whose particles differ from shower to shower.
         """
+        several = [name for name in ("particle", "theta", "phi") if isinstance(beam.get(name), list | tuple)]
+        if several or beam.get("position") == "uniform":
+            raise InputError(
+                f"{several[0] if several else 'position'} of the beam is drawn for each shower; it is in the file of "
+                "the showers, not in its configuration"
+            )
         known = {name: beam[name] for name in COLUMNS[1:] if name in beam}
         number = PDG.get(beam.get("particle", "gamma"), UNKNOWN)
         return replace(cls.of(n, **known), particle=np.full(n, number, np.int32))

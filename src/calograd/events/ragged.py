@@ -160,12 +160,18 @@ class Showers(Deposits):
         energy: incident energy of every shower, shape (n,), GeV, float32.
         index: number of every shower in the simulation, shape (n,), int64.
         seed: seed of Geant4's engine for every shower, shape (n,), uint64.
+        particle, position, theta, phi: incident particles, see `calograd.detector.incidence.Incidence`; None: all are
+            of one beam, which the library's configuration describes.
     """
 
-    HEADS: ClassVar = ("energy", "index", "seed")
+    HEADS: ClassVar = ("energy", "index", "seed", "particle", "position", "theta", "phi")
     energy: np.ndarray
     index: np.ndarray
     seed: np.ndarray
+    particle: np.ndarray | None = None
+    position: np.ndarray | None = None
+    theta: np.ndarray | None = None
+    phi: np.ndarray | None = None
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -59,7 +59,8 @@ class _Volumes:
     def world(self, beam: Beam, width: float, depth: float) -> Any:
         """Return a world of vacuum around a detector and the start of its beam."""
         margin = beam.upstream + 10
-        half = width + margin + 2 * max(abs(c) for c in beam.position)
+        beside = 0.0 if isinstance(beam.position, str) else max(map(abs, beam.position))
+        half = width + margin + 2 * beside
         logical = self.box("world", (2 * half, 2 * half, 2 * (depth + margin)), self.named("G4_Galactic"))
         self.kept.insert(0, self._g4.G4PVPlacement(None, self._g4.G4ThreeVector(), logical, "world", None, False, 0))
         return logical

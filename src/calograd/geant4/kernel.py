@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from calograd.detector.configuration import SimulationConfig, beam_direction, shower_generator
+from calograd.detector.configuration import PDG, Incident, SimulationConfig, beam_direction
 from calograd.events.ragged import Showers
 from calograd.geant4.geometry import SENSITIVE, build
 from calograd.geant4.recording import DepositRecorder
@@ -35,11 +35,13 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
         direct: see `calograd.geant4.recording.DepositRecorder`.
 
     Returns:
-        Positions in cm, energies in GeV, float32; ``index`` int64 and ``seed`` uint64 of every shower.
+        Positions in cm, energies in GeV, float32; ``index`` int64, ``seed`` uint64 and the incident
+        particle of every shower.
     """
     import geant4_pybind as g4
 
     energies: list[float] = []
+    incidents: list[Incident] = []
     seeds: list[int] = []
     deposits = DepositRecorder(direct)
 
@@ -61,22 +63,24 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
     class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            beam = config.beam
-            ux, uy, uz = beam_direction(beam.theta, beam.phi)
-            start = (beam.position[0] - beam.upstream * ux, beam.position[1] - beam.upstream * uy, -beam.upstream * uz)
             self.gun = g4.G4ParticleGun(1)
-            self.gun.SetParticleDefinition(g4.G4ParticleTable.GetParticleTable().FindParticle(beam.particle))
-            self.gun.SetParticleMomentumDirection(g4.G4ThreeVector(ux, uy, uz))
-            self.gun.SetParticlePosition(g4.G4ThreeVector(*(10 * c for c in start)))
 
         def GeneratePrimaries(self, event: Any) -> None:  # noqa: N802
             index = indices[event.GetEventID()]
-            engine_seed, rng = shower_generator(config.seed, index)
+            engine_seed, energy, incident = config.draw(index)
             g4.G4Random.setTheSeed(engine_seed, 0)
             deposits.begin(engine_seed)
-            energies.append(config.beam.energies.draw(index, rng))
+            energies.append(energy)
+            incidents.append(incident)
             seeds.append(engine_seed)
-            self.gun.SetParticleEnergy(1000 * energies[-1])
+            direction, upstream = beam_direction(incident.theta, incident.phi), config.beam.upstream
+            entry = (*incident.position, 0.0)
+            start = (10 * (at - upstream * u) for at, u in zip(entry, direction, strict=True))
+            table = g4.G4ParticleTable.GetParticleTable()
+            self.gun.SetParticleDefinition(table.FindParticle(incident.particle))
+            self.gun.SetParticleMomentumDirection(g4.G4ThreeVector(*direction))
+            self.gun.SetParticlePosition(g4.G4ThreeVector(*start))
+            self.gun.SetParticleEnergy(1000 * energy)
             self.gun.GeneratePrimaryVertex(event)
 
     class EndOfEvent(g4.G4UserEventAction):  # type: ignore[misc]
@@ -115,6 +119,10 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
         energy=np.array(energies, dtype=np.float32),
         index=np.array(indices, dtype=np.int64),
         seed=np.array(seeds, dtype=np.uint64),
+        particle=np.array([PDG[each.particle] for each in incidents], dtype=np.int32),
+        position=np.array([each.position for each in incidents], dtype=np.float32).reshape(-1, 2),
+        theta=np.array([each.theta for each in incidents], dtype=np.float32),
+        phi=np.array([each.phi for each in incidents], dtype=np.float32),
     )
 
 

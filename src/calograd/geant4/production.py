@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from pydantic import ValidationError
 
 from calograd.checks import as_count
-from calograd.detector.configuration import Block, Detector, Particle, SimulationConfig, SiWStack
+from calograd.detector.configuration import Block, Detector, Particle, SimulationConfig, SiWStack, Span
 from calograd.detector.material import Material
 from calograd.errors import InputError
 from calograd.events.library.schema import Provenance, pack
@@ -57,10 +57,10 @@ def simulate(
     law: Literal["discrete", "uniform", "log-uniform"] = "discrete",
     seed: int = 0,
     detector: Detector | Material | str = "PbF2",
-    particle: Particle = "gamma",
-    position: tuple[float, float] = (0.0, 0.0),
-    theta: float = 0.0,
-    phi: float = 0.0,
+    particle: Particle | Sequence[Particle] = "gamma",
+    position: tuple[float, float] | Literal["uniform"] = (0.0, 0.0),
+    theta: Span = 0.0,
+    phi: Span = 0.0,
     upstream: float | None = None,
     range_cut: float = 0.07,
     workers: int = 1,
@@ -75,6 +75,7 @@ def simulate(
 
         simulate("library.h5", energies=(1, 10, 50), showers=100, seed=1, workers=2)
         simulate("train.h5", energies=(1, 100), law="log-uniform", showers=5000, detector="PbWO4")
+        simulate("crystals.h5", (1, 200), 5000, law="log-uniform", particle=("gamma", "e-", "e+"), theta=(0, 40))
         simulate("siw.h5", energies=(10, 90), law="uniform", showers=1000, detector=SiWStack())
 
     Args:
@@ -85,9 +86,11 @@ def simulate(
         seed: seed of all random numbers.
         detector: a detector, or a material (a `Material`, its name, ``G4_NAME`` or ``NAME:DENSITY:FORMULA``) for the
             large block of it that serves every design, wider for a beam at an angle.
-        particle: incident particle.
-        position: point where the beam meets the front face, cm.
-        theta, phi: direction of the beam: angle to the normal and azimuth, degrees.
+        particle: incident particle, or several of which each shower has one.
+        position: point where the beam meets the front face, cm; ``uniform`` draws it in the central cell of a crystal
+            matrix. The showers of a block are moved later, see `calograd.segment`.
+        theta, phi: direction of the beam: angle to the normal and azimuth, degrees; or the ends of a range from which
+            each shower draws one.
         upstream: distance from the start of the particle to the front face, cm; None for 1, in a silicon-tungsten
             stack 0.1.
         range_cut: production cut in range, cm.
@@ -118,7 +121,8 @@ def simulate(
         first = error.errors()[0]
         parts = ["simulate", *(part for part in first["loc"] if isinstance(part, str))]
         name, given = ("energies", energies) if "energies" in parts else (parts[-1], first["input"])
-        raise InputError(f"{name}: {first['msg'].removeprefix('Value error, ')}, not {given}") from error
+        problem = first["msg"].removeprefix("Value error, ")
+        raise InputError(problem if name == "simulate" else f"{name}: {problem}, not {given}") from error
     if isinstance(material, Material):
         wide = Block.holding(material, config.beam.theta, config.beam.position)
         config = config.model_copy(update={"detector": wide})

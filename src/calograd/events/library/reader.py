@@ -1,4 +1,4 @@
-"""Read shower libraries: Geant4's deposits, free of any segmentation (HDF5, schema ``calograd/library/1``).
+"""Read shower libraries: Geant4's deposits, free of any segmentation (HDF5, schema ``calograd/library/2``).
 
     with open_library(path) as library:
         for showers in library.blocks():
@@ -29,6 +29,7 @@ from calograd.events.library.schema import (
     CHECKSUM,
     DEPOSITS,
     HEADS,
+    INCIDENT,
     PARTS,
     SCHEMA,
     Heads,
@@ -44,7 +45,8 @@ __all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
 
 BLOCK = 1 << 23
 """Default number of deposits in a block: 128 MB, some 4 000 GeV."""
-_KINDS = dict.fromkeys((*HEADS, CHECKSUM), "iu") | dict.fromkeys(("energy", *DEPOSITS), "fiu")
+_KINDS = dict.fromkeys((*HEADS, "particle", CHECKSUM), "iu")
+_KINDS |= dict.fromkeys(("energy", "position", "theta", "phi", *DEPOSITS), "fiu")
 """Kinds of numbers that each column may have."""
 SAME = 1e-5
 """Relative tolerance within which two sizes are the same."""
@@ -119,7 +121,10 @@ class Library:
         return None
 
     def incidence(self) -> Incidence:
-        """Return the incident particles of the showers, as their simulations or imports say."""
+        """Return the incident particles of the showers, as the file or its simulations or imports say."""
+        columns = {name: getattr(self.heads, name) for name in INCIDENT}
+        if all(column is not None for column in columns.values()):
+            return Incidence(**columns)
         starts = [first for first, _ in self.shards[1:]]
         which = np.searchsorted(starts, self.index, side="right")
         parts = [made.config.beam.model_dump() for _, made in self.shards]
@@ -167,10 +172,13 @@ class Library:
                 for name, values in self._deposits(part, low - part.first, high - part.first).items():
                     pieces[name].append(values)
         rows = slice(start, stop)
+        columns = {name: getattr(self.heads, name) for name in INCIDENT}
+        incident: dict[str, Any] = {k: None if column is None else column[rows] for k, column in columns.items()}
         showers = Showers(
             **{name: values[1] if len(values) == 2 else np.concatenate(values) for name, values in pieces.items()},
             offsets=offsets_of(self.deposits[rows]), energy=self.energy[rows], index=self.index[rows],
             seed=self.seed[rows],
+            **incident,
         )  # fmt: skip
         _check_values(showers, self.path)
         self._check_sums(showers, start)
@@ -304,14 +312,15 @@ def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None
 def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenance, Heads, int]:
     """Return provenance and heads of the (first ``complete``) showers, and the number of showers that are lost."""
     check_datasets(file, path, (*DEPOSITS, *HEADS), f"a file of schema '{SCHEMA}'")
-    heads = Heads(**{name: load(file, name) for name in (*HEADS, CHECKSUM) if name in file})
+    heads = Heads(**{name: load(file, name) for name in (*HEADS, *INCIDENT, CHECKSUM) if name in file})
     for name, kinds in _KINDS.items():
         if name in file and file[name].dtype.kind not in kinds:
             raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")
     n, total = len(heads.energy), {name: file[name].shape for name in DEPOSITS}
-    alike = [heads.index, heads.seed] + ([] if heads.checksum is None else [heads.checksum])
-    if heads.offsets.shape != (n + 1,) or any(values.shape != (n,) for values in alike):
-        shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in HEADS)
+    columns = {name: getattr(heads, name) for name in ("index", "seed", CHECKSUM, *INCIDENT)}
+    wanted = {name: (n, 2) if name == "position" else (n,) for name, values in columns.items() if values is not None}
+    if heads.offsets.shape != (n + 1,) or any(columns[name].shape != shape for name, shape in wanted.items()):
+        shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in (*HEADS, *wanted))
         raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
     if heads.offsets[0] != 0 or (np.diff(heads.offsets) < 0).any() or set(total.values()) != {(heads.offsets[-1],)}:
         raise FormatError(f"{path}: the offsets do not fit the deposits ({total['x']}); the file is damaged")

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError
-from calograd.events.library.schema import DEPOSITS, HEADS
+from calograd.events.library.schema import DEPOSITS, HEADS, INCIDENT
 from calograd.io.hdf5 import DAMAGE, refuse_endless
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -71,7 +71,7 @@ def open_padded(path: Path) -> Iterator[h5py.File]:
 def complete_showers(file: h5py.File, path: Path) -> int:
     """Return the number of complete showers from the first on; `KeyError` if the index of the file is not complete."""
     real = path.stat().st_size
-    for name in HEADS:
+    for name in (*HEADS, *(name for name in INCIDENT if name in file)):
         dataset = file[name]
         if dataset.nbytes and dataset.id.get_offset() + dataset.nbytes > real:
             raise KeyError(name)

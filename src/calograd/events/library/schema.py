@@ -1,9 +1,11 @@
-"""Layout of a shower library in HDF5 (schema ``calograd/library/1``).
+"""Layout of a shower library in HDF5 (schema ``calograd/library/2``).
 
 Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
 The datasets ``energy`` (GeV), ``index``, ``seed`` and ``checksum`` have one value a shower. The checksum is the CRC-32
-of the bytes of the shower's x, y, z and e; the oldest libraries have none. The attribute ``config`` and those beside it
-say what made the showers. A checksum of the file (`calograd.io.hdf5`) covers everything but the deposits.
+of the bytes of the shower's x, y, z and e; the oldest libraries have none. The incident particle is in ``particle``
+(PDG's number), ``position`` (two values, cm), ``theta`` and ``phi`` (degrees). Version 1 and imported showers have none
+of these four: their particles are those of the beam in ``config``. The attribute ``config`` and those beside it say
+what made the showers. A checksum of the file (`calograd.io.hdf5`) covers everything but the deposits.
 
 The file's index and all small datasets lie at its front. The chunks of deposits follow in the order of the showers, so
 a file that was cut off has lost only its end.
@@ -30,11 +32,13 @@ from calograd.events.ragged import Ragged, Showers
 from calograd.io.hdf5 import store_checksum, verify_checksum
 from calograd.io.toml import Table, first_difference
 
-SCHEMA = "calograd/library/1"
+SCHEMA = "calograd/library/2"
 DEPOSITS = ("x", "y", "z", "e")
 """Datasets of the deposits."""
 HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
 """Datasets of the showers, and their types."""
+INCIDENT = {"particle": "<i4", "position": "<f4", "theta": "<f4", "phi": "<f4"}
+"""Datasets of the incident particles, and their types."""
 CHECKSUM = "checksum"
 """Dataset of the checksums of the deposits."""
 PARTS = "parts"
@@ -51,23 +55,28 @@ class Heads(Ragged):
         checksum: CRC-32 of every shower's deposits, shape (n,), uint32; None where a library has none.
     """
 
-    HEADS: ClassVar = ("energy", "index", "seed", "checksum")
+    HEADS: ClassVar = ("energy", "index", "seed", "checksum", *INCIDENT)
     offsets: np.ndarray
     energy: np.ndarray
     index: np.ndarray
     seed: np.ndarray
     checksum: np.ndarray | None = None
+    particle: np.ndarray | None = None
+    position: np.ndarray | None = None
+    theta: np.ndarray | None = None
+    phi: np.ndarray | None = None
 
     @classmethod
     def of(cls, showers: Showers) -> Heads:
         """Return the heads of showers."""
-        return cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers))
+        incident = (getattr(showers, name) for name in INCIDENT)
+        return cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), *incident)
 
     @classmethod
     def join(cls, heads: Sequence[Heads]) -> Heads:
         """Return the heads of libraries put one behind the other; there may be none."""
         none = cls(*(np.zeros(int(k == 0), kind) for k, kind in enumerate(("<i8", "<f4", "<i8", "<u8", "<u4"))))
-        return cls.concatenate([none, *heads])
+        return cls.concatenate(heads) if heads else none
 
 
 def checksums(showers: Showers) -> np.ndarray:
@@ -189,8 +198,9 @@ def write_heads(
     file.attrs["schema"] = SCHEMA
     for name, value in provenance.attributes().items():
         file.attrs[name] = value
-    for name, dtype in HEADS.items():
-        file.create_dataset(name, data=getattr(heads, name).astype(dtype))
+    for name, dtype in (HEADS | INCIDENT).items():
+        if getattr(heads, name) is not None:
+            file.create_dataset(name, data=getattr(heads, name).astype(dtype))
     if heads.checksum is not None:
         file.create_dataset(CHECKSUM, data=heads.checksum.astype("<u4"))
     if wanted is not None:
@@ -207,7 +217,7 @@ def check_heads(file: h5py.File, heads: Heads, path: Path) -> None:
 
 def _covered(file: h5py.File) -> list[str]:
     """Return the datasets that the checksum of a file covers."""
-    return [name for name in (*HEADS, CHECKSUM, PARTS) if name in file]
+    return [name for name in (*HEADS, *INCIDENT, CHECKSUM, PARTS) if name in file]
 
 
 def parts_folder(path: Path) -> Path:

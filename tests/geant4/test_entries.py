@@ -48,10 +48,8 @@ def test_a_mixture_holds_what_each_beam_alone_would(tmp_path: Path) -> None:
         incident, showers, detector = library.incidence(), library.read(), library.provenance.config.detector
     assert len(set(incident.particle)) > 1
     for number in (0, 4, 8):
-        beam = {
-            "particle": incident.to_beam(number)["particle"],
-            "theta": library.provenance.config.draw(number)[2].theta,
-        }
+        drawn = library.provenance.config.draw(number)[2]
+        beam = {"particle": drawn.particle, "theta": drawn.theta}
         path = tmp_path / f"{number}.h5"
         simulate(path, (0.5, 2.0), number + 1, law="log-uniform", seed=5, detector=detector, **beam)
         with open_library(path) as one:

@@ -17,15 +17,18 @@ from calograd.errors import FormatError, InputError, OutputExistsError
 from calograd.events.library import schema as layout
 from calograd.events.library import writer
 from calograd.events.library.reader import open_library
-from calograd.events.library.schema import CHUNK, DEPOSITS, HEADS, INCIDENT, Provenance, pack
+from calograd.events.library.schema import CHUNK, DEPOSITS, HEADS, INCIDENT, TIME, Provenance, pack
 from calograd.events.library.writer import LibraryWriter, open_writer
 from calograd.events.ragged import Showers
 
 
 def assert_equal(a: Showers, b: Showers) -> None:
     for name, values in vars(a).items():
-        np.testing.assert_array_equal(values, vars(b)[name], err_msg=name)
-        assert values.dtype == vars(b)[name].dtype, name
+        other = vars(b)[name]
+        assert (values is None) == (other is None), name
+        if values is not None:
+            np.testing.assert_array_equal(values, other, err_msg=name)
+            assert values.dtype == other.dtype, name
 
 
 @pytest.fixture
@@ -81,16 +84,51 @@ def test_version_1_has_the_particles_of_its_beam(
 ) -> None:
     config = make_config(1.0)
     config = config.model_copy(update={"beam": config.beam.model_copy(update={"theta": 20.0, "particle": "e-"})})
-    old = replace(made_up_showers(range(6)), **dict.fromkeys(INCIDENT))
+    old = replace(made_up_showers(range(6), times=False), **dict.fromkeys(INCIDENT))
     path = tmp_path / "old.h5"
     with monkeypatch.context() as former:
         former.setattr(layout, "SCHEMA", "calograd/library/1")
         path.write_bytes(pack(old, replace(provenance, config=config)))
     with h5py.File(path) as file:
-        assert not set(INCIDENT) & set(file)
+        assert not {*INCIDENT, TIME} & set(file)
     with open_library(path) as library:
+        assert library.untimed == path
+        assert library.read(0, 2).t is None
         assert library.incidence().describe() == "e- on the axis at theta = 20 degrees"
         assert library.read(0, 2).theta is None
+
+
+def test_libraries_without_times_are_joined_without(tmp_path: Path, provenance: Provenance) -> None:
+    path = write_library(tmp_path / "on.h5", provenance, 20, times=False)
+    before = replace(made_up_showers(range(30)), t=None)
+    with open_writer(path, provenance, 30, append=True) as library:
+        assert not library.times
+        library.add(pack(made_up_showers(range(20, 30)), provenance, library.times))
+        library.publish(force=True)
+        with open_library(path) as unfinished:
+            assert unfinished.untimed == tmp_path / "on.h5.parts/00-base.h5"
+            assert_equal(unfinished.read(), before)
+            assert_equal(unfinished.read(22, 24), replace(made_up_showers(range(22, 24)), t=None))
+        library.finish(lambda done, of: None, threads=1)
+    with h5py.File(path) as file:
+        assert TIME not in file
+    with open_library(path) as whole:
+        assert_equal(whole.read(), before)
+
+
+def test_a_folder_has_times_if_all_its_libraries_have(tmp_path: Path, provenance: Provenance, make_config) -> None:
+    other = replace(provenance, config=make_config(1.0, 2.0, 3.0, seed=2))
+    for name, made, times in (("a.h5", provenance, True), ("b.h5", other, True)):
+        write_library(tmp_path / name, made, 20, times=times)
+    with open_library(tmp_path) as library:
+        assert library.untimed is None
+        assert library.read().t.shape == library.read().e.shape
+    (tmp_path / "b.h5").unlink()
+    write_library(tmp_path / "b.h5", other, 20, times=False)
+    with open_library(tmp_path) as library:
+        assert library.untimed == tmp_path / "b.h5"
+        assert library.read(0, 5).t is None
+        np.testing.assert_array_equal(library.read(18, 23).e[:10], made_up_showers(range(18, 20)).e[:10])
 
 
 def test_plain_hdf5_reads_it(library_file: Path) -> None:
@@ -99,7 +137,7 @@ def test_plain_hdf5_reads_it(library_file: Path) -> None:
         assert file.attrs["schema"] == "calograd/library/2"
         assert file.attrs["material"] == "PbF2"
         assert SimulationConfig.model_validate_json(file.attrs["config"]).seed == 1
-        for name in (*DEPOSITS, *HEADS, *INCIDENT):
+        for name in (*DEPOSITS, TIME, *HEADS, *INCIDENT):
             np.testing.assert_array_equal(file[name][()], getattr(expected, name))
         assert file["x"].compression == "gzip"
 
@@ -366,7 +404,7 @@ def test_foreign_and_damaged_files(library_file: Path, name: str, value: object,
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("e", np.nan), ("x", np.inf), ("e", -1.0)])
+@pytest.mark.parametrize(("name", "value"), [("e", np.nan), ("x", np.inf), ("e", -1.0), ("t", np.nan)])
 def test_invalid_deposits_are_named_by_shower(library_file: Path, name: str, value: float) -> None:
     with h5py.File(library_file, "r+") as file:
         file[name][file["offsets"][7]] = value

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from calograd.detector.configuration import SimulationConfig
-from calograd.events.library.schema import DEPOSITS, Provenance, pack
+from calograd.events.library.schema import DEPOSITS, TIME, Provenance, pack
 from calograd.events.library.writer import open_writer
 from calograd.events.ragged import Showers
 
@@ -30,15 +30,17 @@ def write_toy_library(path: Path, config: SimulationConfig) -> Path:
     return path
 
 
-def made_up_showers(indices: range, mean: int = 500) -> Showers:
-    """Showers whose deposits follow from their index alone; every fifth has none."""
+def made_up_showers(indices: range, mean: int = 500, *, times: bool = True) -> Showers:
+    """Showers whose deposits follow from their index alone, with or without times; every fifth has none."""
     rngs = [np.random.default_rng(i) for i in indices]
     counts = [0 if i % 5 == 4 else int(rng.integers(1, 2 * mean)) for i, rng in zip(indices, rngs, strict=True)]
     columns = [
-        np.concatenate([rng.random(n, np.float32) for rng, n in zip(rngs, counts, strict=True)]) for _ in DEPOSITS
+        np.concatenate([rng.random(n, np.float32) for rng, n in zip(rngs, counts, strict=True)])
+        for _ in (*DEPOSITS, TIME)
     ]
     return Showers(
-        *columns,
+        *columns[:-1],
+        t=columns[-1] if times else None,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         energy=np.array([1 + i % 3 for i in indices], np.float32),
         index=np.array(indices, np.int64),
@@ -50,10 +52,13 @@ def made_up_showers(indices: range, mean: int = 500) -> Showers:
     )
 
 
-def write_library(path: Path, provenance: Provenance, total: int, step: int = 10, mean: int = 500) -> Path:
+def write_library(
+    path: Path, provenance: Provenance, total: int, step: int = 10, mean: int = 500, *, times: bool = True
+) -> Path:
     """Write a library of `made_up_showers`, ``step`` showers a part."""
     with open_writer(path, provenance, total) as library:
         for start in range(0, total, step):
-            library.add(pack(made_up_showers(range(start, min(total, start + step)), mean), provenance))
+            showers = made_up_showers(range(start, min(total, start + step)), mean, times=times)
+            library.add(pack(showers, provenance))
         library.finish(lambda done, of: None, threads=1)
     return path

@@ -22,6 +22,8 @@ Particle = Literal["gamma", "e-", "e+"]
 PDG = {"gamma": 22, "e-": 11, "e+": -11}
 """Numbers of the incident particles in the scheme of the Particle Data Group."""
 
+SPEED_OF_LIGHT = 29.9792458
+"""Speed of light in vacuum, cm/ns."""
 STEEPEST = 80.0
 """Largest angle of a beam that the default block is made for, degrees."""
 

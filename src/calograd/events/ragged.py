@@ -8,7 +8,7 @@ functions take numpy arrays or torch tensors and return the same kind.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -141,15 +141,17 @@ class Deposits(Ragged):
         z: depths behind the front face, shape (deposits,), cm, float32.
         e: deposited energies, shape (deposits,), GeV, float32.
         offsets: shape (n + 1,), int64.
+        t: times since the particle crossed the front face, shape (deposits,), ns, float32; None where they are unknown.
     """
 
-    FLAT: ClassVar = ("x", "y", "z", "e")
+    FLAT: ClassVar = ("x", "y", "z", "e", "t")
     HEADS: ClassVar[tuple[str, ...]] = ()
     x: np.ndarray
     y: np.ndarray
     z: np.ndarray
     e: np.ndarray
     offsets: np.ndarray
+    t: np.ndarray | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

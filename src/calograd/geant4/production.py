@@ -187,7 +187,10 @@ def _simulate_missing(
     check()
     with open_cluster(workers, scheduler) as client:
         chunks = plan(config, missing, max(1, sum(client.nthreads().values())))
-        for result in run_chunks(client, config, chunks, tables, partial(pack, provenance=writer.provenance), check):
+        image = partial(pack, provenance=writer.provenance, times=writer.times)
+        if not writer.times:
+            writer.notes.append(f"{writer.path} was begun without times; those of its new showers are left out")
+        for result in run_chunks(client, config, chunks, tables, image, check):
             writer.add(result.packed)
             simulated, gev, seconds = simulated + result.showers, gev + result.gev, seconds + result.seconds
             progress("showers", writer.done, writer.wanted)

@@ -32,10 +32,12 @@ from calograd.events.library.schema import (
     INCIDENT,
     PARTS,
     SCHEMA,
+    TIME,
     Heads,
     Provenance,
     check_heads,
     checksums,
+    deposit_names,
 )
 from calograd.events.ragged import Showers, blocks, offsets_of
 from calograd.io.files import shard_files
@@ -44,9 +46,9 @@ from calograd.io.hdf5 import DAMAGE, check_datasets, check_schema, existing_file
 __all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
 
 BLOCK = 1 << 23
-"""Default number of deposits in a block: 128 MB, some 4 000 GeV."""
+"""Default number of deposits in a block: 160 MB with times, some 4 000 GeV."""
 _KINDS = dict.fromkeys((*HEADS, "particle", CHECKSUM), "iu")
-_KINDS |= dict.fromkeys(("energy", "position", "theta", "phi", *DEPOSITS), "fiu")
+_KINDS |= dict.fromkeys(("energy", "position", "theta", "phi", *deposit_names(True)), "fiu")
 """Kinds of numbers that each column may have."""
 SAME = 1e-5
 """Relative tolerance within which two sizes are the same."""
@@ -54,11 +56,15 @@ SAME = 1e-5
 
 @dataclass(frozen=True)
 class _Part:
-    """The file that holds the showers ``first:first + showers`` of a library, as its own first ``showers``."""
+    """The file that holds the showers ``first:first + showers`` of a library, as its own first ``showers``.
+
+    Its deposits have times if ``times``.
+    """
 
     path: Path
     first: int
     showers: int
+    times: bool
 
 
 class Library:
@@ -106,6 +112,11 @@ class Library:
         """Close the file."""
         self._files.close()
         self._open = None
+
+    @property
+    def untimed(self) -> Path | None:
+        """A file of the library whose deposits have no times; None if all have them."""
+        return next((part.path for part in self._parts if not part.times), None)
 
     @property
     def material(self) -> Material | None:
@@ -156,7 +167,7 @@ class Library:
             )
 
     def read(self, start: int = 0, stop: int | None = None) -> Showers:
-        """Return the showers ``start:stop`` with their deposits.
+        """Return the showers ``start:stop`` with their deposits, with times if all files of the library have them.
 
         Raises:
             InputError: the library has no such showers.
@@ -165,37 +176,36 @@ class Library:
         stop = len(self) if stop is None else stop
         if not 0 <= start <= stop <= len(self):
             raise InputError(f"{self.path} has {len(self)} showers; {start}:{stop} is not within 0:{len(self)}")
-        pieces: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.float32)] for name in DEPOSITS}
+        pieces = []
         for part in self._parts:
             low, high = max(start, part.first), min(stop, part.first + part.showers)
             if low < high:
-                for name, values in self._deposits(part, low - part.first, high - part.first).items():
-                    pieces[name].append(values)
-        rows = slice(start, stop)
-        columns = {name: getattr(self.heads, name) for name in INCIDENT}
-        incident: dict[str, Any] = {k: None if column is None else column[rows] for k, column in columns.items()}
-        showers = Showers(
-            **{name: values[1] if len(values) == 2 else np.concatenate(values) for name, values in pieces.items()},
-            offsets=offsets_of(self.deposits[rows]), energy=self.energy[rows], index=self.index[rows],
-            seed=self.seed[rows],
-            **incident,
-        )  # fmt: skip
-        _check_values(showers, self.path)
-        self._check_sums(showers, start)
-        return showers
+                piece = self._showers(slice(low, high), self._deposits(part, low - part.first, high - part.first))
+                _check_values(piece, self.path)
+                self._check_sums(piece, low, part)
+                pieces.append(piece if self.untimed is None else replace(piece, t=None))
+        if not pieces:
+            none = {name: np.zeros(0, np.float32) for name in deposit_names(self.untimed is None)}
+            return self._showers(slice(start, stop), none)
+        return pieces[0] if len(pieces) == 1 else Showers.concatenate(pieces)
+
+    def _showers(self, rows: slice, deposits: dict[str, np.ndarray]) -> Showers:
+        """Return showers of the library with the given columns of their deposits."""
+        heads = self.heads.rows(rows)
+        columns: dict[str, Any] = {name: getattr(heads, name) for name in ("energy", "index", "seed", *INCIDENT)}
+        return Showers(**deposits, offsets=heads.offsets, **columns)
 
     def blocks(self, max_deposits: int = BLOCK) -> Iterator[Showers]:
         """Yield all showers in order, some at a time: at most ``max_deposits`` deposits, but at least one shower."""
         for rows in blocks(offsets_of(self.deposits), max_deposits):
             yield self.read(rows.start, rows.stop)
 
-    def _check_sums(self, showers: Showers, start: int) -> None:
-        """Raise `FormatError` if deposits have changed since they were written."""
+    def _check_sums(self, showers: Showers, start: int, part: _Part) -> None:
+        """Raise `FormatError` if deposits of a part have changed since they were written."""
         if self.heads.checksum is None:
             return
         wrong = np.flatnonzero(checksums(showers) != self.heads.checksum[start : start + len(showers)])
         if len(wrong):
-            part = next(part for part in reversed(self._parts) if part.first <= start + wrong[0])
             advice = "remove that file and repeat the simulation: its showers are simulated again"
             if self.wanted is None:
                 advice = "bring an intact copy or make it anew"
@@ -208,7 +218,7 @@ class Library:
         try:
             file = self._file(part.path)
             first, last = file["offsets"][low], file["offsets"][high]
-            return {name: file[name][first:last] for name in DEPOSITS}
+            return {name: file[name][first:last] for name in deposit_names(part.times)}
         except DAMAGE as error:
             raise FormatError(f"{part.path} is damaged and cannot be read completely: {error}") from error
 
@@ -239,7 +249,8 @@ def open_library(path: Path, recover: bool = False) -> Library:
     with _existing(path, recover) as (file, complete):
         if PARTS not in file:
             provenance, heads, lost = _heads(file, path, complete)
-            return Library(path, provenance, heads, [_Part(path, 0, len(heads))], wanted=None, lost=lost)
+            part = _Part(path, 0, len(heads), heads.times)
+            return Library(path, provenance, heads, [part], wanted=None, lost=lost)
         names, wanted = [name.decode() for name in load(file, PARTS)], int(file.attrs["wanted"])
         provenance = Provenance.of(file.attrs, path)
     return _joined(path, provenance, [open_library(path.parent / name, recover) for name in names], wanted)
@@ -313,10 +324,11 @@ def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenanc
     """Return provenance and heads of the (first ``complete``) showers, and the number of showers that are lost."""
     check_datasets(file, path, (*DEPOSITS, *HEADS), f"a file of schema '{SCHEMA}'")
     heads = Heads(**{name: load(file, name) for name in (*HEADS, *INCIDENT, CHECKSUM) if name in file})
+    heads = replace(heads, times=TIME in file)
     for name, kinds in _KINDS.items():
         if name in file and file[name].dtype.kind not in kinds:
             raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")
-    n, total = len(heads.energy), {name: file[name].shape for name in DEPOSITS}
+    n, total = len(heads.energy), {name: file[name].shape for name in deposit_names(heads.times)}
     columns = {name: getattr(heads, name) for name in ("index", "seed", CHECKSUM, *INCIDENT)}
     wanted = {name: (n, 2) if name == "position" else (n,) for name, values in columns.items() if values is not None}
     if heads.offsets.shape != (n + 1,) or any(columns[name].shape != shape for name, shape in wanted.items()):
@@ -334,7 +346,7 @@ def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenanc
 
 
 def _check_values(showers: Showers, path: Path) -> None:
-    for name in DEPOSITS:
+    for name in deposit_names(showers.t):
         values = getattr(showers, name)
         bad = ~np.isfinite(values) if name != "e" else ~(np.isfinite(values) & (values >= 0))
         if bad.any():

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError
-from calograd.events.library.schema import DEPOSITS, HEADS, INCIDENT
+from calograd.events.library.schema import HEADS, INCIDENT, TIME, deposit_names
 from calograd.io.hdf5 import DAMAGE, refuse_endless
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -75,7 +75,7 @@ def complete_showers(file: h5py.File, path: Path) -> int:
         dataset = file[name]
         if dataset.nbytes and dataset.id.get_offset() + dataset.nbytes > real:
             raise KeyError(name)
-    deposits = min(_complete_values(file[name], real) for name in DEPOSITS)
+    deposits = min(_complete_values(file[name], real) for name in deposit_names(TIME in file))
     return int(np.searchsorted(file["offsets"][()], deposits, side="right")) - 1
 
 

@@ -2,10 +2,13 @@
 
 Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
 The datasets ``energy`` (GeV), ``index``, ``seed`` and ``checksum`` have one value a shower. The checksum is the CRC-32
-of the bytes of the shower's x, y, z and e; the oldest libraries have none. The incident particle is in ``particle``
-(PDG's number), ``position`` (two values, cm), ``theta`` and ``phi`` (degrees). Version 1 and imported showers have none
-of these four: their particles are those of the beam in ``config``. The attribute ``config`` and those beside it say
-what made the showers. A checksum of the file (`calograd.io.hdf5`) covers everything but the deposits.
+of the bytes of the shower's x, y, z, e and t; the oldest libraries have none. The dataset ``t`` holds the time of every
+deposit since the particle crossed the front face (ns). Version 1 and imported showers have none.
+
+The incident particle is in ``particle`` (PDG's number), ``position`` (two values, cm), ``theta`` and ``phi``
+(degrees). Version 1 and imported showers have none of these four: their particles are those of the beam in ``config``.
+The attribute ``config`` and those beside it say what made the showers. A checksum of the file (`calograd.io.hdf5`)
+covers everything but the deposits.
 
 The file's index and all small datasets lie at its front. The chunks of deposits follow in the order of the showers, so
 a file that was cut off has lost only its end.
@@ -34,7 +37,9 @@ from calograd.io.toml import Table, first_difference
 
 SCHEMA = "calograd/library/2"
 DEPOSITS = ("x", "y", "z", "e")
-"""Datasets of the deposits."""
+"""Datasets of the deposits that every library has."""
+TIME = "t"
+"""Dataset of the times of the deposits, which a library may lack."""
 HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
 """Datasets of the showers, and their types."""
 INCIDENT = {"particle": "<i4", "position": "<f4", "theta": "<f4", "phi": "<f4"}
@@ -53,6 +58,7 @@ class Heads(Ragged):
 
     Attributes:
         checksum: CRC-32 of every shower's deposits, shape (n,), uint32; None where a library has none.
+        times: whether the deposits of all showers have times.
     """
 
     HEADS: ClassVar = ("energy", "index", "seed", "checksum", *INCIDENT)
@@ -65,23 +71,25 @@ class Heads(Ragged):
     position: np.ndarray | None = None
     theta: np.ndarray | None = None
     phi: np.ndarray | None = None
+    times: bool = False
 
     @classmethod
     def of(cls, showers: Showers) -> Heads:
         """Return the heads of showers."""
         incident = (getattr(showers, name) for name in INCIDENT)
-        return cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), *incident)
+        columns = (showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), *incident)
+        return cls(*columns, times=showers.t is not None)
 
     @classmethod
     def join(cls, heads: Sequence[Heads]) -> Heads:
         """Return the heads of libraries put one behind the other; there may be none."""
         none = cls(*(np.zeros(int(k == 0), kind) for k, kind in enumerate(("<i8", "<f4", "<i8", "<u8", "<u4"))))
-        return cls.concatenate(heads) if heads else none
+        return replace(cls.concatenate(heads), times=all(each.times for each in heads)) if heads else none
 
 
 def checksums(showers: Showers) -> np.ndarray:
-    """Return the CRC-32 of the bytes of every shower's x, y, z and e, shape (n,), uint32."""
-    columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in DEPOSITS]
+    """Return the CRC-32 of the bytes of every shower's x, y, z, e and, if it has times, t; shape (n,), uint32."""
+    columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in deposit_names(showers.t)]
     sums = np.zeros(len(showers.energy), np.uint32)
     for number, (start, stop) in enumerate(pairwise(showers.offsets)):
         value = 0
@@ -89,6 +97,11 @@ def checksums(showers: Showers) -> np.ndarray:
             value = zlib.crc32(column[start:stop].data, value)
         sums[number] = value
     return sums
+
+
+def deposit_names(times: Any) -> tuple[str, ...]:
+    """Return the datasets of deposits with ``times``, or without if that is None or False."""
+    return DEPOSITS if times is None or times is False else (*DEPOSITS, TIME)
 
 
 class ImportedBeam(Table):
@@ -225,28 +238,34 @@ def parts_folder(path: Path) -> Path:
     return path.with_name(f"{path.name}.parts")
 
 
-def create_deposits(file: h5py.File, n: int, **compression: Any) -> dict[str, h5py.Dataset]:
-    """Create the empty datasets of ``n`` deposits, in chunks of `CHUNK`."""
+def create_deposits(file: h5py.File, n: int, times: bool, **compression: Any) -> dict[str, h5py.Dataset]:
+    """Create the empty datasets of ``n`` deposits, with or without ``times``, in chunks of `CHUNK`."""
     packing = {"chunks": (min(CHUNK, n),), "shuffle": True, **compression} if n else {}
-    return {name: file.create_dataset(name, shape=(n,), dtype="<f4", **packing) for name in DEPOSITS}
+    return {name: file.create_dataset(name, shape=(n,), dtype="<f4", **packing) for name in deposit_names(times)}
 
 
 def front_size(deposits: int, showers: int = 0) -> int:
     """Return a generous number of bytes to set aside at the front of a file for its index."""
-    return (1 << 14) + 400 * len(DEPOSITS) * (deposits // CHUNK + 1) + showers // 8
+    return (1 << 14) + 400 * len(deposit_names(True)) * (deposits // CHUNK + 1) + showers // 8
 
 
-def pack(showers: Showers, provenance: Provenance) -> bytes:
-    """Return showers as a complete library file in memory, compressed fast rather than well (lzf)."""
+def pack(showers: Showers, provenance: Provenance, times: bool = True) -> bytes:
+    """Return showers as a complete library file in memory, compressed fast rather than well (lzf).
+
+    Args:
+        showers, provenance: the showers and what made them.
+        times: keep the times of the deposits, where they are known.
+    """
+    showers = showers if times else replace(showers, t=None)
     n = len(showers.e)
     with h5py.File(
         "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n)
     ) as file:
         write_heads(file, provenance, Heads.of(showers))
-        datasets = create_deposits(file, n, compression="lzf")
+        datasets = create_deposits(file, n, showers.t is not None, compression="lzf")
         for start in range(0, n, CHUNK):
-            for name in DEPOSITS:
-                datasets[name][start : start + CHUNK] = getattr(showers, name)[start : start + CHUNK]
+            for name, dataset in datasets.items():
+                dataset[start : start + CHUNK] = getattr(showers, name)[start : start + CHUNK]
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -260,11 +279,12 @@ def compress(values: np.ndarray, chunk: int) -> bytes:
 
 def slabs(blocks: Iterator[Showers], chunk: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield the deposits of consecutive blocks in slabs of ``chunk``; the last slab is shorter."""
-    held = {name: np.zeros(0, "<f4") for name in DEPOSITS}
+    held: dict[str, np.ndarray] = {}
     for block in blocks:
+        held = held or {name: np.zeros(0, "<f4") for name in deposit_names(block.t)}
         held = {name: np.concatenate([values, getattr(block, name)]) for name, values in held.items()}
         while len(held["e"]) >= chunk:
             yield {name: values[:chunk] for name, values in held.items()}
             held = {name: values[chunk:] for name, values in held.items()}
-    if len(held["e"]):
+    if held and len(held["e"]):
         yield held

@@ -25,11 +25,11 @@ from calograd.events.library.reader import open_library, read_heads
 from calograd.events.library.recovery import is_cut_off
 from calograd.events.library.schema import (
     CHUNK,
-    DEPOSITS,
     Heads,
     Provenance,
     compress,
     create_deposits,
+    deposit_names,
     front_size,
     parts_folder,
     slabs,
@@ -137,13 +137,15 @@ class LibraryWriter:
     """The one writer of a library; use `open_writer`.
 
     Attributes:
-        notes: faults of an unfinished library that were repaired, in sentences.
+        times: whether new showers are to have times: not if those that are there already have none.
+        notes: faults of an unfinished library that were repaired, and times that are left out, in sentences.
     """
 
     def __init__(self, path: Path, folder: Path, provenance: Provenance, wanted: int) -> None:
         self.path = path
         self.provenance = provenance
         self.wanted = wanted
+        self.times = True
         self.notes: list[str] = []
         self._folder = folder
         self._parts: dict[Path, Heads] = {}
@@ -177,6 +179,7 @@ class LibraryWriter:
                 except OSError:
                     shutil.copy2(self.path, base)
             self._parts[base] = read_heads(base)[1]
+        self.times = all(heads.times for heads in self._parts.values())
         if self.done > self.wanted:
             raise OutputExistsError(
                 f"{self.path} has {self.done} showers already, {self.wanted} are asked; ask for more"
@@ -262,7 +265,7 @@ class LibraryWriter:
             h5py.File(target, "w", rdcc_nbytes=0, meta_block_size=front_size(n)) as file,
         ):
             write_heads(file, self.provenance, heads)
-            datasets = create_deposits(file, n, compression="gzip", compression_opts=1)
+            datasets = create_deposits(file, n, heads.times, compression="gzip", compression_opts=1)
             waiting: deque[tuple[int, str, Future[bytes]]] = deque()
 
             def write_oldest() -> None:
@@ -271,8 +274,8 @@ class LibraryWriter:
                 progress(min(n, start + chunk), n)
 
             for number, slab in enumerate(slabs(library.blocks(1 << 21), chunk)):
-                for name in DEPOSITS:
-                    waiting.append((number * chunk, name, pool.submit(compress, slab[name], chunk)))
+                for name, values in slab.items():
+                    waiting.append((number * chunk, name, pool.submit(compress, values, chunk)))
                 while len(waiting) > 8 * threads:
                     write_oldest()
             while waiting:
@@ -286,7 +289,7 @@ def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: in
     with h5py.File("library", "w", driver="core", backing_store=False) as file:
         names = [f"{part.parent.name}/{part.name}" for part, _ in parts]
         write_heads(file, provenance, heads, wanted, names)
-        for dataset in DEPOSITS:
+        for dataset in deposit_names(heads.times):
             layout = h5py.VirtualLayout(shape=(n,), dtype="<f4")
             start = 0
             for name, (_, part) in zip(names, parts, strict=True):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.toy_library import write_toy_library
 
-from calograd.detector.configuration import SimulationConfig
+from calograd.detector.configuration import SPEED_OF_LIGHT, SimulationConfig
 from calograd.detector.material import MATERIALS
 from calograd.events.dense import read_cells, read_maps
 from calograd.events.library.schema import Provenance, pack
@@ -187,3 +188,23 @@ def test_entries_that_cannot_be(
     code, err = segment("library.h5", "--cell", "1", "5", "--cells", "3", "2", "-o", "cells.h5", *arguments)
     assert code == 2
     assert complaint in err
+
+
+def test_times_of_cells(calograd: Callable[..., tuple[int, str, str]], tmp_path: Path, make_config) -> None:
+    write_toy_library(tmp_path / "toy.h5", make_config(10.0, 50.0))
+    code, _, err = calograd("segment", "toy.h5", "--cell", "2", "5", "--times", "-o", "timed.h5")
+    assert code == 0, err
+    cells = read_cells(tmp_path / "timed.h5")
+    assert cells.mean_time is not None
+    delay = cells.mean_time[:, 2, 2] - (np.arange(5) + 0.5) * 5 / SPEED_OF_LIGHT
+    assert abs(np.nanmean(delay) - 0.05) < 0.02  # ns: the toy's deposits are later than z/c by this, on average
+    code, _, err = calograd("segment", "toy.h5", "--cell", "2", "5", "--times", "--maps", "-o", "no.h5")
+    assert code != 0
+    assert "times are of cells; leave out times, or measure cells" in err
+
+
+def test_a_library_without_times_is_named(segment: Callable[..., tuple[int, str]]) -> None:
+    code, err = segment("library.h5", "--cell", "2", "5", "--times", "-o", "cells.h5")
+    assert code != 0
+    assert "library.h5 has no times of deposits: it was imported, or simulated by an older version" in err
+    assert len(err.strip().splitlines()) == 1

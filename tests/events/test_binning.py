@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from calograd.errors import InputError
 from calograd.events import binning as module
-from calograd.events.binning import segment_deposits
+from calograd.events.binning import FIRST_SHARE, segment_deposits, segment_times
 from calograd.events.ragged import Deposits
 
 
@@ -158,3 +158,65 @@ def test_deposits_that_are_nan(name: str) -> None:
     getattr(d, name)[np.argmin(np.abs(d.x) + np.abs(d.y) + np.abs(d.z - 5))] = np.nan
     with pytest.raises(InputError, match="NaN"):
         segment_deposits(d, 2.0, 3.0)
+
+
+def times_one_by_one(d: Deposits, dx: float, dz: float, n_xy: int, n_z: int) -> tuple[np.ndarray, np.ndarray]:
+    """The definitions of the mean and the first time, cell by cell."""
+    assert d.t is not None
+    mean, first = np.full((2, len(d), n_xy, n_xy, n_z), np.nan)
+    for s in range(len(d)):
+        part = d.rows(slice(s, s + 1))
+        places = [np.floor(part.x / dx + n_xy / 2), np.floor(part.y / dx + n_xy / 2), np.floor(part.z / dz)]
+        for cell in np.ndindex(n_xy, n_xy, n_z):
+            here = np.all([place == c for place, c in zip(places, cell, strict=True)], axis=0)
+            e, t = part.e[here].astype(np.float64), part.t[here].astype(np.float64)
+            if e.sum() > 0:
+                mean[(s, *cell)] = (e * t).sum() / e.sum()
+                reached = [at for at in np.sort(t) if e[t <= at].sum() >= FIRST_SHARE * e.sum()]
+                first[(s, *cell)] = reached[0]
+    return mean, first
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 4))
+@settings(max_examples=10, deadline=None, derandomize=True)
+def test_times_are_their_definitions(seed: int, n_xy: int, n_z: int) -> None:
+    d = random_deposits(seed, mean=200)
+    cells, mean, first = segment_times(d, 2.0, 6.0, n_xy, n_z)
+    np.testing.assert_array_equal(cells, segment_deposits(d, 2.0, 6.0, n_xy, n_z))
+    wanted = times_one_by_one(d, 2.0, 6.0, n_xy, n_z)
+    np.testing.assert_allclose(mean, wanted[0], rtol=1e-5)
+    np.testing.assert_allclose(first, wanted[1], rtol=1e-6)
+    assert mean.dtype == first.dtype == np.float32
+
+
+def test_known_times() -> None:
+    """One cell: 1 % early, 80 % at 1 ns, the rest very late; and one deposit without energy in a second layer."""
+    e, t = np.float32([0.01, 0.3, 0.5, 0.19, 0.0]), np.float32([0.1, 1.0, 1.0, 50.0, 2.0])
+    z, zero, order = np.float32([1, 1, 1, 1, 6]), np.zeros(5, np.float32), np.array([3, 1, 0, 4, 2])
+    d = Deposits(zero, zero, z[order], e[order], np.array([0, 5]), t=t[order])
+    cells, mean, first = segment_times(d, 2.0, 5.0, 1, 2)
+    assert cells.ravel().tolist() == [1.0, 0.0]
+    np.testing.assert_allclose(mean.ravel(), [0.001 + 0.8 + 9.5, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(first.ravel(), [1.0, np.nan])
+
+
+def test_blocks_do_not_show_in_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = random_deposits(3, showers=40)
+    whole = segment_times(d, 2.0, 5.0)
+    for deposits, cells in ((1, 1 << 24), (100, 1 << 24), (1 << 18, 200)):
+        monkeypatch.setattr(module, "BLOCK", deposits)
+        monkeypatch.setattr(module, "BLOCK_CELLS", cells)
+        for one, other in zip(segment_times(d, 2.0, 5.0), whole, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_times_without_deposits_and_deposits_without_times() -> None:
+    nothing = np.zeros(0, np.float32)
+    _, mean, first = segment_times(Deposits(*[nothing] * 4, np.array([0, 0]), t=nothing), 2.0, 3.0)
+    assert np.isnan(mean).all()
+    assert np.isnan(first).all()
+    with pytest.raises(InputError, match="deposits without times; expected t"):
+        segment_times(replace(random_deposits(1), t=None), 2.0, 3.0)
+    d = random_deposits(1)
+    with pytest.raises(InputError, match="times that are NaN or infinite"):
+        segment_times(replace(d, t=np.where(np.arange(len(d.e)) % 50, d.t, np.nan)), 8.0, 30.0)

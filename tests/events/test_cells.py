@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from calograd.detector.material import MATERIALS, Material
 from calograd.errors import FormatError, InputError, OutputExistsError
-from calograd.events.dense import Cells, read_cells, write_cells
+from calograd.events.dense import Cells, extent_of, read_cells, write_cells
 from calograd.io.files import write_whole
 from calograd.io.hdf5 import new_file
 
@@ -269,3 +270,43 @@ def test_a_file_that_another_process_holds_is_called_locked(path: Path) -> None:
             read_cells(path)
         holder.communicate()
     read_cells(path)
+
+
+def with_times(cells: Cells) -> Cells:
+    """A fifth of the cells is empty and has no times."""
+    energies = np.where(np.random.default_rng(1).random(cells.cells.shape) < 0.2, 0, cells.cells).astype(np.float32)
+    mean = np.where(energies > 0, 1 + energies, np.nan).astype(np.float32)
+    return dataclasses.replace(cells, cells=energies, mean_time=mean, first_time=mean / 2)
+
+
+def test_times_are_written_read_chosen_and_concatenated(tmp_path: Path) -> None:
+    cells = with_times(make_cells())
+    write_cells(tmp_path / "timed.h5", cells)
+    read, part = read_cells(tmp_path / "timed.h5"), read_cells(tmp_path / "timed.h5", slice(5, 9))
+    joined = Cells.concatenate([cells.rows(slice(0, 20)), cells.rows(np.arange(20, 50))], cells.shower)
+    for name in ("mean_time", "first_time"):
+        for found in (read, joined):
+            np.testing.assert_array_equal(getattr(found, name), getattr(cells, name))
+        np.testing.assert_array_equal(getattr(part, name), getattr(cells, name)[5:9])
+    assert read.mean_time.dtype == np.float32
+    assert extent_of(tmp_path / "timed.h5").rows == 50
+    mixed = Cells.concatenate([cells, make_cells()], np.arange(100))
+    assert mixed.mean_time is None
+    assert len(mixed) == 100
+
+
+def test_times_are_covered_by_the_checksum(tmp_path: Path) -> None:
+    write_cells(tmp_path / "timed.h5", with_times(make_cells()))
+    with h5py.File(tmp_path / "timed.h5", "r+") as file:
+        file["first_time"][0, 0, 0, 0] = 77
+    for reader in (read_cells, extent_of):
+        with pytest.raises(FormatError, match="its contents do not fit its checksum"):
+            reader(tmp_path / "timed.h5")
+
+
+def test_times_that_cannot_be(tmp_path: Path) -> None:
+    cells = with_times(make_cells())
+    with pytest.raises(InputError, match=r"mean_time is NaN or infinite in cells with energy in 50 rows.*expected ns"):
+        write_cells(tmp_path / "no.h5", dataclasses.replace(cells, mean_time=np.full_like(cells.cells, np.nan)))
+    with pytest.raises(InputError, match=r"first_time has shape \(50, 3\), expected"):
+        write_cells(tmp_path / "no.h5", dataclasses.replace(cells, first_time=np.ones((50, 3))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from helpers.toy_library import write_toy_library
 from calograd.detector.configuration import SimulationConfig
 from calograd.detector.incidence import Incidence
 from calograd.errors import FormatError, InputError
-from calograd.events.binning import move_deposits, segment_deposits
+from calograd.events.binning import move_deposits, segment_deposits, segment_times
 from calograd.events.dense import read_cells, write_cells
 from calograd.events.library.reader import Library, open_library
 from calograd.events.ragged import Deposits
@@ -156,3 +157,22 @@ def test_files_without_particles_are_of_photons_on_the_axis_or_of_their_simulati
         file["theta"] = np.zeros(60)
     with pytest.raises(FormatError, match="the column particle is missing; make the file anew"):
         read_cells(tmp_path / "cells.h5")
+
+
+def test_times_follow_the_window_and_do_not_change_when_showers_are_moved(library: Library) -> None:
+    entry = (0.3, -0.4)
+    moved = segment(library, designs=[(DX, DZ)], position=entry, n_xy=3, n_z=len(DZ), times=True)
+    assert moved.mean_time is not None
+    assert moved.first_time is not None
+    shifted = replace(library.read(), x=library.read().x + np.float32(0.3), y=library.read().y - np.float32(0.4))
+    dx, dz = np.full(len(library), DX), np.tile(DZ, (len(library), 1))
+    wanted = segment_times(shifted, dx, dz, 3, len(DZ))
+    for found, values in zip((moved.cells, moved.mean_time, moved.first_time), wanted, strict=True):
+        np.testing.assert_allclose(found, values, rtol=1e-6)
+    n = len(library)
+    by_two = segment_times(
+        move_deposits(library.read(), np.zeros((n, 2)), np.full((n, 2), 2 * DX), np.zeros(n)), dx, dz, 3, len(DZ),
+        Incidence.of(n, position=(2 * DX, 2 * DX)).window_offsets(dx, dz),
+    )  # fmt: skip
+    for one, other in zip(by_two, segment_times(library.read(), dx, dz, 3, len(DZ)), strict=True):
+        assert np.isclose(one, other, rtol=1e-5, atol=1e-7, equal_nan=True).mean() > 0.999

@@ -16,7 +16,8 @@ def random_deposits(seed: int, showers: int = 5, mean: int = 60, width: float = 
     x, y = (rng.normal(0, width / 2, n).astype(np.float32) for _ in range(2))
     z = rng.uniform(-1, depth, n).astype(np.float32)
     e = rng.exponential(1e-3, n).astype(np.float32)
-    return Deposits(x, y, z, e, np.concatenate([[0], np.cumsum(counts)]))
+    t = (z / 30 + rng.exponential(0.1, n)).astype(np.float32)
+    return Deposits(x, y, z, e, np.concatenate([[0], np.cumsum(counts)]), t=t)
 
 
 seeds = st.integers(0, 2**32 - 1)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from calograd.detector.configuration import SimulationConfig
+from calograd.detector.configuration import SPEED_OF_LIGHT, SimulationConfig
 from calograd.events.library.schema import DEPOSITS, TIME, Provenance, pack
 from calograd.events.library.writer import open_writer
 from calograd.events.ragged import Showers
 
 
 def write_toy_library(path: Path, config: SimulationConfig) -> Path:
-    """Sixty showers of 10 and 50 GeV in turn: 3 000 deposits each, normal across, gamma along."""
+    """Sixty showers of 10 and 50 GeV in turn: 3 000 deposits each, normal across, gamma along, at z/c and later."""
     rng = np.random.default_rng(5)
     n, each = 60, 3000
     energy = np.resize(np.float32([10.0, 50.0]), n)
@@ -25,6 +25,7 @@ def write_toy_library(path: Path, config: SimulationConfig) -> Path:
         x=across[0].ravel().astype(np.float32), y=across[1].ravel().astype(np.float32),
         z=along.ravel().astype(np.float32), e=share.ravel().astype(np.float32),
         offsets=np.arange(0, n * each + 1, each), energy=energy, index=np.arange(n), seed=np.arange(n),
+        t=(along.ravel() / SPEED_OF_LIGHT + rng.exponential(0.05, n * each)).astype(np.float32),
     )  # fmt: skip
     path.write_bytes(pack(showers, Provenance(config, "11.4.1", "none")))
     return path

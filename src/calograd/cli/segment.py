@@ -52,6 +52,7 @@ from calograd.errors import InputError
         "[as simulated]")  # fmt: skip
 @seed_option
 @option("--maps", is_flag=True, help="Write 32 x 32 maps in x and z of the designs' windows instead of cells.")
+@option("--times", is_flag=True, help="Measure the mean and the first time of every cell too, ns.")
 @recover_option
 @output_option("The cells file, or maps file (HDF5)")
 @json_option
@@ -70,6 +71,7 @@ def segment(
       calograd segment library.h5 --designs 16 --unequal 0.5 --neighbours 0.1 --seed 1 -o train.h5
       calograd segment csi.h5 --designs 32 --scaled --dx 0.41 2.31 --dz 3.9 16.2 -o csi-train.h5
       calograd segment library.h5 --cell 2.5 6 --position uniform --seed 1 -o entries.h5
+      calograd segment library.h5 --cell 2.5 6 --times -o timed.h5
       calograd segment library.h5 --cell 2.5 6 --maps -o maps.h5
 
     Windows of cells follow the particle: in every layer the middle cell is that which its straight line crosses in the

@@ -11,6 +11,14 @@ pixels over 5 x 5 x 5 cells are those of arXiv 2601.07859, but in absolute energ
 as in that paper's published code. Deposits outside the window are left
 out. Sums run in float64 and are stored as float32, so the energy in the window is conserved to float32 rounding.
 Positions are compared in float32: a deposit within a rounding error of an edge may be counted on either side of it.
+
+A cell with energy E = sum_d e_d has two times, of deposits at times t_d since the particle crossed the front face:
+
+    mean time    sum_d e_d t_d / E
+    first time   the earliest t at which the deposits with t_d <= t hold `FIRST_SHARE` of E
+
+The first time is a constant-fraction time. The earliest deposit itself would depend on how finely Geant4 divides the
+energy; a share does not, and neither few early deposits nor the late tail move it.
 """
 
 from __future__ import annotations
@@ -31,6 +39,8 @@ BLOCK = 1 << 18
 """Deposits binned at once; the arrays of a block stay in the cache of one core."""
 BLOCK_CELLS = 1 << 24
 """Cells binned at once; their indices fit 32 bits."""
+FIRST_SHARE = 0.1
+"""Share of a cell's energy that has arrived at its first time."""
 PIXELS = 32
 """Pixels of a map, across and along."""
 
@@ -115,9 +125,73 @@ def bin_deposits(
     Raises:
         InputError: deposits with positions or energies that are NaN or infinite.
     """
-    shape = tuple(axis.bins for axis in axes if not axis.summed)
+    shape = _bins_of(axes)
     cells = np.zeros((len(deposits), *shape), dtype=np.float32)
-    for rows, part, counts in deposit_blocks(deposits.offsets, int(np.prod(shape))):
+    for rows, part, counts, index, inside in _located(deposits, axes, windows):
+        cells[rows] = sum_bins(index, inside, deposits.e[part], counts, int(np.prod(shape))).reshape(-1, *shape)
+    return _checked(cells)
+
+
+def bin_times(
+    deposits: Deposits, axes: tuple[Uniform, Uniform, Uniform | Edges], windows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the energy, the mean time and the first time in every bin of every shower.
+
+    Args:
+        deposits, axes, windows: see `bin_deposits`; the deposits have times.
+
+    Returns:
+        Energies as of `bin_deposits`, and times of the same shape, ns, float32, NaN in bins without energy.
+
+    Raises:
+        InputError: deposits without times, or with numbers that are NaN or infinite.
+    """
+    if deposits.t is None:
+        raise InputError("deposits without times; expected t, ns, of every deposit")
+    shape = _bins_of(axes)
+    cells, mean, first = (np.zeros((len(deposits), *shape), dtype=np.float32) for _ in range(3))
+    for rows, part, counts, index, inside in _located(deposits, axes, windows):
+        e, t = deposits.e[part], deposits.t[part]
+        energy = sum_bins(index, inside, e, counts, int(np.prod(shape)))
+        times = _times(index[inside], e[inside], t[inside], energy.size)
+        for result, values in zip((cells, mean, first), (energy, *times), strict=True):
+            result[rows] = values.reshape(-1, *shape)
+    filled = _checked(cells) > 0
+    if not (np.isfinite(mean[filled]).all() and np.isfinite(first[filled]).all()):
+        raise InputError("deposits hold times that are NaN or infinite; expected ns")
+    return cells, mean, first
+
+
+def _times(index: np.ndarray, e: np.ndarray, t: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and first time of every bin, shape (bins,), of deposits in bins ``index``; NaN without energy."""
+    order = np.lexsort((t, index))
+    index, e, t = index[order], e[order].astype(np.float64), t[order].astype(np.float64)
+    starts = np.flatnonzero(np.diff(index, prepend=-1))
+    ends = np.append(starts[1:], len(index)) - 1
+    arrived, energy = np.cumsum(e), np.add.reduceat(e, starts)
+    at = np.searchsorted(arrived, arrived[starts] - e[starts] + FIRST_SHARE * energy)
+    mean, first = np.full((2, bins), np.nan, dtype=np.float32)
+    with np.errstate(invalid="ignore"):  # deposits without energy have no mean
+        mean[index[starts]] = np.add.reduceat(e * t, starts) / energy
+    first[index[starts]] = np.where(energy > 0, t[np.clip(at, starts, ends)], np.nan)
+    return mean, first
+
+
+def _bins_of(axes: tuple[Uniform, Uniform, Uniform | Edges]) -> tuple[int, ...]:
+    return tuple(axis.bins for axis in axes if not axis.summed)
+
+
+def _checked(cells: np.ndarray) -> np.ndarray:
+    if not np.isfinite(cells).all():
+        raise InputError("deposits hold energies that are NaN or infinite; expected GeV")
+    return cells
+
+
+def _located(
+    deposits: Deposits, axes: tuple[Uniform, Uniform, Uniform | Edges], windows: np.ndarray | None
+) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield showers a block at a time: the showers, their deposits, how many, their bins and whether there is one."""
+    for rows, part, counts in deposit_blocks(deposits.offsets, int(np.prod(_bins_of(axes)))):
         here = [coordinate[part] for coordinate in (deposits.x, deposits.y, deposits.z)]
         layer, inside = axes[2].locate(here[2], rows, counts)
         shifts: tuple[np.ndarray | None, ...] = (None, None)
@@ -132,10 +206,7 @@ def bin_deposits(
         index = index if layer is None else index * axes[2].bins + layer
         if any(np.isnan(coordinate[~inside]).any() for coordinate in here):
             raise InputError("deposits hold positions that are NaN; expected cm")
-        cells[rows] = sum_bins(index, inside, deposits.e[part], counts, int(np.prod(shape))).reshape(-1, *shape)
-    if not np.isfinite(cells).all():
-        raise InputError("deposits hold energies that are NaN or infinite; expected GeV")
-    return cells
+        yield rows, part, counts, index, inside
 
 
 def deposit_blocks(offsets: np.ndarray, cells: int) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -154,7 +225,7 @@ def sum_bins(index: np.ndarray, inside: np.ndarray, e: np.ndarray, counts: np.nd
     """Return the energy in every bin of some showers, shape (n, cells), float64.
 
     Args:
-        index: bin of every deposit in its shower, int32; overwritten.
+        index: bin of every deposit in its shower, int32; becomes its bin among those of all showers, or n cells.
         inside: whether a deposit is in a bin.
         e: energies of the deposits.
         counts: deposits of every shower, shape (n,).
@@ -199,10 +270,38 @@ def segment_deposits(
     Raises:
         InputError: sizes that are not positive or do not fit the showers, fewer than one cell, deposits that are NaN.
     """
+    return bin_deposits(deposits, _cell_axes(deposits, dx, dz, n_xy, n_z), windows)
+
+
+def segment_times(
+    deposits: Deposits,
+    dx: float | np.ndarray,
+    dz: float | np.ndarray,
+    n_xy: int = 5,
+    n_z: int = 5,
+    windows: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the energies, mean times and first times of cells.
+
+    Args:
+        deposits, dx, dz, n_xy, n_z, windows: as for `segment_deposits`; the deposits have times.
+
+    Returns:
+        Energies as of `segment_deposits`, and times of the same shape, ns, float32, NaN in cells without energy.
+
+    Raises:
+        InputError: as `segment_deposits`, and deposits without times.
+    """
+    return bin_times(deposits, _cell_axes(deposits, dx, dz, n_xy, n_z), windows)
+
+
+def _cell_axes(
+    deposits: Deposits, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int, n_z: int
+) -> tuple[Uniform, Uniform, Edges]:
     dx, dz = check_sizes(dx, dz, len(deposits), n_xy, n_z)
     across = Uniform(n_xy, (1 / dx).astype(np.float32), n_xy / 2)
     edges = np.concatenate([np.zeros((len(dz), 1)), np.cumsum(dz, axis=1)], axis=1).astype(np.float32)
-    return bin_deposits(deposits, (across, across, Edges(edges)), windows)
+    return across, across, Edges(edges)
 
 
 def move_deposits(deposits: D, entry: np.ndarray, position: np.ndarray, turn: np.ndarray) -> D:

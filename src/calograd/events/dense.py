@@ -5,9 +5,10 @@ and test data are split by it. Cells and maps differ in the array of measured en
 
 A file holds that array under its name, and the columns ``energy``, ``dx``, ``dz`` and ``shower`` of every row, with its
 incident particle: ``particle``, ``position``, ``theta`` and ``phi`` (`calograd.detector.incidence`). Files of version 1
-have no such columns; their particles are those of the simulation in their configuration, or photons on the axis. Its
-attributes are the material, the origin and the configuration that made it. Writing checks what reading checks, so a
-file that was written can be read.
+have no such columns; their particles are those of the simulation in their configuration, or photons on the axis. Cells
+may have times (`calograd.events.binning`): ``mean_time`` and ``first_time``, of the same shape as the cells, NaN where
+a cell has no energy. The attributes are the material, the origin and the configuration that made the file. Writing
+checks what reading checks, so a file that was written can be read.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from calograd.io.hdf5 import existing_file, load, schema_of, verify_checksum, wr
 
 COLUMNS = ("energy", "dx", "dz")
 """Numbers of every row, in addition to the measured energies and ``shower``."""
+TIMES = ("mean_time", "first_time")
+"""Times of the measured energies, which a file may lack."""
 CHUNK = 1 << 18
 """Numbers in a chunk of the measured energies."""
 ALL = slice(None)
@@ -101,20 +104,27 @@ class _Dense:
 
     def rows(self, which: np.ndarray | slice) -> Self:
         """Return the chosen rows, by mask, indices or slice."""
-        columns = {name: getattr(self, name)[which] for name in self._columns()}
+        columns = {name: values[which] for name, values in self._columns().items()}
         return replace(self, **columns | {"incidence": self.incident[which]})  # type: ignore[type-var]
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self], shower: np.ndarray) -> Self:
-        """Return the rows of all parts with new numbers of their showers; the other fields are those of the first."""
-        first = parts[0]
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in first._columns()}
+        """Return the rows of all parts with new numbers of their showers; the other fields are those of the first.
+
+        Times are left out if one part lacks them.
+        """
+        first, several = parts[0], [part._columns() for part in parts]
+        columns: dict[str, Any] = dict.fromkeys(several[0])
+        for name in columns:
+            if all(name in each for each in several):
+                columns[name] = np.concatenate([each[name] for each in several])
         incidence = Incidence.concatenate([part.incident for part in parts])
         return replace(first, **columns | {"shower": shower, "incidence": incidence})  # type: ignore[type-var]
 
-    @classmethod
-    def _columns(cls) -> tuple[str, ...]:
-        return (cls.LAYOUT.name, *COLUMNS, "shower")
+    def _columns(self) -> dict[str, np.ndarray]:
+        """Return the columns that there are, by name, except those of the incident particles."""
+        every = {name: getattr(self, name, None) for name in (self.LAYOUT.name, *COLUMNS, "shower", *TIMES)}
+        return {name: values for name, values in every.items() if values is not None}
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,9 @@ class Cells(_Dense):
         origin: ``geant4`` or the name of a surrogate.
         config: what made the rows (simulation and segmentation, or sampling), as plain data.
         incidence: incident particle of every row; None: that of the beam in ``config``, or photons on the axis.
+        mean_time: energy-weighted mean of the times of the deposits since the particle crossed the front face, shape
+            of the cells, ns, float32; NaN in cells without energy. None: not measured.
+        first_time: time at which the first tenth of the energy has arrived, likewise; see `calograd.events.binning`.
     """
 
     LAYOUT: ClassVar[Layout] = CELLS
@@ -143,6 +156,8 @@ class Cells(_Dense):
     origin: str
     config: dict[str, Any] = field(default_factory=dict)
     incidence: Incidence | None = None
+    mean_time: np.ndarray | None = None
+    first_time: np.ndarray | None = None
 
     @property
     def n_xy(self) -> int:
@@ -239,7 +254,8 @@ def extent_of(path: Path) -> Extent:
             raise FormatError(
                 f"{path}: {layout.name} and dz have {measured.ndim} and {dz.ndim} dimensions; expected rows"
             )
-        n, covered = len(measured), [name for name in (layout.name, *COLUMNS, "shower", *INCIDENCE) if name in file]
+        n, names = len(measured), (layout.name, *COLUMNS, "shower", *INCIDENCE, *TIMES)
+        covered = [name for name in names if name in file]
         verify_checksum(dict(file.attrs), {name: file[name] for name in covered}, path)
         return Extent(n, measured.shape[1:], dz.shape[1], measured.chunks[0] if measured.chunks else max(1, n))
 
@@ -260,7 +276,7 @@ def write_dense(path: Path, showers: Cells | Maps) -> None:
     measured = arrays[layout.name]
     row = max(1, int(np.prod(measured.shape[1:])))
     chunk = (max(1, min(len(measured), CHUNK // row)), *measured.shape[1:])
-    write_columns(path, layout.schema, arrays, attributes, {layout.name: chunk})
+    write_columns(path, layout.schema, arrays, attributes, dict.fromkeys((layout.name, *TIMES), chunk))
 
 
 def write_cells(path: Path, cells: Cells) -> None:
@@ -279,6 +295,7 @@ def _read(path: Path, kind: type[Dense], rows: slice) -> Dense:
         arrays = {name: _some(file, name, rows) for name in (layout.name, *COLUMNS)}
         numbered = "shower" in file
         arrays["shower"] = _some(file, "shower", rows) if numbered else np.arange(len(file[layout.name]))[rows]
+        arrays |= {name: _some(file, name, rows) for name in TIMES if name in file and layout is CELLS}
         incident = {name: _some(file, name, rows) for name in INCIDENCE if name in file}
         attributes = dict(file.attrs)
     n_xy = _n_xy(path, attributes) if layout is MAPS else {}
@@ -323,7 +340,7 @@ def numbers_problem(arrays: Mapping[str, np.ndarray], layout: Layout, first: int
     """Return what is wrong with the arrays of dense showers, or None; readers and writers share it.
 
     Args:
-        arrays: measured energies, `COLUMNS` and ``shower`` by name.
+        arrays: measured energies, `COLUMNS`, ``shower`` and any `TIMES` by name.
         layout: of the measured energies.
         first: number of the first of these rows in its file.
     """
@@ -336,8 +353,9 @@ def numbers_problem(arrays: Mapping[str, np.ndarray], layout: Layout, first: int
     for name, values in arrays.items():
         if values.dtype.kind not in ("iu" if name == "shower" else "fiu"):
             return f"{name} are of type {values.dtype}, expected numbers"
-        if values.shape != expected.get(name, measured.shape):
-            return f"{name} has shape {values.shape}, expected {expected[name]} as {layout.name} {measured.shape}"
+        wanted = expected.get(name, measured.shape)
+        if values.shape != wanted:
+            return f"{name} has shape {values.shape}, expected {wanted} as {layout.name} {measured.shape}"
     for name in (layout.name, *COLUMNS):
         lowest = 0.0 if name == layout.name else np.finfo(np.float32).tiny
         bad = ~((arrays[name] >= lowest) & (arrays[name] < np.inf))
@@ -346,6 +364,14 @@ def numbers_problem(arrays: Mapping[str, np.ndarray], layout: Layout, first: int
             sign = "negative" if name == layout.name else "non-positive"
             return (
                 f"{name} holds NaN, infinite or {sign} values in {len(rows)} rows, the first is row {first + rows[0]}"
+            )
+    for name in (name for name in TIMES if name in arrays):
+        bad = (measured > 0) & ~np.isfinite(arrays[name])
+        if bad.any():
+            rows = np.unique(np.nonzero(bad)[0])
+            return (
+                f"{name} is NaN or infinite in cells with energy in {len(rows)} rows, the first is row "
+                f"{first + rows[0]}; expected ns"
             )
     return None
 
@@ -360,6 +386,8 @@ def _prepared(path: Path, showers: Cells | Maps) -> tuple[dict[str, np.ndarray],
         values = as_numbers(getattr(showers, name), path, name)
         fits = values.shape == () or (name == "dz" and values.shape == layers)
         arrays[name] = np.broadcast_to(values, shape) if fits else values
+    times = {name: getattr(showers, name, None) for name in TIMES}
+    arrays |= {name: as_numbers(values, path, name) for name, values in times.items() if values is not None}
     with np.errstate(over="ignore"):
         arrays = {name: values.astype(np.float32) for name, values in arrays.items()}
     arrays["shower"] = as_numbers(showers.shower, path, "shower", kinds="iu").astype(np.int64)

@@ -14,10 +14,11 @@ from calograd.detector.configuration import Block, CrystalMatrix, SimulationConf
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import to_float
 from calograd.errors import InputError
-from calograd.events.binning import PIXELS, move_deposits, project_deposits, segment_deposits
-from calograd.events.dense import Cells, Maps, write_dense
+from calograd.events.binning import PIXELS, move_deposits, project_deposits, segment_deposits, segment_times
+from calograd.events.dense import TIMES, Cells, Maps, write_dense
 from calograd.events.library.reader import Library, open_library
 from calograd.events.library.schema import Imported
+from calograd.events.ragged import Showers
 from calograd.io.files import refuse_existing
 from calograd.system.progress import Progress, silent
 from calograd.system.random_numbers import RandomNumbers
@@ -67,6 +68,7 @@ def segment(
     phi: float | tuple[float, float] | None = None,
     seed: int = 0,
     maps: bool = False,
+    times: bool = False,
     recover: bool = False,
     progress: Progress = silent,
 ) -> Cells | Maps:
@@ -100,6 +102,7 @@ def segment(
         phi: azimuth, degrees, or a range from which one is drawn for every row. None: as simulated.
         seed: seed of the drawn designs, entries and azimuths.
         maps: return maps of the designs' windows, 32 x 32 pixels in x and z, instead of cells.
+        times: measure the mean and the first time of every cell too, see `calograd.events.binning`.
         recover: use the complete showers of a library that was cut off.
         progress: called with showers done and their number.
 
@@ -109,7 +112,7 @@ def segment(
     Raises:
         InputError: designs that cannot be, windows beyond the simulated block, an entry outside the central cell,
             options that do not go together, a layered detector, a crystal matrix with other cells or entries, a library
-            without showers.
+            without showers, or without times where times are asked for.
         FormatError: a library that cannot be read.
         OutputExistsError: ``output`` exists.
     """
@@ -137,7 +140,7 @@ def segment(
             pitches, depths, n_xy = _given(designs, n_xy, n_z)
             chosen = same_designs(opened, unit_x * pitches, unit_z * depths)
         incident = _placed(opened, chosen, position, phi, seed, maps)
-        measured = measure(opened, chosen, n_xy, maps=maps, incident=incident, progress=progress)
+        measured = measure(opened, chosen, n_xy, maps=maps, times=times, incident=incident, progress=progress)
     if output is not None:
         write_dense(output, measured)
     return measured
@@ -345,6 +348,7 @@ def measure(
     n_xy: int,
     *,
     maps: Literal[False] = False,
+    times: bool = False,
     incident: Sequence[Incidence] | None = None,
     progress: Progress = silent,
 ) -> Cells: ...
@@ -355,6 +359,7 @@ def measure(
     n_xy: int,
     *,
     maps: bool,
+    times: bool = False,
     incident: Sequence[Incidence] | None = None,
     progress: Progress = silent,
 ) -> Cells | Maps: ...
@@ -364,6 +369,7 @@ def measure(
     n_xy: int,
     *,
     maps: bool = False,
+    times: bool = False,
     incident: Sequence[Incidence] | None = None,
     progress: Progress = silent,
 ) -> Cells | Maps:
@@ -374,18 +380,21 @@ def measure(
         designs: those of `same_designs` or `draw_designs` for this library.
         n_xy: cells across.
         maps: return maps of the designs' windows instead of cells.
+        times: measure the mean and the first time of every cell too.
         incident: the particles in front of each design; showers are moved and turned to them. None: as simulated.
         progress: called with showers done and their number.
 
     Raises:
         InputError: windows beyond the simulated block, sizes that are not positive, a
-            layered detector, a crystal matrix with other cells, no showers.
+            layered detector, a crystal matrix with other cells, no showers, no times where they are asked for.
     """
     n, each, n_z = designs.dz.shape
     library.check_cells(designs.dx, designs.dz, n_xy, n_z)
     if n == 0:
         raise InputError(f"{library.path} holds no showers yet; expected at least one")
     assert library.material is not None  # checked with the cells
+    if times:
+        _check_times(library, maps)
     simulated, moves = library.incidence(), incident is not None
     incident = [simulated] * each if incident is None else incident
     windows: list[np.ndarray | None] = [None] * each
@@ -398,19 +407,17 @@ def measure(
             )  # fmt: skip
             windows[d] = follows
     shape = (PIXELS, PIXELS) if maps else (n_xy, n_xy, n_z)
-    made = np.empty((n, each, *shape), dtype=np.float32)
+    made = [np.empty((n, each, *shape), dtype=np.float32) for _ in range(3 if times else 1)]
     done = 0
     for block in library.blocks():
         rows = slice(done, done + len(block))
         for d in range(each):
-            dx, dz, window = designs.dx[rows, d], designs.dz[rows, d], windows[d]
-            if maps:
-                made[rows, d] = project_deposits(block, dx, dz, n_xy, n_z)
-                continue
-            moved, before, after = block, simulated[rows], incident[d][rows]
+            moved, before, after, window = block, simulated[rows], incident[d][rows], windows[d]
             if moves:
                 moved = move_deposits(block, before.position, after.position, after.phi - before.phi)
-            made[rows, d] = segment_deposits(moved, dx, dz, n_xy, n_z, None if window is None else window[rows])
+            sizes = designs.dx[rows, d], designs.dz[rows, d], n_xy, n_z
+            for array, values in zip(made, _measured(moved, sizes, window, rows, maps, times), strict=True):
+                array[rows, d] = values
         done = rows.stop
         progress(done, n)
     width, depth = n_xy * designs.dx.max(), designs.dz.sum(2).max()
@@ -423,8 +430,43 @@ def measure(
     }  # fmt: skip
     if moves:
         common["config"]["beam"] = common["incidence"].to_beam()
-    made = made.reshape(n * each, *shape)
-    return Maps(maps=made, n_xy=n_xy, **common) if maps else Cells(cells=made, **common)
+    names, rows_first = ("maps" if maps else "cells", *TIMES), [array.reshape(-1, *shape) for array in made]
+    common |= dict(zip(names, rows_first, strict=False))
+    return Maps(n_xy=n_xy, **common) if maps else Cells(**common)
+
+
+def _check_times(library: Library, maps: bool) -> None:
+    """Raise `InputError` unless times can be measured."""
+    if maps:
+        raise InputError("times are of cells; leave out times, or measure cells")
+    if library.untimed is not None:
+        raise InputError(
+            f"{library.untimed} has no times of deposits: it was imported, or simulated by an older version; "
+            "simulate it anew, or leave out times"
+        )
+
+
+def _measured(
+    showers: Showers,
+    sizes: tuple[np.ndarray, np.ndarray, int, int],
+    windows: np.ndarray | None,
+    rows: slice,
+    maps: bool,
+    times: bool,
+) -> tuple[np.ndarray, ...]:
+    """Return what a design (dx, dz, n_xy, n_z) measures of the showers ``rows``: maps, or cells, with or without times.
+
+    Args:
+        showers: the showers.
+        sizes: one design a shower.
+        windows: centres of the windows of all showers of the library; None: on the axis.
+        rows: the showers' places in the library.
+        maps, times: what to measure.
+    """
+    if maps:
+        return (project_deposits(showers, *sizes),)
+    window = None if windows is None else windows[rows]
+    return segment_times(showers, *sizes, window) if times else (segment_deposits(showers, *sizes, window),)
 
 
 def _by_rows(incident: Sequence[Incidence]) -> Incidence:

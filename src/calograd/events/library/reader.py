@@ -323,8 +323,8 @@ def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None
 def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenance, Heads, int]:
     """Return provenance and heads of the (first ``complete``) showers, and the number of showers that are lost."""
     check_datasets(file, path, (*DEPOSITS, *HEADS), f"a file of schema '{SCHEMA}'")
-    heads = Heads(**{name: load(file, name) for name in (*HEADS, *INCIDENT, CHECKSUM) if name in file})
-    heads = replace(heads, times=TIME in file)
+    small: dict[str, Any] = {name: load(file, name) for name in (*HEADS, *INCIDENT, CHECKSUM) if name in file}
+    heads = Heads(**small, times=TIME in file)
     for name, kinds in _KINDS.items():
         if name in file and file[name].dtype.kind not in kinds:
             raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -71,14 +71,14 @@ class Heads(Ragged):
     position: np.ndarray | None = None
     theta: np.ndarray | None = None
     phi: np.ndarray | None = None
-    times: bool = False
+    times: bool = field(default=False, kw_only=True)
 
     @classmethod
     def of(cls, showers: Showers) -> Heads:
         """Return the heads of showers."""
         incident = (getattr(showers, name) for name in INCIDENT)
-        columns = (showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), *incident)
-        return cls(*columns, times=showers.t is not None)
+        heads = cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), *incident)
+        return replace(heads, times=showers.t is not None)
 
     @classmethod
     def join(cls, heads: Sequence[Heads]) -> Heads:

@@ -315,6 +315,33 @@ position_option = option(
 theta_option = option("--theta", default=0.0, type=FINITE, help="Angle of the beam to the normal, degrees.")
 
 
+BEAM = ("particle", "position", "theta", "phi")
+"""Names of the options of `beam_options`."""
+
+
+def beam_options(function: F) -> F:
+    """Add the options of the incident particles, for surrogates that know several."""
+    texts = (
+        (
+            "--particle",
+            PARTICLES,
+            "NAME,...",
+            "Incident particle: gamma, e- or e+; of several each shower has one.",
+        ),
+        (
+            "--position",
+            ENTRY,
+            "X,Y|uniform",
+            "Entry from the middle of the cell, cm; uniform draws it there.",
+        ),
+        ("--theta", ANGLE, "THETA|LOW:HIGH", "Angle to the normal of the front face, degrees. [0]"),
+        ("--phi", ANGLE, "PHI|LOW:HIGH", "Azimuth, degrees. [0]"),
+    )
+    for name, kind, metavar, text in reversed(texts):
+        function = option(name, type=kind, metavar=metavar, help=text)(function)
+    return function
+
+
 @contextmanager
 def errors_name_options(*options: str, **renamed: str) -> Iterator[None]:
     """Name the option in errors of the block that name a field of a pydantic model or an argument.

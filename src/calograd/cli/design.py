@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calograd.cli.common import (
+    BEAM,
     COUNT,
     COUNT_OR_ZERO,
     EXISTING,
     NUMBERS,
     POSITIVE,
+    beam_options,
     cell_size,
     command,
     console,
@@ -60,6 +62,9 @@ landscape_option = option(
         help="True energy that the squared error compares with. [deposited]")  # fmt: skip
 @option("--showers", default=1000, type=COUNT, help="Showers of a draw.")
 @option("--draws", default=8, type=click.IntRange(min=2), help="Independent draws; their spread gives the error.")
+@option("--cells", nargs=2, type=COUNT, metavar="N_XY N_Z",
+        help="Cells across and layers of the window, for surrogates that serve several. [those of MODEL]")  # fmt: skip
+@beam_options
 @sampler_option
 @steps_option
 @option("--step", default=0.04, type=POSITIVE,
@@ -74,7 +79,7 @@ landscape_option = option(
 def gradient(
     model: str, cell: tuple[tuple[float, ...], tuple[float, ...]], material: str | None, energies: tuple[float, ...],
     reference: Path | None, objective_path: Path | None, truth: str | None, seed: int, landscape: int,
-    landscape_energy: float | None, report_path: Path | None, **options: Any,
+    landscape_energy: float | None, report_path: Path | None, cells: tuple[int, int] | None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Compute the gradient of a utility at a design with the surrogate, and compare it with Geant4's.
 
@@ -99,16 +104,19 @@ def gradient(
 
     surrogate = Surrogate.load(model)
     a, pixels = surrogate.design_model.architecture, pixels_of(surrogate)
-    dx, dz = (torch.tensor(size, dtype=torch.float64) for size in cell_size(cell, a.n_z))
-    design = Design(dx, dz, material or surrogate.card.designs.material, a.n_xy, a.n_z)
-    objective = read_objective(objective_path, energies, truth=truth, pixels=pixels)
+    n_xy, n_z = cells or (a.n_xy, a.n_z)
+    dx, dz = (torch.tensor(size, dtype=torch.float64) for size in cell_size(cell, n_z))
+    design = Design(dx, dz, material or surrogate.card.designs.material, n_xy, n_z)
+    beam = {name: value for name in BEAM if (value := options.pop(name)) is not None}
+    objective = read_objective(objective_path, energies, truth=truth, pixels=pixels, beam=beam)
     landscape = 0 if pixels or report_path is None else landscape
     middle = landscape_energy or energies[len(energies) // 2]
     with progress("gradient") as show:
         source = None
         if reference is not None:
             read = tuple(dict.fromkeys((*energies, middle))) if landscape > 1 else energies
-            source = open_reference(reference, read, a.n_xy, a.n_z, pixels=pixels)
+            moved = objective.beam if surrogate.model.takes_particles else None
+            source = open_reference(reference, read, n_xy, n_z, pixels=pixels, beam=moved, seed=seed)
         result = run(
             surrogate, design, energies, objective=objective, reference=source, per_layer=dz.ndim > 0, seed=seed,
             progress=show, **options,

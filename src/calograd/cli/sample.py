@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calograd.cli.common import (
+    BEAM,
     COUNT,
     EXISTING,
     FINITE,
     NUMBERS_OR_RANGE,
     SHARE,
     Range,
+    beam_options,
     command,
     device_option,
     extrapolate_option,
@@ -57,6 +59,9 @@ MANY_POINTS = 24
         help="File of showers; the designs and energies are taken from its rows instead of --cell and "
         "--energy.")  # fmt: skip
 @option("--repeat", type=COUNT, help="With --like: showers for each row of the file. [1]")
+@option("--cells", nargs=2, type=COUNT, metavar="N_XY N_Z",
+        help="Cells across and layers of the window, for surrogates that serve several. [those of MODEL]")  # fmt: skip
+@beam_options
 @seed_option
 @sampler_option
 @steps_option
@@ -98,8 +103,9 @@ def sample(
         warnings.simplefilter("always")
         started = time.perf_counter()
         made = generate(
-            surrogate, rows.energy, rows.dx, rows.dz, material=rows.material, seed=seed, sampler=sampler, steps=steps,
-            extrapolate=extrapolate, guidance=guidance, progress=show.counter("showers"),
+            surrogate, rows.energy, rows.dx, rows.dz, material=rows.material, incident=rows.incident, n_xy=rows.n_xy,
+            seed=seed, sampler=sampler, steps=steps, extrapolate=extrapolate, guidance=guidance,
+            progress=show.counter("showers"),
         )  # fmt: skip
         seconds = time.perf_counter() - started
     print_notes(sorted({str(warning.message) for warning in caught}), "warning")
@@ -111,15 +117,15 @@ def _rows(surrogate: Surrogate, seed: int, asked: dict[str, Any]) -> Rows:
     """Return the energies and designs that are asked for, one a shower. Raises `InputError` naming the option."""
     from calograd.detector.material import Material
     from calograd.events.shards import read_showers
-    from calograd.surrogate.generation import draw_designs, draw_energies, rows_like
+    from calograd.surrogate.generation import draw_designs, draw_energies, draw_incidence, rows_like
     from calograd.surrogate.model import Rows
 
     like, energy = asked["like"], asked["energy"]
     designs = ("cell", "unequal", "material")
     if like is not None:
-        for name in (*designs, "energy", "law", "showers"):
+        for name in (*designs, "energy", "law", "showers", "cells", *BEAM):
             if asked[name] is not None:
-                raise InputError(f"--{name} and --like exclude each other; the file gives designs and energies")
+                raise InputError(f"--{name} and --like exclude each other; the file gives them")
         return rows_like(surrogate, read_showers(like), asked["repeat"] or 1, str(like))
     takes_design, wanted = surrogate.card.takes_design, "--cell DX DZ and --energy"
     if energy is None or (takes_design and asked["cell"] is None):
@@ -128,16 +134,26 @@ def _rows(surrogate: Surrogate, seed: int, asked: dict[str, Any]) -> Rows:
         raise InputError("--repeat belongs to --like FILE; use -n for the number of showers")
     energies = draw_energies(energy, asked["showers"] or 1000, law_of(energy, asked["law"]), seed)
     if not takes_design:
-        for name in designs:
+        for name in (*designs, "cells", *BEAM):
             if asked[name] is not None:
                 raise InputError(
                     f"--{name} does not go with {surrogate.card.name}, which has one detector; leave it out"
                 )
         return Rows(energies)
-    n_z = surrogate.design_model.architecture.n_z
+    a = surrogate.design_model.architecture
+    n_xy, n_z = asked["cells"] or (a.n_xy, a.n_z)
     ranges = _ranges(asked["cell"], asked["unequal"], n_z)
     dx, dz = draw_designs(*ranges, len(energies), n_z, asked["unequal"] or 0.0, seed)
-    return Rows(energies, dx, dz, None if asked["material"] is None else Material.parse(asked["material"]))
+    material = None if asked["material"] is None else Material.parse(asked["material"])
+    given = {name: asked[name] for name in BEAM if asked[name] is not None}
+    if not surrogate.model.takes_particles and (given or (n_xy, n_z) != (a.n_xy, a.n_z)):
+        name = next(iter(given), "cells")
+        raise InputError(
+            f"--{name}: {surrogate.card.name} generates {surrogate.card.trained_incidence().describe()}, in {a.n_xy} x "
+            f"{a.n_xy} x {a.n_z} cells, alone; leave it out, or take a surrogate that was trained on several"
+        )
+    incident = draw_incidence(dx, **given, seed=seed) if surrogate.model.takes_particles else None
+    return Rows(energies, dx, dz, material, incident, n_xy)
 
 
 def _ranges(

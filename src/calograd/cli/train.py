@@ -186,7 +186,7 @@ def adapt(
     config = _config(options)
     base = Surrogate.load(model, device)
     first = Adapter.load(start) if start else None
-    data = load_data(list(files), validation, config.seed, showers)
+    data = load_data(list(files), validation, config.seed, showers, beams=base.model.takes_particles)
     console.print(
         f"{data.showers} showers of {data.material.name}, {data.held_out} of them held out: {len(data.train)} rows to "
         f"learn from, {len(data.validation)} to validate on"

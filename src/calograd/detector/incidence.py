@@ -57,7 +57,7 @@ class Incidence:
 
         Args:
             n: number of showers.
-            particle: ``gamma``, ``e-`` or ``e+``, or the numbers of `PDG`, shape (n,).
+            particle: ``gamma``, ``e-`` or ``e+``, or one such name or number of `PDG` a shower, shape (n,).
             position: shape (2,) or (n, 2), cm.
             theta, phi: one number or shape (n,), degrees.
 
@@ -175,11 +175,12 @@ class Incidence:
 
 
 def _numbers(particle: Any, n: int) -> np.ndarray:
-    if isinstance(particle, str):
-        if particle not in PDG:
-            raise InputError(f"particle = '{particle}': expected one of {', '.join(PDG)}")
-        return np.full(n, PDG[particle], np.int32)
-    numbers = np.asarray(particle)
+    numbers = np.asarray(particle.detach().cpu() if hasattr(particle, "detach") else particle)
+    if numbers.dtype.kind == "U":
+        unknown = sorted(set(numbers.ravel().tolist()) - set(PDG))
+        if unknown:
+            raise InputError(f"particle = '{unknown[0]}': expected one of {', '.join(PDG)}")
+        numbers = np.vectorize(PDG.__getitem__, otypes=[np.int32])(numbers)
     if numbers.shape not in ((), (n,)) or not np.isin(numbers, [*PDG.values(), UNKNOWN]).all():
         raise InputError(f"particle: expected one of {', '.join(PDG)}, or {n} numbers among {list(PDG.values())}")
     return np.broadcast_to(numbers, (n,)).astype(np.int32)

@@ -285,6 +285,8 @@ def _placed(
     if library.matrix is not None:
         raise InputError(f"{library.path} is of a crystal matrix, whose showers cannot be moved; simulate the entries")
     u = RandomNumbers(seed, library.index, calls=DRAWS).uniform_array(each, 3)
+    if designs.about.get("neighbours"):  # a pair has one entry, in units of the cell, so that the design alone differs
+        u = np.repeat(u[:, ::2], 2, axis=1)
     result = []
     for d in range(each):
         entry, azimuth, half = simulated.position, simulated.phi, designs.dx[:, d : d + 1] / 2

@@ -135,11 +135,17 @@ def surrogate_values(
     for m, group in product(range(draws), groups):
         u = torch.as_tensor(np.log(points[group]), dtype=like.dtype, device=like.device).requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
-            designs, signals = [space.design(each.exp()) for each in u], []
+            designs, signals, incident = [space.design(each.exp()) for each in u], [], []
             for i, energy in enumerate(objective.energies):
+                particles = [
+                    surrogate.particles(each, showers, objective.beam, generator=generator_for(seed, SHOWERS, m, i))
+                    for each in designs
+                ]
+                incident.append(particles)
                 made = surrogate.sample_designs(
-                    designs, energy, showers, generator=generator_for(seed, SHOWERS, m, i), sampler=schedule.sampler,
-                    steps=schedule.steps, extrapolate=extrapolate, checkpointed=checkpointed and gradients,
+                    designs, energy, showers, generator=generator_for(seed, SHOWERS, m, i), particles=particles,
+                    sampler=schedule.sampler, steps=schedule.steps, extrapolate=extrapolate,
+                    checkpointed=checkpointed and gradients,
                 )  # fmt: skip
                 signals.append(made)
                 done += len(designs)
@@ -147,7 +153,10 @@ def surrogate_values(
             cells, generator = (designs[0].n_xy, designs[0].n_z), generator_for(seed, BACKGROUND, m)
             background = objective.draw(showers, *cells, generator, like.dtype)
             utilities = torch.stack(
-                [objective.value([of[k] for of in signals], each, background) for k, each in enumerate(designs)]
+                [
+                    objective.value([of[k] for of in signals], each, background, particles=[of[k] for of in incident])
+                    for k, each in enumerate(designs)
+                ]
             )
         values[m, group] = utilities.detach().cpu().numpy()
         if gradients:

@@ -18,6 +18,7 @@ for the range cut, which scales along; `validation/density.py` compares with sim
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.detector.material import to_float
+from calograd.detector.particles import Particles
 from calograd.errors import InputError
 from calograd.gradients.autodiff import BACKGROUND, Parameters
 from calograd.gradients.estimates import GradientEstimate, generator_for
@@ -134,7 +136,8 @@ def bootstrap_values(
             raise InputError(f"{reference.name} has {reference.count(energy)} showers of {energy:g} GeV; expected two")
         cells = reference.measure(energy, sizes)
         generator = generator_for(seed, BACKGROUND, i)
-        events.append(measure_replicas(objective, designs, energy, cells, replicas, generator))
+        particles = [reference.particles(energy, size[0]) for size in sizes]
+        events.append(measure_replicas(objective, designs, energy, cells, replicas, generator, particles))
         progress(i + 1, total)
     rng = np.random.default_rng(seed)
     values, samples = _values(objective, events, None, replicas), []
@@ -167,14 +170,18 @@ def measure_replicas(
     cells: np.ndarray | Tensor,
     replicas: int,
     generator: torch.Generator,
+    particles: Sequence[Particles | None] | None = None,
 ) -> list[MeasuredEvents]:
     """Measure the showers with every design, each ``replicas`` times in a row, with common random numbers."""
     _, n, n_xy, _, n_z = cells.shape
     numbers = objective.measurement.draw(n * replicas, n_xy, n_z, generator)
-    return [
-        objective.measurement.measure(torch.as_tensor(shower).repeat_interleave(replicas, 0), energy, design, numbers)
-        for shower, design in zip(cells, designs, strict=True)
-    ]
+    rows = torch.arange(n).repeat_interleave(replicas)
+    measured = []
+    for shower, design, incident in zip(cells, designs, particles or [None] * len(designs), strict=True):
+        own = None if incident is None else incident.rows(rows)
+        signal = torch.as_tensor(shower)[rows]
+        measured.append(objective.measurement.measure(signal, energy, design, numbers, particles=own))
+    return measured
 
 
 def _values(

@@ -105,9 +105,11 @@ def gradient(
     energies = objective.energies if energies is None else as_energies(energies)
     space, y = space_at(surrogate, design, per_layer=per_layer, density=density)
     if isinstance(reference, str | Path):
+        moved = objective.beam if surrogate.model.takes_particles else None
         reference = open_reference(
-            Path(reference), energies, design.n_xy, design.n_z, pixels=objective.measurement.pixels
-        )
+            Path(reference), energies, design.n_xy, design.n_z, pixels=objective.measurement.pixels, beam=moved,
+            seed=seed,
+        )  # fmt: skip
     if reference is not None:
         surrogate.card.check_incidence(reference.incident, reference.name)
     estimates, checks = list[GradientEstimate](), list[GradientCheck]()

@@ -18,6 +18,12 @@
     kind = "volume"              # "channels", "depth"
     weight = 1e-5
 
+    [beam]                       # left out: photons on the axis
+    particle = "e-"              # "gamma", "e+"
+    position = "uniform"         # evenly over the central cell; or [0.2, -0.4], cm
+    theta = 20                   # degrees
+    phi = [0, 360]               # one angle, or a range
+
     [spectrum]
     energies = [1, 10, 50, 100]  # GeV
     weights = [1, 1, 1, 1]
@@ -27,12 +33,14 @@ The spectrum's energies are required. Other values default to those of the class
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from calograd.detector.configuration import Particle
+from calograd.detector.particles import ParticleBeam
 from calograd.io.toml import Table, parse_table, read_toml
 from calograd.objective.background import BackgroundMap, ExponentialBackground, read_background_map
 from calograd.objective.cost import ChannelCost, Cost, DepthCost, PricedUtility, VolumeCost
@@ -179,6 +187,16 @@ class SpectrumConfig(Table):
         return self
 
 
+class BeamConfig(Builder):
+    """Table of `calograd.detector.particles.ParticleBeam`."""
+
+    builds = ParticleBeam
+    particle: Particle = ParticleBeam.particle
+    position: tuple[float, float] | Literal["uniform"] = ParticleBeam.position
+    theta: Annotated[float, Field(ge=0, lt=90)] = ParticleBeam.theta
+    phi: float | tuple[float, float] = ParticleBeam.phi
+
+
 class ObjectiveConfig(Table):
     """Tables of a `calograd.objective.utility.Objective`."""
 
@@ -194,6 +212,7 @@ class ObjectiveConfig(Table):
     cost: tuple[CostConfig, ...] = ()
     pricing: Literal["absolute", "relative"] = "absolute"
     """Formula that applies the costs, see `calograd.objective.cost.PricedUtility`."""
+    beam: BeamConfig = BeamConfig()
     spectrum: SpectrumConfig
 
     def build(self, pixels: int | None = None) -> Objective:
@@ -209,7 +228,7 @@ class ObjectiveConfig(Table):
             utility = PricedUtility(utility, costs, self.pricing == "relative")
         readout = self.readout.build() if self.readout else None
         measurement = Measurement(self.background.build(), readout, self.mask.build(), pixels)
-        return Objective(measurement, utility, self.spectrum.energies, self.spectrum.weights)
+        return Objective(measurement, utility, self.spectrum.energies, self.spectrum.weights, self.beam.build())
 
     def located(self, folder: Path) -> ObjectiveConfig:
         """Return the configuration with an absolute path to the background map, which was relative to ``folder``."""
@@ -229,7 +248,12 @@ def parse_objective(raw: dict[str, Any], source: str, folder: Path) -> Objective
 
 
 def read_objective(
-    path: Path | None, energies: Sequence[float], *, truth: str | None = None, pixels: int | None = None
+    path: Path | None,
+    energies: Sequence[float],
+    *,
+    truth: str | None = None,
+    pixels: int | None = None,
+    beam: Mapping[str, Any] | None = None,
 ) -> Objective:
     """Return the objective of a TOML file, or without a ``path`` the default one.
 
@@ -238,6 +262,7 @@ def read_objective(
         energies: incident energies, GeV, in place of the file's spectrum.
         truth: truth of the squared error, in place of the file's.
         pixels: pixels each way of maps; None: for cells.
+        beam: keys of the table of the beam, in place of the file's.
 
     Raises:
         InputError: the file cannot be read, or a table in it is wrong.
@@ -246,4 +271,6 @@ def read_objective(
     if truth is not None:
         raw["utility"] = {"kind": "squared-error", **raw.get("utility", {}), "truth": truth}
     raw["spectrum"] = {"energies": list(energies)}
+    if beam:
+        raw["beam"] = raw.get("beam", {}) | dict(beam)
     return parse_objective(raw, str(path or "options"), path.parent if path else Path()).build(pixels)

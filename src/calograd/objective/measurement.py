@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from calograd.detector.design import Design
+from calograd.detector.particles import Particles
 from calograd.errors import InputError
 from calograd.objective.background import Background, BackgroundDraws
 from calograd.objective.readout import Readout, ReadoutDraws
@@ -30,17 +31,20 @@ class MeasuredEvents:
         measured: energy that the reconstruction keeps, with background and readout, same shape, GeV.
         energy: incident energy, shape (n,), GeV.
         design: the design that measured them, or a batch of n designs, one for each shower.
+        particles: the incident particles; None: all on the axis.
     """
 
     signal: Tensor
     measured: Tensor
     energy: Tensor
     design: Design
+    particles: Particles | None = None
 
     def select(self, rows: Tensor) -> MeasuredEvents:
         """Return the events of the given indices."""
         design = self.design[rows] if self.design.batched else self.design
-        return MeasuredEvents(self.signal[rows], self.measured[rows], self.energy[rows], design)
+        particles = None if self.particles is None else self.particles.rows(rows)
+        return MeasuredEvents(self.signal[rows], self.measured[rows], self.energy[rows], design, particles)
 
 
 class RandomDraws(NamedTuple):
@@ -108,6 +112,7 @@ class Measurement:
         draws: RandomDraws | None = None,
         *,
         generator: torch.Generator | None = None,
+        particles: Particles | None = None,
     ) -> MeasuredEvents:
         """Measure showers with a design.
 
@@ -118,6 +123,7 @@ class Measurement:
             design: the design that the showers are of, or a batch of n; tensors in it receive gradients.
             draws: random numbers from `draw` with the same n; None: drawn here.
             generator: draws them; None: a new one of seed 0, so that two designs see the same background.
+            particles: the incident particles; None: all on the axis.
 
         Raises:
             InputError: shapes that do not fit, or random numbers of another measurement.
@@ -138,7 +144,7 @@ class Measurement:
         if self.readout is not None and draws.readout is not None:
             cells = self.readout.apply(cells, draws.readout)
         measured = cells if moments is None else cells * self.mask.weights(cells, moments)
-        return MeasuredEvents(signal, measured, energies.expand(len(signal)), design)
+        return MeasuredEvents(signal, measured, energies.expand(len(signal)), design, particles)
 
     def describe(self) -> dict[str, str]:
         """Return texts for reports: background, readout and mask."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
+import torch
 
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
+from calograd.detector.particles import ParticleBeam, Particles
 from calograd.errors import InputError
-from calograd.events.binning import project_deposits, segment_deposits
+from calograd.events.binning import move_deposits, project_deposits, segment_deposits
 from calograd.events.dense import CELLS, Cells
 from calograd.events.library.reader import Library, open_library
 from calograd.events.ragged import Showers
@@ -20,12 +23,15 @@ from calograd.events.segmentation import check_windows
 from calograd.events.shards import read_shards
 from calograd.io.files import shard_files
 from calograd.io.hdf5 import schema_of
+from calograd.system.random_numbers import RandomNumbers
 
 REMEMBERED = 64
 """Number of designs whose cells are kept."""
 RELATIVE = 1e-4
 """Relative tolerance within which energies and sizes are the same."""
 
+
+_EXACT = torch.zeros(1, dtype=torch.float64)
 
 Size = tuple[float, tuple[float, ...]]
 """Cells of a design: dx, and dz of every layer, cm."""
@@ -50,6 +56,10 @@ class Reference(Protocol):
         """Return the number of showers of an energy."""
         ...
 
+    def particles(self, energy: float, dx: float) -> Particles | None:
+        """Return the incident particles of the showers of an energy in cells of a pitch; None: all on the axis."""
+        ...
+
     def measure(self, energy: float, designs: list[Size]) -> np.ndarray:
         """Measure the showers of an energy with every design (dx, dz of the layers), cm.
 
@@ -71,6 +81,9 @@ class LibraryReference:
         n_xy, n_z: cells of the designs.
         pixels: pixels each way of x-z maps, which are then measured instead of cells, see
             `calograd.objective.measurement`.
+        beam: entry and azimuth to which the showers are moved and turned; particle and angle are those of the library.
+            None: as simulated.
+        seed: seed of entries and azimuths that are drawn; a shower's are in the same place of the cell at every pitch.
     """
 
     any_design = True
@@ -82,6 +95,8 @@ class LibraryReference:
         n_xy: int = 5,
         n_z: int = 5,
         pixels: int | None = None,
+        beam: ParticleBeam | None = None,
+        seed: int = 0,
     ) -> None:
         if library.material is None:
             raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
@@ -94,6 +109,13 @@ class LibraryReference:
                 f"{self.name} has showers of several beams: {self.incident.describe()}; expected one entry and "
                 "direction"
             )
+        self._simulated = self.incident[:1]
+        if beam is not None:
+            self._check_beam(beam, library)
+            self.incident = beam.draw(torch.ones(1), RandomNumbers(seed, range(len(self.incident)))).to_incidence(
+                len(self.incident)
+            )
+        self.beam, self._seed = beam, seed
         rows = {e: np.flatnonzero(np.isclose(library.energy, e, rtol=RELATIVE)) for e in energies}
         missing = [f"{energy:g}" for energy, found in rows.items() if len(found) == 0]
         if missing:
@@ -105,6 +127,26 @@ class LibraryReference:
         self._showers = {energy: _read(library, found) for energy, found in rows.items()}
         self._remembered: dict[tuple[float, Size], np.ndarray] = {}
 
+    def _check_beam(self, beam: ParticleBeam, library: Library) -> None:
+        """Raise `InputError` for another particle or angle than the library's, or showers that cannot be moved."""
+        as_asked = replace(beam, position=(0.0, 0.0), phi=0.0)
+        asked = Incidence.of(1, as_asked.particle, theta=as_asked.theta)
+        made = Incidence.of(1, self._simulated.particle, theta=self._simulated.theta)
+        difference = made.difference(asked)
+        if difference:
+            raise InputError(f"{self.name} is of {difference} as asked; choose showers of that particle and angle")
+        if library.matrix is not None and (beam.position == "uniform" or isinstance(beam.phi, tuple)):
+            raise InputError(f"{self.name} is of a crystal matrix, whose showers cannot be moved or turned")
+
+    def particles(self, energy: float, dx: float) -> Particles | None:
+        """Return the incident particles of the showers of an energy in cells of a pitch; None: all on the axis."""
+        n = self.count(energy)
+        if self.beam is not None:
+            numbers = RandomNumbers(self._seed, self._of(energy).index)
+            return self.beam.draw(torch.tensor([dx], dtype=torch.float64), numbers)
+        incident = self._simulated[np.zeros(n, int)]
+        return None if incident.on_axis else Particles.from_incidence(incident, _EXACT)
+
     def count(self, energy: float) -> int:
         """See `Reference.count`."""
         return len(self._of(energy))
@@ -113,7 +155,7 @@ class LibraryReference:
         """See `Reference.measure`; cells of the last `REMEMBERED` designs are kept for other objectives."""
         for dx, dz in designs:
             if (energy, (dx, dz)) not in self._remembered:
-                self._remembered[energy, (dx, dz)] = self._cut(self._of(energy), dx, np.array(dz))
+                self._remembered[energy, (dx, dz)] = self._cut(energy, dx, np.array(dz))
         cells = np.stack([self._remembered[energy, design] for design in designs])
         while len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
@@ -137,15 +179,21 @@ class LibraryReference:
         end, beyond = whole.rows(slice(first, first + showers)), first + showers - len(whole)
         return end if beyond <= 0 else Showers.concatenate([end, whole.rows(slice(beyond))])
 
-    def _cut(self, showers: Showers, dx: float, dz: np.ndarray) -> np.ndarray:
+    def _cut(self, energy: float, dx: float, dz: np.ndarray) -> np.ndarray:
         """Return the cells of a design, or the pixels of its window, shape (n, pixels, 1, pixels)."""
         self._check_cells(dx, dz, self.n_xy, self.n_z)
+        showers, n = self._of(energy), self.count(energy)
         if self.pixels is None:
-            n, one = len(showers), self.incident[:1]
-            window = one.window_offsets(np.array([dx]), dz[None])
-            if not one.on_axis:
-                check_windows(self._config, self.name, one, np.array([dx]), dz[None], self.n_xy, one, window)
-            return segment_deposits(showers, dx, dz, self.n_xy, self.n_z, np.broadcast_to(window, (n, self.n_z, 2)))
+            simulated, particles = self._simulated[np.zeros(n, int)], self.particles(energy, dx)
+            incident = simulated if particles is None else particles.to_incidence(n)
+            sizes = np.full(n, dx), np.broadcast_to(dz, (n, self.n_z))
+            window = incident.window_offsets(*sizes)
+            if not incident.on_axis:
+                check_windows(self._config, self.name, simulated, *sizes, self.n_xy, incident, window)
+            if self.beam is not None:
+                turn = incident.phi - simulated.phi
+                showers = move_deposits(showers, simulated.position, incident.position, turn)
+            return segment_deposits(showers, dx, dz, self.n_xy, self.n_z, window)
         return project_deposits(showers, dx, dz, self.n_xy, self.n_z, self.pixels)[:, :, None]
 
     def _of(self, energy: float) -> Showers:
@@ -175,6 +223,13 @@ class CellsReference:
         self.name, self.material, self.incident = str(name), cells.material, cells.incident
         self._cells = cells
 
+    def particles(self, energy: float, dx: float) -> Particles | None:
+        """See `Reference.particles`."""
+        c = self._cells
+        rows = np.flatnonzero(np.isclose(c.energy, energy, rtol=RELATIVE) & np.isclose(c.dx, dx, rtol=RELATIVE))
+        incident = self.incident[rows[np.argsort(c.shower[rows], kind="stable")]]
+        return None if incident.on_axis else Particles.from_incidence(incident, _EXACT)
+
     def count(self, energy: float) -> int:
         """See `Reference.count`."""
         return len(np.unique(self._cells.shower[np.isclose(self._cells.energy, energy, rtol=RELATIVE)]))
@@ -203,7 +258,14 @@ class CellsReference:
 
 
 def open_reference(
-    path: Path, energies: Sequence[float], n_xy: int = 5, n_z: int = 5, *, pixels: int | None = None
+    path: Path,
+    energies: Sequence[float],
+    n_xy: int = 5,
+    n_z: int = 5,
+    *,
+    pixels: int | None = None,
+    beam: ParticleBeam | None = None,
+    seed: int = 0,
 ) -> LibraryReference | CellsReference:
     """Open a shower library, or for cells a cells file, as a reference.
 
@@ -212,6 +274,7 @@ def open_reference(
         energies: energies that are read from a library, GeV.
         n_xy, n_z: cells of the designs.
         pixels: pixels each way of maps; None: for cells.
+        beam, seed: see `LibraryReference`.
 
     Raises:
         FormatError: the file is missing, damaged or of another kind.
@@ -221,4 +284,4 @@ def open_reference(
     if pixels is None and kind == CELLS.schema.rpartition("/")[0]:
         return CellsReference(cast(Cells, read_shards(path)), path.name)
     with open_library(path) as library:
-        return LibraryReference(library, tuple(energies), n_xy, n_z, pixels=pixels)
+        return LibraryReference(library, tuple(energies), n_xy, n_z, pixels=pixels, beam=beam, seed=seed)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from calograd.detector.design import Design
+from calograd.detector.particles import ON_AXIS, ParticleBeam, Particles
 from calograd.errors import InputError, UtilityError
 from calograd.objective.measurement import MeasuredEvents, Measurement, RandomDraws
 
@@ -117,9 +118,12 @@ class Containment:
 class PositionResolution:
     """Minus the rms error of the shower's y, cm.
 
+    The error is the energy-weighted mean of the cells' distances in y from the particle's line, taken in the middle of
+    each layer.
+
     Cells of negative energy (noise) count as empty. An event without measured energy is only known to be in the window:
-    its squared error is that of a uniform distribution, (n_xy dx)^2 / 12. All showers have their axis in the middle of
-    the window, so the figure is that of the best impact point (n_xy even: of the worst).
+    its squared error is that of a uniform distribution, (n_xy dx)^2 / 12. Where all particles are on the axis the
+    figure is that of the best impact point (n_xy even: of the worst); entries drawn over the cell average over them.
     """
 
     unit = "cm"
@@ -132,7 +136,14 @@ class PositionResolution:
         centres = dx * (torch.arange(n_xy, dtype=rows.dtype, device=rows.device) + (1 - n_xy) / 2)
         energy = rows.sum(dim=1)
         seen = energy > 0
-        y = (rows * centres).sum(dim=1) / torch.where(seen, energy, 1.0)
+        first = (rows * centres).sum(dim=1)
+        if events.particles is not None:
+            design = events.design
+            sizes = design.dx.to(rows).reshape(-1), design.dz.to(rows).reshape(-1, design.n_z)
+            residuals, _ = Particles(*(column.to(rows.device) for column in events.particles)).residuals(*sizes)
+            layers = events.measured.clamp(min=0).sum(dim=(1, 2), dtype=torch.float64)
+            first = first - (layers * residuals[..., 1] * sizes[0][:, None]).sum(1)
+        y = first / torch.where(seen, energy, 1.0)
         squared = torch.where(seen, y.square(), (n_xy * dx[..., 0]) ** 2 / 12)
         return -squared.mean().clamp(min=1e-24).sqrt()
 
@@ -180,6 +191,7 @@ class Objective:
         utility: a function of the events of one energy.
         energies: incident energies, GeV.
         weights: p_e, one for every energy; None: all the same.
+        beam: particle, entry and direction of the showers.
 
     Raises:
         InputError: no energies, ones that are not positive, weights that do not fit or are all zero; a
@@ -190,6 +202,7 @@ class Objective:
     utility: Utility
     energies: tuple[float, ...]
     weights: tuple[float, ...] | None = None
+    beam: ParticleBeam = ON_AXIS
 
     def __post_init__(self) -> None:
         if not self.energies or not all(0 < energy < inf for energy in self.energies):
@@ -217,6 +230,7 @@ class Objective:
         draws: Sequence[RandomDraws] | None = None,
         *,
         generator: torch.Generator | None = None,
+        particles: Sequence[Particles | None] | None = None,
     ) -> Tensor:
         """Return V, a tensor without dimensions, differentiable.
 
@@ -226,6 +240,7 @@ class Objective:
             design: the design that they are cells of, or a batch of n; tensors in it receive gradients.
             draws: background and noise from `draw` with the same n; None: drawn here.
             generator: draws them; None: a new one of seed 0, so that two designs see the same background.
+            particles: incident particles of the showers of every energy; None: all on the axis.
 
         Raises:
             UtilityError: the utility gives no number, or none that a gradient can be taken of.
@@ -243,14 +258,14 @@ class Objective:
             source = torch.Generator().manual_seed(0) if generator is None else generator
             cells = design.n_xy, design.n_z
             draws = [self.measurement.draw(len(each), *cells, source, each.dtype) for each in signals]
-        measure = self.measurement.measure
-        return self.average(
-            [measure(signal, e, design, drawn) for signal, e, drawn in zip(signals, self.energies, draws, strict=True)]
-        )
+        measure, incident = self.measurement.measure, particles or [None] * len(signals)
+        columns = zip(signals, self.energies, draws, incident, strict=True)
+        return self.average([measure(signal, e, design, drawn, particles=p) for signal, e, drawn, p in columns])
 
     def describe(self) -> dict[str, str]:
         """Return texts for reports: utility, background, readout and mask."""
-        return {"utility": description_of(self.utility)} | self.measurement.describe()
+        beam = {} if self.beam == ON_AXIS else {"beam": str(self.beam)}
+        return {"utility": description_of(self.utility)} | beam | self.measurement.describe()
 
     def average(self, events: Sequence[MeasuredEvents]) -> Tensor:
         """Return V of the events of every energy in turn.

@@ -210,18 +210,18 @@ class AdaptiveSurrogate:
             )
         filled = np.concatenate([part.cells.sum((1, 2, 3)) > 0 for part in parts])
         held_rows = np.concatenate(held_out)
-        everything = Rows(
-            *(
-                torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
-                for name in ("cells", "energy", "dx", "dz")
-            )
+        cells, energy, dx, dz = (
+            torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
+            for name in ("cells", "energy", "dx", "dz")
         )
+        everything = Rows(cells, energy, dx, dz)
         counts = [len(np.unique(part.shower)) for part in parts]
         return TrainingData(
             train=everything.at(torch.from_numpy(np.flatnonzero(filled & ~held_rows))),
             validation=everything.at(torch.from_numpy(np.flatnonzero(filled & held_rows))),
             materials=(parts[0].material,), empty=int((~filled).sum()), showers=sum(counts),
             held_out=sum(map(self._held, counts)), provenance=provenance, n_xy=self.space.n_xy,
+            symmetric=all(part.incident.on_axis for part in parts),
         )  # fmt: skip
 
     def _sizes(self, library: Library, y: Array, number: int, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from calograd.detector.design import Design
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
+from calograd.detector.particles import Particles
 from calograd.events.library.reader import open_library
 from calograd.gradients.estimates import SimulatedUtility
 from calograd.gradients.finite_differences import bootstrap_values
@@ -113,6 +115,11 @@ class PerDesignReference:
     def count(self, energy: float) -> int:  # noqa: ARG002
         """See `Reference.count`."""
         return self.showers
+
+    def particles(self, energy: float, dx: float) -> Particles | None:  # noqa: ARG002 - the same at every design
+        """See `Reference.particles`."""
+        incident = self.incident[np.zeros(self.showers, int)]
+        return None if incident.on_axis else Particles.from_incidence(incident, torch.zeros(1, dtype=torch.float64))
 
     def measure(self, energy: float, designs: list[Size]) -> np.ndarray:
         """See `Reference.measure`; showers of equal number have equal seeds."""

@@ -79,8 +79,12 @@ def surrogate_spectra(
     for i, energy in enumerate(objective.energies):
         generator = generator_for(seed, SHOWERS, DRAW, i)
         with torch.no_grad():
+            particles = [
+                surrogate.particles(each, showers, objective.beam, generator=generator_for(seed, SHOWERS, DRAW, i))
+                for each in designs
+            ]
             cells = surrogate.sample_designs(
-                designs, energy, showers, generator=generator, sampler=sampler, steps=steps
+                designs, energy, showers, generator=generator, particles=particles, sampler=sampler, steps=steps
             )  # fmt: skip
         ends = (_measured(objective, each, energy, of, seed, i) for each, of in zip(cells, designs, strict=True))
         made.append(Spectrum(surrogate.card.name, energy, *ends))

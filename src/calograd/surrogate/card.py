@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 from torch import Tensor
 
-from calograd.detector.configuration import SiWStack
+from calograd.detector.configuration import PDG, Particle, SiWStack
 from calograd.detector.design import Design
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import DESCRIPTORS, NUMBERS, UNITS, Material, to_float
+from calograd.detector.particles import Particles
 from calograd.errors import InputError, RangeError
 
 MARGIN = 1e-4
 """Relative tolerance at the ends of the trained range, for float32 designs."""
+
+MILLIMETRES = 2.0
+"""Entry in units of the pitch from which on it was probably meant in mm."""
 
 Units = Literal["cm", "scaled"]
 """Units of trained sizes: cm, or pitches in Moliere radii and depths in radiation lengths."""
@@ -85,6 +89,42 @@ class _Trained(BaseModel, ABC):
         """Return the rows of the notebook's table."""
 
 
+class TrainedBeam(BaseModel):
+    """Trained particles and directions of a surrogate that knows several; entries are all of the central cell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    particles: Annotated[tuple[Particle, ...], Field(min_length=1)]
+    """Names of the particles."""
+    theta: tuple[float, float]
+    """Least and largest angle to the normal of the front face, degrees; of any azimuth."""
+
+    def check(self, design: Design, particles: Particles) -> list[str]:
+        """Return clauses that name what of the particles was not trained on.
+
+        Raises:
+            InputError: an entry outside the central cell.
+        """
+        known = [PDG[name] for name in self.particles]
+        names = {number: name for name, number in PDG.items()}
+        strange = sorted(set(particles.particle.tolist()) - set(known))
+        trained = " and ".join(self.particles)
+        problems = [f"particle {names.get(each, each)} was not trained on, {trained} were" for each in strange]
+        half, entry = design.dx.detach().cpu().reshape(-1, 1) / 2, particles.position.detach().cpu().to(design.dx)
+        beyond = (entry.abs() > half * (1 + MARGIN)).any(1)
+        if beyond.any():
+            at = int(beyond.long().argmax())
+            x, y = entry[at % len(entry)].tolist()
+            pitch = 2 * float(half[at % len(half)])
+            inside = ", ".join(f"{value - pitch * round(value / pitch):.4g}" for value in (x, y))
+            hint = "" if max(abs(x), abs(y)) < MILLIMETRES * pitch else "; is it in mm? Give cm"
+            raise InputError(
+                f"position = ({x:g}, {y:g}) cm is outside the central cell of {pitch:g} cm; expected coordinates up to "
+                f"half of the pitch: counted from the middle of the cell that it hits it is ({inside}) cm{hint}"
+            )
+        return [*problems, *outside("theta", "degrees", particles.theta, self.theta)]
+
+
 class TrainedDesigns(_Trained):
     """Trained range of designs, for cells and maps."""
 
@@ -100,6 +140,8 @@ class TrainedDesigns(_Trained):
     """The materials that were trained on."""
     mode: str
     """``embedded`` if the material continues around the window of cells, else ``stand-alone``."""
+    beam: TrainedBeam | None = None
+    """Trained particles and directions where these are conditions; None: there is one beam."""
 
     @property
     def material(self) -> Material:
@@ -136,7 +178,13 @@ class TrainedDesigns(_Trained):
         if not isinstance(design, Design):
             raise InputError(f"design = {reprlib.repr(design)}: {name} expects a Design, as Design(dx=2.5, dz=6.0)")
         n_xy, n_z, numbers = architecture["n_xy"], architecture["n_z"], tuple(architecture["material_numbers"])
-        if (design.n_xy, design.n_z) != (n_xy, n_z):
+        if self.beam is not None:
+            if design.n_xy > n_xy or design.n_xy % 2 == 0 or design.n_z > n_z:
+                raise InputError(
+                    f"the design has {design.n_xy} x {design.n_xy} x {design.n_z} cells, {name} generates windows of "
+                    f"an odd number of cells across, of up to {n_xy} x {n_xy} x {n_z}"
+                )
+        elif (design.n_xy, design.n_z) != (n_xy, n_z):
             raise InputError(
                 f"the design has {design.n_xy} x {design.n_xy} x {design.n_z} cells, "
                 f"{name} generates {n_xy} x {n_xy} x {n_z}"
@@ -183,7 +231,11 @@ class TrainedDesigns(_Trained):
             "depth of a layer": f"{self.dz[0]:g} to {self.dz[1]:g} {z}"
             + (", each its own" if self.unequal_layers else ", all equal"),
             "mode": self.mode,
-        }
+            **({} if self.beam is None else {
+                "particles": ", ".join(self.beam.particles),
+                "angle": f"{self.beam.theta[0]:g} to {self.beam.theta[1]:g} degrees",
+            }),
+        }  # fmt: skip
 
 
 class TrainedDetector(_Trained):
@@ -276,10 +328,9 @@ class Card(BaseModel):
         Raises:
             InputError: another particle, entry or direction.
         """
-        data = self.training.get("data")
-        known = data[0].get("config") if isinstance(data, list) and data and isinstance(data[0], Mapping) else None
-        trained = Incidence.of_config(known, 1)
-        difference = incident.difference(trained)
+        if isinstance(self.trained, TrainedDesigns) and self.trained.beam is not None:
+            return
+        difference = incident.difference(self.trained_incidence())
         if difference:
             raise InputError(
                 f"{name} is of {difference} as {self.name} was trained on; choose such showers, or adapt the surrogate "
@@ -295,7 +346,20 @@ class Card(BaseModel):
         """Return whether a material is as good as a trained one; if not, which of its numbers is outside, in words."""
         return self.designs.material_status(material, self.material_numbers)
 
-    def check_range(self, design: object, energy: Tensor, extrapolate: bool = False, stacklevel: int = 3) -> None:
+    def trained_incidence(self) -> Incidence:
+        """Return the particle of a surrogate that knows one beam, as its training data say."""
+        data = self.training.get("data")
+        known = data[0].get("config") if isinstance(data, list) and data and isinstance(data[0], Mapping) else None
+        return Incidence.of_config(known, 1)
+
+    def check_range(
+        self,
+        design: object,
+        energy: Tensor,
+        extrapolate: bool = False,
+        stacklevel: int = 3,
+        particles: Particles | None = None,
+    ) -> None:
         """Refuse requests that the surrogate was not trained on.
 
         Sizes are compared in cm or, if the networks see them so, in the material's Moliere radius and radiation length.
@@ -310,6 +374,7 @@ class Card(BaseModel):
             energy: incident, any shape, GeV.
             extrapolate: warn instead of refusing outside the trained range.
             stacklevel: frame that warnings name, as in `warnings.warn`.
+            particles: incident particles; None for those of the only beam.
 
         Raises:
             RangeError: outside the trained range.
@@ -320,6 +385,8 @@ class Card(BaseModel):
             raise InputError("an energy is not a positive number; expected GeV")
         problems, note = self.trained.check(self.name, design, self.architecture)
         problems = [*outside("energy", "GeV", energy, self.energy), *problems]
+        if particles is not None and isinstance(design, Design) and self.designs.beam is not None:
+            problems += self.designs.beam.check(design, particles)
         if problems and not extrapolate:
             how = "allow it with extrapolate=True (--extrapolate), at your own risk"
             raise RangeError(f"{self.name}: {'; '.join(problems)}; {how}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from calograd._version import __version__
 from calograd.detector.design import Design
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
+from calograd.detector.particles import ENTRY_CALL, Particles
 from calograd.errors import InputError
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import Options, Rows, SamplingSchedule
@@ -28,6 +31,8 @@ def generate(
     dz: np.ndarray | None = None,
     *,
     material: Material | None = None,
+    incident: Incidence | None = None,
+    n_xy: int | None = None,
     seed: int = 0,
     sampler: str | None = None,
     steps: int | None = None,
@@ -45,6 +50,8 @@ def generate(
         dx: cell pitch, shape (n,), cm; None for a surrogate of one detector.
         dz: depth of every layer, shape (n, n_z), cm; None for a surrogate of one detector.
         material: material of the calorimeter; None: the one that the surrogate was trained on.
+        incident: incident particles of the rows; None: photons on the axis, or the only ones trained on.
+        n_xy: cells across; None: as many as the surrogate generates.
         seed: seed of all random numbers; the shower of row i depends on the row, the seed and i alone.
         sampler, steps: see `Surrogate.sample`.
         extrapolate: warn instead of refusing outside the trained range.
@@ -63,7 +70,12 @@ def generate(
     model = surrogate.model
     schedule = model.sampling_schedule(sampler, steps)._replace(options=Options(guidance=guidance))
     rows = _rows(surrogate, energy, dx, dz, material)
-    surrogate.card.check_range(_design(surrogate, rows), torch.from_numpy(rows.energy), extrapolate)
+    if surrogate.model.takes_particles:
+        rows = replace(rows, incident=Incidence.of(len(rows.energy)) if incident is None else incident, n_xy=n_xy)
+    elif incident is not None:
+        surrogate.card.check_incidence(incident, "the request")
+    like = torch.from_numpy(rows.energy)
+    surrogate.card.check_range(_design(surrogate, rows), like, extrapolate, particles=_particles(rows, like))
     surrogate.check_options(schedule)
     random, order, parts = RandomNumbers(seed, range(len(rows.energy))), _order(rows), []
     for start in range(0, len(order), model.batch_size):
@@ -96,16 +108,20 @@ def rows_like(surrogate: Surrogate, showers: Any, repeat: int = 1, name: str = "
     card.check_incidence(showers.incident, name)
     if not card.takes_design:
         return Rows(energy)
+    which = np.repeat(np.arange(len(showers)), repeat)
     if card.only_material is not None and card.only_material.name != showers.material.name:
         raise InputError(f"{name} is of {showers.material.name}, {card.name} was trained on {card.only_material.name}; "
                          "expected one")  # fmt: skip
     model, n_z = surrogate.design_model, showers.dz.shape[1]
     has = _window(showers.measured.shape[1:], showers.n_xy, n_z)
     generated = _window(model.shape, model.architecture.n_xy, model.architecture.n_z)
-    if has != generated:
+    takes = model.takes_particles
+    if has != generated and not takes:
         raise InputError(f"{name} has {has} cells, {card.name} generates {generated}")
-    dx, dz = (np.repeat(column, repeat, axis=0) for column in (showers.dx, showers.dz))
-    return Rows(energy, dx, dz, card.only_material or showers.material)
+    dx, dz, material = showers.dx[which], showers.dz[which], card.only_material or showers.material
+    if not takes:
+        return Rows(energy, dx, dz, material)
+    return Rows(energy, dx, dz, material, showers.incident[which], showers.n_xy)
 
 
 def _window(shape: tuple[int, ...], n_xy: int, n_z: int) -> str:
@@ -149,6 +165,34 @@ def draw_designs(
     return dx[0] * (dx[1] / dx[0]) ** u, np.broadcast_to(low * (high / low) ** v, (n, n_z))
 
 
+def draw_incidence(
+    dx: np.ndarray,
+    particle: str | Sequence[str] = "gamma",
+    position: tuple[float, float] | Literal["uniform"] = (0.0, 0.0),
+    theta: float | tuple[float, float] = 0.0,
+    phi: float | tuple[float, float] = 0.0,
+    seed: int = 0,
+) -> Incidence:
+    """Return incident particles of rows.
+
+    Args:
+        dx: pitch of every row, shape (n,), cm; ``uniform`` entries are drawn in a cell of this pitch.
+        particle: name of the particle, or several of which every row has one.
+        position: entry, cm, or ``uniform``.
+        theta, phi: angles, degrees, or ranges from which every row draws one.
+        seed: seed of the draws.
+    """
+    n = len(dx)
+    u = RandomNumbers(seed, range(n), calls=ENTRY_CALL).uniform_array(5)
+    names = np.array([particle] if isinstance(particle, str) else list(particle))
+    entry = (u[:, :2] - 0.5) * dx[:, None] if isinstance(position, str) else position
+    angles = [
+        span[0] + u[:, k] * (span[1] - span[0]) if isinstance(span, tuple) else span
+        for k, span in ((2, phi), (3, theta))
+    ]
+    return Incidence.of(n, names[(u[:, 4] * len(names)).astype(int)], entry, angles[1], angles[0])
+
+
 def _rows(
     surrogate: Surrogate, energy: np.ndarray, dx: np.ndarray | None, dz: np.ndarray | None, material: Material | None
 ) -> Rows:
@@ -182,12 +226,19 @@ def _batch(surrogate: Surrogate, rows: Rows, schedule: SamplingSchedule, random:
     """Generate the showers of some rows."""
     model = surrogate.model
     if rows.dx is not None and rows.dz is not None:
-        equal = all((column == column[0]).all() for column in (rows.energy, rows.dx, rows.dz))
-        rows = rows.at(slice(1)) if equal else rows
+        columns = [rows.energy, rows.dx, rows.dz]
+        columns += [] if rows.incident is None else list(vars(rows.incident).values())
+        rows = rows.at(slice(1)) if all((column == column[0]).all() for column in columns) else rows
     with torch.inference_mode():
         energy = torch.from_numpy(rows.energy.copy()).to(model.condition_mean)
-        conditions = model.condition(_design(surrogate, rows), energy)
-        return model.fused().generate(conditions, energy, schedule, random)
+        design, particles = _design(surrogate, rows), _particles(rows, energy)
+        conditions = model.condition(design, energy, particles)
+        return model.finish(model.fused().generate(conditions, energy, schedule, random), design, particles)
+
+
+def _particles(rows: Rows, like: torch.Tensor) -> Particles | None:
+    """Return the incident particles of rows as tensors."""
+    return None if rows.incident is None else Particles.from_incidence(rows.incident, like)
 
 
 def _design(surrogate: Surrogate, rows: Rows) -> Design | None:
@@ -195,7 +246,8 @@ def _design(surrogate: Surrogate, rows: Rows) -> Design | None:
     if rows.dx is None or rows.dz is None or rows.material is None:
         return None
     dx, dz = (torch.from_numpy(np.ascontiguousarray(column)) for column in (rows.dx, rows.dz))
-    return Design(dx, dz, rows.material, int(surrogate.card.architecture["n_xy"]), dz.shape[1])
+    n_xy = int(surrogate.card.architecture["n_xy"]) if rows.n_xy is None else rows.n_xy
+    return Design(dx, dz, rows.material, n_xy, dz.shape[1])
 
 
 def _beam(card: Card) -> dict[str, Any]:

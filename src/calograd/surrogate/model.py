@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from calograd.detector.design import Design
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
+from calograd.detector.particles import Particles
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Preconditioning
 from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.progressive import PROGRESSIVE, Progressive
@@ -73,12 +75,16 @@ class Rows:
         dx: cell pitch, shape (n,), cm; None for a surrogate of one detector.
         dz: depth of every layer, shape (n, n_z), cm; None for a surrogate of one detector.
         material: material of the calorimeter; None for a surrogate of one detector.
+        incident: incident particles; None for those that the surrogate was trained on.
+        n_xy: cells across; None for those of the surrogate.
     """
 
     energy: np.ndarray
     dx: np.ndarray | None = None
     dz: np.ndarray | None = None
     material: Material | None = None
+    incident: Incidence | None = None
+    n_xy: int | None = None
 
     def designs(self) -> tuple[np.ndarray, np.ndarray, Material]:
         """Return pitches, depths and material of showers of designs."""
@@ -92,7 +98,8 @@ class Rows:
         columns = (None if column is None else column[chosen] for column in (self.energy, self.dx, self.dz))
         energy, dx, dz = columns
         assert energy is not None
-        return Rows(energy, dx, dz, self.material)
+        incident = None if self.incident is None else self.incident[chosen]
+        return Rows(energy, dx, dz, self.material, incident, self.n_xy)
 
 
 class Generates(Protocol):
@@ -154,14 +161,24 @@ class Model(nn.Module, ABC):
             InputError: a sampler or a number of steps that the model cannot take.
         """
 
+    @property
+    def takes_particles(self) -> bool:
+        """True if particle, entry and direction are conditions; other models know those that they were trained on."""
+        return False
+
     @abstractmethod
-    def condition(self, design: Design | None, energy: Tensor) -> Tensor:
-        """Return standardised conditions, shape (rows, conditions), differentiable in design and energy.
+    def condition(self, design: Design | None, energy: Tensor, particles: Particles | None = None) -> Tensor:
+        """Return standardised conditions, shape (rows, conditions), differentiable in design, energy and particles.
 
         Args:
             design: one design for all showers or one a shower; None for a model of one detector.
             energy: incident, shape (n,) or (1,), GeV.
+            particles: of n rows or of one; None unless the model `takes_particles`.
         """
+
+    def finish(self, showers: Any, design: Design | None, particles: Particles | None) -> Any:  # noqa: ARG002
+        """Return showers that `generate` made as the detector sees them: in its frame, and in the design's window."""
+        return showers
 
     @abstractmethod
     def generate(self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers) -> Any:
@@ -266,6 +283,7 @@ class DesignModel(Model):
         architecture: sizes and choices that fix the shapes of the weights.
         depths: number of depths that are conditions, see `depths`.
         permutations: symmetries of a shower's pattern, shape (symmetries, pattern).
+        of_particles: number of conditions of the incident particle, see `particle_conditions`.
 
     Attributes:
         n_conditions: number of conditions.
@@ -275,7 +293,9 @@ class DesignModel(Model):
 
     architecture: DesignArchitecture
 
-    def __init__(self, architecture: DesignArchitecture, depths: int, permutations: Tensor) -> None:
+    def __init__(
+        self, architecture: DesignArchitecture, depths: int, permutations: Tensor, of_particles: int = 0
+    ) -> None:
         super().__init__()
         self.architecture = architecture
         self.schedule = SCHEDULES[architecture.schedule]
@@ -283,7 +303,7 @@ class DesignModel(Model):
         shape, pattern = architecture.distilled_steps or (0, 0)
         self.shape_preconditioning = Progressive.of(self.schedule, shape) if shape else usual
         self.preconditioning = Progressive.of(self.schedule, pattern) if pattern else usual
-        self.n_conditions = 2 + depths + len(architecture.material_numbers)
+        self.n_conditions = 2 + depths + of_particles + len(architecture.material_numbers)
         self.register_buffer("condition_mean", torch.zeros(self.n_conditions))
         self.register_buffer("condition_scale", torch.ones(self.n_conditions))
         self.register_buffer("permutations", permutations, persistent=False)
@@ -299,14 +319,21 @@ class DesignModel(Model):
         """Number of showers generated at once, see `Model`."""
         return min(BATCH, self.most_rows)
 
-    def condition(self, design: Design | None, energy: Tensor) -> Tensor:
+    def condition(self, design: Design | None, energy: Tensor, particles: Particles | None = None) -> Tensor:
         """Return standardised conditions, see `Model`."""
         assert design is not None
         dx, dz = design.dx.to(energy), design.dz.to(energy)
         numbers = numbers_of(design.material, like=energy)
-        return self.conditions(energy, dx.reshape(-1), dz.reshape(-1, design.n_z), numbers)
+        depths = self.padded(dz.reshape(-1, design.n_z))
+        return self.conditions(energy, dx.reshape(-1), depths, numbers, particles)
 
-    def conditions(self, energy: Tensor, dx: Tensor, dz: Tensor, numbers: Tensor) -> Tensor:
+    def padded(self, dz: Tensor) -> Tensor:
+        """Return depths of all layers that the model generates, shape (n, n_z), for a design of fewer."""
+        return dz
+
+    def conditions(
+        self, energy: Tensor, dx: Tensor, dz: Tensor, numbers: Tensor, particles: Particles | None = None
+    ) -> Tensor:
         """Return standardised conditions, differentiable in everything.
 
         Args:
@@ -314,13 +341,21 @@ class DesignModel(Model):
             dx: pitch, shape (n,) or (1,), cm.
             dz: depths, shape (n, n_z) or (1, n_z), cm.
             numbers: numbers of the material, see `numbers_of`, shape (n, 6) or (1, 6).
+            particles: of n rows or of one; None for photons on the axis.
         """
         x0, r_m, e_c = numbers.T[1:4]
-        rows = max(len(energy), len(dx), len(dz), len(numbers))
         chosen = [DESCRIPTORS.index(name) for name in self.architecture.material_numbers]
-        scaled = ((energy / e_c)[:, None], (dx / r_m)[:, None], self.depths(dz) / x0[:, None], numbers[:, chosen])
-        raw = torch.cat([part.expand(rows, -1) for part in scaled], dim=1).log()
+        scaled = [
+            (energy / e_c)[:, None].log(), (dx / r_m)[:, None].log(), (self.depths(dz) / x0[:, None]).log(),
+            *self.particle_conditions(dx, dz, particles), numbers[:, chosen].log(),
+        ]  # fmt: skip
+        rows = max(map(len, scaled))
+        raw = torch.cat([part.expand(rows, -1) for part in scaled], dim=1)
         return (raw - self.condition_mean) / self.condition_scale
+
+    def particle_conditions(self, dx: Tensor, dz: Tensor, particles: Particles | None) -> list[Tensor]:  # noqa: ARG002
+        """Return the conditions that describe the incident particles; arguments are those of `conditions`."""
+        return []
 
     def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
         """Return how showers are sampled, see `Model`."""

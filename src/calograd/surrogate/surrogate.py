@@ -19,6 +19,8 @@ from torch import Tensor
 from calograd.checks import as_count, as_generator, as_tensor
 from calograd.detector.configuration import SiWStack
 from calograd.detector.design import Design
+from calograd.detector.incidence import COLUMNS
+from calograd.detector.particles import ON_AXIS, ParticleBeam, Particles
 from calograd.errors import InputError
 from calograd.io.markup import facts
 from calograd.nn.linear import has_derivatives
@@ -130,6 +132,10 @@ class Surrogate:
         checkpointed: bool = False,
         guidance: float = 0.0,
         smooth: bool = False,
+        particle: Any = None,
+        position: Any = None,
+        theta: Any = None,
+        phi: Any = None,
     ) -> Any:
         """Generate showers of a design; a surrogate of one detector takes ``sample(energy, n)`` as well.
 
@@ -152,6 +158,13 @@ class Surrogate:
             guidance: w of classifier-free guidance, for maps that were trained with dropped conditions; 0 for none.
             smooth: give the last point of every layer a fractional weight. Energies and positions of points are then
                 smooth in the energy, and their gradients are those of the expected showers.
+            particle: ``gamma``, ``e-`` or ``e+``, or one a shower. None: a photon. Particle, entry and direction are
+                for surrogates that were trained on several.
+            position: entry on the front face from the middle of the central cell, cm, shape (2,) or (n, 2); or
+                ``uniform``: drawn evenly in the central cell. None: the middle.
+            theta, phi: direction, angle to the normal and azimuth, degrees, one number or one a shower; tensors receive
+                gradients, and so do those of ``position``. None: 0. The window follows the particle, see
+                `Design.window_offsets`.
 
         Returns:
             Differentiable in design and energy but for ``ddpm``. Cells: energies, shape (n, n_xy, n_xy, n_z), GeV.
@@ -172,20 +185,76 @@ class Surrogate:
         energy = as_tensor("energy", energy).to(self.model.condition_mean)
         if energy.shape not in ((), (n,)):
             raise InputError(f"energy has shape {tuple(energy.shape)}, expected one number or ({n},)")
-        self.card.check_range(design, energy, extrapolate)
-        energy = energy.reshape(-1)
-        conditions = self.model.condition(design if isinstance(design, Design) else None, energy)
+        random = self._random(generator, n, shower)
+        particles = self._particles(design, (particle, position, theta, phi), energy, random)
+        self.card.check_range(design, energy, extrapolate, particles=particles)
+        energy, window = energy.reshape(-1), design if isinstance(design, Design) else None
+        conditions = self.model.condition(window, energy, particles)
         if len(conditions) not in (1, n):
             raise InputError(f"design: {len(conditions)} designs for {n} showers; expected one for all or one a shower")
         fused: Generates = self.model.fused()
         derived = has_derivatives((conditions, energy), fused.parameters())
-        model, random, parts = self.model if derived else fused, self._random(generator, n, shower), []
+        model, parts = self.model if derived else fused, []
         with nullcontext() if derived else torch.inference_mode():
             for start in range(0, n, self.model.batch_size):
                 rows = slice(start, min(start + self.model.batch_size, n))
                 of_rows, incident = (values[rows] if len(values) == n else values for values in (conditions, energy))
-                parts.append(model.generate(of_rows, incident, schedule, random.rows(rows)))
+                made = model.generate(of_rows, incident, schedule, random.rows(rows))
+                parts.append(self.model.finish(made, window, None if particles is None else particles.rows(rows)))
         return self.model.join(parts)
+
+    def particles(
+        self,
+        design: Design,
+        n: int,
+        beam: ParticleBeam,
+        *,
+        generator: torch.Generator | None = None,
+        shower: Sequence[int] | np.ndarray | range | None = None,
+    ) -> Particles | None:
+        """Return the incident particles of n showers of a beam; None for a surrogate that knows one beam.
+
+        With a generator of equal state they are those of `sample` with the beam's particle, position, theta and phi.
+
+        Raises:
+            InputError: another beam than the one that the surrogate knows.
+        """
+        random = self._random(generator, n, shower)
+        if self.model.takes_particles:
+            return beam.draw(design.dx.to(self.model.condition_mean).reshape(-1), random)
+        if beam != ON_AXIS:
+            self._refuse_particles("beam")
+        return None
+
+    def _refuse_particles(self, name: str) -> None:
+        """Raise `InputError`: the surrogate knows one beam."""
+        raise InputError(
+            f"{self.card.name} generates {self.card.trained_incidence().describe()} alone; leave out {name}, or take a "
+            "surrogate that was trained on several particles, entries and directions"
+        )
+
+    def _particles(
+        self, design: Any, asked: tuple[Any, Any, Any, Any], like: Tensor, random: RandomNumbers
+    ) -> Particles | None:
+        """Return the particles that a sample asks for; None for a surrogate that knows one beam."""
+        if not self.model.takes_particles:
+            named = [name for name, value in zip(COLUMNS, asked, strict=True) if value is not None]
+            if named:
+                self._refuse_particles(named[0])
+            return None
+        particle, position, theta, phi = asked
+        kind, polar, azimuth = (
+            "gamma" if particle is None else particle,
+            0.0 if theta is None else theta,
+            0.0 if phi is None else phi,
+        )
+        if isinstance(position, str):
+            if not isinstance(design, Design):
+                raise InputError(f"position = '{position}' needs the cells of a Design")
+            drawn = ParticleBeam(position=position).draw(design.dx.to(like).reshape(-1), random)  # type: ignore[arg-type]
+            position = drawn.position
+        position = (0.0, 0.0) if position is None else position
+        return Particles.of(len(random), kind, position, polar, azimuth, like=like)
 
     def sample_designs(
         self,
@@ -194,6 +263,7 @@ class Surrogate:
         n: int,
         *,
         generator: torch.Generator | None = None,
+        particles: Sequence[Particles | None] | None = None,
         **options: Any,
     ) -> Tensor:
         """Generate showers of several designs with common random numbers: shower i has the same at every design.
@@ -202,18 +272,22 @@ class Surrogate:
             designs: single designs with equal numbers of cells. Those of one material are sampled together, as a batch.
             energy: incident energy, GeV.
             n: number of showers of each design.
+            particles: incident particles of each design's showers, see `particles`; None: photons on the axis.
             generator, options: see `sample`.
 
         Returns:
             Shape (designs, n, ...), as n showers of each design from generators of equal state.
         """
-        first = designs[0]
+        first, beams = designs[0], [{} if p is None else p._asdict() for p in particles or [None] * len(designs)]
         if len(designs) == 1 or any(each.material is not first.material for each in designs):
             source = generator or torch.default_generator
-            state = source.get_state()
+            state, pairs = source.get_state(), zip(designs, beams, strict=True)
             return torch.stack(
-                [self.sample(each, energy, n, generator=source.set_state(state), **options) for each in designs]
+                [self.sample(d, energy, n, generator=source.set_state(state), **beam, **options) for d, beam in pairs]
             )
+        if beams[0]:
+            expanded = [{name: column.expand(n, *column.shape[1:]) for name, column in b.items()} for b in beams]
+            options |= {name: torch.cat([beam[name] for beam in expanded]) for name in beams[0]}
         dx, dz = torch.stack([each.dx for each in designs]), torch.stack([each.dz for each in designs])
         batch = Design(dx.repeat_interleave(n), dz.repeat_interleave(n, 0), first.material, first.n_xy, first.n_z)
         rows = len(designs) * n

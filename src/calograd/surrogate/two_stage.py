@@ -70,10 +70,13 @@ class TwoStage(DesignModel):
         depths: number of depths that are conditions, see `DesignModel.depths`.
         permutations: symmetries of a shower's pattern, shape (symmetries, pattern).
         shape: number of numbers of the shape.
+        of_particles: see `DesignModel`.
     """
 
-    def __init__(self, architecture: DesignArchitecture, depths: int, permutations: Tensor, shape: int) -> None:
-        super().__init__(architecture, depths, permutations)
+    def __init__(
+        self, architecture: DesignArchitecture, depths: int, permutations: Tensor, shape: int, of_particles: int = 0
+    ) -> None:
+        super().__init__(architecture, depths, permutations, of_particles)
         a, conditions = architecture, self.n_conditions
         classes = symmetry_classes(permutations) if a.symmetric else torch.arange(permutations.shape[1])
         self.shape_location_scale = ConditionalLocationScale(conditions, torch.arange(shape), a.location_scale_width)

@@ -30,6 +30,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from calograd.detector.configuration import Particle
 from calograd.detector.material import NUMBERS
 from calograd.errors import InputError
 from calograd.io.toml import Table, parse_table, read_toml
@@ -113,6 +114,10 @@ class DesignRange(EnergyRange):
     dx: Interval
     dz: Interval
     units: Units = "cm"
+    particles: Annotated[tuple[Particle, ...], Field(min_length=1)] | None = None
+    """Particles, with ``model.beam``."""
+    theta: tuple[float, float] | None = None
+    """Least and largest angle to the normal of the front face, degrees, with ``model.beam``."""
 
 
 _CELLS, _MAPS, _POINTS = CellsArchitecture(), MapsArchitecture(), PointsArchitecture()
@@ -151,6 +156,7 @@ class CellsModelConfig(DesignModelConfig):
     local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _CELLS.local_units
     sums: bool = True
     ends: bool = True
+    beam: bool = False
 
     def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> CellsArchitecture:
         """Return the architecture for cells and materials of the data."""
@@ -310,6 +316,16 @@ class DesignRun(Table):
     model: Annotated[CellsModelConfig | MapsModelConfig, Field(discriminator="kind")] = CellsModelConfig()
     training: DesignTraining = DesignTraining()
     distillation: DesignDistillation | None = None
+
+    @model_validator(mode="after")
+    def _beam_has_its_range(self) -> DesignRun:
+        given = [name for name in ("particles", "theta") if getattr(self.range, name) is not None]
+        if isinstance(self.model, CellsModelConfig) and self.model.beam:
+            if len(given) < 2:
+                raise ValueError("model.beam needs range.particles and range.theta")
+        elif given and self.distillation is None:
+            raise ValueError(f"range.{given[0]} belongs to model.beam = true")
+        return self
 
     @model_validator(mode="after")
     def _one_beginning(self) -> DesignRun:

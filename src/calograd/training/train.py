@@ -105,7 +105,10 @@ class _Kind(NamedTuple):
 
 
 def _read_rows(config: DesignRun) -> TrainingData:
-    return load_data(config.data.files, config.data.validation, config.training.seed, memory=config.data.memory)
+    beams = config.range.particles is not None
+    return load_data(
+        config.data.files, config.data.validation, config.training.seed, memory=config.data.memory, beams=beams
+    )
 
 
 def _design_task(

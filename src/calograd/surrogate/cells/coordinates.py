@@ -12,6 +12,15 @@ units of cells:
                           g'_k = ln((C_k + eps) / (R_k + eps))
     pattern of a layer    c_ik = (h(e_ik) / C_k)^(1/3) or (h(e_ik) / R_k)^(1/3),  a core of one cell has none
 
+Where particles enter anywhere and at an angle, the shape also has the centre of every layer's rest, in units of cells
+from the middle of the window, since position and direction are reconstructed from centres of gravity:
+
+                          x_k  = X_k / (R_k + E_1) + w n / 20,              X_k = sum e_ik x_i over the rest
+                                                                            E_1 = 10 MeV, w = E_1 / (R_k + E_1)
+
+and y_k likewise, n ~ N(0, 1). E_1 keeps a rest of one or two cells from being at whole numbers. The core of one cell is
+in the middle, so it does not count in X_k.
+
 M is the transverse width of the whole shower. At high energies it fluctuates by a few per cent, less than its cells.
 Without a coordinate of its own its fluctuations were 5 to 15 % too large, with the balances of core and rest alone
 4 to 14 %. Fewer than three cells across have neither width nor balance; their shares are of E_k.
@@ -36,7 +45,9 @@ a third of them came out filled.)
 
 Decoding inverts this with negative values set to zero. It scales cells to core and rest, these to E_k and the layers
 to E_tot, so energy is conserved for any input; if nothing is positive, the largest cell gets all. M is set by
-multiplying R_k / C_k of all layers by one factor. Every step is differentiable.
+multiplying R_k / C_k of all layers by one factor. Before that the shares of a rest are multiplied by
+exp(l_x x_i + l_y y_i), such that its centre is X_k / R_k; less so where R_k is not large against E_1, where the centre
+is of little weight. Every step is differentiable.
 """
 
 from __future__ import annotations
@@ -62,6 +73,12 @@ NOTHING = 1e-12
 """Largest positive part that is taken for zero, so that no gradient overflows, GeV."""
 NEWTON_STEPS = 3
 """Steps of Newton's method for the factor that sets M; it is close to one."""
+CENTRE_SOFT = 1e-2
+"""Softening of the centre of a rest, E_1 of the formulas above, GeV."""
+CENTRE_SPREAD = 0.05
+"""Spread of the centre of an empty rest, in cells."""
+CENTRE_STEPS = 2
+"""Steps of Newton's method for the centre of a rest; it is close already."""
 LOGIT_BOUND = 14.0
 """Largest |g_0|: leakage below exp(-14) is not resolved by float32 showers."""
 
@@ -92,6 +109,15 @@ def _places(n_xy: int) -> tuple[int, ...]:
 
 
 @cache
+@torch.inference_mode(False)
+def _rest_places(n_xy: int) -> Tensor:
+    """Return x and y of the cells of the rest, in units of cells from the middle, shape (cells, 2), float64."""
+    _, around = _core_and_around(n_xy)
+    middle = (n_xy - 1) / 2
+    return torch.tensor([(cell // n_xy - middle, cell % n_xy - middle) for cell in around], dtype=torch.float64)
+
+
+@cache
 def _beyond_core(n_xy: int) -> tuple[float, tuple[float, ...]]:
     """Return r_i^2 of a cell of the core, and by how much that of every other one is larger."""
     core, around = _core_and_around(n_xy)
@@ -107,9 +133,9 @@ def pattern_cells(n_xy: int) -> Tensor:
     return torch.cat([inner if len(inner) > 1 else inner[:0], torch.nonzero(~core).flatten()])
 
 
-def shape_dim(n_xy: int, n_z: int) -> int:
-    """Return how many numbers a shower's shape has: the total, the layers, the width and the layers' balances."""
-    return 1 + n_z + (1 + n_z) * bool(core_cells(n_xy).any())
+def shape_dim(n_xy: int, n_z: int, centres: bool = False) -> int:
+    """Return how many numbers a shower's shape has: total, layers, width, the layers' balances and their centres."""
+    return 1 + n_z + (1 + n_z + 2 * n_z * centres) * bool(core_cells(n_xy).any())
 
 
 def pattern_dim(n_xy: int, n_z: int) -> int:
@@ -117,26 +143,27 @@ def pattern_dim(n_xy: int, n_z: int) -> int:
     return len(pattern_cells(n_xy)) * n_z
 
 
-def encode(cells: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
+def encode(cells: Tensor, energy: Tensor, random: RandomNumbers, centres: bool = False) -> tuple[Tensor, Tensor]:
     """Return the coordinates of showers.
 
     Args:
         cells: shape (n, n_xy, n_xy, n_z), GeV.
         energy: incident, shape (n,), GeV.
         random: random numbers of the showers, which spread what is empty.
+        centres: add the centres of the rests to the shape.
 
     Returns:
         ``g`` of shape (n, `shape_dim`) and ``c`` of shape (n, `pattern_dim`), in the order of `pattern_cells`, the
         layers of a cell side by side.
     """
-    g = encode_shape(cells, energy, random)
+    g = encode_shape(cells, energy, random, centres)
     inner, outer, _ = _core_and_rest(cells)
     groups = [encode_pattern(inner, random)] if inner.shape[1] > 1 else []
     pattern = torch.cat([*groups, encode_pattern(outer, random)], dim=1)
     return g, pattern.reshape(len(cells), -1)
 
 
-def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
+def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers, centres: bool = False) -> Tensor:
     """Return ``g`` of `encode` alone."""
     inner, outer, flat = _core_and_rest(cells)
     layers = flat.sum(1)
@@ -145,7 +172,17 @@ def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor
     if inner.shape[1] > 0:
         second = flat.sum(2) @ _squared_distance(cells.shape[1]).to(flat)
         g += [amount(second[:, None], energy, random), _balance(inner.sum(1), outer.sum(1), random)]
+    if centres:
+        g.append(_centres(outer, random))
     return torch.cat(g, dim=1)
+
+
+def _centres(rest: Tensor, random: RandomNumbers) -> Tensor:
+    """Return x_k, then y_k, of the formulas above, shape (n, 2 n_z), of the rest's cells, shape (n, cells, n_z)."""
+    n_xy = round((rest.shape[1] + 1) ** 0.5)
+    firsts = _rest_places(n_xy).to(rest).T @ rest  # (n, 2, n_z)
+    weight = 1 / (rest.sum(1, keepdim=True) + CENTRE_SOFT)
+    return (firsts * weight + CENTRE_SPREAD * CENTRE_SOFT * weight * random.normal_like(firsts)).flatten(1)
 
 
 def _core_and_rest(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,7 +239,7 @@ def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:
     return _shares(amount_of(g[:, 1 : 1 + n_z], energy)) * total[:, None]
 
 
-def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
+def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, centres: bool = False) -> Tensor:
     """Return cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable."""
     layers = layer_energies(g, energy, n_z)
     core, _ = _core_and_around(n_xy)
@@ -212,8 +249,10 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int) -> Tensor:
     if not core:
         rest = pattern_shares(pattern, outer)
     else:
-        balance = _core_share(g[:, 2 + n_z :], layers)
+        balance = _core_share(g[:, 2 + n_z : 2 + 2 * n_z], layers)
         rest = pattern_shares(pattern[:, several:], layers * (1 - balance))
+        if centres:
+            rest = _centred(rest, g[:, 2 + 2 * n_z :].reshape(-1, 2, n_z), layers * (1 - balance), n_xy)
         core_distance, beyond = _beyond_core(n_xy)
         excess = (layers.new_tensor(beyond)[:, None] * rest).sum(1)
         wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
@@ -233,6 +272,36 @@ def _core_share(balance: Tensor, layers: Tensor) -> Tensor:
     """
     s = balance.sigmoid()
     return (s + (2 * s - 1) * EPS / layers.clamp(min=1e-9)).clamp(0, 1)
+
+
+def _centred(shares: Tensor, centre: Tensor, energy: Tensor, n_xy: int) -> Tensor:
+    """Return the shares of rests multiplied by exp(l_x x_i + l_y y_i) such that their centres are those wanted.
+
+    With the mean m and the covariance C of the cells' places under the shares, a step of Newton's method is
+    l = (C + w)^-1 (t - m), where t = x_k (R + E_1) / R and w = E_1 / R weakens it where R is small.
+
+    Args:
+        shares: shape (n, cells, n_z).
+        centre: x_k and y_k, shape (n, 2, n_z).
+        energy: R_k, shape (n, n_z), GeV.
+        n_xy: cells across.
+    """
+    places = _rest_places(n_xy).to(shares)
+    x, y = places.T
+    statistics = torch.stack([x, y, x * x, x * y, y * y])
+    soft = CENTRE_SOFT / energy.clamp(min=1e-9)
+    reach = (n_xy - 1) / 2
+    wanted = (centre * (1 + soft[:, None])).clamp(-reach, reach)
+    for _ in range(CENTRE_STEPS):
+        mean_x, mean_y, xx, xy, yy = (statistics @ shares).unbind(1)
+        a, b, d = xx - mean_x**2 + soft + 1e-3, xy - mean_x * mean_y, yy - mean_y**2 + soft + 1e-3
+        off_x, off_y = wanted[:, 0] - mean_x, wanted[:, 1] - mean_y
+        determinant = a * d - b * b
+        step_x = ((d * off_x - b * off_y) / determinant).clamp(-1, 1)
+        step_y = ((a * off_y - b * off_x) / determinant).clamp(-1, 1)
+        shares = shares * (x[:, None] * step_x[:, None] + y[:, None] * step_y[:, None]).exp()
+        shares = shares / shares.sum(1, keepdim=True)
+    return shares
 
 
 def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:

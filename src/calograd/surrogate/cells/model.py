@@ -30,8 +30,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calograd.detector.design import Design
 from calograd.detector.material import DESCRIPTORS, Material
+from calograd.detector.particles import Particles, turn_cells, turn_vectors
 from calograd.diffusion.denoisers import Network
+from calograd.errors import InputError
 from calograd.events.dense import Cells
 from calograd.nn.location_scale import standardise
 from calograd.nn.mlp import ResidualMlp
@@ -49,6 +52,8 @@ from calograd.surrogate.model import DesignArchitecture, Generates, Rows, number
 from calograd.surrogate.two_stage import LocationScale, TwoStage
 from calograd.system.random_numbers import RandomNumbers
 
+FEWEST = 3
+"""Fewest cells across of a window with a core."""
 SUMS_FARTHEST = 6.0
 """Largest |y| up to which the sums of cells are followed."""
 
@@ -63,6 +68,11 @@ class CellsArchitecture(DesignArchitecture):
         local_units: hidden units that every cell has of its own; even.
         sums: show the pattern's network how far cores and rests are from adding up.
         ends: condition on the depths of the layers' ends, too.
+        beam: condition on particle, entry and direction, in the frame of `calograd.detector.particles`; smaller
+            windows are then crops of this one. The shape has the centres of the layers' rests.
+
+    Raises:
+        InputError: ``beam`` with a window that has no single cell in its middle.
     """
 
     pattern_width: int = 512
@@ -70,6 +80,16 @@ class CellsArchitecture(DesignArchitecture):
     local_units: int = 4
     sums: bool = False
     ends: bool = False
+    beam: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beam and (self.n_xy < FEWEST or self.n_xy % 2 == 0):
+            raise InputError(
+                f"{self.n_xy} cells across: expected an odd number from {FEWEST} for particles off the axis"
+            )
+        if self.beam:
+            object.__setattr__(self, "symmetric", False)
 
     def build(self) -> CellsModel:
         """Return a model with random weights."""
@@ -83,8 +103,9 @@ class CellsModel(TwoStage):
 
     def __init__(self, architecture: CellsArchitecture) -> None:
         a, depths = architecture, architecture.n_z + (architecture.n_z - 1) * architecture.ends
-        shape, pattern = shape_dim(a.n_xy, a.n_z), pattern_dim(a.n_xy, a.n_z)
-        super().__init__(a, depths, symmetry_permutations(a.n_xy, a.n_z), shape)
+        shape, pattern = shape_dim(a.n_xy, a.n_z, a.beam), pattern_dim(a.n_xy, a.n_z)
+        of_particles = (4 + 3 * a.n_z) * a.beam
+        super().__init__(a, depths, symmetry_permutations(a.n_xy, a.n_z), shape, of_particles)
         several = int(core_cells(a.n_xy).sum())
         sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
         self.group_sizes = sizes
@@ -96,6 +117,41 @@ class CellsModel(TwoStage):
     def depths(self, dz: Tensor) -> Tensor:
         """Return the depths of the layers, and of their ends, see `DesignModel`."""
         return torch.cat([dz, dz.cumsum(1)[:, 1:]], dim=1) if self.architecture.ends else dz
+
+    @property
+    def takes_particles(self) -> bool:
+        """True if particle, entry and direction are conditions, see `Model`."""
+        return self.architecture.beam
+
+    def padded(self, dz: Tensor) -> Tensor:
+        """Return the depths of all layers: those behind the last one of the design are as deep as that."""
+        missing = self.architecture.n_z - dz.shape[1]
+        return torch.cat([dz, dz[:, -1:].expand(-1, missing)], 1) if missing > 0 else dz
+
+    def particle_conditions(self, dx: Tensor, dz: Tensor, particles: Particles | None) -> list[Tensor]:
+        """Return the conditions of the particles, in their frame.
+
+        Whether it is charged, and its charge; the slopes of its line; where the line is in the middle of every layer,
+        in cells from the middle of the window's cell; and how many cells it crosses in every layer.
+        """
+        if not self.architecture.beam:
+            return []
+        if particles is None:
+            particles = Particles.of(1, "gamma", (0.0, 0.0), 0.0, 0.0, like=dx)
+        frame, slopes, charge = particles.frame(), particles.slopes(), particles.charge()[:, None]
+        residuals, _ = particles.residuals(dx, dz)
+        across = slopes.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt() * dz / dx[:, None]
+        turned = turn_vectors(residuals, frame.expand(len(residuals)) if len(frame) == 1 else frame).flatten(1)
+        return [charge.abs(), charge, turn_vectors(slopes, frame), turned, across]
+
+    def finish(self, showers: Tensor, design: Design | None, particles: Particles | None) -> Tensor:
+        """Return showers in the detector's frame and the design's window, see `Model`."""
+        assert design is not None
+        if particles is not None:
+            showers = turn_cells(showers, particles.frame().expand(len(showers)), back=True)
+        edge = (self.architecture.n_xy - design.n_xy) // 2
+        inner = slice(edge, edge + design.n_xy)
+        return showers[:, inner, inner, : design.n_z]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,7 +175,8 @@ class CellsModel(TwoStage):
     def record(self, showers: Tensor, rows: Rows, name: str, config: dict[str, Any]) -> Cells:
         """Return showers as `Cells`, see `Model`."""
         (dx, dz, material), number = rows.designs(), np.arange(len(showers))
-        return Cells(showers.cpu().numpy(), rows.energy, dx, dz, number, material, name, config)
+        cells = showers.cpu().numpy()
+        return Cells(cells, rows.energy, dx, dz, number, material, name, config, incidence=rows.incident)
 
     def compact(self, material: Material | None) -> CellsModel:
         """Return the model without numbers of a single material, see `without_material_numbers`."""
@@ -127,15 +184,15 @@ class CellsModel(TwoStage):
 
     def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
         """Return the shape alone, see `calograd.surrogate.cells.coordinates.encode_shape`."""
-        return encode_shape(measured, energy, random)
+        return encode_shape(measured, energy, random, self.architecture.beam)
 
     def encode(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Return the coordinates of cells, see `calograd.surrogate.cells.coordinates.encode`."""
-        return encode(measured, energy, random)
+        return encode(measured, energy, random, self.architecture.beam)
 
     def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
         """Return cells from coordinates, see `calograd.surrogate.cells.coordinates.decode`."""
-        return decode(g, c, energy, self.architecture.n_xy, self.architecture.n_z)
+        return decode(g, c, energy, self.architecture.n_xy, self.architecture.n_z, self.architecture.beam)
 
     def pattern(
         self,

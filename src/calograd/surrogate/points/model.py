@@ -45,6 +45,7 @@ from torch.nn.functional import pad
 
 from calograd.detector.design import Design
 from calograd.detector.material import Material
+from calograd.detector.particles import Particles
 from calograd.diffusion.consistency import CONSISTENCY, consistency, noise_grid, run_sampler
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, loss
 from calograd.diffusion.samplers import SAMPLERS, DrawNoise, Sampler
@@ -224,7 +225,12 @@ class PointsModel(Model):
             raise InputError(f"{number} steps of '{name}': expected at least 1")
         return SamplingSchedule(name, number, found.nfe(number))
 
-    def condition(self, design: Design | None, energy: Tensor) -> Tensor:  # noqa: ARG002 - of one detector
+    def condition(
+        self,
+        design: Design | None,  # noqa: ARG002 - of one detector
+        energy: Tensor,
+        particles: Particles | None = None,  # noqa: ARG002 - of one beam
+    ) -> Tensor:
         """Return standardised conditions, see `Model`."""
         return self.conditions(energy)
 

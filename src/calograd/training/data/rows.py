@@ -13,6 +13,7 @@ from torch import Tensor
 
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
+from calograd.detector.particles import Particles, turn_cells
 from calograd.errors import InputError
 from calograd.events.dense import MAPS, Extent, extent_of, read_dense
 from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
@@ -39,6 +40,8 @@ class Rows:
         dx: cell pitch, shape (n,), cm.
         dz: depths of the layers, shape (n, n_z), cm.
         which: index of the row's material in `TrainingData.materials`, shape (n,), int64; None: all are of the first.
+        particles: incident particles, for a model that takes them; the cells are then in the particles' frame, see
+            `calograd.detector.particles`. None: all are alike.
     """
 
     cells: Tensor
@@ -46,6 +49,7 @@ class Rows:
     dx: Tensor
     dz: Tensor
     which: Tensor | None = None
+    particles: Particles | None = None
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -53,7 +57,8 @@ class Rows:
     def at(self, index: Tensor) -> Rows:
         """Return the chosen rows."""
         which = None if self.which is None else self.which[index]
-        return Rows(self.cells[index], self.energy[index], self.dx[index], self.dz[index], which)
+        particles = None if self.particles is None else self.particles.rows(index)
+        return Rows(self.cells[index], self.energy[index], self.dx[index], self.dz[index], which, particles)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class TrainingData:
         partner: row of the same shower at the closest other design for every row of ``train``, int64; -1 for none.
             None: no row has one.
         window: rows of ``train`` that are in memory while the others stay in their files; None: all are in memory.
+        symmetric: True if the beam was on the axis and along it, so that showers may be turned and mirrored.
     """
 
     train: Rows
@@ -83,6 +89,7 @@ class TrainingData:
     n_xy: int
     partner: Tensor | None = None
     window: Window | None = None
+    symmetric: bool = True
 
     def __str__(self) -> str:
         return (
@@ -123,13 +130,14 @@ class TrainingData:
     def rows(self, index: Tensor) -> Rows:
         """Return rows of ``train`` that are in memory."""
         found = self.train.at(index)
-        return found if self.window is None else replace(found, cells=self.window.measured(index))
+        return found if self.window is None else in_frame(replace(found, cells=self.window.measured(index)))
 
     @property
     def resident(self) -> int:
         """Size of everything in memory except the window, bytes."""
-        tensors = [t for rows in (self.train, self.validation) for t in vars(rows).values()]
-        tensors += [self.partner]
+        tensors: list[Tensor | None] = [self.partner]
+        for rows in (self.train, self.validation):
+            tensors += [rows.cells, rows.energy, rows.dx, rows.dz, rows.which, *(rows.particles or ())]
         return sum(t.nbytes for t in tensors if t is not None and t.device.type != "meta")
 
     @property
@@ -160,7 +168,8 @@ class TrainingData:
         """Return the standardised conditions of rows, on the device of the model."""
         like = model.condition_mean
         energy, dx, dz = (values.to(like.device) for values in (rows.energy, rows.dx, rows.dz))
-        return model.conditions(energy, dx, dz, self.numbers(rows, like))
+        particles = None if rows.particles is None else Particles(*(c.to(like.device) for c in rows.particles))
+        return model.conditions(energy, dx, dz, self.numbers(rows, like), particles)
 
     @property
     def unequal_layers(self) -> bool:
@@ -173,14 +182,14 @@ class TrainingData:
         modes = {str(p["config"].get("mode", "embedded")) for p in self.provenance}
         return modes.pop() if len(modes) == 1 else "mixed"
 
-    @property
-    def symmetric(self) -> bool:
-        """True if the beam was on the axis and along it, so that showers may be turned and mirrored."""
-        return all(Incidence.of_config(p["config"], 1).on_axis for p in self.provenance)
-
 
 def load_data(
-    files: list[Path], validation: float, seed: int, showers: int | None = None, memory: float | None = None
+    files: list[Path],
+    validation: float,
+    seed: int,
+    showers: int | None = None,
+    memory: float | None = None,
+    beams: bool = False,
 ) -> TrainingData:
     """Read files of cells or maps and split their rows by shower.
 
@@ -191,10 +200,12 @@ def load_data(
         showers: number of distinct showers to use; fewer are a part of more. None: all.
         memory: memory for rows, MB. Further rows are read from the files during the training
             (`calograd.training.data.streaming`), and at most `MAX_ROWS` are validated on. None: all rows are read.
+        beams: read particle, entry and direction of every row, for a model that takes them; otherwise all rows must
+            have the same.
 
     Raises:
-        InputError: different numbers of cells, the same rows twice, too few showers to use or for a split, or too
-            little memory.
+        InputError: several particles, entries or directions without ``beams``, different numbers of cells, the same
+            rows twice, too few showers to use or for a split, or too little memory.
         FormatError: a file that cannot be used.
     """
     files = [shard for path in files for shard in shard_files(path)]
@@ -202,15 +213,16 @@ def load_data(
     if memory is not None:
         extents = [extent_of(path) for path in files]
         if LOADING * size_of(extents) > 1e6 * memory:
-            return _streamed(files, extents, validation, seed, showers, memory)
+            return _streamed(files, extents, validation, seed, showers, memory, beams)
     parts = [read_dense(path) for path in files]
-    refuse_several_beams(files, [part.incident for part in parts])
+    if not beams:
+        refuse_several_beams(files, [part.incident for part in parts])
     refuse_unlike(files, [(part.measured.shape[1:], part.n_xy) for part in parts])
     refuse_twice(files, [contents_of(part) for part in parts])
     heads = [Heads.of(part) for part in parts]
     split = split_by_shower(files, heads, validation, seed, showers)
     measured = torch.from_numpy(np.concatenate([part.measured for part in parts]))
-    data = _assemble(files, heads, split, measured, parts[0].n_xy)
+    data = _assemble(files, heads, split, measured, parts[0].n_xy, beams)
     return replace(data, partner=_partners(split.key[split.train], data.train, [split.train]))
 
 
@@ -225,17 +237,29 @@ def refuse_several_beams(files: Sequence[Path], incident: Sequence[Incidence]) -
             )
 
 
-def _assemble(files: Sequence[Path], heads: Sequence[Heads], split: Split, cells: Tensor, n_xy: int) -> TrainingData:
+def in_frame(rows: Rows) -> Rows:
+    """Return rows with their cells brought into the frame of the particles, if the rows know these."""
+    if rows.particles is None or rows.cells.is_meta:
+        return rows
+    return replace(rows, cells=turn_cells(rows.cells, rows.particles.frame()))
+
+
+def _assemble(
+    files: Sequence[Path], heads: Sequence[Heads], split: Split, cells: Tensor, n_xy: int, beams: bool
+) -> TrainingData:
     """Return training data without partners; ``cells`` are the measured energies of all rows."""
     materials = tuple(dict.fromkeys(each.material for each in heads))
     which = np.repeat([materials.index(each.material) for each in heads], [len(each.energy) for each in heads])
     energy, dx, dz = (
         torch.from_numpy(np.concatenate([getattr(each, name) for each in heads])) for name in ("energy", "dx", "dz")
     )
-    rows = Rows(cells, energy, dx, dz, torch.from_numpy(which) if len(materials) > 1 else None)
+    incident = Incidence.concatenate([each.incident for each in heads])
+    particles = Particles.from_incidence(incident, energy) if beams else None
+    rows = Rows(cells, energy, dx, dz, torch.from_numpy(which) if len(materials) > 1 else None, particles)
     return TrainingData(
-        train=rows.at(torch.from_numpy(split.train)),
-        validation=rows.at(torch.from_numpy(split.validation)),
+        train=in_frame(rows.at(torch.from_numpy(split.train))),
+        validation=in_frame(rows.at(torch.from_numpy(split.validation))),
+        symmetric=incident.on_axis and not beams,
         materials=materials,
         empty=split.empty,
         showers=split.showers,
@@ -249,18 +273,24 @@ def _assemble(files: Sequence[Path], heads: Sequence[Heads], split: Split, cells
 
 
 def _streamed(
-    files: list[Path], extents: list[Extent], validation: float, seed: int, showers: int | None, memory: float
+    files: list[Path],
+    extents: list[Extent],
+    validation: float,
+    seed: int,
+    showers: int | None,
+    memory: float,
+    beams: bool,
 ) -> TrainingData:
     """Return training data whose measured energies stay in the files; arguments are those of `load_data`."""
     check_memory(memory, extents)
     blocks = cut(files, extents)
-    n_xy, heads = _look_through(files, blocks)
+    n_xy, heads = _look_through(files, blocks, beams)
     split = split_by_shower(files, heads, validation, seed, showers)
     if len(split.validation) > MAX_ROWS:
         some = np.random.default_rng([seed, 2]).choice(split.validation, MAX_ROWS, replace=False)
         split = split._replace(validation=np.sort(some))
     absent = torch.empty(sum(e.rows for e in extents), *extents[0].shape, device="meta")
-    data = _assemble(files, heads, split, absent, n_xy)
+    data = _assemble(files, heads, split, absent, n_xy, beams)
     del heads
     edges = np.cumsum([0, *(block.rows.stop - block.rows.start for block in blocks)])
     trained, seen = (
@@ -270,14 +300,14 @@ def _streamed(
     cells = [read_dense(*block).measured[rows] for block, rows in zip(blocks, seen, strict=True) if len(rows)]
     data = replace(
         data,
-        validation=replace(data.validation, cells=torch.from_numpy(np.concatenate(cells))),
+        validation=in_frame(replace(data.validation, cells=torch.from_numpy(np.concatenate(cells)))),
         partner=_partners(split.key[split.train], data.train, trained),
     )
     left = 1e6 * memory - data.resident
     return replace(data, window=Window(blocks, trained, extents[0].shape, left, seed))
 
 
-def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, list[Heads]]:
+def _look_through(files: Sequence[Path], blocks: Sequence[Block], beams: bool) -> tuple[int, list[Heads]]:
     """Return the number of cells across and the heads of all files, read a block at a time."""
     heads: dict[Path, list[Heads]] = {path: [] for path in files}
     contents: dict[Path, bytes] = {}
@@ -289,7 +319,8 @@ def _look_through(files: Sequence[Path], blocks: Sequence[Block]) -> tuple[int, 
         shapes.append((part.measured.shape[1:], part.n_xy))
         refuse_unlike([blocks[0].path, block.path], [shapes[0], shapes[-1]])
         first = part.incident[:1] if first is None else first
-        refuse_several_beams([blocks[0].path, block.path], [first, part.incident])
+        if not beams:
+            refuse_several_beams([blocks[0].path, block.path], [first, part.incident])
     refuse_twice(files, [contents[path] for path in files])
     return shapes[0][1], [Heads.join(heads[path]) for path in files]
 

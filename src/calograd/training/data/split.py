@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import Cells, Maps
@@ -28,6 +29,7 @@ class Heads(NamedTuple):
         dz: depths of the layers, shape (n, n_z), cm.
         shower: number of the shower in the file, shape (n,), int64.
         peak: largest measured energy of a row, shape (n,), GeV; zero: the row is empty.
+        incident: incident particles.
         material, origin, config: those of the file.
     """
 
@@ -36,6 +38,7 @@ class Heads(NamedTuple):
     dz: np.ndarray
     shower: np.ndarray
     peak: np.ndarray
+    incident: Incidence
     material: Material
     origin: str
     config: dict[str, Any]
@@ -44,7 +47,8 @@ class Heads(NamedTuple):
     def of(cls, rows: Cells | Maps) -> Heads:
         """Return the heads of rows in memory."""
         peak = rows.measured.max(axis=tuple(range(1, rows.measured.ndim)), initial=0.0)
-        return cls(rows.energy, rows.dx, rows.dz, rows.shower, peak, rows.material, rows.origin, rows.config)
+        columns = (rows.energy, rows.dx, rows.dz, rows.shower, peak, rows.incident)
+        return cls(*columns, rows.material, rows.origin, rows.config)
 
     @classmethod
     def join(cls, parts: Sequence[Heads]) -> Heads:
@@ -52,7 +56,8 @@ class Heads(NamedTuple):
         energy, dx, dz, shower, peak = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("energy", "dx", "dz", "shower", "peak")
         )
-        return cls(energy, dx, dz, shower, peak, parts[0].material, parts[0].origin, parts[0].config)
+        incident = Incidence.concatenate([part.incident for part in parts])
+        return cls(energy, dx, dz, shower, peak, incident, parts[0].material, parts[0].origin, parts[0].config)
 
 
 class Split(NamedTuple):

@@ -11,9 +11,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from calograd.detector.configuration import PDG
 from calograd.errors import InputError
 from calograd.surrogate import Surrogate
-from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector
+from calograd.surrogate.card import Card, TrainedBeam, TrainedDesigns, TrainedDetector
 from calograd.surrogate.model import Model
 from calograd.surrogate.storage import save
 from calograd.training.config import DesignRange, DesignTraining, RunConfig
@@ -90,9 +91,12 @@ class SurrogateTask(ABC, Generic[M]):
 
 def trained_designs(wanted: DesignRange, data: TrainingData) -> TrainedDesigns:
     """Return the designs of a range and what the data say of them."""
+    beam = None
+    if wanted.particles is not None and wanted.theta is not None:
+        beam = TrainedBeam(particles=wanted.particles, theta=wanted.theta)
     return TrainedDesigns(
         dx=wanted.dx, dz=wanted.dz, units=wanted.units, unequal_layers=data.unequal_layers,
-        materials=tuple(data.materials), mode=data.mode,
+        materials=tuple(data.materials), mode=data.mode, beam=beam,
     )  # fmt: skip
 
 
@@ -161,6 +165,13 @@ def check_range(wanted: DesignRange, data: TrainingData) -> None:
             if values.numel() == 0:
                 raise InputError(f"no row of {material.name} has energy and is trained on; add data or leave it out")
             check_reached(f"range.{name}", getattr(wanted, name), unit, values, what)
+    if wanted.particles is None or wanted.theta is None or rows.particles is None:
+        return
+    present = {name for name, number in PDG.items() if (rows.particles.particle == number).any()}
+    if not present.issuperset(wanted.particles):
+        missing = next(name for name in wanted.particles if name not in present)
+        raise InputError(f"range.particles has {missing}, the data have {' and '.join(sorted(present))}; add data")
+    check_reached("range.theta", wanted.theta, "degrees", rows.particles.theta, "the data", scale=float)
 
 
 def check_reached(

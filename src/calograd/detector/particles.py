@@ -1,0 +1,207 @@
+"""Incident particles as tensors, differentiable in entry and direction, and the symmetry of a square of cells.
+
+`calograd.detector.incidence` describes entries, directions and the windows that follow them.
+
+Turning a calorimeter of square cells by 90 degrees, or mirroring it, changes nothing. So every shower can be brought
+into one *frame*, in which its particle goes towards +x at least as much as towards +y and towards neither -x nor -y.
+A surrogate that learns in this frame needs to know an eighth of all directions, and its showers have the symmetry
+exactly. A particle along the normal takes the signs and the order of its entry instead of those of its direction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calograd.detector.configuration import PDG, Particle
+from calograd.detector.incidence import Incidence
+from calograd.errors import InputError
+from calograd.system.random_numbers import RandomNumbers
+
+STRAIGHT = 1e-6
+"""Slopes that differ by less than this count as equal, so that the frame does not follow from rounding."""
+ENTRY_CALL = 1 << 20
+"""Number of the call of `RandomNumbers` that draws entries, far behind those that draw showers."""
+SWAP = 4
+"""Number of the frame that exchanges x and y; 1 mirrors x, 2 mirrors y, and these come first."""
+
+
+class Particles(NamedTuple):
+    """Incident particles of n showers, or one row for all of them.
+
+    Args:
+        particle: number in the scheme of the Particle Data Group, shape (n,), int64.
+        position: entry on the front face, shape (n, 2), cm.
+        theta: angle between direction and normal of the front face, shape (n,), degrees.
+        phi: azimuth of the direction, shape (n,), degrees.
+    """
+
+    particle: Tensor
+    position: Tensor
+    theta: Tensor
+    phi: Tensor
+
+    @classmethod
+    def of(cls, n: int, particle: Any, position: Any, theta: Any, phi: Any, like: Tensor) -> Particles:
+        """Return particles of n showers, as one row if all are alike; tensors keep their graph.
+
+        Arguments and errors are those of `Incidence.of`; dtype and device are those of ``like``.
+        """
+        incident = Incidence.of(n, particle, position, theta, phi)
+        usual = zip((particle, position, theta, phi), (0, 1, 0, 0), strict=True)
+        rows = n if any(np.ndim(_plain(value)) > dimensions for value, dimensions in usual) else 1
+        kind = torch.from_numpy(incident.particle[:rows].astype(np.int64)).to(like.device)
+        entry, polar, azimuth = (
+            value.to(like) if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, float)).to(like)
+            for value in (position, theta, phi)
+        )
+        return cls(kind, entry.expand(rows, 2), polar.expand(rows), azimuth.expand(rows))
+
+    @classmethod
+    def from_incidence(cls, incident: Incidence, like: Tensor) -> Particles:
+        """Return the particles of a file's rows, with dtype and device of ``like``."""
+        kind = torch.from_numpy(incident.particle.astype(np.int64)).to(like.device)
+        columns = (incident.position, incident.theta, incident.phi)
+        return cls(kind, *(torch.from_numpy(np.ascontiguousarray(column)).to(like) for column in columns))
+
+    def rows(self, which: slice | Tensor) -> Particles:
+        """Return some rows; a single row stands for all showers and stays."""
+        return self if len(self.theta) == 1 else Particles(*(column[which] for column in self))
+
+    def to_incidence(self, n: int) -> Incidence:
+        """Return the particles of n showers as a file stores them."""
+        particle, position, theta, phi = (column.detach().cpu().numpy() for column in self)
+        if len(theta) == 1:
+            particle, position, theta, phi = particle[0], position[0], theta[0], phi[0]
+        return Incidence.of(n, particle, position, theta, phi)
+
+    def slopes(self) -> Tensor:
+        """Return dx/dz and dy/dz of the particles' lines, shape (n, 2)."""
+        azimuth = torch.deg2rad(self.phi)
+        return torch.deg2rad(self.theta).tan()[:, None] * torch.stack([azimuth.cos(), azimuth.sin()], 1)
+
+    def residuals(self, dx: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where the particles' lines are in the middle of every layer, and the centres of their windows.
+
+        Args:
+            dx: pitch, shape (n,) or (1,), cm.
+            dz: depths of the layers, shape (n, n_z) or (1, n_z), cm.
+
+        Returns:
+            Distance of the line from the middle of the central cell, in cells, from -1/2 to 1/2, and the number of this
+            cell; both of shape (n, n_z, 2). Only the first is differentiable.
+        """
+        exact = dz.double()
+        middle = exact.cumsum(1) - exact / 2
+        line = self.position.double()[:, None] + middle[:, :, None] * self.slopes().double()[:, None]
+        cells = line / dx.double()[:, None, None]
+        centre = (cells.detach() + 0.5).floor()
+        return (cells - centre).to(dz), centre.long()
+
+    def frame(self) -> Tensor:
+        """Return the number of the symmetry that brings each shower into the frame, shape (n,), int64: 0 to 7."""
+        slopes, entry = self.slopes().detach(), self.position.detach()
+        mirrored = torch.where(slopes.abs() > STRAIGHT, slopes, entry) < 0
+        steep, far = slopes.abs(), entry.abs()
+        equal = (steep[:, 0] - steep[:, 1]).abs() < STRAIGHT
+        swapped = torch.where(equal, far[:, 1] > far[:, 0], steep[:, 1] > steep[:, 0])
+        return mirrored[:, 0].long() + 2 * mirrored[:, 1].long() + SWAP * swapped.long()
+
+    def charge(self) -> Tensor:
+        """Return the electric charge of the particles, shape (n,)."""
+        return (self.particle == PDG["e+"]).to(self.theta) - (self.particle == PDG["e-"]).to(self.theta)
+
+
+@dataclass(frozen=True)
+class ParticleBeam:
+    """A beam: the same particle in every shower, at an entry and a direction that are fixed or drawn evenly.
+
+    Args:
+        particle: ``gamma``, ``e-`` or ``e+``.
+        position: entry on the front face, cm, from the middle of the central cell; ``uniform``: drawn in this cell.
+        theta: angle to the normal of the front face, degrees.
+        phi: azimuth, degrees, or the two ends of a range.
+
+    Raises:
+        InputError: an unknown particle, an entry that is no pair of numbers, angles that are none.
+    """
+
+    particle: Particle = "gamma"
+    position: tuple[float, float] | Literal["uniform"] = (0.0, 0.0)
+    theta: float = 0.0
+    phi: float | tuple[float, float] = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.position, str) and self.position != "uniform":
+            raise InputError(f"position = '{self.position}': expected x and y in cm, or the word uniform")
+        entry = (0.0, 0.0) if isinstance(self.position, str) else self.position
+        ends = self.phi if isinstance(self.phi, tuple) else (self.phi,)
+        for end in ends:
+            Incidence.of(1, self.particle, entry, self.theta, end)
+
+    def draw(self, dx: Tensor, random: RandomNumbers) -> Particles:
+        """Return the particles of showers, differentiable in the pitch in which entries are drawn.
+
+        Entry and azimuth of shower i depend on the seed and on i alone, and with equal seeds have the same place in
+        the cell at every pitch.
+
+        Args:
+            dx: pitch, shape (n,) or (1,), cm.
+            random: random numbers of the n showers; it stays as it is.
+        """
+        u = RandomNumbers(random.seed, random.shower, calls=ENTRY_CALL).uniform(3, like=dx)
+        position: Any = self.position
+        if isinstance(position, str):
+            position = (u[:, :2] - 0.5) * dx[:, None]
+        phi: Any = self.phi
+        if isinstance(phi, tuple):
+            phi = phi[0] + u[:, 2] * (phi[1] - phi[0])
+        return Particles.of(len(random), self.particle, position, self.theta, phi, like=dx)
+
+    def __str__(self) -> str:
+        where = "entering evenly over the cell" if isinstance(self.position, str) else f"entering at {self.position} cm"
+        turn = f"{self.phi[0]:g} to {self.phi[1]:g}" if isinstance(self.phi, tuple) else f"{self.phi:g}"
+        return f"{self.particle} {where}, theta {self.theta:g}, phi {turn} degrees"
+
+
+ON_AXIS = ParticleBeam()
+"""Photons on the axis."""
+
+
+def turn_vectors(vectors: Tensor, frame: Tensor) -> Tensor:
+    """Return vectors in x and y, shape (n, ..., 2), brought into the frame; ``frame`` is of shape (n,)."""
+    frame = frame.reshape(-1, *(1 for _ in vectors.shape[1:-1]))
+    x = torch.where((frame & 1).bool(), -vectors[..., 0], vectors[..., 0])
+    y = torch.where((frame & 2).bool(), -vectors[..., 1], vectors[..., 1])
+    swapped = (frame & SWAP).bool()
+    return torch.stack([torch.where(swapped, y, x), torch.where(swapped, x, y)], -1)
+
+
+def turn_cells(cells: Tensor, frame: Tensor, back: bool = False) -> Tensor:
+    """Return cells, shape (n, n_xy, n_xy, n_z), brought into the frame, or ``back`` from it."""
+    n_xy = cells.shape[1]
+    places = _places(n_xy, back).to(cells.device)[frame]
+    flat = cells.reshape(len(cells), n_xy * n_xy, -1)
+    places = places.expand(len(cells), -1)[:, :, None].expand_as(flat)
+    return flat.gather(1, places).reshape(cells.shape)
+
+
+@cache
+@torch.inference_mode(False)
+def _places(n_xy: int, back: bool) -> Tensor:
+    """Return for every frame the cell that each cell is taken from, shape (8, n_xy * n_xy)."""
+    index, found = torch.arange(n_xy * n_xy).reshape(n_xy, n_xy), []
+    for frame in range(8):
+        turned = index.flip([axis for axis in (0, 1) if frame >> axis & 1])
+        turned = (turned.T if frame & SWAP else turned).flatten()
+        found.append(turned.argsort() if back else turned)
+    return torch.stack(found)
+
+
+def _plain(value: Any) -> Any:
+    return value.detach().cpu() if isinstance(value, Tensor) else value

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from calograd.export.runtime import OnnxSampler
     from calograd.geant4.production import simulate
     from calograd.gradients.gradient import GradientResult, gradient
+    from calograd.gradients.resolution import ResolutionResult, resolution
     from calograd.metrics.observables import OBSERVABLES, Observables, observe
+    from calograd.metrics.resolution import ResolutionFit, fit_resolution
     from calograd.objective.background import (
         BackgroundMap,
         ExponentialBackground,
@@ -99,6 +101,8 @@ __all__ = [
     "PricedUtility",
     "RangeError",
     "Readout",
+    "ResolutionFit",
+    "ResolutionResult",
     "SimulationError",
     "SoftMask",
     "SquaredError",
@@ -109,6 +113,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "explore",
+    "fit_resolution",
     "gradient",
     "observe",
     "open_library",
@@ -120,6 +125,7 @@ __all__ = [
     "read_cells",
     "read_maps",
     "read_points",
+    "resolution",
     "segment",
     "simulate",
     "style",
@@ -146,7 +152,9 @@ _MODULES = {
     "export.runtime": ("OnnxSampler",),
     "geant4.production": ("simulate",),
     "gradients.gradient": ("GradientResult", "gradient"),
+    "gradients.resolution": ("ResolutionResult", "resolution"),
     "metrics.observables": ("OBSERVABLES", "Observables", "observe"),
+    "metrics.resolution": ("ResolutionFit", "fit_resolution"),
     "objective.background": (
         "BackgroundMap", "ExponentialBackground", "read_background_map", "write_background_map",
     ),

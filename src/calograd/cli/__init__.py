@@ -23,6 +23,7 @@ COMMANDS = {
     "adapt": "Adapt a surrogate to another detector from few showers.",
     "sample": "Generate showers with a surrogate.",
     "evaluate": "Compare generated showers with Geant4 showers.",
+    "resolution": "Compute the energy resolution against energy with its fit.",
     "gradient": "Compute a utility's gradient and compare it with Geant4's.",
     "optimise": "Improve a design along the surrogate's gradients.",
     "export": "Write a surrogate as ONNX files, for C++ and other programs.",

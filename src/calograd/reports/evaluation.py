@@ -21,6 +21,7 @@ from calograd.metrics.distances import BOOTSTRAPS
 from calograd.metrics.points import SINGLE
 from calograd.reports import figures
 from calograd.reports.page import Drawing, pictures, render
+from calograd.reports.resolution import resolution_drawings
 from calograd.reports.style import LABELS
 from calograd.system.progress import StageProgress, silent
 
@@ -134,6 +135,7 @@ def overview(e: DesignEvaluation) -> Iterator[Drawing]:
                 f"{trend.caption} {VERDICTS if limited else ''}",
                 f"{trend.caption.split('.')[0]}. Designs {', '.join(map(str, some))}", group,
             )  # fmt: skip
+    yield from resolution_drawings(e)
 
 
 def _details(e: DesignEvaluation, design: Sizes) -> Iterator[Drawing]:

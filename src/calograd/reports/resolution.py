@@ -1,0 +1,232 @@
+"""Report and figures of the energy resolution: sigma / E against energy, fits, ratio to Geant4, gradient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from calograd.detector.design import Design
+from calograd.errors import InputError
+from calograd.evaluation import DesignEvaluation
+from calograd.gradients.estimates import seed_of
+from calograd.gradients.resolution import ResolutionGradient, ResolutionResult, pixels_of, resolution
+from calograd.io.files import refuse_existing, write_new
+from calograd.metrics.resolution import ResolutionCurve
+from calograd.objective.measurement import Measurement
+from calograd.reports.gradient import parameter_label
+from calograd.reports.page import Drawing, pictures, render
+from calograd.reports.style import GEANT4, SURROGATE
+from calograd.system.progress import StageProgress, silent
+
+COLUMNS = 3
+"""Most panels side by side."""
+PARAMETERS = ("#2f6f9f", "#7a1fa2", "#0b6e4f", "#b07d00", "#8d99a6", "#b3001b", "#1b1b1b")
+"""Colours of parameters."""
+WIDE = 5.0
+"""Largest derivative that is drawn on a linear scale."""
+DEFINED = {
+    "std": "standard deviation over mean of the reconstructed energy",
+    "incident": "standard deviation of the reconstructed energy over the incident energy",
+    "width68": "half the central 68 % width over the median of the reconstructed energy",
+}
+"""Definitions of sigma / E in words."""
+ABOUT = (
+    "Points: {definition}, with standard errors. Lines: the fit a/√E ⊕ b/E ⊕ c (E in GeV, ⊕ in quadrature), with its "
+    "χ² over degrees of freedom; a term that comes out as zero has a 95 % upper limit."
+)
+"""Legend of the figures."""
+
+
+class Panel(NamedTuple):
+    """A column of a figure.
+
+    Attributes:
+        title: title above it.
+        curves: the surrogate's and Geant4's curve; None for a source that is not there.
+        gradients: their gradients, likewise.
+    """
+
+    title: str
+    curves: tuple[ResolutionCurve | None, ResolutionCurve | None]
+    gradients: tuple[ResolutionGradient | None, ResolutionGradient | None] = (None, None)
+
+
+def draw_resolution(panels: Sequence[Panel], names: tuple[str, str] = ("surrogate", "Geant4")) -> Figure:
+    """Draw sigma / E with its fits, below it the ratio to Geant4's and d ln(sigma / E) / d ln y, where there are any.
+
+    Args:
+        panels: columns, side by side.
+        names: names of the two sources of every panel.
+    """
+    compared = any(None not in panel.curves for panel in panels)
+    derived = any(known is not None for panel in panels for known in panel.gradients)
+    heights = [2.6, *([1.0] if compared else []), *([1.5] if derived else [])]
+    figure = Figure(figsize=(max(4.4, 0.6 + 3.7 * len(panels)), 0.6 + 1.25 * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(heights), len(panels), sharex=True, squeeze=False, height_ratios=heights)
+    for column, panel in zip(axes.T, panels, strict=True):
+        _draw_curves(column[0], panel, names)
+        column[0].set_title(panel.title)
+        if compared:
+            _draw_ratio(column[1], panel)
+        if derived:
+            handles = _draw_gradients(column[-1], panel, names)
+            if column[0] is axes[0, 0]:
+                figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+        column[-1].set_xlabel("incident energy [GeV]")
+    axes[0, 0].set_ylabel(r"$\sigma\,/\,E$ [%]")
+    if compared:
+        axes[1, 0].set_ylabel(f"ratio to\n{names[1]}")
+    if derived:
+        axes[-1, 0].set_ylabel(r"$\partial\,\ln(\sigma/E)\;/\;\partial\,\ln y$")
+    return figure
+
+
+def formula(curve: ResolutionCurve) -> str:
+    """Return the fit of a curve with mathematical signs, or why there is none."""
+    if curve.fit is None:
+        return curve.note
+    return str(curve.fit).replace("sqrt(E)", "√E").replace("(+)", "⊕").replace("+-", "±")
+
+
+def agreement(curve: ResolutionCurve) -> str:
+    """Return chi2 over degrees of freedom of the fit of a curve; empty without a fit."""
+    return f"χ² {curve.fit.chi2:.1f} / {curve.fit.degrees}" if curve.fit else ""
+
+
+def _draw_curves(axes: Axes, panel: Panel, names: tuple[str, str]) -> None:
+    highest = lowest = None
+    for curve, name, colour, filled in zip(panel.curves, names, (SURROGATE, GEANT4), (True, False), strict=True):
+        if curve is None:
+            continue
+        values, errors = 100 * curve.values, 100 * curve.errors
+        axes.errorbar(curve.energies, values, errors, fmt="o", ms=4, lw=1, color=colour,
+                      mfc=colour if filled else "white", label=f"{name}   {agreement(curve)}\n{formula(curve)}", zorder=3)  # fmt: skip
+        if curve.fit is not None:
+            e = np.geomspace(curve.energies.min() / 1.1, curve.energies.max() * 1.1, 100)
+            axes.plot(e, 100 * curve.fit(e), color=colour, lw=1, ls="-" if filled else "--", zorder=2)
+        highest, lowest = max(highest or 0, float(values.max())), min(lowest or np.inf, float(values.min()))
+    axes.set(xscale="log", yscale="log")
+    if highest and lowest:
+        axes.set_ylim(0.6 * lowest, highest * (highest / lowest) ** 0.4 * 1.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(lambda *_: "")
+    axes.legend(loc="upper right", fontsize=6.2, handlelength=1.2)
+
+
+def _draw_ratio(axes: Axes, panel: Panel) -> None:
+    ours, theirs = panel.curves
+    axes.axhline(1, color=GEANT4, lw=0.7)
+    if ours is None or theirs is None:
+        return
+    i, j = np.nonzero(np.isclose(ours.energies[:, None], theirs.energies, rtol=1e-3))
+    ratio = ours.values[i] / theirs.values[j]
+    mine, other = ours.errors[i] / ours.values[i], theirs.errors[j] / theirs.values[j]
+    axes.errorbar(ours.energies[i], ratio, ratio * np.hypot(mine, other), fmt="o", ms=3.5, lw=0.9, color=SURROGATE)
+    axes.set_ylim(0.4, 1.6)
+
+
+def _draw_gradients(axes: Axes, panel: Panel, names: tuple[str, str]) -> list[Any]:
+    """Draw gradients, on a scale that is linear about zero; return what a legend shows."""
+    handles, largest = list[Any](), 0.0
+    axes.axhline(0, color="0.55", lw=0.7)
+    for known, name, filled, shift in zip(panel.gradients, names, (True, False), (0.97, 1.03), strict=True):
+        if known is None:
+            continue
+        for j, parameter in enumerate(known.names):
+            colour = PARAMETERS[j % len(PARAMETERS)]
+            drawn = axes.errorbar(
+                known.energies * shift, known.values[:, j], known.errors[:, j], fmt="o-" if filled else "o", ms=3.5,
+                lw=0.9, color=colour, mfc=colour if filled else "white", label=f"{parameter_label(parameter)}, {name}",
+            )  # fmt: skip
+            handles.append(drawn)
+        largest = max(largest, float(np.abs(known.values).max()))
+    if largest > WIDE:
+        axes.set_yscale("symlog", linthresh=1.0, linscale=0.7, subs=[2, 5])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return handles
+
+
+def resolution_drawings(evaluation: DesignEvaluation) -> Iterator[Drawing]:
+    """Yield the figures of the resolution in the report of an evaluation: deposited, and with the default background.
+
+    Designs of one energy, and showers without spread, have none.
+    """
+    for what, definition, measurement in (
+        ("deposited energy", "std", Measurement(pixels=pixels_of(evaluation.reference))),
+        ("energy with the default background and mask", "incident", None),
+    ):
+        panels = []
+        for sizes in evaluation.designs:
+            energies = [p.point.energy for p in evaluation.at(sizes)]
+            records = evaluation.generated, evaluation.reference
+            design = Design(sizes.dx, sizes.dz, records[1].material, records[1].n_xy, len(sizes.dz))
+            with suppress(InputError):
+                ours, theirs = (
+                    resolution(
+                        reference=each, design=design, energies=energies, measurement=measurement,
+                        definition=definition, seed=seed_of(evaluation.seed, number),
+                    ).stages[-1].geant4 for number, each in enumerate(records)
+                )  # fmt: skip
+                if len(energies) > 1:
+                    panels.append(Panel(str(sizes), (ours, theirs)))
+        for some in (panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)):
+            yield Drawing(
+                partial(draw_resolution, some, ("generated", "Geant4")),
+                f"Energy resolution of the {what}. {ABOUT.format(definition=DEFINED[definition])}",
+                f"Energy resolution against energy, {what}", "resolution",
+            )  # fmt: skip
+
+
+def write_resolution_report(path: Path, result: ResolutionResult, progress: StageProgress = silent) -> None:
+    """Write the report of a resolution, an HTML file with its figures inside.
+
+    Args:
+        path: the HTML file; it must not exist.
+        result: result of `calograd.resolution`.
+        progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        OutputExistsError: ``path`` exists.
+        InputError: ``path`` cannot be written.
+    """
+    refuse_existing(path)
+    names = result.surrogate or "surrogate", "Geant4"
+    panels = [Panel(s.name, (s.surrogate, s.geant4), (s.gradient, s.geant4_gradient)) for s in result.stages]
+    compared = any(None not in panel.curves for panel in panels)
+    derived = any(s.gradient is not None for s in result.stages)
+    caption = ABOUT.format(definition=DEFINED[result.definition])
+    if compared:
+        caption += " Below: the ratio to Geant4's."
+    if derived:
+        caption += " At the bottom: the gradient in the design, negative where a larger size helps; standard errors."
+    draw = partial(draw_resolution, panels, names)
+    drawing = Drawing(draw, caption, "Energy resolution against energy", "resolution")
+    design = result.design
+    depths = ", ".join(f"{depth:g}" for depth in dict.fromkeys(np.round(design.dz.tolist(), 6).tolist()))
+    page = render(
+        "resolution.html.j2", title=f"Energy resolution of {design.material.name}, {float(design.dx):g} x {depths} cm",
+        subtitle=" and ".join(filter(None, (result.surrogate, result.reference and f"Geant4 ({result.reference})"))),
+        pictures=pictures([drawing], progress), result=result, definition=DEFINED[result.definition],
+        stages=[(s.name, s.measurement.describe().items()) for s in result.stages], fits=_fits(result),
+        parameters=next((s.gradient.names for s in result.stages if s.gradient), ()),
+        record=json.dumps(result.to_dict(), indent=1),
+    )  # fmt: skip
+    write_new(path, page.encode())
+
+
+def _fits(result: ResolutionResult) -> list[tuple[Any, ...]]:
+    """Return stage, source, formula, agreement and note of every fit."""
+    return [
+        (stage.name, curve.source, formula(curve), agreement(curve), curve.fit.note if curve.fit else "")
+        for stage in result.stages
+        for curve in stage.curves
+    ]

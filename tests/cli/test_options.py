@@ -213,6 +213,7 @@ FUNCTIONS = {
     "evaluate": (calograd.evaluate, {"classifier": "classifiers"}),
     "gradient": (calograd.gradient, {"energies": None}),  # those of an objective are for Python alone
     "optimise": (calograd.optimise, {}),
+    "resolution": (calograd.resolution, {"terms": None}),  # a word on the command line
     "segment": (calograd.segment, {"designs": None, "output": None}),  # one argument takes designs and their number
     "simulate": (calograd.simulate, {"law": None}),  # a range is log-uniform on the command line alone
 }

@@ -71,7 +71,7 @@ def test_it_says_what_was_compared_and_which_designs_are_shown(evaluation, page)
     chosen = choose_designs(evaluation)
     assert len(chosen) == MAX_DETAILED
     assert set(chosen.values()) == {"fewest limits missed", "median", "most limits missed"}
-    assert page.count("<img") == 3 + MAX_DETAILED * 5
+    assert page.count("<img") == 3 + 2 * 2 + MAX_DETAILED * 5  # biases, spreads, distances; resolution in two stages
     assert "three of 4 designs" in page
     assert "embedded (a window into a larger block)" in page
     assert evaluation.verdict[1:] in page

@@ -615,7 +615,8 @@ def log_slope(x: np.ndarray, t: np.ndarray, energy: float, definition: str = "st
 
 def _quantile(x: np.ndarray, t: np.ndarray, p: float) -> tuple[float, np.ndarray]:
     """Return a quantile of sorted x and its derivative E[t | x = quantile], by a local linear regression of t on x."""
-    n, at = len(x), float(np.quantile(x, p))
+    n, place = len(x), p * (len(x) - 1)
+    at = float(np.interp(place, [int(place), int(place) + 1], x[int(place) : int(place) + 2]))
     first = int(np.clip(round((p - WINDOW) * n), 0, n - 4))
     near = slice(first, max(first + 4, round((p + WINDOW) * n)))
     offset, slopes = x[near] - at, t[near]

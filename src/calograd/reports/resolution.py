@@ -107,8 +107,11 @@ def _draw_curves(axes: Axes, panel: Panel, names: tuple[str, str]) -> None:
         if curve is None:
             continue
         values, errors = 100 * curve.values, 100 * curve.errors
-        axes.errorbar(curve.energies, values, errors, fmt="o", ms=4, lw=1, color=colour,
-                      mfc=colour if filled else "white", label=f"{name}   {agreement(curve)}\n{formula(curve)}", zorder=3)  # fmt: skip
+        label = f"{name}   {agreement(curve)}\n{formula(curve)}"
+        face = colour if filled else "white"
+        axes.errorbar(
+            curve.energies, values, errors, fmt="o", ms=4, lw=1, color=colour, mfc=face, label=label, zorder=3
+        )
         if curve.fit is not None:
             e = np.geomspace(curve.energies.min() / 1.1, curve.energies.max() * 1.1, 100)
             axes.plot(e, 100 * curve.fit(e), color=colour, lw=1, ls="-" if filled else "--", zorder=2)

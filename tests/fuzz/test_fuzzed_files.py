@@ -75,13 +75,25 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts, energy = [3, 0, 4], np.float32([1, 2, 3])
     x, y, z, e = rng.gamma(1.0, size=(4, 7)).astype(np.float32)
     offsets = np.cumsum([0, *counts])
-    showers = Showers(x, y, z, e, offsets, energy, np.arange(3), np.arange(3).astype(np.uint64))
+    showers = Showers(x, y, z, e, offsets, energy, np.arange(3), np.arange(3).astype(np.uint64), t=z / 30)
     beam = Beam(energies=Energies(law="discrete", values=(1.0,)))
     config = SimulationConfig(detector=Block(material=MATERIALS["PbF2"]), beam=beam)
     (folder / "library.h5").write_bytes(pack(showers, Provenance(config, "11.4.1", "none")))
     dx, dz, shower, material = np.float32([2, 3, 4]), np.full((3, 1), 6, np.float32), np.arange(3), MATERIALS["PbF2"]
     cells = rng.gamma(1.0, size=(3, 3, 3, 1)).astype(np.float32)
-    write_cells(folder / "cells.h5", Cells(cells, 9 * energy, dx, dz, shower, material, "geant4", {"mode": "embedded"}))
+    timed = Cells(
+        cells,
+        9 * energy,
+        dx,
+        dz,
+        shower,
+        material,
+        "geant4",
+        {"mode": "embedded"},
+        mean_time=cells,
+        first_time=cells / 2,
+    )
+    write_cells(folder / "cells.h5", timed)
     write_maps(folder / "maps.h5", Maps(cells[..., 0], 9 * energy, dx, dz, 3, shower, material, "geant4"))
     clouds = PointShowers(x, y, np.array([0, 1, 29, 0, 3, 3, 4]), e, offsets, energy, shower)
     write_points(folder / "points.h5", clouds)

@@ -244,9 +244,8 @@ def draw(every: list[Timed], path: Path) -> None:
             axis.axhspan(10, 50, color="#e3efe6", lw=0)
             axis.set(yscale="log", ylim=(2, 300))
         left.text(0.14, 11, "readout, 10 to 50 ps", fontsize=8)
-        width.plot([], [], c="0.4", label="mean time")
-        width.plot([], [], c="0.4", ls="--", label="first time")
-        width.legend(loc="lower left")
+        kinds = [width.plot([], [], c="0.4", ls=style)[0] for style in ("-", "--")]
+        width.legend(kinds, ("mean time", "first time"), loc="lower left")
         for axis in (bias, width, left):
             axis.set(xscale="log", xlim=(0.1, 4e4), xlabel="Energy of the cell (MeV)")
         bias.set_ylabel("ps")

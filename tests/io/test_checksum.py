@@ -27,9 +27,10 @@ Reader = Callable[[Path], Any]
 
 
 def showers(first: int = 0, n: int = 3, each: int = 40) -> Showers:
-    x, y, z, e = np.random.default_rng(first).gamma(1.0, size=(4, n * each)).astype(np.float32)
+    x, y, z, e, t = np.random.default_rng(first).gamma(1.0, size=(5, n * each)).astype(np.float32)
     index = np.arange(first, first + n)
-    return Showers(x, y, z, e, np.arange(0, n * each + 1, each), np.full(n, 9, np.float32), index, index.astype("u8"))
+    offsets, energy = np.arange(0, n * each + 1, each), np.full(n, 9, np.float32)
+    return Showers(x, y, z, e, offsets, energy, index, index.astype("u8"), t=t)
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_a_library_notices_it_in_its_heads(library: Path, name: str) -> None:
         open_library(library)
 
 
-@pytest.mark.parametrize("name", ["x", "y", "z", "e"])
+@pytest.mark.parametrize("name", ["x", "y", "z", "e", "t"])
 def test_a_library_notices_it_in_its_deposits(library: Path, name: str) -> None:
     with h5py.File(library, "r+") as file:
         file[name][50] *= 1.01

@@ -7,7 +7,7 @@ import pytest
 from helpers.made_up import tables
 
 from calograd.errors import InputError
-from calograd.training.config import parse_config, read_config
+from calograd.training.config import AdaptConfig, parse_config, precision_for, processor_has_bf16, read_config
 
 MINIMAL = """
 name = "tiny"
@@ -45,7 +45,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ({"data": {"files": ["a"], "zzzzzz": 1}}, "unknown key 'data.zzzzzz'; known here: files, validation"),
         ({"training": {"steps": 0}}, "training.steps: Input should be greater than 0"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate"),
-        ({"training": {"precision": "fp8"}}, "training.precision: Input should be 'bf16' or 'fp32'"),
+        ({"training": {"precision": "fp8"}}, "training.precision: Input should be 'auto', 'bf16' or 'fp32'"),
         ({"model": {"schedule": "wavy"}}, "model.schedule"),
         ({"range": {"energy": [100, 1], "dx": [1, 5], "dz": [4, 15]}}, "expected the lower end first"),
         ({"range": {"energy": [1, 100], "dx": [2.5, 2.5], "dz": [4, 15]}}, "dx = [2.5, 2.5] is one value, from which"),
@@ -82,3 +82,21 @@ def test_a_student_begins_with_its_teacher_alone(tmp_path: Path) -> None:
     raw = tables(tmp_path, start="pbf2-cells") | {"distillation": {"teacher": "pbf2-cells", "student_steps": [2, 1]}}
     with pytest.raises(InputError, match=r"training\.start has no place beside \[distillation\]"):
         parse_config(raw, "tiny.toml", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("flags\t\t: fpu avx2 fma", "fp32"), ("flags\t\t: avx2 avx512f avx512_bf16", "bf16"),
+     ("flags : amx_bf16 amx_tile", "bf16"), ("Features\t: fp asimd bf16", "bf16"), ("model name : none", "fp32")],
+)  # fmt: skip
+def test_bf16_is_taken_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, flags: str, expected: str) -> None:
+    processor_has_bf16.cache_clear()
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor : 0\n{flags}\nbugs :\n")
+    try:
+        assert precision_for("auto", "cpu") == expected
+        assert precision_for("bf16", "cpu") == "bf16"
+        assert precision_for("fp32", "cuda") == "fp32"
+        assert precision_for("auto", "cuda") == "bf16"
+        assert AdaptConfig().resolved("cpu").precision == expected
+    finally:
+        processor_has_bf16.cache_clear()

@@ -19,7 +19,7 @@ from calograd.io.files import one_writer
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.training import loop
-from calograd.training.config import DesignRun, PointsRun, RunConfig
+from calograd.training.config import DesignRun, PointsRun, RunConfig, precision_for
 from calograd.training.data.points import PointsData, load_points
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.distributed import ProcessGroup, SingleProcess
@@ -78,6 +78,9 @@ def train(
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     group = group or SingleProcess(device)
+    if isinstance(config, DesignRun):
+        precision = precision_for(config.training.precision, group.device)
+        config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
     data = read_data(config) if data is None else data
     with one_writer(output) if group.leads else nullcontext():
         with group.first():

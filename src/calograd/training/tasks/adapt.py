@@ -107,7 +107,8 @@ def adapt(
     """
     check_data(base, data)
     with one_writer(output):
-        task = AdaptationTask(base, config.resolved(), data, start)
+        device = base.design_model.condition_mean.device
+        task = AdaptationTask(base, config.resolved(device), data, start)
         state = loop.begin(task, output)
         loop.run(task, state, output, progress=progress, on_report=on_report)
         return task.outcome(state, output)

@@ -118,7 +118,7 @@ def test_a_report_shows_every_design_and_escapes_what_files_are_called(tmp_path:
     page = path.read_text()
     assert "<i>" not in page
     assert "&lt;i&gt;a&lt;/i&gt;.h5" in page
-    assert page.count("<figure>") == 3 + 2 * 4
+    assert page.count("<figure>") == 3 + 2 + 2 * 4  # of all designs, two of them of the resolution; of each design
     for design in ("2.5 x 6 cm", "3 x 6 cm"):
         assert f"<h3>{design} " in page
     bias = 100 * result.points[0].quantities["E_tot"].bias

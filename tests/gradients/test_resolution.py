@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.cards import design_card
 from helpers.small import small_surrogate
 from helpers.synthetic import showers
 
 from calograd import Design, ExponentialBackground, Measurement, Readout, resolution, segment, write_cells
 from calograd.detector.incidence import Incidence
+from calograd.detector.particles import ParticleBeam
 from calograd.errors import InputError, RangeError
 from calograd.events.dense import Cells
 from calograd.gradients.resolution import log_slope, resolution_gradient
 from calograd.metrics.resolution import DEFINITIONS, resolution_curve
 from calograd.surrogate import Surrogate
+from calograd.surrogate.card import TrainedBeam
+from calograd.surrogate.cells.model import CellsArchitecture
 
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
 FULL = Measurement(ExponentialBackground(b0=1e-3), Readout(light_yield=2000, noise=2e-3))
@@ -192,3 +196,50 @@ def test_energies_with_few_showers_are_left_out() -> None:
     assert "fewer than 20 showers at 5 GeV" in made.notes[0]
     generated = replace(cells, origin="pbf2-cells")
     assert "origin is 'pbf2-cells'" in resolution(reference=generated, measurement=Measurement()).notes[0]
+
+
+@pytest.fixture
+def tilted() -> Surrogate:
+    """A surrogate that knows photons and electrons of any entry up to 40 degrees, in windows of up to 3 x 3 x 2."""
+    form = CellsArchitecture(
+        n_xy=3, n_z=2, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
+        location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, material_numbers=(),
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = form.build()
+        for name, parameter in model.named_parameters():
+            torch.nn.init.normal_(parameter, std=0.3 if name.endswith("weight") else 0.1)
+    card = design_card("tilted", form, unequal_layers=True, beam=TrainedBeam(particles=("gamma", "e-"), theta=(0, 40)))
+    return Surrogate(model.eval().requires_grad_(False).double(), card)
+
+
+def test_of_electrons_that_enter_anywhere_at_an_angle(tilted: Surrogate) -> None:
+    """Entries follow the pitch, and so does the gradient; showers of another beam are refused."""
+    beam, h = ParticleBeam("e-", "uniform", 20.0, (0.0, 360.0)), 1e-4
+    common = {"energies": [2, 8, 40], "measurement": Measurement(), "beam": beam, "terms": "ac"} | FEW
+    (found,) = resolution(tilted, DESIGN, **common).stages
+
+    def logs(dx: float) -> np.ndarray:
+        design = Design(torch.tensor(dx, dtype=torch.float64), 6.0, n_xy=3, n_z=2)
+        return np.log(resolution(tilted, design, gradient=False, **common).stages[0].surrogate.values)
+
+    expected = (logs(2.5 * np.exp(h)) - logs(2.5 * np.exp(-h))) / (2 * h)
+    np.testing.assert_allclose(found.gradient.values[:, 0], expected, rtol=1e-3, atol=1e-5)
+    on_axis = resolution(tilted, DESIGN, gradient=False, **common | {"beam": ParticleBeam()}).stages[0]
+    assert not np.allclose(on_axis.surrogate.values, found.surrogate.values, rtol=1e-3)
+
+
+def test_a_reference_of_another_beam_is_refused(tilted: Surrogate, surrogate: Surrogate, library: Path) -> None:
+    common = {"energies": [10.0, 50.0], "measurement": Measurement(), "gradient": False} | FEW
+    cells = segment(library, designs=DESIGN)
+    assert resolution(tilted, DESIGN, reference=cells, **common).stages[0].geant4 is not None
+    for reference in (cells, library):
+        with pytest.raises(InputError, match=r"is of .* as asked"):
+            resolution(tilted, DESIGN, reference=reference, beam=ParticleBeam("e-"), **common)
+    with pytest.raises(InputError, match="leave out beam"):
+        resolution(surrogate, DESIGN, beam=ParticleBeam("e-"), **common)
+    moved = resolution(tilted, DESIGN, reference=library, beam=ParticleBeam(position=(0.9, 0.3)), **common)
+    assert not np.allclose(
+        moved.stages[0].geant4.values, resolution(reference=cells, measurement=Measurement()).stages[0].geant4.values
+    )

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calograd.cli.common import (
+    BEAM,
     COUNT,
     EXISTING,
     NUMBERS,
     POSITIVE,
+    beam_options,
     cell_size,
     command,
     extrapolate_option,
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @option("--cell", nargs=2, type=NUMBERS, metavar="DX DZ",
         help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. [the only design of the reference]")  # fmt: skip
+@option("--cells", nargs=2, type=COUNT, metavar="N_XY N_Z",
+        help="Cells across and layers of the window, for surrogates that serve several. [those of MODEL]")  # fmt: skip
+@beam_options
 @option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on]")
 @option("--energies", type=NUMBERS,
         help="Incident energies, GeV, as 1,10,50. [those of the reference, else 8 logarithmic steps over the trained "
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
         help="Geant4 showers beside it: a cells or maps file, a folder of them, or a shower library. A continuous "
         "spectrum is binned.")  # fmt: skip
 @option("--objective", "objective_path", type=click.Path(path_type=Path, dir_okay=False),
-        help="TOML file with [background], [readout], [mask]. [the default background, no readout]")  # fmt: skip
+        help="TOML file with [background], [readout], [mask], [beam]. [default background, no readout]")  # fmt: skip
 @option("--light-yield", type=POSITIVE, help="Readout of this many photo-electrons per GeV.")
 @option("--noise", type=POSITIVE, help="Readout with this noise, MeV a cell.")
 @option("--definition", type=click.Choice(["std", "incident", "width68"]), default="std",
@@ -66,7 +71,7 @@ if TYPE_CHECKING:
 def resolution(
     model: str | None, cell: tuple[tuple[float, ...], tuple[float, ...]] | None, material: str | None,
     energies: tuple[float, ...] | None, objective_path: Path | None, light_yield: float | None, noise: float | None,
-    terms: str, report_path: Path | None, **options: Any,
+    terms: str, report_path: Path | None, cells: tuple[int, int] | None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Compute the energy resolution sigma / E of a design against energy, and fit a/sqrt(E) (+) b/E (+) c to it.
 
@@ -89,11 +94,15 @@ def resolution(
     if model is not None and cell is None:
         raise InputError("give the design, --cell DX DZ")
     from calograd.gradients.resolution import resolution as run
+    from calograd.objective.config import read_objective
 
     with progress("resolution") as show:
-        source, design, pixels = _design(model, cell, material, options["reference"])
+        source, design, pixels = _design(model, cell, cells, material, options["reference"])
+        asked = {name: value for name in BEAM if (value := options.pop(name)) is not None}
+        objective = read_objective(objective_path, (1.0,), pixels=pixels, beam=asked)
+        measurement = _read_out(objective.measurement, light_yield, noise, objective_path)
         result = run(
-            source, design, energies, measurement=_measurement(objective_path, light_yield, noise, pixels),
+            source, design, energies, measurement=measurement, beam=objective.beam,
             terms=tuple(term.strip() for term in terms.split(",")), progress=show, **options,
         )  # fmt: skip
         if report_path is not None:
@@ -104,7 +113,9 @@ def resolution(
     return result.to_dict()
 
 
-def _design(model: str | None, cell: Any, material: str | None, reference: Path | None) -> tuple[Any, Any, int | None]:
+def _design(
+    model: str | None, cell: Any, cells: tuple[int, int] | None, material: str | None, reference: Path | None
+) -> tuple[Any, Any, int | None]:
     """Return the surrogate, the design (None for the reference's only one), and the pixels of maps."""
     from calograd.detector.design import Design
     from calograd.gradients.gradient import pixels_of
@@ -121,23 +132,20 @@ def _design(model: str | None, cell: Any, material: str | None, reference: Path 
         n_xy, n_z, pixels, found = layout_of(reference)
         layout = n_xy, n_z, pixels, material or found
     n_xy, n_z, pixels, of = layout
+    n_xy, n_z = cells or (n_xy, n_z)
     return surrogate, Design(*cell_size(cell, n_z), of, n_xy, n_z) if cell else None, pixels
 
 
-def _measurement(
-    path: Path | None, light_yield: float | None, noise: float | None, pixels: int | None
-) -> Measurement | None:
-    """Return the measurement of a file with the readout of the options; None if neither is given."""
-    if path is None and light_yield is None and noise is None:
-        return None
-    from calograd.objective.config import read_objective
-    from calograd.objective.readout import Readout
-
-    measurement = read_objective(path, (1.0,), pixels=pixels).measurement
+def _read_out(
+    measurement: Measurement, light_yield: float | None, noise: float | None, path: Path | None
+) -> Measurement:
+    """Return a measurement with the readout of the options. Raises `InputError` if it has one of a file."""
     if light_yield is None and noise is None:
         return measurement
     if measurement.readout is not None:
         raise InputError(f"--light-yield and --noise do not go with the [readout] of {path}; leave one out")
+    from calograd.objective.readout import Readout
+
     return replace(measurement, readout=Readout(light_yield=light_yield, noise=1e-3 * (noise or 0.0)))
 
 

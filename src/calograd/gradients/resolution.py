@@ -32,6 +32,7 @@ from torch import Tensor
 from calograd.checks import as_count
 from calograd.detector.design import Design
 from calograd.detector.material import Material, to_float
+from calograd.detector.particles import ON_AXIS, ParticleBeam
 from calograd.errors import InputError
 from calograd.events.dense import Cells, Maps
 from calograd.events.library.reader import open_library
@@ -62,6 +63,7 @@ from calograd.objective.space import DesignSpace
 from calograd.objective.utility import EnergyResolution, Objective, Utility, totals
 from calograd.surrogate import Surrogate
 from calograd.system.progress import StageProgress, silent
+from calograd.system.random_numbers import RandomNumbers
 
 POINTS = 8
 """Number of energies where none are asked for, and of bins of a continuous spectrum."""
@@ -239,6 +241,7 @@ def resolution(
     *,
     reference: Cells | Maps | str | Path | None = None,
     measurement: Measurement | None = None,
+    beam: ParticleBeam = ON_AXIS,
     definition: str = "std",
     terms: Sequence[str] = TERMS,
     gradient: bool = True,
@@ -264,6 +267,8 @@ def resolution(
         reference: Geant4's showers: a cells or maps file, a folder of such files, a shower library, or cells.
         measurement: background, readout and mask; None: the default background and no readout. `Measurement()` is of
             the deposited energy alone.
+        beam: particle, entry and direction of the showers, for a surrogate that knows several; a library is moved to
+            the entry and turned to the azimuth.
         definition: ``std``, standard deviation over mean; ``incident``, standard deviation over incident energy; or
             ``width68``, half the central 68 % width over the median.
         terms: terms of the fit that are free, some of ``("a", "b", "c")``.
@@ -284,7 +289,8 @@ def resolution(
         raise InputError("give a surrogate, a reference of Geant4's showers, or both")
     terms, count = check_terms(terms), as_count("showers", showers, MIN_SHOWERS)
     model = surrogate if isinstance(surrogate, Surrogate) or surrogate is None else Surrogate.load(surrogate)
-    rows, name = (None, "") if reference is None else _read(reference, design)
+    moved = beam if model is not None and model.model.takes_particles else None
+    rows, name = (None, "") if reference is None else _read(reference, design, moved, seed)
     at = _design_of(rows, design, name) if rows is not None else design
     if at is None:
         raise InputError("the design is missing; give one, as Design(2.5, 6.0)")
@@ -298,7 +304,7 @@ def resolution(
         if rows.origin != "geant4":
             notes.append(f"the reference's origin is '{rows.origin}', not geant4")
         if model is not None:
-            model.card.check_incidence(rows.incident, name)
+            _check_beam(model, rows, beam, name)
         samples = _samples(rows, at, asked, name, notes)
     chain = measurement or _default(model, rows)
     stages = _stages(chain)
@@ -309,11 +315,11 @@ def resolution(
         space, y = space_at(model, at, per_layer=per_layer)
         stages = _measure_surrogate(
             stages, model, at, points, space if gradient else None, y, definition, terms, count, seed,
-            {"sampler": sampler, "steps": steps, "extrapolate": extrapolate}, progress,
+            beam, {"sampler": sampler, "steps": steps, "extrapolate": extrapolate}, progress,
         )  # fmt: skip
         if gradient and reference is not None:
             stages = _measure_differences(
-                stages, reference, name, at, space, y, samples, definition, seed, notes, progress
+                stages, reference, name, at, space, y, samples, definition, moved, seed, notes, progress
             )
     if definition != "incident":
         notes += _offsets(stages)
@@ -367,8 +373,20 @@ def pixels_of(rows: Cells | Maps) -> int | None:
     return rows.maps.shape[1] if isinstance(rows, Maps) else None
 
 
-def _read(reference: Cells | Maps | str | Path, design: Design | None) -> tuple[Cells | Maps, str]:
-    """Return the showers of a reference and its name; a library is measured with the design."""
+def _check_beam(model: Surrogate, rows: Cells | Maps, beam: ParticleBeam, name: str) -> None:
+    """Raise `InputError` unless a reference is of the beam that the surrogate is sampled with."""
+    model.card.check_incidence(rows.incident, name)
+    if model.model.takes_particles:
+        pitch = torch.from_numpy(rows.dx.astype(np.float64))
+        asked = beam.draw(pitch, RandomNumbers(0, range(len(rows)))).to_incidence(len(rows))
+        if difference := rows.incident.difference(asked):
+            raise InputError(f"{name} is of {difference} as asked; choose such showers, or give the beam of these")
+
+
+def _read(
+    reference: Cells | Maps | str | Path, design: Design | None, beam: ParticleBeam | None, seed: int
+) -> tuple[Cells | Maps, str]:
+    """Return the showers of a reference and its name; a library is measured with the design and moved to the beam."""
     if isinstance(reference, Cells | Maps):
         return reference, reference.origin
     path = Path(reference)
@@ -376,7 +394,9 @@ def _read(reference: Cells | Maps | str | Path, design: Design | None) -> tuple[
         return read_shards(path), path.name
     if design is None:
         raise InputError(f"{path} is a shower library; give the design that is to measure it")
-    return segment(path, designs=design), path.name
+    position = None if beam is None or beam.position == ON_AXIS.position else beam.position
+    phi = None if beam is None or beam.phi == ON_AXIS.phi else beam.phi
+    return segment(path, designs=design, position=position, phi=phi, seed=seed), path.name
 
 
 def _design_of(rows: Cells | Maps, design: Design | None, name: str) -> Design:
@@ -502,8 +522,8 @@ def _energies(
 
 def _measure_surrogate(
     stages: list[ResolutionStage], model: Surrogate, design: Design, energies: np.ndarray, space: DesignSpace | None,
-    y: np.ndarray, definition: str, terms: tuple[str, ...], showers: int, seed: int, options: dict[str, Any],
-    progress: StageProgress,
+    y: np.ndarray, definition: str, terms: tuple[str, ...], showers: int, seed: int, beam: ParticleBeam,
+    options: dict[str, Any], progress: StageProgress,
 ) -> list[ResolutionStage]:  # fmt: skip
     """Return the stages with the curves of a surrogate and, with a space of parameters, their gradients."""
     x: list[list[np.ndarray]] = [[] for _ in stages]
@@ -514,7 +534,7 @@ def _measure_surrogate(
         for chunk in range(chunks):
             progress("surrogate", k * chunks + chunk, len(energies) * chunks)
             index = np.arange(chunk * ROWS, min((chunk + 1) * ROWS, showers))
-            parts.append(_sample(stages, model, design, float(energy), index, space, y, seed, options))
+            parts.append(_sample(stages, model, design, float(energy), index, space, y, seed, beam, options))
         for number in range(len(stages)):
             x[number].append(np.concatenate([part[number][0] for part in parts]))
             t[number].append(np.concatenate([part[number][1] for part in parts]))
@@ -529,7 +549,7 @@ def _measure_surrogate(
 
 def _sample(
     stages: list[ResolutionStage], model: Surrogate, design: Design, energy: float, index: np.ndarray,
-    space: DesignSpace | None, y: np.ndarray, seed: int, options: dict[str, Any],
+    space: DesignSpace | None, y: np.ndarray, seed: int, beam: ParticleBeam, options: dict[str, Any],
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """Return reconstructed energies, shape (n,), and their derivatives, shape (n, p), of some showers at every stage.
 
@@ -542,8 +562,16 @@ def _sample(
         sizes = u.exp()
         design = Design(sizes[:, 0], sizes[:, 1:], design.material, design.n_xy, design.n_z)
     with torch.set_grad_enabled(space is not None):
+
+        def source() -> torch.Generator:
+            return generator_for(seed, SHOWERS, _key(energy))
+
+        particles = model.particles(design, n, beam, generator=source(), shower=index)
+        incident = {} if particles is None else {
+            name: column.expand(n, *column.shape[1:]) for name, column in particles._asdict().items()
+        }  # fmt: skip
         made = model.sample(
-            design, energy, n, generator=generator_for(seed, SHOWERS, _key(energy)), shower=index,
+            design, energy, n, generator=source(), shower=index, **incident,
             checkpointed=space is not None and not model.model.distilled, **options,
         )  # fmt: skip
         found = []
@@ -641,11 +669,14 @@ def _jackknife(replicas: np.ndarray) -> np.ndarray:
 
 def _measure_differences(
     stages: list[ResolutionStage], reference: Cells | Maps | str | Path, name: str, design: Design, space: DesignSpace,
-    y: np.ndarray, samples: list[_Sample], definition: str, seed: int, notes: list[str], progress: StageProgress,
+    y: np.ndarray, samples: list[_Sample], definition: str, beam: ParticleBeam | None, seed: int, notes: list[str],
+    progress: StageProgress,
 ) -> list[ResolutionStage]:  # fmt: skip
     """Return the stages with Geant4's gradients, if the reference can be measured at the neighbouring designs."""
     energies = tuple(sample.energy for sample in samples)
-    known = _open(reference, name, energies, design, stages[0].measurement.pixels) if samples[0].exact else None
+    known = None
+    if samples[0].exact:
+        known = _open(reference, name, energies, design, stages[0].measurement.pixels, beam, seed)
     designs = neighbouring_designs(space, y, STEP)
     measured = [e for e in energies if known is not None and _can_measure(known, e, designs)]
     if known is None or not measured:
@@ -688,8 +719,9 @@ def _key(energy: float) -> int:
 
 
 def _open(
-    reference: Cells | Maps | str | Path, name: str, energies: tuple[float, ...], design: Design, pixels: int | None
-) -> Reference | None:
+    reference: Cells | Maps | str | Path, name: str, energies: tuple[float, ...], design: Design, pixels: int | None,
+    beam: ParticleBeam | None, seed: int,
+) -> Reference | None:  # fmt: skip
     """Return a reference as finite differences take it; None for maps, which hold one design only."""
     if isinstance(reference, Cells):
         return CellsReference(reference, name)
@@ -698,7 +730,7 @@ def _open(
     path = Path(reference)
     if pixels is not None and not _is_library(path):
         return None
-    return open_reference(path, energies, design.n_xy, design.n_z, pixels=pixels)
+    return open_reference(path, energies, design.n_xy, design.n_z, pixels=pixels, beam=beam, seed=seed)
 
 
 def _is_library(path: Path) -> bool:

@@ -16,6 +16,7 @@ from calograd._version import __version__
 if TYPE_CHECKING:
     from calograd.detector.design import Design
     from calograd.detector.material import MATERIALS, Material
+    from calograd.detector.particles import ParticleBeam
     from calograd.errors import (
         CaloGradError,
         FormatError,
@@ -95,6 +96,7 @@ __all__ = [
     "OnnxSampler",
     "OptimisationResult",
     "OutputExistsError",
+    "ParticleBeam",
     "PointShowers",
     "Points",
     "PositionResolution",
@@ -138,6 +140,7 @@ __all__ = [
 _MODULES = {
     "detector.design": ("Design",),
     "detector.material": ("MATERIALS", "Material"),
+    "detector.particles": ("ParticleBeam",),
     "errors": (
         "CaloGradError", "FormatError", "InputError", "Interrupted", "OutputExistsError", "RangeError",
         "SimulationError", "TablesError", "UtilityError",

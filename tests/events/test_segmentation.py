@@ -108,6 +108,16 @@ def test_neighbours_are_close_and_the_drawn_designs_stay(library: Library) -> No
     assert cells.config["segmentation"]["neighbours"] == 0.1
 
 
+def test_neighbours_have_one_entry_in_units_of_the_cell(library: Library) -> None:
+    drawn = {"designs": 20, "dx": (0.1, 1.0), "dz": (0.05, 0.5), "seed": 7, "n_xy": 3, "n_z": 2}
+    cells = segment(library, **drawn, neighbours=0.1, position="uniform", phi=(0, 360))
+    place = cells.incident.position / cells.dx[:, None]
+    np.testing.assert_allclose(place[::2], place[1::2], atol=1e-6)
+    np.testing.assert_array_equal(cells.incident.phi[::2], cells.incident.phi[1::2])
+    assert 0.25 < place[::2].std() < 0.33
+    assert not np.allclose(place[0], place[2])
+
+
 def test_the_seed_rules_the_designs(library: Library) -> None:
     drawn = {"designs": 2, "dx": (0.1, 1.0), "dz": (0.05, 0.5), "n_xy": 3, "n_z": 2}
     first, again, other = (segment(library, **drawn, seed=seed) for seed in (1, 1, 2))

@@ -39,15 +39,24 @@ BUSY = 1.15
 @report_option
 @seed_option
 @option("--threshold", default=1.0, type=POSITIVE, help="Readout threshold of a cell, MeV.")
+@option(
+    "--w0",
+    default=4.0,
+    type=POSITIVE,
+    help="Logarithmic weights of the reconstructed entry, Awes et al.: parameter w0.",
+)
 @option("--classifier/--no-classifier", default=True, help="Run the classifier tests, which take most of the time.")
 def evaluate(
-    generated: Path, reference: Path, report_path: Path | None, seed: int, threshold: float, classifier: bool
+    generated: Path, reference: Path, report_path: Path | None, seed: int, threshold: float, w0: float, classifier: bool
 ) -> dict[str, Any]:
     """Compare generated showers with Geant4's at every design and energy that both files hold, of cells or of maps.
 
     \b
     Example:
       calograd evaluate generated.h5 reference.h5 --json out.json --report report.html
+
+    Off the axis each particle and band of angles is compared apart, and the reconstructed entry and direction with the
+    true ones: S-curve, position and angular resolution.
 
     Two files of points of a layered detector are compared by the observables of the CaloClouds papers, hits above
     0.1 MeV; --threshold does not apply.
@@ -64,7 +73,8 @@ def evaluate(
 
     with progress("evaluation") as show:
         result = run(
-            generated, reference, seed=seed, threshold=threshold * 1e-3, classifiers=classifier, progress=show
+            generated, reference, seed=seed, threshold=threshold * 1e-3, classifiers=classifier, log_weight=w0,
+            progress=show,
         )  # fmt: skip
         if report_path is not None:
             from calograd.reports.evaluation import write_report

@@ -27,6 +27,12 @@ LARGEST_POSITION = 30.0
 """Largest coordinate of an entry, cm. A larger one was probably meant in mm."""
 SAME_POSITION, SAME_ANGLE = 1e-3, 1e-2
 """Differences below which two entries (cm) and two angles (degrees) count as the same."""
+SAME_DISTRIBUTION = 0.05
+"""Mean distance of two distributions, as a share of their range, below which they count as the same."""
+CHANCE = 2.0
+"""The same in units of the distance of two samples of one distribution: its mean is 0.8, its deviation about 0.3."""
+FEW = 16
+"""Most values of a column that are compared one by one, whatever their shares."""
 UNKNOWN = 0
 """Number of an imported particle that is none of `PDG`."""
 COLUMNS = ("particle", "position", "theta", "phi")
@@ -104,11 +110,8 @@ class Incidence:
             config: plain data; the beam is in ``beam``, or in that of its table ``simulation``.
             n: number of showers.
         """
-        for table in (config, config.get("simulation")) if isinstance(config, Mapping) else ():
-            beam = table.get("beam") if isinstance(table, Mapping) else None
-            if isinstance(beam, Mapping):
-                return cls.of_beam(beam, n)
-        return cls.of(n)
+        beam = beam_of(config)
+        return cls.of(n) if beam is None else cls.of_beam(beam, n)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Incidence]) -> Incidence:
@@ -130,17 +133,25 @@ class Incidence:
             "theta": float(self.theta[0]), "phi": float(self.phi[0]),
         }  # fmt: skip
 
-    def at(self, z: np.ndarray) -> np.ndarray:
-        """Return where the straight line of every particle is at depths z, shape (n, k), cm: shape (n, k, 2)."""
+    @property
+    def slopes(self) -> np.ndarray:
+        """Slopes dx/dz and dy/dz of the straight line of every particle, shape (n, 2), float64."""
         angle = np.radians(self.phi.astype(np.float64))
         slope = np.tan(np.radians(self.theta.astype(np.float64)))
-        direction = np.stack([slope * np.cos(angle), slope * np.sin(angle)], axis=1)
-        return np.asarray(self.position[:, None].astype(np.float64) + z[:, :, None] * direction[:, None])
+        return np.stack([slope * np.cos(angle), slope * np.sin(angle)], axis=1)
+
+    def at(self, z: np.ndarray) -> np.ndarray:
+        """Return where the straight line of every particle is at depths z, shape (n, k), cm: shape (n, k, 2)."""
+        return np.asarray(self.position[:, None].astype(np.float64) + z[:, :, None] * self.slopes[:, None])
 
     def window_offsets(self, dx: np.ndarray, dz: np.ndarray) -> np.ndarray:
-        """Return the centres of the windows of designs dx (n,), dz (n, n_z) in cells: shape (n, n_z, 2), int64."""
-        middle = np.cumsum(dz, axis=1, dtype=np.float64) - dz / 2
-        return np.floor(self.at(middle) / np.asarray(dx, np.float64)[:, None, None] + 0.5).astype(np.int64)
+        """Return the centres of the windows of designs dx (n,), dz (n, n_z) in cells: shape (n, n_z, 2), int64.
+
+        Sizes are rounded to float32, as files hold them, so that a line on the edge of two cells has one window.
+        """
+        pitch, depths = (np.asarray(size, np.float32).astype(np.float64) for size in (dx, dz))
+        middle = np.cumsum(depths, axis=1) - depths / 2
+        return np.floor(self.at(middle) / pitch[:, None, None] + 0.5).astype(np.int64)
 
     @property
     def on_axis(self) -> bool:
@@ -151,27 +162,52 @@ class Incidence:
         """Return the particles in words, with the ranges of entry and angles."""
         names = {number: name for name, number in PDG.items()} | {UNKNOWN: "another particle"}
         who = " and ".join(names.get(int(p), str(p)) for p in np.unique(self.particle)) or "no particles"
+        return f"{who} {self.describe_line()}"
+
+    def describe_line(self) -> str:
+        """Return entry and angle in words, with their ranges."""
         x, y = (_range(column) for column in self.position.T)
         where = "on the axis" if (x, y) == ("0", "0") else f"entering at x = {x}, y = {y} cm"
         direction = f" at theta = {_range(self.theta)} degrees" if (self.theta > SAME_ANGLE).any() else ""
-        return f"{who} {where}{direction}"
+        return where + direction
 
     def difference(self, other: Incidence) -> str | None:
         """Return in words how two sets of showers differ in their particles; None if they agree.
 
-        Distributions count as the same if particles and the ranges of entry and angles agree to a tenth of the range.
-        Azimuths are compared only of tilted particles.
+        They agree if they have the same particles and, of each, the same distributions of entry, theta and direction,
+        as far as their numbers tell (`_alike`). How many showers are of each particle does not matter.
         """
-        same = set(np.unique(self.particle)) == set(np.unique(other.particle)) and all(
-            _alike(mine, theirs, least)
-            for mine, theirs, least in (
-                (self.position[:, 0], other.position[:, 0], SAME_POSITION),
-                (self.position[:, 1], other.position[:, 1], SAME_POSITION),
-                (self.theta, other.theta, SAME_ANGLE),
-                (self.phi * (self.theta > SAME_ANGLE), other.phi * (other.theta > SAME_ANGLE), SAME_ANGLE),
-            )
-        )
-        return None if same else f"{self.describe()}, not {other.describe()}"
+        particles = np.unique(self.particle)
+        names = ["particles"]
+        if np.array_equal(particles, np.unique(other.particle)):
+            columns = (("entries", SAME_POSITION), ("angles", SAME_ANGLE), ("azimuths", np.radians(SAME_ANGLE)))
+            names = [
+                name
+                for k, (name, least) in enumerate(columns)
+                if not all(
+                    _alike(mine, theirs, least)
+                    for each in particles
+                    for mine, theirs in zip(self._columns(each)[k], other._columns(each)[k], strict=True)
+                )
+            ]
+        if not names:
+            return None
+        mine, theirs = self.describe(), other.describe()
+        return f"{mine}, not {theirs}" + (f" with another distribution of {names[0]}" if mine == theirs else "")
+
+    def _columns(self, particle: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return entries, angles and slopes of the showers of one particle, each of shape (columns, n)."""
+        of = self[self.particle == particle]
+        return of.position.T, of.theta[None], of.slopes.T
+
+
+def beam_of(config: Any) -> Mapping[str, Any] | None:
+    """Return the beam in the configuration of showers, or in that of its table ``simulation``; None if it is silent."""
+    for table in (config, config.get("simulation")) if isinstance(config, Mapping) else ():
+        beam = table.get("beam") if isinstance(table, Mapping) else None
+        if isinstance(beam, Mapping):
+            return beam
+    return None
 
 
 def _numbers(particle: Any, n: int) -> np.ndarray:
@@ -202,8 +238,28 @@ def _range(values: np.ndarray) -> str:
 
 
 def _alike(mine: np.ndarray, theirs: np.ndarray, least: float) -> bool:
+    """Return whether two samples may be of one distribution.
+
+    A fixed value agrees with the same value alone, and a few fixed values with the same values. Of other samples the
+    mean distance W1 = integral |F - G| is compared with that of two samples of the pooled distribution H, whose mean is
+    sqrt(2 / pi) sqrt(1/n + 1/m) integral sqrt(H (1 - H)).
+
+    Args:
+        mine, theirs: values, shapes (n,) and (m,).
+        least: difference of values that count as the same.
+    """
     if not len(mine) or not len(theirs):
         return len(mine) == len(theirs)
-    ends = [(float(values.min()), float(values.max())) for values in (mine, theirs)]
-    width = max(high - low for low, high in ends)
-    return all(abs(a - b) <= max(least, 0.1 * width) for a, b in zip(*ends, strict=True))
+    ends = [np.array([values.min(), values.max()], np.float64) for values in (mine, theirs)]
+    if min(high - low for low, high in ends) <= least:
+        return bool((np.abs(ends[0] - ends[1]) <= least).all())
+    mine, theirs = np.sort(mine.astype(np.float64)), np.sort(theirs.astype(np.float64))
+    fixed = [values[np.r_[True, np.diff(values) > least]] for values in (mine, theirs)]
+    if all(len(few) <= min(FEW, len(all_) / 4) for few, all_ in zip(fixed, (mine, theirs), strict=True)):
+        return len(fixed[0]) == len(fixed[1]) and bool((np.abs(fixed[0] - fixed[1]) <= least).all())
+    pooled = np.sort(np.concatenate([mine, theirs]))
+    steps, share = np.diff(pooled), np.arange(1, len(pooled)) / len(pooled)
+    one, two = (np.searchsorted(values, pooled[:-1], side="right") / len(values) for values in (mine, theirs))
+    by_chance = np.sqrt(1 / len(mine) + 1 / len(theirs)) * float((np.sqrt(share * (1 - share)) * steps).sum())
+    allowed = max(least, SAME_DISTRIBUTION * float(pooled[-1] - pooled[0]), CHANCE * by_chance)
+    return bool((np.abs(one - two) * steps).sum() <= allowed)

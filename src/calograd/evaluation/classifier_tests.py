@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from calograd.detector.configuration import PDG
 from calograd.evaluation.matching import MatchedRows
 from calograd.events.dense import Cells
 from calograd.metrics.classifier import (
@@ -152,9 +153,19 @@ def _halves(shower: np.ndarray, energy: np.ndarray, rng: np.random.Generator) ->
 
 
 def _varied(reference: Cells, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return which columns of energy, dx and dz vary between the rows."""
+    """Return which columns of energy, dx, dz and the beam vary between the rows."""
     columns = {name: getattr(reference, name)[rows].reshape(len(rows), -1) for name in ("energy", "dx", "dz")}
-    return {name: np.ptp(values, axis=0) > 1e-4 * values.max(axis=0) for name, values in columns.items()}
+    varied = {name: np.ptp(values, axis=0) > 1e-4 * values.max(axis=0) for name, values in columns.items()}
+    return varied | {"beam": np.ptp(_beam(reference.rows(rows)), axis=0) > 1e-4}
+
+
+def _beam(rows: Cells) -> np.ndarray:
+    """Return what classifiers see of the particles, shape (n, 6): kind and charge, entry in its cell, slopes."""
+    incident = rows.incident
+    u = incident.position / rows.dx[:, None]
+    return np.column_stack(
+        [incident.particle == PDG["gamma"], np.sign(incident.particle), u - np.round(u), incident.slopes]
+    ).astype(np.float64)
 
 
 _Features = tuple[np.ndarray, np.ndarray]
@@ -163,11 +174,10 @@ _Features = tuple[np.ndarray, np.ndarray]
 def _features(rows: Cells, threshold: float, varied: dict[str, np.ndarray]) -> dict[str, _Features]:
     """Return features by kind, each with the mask of rows that hold energy above the threshold."""
     cells = readout(rows.cells, threshold)
-    seen = observe(cells, rows.dx, rows.dz, threshold)
+    seen = observe(cells, rows.dx, rows.dz, threshold, rows.incident)
     kept, energy = seen.kept.numpy(), rows.energy.astype(np.float64)
-    conditions = np.log(
-        np.column_stack([getattr(rows, name).reshape(len(rows), -1)[:, which] for name, which in varied.items()])
-    )
+    sizes = [getattr(rows, name).reshape(len(rows), -1)[:, varied[name]] for name in ("energy", "dx", "dz")]
+    conditions = np.column_stack([np.log(np.column_stack(sizes)), _beam(rows)[:, varied["beam"]]])
     scale = threshold or NO_THRESHOLD_SCALE
     table = np.ones((len(rows), seen.table().shape[1]))
     table[kept] = seen.table()

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from calograd.evaluation.matching import DesignPoint, MatchedRows
+from calograd.evaluation.matching import Beam, DesignPoint, MatchedRows
+from calograd.evaluation.reconstruction import ReconstructionResult
 from calograd.metrics import distances as d
 from calograd.metrics.observables import Profile
 
@@ -64,6 +65,7 @@ class PointResult:
         correlation_floor, correlation_floor_spread: largest difference of Geant4 from itself, and its deviation.
         fpd, fpd_floor, fpd_floor_spread: Frechet distance, that of Geant4 from itself, and its deviation.
         null: distances that a perfect generator would have.
+        reconstruction: reconstructed entry and direction; None on the axis.
     """
 
     point: DesignPoint
@@ -82,6 +84,7 @@ class PointResult:
     fpd_floor: float
     fpd_floor_spread: float
     null: d.NullDistances = field(repr=False)
+    reconstruction: ReconstructionResult | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; NaN is left for the writer to turn into null."""
@@ -99,6 +102,11 @@ class PointResult:
                 for name, pair in self.profiles.items()
             },
         }  # fmt: skip
+        beam = self.point.beam
+        if beam != Beam():
+            result["beam"] = {"particle": beam.particle or None, "theta": list(beam.theta) or None}
+        if self.reconstruction is not None:
+            result["reconstruction"] = self.reconstruction.to_dict()
         if self.correlation is not None:
             result["layer_correlations"] = {
                 "generated": self.correlation.generated.tolist(), "reference": self.correlation.reference.tolist(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import isfinite
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,8 @@ from calograd.errors import InputError
 from calograd.evaluation import limits
 from calograd.evaluation.classifier_tests import ClassifierTest, run_design_tests
 from calograd.evaluation.compare import PointResult, Sample, compare_samples, is_centred
-from calograd.evaluation.matching import MIN_SHOWERS, DesignPoint, MatchedRows, match
+from calograd.evaluation.matching import MIN_SHOWERS, DesignPoint, MatchedRows, Setting, Sizes, match
+from calograd.evaluation.reconstruction import METHODS, ResidualComparison, compare_reconstructions
 from calograd.evaluation.result import Evaluation, SummaryTable
 from calograd.events.dense import Cells, Maps
 from calograd.metrics.distances import BOOTSTRAPS, SPLITS, biases
@@ -33,6 +35,11 @@ from calograd.system.progress import StageProgress
 MAX_ROWS = 12_000
 """Most rows of each class that a classifier test uses."""
 
+RECONSTRUCTION_TITLE = "Reconstructed entry and direction, generated against reference, with standard errors"
+"""Title of the table of entries and directions."""
+RECONSTRUCTION = (3,)
+"""Numbers that follow the seed in the seeds of reconstructed entries and directions."""
+
 Records = Cells | Maps
 
 
@@ -44,6 +51,7 @@ class DesignKind:
         noun: name of the records in sentences.
         schema: schema of the result.
         as_cells: function from records to cells, their pitch and their depths.
+        follows: True if windows follow the particles.
         quantities: function from observables to names and table of the quantities.
         limits: limits that are judged.
         shown: observables of the summary table.
@@ -55,6 +63,7 @@ class DesignKind:
     noun: str
     schema: str
     as_cells: Callable[[Any], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    follows: bool
     quantities: Callable[[Observables], tuple[tuple[str, ...], np.ndarray]]
     limits: limits.Limits
     shown: tuple[str, ...]
@@ -65,7 +74,7 @@ class DesignKind:
     def sample(self, records: Any, threshold: float) -> Sample:
         """Return quantities and profiles of records at one design point, at a readout threshold in GeV."""
         cells, dx, dz = self.as_cells(records)
-        seen = observe(cells, dx, dz, threshold)
+        seen = observe(cells, dx, dz, threshold, records.incident if self.follows else None)
         filled = cells[seen.kept.numpy()]
         profiles = {
             "along": longitudinal_profile(filled, dz[0].astype(np.float64)),
@@ -75,14 +84,15 @@ class DesignKind:
 
 
 CELLS = DesignKind(
-    noun="cells", schema="calograd/evaluation/1", as_cells=lambda cells: (cells.cells, cells.dx, cells.dz),
+    noun="cells", schema="calograd/evaluation/1",
+    as_cells=lambda cells: (cells.cells, cells.dx, cells.dz), follows=True,
     quantities=lambda seen: (quantity_names(seen.layers.shape[1]), seen.table()), limits=limits.CELL_LIMITS,
     shown=("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z"), correlated=True, classified=True, stream=(1,),
 )  # fmt: skip
 """Cells: all distances, correlations of layers, classifiers."""
 MAPS = DesignKind(
     noun="maps", schema="calograd/maps-evaluation/2",
-    as_cells=lambda maps: pixels_as_cells(maps.maps, maps.width, maps.depth),
+    as_cells=lambda maps: pixels_as_cells(maps.maps, maps.width, maps.depth), follows=False,
     quantities=lambda seen: (map_quantity_names(), seen.map_table()), limits=limits.MAP_LIMITS,
     shown=("E_tot", "R_E", "sigma_y"), correlated=False, classified=False, stream=(),
 )  # fmt: skip
@@ -104,13 +114,18 @@ class DesignEvaluation(Evaluation):
     threshold: float
 
     @property
-    def designs(self) -> list[Any]:
+    def designs(self) -> list[Sizes]:
         """The designs that were compared, in order of size."""
         return sorted({p.point.design for p in self.points})
 
-    def at(self, design: Any) -> list[PointResult]:
-        """Return the results at one design, in order of energy."""
-        return [p for p in self.points if p.point.design == design]
+    @property
+    def settings(self) -> list[Setting]:
+        """The designs that were compared, in each kind of beam, in order."""
+        return sorted({p.point.setting for p in self.points})
+
+    def at(self, where: Sizes | Setting) -> list[PointResult]:
+        """Return the results at one design, or in one kind of beam there, in order of energy."""
+        return [p for p in self.points if where in (p.point.design, p.point.setting)]
 
     @cached_property
     def _checks_by_point(self) -> dict[DesignPoint, list[limits.LimitCheck]]:
@@ -131,6 +146,8 @@ class DesignEvaluation(Evaluation):
                   f"{s.worst.subject}, {s.worst.where}") for s in limits.summarise(self.checks, merge_subjects=True)],
             )
         ]  # fmt: skip
+        if any(p.reconstruction for p in self.points):
+            found.append(self._reconstruction())
         if self.tests:
             found.insert(0, SummaryTable(
                 f"{title}: classifiers, all energies together (95 % interval)",
@@ -151,6 +168,21 @@ class DesignEvaluation(Evaluation):
         names = self.kind.shown
         columns = ("point", *(f"{name} bias, %" for name in names), *(f"{name} spread" for name in names))
         return SummaryTable("Biases of means and ratios of spreads, with standard errors", columns, rows)
+
+    def _reconstruction(self) -> SummaryTable:
+        """Return the table of reconstructed entry and direction by point and method."""
+        rows = []
+        for p in self.points:
+            if p.reconstruction is None:
+                continue
+            for method, residuals in p.reconstruction.residuals.items():
+                row = [p.point, METHODS[method], *position_in_words(p.reconstruction.pitch, residuals.get("position"))]
+                row += resolution_in_words(residuals.get("theta"), 1.0)
+                pulls = np.concatenate([each.pulls.ravel() for each in residuals.values()])
+                rows.append([*row, f"{np.sqrt((pulls**2).mean()):.2f} of {len(pulls)}" if len(pulls) else "-"])
+        columns = ("point", "by", "entry: largest difference of bias, % of pitch", "floor", "resolution, mm", "ratio",
+                   "floor", "theta: resolution, degrees", "ratio", "floor", "pulls, rms")  # fmt: skip
+        return SummaryTable(RECONSTRUCTION_TITLE, columns, rows)
 
     def _contents(self) -> dict[str, Any]:
         return {
@@ -173,13 +205,15 @@ class DesignEvaluation(Evaluation):
 
 def evaluate_designs(
     kind: DesignKind, generated: Records, reference: Records, *, seed: int, threshold: float, classifiers: bool,
-    max_rows: int, progress: StageProgress, warnings: list[str], files: dict[str, str],
+    max_rows: int, log_weight: float, progress: StageProgress, warnings: list[str], files: dict[str, str],
 ) -> DesignEvaluation:  # fmt: skip
     """Compare cells or maps at every design point; see `calograd.evaluation.evaluate`."""
     refuse_incomparable(kind, generated, reference)
+    if not (isfinite(log_weight) and log_weight > 0):
+        raise InputError(f"w0 = {log_weight:g} of the logarithmic weights: expected a positive number, such as 4")
     matched, left_out = match(generated, reference)
     found = [*warnings, *left_out]
-    points = list(_compare(kind, generated, reference, matched, seed, threshold, progress, found))
+    points = list(_compare(kind, generated, reference, matched, seed, threshold, log_weight, progress, found))
     if not points:
         raise InputError(f"no point has {MIN_SHOWERS} showers with energy in both files; nothing to compare")
     tests: list[ClassifierTest] = []
@@ -208,7 +242,7 @@ def evaluate_designs(
 
 def _compare(
     kind: DesignKind, generated: Records, reference: Records, matched: tuple[MatchedRows, ...], seed: int,
-    threshold: float, progress: StageProgress, warnings: list[str],
+    threshold: float, log_weight: float, progress: StageProgress, warnings: list[str],
 ) -> list[PointResult]:  # fmt: skip
     """Compare both records at every point; a point with too few showers goes to the warnings."""
     points = []
@@ -221,14 +255,20 @@ def _compare(
         samples = kind.sample(ours, threshold), kind.sample(theirs, threshold)
         rng = np.random.default_rng([seed, *kind.stream, number])
         n_layers = sum(name not in OBSERVABLES for name in samples[1].names)
-        points.append(compare_samples(rows, *samples, n_layers, kind.correlated, rng))
+        point = compare_samples(rows, *samples, n_layers, kind.correlated, rng)
+        if kind.follows:
+            rng = np.random.default_rng([seed, *RECONSTRUCTION, number])
+            found, left_out = compare_reconstructions(cast(Cells, ours), cast(Cells, theirs), rng, log_weight)
+            point = replace(point, reconstruction=found)
+            warnings += [f"{rows.point}: {left_out}"] if left_out else []
+        points.append(point)
     progress("points", len(matched), len(matched))
     return points
 
 
 def observe_rows(cells: Cells, rows: np.ndarray, threshold: float = READOUT_THRESHOLD) -> Observables:
     """Return the observables of chosen rows of a cells record."""
-    return observe(cells.cells[rows], cells.dx[rows], cells.dz[rows], threshold)
+    return observe(cells.cells[rows], cells.dx[rows], cells.dz[rows], threshold, cells.incident[rows])
 
 
 def mean_biases(generated: Cells, reference: Cells) -> dict[DesignPoint, dict[str, tuple[float, float]]]:
@@ -248,16 +288,13 @@ def mean_biases(generated: Cells, reference: Cells) -> dict[DesignPoint, dict[st
 
 
 def refuse_incomparable(kind: DesignKind, generated: Records, reference: Records) -> None:
-    """Raise `InputError` unless both are of one material, beam and shape, and hold finite energies."""
+    """Raise `InputError` unless both are of one material and shape, and hold finite energies."""
     ours, theirs = generated.material, reference.material
     if ours.name != theirs.name or not ours.alike(theirs, 1e-3, ("density",)):
         raise InputError(
             f"generated {kind.noun} are in {ours.name} ({ours.density:g} g/cm3), reference in {theirs.name} "
             f"({theirs.density:g} g/cm3); expected one material"
         )
-    difference = generated.incident.difference(reference.incident)
-    if difference:
-        raise InputError(f"generated {kind.noun} are of {difference} as the reference; expected one beam")
     for what, values in (
         ({"cells": "cells", "maps": "pixels"}[kind.noun],
          [" x ".join(map(str, part.measured.shape[1:])) for part in (generated, reference)]),
@@ -275,6 +312,23 @@ def refuse_incomparable(kind: DesignKind, generated: Records, reference: Records
                 f"{name} {kind.noun} hold NaN or infinite values in {bad.sum()} rows, the first is row "
                 f"{np.argmax(bad)}; expected finite energies"
             )
+
+
+def position_in_words(pitch: float, position: ResidualComparison | None) -> list[str]:
+    """Return the largest difference of biases of the entry in % of the pitch, its floor, and the resolution in mm."""
+    if position is None:
+        return ["-"] * 5
+    value, error = (100 * each[position.largest] / pitch for each in (position.difference, position.difference_error))
+    return [f"{value:+.2f} +- {error:.2f}", f"{100 * position.floor / pitch:.2f}", *resolution_in_words(position, 10.0)]
+
+
+def resolution_in_words(residual: ResidualComparison | None, unit: float) -> list[str]:
+    """Return the reference's resolution in a unit, the ratio of the generated one, and the floor of its deviation."""
+    if residual is None:
+        return ["-"] * 3
+    b, (ratio, error) = residual.reference, residual.ratio
+    return [f"{unit * b.spread:.3g} +- {unit * b.spread_error:.1g}", f"{ratio:.3f} +- {error:.3f}",
+            f"{residual.null_ratio.std(ddof=1):.3f}"]  # fmt: skip
 
 
 def describe(records: Records) -> dict[str, Any]:

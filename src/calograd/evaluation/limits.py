@@ -7,7 +7,8 @@ A check compares one number at one design point with its limit. `LimitCheck.pass
 * the whole 95 % interval of an AUC lies above the limit;
 * W1 exceeds the limit by more than Geant4 differs from itself in 97.5 % of the splits of the reference;
 * a correlation does so, and by more than two bootstrap errors;
-* a ratio of deviations does so, and its bootstrap interval lies outside.
+* a ratio of deviations does so, and its bootstrap interval lies outside;
+* a bias of the entry exceeds the limit by more than two standard errors; a resolution's ratio lies outside by as much.
 
 With few showers even Geant4 misses limits against itself. `LimitCheck.chance` is the probability that a perfect
 generator passes at these sample sizes, from random halves of the reference (`calograd.metrics.distances`).
@@ -24,10 +25,14 @@ import numpy as np
 
 from calograd.evaluation.compare import PointResult, Quantity
 from calograd.evaluation.matching import DesignPoint
+from calograd.evaluation.reconstruction import METHODS, ResidualComparison
 from calograd.metrics.classifier import AUC
 from calograd.metrics.observables import OBSERVABLES
 
-KINDS = ("bias", "sigma ratio", "W1 / floor", "layer correlations", "AUC observables", "AUC cells")
+KINDS = (
+    "bias", "sigma ratio", "W1 / floor", "layer correlations", "position bias", "position resolution",
+    "angular resolution", "AUC observables", "AUC cells",
+)  # fmt: skip
 """Kinds of checks in the order of summaries."""
 HIGH_ENERGY = 10.0
 """Incident energy in GeV from which the tighter limits on biases hold; the looser limits, written for 1 GeV, hold
@@ -70,12 +75,18 @@ class Limits:
         sigma_ratio: range of the ratio of standard deviations; None for no limit.
         w1: largest W1 in units of its floor; None for no limit.
         correlation: largest difference of two layer correlations; None for no limit.
+        position_bias: largest difference of biases of the entry anywhere in the cell, as a share of the pitch; None
+            for no limit. A difference within two standard errors of zero passes, too.
+        resolution: range of the ratio of position resolutions, and of those of theta; None for no limit. A ratio within
+            two standard errors of one passes, too.
     """
 
     bias: dict[str, BiasLimit] = field(default_factory=dict)
     sigma_ratio: tuple[float, float] | None = None
     w1: float | None = None
     correlation: float | None = None
+    position_bias: float | None = None
+    resolution: tuple[float, float] | None = None
 
 
 CELL_LIMITS = Limits(
@@ -84,6 +95,8 @@ CELL_LIMITS = Limits(
     sigma_ratio=(0.9, 1.1),
     w1=3.0,
     correlation=0.05,
+    position_bias=0.01,
+    resolution=(0.95, 1.05),
 )
 """Limits on showers in cells."""
 MAP_LIMITS = Limits(
@@ -181,7 +194,7 @@ def check_point(result: PointResult, limits: Limits) -> list[LimitCheck]:
             checks.append(_w1(result, name, k, limits.w1))
     if limits.correlation is not None and result.correlation is not None:
         checks.append(_correlation(result, result.correlation.largest, result.correlation.error, limits.correlation))
-    return checks
+    return checks + _reconstruction(result, limits)
 
 
 def unjudged(result: PointResult, limits: Limits) -> dict[str, str]:
@@ -294,6 +307,40 @@ def _w1(result: PointResult, name: str, k: int, limit: float) -> LimitCheck:
     return LimitCheck(
         "W1 / floor", *_subject(name, result.point), value, float(null.std()), f"{limit:g}", value / limit,
         value <= limit, bool(not value - (np.quantile(null, 0.975) - 1) <= limit), float((null <= limit).mean()),
+    )  # fmt: skip
+
+
+def _reconstruction(result: PointResult, limits: Limits) -> list[LimitCheck]:
+    """Return the checks of reconstructed entry and direction: biases in every bin of the cell, and resolutions."""
+    found = result.reconstruction
+    checks: list[LimitCheck] = []
+    for method, residuals in ({} if found is None else found.residuals).items():
+        position, subject = residuals.get("position"), METHODS[method]
+        if found is not None and position is not None and limits.position_bias is not None:
+            limit, middle = limits.position_bias, (position.edges[1:] + position.edges[:-1]) / 2
+            for k in np.flatnonzero(np.isfinite(position.difference)):
+                value, error = position.difference[k] / found.pitch, position.difference_error[k] / found.pitch
+                null = np.abs(position.null_bias[:, k]) / found.pitch
+                checks.append(LimitCheck(
+                    "position bias", subject, f"{result.point}, entry at {middle[k]:+.2f} pitches", float(value),
+                    float(error), f"{limit:.1%}", abs(float(value)) / limit, bool(abs(value) <= max(limit, 2 * error)),
+                    bool(abs(value) - 2 * error > limit), float((null <= max(limit, 2 * error)).mean()),
+                ))  # fmt: skip
+        for name, kind in (("position", "position resolution"), ("theta", "angular resolution")):
+            if name in residuals and limits.resolution is not None:
+                checks.append(_resolution(kind, subject, str(result.point), residuals[name], limits.resolution))
+    return checks
+
+
+def _resolution(
+    kind: str, subject: str, where: str, residual: ResidualComparison, limit: tuple[float, float]
+) -> LimitCheck:
+    (low, high), (value, error), null = limit, residual.ratio, residual.null_ratio
+    least, most = min(low, 1 - 2 * error), max(high, 1 + 2 * error)
+    return LimitCheck(
+        kind, subject, where, value, error, f"{low:g} to {high:g}",
+        max((value - 1) / (high - 1), (1 - value) / (1 - low)), least <= value <= most,
+        value - 2 * error > high or value + 2 * error < low, float(((null >= least) & (null <= most)).mean()),
     )  # fmt: skip
 
 

@@ -1,11 +1,18 @@
-"""Design points: the rows of two files of cells or maps that share design and incident energy."""
+"""Design points: the rows of two files of cells or maps that share design, incident energy and kind of beam.
+
+At every design and energy both files must have the same particles, entries and directions, as distributions
+(`Incidence.difference`). Rows of several particles, or of several angles, are then compared apart: each particle, and
+each angle or, of a continuous range, each band of `BAND` degrees. Entries and azimuths stay together.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from calograd.detector.configuration import PDG
+from calograd.detector.incidence import FEW, SAME_ANGLE, Incidence, beam_of
 from calograd.errors import InputError
 from calograd.events.dense import Cells, Maps
 
@@ -14,6 +21,9 @@ TOLERANCE = 1e-4
 
 MIN_SHOWERS = 20
 """Fewest showers of either file at a design point that is compared."""
+
+BAND = 10.0
+"""Width of the bands of theta in which showers of a continuous range are compared, degrees."""
 
 _MAX_POINTS = 3000
 """Most design points of a file; more mean that energies or sizes were drawn from a continuous range."""
@@ -32,14 +42,48 @@ class Sizes:
 
 
 @dataclass(frozen=True, order=True)
+class Beam:
+    """One kind of particle in one band of angles; fields are empty where both files have only one.
+
+    Args:
+        particle: name of the particle.
+        theta: the angle, or the ends of the band, degrees.
+    """
+
+    particle: str = ""
+    theta: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        angles = " to ".join(f"{angle:g}" for angle in self.theta)
+        return ", ".join(part for part in (self.particle, f"{angles} degrees" if angles else "") if part)
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """A design in one kind of beam."""
+
+    design: Sizes
+    beam: Beam
+
+    def __str__(self) -> str:
+        return f"{self.design}, {self.beam}" if self.beam != Beam() else str(self.design)
+
+
+@dataclass(frozen=True, order=True)
 class DesignPoint:
-    """A design and an incident energy in GeV."""
+    """A design and an incident energy in GeV, and the kind of beam where there are several."""
 
     design: Sizes
     energy: float
+    beam: Beam = Beam()
+
+    @property
+    def setting(self) -> Setting:
+        """Design and beam without the energy."""
+        return Setting(self.design, self.beam)
 
     def __str__(self) -> str:
-        return f"{self.design}, {self.energy:g} GeV"
+        return f"{self.design}, {self.energy:g} GeV" + (f", {self.beam}" if self.beam != Beam() else "")
 
 
 @dataclass(frozen=True)
@@ -79,20 +123,26 @@ def match(generated: Cells | Maps, reference: Cells | Maps) -> tuple[tuple[Match
     """Return the design points with `MIN_SHOWERS` or more showers in both files, and warnings that name the others.
 
     Raises:
-        InputError: no point can be compared.
+        InputError: no point can be compared, or the files differ in their beams.
     """
     ours, theirs = group(generated), group(reference)
     matched: list[MatchedRows] = []
     small: list[MatchedRows] = []
     unmatched = dict(theirs)
     only_generated = []
+    incident = generated.incident, reference.incident
+    beams = _Beams.of(*incident)
     for point, rows in ours.items():
         twin = next((other for other in unmatched if _same(point, other)), None)
         if twin is None:
             only_generated.append(point)
             continue
-        found = MatchedRows(twin, rows, unmatched.pop(twin))
-        (matched if min(len(found.generated), len(found.reference)) >= MIN_SHOWERS else small).append(found)
+        both = MatchedRows(twin, rows, unmatched.pop(twin))
+        difference = incident[0][both.generated].difference(incident[1][both.reference])
+        if difference:
+            raise InputError(_other_beam(generated, reference, difference, both.point))
+        for found in beams.split(both):
+            (matched if min(len(found.generated), len(found.reference)) >= MIN_SHOWERS else small).append(found)
     warnings = [
         f"{len(points)} points only in the {name} file, not compared: {_listed(points)}"
         for name, points in (("generated", only_generated), ("reference", list(unmatched)))
@@ -107,6 +157,70 @@ def match(generated: Cells | Maps, reference: Cells | Maps) -> tuple[tuple[Match
             f"expected common designs and energies with at least {MIN_SHOWERS} showers each"
         )
     return tuple(sorted(matched, key=lambda m: m.point)), tuple(warnings)
+
+
+def _other_beam(generated: Cells | Maps, reference: Cells | Maps, difference: str, point: DesignPoint) -> str:
+    """Return the sentence on particles that have other distributions at a design and energy."""
+    files = {"generated": generated, "reference": reference}
+    silent = [name for name, part in files.items() if part.incidence is None and beam_of(part.config) is None]
+    hint = f" (the {' and the '.join(silent)} file names no particles: photons on the axis)" if silent else ""
+    return f"generated {generated.LAYOUT.name} of {point} are of {difference} as the reference{hint}; expected one beam"
+
+
+@dataclass(frozen=True)
+class _Beams:
+    """The kinds of beam of two files: particles by number, and angles or edges of bands in degrees."""
+
+    particles: np.ndarray
+    angles: np.ndarray
+    banded: bool
+    columns: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    @classmethod
+    def of(cls, *incident: Incidence) -> _Beams:
+        """Return the beams of the particles of several files."""
+        columns = tuple((each.particle, each.theta.astype(np.float64)) for each in incident)
+        particles, theta = (np.unique(np.concatenate(column)) for column in zip(*columns, strict=True))
+        angles = theta[np.r_[True, np.diff(theta) > SAME_ANGLE]] if len(theta) else theta
+        banded = len(angles) > FEW
+        if banded:
+            low, high = np.floor(theta[0] / BAND), np.floor(theta[-1] / BAND + 1)
+            edges = BAND * np.arange(low, high + 1)
+            angles = edges if theta[-1] - theta[0] > BAND else edges[[0, -1]]
+            # An upper end that is a multiple of the width, such as 0:40, belongs to the band below it.
+            angles = angles[:-1] if len(angles) > 2 and theta[-1] - angles[-2] <= SAME_ANGLE else angles
+        return cls(particles, angles, banded, columns)
+
+    def split(self, rows: MatchedRows) -> list[MatchedRows]:
+        """Return the rows of every kind of beam, in order; all together where there is only one."""
+        labels = [self._labels(*columns, of) for columns, of in zip(self.columns, rows_of(rows), strict=True)]
+        return [
+            MatchedRows(replace(rows.point, beam=self._beam(label)),
+                        *(of[mine == label] for of, mine in zip(rows_of(rows), labels, strict=True)))
+            for label in np.union1d(*labels)
+        ]  # fmt: skip
+
+    def _labels(self, particle: np.ndarray, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the number of the kind of beam of every row."""
+        if self.banded:
+            band = np.searchsorted(self.angles[1:-1], theta[rows], side="right")
+        else:
+            band = np.searchsorted(self.angles, theta[rows] + SAME_ANGLE, side="right") - 1
+        return np.asarray(np.searchsorted(self.particles, particle[rows]) * len(self.angles) + band)
+
+    def _beam(self, label: int) -> Beam:
+        names = {number: name for name, number in PDG.items()}
+        particle, band = divmod(int(label), len(self.angles))
+        ends = self.angles[band : band + 2] if self.banded else self.angles[band : band + 1]
+        return Beam(
+            names.get(int(self.particles[particle]), "another particle") if len(self.particles) > 1 else "",
+            tuple(float(f"{angle:.4g}") for angle in ends) if len(self.angles) > 1 + self.banded else (),
+        )
+
+
+def rows_of(rows: MatchedRows) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of both files."""
+    return rows.generated, rows.reference
 
 
 def _point(row: np.ndarray) -> DesignPoint:

@@ -22,7 +22,7 @@ from calograd.events.dense import Cells, Maps
 from calograd.events.plausibility import HOMOGENEOUS, SAMPLING, check_energies
 from calograd.events.point_showers import PointShowers
 from calograd.events.shards import read_showers
-from calograd.metrics.observables import READOUT_THRESHOLD
+from calograd.metrics.observables import LOG_WEIGHT, READOUT_THRESHOLD
 from calograd.system.extras import require
 from calograd.system.progress import StageProgress, silent
 
@@ -61,11 +61,13 @@ def evaluate(
     threshold: float = READOUT_THRESHOLD,
     classifiers: bool = True,
     max_rows: int = MAX_ROWS,
+    log_weight: float = LOG_WEIGHT,
     progress: StageProgress = silent,
 ) -> Evaluation:
     """Compare generated showers with Geant4's.
 
-    Cells and maps are compared at every design and energy that both hold, points by the observables of the CaloClouds
+    Cells and maps are compared at every design and energy that both hold, of cells each particle and band of angles
+    apart and, off the axis, with the reconstructed entry and direction; points by the observables of the CaloClouds
     papers over all their energies. Every number stands beside its error and what Geant4 gives against itself.
 
     Args:
@@ -75,6 +77,8 @@ def evaluate(
         threshold: readout threshold, GeV a cell, for the occupancy and the classifiers of cells.
         classifiers: True to run the classifier tests, the slow part; they need scikit-learn.
         max_rows: most rows of each class in a classifier test of cells.
+        log_weight: parameter w0 of the logarithmic weights that reconstruct entries and directions off the axis, see
+            `calograd.metrics.observables`.
         progress: called as ``progress(stage, done, total)``.
 
     Returns:
@@ -82,8 +86,8 @@ def evaluate(
         `calograd.reports.evaluation.write_report` writes it with figures.
 
     Raises:
-        InputError: different kinds, materials or cell counts, energies in another unit, NaN, too few showers, or no
-            common design point.
+        InputError: different kinds, materials, beams or cell counts, energies in another unit, NaN, too few showers, or
+            no common design point.
         FormatError: a file is missing or damaged.
 
     Example:
@@ -112,8 +116,8 @@ def evaluate(
         )
     ]  # fmt: skip
     return kind.evaluate(
-        ours, theirs, seed=seed, threshold=threshold, classifiers=classifiers, max_rows=max_rows, progress=progress,
-        warnings=warnings, files=files,
+        ours, theirs, seed=seed, threshold=threshold, classifiers=classifiers, max_rows=max_rows,
+        log_weight=log_weight, progress=progress, warnings=warnings, files=files,
     )  # fmt: skip
 
 

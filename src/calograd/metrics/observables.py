@@ -8,6 +8,24 @@ With I_c the energy of cell c, (x_c, y_c, z_c) its centre and E_tot = sum_c I_c:
     E_k     = sum of the cells of layer k
     occupancy = number of cells at or above the threshold
 
+Windows follow particles off the axis. Positions across the beam are then taken from the particle's line in the middle
+of each layer: with o_k the centre of the window and x(z) the line (`calograd.detector.incidence`),
+
+    x_c = (o_k + i + (1 - n_xy)/2) dx - x(z_k),    z_k the middle of layer k,    i = 0 ... n_xy - 1
+
+On the axis o_k = 0 and x(z) = 0. Profiles across the beam are those of the columns of the window.
+
+**Entry and direction** (`reconstruct`). With x_c from the particle's line, weights w_c and E_k as above,
+
+    X_k = sum_{c in k} w_c x_c / sum_{c in k} w_c           w_c = I_c, or w_c = max(0, w0 + ln(I_c / E_k))
+    entry: sum_k E_k X_k / sum_k E_k                         difference from the true entry
+    slope: the straight line through the points (z_k, X_k), least squares with weights E_k; difference from the true one
+
+The first weights give the centre of gravity of all cells. The second are the logarithmic weights of Awes et al., Nucl.
+Instrum. Meth. A 311 (1992) 130, which follow the exponential tails of a shower; cells below exp(-w0) of their layer do
+not count. Every layer is taken to the front face along the true direction, so the entry does not suffer from the
+reconstructed one.
+
 The paper (arXiv 2601.07859, eq. A.6) prints sigma_y without the root that its code applies; the root is taken here.
 A map is a shower of cells of one row in y (`pixels_as_cells`). Its observables are those of arXiv 2601.07859: sigma_x
 is called sigma_y there, R_E = sqrt(sigma_x^2 + sigma_z^2) lies in the plane of the map, and the energies of `SLABS`
@@ -27,10 +45,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calograd.detector.incidence import Incidence
+
 Array = np.ndarray | Tensor
 
 READOUT_THRESHOLD = 1e-3
 """Readout threshold of a cell, GeV."""
+
+LOG_WEIGHT = 4.0
+"""Parameter w0 of the logarithmic weights of `reconstruct`; 3.5 to 5 are usual."""
 
 OBSERVABLES = ("E_tot", "x_mean", "y_mean", "R_E", "sigma_x", "sigma_y", "z_mean", "sigma_z", "occupancy")
 
@@ -57,7 +80,8 @@ class Observables:
 
     Args:
         E_tot: deposited energy, shape (n,), GeV.
-        x_mean, y_mean, z_mean: energy-weighted mean position, shape (n,), cm.
+        x_mean, y_mean: energy-weighted mean position from the particle's line, shape (n,), cm.
+        z_mean: energy-weighted mean depth, shape (n,), cm.
         R_E: energy-weighted radius about the centroid, shape (n,), cm.
         sigma_x, sigma_y, sigma_z: energy-weighted deviations, shape (n,), cm.
         occupancy: cells at or above the threshold, shape (n,).
@@ -111,7 +135,13 @@ def pixels_as_cells(
     return maps[:, :, None], width / n_x, np.repeat(depth[:, None] / n_z, n_z, axis=1)
 
 
-def observe(cells: Array, dx: Array | float, dz: Array, threshold: float = READOUT_THRESHOLD) -> Observables:
+def observe(
+    cells: Array,
+    dx: Array | float,
+    dz: Array,
+    threshold: float = READOUT_THRESHOLD,
+    incident: Incidence | None = None,
+) -> Observables:
     """Return the observables of showers.
 
     Args:
@@ -119,7 +149,81 @@ def observe(cells: Array, dx: Array | float, dz: Array, threshold: float = READO
         dx: cell pitch in cm, shape () or (n,).
         dz: depths of the layers in cm, shape (n_z,) or (n, n_z).
         threshold: readout threshold of the occupancy, GeV a cell.
+        incident: particles of the n showers, whose lines the windows follow; None: windows on the axis.
     """
+    filled = _filled(cells, dx, dz)
+    cells, pitch, depths, total, layers = filled.cells, filled.pitch, filled.depths, filled.total, filled.layers
+    across = [_transverse_centres(pitch, size) for size in cells.shape[1:3]]
+    x = _moments(cells.sum(dim=(2, 3), dtype=torch.float64), across[0], total)
+    y = _moments(cells.sum(dim=(1, 3), dtype=torch.float64), across[1], total)
+    z = _moments(layers, depths.cumsum(1) - depths / 2, total)
+    if incident is not None and not incident.on_axis:
+        shift = _from_line(incident[filled.kept.cpu().numpy()], pitch, depths)
+        x = _displaced(x, cells.sum(dim=2, dtype=torch.float64), across[0], layers, shift[..., 0], total)
+        y = _displaced(y, cells.sum(dim=1, dtype=torch.float64), across[1], layers, shift[..., 1], total)
+    fired = (cells >= threshold) & (cells > 0)
+    return Observables(
+        total, x.mean, y.mean, _root(x.variance + y.variance), _root(x.variance), _root(y.variance), z.mean,
+        _root(z.variance), fired.sum(dim=(1, 2, 3)).double(), layers, filled.kept,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Entry and direction reconstructed from cells, as differences from the true ones; see the module. Float64.
+
+    NaN stands where nothing can be reconstructed: a slope needs two layers with energy.
+
+    Args:
+        entry: reconstructed minus true entry on the front face, shape (n, 2), cm.
+        slope: reconstructed minus true slope dx/dz and dy/dz, shape (n, 2).
+        kept: True for each given shower that holds energy, shape (showers given,), bool.
+    """
+
+    entry: Tensor
+    slope: Tensor
+    kept: Tensor
+
+
+def reconstruct(
+    cells: Array, dx: Array | float, dz: Array, incident: Incidence, log_weight: float | None = None
+) -> Reconstruction:
+    """Return the entry and direction of showers by the layers' mean positions; differentiable in cells, dx and dz.
+
+    Args:
+        cells, dx, dz, incident: as for `observe`.
+        log_weight: parameter w0 of logarithmic weights; None for weights by energy.
+    """
+    filled = _filled(cells, dx, dz)
+    pitch, depths = filled.pitch, filled.depths
+    shift = _from_line(incident[filled.kept.cpu().numpy()], pitch, depths)
+    weights = filled.cells.double() if log_weight is None else _log_weights(filled.cells, filled.layers, log_weight)
+    norm = weights.sum(dim=(1, 2))
+    held = norm > 0
+    means = [
+        (weights.sum(dim=3 - axis) * _transverse_centres(pitch, weights.shape[axis])[:, :, None]).sum(1)
+        / torch.where(held, norm, 1.0)
+        for axis in (1, 2)
+    ]
+    at, energy = torch.stack(means, dim=2) + shift, torch.where(held, filled.layers, 0.0)[..., None]
+    total, middle = energy.sum(1), (depths.cumsum(1) - depths / 2)[..., None]
+    arm = middle - ((energy * middle).sum(1) / total)[:, None]
+    lever = torch.where((held.sum(1) > 1)[:, None], (energy * arm**2).sum(1), torch.nan)
+    return Reconstruction((energy * at).sum(1) / total, (energy * arm * at).sum(1) / lever, filled.kept)
+
+
+class _Filled(NamedTuple):
+    """The showers that hold energy; sums in float64."""
+
+    cells: Tensor
+    pitch: Tensor
+    depths: Tensor
+    total: Tensor
+    layers: Tensor
+    kept: Tensor
+
+
+def _filled(cells: Array, dx: Array | float, dz: Array) -> _Filled:
     cells = torch.as_tensor(cells)
     kept = cells.detach().sum(dim=(1, 2, 3), dtype=torch.float64) > 0
     n, n_z = len(cells), cells.shape[3]
@@ -127,15 +231,24 @@ def observe(cells: Array, dx: Array | float, dz: Array, threshold: float = READO
     depths = torch.as_tensor(dz, dtype=torch.float64, device=cells.device).expand(n, n_z)[kept]
     cells = cells[kept]
     total = cells.sum(dim=(1, 2, 3), dtype=torch.float64)
-    layers = cells.sum(dim=(1, 2), dtype=torch.float64)
-    x = _moments(cells.sum(dim=(2, 3), dtype=torch.float64), _transverse_centres(pitch, cells.shape[1]), total)
-    y = _moments(cells.sum(dim=(1, 3), dtype=torch.float64), _transverse_centres(pitch, cells.shape[2]), total)
-    z = _moments(layers, depths.cumsum(1) - depths / 2, total)
-    fired = (cells >= threshold) & (cells > 0)
-    return Observables(
-        total, x.mean, y.mean, _root(x.variance + y.variance), _root(x.variance), _root(y.variance), z.mean,
-        _root(z.variance), fired.sum(dim=(1, 2, 3)).double(), layers, kept,
-    )  # fmt: skip
+    return _Filled(cells, pitch, depths, total, cells.sum(dim=(1, 2), dtype=torch.float64), kept)
+
+
+def _from_line(incident: Incidence, pitch: Tensor, depths: Tensor) -> Tensor:
+    """Return the centres of the windows from the particles' lines in the middle of every layer, (n, n_z, 2), cm."""
+    sizes = (size.detach().cpu().numpy() for size in (pitch, depths))
+    offsets, entry, slopes = (
+        torch.from_numpy(np.asarray(values, np.float64)).to(pitch.device)
+        for values in (incident.window_offsets(*sizes), incident.position, incident.slopes)
+    )
+    middle = depths.cumsum(1) - depths / 2
+    return offsets * pitch[:, None, None] - entry[:, None] - middle[..., None] * slopes[:, None]
+
+
+def _log_weights(cells: Tensor, layers: Tensor, log_weight: float) -> Tensor:
+    """Return the weights max(0, w0 + ln(I_c / E_k)), zero for cells without energy."""
+    share = cells.double() / torch.where(layers > 0, layers, 1.0)[:, None, None]
+    return torch.where(share > 0, log_weight + torch.where(share > 0, share, 1.0).log(), 0.0).clamp(min=0)
 
 
 def readout(cells: np.ndarray, threshold: float) -> np.ndarray:
@@ -176,6 +289,25 @@ class _Moments(NamedTuple):
 def _moments(weights: Tensor, centres: Tensor, total: Tensor) -> _Moments:
     mean = (weights * centres).sum(1) / total
     return _Moments(mean, (weights * (centres - mean[:, None]) ** 2).sum(1) / total)
+
+
+def _displaced(
+    window: _Moments, weights: Tensor, centres: Tensor, layers: Tensor, shift: Tensor, total: Tensor
+) -> _Moments:
+    """Return the moments of positions whose layers are shifted.
+
+    Args:
+        window: moments without the shifts.
+        weights: energies of rows of cells by layer, shape (n, cells across, n_z).
+        centres: centres of these rows, shape (n, cells across), cm.
+        layers: energies of the layers, shape (n, n_z).
+        shift: of every layer, shape (n, n_z), cm.
+        total: energies of the showers, shape (n,).
+    """
+    mean = (layers * shift).sum(1) / total
+    away = shift - mean[:, None]
+    cross = ((weights * (centres - window.mean[:, None])[..., None]).sum(1) * away).sum(1) / total
+    return _Moments(window.mean + mean, window.variance + (layers * away**2).sum(1) / total + 2 * cross)
 
 
 def _transverse_centres(pitch: Tensor, n: int) -> Tensor:

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from calograd.detector.configuration import PDG
 from calograd.evaluation import DesignEvaluation, Evaluation, PointsEvaluation
 from calograd.evaluation.compare import CENTRED, PointResult
-from calograd.evaluation.designs import describe
+from calograd.evaluation.designs import RECONSTRUCTION_TITLE, describe
 from calograd.evaluation.limits import summarise
-from calograd.evaluation.matching import Sizes
+from calograd.evaluation.matching import Setting
 from calograd.evaluation.points import BATCHES, ENERGIES, MIN_SHOWERS, WINDOW
 from calograd.io.files import refuse_existing, write_new
 from calograd.metrics.distances import BOOTSTRAPS
 from calograd.metrics.points import SINGLE
 from calograd.reports import figures
 from calograd.reports.page import Drawing, pictures, render
+from calograd.reports.reconstruction import reconstruction_drawings
 from calograd.reports.resolution import resolution_drawings
 from calograd.reports.style import LABELS
 from calograd.system.progress import StageProgress, silent
@@ -68,11 +70,12 @@ def render_designs(evaluation: DesignEvaluation, progress: StageProgress) -> str
     counts = {"generated": [len(p.generated) for p in points], "reference": [len(p.reference) for p in points]}
     return render(
         "designs.html.j2", **_titles(evaluation), kind=evaluation.kind, pictures=pictures(drawings, progress),
-        sections=[(design, *_missed(evaluation, design), chosen.get(design, "")) for design in evaluation.designs],
+        sections=[(design, *_missed(evaluation, design), chosen.get(design, "")) for design in evaluation.settings],
         about={name: describe(records) for name, records in both.items()},
         windows={name: describe_window(records) for name, records in both.items()},
         configs={name: json.dumps(records.config, indent=1, sort_keys=True) for name, records in both.items()},
         summaries=evaluation.summaries, summary=summarise(evaluation.checks, merge_subjects=True),
+        entries=next((t for t in evaluation.tables() if t.title == RECONSTRUCTION_TITLE), None),
         names=[name for name in LABELS if name in points[0].names], centred=CENTRED,
         zero={"generated": sum(p.excluded_generated for p in points),
               "reference": sum(p.excluded_reference for p in points)},
@@ -104,9 +107,9 @@ def _titles(evaluation: DesignEvaluation | PointsEvaluation) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def choose_designs(evaluation: DesignEvaluation) -> dict[Sizes, str]:
-    """Return the designs shown in detail, with the reason: fewest, median and most limits missed."""
-    ranked = sorted(evaluation.designs, key=lambda design: _missed(evaluation, design)[0])
+def choose_designs(evaluation: DesignEvaluation) -> dict[Setting, str]:
+    """Return the designs and beams shown in detail, with the reason: fewest, median and most limits missed."""
+    ranked = sorted(evaluation.settings, key=lambda design: _missed(evaluation, design)[0])
     if len(ranked) <= MAX_DETAILED:
         return dict.fromkeys(ranked, "")
     positions = {0: "fewest limits missed", len(ranked) // 2: "median", len(ranked) - 1: "most limits missed"}
@@ -128,17 +131,18 @@ def overview(e: DesignEvaluation) -> Iterator[Drawing]:
     trends.append(("distances", *((figures.RRMSE, names, False) if limits.w1 is None
                                   else (figures.DISTANCE, shown, True))))  # fmt: skip
     for group, trend, quantities, limited in trends:
-        for start in range(0, len(e.designs), figures.COLUMNS):
-            some = e.designs[start : start + figures.COLUMNS]
+        for start in range(0, len(e.settings), figures.COLUMNS):
+            some = e.settings[start : start + figures.COLUMNS]
             yield Drawing(
                 partial(figures.draw_trend, e, some, trend, quantities),
                 f"{trend.caption} {VERDICTS if limited else ''}",
                 f"{trend.caption.split('.')[0]}. Designs {', '.join(map(str, some))}", group,
             )  # fmt: skip
     yield from resolution_drawings(e)
+    yield from reconstruction_drawings(e)
 
 
-def _details(e: DesignEvaluation, design: Sizes) -> Iterator[Drawing]:
+def _details(e: DesignEvaluation, design: Setting) -> Iterator[Drawing]:
     """Yield the figures of one design, in a group of its name."""
     picked, group = pick_energies(e.at(design)), str(design)
     for p in picked:
@@ -169,7 +173,7 @@ def distributions(p: PointResult, group: str) -> Drawing:
 
 def profiles(points: Sequence[PointResult], group: str) -> Drawing:
     """Return the figure of the mean profiles at points of one design."""
-    design = points[0].point.design
+    design = points[0].point.setting
     return Drawing(
         partial(figures.draw_profiles, points),
         f"{design}: mean profiles with standard errors, and generated over Geant4.",
@@ -193,7 +197,7 @@ def pick_energies(points: list[PointResult]) -> list[PointResult]:
     return [points[k] for k in chosen]
 
 
-def _missed(e: DesignEvaluation, design: Sizes) -> tuple[int, int]:
+def _missed(e: DesignEvaluation, design: Setting) -> tuple[int, int]:
     """Return how many limits are missed at a design, and how many of them beyond statistics."""
     checks = [check for p in e.at(design) for check in e.checks_of(p)]
     return sum(not check.passed for check in checks), sum(check.significant for check in checks)
@@ -249,10 +253,18 @@ def describe_setup(*records: Any) -> str:
     """
     known = next((r for r in records if isinstance(find(r.config, "beam"), Mapping)), records[0])
     beam = find(known.config, "beam") or {}
-    particle = PARTICLES.get(beam.get("particle", ""), beam.get("particle")) or "particles that the files do not name,"
+    incident = next((r.incident for r in records if not r.incident.on_axis), known.incident)
+    numbers = {number: PARTICLES[name] for name, number in PDG.items()}
+    if incident.on_axis and isinstance(beam.get("particle", ""), str):
+        who = PARTICLES.get(beam.get("particle", ""), beam.get("particle")) or "particles that the files do not name,"
+    else:
+        who = " and ".join(numbers.get(int(each), "other particles") for each in np.unique(incident.particle))
     low, high = float(np.min(known.energy)), float(np.max(known.energy))
     energies = f"{low:g} GeV" if np.isclose(low, high) else f"{low:.4g} to {high:.4g} GeV"
-    return f"{particle[:1].upper()}{particle[1:]} of {energies} in {_detector(known)}{_direction(beam)}"
+    line = (
+        f", {incident.describe_line()}" if not incident.on_axis else ", at normal incidence" if "theta" in beam else ""
+    )
+    return f"{who[:1].upper()}{who[1:]} of {energies} in {_detector(known)}{line}"
 
 
 def _detector(records: Any) -> str:
@@ -260,16 +272,6 @@ def _detector(records: Any) -> str:
     if (find(records.config, "detector") or {}).get("kind") == "siw" or not hasattr(records, "material"):
         return f"a silicon-tungsten stack of {records.layers} layers"
     return f"{records.material.name} ({records.material.density:g} g/cm³)"
-
-
-def _direction(beam: Mapping[str, Any]) -> str:
-    """Return how the beam enters, nothing where it is not known."""
-    if "theta" not in beam:
-        return ""
-    theta, position = float(beam["theta"]), tuple(beam.get("position", (0.0, 0.0)))
-    angle = "at normal incidence" if not theta else f"at {theta:g}° to the axis"
-    place = "" if not any(position) else f", entering at x = {position[0]:g}, y = {position[1]:g} cm"
-    return f", {angle}{place}"
 
 
 def describe_window(records: Any) -> str:

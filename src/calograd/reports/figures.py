@@ -19,7 +19,7 @@ from calograd.evaluation.classifier_tests import ClassifierTest
 from calograd.evaluation.compare import PointResult, Quantity
 from calograd.evaluation.designs import DesignEvaluation
 from calograd.evaluation.limits import AUC_LIMITS, Limits
-from calograd.evaluation.matching import Sizes
+from calograd.evaluation.matching import Setting
 from calograd.events.layered_readout import GRID, Readout, read_out
 from calograd.events.point_showers import PointShowers
 from calograd.metrics.observables import Profile
@@ -101,19 +101,19 @@ RRMSE = Trend(
 )  # fmt: skip
 
 
-def draw_trend(evaluation: DesignEvaluation, designs: Sequence[Sizes], trend: Trend, names: Sequence[str]) -> Figure:
-    """Draw a trend of quantities for up to `COLUMNS` designs; vertical axes are shared along a row over all designs."""
-    width = max(3.6, 0.8 + 2.1 * len(designs))
+def draw_trend(evaluation: DesignEvaluation, settings: Sequence[Setting], trend: Trend, names: Sequence[str]) -> Figure:
+    """Draw a trend for up to `COLUMNS` designs or beams; vertical axes are shared along a row over all of these."""
+    width = max(3.6, 0.8 + 2.1 * len(settings))
     figure = Figure(figsize=(width, 0.45 + 1.25 * len(names)))
-    axes = figure.subplots(len(names), len(designs), sharex=True, sharey="row", squeeze=False,
+    axes = figure.subplots(len(names), len(settings), sharex=True, sharey="row", squeeze=False,
                            gridspec_kw={"hspace": 0.06, "wspace": 0.06})  # fmt: skip
     for i, name in enumerate(names):
         ends = _range(evaluation, name, trend)
-        for j, design in enumerate(designs):
-            _panel(axes[i, j], evaluation, evaluation.at(design), name, trend, ends)
+        for j, setting in enumerate(settings):
+            _panel(axes[i, j], evaluation, evaluation.at(setting), name, trend, ends)
         axes[i, 0].set_ylabel(trend.label.format(LABELS[name]), fontsize=8)
-    for j, design in enumerate(designs):
-        axes[0, j].set_title(str(design))
+    for j, setting in enumerate(settings):
+        axes[0, j].set_title(f"{setting.design}\n{setting.beam}".strip())
         axes[-1, j].set_xlabel("incident energy [GeV]")
     figure.align_ylabels(axes[:, 0])
     return figure

@@ -72,3 +72,32 @@ def test_particles_in_words_and_their_differences() -> None:
     joined = Incidence.concatenate([photons, electrons])
     assert len(joined) == 200
     assert all(np.array_equal(getattr(joined[100:], name), getattr(electrons, name)) for name in COLUMNS)
+
+
+def test_distributions_are_compared_as_such() -> None:
+    """Twins of any size agree, whatever their extremes; another shape, direction or set of values does not."""
+    rng = np.random.default_rng(0)
+
+    def drawn(n: int, draw=lambda n: rng.uniform(0, 40, n), **values: object) -> Incidence:
+        columns = {"particle": rng.choice([22, 11], n), "position": rng.uniform(-0.6, 0.6, (n, 2)),
+                   "phi": rng.uniform(0, 360, n)}  # fmt: skip
+        return Incidence.of(n, theta=draw(n), **columns | values)
+
+    for n, m in ((30, 2000), (20, 25), (3000, 5000)):
+        assert sum(drawn(n).difference(drawn(m)) is not None for _ in range(50)) == 0
+    many = drawn(2000)
+    for other, words in (
+        (drawn(2000, lambda n: 40 * rng.beta(4, 4, n)), "another distribution of angles|not"),
+        (drawn(2000, lambda n: rng.uniform(0, 30, n)), "theta"),
+        (drawn(2000, phi=rng.uniform(0, 180, 2000)), "another distribution of azimuths|not"),
+        (drawn(2000, position=rng.normal(0, 0.15, (2000, 2))), "entering"),
+        (drawn(2000, particle="gamma"), "e- and gamma"),
+        (many[:1], "theta"),
+    ):
+        difference = many.difference(other)
+        assert difference is not None
+        assert words.split("|")[0] in difference or "not" in difference
+    shares = [Incidence.of(1000, theta=np.repeat([0.0, 25.0], [k, 1000 - k])) for k in (200, 500)]
+    assert shares[0].difference(shares[1]) is None  # each angle is compared apart
+    assert shares[0].difference(Incidence.of(1000, theta=np.repeat([0.0, 20.0], 500))) is not None
+    assert Incidence.of(50, theta=20.0, phi=30.0).difference(Incidence.of(60, theta=20.0, phi=390.0)) is None

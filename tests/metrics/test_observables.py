@@ -1,16 +1,19 @@
 import numpy as np
 import pytest
 import torch
+from helpers.entries import tilted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from calograd.detector.incidence import Incidence
 from calograd.metrics.observables import (
     OBSERVABLES,
     longitudinal_profile,
     observe,
     quantity_names,
     readout,
+    reconstruct,
     transverse_profile,
 )
 
@@ -118,3 +121,87 @@ def test_profiles_integrate_to_the_mean_energy():
     assert (across.mean * 2.5).sum() == pytest.approx(mean, rel=1e-6)
     assert across.edges.tolist() == [-5, -2.5, 0, 2.5, 5]
     assert along.error == pytest.approx(cells.sum((1, 2)).std(0, ddof=1) / dz / np.sqrt(50), rel=1e-5)
+
+
+def _lines(n: int = 50):
+    return tilted(n, seed=3, theta=np.linspace(0, 45, n))
+
+
+def test_off_the_axis_positions_are_those_of_the_cells_from_the_line():
+    """Against a sum over all cells in absolute coordinates."""
+    showers = _lines()
+    incident, cells = showers.incident, showers.cells.astype(np.float64)
+    depth = np.cumsum(showers.dz, axis=1, dtype=np.float64) - showers.dz / 2
+    offsets = incident.window_offsets(showers.dx, showers.dz)
+    dx = float(showers.dx[0])
+    centres = (offsets[:, None] + (np.arange(7) - 3)[:, None, None]) * dx - incident.at(depth)[:, None]
+    total = cells.sum((1, 2, 3))
+    seen = observe(cells, showers.dx, showers.dz, incident=incident)
+    for axis, mean, sigma in ((0, seen.x_mean, seen.sigma_x), (1, seen.y_mean, seen.sigma_y)):
+        weights = cells.sum(2 - axis)
+        expected = (weights * centres[..., axis]).sum((1, 2)) / total
+        variance = (weights * (centres[..., axis] - expected[:, None, None]) ** 2).sum((1, 2)) / total
+        np.testing.assert_allclose(mean, expected, atol=1e-9)
+        np.testing.assert_allclose(sigma, np.sqrt(variance), atol=1e-9)
+    entry = reconstruct(cells, showers.dx, showers.dz, incident).entry
+    np.testing.assert_allclose(entry, np.stack([seen.x_mean, seen.y_mean], 1), atol=1e-9)
+
+
+def test_on_the_axis_incidence_changes_no_bit():
+    showers = _lines()
+    one = observe(showers.cells, showers.dx, showers.dz).table()
+    assert (one == observe(showers.cells, showers.dx, showers.dz, incident=Incidence.of(50)).table()).all()
+
+
+@pytest.mark.parametrize("log_weight", [None, 4.0])
+def test_a_turn_by_90_degrees_turns_entry_and_slope_and_a_whole_pitch_moves_nothing(log_weight):
+    showers = _lines()
+    dx, incident = float(showers.dx[0]), showers.incident
+    one = reconstruct(showers.cells, showers.dx, showers.dz, incident, log_weight)
+    x, y = incident.position.T
+    turned = Incidence.of(50, position=np.stack([-y, x], 1), theta=incident.theta, phi=incident.phi + 90)
+    two = reconstruct(np.swapaxes(showers.cells, 1, 2)[:, ::-1].copy(), showers.dx, showers.dz, turned, log_weight)
+    entry = incident.position + np.array([2 * dx, -dx])
+    moved = Incidence.of(50, position=entry, theta=incident.theta, phi=incident.phi)
+    three = reconstruct(showers.cells, showers.dx, showers.dz, moved, log_weight)
+    for name in ("entry", "slope"):
+        before = getattr(one, name).numpy()
+        after = np.stack([-before[:, 1], before[:, 0]], 1)
+        np.testing.assert_allclose(getattr(two, name), after, atol=2e-5)
+        np.testing.assert_allclose(getattr(three, name), before, atol=2e-5)
+    observed = [observe(showers.cells, showers.dx, showers.dz, incident=each).table() for each in (incident, moved)]
+    np.testing.assert_allclose(*observed, atol=2e-5)
+
+
+def test_a_point_on_the_line_is_reconstructed_and_one_layer_has_no_slope():
+    """Two layers whose energy lies in one cell each: entry and slope in closed form, by both weights."""
+    incident = Incidence.of(1, position=(0.1, 0.0), theta=45.0)
+    cells = np.zeros((1, 3, 3, 2), np.float32)
+    cells[0, 1, 1] = 1.0, 3.0  # windows are about x = 1 and x = 3; the line is at 1.1 and 3.1
+    for log_weight in (None, 4.0):
+        found = reconstruct(cells, 1.0, np.array([2.0, 2.0]), incident, log_weight)
+        np.testing.assert_allclose(found.entry, [[-0.1, 0.0]], atol=1e-7)
+        np.testing.assert_allclose(found.slope, [[0.0, 0.0]], atol=1e-7)
+    cells[..., 1] = 0
+    assert torch.isnan(reconstruct(cells, 1.0, np.array([2.0, 2.0]), incident).slope).all()
+
+
+def test_logarithmic_weights_in_closed_form():
+    cells = np.zeros((1, 3, 1, 1), np.float32)
+    cells[0, :, 0, 0] = 0.005, 0.9, 0.095
+    found = reconstruct(cells, 2.0, np.array([4.0]), Incidence.of(1), log_weight=4.0)
+    shares = cells[0, :, 0, 0] / cells.sum()
+    weights = np.maximum(0, 4 + np.log(shares))
+    assert weights[0] == 0
+    assert found.entry[0, 0].item() == pytest.approx(2 * weights[2] / weights.sum(), rel=1e-6)
+
+
+def test_gradients_of_entry_and_slope_agree_with_finite_differences():
+    rng, incident = np.random.default_rng(0), Incidence.of(2, position=(0.2, -0.1), theta=20.0, phi=30.0)
+    cells = torch.tensor(rng.random((2, 3, 3, 2)) + 0.1, requires_grad=True)
+    dx = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    for log_weight in (None, 6.0):
+        assert torch.autograd.gradcheck(
+            lambda cells, dx, w=log_weight: reconstruct(cells, dx, torch.tensor([3.0, 4.0]), incident, w).entry,
+            (cells, dx),
+        )

@@ -29,7 +29,7 @@ SAME_POSITION, SAME_ANGLE = 1e-3, 1e-2
 """Differences below which two entries (cm) and two angles (degrees) count as the same."""
 SAME_DISTRIBUTION = 0.05
 """Mean distance of two distributions, as a share of their range, below which they count as the same."""
-CHANCE = 2.0
+CHANCE = 3.0
 """The same in units of the distance of two samples of one distribution: its mean is 0.8, its deviation about 0.3."""
 FEW = 16
 """Most values of a column that are compared one by one, whatever their shares."""

@@ -164,7 +164,8 @@ def _other_beam(generated: Cells | Maps, reference: Cells | Maps, difference: st
     files = {"generated": generated, "reference": reference}
     silent = [name for name, part in files.items() if part.incidence is None and beam_of(part.config) is None]
     hint = f" (the {' and the '.join(silent)} file names no particles: photons on the axis)" if silent else ""
-    return f"generated {generated.LAYOUT.name} of {point} are of {difference} as the reference{hint}; expected one beam"
+    noun = generated.LAYOUT.name
+    return f"generated {noun} are of {difference} as the reference{hint}; expected one beam (at {point})"
 
 
 @dataclass(frozen=True)

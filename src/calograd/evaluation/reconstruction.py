@@ -8,8 +8,9 @@ logarithmic ones. Three residuals are compared, reconstructed minus true:
 * ``theta``: polar angle in the plane of the true direction, arctan(tan(theta) + (s - s_true) . n) - theta with
   n = (cos(phi), sin(phi)), degrees.
 
-The first two are taken in `BINS` bins of the true entry within its cell, u = p/dx - round(p/dx) from -1/2 to 1/2. Cells
-are square, so x against u_x and y against u_y go to the same bins. In a bin
+The first two are taken in 10 bins, or 5 where 10 hold too few (`BINS`), of the true entry within its cell,
+u = p/dx - round(p/dx) from -1/2 to 1/2. Cells are square, so x against u_x and y against u_y go to the same bins. In a
+bin
 
     bias = mean residual,      resolution = standard deviation of the residual about it
 
@@ -33,8 +34,8 @@ from calograd.events.dense import Cells
 from calograd.metrics.distances import BOOTSTRAPS, SPLITS
 from calograd.metrics.observables import LOG_WEIGHT, reconstruct
 
-BINS = 10
-"""Bins of the entry within its cell."""
+BINS = (10, 5)
+"""Numbers of bins of the entry within its cell: the first by which no bin is left out, or the last."""
 MIN_PER_BIN = 20
 """Fewest entries of either file in a bin that is compared."""
 METHODS = {"cog": "centre of gravity", "log": "logarithmic weights"}
@@ -189,20 +190,23 @@ def compare_reconstructions(
     """
     if generated.incident.on_axis and reference.incident.on_axis:
         return None, None
-    entries = [_entry_bins(part) for part in (generated, reference)]
-    counts = np.array([np.bincount(bins.ravel(), minlength=BINS) for bins in entries])
-    enough = (counts >= MIN_PER_BIN).all(0)
+    for n_bins in BINS:
+        entries = [_entry_bins(part, n_bins) for part in (generated, reference)]
+        counts = np.array([np.bincount(bins.ravel(), minlength=n_bins) for bins in entries])
+        enough = (counts >= MIN_PER_BIN).all(0)
+        few = int(((counts > 0).any(0) & ~enough).sum())
+        if not few:
+            break
     if not enough.any():
         return None, (
-            f"fewer than {MIN_PER_BIN} entries in each of the {BINS} bins of the cell; entry and direction are not "
+            f"fewer than {MIN_PER_BIN} entries in each of {n_bins} bins of the cell; entry and direction are not "
             "compared: generate and simulate more showers"
         )
-    few = int(((counts > 0).any(0) & ~enough).sum())
-    sentence = f"fewer than {MIN_PER_BIN} entries in {few} of {BINS} bins of the cell, which are left out"
+    sentence = f"fewer than {MIN_PER_BIN} entries in {few} of {n_bins} bins of the cell, which are left out"
     found: dict[str, dict[str, ResidualComparison]] = {}
     for method in METHODS:
         ours, theirs = (
-            _residuals(part, bins, None if method == "cog" else log_weight)
+            _residuals(part, bins, n_bins, None if method == "cog" else log_weight)
             for part, bins in zip((generated, reference), entries, strict=True)
         )
         compared = {name: _compare(ours[name], theirs[name], rng) for name in ours}
@@ -212,24 +216,24 @@ def compare_reconstructions(
     return result, sentence if few else None
 
 
-def _entry_bins(cells: Cells) -> np.ndarray:
+def _entry_bins(cells: Cells, n_bins: int) -> np.ndarray:
     """Return the bin of the true entry within its cell in x and y, shape (n, 2)."""
     u = cells.incident.position.astype(np.float64) / cells.dx.astype(np.float64)[:, None]
-    return np.clip(((u - np.round(u) + 0.5) * BINS).astype(np.int64), 0, BINS - 1)
+    return np.clip(((u - np.round(u) + 0.5) * n_bins).astype(np.int64), 0, n_bins - 1)
 
 
-def _residuals(cells: Cells, bins: np.ndarray, log_weight: float | None) -> dict[str, _Residuals]:
+def _residuals(cells: Cells, bins: np.ndarray, n_bins: int, log_weight: float | None) -> dict[str, _Residuals]:
     """Return the residuals of showers with energy by name."""
     seen = reconstruct(cells.cells, cells.dx, cells.dz, cells.incident, log_weight)
     kept = seen.kept.numpy()
     entry, off, bins, incident = seen.entry.numpy(), seen.slope.numpy(), bins[kept], cells.incident[kept]
-    found = {"position": _Residuals(entry, bins, BINS)}
+    found = {"position": _Residuals(entry, bins, n_bins)}
     if cells.dz.shape[1] > 1:
         true, theta, phi = incident.slopes, *(np.radians(a.astype(np.float64)) for a in (incident.theta, incident.phi))
         projected = np.degrees(np.arctan(true + off) - np.arctan(true))
         along = np.tan(theta) + off[:, 0] * np.cos(phi) + off[:, 1] * np.sin(phi)
         polar = np.degrees(np.arctan(along) - theta)[:, None]
-        found["projected angle"] = _Residuals(projected, bins, BINS)
+        found["projected angle"] = _Residuals(projected, bins, n_bins)
         found["theta"] = _Residuals(polar, np.zeros_like(bins[:, :1]), 1)
     return found
 

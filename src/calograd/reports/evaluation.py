@@ -38,6 +38,8 @@ VERDICTS = (
     "it; triangles: beyond the axis."
 )
 """Legend of the figures of trends."""
+FOLLOWING = " Windows follow the particle: x and y are from the middle of the window in every layer."
+"""Sentence on the axes of figures off the axis."""
 PAIRS = (
     "Geant4 showers (points) and generated (line, band: statistical error). The outermost bins hold what lies beyond. "
     "Lower panels: generated over Geant4, grey: Geant4's error."
@@ -176,7 +178,8 @@ def profiles(points: Sequence[PointResult], group: str) -> Drawing:
     design = points[0].point.setting
     return Drawing(
         partial(figures.draw_profiles, points),
-        f"{design}: mean profiles with standard errors, and generated over Geant4.",
+        f"{design}: mean profiles with standard errors, and generated over Geant4."
+        f"{FOLLOWING if points[0].reconstruction else ''}",
         f"Longitudinal and transverse profiles, {design}", group,
     )  # fmt: skip
 
@@ -186,7 +189,8 @@ def showers(e: DesignEvaluation, p: PointResult, group: str) -> Drawing:
     return Drawing(
         lambda: figures.draw_showers(figures.views_of(e, p)),
         f"{p.point}: the first {figures.SINGLES} showers of each file, not chosen, and the mean of all; cells from the "
-        "side (x-z) and along the beam (x-y).", f"Event displays at {p.point}", group,
+        f"side (x-z) and along the beam (x-y).{FOLLOWING if p.reconstruction else ''}",
+        f"Event displays at {p.point}", group,
     )  # fmt: skip
 
 

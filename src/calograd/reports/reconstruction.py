@@ -70,6 +70,8 @@ def draw_entries(points: Sequence[PointResult], method: str, limit: float | None
         axes[-1, column].set_xlabel("true entry / pitch")
     for row in range(rows):
         axes[row, 0].set_ylabel(labels[row], fontsize=8)
+    for row in range(3, rows):
+        axes[row, 0].set_ylim(bottom=0)
     axes[0, 0].legend(loc="upper left", handlelength=1.4)
     figure.align_ylabels(axes[:, 0])
     return figure
@@ -95,12 +97,10 @@ def _draw_column(axes: Any, found: ReconstructionResult, method: str, limit: flo
     axes[2].axhline(0, color=GEANT4, lw=0.7)
     axes[2].errorbar(u, 100 * position.difference / pitch, 100 * position.difference_error / pitch, fmt="o", ms=2.8,
                      lw=0.9, color=SURROGATE)  # fmt: skip
-    axes[3].set_ylim(bottom=0)
     if "projected angle" in residuals and len(axes) > 4:
         angle = residuals["projected angle"]
         for who, each in (("generated", angle.generated), ("Geant4", angle.reference)):
             _draw(axes[4], who, angle.edges, each.resolution, each.resolution_error)
-        axes[4].set_ylim(bottom=0)
     axes[0].set_xlim(-0.5, 0.5)
 
 

@@ -169,7 +169,7 @@ def resolution_drawings(evaluation: DesignEvaluation) -> Iterator[Drawing]:
     ):
         panels = []
         for sizes in evaluation.designs:
-            energies = [p.point.energy for p in evaluation.at(sizes)]
+            energies = sorted({p.point.energy for p in evaluation.at(sizes)})  # all kinds of beam together
             records = evaluation.generated, evaluation.reference
             design = Design(sizes.dx, sizes.dz, records[1].material, records[1].n_xy, len(sizes.dz))
             with suppress(InputError):

@@ -16,6 +16,7 @@ from calograd import Design, evaluate, gradient, segment
 from calograd.detector.configuration import Block, SimulationConfig
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
+from calograd.detector.particles import ParticleBeam
 from calograd.errors import InputError
 from calograd.events.dense import Cells, write_cells
 from calograd.objective.reference import open_reference
@@ -123,3 +124,29 @@ def test_the_block_holds_windows_of_tilted_beams() -> None:
     width, height, depth = Block.holding(material, 45.0, (-1.0, 2.0)).size
     assert (width, height, depth) == pytest.approx((25.2 + 2 * 76 + 4, 25.2 + 2 * 76 + 4, 76))
     assert Block.holding(material, 89.9).size[0] < 1000
+
+
+def test_a_reference_is_moved_to_the_entries_of_a_beam(library: Library) -> None:
+    path = library(theta=10.0)
+    moved = segment(path, designs=[(2.5, 6.0)], n_xy=3, n_z=2, position=(0.3, -0.8), phi=40.0)
+    beam = ParticleBeam(position=(0.3, -0.8), theta=10.0, phi=40.0)
+    reference = open_reference(path, (10.0,), 3, 2, beam=beam)
+    found = reference.measure(10.0, [(2.5, (6.0, 6.0))])[0]
+    np.testing.assert_array_equal(found, moved.measured[moved.energy == 10.0])
+    particles = reference.particles(10.0, 2.5)
+    assert particles is not None
+    assert particles.to_incidence(30).difference(moved.incident[:30]) is None
+
+
+def test_entries_of_a_reference_follow_the_pitch(library: Library) -> None:
+    reference = open_reference(library(), (10.0,), 3, 2, beam=ParticleBeam(position="uniform"), seed=3)
+    small, large = reference.particles(10.0, 2.0), reference.particles(10.0, 4.0)
+    assert small is not None
+    assert large is not None
+    np.testing.assert_allclose(2 * small.position, large.position)
+    assert float(small.position.abs().max()) <= 1
+    assert float(small.position.std()) > 0.4
+    with pytest.raises(InputError, match="gamma on the axis, not gamma on the axis at theta = 10 degrees as asked"):
+        open_reference(library(), (10.0,), 3, 2, beam=ParticleBeam(theta=10.0))
+    with pytest.raises(InputError, match="not e- on the axis as asked; choose showers of that particle and angle"):
+        open_reference(library(), (10.0,), 3, 2, beam=ParticleBeam("e-"))

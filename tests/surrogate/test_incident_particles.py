@@ -16,6 +16,7 @@ from calograd.detector.material import MATERIALS
 from calograd.detector.particles import ParticleBeam, Particles, turn_cells
 from calograd.errors import InputError, RangeError
 from calograd.events.dense import Cells, read_cells, write_cells
+from calograd.export.write import export
 from calograd.objective.measurement import Measurement
 from calograd.objective.utility import Objective, PositionResolution
 from calograd.surrogate.card import TrainedBeam
@@ -23,8 +24,9 @@ from calograd.surrogate.cells.coordinates import decode, encode
 from calograd.surrogate.cells.model import CellsArchitecture
 from calograd.surrogate.generation import generate, rows_like
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.config import parse_config
+from calograd.training.config import AdaptConfig, parse_config
 from calograd.training.data.rows import load_data
+from calograd.training.tasks.adapt import adapt
 from calograd.training.train import train
 
 WINDOW = {"n_xy": 5, "n_z": 3}
@@ -296,3 +298,23 @@ def test_a_range_that_data_do_not_reach_is_refused(tmp_path: Path, beam: dict[st
 def test_a_window_without_a_middle_is_refused() -> None:
     with pytest.raises(InputError, match="expected an odd number from 3"):
         CellsArchitecture(n_xy=4, beam=True)
+
+
+def test_it_is_adapted_with_its_particles(tmp_path: Path) -> None:
+    beam = {"particles": ["gamma", "e-"], "theta": [0, 40]}
+    train(parse_config(configuration(tmp_path, **beam), "test", tmp_path), tmp_path / "run")
+    base, data = Surrogate.load(tmp_path / "run"), load_data([tmp_path / "rows.h5"], 0.2, 0, beams=True)
+    few = AdaptConfig(steps=2, location_scale_steps=2, batch=16, location_scale_batch=16, rank=2)
+    adapted = adapt(base, few, data, tmp_path / "adapted").surrogate
+    found = adapted.card.designs.beam
+    assert found is not None
+    assert found.particles == ("gamma", "e-")
+    assert 0 <= found.theta[0] < 1 < 39 < found.theta[1] < 40  # noqa: PLR0133 - ends of the range
+    sample = {"particle": "e-", "position": (0.3, 0.2), "theta": 30.0}
+    cells = Surrogate.load(tmp_path / "adapted").sample(Design(1.3, 4.0, n_xy=3, n_z=2), 10.0, 4, **sample)
+    assert cells.shape == (4, 3, 3, 2)
+
+
+def test_it_is_not_exported(surrogate: Surrogate, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="takes particle, entry and direction, which ONNX files do not have"):
+        export(surrogate, tmp_path / "exported")

@@ -93,11 +93,17 @@ def export(
 
     Raises:
         OutputExistsError: the folder exists.
-        InputError: a sampler that is unknown, not the surrogate's or adds noise, no steps, the extra ``export`` is
-            missing, the folder cannot be written, or a graph does not compute what PyTorch does.
+        InputError: a surrogate that takes particles, a sampler that is unknown, not the surrogate's or adds noise, no
+            steps, the extra ``export`` is missing, the folder cannot be written, or a graph does not compute what
+            PyTorch does.
     """
     folder = Path(folder)
     refuse_existing(folder)
+    if surrogate.model.takes_particles:
+        raise InputError(
+            f"{surrogate.card.name} takes particle, entry and direction, which ONNX files do not have; sample it with "
+            "PyTorch"
+        )
     schedule = _schedule(surrogate, sampler, steps)
     require("export", "export")
     every = list(parts(surrogate, schedule))

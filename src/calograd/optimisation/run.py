@@ -214,8 +214,9 @@ class Setup:
             with open_library(check.library) as library:
                 if self.target is not None:
                     self.target.check_library(library, self.space)
+                beam = self.objective.beam if self.surrogate.model.takes_particles else None
                 source: Source = from_library(
-                    LibraryReference(library, self.objective.energies, self.space.n_xy, self.space.n_z)
+                    LibraryReference(library, self.objective.energies, self.space.n_xy, self.space.n_z, beam=beam)
                 )
         else:
             source = from_geant4(

@@ -21,7 +21,7 @@ import torch
 from calograd.detector.design import Design
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
-from calograd.detector.particles import Particles
+from calograd.detector.particles import ON_AXIS, Particles
 from calograd.events.library.reader import open_library
 from calograd.gradients.estimates import SimulatedUtility
 from calograd.gradients.finite_differences import bootstrap_values
@@ -30,7 +30,7 @@ from calograd.objective.reference import LibraryReference, Reference, Size
 from calograd.objective.space import DesignSpace
 from calograd.objective.utility import Objective
 from calograd.optimisation.spectra import Spectrum, geant4_spectra
-from calograd.optimisation.target import Target, simulate
+from calograd.optimisation.target import BeamTarget, Target, simulate
 from calograd.system.progress import Progress, silent
 
 Source = Callable[[int, int], Reference]
@@ -141,17 +141,19 @@ def from_geant4(
         objective: its energies are simulated.
         space: its material is simulated. If the density is a parameter, the middle density is; the others have to be
             within a factor `calograd.gradients.finite_differences.DENSITIES` of it.
-        target: the detector and its beam; None: the large block with photons on its axis.
+        target: the detector and its beam; None: the large block, with the objective's particle and angle.
         options: see `calograd.geant4.production.simulate_library`.
     """
-    target = target or Target()
+    beam = objective.beam
+    target = target or Target(beam=BeamTarget(particle=beam.particle, theta=beam.theta))
+    moved = None if beam == ON_AXIS else beam
 
     def simulated(stem: str, showers: int, seed: int, design: Design) -> LibraryReference:
         path = folder / f"{stem}.h5"
         config = target.simulation(design, objective.energies, seed)
         simulate(path, config, showers * len(objective.energies), **options)
         with open_library(path) as library:
-            return LibraryReference(library, objective.energies, space.n_xy, space.n_z)
+            return LibraryReference(library, objective.energies, space.n_xy, space.n_z, beam=moved)
 
     def source(showers: int, seed: int) -> Reference:
         middle = np.sqrt(np.multiply(space.lower, space.upper))

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calograd.detector.configuration import PDG, Particle
 from calograd.errors import InputError
 from calograd.io.files import one_writer
 from calograd.nn.lora import Plan, Table, attach, merge, tabulate
 from calograd.nn.lora import place as place_table
 from calograd.surrogate import Surrogate, TrainedDesigns
 from calograd.surrogate.adapters import ADAPTER, Adapter, AdapterCard, Base, pack, relative_source
-from calograd.surrogate.card import Ranges
+from calograd.surrogate.card import Ranges, TrainedBeam
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.storage import WEIGHTS
 from calograd.system.random_numbers import RandomNumbers
@@ -245,7 +246,7 @@ class AdaptationTask:
         energy, dx, dz = (_range(card, data, name, trusted) for name in ("energy", "dx", "dz"))
         designs = TrainedDesigns(
             dx=dx, dz=dz, unequal_layers=data.unequal_layers or (trusted and base.card.designs.unequal_layers),
-            materials=(data.material,), mode=data.mode,
+            materials=(data.material,), mode=data.mode, beam=_beam(base.card.designs.beam, data, trusted),
         )  # fmt: skip
         training = {
             "config": config.model_dump(mode="json"), "base": base.card.name, "data": data.provenance,
@@ -346,8 +347,8 @@ def _describe(plan: Plan) -> str:
 def _range(base: Ranges, data: TrainingData, name: str, trusted: bool) -> tuple[float, float]:
     """Return the range of the data, or the whole range of the base where it is trusted.
 
-    An end of the base's range that the data almost reach, or exceed a little, is taken as the end. Data that are not
-    all at one value were probably drawn from a range, which ends a little beyond them.
+    An end of the base's range that the data almost reach, or exceed a little, is taken as the end, and so is an end of
+    the range from which the data say that they were drawn. Any other end is that of the data.
     """
     values, (low, high) = getattr(data.train, name), getattr(base, name)
     lowest, highest = float(values.min()), float(values.max())
@@ -355,5 +356,36 @@ def _range(base: Ranges, data: TrainingData, name: str, trusted: bool) -> tuple[
         return min(low, lowest), max(high, highest)
     span = log(high / low)
     near = [-UNREACHED * span <= beyond <= EXCEEDED * span for beyond in (log(low / lowest), log(highest / high))]
-    slack = exp(DRAWN * span) if lowest < highest else 1.0
-    return low if near[0] else lowest / slack, high if near[1] else highest * slack
+    slack, (asked_low, asked_high) = exp(DRAWN * span), _asked(data, name) or (lowest, highest)
+    least = asked_low if asked_low <= lowest <= asked_low * slack else lowest
+    most = asked_high if asked_high / slack <= highest <= asked_high else highest
+    return low if near[0] else least, high if near[1] else most
+
+
+def _asked(data: TrainingData, name: str) -> tuple[float, float] | None:
+    """Return the ends of the ranges from which the files say that their energies or sizes were drawn, if all do."""
+    found = list[float]()
+    for each in data.provenance:
+        config: Any = each["config"]
+        try:
+            if name == "energy":
+                found += config["simulation"]["beam"]["energies"]["values"]
+            else:
+                found += config["segmentation"][f"{name}_range"]
+        except (KeyError, TypeError):
+            return None
+    return (min(found), max(found)) if found else None
+
+
+def _beam(base: TrainedBeam | None, data: TrainingData, trusted: bool) -> TrainedBeam | None:
+    """Return the particles and angles of the data, or with those of the base where it is trusted."""
+    particles = data.train.particles
+    if base is None or particles is None:
+        return base
+    known: tuple[Particle, ...] = ("gamma", "e-", "e+")
+    names = tuple(name for name in known if (particles.particle == PDG[name]).any())
+    low, high = (float(end) for end in particles.theta.aminmax())
+    if trusted:
+        names = tuple(name for name in known if name in {*names, *base.particles})
+        low, high = min(low, base.theta[0]), max(high, base.theta[1])
+    return TrainedBeam(particles=names, theta=(low, high))

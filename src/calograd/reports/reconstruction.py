@@ -36,7 +36,8 @@ def reconstruction_drawings(evaluation: DesignEvaluation) -> Iterator[Drawing]:
                 f"Entry by {words} against the true entry within the cell, x and y together. Geant4 (points) and "
                 "generated (line), with standard errors. From above: S-curve; bias, reconstructed minus true; "
                 "generated minus Geant4, with the floor of Geant4 against itself in grey and the limit in green; "
-                "position resolution; resolution of the projected angles, of two or more layers.",
+                "position resolution; resolution of the projected angles, of two or more layers; "
+                "at drawn azimuths it contains the bias of the polar angle.",
                 f"S-curve and resolutions by {words} at {'; '.join(str(p.point) for p in some)}", "reconstruction",
             )  # fmt: skip
     if len(points) > 1:

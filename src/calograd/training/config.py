@@ -230,7 +230,7 @@ def precision_for(wanted: Precision, device: torch.device | str) -> Precision:
     """
     if wanted != "auto":
         return wanted
-    return "bf16" if torch.device(device).type != "cpu" or processor_has_bf16() else "fp32"
+    return "bf16" if str(device).partition(":")[0] != "cpu" or processor_has_bf16() else "fp32"
 
 
 @cache

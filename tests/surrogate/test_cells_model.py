@@ -39,7 +39,7 @@ def test_a_step_towards_the_sums_keeps_what_is_empty_and_nearly_adds_up(n_xy: in
     location, scale = torch.full_like(c, 0.3), torch.full_like(c, 0.2)
     y = standardise(c, location, scale)
     gains = torch.cat([torch.zeros(n, groups * n_z), torch.ones(n, groups * n_z)], 1)
-    moved = restore(y + model.towards_sums(y, location, scale, gains), location, scale)
+    moved = restore(y + model.towards_sums(y, location, scale, gains, 1.0), location, scale)
 
     def missing(c: torch.Tensor) -> torch.Tensor:
         cubes = c.reshape(n, -1, n_z).clamp(min=0).pow(3).split(sizes, 1)
@@ -48,7 +48,7 @@ def test_a_step_towards_the_sums_keeps_what_is_empty_and_nearly_adds_up(n_xy: in
     assert float(missing(moved).mean()) < 0.25 * float(missing(c).mean())
     if c.shape[1] > n_z:
         torch.testing.assert_close(moved[:, :n_z], c[:, :n_z])
-    still = restore(y + model.towards_sums(y, location, scale, 0 * gains), location, scale)
+    still = restore(y + model.towards_sums(y, location, scale, 0 * gains, 1.0), location, scale)
     torch.testing.assert_close(still, c)
 
 

@@ -82,7 +82,7 @@ class FusedCells:
             return y.add(output, alpha=steps.sine)
         result, gains = output[:, :dim], output[:, dim:]
         clean = torch.add(steps.keep[number] * y, result, alpha=steps.out[number])
-        more = self.model.towards_sums(clean, *location_scale, gains)
+        more = self.model.towards_sums(clean, *location_scale, gains, steps.out[number])
         if number == len(steps.out) - 1:  # the last step ends at what is clean
             return clean + more
         return y.add(result, alpha=steps.sine).add(more, alpha=steps.sine / steps.out[number])

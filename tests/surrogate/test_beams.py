@@ -13,13 +13,14 @@ from helpers.tiny import tiny_surrogate
 from helpers.toy_library import write_toy_library
 
 from calograd import Design, evaluate, gradient, segment
-from calograd.detector.configuration import Block, SimulationConfig
+from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
 from calograd.detector.particles import ParticleBeam
 from calograd.errors import InputError
 from calograd.events.dense import Cells, write_cells
-from calograd.objective.reference import open_reference
+from calograd.gradients.gradient import check_beam
+from calograd.objective.reference import CellsReference, open_reference
 from calograd.surrogate.generation import rows_like
 from calograd.training.data.rows import load_data
 
@@ -133,14 +134,14 @@ def test_a_reference_is_moved_to_the_entries_of_a_beam(library: Library) -> None
     reference = open_reference(path, (10.0,), 3, 2, beam=beam)
     found = reference.measure(10.0, [(2.5, (6.0, 6.0))])[0]
     np.testing.assert_array_equal(found, moved.measured[moved.energy == 10.0])
-    particles = reference.particles(10.0, 2.5)
+    particles = reference.particles(10.0, (2.5, (6.0, 6.0)))
     assert particles is not None
     assert particles.to_incidence(30).difference(moved.incident[:30]) is None
 
 
 def test_entries_of_a_reference_follow_the_pitch(library: Library) -> None:
     reference = open_reference(library(), (10.0,), 3, 2, beam=ParticleBeam(position="uniform"), seed=3)
-    small, large = reference.particles(10.0, 2.0), reference.particles(10.0, 4.0)
+    small, large = (reference.particles(10.0, (dx, (6.0, 6.0))) for dx in (2.0, 4.0))
     assert small is not None
     assert large is not None
     np.testing.assert_allclose(2 * small.position, large.position)
@@ -150,3 +151,38 @@ def test_entries_of_a_reference_follow_the_pitch(library: Library) -> None:
         open_reference(library(), (10.0,), 3, 2, beam=ParticleBeam(theta=10.0))
     with pytest.raises(InputError, match="not e- on the axis as asked; choose showers of that particle and angle"):
         open_reference(library(), (10.0,), 3, 2, beam=ParticleBeam("e-"))
+
+
+def test_particles_of_a_cells_file_are_those_of_the_design(library: Library) -> None:
+    path = library()
+    designs = [(2.5, 6.0), (2.5, 6.5), (2.5, 5.5)]
+    cells = segment(path, designs=designs, n_xy=3, n_z=2, position="uniform", seed=2)
+    assert isinstance(cells, Cells)
+    reference = CellsReference(cells, "cells.h5")
+    for number, (dx, dz) in enumerate(designs):
+        particles = reference.particles(10.0, (dx, (dz, dz)))
+        assert particles is not None
+        mine = (cells.energy == 10.0) & (np.arange(len(cells)) % 3 == number)
+        np.testing.assert_allclose(particles.position.numpy(), cells.incident.position[mine], rtol=1e-6)
+
+
+def test_a_reference_must_be_of_the_beam_that_is_asked(library: Library) -> None:
+    path = library(theta=10.0)
+    cells = segment(path, designs=[(2.5, 6.0)], n_xy=3, n_z=2, position="uniform", seed=2)
+    assert isinstance(cells, Cells)
+    reference, design = CellsReference(cells, "cells.h5"), Design(2.5, 6.0, n_xy=3, n_z=2)
+    check_beam(reference, ParticleBeam(position="uniform", theta=10.0), (10.0, 50.0), design)
+    for beam in (ParticleBeam(), ParticleBeam(theta=10.0), ParticleBeam("e-", "uniform", 10.0)):
+        with pytest.raises(InputError, match=r"cells.h5 at 10 GeV is of gamma entering at .* as the objective asks"):
+            check_beam(reference, beam, (10.0,), design)
+
+
+def test_showers_of_a_crystal_matrix_are_not_moved(
+    tmp_path: Path, make_config: Callable[..., SimulationConfig]
+) -> None:
+    matrix = CrystalMatrix(material="PbF2", dx=2.5, dz=(6.0, 6.0), n_xy=3)
+    path = write_toy_library(tmp_path / "matrix.h5", make_config(10.0, 50.0).model_copy(update={"detector": matrix}))
+    open_reference(path, (10.0,), 3, 2, beam=ParticleBeam())
+    for beam in (ParticleBeam(position=(0.3, 0.0)), ParticleBeam(position="uniform")):
+        with pytest.raises(InputError, match="crystal matrix, whose showers cannot be moved or turned"):
+            open_reference(path, (10.0,), 3, 2, beam=beam)

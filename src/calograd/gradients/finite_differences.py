@@ -136,7 +136,7 @@ def bootstrap_values(
             raise InputError(f"{reference.name} has {reference.count(energy)} showers of {energy:g} GeV; expected two")
         cells = reference.measure(energy, sizes)
         generator = generator_for(seed, BACKGROUND, i)
-        particles = [reference.particles(energy, size[0]) for size in sizes]
+        particles = [reference.particles(energy, size) for size in sizes]
         events.append(measure_replicas(objective, designs, energy, cells, replicas, generator, particles))
         progress(i + 1, total)
     rng = np.random.default_rng(seed)

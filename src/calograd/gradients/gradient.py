@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from calograd.detector.design import Design
 from calograd.detector.material import to_float
+from calograd.detector.particles import ParticleBeam
 from calograd.errors import InputError
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import GradientCheck, compare_gradients
 from calograd.gradients.estimates import GradientEstimate, seed_of
-from calograd.gradients.finite_differences import REPLICAS, STEP, finite_difference_gradient
+from calograd.gradients.finite_differences import REPLICAS, STEP, finite_difference_gradient, scaled_size
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import Reference, open_reference
@@ -23,6 +25,7 @@ from calograd.objective.space import DesignSpace, space_around
 from calograd.objective.utility import Objective, SquaredError
 from calograd.surrogate import Surrogate
 from calograd.system.progress import Progress, StageProgress, silent
+from calograd.system.random_numbers import RandomNumbers
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ def gradient(
         )  # fmt: skip
     if reference is not None:
         surrogate.card.check_incidence(reference.incident, reference.name)
+        if surrogate.model.takes_particles:
+            check_beam(reference, objective.beam, energies, design)
     estimates, checks = list[GradientEstimate](), list[GradientCheck]()
     for k, energy in enumerate(energies):
         at_energy, own_seed = replace(objective, energies=(energy,), weights=None), seed_of(seed, k)
@@ -129,6 +134,21 @@ def gradient(
             checks.append(compare_gradients(estimates[-1], of_geant4, own_seed))
     name = surrogate.card.name
     return GradientResult(name, design, objective, energies, tuple(estimates), tuple(checks))
+
+
+def check_beam(reference: Reference, beam: ParticleBeam, energies: Sequence[float], design: Design) -> None:
+    """Raise `InputError` unless the showers of a reference are of a beam, at every energy."""
+    size = scaled_size(design, reference)
+    for energy in energies:
+        n, particles = reference.count(energy), reference.particles(energy, size)
+        found = reference.incident[np.zeros(n, int)] if particles is None else particles.to_incidence(n)
+        asked = beam.draw(torch.tensor(size[:1]), RandomNumbers(0, range(n))).to_incidence(n)
+        difference = found.difference(asked) if len(found) == n else None
+        if difference:
+            raise InputError(
+                f"{reference.name} at {energy:g} GeV is of {difference} as the objective asks; choose such showers, or "
+                "ask for these (--particle, --position, --theta, --phi)"
+            )
 
 
 def space_at(

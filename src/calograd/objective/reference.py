@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -56,8 +55,8 @@ class Reference(Protocol):
         """Return the number of showers of an energy."""
         ...
 
-    def particles(self, energy: float, dx: float) -> Particles | None:
-        """Return the incident particles of the showers of an energy in cells of a pitch; None: all on the axis."""
+    def particles(self, energy: float, design: Size) -> Particles | None:
+        """Return the incident particles of the showers of an energy at a design, one a shower; None: on the axis."""
         ...
 
     def measure(self, energy: float, designs: list[Size]) -> np.ndarray:
@@ -129,21 +128,22 @@ class LibraryReference:
 
     def _check_beam(self, beam: ParticleBeam, library: Library) -> None:
         """Raise `InputError` for another particle or angle than the library's, or showers that cannot be moved."""
-        as_asked = replace(beam, position=(0.0, 0.0), phi=0.0)
-        asked = Incidence.of(1, as_asked.particle, theta=as_asked.theta)
+        asked = Incidence.of(1, beam.particle, theta=beam.theta)
         made = Incidence.of(1, self._simulated.particle, theta=self._simulated.theta)
         difference = made.difference(asked)
         if difference:
             raise InputError(f"{self.name} is of {difference} as asked; choose showers of that particle and angle")
-        if library.matrix is not None and (beam.position == "uniform" or isinstance(beam.phi, tuple)):
+        drawn = beam.position == "uniform" or isinstance(beam.phi, tuple)
+        there = beam.draw(torch.ones(1), RandomNumbers(0, range(1))).to_incidence(1)
+        if library.matrix is not None and (drawn or self._simulated.difference(there)):
             raise InputError(f"{self.name} is of a crystal matrix, whose showers cannot be moved or turned")
 
-    def particles(self, energy: float, dx: float) -> Particles | None:
-        """Return the incident particles of the showers of an energy in cells of a pitch; None: all on the axis."""
+    def particles(self, energy: float, design: Size) -> Particles | None:
+        """See `Reference.particles`."""
         n = self.count(energy)
         if self.beam is not None:
             numbers = RandomNumbers(self._seed, self._of(energy).index)
-            return self.beam.draw(torch.tensor([dx], dtype=torch.float64), numbers)
+            return self.beam.draw(torch.tensor(design[:1], dtype=torch.float64), numbers)
         incident = self._simulated[np.zeros(n, int)]
         return None if incident.on_axis else Particles.from_incidence(incident, _EXACT)
 
@@ -184,7 +184,7 @@ class LibraryReference:
         self._check_cells(dx, dz, self.n_xy, self.n_z)
         showers, n = self._of(energy), self.count(energy)
         if self.pixels is None:
-            simulated, particles = self._simulated[np.zeros(n, int)], self.particles(energy, dx)
+            simulated, particles = self._simulated[np.zeros(n, int)], self.particles(energy, (dx, tuple(dz)))
             incident = simulated if particles is None else particles.to_incidence(n)
             sizes = np.full(n, dx), np.broadcast_to(dz, (n, self.n_z))
             window = incident.window_offsets(*sizes)
@@ -223,12 +223,17 @@ class CellsReference:
         self.name, self.material, self.incident = str(name), cells.material, cells.incident
         self._cells = cells
 
-    def particles(self, energy: float, dx: float) -> Particles | None:
+    def particles(self, energy: float, design: Size) -> Particles | None:
         """See `Reference.particles`."""
-        c = self._cells
-        rows = np.flatnonzero(np.isclose(c.energy, energy, rtol=RELATIVE) & np.isclose(c.dx, dx, rtol=RELATIVE))
-        incident = self.incident[rows[np.argsort(c.shower[rows], kind="stable")]]
+        incident = self.incident[self._rows(energy, design)]
         return None if incident.on_axis else Particles.from_incidence(incident, _EXACT)
+
+    def _rows(self, energy: float, design: Size) -> np.ndarray:
+        """Return the rows of an energy and a design, in the order of their showers."""
+        c, (dx, dz) = self._cells, design
+        at_energy, at_pitch = (np.isclose(a, b, rtol=RELATIVE) for a, b in ((c.energy, energy), (c.dx, dx)))
+        rows = np.flatnonzero(at_energy & at_pitch & np.isclose(c.dz, dz, rtol=RELATIVE).all(1))
+        return rows[np.argsort(c.shower[rows], kind="stable")]
 
     def count(self, energy: float) -> int:
         """See `Reference.count`."""
@@ -236,14 +241,10 @@ class CellsReference:
 
     def measure(self, energy: float, designs: list[Size]) -> np.ndarray:
         """See `Reference.measure`."""
-        c = self._cells
-        at_energy = np.isclose(c.energy, energy, rtol=RELATIVE)
-        found, missing = [], []
+        c, found, missing = self._cells, [], []
         for dx, dz in designs:
-            same = at_energy & np.isclose(c.dx, dx, rtol=RELATIVE) & np.isclose(c.dz, dz, rtol=RELATIVE).all(1)
-            rows = np.flatnonzero(same)
-            found.append(rows[np.argsort(c.shower[rows], kind="stable")])
-            if len(rows) == 0:
+            found.append(self._rows(energy, (dx, dz)))
+            if len(found[-1]) == 0:
                 missing.append(f"dx = {dx:.6g} with dz = {','.join(f'{v:.6g}' for v in dict.fromkeys(dz))} cm")
         if missing:
             raise InputError(

@@ -116,7 +116,7 @@ class PerDesignReference:
         """See `Reference.count`."""
         return self.showers
 
-    def particles(self, energy: float, dx: float) -> Particles | None:  # noqa: ARG002 - the same at every design
+    def particles(self, energy: float, design: Size) -> Particles | None:  # noqa: ARG002 - the same at every design
         """See `Reference.particles`."""
         incident = self.incident[np.zeros(self.showers, int)]
         return None if incident.on_axis else Particles.from_incidence(incident, torch.zeros(1, dtype=torch.float64))

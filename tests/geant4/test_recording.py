@@ -6,7 +6,7 @@ import ctypes
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from math import cos, radians, sin
 from random import Random
 
@@ -102,12 +102,12 @@ def test_long_steps_of_charged_particles_are_spread_along_themselves() -> None:
     begin, end, at = Point((1.0, 2.0, 3.0), time=0.25), (2.0, 0.0, 7.0), 0.75
     for deposit, length, charge in ((0.5, 1.0, -1.0), (0.25, 1.0, 0.0), (0.125, 0.04, 1.0), (0.0, 1.0, 1.0)):
         recorded.take(Step(deposit, length, begin, Point(end, charge, at)))
-    recorded.end()
     share = Random(7).random()
     ends = zip((*begin.position, begin.time), (*end, at), strict=True)
     spread = [b + (1 - share) * (e - b) for b, e in ends]
-    np.testing.assert_allclose(recorded.table(), [[*spread, 0.5], [*end, at, 0.25], [*end, at, 0.125]], rtol=1e-12)
-    assert recorded.ends == [0, 3]
+    table = recorded.end()
+    np.testing.assert_allclose(table, [[*spread, 0.5], [*end, at, 0.25], [*end, at, 0.125]], rtol=1e-12)
+    assert len(recorded.end()) == 0
 
 
 def test_memory_that_is_not_found_or_disagrees_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,14 +121,15 @@ def test_memory_that_is_not_found_or_disagrees_is_not_read(monkeypatch: pytest.M
 
     class Wrong:
         def agrees(self, of: object) -> bool:
-            return len(recorded.table()) % deposits.CHECKS != deposits.CHECKS - 1
+            return next(compared) % deposits.CHECKS != deposits.CHECKS - 2
 
+    compared = count()
     monkeypatch.setattr(StepMemory, "find", lambda of: Wrong())
     recorded = DepositRecorder()
     for _ in range(2 * deposits.CHECKS):
         recorded.take(step)
     assert not recorded.reads_memory
-    assert len(recorded.table()) == 2 * deposits.CHECKS
+    assert len(recorded.end()) == 2 * deposits.CHECKS
 
 
 def test_memory_with_another_time_is_not_trusted() -> None:

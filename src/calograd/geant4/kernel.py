@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calograd.detector.configuration import PDG, SPEED_OF_LIGHT, Incident, SimulationConfig, beam_direction
 from calograd.events.ragged import Showers
@@ -46,6 +47,8 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
     incidents: list[Incident] = []
     seeds: list[int] = []
     deposits = DepositRecorder(direct)
+    tables: list[NDArray[np.float32]] = []
+    before = config.beam.upstream / SPEED_OF_LIGHT
 
     class Detector(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         def Construct(self) -> Any:  # noqa: N802
@@ -87,7 +90,7 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
 
     class EndOfEvent(g4.G4UserEventAction):  # type: ignore[misc]
         def EndOfEventAction(self, event: Any) -> None:  # noqa: ARG002, N802
-            deposits.end()
+            tables.append(_stored(deposits.end(), before))
 
     class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
         def Build(self) -> None:  # noqa: N802
@@ -110,16 +113,14 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
         manager.SetUserInitialization(part)
     manager.Initialize()
     manager.BeamOn(len(indices))
-    table = deposits.table()
-    xyz = (np.round(table[:, :3] * (0.1 / POSITION_GRID)) * POSITION_GRID).astype(np.float32)
-    t = table[:, 3] - config.beam.upstream / SPEED_OF_LIGHT
+    x, y, z, t, e = np.concatenate(tables, axis=1)
     return Showers(
-        x=np.ascontiguousarray(xyz[:, 0]),
-        y=np.ascontiguousarray(xyz[:, 1]),
-        z=np.ascontiguousarray(xyz[:, 2]),
-        e=(table[:, 4] / 1000).astype(np.float32),
-        t=(np.round(t / TIME_GRID) * TIME_GRID + 0.0).astype(np.float32),
-        offsets=np.array(deposits.ends, dtype=np.int64),
+        x=x,
+        y=y,
+        z=z,
+        e=e,
+        t=t,
+        offsets=np.cumsum([0, *(each.shape[1] for each in tables)], dtype=np.int64),
         energy=np.array(energies, dtype=np.float32),
         index=np.array(indices, dtype=np.int64),
         seed=np.array(seeds, dtype=np.uint64),
@@ -128,6 +129,20 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
         theta=np.array([each.theta for each in incidents], dtype=np.float32),
         phi=np.array([each.phi for each in incidents], dtype=np.float32),
     )
+
+
+def _stored(table: NDArray[np.float64], before: float) -> NDArray[np.float32]:
+    """Return x, y, z in cm, t in ns since the particle crossed the front face, and e in GeV of a shower, (5, deposits).
+
+    Args:
+        table: see `calograd.geant4.recording.DepositRecorder.end`.
+        before: time that the particle took to the front face, ns.
+    """
+    stored = np.empty((5, len(table)), dtype=np.float32)
+    stored[:3] = np.round(table[:, :3].T * (0.1 / POSITION_GRID)) * POSITION_GRID
+    stored[3] = np.round((table[:, 3] - before) / TIME_GRID) * TIME_GRID + 0.0
+    stored[4] = table[:, 4] / 1000
+    return stored
 
 
 def _leave_when_orphaned() -> None:

@@ -118,11 +118,9 @@ class DepositRecorder:
     """
 
     def __init__(self, direct: bool = True) -> None:
-        self.ends = [0]
-        self._hits = array("d")  # x, y, z, t, e of every deposit, at the end of its step
+        self._hits = array("d")  # x, y, z, t, e of every deposit of the shower, at the end of its step
         self._moved = array("q")  # index in these of the deposits to be moved back along their step
         self._begins = array("d")  # x, y, z, t of the beginning of that step
-        self._shares = array("d")  # share of the step by which they are moved
         self._random = Random(0)
         self._direct = direct
         self._memory: StepMemory | None = None
@@ -152,17 +150,18 @@ class DepositRecorder:
             hits.frombytes(self._end)
             hits.append(e)
 
-    def end(self) -> None:
-        """End the shower."""
-        self.ends.append(len(self._hits) // 5)
-        self._shares.extend(self._random.random() for _ in range(len(self._moved) - len(self._shares)))
+    def end(self) -> NDArray[np.float64]:
+        """End the shower and forget it.
 
-    def table(self) -> NDArray[np.float64]:
-        """Return x, y, z in mm, the time in ns since the particle's start, and the energy in MeV, (deposits, 5)."""
+        Returns:
+            x, y, z in mm, the time in ns since the particle's start, and the energy in MeV, (deposits, 5).
+        """
         table = np.array(self._hits).reshape(-1, 5)
         moved = np.array(self._moved, dtype=np.int64) // 5
-        along = table[moved, :4] - np.array(self._begins).reshape(-1, 4)
-        table[moved, :4] -= along * np.array(self._shares)[:, None]
+        shares = np.array([self._random.random() for _ in moved])
+        table[moved, :4] -= (table[moved, :4] - np.array(self._begins).reshape(-1, 4)) * shares[:, None]
+        for held in (self._hits, self._moved, self._begins):
+            del held[:]
         return table
 
     def _ask(self, step: Any) -> None:

@@ -391,10 +391,10 @@ def cell_size(cell: tuple[tuple[float, ...], tuple[float, ...]], n_z: int) -> tu
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a summary table on standard error."""
+    """Print a summary table on standard error; where it is narrow, words are broken and never left out."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)

@@ -1,8 +1,9 @@
 """Compare gradients of the surrogate and Geant4: gradients.py reference.h5 out.json [MODEL].
 
-Seven designs, the reference's energies (1, 10, 20 ... 100 GeV), both truths, unseen showers; prints what the README
-states of it. Instead of a truth, "deviation" and "central" are the energy resolution, by standard deviation or by the
-central 68 % width. A run that was interrupted goes on where it stopped.
+Seven designs, the reference's energies (1, 10, 20 ... 100 GeV), both truths, unseen showers; prints what the pages of
+results state of it. Instead of a truth, "deviation" and "central" are the energy resolution, by standard deviation or by
+the central 68 % width, and "position" is the position resolution. With --entries particles enter anywhere in the middle
+cell, from any azimuth. A run that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from calograd import Surrogate
+from calograd import ParticleBeam, Surrogate
 from calograd.events.library.reader import open_library
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import compare_gradients
@@ -24,13 +25,15 @@ from calograd.io.files import write_whole
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
-from calograd.objective.space import space_around
-from calograd.objective.utility import EnergyResolution, Objective, SquaredError, Utility
+from calograd.objective.space import DesignSpace, space_around
+from calograd.objective.utility import EnergyResolution, Objective, PositionResolution, SquaredError, Utility
 
 DESIGNS = ((2.5, 6.0), (1.5, 5.0), (3.5, 12.0), (2.0, 4.0), (4.0, 10.0), (1.2, 9.0), (3.3, 7.5))
 ENERGIES = (1.0, *np.arange(10.0, 101.0, 10.0).tolist())
 TRUTHS = ("deposited", "incident")
-WIDTHS = ("deviation", "central")
+OTHERS = ("deviation", "central", "position")
+DX, DZ = (0.5, 7.0), (1.0, 25.0)
+"""Bounds of the designs, cm; nothing depends on them."""
 
 
 def main() -> None:
@@ -43,10 +46,15 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="a depth for every layer: 6 parameters")
     parser.add_argument("--energies", default=",".join(f"{e:g}" for e in ENERGIES), help="GeV")
     parser.add_argument("--truths", default=",".join(TRUTHS))
+    parser.add_argument("--designs", default=",".join(f"{dx:g}x{dz:g}" for dx, dz in DESIGNS), help="pitch x depth, cm")
+    parser.add_argument("--cells", nargs=2, type=int, default=(5, 5), metavar=("N_XY", "N_Z"))
+    parser.add_argument("--entries", action="store_true", help="particles enter anywhere in the cell")
+    parser.add_argument("--theta", type=float, default=0.0, help="angle of the reference's showers, degrees")
     parser.add_argument("--only-geant4", action="store_true", help="leave the surrogate for another call")
     options = parser.parse_args()
     energies = [float(e) for e in options.energies.split(",")]
-    points = [(e, *d, t) for e in energies for d in DESIGNS for t in options.truths.split(",")]
+    designs = [tuple(map(float, each.split("x"))) for each in options.designs.split(",")]
+    points = [(e, dx, dz, t) for e in energies for dx, dz in designs for t in options.truths.split(",")]
     theirs = geant4(options, points)
     if options.only_geant4:
         return
@@ -56,10 +64,9 @@ def main() -> None:
     for energy, dx, dz, truth in points:
         if (energy, dx, dz, truth) in keys:
             continue
-        trained = surrogate.card.designs
-        space, at = space_around(dx, (dz,) * 5 if options.layers else dz, trained.dx, trained.dz)
+        space, at = space_of(options, dx, dz)
         ours = surrogate_gradient(
-            surrogate, objective(truth, energy), space, at, showers=options.showers, draws=options.draws,
+            surrogate, objective(truth, energy, options), space, at, showers=options.showers, draws=options.draws,
             seed=seed(energy, dx, dz, truth) + 1,
         )  # fmt: skip
         both = compare_gradients(ours, theirs[energy, dx, dz, truth])
@@ -77,12 +84,15 @@ def geant4(options: argparse.Namespace, points: list[tuple[float, float, float, 
     with open_library(options.reference) as library:
         for energy in dict.fromkeys(p[0] for p in points):
             todo = [p for p in points if p[0] == energy and p not in made]
-            reference = LibraryReference(library, (energy,)) if todo else None
+            moved = beam(options) if options.entries or options.theta else None
+            reference = LibraryReference(library, (energy,), *options.cells, beam=moved) if todo else None
             for key in todo:
                 assert reference is not None
                 _, dx, dz, truth = key
-                space, at = space_around(dx, (dz,) * 5 if options.layers else dz, (1, 5), (4, 15))
-                made[key] = finite_difference_gradient(reference, objective(truth, energy), space, at, seed=seed(*key))
+                space, at = space_of(options, dx, dz)
+                made[key] = finite_difference_gradient(
+                    reference, objective(truth, energy, options), space, at, seed=seed(*key)
+                )
                 fields = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(made[key]).items()}
                 kept.append([key, fields])
             if todo:
@@ -90,14 +100,27 @@ def geant4(options: argparse.Namespace, points: list[tuple[float, float, float, 
     return made
 
 
+def space_of(options: argparse.Namespace, dx: float, dz: float) -> tuple[DesignSpace, np.ndarray]:
+    """Return the space around a design, and the design in it."""
+    n_xy, n_z = options.cells
+    return space_around(dx, (dz,) * n_z if options.layers else dz, DX, DZ, n_xy=n_xy, n_z=n_z)
+
+
+def beam(options: argparse.Namespace) -> ParticleBeam:
+    anywhere: dict[str, Any] = {"position": "uniform", "phi": (0.0, 360.0)} if options.entries else {}
+    return ParticleBeam(theta=options.theta, **anywhere)
+
+
 def seed(energy: float, dx: float, dz: float, truth: str) -> int:
     """Return a seed for every point, so that backgrounds differ between points."""
-    return 100_000 * round(energy) + 100 * DESIGNS.index((dx, dz)) + 10 * (TRUTHS + WIDTHS).index(truth)
+    number = DESIGNS.index((dx, dz)) if (dx, dz) in DESIGNS else round(1000 * dx + 10 * dz)
+    return 100_000 * round(energy) + 100 * number + 10 * (TRUTHS + OTHERS).index(truth)
 
 
-def objective(truth: Any, energy: float) -> Objective:
-    utility: Utility = EnergyResolution(robust=truth == "central") if truth in WIDTHS else SquaredError(truth=truth)
-    return Objective(Measurement(ExponentialBackground()), utility, (energy,))
+def objective(truth: Any, energy: float, options: argparse.Namespace) -> Objective:
+    others = {"deviation": EnergyResolution(), "central": EnergyResolution(robust=True), "position": PositionResolution()}
+    utility: Utility = others[truth] if truth in OTHERS else SquaredError(truth=truth)
+    return Objective(Measurement(ExponentialBackground()), utility, (energy,), beam=beam(options))
 
 
 def summarise(points: list[dict[str, Any]]) -> None:
@@ -119,7 +142,7 @@ def summarise(points: list[dict[str, Any]]) -> None:
         depths(points)
     columns = ("truth", "energy, GeV", "wrong signs", "pull < 2", "median ratio", "smallest cosine (ln y)")
     print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for truth in TRUTHS + WIDTHS:
+    for truth in TRUTHS + OTHERS:
         for low, high in ((1, 1), (10, 30), (40, 70), (80, 100)):
             some = [p for p in points if p["truth"] == truth and low <= p["energy"] <= high]
             if not some:

@@ -1,9 +1,9 @@
 """Compare gradients of the surrogate and Geant4: gradients.py reference.h5 out.json [MODEL].
 
 Seven designs, the reference's energies (1, 10, 20 ... 100 GeV), both truths, unseen showers; prints what the pages of
-results state of it. Instead of a truth, "deviation" and "central" are the energy resolution, by standard deviation or by
-the central 68 % width, and "position" is the position resolution. With --entries particles enter anywhere in the middle
-cell, from any azimuth. A run that was interrupted goes on where it stopped.
+results state of it. Instead of a truth, "deviation" and "central" are the energy resolution, by standard deviation or
+by the central 68 % width, and "position" is the position resolution. With --entries particles enter anywhere in the
+middle cell, from any azimuth. A run that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -118,7 +118,11 @@ def seed(energy: float, dx: float, dz: float, truth: str) -> int:
 
 
 def objective(truth: Any, energy: float, options: argparse.Namespace) -> Objective:
-    others = {"deviation": EnergyResolution(), "central": EnergyResolution(robust=True), "position": PositionResolution()}
+    others = {
+        "deviation": EnergyResolution(),
+        "central": EnergyResolution(robust=True),
+        "position": PositionResolution(),
+    }
     utility: Utility = others[truth] if truth in OTHERS else SquaredError(truth=truth)
     return Objective(Measurement(ExponentialBackground()), utility, (energy,), beam=beam(options))
 

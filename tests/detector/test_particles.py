@@ -92,9 +92,29 @@ def test_a_beam_that_is_fixed_is_one_row() -> None:
     assert len(drawn.to_incidence(50)) == 50
 
 
+def test_an_entry_in_pitches_keeps_its_place_in_the_cell() -> None:
+    beam, random = ParticleBeam(position=(0.2, -0.4), unit="pitch"), RandomNumbers(0, range(3))
+    dx = torch.tensor([1.3], dtype=torch.float64, requires_grad=True)
+    drawn = beam.draw(dx, random)
+    assert drawn.position.tolist() == [pytest.approx([0.26, -0.52])]
+    (slope,) = torch.autograd.grad(drawn.position[0, 1], dx)
+    assert float(slope) == pytest.approx(-0.4)
+    pitches = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    expected = pitches[:, None] * torch.tensor([0.2, -0.4], dtype=torch.float64)
+    assert torch.equal(beam.draw(pitches, random).position, expected)
+    assert beam.position_at(2.0) == (0.4, -0.8)
+    assert ParticleBeam(position=(0.2, -0.4)).position_at(2.0) == (0.2, -0.4)
+    assert (beam.scales, ParticleBeam(position=(0.2, -0.4)).scales, ParticleBeam(unit="pitch").scales) == (
+        True, False, False,
+    )  # fmt: skip
+    assert str(beam) == "gamma entering at (0.2, -0.4) of the pitch, theta 0, phi 0 degrees"
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"unit": "mm"}, "unit = 'mm' of the position: expected cm or pitch"),
+        ({"position": (1.0, 2.0, 3.0), "unit": "pitch"}, "position has shape"),
         ({"particle": "mu-"}, "particle = 'mu-'"),
         ({"position": "somewhere"}, "expected x and y in cm, or the word uniform"),
         ({"position": (1.0, 2.0, 3.0)}, "position has shape"),

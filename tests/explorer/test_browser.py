@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from helpers.browser import CHROMIUM, opened, respond, served
+from helpers.tiny import tiny_surrogate_of_particles
 
 from calograd.events.dense import read_cells
 from calograd.explorer.views import Explorer
@@ -118,6 +119,40 @@ def test_what_is_shown_can_be_kept(page: Any, tmp_path: Path) -> None:
     cells = read_cells(kept["HDF5"])
     assert len(cells) == numbers["showers"]
     assert float(cells.totals.mean()) == pytest.approx(numbers["observables"]["E_tot"]["surrogate"]["mean"], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A surrogate that takes particles."""
+    path = tmp_path_factory.mktemp("surrogate") / "tilted"
+    tiny_surrogate_of_particles().save(path)
+    return str(path)
+
+
+def test_a_particle_off_the_axis(folder: str) -> None:
+    query = "/?dx=1.3&dz=4&particle=e-&x=0.2&y=-0.4&theta=20&phi=35&n_xy=7&n_z=5"
+    with served(folder) as (address, _), opened(address, query) as (page, wrong):
+        page.wait_for_selector("canvas.event[data-line='drawn']")
+        shown = page.locator(HEADER).inner_text()
+        assert "1.3 x 4 cm, 50 GeV, PbF2" in shown
+        assert "7 x 7 x 5 cells, e- entering at (0.2, -0.4) cm, theta 20, phi 35 degrees" in shown
+        assert "no bundled showers at this design and energy" in page.locator("table.numbers").inner_text()
+        for name in ("side", "along the beam"):
+            page.get_by_role("button", name=name, exact=True).click()
+        page.wait_for_selector("canvas.event[data-look='front']")
+        sizes = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+        assert sizes == [900, 1440]
+        page.locator("select").nth(3).select_option(label="3")
+        page.locator(HEADER, has_text="7 x 7 x 3 cells").wait_for()
+        page.get_by_role("button", name="nearest Geant4").click()
+        page.locator("table.numbers tr", has_text="Geant4, 200 showers").wait_for()
+        assert "5 x 5 x 3 cells, gamma entering at (0.0, 0.0) cm, theta 0" in page.locator(HEADER).inner_text()
+        page.goto(f"{address}/?theta=60")
+        alert = page.get_by_role("alert")
+        alert.wait_for()
+        assert "theta = 60 degrees is outside 0 to 40 degrees" in alert.inner_text()
+        assert alert.bounding_box()["height"] < 40
+        assert wrong == []
 
 
 def test_a_port_in_use_is_refused(calograd: Callable[..., tuple[int, str, str]]) -> None:

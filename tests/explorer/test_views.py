@@ -120,12 +120,12 @@ def test_dropped_landscapes_go_on_where_they_were(tiny: Explorer) -> None:
 def test_geant4_is_shown_where_it_is_bundled(explorer: Explorer) -> None:
     start = explorer.start()
     assert len(explorer.reference.points) == 33
-    assert explorer.reference.at(replace(start, dx=2.6)) is None
+    assert explorer.reference.at(replace(start, dx=2.6))[0] is None
     near = explorer.reference.nearest(replace(start, dx=1.1, dz=(5.2,) * 5, energy=12.0))
     assert near is not None
     moved = near.move(start)
     assert (moved.dx, moved.dz, moved.energy) == (1.0, (5.0,) * 5, 10.0)
-    assert explorer.reference.at(moved) is near
+    assert explorer.reference.at(moved)[0] is near
 
 
 def test_geant4_of_other_windows_is_not(tiny: Explorer) -> None:

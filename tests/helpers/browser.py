@@ -43,8 +43,13 @@ def served(*arguments: str, settle: float | None = None) -> Iterator[tuple[str, 
 
 
 @contextmanager
-def opened(address: str) -> Iterator[tuple[Any, list[str]]]:
-    """The page in a Chromium without WebGL, and what went wrong there: errors and requests beyond this machine."""
+def opened(address: str, query: str = "") -> Iterator[tuple[Any, list[str]]]:
+    """The page in a Chromium without WebGL, and what went wrong there: errors and requests beyond this machine.
+
+    Args:
+        address: of the server.
+        query: parameters of the address.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -56,7 +61,7 @@ def opened(address: str) -> Iterator[tuple[Any, list[str]]]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((address, "blob:", "data:")) else None)
-        page.goto(address)
+        page.goto(address + query)
         page.wait_for_selector("table.numbers")
         yield page, wrong
         browser.close()

@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra rep
 
 from matplotlib.figure import Figure
 
+from calograd.detector.incidence import Incidence
 from calograd.errors import InputError
 from calograd.reports.plots import plot_event, plot_observable, plot_profile, style
 
@@ -29,6 +30,34 @@ def test_events(cells: np.ndarray, projection: str, shape: tuple[int, int], summ
     assert np.allclose(drawn, expected.T if projection == "xy" else expected)
     assert axes.get_xlim() == ((-5, 5) if projection == "xy" else (0, 10))
     assert axes.get_ylim() == (-5, 5)
+
+
+@pytest.mark.parametrize(("projection", "axis"), [("xz", 0), ("yz", 1)])
+def test_windows_of_an_event_lie_where_they_follow_the_line(cells: np.ndarray, projection: str, axis: int) -> None:
+    particle = Incidence.of(1, "e-", (0.5, 0.3), 40.0, 30.0)
+    axes = plot_event(cells[0], 1.5, 3.0, Figure().subplots(), projection, incident=particle)
+    offsets = particle.window_offsets(np.array([1.5]), np.full((1, 4), 3.0))[0][:, axis]
+    assert offsets[-1] > offsets[0]
+    drawn, first = axes.collections[0].get_array(), offsets - offsets.min()
+    assert drawn.shape == (5 + offsets.max() - offsets.min(), 4)
+    for k in range(4):
+        rows = slice(first[k], first[k] + 5)
+        assert np.allclose(drawn[rows, k], cells[0].sum(1 - axis)[:, k])
+        assert np.ma.getmaskarray(drawn)[:, k].sum() == len(drawn) - 5
+    z, x = axes.lines[0].get_data()
+    assert np.allclose(z, [0, 12])
+    assert np.allclose(x, particle.at(np.array([[0.0, 12.0]]))[0, :, axis])
+    assert axes.get_ylim() == pytest.approx(((offsets.min() - 2.5) * 1.5, (offsets.max() + 2.5) * 1.5))
+
+
+def test_an_event_off_the_axis_along_the_beam(cells: np.ndarray) -> None:
+    particle = Incidence.of(1, theta=40.0)
+    axes = plot_event(cells[0], 1.5, 3.0, Figure().subplots(), "xy", incident=particle)
+    drawn = axes.collections[0].get_array()
+    assert drawn.shape[0] == 5 < drawn.shape[1]
+    assert np.isclose(drawn.sum(), cells[0].sum())
+    with pytest.raises(InputError, match="incident has 2 particles"):
+        plot_event(cells[0], 1.5, 3.0, incident=Incidence.of(2))
 
 
 def test_observables_are_shares_with_errors() -> None:

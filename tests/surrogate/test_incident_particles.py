@@ -187,6 +187,14 @@ def test_gradients_average_over_entries(surrogate: Surrogate) -> None:
     assert (found.estimates[0].gradient != 0).all()
 
 
+@pytest.mark.parametrize("beam", [ParticleBeam(), ParticleBeam("e-", (0.2, -0.4), 20.0, 35.0)])
+def test_gradients_of_a_fixed_beam(surrogate: Surrogate, beam: ParticleBeam) -> None:
+    """One row of particles stands for all showers."""
+    objective = Objective(Measurement(background=None), PositionResolution(), (20.0,), beam=beam)
+    found = gradient(surrogate, Design(1.3, 4.0, **WINDOW), objective=objective, showers=10, draws=2)
+    assert np.isfinite(found.estimates[0].gradient).all()
+
+
 @pytest.mark.parametrize("n_xy", [3, 5, 7])
 def test_coordinates_with_centres_come_back(n_xy: int) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -129,8 +129,8 @@ def gradient(
             if landscape > 1:
                 drawn = landscapes(
                     surrogate, replace(objective, energies=(middle,), weights=None), material=design.material,
-                    reference=source if source and source.any_design else None, points=landscape, seed=seed,
-                    progress=show,
+                    reference=source if source and source.any_design else None, cells=cells, points=landscape,
+                    seed=seed, progress=show,
                 )  # fmt: skip
             write_gradient_report(report_path, result, drawn, middle)
     _print_gradient(result)

@@ -27,6 +27,8 @@ STRAIGHT = 1e-6
 """Slopes that differ by less than this count as equal, so that the frame does not follow from rounding."""
 ENTRY_CALL = 1 << 20
 """Number of the call of `RandomNumbers` that draws entries, far behind those that draw showers."""
+UNITS = {"cm": "cm", "pitch": "of the pitch"}
+"""Units of a position in words, by their names in a `ParticleBeam`."""
 SWAP = 4
 """Number of the frame that exchanges x and y; 1 mirrors x, 2 mirrors y, and these come first."""
 
@@ -72,6 +74,10 @@ class Particles(NamedTuple):
     def rows(self, which: slice | Tensor) -> Particles:
         """Return some rows; a single row stands for all showers and stays."""
         return self if len(self.theta) == 1 else Particles(*(column[which] for column in self))
+
+    def expand(self, n: int) -> Particles:
+        """Return one row for each of n showers; a single row is repeated."""
+        return Particles(*(column.expand(n, *column.shape[1:]) for column in self))
 
     def to_incidence(self, n: int) -> Incidence:
         """Return the particles of n showers as a file stores them."""
@@ -126,26 +132,43 @@ class ParticleBeam:
         position: entry on the front face, cm, from the middle of the central cell; ``uniform``: drawn in this cell.
         theta: angle to the normal of the front face, degrees.
         phi: azimuth, degrees, or the two ends of a range.
+        unit: unit of a fixed entry: ``cm``, or ``pitch``, in which it keeps its place in the cell at every pitch.
 
     Raises:
-        InputError: an unknown particle, an entry that is no pair of numbers, angles that are none.
+        InputError: an unknown particle or unit, an entry that is no pair of numbers, angles that are none.
     """
 
     particle: Particle = "gamma"
     position: tuple[float, float] | Literal["uniform"] = (0.0, 0.0)
     theta: float = 0.0
     phi: float | tuple[float, float] = 0.0
+    unit: Literal["cm", "pitch"] = "cm"
 
     def __post_init__(self) -> None:
+        if self.unit not in ("cm", "pitch"):
+            raise InputError(f"unit = '{self.unit}' of the position: expected cm or pitch")
         if isinstance(self.position, str) and self.position != "uniform":
             raise InputError(f"position = '{self.position}': expected x and y in cm, or the word uniform")
-        entry = (0.0, 0.0) if isinstance(self.position, str) else self.position
+        entry: Any = (0.0, 0.0) if isinstance(self.position, str) else self.position
+        if self.unit == "pitch":  # how far it may be is known with the pitch
+            entry = np.clip(np.asarray(entry, float), -1, 1)
         ends = self.phi if isinstance(self.phi, tuple) else (self.phi,)
         for end in ends:
             Incidence.of(1, self.particle, entry, self.theta, end)
 
+    @property
+    def scales(self) -> bool:
+        """True if the entries in cm depend on the pitch."""
+        return isinstance(self.position, str) or (self.unit == "pitch" and self.position != (0.0, 0.0))
+
+    def position_at(self, dx: float) -> tuple[float, float] | Literal["uniform"]:
+        """Return the position in cells of a pitch in cm."""
+        if isinstance(self.position, str) or self.unit == "cm":
+            return self.position
+        return self.position[0] * dx, self.position[1] * dx
+
     def draw(self, dx: Tensor, random: RandomNumbers) -> Particles:
-        """Return the particles of showers, differentiable in the pitch in which entries are drawn.
+        """Return the particles of showers, differentiable in the pitch that entries scale with.
 
         Entry and azimuth of shower i depend on the seed and on i alone, and with equal seeds have the same place in
         the cell at every pitch.
@@ -158,15 +181,20 @@ class ParticleBeam:
         position: Any = self.position
         if isinstance(position, str):
             position = (u[:, :2] - 0.5) * dx[:, None]
+        elif self.unit == "pitch":
+            scaled = torch.tensor(self.position, dtype=dx.dtype, device=dx.device) * dx[:, None]
+            position = scaled[0] if len(scaled) == 1 else scaled
         phi: Any = self.phi
         if isinstance(phi, tuple):
             phi = phi[0] + u[:, 2] * (phi[1] - phi[0])
         return Particles.of(len(random), self.particle, position, self.theta, phi, like=dx)
 
     def __str__(self) -> str:
-        where = "entering evenly over the cell" if isinstance(self.position, str) else f"entering at {self.position} cm"
+        where = "evenly over the cell"
+        if not isinstance(self.position, str):
+            where = f"at {self.position} {UNITS[self.unit]}"
         turn = f"{self.phi[0]:g} to {self.phi[1]:g}" if isinstance(self.phi, tuple) else f"{self.phi:g}"
-        return f"{self.particle} {where}, theta {self.theta:g}, phi {turn} degrees"
+        return f"{self.particle} entering {where}, theta {self.theta:g}, phi {turn} degrees"
 
 
 ON_AXIS = ParticleBeam()

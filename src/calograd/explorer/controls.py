@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from panel.layout import Column, Row
+from panel.layout import Column, FlexBox, Row
 from panel.pane import HTML
 from panel.widgets import Button, Checkbox, EditableFloatSlider, FileDownload, FloatSlider, IntSlider, Select
 
 from calograd.detector.material import to_float
+from calograd.detector.particles import ParticleBeam
 from calograd.explorer.selection import MOST_BACKGROUND, MOST_PRICE, STRETCH, Selection, SelectionLimits
 from calograd.explorer.views import PREVIEW
 
 WIDTH, HEIGHT = 292, 856
 """Width and height of the sidebar in pixels."""
+NARROW = 158
+"""Width of the sliders of the particle in pixels."""
+FULL_TURN = (0.0, 360.0)
+"""Azimuths that the page offers, degrees."""
 
 
 class Controls:
@@ -35,12 +40,13 @@ class Controls:
         self._changed = changed
         self._moving = False
         start = limits.start()
+        self._place = (0.0, 0.0)
         self.dx = _slider("pitch dx [cm]", limits.dx, 0.05, start.dx, "0.00")
         self.dz = _slider("depth of all layers dz [cm]", limits.dz, 0.1, start.dz[0], "0.0")
         self.layers = [
             FloatSlider(label=f"depth of layer {k + 1} [cm]", start=limits.dz[0], end=limits.dz[1], step=0.1, value=dz,
                         format="0.0", width=WIDTH - 26, margin=(0, 8))
-            for k, dz in enumerate(start.dz)
+            for k, dz in enumerate((*start.dz, *start.dz[-1:] * (limits.n_z - start.n_z)))
         ]  # fmt: skip
         self.unequal = Checkbox(label="every layer its own depth", value=False, margin=(0, 8), visible=limits.unequal)
         self.energy = _slider("energy [GeV]", limits.energy, 1.0, start.energy, "0.0")
@@ -54,14 +60,32 @@ class Controls:
         self.price = _slider("price of depth [1/X₀]", (0.0, MOST_PRICE), 0.005, start.price, "0.000")
         self.event = IntSlider(label="displayed shower", start=0, end=PREVIEW - 1, value=0, width=WIDTH - 26,
                                margin=(2, 8))  # fmt: skip
+        self.n_xy = Select(label="cells across", options=limits.windows, value=start.n_xy, width=88, margin=(0, 6))
+        self.n_z = Select(label="layers", options=limits.layers, value=start.n_z, width=70, margin=(0, 6))
+        particles, theta = (limits.beam.particles, limits.beam.theta) if limits.beam else (("gamma",), (0.0, 0.0))
+        self.particle = Select(label="particle", options=list(particles), value=particles[0], width=86, margin=(0, 6))
+        half_cell = (-start.dx / 2, start.dx / 2)
+        self.x = _slider("entry x in the cell [cm]", half_cell, 0.01, 0.0, "0.00", NARROW)
+        self.y = _slider("entry y in the cell [cm]", half_cell, 0.01, 0.0, "0.00", NARROW)
+        self.uniform = Checkbox(label="all over the cell", value=False, width=112, margin=(20, 4, 0, 4))
+        self.theta = _slider("angle theta [°]", (theta[0], max(theta[1], theta[0] + 1)), 0.5, theta[0], "0.0", NARROW)
+        self.theta.visible = theta[1] > theta[0]
+        self.phi = _slider("azimuth phi [°]", FULL_TURN, 1.0, 0.0, "0", NARROW)
         half = (WIDTH - 44) // 2
         self.ascend = Button(label="follow the gradient", color="primary", width=half, margin=(6, 4, 4, 8))
         self.nearest = Button(label="nearest Geant4", width=half, margin=(6, 8, 4, 4))
-        for slider in (self.dx, self.dz, self.energy, self.density, self.background, self.price, *self.layers):
+        for slider in (self.dz, self.energy, self.density, self.background, self.price, self.theta, self.phi,
+                       self.particle, self.n_xy, *self.layers):  # fmt: skip
             slider.param.watch(self._moved, "value")
+        self.dx.param.watch(self._repitched, "value")
+        self.n_z.param.watch(self._layered, "value")
+        for slider in (self.x, self.y):
+            slider.param.watch(self._entered, "value")
+        self.uniform.param.watch(self._spread, "value")
         self.unequal.param.watch(self._split, "value")
         self.material.param.watch(self._swapped, "value")
         self.own = Column(*self.layers, visible=False, margin=0)
+        self._show_layers()
 
     def layout(self, downloads: list[FileDownload], css: str) -> Any:
         """Return all widgets in a column."""
@@ -78,13 +102,27 @@ class Controls:
             styles={"background": "#f6f7f8", "border-right": "1px solid #dcdfe2", "align-self": "stretch"},
         )  # fmt: skip
 
+    def strip(self) -> Any:
+        """Return the widgets of particle, entry, direction and window in a row."""
+        return FlexBox(
+            self.particle, self.x, self.y, self.uniform, self.theta, self.phi, self.n_xy, self.n_z,
+            margin=(2, 0), sizing_mode="stretch_width", styles={"border-bottom": "1px solid #dcdfe2"},
+        )  # fmt: skip
+
     def selection(self) -> Selection:
-        """Return the selection that the widgets show."""
-        depths = [layer.value for layer in self.layers] if self.unequal.value else [self.dz.value] * self._limits.n_z
+        """Return the selection that the widgets show. Raises `InputError` for angles that are none."""
+        n_z = int(self.n_z.value)
+        depths = [layer.value for layer in self.layers[:n_z]] if self.unequal.value else [self.dz.value] * n_z
+        beam = None
+        if self._limits.beam is not None:
+            entry: Any = "uniform" if self.uniform.value else self._place
+            beam = ParticleBeam(
+                str(self.particle.value), entry, float(self.theta.value), float(self.phi.value), "pitch"  # type: ignore[arg-type]
+            )  # fmt: skip
         return Selection(
             float(self.dx.value), tuple(float(depth) for depth in depths), float(self.energy.value),
             str(self.material.value), float(self.density.value), float(self.background.value),
-            float(self.price.value),
+            float(self.price.value), n_xy=int(self.n_xy.value), beam=beam,
         )  # fmt: skip
 
     def move(self, selection: Selection) -> None:
@@ -94,9 +132,19 @@ class Controls:
             self.material.value = selection.material
             self.density.value = selection.density
             self.dx.value, self.dz.value, self.energy.value = selection.dx, selection.depth, selection.energy
-            for layer, depth in zip(self.layers, selection.dz, strict=True):
+            self.background.value, self.price.value = selection.background, selection.price
+            self.n_xy.value, self.n_z.value = selection.n_xy, selection.n_z
+            for layer, depth in zip(self.layers, selection.dz, strict=False):
                 layer.value = depth
             self.unequal.value = not selection.equal
+            self._show_layers()
+            if selection.beam is not None:
+                position = selection.beam.position
+                self.uniform.value, self.particle.value = isinstance(position, str), selection.beam.particle
+                self.theta.value, self.phi.value = selection.beam.theta, selection.beam.phi
+                if not isinstance(position, str):
+                    self._place = position
+                self._show_entry()
         finally:
             self._moving = False
         self._changed()
@@ -104,6 +152,45 @@ class Controls:
     def _moved(self, _: Any) -> None:
         if not self._moving:
             self._changed()
+
+    def _repitched(self, _: Any) -> None:
+        """Keep the place of the entry in a cell of another pitch."""
+        if not self._moving and self._limits.beam is not None and self.dx.value > 0:
+            self._quietly(self._show_entry)
+        self._moved(None)
+
+    def _entered(self, _: Any) -> None:
+        """Take the place in the cell from the sliders."""
+        if not self._moving:
+            self._place = float(self.x.value) / self.dx.value, float(self.y.value) / self.dx.value
+        self._moved(None)
+
+    def _spread(self, _: Any) -> None:
+        self.x.disabled = self.y.disabled = bool(self.uniform.value)
+        self._moved(None)
+
+    def _layered(self, _: Any) -> None:
+        self._show_layers()
+        self._moved(None)
+
+    def _show_entry(self) -> None:
+        """Show the entry in cm, in sliders that end at the cell's edges."""
+        pitch = float(self.dx.value)
+        for slider, share in zip((self.x, self.y), self._place, strict=True):
+            slider.param.update(start=-pitch / 2, end=pitch / 2, value=share * pitch)
+
+    def _show_layers(self) -> None:
+        """Show sliders of the layers that there are."""
+        for k, layer in enumerate(self.layers):
+            layer.visible = k < self.n_z.value
+
+    def _quietly(self, change: Callable[[], None]) -> None:
+        """Change widgets as part of one change."""
+        moving, self._moving = self._moving, True
+        try:
+            change()
+        finally:
+            self._moving = moving
 
     def _split(self, _: Any) -> None:
         """Switch between one depth and one a layer; the sizes stay."""
@@ -117,7 +204,8 @@ class Controls:
                 for layer in self.layers:
                     layer.value = self.dz.value
             else:
-                self.dz.value = round(sum(layer.value for layer in self.layers) / len(self.layers), 3)
+                there = self.layers[: self.n_z.value]
+                self.dz.value = round(sum(layer.value for layer in there) / len(there), 3)
         finally:
             self._moving = False
         self._changed()
@@ -126,17 +214,16 @@ class Controls:
         """Set the density to that of another material."""
         material = self._limits.materials[str(self.material.value)]
         middle = to_float(material.density)
-        moving, self._moving = self._moving, True
-        try:
-            self.density.param.update(start=(1 - STRETCH) * middle, end=(1 + STRETCH) * middle, value=middle)
-        finally:
-            self._moving = moving
+        ends = {"start": (1 - STRETCH) * middle, "end": (1 + STRETCH) * middle}
+        self._quietly(lambda: self.density.param.update(**ends, value=middle))
         self._moved(None)
 
 
-def _slider(name: str, ends: tuple[float, float], step: float, value: float, shown: str) -> EditableFloatSlider:
+def _slider(
+    name: str, ends: tuple[float, float], step: float, value: float, shown: str, width: int = WIDTH - 26
+) -> EditableFloatSlider:
     return EditableFloatSlider(
-        label=name, start=ends[0], end=ends[1], step=step, value=value, format=shown, width=WIDTH - 26, margin=(0, 8)
+        label=name, start=ends[0], end=ends[1], step=step, value=value, format=shown, width=width, margin=(0, 8)
     )
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from calograd.reports.gradient import draw_landscape
 from calograd.reports.page import picture, render
 from calograd.reports.plots import central_bins, plot_event, plot_observable, plot_profile
 from calograd.reports.style import GEANT4, SURROGATE, png
+
+LINE = 130
+"""Characters of a line of the picture's title."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def showers_hdf5(snapshot: Snapshot) -> bytes:
     cells = Cells(
         view.cells, np.full(n, selection.energy, np.float32), np.full(n, selection.dx, np.float32),
         np.tile(np.array(selection.dz, np.float32), (n, 1)), np.arange(n), snapshot.limits.material(selection),
-        snapshot.model, config,
+        snapshot.model, config, incidence=view.incident,
     )  # fmt: skip
     with TemporaryDirectory() as folder:
         path = Path(folder) / "showers.h5"
@@ -95,7 +99,10 @@ def draw(snapshot: Snapshot) -> Figure:
     view, selection = snapshot.view, snapshot.view.selection
     figure = Figure(figsize=(11.5, 6.6), layout="constrained")
     axes = figure.subplots(2, 3)
-    plot_event(view.cells[snapshot.event], selection.dx, selection.dz, axes[0, 0], "xz")
+    particle = view.particle(snapshot.event)
+    plot_event(
+        view.cells[snapshot.event], selection.dx, selection.dz, axes[0, 0], "xz", incident=particle
+    )  # fmt: skip
     axes[0, 0].set_title(f"shower {snapshot.event}, {selection.energy:g} GeV in {selection.material}")
     _draw_utility(axes[0, 1], snapshot)
     for place, name in ((axes[0, 2], "E_tot"), (axes[1, 0], "R_E"), (axes[1, 1], "z_mean")):
@@ -111,7 +118,8 @@ def draw(snapshot: Snapshot) -> Figure:
     if view.bundled is not None:
         plot_profile(view.bundled.cells.cells, selection.dx, selection.dz, axes[1, 2], "z", color=GEANT4)
     plot_profile(view.cells, selection.dx, selection.dz, axes[1, 2], "z", color=SURROGATE)
-    figure.suptitle(f"{snapshot.model.replace('$', '')}: {selection}", fontsize=10, x=0.01, ha="left")
+    title = f"{snapshot.model.replace('$', '')}: {selection}"
+    figure.suptitle("\n".join(wrap(title, LINE)), fontsize=10, x=0.01, ha="left")
     return figure
 
 

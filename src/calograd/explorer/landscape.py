@@ -1,4 +1,4 @@
-"""The utility over pitch and depth, from showers that are generated once for each material and energy.
+"""The utility over pitch and depth, from showers that are generated once for each material, energy, beam and window.
 
 A design of the grid has pitch dx and mean depth dz; its layers keep the proportions of the selection. Background and
 price are applied to cached showers, so that changing them takes milliseconds. All points share random numbers. Between
@@ -19,6 +19,7 @@ from scipy.interpolate import RectBivariateSpline
 
 from calograd.detector.design import Design
 from calograd.detector.material import Material
+from calograd.detector.particles import ON_AXIS, ParticleBeam
 from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS
 from calograd.gradients.estimates import generator_for
@@ -34,7 +35,7 @@ EVENTS, STEPS = 48, 8
 CACHE_SIZE = 12
 """Number of grids whose showers are cached."""
 
-Key = tuple[float | str | tuple[float, ...], ...]
+Key = tuple[float | str | tuple[float, ...] | ParticleBeam | None, ...]
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,20 @@ class LandscapeCache:
         for i, row in enumerate(designs):
             if i not in showers:
                 yield i / POINTS
+                particles = [
+                    self._surrogate.particles(
+                        each, EVENTS, selection.beam or ON_AXIS, generator=generator_for(self._seed, SHOWERS, 3)
+                    )
+                    for each in row
+                ]
                 generator = generator_for(self._seed, SHOWERS, 3)
                 with torch.inference_mode():
                     made = self._surrogate.sample_designs(
-                        row, selection.energy, EVENTS, generator=generator, steps=STEPS
+                        row, selection.energy, EVENTS, generator=generator, particles=particles, steps=STEPS
                     )  # fmt: skip
                 showers[i] = made.clone()
         objective = self._limits.objective(selection)
-        numbers = objective.draw(EVENTS, self._limits.n_xy, self._limits.n_z, generator_for(self._seed, BACKGROUND, 3))
+        numbers = objective.draw(EVENTS, selection.n_xy, selection.n_z, generator_for(self._seed, BACKGROUND, 3))
         with torch.no_grad():
             values = [
                 [
@@ -118,11 +125,11 @@ class LandscapeCache:
 
     def _design(self, selection: Selection, dx: float, depths: np.ndarray, material: Material) -> Design:
         dz = float(depths[0]) if selection.equal else tuple(depths.tolist())
-        return Design(dx, dz, material, self._limits.n_xy, self._limits.n_z)
+        return Design(dx, dz, material, selection.n_xy, selection.n_z)
 
     def _cached(self, selection: Selection, ratios: tuple[float, ...]) -> dict[int, torch.Tensor]:
-        """Return the cached showers of an energy, a material and proportions of the layers, by row of the grid."""
-        key = (selection.energy, selection.material, selection.density, ratios)
+        """Return the cached showers of an energy, a material, a beam and a window, by row of the grid."""
+        key = (selection.energy, selection.material, selection.density, ratios, selection.n_xy, selection.beam)
         with self._lock:
             found = self._showers.setdefault(key, {})
             self._showers.move_to_end(key)

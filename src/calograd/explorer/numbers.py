@@ -55,8 +55,9 @@ def table_html(view: View) -> str:
         rows.append(f"<tr><th>Geant4, {len(view.reference.E_tot)} showers</th>{theirs}</tr>")
         rows.append(f'<tr class="apart"><th>difference of means</th>{apart}</tr>')
     else:
-        rows.append('<tr class="apart"><th>Geant4</th><td class="none" colspan="6">no bundled showers at this design '
-                    "and energy: “nearest Geant4” goes where there are some</td></tr>")  # fmt: skip
+        rows.append(
+            f'<tr class="apart"><th>Geant4</th><td class="none" colspan="6">{escape(view.note)}</td></tr>'
+        )  # fmt: skip
     return f'<table class="numbers"><tr><th></th>{head}</tr>{"".join(rows)}</table>'
 
 
@@ -76,6 +77,7 @@ def to_dict(view: View, slope: LocalGradient | None, surface: Surface | None, mo
         "calograd": __version__,
         "model": model,
         "choice": asdict(view.selection),
+        "incident": view.incident.describe(),
         "showers": len(view.cells),
         "observables": {
             c.name: {"unit": UNITS[c.name], "surrogate": _named(c.ours), "geant4": _named(c.theirs)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial, singledispatchmethod
 from html import escape
@@ -18,6 +18,7 @@ from panel.pane import HTML, Bokeh
 from panel.viewable import Viewer
 from panel.widgets import FileDownload, RadioButtonGroup
 
+from calograd.errors import CaloGradError, InputError
 from calograd.explorer import downloads
 from calograd.explorer.controls import Controls
 from calograd.explorer.landscape import Surface
@@ -38,6 +39,8 @@ DOWNLOADS: dict[str, tuple[str, Callable[[downloads.Snapshot], bytes]]] = {
 }  # fmt: skip
 UPPER, LOWER = 446, 284
 """Heights of the upper and lower row of plots in pixels."""
+STRIP = 62
+"""Height of the controls of the particle in pixels, which the upper row is lower by."""
 
 
 class Page(Viewer):  # type: ignore[misc]
@@ -46,6 +49,7 @@ class Page(Viewer):  # type: ignore[misc]
     Args:
         explorer: the explorer that computes.
         path: selections of an optimisation with their utilities, to show as a trajectory.
+        query: parameters of the page's address, see `SelectionLimits.parse`.
 
     Attributes:
         view, slope, surface: the results that are shown; None before they are computed.
@@ -53,7 +57,13 @@ class Page(Viewer):  # type: ignore[misc]
         remark: the reason why an ascent ended at this selection, or an empty string.
     """
 
-    def __init__(self, explorer: Explorer, path: list[tuple[Selection, float]] | None = None, **params: Any) -> None:
+    def __init__(
+        self,
+        explorer: Explorer,
+        path: list[tuple[Selection, float]] | None = None,
+        query: Mapping[str, str] | None = None,
+        **params: Any,
+    ) -> None:
         super().__init__(**params)
         self.explorer = explorer
         self.view: View | None = None
@@ -61,6 +71,7 @@ class Page(Viewer):  # type: ignore[misc]
         self.surface: Surface | None = None
         self.message = ""
         self.remark = ""
+        self._refused = ""
         self._path = list(path or [])
         self._document = pn.state.curdoc
         self.controls = Controls(explorer.limits, self._changed)
@@ -71,9 +82,10 @@ class Page(Viewer):  # type: ignore[misc]
         self.energies = RadioButtonGroup(options=ENERGIES, value="deposited", color="light", height=30,
                                          margin=(4, 8))  # fmt: skip
         self.energies.param.watch(self._draw_event, "value")
-        self.event = EventDisplay(height=UPPER - 40, sizing_mode="stretch_width", margin=(0, 6))
+        upper = UPPER - (STRIP if explorer.limits.beam else 0)
+        self.event = EventDisplay(height=upper - 40, sizing_mode="stretch_width", margin=(0, 6))
         self.look.link(self.event, value="look")
-        self.map = Map(explorer.limits, UPPER - 22, self._clicked)
+        self.map = Map(explorer.limits, upper - 22, self._clicked)
         self.histograms = {
             name: Steps(label, "share of showers", LOWER, legend=name == "E_tot")
             for name, label in (("E_tot", "E_tot / E [%]"), ("R_E", "R_E [cm]"), ("z_mean", "⟨z⟩ [cm]"))
@@ -90,13 +102,14 @@ class Page(Viewer):  # type: ignore[misc]
         self.worker = Worker(explorer, self._publish)
         if self._document is not None:
             pn.state.on_session_destroyed(lambda _: self.worker.stop())
-        self._changed()
+        self._open(query or {})
 
     def __panel__(self) -> Any:
         return self._layout
 
     def _arrange(self) -> Any:
         plots = Column(
+            *([self.controls.strip()] if self.explorer.limits.beam else []),
             Row(
                 Column(FlexBox(self.look, self.energies, margin=0), self.event, sizing_mode="stretch_width"),
                 Column(self.utility, self._plots[0], sizing_mode="stretch_width"),
@@ -112,17 +125,38 @@ class Page(Viewer):  # type: ignore[misc]
             sizing_mode="stretch_width", margin=0, min_width=1180, css_classes=["explorer"],
         )  # fmt: skip
 
+    def _open(self, query: Mapping[str, str]) -> None:
+        """Show the selection of an address; an error in it is shown beside the selection that a page opens with."""
+        try:
+            selection = self.explorer.limits.parse(query)
+            self.explorer.check(selection)
+        except CaloGradError as error:
+            self._refused = " ".join(str(error).split())
+            self._tell(self._refused)
+            self._ask("computing")
+        else:
+            self.controls.move(selection)
+
     def _changed(self) -> None:
+        self._refused = ""
+        self._ask("computing")
+
+    def _ask(self, text: str, *, ascend: bool = False) -> None:
+        """Request the results of the selection."""
         self.remark = ""
-        self._state("computing", busy=True)
-        self.worker.ask(self.controls.selection())
+        try:
+            selection = self.controls.selection()
+        except InputError as error:
+            self.worker.drop()
+            self._show(Failure(str(error)))
+            return
+        self._state(text, busy=True)
+        self.worker.ask(selection, ascend=ascend)
 
     def _ascend(self, _: Any) -> None:
-        self.remark = ""
         self._path = []
         self._draw_path()
-        self._state("following the gradient", busy=True)
-        self.worker.ask(self.controls.selection(), ascend=True)
+        self._ask("following the gradient", ascend=True)
 
     def _nearest(self, _: Any) -> None:
         found = self.explorer.reference.nearest(self.controls.selection())
@@ -158,7 +192,7 @@ class Page(Viewer):  # type: ignore[misc]
             self.map.here(view.selection)
             self.slope = None
             self.utility.object = '<div class="utility old">gradient of the utility: as soon as the design rests</div>'
-        self._tell("")
+        self._tell(self._refused)
         self.view = view
         self._draw_event()
         found, theirs, energy = view.observables, view.reference, view.selection.energy
@@ -225,7 +259,7 @@ class Page(Viewer):  # type: ignore[misc]
         number = int(self.controls.event.value)
         cells = getattr(self.explorer.event(self.view, number), self.energies.value)
         words = next(name for name, field in ENERGIES.items() if field == self.energies.value)
-        self.event.scene = scene(cells, self.view.selection, words, number)
+        self.event.scene = scene(cells, self.view.selection, words, number, self.view.particle(number))
 
     def _draw_path(self) -> None:
         selections = [selection for selection, _ in self._path]

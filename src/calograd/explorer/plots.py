@@ -29,6 +29,7 @@ from bokeh.plotting import figure
 from bokeh.plotting.contour import contour_data
 from panel.custom import JSComponent
 
+from calograd.detector.incidence import Incidence
 from calograd.explorer.landscape import Surface
 from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.explorer.views import LocalGradient
@@ -228,18 +229,35 @@ class EventDisplay(JSComponent):  # type: ignore[misc]
     look = param.Selector(default="3-D", objects=list(LOOKS.values()))
 
 
-def scene(cells: np.ndarray, selection: Selection, what: str, number: int) -> dict[str, Any]:
-    """Return the data of the event display for cells of shape (n_xy, n_xy, n_z), GeV."""
+def scene(
+    cells: np.ndarray, selection: Selection, what: str, number: int, particle: Incidence | None = None
+) -> dict[str, Any]:
+    """Return the data of the event display.
+
+    Args:
+        cells: energies, shape (n_xy, n_xy, n_z), GeV.
+        selection: the design.
+        what: name of the energies.
+        number: index of the shower.
+        particle: its incident particle, whose line is drawn and which the windows follow; None: on the axis.
+    """
     largest = float(cells.max())
     total = float(cells.sum())
     subtitle = (
         f"{selection.energy:g} GeV in {selection.material}, cells of {selection.dx:g} cm, "
         f"layers of {selection.depths} cm"
     )
+    offsets, line = np.zeros((selection.n_z, 2), int), None
+    if particle is not None:
+        offsets = particle.window_offsets(np.array([selection.dx]), np.array([selection.dz]))[0]
+        line = {"entry": particle.position[0].astype(float).tolist(), "slopes": particle.slopes[0].tolist()}
+        subtitle += f"; {particle.describe()}"
+    name = "" if particle is None else f"{particle.to_beam()['particle']}, "
     return {
         "cells": np.round(np.asarray(cells, float), 9).tolist(), "dx": selection.dx, "dz": list(selection.dz),
+        "offsets": offsets.tolist(), "line": line,
         "top": max(largest, 1e-6), "decades": DECADES,
         "title": f"shower {number}, {what}: {total:.4g} GeV",
         "subtitle": subtitle,
-        "beam": f"{selection.energy:g} GeV",
+        "beam": f"{name}{selection.energy:g} GeV",
     }  # fmt: skip

@@ -1,28 +1,40 @@
-"""The bundled Geant4 showers by design and energy, to show beside a surrogate's showers."""
+"""Geant4 showers that are bundled, for a comparison at the designs, energies and beams that they are of.
+
+A smaller window is a crop of a larger one, so showers serve smaller windows as well. Showers of another particle, entry
+or direction than those shown are not compared.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from calograd.detector.configuration import PDG
+from calograd.detector.incidence import SAME_ANGLE, SAME_POSITION, Incidence
 from calograd.detector.material import to_float
+from calograd.detector.particles import ParticleBeam
 from calograd.evaluation.matching import group
 from calograd.events.dense import Cells, read_cells
 from calograd.explorer.selection import Selection, SelectionLimits
+from calograd.metrics.observables import Observables, observe
 from calograd.surrogate.storage import ASSETS
+from calograd.system.random_numbers import RandomNumbers
 
 FILES = ("pbf2-sample/reference.h5", "pbwo4-sample/judge.h5")
 SAME = 1e-3
 """Largest relative difference of sizes, energies and densities that count as equal."""
+NONE_HERE = "no bundled showers at this design and energy: “nearest Geant4” goes where there are some"
 
 
 @dataclass(frozen=True)
 class BundledShowers:
-    """Geant4 showers at one design and energy.
+    """Geant4 showers at one design and energy, of one beam.
 
     Args:
-        selection: the design and energy.
+        selection: the design, energy and beam.
         cells: the showers.
     """
 
@@ -30,8 +42,28 @@ class BundledShowers:
     cells: Cells
 
     def move(self, selection: Selection) -> Selection:
-        """Return the selection moved to this design and energy."""
-        return replace(self.selection, background=selection.background, price=selection.price)
+        """Return the selection moved to this design, energy and beam; its window is kept, as far as these have it."""
+        n_xy, n_z = min(selection.n_xy, self.selection.n_xy), min(selection.n_z, self.selection.n_z)
+        beam = None if selection.beam is None else self.selection.beam
+        return replace(
+            self.selection, background=selection.background, price=selection.price, n_xy=n_xy,
+            dz=self.selection.dz[:n_z], beam=beam,
+        )  # fmt: skip
+
+    def crop(self, n_xy: int, n_z: int) -> BundledShowers:
+        """Return the showers in a smaller window, or these themselves."""
+        if (n_xy, n_z) == (self.selection.n_xy, self.selection.n_z):
+            return self
+        edge = (self.selection.n_xy - n_xy) // 2
+        inner = slice(edge, edge + n_xy)
+        measured, dz = self.cells.cells[:, inner, inner, :n_z], self.cells.dz[:, :n_z]
+        cells = replace(self.cells, cells=measured, dz=dz, mean_time=None, first_time=None)
+        return BundledShowers(replace(self.selection, n_xy=n_xy, dz=self.selection.dz[:n_z]), cells)
+
+    def observe(self) -> Observables:
+        """Return the observables of the showers."""
+        at = self.selection
+        return observe(self.cells.cells, at.dx, np.array(at.dz), incident=self.cells.incident)
 
 
 class Reference:
@@ -42,37 +74,96 @@ class Reference:
     """
 
     def __init__(self, limits: SelectionLimits) -> None:
+        self._limits = limits
         self.points: list[BundledShowers] = []
         for name in FILES:
             if (ASSETS / name).is_file():
                 self.points += _points(read_cells(ASSETS / name), limits)
 
-    def at(self, selection: Selection) -> BundledShowers | None:
-        """Return the showers at a selection, or None."""
-        return next((point for point in self.points if _distance(point, selection) < SAME), None)
+    def at(self, selection: Selection) -> tuple[BundledShowers | None, str]:
+        """Return the showers at a selection, or None and a sentence that says why there are none."""
+        here = [point for point in self.points if _distance(point, selection) < SAME]
+        large = [p for p in here if p.selection.n_xy >= selection.n_xy and p.selection.n_z >= selection.n_z]
+        if not large:
+            few = f"the bundled showers here are of {here[0].selection.window}, fewer than shown" if here else ""
+            return None, f"{few}: not compared" if few else NONE_HERE
+        found = next((point for point in large if self._difference(point, selection) is None), None)
+        if found is None:
+            return None, f"the bundled showers here are of {self._difference(large[0], selection)}: not compared"
+        return found.crop(selection.n_xy, selection.n_z), ""
 
     def nearest(self, selection: Selection) -> BundledShowers | None:
-        """Return the showers at the smallest relative distance; None if there are none at all."""
-        return min(self.points, key=lambda point: _distance(point, selection), default=None)
+        """Return the showers at the smallest relative distance; None if there are none that could be compared.
+
+        At equal distance those of the selection's beam come first.
+        """
+        points = self.points
+        if selection.beam is None:
+            points = [point for point in points if self._difference(point, selection) is None]
+
+        def distance(point: BundledShowers) -> tuple[float, bool]:
+            return _distance(point, selection), point.selection.beam != selection.beam
+
+        return min(points, key=distance, default=None)
+
+    def _difference(self, point: BundledShowers, selection: Selection) -> str | None:
+        """Return in words how the beam of bundled showers differs from that of a selection; None if it does not."""
+        n = len(point.cells)
+        asked = self._limits.incident(n) if selection.beam is None else _drawn(selection.beam, selection.dx, n)
+        return point.cells.incident.difference(asked)
 
 
 def _points(cells: Cells, limits: SelectionLimits) -> list[BundledShowers]:
     material = limits.materials.get(cells.material.name)
-    fits = cells.cells.shape[1:] == (limits.n_xy, limits.n_xy, limits.n_z)
+    n_xy, n_z = cells.cells.shape[1], cells.cells.shape[3]
+    fits = n_xy in limits.windows and n_z in limits.layers
     if material is None or not material.alike(cells.material, SAME) or not fits:
         return []
     found = []
     for rows in group(cells).values():
-        some = cells.rows(rows)
-        dx, energy, *dz = (round(float(each), 4) for each in (some.dx[0], some.energy[0], *some.dz[0]))
-        at = Selection(dx, tuple(dz), energy, some.material.name, to_float(some.material.density))
-        found.append(BundledShowers(at, some))
+        for some in _beams(cells.rows(rows)):
+            dx, energy, *dz = (round(float(each), 4) for each in (some.dx[0], some.energy[0], *some.dz[0]))
+            beam = _beam(some.incident, dx)
+            if beam is not None:
+                at = Selection(
+                    dx, tuple(dz), energy, some.material.name, to_float(some.material.density), n_xy=n_xy, beam=beam
+                )
+                found.append(BundledShowers(at, some))
     return found
 
 
+def _beams(cells: Cells) -> Iterator[Cells]:
+    """Yield the showers of each particle and angle."""
+    kinds = np.column_stack([cells.incident.particle, np.round(cells.incident.theta / SAME_ANGLE)])
+    for kind in np.unique(kinds, axis=0):
+        yield cells.rows(np.flatnonzero((kinds == kind).all(1)))
+
+
+def _beam(incident: Incidence, dx: float) -> ParticleBeam | None:
+    """Return the beam of showers of one particle and angle, with an entry in units of the pitch; None for others.
+
+    Entries are fixed or drawn over the cell; the azimuth is fixed, or does not matter.
+    """
+    names = {number: name for name, number in PDG.items()}
+    name, theta = names.get(int(incident.particle[0])), float(incident.theta[0])
+    if name is None:
+        return None
+    fixed = bool((np.ptp(incident.position, axis=0) <= SAME_POSITION).all())
+    x, y = (float(each) / dx for each in incident.position[0])
+    phi = float(incident.phi[0]) if theta > SAME_ANGLE else 0.0
+    beam = ParticleBeam(name, (x, y) if fixed else "uniform", theta, phi, unit="pitch")  # type: ignore[arg-type]
+    return None if incident.difference(_drawn(beam, dx, len(incident))) else beam
+
+
+def _drawn(beam: ParticleBeam, dx: float, n: int) -> Incidence:
+    """Return n particles of a beam in cells of a pitch in cm."""
+    return beam.draw(torch.tensor([dx], dtype=torch.float64), RandomNumbers(0, range(n))).to_incidence(n)
+
+
 def _distance(point: BundledShowers, selection: Selection) -> float:
-    """Return the largest relative difference; infinity for another material."""
+    """Return the largest relative difference, of the layers that both have; infinity for another material."""
     if point.selection.material != selection.material:
         return np.inf
-    mine, theirs = (np.array([at.dx, *at.dz, at.energy, at.density]) for at in (selection, point.selection))
+    layers = min(selection.n_z, point.selection.n_z)
+    mine, theirs = (np.array([at.dx, *at.dz[:layers], at.energy, at.density]) for at in (selection, point.selection))
     return float(np.abs(np.log(mine / theirs)).max())

@@ -94,7 +94,8 @@ def read_trajectory(folder: Path, start: Selection) -> list[tuple[Selection, flo
         found = []
         for step in state.history:
             y = dict(zip(names, step.y, strict=True))
-            dz = (y["dz"],) * len(start.dz) if "dz" in y else tuple(y[f"dz_{k + 1}"] for k in range(len(start.dz)))
+            layers = len(start.dz) if start.beam is None else len(y) - ("density" in y) - 1
+            dz = (y["dz"],) * len(start.dz) if "dz" in y else tuple(y[f"dz_{k + 1}"] for k in range(layers))
             found.append((replace(start, dx=y["dx"], dz=dz), step.value))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{folder / CONFIG} does not fit {STATE} ({error}); expected a whole run") from error
@@ -125,8 +126,12 @@ def _server(explorer: Explorer, path: Any, port: int) -> Any:
 
     from calograd.explorer.page import Page
 
+    def page() -> Page:
+        arguments = pn.state.session_args or {}
+        return Page(explorer, path, {name: values[-1].decode(errors="replace") for name, values in arguments.items()})
+
     return pn.serve(
-        lambda: Page(explorer, path), address=ADDRESS, port=port, show=False, start=False, verbose=False,
+        page, address=ADDRESS, port=port, show=False, start=False, verbose=False,
         websocket_origin=[f"{name}:{port}" for name in (ADDRESS, "localhost")],
         title=f"CaloGrad explorer: {explorer.surrogate.card.name}",
     )  # fmt: skip

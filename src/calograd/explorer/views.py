@@ -15,12 +15,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from calograd.detector.design import Design
+from calograd.detector.incidence import Incidence
+from calograd.detector.particles import ON_AXIS, Particles
 from calograd.errors import InputError
 from calograd.explorer.landscape import LandscapeCache, Surface
 from calograd.explorer.reference import BundledShowers, Reference
@@ -73,6 +76,8 @@ class View:
         milliseconds: time of the computation.
         bundled: Geant4 showers at the same point, or None.
         reference: observables of those, or None.
+        incident: incident particles of the showers.
+        note: sentence that says why there are no Geant4 showers; empty if there are some.
     """
 
     selection: Selection
@@ -82,11 +87,19 @@ class View:
     milliseconds: float
     bundled: BundledShowers | None
     reference: Observables | None
+    incident: Incidence
+    note: str = ""
 
     @property
     def complete(self) -> bool:
         """Return whether no more showers follow."""
         return len(self.cells) >= ALL_SHOWERS
+
+    def particle(self, number: int) -> Incidence | None:
+        """Return the particle of a shower; None on the axis of a surrogate that knows one beam."""
+        if self.selection.beam is None and self.incident.on_axis:
+            return None
+        return self.incident[number : number + 1]
 
 
 @dataclass(frozen=True)
@@ -145,21 +158,28 @@ class Explorer:
         """Return the selection that a page opens with."""
         return self.limits.start()
 
+    def check(self, selection: Selection) -> None:
+        """Raise `RangeError` or `InputError` for a selection that cannot be shown."""
+        design = self.limits.design(selection)
+        self.limits.objective(selection)  # raises what is wrong with it
+        particles = self._particles(design, selection, 1)
+        self.surrogate.card.check_range(design, torch.tensor(selection.energy), particles=particles)
+
     def preview(self, selection: Selection) -> View:
         """Return a few showers quickly. Raises `RangeError` outside the trained range."""
         began = time.perf_counter()
         design = self.limits.design(selection)
         self.limits.objective(selection)  # raises what is wrong with it
-        return self._view(selection, self._sample(design, selection, 0, PREVIEW, PREVIEW_STEPS), PREVIEW_STEPS, began)
+        return self._view(selection, [self._sample(design, selection, 0, PREVIEW, PREVIEW_STEPS)], PREVIEW_STEPS, began)
 
     def refined(self, selection: Selection) -> Iterator[View]:
         """Yield views of more and more showers with the default sampler; the first has those of the preview."""
         began, design = time.perf_counter(), self.limits.design(selection)
         pieces = [self._sample(design, selection, 0, PREVIEW, None)]
-        yield self._view(selection, pieces[0], None, began)
+        yield self._view(selection, pieces, None, began)
         for number in range(1, BATCHES + 1):
             pieces.append(self._sample(design, selection, number, BATCH, None))
-            yield self._view(selection, torch.cat(pieces), None, began)
+            yield self._view(selection, pieces, None, began)
 
     def event(self, view: View, number: int) -> Event:
         """Return one of the first `PREVIEW` showers of a view, with its background."""
@@ -217,7 +237,7 @@ class Explorer:
             )  # fmt: skip
 
         def step(y: tuple[float, ...]) -> Selection:
-            dz = (y[1],) * self.limits.n_z if len(y) == 2 else tuple(y[1:])
+            dz = (y[1],) * selection.n_z if len(y) == 2 else tuple(y[1:])
             return replace(selection, dx=y[0], dz=dz)
 
         config = AscentConfig(
@@ -230,21 +250,34 @@ class Explorer:
         """Return the space of pitch and depths, one for all layers or one each, and the parameters of the selection."""
         limits = self.limits
         return space_around(
-            selection.dx, depth, *limits.sizes(selection), limits.material(selection), limits.n_xy, limits.n_z
+            selection.dx, depth, *limits.sizes(selection), limits.material(selection), selection.n_xy, selection.n_z
         )
 
-    def _sample(self, design: Design, selection: Selection, number: int, n: int, steps: int | None) -> Tensor:
+    def _particles(self, design: Design, selection: Selection, n: int, number: int = 0) -> Particles | None:
+        """Return the incident particles of n showers; None for a surrogate that knows one beam."""
+        generator = generator_for(self.seed, SHOWERS, 2, number)
+        return self.surrogate.particles(design, n, selection.beam or ON_AXIS, generator=generator)
+
+    def _sample(
+        self, design: Design, selection: Selection, number: int, n: int, steps: int | None
+    ) -> tuple[Tensor, Incidence]:
+        """Return showers and their incident particles."""
+        particles = self._particles(design, selection, n, number)
+        beam: dict[str, Any] = {} if particles is None else particles.expand(n)._asdict()
         with torch.inference_mode():
             made: Tensor = self.surrogate.sample(
-                design, selection.energy, n, generator=generator_for(self.seed, SHOWERS, 2, number), steps=steps
+                design, selection.energy, n, generator=generator_for(self.seed, SHOWERS, 2, number), steps=steps, **beam
             )
-        return made.clone()
+        return made.clone(), self.limits.incident(n) if particles is None else particles.to_incidence(n)
 
-    def _view(self, selection: Selection, cells: Tensor, steps: int | None, began: float) -> View:
-        bundled, reference = self.reference.at(selection), None
-        if bundled is not None:
-            reference = observe(bundled.cells.cells, bundled.selection.dx, np.array(bundled.selection.dz))
-        found = observe(cells, selection.dx, np.array(selection.dz))
+    def _view(
+        self, selection: Selection, pieces: list[tuple[Tensor, Incidence]], steps: int | None, began: float
+    ) -> View:
+        cells, incident = torch.cat([made for made, _ in pieces]), Incidence.concatenate([each for _, each in pieces])
+        bundled, note = self.reference.at(selection)
+        reference = bundled.observe() if bundled else None
+        found = observe(cells, selection.dx, np.array(selection.dz), incident=incident)
         return View(
-            selection, cells.numpy(), found, steps, 1e3 * (time.perf_counter() - began), bundled, reference
+            selection, cells.numpy(), found, steps, 1e3 * (time.perf_counter() - began), bundled, reference, incident,
+            note,
         )  # fmt: skip

@@ -101,6 +101,13 @@ class Worker:
             self._selection, self._ascends = selection, ascend
             self._changed.notify()
 
+    def drop(self) -> None:
+        """Drop earlier requests."""
+        with self._changed:
+            self._asked += 1
+            self._selection = None
+            self._changed.notify()
+
     def stop(self) -> None:
         """End the thread after its current piece of work."""
         with self._changed:
@@ -128,7 +135,8 @@ class Worker:
                 if self._stopped:
                     return
                 number, selection, ascends = self._asked, self._selection, self._ascends
-            assert selection is not None
+            if selection is None:
+                continue
             try:
                 for result in self._ascend(selection, number) if ascends else self._stages(selection, number):
                     self._check(number)

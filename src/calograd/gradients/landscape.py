@@ -68,6 +68,7 @@ def landscapes(
     *,
     reference: Reference | None = None,
     material: Material | None = None,
+    cells: tuple[int, int] | None = None,
     points: int = 9,
     seed: int = 0,
     progress: StageProgress = silent,
@@ -78,16 +79,20 @@ def landscapes(
         reference: Geant4 showers that any design can be measured with.
         points: number of points along each axis.
         progress: called with the stages "landscape, Geant4" and "landscape, surrogate".
-        surrogate, objective, material, seed: see `surrogate_landscape`.
+        surrogate, objective, material, cells, seed: see `surrogate_landscape`.
     """
     material = material or surrogate.card.designs.material
     card = surrogate.card.in_cm(material)
     dx, dz, made = grid(*card.dx, points), grid(*card.dz, points), list[Landscape]()
     if reference is not None:
-        n_z, tell = surrogate.design_model.architecture.n_z, partial(progress, "landscape, Geant4")
+        n_z = cells[1] if cells else surrogate.design_model.architecture.n_z
+        tell = partial(progress, "landscape, Geant4")
         made.append(geant4_landscape(reference, objective, dx, dz, n_z=n_z, seed=seed, progress=tell))
     tell = partial(progress, "landscape, surrogate")
-    return [*made, surrogate_landscape(surrogate, objective, dx, dz, material=material, seed=seed, progress=tell)]
+    ours = surrogate_landscape(
+        surrogate, objective, dx, dz, material=material, cells=cells, seed=seed, progress=tell
+    )  # fmt: skip
+    return [*made, ours]
 
 
 def geant4_landscape(
@@ -131,6 +136,7 @@ def surrogate_landscape(
     dz: np.ndarray,
     *,
     material: Material | None = None,
+    cells: tuple[int, int] | None = None,
     showers: int = 500,
     seed: int = 0,
     progress: Progress = silent,
@@ -140,12 +146,14 @@ def surrogate_landscape(
     Args:
         dx, dz: the grid, cm, within the trained range.
         material: material of the designs; None: the one that the surrogate was trained on.
+        cells: cells across and layers; None: those of the surrogate.
         surrogate, objective, showers, seed, progress: see `surrogate_values`.
     """
     a, card = surrogate.design_model.architecture, surrogate.card
     material = material or card.designs.material
     ends = card.in_cm(material)
-    space, _ = space_around(float(dx[0]), float(dz[0]), ends.dx, ends.dz, material, a.n_xy, a.n_z)
+    n_xy, n_z = cells or (a.n_xy, a.n_z)
+    space, _ = space_around(float(dx[0]), float(dz[0]), ends.dx, ends.dz, material, n_xy, n_z)
     points = np.array(list(product(dx, dz)))
     values, slopes = surrogate_values(
         surrogate, objective, space, points, showers=showers, seed=seed, progress=progress

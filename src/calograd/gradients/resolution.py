@@ -394,7 +394,8 @@ def _read(
         return read_shards(path), path.name
     if design is None:
         raise InputError(f"{path} is a shower library; give the design that is to measure it")
-    position = None if beam is None or beam.position == ON_AXIS.position else beam.position
+    at = None if beam is None else beam.position_at(float(design.dx))
+    position = None if at == ON_AXIS.position else at
     phi = None if beam is None or beam.phi == ON_AXIS.phi else beam.phi
     return segment(path, designs=design, position=position, phi=phi, seed=seed), path.name
 

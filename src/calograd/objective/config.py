@@ -20,7 +20,7 @@
 
     [beam]                       # left out: photons on the axis
     particle = "e-"              # "gamma", "e+"
-    position = "uniform"         # evenly over the central cell; or [0.2, -0.4], cm
+    position = "uniform"         # evenly over the central cell; or [0.2, -0.4], cm, or with unit = "pitch" in pitches
     theta = 20                   # degrees
     phi = [0, 360]               # one angle, or a range
 
@@ -195,6 +195,7 @@ class BeamConfig(Builder):
     position: tuple[float, float] | Literal["uniform"] = ParticleBeam.position
     theta: Annotated[float, Field(ge=0, lt=90)] = ParticleBeam.theta
     phi: float | tuple[float, float] = ParticleBeam.phi
+    unit: Literal["cm", "pitch"] = ParticleBeam.unit
 
 
 class ObjectiveConfig(Table):

@@ -133,7 +133,7 @@ class LibraryReference:
         difference = made.difference(asked)
         if difference:
             raise InputError(f"{self.name} is of {difference} as asked; choose showers of that particle and angle")
-        drawn = beam.position == "uniform" or isinstance(beam.phi, tuple)
+        drawn = beam.scales or isinstance(beam.phi, tuple)
         there = beam.draw(torch.ones(1), RandomNumbers(0, range(1))).to_incidence(1)
         if library.matrix is not None and (drawn or self._simulated.difference(there)):
             raise InputError(f"{self.name} is of a crystal matrix, whose showers cannot be moved or turned")

@@ -19,6 +19,7 @@ In TOML:
     max_volume = 8000.0          # cm3; left out: no limit
 
     material = "PbWO4"           # left out: the one of the surrogate
+    cells = [7, 5]               # cells across and layers; left out: those of the surrogate
 
 With one depth a layer, ``dz`` in ``start`` and ``bounds`` is for all layers that are not named.
 """
@@ -176,6 +177,8 @@ class SpaceConfig(Table):
     start: dict[str, float]
     bounds: dict[str, tuple[float, float]]
     material: str | None = None
+    cells: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+    """Cells across and layers of the window, for surrogates that serve several; None: those of the surrogate."""
     max_depth: Annotated[float, Field(gt=0)] | None = None
     max_volume: Annotated[float, Field(gt=0)] | None = None
 

@@ -171,7 +171,8 @@ class Setup:
             raise InputError(f"{card.name} generates maps; expected a surrogate of cells")
         surrogate.model.sampling_schedule(config.gradient.sampler, config.gradient.steps)  # raises if they do not fit
         material = (target.detector.material if target else None) or config.space.material
-        space = config.space.space(Material.parse(material) if material else card.designs.material, a.n_xy, a.n_z)
+        cells = config.space.cells or (a.n_xy, a.n_z)
+        space = config.space.space(Material.parse(material) if material else card.designs.material, *cells)
         check_trained_range(space, surrogate)
         low, high = card.energy
         outside = [f"{e:g}" for e in config.spectrum.energies if not low * (1 - 1e-4) <= e <= high * (1 + 1e-4)]
@@ -182,6 +183,7 @@ class Setup:
             )
         start = config.space.start_values()
         space.check_start(start)
+        card.designs.check(card.name, space.design(start), card.architecture)  # raises for another window
         setup = cls(surrogate, config, config.build(), space, start, target)
         if target is not None:
             setup.follower(Path())  # raises if the table does not fit
@@ -396,7 +398,7 @@ def optimise(
     if landscape > 1 and len(setup.space.names) == 2:
         drawn = landscapes(
             surrogate, setup.objective, material=setup.space.material, points=landscape,
-            seed=setup.config.ascent.seed, progress=progress,
+            cells=(setup.space.n_xy, setup.space.n_z), seed=setup.config.ascent.seed, progress=progress,
         )  # fmt: skip
     return replace(result, spectra=tuple(spectra), landscapes=tuple(drawn))
 

@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from calograd.detector.incidence import Incidence
 from calograd.errors import InputError
 from calograd.metrics.observables import Array, Profile, longitudinal_profile, transverse_profile
 from calograd.reports.style import LABELS, STYLE, SURROGATE, axis_label
@@ -45,6 +46,7 @@ def plot_event(
     dz: float | Sequence[float],
     axes: Axes | None = None,
     projection: str = "xz",
+    incident: Incidence | None = None,
     **options: Any,
 ) -> Axes:
     """Draw the energies of one shower, or of a mean one, summed along one axis, on a logarithmic scale of colours.
@@ -55,32 +57,60 @@ def plot_event(
         dz: depth of all layers or one a layer, cm.
         axes: axes to draw on; None for a new figure.
         projection: ``xz``, ``yz`` or ``xy``.
+        incident: the incident particle, of one shower. Its line is drawn, and every layer's window lies where it
+            follows the line; see `calograd.detector.incidence`. None: windows on the axis, and no line.
         options: further arguments of matplotlib's ``pcolormesh``.
 
     Raises:
-        InputError: cells of another shape, or an unknown projection.
+        InputError: cells of another shape, an unknown projection, or particles of several showers.
     """
     energies = _array(cells)
     if energies.ndim != 3:
         raise InputError(f"cells have shape {energies.shape}, expected one shower, (n_x, n_y, n_z)")
     if projection not in PROJECTIONS:
         raise InputError(f"unknown projection '{projection}'; expected one of {', '.join(PROJECTIONS)}")
+    if incident is not None and len(incident) != 1:
+        raise InputError(f"incident has {len(incident)} particles, expected that of the one shower")
     summed, across, up = PROJECTIONS[projection]
-    n_xy, _, n_z = energies.shape
-    sides = (np.arange(n_xy + 1) - n_xy / 2) * dx
-    depths = np.r_[0.0, np.cumsum(np.broadcast_to(np.asarray(dz, dtype=float), (n_z,)))]
-    image, along = energies.sum(axis=summed), depths
+    depths = np.broadcast_to(np.asarray(dz, dtype=float), energies.shape[2:])
+    z = np.r_[0.0, np.cumsum(depths)]
+    placed, (x, y) = _placed(energies, dx, depths, incident)
+    image, sides = placed.sum(summed[0]), y if projection == "yz" else x
+    along = z
     if projection == "xy":
-        image, along = image.T, sides
+        image, along, sides = image.T, x, y
     axes, largest = _axes(axes), max(float(image.max()), 1e-9)
     defaults: dict[str, Any] = {"norm": LogNorm(LOWEST * largest, largest), "cmap": "YlGnBu"}
-    mesh = axes.pcolormesh(along, sides, np.maximum(image, LOWEST * largest), **defaults | options)
+    mesh = axes.pcolormesh(along, sides, np.ma.maximum(image, LOWEST * largest), **defaults | options)
+    if incident is not None:
+        line = np.column_stack([incident.at(z[None, [0, -1]])[0], z[[0, -1]]])
+        columns = {"xz": (2, 0), "yz": (2, 1), "xy": (0, 1)}[projection]
+        axes.plot(*line[:, columns].T, "o--", color=SURROGATE, lw=1.2, ms=3.5, markevery=[0])
+        axes.set(xlim=along[[0, -1]], ylim=sides[[0, -1]])
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     figure = axes.get_figure()
     if figure is not None:
         figure.colorbar(mesh, ax=axes, label="energy [GeV]")
     return axes
+
+
+def _placed(
+    energies: np.ndarray, dx: float, depths: np.ndarray, incident: Incidence | None
+) -> tuple[np.ma.MaskedArray[Any, Any], tuple[np.ndarray, np.ndarray]]:
+    """Return cells where the windows of their layers lie, masked beside these, and their edges in x and y, cm."""
+    sizes, n_z = np.array(energies.shape[:2]), len(depths)
+    offsets = np.zeros((n_z, 2), int)
+    if incident is not None:
+        offsets = incident.window_offsets(np.array([dx]), depths[None])[0]
+    low = offsets.min(0)
+    placed: np.ma.MaskedArray[Any, Any] = np.ma.masked_all((*(sizes + offsets.max(0) - low), n_z), energies.dtype)
+    i, j = (np.arange(size)[:, None] + offsets[:, axis] - low[axis] for axis, size in enumerate(sizes))
+    placed[i[:, None], j[None], np.arange(n_z)] = energies
+    edges = [
+        (np.arange(n + 1) + first - size / 2) * dx for n, first, size in zip(placed.shape, low, sizes, strict=False)
+    ]
+    return placed, (edges[0], edges[1])
 
 
 def plot_observable(

@@ -278,7 +278,8 @@ class Surrogate:
         Returns:
             Shape (designs, n, ...), as n showers of each design from generators of equal state.
         """
-        first, beams = designs[0], [{} if p is None else p._asdict() for p in particles or [None] * len(designs)]
+        first = designs[0]
+        beams = [{} if p is None else p.expand(n)._asdict() for p in particles or [None] * len(designs)]
         if len(designs) == 1 or any(each.material is not first.material for each in designs):
             source = generator or torch.default_generator
             state, pairs = source.get_state(), zip(designs, beams, strict=True)
@@ -286,8 +287,7 @@ class Surrogate:
                 [self.sample(d, energy, n, generator=source.set_state(state), **beam, **options) for d, beam in pairs]
             )
         if beams[0]:
-            expanded = [{name: column.expand(n, *column.shape[1:]) for name, column in b.items()} for b in beams]
-            options |= {name: torch.cat([beam[name] for beam in expanded]) for name in beams[0]}
+            options |= {name: torch.cat([beam[name] for beam in beams]) for name in beams[0]}
         dx, dz = torch.stack([each.dx for each in designs]), torch.stack([each.dz for each in designs])
         batch = Design(dx.repeat_interleave(n), dz.repeat_interleave(n, 0), first.material, first.n_xy, first.n_z)
         rows = len(designs) * n

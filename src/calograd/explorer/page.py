@@ -144,14 +144,18 @@ class Page(Viewer):  # type: ignore[misc]
     def _ask(self, text: str, *, ascend: bool = False) -> None:
         """Request the results of the selection."""
         self.remark = ""
+        if (selection := self._selection()) is not None:
+            self._state(text, busy=True)
+            self.worker.ask(selection, ascend=ascend)
+
+    def _selection(self) -> Selection | None:
+        """Return the selection that the controls show; None, and an error on the page, if there is none such."""
         try:
-            selection = self.controls.selection()
+            return self.controls.selection()
         except InputError as error:
             self.worker.drop()
             self._show(Failure(str(error)))
-            return
-        self._state(text, busy=True)
-        self.worker.ask(selection, ascend=ascend)
+            return None
 
     def _ascend(self, _: Any) -> None:
         self._path = []
@@ -159,15 +163,18 @@ class Page(Viewer):  # type: ignore[misc]
         self._ask("following the gradient", ascend=True)
 
     def _nearest(self, _: Any) -> None:
-        found = self.explorer.reference.nearest(self.controls.selection())
+        if (selection := self._selection()) is None:
+            return
+        found = self.explorer.reference.nearest(selection)
         if found is None:
             self._tell("no bundled Geant4 showers fit this surrogate; simulate some: calograd simulate --help")
         else:
-            self.controls.move(found.move(self.controls.selection()))
+            self.controls.move(found.move(selection))
 
     def _clicked(self, dx: float, dz: float) -> None:
         """Go to a design on the map; layers keep their proportions."""
-        selection = self.controls.selection()
+        if (selection := self._selection()) is None:
+            return
         wide, deep = self.explorer.limits.sizes(selection)
         depths = np.clip(np.array(selection.dz) * dz / selection.depth, *deep)
         at = {"dx": round(float(np.clip(dx, *wide)), 3), "dz": tuple(round(float(d), 3) for d in depths)}

@@ -35,10 +35,10 @@ simulate BGO BGO 1200 303 0:42
 simulate CsI CsI 1200 304 0:42
 simulate LYSO LYSO 1200 305 0:42
 simulate PbF2 PbF2-0 500 321 0
-simulate PbWO4 PbWO4-0 300 322 0
-simulate BGO BGO-0 300 323 0
-simulate CsI CsI-0 300 324 0
-simulate LYSO LYSO-0 300 325 0
+simulate PbWO4 PbWO4-0 200 322 0
+simulate BGO BGO-0 200 323 0
+simulate CsI CsI-0 200 324 0
+simulate LYSO LYSO-0 200 325 0
 
 seed=311
 for name in PbF2 PbWO4 BGO CsI LYSO PbF2-0 PbWO4-0 BGO-0 CsI-0 LYSO-0; do

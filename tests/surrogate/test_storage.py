@@ -13,7 +13,7 @@ from torch import Tensor
 
 from calograd.detector.design import Design
 from calograd.errors import FormatError, InputError
-from calograd.surrogate import Surrogate
+from calograd.surrogate import Surrogate, storage
 from calograd.surrogate.storage import SCHEMA, WEIGHTS, with_digest
 
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
@@ -52,6 +52,31 @@ def test_a_stored_surrogate_comes_back(folder: Path) -> None:
     assert torch.equal(showers(loaded), showers(original))
     assert [path.name for path in folder.iterdir()] == [WEIGHTS]
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+def test_a_large_compact_one_has_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, several, other = (tmp_path / name for name in ("whole", "several", "other"))
+    tiny_surrogate().save(whole, compact=True)
+    monkeypatch.setattr(storage, "PART_BYTES", 6000)
+    tiny_surrogate().save(several, compact=True)
+    files = sorted(several.iterdir())
+    assert files[0].name == "model-2.safetensors"
+    assert files[-1].name == WEIGHTS
+    assert sum(path.stat().st_size for path in files) > (whole / WEIGHTS).stat().st_size
+    assert Surrogate.load(several).card == Surrogate.load(whole).card
+    assert torch.equal(showers(Surrogate.load(several)), showers(Surrogate.load(whole)))
+    files[0].unlink()
+    with pytest.raises(
+        FormatError, match=r"model-2\.safetensors is missing, which holds further weights of model\.safe"
+    ):
+        Surrogate.load(several)
+    changed = tiny_surrogate()
+    for parameter in changed.model.parameters():
+        parameter.data.mul_(1.5)
+    changed.save(other, compact=True)
+    files[0].write_bytes((other / files[0].name).read_bytes())
+    with pytest.raises(FormatError, match=r"model-2\.safetensors does not belong to model\.safetensors"):
+        Surrogate.load(several)
 
 
 def test_a_compact_one_is_smaller_and_hardly_different(folder: Path, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Surrogates on disk: one safetensors file with the weights and, in its header, everything that made them.
 
 A folder holds ``model.safetensors``. Its metadata has ``schema``, ``name``, a JSON ``card`` (`calograd.surrogate.card`)
-and a ``digest`` of all that and the weights, by which damage is noticed. Nothing is ever unpickled.
+and a ``digest`` of all that and the weights, by which damage is noticed. Nothing is ever unpickled. A large surrogate
+that is stored compactly has several files; the others are ``model-2.safetensors`` and so on, and the first one's
+metadata has their digests (``parts``).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +28,8 @@ from calograd.surrogate.registry import architecture
 
 SCHEMA = "calograd/surrogate/3"
 WEIGHTS = "model.safetensors"
+PART_BYTES = 9_000_000
+"""Largest size of the weights in one file of a compact surrogate."""
 ASSETS = Path(str(files("calograd") / "assets"))
 
 
@@ -37,7 +42,7 @@ def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> No
         card: card of the surrogate.
         compact: round the denoising networks to float16, which halves the file; location and scale, on which means
             and gradients rest, stay float32. The numbers of a single material become part of the weights of cells,
-            see `calograd.surrogate.cells.model.without_material_numbers`.
+            see `calograd.surrogate.cells.model.without_material_numbers`. More than `PART_BYTES` become several files.
 
     Raises:
         InputError: it cannot be written.
@@ -50,27 +55,78 @@ def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> No
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     if compact:
         weights |= {name: value.half() for name, value in weights.items() if "_network." in name}
-    write_tensors(folder / WEIGHTS, weights, SCHEMA, card.name, card.model_dump_json())
+    most = PART_BYTES if compact else None
+    write_tensors(folder / WEIGHTS, weights, SCHEMA, card.name, card.model_dump_json(), most)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], schema: str, name: str, card: str) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], schema: str, name: str, card: str, most: int | None = None
+) -> None:
     """Write tensors with a schema, a name, a JSON card and the digest of all that; the file appears when complete.
+
+    Args:
+        path: file to write.
+        tensors, schema, name, card: its contents.
+        most: largest number of bytes in one file; more go to further files beside it, written before. None: no limit.
 
     Raises:
         InputError: the file cannot be written.
     """
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = with_digest(tensors, {"schema": schema, "name": name, "card": card})
-    write_whole(path, serialise(dict(tensors), metadata=metadata))
+    first, *others = _parts(tensors, most)
+    digests = []
+    for number, part in enumerate(others, 2):
+        about = with_digest(part, {"schema": schema, "name": name})
+        write_whole(_part_of(path, number), serialise(part, metadata=about))
+        digests.append(about["digest"])
+    metadata = {"schema": schema, "name": name, "card": card} | ({"parts": json.dumps(digests)} if digests else {})
+    write_whole(path, serialise(first, metadata=with_digest(first, metadata)))
+
+
+def _parts(tensors: Mapping[str, Tensor], most: int | None) -> list[dict[str, Tensor]]:
+    """Return the tensors in their order, in parts of at most ``most`` bytes, or of one tensor that is larger."""
+    parts, room = list[dict[str, Tensor]]([{}]), most
+    for name, tensor in tensors.items():
+        if most is not None and room is not None:
+            if tensor.nbytes > room and parts[-1]:
+                parts.append({})
+                room = most
+            room -= tensor.nbytes
+        parts[-1][name] = tensor
+    return parts
+
+
+def _part_of(path: Path, number: int) -> Path:
+    """Return the file of a further part, beside the first."""
+    return path.with_stem(f"{path.stem}-{number}")
 
 
 def read_tensors(path: Path, schema: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors and metadata of a file of `write_tensors`; ``remedy`` says what to do with an older one.
+    """Return tensors and metadata of a file of `write_tensors` and of those beside it.
+
+    Args:
+        path: the first file.
+        schema: schema that is expected.
+        remedy: what to do with an older one.
 
     Raises:
-        FormatError: a file that is damaged, of another schema, or holds weights that are NaN or infinite.
+        FormatError: a file that is missing, damaged, of another schema, or holds weights that are NaN or infinite.
     """
+    tensors, metadata = _read_part(path, schema, remedy)
+    for number, expected in enumerate(json.loads(metadata.get("parts", "[]")), 2):
+        part = _part_of(path, number)
+        if not part.is_file():
+            raise FormatError(f"{part} is missing, which holds further weights of {path.name}; bring all files")
+        further, about = _read_part(part, schema, remedy)
+        if about.get("digest") != expected:
+            raise FormatError(f"{part} does not belong to {path.name}; bring all files of one surrogate")
+        tensors |= further
+    return tensors, metadata
+
+
+def _read_part(path: Path, schema: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors and metadata of one file; arguments and errors are those of `read_tensors`."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -130,6 +130,19 @@ def test_means_and_spreads_at_an_energy(make_clouds: Make) -> None:
     assert moment_ratios(10, ours, ours) == []
 
 
+def test_the_resolution_of_the_visible_energy_is_in_table_and_json(make_clouds: Make) -> None:
+    result = evaluate(make_clouds(600, seed=1), make_clouds(500, seed=2), classifiers=False)
+    ours, theirs = result.resolution
+    np.testing.assert_array_equal(ours.energies, theirs.energies)
+    assert len(ours.energies) > 2
+    assert ours.showers.sum() <= 600
+    table = next(each for each in result.tables() if each.title.startswith("Energy resolution"))
+    assert len(table.rows) == 2 * len(ours.energies)
+    assert result.to_dict()["resolution"][1]["values"] == theirs.values.tolist()
+    at_one = [make_clouds(60, seed=seed, low=10, high=10 + 1e-4) for seed in (1, 2)]
+    assert [len(curve.energies) for curve in evaluate(*at_one, classifiers=False).resolution] == [1, 1]
+
+
 def test_few_showers_are_refused(make_clouds: Make) -> None:
     with pytest.raises(InputError, match="expected 40 or more"):
         evaluate(make_clouds(30), make_clouds(60))

@@ -7,7 +7,9 @@ from scipy.special import ndtr
 
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
+from calograd.events.binning import segment_deposits
 from calograd.events.dense import Cells
+from calograd.events.ragged import Deposits
 
 LAYERS = np.array([0.1, 0.3, 0.3, 0.2, 0.1])
 """Mean shares of the layers."""
@@ -64,3 +66,35 @@ def tilted(
         cells.astype(np.float32), np.full(n, energy, np.float32), *sizes, np.arange(n), Material.parse("PbF2"), origin,
         {}, incident,
     )  # fmt: skip
+
+
+def slanted(
+    n: int, *, seed: int, theta: float, phi: float | np.ndarray = 30.0, bend: float = 0.0, sigma: float = 0.9,
+    points: int = 400, dx: float = 1.3, dz: float = 3.7, n_xy: int = 7, n_z: int = 5,
+) -> Cells:  # fmt: skip
+    """Return showers that are symmetric about their particle's line: a gamma profile along it, a Gaussian across.
+
+    Args:
+        bend: slope added along the true direction, so that the showers are not as steep as their particles.
+        sigma: deviation across the line, cm.
+        points: deposits of a shower, of equal energies.
+    """
+    rng = np.random.default_rng(seed)
+    incident = Incidence.of(n, "gamma", rng.uniform(-dx / 2, dx / 2, (n, 2)), theta, phi)
+    turn = np.radians(incident.phi.astype(np.float64))[:, None]
+    tilt = np.arctan(np.tan(np.radians(theta)) + bend)
+    along = rng.gamma(4.4, 1.9, (n, points)) + rng.normal(0, 0.9, (n, 1))
+    u, v = rng.normal(0, sigma, (2, n, points))
+    r = along * np.sin(tilt) + u * np.cos(tilt)
+    x, y = r * np.cos(turn) - v * np.sin(turn), r * np.sin(turn) + v * np.cos(turn)
+    entry = incident.position.astype(np.float64)
+    deposits = Deposits(
+        (x + entry[:, :1]).ravel().astype(np.float32), (y + entry[:, 1:]).ravel().astype(np.float32),
+        (along * np.cos(tilt) - u * np.sin(tilt)).ravel().astype(np.float32),
+        np.full(n * points, 5.0 / points, np.float32), np.arange(n + 1) * points,
+    )  # fmt: skip
+    sizes = np.full(n, dx, np.float32), np.full((n, n_z), dz, np.float32)
+    cells = segment_deposits(deposits, *sizes, n_xy, n_z, incident.window_offsets(*sizes))
+    return Cells(
+        cells, np.full(n, 5.0, np.float32), *sizes, np.arange(n), Material.parse("PbF2"), "geant4", {}, incident
+    )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.entries import tilted
+from helpers.entries import slanted, tilted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -174,16 +174,33 @@ def test_a_turn_by_90_degrees_turns_entry_and_slope_and_a_whole_pitch_moves_noth
 
 
 def test_a_point_on_the_line_is_reconstructed_and_one_layer_has_no_slope():
-    """Two layers whose energy lies in one cell each: entry and slope in closed form, by both weights."""
+    """Two layers whose energy lies in one cell each: entry and slope in closed form, by both weights.
+
+    The profile is 0.5 and 1.5 GeV/cm, so g is sqrt(3)/2 and (3 - sqrt(3)) / 6 a cm.
+    """
     incident = Incidence.of(1, position=(0.1, 0.0), theta=45.0)
     cells = np.zeros((1, 3, 3, 2), np.float32)
     cells[0, 1, 1] = 1.0, 3.0  # windows are about x = 1 and x = 3; the line is at 1.1 and 3.1
     for log_weight in (None, 4.0):
         found = reconstruct(cells, 1.0, np.array([2.0, 2.0]), incident, log_weight)
         np.testing.assert_allclose(found.entry, [[-0.1, 0.0]], atol=1e-7)
-        np.testing.assert_allclose(found.slope, [[0.0, 0.0]], atol=1e-7)
+        first, second = 3**0.5 / 6, (3 - 3**0.5) / 18  # zeta_k - z_k, with no variance across the axis
+        np.testing.assert_allclose(found.slope, [[(first - second) / (2 + second - first), 0.0]], atol=1e-7)
     cells[..., 1] = 0
     assert torch.isnan(reconstruct(cells, 1.0, np.array([2.0, 2.0]), incident).slope).all()
+
+
+@pytest.mark.parametrize(("theta", "by_middles"), [(10.0, -1.34), (25.0, -3.38), (40.0, -5.7)])
+def test_the_slope_of_a_symmetric_shower_is_that_of_its_line(theta, by_middles):
+    """The middles of the layers as depths give angles that are too small; first order leaves a third of it."""
+    showers = slanted(600, seed=1, theta=theta)
+    turn = np.radians(30.0)
+    for log_weight in (None, 4.0):
+        slope = reconstruct(showers.cells, showers.dx, showers.dz, showers.incident, log_weight).slope.numpy()
+        along = np.tan(np.radians(theta)) + slope @ [np.cos(turn), np.sin(turn)]
+        error = np.degrees(np.arctan(along)) - theta
+        assert 0.35 * by_middles < error.mean() < 0.1
+        assert (slope @ [-np.sin(turn), np.cos(turn)]).mean() == pytest.approx(0, abs=0.01)
 
 
 def test_logarithmic_weights_in_closed_form():
@@ -201,7 +218,10 @@ def test_gradients_of_entry_and_slope_agree_with_finite_differences():
     cells = torch.tensor(rng.random((2, 3, 3, 2)) + 0.1, requires_grad=True)
     dx = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     for log_weight in (None, 6.0):
-        assert torch.autograd.gradcheck(
-            lambda cells, dx, w=log_weight: reconstruct(cells, dx, torch.tensor([3.0, 4.0]), incident, w).entry,
-            (cells, dx),
-        )
+        for name in ("entry", "slope"):
+            assert torch.autograd.gradcheck(
+                lambda cells, dx, w=log_weight, of=name: getattr(
+                    reconstruct(cells, dx, torch.tensor([3.0, 4.0]), incident, w), of
+                ),
+                (cells, dx),
+            )

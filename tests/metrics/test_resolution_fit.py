@@ -14,7 +14,9 @@ from calograd.metrics.resolution import (
     check_terms,
     fit_gradient,
     fit_resolution,
+    group_by_energy,
     resolution_curve,
+    resolution_curves,
     rounded,
 )
 
@@ -151,3 +153,34 @@ def test_rounding_to_the_error() -> None:
     assert rounded(1.23456, 0.0123) == "1.235 +- 0.012"
     assert rounded(1234.5, 56.7) == "1234 +- 57"
     assert rounded(0.5, 0.0) == "0.5"
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_two_sources_are_compared_at_common_energies(discrete: bool) -> None:
+    """A stochastic term of 10 % and 20 %; the response rises with the energy, which must not widen a bin."""
+    rng, n = np.random.default_rng(3), 16000
+    energy = rng.choice([5.0, 20.0, 80.0], n) if discrete else rng.uniform(5, 80, n)
+    measured = [
+        energy * (0.8 + 0.05 * np.log(energy)) * (1 + a * energy**-0.5 * rng.normal(size=n)) for a in (0.1, 0.2)
+    ]
+    rows = slice(0, n), slice(n // 2, n)
+    curves = resolution_curves(
+        ("fine", "coarse"), [energy[of] for of in rows], [x[of] for x, of in zip(measured, rows, strict=True)]
+    )
+    assert [curve.source for curve in curves] == ["fine", "coarse"]
+    assert len(curves[0].energies) == (3 if discrete else 8)
+    np.testing.assert_array_equal(curves[0].energies, curves[1].energies)
+    for curve, a in zip(curves, (0.1, 0.2), strict=True):
+        pulls = (curve.values - a * curve.energies**-0.5) / curve.errors
+        assert np.abs(pulls).max() < 3.5
+    assert curves[0].showers.sum() == n
+
+
+def test_energies_that_one_source_lacks_are_left_out() -> None:
+    energy = np.repeat([1.0, 10.0], 100)
+    x = energy * (1 + 0.1 * np.random.default_rng(0).normal(size=200))
+    curves = resolution_curves(("a", "b"), (energy, energy[:100]), (x, x[:100]))
+    assert [curve.energies.tolist() for curve in curves] == [[1.0], [1.0]]
+    with pytest.raises(InputError, match="no energy has 20 showers of a and b"):
+        resolution_curves(("a", "b"), (energy[:100], energy[100:]), (x[:100], x[100:]))
+    assert [group.exact for group in group_by_energy(energy)] == [True, True]

@@ -244,7 +244,7 @@ def test_optimise_does_what_the_command_does(surrogate: Surrogate, library: Path
     assert [(each.source, each.energy) for each in made.spectra] == [
         ("small", 10), ("small", 50), ("Geant4", 10), ("Geant4", 50)
     ]  # fmt: skip
-    assert [len(each.start) for each in made.spectra] == [20, 20, 10, 10]
+    assert [len(each.measured[0]) for each in made.spectra] == [20, 20, 10, 10]
     plain = json.loads(json.dumps(made.to_dict()))
     assert set(plain["geant4"]) == {"start", "result", "gain"}
     assert made.landscapes[0].values.shape == (2, 2)

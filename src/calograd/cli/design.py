@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,7 @@ def gradient(
         )  # fmt: skip
         if report_path is not None:
             from calograd.gradients.landscape import landscapes
+            from calograd.gradients.spectra import geant4_spectra, surrogate_spectra
             from calograd.reports.gradient import write_gradient_report
 
             drawn = []
@@ -132,7 +134,12 @@ def gradient(
                     reference=source if source and source.any_design else None, cells=cells, points=landscape,
                     seed=seed, progress=show,
                 )  # fmt: skip
-            write_gradient_report(report_path, result, drawn, middle)
+            spectra = surrogate_spectra(
+                surrogate, objective, [design], showers=options["showers"], seed=seed, sampler=options["sampler"],
+                steps=options["steps"], extrapolate=options["extrapolate"], progress=partial(show, "spectra"),
+            )  # fmt: skip
+            spectra += geant4_spectra(source, objective, [design], seed=seed) if source else []
+            write_gradient_report(report_path, result, drawn, middle, spectra)
     _print_gradient(result)
     return result.to_dict()
 

@@ -10,6 +10,17 @@ the layer's depth, z_k + dz_k / 2. With o_k = floor(x / dx + 1/2) there, and lik
     x in [(o_k + i - n_xy/2) dx, (o_k + i + 1 - n_xy/2) dx)        i = 0 ... n_xy - 1
 
 At normal incidence in the central cell o_k = 0. A smaller window is a crop of a larger one.
+
+Classes that say something of incident particles:
+
+    ParticleBeam    what is asked of a surrogate or a reference: one particle, entry and direction fixed or drawn
+    Particles       the particles of showers as tensors, differentiable (`calograd.detector.particles`)
+    Incidence       the same as columns of files
+    Beam            what Geant4 simulates: a table with energies (`calograd.detector.configuration`)
+    BeamConfig      table of a `ParticleBeam` in a configuration (`calograd.objective.config`)
+    TrainedBeam     what a surrogate was trained on (`calograd.surrogate.card`)
+
+Entries and angles that are drawn follow one rule, `place`.
 """
 
 from __future__ import annotations
@@ -35,6 +46,8 @@ FEW = 16
 """Most values of a column that are compared one by one, whatever their shares."""
 UNKNOWN = 0
 """Number of an imported particle that is none of `PDG`."""
+ENTRY_CALL = 1 << 20
+"""Number of the call of random numbers that draws entries and angles, far behind those that draw showers."""
 COLUMNS = ("particle", "position", "theta", "phi")
 """Names of the columns of an `Incidence`."""
 
@@ -208,6 +221,25 @@ def beam_of(config: Any) -> Mapping[str, Any] | None:
         if isinstance(beam, Mapping):
             return beam
     return None
+
+
+def place(u: Any, dx: Any, position: Any, theta: Any, phi: Any) -> tuple[Any, Any, Any]:
+    """Return entry, theta and phi of showers, of which those that are drawn follow from uniform numbers.
+
+    The entry is uniform in a cell, in the same place at every pitch. Takes arrays or tensors, which keep their graph.
+
+    Args:
+        u: uniform in (0, 1), shape (n, 3) or more: for x, y, phi and, where it is a range, theta.
+        dx: pitch, shape (n,) or (1,), cm.
+        position: ``uniform``: drawn; else returned as it is.
+        theta, phi: a range, as a tuple of its ends: drawn evenly, degrees; else returned as they are.
+    """
+    entry = (u[:, :2] - 0.5) * dx[:, None] if isinstance(position, str) else position
+    polar, azimuth = (
+        span[0] + u[:, column] * (span[1] - span[0]) if isinstance(span, tuple) else span
+        for span, column in ((theta, 3), (phi, 2))
+    )
+    return entry, polar, azimuth
 
 
 def _numbers(particle: Any, n: int) -> np.ndarray:

@@ -19,14 +19,12 @@ import torch
 from torch import Tensor
 
 from calograd.detector.configuration import PDG, Particle
-from calograd.detector.incidence import Incidence
+from calograd.detector.incidence import ENTRY_CALL, Incidence, place
 from calograd.errors import InputError
 from calograd.system.random_numbers import RandomNumbers
 
 STRAIGHT = 1e-6
 """Slopes that differ by less than this count as equal, so that the frame does not follow from rounding."""
-ENTRY_CALL = 1 << 20
-"""Number of the call of `RandomNumbers` that draws entries, far behind those that draw showers."""
 UNITS = {"cm": "cm", "pitch": "of the pitch"}
 """Units of a position in words, by their names in a `ParticleBeam`."""
 SWAP = 4
@@ -179,15 +177,10 @@ class ParticleBeam:
         """
         u = RandomNumbers(random.seed, random.shower, calls=ENTRY_CALL).uniform(3, like=dx)
         position: Any = self.position
-        if isinstance(position, str):
-            position = (u[:, :2] - 0.5) * dx[:, None]
-        elif self.unit == "pitch":
-            scaled = torch.tensor(self.position, dtype=dx.dtype, device=dx.device) * dx[:, None]
+        if self.unit == "pitch" and not isinstance(position, str):
+            scaled = torch.tensor(position, dtype=dx.dtype, device=dx.device) * dx[:, None]
             position = scaled[0] if len(scaled) == 1 else scaled
-        phi: Any = self.phi
-        if isinstance(phi, tuple):
-            phi = phi[0] + u[:, 2] * (phi[1] - phi[0])
-        return Particles.of(len(random), self.particle, position, self.theta, phi, like=dx)
+        return Particles.of(len(random), self.particle, *place(u, dx, position, self.theta, self.phi), like=dx)
 
     def __str__(self) -> str:
         where = "evenly over the cell"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from calograd.evaluation.matching import Beam, DesignPoint, MatchedRows
+from calograd.evaluation.matching import BeamKind, DesignPoint, MatchedRows
 from calograd.evaluation.reconstruction import ReconstructionResult
 from calograd.metrics import distances as d
 from calograd.metrics.observables import Profile
@@ -103,7 +103,7 @@ class PointResult:
             },
         }  # fmt: skip
         beam = self.point.beam
-        if beam != Beam():
+        if beam != BeamKind():
             result["beam"] = {"particle": beam.particle or None, "theta": list(beam.theta) or None}
         if self.reconstruction is not None:
             result["reconstruction"] = self.reconstruction.to_dict()

@@ -42,7 +42,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, order=True)
-class Beam:
+class BeamKind:
     """One kind of particle in one band of angles; fields are empty where both files have only one.
 
     Args:
@@ -63,10 +63,10 @@ class Setting:
     """A design in one kind of beam."""
 
     design: Sizes
-    beam: Beam
+    beam: BeamKind
 
     def __str__(self) -> str:
-        return f"{self.design}, {self.beam}" if self.beam != Beam() else str(self.design)
+        return f"{self.design}, {self.beam}" if self.beam != BeamKind() else str(self.design)
 
 
 @dataclass(frozen=True, order=True)
@@ -75,7 +75,7 @@ class DesignPoint:
 
     design: Sizes
     energy: float
-    beam: Beam = Beam()
+    beam: BeamKind = BeamKind()
 
     @property
     def setting(self) -> Setting:
@@ -83,7 +83,7 @@ class DesignPoint:
         return Setting(self.design, self.beam)
 
     def __str__(self) -> str:
-        return f"{self.design}, {self.energy:g} GeV" + (f", {self.beam}" if self.beam != Beam() else "")
+        return f"{self.design}, {self.energy:g} GeV" + (f", {self.beam}" if self.beam != BeamKind() else "")
 
 
 @dataclass(frozen=True)
@@ -209,11 +209,11 @@ class _Beams:
             band = np.searchsorted(self.angles, theta[rows] + SAME_ANGLE, side="right") - 1
         return np.asarray(np.searchsorted(self.particles, particle[rows]) * len(self.angles) + band)
 
-    def _beam(self, label: int) -> Beam:
+    def _beam(self, label: int) -> BeamKind:
         names = {number: name for name, number in PDG.items()}
         particle, band = divmod(int(label), len(self.angles))
         ends = self.angles[band : band + 2] if self.banded else self.angles[band : band + 1]
-        return Beam(
+        return BeamKind(
             names.get(int(self.particles[particle]), "another particle") if len(self.particles) > 1 else "",
             tuple(float(f"{angle:.4g}") for angle in ends) if len(self.angles) > 1 + self.banded else (),
         )

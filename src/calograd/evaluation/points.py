@@ -15,10 +15,14 @@ showers. (The published table is headed 10^-3; its entries are in units of 10^-2
 The W1 of a perfect generator is about its floor. Where more showers were generated than there are of Geant4
 (``sample --like --repeat``), W1 and the classifiers take as many as there are, with energies like Geant4's; means
 and spreads take all.
+
+The energy resolution is that of the visible energy, the energy of all hits, against the incident energy
+(`calograd.metrics.resolution`): of discrete energies, or in bins of a continuous spectrum.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,6 +36,7 @@ from calograd.events.point_showers import LAYERS, PointShowers
 from calograd.metrics.classifier import CLASSIFIERS, LabelledRows, cross_fitted_auc
 from calograd.metrics.grid_classifier import grid_rows
 from calograd.metrics.points import SINGLE, PointObservables, observe_points
+from calograd.metrics.resolution import COLUMNS, ResolutionCurve, resolution_curves
 from calograd.system.progress import StageProgress, silent
 
 SCHEMA = "calograd/cloud-evaluation/1"
@@ -102,15 +107,17 @@ class PointsEvaluation(Evaluation):
         scores: W1 of `OBSERVABLES`.
         ratios: ratios of moments at `ENERGIES`.
         batch: showers of a batch.
+        resolution: energy resolution of generated and reference showers; empty where no energy has enough of both.
     """
 
     observed: tuple[PointObservables, PointObservables] = field(repr=False)
     scores: tuple[W1Score, ...]
     ratios: tuple[MomentRatios, ...]
     batch: int
+    resolution: tuple[ResolutionCurve, ...] = ()
 
     def tables(self) -> list[SummaryTable]:
-        """Return W1 scores, ratios of moments and classifier tests."""
+        """Return W1 scores, ratios of moments, resolutions and classifier tests."""
         title = f"{self.generated.origin} against {self.reference.origin}"
         batches, whole = f"{BATCHES} batches of {self.batch}", f"all {len(self.observed[1])}"
         found = [
@@ -126,6 +133,9 @@ class PointsEvaluation(Evaluation):
                 [(f"{r.energy:g}", r.name, " / ".join(map(str, r.showers)), f"{r.mean_ratio:.4f} +- {r.mean_error:.4f}",
                   f"{r.spread_ratio:.3f} +- {r.spread_error:.3f}") for r in self.ratios],
             ))  # fmt: skip
+        if self.resolution:
+            rows = [row for curve in self.resolution for row in curve.rows()]
+            found.append(SummaryTable("Energy resolution of the visible energy", COLUMNS, rows))
         if self.tests:
             found.append(SummaryTable(
                 "Classifiers (95 % interval)", ("features", "classifier", "AUC", "Geant4 halves"),
@@ -140,6 +150,7 @@ class PointsEvaluation(Evaluation):
             "showers": dict(zip(("generated", "reference"), map(len, self.observed), strict=True)),
             "w1": {s.name: asdict(s) | {"over_floor": s.over_floor} for s in self.scores},
             "energies": [asdict(r) for r in self.ratios],
+            "resolution": [curve.to_dict() for curve in self.resolution],
             "classifiers": [t.to_dict() for t in self.tests],
             "profiles": {
                 which: {key + of: getattr(getattr(o, name), what) for key, name in names.items()
@@ -192,6 +203,13 @@ def evaluate_points(
     ours, theirs = all_ours.rows(slice(0, n)), all_theirs.rows(slice(0, n))
     scores = tuple(score_observable(name, ours, theirs, rng) for name in OBSERVABLES)
     ratios = tuple(r for e in ENERGIES for r in moment_ratios(e, all_ours, all_theirs))
+    curves: tuple[ResolutionCurve, ...] = ()
+    with suppress(InputError):  # too few showers at every energy, or none that differ
+        both = (all_ours, all_theirs)
+        curves = resolution_curves(
+            (generated.origin, reference.origin), [o.energy for o in both],
+            [o.table[:, SINGLE.index("E_vis/E_inc")] * o.energy for o in both], seed=seed,
+        )  # fmt: skip
     tests: tuple[ClassifierTest, ...] = ()
     if classifiers:
         first, second = (read_out(points.rows(slice(0, MAX_GRIDS)), readout).within() for points in mixed)
@@ -199,7 +217,18 @@ def evaluate_points(
         found += [f"{t.classifier} on {t.features}: cannot be measured with so few showers"
                   for t in tests if not t.auc.measured]  # fmt: skip
     return PointsEvaluation(
-        generated, reference, tests, (), tuple(found), seed, files, (ours, theirs), scores, ratios, n // BATCHES
+        generated,
+        reference,
+        tests,
+        (),
+        tuple(found),
+        seed,
+        files,
+        (ours, theirs),
+        scores,
+        ratios,
+        n // BATCHES,
+        curves,
     )
 
 

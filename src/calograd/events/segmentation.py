@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 
 from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig
-from calograd.detector.incidence import Incidence
+from calograd.detector.incidence import Incidence, place
 from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.events.binning import PIXELS, move_deposits, project_deposits, segment_deposits, segment_times
@@ -33,7 +33,7 @@ RANGES = {False: ((0.9, 5.04), (3.7, 15.2)), True: ((0.41, 2.31), (3.9, 16.2))}
 EDGE = 1e-3
 """Relative excess of a window over its simulated block that is allowed."""
 DRAWS = 3
-"""Number of the call of `RandomNumbers` that draws entries and azimuths."""
+"""Number of the call of `RandomNumbers` that draws entries and azimuths; seeds keep giving the same files."""
 MAX_NEIGHBOURS = 0.5
 """Largest distance of neighbouring designs in the logarithm of a size."""
 
@@ -288,21 +288,14 @@ def _placed(
     if designs.about.get("neighbours"):  # a pair has one entry, in units of the cell, so that the design alone differs
         u = np.repeat(u[:, ::2], 2, axis=1)
     result = []
-    for d in range(each):
-        entry, azimuth, half = simulated.position, simulated.phi, designs.dx[:, d : d + 1] / 2
-        if position == "uniform":
-            entry = (2 * u[:, d, :2] - 1) * half
-        elif position is not None:
-            entry = np.broadcast_to(np.asarray(position, np.float64), (n, 2))
-            if (np.abs(entry) > half * (1 + EDGE)).any():
-                raise InputError(
-                    f"position = ({position[0]:g}, {position[1]:g}) cm is outside the central cell of "
-                    f"{2 * half.min():g} cm; expected coordinates up to half of the pitch"
-                )
-        if phi is not None:
-            low, high = phi if isinstance(phi, tuple) else (phi, phi)
-            azimuth = low + u[:, d, 2] * (high - low)
-        result.append(Incidence.of(n, simulated.particle, entry, simulated.theta, azimuth))
+    asked = simulated.position if position is None else position, simulated.theta, simulated.phi if phi is None else phi
+    for d, dx in enumerate(designs.dx.T):
+        if position is not None and position != "uniform" and (np.abs(position) > dx[:, None] / 2 * (1 + EDGE)).any():
+            raise InputError(
+                f"position = ({position[0]:g}, {position[1]:g}) cm is outside the central cell of {dx.min():g} cm; "
+                "expected coordinates up to half of the pitch"
+            )
+        result.append(Incidence.of(n, simulated.particle, *place(u[:, d], dx, *asked)))
     return result
 
 

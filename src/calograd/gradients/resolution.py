@@ -46,13 +46,18 @@ from calograd.io.files import shard_files
 from calograd.io.hdf5 import schema_of
 from calograd.io.markup import table
 from calograd.metrics.resolution import (
+    COLUMNS,
     MIN_SHOWERS,
     OFFSET,
     ONE_SIGMA,
+    POINTS,
+    SAME,
     TERMS,
+    EnergyGroup,
     ResolutionCurve,
     check_terms,
     fit_gradient,
+    group_by_energy,
     resolution_curve,
     rounded,
 )
@@ -65,16 +70,12 @@ from calograd.surrogate import Surrogate
 from calograd.system.progress import StageProgress, silent
 from calograd.system.random_numbers import RandomNumbers
 
-POINTS = 8
-"""Number of energies where none are asked for, and of bins of a continuous spectrum."""
 GROUPS = 50
 """Most groups of showers of a jackknife."""
 WINDOW = 0.08
 """Half width of the window of a quantile's derivative, as a share of the showers."""
 REFERENCE = 2
 """Stream of random numbers of the reference's background."""
-SAME = 1e-4
-"""Relative difference below which two energies or sizes count as the same."""
 LIBRARY = "calograd/library"
 """Beginning of the schema of shower libraries."""
 
@@ -178,15 +179,7 @@ class ResolutionResult:
 
     def rows(self) -> list[list[str]]:
         """Return the rows of a table: stage, source, energy, sigma / E, response and showers."""
-        return [
-            [stage.name, curve.source, f"{e:.4g}", rounded(100 * r, 100 * error), rounded(m, m_error), str(n)]
-            for stage in self.stages
-            for curve in stage.curves
-            for e, r, error, m, m_error, n in zip(
-                curve.energies, curve.values, curve.errors, curve.response, curve.response_errors, curve.showers,
-                strict=True,
-            )
-        ]  # fmt: skip
+        return [[stage.name, *row] for stage in self.stages for curve in stage.curves for row in curve.rows()]
 
     def fit_rows(self) -> list[list[str]]:
         """Return the rows of a table: stage, source, fit, chi2 over degrees of freedom."""
@@ -228,8 +221,7 @@ class ResolutionResult:
 
     def _repr_html_(self) -> str:
         """Return the tables that a notebook shows."""
-        columns = ("stage", "source", "E, GeV", "sigma / E, %", "response", "showers")
-        return table("Energy resolution", columns, self.rows()) + table(
+        return table("Energy resolution", ("stage", *COLUMNS), self.rows()) + table(
             "Fits, E in GeV", ("stage", "source", "sigma / E", "chi2 / degrees"), self.fit_rows()
         )
 
@@ -299,7 +291,7 @@ def resolution(
     asked = None if energies is None else np.unique(np.atleast_1d(np.asarray(energies, float)))
     if asked is not None and not (len(asked) and (asked > 0).all() and np.isfinite(asked).all()):
         raise InputError(f"energies = {asked.tolist()} GeV, expected positive numbers")
-    notes, samples = list[str](), list[_Sample]()
+    notes, samples = list[str](), list[EnergyGroup]()
     if rows is not None:
         if rows.origin != "geant4":
             notes.append(f"the reference's origin is '{rows.origin}', not geant4")
@@ -338,15 +330,6 @@ def layout_of(reference: Path) -> tuple[int, int, int | None, Material]:
             return 5, 5, None, library.material
     rows = read_shards(reference)
     return rows.n_xy, rows.dz.shape[1], pixels_of(rows), rows.material
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Rows of a reference at one energy or in one bin of energies, GeV."""
-
-    energy: float
-    rows: np.ndarray
-    exact: bool
 
 
 def _stages(measurement: Measurement) -> list[ResolutionStage]:
@@ -423,7 +406,7 @@ def _design_of(rows: Cells | Maps, design: Design | None, name: str) -> Design:
 
 def _samples(
     rows: Cells | Maps, design: Design, asked: np.ndarray | None, name: str, notes: list[str]
-) -> list[_Sample]:
+) -> list[EnergyGroup]:
     """Return the rows of a reference at a design, by energy or, of a continuous spectrum, by bin of energy."""
     sizes = np.column_stack([rows.dx, rows.dz]).astype(float)
     wanted = np.r_[float(design.dx), design.dz.detach().double().numpy()]
@@ -432,45 +415,24 @@ def _samples(
         known = np.unique(sizes.round(4), axis=0)
         raise InputError(f"{name} has no showers of {_listed(wanted[None])}; its designs are {_listed(known)}")
     energy = rows.energy[mine].astype(float)
-    groups = np.unique(np.exp(np.log(energy).round(4)), return_inverse=True)[1]
-    discrete = int(groups.max()) + 1 <= max(1, len(mine) // MIN_SHOWERS)
-    if discrete:
-        found = [(float(f"{np.median(energy[groups == g]):.6g}"), mine[groups == g]) for g in np.unique(groups)]
-        if asked is not None:
-            found = [each for each in found if np.isclose(each[0], asked, rtol=SAME, atol=0).any()]
-    else:
-        centres = np.geomspace(energy.min(), energy.max(), 2 * POINTS + 1)[1::2] if asked is None else asked
-        found = [(e, mine[of]) for e, of in _bins(energy, centres)]
-    few = [f"{e:.4g}" for e, of in found if len(of) < MIN_SHOWERS]
+    found = [each._replace(rows=mine[each.rows]) for each in group_by_energy(energy, asked)]
+    few = [f"{each.energy:.4g}" for each in found if len(each.rows) < MIN_SHOWERS]
     if few:
         notes.append(f"{name}: fewer than {MIN_SHOWERS} showers at {', '.join(few)} GeV, left out")
-    kept = [_Sample(e, of, discrete) for e, of in found if len(of) >= MIN_SHOWERS]
+    kept = [each for each in found if len(each.rows) >= MIN_SHOWERS]
     if not kept:
         have = f"{energy.min():.4g} to {energy.max():.4g} GeV"
         raise InputError(
             f"{name} has no energy with {MIN_SHOWERS} showers of {_listed(wanted[None])} among those asked for; it "
             f"holds {len(mine)} showers of {have}"
         )
-    if not discrete:
+    if not kept[0].exact:
         notes.append(f"{name} has a continuous spectrum, which is taken in {len(kept)} bins of energy")
     return kept
 
 
-def _bins(energy: np.ndarray, centres: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """Return the mean energy and the rows of bins about centres, with edges half-way in the logarithm.
-
-    The mean is that of 1/E, so that a stochastic term is exact.
-    """
-    logs = np.log(centres)
-    half = np.diff(logs) / 2 if len(logs) > 1 else np.array([0.2])
-    edges = np.r_[logs[0] - half[0] - SAME, logs[:-1] + half[: len(logs) - 1], logs[-1] + half[-1] + SAME]
-    which = np.digitize(np.log(energy), edges) - 1
-    rows = [np.flatnonzero(which == number) for number in range(len(centres))]
-    return [(1 / float((1 / energy[of]).mean()), of) for of in rows if len(of)]
-
-
 def _measure_reference(
-    stages: list[ResolutionStage], rows: Cells | Maps, samples: list[_Sample], design: Design, definition: str,
+    stages: list[ResolutionStage], rows: Cells | Maps, samples: list[EnergyGroup], design: Design, definition: str,
     terms: tuple[str, ...], seed: int, progress: StageProgress,
 ) -> list[ResolutionStage]:  # fmt: skip
     """Return the stages with the curves of a reference."""
@@ -482,7 +444,7 @@ def _measure_reference(
             generator = generator_for(seed, REFERENCE, _key(sample.energy))
             events = stage.measurement.measure(signal, torch.from_numpy(energy), design, generator=generator)
             measured = totals(events.measured).numpy()
-            x[number].append(measured if sample.exact else _straightened(measured, energy, sample.energy))
+            x[number].append(sample.at_energy(energy, measured))
     progress("Geant4", len(samples), len(samples))
     points = [sample.energy for sample in samples]
     source = "Geant4" if rows.origin == "geant4" else rows.origin
@@ -492,18 +454,8 @@ def _measure_reference(
     ]
 
 
-def _straightened(measured: np.ndarray, energy: np.ndarray, at: float) -> np.ndarray:
-    """Return the reconstructed energies of a bin as if all had one incident energy.
-
-    The response is taken as linear in the logarithm of the energy within a bin.
-    """
-    response, log = measured / energy, np.log(energy / at)
-    slope = np.polyfit(log, response, 1)[0] if np.ptp(log) > 0 else 0.0
-    return np.asarray((response - slope * log) * at)
-
-
 def _energies(
-    model: Surrogate, asked: np.ndarray | None, samples: list[_Sample], extrapolate: bool, notes: list[str]
+    model: Surrogate, asked: np.ndarray | None, samples: list[EnergyGroup], extrapolate: bool, notes: list[str]
 ) -> np.ndarray:
     """Return the energies that a surrogate is sampled at: those of a reference where there is one."""
     low, high = model.card.energy
@@ -670,7 +622,7 @@ def _jackknife(replicas: np.ndarray) -> np.ndarray:
 
 def _measure_differences(
     stages: list[ResolutionStage], reference: Cells | Maps | str | Path, name: str, design: Design, space: DesignSpace,
-    y: np.ndarray, samples: list[_Sample], definition: str, beam: ParticleBeam | None, seed: int, notes: list[str],
+    y: np.ndarray, samples: list[EnergyGroup], definition: str, beam: ParticleBeam | None, seed: int, notes: list[str],
     progress: StageProgress,
 ) -> list[ResolutionStage]:  # fmt: skip
     """Return the stages with Geant4's gradients, if the reference can be measured at the neighbouring designs."""

@@ -19,7 +19,21 @@ On the axis o_k = 0 and x(z) = 0. Profiles across the beam are those of the colu
 
     X_k = sum_{c in k} w_c x_c / sum_{c in k} w_c           w_c = I_c, or w_c = max(0, w0 + ln(I_c / E_k))
     entry: sum_k E_k X_k / sum_k E_k                         difference from the true entry
-    slope: the straight line through the points (z_k, X_k), least squares with weights E_k; difference from the true one
+    slope: the straight line through the points (zeta_k, X_k), least squares with weights E_k; difference from the true
+
+with zeta_k the depth at which the line passes X_k on average. It is not the middle z_k of the layer: where a shower
+rises, its energy lies behind the middle, and a plane across a tilted shower cuts more of the side that is farther along
+the axis. Both go with the slope g_k of the logarithm of the longitudinal profile f = dE/dz. To first order in it
+
+    zeta_k = z_k + g_k (dz_k^2 / 12 + cos(theta) s_k^2)      g_k = (f_{k+1/2} - f_{k-1/2}) / E_k
+
+f at a face between layers is the geometric mean of E_k / dz_k on both sides, zero at the front face, and
+extrapolated at the last one, |g_k| <= 6 / dz_k. s_k^2 is the variance across the axis as the weights see it: with
+v = dw/d(ln I) and t = tan(theta) of the line through (z_k, X_k),
+
+    V_k = sum_{c in k} v_c |x_c - X_k|^2 / sum_{c in k} w_c = (2 + t^2) s_k^2 + (dx^2 + dy^2 + t^2 dz_k^2) / 12
+
+in x and y together, dy = dx. A line through (z_k, X_k) has a slope that is a tenth to a third too small.
 
 The first weights give the centre of gravity of all cells. The second are the logarithmic weights of Awes et al., Nucl.
 Instrum. Meth. A 311 (1992) 130, which follow the exponential tails of a shower; cells below exp(-w0) of their layer do
@@ -198,18 +212,50 @@ def reconstruct(
     pitch, depths = filled.pitch, filled.depths
     shift = _from_line(incident[filled.kept.cpu().numpy()], pitch, depths)
     weights = filled.cells.double() if log_weight is None else _log_weights(filled.cells, filled.layers, log_weight)
+    response = weights if log_weight is None else (weights > 0).double()
     norm = weights.sum(dim=(1, 2))
     held = norm > 0
-    means = [
-        (weights.sum(dim=3 - axis) * _transverse_centres(pitch, weights.shape[axis])[:, :, None]).sum(1)
-        / torch.where(held, norm, 1.0)
-        for axis in (1, 2)
-    ]
-    at, energy = torch.stack(means, dim=2) + shift, torch.where(held, filled.layers, 0.0)[..., None]
-    total, middle = energy.sum(1), (depths.cumsum(1) - depths / 2)[..., None]
-    arm = middle - ((energy * middle).sum(1) / total)[:, None]
-    lever = torch.where((held.sum(1) > 1)[:, None], (energy * arm**2).sum(1), torch.nan)
-    return Reconstruction((energy * at).sum(1) / total, (energy * arm * at).sum(1) / lever, filled.kept)
+    norm = torch.where(held, norm, 1.0)
+    means, variance = [], torch.zeros_like(norm)
+    for axis in (1, 2):
+        centres = _transverse_centres(pitch, weights.shape[axis])[:, :, None]
+        means.append((weights.sum(dim=3 - axis) * centres).sum(1) / norm)
+        variance = variance + (response.sum(dim=3 - axis) * (centres - means[-1][:, None]) ** 2).sum(1) / norm
+    at, energy = torch.stack(means, dim=2) + shift, torch.where(held, filled.layers, 0.0)
+    middle = depths.cumsum(1) - depths / 2
+    true = torch.from_numpy(incident[filled.kept.cpu().numpy()].slopes).to(at.device)
+    square = ((true + _slope(middle, at, energy)) ** 2).sum(1, keepdim=True)
+    across = ((variance - pitch[:, None] ** 2 / 6 - square * depths**2 / 12) / (2 + square)).clamp(min=0)
+    behind = _profile_slopes(energy, depths) * (depths**2 / 12 + across / (1 + square).sqrt())
+    slope = _slope(middle + behind, at - behind[..., None] * true[:, None], energy)
+    slope = torch.where((held.sum(1) > 1)[:, None], slope, torch.nan)
+    return Reconstruction((energy[..., None] * at).sum(1) / energy.sum(1, keepdim=True), slope, filled.kept)
+
+
+def _slope(depth: Tensor, at: Tensor, energy: Tensor) -> Tensor:
+    """Return the slopes of straight lines through points of layers, weighted by energy; zero for one layer.
+
+    Args:
+        depth, energy: shape (n, n_z).
+        at: positions, shape (n, n_z, 2).
+    """
+    arm = depth - (energy * depth).sum(1, keepdim=True) / energy.sum(1, keepdim=True)
+    lever = (energy * arm**2).sum(1, keepdim=True)
+    flat = lever <= 0
+    return torch.where(flat, 0.0, ((energy * arm)[..., None] * at).sum(1) / torch.where(flat, 1.0, lever))
+
+
+def _profile_slopes(energy: Tensor, depths: Tensor) -> Tensor:
+    """Return g of every layer, the slope of the logarithm of the longitudinal profile, shape (n, n_z), 1/cm."""
+    density = energy / depths
+    root = _root(density)
+    between = root[:, 1:] * root[:, :-1]
+    before, end = root[:, -2:][:, :1], root[:, -1:]
+    falls = end < before
+    last = density[:, -1:] * torch.where(falls, end / torch.where(falls, before, 1.0), 1.0)
+    faces = torch.cat([torch.zeros_like(last), between, last], dim=1)
+    slopes = faces.diff(dim=1) / torch.where(energy > 0, energy, 1.0)
+    return slopes.clamp(min=-6 / depths, max=6 / depths)
 
 
 class _Filled(NamedTuple):

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
@@ -38,8 +38,14 @@ from calograd.io.markup import table
 DEFINITIONS = ("std", "incident", "width68")
 """Definitions of sigma / E: standard deviation over mean, standard deviation over incident energy, half the central
 68 % width over the median."""
+POINTS = 8
+"""Number of bins of a continuous spectrum of incident energies."""
+SAME = 1e-4
+"""Relative difference below which two energies or sizes count as the same."""
 OFFSET = 0.05
 """Change of the response over the energies from which background in the mean is worth a note."""
+COLUMNS = ("source", "E, GeV", "sigma / E, %", "response", "showers")
+"""Columns of the table of a curve."""
 TERMS = ("a", "b", "c")
 """Names of the terms: stochastic, noise, constant."""
 POWERS = (1, 2, 0)
@@ -157,16 +163,100 @@ class ResolutionCurve:
             name: getattr(self, name).tolist() for name in columns
         } | {"fit": self.fit.to_dict() if self.fit else None, "note": self.note}  # fmt: skip
 
+    def rows(self) -> list[list[str]]:
+        """Return the rows of a table with the columns `COLUMNS`: one for each energy."""
+        columns = (self.energies, self.values, self.errors, self.response, self.response_errors, self.showers)
+        return [
+            [self.source, f"{e:.4g}", rounded(100 * r, 100 * error), rounded(m, m_error), str(n)]
+            for e, r, error, m, m_error, n in zip(*columns, strict=True)
+        ]
+
     def _repr_html_(self) -> str:
         """Return the table that a notebook shows."""
-        rows = [
-            (f"{e:.4g}", rounded(100 * r, 100 * error), f"{m:.4f}", n)
-            for e, r, error, m, n in zip(
-                self.energies, self.values, self.errors, self.response, self.showers, strict=True
-            )
-        ]
-        title = f"{self.source}: {self.fit or self.note}"
-        return table(title, ("E, GeV", "sigma / E, %", "response", "showers"), rows)
+        return table(f"{self.source}: {self.fit or self.note}", COLUMNS[1:], [row[1:] for row in self.rows()])
+
+
+class EnergyGroup(NamedTuple):
+    """Showers of one incident energy, or of a bin of a continuous spectrum.
+
+    Attributes:
+        energy: incident energy, GeV; of a bin the inverse of the mean of 1/E, so that a stochastic term is exact.
+        rows: indices of the showers.
+        exact: False for a bin.
+    """
+
+    energy: float
+    rows: np.ndarray
+    exact: bool
+
+    def at_energy(self, energy: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """Return the reconstructed energies of some showers of the group as if all had its energy, GeV.
+
+        The response is taken as linear in the logarithm of the energy within a bin.
+
+        Args:
+            energy, measured: incident and reconstructed energies, shape (n,), GeV.
+        """
+        if self.exact:
+            return measured
+        response, log = measured / energy, np.log(energy / self.energy)
+        slope = np.polyfit(log, response, 1)[0] if np.ptp(log) > 0 else 0.0
+        return np.asarray((response - slope * log) * self.energy)
+
+
+def group_by_energy(energy: np.ndarray, asked: np.ndarray | None = None) -> list[EnergyGroup]:
+    """Return the showers of every discrete energy or, of a continuous spectrum, of bins.
+
+    Args:
+        energy: incident energies, shape (n,), GeV; discrete if at least `MIN_SHOWERS` showers share one on average.
+        asked: discrete energies that are kept, or centres of the bins, GeV. None: all, or `POINTS` bins.
+    """
+    groups = np.unique(np.exp(np.log(energy).round(4)), return_inverse=True)[1]
+    if int(groups.max()) + 1 <= max(1, len(energy) // MIN_SHOWERS):
+        rows = [np.flatnonzero(groups == number) for number in np.unique(groups)]
+        found = [EnergyGroup(float(f"{np.median(energy[of]):.6g}"), of, True) for of in rows]
+        return [each for each in found if asked is None or np.isclose(each.energy, asked, rtol=SAME, atol=0).any()]
+    centres = np.geomspace(energy.min(), energy.max(), 2 * POINTS + 1)[1::2] if asked is None else asked
+    logs = np.log(centres)
+    half = np.diff(logs) / 2 if len(logs) > 1 else np.array([0.2])
+    edges = np.r_[logs[0] - half[0] - SAME, logs[:-1] + half[: len(logs) - 1], logs[-1] + half[-1] + SAME]
+    which = np.digitize(np.log(energy), edges) - 1
+    rows = [np.flatnonzero(which == number) for number in range(len(centres))]
+    return [EnergyGroup(1 / float((1 / energy[of]).mean()), of, False) for of in rows if len(of)]
+
+
+def resolution_curves(
+    sources: Sequence[str],
+    energies: Sequence[np.ndarray],
+    measured: Sequence[np.ndarray],
+    *,
+    definition: str = "std",
+    seed: int = 0,
+) -> tuple[ResolutionCurve, ...]:
+    """Return the resolutions of several sources of showers at the energies, or bins, that all of them have.
+
+    Args:
+        sources: names of what made the showers.
+        energies, measured: incident and reconstructed energies of the showers of every source, shape (n,), GeV.
+        definition, seed: see `resolution_curve`.
+
+    Raises:
+        InputError: no energy with `MIN_SHOWERS` showers of every source, and see `resolution_curve`.
+    """
+    owner = np.repeat(np.arange(len(sources)), [len(each) for each in energies])
+    energy, x = (np.concatenate(list(columns)).astype(np.float64) for columns in (energies, measured))
+    kept, samples = list[float](), list[list[np.ndarray]]()
+    for group in group_by_energy(energy):
+        rows = [group.rows[owner[group.rows] == number] for number in range(len(sources))]
+        if min(map(len, rows)) >= MIN_SHOWERS:
+            kept.append(group.energy)
+            samples.append([group.at_energy(energy[of], x[of]) for of in rows])
+    if not kept:
+        raise InputError(f"no energy has {MIN_SHOWERS} showers of {' and '.join(sources)}; expected at least one")
+    return tuple(
+        resolution_curve(source, kept, of, definition=definition, seed=seed)
+        for source, of in zip(sources, zip(*samples, strict=True), strict=True)
+    )
 
 
 def resolution_curve(
@@ -363,14 +453,27 @@ def _width(
         return _width68(energy, x, rng)
     mean, sigma = float(x.mean()), float(x.std(ddof=1))
     _check(energy, mean, sigma)
+    return *relative_spread(x, energy if definition == "incident" else None), mean, sigma / n**0.5
+
+
+def relative_spread(x: np.ndarray, energy: float | None = None) -> tuple[float, float]:
+    """Return the standard deviation of reconstructed energies over their mean, or over an energy, and its error.
+
+    Args:
+        x: reconstructed energies, shape (n,), GeV.
+        energy: incident energy, GeV; None: the definition ``std``.
+    """
+    n, mean, sigma = len(x), float(x.mean()), float(x.std(ddof=1))
+    if not sigma > 0:
+        return 0.0, 0.0
     pulls = (x - mean) / sigma
-    r, skewness, kurtosis = sigma / mean, float((pulls**3).mean()), float((pulls**4).mean())
+    skewness, kurtosis = float((pulls**3).mean()), float((pulls**4).mean())
     variance = (kurtosis - (n - 3) / (n - 1)) / (4 * n)
-    if definition == "incident":
-        r = sigma / energy
-    else:
-        variance += (r**2 - skewness * r) / n
-    return r, r * max(variance, 0.0) ** 0.5, mean, sigma / n**0.5
+    if energy is not None:
+        return sigma / energy, sigma / energy * max(variance, 0.0) ** 0.5
+    r = sigma / mean
+    variance += (r**2 - skewness * r) / n
+    return r, abs(r) * max(variance, 0.0) ** 0.5
 
 
 def _width68(energy: float, x: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float, float]:

@@ -188,7 +188,7 @@ class SpectrumConfig(Table):
 
 
 class BeamConfig(Builder):
-    """Table of `calograd.detector.particles.ParticleBeam`."""
+    """Table of `calograd.detector.particles.ParticleBeam`: of an objective, and of the target of an adaptation."""
 
     builds = ParticleBeam
     particle: Particle = ParticleBeam.particle

@@ -52,6 +52,7 @@ from calograd.gradients.autodiff import surrogate_gradient, surrogate_values
 from calograd.gradients.estimates import GradientEstimate, GradientFunction, SimulatedUtility
 from calograd.gradients.gradient import pixels_of
 from calograd.gradients.landscape import Landscape, landscapes
+from calograd.gradients.spectra import Spectrum, surrogate_spectra
 from calograd.io.files import one_writer, write_whole
 from calograd.io.toml import Table, first_difference, parse_table, read_toml
 from calograd.objective.config import ObjectiveConfig
@@ -62,7 +63,6 @@ from calograd.objective.utility import Objective
 from calograd.optimisation.adaptive import AdaptationConfig, AdaptiveSurrogate
 from calograd.optimisation.ascent import Adaptation, Adapted, AscentConfig, ascend
 from calograd.optimisation.simulated_objective import SimulatedObjective, Source, from_geant4, from_library
-from calograd.optimisation.spectra import Spectrum, surrogate_spectra
 from calograd.optimisation.state import State, Step
 from calograd.surrogate import Surrogate
 from calograd.system.progress import StageProgress, silent
@@ -341,7 +341,7 @@ class OptimisationResult:
         known = {"start": self.start, "result": self.end, "gain": self.gain}
         if self.gain is not None:
             made["geant4"] = {name: each._asdict() for name, each in known.items() if each is not None}
-        made["spectra"] = [each.to_dict() for each in self.spectra]
+        made["spectra"] = [each.to_dict(("start", "result")) for each in self.spectra]
         return made
 
 

@@ -25,12 +25,13 @@ from calograd.detector.particles import ON_AXIS, Particles
 from calograd.events.library.reader import open_library
 from calograd.gradients.estimates import SimulatedUtility
 from calograd.gradients.finite_differences import bootstrap_values
+from calograd.gradients.spectra import Spectrum, geant4_spectra
+from calograd.objective.config import BeamConfig
 from calograd.objective.constraints import Array
 from calograd.objective.reference import LibraryReference, Reference, Size
 from calograd.objective.space import DesignSpace
 from calograd.objective.utility import Objective
-from calograd.optimisation.spectra import Spectrum, geant4_spectra
-from calograd.optimisation.target import BeamTarget, Target, simulate
+from calograd.optimisation.target import Target, simulate
 from calograd.system.progress import Progress, silent
 
 Source = Callable[[int, int], Reference]
@@ -145,7 +146,7 @@ def from_geant4(
         options: see `calograd.geant4.production.simulate_library`.
     """
     beam = objective.beam
-    target = target or Target(beam=BeamTarget(particle=beam.particle, theta=beam.theta))
+    target = target or Target(beam=BeamConfig(particle=beam.particle, theta=beam.theta))
     moved = None if beam == ON_AXIS else beam
 
     def simulated(stem: str, showers: int, seed: int, design: Design) -> LibraryReference:

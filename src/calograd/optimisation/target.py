@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calograd.detector.configuration import Beam, Block, CrystalMatrix, Energies, SimulationConfig
 from calograd.detector.design import Design
@@ -29,6 +29,7 @@ from calograd.errors import InputError
 from calograd.events.library.reader import Library, read_heads
 from calograd.geant4.production import simulate_library
 from calograd.io.toml import Table
+from calograd.objective.config import BeamConfig
 from calograd.objective.space import DesignSpace
 
 
@@ -40,7 +41,7 @@ class BlockTarget(Table):
     serves_all: ClassVar = True
     """True if the showers of one simulation can be measured with every design."""
 
-    def build(self, design: Design, beam: BeamTarget) -> Block:
+    def build(self, design: Design, beam: BeamConfig) -> Block:
         """Return the detector of a design, wide enough for the beam."""
         return Block.holding(design.material, beam.theta, beam.position)
 
@@ -62,7 +63,7 @@ class MatrixTarget(Table):
     silicon_signal: bool = False
     serves_all: ClassVar = False
 
-    def build(self, design: Design, beam: BeamTarget) -> CrystalMatrix:  # noqa: ARG002 - its margin is given
+    def build(self, design: Design, beam: BeamConfig) -> CrystalMatrix:  # noqa: ARG002 - its margin is given
         """Return the detector of a design."""
         return CrystalMatrix(
             material=design.material, dx=float(design.dx), dz=tuple(design.dz.tolist()), n_xy=design.n_xy,
@@ -80,20 +81,21 @@ class MatrixTarget(Table):
                 )
 
 
-class BeamTarget(Table):
-    """Table of the incident particle, see `calograd.detector.configuration.Beam`."""
-
-    particle: Literal["gamma", "e-", "e+"] = "gamma"
-    position: tuple[float, float] = (0.0, 0.0)
-    theta: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    phi: float = 0.0
-
-
 class Target(Table):
     """A detector and its beam; by default the large block with photons on its axis."""
 
     detector: Annotated[BlockTarget | MatrixTarget, Field(discriminator="kind")] = BlockTarget(kind="block")
-    beam: BeamTarget = BeamTarget()
+    beam: BeamConfig = BeamConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Target:
+        drawn = {"position": isinstance(self.beam.position, str), "phi": isinstance(self.beam.phi, tuple)}
+        for name in (name for name, each in drawn.items() if each):
+            raise ValueError(
+                f"beam.{name} = {getattr(self.beam, name)} is drawn for every shower; an adaptation is to one beam: "
+                f"give {'x and y in cm' if name == 'position' else 'one angle'}"
+            )
+        return self
 
     def simulation(self, design: Design, energies: tuple[float, ...], seed: int) -> SimulationConfig:
         """Return the configuration of a simulation with Geant4.

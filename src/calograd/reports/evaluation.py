@@ -23,7 +23,7 @@ from calograd.metrics.points import SINGLE
 from calograd.reports import figures
 from calograd.reports.page import Drawing, pictures, render
 from calograd.reports.reconstruction import reconstruction_drawings
-from calograd.reports.resolution import resolution_drawings
+from calograd.reports.resolution import Resolved, design_resolutions, point_resolutions
 from calograd.reports.style import LABELS
 from calograd.system.progress import StageProgress, silent
 
@@ -65,8 +65,8 @@ def write_report(path: Path, evaluation: Evaluation, progress: StageProgress = s
 
 def render_designs(evaluation: DesignEvaluation, progress: StageProgress) -> str:
     """Return the report of a comparison of cells or maps as HTML."""
-    chosen = choose_designs(evaluation)
-    drawings = [*overview(evaluation), *(each for design in chosen for each in _details(evaluation, design))]
+    chosen, resolved = choose_designs(evaluation), design_resolutions(evaluation)
+    drawings = [*overview(evaluation, resolved), *(each for design in chosen for each in _details(evaluation, design))]
     both = {"generated": evaluation.generated, "reference": evaluation.reference}
     points = evaluation.points
     counts = {"generated": [len(p.generated) for p in points], "reference": [len(p.reference) for p in points]}
@@ -82,14 +82,16 @@ def render_designs(evaluation: DesignEvaluation, progress: StageProgress) -> str
         zero={"generated": sum(p.excluded_generated for p in points),
               "reference": sum(p.excluded_reference for p in points)},
         counts={name: [min(n), max(n), sum(n)] for name, n in counts.items()},
-        colour=partial(_colour, evaluation), bootstraps=BOOTSTRAPS,
+        colour=partial(_colour, evaluation), bootstraps=BOOTSTRAPS, resolved=resolved,
     )  # fmt: skip
 
 
 def render_points(evaluation: PointsEvaluation, progress: StageProgress) -> str:
     """Return the report of a comparison of points as HTML."""
+    resolved = point_resolutions(evaluation)
+    drawings = [*_point_drawings(evaluation), *resolved.drawings]
     return render(
-        "points.html.j2", **_titles(evaluation), pictures=pictures(list(_point_drawings(evaluation)), progress),
+        "points.html.j2", **_titles(evaluation), pictures=pictures(drawings, progress), resolved=resolved,
         generated=len(evaluation.generated), reference=len(evaluation.reference), batches=BATCHES,
     )  # fmt: skip
 
@@ -118,8 +120,13 @@ def choose_designs(evaluation: DesignEvaluation) -> dict[Setting, str]:
     return {ranked[position]: why for position, why in positions.items()}
 
 
-def overview(e: DesignEvaluation) -> Iterator[Drawing]:
-    """Yield the figures of all designs: classifier tests, and trends against energy that the kind of record has."""
+def overview(e: DesignEvaluation, resolved: Resolved | None = None) -> Iterator[Drawing]:
+    """Yield the figures of all designs: classifier tests, trends that the kind of record has, energy resolution.
+
+    Args:
+        e: the evaluation.
+        resolved: its resolutions; None: taken here.
+    """
     if e.tests:
         yield Drawing(
             partial(figures.draw_classifiers, e.tests),
@@ -140,7 +147,7 @@ def overview(e: DesignEvaluation) -> Iterator[Drawing]:
                 f"{trend.caption} {VERDICTS if limited else ''}",
                 f"{trend.caption.split('.')[0]}. Designs {', '.join(map(str, some))}", group,
             )  # fmt: skip
-    yield from resolution_drawings(e)
+    yield from (resolved or design_resolutions(e)).drawings
     yield from reconstruction_drawings(e)
 
 

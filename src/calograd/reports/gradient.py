@@ -18,10 +18,12 @@ from calograd.gradients.check import GradientCheck
 from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.gradient import GradientResult
 from calograd.gradients.landscape import Landscape
+from calograd.gradients.spectra import Spectrum, curves_of, definition_of
 from calograd.io.files import refuse_existing, write_whole
 from calograd.objective.space import format_parameters, unit
 from calograd.reports.page import Drawing, pictures, render
-from calograd.reports.style import GEANT4, KEPT, PATH, SURROGATE, SURROGATE_LIGHT, plain_ticks
+from calograd.reports.resolution import Panel, resolution_section
+from calograd.reports.style import GEANT4, KEPT, PATH, SURROGATE, SURROGATE_LIGHT, parameter_label, plain_ticks
 
 Z95 = 1.959964
 """Half width of a 95 % band in standard errors."""
@@ -29,12 +31,6 @@ ARROWS = 7
 """Arrows along each axis of a landscape."""
 PRECISE = 0.05
 """Largest relative error of Geant4's vector that counts as precise."""
-
-
-def parameter_label(name: str) -> str:
-    """Return the label of a parameter in figures."""
-    stem, _, number = name.partition("_")
-    return rf"${stem[0]}{stem[1:]}_{{{number}}}$" if number else f"${stem}$"
 
 
 def draw_gradients(
@@ -177,6 +173,7 @@ def write_gradient_report(
     result: GradientResult,
     landscapes: Sequence[Landscape] = (),
     landscape_energy: float | None = None,
+    spectra: Sequence[Spectrum] = (),
     beam: str = "photons on the axis",
 ) -> None:
     """Write the report of gradients at one design, an HTML file with its figures inside.
@@ -186,6 +183,7 @@ def write_gradient_report(
         result: the gradients.
         landscapes: landscapes of the utility; may be none.
         landscape_energy: energy of the landscapes, GeV.
+        spectra: measured energies at the design, whose resolution is shown; may be none.
         beam: particle and direction, for the title.
 
     Raises:
@@ -211,12 +209,17 @@ def write_gradient_report(
             "gradient in ln y. Geant4's arrows are from differences on the grid.",
             "Utility over dx and dz", "landscape",
         ))  # fmt: skip
+    panels = [Panel("", curves_of(spectra, result.objective))]
+    resolved = resolution_section(
+        panels, (result.surrogate, "Geant4"), "the measured energy", definition_of(result.objective)
+    )
+    drawings += resolved.drawings
     reference, sizes = " and Geant4" if checks else "", format_parameters(first.names, first.y)
     page = render(
         "gradient.html.j2", title=f"CaloGrad: gradient of a utility, {beam} into {result.design.material.name}",
         subtitle=f"{result.surrogate}{reference} · {sizes}", pictures=pictures(drawings),
         judged=result.objective.describe().items(), values=value_rows(result), rows=gradient_rows(result),
-        count=count(checks) if checks else None,
+        count=count(checks) if checks else None, resolved=resolved,
         about=json.dumps([each.about for each in result.estimates] + [each.geant4.about for each in checks], indent=1),
     )  # fmt: skip
     write_whole(path, page.encode())

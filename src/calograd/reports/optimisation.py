@@ -9,15 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from calograd.gradients.spectra import Spectrum, curves_of, definition_of
 from calograd.io.files import write_whole
-from calograd.objective.space import unit
+from calograd.objective.space import format_parameters, unit
 from calograd.optimisation.run import OptimisationResult, Setup
-from calograd.optimisation.spectra import Spectrum
 from calograd.optimisation.state import Step
 from calograd.reports.evaluation import PARTICLES
-from calograd.reports.gradient import Z95, draw_band, draw_landscapes, parameter_label
+from calograd.reports.gradient import Z95, draw_band, draw_landscapes
 from calograd.reports.page import Drawing, pictures, render
-from calograd.reports.style import GEANT4, PATH, SURROGATE, SURROGATE_LIGHT
+from calograd.reports.resolution import Panel, resolution_section
+from calograd.reports.style import GEANT4, PATH, SURROGATE, SURROGATE_LIGHT, parameter_label
 
 ADAPTED = "#0b6e4f"
 """Colour of steps that the surrogate was adapted for."""
@@ -100,7 +101,7 @@ def draw_spectra(spectra: tuple[Spectrum, ...]) -> Figure:
 
 
 def _draw_spectrum(axes: Axes, spectrum: Spectrum) -> None:
-    ratios = [values / spectrum.energy for values in (spectrum.start, spectrum.end)]
+    ratios = [values / spectrum.energy for values in spectrum.measured]
     low, high = np.quantile(np.concatenate(ratios), [0.005, 0.995])
     bins = np.linspace(low - 0.05 * (high - low), high + 0.05 * (high - low), 41).tolist()
     ends = zip(("start", "result"), (START, END), ratios, spectrum.resolutions(), strict=True)
@@ -141,6 +142,18 @@ def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
             "Measured over incident energy before and after, with background and readout. The resolution is the "
             "standard deviation over the mean.", "Measured energies at the first and the last design", "spectra",
         ))  # fmt: skip
+    designs = (("start", setup.start), ("result", state.y))
+    panels = [
+        Panel(
+            f"{name}: {format_parameters(names, y)}" if len(names) < 3 else name,
+            curves_of(result.spectra, setup.objective, number),
+        )
+        for number, (name, y) in enumerate(designs)
+    ]
+    resolved = resolution_section(
+        panels, (setup.surrogate.card.name, "Geant4"), "the measured energy", definition_of(setup.objective)
+    )
+    drawings += resolved.drawings
     if result.landscapes:
         trajectory = np.array([step.y for step in state.history])
         drawings.append(Drawing(
@@ -153,16 +166,16 @@ def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
     energies = ", ".join(f"{energy:g}" for energy in setup.objective.energies)
     page = render(
         "optimisation.html.j2",
-        title=f"CaloGrad: optimisation of a design, {beam_of(setup)} into {setup.space.material.name}",
+        title=f"CaloGrad: optimisation of a design, {describe_beam(setup)} into {setup.space.material.name}",
         subtitle=f"{energies} GeV · {about} · {len(state.history)} steps · {state.simulated} simulated showers",
-        pictures=pictures(drawings), state=state, result=result, names=names, unit=unit,
+        pictures=pictures(drawings), resolved=resolved, state=state, result=result, names=names, unit=unit,
         judged=setup.objective.describe().items(), start=setup.start.tolist(), adapted=adapted,
         config=setup.config.model_dump_json(indent=1), utility_unit=getattr(setup.objective.utility, "unit", ""),
     )  # fmt: skip
     write_whole(path, page.encode())
 
 
-def beam_of(setup: Setup) -> str:
+def describe_beam(setup: Setup) -> str:
     """Return the particle and its direction as text."""
     if setup.target is None:
         return "photons on the axis"

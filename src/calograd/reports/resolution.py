@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,14 @@ from matplotlib.figure import Figure
 
 from calograd.detector.design import Design
 from calograd.errors import InputError
-from calograd.evaluation import DesignEvaluation
+from calograd.evaluation import DesignEvaluation, PointsEvaluation
 from calograd.gradients.estimates import seed_of
 from calograd.gradients.resolution import ResolutionGradient, ResolutionResult, pixels_of, resolution
 from calograd.io.files import refuse_existing, write_new
 from calograd.metrics.resolution import ResolutionCurve
 from calograd.objective.measurement import Measurement
-from calograd.reports.gradient import parameter_label
 from calograd.reports.page import Drawing, pictures, render
-from calograd.reports.style import GEANT4, SURROGATE
+from calograd.reports.style import GEANT4, SURROGATE, parameter_label
 from calograd.system.progress import StageProgress, silent
 
 COLUMNS = 3
@@ -57,6 +56,44 @@ class Panel(NamedTuple):
     title: str
     curves: tuple[ResolutionCurve | None, ResolutionCurve | None]
     gradients: tuple[ResolutionGradient | None, ResolutionGradient | None] = (None, None)
+
+
+class Resolved(NamedTuple):
+    """The energy resolution in a report.
+
+    Attributes:
+        drawings: figures of the panels with two energies or more, in the group ``resolution``.
+        rows: table of every point: panel, and the columns of `calograd.metrics.resolution.COLUMNS`.
+    """
+
+    drawings: list[Drawing]
+    rows: list[list[str]]
+
+
+def resolution_section(panels: Sequence[Panel], names: tuple[str, str], what: str, definition: str) -> Resolved:
+    """Return the figures and the table of resolutions; one energy has a row and no figure.
+
+    Args:
+        panels: resolutions, those without a curve are left out.
+        names: names of the two sources of every panel.
+        what: the energy whose resolution it is, in words.
+        definition: definition of sigma / E, see `calograd.metrics.resolution.DEFINITIONS`.
+    """
+    curves = [(panel, [curve for curve in panel.curves if curve is not None]) for panel in panels]
+    drawn = [panel for panel, known in curves if any(len(curve.energies) > 1 for curve in known)]
+    drawings = [
+        Drawing(
+            partial(draw_resolution, some, names),
+            f"Energy resolution of {what}. {ABOUT.format(definition=DEFINED[definition])}"
+            + (" Below: the ratio to Geant4's." if any(None not in panel.curves for panel in some) else ""),
+            f"Energy resolution against energy, {what}", "resolution",
+        )
+        for some in (drawn[start : start + COLUMNS] for start in range(0, len(drawn), COLUMNS))
+    ]  # fmt: skip
+    labels = [", ".join(filter(None, (panel.title, what))) for panel in panels]
+    rows = [[label, *row] for label, (_, known) in zip(labels, curves, strict=True)
+            for curve in known for row in curve.rows()]  # fmt: skip
+    return Resolved(drawings, rows)
 
 
 def draw_resolution(panels: Sequence[Panel], names: tuple[str, str] = ("surrogate", "Geant4")) -> Figure:
@@ -158,14 +195,15 @@ def _draw_gradients(axes: Axes, panel: Panel, names: tuple[str, str]) -> list[An
     return handles
 
 
-def resolution_drawings(evaluation: DesignEvaluation) -> Iterator[Drawing]:
-    """Yield the figures of the resolution in the report of an evaluation: deposited, and with the default background.
+def design_resolutions(evaluation: DesignEvaluation) -> Resolved:
+    """Return the resolution in an evaluation of cells or maps: deposited, and with the default background.
 
-    Designs of one energy, and showers without spread, have none.
+    Showers without spread have none.
     """
+    drawings, rows = list[Drawing](), list[list[str]]()
     for what, definition, measurement in (
-        ("deposited energy", "std", Measurement(pixels=pixels_of(evaluation.reference))),
-        ("energy with the default background and mask", "incident", None),
+        ("the deposited energy", "std", Measurement(pixels=pixels_of(evaluation.reference))),
+        ("the energy with the default background and mask", "incident", None),
     ):
         panels = []
         for sizes in evaluation.designs:
@@ -179,14 +217,16 @@ def resolution_drawings(evaluation: DesignEvaluation) -> Iterator[Drawing]:
                         definition=definition, seed=seed_of(evaluation.seed, number),
                     ).stages[-1].geant4 for number, each in enumerate(records)
                 )  # fmt: skip
-                if len(energies) > 1:
-                    panels.append(Panel(str(sizes), (ours, theirs)))
-        for some in (panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)):
-            yield Drawing(
-                partial(draw_resolution, some, ("generated", "Geant4")),
-                f"Energy resolution of the {what}. {ABOUT.format(definition=DEFINED[definition])}",
-                f"Energy resolution against energy, {what}", "resolution",
-            )  # fmt: skip
+                panels.append(Panel(str(sizes), (ours, theirs)))
+        found = resolution_section(panels, ("generated", "Geant4"), what, definition)
+        drawings, rows = drawings + found.drawings, rows + found.rows
+    return Resolved(drawings, rows)
+
+
+def point_resolutions(evaluation: PointsEvaluation) -> Resolved:
+    """Return the resolution of the visible energy in an evaluation of points."""
+    panels = [Panel("", (evaluation.resolution[0], evaluation.resolution[1]))] if evaluation.resolution else []
+    return resolution_section(panels, ("generated", "Geant4"), "the visible energy", "std")
 
 
 def write_resolution_report(path: Path, result: ResolutionResult, progress: StageProgress = silent) -> None:

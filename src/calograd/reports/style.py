@@ -69,6 +69,12 @@ UNITS = dict.fromkeys(LABELS, "cm") | {"E_tot": "GeV", "occupancy": "cells", "N_
 """Units of observables; empty for pure numbers."""
 
 
+def parameter_label(name: str) -> str:
+    """Return the label of a parameter in figures."""
+    stem, _, number = name.partition("_")
+    return rf"${stem[0]}{stem[1:]}_{{{number}}}$" if number else f"${stem}$"
+
+
 def axis_label(name: str) -> str:
     """Return the label of an observable's axis: its symbol with its unit."""
     return f"{LABELS[name]} [{UNITS[name]}]" if UNITS[name] else LABELS[name]

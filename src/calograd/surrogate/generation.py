@@ -13,9 +13,9 @@ import torch
 
 from calograd._version import __version__
 from calograd.detector.design import Design
-from calograd.detector.incidence import Incidence
+from calograd.detector.incidence import ENTRY_CALL, Incidence, place
 from calograd.detector.material import Material
-from calograd.detector.particles import ENTRY_CALL, Particles
+from calograd.detector.particles import Particles
 from calograd.errors import InputError
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import Options, Rows, SamplingSchedule
@@ -185,12 +185,7 @@ def draw_incidence(
     n = len(dx)
     u = RandomNumbers(seed, range(n), calls=ENTRY_CALL).uniform_array(5)
     names = np.array([particle] if isinstance(particle, str) else list(particle))
-    entry = (u[:, :2] - 0.5) * dx[:, None] if isinstance(position, str) else position
-    angles = [
-        span[0] + u[:, k] * (span[1] - span[0]) if isinstance(span, tuple) else span
-        for k, span in ((2, phi), (3, theta))
-    ]
-    return Incidence.of(n, names[(u[:, 4] * len(names)).astype(int)], entry, angles[1], angles[0])
+    return Incidence.of(n, names[(u[:, 4] * len(names)).astype(int)], *place(u, dx, position, theta, phi))
 
 
 def _rows(

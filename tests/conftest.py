@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.small import small_surrogate
+from helpers.tiny import small_surrogate
 from helpers.toy_library import write_toy_library
 
 from calograd import cli

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 
 from calograd.detector.configuration import SPEED_OF_LIGHT, beam_direction
 from calograd.detector.incidence import Incidence
-from calograd.events.binning import segment_times
+from calograd.events.binning import bin_times, cell_axes
 from calograd.events.library.reader import open_library
 from calograd.events.ragged import Showers
 from calograd.reports.style import STYLE
@@ -121,7 +121,7 @@ def block_delays(
     path = (block.x - entry[owner, 0]) * u[owner, 0] + (block.y - entry[owner, 1]) * u[owner, 1]
     behind = block.t - (path + block.z * u[owner, 2]) / SPEED_OF_LIGHT
     kept = [replace(block, e=np.where(behind > cut, 0, block.e).astype(np.float32)) for cut in CUTS]
-    measured = [segment_times(part, pitch, depths, n_xy, n_z, windows) for part in kept]
+    measured = [bin_times(part, cell_axes(part, pitch, depths, n_xy, n_z), windows) for part in kept]
     cells = measured[0][0]
     centres = (np.arange(n_xy) - (n_xy - 1) / 2) * dx
     x = centres[None, :, None, None] + (windows[:, None, None, :, 0] * dx) - entry[:, 0, None, None, None]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from calograd.errors import InputError
 from calograd.events import binning as module
-from calograd.events.binning import FIRST_SHARE, segment_deposits, segment_times
+from calograd.events.binning import FIRST_SHARE, bin_times, cell_axes, segment_deposits
 from calograd.events.ragged import Deposits
 
 
@@ -177,11 +177,15 @@ def times_one_by_one(d: Deposits, dx: float, dz: float, n_xy: int, n_z: int) -> 
     return mean, first
 
 
+def times_of(d: Deposits, *sizes: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return bin_times(d, cell_axes(d, *sizes))
+
+
 @given(seeds, st.integers(1, 4), st.integers(1, 4))
 @settings(max_examples=10, deadline=None, derandomize=True)
 def test_times_are_their_definitions(seed: int, n_xy: int, n_z: int) -> None:
     d = random_deposits(seed, mean=200)
-    cells, mean, first = segment_times(d, 2.0, 6.0, n_xy, n_z)
+    cells, mean, first = times_of(d, 2.0, 6.0, n_xy, n_z)
     np.testing.assert_array_equal(cells, segment_deposits(d, 2.0, 6.0, n_xy, n_z))
     wanted = times_one_by_one(d, 2.0, 6.0, n_xy, n_z)
     np.testing.assert_allclose(mean, wanted[0], rtol=1e-5)
@@ -194,7 +198,7 @@ def test_known_times() -> None:
     e, t = np.float32([0.01, 0.3, 0.5, 0.19, 0.0]), np.float32([0.1, 1.0, 1.0, 50.0, 2.0])
     z, zero, order = np.float32([1, 1, 1, 1, 6]), np.zeros(5, np.float32), np.array([3, 1, 0, 4, 2])
     d = Deposits(zero, zero, z[order], e[order], np.array([0, 5]), t=t[order])
-    cells, mean, first = segment_times(d, 2.0, 5.0, 1, 2)
+    cells, mean, first = times_of(d, 2.0, 5.0, 1, 2)
     assert cells.ravel().tolist() == [1.0, 0.0]
     np.testing.assert_allclose(mean.ravel(), [0.001 + 0.8 + 9.5, np.nan], rtol=1e-6)
     np.testing.assert_allclose(first.ravel(), [1.0, np.nan])
@@ -202,21 +206,21 @@ def test_known_times() -> None:
 
 def test_blocks_do_not_show_in_times(monkeypatch: pytest.MonkeyPatch) -> None:
     d = random_deposits(3, showers=40)
-    whole = segment_times(d, 2.0, 5.0)
+    whole = times_of(d, 2.0, 5.0)
     for deposits, cells in ((1, 1 << 24), (100, 1 << 24), (1 << 18, 200)):
         monkeypatch.setattr(module, "BLOCK", deposits)
         monkeypatch.setattr(module, "BLOCK_CELLS", cells)
-        for one, other in zip(segment_times(d, 2.0, 5.0), whole, strict=True):
+        for one, other in zip(times_of(d, 2.0, 5.0), whole, strict=True):
             np.testing.assert_array_equal(one, other)
 
 
 def test_times_without_deposits_and_deposits_without_times() -> None:
     nothing = np.zeros(0, np.float32)
-    _, mean, first = segment_times(Deposits(*[nothing] * 4, np.array([0, 0]), t=nothing), 2.0, 3.0)
+    _, mean, first = times_of(Deposits(*[nothing] * 4, np.array([0, 0]), t=nothing), 2.0, 3.0)
     assert np.isnan(mean).all()
     assert np.isnan(first).all()
     with pytest.raises(InputError, match="deposits without times; expected t"):
-        segment_times(replace(random_deposits(1), t=None), 2.0, 3.0)
+        times_of(replace(random_deposits(1), t=None), 2.0, 3.0)
     d = random_deposits(1)
     with pytest.raises(InputError, match="times that are NaN or infinite"):
-        segment_times(replace(d, t=np.where(np.arange(len(d.e)) % 50, d.t, np.nan)), 8.0, 30.0)
+        times_of(replace(d, t=np.where(np.arange(len(d.e)) % 50, d.t, np.nan)), 8.0, 30.0)

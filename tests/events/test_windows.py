@@ -13,7 +13,7 @@ from helpers.toy_library import write_toy_library
 from calograd.detector.configuration import SimulationConfig
 from calograd.detector.incidence import Incidence
 from calograd.errors import FormatError, InputError
-from calograd.events.binning import move_deposits, segment_deposits, segment_times
+from calograd.events.binning import bin_times, cell_axes, move_deposits, segment_deposits
 from calograd.events.dense import read_cells, write_cells
 from calograd.events.library.reader import Library, open_library
 from calograd.events.ragged import Deposits
@@ -166,13 +166,14 @@ def test_times_follow_the_window_and_do_not_change_when_showers_are_moved(librar
     assert moved.first_time is not None
     shifted = replace(library.read(), x=library.read().x + np.float32(0.3), y=library.read().y - np.float32(0.4))
     dx, dz = np.full(len(library), DX), np.tile(DZ, (len(library), 1))
-    wanted = segment_times(shifted, dx, dz, 3, len(DZ))
+    axes = cell_axes(shifted, dx, dz, 3, len(DZ))
+    wanted = bin_times(shifted, axes)
     for found, values in zip((moved.cells, moved.mean_time, moved.first_time), wanted, strict=True):
         np.testing.assert_allclose(found, values, rtol=1e-6)
     n = len(library)
-    by_two = segment_times(
-        move_deposits(library.read(), np.zeros((n, 2)), np.full((n, 2), 2 * DX), np.zeros(n)), dx, dz, 3, len(DZ),
+    by_two = bin_times(
+        move_deposits(library.read(), np.zeros((n, 2)), np.full((n, 2), 2 * DX), np.zeros(n)), axes,
         Incidence.of(n, position=(2 * DX, 2 * DX)).window_offsets(dx, dz),
     )  # fmt: skip
-    for one, other in zip(by_two, segment_times(library.read(), dx, dz, 3, len(DZ)), strict=True):
+    for one, other in zip(by_two, bin_times(library.read(), axes), strict=True):
         assert np.isclose(one, other, rtol=1e-5, atol=1e-7, equal_nan=True).mean() > 0.999

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.cards import design_card
-from helpers.small import small_surrogate
 from helpers.synthetic import showers
+from helpers.tiny import small_surrogate, tilted_surrogate
 
 from calograd import Design, ExponentialBackground, Measurement, Readout, resolution, segment, write_cells
 from calograd.detector.incidence import Incidence
@@ -21,8 +20,6 @@ from calograd.events.dense import Cells
 from calograd.gradients.resolution import log_slope, resolution_gradient
 from calograd.metrics.resolution import DEFINITIONS, resolution_curve
 from calograd.surrogate import Surrogate
-from calograd.surrogate.card import TrainedBeam
-from calograd.surrogate.cells.model import CellsArchitecture
 
 DESIGN = Design(2.5, 6.0, n_xy=3, n_z=2)
 FULL = Measurement(ExponentialBackground(b0=1e-3), Readout(light_yield=2000, noise=2e-3))
@@ -198,20 +195,9 @@ def test_energies_with_few_showers_are_left_out() -> None:
     assert "origin is 'pbf2-cells'" in resolution(reference=generated, measurement=Measurement()).notes[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tilted() -> Surrogate:
-    """A surrogate that knows photons and electrons of any entry up to 40 degrees, in windows of up to 3 x 3 x 2."""
-    form = CellsArchitecture(
-        n_xy=3, n_z=2, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
-        location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, material_numbers=(),
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = form.build()
-        for name, parameter in model.named_parameters():
-            torch.nn.init.normal_(parameter, std=0.3 if name.endswith("weight") else 0.1)
-    card = design_card("tilted", form, unequal_layers=True, beam=TrainedBeam(particles=("gamma", "e-"), theta=(0, 40)))
-    return Surrogate(model.eval().requires_grad_(False).double(), card)
+    return tilted_surrogate(3, 2)
 
 
 def test_of_electrons_that_enter_anywhere_at_an_angle(tilted: Surrogate) -> None:

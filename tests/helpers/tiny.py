@@ -1,4 +1,4 @@
-"""Surrogates with random weights, small and quick: of 3 x 3 x 2 cells, and one that takes particles."""
+"""Surrogates of cells with random weights, small and quick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from calograd.surrogate import Surrogate
 from calograd.surrogate.card import TrainedBeam
-from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
+from calograd.surrogate.cells.model import CellsArchitecture
 from helpers.cards import design_card
 
 TINY = CellsArchitecture(
@@ -24,27 +24,37 @@ TINY = CellsArchitecture(
 )
 
 
-def tiny_surrogate(seed: int = 0, **sizes: Any) -> Surrogate:
-    architecture = replace(TINY, **sizes)
-    with torch.random.fork_rng():
+def random_surrogate(
+    name: str, architecture: CellsArchitecture, *, seed: int, dtype: torch.dtype = torch.float32, **trained: Any
+) -> Surrogate:
+    """Normal weights; ``trained`` goes to `design_card`."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CellsModel(architecture)
-        for name, parameter in model.named_parameters():
-            torch.nn.init.normal_(parameter, std=0.3 if name.endswith("weight") else 0.1)
+        model = architecture.build()
+        for parameter_name, parameter in model.named_parameters():
+            torch.nn.init.normal_(parameter, std=0.3 if parameter_name.endswith("weight") else 0.1)
+    if len(model.condition_mean) == 8:
         model.condition_mean.copy_(torch.tensor([8.0, 0.1, 2.2, 2.2, 2.0, 0.0, 0.8, -4.7]))
         model.condition_scale.copy_(torch.tensor([1.3, 0.5, 0.4, 0.4, 1.0, 1.0, 1.0, 1.0]))
-    card = design_card("tiny", architecture)
-    return Surrogate(model.eval().requires_grad_(False), card)
+    card = design_card(name, architecture, **trained)
+    return Surrogate(model.to(dtype).eval().requires_grad_(False), card)
 
 
-def tiny_surrogate_of_particles(name: str = "tilted") -> Surrogate:
-    """Photons and electrons of 0 to 40 degrees, in windows of up to 7 x 7 x 6 cells."""
-    architecture = replace(
-        TINY, n_xy=7, n_z=6, pattern_blocks=1, beam=True, sums=True, ends=True, material_numbers=()
+def tiny_surrogate(seed: int = 0, **sizes: Any) -> Surrogate:
+    """3 x 3 x 2 cells of equal depths."""
+    return random_surrogate("tiny", replace(TINY, **sizes), seed=seed)
+
+
+def small_surrogate(dtype: torch.dtype) -> Surrogate:
+    """3 x 3 x 2 cells, each layer with its depth."""
+    return random_surrogate("small", TINY, seed=3, dtype=dtype, unequal_layers=True)
+
+
+def tilted_surrogate(n_xy: int, n_z: int) -> Surrogate:
+    """Photons and electrons of any entry up to 40 degrees, in windows of up to n_xy x n_xy x n_z cells, in float64."""
+    form = CellsArchitecture(
+        n_xy=n_xy, n_z=n_z, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
+        location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, material_numbers=(),
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = CellsModel(architecture).eval().requires_grad_(False)
     beam = TrainedBeam(particles=("gamma", "e-"), theta=(0, 40))
-    sizes = {"dz": (3, 15), "unequal_layers": True}
-    return Surrogate(model, design_card(name, architecture, beam=beam, **sizes))
+    return random_surrogate("tilted", form, seed=3, dtype=torch.float64, unequal_layers=True, beam=beam)

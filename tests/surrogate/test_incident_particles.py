@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.cards import design_card
+from helpers.tiny import tilted_surrogate
 
 from calograd import Design, Surrogate, gradient
 from calograd.detector.incidence import Incidence
@@ -35,18 +35,7 @@ PLACE: dict[str, Any] = {"particle": "e-", "position": (0.2, -0.4), "theta": 20.
 
 @pytest.fixture
 def surrogate() -> Surrogate:
-    form = CellsArchitecture(
-        **WINDOW, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
-        location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, material_numbers=(),
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = form.build()
-        for name, parameter in model.named_parameters():
-            torch.nn.init.normal_(parameter, std=0.3 if name.endswith("weight") else 0.1)
-    beam = TrainedBeam(particles=("gamma", "e-"), theta=(0, 40))
-    card = design_card("tilted", form, unequal_layers=True, beam=beam)
-    return Surrogate(model.eval().requires_grad_(False).double(), card)
+    return tilted_surrogate(**WINDOW)
 
 
 def sample(surrogate: Surrogate, n: int = 6, design: Design | None = None, **options: Any) -> torch.Tensor:

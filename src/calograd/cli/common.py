@@ -302,6 +302,11 @@ device_option = option("--device", default="cpu", help="Torch device, as cpu or 
 law_option = option(
     "--law", type=click.Choice(["uniform", "log-uniform"]), help="Distribution of energies in a range. [log-uniform]"
 )
+material_option = option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on]")
+window_option = option(
+    "--cells", nargs=2, type=COUNT, metavar="N_XY N_Z",
+    help="Cells across and layers of the window, for surrogates that serve several. [those of MODEL]",
+)  # fmt: skip
 sampler_option = option("--sampler", help="trigflow-ab2, ddim, heun, dpmpp-2m or ddpm. [the surrogate's own]")
 steps_option = option("--steps", type=COUNT, help="Steps of the sampler. [each has its own]")
 extrapolate_option = option("--extrapolate", is_flag=True, help="Warn instead of refusing outside the trained range.")

@@ -22,6 +22,7 @@ from calograd.cli.common import (
     console,
     extrapolate_option,
     json_option,
+    material_option,
     option,
     output_option,
     print_table,
@@ -29,6 +30,7 @@ from calograd.cli.common import (
     sampler_option,
     seed_option,
     steps_option,
+    window_option,
 )
 from calograd.cli.progress import progress
 from calograd.system.extras import require
@@ -50,7 +52,7 @@ landscape_option = option(
 @click.argument("model")
 @option("--cell", nargs=2, required=True, type=NUMBERS, metavar="DX DZ",
         help="Pitch and depth, cm. With one depth a layer, as 4,5,6,8,10, each depth is a parameter.")  # fmt: skip
-@option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on]")
+@material_option
 @option("--density", is_flag=True, help="Add the density of the material to the parameters.")
 @option("--energies", required=True, type=NUMBERS, help="Incident energies, GeV, as 1,10,50,100; one gradient each.")
 @option("--reference", type=EXISTING,
@@ -63,8 +65,7 @@ landscape_option = option(
         help="True energy that the squared error compares with. [deposited]")  # fmt: skip
 @option("--showers", default=1000, type=COUNT, help="Showers of a draw.")
 @option("--draws", default=8, type=click.IntRange(min=2), help="Independent draws; their spread gives the error.")
-@option("--cells", nargs=2, type=COUNT, metavar="N_XY N_Z",
-        help="Cells across and layers of the window, for surrogates that serve several. [those of MODEL]")  # fmt: skip
+@window_option
 @beam_options
 @sampler_option
 @steps_option

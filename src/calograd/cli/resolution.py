@@ -19,6 +19,7 @@ from calograd.cli.common import (
     command,
     extrapolate_option,
     json_option,
+    material_option,
     option,
     print_notes,
     print_table,
@@ -27,6 +28,7 @@ from calograd.cli.common import (
     seed_option,
     steps_option,
     threads_option,
+    window_option,
 )
 from calograd.cli.progress import progress
 from calograd.errors import InputError
@@ -41,10 +43,9 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @option("--cell", nargs=2, type=NUMBERS, metavar="DX DZ",
         help="Pitch and depth, cm; DZ may be one a layer: 4,5,6,8,10. [the only design of the reference]")  # fmt: skip
-@option("--cells", nargs=2, type=COUNT, metavar="N_XY N_Z",
-        help="Cells across and layers of the window, for surrogates that serve several. [those of MODEL]")  # fmt: skip
+@window_option
 @beam_options
-@option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the one trained on]")
+@material_option
 @option("--energies", type=NUMBERS,
         help="Incident energies, GeV, as 1,10,50. [those of the reference, else 8 logarithmic steps over the trained "
         "range]")  # fmt: skip
@@ -106,9 +107,9 @@ def resolution(
             terms=tuple(term.strip() for term in terms.split(",")), progress=show, **options,
         )  # fmt: skip
         if report_path is not None:
-            from calograd.reports.resolution import write_resolution_report
+            from calograd.reports.evaluation import write_report
 
-            write_resolution_report(report_path, result, show)
+            write_report(report_path, result, show)
     _print(result)
     return result.to_dict()
 

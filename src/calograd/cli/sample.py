@@ -32,6 +32,7 @@ from calograd.cli.common import (
     seed_option,
     steps_option,
     threads_option,
+    window_option,
 )
 from calograd.cli.progress import progress
 from calograd.errors import InputError
@@ -59,8 +60,7 @@ MANY_POINTS = 24
         help="File of showers; the designs and energies are taken from its rows instead of --cell and "
         "--energy.")  # fmt: skip
 @option("--repeat", type=COUNT, help="With --like: showers for each row of the file. [1]")
-@option("--cells", nargs=2, type=COUNT, metavar="N_XY N_Z",
-        help="Cells across and layers of the window, for surrogates that serve several. [those of MODEL]")  # fmt: skip
+@window_option
 @beam_options
 @seed_option
 @sampler_option

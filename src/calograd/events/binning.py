@@ -270,34 +270,13 @@ def segment_deposits(
     Raises:
         InputError: sizes that are not positive or do not fit the showers, fewer than one cell, deposits that are NaN.
     """
-    return bin_deposits(deposits, _cell_axes(deposits, dx, dz, n_xy, n_z), windows)
+    return bin_deposits(deposits, cell_axes(deposits, dx, dz, n_xy, n_z), windows)
 
 
-def segment_times(
-    deposits: Deposits,
-    dx: float | np.ndarray,
-    dz: float | np.ndarray,
-    n_xy: int = 5,
-    n_z: int = 5,
-    windows: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the energies, mean times and first times of cells.
-
-    Args:
-        deposits, dx, dz, n_xy, n_z, windows: as for `segment_deposits`; the deposits have times.
-
-    Returns:
-        Energies as of `segment_deposits`, and times of the same shape, ns, float32, NaN in cells without energy.
-
-    Raises:
-        InputError: as `segment_deposits`, and deposits without times.
-    """
-    return bin_times(deposits, _cell_axes(deposits, dx, dz, n_xy, n_z), windows)
-
-
-def _cell_axes(
-    deposits: Deposits, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int, n_z: int
+def cell_axes(
+    deposits: Deposits, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int = 5, n_z: int = 5
 ) -> tuple[Uniform, Uniform, Edges]:
+    """Return the axes of cells for `bin_deposits` and `bin_times`; arguments and errors as of `segment_deposits`."""
     dx, dz = check_sizes(dx, dz, len(deposits), n_xy, n_z)
     across = Uniform(n_xy, (1 / dx).astype(np.float32), n_xy / 2)
     edges = np.concatenate([np.zeros((len(dz), 1)), np.cumsum(dz, axis=1)], axis=1).astype(np.float32)

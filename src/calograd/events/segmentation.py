@@ -14,7 +14,7 @@ from calograd.detector.configuration import Block, CrystalMatrix, SimulationConf
 from calograd.detector.incidence import Incidence, place
 from calograd.detector.material import to_float
 from calograd.errors import InputError
-from calograd.events.binning import PIXELS, move_deposits, project_deposits, segment_deposits, segment_times
+from calograd.events.binning import PIXELS, bin_deposits, bin_times, cell_axes, move_deposits, project_deposits
 from calograd.events.dense import TIMES, Cells, Maps, write_dense
 from calograd.events.library.reader import Library, open_library
 from calograd.events.library.schema import Imported
@@ -461,7 +461,8 @@ def _measured(
     if maps:
         return (project_deposits(showers, *sizes),)
     window = None if windows is None else windows[rows]
-    return segment_times(showers, *sizes, window) if times else (segment_deposits(showers, *sizes, window),)
+    axes = cell_axes(showers, *sizes)
+    return bin_times(showers, axes, window) if times else (bin_deposits(showers, axes, window),)
 
 
 def _by_rows(incident: Sequence[Incidence]) -> Incidence:

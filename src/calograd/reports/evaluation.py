@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file with its figures inside, no network, every string escaped."""
+"""Reports of evaluations and resolutions: one HTML file with its figures inside, no network, every string escaped."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from calograd.evaluation.designs import RECONSTRUCTION_TITLE, describe
 from calograd.evaluation.limits import summarise
 from calograd.evaluation.matching import Setting
 from calograd.evaluation.points import BATCHES, ENERGIES, MIN_SHOWERS, WINDOW
+from calograd.gradients.resolution import ResolutionResult
 from calograd.io.files import refuse_existing, write_new
 from calograd.metrics.distances import BOOTSTRAPS
 from calograd.metrics.points import SINGLE
 from calograd.reports import figures
 from calograd.reports.page import Drawing, pictures, render
 from calograd.reports.reconstruction import reconstruction_drawings
-from calograd.reports.resolution import Resolved, design_resolutions, point_resolutions
+from calograd.reports.resolution import Resolved, design_resolutions, point_resolutions, render_resolution
 from calograd.reports.style import LABELS
 from calograd.system.progress import StageProgress, silent
 
@@ -47,12 +48,12 @@ PAIRS = (
 """Legend of the figures of distributions."""
 
 
-def write_report(path: Path, evaluation: Evaluation, progress: StageProgress = silent) -> None:
-    """Write the report of an evaluation.
+def write_report(path: Path, result: Evaluation | ResolutionResult, progress: StageProgress = silent) -> None:
+    """Write the report of an evaluation or of a resolution.
 
     Args:
         path: the HTML file; it must not exist.
-        evaluation: result of `calograd.evaluate`.
+        result: result of `calograd.evaluate` or of `calograd.resolution`.
         progress: called as ``progress(stage, done, total)``.
 
     Raises:
@@ -60,7 +61,7 @@ def write_report(path: Path, evaluation: Evaluation, progress: StageProgress = s
         InputError: ``path`` cannot be written.
     """
     refuse_existing(path)
-    write_new(path, RENDERERS[type(evaluation)](evaluation, progress).encode())
+    write_new(path, RENDERERS[type(result)](result, progress).encode())
 
 
 def render_designs(evaluation: DesignEvaluation, progress: StageProgress) -> str:
@@ -96,8 +97,8 @@ def render_points(evaluation: PointsEvaluation, progress: StageProgress) -> str:
     )  # fmt: skip
 
 
-RENDERERS: dict[type[Evaluation], Callable[[Any, StageProgress], str]] = {
-    DesignEvaluation: render_designs, PointsEvaluation: render_points
+RENDERERS: dict[type[Evaluation | ResolutionResult], Callable[[Any, StageProgress], str]] = {
+    DesignEvaluation: render_designs, PointsEvaluation: render_points, ResolutionResult: render_resolution
 }  # fmt: skip
 """Functions that render each kind of result."""
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +17,11 @@ from calograd.errors import InputError
 from calograd.evaluation import DesignEvaluation, PointsEvaluation
 from calograd.gradients.estimates import seed_of
 from calograd.gradients.resolution import ResolutionGradient, ResolutionResult, pixels_of, resolution
-from calograd.io.files import refuse_existing, write_new
 from calograd.metrics.resolution import ResolutionCurve
 from calograd.objective.measurement import Measurement
 from calograd.reports.page import Drawing, pictures, render
 from calograd.reports.style import GEANT4, SURROGATE, parameter_label
-from calograd.system.progress import StageProgress, silent
+from calograd.system.progress import StageProgress
 
 COLUMNS = 3
 """Most panels side by side."""
@@ -229,19 +227,8 @@ def point_resolutions(evaluation: PointsEvaluation) -> Resolved:
     return resolution_section(panels, ("generated", "Geant4"), "the visible energy", "std")
 
 
-def write_resolution_report(path: Path, result: ResolutionResult, progress: StageProgress = silent) -> None:
-    """Write the report of a resolution, an HTML file with its figures inside.
-
-    Args:
-        path: the HTML file; it must not exist.
-        result: result of `calograd.resolution`.
-        progress: called as ``progress(stage, done, total)``.
-
-    Raises:
-        OutputExistsError: ``path`` exists.
-        InputError: ``path`` cannot be written.
-    """
-    refuse_existing(path)
+def render_resolution(result: ResolutionResult, progress: StageProgress) -> str:
+    """Return the report of a resolution as HTML."""
     names = result.surrogate or "surrogate", "Geant4"
     panels = [Panel(s.name, (s.surrogate, s.geant4), (s.gradient, s.geant4_gradient)) for s in result.stages]
     compared = any(None not in panel.curves for panel in panels)
@@ -255,7 +242,7 @@ def write_resolution_report(path: Path, result: ResolutionResult, progress: Stag
     drawing = Drawing(draw, caption, "Energy resolution against energy", "resolution")
     design = result.design
     depths = ", ".join(f"{depth:g}" for depth in dict.fromkeys(np.round(design.dz.tolist(), 6).tolist()))
-    page = render(
+    return render(
         "resolution.html.j2", title=f"Energy resolution of {design.material.name}, {float(design.dx):g} x {depths} cm",
         subtitle=" and ".join(filter(None, (result.surrogate, result.reference and f"Geant4 ({result.reference})"))),
         pictures=pictures([drawing], progress), result=result, definition=DEFINED[result.definition],
@@ -263,7 +250,6 @@ def write_resolution_report(path: Path, result: ResolutionResult, progress: Stag
         parameters=next((s.gradient.names for s in result.stages if s.gradient), ()),
         record=json.dumps(result.to_dict(), indent=1),
     )  # fmt: skip
-    write_new(path, page.encode())
 
 
 def _fits(result: ResolutionResult) -> list[tuple[Any, ...]]:

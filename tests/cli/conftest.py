@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from helpers.cards import design_card
+from helpers.tiny import SMALL, fresh_surrogate
 
 from calograd.detector.material import Material
 from calograd.events.dense import Cells
-from calograd.surrogate import Surrogate
-from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 
 
 def tiny_surrogate(folder: Path, distilled_steps: tuple[int, int] | None = None) -> Path:
     """A folder that `Surrogate.load` reads; 1 to 100 GeV, dx 1 to 5 cm, dz 4 to 15 cm."""
-    architecture = CellsArchitecture(
-        shape_width=8,
-        shape_blocks=1,
-        pattern_width=8,
-        pattern_blocks=1,
-        embedding=8,
-        location_scale_width=8,
-        distilled_steps=distilled_steps,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = CellsModel(architecture).requires_grad_(False)
-    card = design_card("tiny", architecture)
-    Surrogate(model, card).save(folder)
+    fresh_surrogate("tiny", replace(SMALL, distilled_steps=distilled_steps)).save(folder)
     return folder
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-import torch
-from helpers.cards import design_card
-from helpers.tiny import tiny_surrogate_of_particles
+from helpers.tiny import SMALL, fresh_surrogate, tiny_surrogate_of_particles
 
 from calograd.explorer import landscape, views
 from calograd.explorer.views import Explorer
 from calograd.surrogate import Surrogate
-from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
-
-SMALL = {
-    "shape_width": 8, "shape_blocks": 1, "pattern_width": 8, "pattern_blocks": 1, "embedding": 8,
-    "location_scale_width": 8,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tiny(quick: None) -> Explorer:
     """Its name is not to be trusted."""
-    architecture = CellsArchitecture(n_xy=3, n_z=2, **SMALL)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = CellsModel(architecture).requires_grad_(False)
-    card = design_card("<img src=x onerror=alert(1)>", architecture, unequal_layers=True)
-    return Explorer(Surrogate(model, card))
+    return Explorer(fresh_surrogate("<img src=x onerror=alert(1)>", replace(SMALL, n_xy=3, n_z=2), unequal_layers=True))
 
 
 @pytest.fixture(scope="session")

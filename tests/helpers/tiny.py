@@ -24,6 +24,12 @@ TINY = CellsArchitecture(
 )
 
 
+SMALL = CellsArchitecture(
+    shape_width=8, shape_blocks=1, pattern_width=8, pattern_blocks=1, embedding=8, location_scale_width=8
+)  # fmt: skip
+BEAM = TrainedBeam(particles=("gamma", "e-"), theta=(0, 40))
+
+
 def random_surrogate(
     name: str, architecture: CellsArchitecture, *, seed: int, dtype: torch.dtype = torch.float32, **trained: Any
 ) -> Surrogate:
@@ -38,6 +44,20 @@ def random_surrogate(
         model.condition_scale.copy_(torch.tensor([1.3, 0.5, 0.4, 0.4, 1.0, 1.0, 1.0, 1.0]))
     card = design_card(name, architecture, **trained)
     return Surrogate(model.to(dtype).eval().requires_grad_(False), card)
+
+
+def fresh_surrogate(name: str, architecture: CellsArchitecture, **trained: Any) -> Surrogate:
+    """With the weights that a training begins with; ``trained`` goes to `design_card`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = architecture.build().eval().requires_grad_(False)
+    return Surrogate(model, design_card(name, architecture, **trained))
+
+
+def tiny_surrogate_of_particles(name: str = "tilted") -> Surrogate:
+    """Photons and electrons of 0 to 40 degrees, in windows of up to 7 x 7 x 6 cells."""
+    form = replace(TINY, n_xy=7, n_z=6, pattern_blocks=1, beam=True, sums=True, ends=True, material_numbers=())
+    return fresh_surrogate(name, form, beam=BEAM, dz=(3, 15), unequal_layers=True)
 
 
 def tiny_surrogate(seed: int = 0, **sizes: Any) -> Surrogate:
@@ -56,5 +76,4 @@ def tilted_surrogate(n_xy: int, n_z: int) -> Surrogate:
         n_xy=n_xy, n_z=n_z, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
         location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, material_numbers=(),
     )  # fmt: skip
-    beam = TrainedBeam(particles=("gamma", "e-"), theta=(0, 40))
-    return random_surrogate("tilted", form, seed=3, dtype=torch.float64, unequal_layers=True, beam=beam)
+    return random_surrogate("tilted", form, seed=3, dtype=torch.float64, unequal_layers=True, beam=BEAM)

@@ -264,6 +264,11 @@ def test_one_depth_a_layer(surrogate: Surrogate, simulator: Simulator, tmp_path:
         ({"budgt": 3}, "unknown key 'adapt.budgt'; did you mean 'budget'?"),
         ({"detector": {"kind": "matrix", "gab": 1}}, "unknown key 'adapt.detector.gab'; did you mean 'gap'?"),
         ({"beam": {"particle": "mu-"}}, "adapt.beam.particle: Input should be 'gamma', 'e-' or 'e\\+'"),
+        (
+            {"beam": {"position": "uniform"}},
+            "beam.position = uniform is drawn for every shower; an adaptation is to one",
+        ),
+        ({"beam": {"phi": [0, 90]}}, r"beam.phi = \(0.0, 90.0\) is drawn for every shower; .* give one angle"),
         ({"budget": 23}, "adapt.budget = 23 does not pay for the first adaptation: adapt.first = 12 showers of 2 ener"),
         ({"first": 9}, "adapt.first = 9 of 2 energies: 18 showers, 4 of them held out, are too few; expected 20 or"),
         ({"energies": [0.5, 200]}, "adapt.energies: 0.5, 200 GeV are outside of 1 to 100 GeV, which small was trained"),

@@ -463,6 +463,7 @@ def relative_spread(x: np.ndarray, energy: float | None = None) -> tuple[float, 
         x: reconstructed energies, shape (n,), GeV.
         energy: incident energy, GeV; None: the definition ``std``.
     """
+    x = np.asarray(x, np.float64)
     n, mean, sigma = len(x), float(x.mean()), float(x.std(ddof=1))
     if not sigma > 0:
         return 0.0, 0.0

@@ -166,7 +166,7 @@ def from_geant4(
             cells = Design(size[0], size[1], some.material, space.n_xy, space.n_z)
             return simulated(f"{stem}-{hashlib.sha256(repr(size).encode()).hexdigest()[:12]}", showers, seed, cells)
 
-        beam = Incidence.of_beam(target.beam.model_dump(), 1)
+        beam = Incidence.of_beam(target.beam_keys, 1)
         return PerDesignReference(f"{folder.name}/{stem}", some.material, beam, of_design, showers)
 
     return source

@@ -89,13 +89,20 @@ class Target(Table):
 
     @model_validator(mode="after")
     def _check(self) -> Target:
-        drawn = {"position": isinstance(self.beam.position, str), "phi": isinstance(self.beam.phi, tuple)}
-        for name in (name for name, each in drawn.items() if each):
-            raise ValueError(
-                f"beam.{name} = {getattr(self.beam, name)} is drawn for every shower; an adaptation is to one beam: "
-                f"give {'x and y in cm' if name == 'position' else 'one angle'}"
-            )
+        beam = self.beam
+        for name, value, no_good, expected in (
+            ("position", beam.position, isinstance(beam.position, str), "x and y in cm"),
+            ("phi", beam.phi, isinstance(beam.phi, tuple), "one angle"),
+            ("unit", beam.unit, beam.unit != "cm", "cm, as the beam does not move with the cells"),
+        ):
+            if no_good:
+                raise ValueError(f"beam.{name} = {value}: an adaptation is to one beam; expected {expected}")
         return self
+
+    @property
+    def beam_keys(self) -> dict[str, Any]:
+        """Particle, position, theta and phi as keys of `calograd.detector.configuration.Beam`."""
+        return self.beam.model_dump(exclude={"unit"})
 
     def simulation(self, design: Design, energies: tuple[float, ...], seed: int) -> SimulationConfig:
         """Return the configuration of a simulation with Geant4.
@@ -105,7 +112,7 @@ class Target(Table):
             energies: incident energies in turn, GeV.
             seed: seed of the showers.
         """
-        beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam.model_dump())
+        beam = Beam(energies=Energies(law="discrete", values=energies), **self.beam_keys)
         return SimulationConfig(detector=self.detector.build(design, self.beam), beam=beam, seed=seed % 2**31)
 
     def check_library(self, library: Library, space: DesignSpace) -> None:
@@ -121,7 +128,7 @@ class Target(Table):
             return
         if not self.detector.serves_all:
             raise InputError(f"{library.path} is of no crystal matrix as adapt.detector is; use simulate = true")
-        for name, wanted in self.beam.model_dump().items():
+        for name, wanted in self.beam_keys.items():
             if (found := getattr(made.beam, name)) != wanted:
                 raise InputError(f"{library.path} has {name} {found}, adapt.beam {wanted}; choose showers of that beam")
 

@@ -151,7 +151,11 @@ def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
         for number, (name, y) in enumerate(designs)
     ]
     resolved = resolution_section(
-        panels, (setup.surrogate.card.name, "Geant4"), "the measured energy", definition_of(setup.objective)
+        panels,
+        (setup.surrogate.card.name, "Geant4"),
+        "the measured energy",
+        definition_of(setup.objective),
+        common=True,
     )
     drawings += resolved.drawings
     if result.landscapes:

@@ -29,6 +29,8 @@ PARAMETERS = ("#2f6f9f", "#7a1fa2", "#0b6e4f", "#b07d00", "#8d99a6", "#b3001b", 
 """Colours of parameters."""
 WIDE = 5.0
 """Largest derivative that is drawn on a linear scale."""
+NARROW = 30.0
+"""Ratio of the ends of an axis below which more than its powers of ten have labels."""
 DEFINED = {
     "std": "standard deviation over mean of the reconstructed energy",
     "incident": "standard deviation of the reconstructed energy over the incident energy",
@@ -68,7 +70,9 @@ class Resolved(NamedTuple):
     rows: list[list[str]]
 
 
-def resolution_section(panels: Sequence[Panel], names: tuple[str, str], what: str, definition: str) -> Resolved:
+def resolution_section(
+    panels: Sequence[Panel], names: tuple[str, str], what: str, definition: str, common: bool = False
+) -> Resolved:
     """Return the figures and the table of resolutions; one energy has a row and no figure.
 
     Args:
@@ -76,12 +80,13 @@ def resolution_section(panels: Sequence[Panel], names: tuple[str, str], what: st
         names: names of the two sources of every panel.
         what: the energy whose resolution it is, in words.
         definition: definition of sigma / E, see `calograd.metrics.resolution.DEFINITIONS`.
+        common: whether the panels of a figure have one scale of sigma / E.
     """
     curves = [(panel, [curve for curve in panel.curves if curve is not None]) for panel in panels]
     drawn = [panel for panel, known in curves if any(len(curve.energies) > 1 for curve in known)]
     drawings = [
         Drawing(
-            partial(draw_resolution, some, names),
+            partial(draw_resolution, some, names, common),
             f"Energy resolution of {what}. {ABOUT.format(definition=DEFINED[definition])}"
             + (" Below: the ratio to Geant4's." if any(None not in panel.curves for panel in some) else ""),
             f"Energy resolution against energy, {what}", "resolution",
@@ -94,12 +99,15 @@ def resolution_section(panels: Sequence[Panel], names: tuple[str, str], what: st
     return Resolved(drawings, rows)
 
 
-def draw_resolution(panels: Sequence[Panel], names: tuple[str, str] = ("surrogate", "Geant4")) -> Figure:
+def draw_resolution(
+    panels: Sequence[Panel], names: tuple[str, str] = ("surrogate", "Geant4"), common: bool = False
+) -> Figure:
     """Draw sigma / E with its fits, below it the ratio to Geant4's and d ln(sigma / E) / d ln y, where there are any.
 
     Args:
         panels: columns, side by side.
         names: names of the two sources of every panel.
+        common: whether the panels have one scale of sigma / E.
     """
     compared = any(None not in panel.curves for panel in panels)
     derived = any(known is not None for panel in panels for known in panel.gradients)
@@ -116,6 +124,10 @@ def draw_resolution(panels: Sequence[Panel], names: tuple[str, str] = ("surrogat
             if column[0] is axes[0, 0]:
                 figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
         column[-1].set_xlabel("incident energy [GeV]")
+    if common:
+        limits = np.array([each.get_ylim() for each in axes[0]])
+        for each in axes[0]:
+            each.set_ylim(limits.min(), limits.max())
     axes[0, 0].set_ylabel(r"$\sigma\,/\,E$ [%]")
     if compared:
         axes[1, 0].set_ylabel(f"ratio to\n{names[1]}")
@@ -154,10 +166,15 @@ def _draw_curves(axes: Axes, panel: Panel, names: tuple[str, str]) -> None:
     axes.set(xscale="log", yscale="log")
     if highest and lowest:
         axes.set_ylim(0.6 * lowest, highest * (highest / lowest) ** 0.4 * 1.5)
-    for axis in (axes.xaxis, axes.yaxis):
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_formatter(lambda *_: "")
+        axis.set_minor_formatter(_twos_and_fives if high < NARROW * low else lambda *_: "")
     axes.legend(loc="upper right", fontsize=6.2, handlelength=1.2)
+
+
+def _twos_and_fives(value: float, _: object) -> str:
+    """Return the label of a minor tick: none but at 2 and 5 times a power of ten."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def _draw_ratio(axes: Axes, panel: Panel) -> None:

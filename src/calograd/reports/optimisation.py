@@ -156,7 +156,7 @@ def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
         "the measured energy",
         definition_of(setup.objective),
         common=True,
-    )
+    )  # fmt: skip
     drawings += resolved.drawings
     if result.landscapes:
         trajectory = np.array([step.y for step in state.history])

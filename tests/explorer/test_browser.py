@@ -133,6 +133,8 @@ def test_a_particle_off_the_axis(folder: str) -> None:
     query = "/?dx=1.3&dz=4&particle=e-&x=0.2&y=-0.4&theta=20&phi=35&n_xy=7&n_z=5"
     with served(folder) as (address, _), opened(address, query) as (page, wrong):
         page.wait_for_selector("canvas.event[data-line='drawn']")
+        label = page.locator("canvas.event").get_attribute("aria-label")
+        assert label.endswith(", e- entering at x = 0.2, y = -0.4 cm at theta = 20 degrees")
         shown = page.locator(HEADER).inner_text()
         assert "1.3 x 4 cm, 50 GeV, PbF2" in shown
         assert "7 x 7 x 5 cells, e- entering at (0.2, -0.4) cm, theta 20, phi 35 degrees" in shown

@@ -80,6 +80,7 @@ def test_the_display_has_the_line_and_the_windows(tilted: Explorer, tiny: Explor
         [slope * np.cos(np.radians(35.0)), slope * np.sin(np.radians(35.0))]
     )
     assert drawn["beam"] == "e-, 50 GeV"
+    assert drawn["particle"] == "e- entering at x = 0.26, y = -0.52 cm at theta = 20 degrees"
     plain = tiny.preview(tiny.start())
     drawn = scene(plain.cells[0], plain.selection, "deposited", 0, plain.particle(0))
     assert (drawn["line"], drawn["offsets"], drawn["beam"]) == (None, [[0, 0]] * 2, "50 GeV")

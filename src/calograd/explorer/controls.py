@@ -65,12 +65,12 @@ class Controls:
         particles, theta = (limits.beam.particles, limits.beam.theta) if limits.beam else (("gamma",), (0.0, 0.0))
         self.particle = Select(label="particle", options=list(particles), value=particles[0], width=86, margin=(0, 6))
         half_cell = (-start.dx / 2, start.dx / 2)
-        self.x = _slider("entry x in the cell [cm]", half_cell, 0.01, 0.0, "0.00", NARROW)
-        self.y = _slider("entry y in the cell [cm]", half_cell, 0.01, 0.0, "0.00", NARROW)
+        self.x = _narrow("entry x [cm]", half_cell, 0.01, "0.00")
+        self.y = _narrow("entry y [cm]", half_cell, 0.01, "0.00")
         self.uniform = Checkbox(label="all over the cell", value=False, width=112, margin=(20, 4, 0, 4))
-        self.theta = _slider("angle theta [°]", (theta[0], max(theta[1], theta[0] + 1)), 0.5, theta[0], "0.0", NARROW)
+        self.theta = _narrow("theta [°]", (theta[0], max(theta[1], theta[0] + 1)), 0.5, "0.0", theta[0])
         self.theta.visible = theta[1] > theta[0]
-        self.phi = _slider("azimuth phi [°]", FULL_TURN, 1.0, 0.0, "0", NARROW)
+        self.phi = _narrow("phi [°]", FULL_TURN, 1.0, "0")
         half = (WIDTH - 44) // 2
         self.ascend = Button(label="follow the gradient", color="primary", width=half, margin=(6, 4, 4, 8))
         self.nearest = Button(label="nearest Geant4", width=half, margin=(6, 8, 4, 4))
@@ -219,11 +219,15 @@ class Controls:
         self._moved(None)
 
 
-def _slider(
-    name: str, ends: tuple[float, float], step: float, value: float, shown: str, width: int = WIDTH - 26
-) -> EditableFloatSlider:
+def _slider(name: str, ends: tuple[float, float], step: float, value: float, shown: str) -> EditableFloatSlider:
     return EditableFloatSlider(
-        label=name, start=ends[0], end=ends[1], step=step, value=value, format=shown, width=width, margin=(0, 8)
+        label=name, start=ends[0], end=ends[1], step=step, value=value, format=shown, width=WIDTH - 26, margin=(0, 8)
+    )
+
+
+def _narrow(name: str, ends: tuple[float, float], step: float, shown: str, value: float = 0.0) -> FloatSlider:
+    return FloatSlider(
+        label=name, start=ends[0], end=ends[1], step=step, value=value, format=shown, width=NARROW, margin=(4, 8)
     )
 
 

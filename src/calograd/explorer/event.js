@@ -282,7 +282,8 @@ export function render({ model }) {
     context.fillStyle = INK; context.textAlign = "left"; context.textBaseline = "top";
     context.font = `bold ${FONT}`; context.fillText(scene.title, 10, 8);
     context.font = FONT; context.fillStyle = FAINT; context.fillText(scene.subtitle, 10, 25);
-    canvas.setAttribute("aria-label", `${scene.title}, ${scene.subtitle}`);
+    context.fillText(scene.particle, 10, 40);
+    canvas.setAttribute("aria-label", [scene.title, scene.subtitle, scene.particle].filter(Boolean).join(", "));
     canvas.dataset.drawn = drawn; canvas.dataset.line = scene.line ? "drawn" : "none"; canvas.dataset.look = model.look; canvas.dataset.turn = view.turn.toFixed(3);
   };
   let held = null;

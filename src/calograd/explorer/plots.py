@@ -251,13 +251,12 @@ def scene(
     if particle is not None:
         offsets = particle.window_offsets(np.array([selection.dx]), np.array([selection.dz]))[0]
         line = {"entry": particle.position[0].astype(float).tolist(), "slopes": particle.slopes[0].tolist()}
-        subtitle += f"; {particle.describe()}"
     name = "" if particle is None else f"{particle.to_beam()['particle']}, "
     return {
         "cells": np.round(np.asarray(cells, float), 9).tolist(), "dx": selection.dx, "dz": list(selection.dz),
         "offsets": offsets.tolist(), "line": line,
         "top": max(largest, 1e-6), "decades": DECADES,
         "title": f"shower {number}, {what}: {total:.4g} GeV",
-        "subtitle": subtitle,
+        "subtitle": subtitle, "particle": particle.describe() if particle is not None else "",
         "beam": f"{name}{selection.energy:g} GeV",
     }  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.browser import CHROMIUM, opened, respond, served
+from helpers.browser import CHROMIUM, another, opened, respond, served
 from helpers.tiny import tiny_surrogate_of_particles
 
 from calograd.events.dense import read_cells
@@ -129,28 +129,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_a_particle_off_the_axis(folder: str) -> None:
+def test_a_particle_off_the_axis(page: Any, folder: str) -> None:
     query = "/?dx=1.3&dz=4&particle=e-&x=0.2&y=-0.4&theta=20&phi=35&n_xy=7&n_z=5"
-    with served(folder) as (address, _), opened(address, query) as (page, wrong):
-        page.wait_for_selector("canvas.event[data-line='drawn']")
-        label = page.locator("canvas.event").get_attribute("aria-label")
+    with served(folder) as (address, _), another(page.context.browser, address, query) as (tilted, wrong):
+        tilted.wait_for_selector("canvas.event[data-line='drawn']")
+        label = tilted.locator("canvas.event").get_attribute("aria-label")
         assert label.endswith(", e- entering at x = 0.2, y = -0.4 cm at theta = 20 degrees")
-        shown = page.locator(HEADER).inner_text()
+        shown = tilted.locator(HEADER).inner_text()
         assert "1.3 x 4 cm, 50 GeV, PbF2" in shown
         assert "7 x 7 x 5 cells, e- entering at (0.2, -0.4) cm, theta 20, phi 35 degrees" in shown
-        assert "no bundled showers at this design and energy" in page.locator("table.numbers").inner_text()
+        assert "no bundled showers at this design and energy" in tilted.locator("table.numbers").inner_text()
         for name in ("side", "along the beam"):
-            page.get_by_role("button", name=name, exact=True).click()
-        page.wait_for_selector("canvas.event[data-look='front']")
-        sizes = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+            tilted.get_by_role("button", name=name, exact=True).click()
+        tilted.wait_for_selector("canvas.event[data-look='front']")
+        sizes = tilted.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
         assert sizes == [900, 1440]
-        page.locator("select").nth(3).select_option(label="3")
-        page.locator(HEADER, has_text="7 x 7 x 3 cells").wait_for()
-        page.get_by_role("button", name="nearest Geant4").click()
-        page.locator("table.numbers tr", has_text="Geant4, 200 showers").wait_for()
-        assert "5 x 5 x 3 cells, gamma entering at (0.0, 0.0) cm, theta 0" in page.locator(HEADER).inner_text()
-        page.goto(f"{address}/?theta=60")
-        alert = page.get_by_role("alert")
+        tilted.locator("select").nth(3).select_option(label="3")
+        tilted.locator(HEADER, has_text="7 x 7 x 3 cells").wait_for()
+        tilted.get_by_role("button", name="nearest Geant4").click()
+        tilted.locator("table.numbers tr", has_text="Geant4, 200 showers").wait_for()
+        assert "5 x 5 x 3 cells, gamma entering at (0.0, 0.0) cm, theta 0" in tilted.locator(HEADER).inner_text()
+        tilted.goto(f"{address}/?theta=60")
+        alert = tilted.get_by_role("alert")
         alert.wait_for()
         assert "theta = 60 degrees is outside 0 to 40 degrees" in alert.inner_text()
         assert alert.bounding_box()["height"] < 40

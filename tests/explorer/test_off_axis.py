@@ -20,6 +20,7 @@ from calograd.explorer.selection import Selection, to_toml
 from calograd.explorer.views import PREVIEW, PREVIEW_STEPS, Explorer
 from calograd.gradients.autodiff import SHOWERS
 from calograd.gradients.estimates import generator_for
+from calograd.gradients.landscape import surrogate_landscape
 from calograd.optimisation.run import Setup, parse_optimisation
 from calograd.surrogate import Surrogate
 
@@ -118,6 +119,16 @@ def test_landscapes_are_of_the_beam(tilted: Explorer, monkeypatch: pytest.Monkey
     assert isinstance(wider, Surface)
     assert not np.allclose(other.values, first.values)
     assert not np.allclose(wider.values, first.values)
+
+
+def test_landscapes_of_commands_are_of_the_window(tilted: Explorer) -> None:
+    objective, (dx, dz) = tilted.limits.objective(off_axis(tilted)), (np.array([1.5, 2.0]), np.array([4.0, 6.0]))
+    values = [
+        surrogate_landscape(tilted.surrogate, objective, dx, dz, cells=cells, showers=10).values
+        for cells in (None, (7, 6), (3, 2))
+    ]
+    assert np.array_equal(values[0], values[1])
+    assert not np.allclose(values[0], values[2])
 
 
 def test_geant4_is_compared_for_the_same_beam_alone(tilted: Explorer) -> None:

@@ -43,28 +43,31 @@ def served(*arguments: str, settle: float | None = None) -> Iterator[tuple[str, 
 
 
 @contextmanager
-def opened(address: str, query: str = "") -> Iterator[tuple[Any, list[str]]]:
-    """The page in a Chromium without WebGL, and what went wrong there: errors and requests beyond this machine.
-
-    Args:
-        address: of the server.
-        query: parameters of the address.
-    """
+def opened(address: str) -> Iterator[tuple[Any, list[str]]]:
+    """The page in a Chromium without WebGL, and what went wrong there: errors and requests beyond this machine."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-3d-apis"]
         )
-        page, wrong = browser.new_page(viewport={"width": 1440, "height": 900}), []
-        page.set_default_timeout(JOIN_TIME)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((address, "blob:", "data:")) else None)
-        page.goto(address + query)
-        page.wait_for_selector("table.numbers")
-        yield page, wrong
+        with another(browser, address) as found:
+            yield found
         browser.close()
+
+
+@contextmanager
+def another(browser: Any, address: str, query: str = "") -> Iterator[tuple[Any, list[str]]]:
+    """A page of a browser that runs, and what went wrong there; ``query`` has the parameters of the address."""
+    page, wrong = browser.new_page(viewport={"width": 1440, "height": 900}), []
+    page.set_default_timeout(JOIN_TIME)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((address, "blob:", "data:")) else None)
+    page.goto(address + query)
+    page.wait_for_selector("table.numbers")
+    yield page, wrong
+    page.close()
 
 
 def slider(page: Any, number: int) -> Any:

@@ -142,7 +142,7 @@ def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
             "Measured over incident energy before and after, with background and readout. The resolution is the "
             "standard deviation over the mean.", "Measured energies at the first and the last design", "spectra",
         ))  # fmt: skip
-    designs = (("start", setup.start), ("result", state.y))
+    designs = (("start", setup.start.tolist()), ("result", list(state.y)))
     panels = [
         Panel(
             f"{name}: {format_parameters(names, y)}" if len(names) < 3 else name,

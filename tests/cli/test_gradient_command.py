@@ -33,7 +33,9 @@ def test_gradient_beside_a_reference(tiny: str, reference: Path, run_calograd: R
     for component in point["components"]:
         low, high = component["surrogate"]["interval"]
         assert low < component["surrogate"]["value"] < high
-    assert "data:image/png" in (tmp_path / "out.html").read_text()
+    page = (tmp_path / "out.html").read_text()
+    assert "data:image/png" in page
+    assert "<td>the measured energy</td>" in page
 
 
 def test_of_a_distilled_surrogate(distilled: str, run_calograd: Run, tmp_path: Path) -> None:

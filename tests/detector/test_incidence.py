@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calograd import Design
-from calograd.detector.incidence import COLUMNS, Incidence
+from calograd.detector.incidence import COLUMNS, Incidence, place
 from calograd.errors import InputError
 
 angles = st.floats(0, 60)
@@ -101,3 +101,15 @@ def test_distributions_are_compared_as_such() -> None:
     assert shares[0].difference(shares[1]) is None  # each angle is compared apart
     assert shares[0].difference(Incidence.of(1000, theta=np.repeat([0.0, 20.0], 500))) is not None
     assert Incidence.of(50, theta=20.0, phi=30.0).difference(Incidence.of(60, theta=20.0, phi=390.0)) is None
+
+
+def test_each_number_that_is_drawn_has_a_column_of_its_own() -> None:
+    """Arrays and tensors give the same bits; what is fixed is returned as it is."""
+    u, dx = np.array([[0.25, 1.0, 0.5, 0.75], [0.5, 0.0, 0.1, 0.2]]), np.array([2.0, 3.0])
+    entry, theta, phi = place(u, dx, "uniform", (0.0, 40.0), (-180.0, 180.0))
+    assert entry.tolist() == [[-0.5, 1.0], [0.0, -1.5]]
+    assert theta.tolist() == [30.0, 8.0]
+    assert phi.tolist() == [0.0, -144.0]
+    same = place(torch.from_numpy(u), torch.from_numpy(dx), "uniform", (0.0, 40.0), (-180.0, 180.0))
+    assert all((mine.numpy() == theirs).all() for mine, theirs in zip(same, (entry, theta, phi), strict=True))
+    assert place(u[:, :3], dx, (0.1, 0.2), 20.0, 30.0) == ((0.1, 0.2), 20.0, 30.0)

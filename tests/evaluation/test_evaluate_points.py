@@ -136,6 +136,8 @@ def test_the_resolution_of_the_visible_energy_is_in_table_and_json(make_clouds: 
     np.testing.assert_array_equal(ours.energies, theirs.energies)
     assert len(ours.energies) > 2
     assert ours.showers.sum() <= 600
+    visible = result.observed[1].table[:, SINGLE.index("E_vis/E_inc")].mean()
+    assert np.average(theirs.response, weights=theirs.showers) == pytest.approx(visible, rel=0.02)
     table = next(each for each in result.tables() if each.title.startswith("Energy resolution"))
     assert len(table.rows) == 2 * len(ours.energies)
     assert result.to_dict()["resolution"][1]["values"] == theirs.values.tolist()

@@ -60,9 +60,23 @@ class Controls:
         self.price = _slider("price of depth [1/X₀]", (0.0, MOST_PRICE), 0.005, start.price, "0.000")
         self.event = IntSlider(label="displayed shower", start=0, end=PREVIEW - 1, value=0, width=WIDTH - 26,
                                margin=(2, 8))  # fmt: skip
-        self.n_xy = Select(label="cells across", options=limits.windows, value=start.n_xy, width=88, margin=(0, 6))
-        self.n_z = Select(label="layers", options=limits.layers, value=start.n_z, width=70, margin=(0, 6))
-        particles, theta = (limits.beam.particles, limits.beam.theta) if limits.beam else (("gamma",), (0.0, 0.0))
+        self._make_particle(start)
+        half = (WIDTH - 44) // 2
+        self.ascend = Button(label="follow the gradient", color="primary", width=half, margin=(6, 4, 4, 8))
+        self.nearest = Button(label="nearest Geant4", width=half, margin=(6, 8, 4, 4))
+        self.own = Column(*self.layers, visible=False, margin=0)
+        self._show_layers()
+        self._watch()
+
+    def _make_particle(self, start: Selection) -> None:
+        """Make the widgets of particle, entry, direction and window."""
+        self.n_xy = Select(
+            label="cells across", options=self._limits.windows, value=start.n_xy, width=88, margin=(0, 6)
+        )
+        self.n_z = Select(label="layers", options=self._limits.layers, value=start.n_z, width=70, margin=(0, 6))
+        particles, theta = (
+            (self._limits.beam.particles, self._limits.beam.theta) if self._limits.beam else (("gamma",), (0.0, 0.0))
+        )
         self.particle = Select(label="particle", options=list(particles), value=particles[0], width=86, margin=(0, 6))
         half_cell = (-start.dx / 2, start.dx / 2)
         self.x = _narrow("entry x [cm]", half_cell, 0.01, "0.00")
@@ -71,9 +85,9 @@ class Controls:
         self.theta = _narrow("theta [°]", (theta[0], max(theta[1], theta[0] + 1)), 0.5, "0.0", theta[0])
         self.theta.visible = theta[1] > theta[0]
         self.phi = _narrow("phi [°]", FULL_TURN, 1.0, "0")
-        half = (WIDTH - 44) // 2
-        self.ascend = Button(label="follow the gradient", color="primary", width=half, margin=(6, 4, 4, 8))
-        self.nearest = Button(label="nearest Geant4", width=half, margin=(6, 8, 4, 4))
+
+    def _watch(self) -> None:
+        """Follow changes of the widgets."""
         for slider in (self.dz, self.energy, self.density, self.background, self.price, self.theta, self.phi,
                        self.particle, self.n_xy, *self.layers):  # fmt: skip
             slider.param.watch(self._moved, "value")
@@ -84,8 +98,6 @@ class Controls:
         self.uniform.param.watch(self._spread, "value")
         self.unequal.param.watch(self._split, "value")
         self.material.param.watch(self._swapped, "value")
-        self.own = Column(*self.layers, visible=False, margin=0)
-        self._show_layers()
 
     def layout(self, downloads: list[FileDownload], css: str) -> Any:
         """Return all widgets in a column."""

@@ -104,7 +104,8 @@ def _placed(
     if incident is not None:
         offsets = incident.window_offsets(np.array([dx]), depths[None])[0]
     low = offsets.min(0)
-    placed: np.ma.MaskedArray[Any, Any] = np.ma.masked_all((*(sizes + offsets.max(0) - low), n_z), energies.dtype)
+    shape = (*(sizes + offsets.max(0) - low), n_z)
+    placed: np.ma.MaskedArray[Any, Any] = np.ma.masked_all(shape, energies.dtype)  # type: ignore[no-untyped-call]
     i, j = (np.arange(size)[:, None] + offsets[:, axis] - low[axis] for axis, size in enumerate(sizes))
     placed[i[:, None], j[None], np.arange(n_z)] = energies
     edges = [

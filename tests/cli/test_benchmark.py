@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,20 @@ import pytest
 import torch
 from click import BadParameter
 from click.testing import CliRunner
-from helpers.tiny import tiny_surrogate
+from helpers.tiny import tilted_surrogate, tiny_surrogate
 from helpers.tiny_clouds import tiny_clouds
 
 from calograd.cli import evaluate as command
-from calograd.errors import CaloGradError, InputError
+from calograd.detector.material import MATERIALS
+from calograd.errors import CaloGradError, InputError, RangeError
 from calograd.evaluation import timing
-from calograd.evaluation.timing import Benchmark, Spread, Stopwatch, Timing, time_geant4
+from calograd.evaluation.timing import Benchmark, Spread, Stopwatch, Timing, Workload, time_geant4
 
 
 def test_the_command_without_geant4(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "DESIGN_BATCHES", (1, 8))
     monkeypatch.setattr(timing, "SLOW_BATCH", 2)
-    monkeypatch.setattr(timing, "find_geant4", lambda surrogate: (None, "no tables"))
+    monkeypatch.setattr(timing, "find_geant4", lambda *_: (None, "no tables"))
     output, threads = tmp_path / "out.json", torch.get_num_threads()
     arguments = [tiny, "--energies", "10,1", "--repeats", "2", "--json", str(output)]
     assert CliRunner().invoke(command.benchmark, arguments, catch_exceptions=False).exit_code == 0
@@ -48,11 +50,85 @@ def test_a_distilled_surrogate_is_timed_in_its_own_way(
         assert (t["sampler"], t["steps"], t["evaluations"], t["shape_evaluations"]) == ("progressive", 1, 1, 2)
 
 
+def test_particles_are_timed(
+    calograd: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn anew for every shower; in the window, of the particles and angles that are asked for."""
+    monkeypatch.setattr(timing, "DESIGN_BATCHES", (1, 4))
+    tilted_surrogate(5, 3, distilled_steps=(2, 1)).save(tmp_path / "tilted")
+    code, _, err = calograd(
+        "benchmark", "tilted", "--energies", "10", "--repeats", "1", "--no-geant4", "--json", "out.json",
+        "--cells", "3", "2", "--particle", "gamma,e-", "--position", "uniform", "--theta", "0:40", "--phi", "30",
+    )  # fmt: skip
+    assert code == 0, err
+    for words in ("3 x 3 x 2 cells", "particle gamma and e-", "position uniform", "theta 0 to 40 degrees"):
+        assert words in " ".join(err.split())
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["schema"] == "calograd/benchmark/3"
+    beam = {"particle": ["gamma", "e-"], "position": "uniform", "theta": [0, 40], "phi": 30}
+    assert found["workload"] == {"material": None, "cells": [3, 2], "beam": beam}
+    assert all(t["processor"]["low"] > 0 for t in found["surrogates"])
+
+
+def test_a_workload_is_drawn_where_it_is_not_fixed() -> None:
+    fixed = {"particle": "e-", "position": (0.2, -0.4), "theta": 20.0}
+    assert Workload(beam=fixed).draw(2.5, 6, 0) == fixed
+    drawn = Workload(beam=fixed | {"position": "uniform", "phi": (0.0, 360.0)})
+    again, other = (drawn.draw(2.5, 6, seed) for seed in (0, 1))
+    one = drawn.draw(2.5, 6, 0)
+    assert set(one["particle"]) == {11}
+    assert one["position"].shape == (6, 2)
+    assert (abs(one["position"]) < 1.25).all()
+    assert (one["theta"] == 20).all()
+    assert all((one[name] == again[name]).all() for name in one)
+    assert not any((one[name] == other[name]).any() for name in ("position", "phi"))
+    assert Workload.from_dict(json.loads(json.dumps(drawn.to_dict()))) == drawn
+    material = Workload(MATERIALS["BGO"], (5, 4))
+    assert Workload.from_dict(json.loads(json.dumps(material.to_dict()))) == material
+
+
+def test_geant4_has_the_same_particles() -> None:
+    beam = {"particle": ("gamma", "e-"), "position": "uniform", "theta": (0.0, 40.0), "phi": 30.0}
+    config = timing.simulation(tilted_surrogate(5, 3), 10.0, 3, Workload(beam=beam))
+    assert (config.beam.particle, config.beam.theta, config.beam.phi) == (("gamma", "e-"), (0, 40), 30)
+    assert config.beam.position == (0, 0)
+    usual = timing.simulation(tilted_surrogate(5, 3), 10.0, 3)
+    assert config.detector.size[0] > usual.detector.size[0]
+    assert (usual.beam.particle, usual.beam.theta, usual.detector.size) == ("gamma", 0, (25.2, 25.2, 76.0))
+
+
+@pytest.mark.parametrize(
+    ("workload", "error", "words"),
+    [
+        (Workload(beam={"particle": ("gamma", "e+")}), RangeError, "tilted: particle e. was not trained on, gamma and"),
+        (Workload(beam={"particle": "mu-"}), InputError, "particle = 'mu-': expected one of gamma, e-, e"),
+        (Workload(beam={"theta": (0.0, 50.0)}), RangeError, "theta = 50 degrees is outside 0 to 40"),
+        (Workload(beam={"position": (8.0, 0.0)}), InputError, "outside the central cell"),
+        (Workload(cells=(4, 3)), InputError, "odd number of cells across, of up to 5 x 5 x 3"),
+        (Workload(MATERIALS["Fe"]), RangeError, r"tilted: material Fe .* was not trained on"),
+    ],
+)
+def test_what_was_not_trained_is_not_timed(workload: Workload, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        timing.benchmark([tilted_surrogate(5, 3)], [10.0], workload=workload)
+
+
+def test_a_surrogate_of_one_beam_is_not_timed_with_another() -> None:
+    with pytest.raises(InputError, match="tiny generates gamma on the axis alone; leave out theta"):
+        timing.benchmark([tiny_surrogate()], [10.0], workload=Workload(beam={"theta": 10.0}))
+    with pytest.raises(InputError, match="the design has 5 x 5 x 4 cells, tiny generates 3 x 3 x 2"):
+        timing.benchmark([tiny_surrogate()], [10.0], workload=Workload(cells=(5, 4)))
+    for workload in (Workload(cells=(5, 4)), Workload(MATERIALS["W"]), Workload(beam={"theta": 10.0})):
+        with pytest.raises(InputError, match="tiny-cloud has one detector and one beam; leave it out"):
+            timing.benchmark([tiny_clouds()], [20.0], workload=workload)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [(("--energies", "nan"), "'nan' in 'nan'; expected positive"), (("--energies", "500"), "trained on 1 to 100 GeV"),
      (("--energies", "5,5"), "expected different energies"), (("--repeats", "0"), "0 is not in the range x>=1"),
-     (("--showers", "-1"), "-1 is not in the range x>=1")],
+     (("--showers", "-1"), "-1 is not in the range x>=1"),
+     (("--theta", "10"), "tiny generates gamma on the axis alone; leave out theta")],
 )  # fmt: skip
 def test_bad_input_is_named(tiny: str, options: tuple[str, ...], words: str) -> None:
     with pytest.raises((InputError, BadParameter)) as caught:

@@ -21,8 +21,8 @@ def reference(tmp_path: Path, neighbours: Cells) -> Path:
     return tmp_path / "reference.h5"
 
 
-def test_gradient_beside_a_reference(tiny: str, reference: Path, run_calograd: Run, tmp_path: Path) -> None:
-    code, _, err = run_calograd(
+def test_gradient_beside_a_reference(tiny: str, reference: Path, calograd: Run, tmp_path: Path) -> None:
+    code, _, err = calograd(
         "gradient", tiny, "--cell", "2.5", "6", "--energies", "10", "--reference", str(reference), *FAST,
         "--json", "out.json", "--report", "out.html",
     )  # fmt: skip
@@ -38,9 +38,9 @@ def test_gradient_beside_a_reference(tiny: str, reference: Path, run_calograd: R
     assert "<td>the measured energy</td>" in page
 
 
-def test_of_a_distilled_surrogate(distilled: str, run_calograd: Run, tmp_path: Path) -> None:
+def test_of_a_distilled_surrogate(distilled: str, calograd: Run, tmp_path: Path) -> None:
     common = ("gradient", distilled, "--cell", "2.5", "6", "--energies", "10", "--showers", "20", "--draws", "2")
-    code, _, err = run_calograd(*common, "--json", "out.json")
+    code, _, err = calograd(*common, "--json", "out.json")
     assert code == 0, err
     (point,) = json.loads((tmp_path / "out.json").read_text())["points"]
     about = point["surrogate"]["about"]
@@ -50,13 +50,13 @@ def test_of_a_distilled_surrogate(distilled: str, run_calograd: Run, tmp_path: P
         1,
         2,
     )
-    code, _, err = run_calograd(*common, "--steps", "12")
+    code, _, err = calograd(*common, "--steps", "12")
     assert code == 2
     assert "distilled into 2 steps of the shape and 1 of the pattern" in " ".join(err.split())
 
 
-def test_without_a_reference_and_with_a_depth_a_layer(tiny: str, run_calograd: Run, tmp_path: Path) -> None:
-    code, _, err = run_calograd(
+def test_without_a_reference_and_with_a_depth_a_layer(tiny: str, calograd: Run, tmp_path: Path) -> None:
+    code, _, err = calograd(
         "gradient", tiny, "--cell", "2.5", "6,6,6,6,6", "--energies", "10,50", *FAST, "--json", "out.json",
         "--truth", "incident",
     )  # fmt: skip
@@ -92,28 +92,26 @@ def test_the_density_beside_cell_sizes(tiny: str, neighbours: Cells, calograd: R
         (("--cell", "9", "6", "--energies", "10"), "dx = 9 cm is outside 1 to 5 cm"),
     ],
 )
-def test_what_cannot_be(
-    tiny: str, reference: Path, run_calograd: Run, arguments: tuple[str, ...], complaint: str
-) -> None:
-    code, _, err = run_calograd("gradient", tiny, *arguments, "--reference", str(reference), *FAST)
+def test_what_cannot_be(tiny: str, reference: Path, calograd: Run, arguments: tuple[str, ...], complaint: str) -> None:
+    code, _, err = calograd("gradient", tiny, *arguments, "--reference", str(reference), *FAST)
     assert code == 2
     assert complaint in " ".join(err.split())
 
 
-def test_optimise_from_a_file(tiny: str, run_calograd: Run, tmp_path: Path) -> None:
+def test_optimise_from_a_file(tiny: str, calograd: Run, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
         "[space]\nstart = { dx = 2.5, dz = 7.0 }\nbounds = { dx = [1.0, 5.0], dz = [4.0, 15.0] }\n"
         "[utility]\nkind = 'squared-error'\ntruth = 'incident'\n[spectrum]\nenergies = [10]\n"
         "[gradient]\nshowers = 10\nsteps = 2\n[ascent]\nsteps = 2\ndraws = 2\nmax_draws = 2\n"
     )
     arguments = ("optimise", tiny, "config.toml", "-o", "run", "--landscape", "2")
-    code, _, err = run_calograd(*arguments, "--json", "out.json")
+    code, _, err = calograd(*arguments, "--json", "out.json")
     assert code == 0, err
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["steps"] <= 2
     assert set(result["design"]) == {"dx", "dz"}
     assert "data:image/png" in (tmp_path / "run" / "report.html").read_text()
     (tmp_path / "config.toml").write_text("[space\n")
-    code, _, err = run_calograd(*arguments)
+    code, _, err = calograd(*arguments)
     assert code == 2
     assert "is not TOML" in err

@@ -35,8 +35,8 @@ class Walk(torch.nn.Module):
         self.register_buffer("grid", self.sampler.grid(SCHEDULES["karras"], steps).float())
         self.grid: Tensor
 
-    def forward(self, noise: Tensor) -> Tensor:
-        return looped(gaussian, noise, self.grid, self.sampler)
+    def forward(self, given: dict[str, Tensor]) -> Tensor:
+        return looped(gaussian, given["noise"], self.grid, self.sampler)
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -47,7 +47,7 @@ def test_onnx_takes_the_same_steps(name: str) -> None:
     from calograd.export.write import to_onnx
 
     module, rows = Walk(name, 6), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    session = open_session(to_onnx(module, (rows,), ["noise"], "x").SerializeToString(), name)
+    session = open_session(to_onnx(module, {"noise": rows}, "x").SerializeToString(), name)
     for noise in (rows, torch.randn(50, 3, generator=torch.Generator().manual_seed(1))):
         expected = sample(gaussian, noise, module.grid, module.sampler)
         assert np.allclose(run(session, {"noise": noise.numpy()}), expected, rtol=1e-5, atol=1e-5)
@@ -57,6 +57,7 @@ def test_the_denoiser_is_traced_once() -> None:
     """However many steps there are."""
     sizes = []
     for steps in (5, 50):
-        graph = torch.export.export(Walk("trigflow-ab2", steps), (torch.zeros(2, 3),), strict=True).graph_module
+        given = {"noise": torch.zeros(2, 3)}
+        graph = torch.export.export(Walk("trigflow-ab2", steps), (given,), strict=True).graph_module
         sizes.append(sum(len(m.graph.nodes) for m in graph.modules() if isinstance(m, torch.fx.GraphModule)))
     assert sizes[0] == sizes[1]

@@ -31,14 +31,15 @@ BEAM = TrainedBeam(particles=("gamma", "e-"), theta=(0, 40))
 
 
 def random_surrogate(
-    name: str, architecture: CellsArchitecture, *, seed: int, dtype: torch.dtype = torch.float32, **trained: Any
-) -> Surrogate:
-    """Normal weights; ``trained`` goes to `design_card`."""
+    name: str, architecture: CellsArchitecture, *, seed: int, dtype: torch.dtype = torch.float32, spread: float = 0.3,
+    **trained: Any,
+) -> Surrogate:  # fmt: skip
+    """Normal weights of a spread; ``trained`` goes to `design_card`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = architecture.build()
         for parameter_name, parameter in model.named_parameters():
-            torch.nn.init.normal_(parameter, std=0.3 if parameter_name.endswith("weight") else 0.1)
+            torch.nn.init.normal_(parameter, std=spread if parameter_name.endswith("weight") else 0.1)
     if len(model.condition_mean) == 8:
         model.condition_mean.copy_(torch.tensor([8.0, 0.1, 2.2, 2.2, 2.0, 0.0, 0.8, -4.7]))
         model.condition_scale.copy_(torch.tensor([1.3, 0.5, 0.4, 0.4, 1.0, 1.0, 1.0, 1.0]))
@@ -70,10 +71,17 @@ def small_surrogate(dtype: torch.dtype) -> Surrogate:
     return random_surrogate("small", TINY, seed=3, dtype=dtype, unequal_layers=True)
 
 
-def tilted_surrogate(n_xy: int, n_z: int) -> Surrogate:
-    """Photons and electrons of any entry up to 40 degrees, in windows of up to n_xy x n_xy x n_z cells, in float64."""
+def tilted_surrogate(
+    n_xy: int, n_z: int, distilled_steps: tuple[int, int] | None = None, spread: float = 0.3
+) -> Surrogate:
+    """Photons and electrons of any entry up to 40 degrees, in windows of up to n_xy x n_xy x n_z cells, in float64.
+
+    A large ``spread`` of the weights makes steep networks.
+    """
     form = CellsArchitecture(
         n_xy=n_xy, n_z=n_z, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
         location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, material_numbers=(),
+        distilled_steps=distilled_steps,
     )  # fmt: skip
-    return random_surrogate("tilted", form, seed=3, dtype=torch.float64, unequal_layers=True, beam=BEAM)
+    trained = {"unequal_layers": True, "beam": BEAM}
+    return random_surrogate("tilted", form, seed=3, dtype=torch.float64, spread=spread, **trained)

@@ -16,7 +16,6 @@ from calograd.detector.material import MATERIALS
 from calograd.detector.particles import ParticleBeam, Particles, turn_cells
 from calograd.errors import InputError, RangeError
 from calograd.events.dense import Cells, read_cells, write_cells
-from calograd.export.write import export
 from calograd.objective.measurement import Measurement
 from calograd.objective.utility import Objective, PositionResolution
 from calograd.surrogate.card import TrainedBeam
@@ -33,7 +32,7 @@ WINDOW = {"n_xy": 5, "n_z": 3}
 PLACE: dict[str, Any] = {"particle": "e-", "position": (0.2, -0.4), "theta": 20.0, "phi": 35.0}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def surrogate() -> Surrogate:
     return tilted_surrogate(**WINDOW)
 
@@ -310,8 +309,3 @@ def test_it_is_adapted_with_its_particles(tmp_path: Path) -> None:
     sample = {"particle": "e-", "position": (0.3, 0.2), "theta": 30.0}
     cells = Surrogate.load(tmp_path / "adapted").sample(Design(1.3, 4.0, n_xy=3, n_z=2), 10.0, 4, **sample)
     assert cells.shape == (4, 3, 3, 2)
-
-
-def test_it_is_not_exported(surrogate: Surrogate, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="takes particle, entry and direction, which ONNX files do not have"):
-        export(surrogate, tmp_path / "exported")

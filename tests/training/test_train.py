@@ -99,16 +99,15 @@ def test_the_same_seed_gives_the_same_weights_another_seed_others(
     assert not torch.equal(other.pattern_network.into.weight, finished[1].pattern_network.into.weight)
 
 
-@pytest.mark.parametrize("step", [20, 40])
-@pytest.mark.parametrize("phase", PHASES)
-def test_an_interrupted_run_ends_with_the_same_weights(
-    finished: tuple[Path, CellsModel], tmp_path: Path, phase: str, step: int
-) -> None:
+def test_an_interrupted_run_ends_with_the_same_weights(finished: tuple[Path, CellsModel], tmp_path: Path) -> None:
+    """Interrupted in the middle and at the end of every phase, and resumed each time."""
     config, output = tiny_config(tmp_path), tmp_path / "run"
-    with pytest.raises(Interrupted, match="holds a checkpoint; the same command resumes from it"):
-        train(config, output, data=load(config), progress=interrupt_at(phase, step))
-    state = begin(make_task(config, load(config), SingleProcess()), output)
-    assert (PHASES[state.phase], state.step) == (phase, step)
+    for phase in PHASES:
+        for step in (20, 40):
+            with pytest.raises(Interrupted, match="holds a checkpoint; the same command resumes from it"):
+                train(config, output, data=load(config), progress=interrupt_at(phase, step))
+            state = begin(make_task(config, load(config), SingleProcess()), output)
+            assert (PHASES[state.phase], state.step) == (phase, step)
     assert_equal(train(config, output, data=load(config)), finished[1])
     assert without_seconds(output) == without_seconds(finished[0] / "run")
 

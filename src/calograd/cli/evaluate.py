@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calograd.cli.common import (
+    BEAM,
     COUNT,
     EXISTING,
     NUMBERS,
     POSITIVE,
+    beam_options,
     command,
     console,
+    errors_name_options,
     json_option,
+    material_option,
     option,
     print_notes,
     print_table,
     report_option,
     seed_option,
+    window_option,
 )
 from calograd.cli.progress import progress
 from calograd.errors import InputError
@@ -94,10 +99,14 @@ def evaluate(
 @option("--showers", type=COUNT, help="Geant4 showers at each energy and repetition. [as many as take two seconds]")
 @option("--repeats", default=5, type=COUNT, help="Repetitions of every measurement.")
 @option("--no-geant4", is_flag=True, help="Leave Geant4 out.")
+@material_option
+@window_option
+@beam_options
 @json_option
 def benchmark(
-    models: tuple[str, ...], energies: tuple[float, ...] | None, showers: int | None, repeats: int, no_geant4: bool
-) -> dict[str, Any]:
+    models: tuple[str, ...], energies: tuple[float, ...] | None, showers: int | None, repeats: int, no_geant4: bool,
+    material: str | None, cells: tuple[int, int] | None, **beam: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Time Geant4 and surrogates (default: pbf2-cells) side by side, each on one thread.
 
     Geant4 runs in its own process, and its start-up is listed separately. A surrogate is timed at batch 1 and at its
@@ -108,18 +117,28 @@ def benchmark(
       calograd benchmark
       calograd benchmark --energies 10,100 --json out.json pbf2-cells runs/mine
       calograd benchmark siw-cloud siw-cloud-cm
+      calograd benchmark runs/mine --cells 5 5 --particle e- --position uniform --theta 0:40 --phi 0:360
     """
     if energies is not None and len(set(energies)) != len(energies):
         raise InputError(f"--energies {','.join(f'{e:g}' for e in energies)}: expected different energies")
+    from calograd.detector.material import Material
     from calograd.evaluation import timing
     from calograd.surrogate import Surrogate
 
     surrogates = [Surrogate.load(model) for model in models or ("pbf2-cells",)]
-    timing.refuse_different(surrogates)
-    environment, note = (None, "left out (--no-geant4)") if no_geant4 else timing.find_geant4(surrogates[0])
+    given = {name: beam[name] for name in BEAM if beam[name] is not None}
+    workload = timing.Workload(None if material is None else Material.parse(material), cells, given)
+    with errors_name_options("material", "cells", *BEAM):
+        timing.refuse_different(surrogates, workload)
+        for surrogate in surrogates:
+            workload.check(surrogate)
+    environment, note = (None, "left out (--no-geant4)")
+    if not no_geant4:
+        environment, note = timing.find_geant4(surrogates[0], workload)
     with progress("benchmark") as show:
         result = timing.benchmark(
-            surrogates, energies, environment, repeats=repeats, showers=showers, note=note, progress=show
+            surrogates, energies, environment, repeats=repeats, showers=showers, note=note, workload=workload,
+            progress=show,
         )  # fmt: skip
     _print(result)
     return result.to_dict()
@@ -136,8 +155,9 @@ def _print(result: Benchmark) -> None:
         ratio, how = result.ratio(t), f"{t.sampler}, {t.shape_evaluations} + {t.evaluations}"
         rows.append([t.who, how, t.energy_text, str(t.batch), str(t.processor), short(t.clock.median),
                      "-" if ratio is None else short(ratio)])  # fmt: skip
+    title = f"{m['processor']} ({m['vectors']}, {m['cores']} cores), one thread, torch {m['torch']}"
     print_table(
-        f"{m['processor']} ({m['vectors']}, {m['cores']} cores), one thread, torch {m['torch']}",
+        "; ".join(filter(None, (title, result.workload.describe()))),
         ["", "sampler, evaluations", "GeV", "batch", "ms per shower, processor", "clock", "Geant4 / surrogate"], rows,
     )  # fmt: skip
     if result.samplers:

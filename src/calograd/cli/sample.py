@@ -20,6 +20,7 @@ from calograd.cli.common import (
     beam_options,
     command,
     device_option,
+    errors_name_options,
     extrapolate_option,
     json_option,
     law_of,
@@ -207,25 +208,37 @@ def _summarise(made: Any, rows: Rows, seconds: float, output: Path) -> dict[str,
 @click.argument("model")
 @option("--sampler", help="Sampler inside sampler.onnx: trigflow-ab2, ddim, heun or dpmpp-2m. [the surrogate's own]")
 @steps_option
+@window_option
+@option("--material", help="The one material of the files, for surrogates of several. [the material is an input]")
 @output_option("New folder of the ONNX files", folder=True)
 @json_option
-def export(model: str, sampler: str | None, steps: int | None, output: Path) -> dict[str, Any]:
+def export(
+    model: str, sampler: str | None, steps: int | None, cells: tuple[int, int] | None, material: str | None,
+    output: Path,
+) -> dict[str, Any]:  # fmt: skip
     """Write a surrogate as ONNX files, for C++ and other programs without PyTorch.
 
-    sampler.onnx turns energy, cell sizes and unit normal noise into cells in GeV. shape.onnx, pattern.onnx and
+    sampler.onnx turns energy, cell sizes and unit normal noise into cells in GeV; that of a surrogate which takes
+    particles turns each shower's PDG number, entry (cm) and direction (degrees) as well. shape.onnx, pattern.onnx and
     decoder.onnx are its parts, for other samplers. ONNX Runtime checks each file against PyTorch before it is written.
 
     \b
     Examples:
       calograd export pbf2-cells -o exported
       calograd export pbwo4 --steps 6 -o exported     an adapted surrogate, with fewer steps
+      calograd export runs/mine --cells 5 4 -o exported     a smaller window of one that takes particles
     """
+    from calograd.detector.material import Material
     from calograd.export.write import export as write
     from calograd.surrogate import Surrogate
 
     surrogate = Surrogate.load(model)
-    with progress("export") as show:
-        written = write(surrogate, output, sampler=sampler, steps=steps, progress=show.counter("files"))
+    only = None if material is None else Material.parse(material)
+    with progress("export") as show, errors_name_options("cells"):
+        written = write(
+            surrogate, output, sampler=sampler, steps=steps, cells=cells, material=only,
+            progress=show.counter("files"),
+        )  # fmt: skip
     print_table(
         f"{output}: {surrogate.card.name} as ONNX", ["file", "inputs", "output", "MB", "largest difference"],
         [[w.path.name, "; ".join(map(str, w.part.inputs)), w.part.output, f"{w.size / 1e6:.1f}",

@@ -63,6 +63,30 @@ class Particles(NamedTuple):
         return cls(kind, entry.expand(rows, 2), polar.expand(rows), azimuth.expand(rows))
 
     @classmethod
+    def asked(
+        cls, random: RandomNumbers, dx: Tensor, particle: Any, position: Any, theta: Any, phi: Any, like: Tensor
+    ) -> Particles:
+        """Return the particles of a sample; None stands for a photon, the middle of the cell, and no angle.
+
+        Args:
+            random: random numbers of the showers; it stays as it is.
+            dx: pitch, shape (n,) or (1,), cm, of the cells in which a ``position`` of ``uniform`` is drawn.
+            particle, theta, phi: see `of`.
+            position: see `of`, or ``uniform``.
+            like: tensor of the dtype and device that the result has.
+
+        Raises:
+            InputError: see `Incidence.of`, or an unknown word for the position.
+        """
+        if isinstance(position, str):
+            drawn = ParticleBeam(position=position).draw(dx.to(like), random)  # type: ignore[arg-type]
+            position = drawn.position
+        position = (0.0, 0.0) if position is None else position
+        usual = ((particle, "gamma"), (theta, 0.0), (phi, 0.0))
+        kind, polar, azimuth = (default if value is None else value for value, default in usual)
+        return cls.of(len(random), kind, position, polar, azimuth, like=like)
+
+    @classmethod
     def from_incidence(cls, incident: Incidence, like: Tensor) -> Particles:
         """Return the particles of a file's rows, with dtype and device of ``like``."""
         kind = torch.from_numpy(incident.particle.astype(np.int64)).to(like.device)
@@ -113,7 +137,8 @@ class Particles(NamedTuple):
         mirrored = torch.where(slopes.abs() > STRAIGHT, slopes, entry) < 0
         steep, far = slopes.abs(), entry.abs()
         equal = (steep[:, 0] - steep[:, 1]).abs() < STRAIGHT
-        swapped = torch.where(equal, far[:, 1] > far[:, 0], steep[:, 1] > steep[:, 0])
+        # Not torch.where, which ONNX Runtime does not have for truth values.
+        swapped = (equal & (far[:, 1] > far[:, 0])) | (~equal & (steep[:, 1] > steep[:, 0]))
         return mirrored[:, 0].long() + 2 * mirrored[:, 1].long() + SWAP * swapped.long()
 
     def charge(self) -> Tensor:
@@ -206,22 +231,23 @@ def turn_vectors(vectors: Tensor, frame: Tensor) -> Tensor:
 def turn_cells(cells: Tensor, frame: Tensor, back: bool = False) -> Tensor:
     """Return cells, shape (n, n_xy, n_xy, n_z), brought into the frame, or ``back`` from it."""
     n_xy = cells.shape[1]
-    places = _places(n_xy, back).to(cells.device)[frame]
+    places = torch.tensor(_places(n_xy, back), device=cells.device)[frame]
     flat = cells.reshape(len(cells), n_xy * n_xy, -1)
     places = places.expand(len(cells), -1)[:, :, None].expand_as(flat)
     return flat.gather(1, places).reshape(cells.shape)
 
 
 @cache
-@torch.inference_mode(False)
-def _places(n_xy: int, back: bool) -> Tensor:
-    """Return for every frame the cell that each cell is taken from, shape (8, n_xy * n_xy)."""
-    index, found = torch.arange(n_xy * n_xy).reshape(n_xy, n_xy), []
+def _places(n_xy: int, back: bool) -> tuple[tuple[int, ...], ...]:
+    """Return for every frame the cell that each cell is taken from: 8 times n_xy * n_xy numbers."""
+    found, last = [], n_xy - 1
     for frame in range(8):
-        turned = index.flip([axis for axis in (0, 1) if frame >> axis & 1])
-        turned = (turned.T if frame & SWAP else turned).flatten()
-        found.append(turned.argsort() if back else turned)
-    return torch.stack(found)
+        turned = []
+        for cell in range(n_xy * n_xy):
+            i, j = (cell % n_xy, cell // n_xy) if frame & SWAP else (cell // n_xy, cell % n_xy)
+            turned.append((last - i if frame & 1 else i) * n_xy + (last - j if frame & 2 else j))
+        found.append(tuple(turned.index(cell) for cell in range(n_xy * n_xy)) if back else tuple(turned))
+    return tuple(found)
 
 
 def _plain(value: Any) -> Any:

@@ -21,23 +21,28 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import IO, Any, cast
 
+import numpy as np
 import torch
 
 from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig, SiWStack
 from calograd.detector.design import Design
+from calograd.detector.incidence import COLUMNS, Incidence
+from calograd.detector.material import Material
+from calograd.detector.particles import Particles
 from calograd.diffusion.samplers import SAMPLERS
-from calograd.errors import CaloGradError, InputError, TablesError
+from calograd.errors import CaloGradError, InputError, RangeError, TablesError
 from calograd.geant4.farm import run_kernel
 from calograd.geant4.tables import find_tables, needed_elements
 from calograd.surrogate import Surrogate
+from calograd.surrogate.generation import draw_incidence
 from calograd.system.memory import keep_freed_memory
 from calograd.system.progress import StageProgress, silent
 
@@ -66,6 +71,97 @@ Energy = float | tuple[float, float]
 """An incident energy in GeV, or a range from which energies are drawn evenly."""
 Times = tuple[list[float], list[float]]
 """Wall times and processor times of repeated measurements, ms a shower."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The showers that are timed, beside their energies.
+
+    Args:
+        material: material of the calorimeter; None: the only one of the surrogates.
+        cells: cells across and layers of the window; None: those of each surrogate.
+        beam: any of particle, position, theta and phi, as `calograd.surrogate.generation.draw_incidence` takes them;
+            the others are those of a photon on the axis. Empty for surrogates that know one beam.
+    """
+
+    material: Material | None = None
+    cells: tuple[int, int] | None = None
+    beam: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        material = None if self.material is None else self.material.to_dict()
+        return {"material": material, "cells": self.cells, "beam": dict(self.beam)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Workload:
+        """Return what `to_dict` made plain, also after JSON, which has lists for tuples."""
+        material, cells, beam = values["material"], values["cells"], values["beam"]
+        return cls(
+            None if material is None else Material(**material), None if cells is None else (cells[0], cells[1]),
+            {name: tuple(value) if isinstance(value, list) else value for name, value in beam.items()},
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        """Return in words what is not as usual; empty if nothing is."""
+        words = [] if self.material is None else [self.material.name]
+        words += [] if self.cells is None else [f"{self.cells[0]} x {self.cells[0]} x {self.cells[1]} cells"]
+        for name, value in self.beam.items():
+            values = value if isinstance(value, tuple) else (value,)
+            each = [v if isinstance(v, str) else f"{v:g}" for v in values]
+            between = {"particle": " and ", "position": ", "}.get(name, " to ")
+            unit = "" if isinstance(value, str) or name == "particle" else " cm" if name == "position" else " degrees"
+            words.append(f"{name} {between.join(each)}{unit}")
+        return ", ".join(words)
+
+    def design(self, surrogate: Surrogate) -> Design:
+        """Return the design in the middle of the range that a surrogate was trained on."""
+        material = self.material or surrogate.card.designs.material
+        ranges, a = surrogate.card.in_cm(material), surrogate.design_model.architecture
+        dx, dz = ((low * high) ** 0.5 for low, high in (ranges.dx, ranges.dz))
+        return Design(dx, dz, material, *(self.cells or (a.n_xy, a.n_z)))
+
+    def check(self, surrogate: Surrogate) -> None:
+        """Refuse what a surrogate was not trained on.
+
+        Raises:
+            RangeError: a material, particle or angle outside the trained range.
+            InputError: a window, an entry or particles that the surrogate cannot take.
+        """
+        card = surrogate.card
+        if not card.takes_design:
+            asked = [*(name for name in ("material", "cells") if getattr(self, name)), *self.beam]
+            if asked:
+                raise InputError(f"{asked[0]}: {card.name} has one detector and one beam; leave it out")
+            return
+        if not surrogate.model.takes_particles:
+            card.refuse_particles(list(self.beam))
+        design = self.design(surrogate)
+        problems = card.designs.check(card.name, design, card.architecture).problems
+        if card.designs.beam is not None:
+            problems = [*problems, *card.designs.beam.check(design, self._extremes())]
+        if problems:
+            raise RangeError(f"{card.name}: {'; '.join(problems)}")
+
+    def _extremes(self) -> Particles:
+        """Return every particle at the ends of the angles, at the entry, or in the middle if entries are drawn."""
+        names, position, theta, _ = (self.beam.get(name) for name in COLUMNS)
+        each = ("gamma",) if names is None else (names,) if isinstance(names, str) else tuple(names)
+        ends = theta if isinstance(theta, tuple) else (0.0 if theta is None else theta,)
+        entry = (0.0, 0.0) if position is None or isinstance(position, str) else position
+        rows = [(name, end) for name in each for end in ends]
+        incident = Incidence.of(len(rows), [name for name, _ in rows], entry, [end for _, end in rows])
+        return Particles.from_incidence(incident, torch.zeros(1))
+
+    def draw(self, dx: float, n: int, seed: int) -> dict[str, Any]:
+        """Return the arguments of `Surrogate.sample` for n showers in cells of pitch ``dx``, cm.
+
+        They are one value for all, or one a shower where they are drawn.
+        """
+        fixed = [not isinstance(value, str if name == "position" else tuple) for name, value in self.beam.items()]
+        if all(fixed):
+            return dict(self.beam)
+        return dict(vars(draw_incidence(np.full(n, dx), **self.beam, seed=seed)))
 
 
 @dataclass(frozen=True)
@@ -134,6 +230,7 @@ class Benchmark:
         batches: every batch that was tried, once each.
         samplers: other samplers of surrogates that are not distilled, at one energy.
         note: sentence on what was left out.
+        workload: the showers that were timed.
     """
 
     machine: dict[str, Any]
@@ -142,6 +239,7 @@ class Benchmark:
     batches: tuple[Timing, ...]
     samplers: tuple[Timing, ...]
     note: str = ""
+    workload: Workload = field(default_factory=Workload)
 
     def ratio(self, timing: Timing) -> float | None:
         """Return Geant4's processor time over a surrogate's at the same energy; None where Geant4's is not known."""
@@ -157,8 +255,8 @@ class Benchmark:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         surrogates = [asdict(t) | {"geant4_over_surrogate": self.ratio(t)} for t in self.surrogates]
-        return {"schema": "calograd/benchmark/2", "unit": "ms per shower, one thread", "busy": self.busy} | (
-            asdict(self) | {"surrogates": surrogates}
+        return {"schema": "calograd/benchmark/3", "unit": "ms per shower, one thread", "busy": self.busy} | (
+            asdict(self) | {"surrogates": surrogates, "workload": self.workload.to_dict()}
         )
 
 
@@ -190,7 +288,7 @@ def benchmark(
     surrogates: Sequence[Surrogate], energies: Sequence[Energy] | None = None,
     environment: dict[str, str] | None = None, *, repeats: int = 5, showers: int | None = None,
     batches: Sequence[int] | None = None, samplers: Sequence[tuple[str, int | None]] | None = None, note: str = "",
-    progress: StageProgress = silent,
+    workload: Workload | None = None, progress: StageProgress = silent,
 ) -> Benchmark:  # fmt: skip
     """Time Geant4 and surrogates in one run, one after the other, each on one thread.
 
@@ -205,12 +303,17 @@ def benchmark(
         samplers: names and steps (None: default) of samplers that are timed beside a surrogate's own, at one energy;
             by default all that it can take, for surrogates of one detector that of CaloClouds II.
         note: why Geant4 is left out.
+        workload: material, window and particles; by default the only material, each surrogate's own window, and photons
+            on the axis, or the beam that a surrogate knows.
         progress: called as ``progress(stage, done, total)``.
 
     Raises:
-        InputError: surrogates of different detectors, or energies outside a trained range.
+        RangeError: a material, particle or angle outside a trained range.
+        InputError: surrogates of different detectors, energies outside a trained range, or a workload that one of the
+            surrogates cannot take.
     """
-    design = refuse_different(surrogates)
+    workload = workload or Workload()
+    design = refuse_different(surrogates, workload)
     energies = energies or (ENERGIES if design else (surrogates[0].card.energy,))
     batches = batches or (DESIGN_BATCHES if design else POINT_BATCHES)
     samplers = [(name, None) for name in SAMPLERS] if samplers is None and design else samplers
@@ -219,10 +322,11 @@ def benchmark(
         low, high = surrogate.card.energy
         if not all(low <= e <= high for energy in energies for e in _ends(energy)):
             raise InputError(f"energies: {surrogate.card.name} was trained on {low:g} to {high:g} GeV")
+        workload.check(surrogate)
     energies = sorted(energies, key=_mean)
     geant4 = None
     if environment is not None:
-        geant4 = time_geant4(surrogates[0], energies, environment, repeats, showers, progress)
+        geant4 = time_geant4(surrogates[0], energies, environment, repeats, showers, workload, progress)
     tried: list[Timing] = []
     chosen: list[Timing] = []
     others: list[Timing] = []
@@ -231,7 +335,7 @@ def benchmark(
         more = _possible(surrogate, samplers)
         stage, total = surrogate.card.name, 1 + len(energies) + len(more)
         progress(stage, 0, total)
-        with Stopwatch(surrogate) as watch:
+        with Stopwatch(surrogate, workload) as watch:
             scan = [watch.time(middle, batch, 1) for batch in batches]
             least = min(t.processor.median for t in scan)
             best = min(t.batch for t in scan if t.processor.median <= NEARLY * least)
@@ -244,48 +348,53 @@ def benchmark(
                 sizes = sorted({1, min(best, SLOW_BATCH)})
                 others += [watch.time(middle, batch, repeats, sampler, steps) for batch in sizes]
         progress(stage, total, total)
-    return Benchmark(machine(), geant4, tuple(chosen), tuple(tried), tuple(others), note)
+    return Benchmark(machine(), geant4, tuple(chosen), tuple(tried), tuple(others), note, workload)
 
 
-def refuse_different(surrogates: Sequence[Surrogate]) -> bool:
+def refuse_different(surrogates: Sequence[Surrogate], workload: Workload | None = None) -> bool:
     """Return whether the surrogates take designs; raise `InputError` unless they stand for one detector."""
     takes = {surrogate.card.takes_design for surrogate in surrogates}
     if len(takes) > 1:
         raise InputError("some surrogates take designs and others are of one detector; benchmark them apart")
-    names = {s.card.designs.material.name for s in surrogates} if takes == {True} else set()
+    material = workload.material if workload else None
+    names = {(material or s.card.designs.material).name for s in surrogates} if takes == {True} else set()
     if len(names) > 1:
         raise InputError(f"the surrogates are of {', '.join(sorted(names))}; benchmark one material at a time")
     return takes == {True}
 
 
-def find_geant4(surrogate: Surrogate) -> tuple[dict[str, str] | None, str]:
+def find_geant4(surrogate: Surrogate, workload: Workload | None = None) -> tuple[dict[str, str] | None, str]:
     """Return the environment of Geant4's kernel for a surrogate's detector, or None and why it cannot run."""
     if importlib.util.find_spec("geant4_pybind") is None:
         return None, "Geant4 is left out: geant4-pybind is not installed; pip install 'calograd[geant4]'"
     try:
         tables = find_tables()
-        tables.check(needed_elements(simulation(surrogate, surrogate.card.energy[0], 0)))
+        tables.check(needed_elements(simulation(surrogate, surrogate.card.energy[0], 0, workload)))
     except TablesError as error:
         return None, f"Geant4 is left out: {error}"
     return tables.environment(os.environ), ""
 
 
-def simulation(surrogate: Surrogate, energy: Energy, seed: int) -> SimulationConfig:
-    """Return the simulation that a surrogate stands for: photons on the axis of its block or stack."""
+def simulation(surrogate: Surrogate, energy: Energy, seed: int, workload: Workload | None = None) -> SimulationConfig:
+    """Return the simulation that a surrogate stands for: particles in the middle of its block or stack.
+
+    Where they enter a cell does not matter in a block, whose showers are cut into cells afterwards.
+    """
+    workload = workload or Workload()
     energies = (
         Energies(law="uniform", values=energy) if isinstance(energy, tuple)
         else Energies(law="discrete", values=(energy,))
     )  # fmt: skip
     if not surrogate.card.takes_design:
         return SimulationConfig(detector=SiWStack(), beam=Beam(energies=energies, upstream=0.1), seed=seed)
-    return SimulationConfig(
-        detector=Block(material=surrogate.card.designs.material), beam=Beam(energies=energies), seed=seed
-    )
+    beam = Beam(energies=energies, **{name: value for name, value in workload.beam.items() if name != "position"})
+    material = workload.material or surrogate.card.designs.material
+    return SimulationConfig(detector=Block.holding(material, beam.theta), beam=beam, seed=seed)
 
 
 def time_geant4(
     surrogate: Surrogate, energies: Sequence[Energy], environment: dict[str, str], repeats: int,
-    showers: int | None = None, progress: StageProgress = silent,
+    showers: int | None = None, workload: Workload | None = None, progress: StageProgress = silent,
 ) -> Geant4Timing:  # fmt: skip
     """Time the simulation that a surrogate stands for.
 
@@ -295,6 +404,7 @@ def time_geant4(
         environment: environment of the kernel, see `calograd.geant4.tables.Tables.environment`.
         repeats: repetitions at each energy, of two kernel processes each.
         showers: showers of a repetition; by default about two seconds' worth.
+        workload: material and particles, see `benchmark`.
         progress: called as ``progress(stage, done, total)``.
 
     Raises:
@@ -307,7 +417,7 @@ def time_geant4(
         times: Times = ([], [])
         for number in range(repeats):
             progress("Geant4", len(timings) * repeats + number, len(energies) * repeats)
-            config = simulation(surrogate, energy, seed=number)
+            config = simulation(surrogate, energy, number, workload)
             first, all_of_them = (_time_kernel(config, k, environment) for k in (1, 1 + count))
             for kind in range(2):
                 one = (all_of_them[kind] - first[kind]) / count
@@ -333,8 +443,9 @@ class Stopwatch:
         {"clock": [...], "processor": [...]}          ms a shower, of every repetition
     """
 
-    def __init__(self, surrogate: Surrogate) -> None:
+    def __init__(self, surrogate: Surrogate, workload: Workload | None = None) -> None:
         self.surrogate = surrogate
+        self.workload = workload or Workload()
         self._folder = TemporaryDirectory(prefix="calograd-")
         self._process: subprocess.Popen[str]
 
@@ -342,7 +453,10 @@ class Stopwatch:
         folder = Path(self._folder.name) / "surrogate"
         self.surrogate.save(folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "calograd.evaluation.timing", str(folder)],
+            [
+                sys.executable, "-P", "-m", "calograd.evaluation.timing", str(folder),
+                json.dumps(self.workload.to_dict()),
+            ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         return self
@@ -416,37 +530,31 @@ def _time_kernel(config: SimulationConfig, count: int, environment: dict[str, st
     return time.perf_counter() - began[0], children_seconds() - began[1]
 
 
-def _serve(folder: str) -> None:
+def _serve(folder: str, workload: Workload) -> None:
     """Time a surrogate as the lines of standard input ask, until they end."""
     keep_freed_memory()
     torch.set_num_threads(1)
     surrogate = Surrogate.load(folder)
-    design = _middle(surrogate) if surrogate.card.takes_design else None
     for line in sys.stdin:
-        clock, processor = _time(surrogate, design, json.loads(line))
+        clock, processor = _time(surrogate, workload, json.loads(line))
         sys.stdout.write(json.dumps({"clock": clock, "processor": processor}) + "\n")
         sys.stdout.flush()
 
 
-def _middle(surrogate: Surrogate) -> Design:
-    """Return the design in the middle of the trained range."""
-    material = surrogate.card.designs.material
-    ranges, architecture = surrogate.card.in_cm(material), surrogate.design_model.architecture
-    dx, dz = ((low * high) ** 0.5 for low, high in (ranges.dx, ranges.dz))
-    return Design(dx, dz, material, architecture.n_xy, architecture.n_z)
-
-
-def _time(surrogate: Surrogate, design: Design | None, job: dict[str, Any]) -> Times:
+def _time(surrogate: Surrogate, workload: Workload, job: dict[str, Any]) -> Times:
     generator = torch.Generator().manual_seed(0)
+    design = workload.design(surrogate) if surrogate.card.takes_design else None
+    pitch = float(design.dx) if design is not None else 0.0
     batch, calls, energy = job["batch"], job["calls"], job["energy"]
     clock, processor = [], []
     for number in range(job["repeats"] + 1):
         low, high = energy if isinstance(energy, list) else (energy, energy)
         energies = low + (high - low) * torch.rand(calls, batch, generator=generator)
+        beams = [workload.draw(pitch, batch, number * calls + k) for k in range(calls)]
         began = time.perf_counter(), time.process_time()
-        for each in energies if isinstance(energy, list) else [energy] * calls:
+        for each, beam in zip(energies if isinstance(energy, list) else [energy] * calls, beams, strict=True):
             surrogate.sample(
-                cast(Any, design), each, batch, generator=generator, sampler=job["sampler"], steps=job["steps"]
+                cast(Any, design), each, batch, generator=generator, sampler=job["sampler"], steps=job["steps"], **beam
             )
         if number:  # the first repetition warms up
             clock.append(1e3 * (time.perf_counter() - began[0]) / (calls * batch))
@@ -455,4 +563,4 @@ def _time(surrogate: Surrogate, design: Design | None, job: dict[str, Any]) -> T
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], Workload.from_dict(json.loads(sys.argv[2])))

@@ -5,7 +5,8 @@ Every file's metadata, which ONNX Runtime gives as text: ``schema``, ``calograd`
 ``pattern_levels`` (noise levels that the sampler visits, falling to zero; shape.onnx and pattern.onnx of a distilled
 surrogate know these alone), ``cells`` (``5 5 5``), ``noise`` (numbers of shape and pattern),
 ``energy_range``, ``dx_range`` and ``dz_range`` (two numbers) with ``energy_unit``, ``dx_unit`` and ``dz_unit``,
-``unequal_layers``, ``materials`` (names), ``mode``, ``inputs`` and ``output`` (with shapes and units), and ``card``:
+``unequal_layers``, ``materials`` (names), ``mode``, ``particles`` (PDG numbers, ``22 11 -11``) and ``theta_range`` (two
+numbers, degrees) of a surrogate that takes particles, ``inputs`` and ``output`` (with shapes and units), and ``card``:
 the whole card of the surrogate as JSON.
 """
 
@@ -25,9 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from calograd._version import __version__
+from calograd.detector.configuration import PDG
+from calograd.detector.material import Material
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError
-from calograd.export.graphs import Part, example, exportable, parts
+from calograd.export.graphs import Inputs, Part, example, exportable, parts, window_of
 from calograd.export.runtime import SCHEMA, open_session, run
 from calograd.io.files import refuse_existing, write_whole, writing
 from calograd.surrogate import Surrogate
@@ -80,6 +83,8 @@ def export(
     *,
     sampler: str | None = None,
     steps: int | None = None,
+    cells: tuple[int, int] | None = None,
+    material: Material | None = None,
     progress: Progress = silent,
 ) -> list[Written]:
     """Write ``sampler.onnx``, ``shape.onnx``, ``pattern.onnx`` and ``decoder.onnx``, each checked through ONNX Runtime.
@@ -89,28 +94,29 @@ def export(
         folder: folder of the files, which must not exist.
         sampler: name of a deterministic sampler; the surrogate's own if left out.
         steps: number of steps; each sampler has a default, and a distilled surrogate no choice.
+        cells: cells across and layers of the window, for a surrogate that serves several; its own if left out.
+        material: the only material of the files, for a surrogate of several; if left out, it is an input.
         progress: called after every file.
 
     Raises:
         OutputExistsError: the folder exists.
-        InputError: a surrogate that takes particles, a sampler that is unknown, not the surrogate's or adds noise, no
-            steps, the extra ``export`` is missing, the folder cannot be written, or a graph does not compute what
+        RangeError: a material that was not trained on.
+        InputError: a window that is not the surrogate's, a sampler that is unknown, not the surrogate's or adds noise,
+            no steps, the extra ``export`` is missing, the folder cannot be written, or a graph does not compute what
             PyTorch does.
     """
     folder = Path(folder)
     refuse_existing(folder)
-    if surrogate.model.takes_particles:
-        raise InputError(
-            f"{surrogate.card.name} takes particle, entry and direction, which ONNX files do not have; sample it with "
-            "PyTorch"
-        )
     schedule = _schedule(surrogate, sampler, steps)
+    if material is not None:
+        surrogate = Surrogate(surrogate.model, surrogate.card.for_material(material))
+    window = window_of(surrogate, cells)
+    every = list(parts(surrogate, schedule, window))
     require("export", "export")
-    every = list(parts(surrogate, schedule))
     written = []
     with new_folder(folder) as unfinished:
         for number, part in enumerate(every):
-            content = _serialised(part, surrogate, schedule)
+            content = _serialised(part, surrogate, schedule, window)
             path = folder / f"{part.name}.onnx"
             difference, rounding = _difference(part, surrogate, schedule, content)
             allowed = max(PARITY[part.output.name], ROUNDING * rounding)
@@ -143,11 +149,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
             unfinished.rename(folder)
 
 
-def _serialised(part: Part, surrogate: Surrogate, schedule: SamplingSchedule) -> bytes:
+def _serialised(part: Part, surrogate: Surrogate, schedule: SamplingSchedule, window: tuple[int, int]) -> bytes:
     """Return the bytes of a part's file, with what it says of itself."""
     model = _graph(part, surrogate, schedule)
     facts = {"part": part.name, "inputs": "; ".join(map(str, part.inputs)), "output": str(part.output)}
-    for key, value in (_metadata(surrogate, schedule) | facts).items():
+    for key, value in (_metadata(surrogate, schedule, window) | facts).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString()
     return content
@@ -167,7 +173,7 @@ def _graph(part: Part, surrogate: Surrogate, schedule: SamplingSchedule) -> Mode
     """Return the ONNX model of a part. Raises `InputError` for what the installed torch cannot export."""
     inputs = example(part, surrogate, schedule, ROWS, torch.Generator().manual_seed(0))
     try:
-        return to_onnx(part.module.eval(), inputs, [port.name for port in part.inputs], part.output.name)
+        return to_onnx(part.module.eval(), inputs, part.output.name)
     except Exception as error:  # the classes that torch raises have no common base of their own
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -175,13 +181,14 @@ def _graph(part: Part, surrogate: Surrogate, schedule: SamplingSchedule) -> Mode
         ) from error
 
 
-def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], output: str) -> ModelProto:
-    """Return the ONNX model of a module, for any number of rows of its inputs and its only output."""
+def to_onnx(module: nn.Module, inputs: Inputs, output: str) -> ModelProto:
+    """Return the ONNX model of a module of `Inputs`, for any number of rows of these and of its only output."""
     rows = torch.export.Dim("n")
     with _quiet():
-        traced = torch.export.export(module, inputs, dynamic_shapes=tuple({0: rows} for _ in inputs), strict=True)
+        traced = torch.export.export(module, (inputs,), dynamic_shapes=({name: {0: rows} for name in inputs},),
+                                     strict=True)  # fmt: skip
         program = torch.onnx.export(
-            traced, input_names=names, output_names=[output], dynamo=True, external_data=False, verbose=False
+            traced, input_names=list(inputs), output_names=[output], dynamo=True, external_data=False, verbose=False
         )
     assert program is not None
     return program.model_proto
@@ -201,9 +208,9 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _metadata(surrogate: Surrogate, schedule: SamplingSchedule) -> dict[str, str]:
+def _metadata(surrogate: Surrogate, schedule: SamplingSchedule, window: tuple[int, int]) -> dict[str, str]:
     """Return the metadata that all files of a surrogate share."""
-    card, a = surrogate.card, exportable(surrogate).architecture
+    card, (n_xy, n_z), beam = surrogate.card, window, surrogate.card.designs.beam
     units = dict(zip(("dx", "dz"), LENGTHS[card.designs.units], strict=True)) | {"energy": "GeV"}
     levels = zip(("shape", "pattern"), exportable(surrogate).grids(schedule), strict=True)
     ranges = {"energy": card.energy, "dx": card.designs.dx, "dz": card.designs.dz}
@@ -215,24 +222,29 @@ def _metadata(surrogate: Surrogate, schedule: SamplingSchedule) -> dict[str, str
         "steps": str(schedule.steps),
         "evaluations": f"{schedule.shape_evaluations} {schedule.evaluations}",
         **{f"{name}_levels": " ".join(f"{s:.9g}" for s in grid.tolist()) for name, grid in levels},
-        "cells": f"{a.n_xy} {a.n_xy} {a.n_z}",
+        "cells": f"{n_xy} {n_xy} {n_z}",
         "noise": " ".join(map(str, exportable(surrogate).noise_dims)),
         **{f"{name}_range": f"{low:g} {high:g}" for name, (low, high) in ranges.items()},
         **{f"{name}_unit": unit for name, unit in units.items()},
         "unequal_layers": "yes" if card.designs.unequal_layers else "no",
         "materials": ", ".join(material.name for material in card.designs.materials),
         "mode": card.designs.mode,
+        **({} if beam is None else {
+            "particles": " ".join(str(PDG[name]) for name in beam.particles),
+            "theta_range": f"{beam.theta[0]:g} {beam.theta[1]:g}",
+        }),
         "card": card.model_dump_json(),
-    }
+    }  # fmt: skip
 
 
 def _difference(part: Part, surrogate: Surrogate, schedule: SamplingSchedule, content: bytes) -> tuple[float, float]:
     """Return the largest differences of file from PyTorch, and of PyTorch from its double precision, see `PARITY`."""
     inputs = example(part, surrogate, schedule, CHECKED, torch.Generator().manual_seed(1))
+    precise = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
     with torch.inference_mode():
-        expected = part.module(*inputs)
-        exact = deepcopy(part.module).double()(*(value.double() for value in inputs))
-    named = {port.name: value.numpy() for port, value in zip(part.inputs, inputs, strict=True)}
+        expected = part.module(inputs)
+        exact = deepcopy(part.module).double()(precise)
+    named = {name: value.numpy() for name, value in inputs.items()}
     found = torch.from_numpy(run(open_session(content, part.name), named))
     scale = exact.flatten(1).amax(1) if part.output.name == "cells" else torch.ones(len(exact))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import reprlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -336,6 +336,33 @@ class Card(BaseModel):
                 f"{name} is of {difference} as {self.name} was trained on; choose such showers, or adapt the surrogate "
                 "to these (calograd adapt)"
             )
+
+    def refuse_particles(self, names: Sequence[str]) -> None:
+        """Raise `InputError` if anything is asked of the particles of a surrogate that knows one beam.
+
+        Args:
+            names: names of what is asked.
+        """
+        if names:
+            raise InputError(
+                f"{self.name} generates {self.trained_incidence().describe()} alone; leave out {names[0]}, or take a "
+                "surrogate that was trained on several particles, entries and directions"
+            )
+
+    def for_material(self, material: Material) -> Card:
+        """Return the card of the same surrogate for one of its materials alone, with ranges in cm.
+
+        Raises:
+            RangeError: a material that was not trained on.
+        """
+        known, why = self.material_status(material)
+        if not known:
+            raise RangeError(
+                f"{self.name}: material {_name(material)} was not trained on{f' ({why})' if why else ''}, "
+                f"{_names(self.designs.materials)}; choose one of these"
+            )
+        trained = self.designs.in_cm(material, self.material_numbers)
+        return self.model_copy(update={"trained": trained.model_copy(update={"materials": (material,)})})
 
     def in_cm(self, material: Material) -> Ranges:
         """Return the trained ranges in GeV and cm, as they are for a detector of ``material``."""

@@ -223,38 +223,21 @@ class Surrogate:
         if self.model.takes_particles:
             return beam.draw(design.dx.to(self.model.condition_mean).reshape(-1), random)
         if beam != ON_AXIS:
-            self._refuse_particles("beam")
+            self.card.refuse_particles(["beam"])
         return None
-
-    def _refuse_particles(self, name: str) -> None:
-        """Raise `InputError`: the surrogate knows one beam."""
-        raise InputError(
-            f"{self.card.name} generates {self.card.trained_incidence().describe()} alone; leave out {name}, or take a "
-            "surrogate that was trained on several particles, entries and directions"
-        )
 
     def _particles(
         self, design: Any, asked: tuple[Any, Any, Any, Any], like: Tensor, random: RandomNumbers
     ) -> Particles | None:
         """Return the particles that a sample asks for; None for a surrogate that knows one beam."""
         if not self.model.takes_particles:
-            named = [name for name, value in zip(COLUMNS, asked, strict=True) if value is not None]
-            if named:
-                self._refuse_particles(named[0])
+            self.card.refuse_particles([name for name, value in zip(COLUMNS, asked, strict=True) if value is not None])
             return None
-        particle, position, theta, phi = asked
-        kind, polar, azimuth = (
-            "gamma" if particle is None else particle,
-            0.0 if theta is None else theta,
-            0.0 if phi is None else phi,
-        )
-        if isinstance(position, str):
-            if not isinstance(design, Design):
-                raise InputError(f"position = '{position}' needs the cells of a Design")
-            drawn = ParticleBeam(position=position).draw(design.dx.to(like).reshape(-1), random)  # type: ignore[arg-type]
-            position = drawn.position
-        position = (0.0, 0.0) if position is None else position
-        return Particles.of(len(random), kind, position, polar, azimuth, like=like)
+        if not isinstance(design, Design):
+            raise InputError(
+                f"design = {reprlib.repr(design)}: {self.card.name} expects a Design, as Design(dx=2.5, dz=6.0)"
+            )
+        return Particles.asked(random, design.dx.reshape(-1), *asked, like=like)
 
     def sample_designs(
         self,

@@ -147,11 +147,15 @@ class CellsModel(TwoStage):
     def finish(self, showers: Tensor, design: Design | None, particles: Particles | None) -> Tensor:
         """Return showers in the detector's frame and the design's window, see `Model`."""
         assert design is not None
+        return self.in_window(showers, design.n_xy, design.n_z, particles)
+
+    def in_window(self, showers: Tensor, n_xy: int, n_z: int, particles: Particles | None) -> Tensor:
+        """Return showers in the detector's frame and a window of ``n_xy`` cells across and ``n_z`` layers."""
         if particles is not None:
             showers = turn_cells(showers, particles.frame().expand(len(showers)), back=True)
-        edge = (self.architecture.n_xy - design.n_xy) // 2
-        inner = slice(edge, edge + design.n_xy)
-        return showers[:, inner, inner, : design.n_z]
+        edge = (self.architecture.n_xy - n_xy) // 2
+        inner = slice(edge, edge + n_xy)
+        return showers[:, inner, inner, :n_z]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -55,9 +55,15 @@ def check_derivative(
     return made
 
 
-@pytest.mark.parametrize("utility", [SquaredError(), SquaredError(truth="incident"), EnergyResolution()])
-@pytest.mark.parametrize("sampler", ["trigflow-ab2", "heun", "ddim"])
-def test_it_is_the_derivative_of_the_value(precise: Surrogate, utility: Utility, sampler: str) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "utility"),
+    [
+        ("trigflow-ab2", SquaredError()), ("trigflow-ab2", SquaredError(truth="incident")),
+        ("trigflow-ab2", EnergyResolution()), ("heun", SquaredError(truth="incident")), ("ddim", EnergyResolution()),
+    ],
+)  # fmt: skip
+def test_it_is_the_derivative_of_the_value(precise: Surrogate, sampler: str, utility: Utility) -> None:
+    """With every sampler, and of every utility."""
     # At h = 1e-5 the third derivative of a narrow resolution is still seen.
     made = check_derivative(precise, objective(utility), Layers(), AT, 1e-7, sampler=sampler, steps=3)
     np.testing.assert_allclose(made.raw * AT, made.gradient)

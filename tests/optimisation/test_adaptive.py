@@ -148,36 +148,38 @@ def whole(tmp_path_factory: pytest.TempPathFactory, surrogate: Surrogate) -> tup
         return folder, run(setup_of(surrogate), folder), made
 
 
-@pytest.mark.parametrize("where", ["first showers", "later showers", "learning", "before the step is kept", "a check"])
 def test_a_run_killed_anywhere_ends_with_the_same_numbers(
-    surrogate: Surrogate, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str,
+    surrogate: Surrogate, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     whole: tuple[Path, State, Simulator],
 ) -> None:  # fmt: skip
+    """Killed at five places of its first two steps, and resumed after each."""
     folder, end, uninterrupted = whole
-    cut, left = tmp_path, [3]
-
-    def tell(stage: str, done: int, total: int | None) -> None:
-        if where == "learning" and stage.endswith(", diffusion") and not stage.startswith("step 0,"):
-            raise Killed
-
-    def killed(*arguments: Any) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise Killed
-
     checks = [number for number, (path, _, _) in enumerate(uninterrupted.calls) if path.parent.name == "showers"]
-    simulator.killed_at = {"first showers": 0, "later showers": 1, "a check": checks[0]}.get(where, -1)
-    with monkeypatch.context() as patch:
-        if where == "before the step is kept":
-            patch.setattr("calograd.optimisation.ascent.write_state", killed)
-        with pytest.raises(Killed):
-            run(setup_of(surrogate), cut, progress=tell)
-    before = {path: path.stat().st_mtime_ns for path in cut.rglob("*.h5")}
-    assert run(setup_of(surrogate), cut) == end
+    calls = {"first showers": 0, "later showers": 1, "a check": checks[0]}
+    places = ["first showers", "later showers", "learning", "a check", "before the step is kept"]
+    first_written: dict[Path, int] = {}
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    for where in places:
+
+        def tell(stage: str, done: int, total: int | None, where: str = where) -> None:
+            if where == "learning" and stage.endswith(", diffusion") and not stage.startswith("step 0,"):
+                raise Killed
+
+        simulator.killed_at = calls.get(where, -1)
+        with monkeypatch.context() as patch:
+            if where == places[-1]:
+                patch.setattr("calograd.optimisation.ascent.write_state", killed)
+            with pytest.raises(Killed):
+                run(setup_of(surrogate), tmp_path, progress=tell)
+        first_written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")} | first_written
+    assert run(setup_of(surrogate), tmp_path) == end
     assert len(simulator.calls) == len(uninterrupted.calls)  # nothing was simulated twice
-    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    assert all(path.stat().st_mtime_ns == at for path, at in first_written.items())
     for step in end.history:
-        a, b = (Adapter.load(each / step.adapter) for each in (folder, cut))
+        a, b = (Adapter.load(each / step.adapter) for each in (folder, tmp_path))
         assert a.identity() == b.identity()
 
 

@@ -172,20 +172,16 @@ def test_the_same_seed_gives_the_same_adapter(finished: tuple[Path, Outcome], tm
 
 
 @pytest.mark.parametrize("method", ["lora", "scratch"])
-@pytest.mark.parametrize(("phase", "step"), [(PHASES[0], 20), (PHASES[1], 60), (PHASES[2], 40), (PHASES[2], 60)])
 def test_an_interrupted_run_ends_with_the_same_weights(
-    never_interrupted: dict[str, tuple[Path, Outcome]],
-    tmp_path: Path,
-    base: Surrogate,
-    phase: str,
-    step: int,
-    method: str,
+    never_interrupted: dict[str, tuple[Path, Outcome]], tmp_path: Path, base: Surrogate, method: str
 ) -> None:
+    """Interrupted within phases and at the end of them, and resumed each time."""
     config, data = AdaptConfig(**QUICK, method=method), load(tmp_path)
     folder, whole = never_interrupted[method]
-    with pytest.raises(Interrupted, match="holds a checkpoint; the same command resumes from it"):
-        adapt(base, config, data, tmp_path / "run", progress=interrupt_at(phase, step))
-    assert not (tmp_path / "run" / ADAPTER).exists()
+    for phase, step in ((PHASES[0], 20), (PHASES[1], 60), (PHASES[2], 40), (PHASES[2], 60)):
+        with pytest.raises(Interrupted, match="holds a checkpoint; the same command resumes from it"):
+            adapt(base, config, data, tmp_path / "run", progress=interrupt_at(phase, step))
+        assert not (tmp_path / "run" / ADAPTER).exists()
     resumed = adapt(base, config, data, tmp_path / "run")
     assert_equal(resumed.surrogate.model, whole.surrogate.model)
     assert resumed.phases == whole.phases

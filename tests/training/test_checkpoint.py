@@ -11,9 +11,10 @@ import torch
 from helpers.toy_task import ToyTask
 from torch import nn
 
-from calograd.errors import FormatError
+from calograd.errors import FormatError, InputError
 from calograd.training.loop import (
     CHECKPOINT,
+    Identity,
     Phase,
     TrainingState,
     begin,
@@ -67,3 +68,20 @@ def test_it_is_there_before_the_first_report(task: ToyTask, tmp_path: Path) -> N
     task.watched = tmp_path / CHECKPOINT
     run(task, begin(task, tmp_path), tmp_path)
     assert task.reports == [True, True]
+
+
+def test_a_run_resumes_with_other_threads_and_with_nothing_else_changed(task: ToyTask, tmp_path: Path) -> None:
+    def identity(**training: int) -> Identity:
+        table = {"batch": 4, "threads": 2, "checkpoint_minutes": 2} | training
+        return Identity("toy", {"name": "one", "training": table}, [])
+
+    task.phases = [Phase("one", trained=parameters_below(task.model, ""))]
+    task.identity = identity()
+    state = begin(task, tmp_path)
+    state.step = 3
+    save_checkpoint(state, task, tmp_path)
+    task.identity = identity(threads=1, checkpoint_minutes=9)
+    assert begin(task, tmp_path).step == 3
+    task.identity = identity(threads=1, batch=8)
+    with pytest.raises(InputError, match=r"another configuration: training\.batch is 8, was 4; change it back"):
+        begin(task, tmp_path)

@@ -52,6 +52,9 @@ FAST_FALL = 0.02
 BOOST = 1.5
 """Factor by which the learning rate rises then."""
 
+FREE = frozenset({"threads", "checkpoint_minutes"})
+"""Keys of ``[training]`` that may differ when a run is resumed: they change its speed and, by rounding, its numbers."""
+
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 
@@ -554,7 +557,7 @@ def _refuse_other(stored: Mapping[str, Any], mine: Identity, output: Path) -> No
     theirs = Identity(**stored["identity"])
     if theirs.task != mine.task:
         raise InputError(f"{output} holds a run of '{theirs.task}', this is '{mine.task}'; choose another output")
-    refuse_other(output, mine.config, theirs.config)
+    refuse_other(output, _fixed(mine.config), _fixed(theirs.config))
     if theirs.data != mine.data:
         raise InputError(f"{output} holds a run on other rows of data; bring them back or choose another output")
     for role in sorted(theirs.origins.keys() | mine.origins.keys()):
@@ -564,3 +567,11 @@ def _refuse_other(stored: Mapping[str, Any], mine: Identity, output: Path) -> No
                 f"{output} holds a run of another {role}: it was {before}, now it is {now}; bring it back or choose "
                 "another output"
             )
+
+
+def _fixed(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the keys that may change."""
+    table = config.get("training")
+    if not isinstance(table, dict):
+        return config
+    return config | {"training": {key: value for key, value in table.items() if key not in FREE}}

@@ -19,7 +19,7 @@ from calograd.events.dense import Cells, read_cells, write_cells
 from calograd.objective.measurement import Measurement
 from calograd.objective.utility import Objective, PositionResolution
 from calograd.surrogate.card import TrainedBeam
-from calograd.surrogate.cells.coordinates import decode, encode
+from calograd.surrogate.cells.coordinates import Line, decode, encode, shape_dim
 from calograd.surrogate.cells.model import CellsArchitecture
 from calograd.surrogate.generation import generate, rows_like
 from calograd.system.random_numbers import RandomNumbers
@@ -90,9 +90,9 @@ def test_derivatives_are_those_of_finite_differences(surrogate: Surrogate) -> No
             ends = []
             for sign in (1, -1):
                 moved = [value.detach().clone() for value in values]
-                moved[number][at] += sign * 1e-6
+                moved[number][at] += sign * 1e-7
                 ends.append(float(total(*moved)))
-            assert float(slope[at]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4, abs=1e-5)
+            assert float(slope[at]) == pytest.approx((ends[0] - ends[1]) / 2e-7, rel=1e-4, abs=1e-5)
 
 
 def test_uniform_entries_are_those_of_the_beam(surrogate: Surrogate) -> None:
@@ -183,33 +183,52 @@ def test_gradients_of_a_fixed_beam(surrogate: Surrogate, beam: ParticleBeam) -> 
     assert np.isfinite(found.estimates[0].gradient).all()
 
 
+def straight(n: int, n_z: int, generator: torch.Generator) -> Line:
+    """Lines through the layers, anywhere in the middle cells."""
+    return Line(torch.rand(n, n_z, 2, generator=generator) - 0.5, 4.0 * torch.arange(1.0, n_z + 1).expand(n, -1))
+
+
+def centres(cells: torch.Tensor) -> torch.Tensor:
+    """The centre of every layer in x and y, cells, shape (n, 2, n_z)."""
+    place = torch.arange(float(cells.shape[1])) - cells.shape[1] // 2
+    first = torch.stack([torch.einsum("nijk,i->nk", cells, place), torch.einsum("nijk,j->nk", cells, place)], 1)
+    return first / cells.sum((1, 2))[:, None]
+
+
 @pytest.mark.parametrize("n_xy", [3, 5, 7])
 def test_coordinates_with_centres_come_back(n_xy: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    energy = torch.full((300,), 30.0)
+    energy, line = torch.full((300,), 30.0), straight(300, 3, generator)
     cells = torch.rand(300, n_xy, n_xy, 3, generator=generator).pow(8)
     cells[torch.rand(cells.shape, generator=generator) < 0.2] = 0
     cells *= 27 / cells.sum((1, 2, 3), keepdim=True)
-    g, c = encode(cells, energy, RandomNumbers(0, range(300)), centres=True)
-    back = decode(g, c, energy, n_xy, 3, centres=True)
+    g, c = encode(cells, energy, RandomNumbers(0, range(300)), line)
+    assert g.shape[1] == shape_dim(n_xy, 3, line=True)
+    back = decode(g, c, energy, n_xy, 3, line)
     assert (back - cells).abs().max() < 0.03
     torch.testing.assert_close(back.sum((1, 2, 3)), cells.sum((1, 2, 3)))
 
 
-def test_the_centres_of_layers_are_kept_when_the_pattern_is_not() -> None:
+def test_position_and_direction_are_kept_when_all_else_is_not() -> None:
     generator = torch.Generator().manual_seed(0)
-    energy, place = torch.full((300,), 30.0), torch.arange(5.0) - 2
+    energy, line = torch.full((300,), 30.0), straight(300, 3, generator)
     cells = torch.rand(300, 5, 5, 3, generator=generator).pow(4)
     cells *= 27 / cells.sum((1, 2, 3), keepdim=True)
-    g, c = encode(cells, energy, RandomNumbers(0, range(300)), centres=True)
+    g, c = encode(cells, energy, RandomNumbers(0, range(300)), line)
     c = c + 0.1 * c.abs() * torch.randn(c.shape, generator=generator)
-
-    def centre(cells: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("nijk,i->nk", cells, place) / cells.sum((1, 2))
-
-    without, kept = (decode(g, c, energy, 5, 3, centres=on) for on in (False, True))
-    wrong, right = ((centre(each) - centre(cells)).std() for each in (without, kept))
-    assert right < wrong / 5
+    own = slice(2 + 2 * 3, 2 + 4 * 3)
+    g[:, own] += 0.1 * torch.randn(g[:, own].shape, generator=generator)
+    back = decode(g, c, energy, 5, 3, line)
+    layers, wanted = cells.sum((1, 2)), line.place.transpose(1, 2)
+    torch.testing.assert_close(back.sum((1, 2)), layers)
+    for weights in (layers, layers * line.depth):
+        first = [
+            (weights[:, None] * (centres(each) - wanted)).sum(2) / weights.sum(1)[:, None] for each in (cells, back)
+        ]
+        assert (first[1] - first[0]).square().mean().sqrt() < 0.004
+    assert (centres(back) - centres(cells)).std() > 0.02  # the layers' centres themselves were changed
+    g, c, energy, place, depth = (each[:4].double() for each in (g, c, energy, *line))
+    assert torch.autograd.gradcheck(lambda at: decode(g, c, energy, 5, 3, Line(at, depth)), place.requires_grad_())
 
 
 def made_up_rows(folder: Path, n: int = 240) -> Path:

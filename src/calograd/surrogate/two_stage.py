@@ -89,15 +89,17 @@ class TwoStage(DesignModel):
         return self
 
     @abstractmethod
-    def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
+    def encode_shape(self, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers) -> Tensor:
         """Return g of `encode` alone."""
 
     @abstractmethod
-    def encode(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
-        """Return g and c of showers; ``random`` spreads empty cells or pixels."""
+    def encode(
+        self, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers
+    ) -> tuple[Tensor, Tensor]:
+        """Return g and c of showers under standardised conditions; ``random`` spreads empty cells or pixels."""
 
     @abstractmethod
-    def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
+    def decode(self, g: Tensor, c: Tensor, energy: Tensor, conditions: Tensor) -> Tensor:
         """Return showers from g and c, shape (n, *shape), GeV, for energies of shape (n,). Differentiable."""
 
     @abstractmethod
@@ -135,7 +137,7 @@ class TwoStage(DesignModel):
         self, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
         """Return x and y of showers, see `DesignModel`."""
-        g, c = self.encode(measured, energy, random)
+        g, c = self.encode(measured, energy, conditions, random)
         x = self.shape_location_scale.standardise(g, conditions)
         return x, standardise(c, *self.location_scale_of_pattern(conditions, x))
 
@@ -143,7 +145,7 @@ class TwoStage(DesignModel):
         self, phase: int, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers
     ) -> Tensor:
         """Return the negative log likelihood of location and scale, of shape (phase 0) or pattern (1), per number."""
-        g, c = self.encode(measured, energy, random)
+        g, c = self.encode(measured, energy, conditions, random)
         if phase == 0:
             return self.shape_location_scale.negative_log_likelihood(g, conditions)
         with torch.no_grad():
@@ -248,7 +250,7 @@ class TwoStage(DesignModel):
         ``location_scale`` is that of the pattern.
         """
         g = self.shape_location_scale.restore(x, conditions)
-        return self.decode(g, restore(y, *location_scale), energy.expand(len(x)))
+        return self.decode(g, restore(y, *location_scale), energy.expand(len(x)), conditions)
 
 
 def symmetry_classes(permutations: Tensor) -> Tensor:

@@ -21,6 +21,16 @@ from the middle of the window, since position and direction are reconstructed fr
 and y_k likewise, n ~ N(0, 1). E_1 keeps a rest of one or two cells from being at whole numbers. The core of one cell is
 in the middle, so it does not count in X_k.
 
+The centres of a tilted shower's layers fluctuate far more than the position and the direction that are reconstructed
+from all of them: a shower that begins late is farther along x in every layer, and its energy is in later layers. So the
+first moments of the whole shower about the particle's line are coordinates, too. With the line's place in the middle of
+a layer, (l_k, m_k), in units of cells from the middle of the window, and this middle's depth d_k in units of 10 X0,
+
+                          t_j  = sum_k d_k^j (X_k - l_k E_k) / (E_tot + E_1) + w n / 20,   j = 0 and 1
+
+and likewise for y. Without them the position resolution at 50 GeV and 25 degrees came out a third too wide (after a
+fifth of a training; `docs/log.md`).
+
 M is the transverse width of the whole shower. At high energies it fluctuates by a few per cent, less than its cells.
 Without a coordinate of its own its fluctuations were 5 to 15 % too large, with the balances of core and rest alone
 4 to 14 %. Fewer than three cells across have neither width nor balance; their shares are of E_k.
@@ -47,12 +57,15 @@ Decoding inverts this with negative values set to zero. It scales cells to core 
 to E_tot, so energy is conserved for any input; if nothing is positive, the largest cell gets all. M is set by
 multiplying R_k / C_k of all layers by one factor. Before that the shares of a rest are multiplied by
 exp(l_x x_i + l_y y_i), such that its centre is X_k / R_k; less so where R_k is not large against E_1, where the centre
-is of little weight. Every step is differentiable.
+is of little weight. At the end the shares of all cells of a layer are multiplied by
+exp((a_x + b_x d_k) x_i + (a_y + b_y d_k) y_i + c r_i^2), such that the moments of the whole shower are those of t_j and
+M stays. Every step is differentiable.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,8 +92,31 @@ CENTRE_SPREAD = 0.05
 """Spread of the centre of an empty rest, in cells."""
 CENTRE_STEPS = 2
 """Steps of Newton's method for the centre of a rest; it is close already."""
+MOMENT_STEPS = 3
+"""Steps of Newton's method for the moments of the shower."""
+DEPTH_UNIT = 10.0
+"""Unit of d_k of the formulas above, X0."""
+MOMENT_SOFT = 1e-3
+"""Variance of the cells' places, in cells squared, below which the moments of the shower are not set exactly."""
 LOGIT_BOUND = 14.0
 """Largest |g_0|: leakage below exp(-14) is not resolved by float32 showers."""
+
+
+class Line(NamedTuple):
+    """The particles' lines through the layers of their windows.
+
+    Args:
+        place: l_k and m_k of the formulas above, where the line is in the middle of a layer's depth, in cells from the
+            middle of the window, shape (n, n_z, 2) or (1, n_z, 2).
+        depth: depth of the middles of the layers, X0, shape (n, n_z) or (1, n_z).
+    """
+
+    place: Tensor
+    depth: Tensor
+
+    def weights(self) -> Tensor:
+        """Return d_k^j of the formulas above, shape (n, 2, n_z) or (1, 2, n_z)."""
+        return torch.stack([torch.ones_like(self.depth), self.depth / DEPTH_UNIT], 1)
 
 
 def core_cells(n_xy: int) -> Tensor:
@@ -118,6 +154,14 @@ def _rest_places(n_xy: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)
+def _places_of(n_xy: int) -> Tensor:
+    """Return x and y of all cells, in units of cells from the middle, shape (cells, 2), float64."""
+    place = torch.arange(n_xy, dtype=torch.float64) - (n_xy - 1) / 2
+    return torch.cartesian_prod(place, place)
+
+
+@cache
 def _beyond_core(n_xy: int) -> tuple[float, tuple[float, ...]]:
     """Return r_i^2 of a cell of the core, and by how much that of every other one is larger."""
     core, around = _core_and_around(n_xy)
@@ -133,9 +177,14 @@ def pattern_cells(n_xy: int) -> Tensor:
     return torch.cat([inner if len(inner) > 1 else inner[:0], torch.nonzero(~core).flatten()])
 
 
-def shape_dim(n_xy: int, n_z: int, centres: bool = False) -> int:
-    """Return how many numbers a shower's shape has: total, layers, width, the layers' balances and their centres."""
-    return 1 + n_z + (1 + n_z + 2 * n_z * centres) * bool(core_cells(n_xy).any())
+def shape_dim(n_xy: int, n_z: int, line: bool = False) -> int:
+    """Return how many numbers a shower's shape has: total, layers, width, the layers' balances; centres, moments.
+
+    Args:
+        n_xy, n_z: cells of the window.
+        line: True if the particle's line is known, which centres and moments are about.
+    """
+    return 1 + n_z + (1 + n_z + (2 * n_z + 4) * line) * bool(core_cells(n_xy).any())
 
 
 def pattern_dim(n_xy: int, n_z: int) -> int:
@@ -143,27 +192,27 @@ def pattern_dim(n_xy: int, n_z: int) -> int:
     return len(pattern_cells(n_xy)) * n_z
 
 
-def encode(cells: Tensor, energy: Tensor, random: RandomNumbers, centres: bool = False) -> tuple[Tensor, Tensor]:
+def encode(cells: Tensor, energy: Tensor, random: RandomNumbers, line: Line | None = None) -> tuple[Tensor, Tensor]:
     """Return the coordinates of showers.
 
     Args:
         cells: shape (n, n_xy, n_xy, n_z), GeV.
         energy: incident, shape (n,), GeV.
         random: random numbers of the showers, which spread what is empty.
-        centres: add the centres of the rests to the shape.
+        line: the particles' lines; with them the shape has the centres of the rests and the moments of the shower.
 
     Returns:
         ``g`` of shape (n, `shape_dim`) and ``c`` of shape (n, `pattern_dim`), in the order of `pattern_cells`, the
         layers of a cell side by side.
     """
-    g = encode_shape(cells, energy, random, centres)
+    g = encode_shape(cells, energy, random, line)
     inner, outer, _ = _core_and_rest(cells)
     groups = [encode_pattern(inner, random)] if inner.shape[1] > 1 else []
     pattern = torch.cat([*groups, encode_pattern(outer, random)], dim=1)
     return g, pattern.reshape(len(cells), -1)
 
 
-def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers, centres: bool = False) -> Tensor:
+def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers, line: Line | None = None) -> Tensor:
     """Return ``g`` of `encode` alone."""
     inner, outer, flat = _core_and_rest(cells)
     layers = flat.sum(1)
@@ -172,8 +221,8 @@ def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers, centres: 
     if inner.shape[1] > 0:
         second = flat.sum(2) @ _squared_distance(cells.shape[1]).to(flat)
         g += [amount(second[:, None], energy, random), _balance(inner.sum(1), outer.sum(1), random)]
-    if centres:
-        g.append(_centres(outer, random))
+    if line is not None:
+        g += [_centres(outer, random), _moments(flat, line, random)]
     return torch.cat(g, dim=1)
 
 
@@ -183,6 +232,16 @@ def _centres(rest: Tensor, random: RandomNumbers) -> Tensor:
     firsts = _rest_places(n_xy).to(rest).T @ rest  # (n, 2, n_z)
     weight = 1 / (rest.sum(1, keepdim=True) + CENTRE_SOFT)
     return (firsts * weight + CENTRE_SPREAD * CENTRE_SOFT * weight * random.normal_like(firsts)).flatten(1)
+
+
+def _moments(flat: Tensor, line: Line, random: RandomNumbers) -> Tensor:
+    """Return t_j of x, then of y, of the formulas above, shape (n, 4), of all cells, shape (n, cells, n_z)."""
+    layers = flat.sum(1)
+    firsts = _places_of(round(flat.shape[1] ** 0.5)).to(flat).T @ flat - line.place.transpose(1, 2) * layers[:, None]
+    moments = firsts @ line.weights().expand(len(flat), -1, -1).transpose(1, 2)  # (n, axis, j)
+    weight = 1 / (layers.sum(1)[:, None, None] + CENTRE_SOFT)
+    spread = CENTRE_SPREAD * CENTRE_SOFT * weight
+    return (moments * weight + spread * random.normal_like(moments)).flatten(1)
 
 
 def _core_and_rest(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -239,7 +298,7 @@ def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:
     return _shares(amount_of(g[:, 1 : 1 + n_z], energy)) * total[:, None]
 
 
-def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, centres: bool = False) -> Tensor:
+def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, line: Line | None = None) -> Tensor:
     """Return cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable."""
     layers = layer_energies(g, energy, n_z)
     core, _ = _core_and_around(n_xy)
@@ -251,8 +310,9 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, centres: b
     else:
         balance = _core_share(g[:, 2 + n_z : 2 + 2 * n_z], layers)
         rest = pattern_shares(pattern[:, several:], layers * (1 - balance))
-        if centres:
-            rest = _centred(rest, g[:, 2 + 2 * n_z :].reshape(-1, 2, n_z), layers * (1 - balance), n_xy)
+        if line is not None:
+            centres = g[:, 2 + 2 * n_z : 2 + 4 * n_z].reshape(-1, 2, n_z)
+            rest = _centred(rest, centres, layers * (1 - balance), n_xy)
         core_distance, beyond = _beyond_core(n_xy)
         excess = (layers.new_tensor(beyond)[:, None] * rest).sum(1)
         wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
@@ -262,7 +322,52 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, centres: b
         parts = [inner[:, None] * shares]
     parts.append(rest * outer[:, None])
     places = torch.tensor(_places(n_xy), device=c.device)
-    return torch.cat(parts, dim=1).index_select(1, places).reshape(len(c), n_xy, n_xy, n_z)
+    cells = torch.cat(parts, dim=1).index_select(1, places)
+    if line is not None and core:
+        cells = _aligned(cells, g[:, 2 + 4 * n_z :].reshape(-1, 2, 2), layers, line, n_xy)
+    return cells.reshape(len(c), n_xy, n_xy, n_z)
+
+
+def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, line: Line, n_xy: int) -> Tensor:
+    """Return cells with the shares of layers tilted such that the shower's moments are those wanted; M stays.
+
+    A step of Newton's method for each axis solves J (a, b) = wanted - got. J_jl is the sum of d_k^(j + l) E_k var_k,
+    where var_k is the variance of the cells' places in layer k; likewise for M. The axes and M are taken for
+    independent, which the next step makes good.
+
+    Args:
+        cells: shape (n, cells, n_z), GeV.
+        moments: t_j of x and y, shape (n, 2, 2).
+        layers: energy of the layers, shape (n, n_z), GeV.
+        line: the particles' lines.
+        n_xy: cells across.
+    """
+    places = _places_of(n_xy).to(cells)
+    squares = places.square()
+    radius = squares.sum(1, keepdim=True)
+    statistics = torch.cat([places, radius, squares, radius.square()], 1).T
+    energies, total = layers[:, None], layers.sum(1)[:, None, None]
+    weights = line.weights().expand(len(cells), -1, -1)
+    wanted = moments * (total + CENTRE_SOFT) + (line.place.transpose(1, 2) * energies) @ weights.transpose(1, 2)
+    products = torch.stack([weights[:, 0], weights[:, 1], weights[:, 1].square()], 2)  # (n, n_z, 3)
+    ridge = MOMENT_SOFT * (total + CENTRE_SOFT)[:, :, 0]
+    deep = ridge * (1e-3 + (energies @ products[:, :, 2:])[:, :, 0] / (total[:, :, 0] + 1e-9))
+    shares = cells / layers.clamp(min=1e-9)[:, None]
+    width = (radius.T @ cells).sum((1, 2))[:, None]
+    for _ in range(MOMENT_STEPS):
+        seen = statistics @ shares
+        mean, square = seen[:, :3], seen[:, 3:]  # of x, y and r^2, (n, 3, n_z)
+        spread = (square - mean.square()) * energies
+        off = wanted - (mean[:, :2] * energies) @ weights.transpose(1, 2)
+        a, b, d = (spread[:, :2] @ products).unbind(2)
+        a, d = a + ridge, d + deep
+        determinant = (a * d - b * b)[..., None]
+        step = torch.stack([d * off[..., 0] - b * off[..., 1], a * off[..., 1] - b * off[..., 0]], 2) / determinant
+        wider = (width - (mean[:, 2] * layers).sum(1, keepdim=True)) / (spread[:, 2].sum(1, keepdim=True) + ridge)
+        exponent = places @ (step @ weights).clamp(-1, 1) + radius * wider.clamp(-0.1, 0.1)[:, None]
+        shares = shares * exponent.exp()
+        shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-9)
+    return shares * energies
 
 
 def _core_share(balance: Tensor, layers: Tensor) -> Tensor:

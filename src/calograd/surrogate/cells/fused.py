@@ -73,7 +73,7 @@ class FusedCells:
             scaled = None if thresholds is None else steps.into[number] * thresholds
             y = self._towards(y, self.pattern(y, modulation, x, scaled), location_scale, number)
         g = restore(x, *self.locations[0](conditions))
-        return model.decode(g, restore(y, *location_scale), energy.expand(len(x)))
+        return model.decode(g, restore(y, *location_scale), energy.expand(len(x)), conditions)
 
     def _towards(self, y: Tensor, output: Tensor, location_scale: LocationScale, number: int) -> Tensor:
         """Return y after a step of the pattern, with what brings sums closer to one."""

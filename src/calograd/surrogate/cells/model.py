@@ -39,6 +39,7 @@ from calograd.events.dense import Cells
 from calograd.nn.location_scale import standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.cells.coordinates import (
+    Line,
     core_cells,
     decode,
     encode,
@@ -186,17 +187,29 @@ class CellsModel(TwoStage):
         """Return the model without numbers of a single material, see `without_material_numbers`."""
         return self if material is None else without_material_numbers(self, material)
 
-    def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
+    def encode_shape(self, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers) -> Tensor:
         """Return the shape alone, see `calograd.surrogate.cells.coordinates.encode_shape`."""
-        return encode_shape(measured, energy, random, self.architecture.beam)
+        return encode_shape(measured, energy, random, self.line(conditions))
 
-    def encode(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers
+    ) -> tuple[Tensor, Tensor]:
         """Return the coordinates of cells, see `calograd.surrogate.cells.coordinates.encode`."""
-        return encode(measured, energy, random, self.architecture.beam)
+        return encode(measured, energy, random, self.line(conditions))
 
-    def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
+    def decode(self, g: Tensor, c: Tensor, energy: Tensor, conditions: Tensor) -> Tensor:
         """Return cells from coordinates, see `calograd.surrogate.cells.coordinates.decode`."""
-        return decode(g, c, energy, self.architecture.n_xy, self.architecture.n_z, self.architecture.beam)
+        return decode(g, c, energy, self.architecture.n_xy, self.architecture.n_z, self.line(conditions))
+
+    def line(self, conditions: Tensor) -> Line | None:
+        """Return the particles' lines through the layers, from standardised conditions; None without particles."""
+        a = self.architecture
+        if not a.beam:
+            return None
+        raw = conditions * self.condition_scale + self.condition_mean
+        depths = raw[:, 2 : 2 + a.n_z].exp()
+        first = 2 + a.n_z + (a.n_z - 1) * a.ends + 4  # behind charge and slopes, see `particle_conditions`
+        return Line(raw[:, first : first + 2 * a.n_z].reshape(-1, a.n_z, 2), depths.cumsum(1) - depths / 2)
 
     def pattern(
         self,

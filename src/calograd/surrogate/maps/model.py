@@ -186,15 +186,21 @@ class SharesModel(_Conditioned, TwoStage):
         super().__init__(architecture, 1, mirror_permutations(architecture.pixels), shape)
         self.pattern_network = architecture.unet(self.n_conditions, shape, True)
 
-    def encode_shape(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> Tensor:
+    def encode_shape(self, measured: Tensor, energy: Tensor, conditions: Tensor, random: RandomNumbers) -> Tensor:  # noqa: ARG002
         """Return the shape alone, see `calograd.surrogate.maps.coordinates.encode_shape`."""
         return encode_shape(measured, energy, self.architecture.slabs, random)
 
-    def encode(self, measured: Tensor, energy: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
+    def encode(
+        self,
+        measured: Tensor,
+        energy: Tensor,
+        conditions: Tensor,  # noqa: ARG002
+        random: RandomNumbers,
+    ) -> tuple[Tensor, Tensor]:
         """Return the coordinates of maps, see `calograd.surrogate.maps.coordinates.encode`."""
         return encode(measured, energy, self.architecture.slabs, random)
 
-    def decode(self, g: Tensor, c: Tensor, energy: Tensor) -> Tensor:
+    def decode(self, g: Tensor, c: Tensor, energy: Tensor, conditions: Tensor) -> Tensor:  # noqa: ARG002
         """Return maps from coordinates, see `calograd.surrogate.maps.coordinates.decode`."""
         return decode(g, c, energy, self.architecture.slabs)
 

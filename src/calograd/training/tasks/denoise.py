@@ -115,7 +115,7 @@ class DenoisingTask(SurrogateTask[DesignModel]):
         random = RandomNumbers.from_generator(generator, 2 * pairs).rows(mine.numpy())
         conditions = self.data.conditions(model, rows)
         cells, energy = rows.cells.to(conditions.device), rows.energy.to(conditions.device)
-        g = model.two_stage.encode_shape(cells, energy, random)
+        g = model.two_stage.encode_shape(cells, energy, conditions, random)
         return pair_loss(model.two_stage.shape_location_scale, state.auxiliary, g, conditions).mean()
 
     def _diffusion_loss(self, state: TrainingState[DesignModel]) -> Tensor:

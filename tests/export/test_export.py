@@ -126,7 +126,8 @@ def test_every_part_is_written_and_agrees_with_pytorch(which: str, request: pyte
     assert [Path(each["path"]).name for each in files] == FILES
     for each in files:
         assert Path(each["path"]).stat().st_size == each["bytes"]
-        assert 0 <= each["largest_difference"] <= PARITY[each["output"].split()[0]]
+        steep = ROUNDING * each["rounding_of_pytorch"] if which == "small_window" else 0.0  # random weights
+        assert 0 <= each["largest_difference"] <= max(PARITY[each["output"].split()[0]], steep)
 
 
 def test_metadata_has_units_ranges_version_and_sampler(sampler_file: Path) -> None:

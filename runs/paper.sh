@@ -54,9 +54,16 @@ simulate_test() {  # the showers of pbf2-validation.sh, taken from there if they
     simulate test --showers "$test" --seed 2
   fi
 }
-segment() {  # LIBRARY NAME OPTIONS...: make cells and maps of a library
-  fresh "$out/$2-cells.h5" calograd segment "$out/$1.h5" -o "$out/$2-cells.h5" "${@:3}"
-  fresh "$out/$2-maps.h5" calograd segment "$out/$1.h5" --maps -o "$out/$2-maps.h5" "${@:3}"
+models="${MODELS:-plain five ours cells-five cells-ours}"
+segment() {  # LIBRARY NAME OPTIONS...: make cells and maps of a library, those that the models are of
+  local each kinds=" "
+  for each in $models; do [[ "$each" = cells-* ]] && kinds+="cells " || kinds+="maps "; done
+  for each in cells maps; do
+    [[ "$kinds" = *" $each "* ]] || continue
+    local only=()
+    [ $each = maps ] && only=(--maps)
+    stage "segment-$2-$each" fresh "$out/$2-$each.h5" calograd segment "$out/$1.h5" "${only[@]}" -o "$out/$2-$each.h5" "${@:3}"
+  done
 }
 judge() {  # MODEL NAME REFERENCE SAMPLER...
   fresh "$out/$2-generated.h5" calograd sample "$1" --like "$3" --seed 7 "${@:4}" -o "$out/$2-generated.h5"
@@ -83,21 +90,25 @@ energies=1,10 stage simulate-sharp simulate sharp --showers "$sharp" --seed 27
 stage simulate-look simulate look --showers "$look" --seed 24
 
 families=(--cell 1 5 --cell 2 4 --cell 3 8 --cell 4 10 --cell 5 15)
-stage segment-five segment train five "${families[@]}"
-stage segment-drawn segment train drawn --designs 3 --neighbours 0.1 --seed 25
-stage segment-post segment post post --cell 2.5 6
-stage segment-low segment low post-low --cell 2.5 6
-stage segment-lowest segment lowest post-lowest --cell 2.5 6
-around=(--designs 8 --dx 2.15 2.9 --dz 5.16 6.97 --seed 26)
-stage segment-near segment post near "${around[@]}"
-stage segment-near-low segment low near-low "${around[@]}"
-stage segment-near-lowest segment lowest near-lowest "${around[@]}"
-stage segment-test segment test test "${families[@]}"
-stage segment-look segment look look "${families[@]}"
-stage segment-unseen segment test unseen --cell 2.5 6
-stage segment-sharp segment sharp sharp --cell 2.5 6
+segment test test "${families[@]}"
+segment look look "${families[@]}"
+segment test unseen --cell 2.5 6
+segment sharp sharp --cell 2.5 6
+if [[ "$models" = *ours* ]]; then
+  around=(--designs 8 --dx 2.15 2.9 --dz 5.16 6.97 --seed 26)
+  segment train drawn --designs 3 --neighbours 0.1 --seed 25
+  segment post near "${around[@]}"
+  segment low near-low "${around[@]}"
+  segment lowest near-lowest "${around[@]}"
+fi
+if [[ "$models" = *five* || "$models" = *plain* ]]; then
+  segment train five "${families[@]}"
+  segment post post --cell 2.5 6
+  segment low post-low --cell 2.5 6
+  segment lowest post-lowest --cell 2.5 6
+fi
 
-for model in ${MODELS:-plain five ours cells-five cells-ours}; do
+for model in $models; do
   of=maps known=post sampler=()
   [[ "$model" = cells-* ]] && of=cells
   [[ "$model" = *ours ]] && known=near

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the data of the base surrogate of crystals and train it. Resumable: finished stages are skipped.
-# It has not been run to its end yet; docs/log.md has a pilot of it.
+# Its training has not been run to its end yet; docs/log.md has how far it came.
 # Photons, electrons and positrons, theta 0 to 42 degrees, 0.8 to 240 GeV: a little beyond the range of the surrogate.
 # The blocks are equal in units of R_M and X0 and hold seven cells of 2.8 R_M and six layers of 21 X0 along any of them.
 # Beside the showers at all angles, even in theta, every crystal has some at normal incidence, where detectors are designed.

@@ -87,7 +87,7 @@ def sampler_file(written: dict[str, Any]) -> Path:
 @pytest.fixture(scope="module")
 def precise_student() -> Surrogate:
     """Distilled, with more than one step of the shape; takes particles; in double precision."""
-    return tilted_surrogate(5, 3, distilled_steps=(4, 1), spread=0.2)
+    return tilted_surrogate(5, 3, distilled_steps=(4, 1), spread=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -369,9 +369,10 @@ def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, line: Line, n_xy: i
         shares = shares * exponent.exp()
         shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-9)
     middle = torch.arange(n_xy**2, device=cells.device)[:, None] == n_xy**2 // 2
-    core = shares[:, n_xy**2 // 2]
-    rest = torch.where(middle, 0.0, shares) / (1 - core).clamp(min=1e-9)[:, None]
-    share = _rest_share(core, (radius.T @ rest)[:, 0] * layers, width[:, 0])[:, None]
+    rest = torch.where(middle, 0.0, shares)
+    around = rest.sum(1, keepdim=True)
+    rest = rest / around.clamp(min=1e-9)
+    share = _rest_share(1 - around[:, 0], (radius.T @ rest)[:, 0] * layers, width[:, 0])[:, None]
     return torch.where(middle, 1 - share, rest * share) * energies
 
 

@@ -48,7 +48,8 @@ def test_showers_are_those_of_the_particle(tilted: Explorer) -> None:
         Design(1.3, 4.0, n_xy=7, n_z=5), 50.0, PREVIEW, generator=generator_for(0, SHOWERS, 2, 0), steps=PREVIEW_STEPS,
         particle="e-", position=(0.2 * 1.3, -0.4 * 1.3), theta=20.0, phi=35.0,
     )  # fmt: skip
-    assert np.allclose(view.cells, expected.numpy(), rtol=1e-4, atol=1e-6)
+    largest = expected.numpy().max((1, 2, 3), keepdims=True)
+    assert (np.abs(view.cells - expected.numpy()) <= 1e-5 * largest).all()  # rounding: the entry is a product here
     assert np.allclose(view.incident.position, [0.26, -0.52])
     assert "e- entering at (0.26, -0.52) cm, theta 20, phi 35 degrees" in str(view.selection)
     smaller = tilted.preview(off_axis(tilted, n_xy=3, dz=(4.0,) * 2))

@@ -12,15 +12,15 @@ from helpers.tiny import tilted_surrogate
 
 from calograd import Design, Surrogate, gradient
 from calograd.detector.incidence import Incidence
-from calograd.detector.material import MATERIALS
-from calograd.detector.particles import ParticleBeam, Particles, turn_cells
+from calograd.detector.material import MATERIALS, Material
+from calograd.detector.particles import ParticleBeam, Particles, turn_cells, turn_vectors
 from calograd.errors import InputError, RangeError
 from calograd.events.dense import Cells, read_cells, write_cells
 from calograd.objective.measurement import Measurement
 from calograd.objective.utility import Objective, PositionResolution
 from calograd.surrogate.card import TrainedBeam
 from calograd.surrogate.cells.coordinates import Line, decode, encode, shape_dim
-from calograd.surrogate.cells.model import CellsArchitecture
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
 from calograd.surrogate.generation import generate, rows_like
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import AdaptConfig, parse_config
@@ -229,6 +229,23 @@ def test_position_and_direction_are_kept_when_all_else_is_not() -> None:
     assert (centres(back) - centres(cells)).std() > 0.02  # the layers' centres themselves were changed
     g, c, energy, place, depth = (each[:4].double() for each in (g, c, energy, *line))
     assert torch.autograd.gradcheck(lambda at: decode(g, c, energy, 5, 3, Line(at, depth)), place.requires_grad_())
+
+
+def test_the_line_is_found_in_the_conditions(surrogate: Surrogate) -> None:
+    model = surrogate.model
+    assert isinstance(model, CellsModel)
+    like, dz = model.condition_mean, torch.tensor([[4.0, 5.0, 6.0]], dtype=torch.float64)
+    particles = Particles.of(3, "e-", torch.tensor([[0.2, -0.4], [-0.1, 0.3], [0.0, 0.6]]), 30.0, 100.0, like=like)
+    design = Design(1.3, dz[0], **WINDOW)
+    energy = torch.full((3,), 20.0, dtype=torch.float64)
+    line = model.line(model.condition(design, energy, particles))
+    assert line is not None
+    expected, _ = particles.residuals(torch.tensor([1.3], dtype=torch.float64), dz)
+    torch.testing.assert_close(line.place, turn_vectors(expected, particles.frame()), atol=1e-6, rtol=0)
+    x0 = Material.parse("PbF2").radiation_length
+    torch.testing.assert_close(
+        line.depth[:1] * float(x0), torch.tensor([[2.0, 6.5, 12.0]], dtype=torch.float64), atol=1e-5, rtol=0
+    )
 
 
 def made_up_rows(folder: Path, n: int = 240) -> Path:

@@ -16,6 +16,8 @@ from calograd.detector.material import Material
 from calograd.errors import OutputExistsError
 from calograd.events.dense import Cells, write_cells
 from calograd.surrogate import Surrogate
+from calograd.surrogate.generation import draw_incidence, generate
+from helpers.tiny import tiny_surrogate_of_particles
 
 
 def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[..., Cells], neighbours: Cells) -> None:
@@ -29,11 +31,14 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     write_cells(tmp_path / "learn.h5", learn)
     judge = replace(make_cells([1, 10], np.full(60, 2.5), np.full(60, 6.0)), material=other)
     reference = make_cells([1, 10, 100], *sizes)
-    showers = chain.BundledShowers(reference, neighbours, tmp_path / "training.h5", tmp_path / "learn.h5", judge)
+    anywhere, pitch = tiny_surrogate_of_particles(), np.full(120, 1.3)
+    incident = draw_incidence(pitch, position="uniform", theta=20.0, phi=(0.0, 360.0))
+    entries = generate(anywhere, np.repeat([5.0, 50.0], 60), pitch, np.full((120, 5), 3.7), incident=incident, n_xy=7)
+    showers = chain.BundledShowers(reference, entries, neighbours, tmp_path / "training.h5", tmp_path / "learn.h5", judge)
     folder = tmp_path / "demo"
     stages = set()
     result = chain.run(
-        folder, Surrogate.load(tiny), showers, chain.QUICK, student=Surrogate.load(chain.STUDENT),
+        folder, Surrogate.load(tiny), anywhere, showers, chain.QUICK, student=Surrogate.load(chain.STUDENT),
         geant4=(None, "no tables"),
         progress=lambda stage, done, total: stages.add(stage),
     )  # fmt: skip
@@ -42,11 +47,15 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     assert page.count("data:image/png;base64,") >= 10
     assert "://" not in page
     assert {p.name for p in folder.iterdir()} == {
-        "benchmark.json", "evaluation.json", "generated.h5", "gradients.json", "pbwo4", "report.html", "training"
+        "benchmark.json", "evaluation.json", "generated.h5", "gradients.json", "off-axis.h5", "off-axis.json", "pbwo4",
+        "report.html", "training",
     }  # fmt: skip
     assert {t.who for t in result.benchmark.surrogates} == {result.surrogate.card.name, "pbf2-cells-fast"}
     assert f"a shower on one thread, {result.headline().best.who} in batches of " in page
     assert len(result.evaluation.points) == 6
+    assert [p.point.energy for p in result.anywhere.points] == [5, 50]
+    assert all(p.reconstruction is not None for p in result.anywhere.points)
+    assert "entry: largest difference of bias" in page
     assert result.log[-1]["step"] == 60
     assert result.adaptation.material == "PbWO4"
     assert set(result.adaptation.before) == set(result.adaptation.after)
@@ -54,7 +63,7 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     assert json.loads((folder / "evaluation.json").read_text())["points"]
     assert {"sample", "points", "diffusion", "gradients", "optimisation"} <= stages
     with pytest.raises(OutputExistsError):
-        chain.run(folder, result.surrogate, showers, chain.QUICK)
+        chain.run(folder, result.surrogate, anywhere, showers, chain.QUICK)
 
 
 def test_an_existing_folder_is_refused_first(tmp_path: Path) -> None:

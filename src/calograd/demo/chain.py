@@ -1,6 +1,7 @@
 """The chain of the demo: sample, evaluate against Geant4, time, train, adapt to another crystal, follow gradients.
 
-``runs/pbf2-sample.sh`` made the bundled Geant4 showers. No training has seen the showers that are compared with.
+``runs/pbf2-sample.sh`` and ``runs/crystals-sample.sh`` made the bundled Geant4 showers. No training has seen the showers
+that are compared with.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +34,11 @@ from calograd.training.log import read_log
 from calograd.training.tasks.adapt import adapt
 from calograd.training.train import train
 
-MODEL, STUDENT = "pbf2-cells", "pbf2-cells-fast"
+MODEL, STUDENT, ANYWHERE = "pbf2-cells", "pbf2-cells-fast", "crystals-fast"
+"""The surrogate that is compared, the one timed beside it, and the one of particles that enter anywhere."""
 SAMPLE = "pbf2-sample"
 OTHER_SAMPLE = "pbwo4-sample"
+ENTRIES_SAMPLE = "crystals-sample"
 HELD_OUT = 0.1
 """Share of the showers of a training that is held out."""
 
@@ -136,6 +139,7 @@ class DemoResult:
     Args:
         surrogate: the bundled surrogate.
         evaluation: comparison of its showers with Geant4's.
+        anywhere: the same for particles that enter anywhere in the cell and at an angle, by another surrogate.
         benchmark: the timing.
         showers, rows: showers and rows of the short training.
         log: lines of its log.
@@ -147,6 +151,7 @@ class DemoResult:
 
     surrogate: Surrogate
     evaluation: DesignEvaluation
+    anywhere: DesignEvaluation
     benchmark: Benchmark
     showers: int
     rows: int
@@ -172,6 +177,7 @@ class BundledShowers(NamedTuple):
 
     Attributes:
         reference: showers that the surrogate is compared with.
+        entries: showers of particles that enter anywhere in the cell and at an angle.
         neighbours: showers at the design of the gradient and at its neighbours.
         training: cells file of the short training.
         learn: cells file in another crystal, to adapt to.
@@ -179,6 +185,7 @@ class BundledShowers(NamedTuple):
     """
 
     reference: Cells
+    entries: Cells
     neighbours: Cells
     training: Path
     learn: Path
@@ -188,7 +195,8 @@ class BundledShowers(NamedTuple):
     def bundled(cls) -> BundledShowers:
         """Return the showers in the package. Raises `FormatError` if this installation has none."""
         return cls(
-            read_cells(bundled("reference.h5")), read_cells(bundled("neighbours.h5")), bundled("training.h5"),
+            read_cells(bundled("reference.h5")), bundled_entries(), read_cells(bundled("neighbours.h5")),
+            bundled("training.h5"),
             bundled("learn.h5", OTHER_SAMPLE), read_cells(bundled("judge.h5", OTHER_SAMPLE)),
         )  # fmt: skip
 
@@ -197,12 +205,18 @@ def bundled(name: str, sample: str = SAMPLE) -> Path:
     """Return the path of a file of a bundled sample. Raises `FormatError` if it is missing."""
     path = Path(str(files("calograd") / "assets" / sample / name))
     if not path.is_file():
-        raise FormatError(f"{path} is missing; reinstall calograd, or make it with runs/{SAMPLE}.sh")
+        raise FormatError(f"{path} is missing; reinstall calograd, or make it with the scripts in runs/")
     return path
 
 
+def bundled_entries() -> Cells:
+    """Return the bundled showers of photons that enter anywhere, at 0 and 25 degrees."""
+    parts = [read_cells(bundled(f"theta-{theta}.h5", ENTRIES_SAMPLE)) for theta in (0, 25)]
+    return Cells.concatenate(parts, np.arange(sum(map(len, parts))))
+
+
 def run(
-    folder: Path, surrogate: Surrogate, showers: BundledShowers, settings: DemoSettings, *,
+    folder: Path, surrogate: Surrogate, anywhere: Surrogate, showers: BundledShowers, settings: DemoSettings, *,
     student: Surrogate | None = None,
     geant4: tuple[dict[str, str] | None, str] = (None, ""),
     progress: StageProgress = silent,
@@ -212,6 +226,7 @@ def run(
     Args:
         folder: new folder of the generated showers, the results as JSON and the training.
         surrogate: the surrogate that is sampled and compared.
+        anywhere: the surrogate of particles that enter anywhere and at an angle.
         showers: Geant4 showers.
         settings: sizes of all stages.
         student: a surrogate distilled from this one, to be timed beside it.
@@ -226,14 +241,14 @@ def run(
     with writing(folder):
         folder.mkdir(parents=True)
     try:
-        return _run(folder, surrogate, showers, settings, student, geant4, progress)
+        return _run(folder, surrogate, anywhere, showers, settings, student, geant4, progress)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"{folder} is incomplete; remove it before the next demo, or choose another -o") from None
 
 
 def _run(
-    folder: Path, surrogate: Surrogate, showers: BundledShowers, settings: DemoSettings, student: Surrogate | None,
-    geant4: tuple[dict[str, str] | None, str], progress: StageProgress,
+    folder: Path, surrogate: Surrogate, anywhere: Surrogate, showers: BundledShowers, settings: DemoSettings,
+    student: Surrogate | None, geant4: tuple[dict[str, str] | None, str], progress: StageProgress,
 ) -> DemoResult:  # fmt: skip
     seconds: dict[str, float] = {}
 
@@ -254,6 +269,12 @@ def _run(
         rows = settings.classifier_rows
         judged: Any = evaluate(made, reference, classifiers=rows > 0, max_rows=max(rows, 1), progress=progress)
         _write_json(folder / "evaluation.json", judged.to_dict())
+    with timed("off the axis"):
+        entries = _chosen(showers.entries, replace(settings, energies=None))
+        tilted = _like(anywhere, entries, progress, "off the axis", settings.repeat)
+        write_cells(folder / "off-axis.h5", tilted)
+        judged_anywhere: Any = evaluate(tilted, entries, classifiers=False, progress=progress)
+        _write_json(folder / "off-axis.json", judged_anywhere.to_dict())
     with timed("time"):
         energies, batches, repeats, with_geant4 = settings.timing
         environment, note = geant4 if with_geant4 else (None, "left out")
@@ -278,7 +299,7 @@ def _run(
         study = study_design(surrogate, showers.neighbours, settings.effort, progress)
         _write_json(folder / "gradients.json", {"points": [each.to_dict() for each in study.gradients]})
     return DemoResult(
-        surrogate, judged, times, data.showers, len(data.train), read_log(folder / "training"),
+        surrogate, judged, judged_anywhere, times, data.showers, len(data.train), read_log(folder / "training"),
         (mean_biases(made, reference), mean_biases(scratch, reference)), adaptation, study, seconds,
     )  # fmt: skip
 
@@ -297,8 +318,11 @@ def _chosen(reference: Cells, settings: DemoSettings) -> Cells:
 def _like(
     surrogate: Surrogate, showers: Cells, progress: StageProgress, stage: str, repeat: int = 1, **options: Any
 ) -> Cells:
-    """Generate showers with the designs and energies of others, ``repeat`` for each; see `generate` for the options."""
-    columns = (np.repeat(column, repeat, axis=0) for column in (showers.energy, showers.dx, showers.dz))
+    """Generate showers with designs, energies and beams of others, ``repeat`` for each; `generate` has the options."""
+    which = np.repeat(np.arange(len(showers)), repeat)
+    columns = (column[which] for column in (showers.energy, showers.dx, showers.dz))
+    if surrogate.model.takes_particles:
+        options |= {"material": showers.material, "incident": showers.incident[which], "n_xy": showers.n_xy}
     made: Cells = generate(surrogate, *columns, progress=lambda done, total: progress(stage, done, total), **options)
     return made
 

@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from calograd.demo.chain import Biases, DemoResult
 from calograd.evaluation import limits
 from calograd.evaluation.compare import PointResult
+from calograd.evaluation.designs import RECONSTRUCTION_TITLE
 from calograd.evaluation.matching import Sizes
 from calograd.io.files import write_whole
 from calograd.reports import evaluation as shown
 from calograd.reports.gradient import draw_gradients, draw_landscapes
 from calograd.reports.optimisation import draw_ascent
 from calograd.reports.page import Drawing, pictures, render
+from calograd.reports.reconstruction import reconstruction_drawings
 from calograd.reports.style import GEANT4, LABELS, SURROGATE
 from calograd.reports.training import draw_training
 from calograd.system.progress import StageProgress, silent
@@ -43,6 +45,7 @@ def write_page(path: Path, result: DemoResult, progress: StageProgress = silent)
         scratch=_rms(bundled=result.biases[0], scratch=result.biases[1]), adaptation=adaptation_rows(result),
         reference_showers=sum(len(p.reference) for p in e.points),
         generated_showers=sum(len(p.generated) for p in e.points),
+        entries=next(table for table in o.anywhere.tables() if table.title == RECONSTRUCTION_TITLE),
     )  # fmt: skip
     write_whole(path, page.encode())
 
@@ -80,6 +83,7 @@ def _drawings(o: DemoResult) -> list[Drawing]:
         shown.distributions(look, "distributions"),
         shown.profiles([column[k] for k in sorted({0, column.index(look), len(column) - 1})], "profiles"),
         *(each for each in shown.overview(e) if each.group != "distances"),
+        *reconstruction_drawings(o.anywhere),
         Drawing(
             partial(draw_training, o.log, 0),
             "The training from scratch. Left: denoising loss of the running weights and, on showers held out, of "

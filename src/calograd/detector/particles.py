@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from math import pi
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ from calograd.system.random_numbers import RandomNumbers
 
 STRAIGHT = 1e-6
 """Slopes that differ by less than this count as equal, so that the frame does not follow from rounding."""
+_SIGNS = tuple((1 - 2 * (frame & 1), 1 - (frame & 2)) for frame in range(8))
+"""Factors of x and y that every frame mirrors by, before it swaps them."""
 UNITS = {"cm": "cm", "pitch": "of the pitch"}
 """Units of a position in words, by their names in a `ParticleBeam`."""
 SWAP = 4
@@ -110,8 +113,8 @@ class Particles(NamedTuple):
 
     def slopes(self) -> Tensor:
         """Return dx/dz and dy/dz of the particles' lines, shape (n, 2)."""
-        azimuth = torch.deg2rad(self.phi)
-        return torch.deg2rad(self.theta).tan()[:, None] * torch.stack([azimuth.cos(), azimuth.sin()], 1)
+        polar, azimuth = self.theta * (pi / 180), self.phi * (pi / 180)  # torch.deg2rad takes five times as long
+        return polar.tan()[:, None] * torch.stack([azimuth.cos(), azimuth.sin()], 1)
 
     def residuals(self, dx: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
         """Return where the particles' lines are in the middle of every layer, and the centres of their windows.
@@ -221,11 +224,9 @@ ON_AXIS = ParticleBeam()
 
 def turn_vectors(vectors: Tensor, frame: Tensor) -> Tensor:
     """Return vectors in x and y, shape (n, ..., 2), brought into the frame; ``frame`` is of shape (n,)."""
-    frame = frame.reshape(-1, *(1 for _ in vectors.shape[1:-1]))
-    x = torch.where((frame & 1).bool(), -vectors[..., 0], vectors[..., 0])
-    y = torch.where((frame & 2).bool(), -vectors[..., 1], vectors[..., 1])
-    swapped = (frame & SWAP).bool()
-    return torch.stack([torch.where(swapped, y, x), torch.where(swapped, x, y)], -1)
+    shape = (-1, *(1 for _ in vectors.shape[2:]), 2)
+    signed = vectors * torch.tensor(_SIGNS, dtype=vectors.dtype, device=vectors.device)[frame].reshape(shape)
+    return torch.where((frame >= SWAP).reshape(*shape[:-1], 1), signed.flip(-1), signed)
 
 
 def turn_cells(cells: Tensor, frame: Tensor, back: bool = False) -> Tensor:

@@ -23,7 +23,9 @@ from calograd.metrics.observables import Observables, observe
 from calograd.surrogate.storage import ASSETS
 from calograd.system.random_numbers import RandomNumbers
 
-FILES = ("pbf2-sample/reference.h5", "pbwo4-sample/judge.h5")
+FILES = (
+    "pbf2-sample/reference.h5", "pbwo4-sample/judge.h5", "crystals-sample/theta-0.h5", "crystals-sample/theta-25.h5",
+)  # fmt: skip
 SAME = 1e-3
 """Largest relative difference of sizes, energies and densities that count as equal."""
 NONE_HERE = "no bundled showers at this design and energy: “nearest Geant4” goes where there are some"

@@ -16,11 +16,11 @@ import calograd
 from calograd.surrogate import Card
 
 RESULTS = {
-    "pbf2-cells": "right", "pbf2-cells-fast": "right", "materials-cells": "materials", "siw-cloud": "points",
-    "siw-cloud-cm": "points",
+    "pbf2-cells": "right", "pbf2-cells-fast": "right", "crystals": "off-axis", "crystals-fast": "off-axis",
+    "siw-cloud": "points", "siw-cloud-cm": "points",
 }  # fmt: skip
 """The page in docs/results that has the fidelity of a bundled surrogate."""
-SCRIPTS = {"materials-cells": "materials.sh", "siw-cloud-cm": "siw-cloud.sh"}
+SCRIPTS = {"siw-cloud-cm": "siw-cloud.sh"}
 """The script in runs/ that made a bundled surrogate, where it has another name."""
 
 
@@ -111,7 +111,8 @@ def _models(source: Path) -> Iterator[tuple[str, str]]:
         numbers = sum(p.numel() for p in model.parameters())
         rows |= {
             "parameters": f"{numbers:,}".replace(",", " "),
-            "file": f"{locate(name).stat().st_size / 1e6:.1f} MB, safetensors, MIT licence",
+            "files": f"{sum(file.stat().st_size for file in locate(name).parent.iterdir()) / 1e6:.1f} MB, safetensors, "
+            "MIT licence",
         }
         lines = [
             f"# {name}", "", f'`Surrogate.load("{name}")`, `calograd sample {name} ...`.', "",
@@ -132,6 +133,11 @@ def _facts(card: Card) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _several(value: str | list[str]) -> list[str]:
+    """Return one or several words as a list."""
+    return [value] if isinstance(value, str) else list(value)
+
+
 def _data(card: Card) -> list[str]:
     files = card.training["data"]
     if all("simulation" not in each["config"] for each in files):  # a student's, made by its teacher
@@ -147,8 +153,9 @@ def _data(card: Card) -> list[str]:
         made = each["config"]["simulation"]
         beam, energies = made["beam"], made["beam"]["energies"]
         values = (" to " if "uniform" in energies["law"] else ", ").join(f"{value:g}" for value in energies["values"])
+        particles = ", ".join(_several(beam["particle"]))
         lines.append(
-            f"| {each['file']} | {rows} | {beam['particle']} | {values} ({energies['law']}) | {made['seed']} | "
+            f"| {each['file']} | {rows} | {particles} | {values} ({energies['law']}) | {made['seed']} | "
             f"{each['config'].get('geant4', '')} |"
         )
     return lines
@@ -173,7 +180,9 @@ def _limits(card: Card) -> list[str]:
     if mode is not None:
         around = "the material goes on around the window" if mode == "embedded" else "nothing is around the block"
         lines += [f"- Mode {mode}: {around}."]
+    if getattr(card.trained, "beam", None) is None:
+        lines.append("- Photons at normal incidence, on the axis. Other beams need an adaptation.")
     return [
-        *lines, "- Photons at normal incidence, on the axis. Other beams need an adaptation.",
+        *lines,
         "- Known weaknesses are on the page named under fidelity.",
     ]  # fmt: skip

@@ -387,8 +387,8 @@ def points_distances() -> Figure:
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "overview": overview, "right": right, "off-axis": off_axis, "gradients": gradients, "speed": speed, "optimisers": optimisers,
-    "materials": materials, "points": points_distances,
+    "overview": overview, "right": right, "off-axis": off_axis, "gradients": gradients, "speed": speed,
+    "optimisers": optimisers, "materials": materials, "points": points_distances,
 }  # fmt: skip
 """Kept figures by file name: overview.png in docs, the others in docs/results/figures."""
 

@@ -60,4 +60,4 @@ done
 simulate BSO:6.8:Bi4Si3O12 BSO-test --energies "$test_energies" --showers "$evaluation" --seed $((seed + 7))
 segment BSO-test BSO-test --cell 1.15 6.4 --cell 1.84 10.7
 calograd train "$config" -o "$out/materials-cells"
-# The bundled file (SHOWERS=3000): Surrogate.load("materials/materials-cells").save("materials-cells", compact=True)
+# It was bundled up to version 0.1 (SHOWERS=3000).

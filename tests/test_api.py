@@ -7,11 +7,16 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from helpers.tiny import tiny_surrogate
 
 import calograd
+from calograd.surrogate.generation import generate
 
 HEAVY = ("torch", "numpy", "h5py", "pydantic", "matplotlib", "scipy", "panel", "onnxruntime", "click", "rich")
 
@@ -55,3 +60,15 @@ def test_no_module_hides_a_public_name() -> None:
         assert getattr(calograd, name) is getattr(importlib.import_module(f"calograd.{module}"), name), name
     rooms = {module.name for module in pkgutil.iter_modules(calograd.__path__)}
     assert not rooms & set(calograd.__all__)
+
+
+def test_readers_and_writers_take_text_as_paths(tmp_path: Path, make_clouds: Callable[..., Any]) -> None:
+    rows = {"dx": np.full(2, 2.5), "dz": np.full((2, 2), 6.0)}
+    cells = generate(tiny_surrogate(), np.array([5.0, 10.0]), **rows)
+    calograd.write_cells(str(tmp_path / "cells.h5"), cells)
+    assert (calograd.read_cells(str(tmp_path / "cells.h5")).cells == cells.cells).all()
+    points = make_clouds(3)
+    calograd.write_points(str(tmp_path / "points.h5"), points)
+    assert len(calograd.read_points(str(tmp_path / "points.h5"))) == 3
+    with pytest.raises(calograd.FormatError, match="does not exist"):
+        calograd.open_library(str(tmp_path / "none.h5"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.tiny import tiny_surrogate_of_particles
 
 from calograd.cli.demo import demo
 from calograd.demo import chain
@@ -17,7 +18,6 @@ from calograd.errors import OutputExistsError
 from calograd.events.dense import Cells, write_cells
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import draw_incidence, generate
-from helpers.tiny import tiny_surrogate_of_particles
 
 
 def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[..., Cells], neighbours: Cells) -> None:
@@ -34,7 +34,9 @@ def test_the_chain_in_small(tiny: str, tmp_path: Path, make_cells: Callable[...,
     anywhere, pitch = tiny_surrogate_of_particles(), np.full(120, 1.3)
     incident = draw_incidence(pitch, position="uniform", theta=20.0, phi=(0.0, 360.0))
     entries = generate(anywhere, np.repeat([5.0, 50.0], 60), pitch, np.full((120, 5), 3.7), incident=incident, n_xy=7)
-    showers = chain.BundledShowers(reference, entries, neighbours, tmp_path / "training.h5", tmp_path / "learn.h5", judge)
+    showers = chain.BundledShowers(
+        reference, entries, neighbours, tmp_path / "training.h5", tmp_path / "learn.h5", judge
+    )
     folder = tmp_path / "demo"
     stages = set()
     result = chain.run(

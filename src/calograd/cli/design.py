@@ -91,7 +91,7 @@ def gradient(
     Examples:
       calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --truth incident
       calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --reference library.h5 --report gradient.html
-      calograd gradient materials-cells --cell 2.5 6 --material PbWO4 --density --energies 10 --reference pbwo4.h5
+      calograd gradient crystals --cell 2.5 6 --cells 5 5 --material PbWO4 --density --energies 10 --reference pbwo4.h5
     """
     if report_path is not None:
         require("--report", "report", "jinja2", "matplotlib")

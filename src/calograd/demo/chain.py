@@ -1,7 +1,7 @@
 """The chain of the demo: sample, evaluate against Geant4, time, train, adapt to another crystal, follow gradients.
 
-``runs/pbf2-sample.sh`` and ``runs/crystals-sample.sh`` made the bundled Geant4 showers. No training has seen the showers
-that are compared with.
+``runs/pbf2-sample.sh`` and ``runs/crystals-sample.sh`` made the bundled Geant4 showers. No training has seen the
+showers that are compared with.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def write_page(path: Path, result: DemoResult, progress: StageProgress = silent)
         scratch=_rms(bundled=result.biases[0], scratch=result.biases[1]), adaptation=adaptation_rows(result),
         reference_showers=sum(len(p.reference) for p in e.points),
         generated_showers=sum(len(p.generated) for p in e.points),
-        entries=next(table for table in o.anywhere.tables() if table.title == RECONSTRUCTION_TITLE),
+        entries=next(table for table in result.anywhere.tables() if table.title == RECONSTRUCTION_TITLE),
     )  # fmt: skip
     write_whole(path, page.encode())
 

@@ -217,7 +217,7 @@ class Extent(NamedTuple):
     chunk: int
 
 
-def read_cells(path: Path, rows: slice = ALL) -> Cells:
+def read_cells(path: Path | str, rows: slice = ALL) -> Cells:
     """Read a cells file.
 
     Args:
@@ -228,17 +228,17 @@ def read_cells(path: Path, rows: slice = ALL) -> Cells:
         FormatError: the file is missing, cut off, of another kind or newer, or holds inconsistent shapes, NaN or
             negative energies.
     """
-    return _read(path, Cells, rows)
+    return _read(Path(path), Cells, rows)
 
 
-def read_maps(path: Path, rows: slice = ALL) -> Maps:
+def read_maps(path: Path | str, rows: slice = ALL) -> Maps:
     """Read a maps file; arguments and errors are those of `read_cells`."""
-    return _read(path, Maps, rows)
+    return _read(Path(path), Maps, rows)
 
 
-def read_dense(path: Path, rows: slice = ALL) -> Cells | Maps:
+def read_dense(path: Path | str, rows: slice = ALL) -> Cells | Maps:
     """Read a cells file or a maps file, whichever it is; arguments and errors are those of `read_cells`."""
-    return read_maps(path, rows) if _kind_of(path) is Maps else read_cells(path, rows)
+    return read_maps(path, rows) if _kind_of(Path(path)) is Maps else read_cells(path, rows)
 
 
 def extent_of(path: Path) -> Extent:
@@ -260,7 +260,7 @@ def extent_of(path: Path) -> Extent:
         return Extent(n, measured.shape[1:], dz.shape[1], measured.chunks[0] if measured.chunks else max(1, n))
 
 
-def write_dense(path: Path, showers: Cells | Maps) -> None:
+def write_dense(path: Path | str, showers: Cells | Maps) -> None:
     """Write a cells file or a maps file.
 
     Arrays may be anything that numpy or torch turns into numbers; one ``energy``, ``dx`` or ``dz`` may stand for all
@@ -270,6 +270,7 @@ def write_dense(path: Path, showers: Cells | Maps) -> None:
         OutputExistsError: ``path`` exists.
         InputError: the file cannot be written, or could not be read again: inconsistent shapes, NaN, negative energies.
     """
+    path = Path(path)
     refuse_existing(path)
     layout = showers.LAYOUT
     arrays, attributes = _prepared(path, showers)
@@ -279,12 +280,12 @@ def write_dense(path: Path, showers: Cells | Maps) -> None:
     write_columns(path, layout.schema, arrays, attributes, dict.fromkeys((layout.name, *TIMES), chunk))
 
 
-def write_cells(path: Path, cells: Cells) -> None:
+def write_cells(path: Path | str, cells: Cells) -> None:
     """Write a cells file; see `write_dense`."""
     write_dense(path, cells)
 
 
-def write_maps(path: Path, maps: Maps) -> None:
+def write_maps(path: Path | str, maps: Maps) -> None:
     """Write a maps file; see `write_dense`."""
     write_dense(path, maps)
 

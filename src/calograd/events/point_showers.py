@@ -141,13 +141,14 @@ def incident_columns(config: dict[str, Any], n: int) -> dict[str, np.ndarray]:
     return columns
 
 
-def write_points(path: Path, showers: PointShowers) -> None:
+def write_points(path: Path | str, showers: PointShowers) -> None:
     """Write a points file. Arrays may be anything that numpy or torch turns into numbers.
 
     Raises:
         OutputExistsError: ``path`` exists.
         InputError: the file cannot be written, or could not be read again: inconsistent shapes, NaN, negative energies.
     """
+    path = Path(path)
     refuse_existing(path)
     names = (*_FLAT, *_HEADS, *(name for name in _OPTIONAL if getattr(showers, name) is not None))
     arrays = {name: as_numbers(getattr(showers, name), path, name) for name in names}
@@ -159,13 +160,14 @@ def write_points(path: Path, showers: PointShowers) -> None:
     write_columns(path, SCHEMA, arrays, attributes, dict.fromkeys(_FLAT, (min(len(arrays["e"]), _CHUNK),)))
 
 
-def read_points(path: Path) -> PointShowers:
+def read_points(path: Path | str) -> PointShowers:
     """Read a points file. Points in any order of layers are sorted, those without energy are left out.
 
     Raises:
         FormatError: the file is missing, cut off, of another kind or newer, or holds inconsistent shapes, NaN or
             negative energies, or layers outside the detector.
     """
+    path = Path(path)
     with existing_file(path, SCHEMA, (*_FLAT, *_HEADS)) as file:
         arrays = {name: load(file, name) for name in (*_FLAT, *_HEADS, *_OPTIONAL) if name in file}
         attributes = dict(file.attrs)

@@ -255,7 +255,7 @@ class BackgroundMap(Background):
             )
 
 
-def write_background_map(path: Path, background: BackgroundMap) -> None:
+def write_background_map(path: Path | str, background: BackgroundMap) -> None:
     """Write a background map: HDF5 of schema ``calograd/background/1``.
 
     Dataset ``density`` f8 (nx, ny, nz), mean energy density of the voxels in GeV/cm3; datasets ``x`` f8 (nx + 1,),
@@ -264,6 +264,7 @@ def write_background_map(path: Path, background: BackgroundMap) -> None:
     Raises:
         InputError: ``path`` exists, or cannot be written.
     """
+    path = Path(path)
     refuse_existing(path)
     with new_file(path, SCHEMA) as file:
         file.create_dataset("density", data=background.density.cpu().numpy(), compression="gzip", shuffle=True)
@@ -274,12 +275,13 @@ def write_background_map(path: Path, background: BackgroundMap) -> None:
         store_checksum(file, _ARRAYS)
 
 
-def read_background_map(path: Path) -> BackgroundMap:
+def read_background_map(path: Path | str) -> BackgroundMap:
     """Read a background map from a file as `write_background_map` describes it.
 
     Raises:
         FormatError: the file is missing, cut off, of another kind, newer or incomplete, or its values are no densities.
     """
+    path = Path(path)
     with existing_file(path, SCHEMA) as file:
         missing = [name for name in _ARRAYS if not isinstance(file.get(name), h5py.Dataset)]
         missing += [f"attribute {name}" for name in _FLUCTUATIONS if name not in file.attrs]

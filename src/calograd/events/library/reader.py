@@ -233,7 +233,7 @@ class Library:
         return self._open[1]
 
 
-def open_library(path: Path, recover: bool = False) -> Library:
+def open_library(path: Path | str, recover: bool = False) -> Library:
     """Open a shower library, finished or not, for reading slice by slice.
 
     Args:
@@ -244,6 +244,7 @@ def open_library(path: Path, recover: bool = False) -> Library:
         InputError: libraries of a folder that differ in more than seed and energies, or have the same showers.
         FormatError: missing, of another kind, newer, cut off (unless ``recover``) or with inconsistent contents.
     """
+    path = Path(path)
     if path.is_dir():
         return _folder(path, [open_library(file, recover) for file in shard_files(path)])
     with _existing(path, recover) as (file, complete):

@@ -159,3 +159,12 @@ def test_limits_are_the_surrogates(explorer: Explorer) -> None:
     assert (limits.dx, limits.dz, limits.energy) == ((1, 5), (4, 15), (1, 100))
     assert limits.densities
     assert limits.unequal
+
+
+def test_a_distilled_surrogate_takes_its_own_steps_everywhere() -> None:
+    explorer = Explorer(Surrogate.load("crystals-fast"))
+    start = explorer.start()
+    preview, first = explorer.preview(start), next(explorer.refined(start))
+    assert preview.steps is None
+    assert np.array_equal(preview.cells, first.cells)
+    assert np.isfinite(surface_of(explorer, start).values).all()

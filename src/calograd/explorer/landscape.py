@@ -38,6 +38,11 @@ CACHE_SIZE = 12
 Key = tuple[float | str | tuple[float, ...] | ParticleBeam | None, ...]
 
 
+def few_steps(surrogate: Surrogate, steps: int) -> int | None:
+    """Return how many steps to sample in at most; None for a distilled surrogate, which has its own."""
+    return None if surrogate.model.distilled else steps
+
+
 @dataclass(frozen=True)
 class Surface:
     """The utility on a grid of pitches and depths.
@@ -108,7 +113,8 @@ class LandscapeCache:
                 generator = generator_for(self._seed, SHOWERS, 3)
                 with torch.inference_mode():
                     made = self._surrogate.sample_designs(
-                        row, selection.energy, EVENTS, generator=generator, particles=particles, steps=STEPS
+                        row, selection.energy, EVENTS, generator=generator, particles=particles,
+                        steps=few_steps(self._surrogate, STEPS),
                     )  # fmt: skip
                 showers[i] = made.clone()
         objective = self._limits.objective(selection)

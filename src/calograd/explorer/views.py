@@ -25,7 +25,7 @@ from calograd.detector.design import Design
 from calograd.detector.incidence import Incidence
 from calograd.detector.particles import ON_AXIS, Particles
 from calograd.errors import InputError
-from calograd.explorer.landscape import LandscapeCache, Surface
+from calograd.explorer.landscape import LandscapeCache, Surface, few_steps
 from calograd.explorer.reference import BundledShowers, Reference
 from calograd.explorer.selection import Selection, SelectionLimits
 from calograd.gradients.autodiff import BACKGROUND, SHOWERS, surrogate_gradient
@@ -170,7 +170,8 @@ class Explorer:
         began = time.perf_counter()
         design = self.limits.design(selection)
         self.limits.objective(selection)  # raises what is wrong with it
-        return self._view(selection, [self._sample(design, selection, 0, PREVIEW, PREVIEW_STEPS)], PREVIEW_STEPS, began)
+        steps = few_steps(self.surrogate, PREVIEW_STEPS)
+        return self._view(selection, [self._sample(design, selection, 0, PREVIEW, steps)], steps, began)
 
     def refined(self, selection: Selection) -> Iterator[View]:
         """Yield views of more and more showers with the default sampler; the first has those of the preview."""

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import click
 import pytest
-from helpers.tiny import tiny_surrogate_of_particles
 
 from calograd.cli import COMMANDS, cli
 from calograd.events.dense import read_cells, write_cells
 from calograd.io.toml import read_toml
 from calograd.optimisation.run import parse_optimisation
-from calograd.surrogate import Surrogate
 from calograd.surrogate.storage import ASSETS
 from calograd.training.config import read_config
 
@@ -51,15 +49,9 @@ def name_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if python(p)], ids=name_of)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other in one namespace. Where `crystals` is not bundled, one of random weights has its name."""
+    """One after the other in one namespace."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
-    if not (ASSETS / "crystals").exists():
-        load = Surrogate.load
-        monkeypatch.setattr(
-            Surrogate, "load",
-            lambda name, *rest: tiny_surrogate_of_particles(name) if name == "crystals" else load(name, *rest),
-        )  # fmt: skip
     namespace: dict[str, object] = {}
     for body in python(page):
         exec(compile(body, name_of(page), "exec"), namespace)

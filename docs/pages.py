@@ -25,9 +25,12 @@ SCRIPTS = {"siw-cloud-cm": "siw-cloud.sh"}
 
 
 def write_pages(source: Path) -> None:
-    """Write the pages into the folder ``source``; unchanged files keep their times."""
+    """Write the pages into the folder ``source``; unchanged files keep their times, former cards are removed."""
     reference = source / "reference"
     pages = dict(_api(source)) | dict(_models(source)) | {"cli.md": "\n".join(_commands())}
+    for former in (reference / "made").glob("model-*.md"):
+        if former.name not in pages:
+            former.unlink()
     for name, text in pages.items():
         path = reference / "made" / name
         path.parent.mkdir(exist_ok=True)

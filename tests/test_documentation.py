@@ -101,7 +101,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 def test_every_bundled_surrogate_has_a_page_of_results() -> None:
-    pages = dict(re.findall(r'"([\w-]+)": "(\w+)"', (ROOT / "docs" / "pages.py").read_text(encoding="utf-8")))
+    pages = dict(re.findall(r'"([\w-]+)": "([\w-]+)"', (ROOT / "docs" / "pages.py").read_text(encoding="utf-8")))
     for folder in ASSETS.glob("*/model.safetensors"):
         assert (ROOT / "docs" / "results" / f"{pages[folder.parent.name]}.md").exists()
 

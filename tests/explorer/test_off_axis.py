@@ -156,7 +156,8 @@ def test_geant4_is_compared_for_the_same_beam_alone(tilted: Explorer) -> None:
     near = tilted.reference.nearest(off_axis(tilted, n_xy=3, dz=(4.0, 4.0)))
     assert near is not None
     moved = near.move(off_axis(tilted, n_xy=3, dz=(4.0, 4.0)))
-    assert (moved.n_xy, moved.n_z, moved.beam) == (3, 2, start.beam)
+    assert (moved.dx, moved.n_xy, moved.n_z) == (1.3, 3, 2)
+    assert moved.beam == ParticleBeam(position="uniform", unit="pitch")
     assert tilted.reference.at(moved)[0] is not None
 
 

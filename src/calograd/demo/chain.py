@@ -311,7 +311,8 @@ def _chosen(reference: Cells, settings: DemoSettings) -> Cells:
         keep = np.isclose(reference.energy[:, None], settings.energies).any(1)
     if settings.showers is not None:
         for rows in group(reference).values():
-            keep[rows[settings.showers :]] = False
+            spread = rows[np.linspace(0, len(rows) - 1, min(settings.showers, len(rows))).astype(int)]  # over all beams
+            keep[np.setdiff1d(rows, spread)] = False
     return reference.rows(keep)
 
 

@@ -156,14 +156,6 @@ def _rest_places(n_xy: int) -> Tensor:
 
 @cache
 @torch.inference_mode(False)
-def _tilts(n_xy: int) -> Tensor:
-    """Return x, y and r^2 of all cells, in units of cells from the middle, shape (cells, 3), float64."""
-    places = _places_of(n_xy)
-    return torch.cat([places, places.square().sum(1, keepdim=True)], 1)
-
-
-@cache
-@torch.inference_mode(False)
 def _places_of(n_xy: int) -> Tensor:
     """Return x and y of all cells, in units of cells from the middle, shape (cells, 2), float64."""
     place = torch.arange(n_xy, dtype=torch.float64) - (n_xy - 1) / 2
@@ -351,36 +343,36 @@ def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, line: Line, n_xy: i
         line: the particles' lines.
         n_xy: cells across.
     """
-    basis = _tilts(n_xy).to(cells)
-    statistics = torch.cat([torch.ones_like(basis[:, :1]), basis, basis.square()], 1).T
-    energies, total = layers[:, None], layers.sum(1)[:, None, None] + CENTRE_SOFT
+    places = _places_of(n_xy).to(cells)
+    squares = places.square()
+    radius = squares.sum(1, keepdim=True)
+    statistics = torch.cat([places, radius, squares, radius.square()], 1).T
+    energies, total = layers[:, None], layers.sum(1)[:, None, None]
     weights = line.weights().expand(len(cells), -1, -1)
-    powers = torch.cat([weights, weights[:, 1:].square()], 1).transpose(1, 2)  # d_k^0, d_k^1, d_k^2, (n, n_z, 3)
-    at_line = (line.place.transpose(1, 2) * energies) @ powers[:, :, :2]
-    width = basis[:, 2] @ cells.sum(2).T
-    wanted = torch.cat([moments * total + at_line, width[:, None, None].expand(-1, 1, 2)], 1)  # of x, y and r^2
-    ridge = MOMENT_SOFT * total
-    deep = ridge * (1e-3 + (energies @ powers[:, :, 2:]) / total)
-    ridges = torch.cat([ridge, torch.zeros_like(ridge), deep], 2)
+    wanted = moments * (total + CENTRE_SOFT) + (line.place.transpose(1, 2) * energies) @ weights.transpose(1, 2)
+    products = torch.stack([weights[:, 0], weights[:, 1], weights[:, 1].square()], 2)  # (n, n_z, 3)
+    ridge = MOMENT_SOFT * (total + CENTRE_SOFT)[:, :, 0]
+    deep = ridge * (1e-3 + (energies @ products[:, :, 2:])[:, :, 0] / (total[:, :, 0] + 1e-9))
     shares = cells / layers.clamp(min=1e-9)[:, None]
+    width = (radius.T @ cells).sum((1, 2))[:, None]
     for _ in range(MOMENT_STEPS):
         seen = statistics @ shares
-        mean, square = (seen[:, 1:] / seen[:, :1].clamp(min=1e-9)).chunk(2, dim=1)  # of x, y and r^2, (n, 3, n_z)
-        off = wanted - (mean * energies) @ powers[:, :, :2]
-        spread = (torch.addcmul(square, mean, mean, value=-1) * energies) @ powers + ridges
-        a, b, d = spread[:, :2].unbind(2)
-        first, second = off[:, :2].unbind(2)
-        step = torch.stack(
-            [torch.addcmul(d * first, b, second, value=-1), torch.addcmul(a * second, b, first, value=-1)], 2
-        ) / torch.addcmul(a * d, b, b, value=-1)[..., None]  # fmt: skip
-        wider = (off[:, 2:, :1] / spread[:, 2:, :1]).clamp(-0.1, 0.1).expand(-1, -1, layers.shape[1])
-        shares = shares * (basis @ torch.cat([(step @ weights).clamp(-1, 1), wider], 1)).exp()
+        mean, square = seen[:, :3], seen[:, 3:]  # of x, y and r^2, (n, 3, n_z)
+        spread = (square - mean.square()) * energies
+        off = wanted - (mean[:, :2] * energies) @ weights.transpose(1, 2)
+        a, b, d = (spread[:, :2] @ products).unbind(2)
+        a, d = a + ridge, d + deep
+        determinant = (a * d - b * b)[..., None]
+        step = torch.stack([d * off[..., 0] - b * off[..., 1], a * off[..., 1] - b * off[..., 0]], 2) / determinant
+        wider = (width - (mean[:, 2] * layers).sum(1, keepdim=True)) / (spread[:, 2].sum(1, keepdim=True) + ridge)
+        exponent = places @ (step @ weights).clamp(-1, 1) + radius * wider.clamp(-0.1, 0.1)[:, None]
+        shares = shares * exponent.exp()
+        shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-9)
     middle = torch.arange(n_xy**2, device=cells.device)[:, None] == n_xy**2 // 2
     rest = torch.where(middle, 0.0, shares)
     around = rest.sum(1, keepdim=True)
-    core = 1 - (around / shares.sum(1, keepdim=True).clamp(min=1e-9))[:, 0]
     rest = rest / around.clamp(min=1e-9)
-    share = _rest_share(core, (basis[:, 2:].T @ rest)[:, 0] * layers, width)[:, None]
+    share = _rest_share(1 - around[:, 0], (radius.T @ rest)[:, 0] * layers, width[:, 0])[:, None]
     return torch.where(middle, 1 - share, rest * share) * energies
 
 
@@ -409,20 +401,16 @@ def _centred(shares: Tensor, centre: Tensor, energy: Tensor, n_xy: int) -> Tenso
     x, y = places.T
     statistics = torch.stack([x, y, x * x, x * y, y * y])
     soft = CENTRE_SOFT / energy.clamp(min=1e-9)
-    reach, ridge = (n_xy - 1) / 2, soft + 1e-3
+    reach = (n_xy - 1) / 2
     wanted = (centre * (1 + soft[:, None])).clamp(-reach, reach)
     for _ in range(CENTRE_STEPS):
         mean_x, mean_y, xx, xy, yy = (statistics @ shares).unbind(1)
-        a, b, d = (
-            torch.addcmul(xx, mean_x, mean_x, value=-1) + ridge,
-            torch.addcmul(xy, mean_x, mean_y, value=-1),
-            torch.addcmul(yy, mean_y, mean_y, value=-1) + ridge,
-        )
-        off_x, off_y = (wanted - torch.stack([mean_x, mean_y], 1)).unbind(1)
-        step = torch.stack(
-            [torch.addcmul(d * off_x, b, off_y, value=-1), torch.addcmul(a * off_y, b, off_x, value=-1)], 1
-        ) / torch.addcmul(a * d, b, b, value=-1)[:, None]  # fmt: skip
-        shares = shares * (places @ step.clamp(-1, 1)).exp()
+        a, b, d = xx - mean_x**2 + soft + 1e-3, xy - mean_x * mean_y, yy - mean_y**2 + soft + 1e-3
+        off_x, off_y = wanted[:, 0] - mean_x, wanted[:, 1] - mean_y
+        determinant = a * d - b * b
+        step_x = ((d * off_x - b * off_y) / determinant).clamp(-1, 1)
+        step_y = ((a * off_y - b * off_x) / determinant).clamp(-1, 1)
+        shares = shares * (x[:, None] * step_x[:, None] + y[:, None] * step_y[:, None]).exp()
         shares = shares / shares.sum(1, keepdim=True)
     return shares
 
@@ -437,14 +425,14 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
         weight: weights of the layers, shape (n, n_z), GeV.
         wanted: sum to reach, shape (n,), GeV.
     """
-    odds, wanted, least = 1 - core, wanted[:, None], 1e-6 * weight.detach().sum(1, keepdim=True) + 1e-9
+    factor, least = torch.ones_like(wanted)[:, None], 1e-6 * weight.detach().sum(1) + 1e-9
     for _ in range(NEWTON_STEPS):
-        share = odds / (core + odds)
-        got = weight * share
-        slope = torch.addcmul(got, got, share, value=-1).sum(1, keepdim=True)
-        step = (wanted - got.sum(1, keepdim=True)) / torch.maximum(slope, least)
-        odds = odds * step.clamp(-1, 1).exp()
-    return odds / (core + odds)
+        share = factor * (1 - core) / (core + factor * (1 - core))
+        got, slope = (weight * share).sum(1), (weight * share * (1 - share)).sum(1)
+        small = slope.detach() < least
+        step = ((wanted - got) / torch.where(small, 1.0, slope)).clamp(-1, 1)
+        factor = factor * torch.where(small, 0.0, step).exp()[:, None]
+    return factor * (1 - core) / (core + factor * (1 - core))
 
 
 def pattern_shares(c: Tensor, group: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
-"""PyTorch and ONNX Runtime: export.py MODEL [MODEL ...].
+"""PyTorch and ONNX Runtime: export.py [MODEL ...] [--material PbF2] [--cells N_XY N_Z].
 
-One thread, 2.5 x 6 cm, 50 GeV, time of the processor, the two alternately in one run: medians of five.
+One thread, 2.5 x 6 cm, 50 GeV photons on the axis, time of the processor, the two one after the other in one run:
+medians of five.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from calograd import Design
+from calograd import Design, Material
 from calograd.export.runtime import OnnxSampler
 from calograd.export.write import export
 from calograd.surrogate import Surrogate
@@ -33,15 +34,22 @@ def milliseconds(make: Callable[[int], object], batch: int) -> float:
     return 1e3 * (time.process_time() - began) / (calls * batch)
 
 
-def main(models: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("models", nargs="*", default=["pbf2-cells-fast"])
+    parser.add_argument("--material", default="PbF2")
+    parser.add_argument("--cells", nargs=2, type=int, default=(5, 5), metavar=("N_XY", "N_Z"))
+    asked = parser.parse_args()
+    material, cells = Material.parse(asked.material), tuple(asked.cells)
     torch.set_num_threads(1)
     keep_freed_memory()
     print("| model | " + " | ".join(f"{batch}" for batch in BATCHES) + " |\n" + "|---" * (1 + len(BATCHES)) + "|")
-    for model in models:
+    for model in asked.models:
         surrogate, generator, rng = Surrogate.load(model), torch.Generator().manual_seed(0), np.random.default_rng(0)
-        design = Design(2.5, 6.0, surrogate.card.designs.material)
+        design = Design(2.5, 6.0, material, *cells)
         with TemporaryDirectory() as folder:
-            export(surrogate, Path(folder) / "onnx")
+            several = len(surrogate.card.designs.materials) > 1
+            export(surrogate, Path(folder) / "onnx", cells=cells, material=material if several else None)
             sampler = OnnxSampler.load(Path(folder) / "onnx" / "sampler.onnx")
 
         def by_torch(n: int) -> object:
@@ -59,4 +67,4 @@ def main(models: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["pbf2-cells-fast"])
+    main()

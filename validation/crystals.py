@@ -75,16 +75,20 @@ def means(results: dict[str, Any]) -> None:
 
 
 def limits(results: dict[str, Any]) -> None:
-    """Print the tallies of all limits over the groups."""
-    tallies: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    """Print the tallies of all limits over the groups, and what a perfect generator would keep at these sizes."""
+    tallies: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0, 0, 0])
     for result in results.values():
         for tally in result["limits"]["tallies"]:
             if tally["kind"] in COUNTED:
                 found = tallies[tally["kind"], tally["subject"]]
-                for k, key in enumerate(("checked", "passed", "significant")):
+                for k, key in enumerate(("checked", "passed", "significant", "expected")):
                     found[k] += tally[key]
-    for (kind, subject), (checked, passed, significant) in tallies.items():
-        print(f"{kind}, {subject}: {passed} of {checked} within the limit, {significant} beyond statistics")
+    kinds: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0, 0, 0])
+    for (kind, _), found in tallies.items():
+        kinds[kind, "all"] = [a + b for a, b in zip(kinds[kind, "all"], found, strict=True)]
+    for (kind, subject), (checked, passed, significant, expected) in (tallies | kinds).items():
+        kept = f"{passed:.0f} of {checked:.0f} within the limit, a perfect generator {expected:.0f}"
+        print(f"{kind}, {subject}: {kept}; {significant:.0f} beyond statistics")
 
 
 def auc(found: dict[str, Any]) -> str:

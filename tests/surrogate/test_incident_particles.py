@@ -209,6 +209,16 @@ def test_coordinates_with_centres_come_back(n_xy: int) -> None:
     torch.testing.assert_close(back.sum((1, 2, 3)), cells.sum((1, 2, 3)))
 
 
+def test_no_cell_is_negative_where_the_middle_one_holds_next_to_nothing() -> None:
+    generator, n = torch.Generator().manual_seed(0), 2000
+    energy, line = torch.full((n,), 30.0), straight(n, 3, generator)
+    cells = torch.rand(n, 5, 5, 3, generator=generator).pow(4)
+    cells[:, 2, 2] *= 1e-9
+    cells *= 27 / cells.sum((1, 2, 3), keepdim=True)
+    back = decode(*encode(cells, energy, RandomNumbers(0, range(n)), line), energy, 5, 3, line)
+    assert back.min() >= 0
+
+
 def test_position_and_direction_are_kept_when_all_else_is_not() -> None:
     generator = torch.Generator().manual_seed(0)
     energy, line = torch.full((300,), 30.0), straight(300, 3, generator)

@@ -372,7 +372,8 @@ def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, line: Line, n_xy: i
     rest = torch.where(middle, 0.0, shares)
     around = rest.sum(1, keepdim=True)
     rest = rest / around.clamp(min=1e-9)
-    share = _rest_share(1 - around[:, 0], (radius.T @ rest)[:, 0] * layers, width[:, 0])[:, None]
+    core = shares[:, n_xy**2 // 2]  # not 1 - around, which rounding makes negative
+    share = _rest_share(core, (radius.T @ rest)[:, 0] * layers, width[:, 0])[:, None]
     return torch.where(middle, 1 - share, rest * share) * energies
 
 

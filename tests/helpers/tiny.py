@@ -9,7 +9,9 @@ import torch
 
 from calograd.surrogate import Surrogate
 from calograd.surrogate.card import TrainedBeam
-from calograd.surrogate.cells.model import CellsArchitecture
+from calograd.surrogate.cells.coordinates import Line, encode
+from calograd.surrogate.cells.model import CellsArchitecture, CellsModel
+from calograd.system.random_numbers import RandomNumbers
 from helpers.cards import design_card
 
 TINY = CellsArchitecture(
@@ -85,3 +87,26 @@ def tilted_surrogate(
     )  # fmt: skip
     trained = {"unequal_layers": True, "beam": BEAM}
     return random_surrogate("tilted", form, seed=3, dtype=torch.float64, spread=spread, **trained)
+
+
+def make_plausible(surrogate: Surrogate) -> None:
+    """Give a surrogate of particles location and scale of showers whose energy falls with the distance from the axis.
+
+    Showers of random coordinates are rounded coarsely: their centres, moments and widths exclude each other.
+    """
+    model = surrogate.model
+    assert isinstance(model, CellsModel)
+    a, n, generator = model.architecture, 500, torch.Generator().manual_seed(0)
+    place, depth = torch.arange(a.n_xy).double() - a.n_xy // 2, torch.arange(a.n_z).double()
+    mean = (-1.5 * (place[:, None].square() + place.square())[:, :, None].sqrt() - 0.5 * depth).exp()
+    spread = 0.3 * torch.randn(n, *mean.shape, generator=generator, dtype=torch.float64)
+    line = Line(torch.zeros(1, a.n_z, 2).double(), 3 + 6 * depth[None])
+    random = RandomNumbers.from_generator(generator, n)
+    g, c = encode(40 * mean / mean.sum() * spread.exp(), torch.full((n,), 50.0).double(), random, line)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for part, numbers, factor in ((model.shape_location_scale, g, 1), (model.pattern_location_scale, c, 2)):
+            part.start_from(numbers.mean(0), factor * numbers.std(0))
+            last = part.network[-1]
+            assert isinstance(last, torch.nn.Linear)
+            torch.nn.init.normal_(last.weight, std=0.05)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calograd.detector.design import Design
     from calograd.detector.material import MATERIALS, Material
     from calograd.detector.particles import ParticleBeam
+    from calograd.detector.sampling_design import SamplingDesign
     from calograd.errors import (
         CaloGradError,
         FormatError,
@@ -105,6 +106,7 @@ __all__ = [
     "Readout",
     "ResolutionFit",
     "ResolutionResult",
+    "SamplingDesign",
     "SimulationError",
     "SoftMask",
     "SquaredError",
@@ -141,6 +143,7 @@ _MODULES = {
     "detector.design": ("Design",),
     "detector.material": ("MATERIALS", "Material"),
     "detector.particles": ("ParticleBeam",),
+    "detector.sampling_design": ("SamplingDesign",),
     "errors": (
         "CaloGradError", "FormatError", "InputError", "Interrupted", "OutputExistsError", "RangeError",
         "SimulationError", "TablesError", "UtilityError",

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, isfinite, log, radians, tan
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -40,6 +40,8 @@ THICKEST = 2.0
 """Mean thickness of the absorber plates, in radiation lengths, beyond which it was probably meant in mm."""
 LONGEST = 300.0
 """Depth of a stack, cm, beyond which thicknesses were probably meant in mm."""
+STEEPEST = 80.0
+"""Largest angle of a beam that plates are made wide for, degrees."""
 PLATES = ("absorber", "gap", "active")
 """The plates of a layer, in the order of the beam."""
 
@@ -216,6 +218,17 @@ class SamplingStack(Table):
         """True if showers differ in their stacks."""
         ranges = any(isinstance(self._law(name), ThicknessRange) for name in PLATES)
         return ranges or isinstance(self.layers, tuple) or len(self.absorber) > 1 or len(self.active) > 1
+
+    def widened(self, theta: float, beside: float) -> SamplingStack:
+        """Return the same stacks, wider for a beam at an angle, so that its axis stays as far from their edges.
+
+        Args:
+            theta: angle between the beam and the normal of the front face, degrees, the largest of a range; of any
+                azimuth. Beyond `STEEPEST` the plates do not grow.
+            beside: distance of the entry from the axis, cm.
+        """
+        more = 2 * (self.largest_depth() * tan(radians(min(max(theta, 0.0), STEEPEST))) + beside)
+        return self.model_copy(update={"width": self.width + more})
 
     def largest_depth(self) -> float:
         """Return the depth of the deepest stack that a shower can have, cm."""

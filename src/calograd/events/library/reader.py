@@ -157,14 +157,15 @@ class ShowerLibrary(Generic[R]):
         for part in self._parts:
             low, high = max(start, part.first), min(stop, part.first + part.showers)
             if low < high:
-                piece = self._showers(slice(low, high), self._rows(part, low - part.first, high - part.first))
+                piece: Any = self._showers(slice(low, high), self._rows(part, low - part.first, high - part.first))
                 _check_values(piece, self.path)
                 self._check_sums(piece, low, part)
                 pieces.append(piece if self.complete else replace(piece, **dict.fromkeys(self.layout.lacks)))
         if not pieces:
             none = {name: np.zeros(0, np.float32) for name in self.layout.names(self.complete)}
             return self._showers(slice(start, stop), none)
-        whole: R = pieces[0] if len(pieces) == 1 else self.layout.record.concatenate(pieces)
+        record: Any = self.layout.record
+        whole: R = pieces[0] if len(pieces) == 1 else record.concatenate(pieces)
         return whole
 
     def _showers(self, rows: slice, flat: Mapping[str, np.ndarray]) -> R:

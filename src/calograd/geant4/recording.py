@@ -310,8 +310,9 @@ class PlateEnergies:
         if found:
             numbers, energies = zip(*found, strict=True)
             sums[list(numbers)] = energies
-        layers = len(self._stacks[-1].thickness)
-        self._energies.append((sums.reshape(-1, 3)[:layers] / 1000).astype(np.float32))
+        thickness = self._stacks[-1].thickness
+        sums = sums.reshape(-1, 3)[: len(thickness)] / 1000
+        self._energies.append(np.where(thickness > 0, sums, 0).astype(np.float32))  # vacuum is not quite empty
 
     def showers(self, **heads: NDArray[Any]) -> PlateShowers:
         """Return energies and stacks of all showers."""

@@ -176,7 +176,8 @@ def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
             [*PLATES, "--active-thickness", "3x0.4"],
             "--active-thickness: 3 thicknesses for 4 layers; expected one, or one a layer",
         ),
-        ([*PLATES, "--active-thickness", "0.4", "--gap-thickness", "-1"], "'-1' in '-1'; expected"),
+        ([*PLATES, "--active-thickness", "0.4", "--gap-thickness", "-1"], "'-1'; expected thicknesses of zero or more"),
+        ([*PLATES, "--active-thickness", "0.4", "--gap-thickness", "0:1"], "'0:1'; expected a range that begins above"),
         (
             [*PLATES, "--active-thickness", "400"],
             "plates of 400 cm make a stack of 1601 cm; is this in mm",

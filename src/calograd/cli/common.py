@@ -122,7 +122,12 @@ class Thicknesses(Numbers):
             if not all(found) or not 0 < sum(int(each[1] or 1) for each in found if each) <= MOST_THICKNESSES:
                 self.fail(f"'{value}'; expected numbers, or NUMBERxTHICKNESS as 20x0.21,10x0.42.", param, ctx)
             value = ",".join(each[2] for each in found if each for _ in range(int(each[1] or 1)))
-        return super().convert(value, param, ctx)
+        numbers = super().convert(value, param, ctx)
+        if min(numbers) < 0:
+            self.fail(f"'{value}'; expected thicknesses of zero or more.", param, ctx)
+        if isinstance(numbers, Range) and not numbers.low:
+            self.fail(f"'{value}'; expected a range that begins above zero, or 0 for none.", param, ctx)
+        return numbers
 
 
 class Layers(click.ParamType):  # type: ignore[type-arg, unused-ignore]

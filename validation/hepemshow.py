@@ -1,9 +1,9 @@
 """Check derivatives of a sampling calorimeter against a published truth: hepemshow.py FOLDER.
 
-The detector is that of HepEmShow: 50 layers of 2.30 mm PbWO4 and 5.70 mm liquid argon, 400 mm wide, and electrons of
-10 GeV. Asked is d<E>/dt, where E is the energy in the absorbers and gaps of layers 5 to 18 (from 0) and t the thickness
-of every absorber, or of every gap. Published are finite differences of a million showers with HepEmShow, and what exact
-algorithmic differentiation of its code gives (arXiv 2405.07944; `PUBLISHED`).
+The detector is that of HepEmShow (arXiv 2405.07944): 50 layers of 2.30 mm PbWO4 and 5.70 mm liquid argon, 400 mm wide,
+and electrons of 10 GeV. Asked is d<E>/dt, where E is the energy in the absorbers and gaps of layers 5 to 18 (from 0)
+and t the thickness of every absorber, or of every gap. Published are finite differences of a million showers with
+HepEmShow, and what exact algorithmic differentiation of its code gives (arXiv 2605.06779; `PUBLISHED`, `EXACT`).
 
 Geant4 is asked in two ways, since showers at two thicknesses have nothing in common whatever their random numbers:
 

@@ -46,9 +46,9 @@ CHUNK_SECONDS = (2.0, 20.0, 60.0)
 """Least and most work of a chunk, and the most if there would be more than `MANY` chunks, s. A start takes 0.7 s."""
 MANY = 500
 """Number of chunks above which chunks become larger."""
-SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018, "sampling": 0.015}
+SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018, "sampling": 0.017}
 """Time of one core by detector, s/GeV."""
-SECONDS_PER_SHOWER = {"sampling": 0.01}
+SECONDS_PER_SHOWER = {"sampling": 0.002}
 """Time of one core beside this, by detector, s: a stack of plates is changed for every shower."""
 _PATIENCE = 30.0
 """Time to wait for a connection to the cluster and for its workers, s."""

@@ -124,6 +124,8 @@ def test_the_law_is_that_of_every_earlier_library() -> None:
         ({"active_thickness": {"low": 50, "high": 200}}, r"make a stack of 401 cm; is this in mm\?"),
         ({"scatter": -0.1}, "greater than or equal to 0"),
         ({"width": 0}, "greater than 0"),
+        ({"absorber": ("Pb", "G4_Pb")}, "Pb is named twice"),
+        ({"profile": "smooth"}, "profile: a smooth profile needs a range"),
         ({"profile": "wild"}, "'equal' or 'smooth'"),
     ],
 )

@@ -189,6 +189,12 @@ def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
             [*PLATES, "--active-thickness", "0.4,0.4,0.4,0.4", "--layers", "2:4"],
             "--active-thickness: one thickness a layer needs a fixed number of layers, not a range",
         ),
+        ([*PLATES, "--active-thickness", "0.4", "--absorber", "Pb,W,G4_Pb"], "--absorber: Pb is named twice"),
+        ([*PLATES, "--active-thickness", "0.4", "--scatter", "0.2"], "--scatter is about a smooth profile; add --prof"),
+        (
+            [*PLATES, "--active-thickness", "0.4", "--profile", "smooth"],
+            "--profile: a smooth profile needs a range of thicknesses to draw from; all are fixed",
+        ),
         ([*PLATES, "--active-thickness", "0.4", "--absorber", "Pb,Kryptonite"], "unknown material 'Kryptonite'"),
         ([*PLATES, "--active-thickness", "0.4", "--scatter", "2"], "'--scatter': 2.0 is not in the range 0<=x<=1"),
         (

@@ -254,6 +254,8 @@ def _sampling(options: dict[str, Any]) -> SamplingStack:
     for name in names[:5]:
         if options[name] is None:
             raise InputError(f"--detector sampling needs --{name.replace('_', '-')}")
+    if options["scatter"] is not None and options["profile"] != "smooth":
+        raise InputError("--scatter is about a smooth profile; add --profile smooth or leave it out")
     given = {name: options[name] for name in names if options[name] is not None}
     for name in ("absorber", "active"):
         given[name] = tuple(find_material(word.strip()) for word in given[name].split(","))

@@ -28,7 +28,7 @@ from math import exp, isfinite, log, radians, tan
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticKnownError
 
 from calograd.detector.material import Material, to_float
@@ -92,6 +92,13 @@ def _materials(value: Any) -> Any:
     return several
 
 
+def _different(materials: tuple[Material, ...]) -> tuple[Material, ...]:
+    for number, material in enumerate(materials):
+        if material in materials[:number]:
+            raise ValueError(f"{material.name} is named twice; expected different materials")
+    return materials
+
+
 def _thickness(value: Any) -> Any:
     """Return numbers as floats and tuples, a range as it is; refuse what is no thickness."""
     if isinstance(value, ThicknessRange | dict):
@@ -128,7 +135,7 @@ if TYPE_CHECKING:
     _Thickness = Thickness
     _Layers = int | tuple[int, int]
 else:
-    _Materials = Annotated[tuple[Material, ...], BeforeValidator(_materials)]
+    _Materials = Annotated[tuple[Material, ...], BeforeValidator(_materials), AfterValidator(_different)]
     _Thickness = Annotated[ThicknessRange | float | tuple[float, ...], BeforeValidator(_thickness)]
     _Layers = Annotated[int | tuple[int, int], BeforeValidator(_layers)]
 
@@ -189,6 +196,8 @@ class SamplingStack(Table):
                 )
             if name != "gap" and _low(thickness) <= 0:
                 raise ValueError(f"{name}_thickness: {_low(thickness):g} cm; expected a positive thickness")
+        if self.profile == "smooth" and not any(isinstance(self._law(name), ThicknessRange) for name in PLATES):
+            raise ValueError("profile: a smooth profile needs a range of thicknesses to draw from; all are fixed")
         layers = sum(self.layers_range) / 2
         means = [_mean(self._law(name)) for name in PLATES]
         length = max(to_float(material.radiation_length) for material in self.absorber)

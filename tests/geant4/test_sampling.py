@@ -188,6 +188,8 @@ def test_notes_say_what_thin_plates_and_leakage_mean() -> None:
     assert note.startswith("plates thinner than the production cut of 0.07 cm (active 0.0525 cm): ")  # not air
     assert "choose --range-cut 0.0525 or below" in note
     assert stack_notes(thin, 0.05, 0.01) == []
+    some = SamplingDesign("W", "Si", 0.21, 0.1, 2, gap_material="polystyrene", gap_thickness=[0.0, 0.01]).to_stack()
+    assert "(gap 0.01 cm)" in stack_notes(some, 0.05, 0.01)[0]
     (note,) = stack_notes(thin, 0.05, 0.123)
     assert note.startswith("12.3 % of the incident energy leaves the stacks on average; add layers")
 

@@ -246,8 +246,8 @@ class SamplingStack(Table):
         return sum(sum(each) if isinstance(each, tuple) else most * _high(each) for each in parts)
 
     def thinnest(self, name: str) -> float:
-        """Return the least thickness of the plates ``absorber``, ``gap`` or ``active``, cm."""
-        return _low(self._law(name))
+        """Return the least thickness of the plates ``absorber``, ``gap`` or ``active``, cm; zero if there are none."""
+        return min((end for end in _ends(self._law(name)) if end > 0), default=0.0)
 
     def draw(self, rng: np.random.Generator) -> Stack:
         """Return the stack of a shower.

@@ -121,8 +121,8 @@ def simulate(
     material = find_material(detector) if isinstance(detector, str) else detector
     if isinstance(material, Material):
         detector = Block(material=material)
-    design = hasattr(detector, "to_stack")
-    if hasattr(detector, "to_stack"):  # a design; its module loads torch, which is not needed here
+    is_design = hasattr(detector, "to_stack")  # its module loads torch, which is not needed here
+    if hasattr(detector, "to_stack"):
         detector = detector.to_stack()
     if upstream is None:
         upstream = UPSTREAM_SIW if isinstance(detector, SiWStack) else UPSTREAM
@@ -142,7 +142,7 @@ def simulate(
     if isinstance(material, Material):
         wide = Block.holding(material, config.beam.theta, config.beam.position)
         config = config.model_copy(update={"detector": wide})
-    if design and isinstance(config.detector, SamplingStack):
+    if is_design and isinstance(config.detector, SamplingStack):
         config = config.model_copy(update={"detector": hold(config.detector, config.beam.theta, config.beam.position)})
     n = showers * len(config.beam.energies.values) if law == "discrete" else showers
     return simulate_library(

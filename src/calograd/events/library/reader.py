@@ -286,6 +286,7 @@ class PlateLibrary(ShowerLibrary[PlateShowers]):
 
 
 _KINDS_OF_LIBRARY: dict[str, type[Any]] = {SCHEMA: Library, PLATE_LIBRARY.schema: PlateLibrary}
+"""Classes of open libraries by schema."""
 
 
 def open_library(path: Path | str, recover: bool = False) -> Library:
@@ -423,9 +424,7 @@ def _heads(file: h5py.File, path: Path, complete: int | None, layout: Layout) ->
         shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in (*HEADS, *wanted))
         raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
     if heads.offsets[0] != 0 or (np.diff(heads.offsets) < 0).any() or set(total.values()) != {(heads.offsets[-1],)}:
-        raise FormatError(
-            f"{path}: the offsets do not fit the {layout.rows} ({total[rows[0]]}); the file is damaged"
-        )  # fmt: skip
+        raise FormatError(f"{path}: the offsets do not fit the {layout.rows} ({total[rows[0]]}); the file is damaged")
     if not (np.isfinite(heads.energy) & (heads.energy > 0)).all():
         bad = int(heads.index[~(np.isfinite(heads.energy) & (heads.energy > 0))][0])
         raise FormatError(f"{path}: the incident energy of shower {bad} is not a positive number")

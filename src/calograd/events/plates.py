@@ -75,8 +75,8 @@ class PlateShowers(Ragged):
     def leakage(self) -> np.ndarray:
         """Energy that leaves the stack, shape (n,), GeV, float64: the incident energy without that of the plates.
 
-        It is exact but for the rest energy of positrons: one that enters adds 1 MeV to the plates, and one that leaves
-        takes 1 MeV more than this counts.
+        A positron that leaves counts with the 1 MeV of its annihilation. One that enters brings as much to the plates,
+        beyond its incident energy.
         """
         return np.asarray(self.energy - self.totals)
 

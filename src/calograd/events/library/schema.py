@@ -137,7 +137,7 @@ class Heads(Ragged):
         return replace(heads, times=len(row_names(showers)) == len(showers.FLAT))
 
     @classmethod
-    def join(cls, heads: Sequence[Heads], layout: Layout) -> Heads:
+    def join(cls, heads: Sequence[Heads], layout: Layout = DEPOSIT_LIBRARY) -> Heads:
         """Return the heads of libraries of a layout put one behind the other; there may be none."""
         none = cls(*(np.zeros(int(k == 0), kind) for k, kind in enumerate(("<i8", "<f4", "<i8", "<u8", "<u4"))))
         if layout is PLATE_LIBRARY:

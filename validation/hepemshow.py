@@ -145,6 +145,44 @@ def bootstrap(function: object, x: np.ndarray, values: np.ndarray, rng: np.rando
     return [Estimate(float(v), float(e)) for v, e in zip(function(x, values), errors, strict=True)]
 
 
+Slopes = dict[str, tuple[Estimate, Estimate]]
+"""By the plates' name, derivatives of the energy in absorbers and gaps, and of that in the gaps, MeV/mm."""
+
+
+def by_differences(folder: Path, showers: int, seed: int, workers: int) -> Slopes:
+    """Return the derivatives from independent showers, ``showers`` at each of four ends."""
+    found: Slopes = {}
+    for number, name in enumerate(THICKNESS):
+        ends = []
+        for side, sign in enumerate((-1, 1)):
+            path, size = folder / f"{name}-{('low', 'high')[side]}.h5", THICKNESS[name] + sign * STEP[name]
+            ends.append(Energies.of(library(path, showers, seed + 2 * number + side, workers, **{name: size})))
+        low, high = ends
+        found[name] = difference(low.both, high.both, STEP[name]), difference(low.gaps, high.gaps, STEP[name])
+    return found
+
+
+def by_regression(showers: PlateShowers, seed: int) -> tuple[Slopes, list[Estimate]]:
+    """Return the derivatives from showers in random stacks, and d ln(sigma/E_vis) / d ln t of absorbers and gaps."""
+    energies, rng = Energies.of(showers), np.random.default_rng(seed)
+    sizes = showers.thicknesses()[:, 0, [0, 2]].astype(np.float64)
+    x = np.log(sizes / np.array(list(THICKNESS.values())))
+    both, gaps = (bootstrap(slopes, x, energy, rng) for energy in (energies.both, energies.gaps))
+    found: Slopes = {}
+    for k, (name, thickness) in enumerate(THICKNESS.items()):
+        one, other = (Estimate(*(number / (10 * thickness) for number in each[k])) for each in (both, gaps))
+        found[name] = one, other
+    return found, bootstrap(resolution_slopes, x, energies.visible, rng)
+
+
+def print_rows(how: str, showers: str, found: Slopes) -> None:
+    """Print a row of the table for either thickness."""
+    for name, (both, gaps) in found.items():
+        true, error = PUBLISHED[name]
+        ratio = Estimate(both.value / true, float(np.hypot(both.error / true, both.value * error / true**2)))
+        print(f"| {name}s | {true} +- {error} | {how} | {showers} | {both} | {ratio} | {gaps} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the libraries")
@@ -154,42 +192,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     options.folder.mkdir(exist_ok=True)
-    found: dict[str, dict[str, tuple[Estimate, Estimate]]] = {"differences": {}, "regression": {}}
-    for number, name in enumerate(THICKNESS if options.showers else ()):
-        ends = []
-        for side, sign in enumerate((-1, 1)):
-            path = options.folder / f"{name}-{'low' if sign < 0 else 'high'}.h5"
-            size = {name: THICKNESS[name] + sign * STEP[name]}
-            seed = options.seed + 2 * number + side
-            ends.append(Energies.of(library(path, options.showers, seed, options.workers, **size)))
-        both = difference(ends[0].both, ends[1].both, STEP[name])
-        found["differences"][name] = both, difference(ends[0].gaps, ends[1].gaps, STEP[name])
+    rows: list[tuple[str, str, Slopes]] = []
     resolution: list[Estimate] = []
+    if options.showers:
+        found = by_differences(options.folder, options.showers, options.seed, options.workers)
+        rows.append(("differences", f"2 x {options.showers}", found))
     if options.random:
         laws = {name: ThicknessRange(low=SPREAD[0] * t, high=SPREAD[1] * t) for name, t in THICKNESS.items()}
         showers = library(options.folder / "random.h5", options.random, options.seed + 4, options.workers, **laws)
-        energies, rng = Energies.of(showers), np.random.default_rng(options.seed)
-        sizes = showers.thicknesses()[:, 0, [0, 2]].astype(np.float64)
-        x = np.log(sizes / np.array(list(THICKNESS.values())))
-        each = [bootstrap(slopes, x, energy, rng) for energy in (energies.both, energies.gaps)]
-        for k, (name, thickness) in enumerate(THICKNESS.items()):
-            scaled = [Estimate(*(value / (10 * thickness) for value in found_[k])) for found_ in each]
-            found["regression"][name] = scaled[0], scaled[1]
-        resolution = bootstrap(resolution_slopes, x, energies.visible, rng)
+        found, resolution = by_regression(showers, options.seed)
+        rows.append(("regression", f"{len(showers)}", found))
     print("\nd<E>/dt, MeV per mm of every plate, of layers 5 to 18\n")
     print("| thickness of | published | Geant4 here | showers | absorbers and gaps | over published | in the gaps |")
     print("|---|---|---|---|---|---|---|")
-    for how, rows in found.items():
-        count = f"2 x {options.showers}" if how == "differences" else options.random
-        for name, (both, gaps) in rows.items():
-            true, error = PUBLISHED[name]
-            ratio = Estimate(both.value / true, float(np.hypot(both.error / true, both.value * error / true**2)))
-            print(f"| {name}s | {true} +- {error} | {how} | {count} | {both} | {ratio} | {gaps} |")
+    for row in rows:
+        print_rows(*row)
     print(f"\nExact differentiation of HepEmShow over published: absorbers {EXACT['absorber']}, gaps {EXACT['gap']}.")
     if resolution:
-        print(
-            f"d ln(sigma/E_vis) / d ln t: absorbers {resolution[0]}, gaps {resolution[1]} ({options.random} showers)."
-        )
+        print(f"d ln(sigma/E_vis) / d ln t by regression: absorbers {resolution[0]}, gaps {resolution[1]}.")
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ def test_a_design_is_what_geant4_simulates() -> None:
     design = SamplingDesign("W", "Si", [0.21] * 2 + [0.42], 0.0525, gap_thickness=0.361)
     stack = design.to_stack(width=30)
     assert (stack.layers, stack.width, stack.describe()) == (3, 30, "W / Si")
+    assert (stack.absorber_thickness, stack.active_thickness) == ((0.21, 0.21, 0.42), 0.0525)
     drawn = stack.draw(np.random.default_rng(0)).thickness
     np.testing.assert_allclose(drawn, design.thicknesses, rtol=1e-6)
     with pytest.raises(InputError, match="Pb has a given radiation_length; Geant4 simulates"):

@@ -175,7 +175,7 @@ class SamplingDesign:
                     f"{material.name} has a given {', '.join(material.given)}; Geant4 simulates density and "
                     "composition alone"
                 )
-        sizes = {name: getattr(self, f"{name}_thickness").detach().tolist() for name in PLATES}
+        sizes = {name: _shortest(getattr(self, f"{name}_thickness")) for name in PLATES}
         laws = {f"{name}_thickness": each if len(set(each)) > 1 else each[0] for name, each in sizes.items()}
         materials: dict[str, Any] = {"absorber": self.absorber, "active": self.active}
         return SamplingStack(
@@ -284,6 +284,11 @@ def _summed(thicknesses: Tensor) -> Tensor:
     """Return 0 and the sums of thicknesses, shape (..., n_layers, 3), up to each: shape (..., 3 n_layers + 1)."""
     flat = thicknesses.flatten(-2)
     return torch.cat([torch.zeros_like(flat[..., :1]), flat.cumsum(-1)], -1)
+
+
+def _shortest(thickness: Tensor) -> list[float]:
+    """Return thicknesses as the shortest numbers that round to the same float32: 0.23, not 0.23000000417."""
+    return [float(str(number)) for number in thickness.detach().cpu().float().numpy()]
 
 
 def _in_words(values: Tensor, form: str = "g") -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calograd.detector.design import Design
     from calograd.detector.material import MATERIALS, Material
     from calograd.detector.particles import ParticleBeam
+    from calograd.detector.sampling_design import SamplingDesign
     from calograd.errors import (
         CaloGradError,
         FormatError,
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     )
     from calograd.evaluation import Evaluation, evaluate
     from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
-    from calograd.events.library.reader import Library, open_library
+    from calograd.events.library.reader import Library, PlateLibrary, open_library, open_plates
+    from calograd.events.plates import PlateShowers
     from calograd.events.point_showers import PointShowers, read_points, write_points
     from calograd.events.points import Points
     from calograd.events.segmentation import segment
@@ -97,6 +99,8 @@ __all__ = [
     "OptimisationResult",
     "OutputExistsError",
     "ParticleBeam",
+    "PlateLibrary",
+    "PlateShowers",
     "PointShowers",
     "Points",
     "PositionResolution",
@@ -105,6 +109,7 @@ __all__ = [
     "Readout",
     "ResolutionFit",
     "ResolutionResult",
+    "SamplingDesign",
     "SimulationError",
     "SoftMask",
     "SquaredError",
@@ -119,6 +124,7 @@ __all__ = [
     "gradient",
     "observe",
     "open_library",
+    "open_plates",
     "optimise",
     "plot_event",
     "plot_observable",
@@ -141,13 +147,15 @@ _MODULES = {
     "detector.design": ("Design",),
     "detector.material": ("MATERIALS", "Material"),
     "detector.particles": ("ParticleBeam",),
+    "detector.sampling_design": ("SamplingDesign",),
     "errors": (
         "CaloGradError", "FormatError", "InputError", "Interrupted", "OutputExistsError", "RangeError",
         "SimulationError", "TablesError", "UtilityError",
     ),
     "evaluation": ("Evaluation", "evaluate"),
     "events.dense": ("Cells", "Maps", "read_cells", "read_maps", "write_cells", "write_maps"),
-    "events.library.reader": ("Library", "open_library"),
+    "events.library.reader": ("Library", "PlateLibrary", "open_library", "open_plates"),
+    "events.plates": ("PlateShowers",),
     "events.point_showers": ("PointShowers", "read_points", "write_points"),
     "events.points": ("Points",),
     "events.segmentation": ("segment",),

@@ -31,6 +31,41 @@ def test_radiation_length_and_moliere_radius(name: str, radiation_length: float,
     assert material.moliere_radius == pytest.approx(moliere_radius, rel=0.04 if name in ("Fe", "Cu") else 0.02)
 
 
+# MeV cm2/g: Review of Particle Physics, "Atomic and nuclear properties of materials".
+@pytest.mark.parametrize(
+    ("name", "minimum"),
+    [
+        ("Pb", 1.122),
+        ("W", 1.145),
+        ("Fe", 1.451),
+        ("Cu", 1.403),
+        ("PbWO4", 1.229),
+        ("BGO", 1.251),
+        ("Si", 1.664),
+        ("lAr", 1.508),
+        ("polystyrene", 1.936),
+        ("air", 1.815),
+    ],
+)
+def test_minimum_ionisation(name: str, minimum: float) -> None:
+    material = MATERIALS[name]
+    assert material.minimum_ionisation == pytest.approx(1e-3 * minimum * material.density, rel=0.026)
+
+
+def test_minimum_ionisation_follows_the_density() -> None:
+    density = torch.tensor(11.35, dtype=torch.float64, requires_grad=True)
+    loss = MATERIALS["Pb"].at_density(density).minimum_ionisation
+    (slope,) = torch.autograd.grad(loss.log(), density)
+    assert float(slope) == pytest.approx(1 / 11.35)
+    assert float(loss.detach()) == pytest.approx(MATERIALS["Pb"].minimum_ionisation)
+
+
+@pytest.mark.parametrize(("name", "length"), [("lAr", 14.0), ("polystyrene", 41.31), ("PVT", 42.62), ("air", 30390)])
+def test_radiation_lengths_of_active_materials(name: str, length: float) -> None:
+    assert MATERIALS[name].radiation_length == pytest.approx(length, rel=0.01)
+    assert Material.parse(str(MATERIALS[name].geant4_name)) is MATERIALS[name]
+
+
 def test_critical_energy_of_lead_fluoride() -> None:
     assert MATERIALS["PbF2"].critical_energy == pytest.approx(9.0e-3, rel=0.02)
 

@@ -87,9 +87,10 @@ def test_version_1_has_the_particles_of_its_beam(
     old = replace(made_up_showers(range(6), times=False), **dict.fromkeys(INCIDENT))
     path = tmp_path / "old.h5"
     with monkeypatch.context() as former:
-        former.setattr(layout, "SCHEMA", "calograd/library/1")
+        former.setattr(layout, "DEPOSIT_LIBRARY", replace(layout.DEPOSIT_LIBRARY, schema="calograd/library/1"))
         path.write_bytes(pack(old, replace(provenance, config=config)))
     with h5py.File(path) as file:
+        assert file.attrs["schema"] == "calograd/library/1"
         assert not {*INCIDENT, TIME} & set(file)
     with open_library(path) as library:
         assert library.untimed == path

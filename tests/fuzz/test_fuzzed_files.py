@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers.cards import design_card
 from helpers.damage import CHANGES, FUZZ, Change, damaged_bytes, refused_or_valid, spoil
+from helpers.toy_library import made_up_plates, plates_config
 from helpers.toy_task import ToyTask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from calograd.detector.configuration import Beam, Block, Energies, SimulationConfig
 from calograd.detector.material import MATERIALS
 from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
-from calograd.events.library.reader import open_library
+from calograd.events.library.reader import open_library, open_plates
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.point_showers import PointShowers, read_points, write_points
 from calograd.events.ragged import Showers
@@ -50,10 +51,17 @@ def _read_library(path: Path) -> None:
             library.read()
 
 
+def _read_plates(path: Path) -> None:
+    for recover in (False, True):
+        with open_plates(path, recover=recover) as library:
+            library.read().energies()
+
+
 VARYING = "showerdata.h5"
 """Other programs' rows of varying length: HDF5's own library may crash where bytes of their heap are wrong."""
 READERS: dict[str, Callable[[Path], Any]] = {
     "library.h5": _read_library,
+    "plates.h5": _read_plates,
     "cells.h5": read_cells,
     "maps.h5": read_maps,
     "points.h5": read_points,
@@ -79,6 +87,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     beam = Beam(energies=Energies(law="discrete", values=(1.0,)))
     config = SimulationConfig(detector=Block(material=MATERIALS["PbF2"]), beam=beam)
     (folder / "library.h5").write_bytes(pack(showers, Provenance(config, "11.4.1", "none")))
+    stacks = Provenance(plates_config(), "11.4.1", "none")
+    (folder / "plates.h5").write_bytes(pack(made_up_plates(range(3)), stacks))
     dx, dz, shower, material = np.float32([2, 3, 4]), np.full((3, 1), 6, np.float32), np.arange(3), MATERIALS["PbF2"]
     cells = rng.gamma(1.0, size=(3, 3, 3, 1)).astype(np.float32)
     timed = Cells(

@@ -12,8 +12,8 @@ from calograd.detector.configuration import Beam, Energies, SimulationConfig, Si
 from calograd.errors import InputError
 from calograd.events.ragged import Showers
 from calograd.geant4.farm import KernelError, run_kernel
-from calograd.geant4.kernel import POSITION_GRID
 from calograd.geant4.probe import ask
+from calograd.geant4.recording import POSITION_GRID
 from calograd.geant4.tables import find_tables
 
 

@@ -17,7 +17,7 @@ from calograd.detector.material import Material
 from calograd.events.binning import segment_deposits
 from calograd.events.ragged import Deposits, Showers
 from calograd.geant4.farm import run_kernel
-from calograd.geant4.kernel import POSITION_GRID
+from calograd.geant4.recording import POSITION_GRID
 from calograd.geant4.tables import needed_elements
 
 PBF2 = Material.parse("PbF2")
@@ -92,7 +92,7 @@ import json, os, sys
 import geant4_pybind as g4
 from calograd.detector.configuration import SimulationConfig
 from calograd.geant4.geometry import build
-kept = build(g4, SimulationConfig.model_validate_json(sys.argv[1]))
+kept = build(g4, SimulationConfig.model_validate_json(sys.argv[1])).kept
 placed = [each for each in kept if isinstance(each, g4.G4PVPlacement)]
 overlaps = sum(each.CheckOverlaps(300, 0.0, False) for each in placed)
 volume = {}

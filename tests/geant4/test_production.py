@@ -19,6 +19,9 @@ from calograd.events.library.reader import open_library
 from calograd.geant4.production import simulate, simulate_library
 
 MATRIX = ("--energies", "1", "--detector", "matrix", "--cell", "2", "5")
+SAMPLING = ("--energies", "1", "--detector", "sampling")
+LEAD = (*SAMPLING, "--absorber", "Pb", "--active", "lAr", "--layers", "4")
+PLATES = (*LEAD, "--absorber-thickness", "0.2")
 SIMULATE = ("simulate", "--energies", "3,6", "--showers", "64", "--seed", "3", "--workers", "2")
 
 
@@ -161,6 +164,44 @@ def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
         ),
         (["--energies", "1", "--detector", "matrix", "--cell", "2", "5,6"], "expected one DX, and one DZ or 5"),
         (["--energies", "1", "--material", "Kryptonite"], "unknown material 'Kryptonite'"),
+        (["--energies", "1", "--layers", "4"], "--layers is of another detector; leave it out with --detector block"),
+        ([*SAMPLING, "--material", "Pb"], "--material is of another detector; leave it out with --detector sampling"),
+        ([*SAMPLING, "--absorber", "Pb"], "--detector sampling needs --active"),
+        ([*LEAD], "--detector sampling needs --absorber-thickness"),
+        ([*PLATES, "--active-thickness", "0"], "'0' in '0'; expected positive numbers"),
+        ([*PLATES, "--active-thickness", "0.4:0.2"], "'0.4:0.2' is no range; expected LOW:HIGH"),
+        ([*PLATES, "--active-thickness", "4x"], "'4x'; expected numbers, or NUMBERxTHICKNESS as 20x0.21,10x0.42"),
+        ([*PLATES, "--active-thickness", "99999x0.1"], "expected numbers, or NUMBERxTHICKNESS"),
+        (
+            [*PLATES, "--active-thickness", "3x0.4"],
+            "--active-thickness: 3 thicknesses for 4 layers; expected one, or one a layer",
+        ),
+        ([*PLATES, "--active-thickness", "0.4", "--gap-thickness", "-1"], "'-1'; expected thicknesses of zero or more"),
+        ([*PLATES, "--active-thickness", "0.4", "--gap-thickness", "0:1"], "'0:1'; expected a range that begins above"),
+        (
+            [*PLATES, "--active-thickness", "400"],
+            "plates of 400 cm make a stack of 1601 cm; is this in mm",
+        ),
+        ([*PLATES, "--active-thickness", "0.4", "--layers", "0"], "'0'; expected a number of layers, or a range"),
+        ([*PLATES, "--active-thickness", "0.4", "--layers", "60:10"], "--layers: expected one number, or the two ends"),
+        ([*PLATES, "--active-thickness", "0.4", "--layers", "2000"], "--layers: Input should be less than or equal to"),
+        (
+            [*PLATES, "--active-thickness", "0.4,0.4,0.4,0.4", "--layers", "2:4"],
+            "--active-thickness: one thickness a layer needs a fixed number of layers, not a range",
+        ),
+        ([*PLATES, "--active-thickness", "0.4", "--absorber", "Pb,W,G4_Pb"], "--absorber: Pb is named twice"),
+        ([*PLATES, "--active-thickness", "0.4", "--scatter", "0.2"], "--scatter is about a smooth profile; add --prof"),
+        (
+            [*PLATES, "--active-thickness", "0.4", "--profile", "smooth"],
+            "--profile: a smooth profile needs a range of thicknesses to draw from; all are fixed",
+        ),
+        ([*PLATES, "--active-thickness", "0.4", "--absorber", "Pb,Kryptonite"], "unknown material 'Kryptonite'"),
+        ([*PLATES, "--active-thickness", "0.4", "--scatter", "2"], "'--scatter': 2.0 is not in the range 0<=x<=1"),
+        (
+            [*PLATES, "--active-thickness", "0.4", "--absorber-thickness", "2"],
+            "--absorber-thickness: plates of 2 cm are 3.6 radiation lengths; is this in mm? Give cm, as 0.2",
+        ),
+        ([*PLATES, "--active-thickness", "0.4", "--position", "uniform"], "and plates have no cells"),
     ],
 )
 def test_bad_options_are_one_line_and_start_nothing(tmp_path, monkeypatch, capsys, options, words) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from calograd.detector.configuration import SPEED_OF_LIGHT, SimulationConfig
+from calograd.detector.incidence import Incidence
 from calograd.events.library.schema import DEPOSITS, TIME, Provenance, pack
 from calograd.events.library.writer import open_writer
+from calograd.events.plates import PlateShowers
 from calograd.events.ragged import Showers
 
 
@@ -60,6 +62,49 @@ def write_library(
     with open_writer(path, provenance, total) as library:
         for start in range(0, total, step):
             showers = made_up_showers(range(start, min(total, start + step)), mean, times=times)
+            library.add(pack(showers, provenance))
+        library.finish(lambda done, of: None, threads=1)
+    return path
+
+
+def plates_config(seed: int = 1, **stack: object) -> SimulationConfig:
+    """Electrons of 1, 2 and 3 GeV in stacks of one to nine layers of two absorbers."""
+    detector = {
+        "kind": "sampling", "absorber": ("Pb", "W"), "active": "lAr", "layers": (1, 9),
+        "absorber_thickness": {"low": 0.1, "high": 0.4}, "active_thickness": 0.4,
+    } | stack  # fmt: skip
+    beam = {"energies": {"law": "discrete", "values": (1.0, 2.0, 3.0)}, "particle": "e-"}
+    return SimulationConfig.model_validate({"detector": detector, "beam": beam, "seed": seed})
+
+
+def made_up_plates(indices: range, config: SimulationConfig | None = None) -> PlateShowers:
+    """Showers whose energies follow from their index alone, in the stacks that the configuration draws."""
+    config = config or plates_config()
+    stacks = [config.draw_stack(i) for i in indices]
+    counts = [len(stack.thickness) for stack in stacks]
+    shares = [
+        np.random.default_rng(i).random((n, 3), np.float32) / (6 * n) for i, n in zip(indices, counts, strict=True)
+    ]
+    rows = np.concatenate([np.concatenate(shares), np.concatenate([stack.thickness for stack in stacks])], axis=1)
+    incident = Incidence.of(len(indices), "e-")
+    return PlateShowers(
+        **dict(zip(PlateShowers.FLAT, np.ascontiguousarray(rows.T), strict=True)),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        energy=np.array([1 + i % 3 for i in indices], np.float32),
+        index=np.array(indices, np.int64),
+        seed=np.array([i + (1 << 60) for i in indices], np.uint64),
+        **vars(incident),
+        absorber=np.array([stack.absorber for stack in stacks], np.int32),
+        active=np.array([stack.active for stack in stacks], np.int32),
+    )
+
+
+def write_plates(path: Path, total: int, step: int = 10, config: SimulationConfig | None = None) -> Path:
+    """Write a library of `made_up_plates`, ``step`` showers a part."""
+    provenance = Provenance(config or plates_config(), "11.4.1", "G4EMLOW8.8 (test)")
+    with open_writer(path, provenance, total) as library:
+        for start in range(0, total, step):
+            showers = made_up_plates(range(start, min(total, start + step)), config)
             library.add(pack(showers, provenance))
         library.finish(lambda done, of: None, threads=1)
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 console = Console(stderr=True, markup=False)
 """Console on standard error. Markup is off, so that names of files and surrogates are shown as they are."""
 
+MOST_THICKNESSES = 10_000
+"""Most numbers that a list of thicknesses may stand for."""
 STDOUT = Path("-")
 """The output that stands for standard output."""
 
@@ -102,6 +105,46 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return number
 
 
+class Thicknesses(Numbers):
+    """Thicknesses: one number, one a layer, or a range LOW:HIGH. ``20x0.21,10x0.42`` repeats each so many times.
+
+    Args:
+        zero: whether a thickness may be zero.
+    """
+
+    def __init__(self, *, zero: bool = False) -> None:
+        super().__init__(ranges=True, positive=not zero)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Return the tuple or the `Range`."""
+        if isinstance(value, str) and "x" in value:
+            found = [re.fullmatch(r"(?:(\d+)x)?([^x:]+)", word.strip()) for word in value.split(",")]
+            if not all(found) or not 0 < sum(int(each[1] or 1) for each in found if each) <= MOST_THICKNESSES:
+                self.fail(f"'{value}'; expected numbers, or NUMBERxTHICKNESS as 20x0.21,10x0.42.", param, ctx)
+            value = ",".join(each[2] for each in found if each for _ in range(int(each[1] or 1)))
+        numbers = super().convert(value, param, ctx)
+        if min(numbers) < 0:
+            self.fail(f"'{value}'; expected thicknesses of zero or more.", param, ctx)
+        if isinstance(numbers, Range) and not numbers.low:
+            self.fail(f"'{value}'; expected a range that begins above zero, or 0 for none.", param, ctx)
+        return numbers
+
+
+class Layers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A number of layers, or a range LOW:HIGH as a pair; both ends are included."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or the pair."""
+        if not isinstance(value, str):
+            return value
+        ends = value.split(":")
+        if len(ends) > 2 or not all(end.strip().isdecimal() and int(end) > 0 for end in ends):
+            self.fail(f"'{value}'; expected a number of layers, or a range LOW:HIGH, as 10:60.", param, ctx)
+        return int(ends[0]) if len(ends) == 1 else tuple(map(int, ends))
+
+
 class Entry(Numbers):
     """A point on the front face, X,Y in cm, as a pair; or the word ``uniform``.
 
@@ -158,6 +201,10 @@ PARTICLES = Particles()
 """One particle, or several separated by commas."""
 NUMBERS = Numbers()
 """Positive numbers separated by commas."""
+LAYERS = Layers()
+"""A number of layers, or a range LOW:HIGH."""
+THICKNESSES, THICKNESSES_OR_ZERO = Thicknesses(), Thicknesses(zero=True)
+"""Thicknesses, one or one a layer, or a range LOW:HIGH; the second may be zero."""
 NUMBERS_OR_RANGE = Numbers(ranges=True)
 """Positive numbers separated by commas, or a range LOW:HIGH."""
 
@@ -362,6 +409,9 @@ def errors_name_options(*options: str, **renamed: str) -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         problem, field = first["msg"].removeprefix("Value error, "), "".join(map(str, first["loc"][:1]))
+        if not field and problem.partition(": ")[0] in options:
+            field, _, problem = problem.partition(": ")
+            raise InputError(f"--{field.replace('_', '-')}: {problem}") from error
         option = renamed.get(field, field).replace("_", "-")
         raise InputError(f"--{option}: {problem}, not {first['input']}" if field else problem) from error
     except InputError as error:

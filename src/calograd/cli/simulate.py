@@ -14,11 +14,16 @@ from calograd.cli.common import (
     COUNT,
     COUNT_OR_ZERO,
     ENTRY,
+    LAYERS,
     NOT_NEGATIVE,
     NUMBERS,
     NUMBERS_OR_RANGE,
     PARTICLES,
     POSITIVE,
+    SHARE,
+    THICKNESSES,
+    THICKNESSES_OR_ZERO,
+    Range,
     cell_size,
     command,
     errors_name_options,
@@ -35,12 +40,25 @@ from calograd.errors import InputError, TablesError
 
 if TYPE_CHECKING:
     from calograd.detector.configuration import Block, CrystalMatrix, Detector
+    from calograd.detector.sampling_stack import SamplingStack
     from calograd.geant4.tables import Tables
 
 _DESCRIBE = {
     "block": ("material", "block", "stand_alone", "cells"),
     "siw": (),
     "matrix": ("material", "cells", "cell", "gap", "silicon", "margin", "silicon_signal"),
+    "sampling": (
+        "absorber",
+        "active",
+        "layers",
+        "absorber_thickness",
+        "active_thickness",
+        "gap_material",
+        "gap_thickness",
+        "profile",
+        "scatter",
+        "width",
+    ),
 }
 """Options that describe each kind of detector."""
 _DESCRIPTIONS = tuple(dict.fromkeys(name for names in _DESCRIBE.values() for name in names))
@@ -103,7 +121,7 @@ def _able(found: Tables) -> str:
 @option("--showers", required=True, type=COUNT, help="Showers for each energy, or in total for a range.")
 @option("--seed", default=0, type=COUNT_OR_ZERO, help="Seed; a shower depends on it and on the shower's index alone.")
 @option("--detector", type=click.Choice(list(_DESCRIBE)), default="block",
-        help="A block, a matrix of crystals, or the silicon-tungsten stack.")  # fmt: skip
+        help="A block, a matrix of crystals, the silicon-tungsten stack, or a stack of plates.")  # fmt: skip
 @option("--material", help="Material of block or crystals: PbF2, ..., G4_NAME, or NAME:DENSITY:FORMULA. [PbF2]")
 @option(
     "--block",
@@ -122,6 +140,22 @@ def _able(found: Tables) -> str:
 @option("--silicon", type=NOT_NEGATIVE, help="Matrix: silicon plane behind every layer, cm. [0.2]")
 @option("--margin", type=COUNT_OR_ZERO, help="Matrix: cells added around and behind --cells. [2]")
 @option("--silicon-signal", is_flag=True, help="Matrix: record deposits in the silicon too.")
+@option("--absorber", metavar="NAME,...", help="Sampling: material of the absorbers; of several each shower has one.")
+@option("--active", metavar="NAME,...", help="Sampling: material of the active plates; of several each shower has one.")
+@option(
+    "--layers", type=LAYERS, metavar="N|LOW:HIGH", help="Sampling: layers; from a range each shower draws a number."
+)
+@option("--absorber-thickness", type=THICKNESSES, metavar="T,...|LOW:HIGH",
+        help="Sampling: cm; one, or one a layer (20x0.21,10x0.42); from a range each shower draws.")  # fmt: skip
+@option("--active-thickness", type=THICKNESSES, metavar="T,...|LOW:HIGH", help="Sampling: likewise, cm.")
+@option("--gap-thickness", type=THICKNESSES_OR_ZERO, metavar="T,...|LOW:HIGH",
+        help="Sampling: passive gap between absorber and active plate, likewise, cm. [0]")  # fmt: skip
+@option("--gap-material", help="Sampling: material of the gap. [G4_AIR]")
+@option("--profile", type=click.Choice(["equal", "smooth"]),
+        help="Sampling: drawn thicknesses are equal in all layers of a shower, or scatter about a smooth profile. "
+        "[equal]")  # fmt: skip
+@option("--scatter", type=SHARE, help="Sampling: relative scatter about a smooth profile. [0.1]")
+@option("--width", type=POSITIVE, help="Sampling: width of the plates, cm. [40; wider for a beam at an angle]")
 @option("--particle", default="gamma", type=PARTICLES, metavar="NAME,...",
         help="Incident particle: gamma, e- or e+; of several each shower has one.")  # fmt: skip
 @option("--position", default=(0.0, 0.0), type=ENTRY, metavar="X,Y|uniform",
@@ -146,6 +180,10 @@ def simulate(output: Path, **options: Any) -> dict[str, Any]:
     x = (i - N_XY/2) DX, with a crystal of width DX - gap in its middle. Layer k is DZ deep: first crystals, then
     silicon. With an even N_XY the axis runs in a gap; see --position.
 
+    A sampling stack has layers of an absorber plate, an optional gap and an active plate. The library has the energy of
+    every plate and the thicknesses of each shower's stack. Ranges and lists of materials give every shower a stack of
+    its own, which follows from --seed and the shower's index.
+
     \b
     Examples:
       calograd simulate --material PbF2 --energies 1,10,50 --showers 100 --seed 1 --workers 2 -o library.h5
@@ -155,6 +193,11 @@ def simulate(output: Path, **options: Any) -> dict[str, Any]:
       calograd simulate --theta 20 --particle e- --material PbWO4 --energies 10 --showers 200 -o tilted.h5
       calograd simulate --particle gamma,e-,e+ --theta 0:40 --energies 1:200 --showers 5000 -o crystals.h5
       calograd simulate --detector siw --energies 10:90 --law uniform --showers 1000 -o siw.h5
+      calograd simulate --detector sampling --absorber Pb --active G4_lAr --absorber-thickness 0.2 \\
+        --active-thickness 0.4 --layers 40 --particle e- --energies 1,10,50 --showers 200 -o lar.h5
+      calograd simulate --detector sampling --absorber Pb,W,Fe --active lAr,Si --layers 10:60 \\
+        --absorber-thickness 0.1:0.4 --active-thickness 0.05:0.6 --profile smooth \\
+        --energies 1:100 --showers 5000 -o stacks.h5
     """
     from calograd.geant4 import production
 
@@ -171,6 +214,7 @@ def simulate(output: Path, **options: Any) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 2),
         "core seconds": round(made.seconds, 2),
         "seconds per GeV and core": made.seconds / made.gev if made.gev else None,
+        "leakage, % of the energy": None if made.leakage is None else 100 * made.leakage,
         "MB": round(output.stat().st_size / 1e6, 3),
         "Geant4": made.geant4,
         "tables": made.tables,
@@ -190,7 +234,40 @@ def _detector(options: dict[str, Any]) -> Detector:
         if name not in _DESCRIBE[kind] and not (options[name] is None or options[name] is False):
             raise InputError(f"--{name.replace('_', '-')} is of another detector; leave it out with --detector {kind}")
     with errors_name_options(dx="cell", dz="cell", n_xy="cells"):
-        return SiWStack() if kind == "siw" else _matrix(options) if kind == "matrix" else _block(options)
+        match kind:
+            case "siw":
+                return SiWStack()
+            case "sampling":
+                return _sampling(options)
+            case "matrix":
+                return _matrix(options)
+            case _:
+                return _block(options)
+
+
+def _sampling(options: dict[str, Any]) -> SamplingStack:
+    from calograd.detector.sampling_stack import SamplingStack, ThicknessRange
+    from calograd.geant4.probe import find_material
+    from calograd.geant4.production import hold
+
+    names = _DESCRIBE["sampling"]
+    for name in names[:5]:
+        if options[name] is None:
+            raise InputError(f"--detector sampling needs --{name.replace('_', '-')}")
+    if options["scatter"] is not None and options["profile"] != "smooth":
+        raise InputError("--scatter is about a smooth profile; add --profile smooth or leave it out")
+    given = {name: options[name] for name in names if options[name] is not None}
+    for name in ("absorber", "active"):
+        given[name] = tuple(find_material(word.strip()) for word in given[name].split(","))
+    if "gap_material" in given:
+        given["gap_material"] = find_material(given["gap_material"])
+    for name in ("absorber_thickness", "active_thickness", "gap_thickness"):
+        if isinstance(given.get(name), Range):
+            low, high = given[name]
+            given[name] = ThicknessRange(low=low, high=high)
+    with errors_name_options(*names):
+        stack = SamplingStack(**given)
+    return stack if options["width"] else hold(stack, options["theta"], options["position"])
 
 
 def _matrix(options: dict[str, Any]) -> CrystalMatrix:

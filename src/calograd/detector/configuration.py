@@ -16,6 +16,7 @@ from pydantic import Field, PlainValidator, model_validator
 from pydantic_core import PydanticKnownError
 
 from calograd.detector.material import Material
+from calograd.detector.sampling_stack import SamplingStack, Stack
 from calograd.io.toml import Table
 
 Particle = Literal["gamma", "e-", "e+"]
@@ -166,7 +167,7 @@ class CrystalMatrix(Table):
         return [(i + 0.5 - n / 2) * self.dx for i in range(n)]
 
 
-Detector = Block | SiWStack | CrystalMatrix
+Detector = Block | SiWStack | CrystalMatrix | SamplingStack
 
 
 class Energies(Table):
@@ -335,7 +336,7 @@ class SimulationConfig(Table):
         if self.beam.position == "uniform" and not isinstance(self.detector, CrystalMatrix):
             raise ValueError(
                 "position = uniform is drawn in the cells of a crystal matrix; the showers of a block are moved "
-                "when they are segmented (calograd segment --position uniform)"
+                "when they are segmented (calograd segment --position uniform), and plates have no cells"
             )
         return self
 
@@ -344,6 +345,17 @@ class SimulationConfig(Table):
         engine_seed, rng = shower_generator(self.seed, index)
         pitch = self.detector.dx if isinstance(self.detector, CrystalMatrix) else 0.0
         return engine_seed, *self.beam.draw(index, rng, pitch)
+
+    def draw_stack(self, index: int) -> Stack:
+        """Return the stack of shower ``index``, from numbers of its own: the beam is the same whatever is drawn.
+
+        Raises:
+            TypeError: the detector is no stack of plates.
+        """
+        if not isinstance(self.detector, SamplingStack):
+            raise TypeError(f"a {self.detector.kind} is no stack of plates")
+        sequence = np.random.SeedSequence([self.seed, index])
+        return self.detector.draw(np.random.default_rng(sequence.spawn(2)[1]))
 
 
 def shower_generator(seed: int, index: int) -> tuple[int, np.random.Generator]:

@@ -9,6 +9,11 @@ through matter"):
     E_c,j = 610 MeV / (Z_j + 1.24)                           Rossi's definition, solids (fig. 34.14)
     1/R_M = (1/E_s) sum_j w_j E_c,j / X0_j                   E_s = 21.2052 MeV (eq. 34.38)
     E_c   = E_s X0 / R_M
+    dE/dx = density K (Z/A) / beta^2 (1/2 ln(2 m_e (beta gamma)^2 W / I^2) - beta^2 - delta/2), its minimum  (eq. 34.5)
+
+In the last one Z/A is sum_j w_j Z_j / A_j, ln I the mean of ln I_j with the weights w_j Z_j / A_j, and delta the
+density effect as Sternheimer and Peierls generalise it (Phys. Rev. B 3 (1971) 3681). It agrees with the Review's tables
+of minimum ionisation within 2.5 %.
 
 Density and numbers may be torch scalars; gradients pass through everything that follows from them. At another density
 the same composition has X0 and R_M in proportion to 1 / density and the same E_c, see `Material.at_density`.
@@ -20,7 +25,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf, isclose, log
+from math import exp, inf, isclose, log, log10, sqrt
 from typing import TYPE_CHECKING, Any
 
 from calograd.errors import InputError
@@ -59,6 +64,15 @@ ELEMENTS: dict[str, tuple[int, float]] = {
     "Pt": (78, 195.08), "Au": (79, 196.97), "Pb": (82, 207.2), "Bi": (83, 208.98), "U": (92, 238.03),
 }  # fmt: skip
 
+# Mean excitation energies of the elements in eV (ICRU 37 and 49; NIST's tables, which Geant4 uses).
+EXCITATION: dict[str, float] = {
+    "H": 19.2, "Li": 40, "Be": 63.7, "B": 76, "C": 81, "N": 82, "O": 95, "F": 115, "Na": 149, "Mg": 156, "Al": 166,
+    "Si": 173, "P": 173, "S": 180, "Cl": 174, "Ar": 188, "K": 190, "Ca": 191, "Ti": 233, "Cr": 257, "Mn": 272,
+    "Fe": 286, "Ni": 311, "Cu": 322, "Zn": 330, "Ge": 350, "Br": 343, "Sr": 366, "Y": 379, "Zr": 393, "Mo": 424,
+    "Ag": 470, "Cd": 469, "Sn": 488, "Te": 485, "I": 491, "Xe": 482, "Cs": 488, "Ba": 491, "La": 501, "Ce": 523,
+    "Gd": 591, "Lu": 694, "Ta": 718, "W": 727, "Pt": 790, "Au": 790, "Pb": 823, "Bi": 823, "U": 890,
+}  # fmt: skip
+
 # Radiation logarithms of the lightest elements (Tsai); heavier ones use the Thomas-Fermi forms.
 _LIGHT_LOGARITHMS = {1: (5.31, 6.144), 2: (4.79, 5.621), 3: (4.74, 5.805), 4: (4.71, 5.924)}
 
@@ -69,6 +83,41 @@ def element_radiation_length(z: int, a: float) -> float:
     coulomb = x * (1 / (1 + x) + 0.20206 - 0.0369 * x + 0.0083 * x**2 - 0.002 * x**3)
     l_rad, l_prime = _LIGHT_LOGARITHMS.get(z, (log(184.15 * z ** (-1 / 3)), log(1194 * z ** (-2 / 3))))
     return 716.408 * a / (z**2 * (l_rad - coulomb) + z * l_prime)
+
+
+def bethe(beta_gamma: float, z_over_a: float, excitation: float, density: float) -> float:
+    """Return the mean mass stopping power of a muon in condensed matter, MeV cm2/g (Bethe, Review eq. 34.5).
+
+    Args:
+        beta_gamma: momentum over mass of the muon.
+        z_over_a: mean of Z/A by mass, mol/g.
+        excitation: mean excitation energy I, eV.
+        density: g/cm3, for the density effect.
+    """
+    electron, muon = 0.51099895, 105.6583755
+    gamma = sqrt(1 + beta_gamma**2)
+    beta2 = (beta_gamma / gamma) ** 2
+    largest = 2 * electron * beta_gamma**2 / (1 + 2 * gamma * electron / muon + (electron / muon) ** 2)
+    logarithm = 0.5 * log(2 * electron * beta_gamma**2 * largest / (1e-6 * excitation) ** 2)
+    delta = _density_effect(log10(beta_gamma), excitation, 28.816 * sqrt(density * z_over_a))
+    return 0.307075 * z_over_a / beta2 * (logarithm - beta2 - delta / 2)
+
+
+def _density_effect(x: float, excitation: float, plasma: float) -> float:
+    """Return Sternheimer's delta at x = log10(beta gamma) by the general parameters of Sternheimer and Peierls.
+
+    Args:
+        x: log10(beta gamma).
+        excitation: mean excitation energy, eV.
+        plasma: plasma energy, eV.
+    """
+    c = 2 * log(excitation / plasma) + 1
+    x1, least, offset = (2.0, 3.681, 1.0) if excitation < 100 else (3.0, 5.215, 1.5)
+    x0 = 0.2 if c < least else 0.326 * c - offset
+    if x < x0:
+        return 0.0
+    a = (c - 2 * log(10) * x0) / (x1 - x0) ** 3 if x1 > x0 else 0.0
+    return 2 * log(10) * x - c + a * max(x1 - x, 0.0) ** 3
 
 
 def to_float(value: Number) -> float:
@@ -225,6 +274,20 @@ class Material:
         powers: float = sum(w * ELEMENTS[s][0] ** EFFECTIVE_POWER for s, w in self.mass_fractions.items())
         return float(powers ** (1 / EFFECTIVE_POWER))
 
+    @property
+    def minimum_ionisation(self) -> Number:
+        """Energy loss dE/dx of a minimum ionising particle, GeV/cm."""
+        return 1e-3 * self.density * self._least_stopping_power
+
+    @cached_property
+    def _least_stopping_power(self) -> float:
+        """Least mass stopping power of a muon, MeV cm2/g; its minimum lies between beta gamma of 2.5 and 4.5."""
+        shares = {s: w * ELEMENTS[s][0] / ELEMENTS[s][1] for s, w in self.mass_fractions.items()}
+        z_over_a = sum(shares.values())
+        excitation = exp(sum(share * log(EXCITATION[s]) for s, share in shares.items()) / z_over_a)
+        density = to_float(self.density)
+        return min(bethe(2.5 + 0.1 * k, z_over_a, excitation, density) for k in range(21))
+
     @cached_property
     def _inverse_lengths(self) -> tuple[float, float]:
         """Sums sum_j w_j / X0_j and sum_j w_j E_c,j / X0_j, in cm2/g and MeV cm2/g."""
@@ -288,6 +351,10 @@ MATERIALS: dict[str, Material] = {
         Material.from_formula("Fe", 7.874, "Fe", "G4_Fe"),
         Material.from_formula("Cu", 8.96, "Cu", "G4_Cu"),
         Material.from_formula("Si", 2.33, "Si", "G4_Si"),
+        Material.from_formula("lAr", 1.396, "Ar", "G4_lAr"),
+        Material.from_formula("polystyrene", 1.06, "C8H8", "G4_POLYSTYRENE"),
+        Material.from_formula("PVT", 1.032, "C9H10", "G4_PLASTIC_SC_VINYLTOLUENE"),
+        Material("air", 0.00120479, {"C": 0.000124, "N": 0.755268, "O": 0.231781, "Ar": 0.012827}, "G4_AIR"),
     )
 }
 MATERIALS |= {m.geant4_name: m for m in list(MATERIALS.values()) if m.geant4_name}

@@ -31,8 +31,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from calograd.detector.configuration import SimulationConfig
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import InputError, SimulationError, TablesError
-from calograd.events.ragged import Showers
+from calograd.events.library.schema import DEPOSIT_LIBRARY, PLATE_LIBRARY, Record
 from calograd.geant4.tables import Tables, find_tables
 
 T = TypeVar("T")
@@ -45,8 +46,10 @@ CHUNK_SECONDS = (2.0, 20.0, 60.0)
 """Least and most work of a chunk, and the most if there would be more than `MANY` chunks, s. A start takes 0.7 s."""
 MANY = 500
 """Number of chunks above which chunks become larger."""
-SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018}
+SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018, "sampling": 0.017}
 """Time of one core by detector, s/GeV."""
+SECONDS_PER_SHOWER = {"sampling": 0.002}
+"""Time of one core beside this, by detector, s: a stack of plates is changed for every shower."""
 _PATIENCE = 30.0
 """Time to wait for a connection to the cluster and for its workers, s."""
 _POLL = 0.05
@@ -81,7 +84,7 @@ class Result(NamedTuple, Generic[T]):
     seconds: float
 
 
-def run_kernel(config: SimulationConfig, indices: Sequence[int], environment: dict[str, str]) -> Showers:
+def run_kernel(config: SimulationConfig, indices: Sequence[int], environment: dict[str, str]) -> Record:
     """Simulate showers in a fresh kernel process.
 
     Args:
@@ -111,8 +114,9 @@ def run_kernel(config: SimulationConfig, indices: Sequence[int], environment: di
                 with suppress(BrokenPipeError):
                     process.stdin.close()
         if code == 0 and output.exists():
+            layout = PLATE_LIBRARY if isinstance(config.detector, SamplingStack) else DEPOSIT_LIBRARY
             with np.load(output) as arrays:
-                return Showers(**arrays)
+                return layout.record(**arrays)
         raise KernelError(f"the kernel ended {_manner(code)}{_last_words(words)}")
 
 
@@ -130,7 +134,8 @@ def plan(config: SimulationConfig, missing: Sequence[range], workers: int) -> li
 
     Every chunk is a file until all are joined, and a process may open some 1000 files, so long runs have longer chunks.
     """
-    per_shower = SECONDS_PER_GEV[config.detector.kind] * config.beam.energies.mean
+    kind = config.detector.kind
+    per_shower = SECONDS_PER_GEV[kind] * config.beam.energies.mean + SECONDS_PER_SHOWER.get(kind, 0.0)
     least, most, longest = CHUNK_SECONDS
     total = sum(map(len, missing)) * per_shower
     seconds = max(min(most, max(least, total / (3 * workers))), min(longest, total / MANY))
@@ -212,7 +217,7 @@ def run_chunks(
     config: SimulationConfig,
     chunks: Sequence[range],
     tables: Tables,
-    pack: Callable[[Showers], T],
+    pack: Callable[[Record], T],
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Result[T]]:
     """Simulate chunks of showers on a cluster; yield the results as they are finished, in any order.
@@ -269,7 +274,7 @@ def _ground(tables: Tables) -> str:
     return f"{tables.name} and geant4-pybind {version('geant4-pybind')}"
 
 
-def _simulate(config_json: str, chunk: range, ground: str, pack: Callable[[Showers], T]) -> Result[T]:
+def _simulate(config_json: str, chunk: range, ground: str, pack: Callable[[Record], T]) -> Result[T]:
     """Simulate one chunk, in a Dask worker."""
     config = SimulationConfig.model_validate_json(config_json)
     tables = find_tables()

@@ -2,32 +2,57 @@
 
 The front face is z = 0, the axis x = y = 0, the beam runs along +z, and vacuum surrounds the detector. Deposits are
 recorded in the logical volumes named `SENSITIVE`.
+
+**Stacks of plates** change between showers. Volumes are made once, as many as the largest stack has; `Built.arrange`
+gives each its length, place and material. Plates that a shower's stack does not have are thin, of vacuum, and lie
+behind it. Geant4 has to be told of the change (``GeometryHasBeenModified``) before the next run; it then closes the
+geometry anew and gives every volume the production cuts of its material. These are computed once, at the start, because
+a small cube of every material lies in a far corner of the world. So a shower does not depend on those before it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from calograd.detector.configuration import Beam, Block, CrystalMatrix, SimulationConfig, SiWStack
 from calograd.detector.material import Material, to_float
+from calograd.detector.sampling_stack import SamplingStack, Stack
 
 SENSITIVE = "sensitive"
 """Name of the logical volumes in which deposits are recorded."""
 G_PER_CM3 = 6.241509074e18
 """One g/cm3 in Geant4's internal unit of density."""
+SPARE = 1e-3
+"""Thickness of the plates that a shower's stack does not have, cm."""
+CUBE = 1e-4
+"""Size of the cubes that keep the production cuts of all materials, cm."""
 
 
-def build(g4: Any, config: SimulationConfig) -> list[Any]:
+class Built(NamedTuple):
+    """A detector that was built.
+
+    Attributes:
+        kept: all objects, the placed world first; they must be kept as long as Geant4 runs.
+        arrange: gives the plates the lengths, places and materials of a shower's stack; nothing for other detectors.
+            Geant4 has to be told before its next run.
+    """
+
+    kept: list[Any]
+    arrange: Callable[[Stack], None]
+
+
+def build(g4: Any, config: SimulationConfig) -> Built:
     """Build the detector of a simulation, once in a process.
 
     Args:
         g4: the module ``geant4_pybind``.
         config: the simulation.
-
-    Returns:
-        All objects that were built, the placed world first; they must be kept as long as Geant4 runs.
     """
     detector = config.detector
+    arrange: Callable[[Stack], None] = _nothing
     match detector:
         case Block():
             width, depth = max(detector.size[:2]), detector.size[2]
@@ -35,6 +60,8 @@ def build(g4: Any, config: SimulationConfig) -> list[Any]:
             width, depth = detector.width, float(detector.layer_fronts()[-1]) + detector.pitch[1]
         case CrystalMatrix():
             width, depth = detector.width, sum(detector.layers())
+        case SamplingStack():
+            width, depth = detector.width, detector.largest_depth() + SPARE * 3 * detector.layers_range[1]
     volumes = _Volumes(g4)
     world = volumes.world(config.beam, width, depth)
     match detector:
@@ -45,7 +72,54 @@ def build(g4: Any, config: SimulationConfig) -> list[Any]:
             _stack(volumes, world, detector, depth)
         case CrystalMatrix():
             _matrix(volumes, world, detector)
-    return volumes.kept
+        case SamplingStack():
+            arrange = _Plates(g4, volumes, world, detector).arrange
+    return Built(volumes.kept, arrange)
+
+
+def _nothing(stack: Stack) -> None:
+    """Leave a detector as it was built."""
+
+
+class _Plates:
+    """The plates of a stack, see the module; the plate of layer k and kind j (absorber, gap, active) is 3 k + j."""
+
+    def __init__(self, g4: Any, volumes: _Volumes, world: Any, detector: SamplingStack) -> None:
+        self._g4 = g4
+        materials = {material: volumes.material(material) for material in detector.materials}
+        self._vacuum = volumes.named("G4_Galactic")
+        self._absorbers = [materials[material] for material in detector.absorber]
+        self._actives = [materials[material] for material in detector.active]
+        self._gap = materials.get(detector.gap_material)
+        self._count = 3 * detector.layers_range[1]
+        square = (detector.width, detector.width)
+        self._parts: list[tuple[Any, Any, Any]] = []
+        for number in range(self._count):
+            logical = volumes.box(SENSITIVE, (*square, SPARE), self._vacuum)
+            placed = volumes.place(logical, world, (number + 0.5) * SPARE, copy=number)
+            self._parts.append((logical.GetSolid(), logical, placed))
+        corner = world.GetSolid()
+        x, z = (corner.GetXHalfLength() / 10 - 10 * CUBE), 10 * CUBE - corner.GetZHalfLength() / 10
+        for number, material in enumerate(materials.values()):
+            volumes.place(volumes.box("cube", (CUBE,) * 3, material), world, z, x, x - 10 * CUBE * number, copy=number)
+
+    def arrange(self, stack: Stack) -> None:
+        """Make the plates those of a shower's stack."""
+        layers = len(stack.thickness)
+        thickness = np.zeros(self._count)
+        thickness[: 3 * layers] = stack.thickness.ravel()
+        used = thickness > 0
+        # Plates of no thickness do not exist: they wait behind the stack.
+        lengths = np.where(used, thickness, SPARE)
+        order = np.argsort(~used, kind="stable")
+        begins = np.empty(self._count)
+        begins[order] = np.concatenate([[0.0], np.cumsum(lengths[order])[:-1]])
+        middles = begins + lengths / 2
+        kinds = (self._absorbers[stack.absorber], self._gap, self._actives[stack.active])
+        for number, (solid, logical, placed) in enumerate(self._parts):
+            solid.SetZHalfLength(5 * lengths[number])
+            placed.SetTranslation(self._g4.G4ThreeVector(0, 0, 10 * middles[number]))
+            logical.SetMaterial(kinds[number % 3] if used[number] else self._vacuum)
 
 
 class _Volumes:
@@ -72,10 +146,11 @@ class _Volumes:
         self.kept.extend((box, logical))
         return logical
 
-    def place(self, logical: Any, mother: Any, z: float, x: float = 0.0, y: float = 0.0, *, copy: int = 0) -> None:
-        """Put the centre of a volume at (x, y, z) of its mother."""
+    def place(self, logical: Any, mother: Any, z: float, x: float = 0.0, y: float = 0.0, *, copy: int = 0) -> Any:
+        """Put the centre of a volume at (x, y, z) of its mother and return the placed volume."""
         centre = self._g4.G4ThreeVector(10 * x, 10 * y, 10 * z)
         self.kept.append(self._g4.G4PVPlacement(None, centre, logical, logical.GetName(), mother, False, copy))
+        return self.kept[-1]
 
     def named(self, name: str) -> Any:
         """Return a material of Geant4's own list."""

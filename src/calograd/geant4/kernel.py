@@ -13,23 +13,20 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calograd.detector.configuration import PDG, SPEED_OF_LIGHT, Incident, SimulationConfig, beam_direction
-from calograd.events.ragged import Showers
+from calograd.detector.configuration import PDG, Incident, SimulationConfig, beam_direction
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.geant4.geometry import SENSITIVE, build
-from calograd.geant4.recording import DepositRecorder
+from calograd.geant4.recording import DepositRecorder, Deposits, PlateEnergies, Recorder
 
-POSITION_GRID = 2.0**-12
-"""Grid to which positions are rounded, cm (2.4 micrometres); it makes files compress well."""
-TIME_GRID = 2.0**-11
-"""Grid to which times are rounded, ns (0.5 ps); with it times add a sixth to a file."""
+if TYPE_CHECKING:
+    from calograd.events.library.schema import Record
 
 
-def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool = True) -> Showers:
+def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool = True) -> Record:
     """Simulate showers in this process, which can do so once.
 
     Args:
@@ -38,32 +35,26 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
         direct: see `calograd.geant4.recording.DepositRecorder`.
 
     Returns:
-        Positions in cm, energies in GeV, times in ns since the particle crossed the front face, float32; ``index``
-        int64, ``seed`` uint64 and the incident particle of every shower.
+        Deposits: positions in cm, energies in GeV, times in ns since the particle crossed the front face, float32. Of a
+        stack of plates their energies and thicknesses. Of every shower ``index`` int64, ``seed`` uint64 and the
+        incident particle.
     """
     import geant4_pybind as g4
 
     energies: list[float] = []
     incidents: list[Incident] = []
     seeds: list[int] = []
-    deposits = DepositRecorder(direct)
-    tables: list[NDArray[np.float32]] = []
-    before = config.beam.upstream / SPEED_OF_LIGHT
+    recorder = _recorder(config, direct)
 
     class Detector(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         def Construct(self) -> Any:  # noqa: N802
-            self.volumes = build(g4, config)
-            return self.volumes[0]
+            self.built = build(g4, config)
+            return self.built.kept[0]
 
         def ConstructSDandField(self) -> None:  # noqa: N802
-            self.sensitive = Sensitive("deposits")
+            self.sensitive = recorder.sensitive(g4)
             g4.G4SDManager.GetSDMpointer().AddNewDetector(self.sensitive)
             self.SetSensitiveDetector(SENSITIVE, self.sensitive, True)
-
-    class Sensitive(g4.G4VSensitiveDetector):  # type: ignore[misc]
-        def ProcessHits(self, step: Any, history: Any) -> bool:  # noqa: ARG002, N802
-            deposits.take(step)
-            return True
 
     class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -71,10 +62,10 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
             self.gun = g4.G4ParticleGun(1)
 
         def GeneratePrimaries(self, event: Any) -> None:  # noqa: N802
-            index = indices[event.GetEventID()]
+            index = indices[len(seeds)]
             engine_seed, energy, incident = config.draw(index)
             g4.G4Random.setTheSeed(engine_seed, 0)
-            deposits.begin(engine_seed)
+            recorder.begin(engine_seed)
             energies.append(energy)
             incidents.append(incident)
             seeds.append(engine_seed)
@@ -89,8 +80,8 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
             self.gun.GeneratePrimaryVertex(event)
 
     class EndOfEvent(g4.G4UserEventAction):  # type: ignore[misc]
-        def EndOfEventAction(self, event: Any) -> None:  # noqa: ARG002, N802
-            tables.append(_stored(deposits.end(), before))
+        def EndOfEventAction(self, event: Any) -> None:  # noqa: N802
+            recorder.end(event)
 
     class Actions(g4.G4VUserActionInitialization):  # type: ignore[misc]
         def Build(self) -> None:  # noqa: N802
@@ -108,19 +99,13 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
     manager = g4.G4RunManager()
     manager.SetVerboseLevel(0)
     g4.G4EmParameters.Instance().SetVerbose(0)
-    keep = (Detector(), Physics(), Actions())
+    detector = Detector()
+    keep = (detector, Physics(), Actions())
     for part in keep:
         manager.SetUserInitialization(part)
     manager.Initialize()
-    manager.BeamOn(len(indices))
-    x, y, z, t, e = np.concatenate(tables, axis=1)
-    return Showers(
-        x=x,
-        y=y,
-        z=z,
-        e=e,
-        t=t,
-        offsets=np.cumsum([0, *(each.shape[1] for each in tables)], dtype=np.int64),
+    recorder.run(manager, detector.built.arrange, indices)
+    return recorder.showers(
         energy=np.array(energies, dtype=np.float32),
         index=np.array(indices, dtype=np.int64),
         seed=np.array(seeds, dtype=np.uint64),
@@ -131,18 +116,11 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
     )
 
 
-def _stored(table: NDArray[np.float64], before: float) -> NDArray[np.float32]:
-    """Return x, y, z in cm, t in ns since the particle crossed the front face, and e in GeV of a shower, (5, deposits).
-
-    Args:
-        table: see `calograd.geant4.recording.DepositRecorder.end`.
-        before: time that the particle took to the front face, ns.
-    """
-    stored = np.empty((5, len(table)), dtype=np.float32)
-    stored[:3] = np.round(table[:, :3].T * (0.1 / POSITION_GRID)) * POSITION_GRID
-    stored[3] = np.round((table[:, 3] - before) / TIME_GRID) * TIME_GRID + 0.0
-    stored[4] = table[:, 4] / 1000
-    return stored
+def _recorder(config: SimulationConfig, direct: bool) -> Recorder:
+    """Return what records the showers of a simulation."""
+    if isinstance(config.detector, SamplingStack):
+        return PlateEnergies(config, 3 * config.detector.layers_range[1])
+    return Deposits(DepositRecorder(direct), config.beam.upstream)
 
 
 def _leave_when_orphaned() -> None:

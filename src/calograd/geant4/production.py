@@ -6,14 +6,17 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 from pydantic import ValidationError
 
 from calograd.checks import as_count
-from calograd.detector.configuration import Block, Detector, Particle, SimulationConfig, SiWStack, Span
-from calograd.detector.material import Material
+from calograd.detector.configuration import Block, Detector, Particle, SimulationConfig, SiWStack, Span, largest
+from calograd.detector.material import Material, to_float
+from calograd.detector.sampling_stack import PLATES, SamplingStack
 from calograd.errors import InputError
+from calograd.events.library.reader import open_plates
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import LibraryWriter, open_interruptible_writer
 from calograd.geant4.farm import check_scheduler, open_cluster, plan, run_chunks
@@ -21,8 +24,13 @@ from calograd.geant4.probe import ask, find_material
 from calograd.geant4.tables import Tables, find_tables, needed_elements
 from calograd.system.progress import StageProgress, silent
 
+if TYPE_CHECKING:
+    from calograd.detector.sampling_design import SamplingDesign
+
 UPSTREAM, UPSTREAM_SIW = 1.0, 0.1
 """Default distances from the start of the particle to the front face, cm; the second for a silicon-tungsten stack."""
+MUCH = 0.05
+"""Mean share of the incident energy that leaves stacks, beyond which a note says so."""
 
 
 class Production(NamedTuple):
@@ -36,7 +44,8 @@ class Production(NamedTuple):
         seconds: time of all kernels in this call; over ``gev`` it is the time per GeV and core.
         tables: the Geant4 tables used.
         geant4: version of Geant4.
-        notes: faults of an unfinished library that were repaired.
+        notes: faults of an unfinished library that were repaired, and what to know of a stack of plates.
+        leakage: mean share of the incident energy that leaves stacks of plates; None for other detectors.
     """
 
     config: SimulationConfig
@@ -47,6 +56,7 @@ class Production(NamedTuple):
     tables: str
     geant4: str
     notes: list[str]
+    leakage: float | None = None
 
 
 def simulate(
@@ -56,7 +66,7 @@ def simulate(
     *,
     law: Literal["discrete", "uniform", "log-uniform"] = "discrete",
     seed: int = 0,
-    detector: Detector | Material | str = "PbF2",
+    detector: Detector | SamplingDesign | Material | str = "PbF2",
     particle: Particle | Sequence[Particle] = "gamma",
     position: tuple[float, float] | Literal["uniform"] = (0.0, 0.0),
     theta: Span = 0.0,
@@ -77,6 +87,7 @@ def simulate(
         simulate("train.h5", energies=(1, 100), law="log-uniform", showers=5000, detector="PbWO4")
         simulate("crystals.h5", (1, 200), 5000, law="log-uniform", particle=("gamma", "e-", "e+"), theta=(0, 40))
         simulate("siw.h5", energies=(10, 90), law="uniform", showers=1000, detector=SiWStack())
+        simulate("plates.h5", energies=10, showers=1000, detector=SamplingDesign("Pb", "lAr", 0.2, 0.4, 40))
 
     Args:
         path: the library to write.
@@ -85,7 +96,9 @@ def simulate(
         law: distribution of the energies; ``uniform`` and ``log-uniform`` draw from a range.
         seed: seed of all random numbers.
         detector: a detector, or a material (a `Material`, its name, ``G4_NAME`` or ``NAME:DENSITY:FORMULA``) for the
-            large block of it that serves every design, wider for a beam at an angle.
+            large block of it that serves every design, wider for a beam at an angle. Of a `SamplingDesign` or a
+            `calograd.detector.sampling_stack.SamplingStack` the energy of every plate is stored, see
+            `calograd.open_plates`.
         particle: incident particle, or several of which each shower has one.
         position: point where the beam meets the front face, cm; ``uniform`` draws it in the central cell of a crystal
             matrix. The showers of a block are moved later, see `calograd.segment`.
@@ -108,6 +121,9 @@ def simulate(
     material = find_material(detector) if isinstance(detector, str) else detector
     if isinstance(material, Material):
         detector = Block(material=material)
+    is_design = hasattr(detector, "to_stack")  # its module loads torch, which is not needed here
+    if hasattr(detector, "to_stack"):
+        detector = detector.to_stack()
     if upstream is None:
         upstream = UPSTREAM_SIW if isinstance(detector, SiWStack) else UPSTREAM
     values = (energies,) if isinstance(energies, int | float) else energies
@@ -126,10 +142,18 @@ def simulate(
     if isinstance(material, Material):
         wide = Block.holding(material, config.beam.theta, config.beam.position)
         config = config.model_copy(update={"detector": wide})
+    if is_design and isinstance(config.detector, SamplingStack):
+        config = config.model_copy(update={"detector": hold(config.detector, config.beam.theta, config.beam.position)})
     n = showers * len(config.beam.energies.values) if law == "discrete" else showers
     return simulate_library(
         Path(path), config, n, workers=workers, scheduler=scheduler, append=append, progress=progress
     )
+
+
+def hold(stack: SamplingStack, theta: Span, position: tuple[float, float] | Literal["uniform"]) -> SamplingStack:
+    """Return stacks that are wider for a beam at an angle, see `SamplingStack.widened`."""
+    beside = 0.0 if isinstance(position, str) else max(map(abs, position))
+    return stack.widened(largest(theta), beside)
 
 
 def simulate_library(
@@ -167,7 +191,48 @@ def simulate_library(
 
         work = _simulate_missing(writer, config, tables, workers, scheduler, progress, check)
         writer.finish(joined, threads=workers if scheduler is None else os.cpu_count() or 1)
-        return Production(config, writer.done, *work, tables.name, provenance.geant4, writer.notes)
+        notes, leakage = writer.notes, None
+        if isinstance(config.detector, SamplingStack):
+            leakage = _mean_leakage(path)
+            notes = [*notes, *stack_notes(config.detector, config.range_cut, leakage)]
+        return Production(config, writer.done, *work, tables.name, provenance.geant4, notes, leakage)
+
+
+def stack_notes(stack: SamplingStack, range_cut: float, leakage: float) -> list[str]:
+    """Return what to know of showers in stacks of plates, in sentences: plates below the cut, energy that leaks.
+
+    Args:
+        stack: the stacks.
+        range_cut: production cut in range, cm.
+        leakage: mean share of the incident energy that leaves them.
+    """
+    notes = []
+    thin = [name for name in PLATES if 0 < stack.thinnest(name) < range_cut and not _is_gas(stack, name)]
+    if thin:
+        least = ", ".join(f"{name} {stack.thinnest(name):g}" for name in thin)
+        notes.append(
+            f"plates thinner than the production cut of {range_cut:g} cm ({least} cm): an electron that is knocked out "
+            "with a range below the cut is not followed, so what it would carry into the next plate stays in its own; "
+            f"choose --range-cut {min(map(stack.thinnest, thin)):g} or below to follow it"
+        )
+    if leakage > MUCH:
+        notes.append(
+            f"{100 * leakage:.1f} % of the incident energy leaves the stacks on average; add layers or absorber, or "
+            "lower the energies, for showers that are contained"
+        )
+    return notes
+
+
+def _is_gas(stack: SamplingStack, name: str) -> bool:
+    """Return whether plates are gaps of a gas, in which hardly anything is knocked out."""
+    return name == "gap" and to_float(stack.gap_material.density) < 0.01
+
+
+def _mean_leakage(path: Path) -> float:
+    """Return the mean share of the incident energy that leaves the stacks of a library."""
+    with open_plates(path) as library:
+        shares = [block.leakage / block.energy for block in library.blocks()]
+    return float(np.concatenate(shares).mean())
 
 
 def _simulate_missing(

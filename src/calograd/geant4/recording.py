@@ -1,4 +1,4 @@
-"""Record the deposits of showers, step by step.
+"""Record showers: their deposits step by step, or the energies of plates, which Geant4 sums itself.
 
 **Position of a deposit.** Geant4 gives the energy of a step, not a point. A charged particle loses energy all along the
 step, so its deposit is put at a uniformly drawn point of the step. A neutral particle deposits where it interacts, at
@@ -21,13 +21,25 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calograd.detector.configuration import SPEED_OF_LIGHT, SimulationConfig
+from calograd.detector.sampling_stack import Stack
+from calograd.events.plates import ENERGIES, THICKNESSES, PlateShowers
+from calograd.events.ragged import Showers, offsets_of
+
+if TYPE_CHECKING:
+    from calograd.events.library.schema import Record
+
+POSITION_GRID = 2.0**-12
+"""Grid to which positions are rounded, cm (2.4 micrometres); it makes files compress well."""
+TIME_GRID = 2.0**-11
+"""Grid to which times are rounded, ns (0.5 ps); with it times add a sixth to a file."""
 SHORT_STEP_MM = 0.05
 """Length up to which a step keeps its deposit at its end, mm."""
 CHECKS = 500
@@ -196,3 +208,132 @@ class DepositRecorder:
         self._begin, self._end = (_Event.from_buffer(place) for place in (memory.begin, memory.end))
         self._charge = memory.ends[1].GetCharge
         self._trusted = memory.step
+
+
+class Recorder(Protocol):
+    """Records the showers of a process, one after the other."""
+
+    def sensitive(self, g4: Any) -> Any:
+        """Return the sensitive detector of the volumes named `calograd.geant4.geometry.SENSITIVE`."""
+
+    def run(self, manager: Any, arrange: Callable[[Stack], None], indices: Sequence[int]) -> None:
+        """Let Geant4's run manager simulate showers; ``arrange`` is that of the detector."""
+
+    def begin(self, seed: int) -> None:
+        """Begin a shower; what is drawn in recording it follows from ``seed``."""
+
+    def end(self, event: Any) -> None:
+        """End the shower, Geant4's ``event``."""
+
+    def showers(self, **heads: NDArray[Any]) -> Record:
+        """Return all showers, with the given columns of one value a shower."""
+
+
+class Deposits:
+    """Records every deposit of a detector, by a call of Python in each step.
+
+    Args:
+        recorder: records the deposits of one shower.
+        upstream: distance from the start of the particles to the front face, cm.
+    """
+
+    def __init__(self, recorder: DepositRecorder, upstream: float) -> None:
+        self._recorder = recorder
+        self._before = upstream / SPEED_OF_LIGHT
+        self._tables: list[NDArray[np.float32]] = []
+
+    def sensitive(self, g4: Any) -> Any:
+        """Return a sensitive detector that records its steps."""
+        recorder = self._recorder
+
+        class Sensitive(g4.G4VSensitiveDetector):  # type: ignore[misc]
+            def ProcessHits(self, step: Any, history: Any) -> bool:  # noqa: ARG002, N802
+                recorder.take(step)
+                return True
+
+        return Sensitive("deposits")
+
+    def run(self, manager: Any, arrange: Callable[[Stack], None], indices: Sequence[int]) -> None:  # noqa: ARG002
+        """Simulate all showers in one run."""
+        manager.BeamOn(len(indices))
+
+    def begin(self, seed: int) -> None:
+        """Begin a shower."""
+        self._recorder.begin(seed)
+
+    def end(self, event: Any) -> None:  # noqa: ARG002
+        """Keep the deposits of the shower as files hold them."""
+        self._tables.append(_stored(self._recorder.end(), self._before))
+
+    def showers(self, **heads: NDArray[Any]) -> Showers:
+        """Return the deposits of all showers."""
+        x, y, z, t, e = np.concatenate(self._tables, axis=1)
+        return Showers(x, y, z, e, offsets_of(np.array([each.shape[1] for each in self._tables])), t=t, **heads)
+
+
+class PlateEnergies:
+    """Records the energies of plates, which Geant4 sums in C++: no step calls Python. Each shower is a run.
+
+    Args:
+        config: a simulation of stacks of plates.
+        plates: number of plates that were built, three a layer.
+    """
+
+    def __init__(self, config: SimulationConfig, plates: int) -> None:
+        self._config = config
+        self._plates = plates
+        self._stacks: list[Stack] = []
+        self._energies: list[NDArray[np.float32]] = []
+
+    def sensitive(self, g4: Any) -> Any:
+        """Return a sensitive detector whose scorer sums the energies of a shower by the plates' copy numbers."""
+        self._scorer = g4.G4PSEnergyDeposit("energy")
+        sensitive = g4.G4MultiFunctionalDetector("plates")
+        sensitive.RegisterPrimitive(self._scorer)
+        return sensitive
+
+    def run(self, manager: Any, arrange: Callable[[Stack], None], indices: Sequence[int]) -> None:
+        """Simulate every shower in its stack."""
+        for index in indices:
+            self._stacks.append(self._config.draw_stack(index))
+            arrange(self._stacks[-1])
+            manager.GeometryHasBeenModified()
+            manager.BeamOn(1)
+
+    def begin(self, seed: int) -> None:
+        """Begin a shower; nothing is drawn."""
+
+    def end(self, event: Any) -> None:
+        """Keep the energies of the plates that the shower's stack has."""
+        sums = np.zeros(self._plates)
+        found = list(event.GetHCofThisEvent().GetHC(0))  # pairs of a plate's number and its energy, MeV
+        if found:
+            numbers, energies = zip(*found, strict=True)
+            sums[list(numbers)] = energies
+        thickness = self._stacks[-1].thickness
+        sums = sums.reshape(-1, 3)[: len(thickness)] / 1000
+        self._energies.append(np.where(thickness > 0, sums, 0).astype(np.float32))  # vacuum is not quite empty
+
+    def showers(self, **heads: NDArray[Any]) -> PlateShowers:
+        """Return energies and stacks of all showers."""
+        thickness = np.concatenate([stack.thickness for stack in self._stacks])
+        rows = np.concatenate([np.concatenate(self._energies), thickness], axis=1)
+        columns = dict(zip((*ENERGIES, *THICKNESSES), np.ascontiguousarray(rows.T), strict=True))
+        for name in ("absorber", "active"):
+            columns[name] = np.array([getattr(stack, name) for stack in self._stacks], np.int32)
+        counts = np.array([len(stack.thickness) for stack in self._stacks])
+        return PlateShowers(**columns, offsets=offsets_of(counts), **heads)
+
+
+def _stored(table: NDArray[np.float64], before: float) -> NDArray[np.float32]:
+    """Return x, y, z in cm, t in ns since the particle crossed the front face, and e in GeV of a shower, (5, deposits).
+
+    Args:
+        table: see `DepositRecorder.end`.
+        before: time that the particle took to the front face, ns.
+    """
+    stored = np.empty((5, len(table)), dtype=np.float32)
+    stored[:3] = np.round(table[:, :3].T * (0.1 / POSITION_GRID)) * POSITION_GRID
+    stored[3] = np.round((table[:, 3] - before) / TIME_GRID) * TIME_GRID + 0.0
+    stored[4] = table[:, 4] / 1000
+    return stored

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig, SiWStack
 from calograd.detector.material import ELEMENTS
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import TablesError
 
 OTHER_VARIABLES = (
@@ -113,6 +114,8 @@ def needed_elements(config: SimulationConfig) -> set[str]:
             return {"H", "Si", *material.mass_fractions}
         case SiWStack():
             return {"H", "W", "Si", "C", "N", "O", "Ar"}
+        case SamplingStack():
+            return {"H", *(symbol for material in config.detector.materials for symbol in material.mass_fractions)}
 
 
 def data_home() -> Path:

@@ -1,21 +1,23 @@
-"""Read shower libraries: Geant4's deposits, free of any segmentation (HDF5, schema ``calograd/library/2``).
+"""Read shower libraries (HDF5): deposits, free of any segmentation, or energies of the plates of sampling stacks.
 
-    with open_library(path) as library:
+    with open_library(path) as library:           # schema calograd/library/2
         for showers in library.blocks():
             ...
+    with open_plates(path) as library:            # schema calograd/plates/1
+        energies = library.read().energies()
 
 While a simulation runs, its library is a small file of virtual datasets over the finished parts in ``NAME.parts/``;
-`open_library` and plain HDF5 read it at every moment. A folder of libraries that differ in seed or energies alone is
-read as one. `calograd.events.library.schema` describes the datasets.
+`open_library` or `open_plates` and plain HDF5 read it at every moment. A folder of libraries that differ in seed or
+energies alone is read as one. `calograd.events.library.schema` describes the datasets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Self
 
 import h5py
 import numpy as np
@@ -23,32 +25,38 @@ import numpy as np
 from calograd.detector.configuration import CrystalMatrix, SimulationConfig
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import FormatError, InputError
 from calograd.events.library.recovery import complete_showers, is_cut_off, open_padded
 from calograd.events.library.schema import (
     CHECKSUM,
-    DEPOSITS,
+    DEPOSIT_LIBRARY,
     HEADS,
     INCIDENT,
+    MORE,
     PARTS,
+    PLATE_LIBRARY,
     SCHEMA,
-    TIME,
     Heads,
+    Layout,
     Provenance,
+    R,
+    Record,
     check_heads,
     checksums,
-    deposit_names,
+    row_names,
 )
+from calograd.events.plates import PlateShowers
 from calograd.events.ragged import Showers, blocks, offsets_of
 from calograd.io.files import shard_files
 from calograd.io.hdf5 import DAMAGE, check_datasets, check_schema, existing_file, load
 
-__all__ = ["SCHEMA", "Library", "Showers", "open_library", "read_heads"]
+__all__ = ["SCHEMA", "Library", "PlateLibrary", "Showers", "open_library", "open_plates", "read_heads"]
 
 BLOCK = 1 << 23
 """Default number of deposits in a block: 160 MB with times, some 4 000 GeV."""
-_KINDS = dict.fromkeys((*HEADS, "particle", CHECKSUM), "iu")
-_KINDS |= dict.fromkeys(("energy", "position", "theta", "phi", *deposit_names(True)), "fiu")
+_KINDS = dict.fromkeys((*HEADS, *MORE, CHECKSUM), "iu")
+_KINDS |= dict.fromkeys(("energy", "position", "theta", "phi", *Showers.FLAT, *PlateShowers.FLAT), "fiu")
 """Kinds of numbers that each column may have."""
 SAME = 1e-5
 """Relative tolerance within which two sizes are the same."""
@@ -58,7 +66,7 @@ SAME = 1e-5
 class _Part:
     """The file that holds the showers ``first:first + showers`` of a library, as its own first ``showers``.
 
-    Its deposits have times if ``times``.
+    Its rows have all columns if ``times``: deposits may lack times.
     """
 
     path: Path
@@ -67,8 +75,8 @@ class _Part:
     times: bool
 
 
-class Library:
-    """A shower library opened for reading; use `open_library`.
+class ShowerLibrary(Generic[R]):
+    """A shower library of any layout opened for reading.
 
     Attributes:
         path: the file or folder.
@@ -76,13 +84,14 @@ class Library:
         energy: incident energy of every shower, shape (n,), GeV, float32.
         index: number of every shower in its simulation, shape (n,), int64, increasing.
         seed: seed of Geant4's engine for every shower, shape (n,), uint64.
-        deposits: number of deposits of every shower, shape (n,), int64; zero for a shower that left no energy.
-        heads: the four above as one record.
+        heads: these and all other columns of one value a shower, as one record.
         wanted: number of showers that an unfinished library is to have; None if it is finished.
         lost: number of showers that could not be recovered, if it was opened with ``recover``.
         shards: index of the first shower and provenance of every library that this one is made of; the showers of a
             folder are numbered one library behind the other.
     """
+
+    layout: ClassVar[Layout]
 
     def __init__(
         self, path: Path, provenance: Provenance, heads: Heads, parts: list[_Part], *, wanted: int | None, lost: int
@@ -91,7 +100,6 @@ class Library:
         self.provenance = provenance
         self.heads = heads
         self.energy, self.index, self.seed = heads.energy, heads.index, heads.seed
-        self.deposits = heads.counts
         self.wanted = wanted
         self.lost = lost
         self.shards = [(0, provenance)]
@@ -102,7 +110,7 @@ class Library:
     def __len__(self) -> int:
         return len(self.energy)
 
-    def __enter__(self) -> Library:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,6 +120,110 @@ class Library:
         """Close the file."""
         self._files.close()
         self._open = None
+
+    @property
+    def complete(self) -> bool:
+        """True if the showers of all files have all columns."""
+        return all(part.times for part in self._parts)
+
+    def incidence(self) -> Incidence:
+        """Return the incident particles of the showers, as the file or its simulations or imports say."""
+        columns = {name: getattr(self.heads, name) for name in INCIDENT}
+        if all(column is not None for column in columns.values()):
+            return Incidence(**columns)
+        starts = [first for first, _ in self.shards[1:]]
+        which = np.searchsorted(starts, self.index, side="right")
+        parts = [made.config.beam.model_dump() for _, made in self.shards]
+        each = [Incidence.of_beam(beam, 1) for beam in parts]
+        return Incidence.concatenate(each)[which]
+
+    def about(self) -> dict[str, Any]:
+        """Return the origin of the showers as plain data, see `calograd.events.shards`."""
+        shards = [{"first": first, "simulation": made.config.model_dump(mode="json")} for first, made in self.shards]
+        about = {"simulation": shards[0]["simulation"], "geant4": self.provenance.geant4}
+        return about | {"tables": self.provenance.tables} | ({"shards": shards} if len(shards) > 1 else {})
+
+    def read(self, start: int = 0, stop: int | None = None) -> R:
+        """Return the showers ``start:stop``; deposits have times if those of all files of the library have them.
+
+        Raises:
+            InputError: the library has no such showers.
+            FormatError: values that cannot be or do not fit their checksum, or a damaged file.
+        """
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise InputError(f"{self.path} has {len(self)} showers; {start}:{stop} is not within 0:{len(self)}")
+        pieces: list[Any] = []
+        for part in self._parts:
+            low, high = max(start, part.first), min(stop, part.first + part.showers)
+            if low < high:
+                piece: Any = self._showers(slice(low, high), self._rows(part, low - part.first, high - part.first))
+                _check_values(piece, self.path)
+                self._check_sums(piece, low, part)
+                pieces.append(piece if self.complete else replace(piece, **dict.fromkeys(self.layout.lacks)))
+        if not pieces:
+            none = {name: np.zeros(0, np.float32) for name in self.layout.names(self.complete)}
+            return self._showers(slice(start, stop), none)
+        record: Any = self.layout.record
+        whole: R = pieces[0] if len(pieces) == 1 else record.concatenate(pieces)
+        return whole
+
+    def _showers(self, rows: slice, flat: Mapping[str, np.ndarray]) -> R:
+        """Return showers of the library with the given columns of their rows."""
+        heads = self.heads.rows(rows)
+        columns: dict[str, Any] = {name: getattr(heads, name) for name in self.layout.record.HEADS}
+        made: Any = self.layout.record(**flat, offsets=heads.offsets, **columns)
+        showers: R = made
+        return showers
+
+    def blocks(self, max_rows: int = BLOCK) -> Iterator[R]:
+        """Yield all showers in order, some at a time: at most ``max_rows`` rows, but at least one shower."""
+        for rows in blocks(offsets_of(self.heads.counts), max_rows):
+            yield self.read(rows.start, rows.stop)
+
+    def _check_sums(self, showers: R, start: int, part: _Part) -> None:
+        """Raise `FormatError` if rows of a part have changed since they were written."""
+        if self.heads.checksum is None:
+            return
+        wrong = np.flatnonzero(checksums(showers) != self.heads.checksum[start : start + len(showers)])
+        if len(wrong):
+            advice = "remove that file and repeat the simulation: its showers are simulated again"
+            if self.wanted is None:
+                advice = "bring an intact copy or make it anew"
+            raise FormatError(
+                f"{part.path} is damaged: the {self.layout.rows} of shower {showers.index[wrong[0]]} do not fit their "
+                f"checksum; {advice}"
+            )
+
+    def _rows(self, part: _Part, low: int, high: int) -> dict[str, np.ndarray]:
+        try:
+            file = self._file(part.path)
+            first, last = file["offsets"][low], file["offsets"][high]
+            return {name: file[name][first:last] for name in self.layout.names(part.times)}
+        except DAMAGE as error:
+            raise FormatError(f"{part.path} is damaged and cannot be read completely: {error}") from error
+
+    def _file(self, path: Path) -> h5py.File:
+        """Return the file of a part; one is open at a time."""
+        if self._open is None or self._open[0] != path:
+            self.close()
+            if not path.exists():
+                raise FormatError(f"{path} is missing: the simulation of {self.path} may have ended; open it again")
+            file = self._files.enter_context(open_padded(path) if is_cut_off(path) else h5py.File(path, "r"))
+            self._open = (path, file)
+        return self._open[1]
+
+
+class Library(ShowerLibrary[Showers]):
+    """A library of deposits opened for reading; use `open_library`."""
+
+    layout = DEPOSIT_LIBRARY
+
+    @property
+    def deposits(self) -> np.ndarray:
+        """Number of deposits of every shower, shape (n,), int64; zero for a shower that left no energy."""
+        counts: np.ndarray = self.heads.counts
+        return counts
 
     @property
     def untimed(self) -> Path | None:
@@ -131,23 +243,6 @@ class Library:
             return config.detector
         return None
 
-    def incidence(self) -> Incidence:
-        """Return the incident particles of the showers, as the file or its simulations or imports say."""
-        columns = {name: getattr(self.heads, name) for name in INCIDENT}
-        if all(column is not None for column in columns.values()):
-            return Incidence(**columns)
-        starts = [first for first, _ in self.shards[1:]]
-        which = np.searchsorted(starts, self.index, side="right")
-        parts = [made.config.beam.model_dump() for _, made in self.shards]
-        each = [Incidence.of_beam(beam, 1) for beam in parts]
-        return Incidence.concatenate(each)[which]
-
-    def about(self) -> dict[str, Any]:
-        """Return the origin of the showers as plain data, see `calograd.events.shards`."""
-        shards = [{"first": first, "simulation": made.config.model_dump(mode="json")} for first, made in self.shards]
-        about = {"simulation": shards[0]["simulation"], "geant4": self.provenance.geant4}
-        return about | {"tables": self.provenance.tables} | ({"shards": shards} if len(shards) > 1 else {})
-
     def check_cells(self, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int, n_z: int) -> None:
         """Raise `InputError` unless these showers can be measured with cells of dx, dz (..., n_z), in cm.
 
@@ -166,75 +261,36 @@ class Library:
                 f"measure it with --cell {matrix.dx:g} {depths} --cells {matrix.n_xy} {len(matrix.dz)}"
             )
 
-    def read(self, start: int = 0, stop: int | None = None) -> Showers:
-        """Return the showers ``start:stop`` with their deposits, with times if all files of the library have them.
 
-        Raises:
-            InputError: the library has no such showers.
-            FormatError: deposits that are NaN, infinite or negative or do not fit their checksum, or a damaged file.
-        """
-        stop = len(self) if stop is None else stop
-        if not 0 <= start <= stop <= len(self):
-            raise InputError(f"{self.path} has {len(self)} showers; {start}:{stop} is not within 0:{len(self)}")
-        pieces = []
-        for part in self._parts:
-            low, high = max(start, part.first), min(stop, part.first + part.showers)
-            if low < high:
-                piece = self._showers(slice(low, high), self._deposits(part, low - part.first, high - part.first))
-                _check_values(piece, self.path)
-                self._check_sums(piece, low, part)
-                pieces.append(piece if self.untimed is None else replace(piece, t=None))
-        if not pieces:
-            none = {name: np.zeros(0, np.float32) for name in deposit_names(self.untimed is None)}
-            return self._showers(slice(start, stop), none)
-        return pieces[0] if len(pieces) == 1 else Showers.concatenate(pieces)
+class PlateLibrary(ShowerLibrary[PlateShowers]):
+    """A library of energies in the plates of sampling stacks, opened for reading; use `open_plates`."""
 
-    def _showers(self, rows: slice, deposits: dict[str, np.ndarray]) -> Showers:
-        """Return showers of the library with the given columns of their deposits."""
-        heads = self.heads.rows(rows)
-        columns: dict[str, Any] = {name: getattr(heads, name) for name in ("energy", "index", "seed", *INCIDENT)}
-        return Showers(**deposits, offsets=heads.offsets, **columns)
+    layout = PLATE_LIBRARY
 
-    def blocks(self, max_deposits: int = BLOCK) -> Iterator[Showers]:
-        """Yield all showers in order, some at a time: at most ``max_deposits`` deposits, but at least one shower."""
-        for rows in blocks(offsets_of(self.deposits), max_deposits):
-            yield self.read(rows.start, rows.stop)
+    @property
+    def stack(self) -> SamplingStack:
+        """The stacks that were simulated: fixed, or the law from which every shower drew its own."""
+        stack = self.provenance.stack
+        assert stack is not None
+        return stack
 
-    def _check_sums(self, showers: Showers, start: int, part: _Part) -> None:
-        """Raise `FormatError` if deposits of a part have changed since they were written."""
-        if self.heads.checksum is None:
-            return
-        wrong = np.flatnonzero(checksums(showers) != self.heads.checksum[start : start + len(showers)])
-        if len(wrong):
-            advice = "remove that file and repeat the simulation: its showers are simulated again"
-            if self.wanted is None:
-                advice = "bring an intact copy or make it anew"
-            raise FormatError(
-                f"{part.path} is damaged: the deposits of shower {showers.index[wrong[0]]} do not fit their checksum; "
-                f"{advice}"
-            )
+    @property
+    def absorbers(self) -> tuple[Material, ...]:
+        """Materials of the absorbers; `PlateShowers.absorber` numbers them."""
+        return self.stack.absorber
 
-    def _deposits(self, part: _Part, low: int, high: int) -> dict[str, np.ndarray]:
-        try:
-            file = self._file(part.path)
-            first, last = file["offsets"][low], file["offsets"][high]
-            return {name: file[name][first:last] for name in deposit_names(part.times)}
-        except DAMAGE as error:
-            raise FormatError(f"{part.path} is damaged and cannot be read completely: {error}") from error
+    @property
+    def actives(self) -> tuple[Material, ...]:
+        """Materials of the active plates; `PlateShowers.active` numbers them."""
+        return self.stack.active
 
-    def _file(self, path: Path) -> h5py.File:
-        """Return the file of a part; one is open at a time."""
-        if self._open is None or self._open[0] != path:
-            self.close()
-            if not path.exists():
-                raise FormatError(f"{path} is missing: the simulation of {self.path} may have ended; open it again")
-            file = self._files.enter_context(open_padded(path) if is_cut_off(path) else h5py.File(path, "r"))
-            self._open = (path, file)
-        return self._open[1]
+
+_KINDS_OF_LIBRARY: dict[str, type[Any]] = {SCHEMA: Library, PLATE_LIBRARY.schema: PlateLibrary}
+"""Classes of open libraries by schema."""
 
 
 def open_library(path: Path | str, recover: bool = False) -> Library:
-    """Open a shower library, finished or not, for reading slice by slice.
+    """Open a library of deposits, finished or not, for reading slice by slice.
 
     Args:
         path: the file, or a folder of such files that are read as one.
@@ -244,22 +300,47 @@ def open_library(path: Path | str, recover: bool = False) -> Library:
         InputError: libraries of a folder that differ in more than seed and energies, or have the same showers.
         FormatError: missing, of another kind, newer, cut off (unless ``recover``) or with inconsistent contents.
     """
+    library: Library = open_any(path, DEPOSIT_LIBRARY, recover)
+    return library
+
+
+def open_plates(path: Path | str, recover: bool = False) -> PlateLibrary:
+    """Open a library of the energies in plates, finished or not.
+
+        with open_plates("stacks.h5") as library:
+            showers = library.read()
+        showers.energies()                       # (n, layers, 3), GeV: absorber, gap and active plate
+
+    Arguments and errors are those of `open_library`.
+    """
+    library: PlateLibrary = open_any(path, PLATE_LIBRARY, recover)
+    return library
+
+
+def open_any(path: Path | str, layout: Layout, recover: bool = False) -> Any:
+    """Open a library of a layout; see `open_library` for arguments and errors."""
     path = Path(path)
     if path.is_dir():
-        return _folder(path, [open_library(file, recover) for file in shard_files(path)])
-    with _existing(path, recover) as (file, complete):
+        return _folder(path, [open_any(file, layout, recover) for file in shard_files(path)], layout)
+    kind = _KINDS_OF_LIBRARY[layout.schema]
+    with _existing(path, recover, layout) as (file, complete):
         if PARTS not in file:
-            provenance, heads, lost = _heads(file, path, complete)
+            provenance, heads, lost = _heads(file, path, complete, layout)
             part = _Part(path, 0, len(heads), heads.times)
-            return Library(path, provenance, heads, [part], wanted=None, lost=lost)
+            return kind(path, provenance, heads, [part], wanted=None, lost=lost)
         names, wanted = [name.decode() for name in load(file, PARTS)], int(file.attrs["wanted"])
         provenance = Provenance.of(file.attrs, path)
-    return _joined(path, provenance, [open_library(path.parent / name, recover) for name in names], wanted)
+    return _joined(path, provenance, [open_any(path.parent / name, layout, recover) for name in names], wanted, layout)
 
 
 def _joined(
-    path: Path, provenance: Provenance, libraries: list[Library], wanted: int | None, numbers: Sequence[int] = ()
-) -> Library:
+    path: Path,
+    provenance: Provenance,
+    libraries: list[Any],
+    wanted: int | None,
+    layout: Layout,
+    numbers: Sequence[int] = (),
+) -> Any:
     """Return libraries put one behind the other; ``numbers`` are added to the indices of their showers."""
     heads = [library.heads for library in libraries]
     if len(numbers):
@@ -270,10 +351,11 @@ def _joined(
         for library, start in zip(libraries, starts, strict=False) for part in library._parts
     ]  # fmt: skip
     lost = sum(library.lost for library in libraries)
-    return Library(path, provenance, Heads.join(heads), parts, wanted=wanted, lost=lost)
+    kind = _KINDS_OF_LIBRARY[layout.schema]
+    return kind(path, provenance, Heads.join(heads, layout), parts, wanted=wanted, lost=lost)
 
 
-def _folder(folder: Path, libraries: list[Library]) -> Library:
+def _folder(folder: Path, libraries: list[Any], layout: Layout) -> Any:
     """Return the libraries of a folder as one, their showers numbered one library behind the other."""
     first = libraries[0]
     seen: dict[str, Path] = {}
@@ -287,32 +369,36 @@ def _folder(folder: Path, libraries: list[Library]) -> Library:
     unfinished = any(library.wanted is not None for library in libraries)
     wanted = sum(len(library) if library.wanted is None else library.wanted for library in libraries)
     numbers = np.cumsum([0, *(int(library.index.max(initial=-1)) + 1 for library in libraries)])[:-1].tolist()
-    whole = _joined(folder, first.provenance, libraries, wanted if unfinished else None, numbers)
+    whole = _joined(folder, first.provenance, libraries, wanted if unfinished else None, layout, numbers)
     whole.shards = [(number, library.provenance) for number, library in zip(numbers, libraries, strict=True)]
     return whole
 
 
-def read_heads(path: Path) -> tuple[Provenance, Heads, int | None]:
+def read_heads(path: Path, layout: Layout = DEPOSIT_LIBRARY) -> tuple[Provenance, Heads, int | None]:
     """Return provenance and heads of a library or a part, and how many showers an unfinished library is to have.
+
+    Args:
+        path: the file.
+        layout: its layout.
 
     Raises:
         FormatError: see `open_library`.
     """
-    with _existing(path, recover=False) as (file, _):
-        provenance, heads, _ = _heads(file, path, None)
+    with _existing(path, False, layout) as (file, _):
+        provenance, heads, _ = _heads(file, path, None, layout)
         return provenance, heads, int(file.attrs["wanted"]) if "wanted" in file.attrs else None
 
 
 @contextmanager
-def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None]]:
+def _existing(path: Path, recover: bool, layout: Layout) -> Iterator[tuple[h5py.File, int | None]]:
     """Open a library file; yield it and, if it was cut off, the number of its complete showers."""
     if not path.is_file() or not is_cut_off(path):
-        with existing_file(path, SCHEMA) as file:
+        with existing_file(path, layout.schema) as file:
             yield file, None
         return
     with open_padded(path) as file:
-        check_schema(file, path, SCHEMA)
-        complete = complete_showers(file, path)
+        check_schema(file, path, layout.schema)
+        complete = complete_showers(file, path, layout)
         if not recover:
             raise FormatError(
                 f"{path} is cut off: {complete} of {len(file['energy'])} showers are complete; "
@@ -321,38 +407,65 @@ def _existing(path: Path, recover: bool) -> Iterator[tuple[h5py.File, int | None
         yield file, complete
 
 
-def _heads(file: h5py.File, path: Path, complete: int | None) -> tuple[Provenance, Heads, int]:
+def _heads(file: h5py.File, path: Path, complete: int | None, layout: Layout) -> tuple[Provenance, Heads, int]:
     """Return provenance and heads of the (first ``complete``) showers, and the number of showers that are lost."""
-    check_datasets(file, path, (*DEPOSITS, *HEADS), f"a file of schema '{SCHEMA}'")
-    small: dict[str, Any] = {name: load(file, name) for name in (*HEADS, *INCIDENT, CHECKSUM) if name in file}
-    heads = Heads(**small, times=TIME in file)
-    for name, kinds in _KINDS.items():
-        if name in file and file[name].dtype.kind not in kinds:
+    check_datasets(file, path, (*layout.names(False), *layout.heads), f"a file of schema '{layout.schema}'")
+    known = set(layout.record.HEADS) | {"offsets", CHECKSUM}
+    small: dict[str, Any] = {n: load(file, n) for n in (*HEADS, *MORE, CHECKSUM) if n in file and n in known}
+    heads = Heads(**small, times=layout.complete(file))
+    rows = layout.names(heads.times)
+    for name in (*small, *rows):
+        if file[name].dtype.kind not in _KINDS[name]:
             raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")
-    n, total = len(heads.energy), {name: file[name].shape for name in deposit_names(heads.times)}
-    columns = {name: getattr(heads, name) for name in ("index", "seed", CHECKSUM, *INCIDENT)}
+    n, total = len(heads.energy), {name: file[name].shape for name in rows}
+    columns = {name: getattr(heads, name) for name in ("index", "seed", CHECKSUM, *MORE)}
     wanted = {name: (n, 2) if name == "position" else (n,) for name, values in columns.items() if values is not None}
     if heads.offsets.shape != (n + 1,) or any(columns[name].shape != shape for name, shape in wanted.items()):
         shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in (*HEADS, *wanted))
         raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
     if heads.offsets[0] != 0 or (np.diff(heads.offsets) < 0).any() or set(total.values()) != {(heads.offsets[-1],)}:
-        raise FormatError(f"{path}: the offsets do not fit the deposits ({total['x']}); the file is damaged")
+        raise FormatError(f"{path}: the offsets do not fit the {layout.rows} ({total[rows[0]]}); the file is damaged")
     if not (np.isfinite(heads.energy) & (heads.energy > 0)).all():
         bad = int(heads.index[~(np.isfinite(heads.energy) & (heads.energy > 0))][0])
         raise FormatError(f"{path}: the incident energy of shower {bad} is not a positive number")
     keep = n if complete is None else complete
     provenance = Provenance.of(file.attrs, path)
+    if provenance.layout is not layout:
+        raise FormatError(f"{path}: its simulation config is not of {layout.rows} of a detector; the file is damaged")
     check_heads(file, heads, path)
+    _check_stacks(heads, provenance, path)
     return provenance, heads.rows(slice(0, keep)), n - keep
 
 
-def _check_values(showers: Showers, path: Path) -> None:
-    for name in deposit_names(showers.t):
+def _check_stacks(heads: Heads, provenance: Provenance, path: Path) -> None:
+    """Raise `FormatError` if showers have materials or numbers of layers that their simulation does not have."""
+    stack = provenance.stack
+    if stack is None or heads.absorber is None or heads.active is None:
+        return
+    for name, values, known in (("absorber", heads.absorber, stack.absorber), ("active", heads.active, stack.active)):
+        bad = (values < 0) | (values >= len(known))
+        if bad.any():
+            raise FormatError(
+                f"{path}: shower {heads.index[bad][0]} has {name} {values[bad][0]}, but there are {len(known)}; "
+                "the file is damaged or foreign"
+            )
+    low, high = stack.layers_range
+    bad = (heads.counts < low) | (heads.counts > high)
+    if bad.any():
+        raise FormatError(
+            f"{path}: shower {heads.index[bad][0]} has {heads.counts[bad][0]} layers, expected {low} to {high}; "
+            "the file is damaged or foreign"
+        )
+
+
+def _check_values(showers: Record, path: Path) -> None:
+    for name in row_names(showers):
         values = getattr(showers, name)
-        bad = ~np.isfinite(values) if name != "e" else ~(np.isfinite(values) & (values >= 0))
+        signed = name not in ("e", *PlateShowers.FLAT)
+        bad = ~np.isfinite(values) if signed else ~(np.isfinite(values) & (values >= 0))
         if bad.any():
             owner = int(np.searchsorted(showers.offsets, np.argmax(bad), side="right")) - 1
-            what = "NaN, infinite or negative" if name == "e" else "NaN or infinite"
+            what = "NaN or infinite" if signed else "NaN, infinite or negative"
             raise FormatError(
                 f"{path}: {name} of shower {showers.index[owner]} holds {what} values; the file is damaged or foreign"
             )

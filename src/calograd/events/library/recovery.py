@@ -1,7 +1,7 @@
 """Recover the complete showers of a library that was cut off.
 
 HDF5 refuses a file that is shorter than its superblock says. Padded to that length it opens. A shower is
-complete if all chunks that hold its deposits lie within the bytes that are there.
+complete if all chunks that hold its rows lie within the bytes that are there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError
-from calograd.events.library.schema import HEADS, INCIDENT, TIME, deposit_names
+from calograd.events.library.schema import HEADS, MORE, Layout
 from calograd.io.hdf5 import DAMAGE, refuse_endless
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -68,15 +68,15 @@ def open_padded(path: Path) -> Iterator[h5py.File]:
         raise FormatError(f"{path} is cut off before its index ends; nothing of it can be recovered") from error
 
 
-def complete_showers(file: h5py.File, path: Path) -> int:
+def complete_showers(file: h5py.File, path: Path, layout: Layout) -> int:
     """Return the number of complete showers from the first on; `KeyError` if the index of the file is not complete."""
     real = path.stat().st_size
-    for name in (*HEADS, *(name for name in INCIDENT if name in file)):
+    for name in (*HEADS, *(name for name in MORE if name in file)):
         dataset = file[name]
         if dataset.nbytes and dataset.id.get_offset() + dataset.nbytes > real:
             raise KeyError(name)
-    deposits = min(_complete_values(file[name], real) for name in deposit_names(TIME in file))
-    return int(np.searchsorted(file["offsets"][()], deposits, side="right")) - 1
+    rows = min(_complete_values(file[name], real) for name in layout.names(layout.complete(file)))
+    return int(np.searchsorted(file["offsets"][()], rows, side="right")) - 1
 
 
 def _complete_values(dataset: h5py.Dataset, real: int) -> int:

@@ -1,14 +1,20 @@
-"""Layout of a shower library in HDF5 (schema ``calograd/library/2``).
+"""Layouts of shower libraries in HDF5: of deposits (schema ``calograd/library/2``) and of plates.
 
-Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and ``e`` (GeV).
-The datasets ``energy`` (GeV), ``index``, ``seed`` and ``checksum`` have one value a shower. The checksum is the CRC-32
-of the bytes of the shower's x, y, z, e and t; the oldest libraries have none. The dataset ``t`` holds the time of every
-deposit since the particle crossed the front face (ns). Version 1 and imported showers have none.
+**Deposits.** Shower s owns the deposits ``offsets[s]:offsets[s + 1]`` of the flat float32 datasets ``x y z`` (cm) and
+``e`` (GeV). The datasets ``energy`` (GeV), ``index``, ``seed`` and ``checksum`` have one value a shower. The checksum
+is the CRC-32 of the bytes of the shower's x, y, z, e and t; the oldest libraries have none. The dataset ``t`` holds the
+time of every deposit since the particle crossed the front face (ns). Version 1 and imported showers have none.
 
 The incident particle is in ``particle`` (PDG's number), ``position`` (two values, cm), ``theta`` and ``phi``
 (degrees). Version 1 and imported showers have none of these four: their particles are those of the beam in ``config``.
 The attribute ``config`` and those beside it say what made the showers. A checksum of the file (`calograd.io.hdf5`)
 covers everything but the deposits.
+
+**Plates** (schema ``calograd/plates/1``). The rows of a shower are the layers of its stack, in the order of the beam.
+The flat float32 datasets ``absorber_energy gap_energy active_energy`` (GeV) hold what its plates absorb, and
+``absorber_thickness gap_thickness active_thickness`` (cm) how thick they are. ``absorber`` and ``active`` (n,) are the
+numbers of a shower's materials among those of ``detector`` in ``config``. The checksum is the CRC-32 of the six columns
+of the shower in this order. All else is as in libraries of deposits, and no dataset may be missing.
 
 The file's index and all small datasets lie at its front. The chunks of deposits follow in the order of the showers, so
 a file that was cut off has lost only its end.
@@ -21,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import h5py
 import numpy as np
@@ -30,12 +36,21 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 from calograd._version import __version__
 from calograd.detector.configuration import Energies, SimulationConfig, SiWStack
 from calograd.detector.material import Material
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import FormatError
+from calograd.events.plates import PlateShowers
 from calograd.events.ragged import Ragged, Showers
 from calograd.io.hdf5 import store_checksum, verify_checksum
 from calograd.io.toml import Table, first_difference
 
+Record = Showers | PlateShowers
+"""Showers of a library in memory."""
+R = TypeVar("R", Showers, PlateShowers)
+
 SCHEMA = "calograd/library/2"
+"""Schema of a library of deposits."""
+PLATES_SCHEMA = "calograd/plates/1"
+"""Schema of a library of plates."""
 DEPOSITS = ("x", "y", "z", "e")
 """Datasets of the deposits that every library has."""
 TIME = "t"
@@ -44,6 +59,10 @@ HEADS = {"offsets": "<i8", "energy": "<f4", "index": "<i8", "seed": "<u8"}
 """Datasets of the showers, and their types."""
 INCIDENT = {"particle": "<i4", "position": "<f4", "theta": "<f4", "phi": "<f4"}
 """Datasets of the incident particles, and their types."""
+PAIR = {"absorber": "<i4", "active": "<i4"}
+"""Datasets of the materials of stacks, and their types."""
+MORE = INCIDENT | PAIR
+"""Datasets of one value a shower that some libraries lack, and their types."""
 CHECKSUM = "checksum"
 """Dataset of the checksums of the deposits."""
 PARTS = "parts"
@@ -53,15 +72,50 @@ CHUNK = 1 << 17
 
 
 @dataclass(frozen=True)
-class Heads(Ragged):
-    """All columns of a library except its deposits; see `calograd.events.ragged.Showers` for most of them.
+class Layout:
+    """The datasets of a kind of library.
 
     Attributes:
-        checksum: CRC-32 of every shower's deposits, shape (n,), uint32; None where a library has none.
-        times: whether the deposits of all showers have times.
+        schema: the schema, with the version that is written.
+        record: class of the showers in memory. Its flat columns are the datasets of float32 rows.
+        lacks: those of these datasets that a file may lack.
+        heads: datasets of one value a shower that no file lacks.
+        rows: the rows in words, for messages.
     """
 
-    HEADS: ClassVar = ("energy", "index", "seed", "checksum", *INCIDENT)
+    schema: str
+    record: type[Showers] | type[PlateShowers]
+    lacks: tuple[str, ...]
+    heads: tuple[str, ...]
+    rows: str
+
+    def names(self, complete: bool = True) -> tuple[str, ...]:
+        """Return the datasets of rows: all, or without those that a file may lack."""
+        flat: tuple[str, ...] = self.record.FLAT
+        return flat if complete else tuple(name for name in flat if name not in self.lacks)
+
+    def complete(self, names: Any) -> bool:
+        """Return whether all datasets of rows are among ``names``."""
+        return all(name in names for name in self.lacks)
+
+
+DEPOSIT_LIBRARY = Layout(SCHEMA, Showers, (TIME,), tuple(HEADS), "deposits")
+"""Libraries of deposits."""
+PLATE_LIBRARY = Layout(PLATES_SCHEMA, PlateShowers, (), (*HEADS, *MORE, CHECKSUM), "layers")
+"""Libraries of plates."""
+
+
+@dataclass(frozen=True)
+class Heads(Ragged):
+    """All columns of a library except its rows; see `calograd.events.ragged.Showers` for most of them.
+
+    Attributes:
+        checksum: CRC-32 of every shower's rows, shape (n,), uint32; None where a library has none.
+        absorber, active: see `calograd.events.plates.PlateShowers`; None in a library of deposits.
+        times: whether the rows of all showers have all columns: deposits may lack times, plates lack nothing.
+    """
+
+    HEADS: ClassVar = ("energy", "index", "seed", "checksum", *MORE)
     offsets: np.ndarray
     energy: np.ndarray
     index: np.ndarray
@@ -71,25 +125,30 @@ class Heads(Ragged):
     position: np.ndarray | None = None
     theta: np.ndarray | None = None
     phi: np.ndarray | None = None
+    absorber: np.ndarray | None = None
+    active: np.ndarray | None = None
     times: bool = field(default=False, kw_only=True)
 
     @classmethod
-    def of(cls, showers: Showers) -> Heads:
+    def of(cls, showers: Record) -> Heads:
         """Return the heads of showers."""
-        incident = (getattr(showers, name) for name in INCIDENT)
-        heads = cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), *incident)
-        return replace(heads, times=showers.t is not None)
+        more = (getattr(showers, name, None) for name in MORE)
+        heads = cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), *more)
+        return replace(heads, times=len(row_names(showers)) == len(showers.FLAT))
 
     @classmethod
-    def join(cls, heads: Sequence[Heads]) -> Heads:
-        """Return the heads of libraries put one behind the other; there may be none."""
+    def join(cls, heads: Sequence[Heads], layout: Layout = DEPOSIT_LIBRARY) -> Heads:
+        """Return the heads of libraries of a layout put one behind the other; there may be none."""
         none = cls(*(np.zeros(int(k == 0), kind) for k, kind in enumerate(("<i8", "<f4", "<i8", "<u8", "<u4"))))
+        if layout is PLATE_LIBRARY:
+            more = {name: np.zeros((0, 2) if name == "position" else 0, kind) for name, kind in MORE.items()}
+            none = replace(none, **more, times=True)
         return replace(cls.concatenate(heads), times=all(each.times for each in heads)) if heads else none
 
 
-def checksums(showers: Showers) -> np.ndarray:
-    """Return the CRC-32 of the bytes of every shower's x, y, z, e and, if it has times, t; shape (n,), uint32."""
-    columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in deposit_names(showers.t)]
+def checksums(showers: Record) -> np.ndarray:
+    """Return the CRC-32 of the bytes of every shower's rows, column after column; shape (n,), uint32."""
+    columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in row_names(showers)]
     sums = np.zeros(len(showers.energy), np.uint32)
     for number, (start, stop) in enumerate(pairwise(showers.offsets)):
         value = 0
@@ -99,9 +158,9 @@ def checksums(showers: Showers) -> np.ndarray:
     return sums
 
 
-def deposit_names(times: Any) -> tuple[str, ...]:
-    """Return the datasets of deposits with ``times``, or without if that is None or False."""
-    return DEPOSITS if times is None or times is False else (*DEPOSITS, TIME)
+def row_names(showers: Record) -> tuple[str, ...]:
+    """Return the flat columns that showers have; deposits may have no times."""
+    return tuple(name for name in showers.FLAT if getattr(showers, name) is not None)
 
 
 class ImportedBeam(Table):
@@ -150,13 +209,25 @@ class Provenance:
     def material(self) -> Material | None:
         """The material of the showers; None for a layered detector."""
         where = self.config if isinstance(self.config, Imported) else self.config.detector
-        return None if isinstance(where, SiWStack) else where.material
+        return None if isinstance(where, SiWStack | SamplingStack) else where.material
+
+    @property
+    def stack(self) -> SamplingStack | None:
+        """The stack whose plates were measured; None for showers of deposits."""
+        if isinstance(self.config, SimulationConfig) and isinstance(self.config.detector, SamplingStack):
+            return self.config.detector
+        return None
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of a library of these showers."""
+        return DEPOSIT_LIBRARY if self.stack is None else PLATE_LIBRARY
 
     def attributes(self) -> dict[str, str]:
         """Return the attributes of the file, without the schema."""
         return {
             "config": self.config.model_dump_json(),
-            "material": self.material.name if self.material else "Si-W",
+            "material": self.stack.describe() if self.stack else self.material.name if self.material else "Si-W",
             "geant4": self.geant4,
             "tables": self.tables,
             "calograd": __version__,
@@ -167,7 +238,7 @@ class Provenance:
         """Read the attributes of the file at ``path``. Raises `FormatError` if they are missing or foreign."""
         missing = [name for name in ("config", "geant4", "tables") if name not in attributes]
         if missing:
-            raise FormatError(f"{path} lacks the attribute {missing[0]}; expected a file of schema '{SCHEMA}'")
+            raise FormatError(f"{path} lacks the attribute {missing[0]}; expected a shower library")
         try:
             config = _CONFIG.validate_json(attributes["config"])
         except ValidationError as error:
@@ -200,18 +271,18 @@ class Provenance:
 def write_heads(
     file: h5py.File, provenance: Provenance, heads: Heads, wanted: int | None = None, parts: Sequence[str] = ()
 ) -> None:
-    """Write schema, attributes and the small datasets, in front of any deposit, and store their checksum.
+    """Write schema, attributes and the small datasets, in front of any row, and store their checksum.
 
     Args:
         file: a file that is open for writing.
         provenance, heads: origin and columns of the showers.
         wanted: number of showers that an unfinished library is to have.
-        parts: names of the files that hold the deposits of an unfinished library.
+        parts: names of the files that hold the rows of an unfinished library.
     """
-    file.attrs["schema"] = SCHEMA
+    file.attrs["schema"] = provenance.layout.schema
     for name, value in provenance.attributes().items():
         file.attrs[name] = value
-    for name, dtype in (HEADS | INCIDENT).items():
+    for name, dtype in (HEADS | MORE).items():
         if getattr(heads, name) is not None:
             file.create_dataset(name, data=getattr(heads, name).astype(dtype))
     if heads.checksum is not None:
@@ -230,7 +301,7 @@ def check_heads(file: h5py.File, heads: Heads, path: Path) -> None:
 
 def _covered(file: h5py.File) -> list[str]:
     """Return the datasets that the checksum of a file covers."""
-    return [name for name in (*HEADS, *INCIDENT, CHECKSUM, PARTS) if name in file]
+    return [name for name in (*HEADS, *MORE, CHECKSUM, PARTS) if name in file]
 
 
 def parts_folder(path: Path) -> Path:
@@ -238,31 +309,32 @@ def parts_folder(path: Path) -> Path:
     return path.with_name(f"{path.name}.parts")
 
 
-def create_deposits(file: h5py.File, n: int, times: bool, **compression: Any) -> dict[str, h5py.Dataset]:
-    """Create the empty datasets of ``n`` deposits, with or without ``times``, in chunks of `CHUNK`."""
+def create_rows(file: h5py.File, n: int, names: Sequence[str], **compression: Any) -> dict[str, h5py.Dataset]:
+    """Create the empty datasets ``names`` of ``n`` rows, in chunks of `CHUNK`."""
     packing = {"chunks": (min(CHUNK, n),), "shuffle": True, **compression} if n else {}
-    return {name: file.create_dataset(name, shape=(n,), dtype="<f4", **packing) for name in deposit_names(times)}
+    return {name: file.create_dataset(name, shape=(n,), dtype="<f4", **packing) for name in names}
 
 
-def front_size(deposits: int, showers: int = 0) -> int:
+def front_size(rows: int, columns: int) -> int:
     """Return a generous number of bytes to set aside at the front of a file for its index."""
-    return (1 << 14) + 400 * len(deposit_names(True)) * (deposits // CHUNK + 1) + showers // 8
+    return (1 << 14) + 400 * columns * (rows // CHUNK + 1)
 
 
-def pack(showers: Showers, provenance: Provenance, times: bool = True) -> bytes:
+def pack(showers: Record, provenance: Provenance, times: bool = True) -> bytes:
     """Return showers as a complete library file in memory, compressed fast rather than well (lzf).
 
     Args:
         showers, provenance: the showers and what made them.
         times: keep the times of the deposits, where they are known.
     """
-    showers = showers if times else replace(showers, t=None)
-    n = len(showers.e)
+    if not times and isinstance(showers, Showers):
+        showers = replace(showers, t=None)
+    n, names = int(showers.offsets[-1]), row_names(showers)
     with h5py.File(
-        "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n)
+        "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n, len(showers.FLAT))
     ) as file:
         write_heads(file, provenance, Heads.of(showers))
-        datasets = create_deposits(file, n, showers.t is not None, compression="lzf")
+        datasets = create_rows(file, n, names, compression="lzf")
         for start in range(0, n, CHUNK):
             for name, dataset in datasets.items():
                 dataset[start : start + CHUNK] = getattr(showers, name)[start : start + CHUNK]
@@ -277,14 +349,14 @@ def compress(values: np.ndarray, chunk: int) -> bytes:
     return zlib.compress(padded.view(np.uint8).reshape(-1, 4).T.tobytes(), 1)
 
 
-def slabs(blocks: Iterator[Showers], chunk: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the deposits of consecutive blocks in slabs of ``chunk``; the last slab is shorter."""
+def slabs(blocks: Iterator[R], chunk: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the rows of consecutive blocks in slabs of ``chunk``; the last slab is shorter."""
     held: dict[str, np.ndarray] = {}
     for block in blocks:
-        held = held or {name: np.zeros(0, "<f4") for name in deposit_names(block.t)}
+        held = held or {name: np.zeros(0, "<f4") for name in row_names(block)}
         held = {name: np.concatenate([values, getattr(block, name)]) for name, values in held.items()}
-        while len(held["e"]) >= chunk:
+        while len(next(iter(held.values()))) >= chunk:
             yield {name: values[:chunk] for name, values in held.items()}
             held = {name: values[chunk:] for name, values in held.items()}
-    if held and len(held["e"]):
+    if held and len(next(iter(held.values()))):
         yield held

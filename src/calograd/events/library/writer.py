@@ -21,15 +21,15 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
-from calograd.events.library.reader import open_library, read_heads
+from calograd.events.library.reader import open_any, read_heads
 from calograd.events.library.recovery import is_cut_off
 from calograd.events.library.schema import (
     CHUNK,
     Heads,
+    Layout,
     Provenance,
     compress,
-    create_deposits,
-    deposit_names,
+    create_rows,
     front_size,
     parts_folder,
     slabs,
@@ -91,7 +91,7 @@ def _refuse_others(path: Path, provenance: Provenance, wanted: int, append: bool
     if not path.exists():
         return False
     try:
-        made_by, heads, unfinished = read_heads(path)
+        made_by, heads, unfinished = read_heads(path, provenance.layout)
     except FormatError as error:
         raise OutputExistsError(f"{path} exists already and cannot be continued ({error}); move it away") from error
     difference = provenance.difference(made_by)
@@ -147,6 +147,7 @@ class LibraryWriter:
         self.wanted = wanted
         self.times = True
         self.notes: list[str] = []
+        self._layout = provenance.layout
         self._folder = folder
         self._parts: dict[Path, Heads] = {}
         self._published = 0.0
@@ -157,13 +158,13 @@ class LibraryWriter:
         """Find the finished parts; a ``finished`` library to continue becomes one of them."""
         for stray in self._folder.glob("*.tmp"):
             stray.unlink()
-        have: set[int] = set(read_heads(self.path)[1].index.tolist()) if finished else set()
+        have: set[int] = set(read_heads(self.path, self._layout)[1].index.tolist()) if finished else set()
         for part in sorted(self._folder.glob("*.h5")):
             if is_cut_off(part):
                 self.notes.append(f"{part} is cut off; its showers are simulated again")
                 part.unlink()
                 continue
-            provenance, heads, _ = _intact(part)
+            provenance, heads, _ = _intact(part, self._layout)
             difference = self.provenance.difference(provenance)
             if difference:
                 raise OutputExistsError(f"{part} was made otherwise: {difference}; choose another output")
@@ -178,7 +179,7 @@ class LibraryWriter:
                     os.link(self.path, base)
                 except OSError:
                     shutil.copy2(self.path, base)
-            self._parts[base] = read_heads(base)[1]
+            self._parts[base] = read_heads(base, self._layout)[1]
         self.times = all(heads.times for heads in self._parts.values())
         if self.done > self.wanted:
             raise OutputExistsError(
@@ -203,7 +204,7 @@ class LibraryWriter:
         temporary = self._folder / "part.tmp"
         with writing(self.path, _THEN):
             write_synchronised(temporary, image)
-            heads = read_heads(temporary)[1]
+            heads = read_heads(temporary, self._layout)[1]
             part = self._folder / f"{heads.index[0]:010d}-{heads.index[-1]:010d}.h5"
             temporary.replace(part)
             synchronise(self._folder)
@@ -223,7 +224,7 @@ class LibraryWriter:
         self._pause = max(2.0, 20 * (self._published - now))
 
     def finish(self, progress: Progress, threads: int) -> None:
-        """Join the parts into one plain file; ``progress`` is called with the deposits written and their number."""
+        """Join the parts into one plain file; ``progress`` is called with the rows written and their number."""
         ordered = self._ordered()
         need = sum(part.stat().st_size for part in self._parts)
         temporary = self._folder / "joined.tmp"
@@ -236,7 +237,7 @@ class LibraryWriter:
                 )
             self.publish(force=True)
             try:
-                self._join(temporary, Heads.join([heads for _, heads in ordered]), progress, threads)
+                self._join(temporary, Heads.join([heads for _, heads in ordered], self._layout), progress, threads)
                 synchronise(temporary)
                 temporary.replace(self.path)
             finally:
@@ -260,12 +261,13 @@ class LibraryWriter:
         n = int(heads.offsets[-1])
         chunk = max(1, min(CHUNK, n))
         with (
-            open_library(self.path) as library,
+            open_any(self.path, self._layout) as library,
             ThreadPoolExecutor(threads) as pool,
-            h5py.File(target, "w", rdcc_nbytes=0, meta_block_size=front_size(n)) as file,
+            h5py.File(target, "w", rdcc_nbytes=0, meta_block_size=front_size(n, len(self._layout.names()))) as file,
         ):
             write_heads(file, self.provenance, heads)
-            datasets = create_deposits(file, n, heads.times, compression="gzip", compression_opts=1)
+            names = self._layout.names(heads.times)
+            datasets = create_rows(file, n, names, compression="gzip", compression_opts=1)
             waiting: deque[tuple[int, str, Future[bytes]]] = deque()
 
             def write_oldest() -> None:
@@ -284,12 +286,12 @@ class LibraryWriter:
 
 def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: int) -> bytes:
     """Return the file of virtual datasets over the parts, as bytes."""
-    heads = Heads.join([h for _, h in parts])
+    heads = Heads.join([h for _, h in parts], provenance.layout)
     n = int(heads.offsets[-1])
     with h5py.File("library", "w", driver="core", backing_store=False) as file:
         names = [f"{part.parent.name}/{part.name}" for part, _ in parts]
         write_heads(file, provenance, heads, wanted, names)
-        for dataset in deposit_names(heads.times):
+        for dataset in provenance.layout.names(heads.times):
             layout = h5py.VirtualLayout(shape=(n,), dtype="<f4")
             start = 0
             for name, (_, part) in zip(names, parts, strict=True):
@@ -306,9 +308,9 @@ def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: in
         return bytes(file.id.get_file_image())
 
 
-def _intact(part: Path) -> tuple[Provenance, Heads, int | None]:
+def _intact(part: Path, layout: Layout) -> tuple[Provenance, Heads, int | None]:
     """Read the heads of the showers of a part. Raises `FormatError` with advice."""
     try:
-        return read_heads(part)
+        return read_heads(part, layout)
     except FormatError as error:
         raise FormatError(f"{error}; remove that file and repeat: its showers are simulated again") from error

@@ -62,7 +62,8 @@ def test_a_shower_depends_on_seed_and_index_alone(kernel_environment: dict[str, 
     one = forwards.rows([2])
     thickness = {name: tuple(map(float, getattr(one, name))) for name in PlateShowers.FLAT[3:]}
     fixed = {"absorber": RANDOM["absorber"][one.absorber[0]], "active": RANDOM["active"][one.active[0]]}
-    alone = run(stack_config(**fixed, **thickness, layers=int(one.counts[0])), [2], kernel_environment)
+    config = stack_config(**fixed, **thickness, layers=int(one.counts[0]), profile="equal")
+    alone = run(config, [2], kernel_environment)
     for name in (*PlateShowers.FLAT, "energy", "seed", "particle", "theta"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(one, name), err_msg=name)
     assert (forwards.leakage > -1e-3).all()

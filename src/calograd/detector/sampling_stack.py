@@ -36,9 +36,9 @@ from calograd.io.toml import Table
 
 MOST_LAYERS = 1000
 """Largest number of layers; more is taken for a slip."""
-THICKEST = 2.0
+THICKEST = 3.0
 """Mean thickness of the absorber plates, in radiation lengths, beyond which it was probably meant in mm."""
-LONGEST = 300.0
+LONGEST = 200.0
 """Depth of a stack, cm, beyond which thicknesses were probably meant in mm."""
 STEEPEST = 80.0
 """Largest angle of a beam that plates are made wide for, degrees."""
@@ -79,8 +79,8 @@ def millimetre_problem(absorber: float, radiation_length: float, active: float, 
         )
     if depth > LONGEST:
         return (
-            f"active_thickness: plates of {active:.3g} cm make a stack of {depth:.0f} cm; is this in mm? Give cm, "
-            f"as {active / 10:.3g}"
+            f"active_thickness: plates of {active:.3g} cm with absorbers of {absorber:.3g} cm make a stack of "
+            f"{depth:.0f} cm; is this in mm? Give cm, as {active / 10:.3g}"
         )
     return None
 

@@ -177,7 +177,7 @@ class SamplingStack(Table):
     gap_material: Material = Field(default="G4_AIR", validate_default=True)
     """Material of the gap."""
     profile: Literal["equal", "smooth"] = "equal"
-    """Whether a shower's drawn thicknesses are the same in all layers, or scatter about a smooth profile."""
+    """Course of drawn thicknesses through a shower's layers: the same in all, or scattered about a smooth profile."""
     scatter: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Relative standard deviation of drawn thicknesses about a smooth profile."""
     width: Annotated[float, Field(gt=0)] = 40.0

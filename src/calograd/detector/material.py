@@ -13,7 +13,7 @@ through matter"):
 
 In the last one Z/A is sum_j w_j Z_j / A_j, ln I the mean of ln I_j with the weights w_j Z_j / A_j, and delta the
 density effect as Sternheimer and Peierls generalise it (Phys. Rev. B 3 (1971) 3681). It agrees with the Review's tables
-of minimum ionisation within 2.5 %.
+of minimum ionisation within 2.6 %.
 
 Density and numbers may be torch scalars; gradients pass through everything that follows from them. At another density
 the same composition has X0 and R_M in proportion to 1 / density and the same E_c, see `Material.at_density`.

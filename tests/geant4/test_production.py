@@ -180,7 +180,7 @@ def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
         ([*PLATES, "--active-thickness", "0.4", "--gap-thickness", "0:1"], "'0:1'; expected a range that begins above"),
         (
             [*PLATES, "--active-thickness", "400"],
-            "plates of 400 cm make a stack of 1601 cm; is this in mm",
+            "plates of 400 cm with absorbers of 0.2 cm make a stack of 1601 cm; is this in mm",
         ),
         ([*PLATES, "--active-thickness", "0.4", "--layers", "0"], "'0'; expected a number of layers, or a range"),
         ([*PLATES, "--active-thickness", "0.4", "--layers", "60:10"], "--layers: expected one number, or the two ends"),

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import forking
 
 SCRIPT = Path(__file__).parents[2] / "runs" / "paper.sh"
 
 
-def run(folder: Path) -> str:
+def run(folder: Path, *commands: Path) -> str:
+    path = os.pathsep.join(map(str, [*commands, Path(sys.executable).parent, os.environ["PATH"]]))
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "MODELS": "ours", "WORKERS": "1",
+        "PATH": path, "MODELS": "ours", "WORKERS": "1",
         "THREADS": "1",  # two threads wait for each other where all processors are busy: five times as long
     }  # fmt: skip
     done = subprocess.run(
@@ -27,7 +29,8 @@ def run(folder: Path) -> str:
 @pytest.mark.geant4
 def test_the_papers_experiment_in_small_from_simulation_to_figures(tmp_path: Path) -> None:
     folder = tmp_path / "paper"
-    run(folder)
+    with forking.command() as command:
+        run(folder, command)
     for name in ("maps", "profiles", "rrmse", "unseen", "gradients"):
         assert (folder / f"{name}-ours.png").stat().st_size > 10_000
     table = (folder / "table.md").read_text()

@@ -47,7 +47,7 @@ def test_a_run_makes_a_surrogate_a_log_and_the_range_of_its_data(folder: Path) -
     assert isinstance(trained, TrainedStacks)
     assert trained.pairs == (("Pb", "lAr"), ("W", "lAr"), ("Fe", "lAr"))
     assert trained.layers == (1, 9)
-    assert trained.active_thickness == pytest.approx(((0.4, 0.4),))
+    assert trained.active_thickness[0] == pytest.approx((0.4, 0.4))
     thinnest, thickest = trained.absorber_thickness  # iron and tungsten, X0
     assert thinnest < 0.1
     assert thickest > 1

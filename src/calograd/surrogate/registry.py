@@ -15,8 +15,8 @@ from calograd.surrogate.points.model import PointsArchitecture
 KINDS: dict[str, type[Architecture]] = {
     "cells": CellsArchitecture,
     "maps": MapsArchitecture,
-    "plates": PlatesArchitecture,
     "points": PointsArchitecture,
+    "plates": PlatesArchitecture,
 }
 """Architecture of every kind of surrogate by its name."""
 

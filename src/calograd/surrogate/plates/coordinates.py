@@ -75,11 +75,13 @@ FLOOR = 1e-4
 NOTHING = 1e-12
 """Smallest sum of shares that is divided by."""
 LOGIT_BOUND = 14.0
-"""Largest |g_0|: leakage below exp(-14) is not resolved by float32 showers."""
-FARTHEST = 4.0
-"""Largest |g| of the other coordinates of a shower."""
-MOMENT_STEPS = 3
+"""Largest |g_0|, |g_4| and |b_k|: shares below exp(-14) are not resolved by float32 showers."""
+FARTHEST = 4.5
+"""Largest |g| of the depths of a shower."""
+MOMENT_STEPS = 4
 """Steps of Newton's method for mean and spread of the depth."""
+STEEPEST, WIDEST = 4.0, 1.0
+"""Largest factors of u and u^2 in the exponential that sets them."""
 VISIBLE_STEPS = 4
 """Steps of Newton's method for the visible energy."""
 SOFT_MOMENTS = 1e-3
@@ -217,8 +219,9 @@ def encode_shower(energies: Tensor, plates: Plates, energy: Tensor, expected: No
 def decode_shower(g: Tensor, energy: Tensor, expected: Nominal) -> Shower:
     """Return what the coordinates of showers say, see `encode_shower`."""
     odds = g[:, 0].clamp(-LOGIT_BOUND, LOGIT_BOUND).exp()
-    total = ((odds * (energy + EPS) - EPS) / (1 + odds)).clamp(min=0)
-    mean, spread, start, visible = g[:, 1:].clamp(-FARTHEST, FARTHEST).exp().unbind(1)
+    total = torch.minimum(((odds * (energy + EPS) - EPS) / (1 + odds)).clamp(min=0), energy)
+    mean, spread, start = g[:, 1:4].clamp(-FARTHEST, FARTHEST).exp().unbind(1)
+    visible = g[:, 4].clamp(-LOGIT_BOUND, LOGIT_BOUND).exp()
     return Shower(total, expected.mean * mean, expected.spread * spread, start - SOFT_START, visible)
 
 
@@ -279,8 +282,8 @@ def _with_moments(weights: Tensor, plates: Plates, shower: Shower) -> Tensor:
         b = (result * u * square).sum(1, keepdim=True) - first * second
         c = (result * square.square()).sum(1, keepdim=True) - second.square() + SOFT_MOMENTS
         determinant = a * c - b.square()
-        x = (x - (c * first - b * second) / determinant).clamp(-2, 2)
-        y = (y - (a * second - b * first) / determinant).clamp(-0.3, 0.3)
+        x = (x - (c * first - b * second) / determinant).clamp(-STEEPEST, STEEPEST)
+        y = (y - (a * second - b * first) / determinant).clamp(-WIDEST, WIDEST)
         result = weights * (x * u + y * square).clamp(-20, 20).exp()
         result = result / result.sum(1, keepdim=True)
     return result
@@ -298,7 +301,9 @@ def _with_visible(layers: Tensor, ratio: Tensor, visible: Tensor) -> Tensor:
     active = _active(layers, ratio)
     for _ in range(VISIBLE_STEPS):
         scaled = ratio * factor.exp()
-        slope = torch.where(active > 0, scaled / (1 + scaled).square() * (layers + 2 * EPS_VISIBLE), 0.0)
+        slope = torch.where(
+            (active > 0) & (active < layers), scaled / (1 + scaled).square() * (layers + 2 * EPS_VISIBLE), 0.0
+        )
         missing = visible[:, None] - active.sum(1, keepdim=True)
         factor = (factor + (missing / (slope.sum(1, keepdim=True) + EPS_VISIBLE)).clamp(-1, 1)).clamp(-6, 6)
         active = _active(layers, ratio * factor.exp())

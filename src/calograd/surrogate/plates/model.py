@@ -37,7 +37,7 @@ from calograd.diffusion.samplers import SAMPLERS, sample
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
 from calograd.events.layer_energies import LayerEnergies
-from calograd.nn.location_scale import ConditionalLocationScale, likelihood, restore, standardise
+from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.model import Architecture, Generates, Model, Rows, SamplingSchedule, numbers_of
 from calograd.surrogate.plates.coordinates import (
@@ -56,8 +56,11 @@ from calograd.surrogate.plates.coordinates import (
 from calograd.surrogate.two_stage import SHAPE_STEPS
 from calograd.system.random_numbers import RandomNumbers
 
-NUMBERS = ("density", "radiation_length", "moliere_radius", "critical_energy", "mean_atomic_number")
-"""Numbers of a material, beside its `minimum_ionisation`, that are conditions."""
+NUMBERS = ("radiation_length", "critical_energy", "mean_atomic_number")
+"""Numbers of a material, beside its `minimum_ionisation`, that are conditions.
+
+The Moliere radius says nothing of plates that are wide, and the density nothing beyond the lengths and losses.
+"""
 STACK = 14
 """Number of standardised conditions beside those of the materials."""
 CONDITIONS = STACK + 2 * (len(NUMBERS) + 1)
@@ -221,7 +224,7 @@ class PlatesModel(Model):
         Args:
             thickness: of absorber and active plate of every layer, shape (n, layers, 2) or of one row, cm; layers
                 beyond the last one of a stack are zero.
-            absorber, active: numbers of the materials, see `plate_numbers`, shape (n, 6) or (1, 6).
+            absorber, active: numbers of the materials, see `plate_numbers`, shape (n, 4) or (1, 4).
             energy: incident, shape (n,) or (1,), GeV.
             particles: of n rows or of one; None for photons along the normal.
         """
@@ -230,7 +233,7 @@ class PlatesModel(Model):
         charge, photon = particles.charge(), (particles.particle == PDG["gamma"]).to(energy)
         cosine = (particles.theta * (pi / 180)).cos()
         along = thickness / cosine[:, None, None]
-        x0, loss_rate = (torch.stack([absorber[:, k], active[:, k]], -1)[:, None] for k in (1, -1))
+        x0, loss_rate = (torch.stack([absorber[:, k], active[:, k]], -1)[:, None] for k in (0, -1))
         plates = Plates(along / x0, along * loss_rate)
         known = [_stack_conditions(plates, energy, photon, charge, cosine), absorber.log(), active.log()]
         rows = max(map(len, (*known, charge)))
@@ -276,12 +279,16 @@ class PlatesModel(Model):
 
     def location_scale_of_layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and scale of c, shape (n, 2, layers) each, of showers of standardised coordinates x."""
+        known = self._known_of_layers(stack, shower, x)
+        both = self.layer_location_scale(known.flatten(0, 1))
+        location, scale = (values.unflatten(0, known.shape[:2]).transpose(1, 2) for values in both)
+        return location, scale
+
+    def _known_of_layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> Tensor:
+        """Return what location and scale of every layer depend on, shape (n, layers, numbers)."""
         features = self.features(stack, shower)
-        n, layers, _ = features.shape
-        known = torch.cat([stack.conditions.expand(n, -1), x], 1)[:, None].expand(-1, layers, -1)
-        rows = torch.cat([features, known], 2).flatten(0, 1)
-        location, scale = (values.reshape(n, layers, LAYER) for values in self.layer_location_scale(rows))
-        return location.transpose(1, 2), scale.transpose(1, 2)
+        known = torch.cat([stack.conditions.expand(len(x), -1), x], 1)[:, None]
+        return torch.cat([features, known.expand(-1, features.shape[1], -1)], 2)
 
     def location_scale_loss(
         self, phase: int, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
@@ -294,8 +301,8 @@ class PlatesModel(Model):
         with torch.no_grad():
             stack, shower = self.known_of(g, conditions, energy)
             x = self.shower_location_scale.standardise(g, stack.conditions)
-        values = likelihood(c, *self.location_scale_of_layers(stack, shower, x)).mean(1)
-        return values.masked_select(present).mean()
+            known = self._known_of_layers(stack, shower, x)[present]
+        return self.layer_location_scale.negative_log_likelihood(c.transpose(1, 2)[present], known).mean()
 
     def standardise(
         self, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
@@ -368,7 +375,7 @@ class PlatesModel(Model):
 
 
 def plate_numbers(material: Material, like: Tensor) -> Tensor:
-    """Return `NUMBERS` of a material and its minimum ionisation, shape (1, 6), with dtype and device of ``like``."""
+    """Return `NUMBERS` of a material and its minimum ionisation, shape (1, 4), with dtype and device of ``like``."""
     chosen = [DESCRIPTORS.index(name) for name in NUMBERS]
     loss_rate = torch.as_tensor(material.minimum_ionisation).to(like).reshape(1, 1)
     return torch.cat([numbers_of(material, like=like)[:, chosen], loss_rate], 1)

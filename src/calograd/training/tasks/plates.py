@@ -3,6 +3,8 @@
     phase "shower location and scale"   Student t likelihood of g given the stack and the particle
     phase "layer location and scale"    Student t likelihood of c given the layer, the shower and both
     phase "diffusion"                   denoising losses of x and y with frozen location and scale
+
+The numbers are those of `calograd.surrogate.plates.model`.
 """
 
 from __future__ import annotations
@@ -46,9 +48,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         check_particles(wanted.particles, wanted.theta, data.train.particles)
         most = config.model.layers
         if known.layers[1] > most:
-            raise InputError(
-                f"model.layers = {most}: the data have stacks of up to {known.layers[1]} layers; raise it"
-            )
+            raise InputError(f"model.layers = {most}: the data have stacks of up to {known.layers[1]} layers; raise it")
         self.config, self.data, self.device = config, data, device
         beam = TrainedBeam(particles=wanted.particles, theta=wanted.theta)
         super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), {})

@@ -248,8 +248,8 @@ class PlatesModel(Model):
     def _stack(self, conditions: Tensor, energy: Tensor) -> StackConditions:
         """Return what conditions and incident energies say."""
         size = 2 * self.architecture.layers
-        known, lengths, ionisation, beam = conditions.split([CONDITIONS, size, size, 2], 1)
-        plates = Plates(lengths.unflatten(1, (-1, 2)), ionisation.unflatten(1, (-1, 2)))
+        known, lengths, ionisation, beam = torch.split(conditions, [CONDITIONS, size, size, 2], 1)
+        plates = Plates(lengths.reshape(len(lengths), -1, 2), ionisation.reshape(len(lengths), -1, 2))
         used = int(plates.present.any(0).sum())
         plates = Plates(plates.lengths[:, :used], plates.ionisation[:, :used])
         photon, charge = beam.unbind(1)
@@ -281,7 +281,7 @@ class PlatesModel(Model):
         """Return location and scale of c, shape (n, 2, layers) each, of showers of standardised coordinates x."""
         known = self._known_of_layers(stack, shower, x)
         both = self.layer_location_scale(known.flatten(0, 1))
-        location, scale = (values.unflatten(0, known.shape[:2]).transpose(1, 2) for values in both)
+        location, scale = (values.reshape(*known.shape[:2], LAYER).transpose(1, 2) for values in both)
         return location, scale
 
     def _known_of_layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> Tensor:
@@ -369,7 +369,7 @@ class PlatesModel(Model):
             checkpointed,
         )  # fmt: skip
         location, scale = self.location_scale_of_layers(stack, shower, x)
-        y = y.unflatten(1, (LAYER, -1))[..., : location.shape[2]]
+        y = y.reshape(len(y), LAYER, -1)[..., : location.shape[2]]
         absorber, active = decode(restore(y, location, scale), stack.plates, shower)
         return LayerEnergies(active, absorber)
 

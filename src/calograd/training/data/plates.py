@@ -169,7 +169,7 @@ def load_plates(files: Sequence[Path], validation: float, seed: int) -> PlatesDa
     split = split_keys(files, keys, np.ones(len(keys), bool), validation, seed, None)
     train, held = (rows.at(torch.from_numpy(chosen)) for chosen in (split.train, split.validation))
     for material, which in ((absorbers, train.absorber), (actives, train.active)):
-        if len(which.unique()) < len(material):
+        if len(torch.unique(which)) < len(material):
             raise InputError("a material of the data has no shower that is trained on; add showers or leave it out")
     return PlatesData(train, held, tuple(absorbers), tuple(actives), provenance)
 
@@ -196,7 +196,8 @@ def _read(
         columns.append(torch.from_numpy(order[which]))
     energy = torch.from_numpy(showers.energy)
     plates = [torch.from_numpy(np.ascontiguousarray(values[..., [0, 2]])) for values in (energies, thickness)]
-    return StackRows(plates[0], plates[1], energy, *columns, Particles.from_incidence(showers.incident, like=energy))
+    particles = Particles.from_incidence(showers.incident, like=energy)
+    return StackRows(plates[0], plates[1], energy, columns[0], columns[1], particles)
 
 
 def _joined(parts: Sequence[StackRows]) -> StackRows:

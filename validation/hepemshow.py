@@ -19,6 +19,12 @@ those of means, and of a bootstrap over showers.
     python validation/hepemshow.py hepemshow --showers 4000 --random 16000 --workers 8        # errors of 2 and 4 %
 
 Libraries of showers are kept in the folder, and a call with more showers adds to them.
+
+With ``--surrogate FOLDER`` a surrogate of stacks of plates is asked, too: all its derivatives are of one backward pass
+through its showers. Their errors are from `PARTS` parts of these; they do not contain what the surrogate has learnt
+wrongly.
+
+    python validation/hepemshow.py hepemshow --showers 0 --random 0 --surrogate runs/sampling/sampling
 """
 
 from __future__ import annotations
@@ -29,9 +35,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.optimize import minimize
 
-from calograd import open_plates, simulate
+from calograd import SamplingDesign, Surrogate, open_plates, simulate
 from calograd.detector.sampling_stack import SamplingStack, ThicknessRange
 from calograd.errors import OutputExistsError
 from calograd.events.plates import PlateShowers
@@ -50,6 +57,8 @@ EXACT = {"absorber": "0.77", "gap": "3.02 +- 0.15"}
 """Exact algorithmic differentiation of HepEmShow over these."""
 RESAMPLES = 400
 """Number of resamples of a bootstrap."""
+PARTS = 10
+"""Parts of the surrogate's showers, whose scatter gives its errors."""
 
 
 class Estimate(NamedTuple):
@@ -175,6 +184,29 @@ def by_regression(showers: PlateShowers, seed: int) -> tuple[Slopes, list[Estima
     return found, bootstrap(resolution_slopes, x, energies.visible, rng)
 
 
+def by_surrogate(surrogate: Surrogate, showers: int, seed: int) -> tuple[Slopes, list[Estimate]]:
+    """Return what `by_regression` does, by back-propagation through ``showers`` of a surrogate."""
+    each = showers // PARTS
+    logs = torch.zeros(PARTS, 2, requires_grad=True)  # of the thicknesses over those of the detector
+    sizes = torch.tensor(list(THICKNESS.values())) * logs.exp().repeat_interleave(each, 0)
+    stack = SamplingDesign("PbWO4", "lAr", sizes[:, :1], sizes[:, 1:], 50)
+    generator = torch.Generator().manual_seed(seed)
+    made = surrogate.sample(stack, 10.0, len(sizes), particle="e-", generator=generator, layers_only=True)
+    gaps, absorbers = 1000 * made.layer_energies(), 1000 * made.absorbed_energies()
+    visible = gaps.sum(1).reshape(PARTS, each)
+    inner = (gaps[:, LAYERS].sum(1).reshape(PARTS, each), absorbers[:, LAYERS].sum(1).reshape(PARTS, each))
+    asked = (inner[0].mean(1) + inner[1].mean(1), inner[0].mean(1), (visible.std(1) / visible.mean(1)).log())
+    both, in_gaps, spread = (torch.autograd.grad(part.sum(), logs, retain_graph=True)[0].numpy() for part in asked)
+    found: Slopes = {}
+    for k, (name, thickness) in enumerate(THICKNESS.items()):
+        found[name] = _of_parts(both[:, k] / (10 * thickness)), _of_parts(in_gaps[:, k] / (10 * thickness))
+    return found, [_of_parts(spread[:, k]) for k in range(2)]
+
+
+def _of_parts(values: np.ndarray) -> Estimate:
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+
+
 def print_rows(how: str, showers: str, found: Slopes) -> None:
     """Print a row of the table for either thickness."""
     for name, (both, gaps) in found.items():
@@ -190,26 +222,35 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=800, help="showers in random stacks; 0: none")
     parser.add_argument("--seed", type=int, default=11, help="seed; the five libraries have this and the next four")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--surrogate", help="a surrogate of stacks of plates, bundled or a folder")
+    parser.add_argument("--generated", type=int, default=4000, help="its showers")
     options = parser.parse_args()
     options.folder.mkdir(exist_ok=True)
     rows: list[tuple[str, str, Slopes]] = []
-    resolution: list[Estimate] = []
+    resolutions: dict[str, list[Estimate]] = {}
     if options.showers:
         found = by_differences(options.folder, options.showers, options.seed, options.workers)
         rows.append(("differences", f"2 x {options.showers}", found))
     if options.random:
         laws = {name: ThicknessRange(low=SPREAD[0] * t, high=SPREAD[1] * t) for name, t in THICKNESS.items()}
         showers = library(options.folder / "random.h5", options.random, options.seed + 4, options.workers, **laws)
-        found, resolution = by_regression(showers, options.seed)
+        found, resolutions["regression"] = by_regression(showers, options.seed)
         rows.append(("regression", f"{len(showers)}", found))
+    if options.surrogate:
+        started = time.perf_counter()
+        found, resolutions["back-propagation"] = by_surrogate(
+            Surrogate.load(options.surrogate), options.generated, options.seed
+        )
+        print(f"surrogate: {options.generated} showers and their derivatives in {time.perf_counter() - started:.1f} s")
+        rows.append(("surrogate", f"{options.generated}", found))
     print("\nd<E>/dt, MeV per mm of every plate, of layers 5 to 18\n")
-    print("| thickness of | published | Geant4 here | showers | absorbers and gaps | over published | in the gaps |")
+    print("| thickness of | published | here by | showers | absorbers and gaps | over published | in the gaps |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
         print_rows(*row)
     print(f"\nExact differentiation of HepEmShow over published: absorbers {EXACT['absorber']}, gaps {EXACT['gap']}.")
-    if resolution:
-        print(f"d ln(sigma/E_vis) / d ln t by regression: absorbers {resolution[0]}, gaps {resolution[1]}.")
+    for how, (absorbers, gaps) in resolutions.items():
+        print(f"d ln(sigma/E_vis) / d ln t by {how}: absorbers {absorbers}, gaps {gaps}.")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from calograd.evaluation import Evaluation, evaluate
     from calograd.events.dense import Cells, Maps, read_cells, read_maps, write_cells, write_maps
+    from calograd.events.layer_energies import LayerEnergies
     from calograd.events.library.reader import Library, PlateLibrary, open_library, open_plates
     from calograd.events.plates import PlateShowers
     from calograd.events.point_showers import PointShowers, read_points, write_points
@@ -88,6 +89,7 @@ __all__ = [
     "GradientResult",
     "InputError",
     "Interrupted",
+    "LayerEnergies",
     "Library",
     "Maps",
     "Material",
@@ -154,6 +156,7 @@ _MODULES = {
     ),
     "evaluation": ("Evaluation", "evaluate"),
     "events.dense": ("Cells", "Maps", "read_cells", "read_maps", "write_cells", "write_maps"),
+    "events.layer_energies": ("LayerEnergies",),
     "events.library.reader": ("Library", "PlateLibrary", "open_library", "open_plates"),
     "events.plates": ("PlateShowers",),
     "events.point_showers": ("PointShowers", "read_points", "write_points"),

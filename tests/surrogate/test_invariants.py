@@ -13,11 +13,14 @@ import torch
 from helpers.tiny import tiny_surrogate
 from helpers.tiny_clouds import tiny_clouds
 from helpers.tiny_maps import tiny_maps
+from helpers.tiny_plates import tiny_plates
 from torch import Tensor, nn
 
 from calograd.detector.design import Design
+from calograd.detector.sampling_design import SamplingDesign
 from calograd.errors import InputError, RangeError
-from calograd.surrogate import Points, Surrogate
+from calograd.events.layer_energies import LayerEnergies
+from calograd.surrogate import Points, Surrogate, TrainedStacks
 from calograd.surrogate.registry import KINDS
 from calograd.surrogate.storage import bundled
 
@@ -27,6 +30,7 @@ TINY: dict[str, Callable[[], Surrogate]] = {
     "tiny maps": tiny_maps,
     "tiny maps, distilled": lambda: tiny_maps(distilled_steps=(2, 1)),
     "tiny maps, plain": lambda: tiny_maps(coordinates="plain", schedule="linear", preconditioning="noise"),
+    "tiny plates": tiny_plates,
     "tiny points": tiny_clouds,
     "tiny points, distilled": lambda: tiny_clouds(sampler="consistency", steps=1, shower_steps=1),
 }
@@ -43,10 +47,12 @@ def surrogate(request: pytest.FixtureRequest) -> Surrogate:
     return load(request.param)
 
 
-def design_of(surrogate: Surrogate, dx: Any = None, dz: Any = None) -> Design | None:
+def design_of(surrogate: Surrogate, dx: Any = None, dz: Any = None) -> Design | SamplingDesign | None:
     """In the middle of the trained range; None for a surrogate of one detector."""
     if not surrogate.card.takes_design:
         return None
+    if isinstance(surrogate.card.trained, TrainedStacks):
+        return SamplingDesign("Pb", "lAr", 0.3, 0.4, 8)
     a, material = surrogate.design_model.architecture, surrogate.card.designs.materials[0]
     ranges = surrogate.card.in_cm(material)
     middle = [(low * high) ** 0.5 for low, high in (ranges.dx, ranges.dz)]
@@ -58,9 +64,12 @@ def showers(surrogate: Surrogate, energy: Any = 50.0, n: int = 3, seed: int = 1,
     generator = torch.Generator().manual_seed(seed)
     if not surrogate.model.distilled:
         options = {"steps": 3} | options
+    options |= dict.fromkeys(surrogate.model.required_options, True)
     made = surrogate.sample(design_of(surrogate), energy, n, generator=generator, **options)
     if isinstance(made, Points):
         return torch.stack([made.x, made.y, made.layer.to(made.e), made.e], dim=1)
+    if isinstance(made, LayerEnergies):
+        return torch.cat([made.layer_energies(), made.absorbed_energies()], dim=1)
     return made.flatten(1)
 
 

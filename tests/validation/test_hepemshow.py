@@ -5,6 +5,9 @@ from __future__ import annotations
 import hepemshow
 import numpy as np
 import pytest
+import torch
+
+from calograd import LayerEnergies, SamplingDesign
 
 
 def toy(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -42,3 +45,21 @@ def test_differences() -> None:
 def test_the_layers_and_plates_that_are_summed() -> None:
     """Layers 5 to 18 from 0, and both plates of each."""
     assert list(range(50))[hepemshow.LAYERS] == list(range(5, 19))
+
+
+class Linear:
+    """Energies in proportion to the thickness; those of gaps scatter with the absorber's to the power of -2."""
+
+    def sample(self, stack: SamplingDesign, energy: float, n: int, generator: torch.Generator, **_: object) -> object:
+        noise = 0.07 * (stack.absorber_thickness / 0.23) ** -2 * torch.randn(n, 1, generator=generator)
+        return LayerEnergies(1e-3 * energy * stack.active_thickness * (1 + noise), 0.02 * stack.absorber_thickness)
+
+
+def test_back_propagation() -> None:
+    slopes, resolution = hepemshow.by_surrogate(Linear(), 5000, 0)  # type: ignore[arg-type]
+    for name, both, gaps, error in (("absorber", 14 * 2.0, 0.0, 0.2), ("gap", 14 * 1.0, 14 * 1.0, 0.05)):
+        for found, true in zip(slopes[name], (both, gaps), strict=True):
+            assert 0 < found.error < error
+            assert abs(found.value - true) < 4 * found.error
+    assert resolution[0].value == pytest.approx(-2, abs=0.05)
+    assert resolution[1].value == pytest.approx(0, abs=1e-3)

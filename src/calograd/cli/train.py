@@ -52,8 +52,8 @@ def train(
 ) -> dict[str, Any] | None:
     """Train a surrogate as a TOML file describes. The same command resumes a run that was interrupted.
 
-    The key kind of the table [model] chooses what the surrogate generates: cells, maps, or points of a layered
-    detector ("cloud").
+    The key kind of the table [model] chooses what the surrogate generates: cells, maps, points of a layered detector,
+    or energies of plates.
 
     Several processes share every batch of cells or maps, and the result is that of one process. This command starts
     them, or runs in each process that torchrun or srun started.

@@ -67,21 +67,31 @@ class Particles(NamedTuple):
 
     @classmethod
     def asked(
-        cls, random: RandomNumbers, dx: Tensor, particle: Any, position: Any, theta: Any, phi: Any, like: Tensor
+        cls,
+        random: RandomNumbers,
+        dx: Tensor | None,
+        particle: Any,
+        position: Any,
+        theta: Any,
+        phi: Any,
+        like: Tensor,
     ) -> Particles:
         """Return the particles of a sample; None stands for a photon, the middle of the cell, and no angle.
 
         Args:
             random: random numbers of the showers; it stays as it is.
-            dx: pitch, shape (n,) or (1,), cm, of the cells in which a ``position`` of ``uniform`` is drawn.
+            dx: pitch, shape (n,) or (1,), cm, of the cells in which a ``position`` of ``uniform`` is drawn; None: there
+                are no cells.
             particle, theta, phi: see `of`.
             position: see `of`, or ``uniform``.
             like: tensor of the dtype and device that the result has.
 
         Raises:
-            InputError: see `Incidence.of`, or an unknown word for the position.
+            InputError: see `Incidence.of`, an unknown word for the position, or ``uniform`` without cells.
         """
         if isinstance(position, str):
+            if dx is None:
+                raise InputError(f"position = '{position}': plates have no cells to draw it in; leave position out")
             drawn = ParticleBeam(position=position).draw(dx.to(like), random)  # type: ignore[arg-type]
             position = drawn.position
         position = (0.0, 0.0) if position is None else position

@@ -2,7 +2,7 @@
 
 from calograd.events.points import Points
 from calograd.surrogate.adapters import Adapter
-from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector
+from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector, TrainedStacks
 from calograd.surrogate.surrogate import Surrogate
 
-__all__ = ["Adapter", "Card", "Points", "Surrogate", "TrainedDesigns", "TrainedDetector"]
+__all__ = ["Adapter", "Card", "Points", "Surrogate", "TrainedDesigns", "TrainedDetector", "TrainedStacks"]

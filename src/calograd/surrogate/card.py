@@ -8,7 +8,7 @@ from __future__ import annotations
 import reprlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from calograd.detector.design import Design
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import DESCRIPTORS, NUMBERS, UNITS, Material, to_float
 from calograd.detector.particles import Particles
+from calograd.detector.sampling_design import SamplingDesign
 from calograd.errors import InputError, RangeError
 
 MARGIN = 1e-4
@@ -27,6 +28,9 @@ MARGIN = 1e-4
 
 MILLIMETRES = 2.0
 """Entry in units of the pitch from which on it was probably meant in mm."""
+
+THIN_GAP = 1e-3
+"""Share of a stack's radiation lengths up to which its gaps stop nothing."""
 
 Units = Literal["cm", "scaled"]
 """Units of trained sizes: cm, or pitches in Moliere radii and depths in radiation lengths."""
@@ -81,6 +85,26 @@ class _Trained(BaseModel, ABC):
         """
 
     @abstractmethod
+    def check_particles(self, design: Any, particles: Particles) -> list[str]:
+        """Return clauses that name what of the particles was not trained on.
+
+        Raises:
+            InputError: an entry outside the central cell.
+        """
+
+    @abstractmethod
+    def cell(self, name: str, design: object) -> Tensor | None:
+        """Return the pitch of the cells that entries are drawn in, shape (n,) or (1,), cm; None if there are no cells.
+
+        Args:
+            name: name of the surrogate.
+            design: design of a request.
+
+        Raises:
+            InputError: a design of another class than the surrogate takes.
+        """
+
+    @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """Return the trained range as files of showers record it."""
 
@@ -99,17 +123,21 @@ class TrainedBeam(BaseModel):
     theta: tuple[float, float]
     """Least and largest angle to the normal of the front face, degrees; of any azimuth."""
 
+    def check_directions(self, particles: Particles) -> list[str]:
+        """Return clauses that name particles and angles that were not trained on."""
+        known = [PDG[name] for name in self.particles]
+        names = {number: name for name, number in PDG.items()}
+        strange = sorted(set(particles.particle.tolist()) - set(known))
+        trained = " and ".join(self.particles)
+        problems = [f"particle {names.get(each, each)} was not trained on, {trained} were" for each in strange]
+        return [*problems, *outside("theta", "degrees", particles.theta, self.theta)]
+
     def check(self, design: Design, particles: Particles) -> list[str]:
         """Return clauses that name what of the particles was not trained on.
 
         Raises:
             InputError: an entry outside the central cell.
         """
-        known = [PDG[name] for name in self.particles]
-        names = {number: name for name, number in PDG.items()}
-        strange = sorted(set(particles.particle.tolist()) - set(known))
-        trained = " and ".join(self.particles)
-        problems = [f"particle {names.get(each, each)} was not trained on, {trained} were" for each in strange]
         half, entry = design.dx.detach().cpu().reshape(-1, 1) / 2, particles.position.detach().cpu().to(design.dx)
         beyond = (entry.abs() > half * (1 + MARGIN)).any(1)
         if beyond.any():
@@ -122,7 +150,7 @@ class TrainedBeam(BaseModel):
                 f"position = ({x:g}, {y:g}) cm is outside the central cell of {pitch:g} cm; expected coordinates up to "
                 f"half of the pitch: counted from the middle of the cell that it hits it is ({inside}) cm{hint}"
             )
-        return [*problems, *outside("theta", "degrees", particles.theta, self.theta)]
+        return self.check_directions(particles)
 
 
 class TrainedDesigns(_Trained):
@@ -175,8 +203,7 @@ class TrainedDesigns(_Trained):
 
     def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:
         """Compare a design with the trained ones, see `Card.check_range`."""
-        if not isinstance(design, Design):
-            raise InputError(f"design = {reprlib.repr(design)}: {name} expects a Design, as Design(dx=2.5, dz=6.0)")
+        design = self._design(name, design)
         n_xy, n_z, numbers = architecture["n_xy"], architecture["n_z"], tuple(architecture["material_numbers"])
         if self.beam is not None:
             if design.n_xy > n_xy or design.n_xy % 2 == 0 or design.n_z > n_z:
@@ -200,21 +227,26 @@ class TrainedDesigns(_Trained):
             problems.append(unseen + (f" ({why})" if len(self.materials) > 1 else ""))
         return Findings(problems, "" if known else f"{unseen}, its numbers are between theirs")
 
+    @staticmethod
+    def _design(name: str, design: object) -> Design:
+        if not isinstance(design, Design):
+            raise InputError(f"design = {reprlib.repr(design)}: {name} expects a Design, as Design(dx=2.5, dz=6.0)")
+        return design
+
+    def check_particles(self, design: Any, particles: Particles) -> list[str]:
+        """Compare particles, entries and directions with the trained ones."""
+        return [] if self.beam is None else self.beam.check(design, particles)
+
+    def cell(self, name: str, design: object) -> Tensor:
+        """Return the pitch of the cells."""
+        return self._design(name, design).dx.reshape(-1)
+
     def material_status(self, material: Material, material_numbers: tuple[str, ...]) -> tuple[bool, str]:
         """Return whether a material is as good as a trained one; if not, which of its numbers is outside, in words."""
         compared = {"critical_energy", *material_numbers}
         if not self.scales(material_numbers):
             compared |= {"radiation_length", "moliere_radius"}
-        if any(material.alike(other, MARGIN, tuple(compared)) for other in self.materials):
-            return True, ""
-        for name in (n for n in DESCRIPTORS if n in compared):
-            value = to_float(getattr(material, name))
-            values = [to_float(getattr(other, name)) for other in self.materials]
-            low, high = min(values), max(values)
-            if not low * (1 - MARGIN) <= value <= high * (1 + MARGIN):
-                unit = f" {UNITS[name]}".rstrip()
-                return False, f"{name.replace('_', ' ')} {value:.3g} is outside {low:.3g} to {high:.3g}{unit}"
-        return False, ""
+        return material_status(material, self.materials, compared)
 
     def provenance(self) -> dict[str, Any]:
         """Return the trained range as files of showers record it."""
@@ -238,6 +270,98 @@ class TrainedDesigns(_Trained):
         }  # fmt: skip
 
 
+class TrainedStacks(_Trained):
+    """Trained range of stacks of absorber and active plates."""
+
+    absorbers: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
+    """Materials of the absorbers that were trained on."""
+    actives: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
+    """Materials of the active plates that were trained on."""
+    pairs: tuple[tuple[str, str], ...]
+    """Names of absorber and active material that were trained on together."""
+    layers: tuple[int, int]
+    """Least and largest number of layers."""
+    absorber_thickness: tuple[float, float]
+    """Least and largest thickness of an absorber, in radiation lengths."""
+    active_thickness: tuple[tuple[float, float], ...]
+    """Least and largest thickness of an active plate of every one of ``actives``, cm."""
+    beam: TrainedBeam
+    """Trained particles and directions."""
+
+    def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:
+        """Compare a stack with the trained ones, see `Card.check_range`."""
+        stack = self._stack(name, design)
+        if stack.n_layers > architecture["layers"]:
+            raise InputError(f"the stack has {stack.n_layers} layers, {name} generates up to {architecture['layers']}")
+        stack.check()
+        low, high = self.layers
+        problems = [] if low <= stack.n_layers <= high else [f"n_layers = {stack.n_layers} is outside {low} to {high}"]
+        gap = (stack.gap_thickness.detach() / to_float(stack.gap_material.radiation_length)).sum(-1)
+        if bool((gap > THIN_GAP * stack.radiation_lengths.detach()).any()):
+            problems.append(f"gaps of {stack.gap_material.name} were not trained on, only those that stop nothing")
+        ends = [(end * to_float(stack.absorber.radiation_length)) for end in self.absorber_thickness]
+        problems += outside("absorber_thickness", "cm", stack.absorber_thickness, (ends[0], ends[1]))
+        problems += outside("active_thickness", "cm", stack.active_thickness, self._active_range(stack.active))
+        notes = []
+        roles = (("absorber", stack.absorber, self.absorbers), ("active", stack.active, self.actives))
+        for role, material, known in roles:
+            same, why = material_status(material, known, DESCRIPTORS)
+            if same:
+                continue
+            unseen = f"{role} {_name(material)} was not trained on, {_names(known)}"
+            notes.append(f"{unseen}, its numbers are between theirs")
+            problems += [f"{unseen} ({why})"] if why else []
+        pair = stack.absorber.name, stack.active.name
+        if not notes and pair not in self.pairs:
+            notes.append(f"{pair[0]} with {pair[1]} was not trained on, each of them was with others")
+        return Findings(problems, "; ".join(notes))
+
+    def _active_range(self, material: Material) -> tuple[float, float]:
+        """Return the trained thickness of active plates of a material, cm; of another by its minimum ionisation."""
+        for known, ends in zip(self.actives, self.active_thickness, strict=True):
+            if material.alike(known, MARGIN, DESCRIPTORS):
+                return ends
+        losses = [
+            tuple(end * to_float(known.minimum_ionisation) for end in ends)
+            for known, ends in zip(self.actives, self.active_thickness, strict=True)
+        ]
+        unit = to_float(material.minimum_ionisation)
+        return min(low for low, _ in losses) / unit, max(high for _, high in losses) / unit
+
+    @staticmethod
+    def _stack(name: str, design: object) -> SamplingDesign:
+        if not isinstance(design, SamplingDesign):
+            raise InputError(
+                f"design = {reprlib.repr(design)}: {name} expects a SamplingDesign, as "
+                "SamplingDesign('Pb', 'lAr', absorber_thickness=0.2, active_thickness=0.4, n_layers=40)"
+            )
+        return design
+
+    def check_particles(self, design: Any, particles: Particles) -> list[str]:  # noqa: ARG002 - plates are wide
+        """Compare particles and directions with the trained ones; the entry changes no energy of a wide plate."""
+        return self.beam.check_directions(particles)
+
+    def cell(self, name: str, design: object) -> None:
+        """Return None: a stack of plates has no cells."""
+        self._stack(name, design)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the trained range as files of showers record it."""
+        return {"layers": list(self.layers)}
+
+    def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:  # noqa: ARG002
+        """Return the rows of the notebook's table."""
+        ends = zip(self.actives, self.active_thickness, strict=True)
+        return {
+            "layers": f"{self.layers[0]} to {self.layers[1]}",
+            "absorbers": f"{', '.join(map(_name, self.absorbers))}: {self.absorber_thickness[0]:.2g} to "
+            f"{self.absorber_thickness[1]:.2g} radiation lengths",
+            "active plates": ", ".join(f"{_name(m)}: {low:.2g} to {high:.2g} cm" for m, (low, high) in ends),
+            "particles": ", ".join(self.beam.particles),
+            "angle": f"{self.beam.theta[0]:g} to {self.beam.theta[1]:g} degrees",
+        }
+
+
 class TrainedDetector(_Trained):
     """The one layered detector of a surrogate of points."""
 
@@ -254,6 +378,13 @@ class TrainedDetector(_Trained):
             f"{name} generates showers in one detector ({self.detector.get('kind', 'unknown')}) and takes no other "
             "design; leave the design out"
         )
+
+    def check_particles(self, design: Any, particles: Particles) -> list[str]:  # noqa: ARG002 - of one beam
+        """Return no clauses: there is one beam."""
+        return []
+
+    def cell(self, name: str, design: object) -> None:
+        """Return None: entries are not drawn."""
 
     def provenance(self) -> dict[str, Any]:
         """Return the trained range as files of showers record it."""
@@ -278,8 +409,8 @@ class Card(BaseModel):
     """Sizes and choices that fix the shapes of the weights, as plain data."""
     energy: tuple[float, float]
     """Least and largest trained incident energy, GeV."""
-    trained: TrainedDesigns | TrainedDetector
-    """Trained range beside energies: a range of designs, or one detector."""
+    trained: TrainedDesigns | TrainedDetector | TrainedStacks
+    """Trained range beside energies: a range of designs or of stacks, or one detector."""
     training: dict[str, Any]
     """The resolved configuration, the data's provenance and the steps done."""
 
@@ -287,9 +418,10 @@ class Card(BaseModel):
     def designs(self) -> TrainedDesigns:
         """The trained range of designs. Raises `InputError` for a surrogate of one detector."""
         if not isinstance(self.trained, TrainedDesigns):
+            what = "energies of plates" if self.takes_design else "points in one detector"
             raise InputError(
-                f"{self.name} generates points in one detector and knows no designs; expected a surrogate of cells or "
-                "maps, as pbf2-cells"
+                f"{self.name} generates {what} and knows no designs of cells; expected a surrogate of cells or maps, "
+                "as pbf2-cells"
             )
         return self.trained
 
@@ -305,7 +437,7 @@ class Card(BaseModel):
     @property
     def takes_design(self) -> bool:
         """True if a sample needs a design."""
-        return isinstance(self.trained, TrainedDesigns)
+        return not isinstance(self.trained, TrainedDetector)
 
     @property
     def only_material(self) -> Material | None:
@@ -397,7 +529,7 @@ class Card(BaseModel):
         the trained ones is accepted with a warning. Any other material is refused.
 
         Args:
-            design: a `Design`, of one shower or of many; None for a surrogate of one detector.
+            design: a `Design` or `SamplingDesign`, of one shower or of many; None for a surrogate of one detector.
             energy: incident, any shape, GeV.
             extrapolate: warn instead of refusing outside the trained range.
             stacklevel: frame that warnings name, as in `warnings.warn`.
@@ -412,8 +544,8 @@ class Card(BaseModel):
             raise InputError("an energy is not a positive number; expected GeV")
         problems, note = self.trained.check(self.name, design, self.architecture)
         problems = [*outside("energy", "GeV", energy, self.energy), *problems]
-        if particles is not None and isinstance(design, Design) and self.designs.beam is not None:
-            problems += self.designs.beam.check(design, particles)
+        if particles is not None:
+            problems += self.trained.check_particles(design, particles)
         if problems and not extrapolate:
             how = "allow it with extrapolate=True (--extrapolate), at your own risk"
             raise RangeError(f"{self.name}: {'; '.join(problems)}; {how}")
@@ -430,6 +562,27 @@ def outside(name: str, unit: str, values: Tensor, ends: tuple[float, float]) -> 
         return []
     worst = smallest if not smallest >= low * (1 - MARGIN) else largest
     return [f"{name} = {worst:g} {unit} is outside {low:g} to {high:g} {unit}"]
+
+
+def material_status(material: Material, known: Sequence[Material], compared: Iterable[str]) -> tuple[bool, str]:
+    """Return whether a material is as good as a known one; if not, which of its numbers is outside, in words.
+
+    Args:
+        material: the material asked for.
+        known: those that were trained on.
+        compared: names of the numbers that are compared, of `calograd.detector.material.DESCRIPTORS`.
+    """
+    wanted = set(compared)
+    if any(material.alike(other, MARGIN, tuple(wanted)) for other in known):
+        return True, ""
+    for name in (each for each in DESCRIPTORS if each in wanted):
+        value = to_float(getattr(material, name))
+        values = [to_float(getattr(other, name)) for other in known]
+        low, high = min(values), max(values)
+        if not low * (1 - MARGIN) <= value <= high * (1 + MARGIN):
+            unit = f" {UNITS[name]}".rstrip()
+            return False, f"{name.replace('_', ' ')} {value:.3g} is outside {low:.3g} to {high:.3g}{unit}"
+    return False, ""
 
 
 def _name(material: Material) -> str:

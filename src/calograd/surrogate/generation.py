@@ -68,6 +68,8 @@ def generate(
             that was not learnt.
     """
     model = surrogate.model
+    if surrogate.card.takes_design:
+        _ = surrogate.card.designs  # complains of stacks of plates, which have no file yet
     schedule = model.sampling_schedule(sampler, steps)._replace(options=Options(guidance=guidance))
     rows = _rows(surrogate, energy, dx, dz, material)
     if surrogate.model.takes_particles:
@@ -102,6 +104,8 @@ def rows_like(surrogate: Surrogate, showers: Any, repeat: int = 1, name: str = "
         InputError: showers of another kind, window or material than the surrogate's.
     """
     card, energy = surrogate.card, np.repeat(showers.energy, repeat)
+    if card.takes_design:
+        _ = card.designs  # complains of stacks of plates
     if card.takes_design != hasattr(showers, "dx"):
         expected = "showers of designs: cells or maps" if card.takes_design else "points of its detector"
         raise InputError(f"{name} does not fit {card.name}; expected {expected}")

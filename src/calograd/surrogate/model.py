@@ -46,6 +46,7 @@ class Options(NamedTuple):
     checkpointed: bool = False
     guidance: float = 0.0
     smooth: bool = False
+    layers_only: bool = False
 
 
 class SamplingSchedule(NamedTuple):
@@ -56,7 +57,7 @@ class SamplingSchedule(NamedTuple):
         steps: number of steps; for surrogates of designs, those of the pattern.
         evaluations: number of evaluations of the network that these steps cost.
         shape_evaluations: number of evaluations of the shape's network besides; 0 where there is no shape.
-        options: checkpoints, guidance, smoothness.
+        options: checkpoints, guidance, smoothness, layers alone.
     """
 
     sampler: str
@@ -149,6 +150,11 @@ class Model(nn.Module, ABC):
         """Names of the `Options` that the model has."""
 
     @property
+    def required_options(self) -> frozenset[str]:
+        """Names of the `Options` without which the model generates nothing."""
+        return frozenset()
+
+    @property
     @abstractmethod
     def distilled(self) -> bool:
         """True if the model is distilled: a few steps of its own instead of a free choice of samplers."""
@@ -167,16 +173,17 @@ class Model(nn.Module, ABC):
         return False
 
     @abstractmethod
-    def condition(self, design: Design | None, energy: Tensor, particles: Particles | None = None) -> Tensor:
-        """Return standardised conditions, shape (rows, conditions), differentiable in design, energy and particles.
+    def condition(self, design: Any, energy: Tensor, particles: Particles | None = None) -> Tensor:
+        """Return conditions, shape (rows, conditions), differentiable in design, energy and particles.
 
         Args:
-            design: one design for all showers or one a shower; None for a model of one detector.
+            design: one design for all showers or one a shower, of the class that the model takes: `Design` or
+                `SamplingDesign`; None for a model of one detector.
             energy: incident, shape (n,) or (1,), GeV.
             particles: of n rows or of one; None unless the model `takes_particles`.
         """
 
-    def finish(self, showers: Any, design: Design | None, particles: Particles | None) -> Any:  # noqa: ARG002
+    def finish(self, showers: Any, design: Any, particles: Particles | None) -> Any:  # noqa: ARG002
         """Return showers that `generate` made as the detector sees them: in its frame, and in the design's window."""
         return showers
 

@@ -9,12 +9,14 @@ from calograd.errors import InputError
 from calograd.surrogate.cells.model import CellsArchitecture
 from calograd.surrogate.maps.model import MapsArchitecture
 from calograd.surrogate.model import Architecture
+from calograd.surrogate.plates.model import PlatesArchitecture
 from calograd.surrogate.points.model import PointsArchitecture
 
 KINDS: dict[str, type[Architecture]] = {
     "cells": CellsArchitecture,
     "maps": MapsArchitecture,
     "points": PointsArchitecture,
+    "plates": PlatesArchitecture,
 }
 """Architecture of every kind of surrogate by its name."""
 

@@ -48,9 +48,7 @@ def save(folder: Path, model: Model, card: Card, *, compact: bool = False) -> No
         InputError: it cannot be written.
     """
     if compact:
-        model = model.compact(
-            card.designs.materials[0] if card.takes_design and len(card.designs.materials) == 1 else None
-        )
+        model = model.compact(card.only_material)
         card = card.model_copy(update={"architecture": model.architecture.to_dict()})
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     if compact:

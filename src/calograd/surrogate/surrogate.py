@@ -1,6 +1,6 @@
 """The public face of all surrogates: load, sample, adapt, save.
 
-One class serves cells, maps and points; their models implement `calograd.surrogate.model.Model`.
+One class serves cells, maps, points and plates; their models implement `calograd.surrogate.model.Model`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from calograd.detector.configuration import SiWStack
 from calograd.detector.design import Design
 from calograd.detector.incidence import COLUMNS
 from calograd.detector.particles import ON_AXIS, ParticleBeam, Particles
+from calograd.detector.sampling_design import SamplingDesign
 from calograd.errors import InputError
 from calograd.io.markup import facts
 from calograd.nn.linear import has_derivatives
@@ -39,6 +40,10 @@ class Surrogate:
 
         points = Surrogate.load("siw-cloud").sample(energy=50.0, n=1000)           # `Points` in one detector
         cells = points.to_cells(pitch=0.50883)
+
+        stack = SamplingDesign("Pb", "lAr", absorber_thickness=0.2, active_thickness=0.4, n_layers=40)
+        showers = surrogate_of_stacks.sample(stack, energy=10.0, n=1000, particle="e-", layers_only=True)
+        showers.layer_energies()                                                   # (1000, 40), GeV
 
     Attributes:
         card: name, trained range, materials and how it was made.
@@ -120,7 +125,7 @@ class Surrogate:
 
     def sample(
         self,
-        design: Design | SiWStack | float | Tensor | None = None,
+        design: Design | SamplingDesign | SiWStack | float | Tensor | None = None,
         energy: float | Tensor | None = None,
         n: int | None = None,
         *,
@@ -132,6 +137,7 @@ class Surrogate:
         checkpointed: bool = False,
         guidance: float = 0.0,
         smooth: bool = False,
+        layers_only: bool = False,
         particle: Any = None,
         position: Any = None,
         theta: Any = None,
@@ -141,8 +147,8 @@ class Surrogate:
 
         Args:
             design: within the trained range; its dx, dz and material may be tensors, which receive gradients. With dx
-                of shape (n,) and dz of shape (n, n_z) every shower has a design of its own. None, or left out, for a
-                surrogate of one detector.
+                of shape (n,) and dz of shape (n, n_z) every shower has a design of its own; so it has with thicknesses
+                of shape (n, n_layers) of a `SamplingDesign`. None, or left out, for a surrogate of one detector.
             energy: incident energy in GeV, one number or one a shower, shape (n,); a tensor receives gradients.
             n: number of showers.
             generator: source of one seed. Shower i depends on this seed and on i alone, so 10 showers are the first 10
@@ -158,17 +164,20 @@ class Surrogate:
             guidance: w of classifier-free guidance, for maps that were trained with dropped conditions; 0 for none.
             smooth: give the last point of every layer a fractional weight. Energies and positions of points are then
                 smooth in the energy, and their gradients are those of the expected showers.
+            layers_only: generate the energies of plates alone, without points; for stacks of plates, which have no
+                points yet.
             particle: ``gamma``, ``e-`` or ``e+``, or one a shower. None: a photon. Particle, entry and direction are
                 for surrogates that were trained on several.
             position: entry on the front face from the middle of the central cell, cm, shape (2,) or (n, 2); or
                 ``uniform``: drawn evenly in the central cell. None: the middle.
             theta, phi: direction, angle to the normal and azimuth, degrees, one number or one a shower; tensors receive
                 gradients, and so do those of ``position``. None: 0. The window follows the particle, see
-                `Design.window_offsets`.
+                `Design.window_offsets`. Plates are wide, so the entry changes nothing there.
 
         Returns:
             Differentiable in design and energy but for ``ddpm``. Cells: energies, shape (n, n_xy, n_xy, n_z), GeV.
-            Maps: energies, shape (n, pixels, pixels), GeV, see `calograd.events.dense`. Points: `Points`.
+            Maps: energies, shape (n, pixels, pixels), GeV, see `calograd.events.dense`. Points: `Points`. Plates:
+            `calograd.events.layer_energies.LayerEnergies`.
 
         Raises:
             RangeError: a design, material or energy outside the trained range, see `Card.check_range`.
@@ -179,7 +188,7 @@ class Surrogate:
             design, energy, n = None, design, energy
         n, generator = as_count("n", n), as_generator("generator", generator)
         steps = None if steps is None else as_count("steps", steps, at_least=0)
-        options = Options(checkpointed, guidance, smooth)
+        options = Options(checkpointed, guidance, smooth, layers_only)
         schedule = self.model.sampling_schedule(sampler, steps)._replace(options=options)
         self.check_options(schedule)
         energy = as_tensor("energy", energy).to(self.model.condition_mean)
@@ -188,7 +197,7 @@ class Surrogate:
         random = self._random(generator, n, shower)
         particles = self._particles(design, (particle, position, theta, phi), energy, random)
         self.card.check_range(design, energy, extrapolate, particles=particles)
-        energy, window = energy.reshape(-1), design if isinstance(design, Design) else None
+        energy, window = energy.reshape(-1), design if self.card.takes_design else None
         conditions = self.model.condition(window, energy, particles)
         if len(conditions) not in (1, n):
             raise InputError(f"design: {len(conditions)} designs for {n} showers; expected one for all or one a shower")
@@ -233,11 +242,8 @@ class Surrogate:
         if not self.model.takes_particles:
             self.card.refuse_particles([name for name, value in zip(COLUMNS, asked, strict=True) if value is not None])
             return None
-        if not isinstance(design, Design):
-            raise InputError(
-                f"design = {reprlib.repr(design)}: {self.card.name} expects a Design, as Design(dx=2.5, dz=6.0)"
-            )
-        return Particles.asked(random, design.dx.reshape(-1), *asked, like=like)
+        cell = self.card.trained.cell(self.card.name, design)
+        return Particles.asked(random, cell, *asked, like=like)
 
     def sample_designs(
         self,
@@ -294,6 +300,9 @@ class Surrogate:
     def check_options(self, schedule: SamplingSchedule) -> None:
         """Raise `InputError` for options of a sample that the surrogate does not have."""
         options = schedule.options
+        for name in self.model.required_options:
+            if not getattr(options, name):
+                raise InputError(f"{self.card.name} generates {name} samples alone so far; add {name}=True")
         for name in options._fields:
             if getattr(options, name) and name not in self.model.options:
                 raise InputError(f"{self.card.name} has no {name} samples; leave out {name} = {getattr(options, name)}")

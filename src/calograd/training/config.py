@@ -10,8 +10,9 @@
     dx = [1.0, 5.0]
     dz = [4.0, 15.0]
 
-``kind`` in the table ``[model]`` says what is generated: ``cells`` (the default), ``maps`` or ``points``, points in a
-layered detector, whose range is one of energies alone. With a table ``[distillation]`` a trained surrogate, the
+``kind`` in the table ``[model]`` says what is generated: ``cells`` (the default), ``maps``, ``points``, points in a
+layered detector, whose range is one of energies alone, or ``plates``, energies of the plates of any stack, whose range
+has particles and angles and takes the stacks from the data. With a table ``[distillation]`` a trained surrogate, the
 teacher, is distilled into one of few evaluations; ``[model]`` may then give sizes of the student's networks:
 
     [distillation]
@@ -41,6 +42,7 @@ from calograd.nn.lora import Plan
 from calograd.surrogate.card import Units
 from calograd.surrogate.cells.model import CellsArchitecture
 from calograd.surrogate.maps.model import MapsArchitecture
+from calograd.surrogate.plates.model import PlatesArchitecture
 from calograd.surrogate.points.model import PointsArchitecture
 from calograd.training.loop import EarlyStopping, LoopConfig
 
@@ -70,7 +72,7 @@ class TrainingTable(Table):
 
 
 class DataConfig(Table):
-    """Files of showers: cells, maps or points files, or folders of such."""
+    """Files of showers: cells, maps or points files, libraries of plates, or folders of such."""
 
     files: Annotated[list[Path], Field(min_length=1)]
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -123,7 +125,15 @@ class DesignRange(EnergyRange):
     """Least and largest angle to the normal of the front face, degrees, with ``model.beam``."""
 
 
-_CELLS, _MAPS, _POINTS = CellsArchitecture(), MapsArchitecture(), PointsArchitecture()
+class StackRange(EnergyRange):
+    """Energies, particles and angles that a surrogate of plates accepts; stacks are those that the data cover."""
+
+    particles: Annotated[tuple[Particle, ...], Field(min_length=1)]
+    theta: tuple[float, float]
+    """Least and largest angle to the normal of the front face, degrees."""
+
+
+_CELLS, _MAPS, _POINTS, _PLATES = CellsArchitecture(), MapsArchitecture(), PointsArchitecture(), PlatesArchitecture()
 
 
 class DesignModelConfig(TrainingTable):
@@ -219,6 +229,25 @@ class PointsModelConfig(TrainingTable):
         return replace(teacher, **own, sampler="consistency", steps=1, shower_steps=1)
 
 
+class PlatesModelConfig(TrainingTable):
+    """Sizes of the networks of plates and how they are sampled, see `PlatesArchitecture`."""
+
+    kind: Literal["plates"]
+    layers: Positive = _PLATES.layers
+    shower_width: Positive = _PLATES.shower_width
+    shower_blocks: Positive = _PLATES.shower_blocks
+    layer_width: Positive = _PLATES.layer_width
+    layer_blocks: Positive = _PLATES.layer_blocks
+    embedding: Positive = _PLATES.embedding
+    location_scale_width: Positive = _PLATES.location_scale_width
+    sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
+    steps: Positive = _PLATES.steps
+
+    def architecture(self) -> PlatesArchitecture:
+        """Return the architecture."""
+        return PlatesArchitecture(**self.model_dump(exclude={"kind"}))
+
+
 Precision = Literal["auto", "bf16", "fp32"]
 """Precision of matrix products; ``auto``: bf16 where the device multiplies it in hardware, otherwise fp32."""
 
@@ -279,6 +308,16 @@ class DesignTraining(LoopTable):
     """Precision of the matrix products; weights, optimiser and sampling are float32 always."""
     start: str = ""
     """A surrogate, bundled or a folder, whose weights to start from; empty: random weights."""
+
+
+class PlatesTraining(LoopTable):
+    """Training of a surrogate of plates."""
+
+    steps: Positive = 20_000
+    batch: Positive = 512
+    location_scale_steps: Positive = 2500
+    """Steps of each network of location and scale."""
+    location_scale_batch: Positive = 512
 
 
 class PointsTraining(LoopTable):
@@ -389,9 +428,22 @@ class PointsRun(Table):
         return distillation
 
 
-RunConfig = DesignRun | PointsRun
+class PlatesRun(Table):
+    """Training of a surrogate of plates."""
+
+    name: Name
+    data: DataConfig
+    range: StackRange
+    model: PlatesModelConfig
+    training: PlatesTraining = PlatesTraining()
+    distillation: None = None
+
+
+RunConfig = DesignRun | PointsRun | PlatesRun
 _FORMER_KINDS = {"cloud": "points", "map32": "maps"}
-_RUNS: dict[str, type[DesignRun] | type[PointsRun]] = {"cells": DesignRun, "maps": DesignRun, "points": PointsRun}
+_RUNS: dict[str, type[DesignRun] | type[PointsRun] | type[PlatesRun]] = {
+    "cells": DesignRun, "maps": DesignRun, "points": PointsRun, "plates": PlatesRun,
+}  # fmt: skip
 
 
 def read_config(path: Path) -> RunConfig:

@@ -21,8 +21,10 @@ from calograd.events.layered_readout import read_out
 from calograd.events.point_showers import PointShowers
 from calograd.metrics.observables import observe
 from calograd.surrogate.model import DesignModel
+from calograd.surrogate.plates.model import PlatesModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.system.random_numbers import RandomNumbers
+from calograd.training.data.plates import PlatesData, StackRows
 from calograd.training.data.points import PointsData
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
 
@@ -89,6 +91,21 @@ def report_points(model: PointsModel, data: PointsData) -> Report:
     return {"validation_loss": loss, "losses": losses} | physics
 
 
+@torch.no_grad()
+def report_plates(model: PlatesModel, data: PlatesData) -> Report:
+    """Return validation losses and physics of a surrogate of plates on at most `MAX_ROWS` validation showers."""
+    generator, device = torch.Generator().manual_seed(0), model.condition_mean.device
+    rows = data.validation.at(torch.randperm(len(data.validation), generator=generator)[:MAX_ROWS]).to(device)
+    conditions, random = data.conditions(model, rows), RandomNumbers.from_generator(generator, len(rows))
+    x, y = model.standardise(rows.energies, conditions, rows.energy, random)
+    shower, layers = (float(each.mean()) for each in model.losses(x, y, conditions, rows.energy, random))
+    random = RandomNumbers.from_generator(generator, len(rows))
+    made = model.generate(conditions, rows.energy, model.sampling_schedule(), random)
+    ours = _plate_observables(torch.stack([made.absorbed_energies(), made.layer_energies()], -1), rows)
+    physics = compare(ours, _plate_observables(rows.energies, rows), rows.energy.cpu(), len(rows))
+    return {"validation_loss": shower + layers, "losses": {"shower": shower, "layers": layers}} | physics
+
+
 def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor], energy: Tensor, showers: int) -> Report:
     """Return ``bias``, ``error`` and ``spread`` of observables; None stands for what is undefined.
 
@@ -145,6 +162,25 @@ def _point_observables(clouds: PointShowers) -> dict[str, Tensor]:
         "depth": np.bincount(hits.owner, hits.e * hits.layer, n) / weight,
     }
     return {name: torch.from_numpy(values) for name, values in own.items()}
+
+
+def _plate_observables(energies: Tensor, rows: StackRows) -> dict[str, Tensor]:
+    """Return observables of showers in stacks of their own, shape (n,) each; depths are in layers.
+
+    Args:
+        energies: of absorber and active plate of every layer, shape (n, layers, 2), GeV.
+        rows: the showers.
+    """
+    layers, place = energies.double().sum(-1), torch.arange(energies.shape[1], device=energies.device).double()
+    total, visible = layers.sum(1), energies[..., 1].double().sum(1)
+    mean = (layers * place).sum(1) / total
+    width = (layers * (place - mean[:, None]).square()).sum(1).div(total).sqrt()
+    thickness = rows.thickness.double()
+    own = {
+        "E_dep": total / rows.energy, "E_vis": visible / total / (thickness[..., 1].sum(1) / thickness.sum((1, 2))),
+        "z_mean": mean, "z_width": width,
+    }  # fmt: skip
+    return {name: values.cpu() for name, values in own.items()}
 
 
 def _point_loss(model: PointsModel, data: PointsData, generator: torch.Generator) -> float:

@@ -17,19 +17,22 @@ import torch
 from calograd.errors import InputError
 from calograd.io.files import one_writer
 from calograd.surrogate.model import DesignModel
+from calograd.surrogate.plates.model import PlatesModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.training import loop
-from calograd.training.config import DesignRun, PointsRun, RunConfig, precision_for
+from calograd.training.config import DesignRun, PlatesRun, PointsRun, RunConfig, precision_for
+from calograd.training.data.plates import PlatesData, load_plates
 from calograd.training.data.points import PointsData, load_points
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.distributed import ProcessGroup, SingleProcess
 from calograd.training.loop import OnReport, TrainingProgress
 from calograd.training.tasks.denoise import DenoisingTask
 from calograd.training.tasks.distil import DistillationTask
+from calograd.training.tasks.plates import PlatesTask
 from calograd.training.tasks.points import PointsTask
 from calograd.training.tasks.surrogate import SurrogateTask
 
-Data = TrainingData | PointsData
+Data = TrainingData | PointsData | PlatesData
 """Training data of any kind."""
 
 
@@ -52,7 +55,7 @@ def train(
     progress: TrainingProgress | None = None,
     on_report: OnReport | None = None,
     group: ProcessGroup | None = None,
-) -> DesignModel | PointsModel:
+) -> DesignModel | PointsModel | PlatesModel:
     """Train or distil a surrogate, or resume the run in ``output``.
 
     Args:
@@ -89,7 +92,7 @@ def train(
         group.wait()  # until all have read the checkpoint, which is then replaced
         group.same(state.model, state.ema, state.auxiliary)
         loop.run(task, state, output, group=group, progress=progress, on_report=on_report)
-        averaged: DesignModel | PointsModel = state.ema.eval().requires_grad_(False)
+        averaged: DesignModel | PointsModel | PlatesModel = state.ema.eval().requires_grad_(False)
         return averaged
 
 
@@ -129,10 +132,28 @@ def _read_points(config: PointsRun) -> PointsData:
 def _points_task(
     config: PointsRun, data: PointsData, group: ProcessGroup, _progress: TrainingProgress | None
 ) -> SurrogateTask[PointsModel]:
-    if group.size > 1:
-        raise InputError("several processes are for cells and maps; leave --processes and --nodes out")
+    _refuse_several(group)
     return PointsTask(config, data, group.device)
 
 
+def _read_plates(config: PlatesRun) -> PlatesData:
+    return load_plates(config.data.files, config.data.validation, config.training.seed)
+
+
+def _plates_task(
+    config: PlatesRun, data: PlatesData, group: ProcessGroup, _progress: TrainingProgress | None
+) -> SurrogateTask[PlatesModel]:
+    _refuse_several(group)
+    return PlatesTask(config, data, group.device)
+
+
+def _refuse_several(group: ProcessGroup) -> None:
+    if group.size > 1:
+        raise InputError("several processes are for cells and maps; leave --processes and --nodes out")
+
+
 _DESIGNS = _Kind(_read_rows, _design_task)
-_KINDS = {"cells": _DESIGNS, "maps": _DESIGNS, "points": _Kind(_read_points, _points_task)}
+_KINDS = {
+    "cells": _DESIGNS, "maps": _DESIGNS, "points": _Kind(_read_points, _points_task),
+    "plates": _Kind(_read_plates, _plates_task),
+}  # fmt: skip

@@ -85,6 +85,20 @@ def split_by_shower(
     """Split rows of files; arguments and errors are those of `calograd.training.data.rows.load_data`."""
     keys = np.concatenate(distinct_showers((each.config, each.shower) for each in heads))
     filled = np.concatenate([each.peak for each in heads]) > 0
+    return split_keys(files, keys, filled, validation, seed, showers)
+
+
+def split_keys(
+    files: Sequence[Path], keys: np.ndarray, filled: np.ndarray, validation: float, seed: int, showers: int | None
+) -> Split:
+    """Split rows whose showers are known.
+
+    Args:
+        files: files that the rows are from.
+        keys: number of every row's shower, the same for the same shower, shape (n,), int64.
+        filled: True for rows that are not left out, shape (n,).
+        validation, seed, showers: see `calograd.training.data.rows.load_data`, whose errors are raised.
+    """
     if not filled.any():
         raise FormatError(f"{', '.join(map(str, files))}: no row has any energy")
     distinct = np.unique(keys[filled])

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from calograd.detector.configuration import PDG
+from calograd.detector.particles import Particles
 from calograd.errors import InputError
 from calograd.surrogate import Surrogate
-from calograd.surrogate.card import Card, TrainedBeam, TrainedDesigns, TrainedDetector
+from calograd.surrogate.card import Card, TrainedBeam, TrainedDesigns, TrainedDetector, TrainedStacks
 from calograd.surrogate.model import Model
 from calograd.surrogate.storage import save
 from calograd.training.config import DesignRange, DesignTraining, RunConfig
+from calograd.training.data.plates import PlatesData
 from calograd.training.data.points import PointsData
 from calograd.training.data.rows import TrainingData
 from calograd.training.loop import Identity, Phase, TrainingState
@@ -35,15 +37,15 @@ class SurrogateTask(ABC, Generic[M]):
     Args:
         config: resolved configuration.
         data: showers, split into those to train on and those to validate on.
-        trained: designs, or the detector, that the surrogate is trained on.
+        trained: designs, stacks or the detector that the surrogate is trained on.
         origins: identities of the surrogates that the run starts from, by their role.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        data: TrainingData | PointsData,
-        trained: TrainedDesigns | TrainedDetector,
+        data: TrainingData | PointsData | PlatesData,
+        trained: TrainedDesigns | TrainedDetector | TrainedStacks,
         origins: dict[str, str],
     ) -> None:
         self.generator = torch.Generator().manual_seed(config.training.seed)
@@ -167,11 +169,16 @@ def check_range(wanted: DesignRange, data: TrainingData) -> None:
             check_reached(f"range.{name}", getattr(wanted, name), unit, values, what)
     if wanted.particles is None or wanted.theta is None or rows.particles is None:
         return
-    present = {name for name, number in PDG.items() if (rows.particles.particle == number).any()}
-    if not present.issuperset(wanted.particles):
-        missing = next(name for name in wanted.particles if name not in present)
+    check_particles(wanted.particles, wanted.theta, rows.particles)
+
+
+def check_particles(wanted: Sequence[str], theta: tuple[float, float], particles: Particles) -> None:
+    """Refuse particles, and a range of angles in degrees, that the data do not have. Raises `InputError`."""
+    present = {name for name, number in PDG.items() if (particles.particle == number).any()}
+    if not present.issuperset(wanted):
+        missing = next(name for name in wanted if name not in present)
         raise InputError(f"range.particles has {missing}, the data have {' and '.join(sorted(present))}; add data")
-    check_reached("range.theta", wanted.theta, "degrees", rows.particles.theta, "the data", scale=float)
+    check_reached("range.theta", theta, "degrees", particles.theta, "the data", scale=float)
 
 
 def check_reached(

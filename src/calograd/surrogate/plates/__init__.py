@@ -1,0 +1,1 @@
+"""Layer energies of stacks of absorber and active plates."""

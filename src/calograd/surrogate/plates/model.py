@@ -1,0 +1,426 @@
+"""The surrogate of stacks of plates: the energies of all absorbers and active plates given the stack and the particle.
+
+Two diffusion models in a row on the coordinates of `calograd.surrogate.plates.coordinates`:
+
+    shower   5 numbers           g <-> x given cond               x from diffusion given cond
+    layers   2 numbers each      c <-> y given cond, x, layer     y from diffusion given cond, x and all layers
+
+Location and scale of g are a network of the whole stack, cond. Those of c are one network that all layers share; it
+knows where the layer is in this shower, how thick it and its neighbours are, and what energy the shower's profile
+expects there. So stacks of other numbers of layers, and of unequal ones, are no new case to it, and means and widths
+follow every thickness smoothly. The networks of the noise then see numbers that are nearly unit normal. That of the
+layers takes stacks padded to the largest number of layers; what is beyond the last layer is zero to it.
+
+cond has, standardised: ln E/E_c of the mixture, ln E, photon or not, charge, ln 1/cos theta; the logarithms of
+`NUMBERS` of absorber and of active material; and of the stack, with the shares of the nominal shower in each layer as
+weights, the means of ln a (absorber, X0) and of ln d (loss of a minimum ionising particle in the active plate), their
+slopes with the depth, the sampling fraction, what leaks, the nominal mean and spread, and the depth in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import pi
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from calograd.detector.configuration import PDG
+from calograd.detector.material import DESCRIPTORS, Material
+from calograd.detector.particles import Particles
+from calograd.detector.sampling_design import SamplingDesign
+from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, denoise, loss
+from calograd.diffusion.samplers import SAMPLERS, sample
+from calograd.diffusion.schedules import SCHEDULES
+from calograd.errors import InputError
+from calograd.events.layer_energies import LayerEnergies
+from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
+from calograd.nn.mlp import ResidualMlp
+from calograd.surrogate.model import Architecture, Generates, Model, Rows, SamplingSchedule, numbers_of
+from calograd.surrogate.plates.coordinates import (
+    LAYER,
+    SHOWER,
+    Nominal,
+    Plates,
+    Shower,
+    decode,
+    decode_shower,
+    encode_layers,
+    encode_shower,
+    nominal,
+    shares_of,
+)
+from calograd.surrogate.two_stage import SHAPE_STEPS
+from calograd.system.random_numbers import RandomNumbers
+
+NUMBERS = ("radiation_length", "critical_energy", "mean_atomic_number")
+"""Numbers of a material, beside its `minimum_ionisation`, that are conditions.
+
+The Moliere radius says nothing of plates that are wide, and the density nothing beyond the lengths and losses.
+"""
+STACK = 14
+"""Number of standardised conditions beside those of the materials."""
+CONDITIONS = STACK + 2 * (len(NUMBERS) + 1)
+"""Number of standardised conditions."""
+FEATURES = 12
+"""Number of features of a layer."""
+POSITRON = 2 * 0.51099895e-3
+"""Energy that a positron brings beyond its incident one, GeV."""
+SOFT_ENERGY = 1e-5
+"""Softening of expected energies of layers, GeV."""
+NEAR = 3.0
+"""Distance from the start of the shower, X0, beyond which it does not matter."""
+WIDE = 4.0
+"""Distance from the mean depth, in spreads, beyond which it does not matter."""
+SCHEDULE = SCHEDULES["karras"]
+"""Noise schedule of both networks."""
+PRECONDITIONING = PRECONDITIONINGS["edm"]
+"""Preconditioning of both networks."""
+
+
+@dataclass(frozen=True)
+class PlatesArchitecture(Architecture):
+    """Everything that fixes the shapes of the weights of stacks of plates and how they are sampled.
+
+    Args:
+        layers: largest number of layers.
+        shower_width: hidden numbers of the shower's network.
+        shower_blocks: residual blocks of the shower's network.
+        layer_width: hidden numbers of the layers' network.
+        layer_blocks: residual blocks of the layers' network.
+        embedding: width of the embedding of noise level and conditions.
+        location_scale_width: hidden numbers of the networks of location and scale.
+        sampler: sampler of both networks, a name of `calograd.diffusion.samplers.SAMPLERS`.
+        steps: number of steps of the layers' sampler; the shower's takes three times as many.
+    """
+
+    layers: int = 60
+    shower_width: int = 96
+    shower_blocks: int = 2
+    layer_width: int = 192
+    layer_blocks: int = 2
+    embedding: int = 64
+    location_scale_width: int = 64
+    sampler: str = "trigflow-ab2"
+    steps: int = 8
+
+    def build(self) -> PlatesModel:
+        """Return a model with random weights."""
+        return PlatesModel(self)
+
+
+class StackConditions(NamedTuple):
+    """What the conditions of showers say.
+
+    Args:
+        conditions: the standardised ones, shape (n, `CONDITIONS`) or of one row.
+        plates: the plates, of as many rows and of as many layers as the deepest stack has.
+        energy: energy that can be deposited, shape (n,), GeV.
+        expected: the nominal shower.
+    """
+
+    conditions: Tensor
+    plates: Plates
+    energy: Tensor
+    expected: Nominal
+
+
+class PlatesModel(Model):
+    """Weights and mathematics of the surrogate of plates; `calograd.surrogate.Surrogate` is its public face.
+
+    A row of conditions has the standardised ones, then the plates' lengths and ionisation, and photon and charge.
+    """
+
+    architecture: PlatesArchitecture
+
+    def __init__(self, architecture: PlatesArchitecture) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        for name, size in (("condition", CONDITIONS), ("feature", FEATURES)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+        self.feature_mean: Tensor
+        self.feature_scale: Tensor
+        width, dim = a.location_scale_width, LAYER * a.layers
+        self.shower_location_scale = ConditionalLocationScale(CONDITIONS, torch.arange(SHOWER), width)
+        known = FEATURES + CONDITIONS + SHOWER
+        self.layer_location_scale = ConditionalLocationScale(known, torch.arange(LAYER), width)
+        self.shower_network = ResidualMlp(SHOWER, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
+        context = SHOWER + 2 * a.layers
+        self.layer_network = ResidualMlp(dim, CONDITIONS, context, a.layer_width, a.layer_blocks, a.embedding)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of showers generated at once, see `Model`."""
+        return 1000
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Names of the options: layer energies alone, and checkpoints."""
+        return frozenset({"layers_only", "checkpointed"})
+
+    @property
+    def required_options(self) -> frozenset[str]:
+        """Names of the options that have to be asked for, see `Model`: there are no points yet."""
+        return frozenset({"layers_only"})
+
+    @property
+    def distilled(self) -> bool:
+        """False: there is no distilled form yet."""
+        return False
+
+    @property
+    def takes_particles(self) -> bool:
+        """True: particle and direction are conditions."""
+        return True
+
+    def fused(self) -> Generates:
+        """Return the model: it has no faster form."""
+        return self
+
+    def join(self, parts: Sequence[LayerEnergies]) -> LayerEnergies:
+        """Return showers of several batches as one."""
+        return LayerEnergies.concatenate(parts)
+
+    def record(self, showers: LayerEnergies, rows: Rows, name: str, config: dict[str, Any]) -> Any:  # noqa: ARG002
+        """Raise `InputError`: generated energies of plates have no file yet."""
+        raise InputError(f"{name}: generated energies of plates cannot be written to a file yet; use Surrogate.sample")
+
+    def asymmetric(self) -> Self:
+        """Return the model: it has no weights that are equal by symmetry."""
+        return self
+
+    def compact(self, material: Material | None) -> Self:  # noqa: ARG002 - nothing to leave out
+        """Return the model: no weights of it can be left out."""
+        return self
+
+    def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
+        """Return how showers are sampled, see `Model`."""
+        a = self.architecture
+        name = sampler or a.sampler
+        if name not in SAMPLERS:
+            raise InputError(f"unknown sampler '{name}'; expected one of {', '.join(SAMPLERS)}")
+        number = (a.steps if name == a.sampler else SAMPLERS[name].steps) if steps is None else steps
+        if number < 1:
+            raise InputError(f"{number} steps of '{name}': expected at least 1")
+        nfe = SAMPLERS[name].nfe
+        return SamplingSchedule(name, number, nfe(number), nfe(SHAPE_STEPS * number))
+
+    def condition(self, design: SamplingDesign, energy: Tensor, particles: Particles | None = None) -> Tensor:
+        """Return conditions, see `Model`."""
+        thickness = torch.stack([design.absorber_thickness, design.active_thickness], -1).to(energy)
+        thickness = thickness.reshape(-1, design.n_layers, 2)
+        absorber, active = (plate_numbers(material, like=energy) for material in (design.absorber, design.active))
+        return self.conditions(thickness, absorber, active, energy, particles)
+
+    def conditions(
+        self, thickness: Tensor, absorber: Tensor, active: Tensor, energy: Tensor, particles: Particles | None
+    ) -> Tensor:
+        """Return a row of conditions for every shower, or one for all; differentiable in everything.
+
+        Args:
+            thickness: of absorber and active plate of every layer, shape (n, layers, 2) or of one row, cm; layers
+                beyond the last one of a stack are zero.
+            absorber, active: numbers of the materials, see `plate_numbers`, shape (n, 4) or (1, 4).
+            energy: incident, shape (n,) or (1,), GeV.
+            particles: of n rows or of one; None for photons along the normal.
+        """
+        if particles is None:
+            particles = Particles.of(1, "gamma", (0.0, 0.0), 0.0, 0.0, like=energy)
+        charge, photon = particles.charge(), (particles.particle == PDG["gamma"]).to(energy)
+        cosine = (particles.theta * (pi / 180)).cos()
+        along = thickness / cosine[:, None, None]
+        x0, loss_rate = (torch.stack([absorber[:, k], active[:, k]], -1)[:, None] for k in (0, -1))
+        plates = Plates(along / x0, along * loss_rate)
+        known = [_stack_conditions(plates, energy, photon, charge, cosine), absorber.log(), active.log()]
+        rows = max(map(len, (*known, charge)))
+        raw = torch.cat([part.expand(rows, -1) for part in known], 1)
+        missing = self.architecture.layers - thickness.shape[1]
+        parts = [
+            (raw - self.condition_mean) / self.condition_scale,
+            *(pad(values, (0, 0, 0, missing)).flatten(1) for values in plates), torch.stack([photon, charge], 1),
+        ]  # fmt: skip
+        return torch.cat([part.expand(rows, -1) for part in parts], 1)
+
+    def _stack(self, conditions: Tensor, energy: Tensor) -> StackConditions:
+        """Return what conditions and incident energies say."""
+        size = 2 * self.architecture.layers
+        known, lengths, ionisation, beam = torch.split(conditions, [CONDITIONS, size, size, 2], 1)
+        plates = Plates(lengths.reshape(len(lengths), -1, 2), ionisation.reshape(len(lengths), -1, 2))
+        used = int(plates.present.any(0).sum())
+        plates = Plates(plates.lengths[:, :used], plates.ionisation[:, :used])
+        photon, charge = beam.unbind(1)
+        expected, _ = nominal(plates, energy, photon)
+        return StackConditions(known, plates, energy + POSITRON * (charge > 0).to(energy), expected)
+
+    def features(self, stack: StackConditions, shower: Shower) -> Tensor:
+        """Return the features of every layer, standardised, shape (n, layers, `FEATURES`)."""
+        return (layer_features(stack.plates, shower) - self.feature_mean) / self.feature_scale
+
+    def encode(
+        self, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return g and c of showers, and which layers there are: shapes (n, 5), (n, 2, layers) and (n, layers).
+
+        Args:
+            energies: of absorber and active plate of every layer, shape (n, layers, 2), GeV.
+            conditions: result of `conditions`.
+            energy: incident, shape (n,), GeV.
+            random: random numbers of the showers.
+        """
+        stack = self._stack(conditions, energy)
+        energies = energies[:, : stack.plates.lengths.shape[1]]
+        g = encode_shower(energies, stack.plates, stack.energy, stack.expected, random)
+        c = encode_layers(energies, stack.plates, decode_shower(g, stack.energy, stack.expected), random)
+        return g, c, stack.plates.present.expand(len(g), -1)
+
+    def location_scale_of_layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return location and scale of c, shape (n, 2, layers) each, of showers of standardised coordinates x."""
+        known = self._known_of_layers(stack, shower, x)
+        both = self.layer_location_scale(known.flatten(0, 1))
+        location, scale = (values.reshape(*known.shape[:2], LAYER).transpose(1, 2) for values in both)
+        return location, scale
+
+    def _known_of_layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> Tensor:
+        """Return what location and scale of every layer depend on, shape (n, layers, numbers)."""
+        features = self.features(stack, shower)
+        known = torch.cat([stack.conditions.expand(len(x), -1), x], 1)[:, None]
+        return torch.cat([features, known.expand(-1, features.shape[1], -1)], 2)
+
+    def location_scale_loss(
+        self, phase: int, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
+    ) -> Tensor:
+        """Return the mean negative log likelihood of location and scale, of shower (phase 0) or layers (1)."""
+        with torch.no_grad():
+            g, c, present = self.encode(energies, conditions, energy, random)
+        if phase == 0:
+            return self.shower_location_scale.negative_log_likelihood(g, conditions[:, :CONDITIONS]).mean()
+        with torch.no_grad():
+            stack, shower = self.known_of(g, conditions, energy)
+            x = self.shower_location_scale.standardise(g, stack.conditions)
+            known = self._known_of_layers(stack, shower, x)[present]
+        return self.layer_location_scale.negative_log_likelihood(c.transpose(1, 2)[present], known).mean()
+
+    def standardise(
+        self, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
+    ) -> tuple[Tensor, Tensor]:
+        """Return x and y of showers, shapes (n, 5) and (n, 2, layers); y is zero beyond the last layer."""
+        g, c, present = self.encode(energies, conditions, energy, random)
+        stack, shower = self.known_of(g, conditions, energy)
+        x = self.shower_location_scale.standardise(g, stack.conditions)
+        y = standardise(c, *self.location_scale_of_layers(stack, shower, x))
+        return x, torch.where(present[:, None], y, 0.0)
+
+    def known_of(self, g: Tensor, conditions: Tensor, energy: Tensor) -> tuple[StackConditions, Shower]:
+        """Return what conditions say of the stacks, and g of the showers."""
+        stack = self._stack(conditions, energy)
+        return stack, decode_shower(g, stack.energy, stack.expected)
+
+    def losses(
+        self, x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
+    ) -> tuple[Tensor, Tensor]:
+        """Return the denoising losses of shower and layers, one a shower, shape (n,) each."""
+        with torch.no_grad():
+            g = self.shower_location_scale.restore(x, conditions[:, :CONDITIONS])
+            stack, shower = self.known_of(g, conditions, energy)
+        first = loss(self._shower(stack), PRECONDITIONING, x, SCHEDULE.draw(random, like=x), random)
+        present = self._padded(stack.plates.present[:, None].expand(len(x), LAYER, -1).to(y))
+        network, y = self._layers(stack, shower, x), self._padded(y)
+        of_layers = loss(network, PRECONDITIONING, y, SCHEDULE.draw(random, like=y), random) * present
+        return first.mean(1), of_layers.sum(1) / present.sum(1)
+
+    def _padded(self, values: Tensor) -> Tensor:
+        """Return numbers of all layers, shape (n, 2 layers), of those of the stack's, shape (n, 2, layers)."""
+        return pad(values, (0, self.architecture.layers - values.shape[2])).flatten(1)
+
+    def _shower(self, stack: StackConditions) -> Network:
+        """Return the shower's network with its conditions bound."""
+        return lambda z, s: self.shower_network(z, s, stack.conditions)
+
+    def _layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> Network:
+        """Return the layers' network with its conditions bound; it returns zero beyond the last layer."""
+        features = self.features(stack, shower)[..., :2]
+        present = stack.plates.present[:, None].expand(len(x), 2, -1)
+        context = torch.cat([x, self._padded(features.transpose(1, 2) * present)], 1)
+        mask = self._padded(present.to(x))
+        return lambda z, s: self.layer_network(z * mask, s, stack.conditions, context) * mask
+
+    def generate(
+        self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers
+    ) -> LayerEnergies:
+        """Generate showers, see `Model`."""
+        sampler, checkpointed = SAMPLERS[schedule.sampler], schedule.options.checkpointed
+        noise = [random.normal(size, like=conditions) for size in (SHOWER, LAYER * self.architecture.layers)]
+        grids = [sampler.grid(SCHEDULE, steps) for steps in (SHAPE_STEPS * schedule.steps, schedule.steps)]
+        stack = self._stack(conditions, energy)
+        network = self._shower(stack)
+        x = sample(
+            lambda z, s: denoise(network, PRECONDITIONING, z, s), noise[0], grids[0], sampler, random.normal_like,
+            checkpointed,
+        )  # fmt: skip
+        g = self.shower_location_scale.restore(x, stack.conditions)
+        shower = decode_shower(g, stack.energy, stack.expected)
+        of_layers = self._layers(stack, shower, x)
+        y = sample(
+            lambda z, s: denoise(of_layers, PRECONDITIONING, z, s), noise[1], grids[1], sampler, random.normal_like,
+            checkpointed,
+        )  # fmt: skip
+        location, scale = self.location_scale_of_layers(stack, shower, x)
+        y = y.reshape(len(y), LAYER, -1)[..., : location.shape[2]]
+        absorber, active = decode(restore(y, location, scale), stack.plates, shower)
+        return LayerEnergies(active, absorber)
+
+
+def plate_numbers(material: Material, like: Tensor) -> Tensor:
+    """Return `NUMBERS` of a material and its minimum ionisation, shape (1, 4), with dtype and device of ``like``."""
+    chosen = [DESCRIPTORS.index(name) for name in NUMBERS]
+    loss_rate = torch.as_tensor(material.minimum_ionisation).to(like).reshape(1, 1)
+    return torch.cat([numbers_of(material, like=like)[:, chosen], loss_rate], 1)
+
+
+def _stack_conditions(plates: Plates, energy: Tensor, photon: Tensor, charge: Tensor, cosine: Tensor) -> Tensor:
+    """Return the conditions of stack and particle, not standardised, shape (n, `STACK`)."""
+    expected, _ = nominal(plates, energy, photon)
+    weights = expected.shares / expected.shares.sum(1, keepdim=True)
+    present = plates.present
+    absorber = torch.where(present, plates.lengths[..., 0], 1.0).log()
+    active = torch.where(present, plates.ionisation[..., 1], 1.0).log()
+    critical = (weights * plates.ionisation.sum(-1)).sum(1) / (weights * plates.layers).sum(1)
+    fraction = (weights * (plates.ratio / (1 + plates.ratio))).sum(1)
+    u = (plates.middles - expected.mean[:, None]) / expected.spread[:, None]
+    columns = [
+        (energy / critical).log(), energy.log(), photon, charge, -cosine.log(),
+        (weights * absorber).sum(1), (weights * active).sum(1),
+        (weights * absorber * u).sum(1), (weights * active * u).sum(1),
+        fraction.log(), ((expected.behind + 1e-5) / (1 - expected.behind + 1e-5)).log(),
+        expected.mean.log(), expected.spread.log(), plates.backs[:, -1].log(),
+    ]  # fmt: skip
+    rows = max(map(len, columns))
+    return torch.stack([column.expand(rows) for column in columns], 1)
+
+
+def layer_features(plates: Plates, shower: Shower) -> Tensor:
+    """Return the features of every layer, not standardised, shape (n, layers, `FEATURES`).
+
+    The expected energy, the distances from mean depth and start of the shower, the depth, the absorber's length and
+    the active plate's ionisation, both relative to the layers before and behind, the ratio of active plate and
+    absorber for a minimum ionising particle, and the length that follows.
+    """
+    shares, present = shares_of(plates, shower), plates.present
+    absorber = torch.where(present, plates.lengths[..., 0], 1.0).log()
+    active = torch.where(present, plates.ionisation[..., 1], 1.0).log()
+    both = present[:, 1:] & present[:, :-1]
+    further = [torch.where(both, values[:, 1:] - values[:, :-1], 0.0) for values in (absorber, active)]
+    columns = [
+        (shower.total[:, None] * shares + SOFT_ENERGY).log(),
+        ((plates.middles - shower.mean[:, None]) / shower.spread[:, None]).clamp(-WIDE, WIDE),
+        (plates.backs - shower.start[:, None]).clamp(-NEAR, NEAR),
+        plates.middles, absorber, active, plates.ratio.log(),
+        *(pad(values, (0, 1)) for values in further), *(pad(values, (1, 0)) for values in further),
+        (1 + plates.backs[:, -1:] - plates.backs).log(),
+    ]  # fmt: skip
+    rows = max(map(len, columns))
+    return torch.stack([column.expand(rows, -1) for column in columns], 2)

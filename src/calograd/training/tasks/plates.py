@@ -1,0 +1,105 @@
+"""Training of a surrogate of stacks of plates.
+
+    phase "shower location and scale"   Student t likelihood of g given the stack and the particle
+    phase "layer location and scale"    Student t likelihood of c given the layer, the shower and both
+    phase "diffusion"                   denoising losses of x and y with frozen location and scale
+
+The numbers are those of `calograd.surrogate.plates.model`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from calograd.errors import InputError
+from calograd.surrogate.card import TrainedBeam, TrainedStacks
+from calograd.surrogate.model import to_device
+from calograd.surrogate.plates.model import PlatesModel
+from calograd.system.random_numbers import RandomNumbers
+from calograd.training.config import PlatesRun
+from calograd.training.data.plates import PlatesData, StackRows, initialise
+from calograd.training.loop import Phase, TrainingState, parameters_below
+from calograd.training.monitor import Report, report_plates
+from calograd.training.tasks.surrogate import SurrogateTask, check_particles, check_reached
+
+State = TrainingState[PlatesModel]
+
+
+class PlatesTask(SurrogateTask[PlatesModel]):
+    """Training of a surrogate of stacks of plates, see `calograd.training.loop.Task`.
+
+    Args:
+        config: configuration of the run.
+        data: showers to train on and to validate with.
+        device: any torch device.
+
+    Raises:
+        InputError: the data do not reach over the range, have more layers than the model, or there is no such device.
+    """
+
+    auxiliary = None
+
+    def __init__(self, config: PlatesRun, data: PlatesData, device: str) -> None:
+        wanted, known = config.range, data.known()
+        check_reached("range.energy", wanted.energy, "GeV", data.train.energy, "the data")
+        check_particles(wanted.particles, wanted.theta, data.train.particles)
+        most = config.model.layers
+        if known.layers[1] > most:
+            raise InputError(f"model.layers = {most}: the data have stacks of up to {known.layers[1]} layers; raise it")
+        self.config, self.data, self.device = config, data, device
+        beam = TrainedBeam(particles=wanted.particles, theta=wanted.theta)
+        super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), {})
+
+    @cached_property
+    def model(self) -> PlatesModel:
+        """Weights from the seed, standardised over the training showers."""
+        seed = self.config.training.seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = self.config.model.architecture().build()
+        initialise(model, self.data, seed)
+        return to_device(model, self.device)
+
+    @cached_property
+    def phases(self) -> tuple[Phase[PlatesModel], ...]:
+        """Location and scale of showers and layers, then both diffusion models."""
+        t, rate = self.config.training, self.config.training.learning_rate
+        names = [
+            parameters_below(self.model, *prefixes)
+            for prefixes in (("shower_location_scale.",), ("layer_location_scale.",),
+                             ("shower_network.", "layer_network."))
+        ]  # fmt: skip
+        steps, loss = t.location_scale_steps, self._location_scale_loss
+        return (
+            Phase("shower location and scale", steps, names[0], loss, 0.0, rate, monitored=False),
+            Phase("layer location and scale", steps, names[1], loss, 0.0, rate, monitored=False),
+            Phase("diffusion", t.steps, names[2], self._diffusion_loss, t.ema, rate),
+        )
+
+    def monitor(self, state: State) -> Report:
+        """Return validation losses and physics."""
+        return report_plates(state.ema, self.data)
+
+    def _location_scale_loss(self, state: State) -> Tensor:
+        """Return the likelihood loss of random showers."""
+        rows, random = self._drawn(state, self.config.training.location_scale_batch)
+        conditions = self.data.conditions(state.model, rows)
+        return state.model.location_scale_loss(state.phase, rows.energies, conditions, rows.energy, random)
+
+    def _diffusion_loss(self, state: State) -> Tensor:
+        """Return the denoising loss of random showers."""
+        rows, random = self._drawn(state, self.config.training.batch)
+        with torch.no_grad():
+            conditions = self.data.conditions(state.model, rows)
+            x, y = state.model.standardise(rows.energies, conditions, rows.energy, random)
+        shower, layers = state.model.losses(x, y, conditions, rows.energy, random)
+        return shower.mean() + layers.mean()
+
+    def _drawn(self, state: State, batch: int) -> tuple[StackRows, RandomNumbers]:
+        """Return random training showers and their random numbers."""
+        chosen = torch.randint(len(self.data.train), (batch,), generator=state.generator)
+        random = RandomNumbers.from_generator(state.generator, batch)
+        return self.data.train.at(chosen).to(state.model.condition_mean.device), random

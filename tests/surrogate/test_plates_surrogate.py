@@ -1,0 +1,146 @@
+"""The surrogate of stacks of plates: gradients to every thickness, stacks of any number of layers, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny_plates import tiny_plates
+from torch import Tensor
+
+from calograd import Design, SamplingDesign
+from calograd.errors import InputError, RangeError
+from calograd.surrogate import Surrogate
+from calograd.surrogate.generation import generate
+from calograd.surrogate.plates.model import PlatesModel
+from calograd.system.random_numbers import RandomNumbers
+
+
+@pytest.fixture(scope="module")
+def plates() -> Surrogate:
+    surrogate = tiny_plates()
+    surrogate.model.double()
+    return surrogate
+
+
+def sample(surrogate: Surrogate, stack: SamplingDesign, energy: Any = 10.0, n: int = 4, **options: Any) -> Tensor:
+    """Energies of active plates, then absorbers, shape (n, 2, layers)."""
+    options = {"layers_only": True, "particle": "e-", "generator": torch.Generator().manual_seed(5)} | options
+    made = surrogate.sample(stack, energy, n, **options)
+    return torch.stack([made.layer_energies(), made.absorbed_energies()], 1)
+
+
+def test_gradients_to_every_thickness_energy_and_angle_equal_finite_differences(plates: Surrogate) -> None:
+    weights = torch.rand(4, 2, 6, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    absorber, active = torch.linspace(0.2, 0.5, 6).double(), torch.linspace(0.6, 0.3, 6).double()
+
+    def value(a: Tensor, t: Tensor, energy: Tensor, theta: Tensor) -> Tensor:
+        return (sample(plates, SamplingDesign("Pb", "lAr", a, t), energy, theta=theta) * weights).sum()
+
+    at = [x.requires_grad_() for x in (absorber, active, torch.tensor(10.0).double(), torch.tensor(20.0).double())]
+    slopes = torch.autograd.grad(value(*at), at)
+    assert all(bool((slope != 0).all()) for slope in slopes)
+    for number, (x, slope) in enumerate(zip(at, slopes, strict=True)):
+        direction = torch.linspace(1, -0.5, max(1, x.numel())).double().reshape(x.shape)
+        step = 1e-5 * direction
+        ends = [value(*(each + sign * step if k == number else each for k, each in enumerate(at))) for sign in (1, -1)]
+        expected = (ends[0] - ends[1]) / 2e-5
+        torch.testing.assert_close((slope * direction).sum(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_batch_of_stacks_equals_each_of_them(plates: Surrogate) -> None:
+    absorber = torch.linspace(0.2, 0.6, 4 * 5).double().reshape(4, 5)
+    batch = sample(plates, SamplingDesign("W", "Si", absorber, 0.05))
+    assert batch.shape == (4, 2, 5)
+    for row in range(4):
+        one = sample(plates, SamplingDesign("W", "Si", absorber[row], 0.05))
+        torch.testing.assert_close(batch[row], one[row])
+
+
+def test_layers_beyond_the_last_one_change_nothing(plates: Surrogate) -> None:
+    model, generator = plates.model, torch.Generator().manual_seed(7)
+    assert isinstance(model, PlatesModel)
+    energies = torch.rand(3, 12, 2, generator=generator).double() * 0.2
+    energies[0, 5:] = 0
+    thickness = torch.full((3, 12, 2), 0.3, dtype=torch.float64)
+    thickness[0, 5:] = 0
+    numbers = [torch.tensor([row], dtype=torch.float64) for row in
+               ((0.56, 0.0073, 82.0, 0.0129), (14.0, 0.032, 18.0, 0.0021))]  # fmt: skip
+    energy = torch.full((3,), 9.0, dtype=torch.float64)
+
+    def of(rows: slice, layers: int) -> tuple[Tensor, ...]:
+        conditions = model.conditions(thickness[rows, :layers], numbers[0], numbers[1], energy[rows], None)
+        x, y = model.standardise(energies[rows, :layers], conditions, energy[rows], RandomNumbers(1, range(1)))
+        losses = model.losses(x, y, conditions, energy[rows], RandomNumbers(2, range(1)))
+        made = model.generate(conditions, energy[rows], model.sampling_schedule(), RandomNumbers(3, range(1)))
+        return x, *losses, made.active[:, :5], made.absorber[:, :5]
+
+    rows = model.conditions(thickness, numbers[0], numbers[1], energy, None)
+    made = model.generate(rows, energy, model.sampling_schedule(), RandomNumbers(3, range(3)))
+    alone = of(slice(0, 1), 5)
+    for one, other in zip(alone, of(slice(0, 1), 12), strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(made.active[:1, :5], alone[-2])
+    assert not made.active[0, 5:].any()
+    assert made.active[1, 5:].any()
+
+
+def test_positrons_may_leave_more_than_they_bring() -> None:
+    surrogate = tiny_plates()
+    surrogate.card = surrogate.card.model_copy(update={"energy": (1e-3, 100)})
+    trained = surrogate.card.trained.model_copy(
+        update={"beam": surrogate.card.trained.beam.model_copy(update={"particles": ("e-", "e+")})}  # type: ignore[union-attr]
+    )
+    surrogate.card = surrogate.card.model_copy(update={"trained": trained})
+    bias = surrogate.model.shower_location_scale.network[-1].bias
+    bias[0] = 12.0  # nothing leaks
+    stack = SamplingDesign("Pb", "lAr", 0.5, 0.5, 10)
+    for particle, most in (("e-", 0.01), ("e+", 0.01 + 2 * 0.511e-3)):
+        total = sample(surrogate, stack, 0.01, 4, particle=particle).sum((1, 2))
+        torch.testing.assert_close(total, torch.full((4,), most), rtol=1e-3, atol=0)
+
+
+STACK = SamplingDesign("Pb", "lAr", 0.3, 0.4, 6)
+
+
+@pytest.mark.parametrize(
+    ("stack", "options", "complaint"),
+    [
+        (STACK, {"layers_only": False}, "generates layers_only samples alone so far; add layers_only=True"),
+        (STACK, {"position": "uniform"}, "plates have no cells to draw it in; leave position out"),
+        (STACK, {"particle": "e+"}, r"particle e\+ was not trained on, gamma and e- were"),
+        (STACK, {"theta": 50.0}, "theta = 50 degrees is outside 0 to 40"),
+        (STACK, {"smooth": True}, "has no smooth samples"),
+        (STACK, {"steps": 0}, "0 steps of 'trigflow-ab2': expected at least 1"),
+        (Design(2.5, 6.0), {}, "expects a SamplingDesign, as SamplingDesign"),
+        (SamplingDesign("Pb", "lAr", 0.3, 0.4, 3), {}, "n_layers = 3 is outside 4 to 12"),
+        (SamplingDesign("Pb", "lAr", 0.3, 0.4, 13), {}, "has 13 layers, tiny-plates generates up to 12"),
+        (SamplingDesign("Pb", "lAr", 0.1, 0.4, 6), {}, "absorber_thickness = 0.1 cm is outside 0.112242 to"),
+        (SamplingDesign("Pb", "Si", 0.3, 0.4, 6), {}, "active_thickness = 0.4 cm is outside 0.01 to 0.1 cm"),
+        (SamplingDesign("Fe", "lAr", 0.5, 0.4, 6), {}, r"absorber Fe .* was not trained on.*density 7.87 is outside"),
+        (SamplingDesign("Pb", "lAr", 0.3, 0.4, 6, "W", 0.1), {}, "gaps of W were not trained on"),
+    ],
+)
+def test_what_was_not_trained_on_is_refused_in_one_line(stack: Any, options: dict[str, Any], complaint: str) -> None:
+    surrogate = tiny_plates()
+    with pytest.raises((InputError, RangeError), match=complaint) as refusal:
+        sample(surrogate, stack, **options)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unseen_pair_and_a_gap_of_air_are_taken() -> None:
+    surrogate = tiny_plates()
+    with pytest.warns(UserWarning, match="W with lAr was not trained on, each of them was with others"):
+        sample(surrogate, SamplingDesign("W", "lAr", 0.2, 0.4, 6))
+    with_air = sample(surrogate, SamplingDesign("Pb", "lAr", 0.3, 0.4, 6, gap_thickness=0.3))
+    torch.testing.assert_close(with_air, sample(surrogate, STACK))
+
+
+def test_files_and_cells_of_it_are_refused() -> None:
+    surrogate = tiny_plates()
+    with pytest.raises(InputError, match="generates energies of plates and knows no designs of cells"):
+        generate(surrogate, torch.full((2,), 10.0).numpy())
+    with pytest.raises(InputError, match="knows no designs of cells"):
+        _ = surrogate.design_model
+    assert "absorbers" in surrogate._repr_html_()

@@ -19,9 +19,10 @@ from calograd.errors import InputError, Interrupted
 from calograd.events.dense import Maps, write_cells, write_maps
 from calograd.surrogate import Surrogate
 from calograd.surrogate.maps.coordinates import PLAIN_SCALE
+from calograd.surrogate.model import Architecture
 from calograd.surrogate.registry import architecture
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.config import AdaptConfig, DesignRun, parse_config, read_config
+from calograd.training.config import AdaptConfig, DesignRun, PointsRun, parse_config, read_config
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.log import read_log
 from calograd.training.tasks.adapt import adapt
@@ -160,12 +161,14 @@ def test_mistakes_in_the_configuration_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(RUNS.glob("*.toml")), ids=lambda path: path.stem)
 def test_configurations_that_are_shipped(path: Path) -> None:
     config = read_config(path)
+    form: Architecture
     if isinstance(config, DesignRun):
         form = config.model.architecture(5, 5)
-        assert architecture(config.model.kind, form.to_dict()) == form
+    elif isinstance(config, PointsRun):
+        form = config.model.architecture(30)
     else:
-        of_stack = config.model.architecture(30)
-        assert architecture(config.model.kind, of_stack.to_dict()) == of_stack
+        form = config.model.architecture()
+    assert architecture(config.model.kind, form.to_dict()) == form
 
 
 def test_the_wide_network_learns_a_step() -> None:

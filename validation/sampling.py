@@ -12,7 +12,7 @@ layer profile. Errors are standard errors of both sides; that of a standard devi
 s sqrt((m4 / s^4 - 1) / 4 n). Of the profile the largest difference of a layer's mean over the largest layer's mean is
 stated, and the mean square of the pulls of all layers, one if there are no differences.
 
-    python validation/sampling.py sampling runs/sampling/sampling                # some five minutes of a core
+    python validation/sampling.py sampling runs/sampling/sampling
 
 Libraries of Geant4's showers are kept in the folder.
 """

@@ -142,7 +142,7 @@ class Nominal(NamedTuple):
 
 
 class Shower(NamedTuple):
-    """What is known of a shower before its layers.
+    """A shower as a whole, known before the energies of its layers.
 
     Args:
         total: D of the formulas above, shape (n,), GeV.

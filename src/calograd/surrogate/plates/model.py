@@ -113,7 +113,7 @@ class PlatesArchitecture(Architecture):
 
 
 class StackConditions(NamedTuple):
-    """What the conditions of showers say.
+    """The conditions of showers, taken apart.
 
     Args:
         conditions: the standardised ones, shape (n, `CONDITIONS`) or of one row.

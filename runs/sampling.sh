@@ -11,7 +11,8 @@
 #   PbWO4    0.134     0.534    1.336
 # One has equal layers, the other layers that scatter about a smooth profile; the next pair has them the other way round.
 # Copper with liquid argon is left out: it tests a pair that was never trained on.
-# SHOWERS in each of 28 libraries (1080), of ENERGIES (0.8:120), are simulated by WORKERS processes (2).
+# Each library is in two files: many showers below 25 GeV, where they scatter most and cost least, and fewer beyond 20 GeV.
+# Numbers of showers are SCALE times those below; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
 # Usage: runs/sampling.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -24,12 +25,12 @@ absorber() { # MATERIAL LOW HIGH: thicknesses in X0 as a range in cm
 from calograd.detector.material import Material
 x0 = float(Material.parse('$1').radiation_length)
 print(f'{$2 * x0:.4g}:{$3 * x0:.4g}')"; }
-simulate() { # NAME ABSORBER LOW HIGH LAYERS ACTIVE THICKNESS PROFILE SEED
+scale="${SCALE:-1}"
+simulate() { # NAME ABSORBER LOW HIGH LAYERS ACTIVE THICKNESS PROFILE SEED ENERGIES SHOWERS
   [ -e "$out/$1.h5.done" ] || {
     calograd simulate --detector sampling --absorber "$2" --absorber-thickness "$(absorber "$2" "$3" "$4")" --layers "$5" \
       --active "$6" --active-thickness "$7" --profile "$8" --particle gamma,e-,e+ --theta 0:42 \
-      --energies "${ENERGIES:-0.8:120}" --law log-uniform --showers "${SHOWERS:-1080}" --seed "$9" \
-      --workers "${WORKERS:-2}" -o "$out/$1.h5"
+      --energies "${10}" --law log-uniform --showers "$((${11} * scale))" --seed "$9" --workers "${WORKERS:-2}" -o "$out/$1.h5"
     touch "$out/$1.h5.done"
   }
 }
@@ -39,11 +40,14 @@ first=equal
 second=smooth
 for absorber in Pb W Fe Cu PbWO4; do
   for active in Si:0.01:0.1 lAr:0.15:1 PVT:0.1:1; do
-    material="${active%%:*}"
+    material="${active%%:*}" thickness="${active#*:}"
     [ "$absorber-$material" != Cu-lAr ] || continue
-    simulate "$absorber-$material-thin" "$absorber" 0.15 0.6 30:60 "$material" "${active#*:}" "$first" "$seed"
-    simulate "$absorber-$material-thick" "$absorber" 0.4 1.5 10:35 "$material" "${active#*:}" "$second" "$((seed + 1))"
-    seed=$((seed + 2))
+    for energies in low:0.8:25:700 high:20:120:160; do
+      IFS=: read -r name from to showers <<<"$energies"
+      simulate "$absorber-$material-thin-$name" "$absorber" 0.15 0.6 30:60 "$material" "$thickness" "$first" "$seed" "$from:$to" "$showers"
+      simulate "$absorber-$material-thick-$name" "$absorber" 0.4 1.5 10:35 "$material" "$thickness" "$second" "$((seed + 1))" "$from:$to" "$showers"
+      seed=$((seed + 2))
+    done
     turn="$first" first="$second" second="$turn"
   done
 done

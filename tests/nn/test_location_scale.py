@@ -52,3 +52,16 @@ def test_likelihood_is_that_of_student(moments: ConditionalLocationScale) -> Non
         got = moments.negative_log_likelihood(c, conditions).numpy()
     exact = -student.logpdf(c.numpy(), NU, location, scale)
     assert (got - exact).std() < 1e-12
+
+
+def test_items_of_a_sample_have_location_and_scale_of_their_own_and_common_conditions() -> None:
+    torch.manual_seed(0)
+    network = ConditionalLocationScale(7, torch.arange(2), 16)
+    own, common = torch.randn(5, 4, 3), torch.randn(5, 4)
+    conditions = torch.cat([own, common[:, None].expand(-1, 4, -1)], 2).flatten(0, 1)
+    for found, expected in zip(network.of_items(own, common), network(conditions), strict=True):
+        torch.testing.assert_close(found.flatten(0, 1), expected)
+    for found, expected in zip(
+        network.of_items(own, common[:1]), network.of_items(own, common[:1].expand(5, -1)), strict=True
+    ):
+        torch.testing.assert_close(found, expected)

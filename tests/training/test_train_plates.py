@@ -105,3 +105,70 @@ def test_stacks_with_gaps_that_stop_something_are_refused(tmp_path: Path) -> Non
     config = plates_config(gap_material="Fe", gap_thickness=0.1)
     with pytest.raises(InputError, match="has gaps of Fe; expected stacks without gaps"):
         load_plates([write_plates(tmp_path / "gaps.h5", 20, config=config)], 0.2, seed=0)
+
+
+def distillation_of(folder: Path, **changes: Any) -> Any:
+    """Return the configuration of a student of the toy surrogate."""
+    few = {name: value for name, value in FEW.items() if not name.startswith("location_scale")}
+    tables = {"model": {"kind": "plates", "layer_width": 4}, "training": few,
+              "distillation": {"teacher": str(folder / "run"), "student_steps": [2, 1], "showers": 100}}  # fmt: skip
+    return config_of(folder, **(tables | changes))
+
+
+@pytest.mark.parametrize("showers", [0, 100])
+def test_a_student_takes_few_steps_and_keeps_location_and_scale(folder: Path, showers: int) -> None:
+    teacher = train(config_of(folder), folder / "run")
+    table = {"teacher": str(folder / "run"), "student_steps": [2, 1], "showers": showers}
+    weights = train(distillation_of(folder, distillation=table), folder / "student")
+    for name, value in teacher.state_dict().items():
+        if not name.startswith(("shower_network", "layer_network")):
+            assert torch.equal(value, weights.state_dict()[name]), name
+    student = Surrogate.load(folder / "student")
+    schedule = student.model.sampling_schedule()
+    assert (schedule.sampler, schedule.evaluations, schedule.shape_evaluations) == ("progressive", 1, 2)
+    assert student.model.distilled
+    absorber = torch.full((7,), 0.2, requires_grad=True)
+    made = student.sample(SamplingDesign("W", "lAr", absorber, 0.4), 2.0, 3, particle="e-", layers_only=True)
+    made.layer_energies().sum().backward()
+    assert absorber.grad is not None
+    assert bool((absorber.grad != 0).any())
+    with pytest.raises(InputError, match="is distilled into 2 steps of the shape and 1 of the pattern"):
+        student.sample(SamplingDesign("W", "lAr", 0.2, 0.4, 7), 2.0, 3, particle="e-", layers_only=True, steps=9)
+
+
+def test_a_trained_student_makes_the_showers_of_its_teacher_from_the_same_noise(folder: Path) -> None:
+    train(config_of(folder, training=FEW | {"steps": 40}), folder / "run")
+    training = {"steps": 400, "batch": 64, "report_every": 400, "warmup": 10, "learning_rate": 0.01, "ema": 0.9}
+    table = {"teacher": str(folder / "run"), "student_steps": [1, 1], "showers": 4000}
+    train(distillation_of(folder, training=training, distillation=table, model={"kind": "plates"}), folder / "student")
+    stack, made = SamplingDesign("W", "lAr", 0.2, 0.4, 7), []
+    for name in ("run", "student"):
+        generator = torch.Generator().manual_seed(3)
+        showers = Surrogate.load(folder / name).sample(
+            stack, 2.0, 200, particle="e-", layers_only=True, generator=generator
+        )
+        made.append(showers.layer_energies().sum(1))
+    assert float(torch.corrcoef(torch.stack(made))[0, 1]) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"model": {"kind": "plates", "layers": 12}}, "model.layers is 12, 10 in the teacher toy"),
+        ({"range": RANGE | {"energy": [1.0, 2.9]}}, "range.energy, 1 to 2.9 GeV, reaches beyond that of the teacher"),
+        ({"distillation": {"teacher": "pbf2-cells", "student_steps": [2, 1]}},
+         "pbf2-cells is of cells; expected a surrogate of plates"),
+    ],
+)  # fmt: skip
+def test_a_student_that_does_not_fit_its_teacher_is_refused(
+    folder: Path, changes: dict[str, Any], complaint: str
+) -> None:
+    train(config_of(folder), folder / "run")
+    with pytest.raises(InputError, match=complaint):
+        train(distillation_of(folder, **changes), folder / "student")
+
+
+def test_data_of_a_material_that_the_teacher_does_not_know_are_refused(folder: Path) -> None:
+    train(config_of(folder, data={"files": ["one.h5"], "validation": 0.2}), folder / "run")
+    with pytest.raises(InputError, match="the data have the absorber (W|Fe), on which the teacher toy was not trained"):
+        train(distillation_of(folder), folder / "student")

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from calograd.nn.linear import linear
 
 NU = 4.0
 FARTHEST = 14.0
@@ -60,6 +63,26 @@ class ConditionalLocationScale(nn.Module):
     def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and scale, each of shape (n, dim)."""
         return self.location_scale_of(self.network(conditions))
+
+    def of_items(self, own: Tensor, common: Tensor) -> tuple[Tensor, Tensor]:
+        """Return location and scale of several items of each sample, shape (n, items, dim) each.
+
+        They are those of `forward` for the conditions of every item, which are its own and then those that all items
+        of the sample have. What is common goes through the first layer once a sample, not once an item.
+
+        Args:
+            own: conditions of each item, shape (n, items, k).
+            common: the other conditions, shape (n, conditions - k) or (1, conditions - k).
+        """
+        first, *others = self.network
+        assert isinstance(first, nn.Linear)
+        k = own.shape[2]
+        hidden = functional.linear(own, first.weight[:, :k])
+        hidden = (hidden + functional.linear(common, first.weight[:, k:], first.bias)[:, None]).flatten(0, 1)
+        for layer in others:
+            hidden = linear(layer, hidden) if isinstance(layer, nn.Linear) else layer(hidden)
+        location, scale = self.location_scale_of(hidden)
+        return location.reshape(*own.shape[:2], -1), scale.reshape(*own.shape[:2], -1)
 
     def location_scale_of(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and scale of what the network returns."""

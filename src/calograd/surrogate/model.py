@@ -11,7 +11,7 @@ and denoising models of a shape and a pattern (`calograd.surrogate.two_stage`), 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -270,17 +270,24 @@ class DesignArchitecture(Architecture):
             raise InputError(
                 f"material_numbers = {list(self.material_numbers)}: expected some of {', '.join(DESCRIPTORS)}"
             )
-        steps = None if self.distilled_steps is None else tuple(self.distilled_steps)
-        if steps is not None and (len(steps) != len(("shape", "pattern")) or min(steps) < 1):
-            raise InputError(
-                f"distilled_steps = {list(steps)}: expected those of the shape and of the pattern, 1 or more each"
-            )
         object.__setattr__(self, "material_numbers", chosen)
-        object.__setattr__(self, "distilled_steps", steps)
+        object.__setattr__(self, "distilled_steps", two_steps(self.distilled_steps))
 
     @abstractmethod
     def build(self) -> DesignModel:
         """Return a model with random weights."""
+
+
+def two_steps(steps: Sequence[int] | None) -> tuple[int, int] | None:
+    """Return the steps of both networks of a distilled surrogate, None for None. Raises `InputError` for others."""
+    if steps is None:
+        return None
+    if len(steps) != len(("shape", "pattern")) or min(steps) < 1:
+        raise InputError(
+            f"distilled_steps = {list(steps)}: expected those of the shape and of the pattern, 1 or more each"
+        )
+    first, second = steps
+    return first, second
 
 
 class DesignModel(Model):
@@ -367,26 +374,7 @@ class DesignModel(Model):
     def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
         """Return how showers are sampled, see `Model`."""
         own = self.architecture.distilled_steps
-        if own is not None:
-            asked = sampler or PROGRESSIVE_NAME, own[1] if steps is None else steps
-            if asked != (PROGRESSIVE_NAME, own[1]):
-                raise InputError(
-                    f"the surrogate is distilled into {own[0]} steps of the shape and {own[1]} of the pattern and "
-                    f"cannot take {asked[1]} steps of '{asked[0]}'; leave sampler and steps out"
-                )
-            return SamplingSchedule(PROGRESSIVE_NAME, own[1], own[1], own[0])
-        name = DEFAULT_SAMPLER if sampler is None else sampler
-        if name == PROGRESSIVE_NAME:
-            raise InputError(
-                f"sampler '{name}' is that of distilled surrogates, this is a diffusion model; expected one of "
-                f"{', '.join(SAMPLERS)}"
-            )
-        if name not in SAMPLERS:
-            raise InputError(f"unknown sampler '{name}'; expected one of {', '.join(SAMPLERS)}")
-        steps = SAMPLERS[name].steps if steps is None else steps
-        if steps < 1:
-            raise InputError(f"{steps} steps of '{name}': expected at least 1")
-        return SamplingSchedule(name, steps, SAMPLERS[name].nfe(steps), self.shape_evaluations(SAMPLERS[name], steps))
+        return schedule_of(sampler, steps, own, (DEFAULT_SAMPLER, None), self.shape_evaluations)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Return showers of several batches as one tensor."""
@@ -430,8 +418,50 @@ class DesignModel(Model):
         """Return the denoising losses of shape and pattern, one a sample, shape (n,) each."""
 
 
+def schedule_of(
+    sampler: str | None,
+    steps: int | None,
+    distilled_steps: tuple[int, int] | None,
+    default: tuple[str, int | None],
+    shape_evaluations: Callable[[Sampler, int], int],
+) -> SamplingSchedule:
+    """Return how a model of shape and pattern samples.
+
+    Args:
+        sampler, steps: what is asked for; None: the model's own.
+        distilled_steps: steps of both networks of a distilled model, which are fixed; None for a diffusion model.
+        default: sampler of a diffusion model, and its steps; None: as many as that sampler usually takes.
+        shape_evaluations: evaluations of the shape's network, from the sampler and the steps of the pattern.
+
+    Raises:
+        InputError: a sampler or a number of steps that the model cannot take.
+    """
+    if distilled_steps is not None:
+        shape, pattern = distilled_steps
+        asked = sampler or PROGRESSIVE_NAME, pattern if steps is None else steps
+        if asked != (PROGRESSIVE_NAME, pattern):
+            raise InputError(
+                f"the surrogate is distilled into {shape} steps of the shape and {pattern} of the pattern and "
+                f"cannot take {asked[1]} steps of '{asked[0]}'; leave sampler and steps out"
+            )
+        return SamplingSchedule(PROGRESSIVE_NAME, pattern, pattern, shape)
+    name = default[0] if sampler is None else sampler
+    if name == PROGRESSIVE_NAME:
+        raise InputError(
+            f"sampler '{name}' is that of distilled surrogates, this is a diffusion model; expected one of "
+            f"{', '.join(SAMPLERS)}"
+        )
+    if name not in SAMPLERS:
+        raise InputError(f"unknown sampler '{name}'; expected one of {', '.join(SAMPLERS)}")
+    if steps is None:
+        steps = (default[1] if name == default[0] else None) or SAMPLERS[name].steps
+    if steps < 1:
+        raise InputError(f"{steps} steps of '{name}': expected at least 1")
+    return SamplingSchedule(name, steps, SAMPLERS[name].nfe(steps), shape_evaluations(SAMPLERS[name], steps))
+
+
 def sampler_of(schedule: SamplingSchedule) -> Sampler:
-    """Return the sampler of a schedule of a `DesignModel`."""
+    """Return the sampler of a schedule of shape and pattern."""
     return PROGRESSIVE if schedule.sampler == PROGRESSIVE_NAME else SAMPLERS[schedule.sampler]
 
 

@@ -13,8 +13,9 @@ Each kind of surrogate defines the coordinates g and c and the network of the pa
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -60,6 +61,9 @@ class TeacherTargets(NamedTuple):
     def at(self, rows: Tensor | slice) -> TeacherTargets:
         """Return the chosen rows."""
         return TeacherTargets(self.conditions[rows], self.x[rows], self.shape.at(rows), self.pattern.at(rows))
+
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 class TwoStage(DesignModel):
@@ -176,8 +180,8 @@ class TwoStage(DesignModel):
         shape, pattern = self.shape_preconditioning, self.preconditioning
         assert isinstance(shape, Progressive)
         assert isinstance(pattern, Progressive)
-        first = _teacher(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
-        then = _teacher(teacher._pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
+        first = teacher_of(teacher._shape(conditions), teacher.shape_preconditioning, shape, steps[0])
+        then = teacher_of(teacher._pattern(conditions, x), teacher.preconditioning, pattern, steps[1])
         of_shape, of_pattern = teacher_targets(shape, first, x, random), teacher_targets(pattern, then, y, random)
         return TeacherTargets(conditions, x, of_shape, of_pattern)
 
@@ -263,17 +267,16 @@ def symmetry_classes(permutations: Tensor) -> Tensor:
     return classes
 
 
-def join(parts: list[TeacherTargets]) -> TeacherTargets:
+def join(parts: Sequence[T]) -> T:
     """Join teacher targets one behind the other."""
-    conditions, x = (torch.cat([getattr(part, name) for part in parts]) for name in ("conditions", "x"))
-    shape, pattern = (
-        Targets(*map(torch.cat, zip(*(getattr(part, name) for part in parts), strict=True)))
-        for name in ("shape", "pattern")
-    )
-    return TeacherTargets(conditions, x, shape, pattern)
+    columns = []
+    for column in zip(*parts, strict=True):
+        several = isinstance(column[0], Targets)
+        columns.append(Targets(*map(torch.cat, zip(*column, strict=True))) if several else torch.cat(column))
+    return type(parts[0])(*columns)
 
 
-def _teacher(network: Network, preconditioning: Preconditioning, student: Progressive, steps: int) -> Teacher:
+def teacher_of(network: Network, preconditioning: Preconditioning, student: Progressive, steps: int) -> Teacher:
     """Return a network as a teacher: by its own steps, if it is distilled itself, or steps of the default sampler."""
     sampler = SAMPLERS[DEFAULT_SAMPLER]
     if isinstance(preconditioning, Progressive):

@@ -243,9 +243,9 @@ class PlatesModelConfig(TrainingTable):
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
     steps: Positive = _PLATES.steps
 
-    def architecture(self) -> PlatesArchitecture:
-        """Return the architecture."""
-        return PlatesArchitecture(**self.model_dump(exclude={"kind"}))
+    def architecture(self, distilled_steps: tuple[int, int] | None = None) -> PlatesArchitecture:
+        """Return the architecture of a diffusion model, or of a student of these steps."""
+        return PlatesArchitecture(**self.model_dump(exclude={"kind"}), distilled_steps=distilled_steps)
 
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -335,8 +335,11 @@ class PointsTraining(LoopTable):
     """Showers generated, twice, to match numbers of hits to those of the data; 0: numbers of points stay as learnt."""
 
 
-class DesignDistillation(TrainingTable):
-    """Progressive distillation of a surrogate of cells or maps, see `calograd.diffusion.progressive`."""
+class ProgressiveDistillation(TrainingTable):
+    """Progressive distillation of a surrogate of cells, maps or plates, see `calograd.diffusion.progressive`.
+
+    Of plates the shape is the shower as a whole, and the pattern its layers.
+    """
 
     teacher: Path
     """Bundled name or folder. A teacher that is distilled itself takes its own steps, a multiple of the student's."""
@@ -382,7 +385,7 @@ class DesignRun(Table):
     range: DesignRange
     model: Annotated[CellsModelConfig | MapsModelConfig, Field(discriminator="kind")] = CellsModelConfig()
     training: DesignTraining = DesignTraining()
-    distillation: DesignDistillation | None = None
+    distillation: ProgressiveDistillation | None = None
 
     @model_validator(mode="after")
     def _beam_has_its_range(self) -> DesignRun:
@@ -429,14 +432,14 @@ class PointsRun(Table):
 
 
 class PlatesRun(Table):
-    """Training of a surrogate of plates."""
+    """Training or distillation of a surrogate of plates."""
 
     name: Name
     data: DataConfig
     range: StackRange
     model: PlatesModelConfig
     training: PlatesTraining = PlatesTraining()
-    distillation: None = None
+    distillation: ProgressiveDistillation | None = None
 
 
 RunConfig = DesignRun | PointsRun | PlatesRun

@@ -92,13 +92,16 @@ def report_points(model: PointsModel, data: PointsData) -> Report:
 
 
 @torch.no_grad()
-def report_plates(model: PlatesModel, data: PlatesData) -> Report:
-    """Return validation losses and physics of a surrogate of plates on at most `MAX_ROWS` validation showers."""
+def report_plates(model: PlatesModel, data: PlatesData, losses: Callable[..., tuple[Tensor, Tensor]]) -> Report:
+    """Return validation losses and physics of a surrogate of plates on at most `MAX_ROWS` validation showers.
+
+    ``losses`` takes the model and the arguments of `PlatesModel.losses`.
+    """
     generator, device = torch.Generator().manual_seed(0), model.condition_mean.device
     rows = data.validation.at(torch.randperm(len(data.validation), generator=generator)[:MAX_ROWS]).to(device)
     conditions, random = data.conditions(model, rows), RandomNumbers.from_generator(generator, len(rows))
     x, y = model.standardise(rows.energies, conditions, rows.energy, random)
-    shower, layers = (float(each.mean()) for each in model.losses(x, y, conditions, rows.energy, random))
+    shower, layers = (float(each.mean()) for each in losses(model, x, y, conditions, rows.energy, random))
     random = RandomNumbers.from_generator(generator, len(rows))
     made = model.generate(conditions, rows.energy, model.sampling_schedule(), random)
     ours = _plate_observables(torch.stack([made.absorbed_energies(), made.layer_energies()], -1), rows)

@@ -29,6 +29,7 @@ from calograd.training.loop import OnReport, TrainingProgress
 from calograd.training.tasks.denoise import DenoisingTask
 from calograd.training.tasks.distil import DistillationTask
 from calograd.training.tasks.plates import PlatesTask
+from calograd.training.tasks.plates_distil import PlatesDistillationTask
 from calograd.training.tasks.points import PointsTask
 from calograd.training.tasks.surrogate import SurrogateTask
 
@@ -141,9 +142,11 @@ def _read_plates(config: PlatesRun) -> PlatesData:
 
 
 def _plates_task(
-    config: PlatesRun, data: PlatesData, group: ProcessGroup, _progress: TrainingProgress | None
+    config: PlatesRun, data: PlatesData, group: ProcessGroup, progress: TrainingProgress | None
 ) -> SurrogateTask[PlatesModel]:
     _refuse_several(group)
+    if config.distillation is not None:
+        return PlatesDistillationTask(config, data, group.device, progress)
     return PlatesTask(config, data, group.device)
 
 

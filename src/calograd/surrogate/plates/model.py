@@ -32,14 +32,25 @@ from calograd.detector.configuration import PDG
 from calograd.detector.material import DESCRIPTORS, Material
 from calograd.detector.particles import Particles
 from calograd.detector.sampling_design import SamplingDesign
-from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, denoise, loss
-from calograd.diffusion.samplers import SAMPLERS, sample
+from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
+from calograd.diffusion.progressive import Progressive, Targets, distillation_loss, teacher_targets
+from calograd.diffusion.samplers import sample
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.errors import InputError
 from calograd.events.layer_energies import LayerEnergies
-from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
+from calograd.nn.location_scale import ConditionalLocationScale, likelihood, restore, standardise
 from calograd.nn.mlp import ResidualMlp
-from calograd.surrogate.model import Architecture, Generates, Model, Rows, SamplingSchedule, numbers_of
+from calograd.surrogate.model import (
+    Architecture,
+    Generates,
+    Model,
+    Rows,
+    SamplingSchedule,
+    numbers_of,
+    sampler_of,
+    schedule_of,
+    two_steps,
+)
 from calograd.surrogate.plates.coordinates import (
     LAYER,
     SHOWER,
@@ -53,7 +64,7 @@ from calograd.surrogate.plates.coordinates import (
     nominal,
     shares_of,
 )
-from calograd.surrogate.two_stage import SHAPE_STEPS
+from calograd.surrogate.two_stage import SHAPE_STEPS, teacher_of
 from calograd.system.random_numbers import RandomNumbers
 
 NUMBERS = ("radiation_length", "critical_energy", "mean_atomic_number")
@@ -77,8 +88,8 @@ WIDE = 4.0
 """Distance from the mean depth, in spreads, beyond which it does not matter."""
 SCHEDULE = SCHEDULES["karras"]
 """Noise schedule of both networks."""
-PRECONDITIONING = PRECONDITIONINGS["edm"]
-"""Preconditioning of both networks."""
+USUAL = PRECONDITIONINGS["edm"]
+"""Preconditioning of both networks of a diffusion model."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,10 @@ class PlatesArchitecture(Architecture):
         location_scale_width: hidden numbers of the networks of location and scale.
         sampler: sampler of both networks, a name of `calograd.diffusion.samplers.SAMPLERS`.
         steps: number of steps of the layers' sampler; the shower's takes three times as many.
+        distilled_steps: steps of shower and layers of a distilled surrogate; None for diffusion models.
+
+    Raises:
+        InputError: distilled steps that are not two positive numbers.
     """
 
     layers: int = 60
@@ -106,6 +121,10 @@ class PlatesArchitecture(Architecture):
     location_scale_width: int = 64
     sampler: str = "trigflow-ab2"
     steps: int = 8
+    distilled_steps: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distilled_steps", two_steps(self.distilled_steps))
 
     def build(self) -> PlatesModel:
         """Return a model with random weights."""
@@ -128,10 +147,38 @@ class StackConditions(NamedTuple):
     expected: Nominal
 
 
+class StackTargets(NamedTuple):
+    """Targets of both networks of a student, a row a shower, see `calograd.diffusion.progressive`.
+
+    Args:
+        conditions: conditions of the student and of its teacher, shape (n, conditions).
+        energy: incident, shape (n,), GeV.
+        x: standardised coordinates of the shower that condition the layers, shape (n, `SHOWER`).
+        shower, layers: targets of the two networks.
+    """
+
+    conditions: Tensor
+    energy: Tensor
+    x: Tensor
+    shower: Targets
+    layers: Targets
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def at(self, rows: Tensor) -> StackTargets:
+        """Return the chosen rows."""
+        conditions, energy, x = (values[rows] for values in self[:3])
+        return StackTargets(conditions, energy, x, self.shower.at(rows), self.layers.at(rows))
+
+
 class PlatesModel(Model):
     """Weights and mathematics of the surrogate of plates; `calograd.surrogate.Surrogate` is its public face.
 
     A row of conditions has the standardised ones, then the plates' lengths and ionisation, and photon and charge.
+
+    Attributes:
+        preconditionings: those of the networks of shower and layers.
     """
 
     architecture: PlatesArchitecture
@@ -139,6 +186,10 @@ class PlatesModel(Model):
     def __init__(self, architecture: PlatesArchitecture) -> None:
         super().__init__()
         self.architecture = a = architecture
+        self.preconditionings: tuple[Preconditioning, Preconditioning] = (USUAL, USUAL)
+        if a.distilled_steps is not None:
+            first, second = (Progressive.of(SCHEDULE, steps) for steps in a.distilled_steps)
+            self.preconditionings = first, second
         for name, size in (("condition", CONDITIONS), ("feature", FEATURES)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_scale", torch.ones(size))
@@ -169,8 +220,8 @@ class PlatesModel(Model):
 
     @property
     def distilled(self) -> bool:
-        """False: there is no distilled form yet."""
-        return False
+        """True if the model is distilled, see `Model`."""
+        return self.architecture.distilled_steps is not None
 
     @property
     def takes_particles(self) -> bool:
@@ -200,14 +251,9 @@ class PlatesModel(Model):
     def sampling_schedule(self, sampler: str | None = None, steps: int | None = None) -> SamplingSchedule:
         """Return how showers are sampled, see `Model`."""
         a = self.architecture
-        name = sampler or a.sampler
-        if name not in SAMPLERS:
-            raise InputError(f"unknown sampler '{name}'; expected one of {', '.join(SAMPLERS)}")
-        number = (a.steps if name == a.sampler else SAMPLERS[name].steps) if steps is None else steps
-        if number < 1:
-            raise InputError(f"{number} steps of '{name}': expected at least 1")
-        nfe = SAMPLERS[name].nfe
-        return SamplingSchedule(name, number, nfe(number), nfe(SHAPE_STEPS * number))
+        return schedule_of(
+            sampler, steps, a.distilled_steps, (a.sampler, a.steps), lambda which, n: which.nfe(SHAPE_STEPS * n)
+        )
 
     def condition(self, design: SamplingDesign, energy: Tensor, particles: Particles | None = None) -> Tensor:
         """Return conditions, see `Model`."""
@@ -277,18 +323,14 @@ class PlatesModel(Model):
         c = encode_layers(energies, stack.plates, decode_shower(g, stack.energy, stack.expected), random)
         return g, c, stack.plates.present.expand(len(g), -1)
 
-    def location_scale_of_layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return location and scale of c, shape (n, 2, layers) each, of showers of standardised coordinates x."""
-        known = self._known_of_layers(stack, shower, x)
-        both = self.layer_location_scale(known.flatten(0, 1))
-        location, scale = (values.reshape(*known.shape[:2], LAYER).transpose(1, 2) for values in both)
-        return location, scale
+    def location_scale_of_layers(self, stack: StackConditions, features: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return location and scale of c, shape (n, 2, layers) each, of showers of standardised coordinates x.
 
-    def _known_of_layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> Tensor:
-        """Return what location and scale of every layer depend on, shape (n, layers, numbers)."""
-        features = self.features(stack, shower)
-        known = torch.cat([stack.conditions.expand(len(x), -1), x], 1)[:, None]
-        return torch.cat([features, known.expand(-1, features.shape[1], -1)], 2)
+        ``features`` is the result of the method of that name.
+        """
+        common = torch.cat([stack.conditions.expand(len(x), -1), x], 1)
+        location, scale = self.layer_location_scale.of_items(features, common)
+        return location.transpose(1, 2), scale.transpose(1, 2)
 
     def location_scale_loss(
         self, phase: int, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
@@ -301,8 +343,9 @@ class PlatesModel(Model):
         with torch.no_grad():
             stack, shower = self.known_of(g, conditions, energy)
             x = self.shower_location_scale.standardise(g, stack.conditions)
-            known = self._known_of_layers(stack, shower, x)[present]
-        return self.layer_location_scale.negative_log_likelihood(c.transpose(1, 2)[present], known).mean()
+            features = self.features(stack, shower)
+        values = likelihood(c, *self.location_scale_of_layers(stack, features, x))
+        return values.transpose(1, 2)[present].mean()
 
     def standardise(
         self, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
@@ -311,7 +354,7 @@ class PlatesModel(Model):
         g, c, present = self.encode(energies, conditions, energy, random)
         stack, shower = self.known_of(g, conditions, energy)
         x = self.shower_location_scale.standardise(g, stack.conditions)
-        y = standardise(c, *self.location_scale_of_layers(stack, shower, x))
+        y = standardise(c, *self.location_scale_of_layers(stack, self.features(stack, shower), x))
         return x, torch.where(present[:, None], y, 0.0)
 
     def known_of(self, g: Tensor, conditions: Tensor, energy: Tensor) -> tuple[StackConditions, Shower]:
@@ -323,14 +366,53 @@ class PlatesModel(Model):
         self, x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
         """Return the denoising losses of shower and layers, one a shower, shape (n,) each."""
+        stack, of_layers = self._bound(x, conditions, energy)
+        of_shower, y, (first, second) = self._shower(stack), self._padded(y), self.preconditionings
+        one = loss(of_shower, first, x, SCHEDULE.draw(random, like=x), random)
+        other = loss(of_layers, second, y, SCHEDULE.draw(random, like=y), random)
+        return one.mean(1), self._mean_of_layers(other, stack)
+
+    def teacher_targets(
+        self, teacher: PlatesModel, steps: tuple[int, int], x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor,
+        random: RandomNumbers,
+    ) -> StackTargets:  # fmt: skip
+        """Let a teacher denoise showers with noise, see `calograd.diffusion.progressive`.
+
+        Args:
+            teacher: a diffusion model, or one distilled into a multiple of this one's steps.
+            steps: steps of a teacher that is a diffusion model for every step of the student, of shower and layers.
+            x, y: standardised coordinates of the showers, see `standardise`.
+            conditions: conditions of this model and of the teacher.
+            energy: incident, shape (n,), GeV.
+            random: random numbers of the showers.
+        """
+        first, second = self.preconditionings
+        assert isinstance(first, Progressive)
+        assert isinstance(second, Progressive)
+        stack, of_layers = teacher._bound(x, conditions, energy)
+        one = teacher_of(teacher._shower(stack), teacher.preconditionings[0], first, steps[0])
+        other = teacher_of(of_layers, teacher.preconditionings[1], second, steps[1])
+        of_shower = teacher_targets(first, one, x, random)
+        return StackTargets(conditions, energy, x, of_shower, teacher_targets(second, other, self._padded(y), random))
+
+    def distillation_losses(self, targets: StackTargets) -> tuple[Tensor, Tensor]:
+        """Return the distillation losses of shower and layers, one a shower, shape (n,) each."""
+        stack, of_layers = self._bound(targets.x, targets.conditions, targets.energy)
+        one = distillation_loss(self._shower(stack), targets.shower).mean(1)
+        return one, self._mean_of_layers(distillation_loss(of_layers, targets.layers), stack)
+
+    def _bound(self, x: Tensor, conditions: Tensor, energy: Tensor) -> tuple[StackConditions, Network]:
+        """Return what conditions say of the stacks, and the layers' network of showers of coordinates x."""
         with torch.no_grad():
             g = self.shower_location_scale.restore(x, conditions[:, :CONDITIONS])
             stack, shower = self.known_of(g, conditions, energy)
-        first = loss(self._shower(stack), PRECONDITIONING, x, SCHEDULE.draw(random, like=x), random)
-        present = self._padded(stack.plates.present[:, None].expand(len(x), LAYER, -1).to(y))
-        network, y = self._layers(stack, shower, x), self._padded(y)
-        of_layers = loss(network, PRECONDITIONING, y, SCHEDULE.draw(random, like=y), random) * present
-        return first.mean(1), of_layers.sum(1) / present.sum(1)
+            features = self.features(stack, shower)
+        return stack, self._layers(stack, features, x)
+
+    def _mean_of_layers(self, values: Tensor, stack: StackConditions) -> Tensor:
+        """Return the mean over the layers that each stack has, shape (n,), of numbers of shape (n, 2 layers)."""
+        present = self._padded(stack.plates.present[:, None].expand(len(values), LAYER, -1).to(values))
+        return (values * present).sum(1) / present.sum(1)
 
     def _padded(self, values: Tensor) -> Tensor:
         """Return numbers of all layers, shape (n, 2 layers), of those of the stack's, shape (n, 2, layers)."""
@@ -340,11 +422,10 @@ class PlatesModel(Model):
         """Return the shower's network with its conditions bound."""
         return lambda z, s: self.shower_network(z, s, stack.conditions)
 
-    def _layers(self, stack: StackConditions, shower: Shower, x: Tensor) -> Network:
+    def _layers(self, stack: StackConditions, features: Tensor, x: Tensor) -> Network:
         """Return the layers' network with its conditions bound; it returns zero beyond the last layer."""
-        features = self.features(stack, shower)[..., :2]
         present = stack.plates.present[:, None].expand(len(x), 2, -1)
-        context = torch.cat([x, self._padded(features.transpose(1, 2) * present)], 1)
+        context = torch.cat([x, self._padded(features[..., :2].transpose(1, 2) * present)], 1)
         mask = self._padded(present.to(x))
         return lambda z, s: self.layer_network(z * mask, s, stack.conditions, context) * mask
 
@@ -352,23 +433,26 @@ class PlatesModel(Model):
         self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers
     ) -> LayerEnergies:
         """Generate showers, see `Model`."""
-        sampler, checkpointed = SAMPLERS[schedule.sampler], schedule.options.checkpointed
+        sampler, checkpointed = sampler_of(schedule), schedule.options.checkpointed
         noise = [random.normal(size, like=conditions) for size in (SHOWER, LAYER * self.architecture.layers)]
-        grids = [sampler.grid(SCHEDULE, steps) for steps in (SHAPE_STEPS * schedule.steps, schedule.steps)]
+        first, second = self.preconditionings
+        shower_steps = (self.architecture.distilled_steps or (SHAPE_STEPS * schedule.steps,))[0]
+        grids = [sampler.grid(SCHEDULE, steps) for steps in (shower_steps, schedule.steps)]
         stack = self._stack(conditions, energy)
         network = self._shower(stack)
         x = sample(
-            lambda z, s: denoise(network, PRECONDITIONING, z, s), noise[0], grids[0], sampler, random.normal_like,
+            lambda z, s: denoise(network, first, z, s), noise[0], grids[0], sampler, random.normal_like,
             checkpointed,
         )  # fmt: skip
         g = self.shower_location_scale.restore(x, stack.conditions)
         shower = decode_shower(g, stack.energy, stack.expected)
-        of_layers = self._layers(stack, shower, x)
+        features = self.features(stack, shower)
+        of_layers = self._layers(stack, features, x)
         y = sample(
-            lambda z, s: denoise(of_layers, PRECONDITIONING, z, s), noise[1], grids[1], sampler, random.normal_like,
+            lambda z, s: denoise(of_layers, second, z, s), noise[1], grids[1], sampler, random.normal_like,
             checkpointed,
         )  # fmt: skip
-        location, scale = self.location_scale_of_layers(stack, shower, x)
+        location, scale = self.location_scale_of_layers(stack, features, x)
         y = y.reshape(len(y), LAYER, -1)[..., : location.shape[2]]
         absorber, active = decode(restore(y, location, scale), stack.plates, shower)
         return LayerEnergies(active, absorber)

@@ -9,7 +9,9 @@ The numbers are those of `calograd.surrogate.plates.model`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -26,6 +28,10 @@ from calograd.training.monitor import Report, report_plates
 from calograd.training.tasks.surrogate import SurrogateTask, check_particles, check_reached
 
 State = TrainingState[PlatesModel]
+LOCATION_SCALE_PHASES = ("shower location and scale", "layer location and scale")
+"""Names of the phases before the diffusion."""
+NETWORKS = ("shower_network.", "layer_network.")
+"""What the names of the weights of the diffusion networks begin with."""
 
 
 class PlatesTask(SurrogateTask[PlatesModel]):
@@ -35,6 +41,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         config: configuration of the run.
         data: showers to train on and to validate with.
         device: any torch device.
+        origins: identities of the surrogates that the run starts from, by their role.
 
     Raises:
         InputError: the data do not reach over the range, have more layers than the model, or there is no such device.
@@ -42,7 +49,9 @@ class PlatesTask(SurrogateTask[PlatesModel]):
 
     auxiliary = None
 
-    def __init__(self, config: PlatesRun, data: PlatesData, device: str) -> None:
+    def __init__(
+        self, config: PlatesRun, data: PlatesData, device: str, origins: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         wanted, known = config.range, data.known()
         check_reached("range.energy", wanted.energy, "GeV", data.train.energy, "the data")
         check_particles(wanted.particles, wanted.theta, data.train.particles)
@@ -51,7 +60,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
             raise InputError(f"model.layers = {most}: the data have stacks of up to {known.layers[1]} layers; raise it")
         self.config, self.data, self.device = config, data, device
         beam = TrainedBeam(particles=wanted.particles, theta=wanted.theta)
-        super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), {})
+        super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), dict(origins))
 
     @cached_property
     def model(self) -> PlatesModel:
@@ -69,19 +78,20 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         t, rate = self.config.training, self.config.training.learning_rate
         names = [
             parameters_below(self.model, *prefixes)
-            for prefixes in (("shower_location_scale.",), ("layer_location_scale.",),
-                             ("shower_network.", "layer_network."))
+            for prefixes in (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
         ]  # fmt: skip
         steps, loss = t.location_scale_steps, self._location_scale_loss
         return (
-            Phase("shower location and scale", steps, names[0], loss, 0.0, rate, monitored=False),
-            Phase("layer location and scale", steps, names[1], loss, 0.0, rate, monitored=False),
+            *(
+                Phase(name, steps, names[k], loss, 0.0, rate, monitored=False)
+                for k, name in enumerate(LOCATION_SCALE_PHASES)
+            ),
             Phase("diffusion", t.steps, names[2], self._diffusion_loss, t.ema, rate),
         )
 
     def monitor(self, state: State) -> Report:
         """Return validation losses and physics."""
-        return report_plates(state.ema, self.data)
+        return report_plates(state.ema, self.data, PlatesModel.losses)
 
     def _location_scale_loss(self, state: State) -> Tensor:
         """Return the likelihood loss of random showers."""

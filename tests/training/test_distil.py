@@ -21,7 +21,7 @@ from calograd.surrogate import Surrogate
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.two_stage import TwoStage
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.config import AdaptConfig, DesignDistillation, DesignRun, parse_config, read_config
+from calograd.training.config import AdaptConfig, ProgressiveDistillation, DesignRun, parse_config, read_config
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.distributed import SingleProcess
 from calograd.training.log import LOG, read_log
@@ -363,10 +363,12 @@ def test_tables_that_do_not_fit(taught: Path, table: dict[str, Any], complaint: 
 
 def test_steps_of_the_teacher_are_shared_by_the_student_s_steps() -> None:
     teacher = Path("pbf2-cells")
-    assert DesignDistillation(teacher=teacher, student_steps=(1, 1)).sub_steps == (24, 12)
-    assert DesignDistillation(teacher=teacher, student_steps=(2, 1)).sub_steps == (12, 12)
-    assert DesignDistillation(teacher=teacher, student_steps=(4, 8)).sub_steps == (6, 3)
-    assert DesignDistillation(teacher=teacher, student_steps=(5, 5), shape_steps=30, pattern_steps=21).sub_steps == (
+    assert ProgressiveDistillation(teacher=teacher, student_steps=(1, 1)).sub_steps == (24, 12)
+    assert ProgressiveDistillation(teacher=teacher, student_steps=(2, 1)).sub_steps == (12, 12)
+    assert ProgressiveDistillation(teacher=teacher, student_steps=(4, 8)).sub_steps == (6, 3)
+    assert ProgressiveDistillation(
+        teacher=teacher, student_steps=(5, 5), shape_steps=30, pattern_steps=21
+    ).sub_steps == (
         6,
         5,
     )

@@ -53,3 +53,7 @@ for absorber in Pb W Fe Cu PbWO4; do
 done
 [ -z "${ONLY_DATA:-}" ] || exit 0
 calograd train "$config" -o "$out/sampling"
+python3 -c '
+import sys
+from calograd import Surrogate
+Surrogate.load(sys.argv[1]).save("../src/calograd/assets/sampling", compact=True)' "$out/sampling"

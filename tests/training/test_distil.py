@@ -21,7 +21,7 @@ from calograd.surrogate import Surrogate
 from calograd.surrogate.model import DesignModel
 from calograd.surrogate.two_stage import TwoStage
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.config import AdaptConfig, ProgressiveDistillation, DesignRun, parse_config, read_config
+from calograd.training.config import AdaptConfig, DesignRun, ProgressiveDistillation, parse_config, read_config
 from calograd.training.data.rows import TrainingData, load_data
 from calograd.training.distributed import SingleProcess
 from calograd.training.log import LOG, read_log
@@ -366,12 +366,8 @@ def test_steps_of_the_teacher_are_shared_by_the_student_s_steps() -> None:
     assert ProgressiveDistillation(teacher=teacher, student_steps=(1, 1)).sub_steps == (24, 12)
     assert ProgressiveDistillation(teacher=teacher, student_steps=(2, 1)).sub_steps == (12, 12)
     assert ProgressiveDistillation(teacher=teacher, student_steps=(4, 8)).sub_steps == (6, 3)
-    assert ProgressiveDistillation(
-        teacher=teacher, student_steps=(5, 5), shape_steps=30, pattern_steps=21
-    ).sub_steps == (
-        6,
-        5,
-    )
+    several = ProgressiveDistillation(teacher=teacher, student_steps=(5, 5), shape_steps=30, pattern_steps=21)
+    assert several.sub_steps == (6, 5)
 
 
 def test_a_teacher_is_found_beside_the_file_or_among_the_bundled(folder: Path) -> None:

@@ -170,7 +170,5 @@ def test_a_student_that_does_not_fit_its_teacher_is_refused(
 
 def test_data_of_a_material_that_the_teacher_does_not_know_are_refused(folder: Path) -> None:
     train(config_of(folder, data={"files": ["one.h5"], "validation": 0.2}), folder / "run")
-    with pytest.raises(
-        InputError, match=r"the data have the absorber (W|Fe), on which the teacher toy was not trained"
-    ):
+    with pytest.raises(InputError, match=r"the absorber (W|Fe), on which the teacher toy was not trained"):
         train(distillation_of(folder), folder / "student")

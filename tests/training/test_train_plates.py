@@ -59,6 +59,17 @@ def test_a_run_makes_a_surrogate_a_log_and_the_range_of_its_data(folder: Path) -
     assert set(reports[0]["bias"]) == {"E_dep", "E_vis", "z_mean", "z_width"}
 
 
+def test_shower_and_layers_may_take_different_numbers_of_steps(folder: Path) -> None:
+    few = {name: value for name, value in FEW.items() if name != "location_scale_steps"}
+    weights = [
+        train(config_of(folder, training=few | {"location_scale_steps": steps}), folder / f"run{number}").state_dict()
+        for number, steps in enumerate(([1, 4], [4, 4], 4))
+    ]
+    name = "shower_location_scale.network.0.weight"
+    assert not torch.equal(weights[0][name], weights[1][name])
+    assert torch.equal(weights[1][name], weights[2][name])
+
+
 def test_an_interrupted_run_ends_with_the_same_weights(folder: Path) -> None:
     config = config_of(folder)
     whole = train(config, folder / "whole")

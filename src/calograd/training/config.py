@@ -315,9 +315,18 @@ class PlatesTraining(LoopTable):
 
     steps: Positive = 20_000
     batch: Positive = 512
-    location_scale_steps: Positive = 2500
-    """Steps of each network of location and scale."""
+    location_scale_steps: Positive | tuple[Positive, Positive] = 2500
+    """Steps of either network of location and scale, or those of the shower's and those of the layers'.
+
+    The layers' learns from as many rows as there are layers, the shower's soon knows its few by heart.
+    """
     location_scale_batch: Positive = 512
+
+    @property
+    def phase_steps(self) -> tuple[int, int]:
+        """Steps of the networks of location and scale of shower and layers."""
+        steps = self.location_scale_steps
+        return steps if isinstance(steps, tuple) else (steps, steps)
 
 
 class PointsTraining(LoopTable):

@@ -80,7 +80,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
             parameters_below(self.model, *prefixes)
             for prefixes in (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
         ]  # fmt: skip
-        steps, loss = t.location_scale_steps, self._location_scale_loss
+        loss, steps = self._location_scale_loss, t.phase_steps
         return (
             *(
                 Phase(name, steps, names[k], loss, 0.0, rate, monitored=False)

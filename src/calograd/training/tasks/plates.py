@@ -83,7 +83,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         loss, steps = self._location_scale_loss, t.phase_steps
         return (
             *(
-                Phase(name, steps, names[k], loss, 0.0, rate, monitored=False)
+                Phase(name, steps[k], names[k], loss, 0.0, rate, monitored=False)
                 for k, name in enumerate(LOCATION_SCALE_PHASES)
             ),
             Phase("diffusion", t.steps, names[2], self._diffusion_loss, t.ema, rate),

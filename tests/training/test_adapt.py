@@ -28,7 +28,8 @@ from calograd.training.data.rows import Rows, TrainingData, load_data
 from calograd.training.log import LOG, read_log
 from calograd.training.loop import CHECKPOINT, TrainingState, ValidationRecord
 from calograd.training.tasks import adapt as adapt_module
-from calograd.training.tasks.adapt import Outcome, adapt
+from calograd.training.tasks.adapt import adapt
+from calograd.training.tasks.adaptation import Outcome
 from calograd.training.tasks.denoise import PHASES, batch_loss
 from calograd.training.train import train
 

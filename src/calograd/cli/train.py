@@ -142,7 +142,7 @@ def _tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
 @command()
 @click.argument("model")
 @option("--data", "files", required=True, multiple=True, type=EXISTING,
-        help="Cells file of the new detector; may be repeated.")  # fmt: skip
+        help="Cells file of the new detector, or library of plates; may be repeated.")  # fmt: skip
 @option("--method", type=click.Choice(("lora", "bitfit", "full", "scratch")), default="lora",
         help="Low-rank changes, biases alone, all weights, or all weights from a random start.")  # fmt: skip
 @option("--showers", type=COUNT, help="Number of distinct showers used, drawn by the seed. [all]")
@@ -180,17 +180,24 @@ def adapt(
       calograd sample pbwo4 --cell 2.5 6 --energy 50 -n 2000 -o generated.h5
     """
     from calograd.surrogate import Adapter, Surrogate
-    from calograd.training.data.rows import load_data
+    from calograd.surrogate.card import TrainedStacks
+    from calograd.training.data.plates import PlatesData, load_plates
+    from calograd.training.data.rows import TrainingData, load_data
     from calograd.training.tasks.adapt import adapt as run
 
     config = _config(options)
     base = Surrogate.load(model, device)
     first = Adapter.load(start) if start else None
-    data = load_data(list(files), validation, config.seed, showers, beams=base.model.takes_particles)
-    console.print(
-        f"{data.showers} showers of {data.material.name}, {data.held_out} of them held out: {len(data.train)} rows to "
-        f"learn from, {len(data.validation)} to validate on"
-    )
+    data: TrainingData | PlatesData
+    if isinstance(base.card.trained, TrainedStacks):
+        data = load_plates(files, validation, config.seed, showers)
+        console.print(str(data))
+    else:
+        data = load_data(list(files), validation, config.seed, showers, beams=base.model.takes_particles)
+        console.print(
+            f"{data.showers} showers of {data.material.name}, {data.held_out} of them held out: {len(data.train)} "
+            f"rows to learn from, {len(data.validation)} to validate on"
+        )
     with progress("adaptation") as show:
 
         def on_progress(phase: str, step: int, steps: int, loss: float) -> None:

@@ -75,12 +75,15 @@ class ConditionalLocationScale(nn.Module):
             common: the other conditions, shape (n, conditions - k) or (1, conditions - k).
         """
         first, *others = self.network
-        assert isinstance(first, nn.Linear)
         k = own.shape[2]
-        hidden = functional.linear(own, first.weight[:, :k])
-        hidden = (hidden + functional.linear(common, first.weight[:, k:], first.bias)[:, None]).flatten(0, 1)
+        if isinstance(first, nn.Linear):
+            hidden = functional.linear(own, first.weight[:, :k])
+            hidden = (hidden + functional.linear(common, first.weight[:, k:], first.bias)[:, None]).flatten(0, 1)
+        else:  # with an adapter beside it, `calograd.nn.lora`
+            every = common[:, None].expand(len(own), own.shape[1], -1)
+            hidden = first(torch.cat([own, every], 2).flatten(0, 1))
         for layer in others:
-            hidden = linear(layer, hidden) if isinstance(layer, nn.Linear) else layer(hidden)
+            hidden = linear(layer, hidden)
         location, scale = self.location_scale_of(hidden)
         return location.reshape(*own.shape[:2], -1), scale.reshape(*own.shape[:2], -1)
 

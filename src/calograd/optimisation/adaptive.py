@@ -54,7 +54,8 @@ from calograd.system.progress import StageProgress, silent
 from calograd.training.config import AdaptConfig
 from calograd.training.data.rows import Rows, TrainingData
 from calograd.training.data.split import MIN_SHOWERS, MIN_VALIDATION
-from calograd.training.tasks.adapt import adapt, refuse_distilled
+from calograd.training.tasks.adapt import adapt
+from calograd.training.tasks.adaptation import refuse_distilled
 
 ADAPTERS, SHOWERS = "adapters", "showers.h5"
 PURPOSE = 3

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from calograd.errors import FormatError, InputError
 from calograd.nn.lora import Method, Plan, Table, digest, merge
-from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector
+from calograd.surrogate.card import Card, TrainedDesigns, TrainedDetector, TrainedStacks
 from calograd.surrogate.model import Model
 from calograd.surrogate.storage import WEIGHTS, bundled, read_tensors, write_tensors
 
@@ -67,7 +67,7 @@ class AdapterCard(BaseModel):
     """Patterns of the names of the layers that are changed."""
     energy: tuple[float, float]
     """Least and largest incident energy that the adapted surrogate is for, GeV."""
-    trained: TrainedDesigns | TrainedDetector
+    trained: TrainedDesigns | TrainedDetector | TrainedStacks
     """Trained range of the adapted surrogate beside energies."""
     symmetric: bool = True
     """True if location and scale stay equal by symmetry, see `calograd.surrogate.model.Model.asymmetric`."""

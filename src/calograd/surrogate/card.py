@@ -123,6 +123,12 @@ class TrainedBeam(BaseModel):
     theta: tuple[float, float]
     """Least and largest angle to the normal of the front face, degrees; of any azimuth."""
 
+    def joined(self, other: TrainedBeam) -> TrainedBeam:
+        """Return the particles and angles of both."""
+        names = (*self.particles, *other.particles)
+        low, high = zip(self.theta, other.theta, strict=True)
+        return TrainedBeam(particles=tuple(name for name in PDG if name in names), theta=(min(low), max(high)))
+
     def check_directions(self, particles: Particles) -> list[str]:
         """Return clauses that name particles and angles that were not trained on."""
         known = [PDG[name] for name in self.particles]
@@ -315,6 +321,19 @@ class TrainedStacks(_Trained):
         if not notes and pair not in self.pairs:
             notes.append(f"{pair[0]} with {pair[1]} was not trained on, each of them was with others")
         return Findings(problems, "; ".join(notes))
+
+    def joined(self, other: TrainedStacks) -> TrainedStacks:
+        """Return the stacks of both."""
+        actives = dict(zip(self.actives, self.active_thickness, strict=True))
+        for material, ends in zip(other.actives, other.active_thickness, strict=True):
+            actives[material] = _both(actives.get(material, ends), ends)
+        return TrainedStacks(
+            absorbers=tuple(dict.fromkeys((*self.absorbers, *other.absorbers))), actives=tuple(actives),
+            pairs=tuple(dict.fromkeys((*self.pairs, *other.pairs))),
+            layers=(min(self.layers[0], other.layers[0]), max(self.layers[1], other.layers[1])),
+            absorber_thickness=_both(self.absorber_thickness, other.absorber_thickness),
+            active_thickness=tuple(actives.values()), beam=self.beam.joined(other.beam),
+        )  # fmt: skip
 
     def _active_range(self, material: Material) -> tuple[float, float]:
         """Return the trained thickness of active plates of a material, cm; of another by its minimum ionisation."""
@@ -591,3 +610,8 @@ def _name(material: Material) -> str:
 
 def _names(materials: tuple[Material, ...]) -> str:
     return f"{', '.join(map(_name, materials))} {'was' if len(materials) == 1 else 'were'}"
+
+
+def _both(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Return the range that holds both."""
+    return min(one[0], other[0]), max(one[1], other[1])

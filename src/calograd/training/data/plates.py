@@ -108,8 +108,13 @@ class PlatesData:
 
     @property
     def showers(self) -> int:
-        """Number of showers that are trained on."""
-        return len(self.train)
+        """Number of showers, of both together."""
+        return len(self.train) + self.held_out
+
+    @property
+    def held_out(self) -> int:
+        """Number of showers to validate on."""
+        return len(self.validation)
 
     def conditions(self, model: PlatesModel, rows: StackRows) -> Tensor:
         """Return the conditions of rows for a model, see `PlatesModel.conditions`."""
@@ -140,13 +145,14 @@ def _ends(values: Tensor) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def load_plates(files: Sequence[Path], validation: float, seed: int) -> PlatesData:
+def load_plates(files: Sequence[Path], validation: float, seed: int, showers: int | None = None) -> PlatesData:
     """Read libraries of plates and split their showers.
 
     Args:
         files: libraries, or folders of such.
         validation: share of the showers to hold out.
-        seed: seed of the split.
+        seed: seed of the draws of showers to use and to hold out.
+        showers: number of showers to use; fewer are a part of more. None: all.
 
     Raises:
         InputError: stacks with gaps that stop something, the same showers twice, or too few showers.
@@ -157,16 +163,16 @@ def load_plates(files: Sequence[Path], validation: float, seed: int) -> PlatesDa
     provenance = list[dict[str, Any]]()
     for path in files:
         with open_plates(path) as library:
-            showers = library.read()
-            parts.append(_read(path, library, showers, absorbers, actives))
+            read = library.read()
+            parts.append(_read(path, library, read, absorbers, actives))
             made = {"simulation": library.provenance.config.model_dump(mode="json")}
-        numbers.append((made, showers.index))
-        provenance.append({"file": path.name, "origin": "geant4", "showers": len(showers), "config": made})
+        numbers.append((made, read.index))
+        provenance.append({"file": path.name, "origin": "geant4", "showers": len(read), "config": made})
     keys = np.concatenate(distinct_showers(numbers))
     if len(np.unique(keys)) < len(keys):
         raise InputError("the files hold the same showers twice; leave one of them out")
     rows = _joined(parts)
-    split = split_keys(files, keys, np.ones(len(keys), bool), validation, seed, None)
+    split = split_keys(files, keys, np.ones(len(keys), bool), validation, seed, showers)
     train, held = (rows.at(torch.from_numpy(chosen)) for chosen in (split.train, split.validation))
     for material, which in ((absorbers, train.absorber), (actives, train.active)):
         if len(torch.unique(which)) < len(material):

@@ -16,6 +16,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from calograd.detector.configuration import PDG, Particle
+from calograd.detector.particles import Particles
 from calograd.errors import InputError
 from calograd.surrogate.card import TrainedBeam, TrainedStacks
 from calograd.surrogate.model import to_device
@@ -32,6 +34,8 @@ LOCATION_SCALE_PHASES = ("shower location and scale", "layer location and scale"
 """Names of the phases before the diffusion."""
 NETWORKS = ("shower_network.", "layer_network.")
 """What the names of the weights of the diffusion networks begin with."""
+PREFIXES = (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
+"""What the names of the weights of every phase begin with."""
 
 
 class PlatesTask(SurrogateTask[PlatesModel]):
@@ -78,38 +82,45 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         t, rate = self.config.training, self.config.training.learning_rate
         names = [
             parameters_below(self.model, *prefixes)
-            for prefixes in (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
+            for prefixes in PREFIXES
         ]  # fmt: skip
-        loss, steps = self._location_scale_loss, t.phase_steps
+        steps = t.phase_steps
         return (
             *(
-                Phase(name, steps[k], names[k], loss, 0.0, rate, monitored=False)
+                Phase(name, steps[k], names[k], self._loss, 0.0, rate, monitored=False)
                 for k, name in enumerate(LOCATION_SCALE_PHASES)
             ),
-            Phase("diffusion", t.steps, names[2], self._diffusion_loss, t.ema, rate),
+            Phase("diffusion", t.steps, names[2], self._loss, t.ema, rate),
         )
 
     def monitor(self, state: State) -> Report:
         """Return validation losses and physics."""
         return report_plates(state.ema, self.data, PlatesModel.losses)
 
-    def _location_scale_loss(self, state: State) -> Tensor:
-        """Return the likelihood loss of random showers."""
-        rows, random = self._drawn(state, self.config.training.location_scale_batch)
-        conditions = self.data.conditions(state.model, rows)
-        return state.model.location_scale_loss(state.phase, rows.energies, conditions, rows.energy, random)
-
-    def _diffusion_loss(self, state: State) -> Tensor:
-        """Return the denoising loss of random showers."""
-        rows, random = self._drawn(state, self.config.training.batch)
-        with torch.no_grad():
-            conditions = self.data.conditions(state.model, rows)
-            x, y = state.model.standardise(rows.energies, conditions, rows.energy, random)
-        shower, layers = state.model.losses(x, y, conditions, rows.energy, random)
-        return shower.mean() + layers.mean()
-
-    def _drawn(self, state: State, batch: int) -> tuple[StackRows, RandomNumbers]:
-        """Return random training showers and their random numbers."""
+    def _loss(self, state: State) -> Tensor:
+        """Return the loss of random showers."""
+        t = self.config.training
+        batch = t.location_scale_batch if state.phase < len(LOCATION_SCALE_PHASES) else t.batch
         chosen = torch.randint(len(self.data.train), (batch,), generator=state.generator)
         random = RandomNumbers.from_generator(state.generator, batch)
-        return self.data.train.at(chosen).to(state.model.condition_mean.device), random
+        return batch_loss(state.model, self.data, self.data.train.at(chosen), state.phase, random)
+
+
+def batch_loss(model: PlatesModel, data: PlatesData, rows: StackRows, phase: int, random: RandomNumbers) -> Tensor:
+    """Return the mean loss of showers in the phase of number ``phase``: a likelihood, or both denoising losses."""
+    rows = rows.to(model.condition_mean.device)
+    conditions = data.conditions(model, rows)
+    if phase < len(LOCATION_SCALE_PHASES):
+        return model.location_scale_loss(phase, rows.energies, conditions, rows.energy, random)
+    with torch.no_grad():
+        x, y = model.standardise(rows.energies, conditions, rows.energy, random)
+    shower, layers = model.losses(x, y, conditions, rows.energy, random)
+    return shower.mean() + layers.mean()
+
+
+def beam_of(particles: Particles) -> TrainedBeam:
+    """Return particles and angles of showers as a trained range."""
+    known: tuple[Particle, ...] = ("gamma", "e-", "e+")
+    names = tuple(name for name in known if (particles.particle == PDG[name]).any())
+    low, high = (float(end) for end in particles.theta.aminmax())
+    return TrainedBeam(particles=names, theta=(low, high))

@@ -65,7 +65,9 @@ class _Toy(Surrogate):
     def __init__(self) -> None:
         schedule = SamplingSchedule("heun", 1, SAMPLERS["heun"].nfe(1))
         self.card: Any = SimpleNamespace(name="toy")
-        self.model: Any = SimpleNamespace(condition_mean=torch.zeros(1), sampling_schedule=lambda *_: schedule)
+        self.model: Any = SimpleNamespace(
+            condition_mean=torch.zeros(1), sampling_schedule=lambda *_: schedule, options={"layers_only"}
+        )
 
     def sample(  # type: ignore[override]
         self, stack: SamplingDesign, energy: float, n: int, *, generator: torch.Generator, shower: range, **_: Any

@@ -182,9 +182,9 @@ class StackGradientResult:
         }  # fmt: skip
 
     def columns(self) -> list[str]:
-        """Return the names of the columns of `rows`."""
+        """Return the names of the columns of `rows`; Geant4's derivatives are per cm, of resolutions in logarithms."""
         first = ["quantity", "E, GeV", "value", "all plates of", "per cm", "d ln / d ln t"]
-        return first + (["Geant4, d / d ln t", "ratio", "pull"] if self.checks else [])
+        return first + (["Geant4", "ratio", "pull"] if self.checks else [])
 
     def rows(self) -> list[list[str]]:
         """Return the rows of a table: a common change of the absorbers, or of the active plates, at every energy."""
@@ -199,9 +199,10 @@ class StackGradientResult:
                     f"{common.gradient[k]:.3f} +- {common.gradient_error[k]:.1g}",
                 ]  # fmt: skip
                 if self.checks:
-                    c = self.checks[number].common.components[k]
-                    row += [f"{c.geant4:.3g} +- {c.geant4_error:.1g}", f"{c.ratio:.2f} +- {c.ratio_error:.1g}",
-                            f"{c.pull:+.1f}"]  # fmt: skip
+                    check = self.checks[number].common
+                    c, scale = check.components[k], 1.0 if each.quantity.relative else check.geant4.y[k]
+                    row += [f"{c.geant4 / scale:.4g} +- {c.geant4_error / scale:.1g}",
+                            f"{c.ratio:.2f} +- {c.ratio_error:.1g}", f"{c.pull:+.1f}"]  # fmt: skip
                 rows.append(row)
         return rows
 
@@ -246,6 +247,10 @@ def stack_gradient(
         InputError: a batch of stacks, fewer than two draws, or a library of other showers.
         UtilityError: a derivative that is not finite.
     """
+    if "layers_only" not in surrogate.model.options:
+        raise InputError(
+            f"{surrogate.card.name} generates no energies of plates; expected a surrogate of stacks, or a Design"
+        )
     if design.batched:
         raise InputError(f"a gradient is taken at one design, {design.n} are given; take them one by one")
     showers, draws = as_count("showers", showers, 2), as_count("draws", draws, 2)

@@ -15,7 +15,7 @@ from calograd.gradients.estimates import GradientEstimate
 from calograd.gradients.simulated_stacks import KINDS
 from calograd.gradients.stacks import StackCheck, StackGradient, StackGradientResult
 from calograd.io.files import refuse_existing, write_whole
-from calograd.reports.gradient import Z95, count
+from calograd.reports.gradient import count
 from calograd.reports.page import Drawing, pictures, render
 from calograd.reports.style import GEANT4, SURROGATE
 
@@ -41,8 +41,8 @@ def draw_stack_gradient(found: StackGradient, check: StackCheck | None = None) -
             _points(panel, number + shift, theirs, of, relative, GEANT4, "Geant4, regression")
         elif check is not None:
             common = check.common.geant4
-            value, error = (each[k] / layers for each in _numbers(common, relative))
-            panel.axhspan(value - Z95 * error, value + Z95 * error, color="#c9ccd0", alpha=0.7, lw=0)
+            value, reach = (each[k] / layers for each in _numbers(common, relative))
+            panel.axhspan(value - reach, value + reach, color="#c9ccd0", alpha=0.7, lw=0)
             panel.axhline(value, color=GEANT4, lw=1, label="Geant4, all plates over their number")
         ours = found.plates()
         _points(panel, number - shift, ours, of, relative, SURROGATE, "surrogate, back-propagation")
@@ -60,15 +60,14 @@ def draw_stack_gradient(found: StackGradient, check: StackCheck | None = None) -
 def _points(
     panel: Axes, x: np.ndarray, estimate: GradientEstimate, of: slice, relative: bool, colour: str, label: str
 ) -> None:
-    values, errors = (each[of] for each in _numbers(estimate, relative))
-    panel.errorbar(x, values, Z95 * errors, fmt="o", ms=3, lw=1, color=colour, label=label)
+    values, reach = (each[of] for each in _numbers(estimate, relative))
+    panel.errorbar(x, values, reach, fmt="o", ms=3, lw=1, color=colour, label=label)
 
 
 def _numbers(estimate: GradientEstimate, relative: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return derivatives with errors: in logarithms, or per cm."""
-    if relative:
-        return estimate.gradient, estimate.gradient_error
-    return estimate.raw, estimate.raw_error
+    """Return derivatives and the half width of their 95 % intervals: in logarithms, or per cm."""
+    scale = 1.0 if relative else estimate.y
+    return estimate.gradient / scale, (estimate.interval[1] - estimate.gradient) / scale
 
 
 def _sizes(thickness: np.ndarray) -> str:

@@ -42,10 +42,9 @@ from calograd.events.library.reader import PlateLibrary
 from calograd.events.plates import PlateShowers
 from calograd.gradients.estimates import GradientEstimate
 from calograd.objective.reference import RELATIVE
+from calograd.objective.stack_space import KINDS, plate_names
 from calograd.objective.stacks import LinearQuantity
 
-KINDS = ("absorber", "active")
-"""The kinds of plates whose thicknesses are parameters."""
 DEGREE = 3
 """Degree of the polynomial in the mean logarithms of the thicknesses."""
 RESAMPLES = 200
@@ -99,11 +98,6 @@ class RegressionGradient:
 
     common: GradientEstimate
     plates: GradientEstimate | None
-
-
-def plate_names(layers: int) -> tuple[str, ...]:
-    """Return the names of all plates: those of the absorbers, then those of the active plates, layers from 0."""
-    return tuple(f"{kind}_{layer}" for kind in KINDS for layer in range(layers))
 
 
 def select_showers(

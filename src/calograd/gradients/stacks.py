@@ -33,14 +33,10 @@ from calograd.events.layer_energies import LayerEnergies
 from calograd.events.library.reader import PlateLibrary, open_plates
 from calograd.gradients.autodiff import ROWS, SHOWERS
 from calograd.gradients.check import GradientCheck, compare_gradients
-from calograd.gradients.estimates import GradientEstimate, generator_for, seed_of
-from calograd.gradients.simulated_stacks import (
-    KINDS,
-    plate_names,
-    regression_gradient,
-    select_showers,
-)
+from calograd.gradients.estimates import GradientEstimate, GradientFunction, generator_for, seed_of
+from calograd.gradients.simulated_stacks import regression_gradient, select_showers
 from calograd.io.markup import table
+from calograd.objective.stack_space import KINDS, StackSpace, plate_names
 from calograd.objective.stacks import StackObjective, StackQuantity
 from calograd.surrogate import Surrogate
 from calograd.system.progress import Progress, StageProgress, silent
@@ -280,6 +276,46 @@ def stack_gradient(
         checks.append(StackCheck(compare_gradients(ours.common(), theirs.common, own_seed), plates))
         progress("Geant4", len(checks), len(pairs))
     return StackGradientResult(surrogate.card.name, design, objective, tuple(energies), found, tuple(checks), name)
+
+
+def resolution_utility(
+    surrogate: Surrogate,
+    space: StackSpace,
+    objective: StackObjective,
+    *,
+    showers: int = 1000,
+    sampler: str | None = None,
+    steps: int | None = None,
+    extrapolate: bool = False,
+) -> GradientFunction:
+    """Return the gradient of a utility of stacks, for `calograd.optimisation.ascent.ascend`.
+
+    The utility is minus the mean over energies of the logarithm of a quantity, which is to be as small as possible:
+
+        U(y) = - mean_e ln Q_e(y)
+
+    Args:
+        surrogate: a surrogate of stacks of plates.
+        space: parameters of the stack.
+        objective: one quantity, for example `LearntResolution`, energies and beam.
+        showers, sampler, steps, extrapolate: see `stack_gradient`.
+
+    Raises:
+        InputError: several quantities, or no energies.
+    """
+    if len(objective.quantities) != 1 or not objective.energies:
+        raise InputError("the utility of a stack needs one quantity and its energies, as StackObjective(q, (10.0,))")
+
+    def gradient(y: np.ndarray, draws: int, seed: int) -> GradientEstimate:
+        made = stack_gradient(
+            surrogate, space.design(y), objective.energies, objective, showers=showers, draws=draws, sampler=sampler,
+            steps=steps, seed=seed, extrapolate=extrapolate,
+        )  # fmt: skip
+        values = -np.mean([np.log(each.values) for each in made.gradients], axis=0)
+        slopes = -np.mean([each.draws / each.values[:, None] for each in made.gradients], axis=0)
+        return GradientEstimate.from_draws(space.names, y, values, space.gathered(slopes), made.gradients[0].about)
+
+    return gradient
 
 
 def _thickness(design: SamplingDesign) -> Tensor:

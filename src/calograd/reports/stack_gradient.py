@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from calograd.gradients.estimates import GradientEstimate
-from calograd.gradients.simulated_stacks import KINDS
 from calograd.gradients.stacks import StackCheck, StackGradient, StackGradientResult
 from calograd.io.files import refuse_existing, write_whole
+from calograd.objective.stack_space import KINDS
 from calograd.reports.gradient import count
 from calograd.reports.page import Drawing, pictures, render
 from calograd.reports.style import GEANT4, SURROGATE

@@ -36,6 +36,7 @@ from calograd.gradients.check import GradientCheck, compare_gradients
 from calograd.gradients.estimates import GradientEstimate, GradientFunction, generator_for, seed_of
 from calograd.gradients.simulated_stacks import regression_gradient, select_showers
 from calograd.io.markup import table
+from calograd.metrics.resolution import rounded
 from calograd.objective.stack_space import KINDS, StackSpace, plate_names
 from calograd.objective.stacks import StackObjective, StackQuantity
 from calograd.surrogate import Surrogate
@@ -179,7 +180,7 @@ class StackGradientResult:
 
     def columns(self) -> list[str]:
         """Return the names of the columns of `rows`; Geant4's derivatives are per cm, of resolutions in logarithms."""
-        first = ["quantity", "E, GeV", "value", "all plates of", "per cm", "d ln / d ln t"]
+        first = ["quantity", "E, GeV", "value", "plates", "per cm", "d ln / d ln t"]
         return first + (["Geant4", "ratio", "pull"] if self.checks else [])
 
     def rows(self) -> list[list[str]]:
@@ -189,16 +190,17 @@ class StackGradientResult:
             own, common, (lengths, errors) = each.plates(relative=False), each.common(relative=True), each.per_cm()
             unit = f" {each.quantity.unit}".rstrip()
             for k, kind in enumerate(KINDS):
+                about = [each.quantity.symbol, f"{each.energy:g}", f"{rounded(own.value, own.value_error)}{unit}"]
                 row = [
-                    str(each.quantity), f"{each.energy:g}", f"{own.value:.4g} +- {own.value_error:.1g}{unit}", kind,
-                    f"{lengths[k]:.4g} +- {errors[k]:.1g}",
-                    f"{common.gradient[k]:.3f} +- {common.gradient_error[k]:.1g}",
+                    *(about if k == 0 else ("", "", "")), kind,
+                    rounded(lengths[k], errors[k]),
+                    rounded(common.gradient[k], common.gradient_error[k]),
                 ]  # fmt: skip
                 if self.checks:
                     check = self.checks[number].common
                     c, scale = check.components[k], 1.0 if each.quantity.relative else check.geant4.y[k]
-                    row += [f"{c.geant4 / scale:.4g} +- {c.geant4_error / scale:.1g}",
-                            f"{c.ratio:.2f} +- {c.ratio_error:.1g}", f"{c.pull:+.1f}"]  # fmt: skip
+                    row += [rounded(c.geant4 / scale, c.geant4_error / scale), rounded(c.ratio, c.ratio_error),
+                            f"{c.pull:+.1f}"]  # fmt: skip
                 rows.append(row)
         return rows
 

@@ -53,7 +53,8 @@ class StackQuantity(Protocol):
     """A quantity of showers in stacks of plates.
 
     Attributes:
-        name: a word for it, as commands have it.
+        name: a word for its kind.
+        symbol: a symbol for it, for tables.
         unit: its unit; empty for a pure number.
         relative: True if derivatives of its logarithm are compared, False if those of itself are.
     """
@@ -61,6 +62,11 @@ class StackQuantity(Protocol):
     name: ClassVar[str]
     unit: ClassVar[str]
     relative: ClassVar[bool]
+
+    @property
+    def symbol(self) -> str:
+        """See the class."""
+        ...
 
     def __call__(self, showers: Sequence[LayerEnergies], energies: Sequence[float]) -> Tensor:
         """Return its value for the showers of every energy, shape (energies,), differentiable."""
@@ -132,6 +138,14 @@ class MeanEnergy:
         parts = ((self.absorber, showers.absorber), (self.active, showers.active))
         return torch.stack([_weighted(plates, weights, counted) for weights, plates in parts]).sum(0)
 
+    @property
+    def symbol(self) -> str:
+        """Symbol for tables: E_vis, or E of several kinds of plates."""
+        where = "" if self.layers is None else f", {self.layers[0]}-{self.layers[1]}"
+        if not any(_several(self.absorber)):
+            return f"E_vis{where}"
+        return f"E_{'abs+vis' if any(_several(self.active)) else 'abs'}{where}"
+
     def __str__(self) -> str:
         plates = [
             f"{name}{'' if set(_several(weights)) == {1.0} else ' with weights'}"
@@ -173,6 +187,11 @@ class VisibleResolution:
     def sums(self, showers: LayerEnergies) -> Tensor:
         """Return the weighted sum of every shower, shape (n,), GeV."""
         return _weighted(showers.active, self.weights, None)
+
+    @property
+    def symbol(self) -> str:
+        """Symbol for tables."""
+        return "sigma/E" + (", given" if isinstance(self.weights, tuple) else "")
 
     def __str__(self) -> str:
         return "sigma/E of the visible energy" + (" with given weights" if isinstance(self.weights, tuple) else "")
@@ -226,6 +245,11 @@ class LearntResolution:
         """Return the resolution with the weights that these showers give."""
         with torch.no_grad():
             return VisibleResolution(tuple(self.learn(showers, energies)[0].tolist()))
+
+    @property
+    def symbol(self) -> str:
+        """Symbol for tables."""
+        return "sigma/E, learnt"
 
     def __str__(self) -> str:
         return "sigma/E of the visible energy with learnt weights"

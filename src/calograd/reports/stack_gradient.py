@@ -53,7 +53,7 @@ def draw_stack_gradient(found: StackGradient, check: StackCheck | None = None) -
     panels[0].set_ylabel(
         r"$\partial \ln(\sigma/E)\;/\;\partial \ln t$" if relative else rf"$\partial Q/\partial t${unit}"
     )
-    panels[1].legend()
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 

@@ -8,21 +8,19 @@ HepEmShow, and what exact algorithmic differentiation of its code gives (arXiv 2
 Geant4 is asked in two ways, since showers at two thicknesses have nothing in common whatever their random numbers:
 
     differences   independent showers at t - h and t + h, (<E(t + h)> - <E(t - h)>) / 2h, for either thickness
-    regression    every shower in a stack of its own, both thicknesses log-uniform in 0.70 to 1.42 of these; a cubic in
-                  x = ln(absorber / 0.23 cm) and y = ln(gap / 0.57 cm) is fitted to E, and its slopes at 0 are taken
+    regression    every shower in a stack of its own, both thicknesses log-uniform in 0.70 to 1.42 of these
 
-The regression also gives d ln(sigma/E_vis) / d ln t for the energy E_vis in all gaps: with the cubic's residuals,
-relative to it, a normal distribution whose ln sigma is linear in x and y is fitted by maximum likelihood. Errors are
-those of means, and of a bootstrap over showers.
+The regression also gives d ln(sigma/E_vis) / d ln t for the energy E_vis in all gaps. Both ways, and their errors, are
+those of `calograd.gradients.simulated_stacks`.
 
     python validation/hepemshow.py hepemshow --showers 200 --random 800                       # some five minutes a core
     python validation/hepemshow.py hepemshow --showers 4000 --random 16000 --workers 8        # errors of 2 and 4 %
 
 Libraries of showers are kept in the folder, and a call with more showers adds to them.
 
-With ``--surrogate FOLDER`` a surrogate of stacks of plates is asked, too: all its derivatives are of one backward pass
-through its showers. Their errors are from `PARTS` parts of these; they do not contain what the surrogate has learnt
-wrongly.
+With ``--surrogate FOLDER`` a surrogate of stacks of plates is asked, too (`calograd.gradients.stacks`): one backward
+pass through its showers gives a quantity's derivatives. Their errors are from `PARTS` parts of the showers; they do not
+contain what the surrogate has learnt wrongly.
 
     python validation/hepemshow.py hepemshow --showers 0 --random 0 --surrogate runs/sampling/sampling
 """
@@ -35,13 +33,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from scipy.optimize import minimize
 
-from calograd import SamplingDesign, Surrogate, open_plates, simulate
+from calograd import (
+    MeanEnergy,
+    ParticleBeam,
+    SamplingDesign,
+    StackObjective,
+    Surrogate,
+    VisibleResolution,
+    open_plates,
+    simulate,
+)
 from calograd.detector.sampling_stack import SamplingStack, ThicknessRange
 from calograd.errors import OutputExistsError
-from calograd.events.plates import PlateShowers
+from calograd.gradients.estimates import GradientEstimate
+from calograd.gradients.simulated_stacks import StackShowers, difference_gradient, regression_gradient
+from calograd.gradients.stacks import stack_gradient
 
 THICKNESS = {"absorber": 0.23, "gap": 0.57}
 """Thicknesses of the published detector, cm."""
@@ -49,14 +56,20 @@ STEP = {"absorber": 0.02, "gap": 0.1}
 """Half the distance of the two thicknesses of a difference, cm."""
 SPREAD = (0.70, 1.42)
 """Ends of the drawn thicknesses, relative to the published detector's."""
-LAYERS = slice(5, 19)
-"""The layers whose energy is summed."""
+DESIGN = SamplingDesign("PbWO4", "lAr", THICKNESS["absorber"], THICKNESS["gap"], 50)
+"""The published detector."""
+ENERGY = 10.0
+"""Incident energy, GeV."""
+BOTH, GAPS = MeanEnergy(absorber=1.0, layers=(5, 18)), MeanEnergy(layers=(5, 18))
+"""Energy in absorbers and gaps of the layers that are summed, and in their gaps alone."""
 PUBLISHED = {"absorber": (2233.7, 14.8), "gap": (195.8, 9.4)}
 """Finite differences of HepEmShow and their errors, MeV/mm."""
 EXACT = {"absorber": "0.77", "gap": "3.02 +- 0.15"}
 """Exact algorithmic differentiation of HepEmShow over these."""
 RESAMPLES = 400
 """Number of resamples of a bootstrap."""
+MEV_PER_MM = 100.0
+"""MeV/mm over GeV/cm."""
 PARTS = 10
 """Parts of the surrogate's showers, whose scatter gives its errors."""
 
@@ -72,27 +85,7 @@ class Estimate(NamedTuple):
         return f"{self.value:.{digits}f} +- {self.error:.{digits}f}"
 
 
-class Energies(NamedTuple):
-    """Energies of showers, MeV, each of shape (n,).
-
-    Attributes:
-        both: in absorbers and gaps of the layers `LAYERS`.
-        gaps: in the gaps of these layers.
-        visible: in all gaps.
-    """
-
-    both: np.ndarray
-    gaps: np.ndarray
-    visible: np.ndarray
-
-    @classmethod
-    def of(cls, showers: PlateShowers) -> Energies:
-        """Return the energies of showers."""
-        plates = 1000 * showers.energies().astype(np.float64)
-        return cls(plates[:, LAYERS].sum((1, 2)), plates[:, LAYERS, 2].sum(1), plates[:, :, 2].sum(1))
-
-
-def library(path: Path, showers: int, seed: int, workers: int, **thickness: float | ThicknessRange) -> PlateShowers:
+def library(path: Path, showers: int, seed: int, workers: int, **thickness: float | ThicknessRange) -> StackShowers:
     """Return showers of electrons of 10 GeV in a folder's library, which is begun, continued or used as it is."""
     sizes = {"absorber": THICKNESS["absorber"], "gap": THICKNESS["gap"]} | thickness
     stack = SamplingStack(
@@ -102,7 +95,7 @@ def library(path: Path, showers: int, seed: int, workers: int, **thickness: floa
     started = time.perf_counter()
     try:
         made = simulate(
-            path, 10.0, showers, seed=seed, detector=stack, particle="e-", workers=workers, append=path.exists()
+            path, ENERGY, showers, seed=seed, detector=stack, particle="e-", workers=workers, append=path.exists()
         )
         spent = f"{made.simulated} simulated in {time.perf_counter() - started:.0f} s, {made.seconds:.0f} s of a core"
     except OutputExistsError:
@@ -111,47 +104,7 @@ def library(path: Path, showers: int, seed: int, workers: int, **thickness: floa
         if opened.stack != stack:
             raise SystemExit(f"{path} is of another detector; choose another folder")
         print(f"{path.name}: {len(opened)} showers, {spent}", flush=True)
-        return opened.read()
-
-
-def difference(low: np.ndarray, high: np.ndarray, step: float) -> Estimate:
-    """Return the derivative from energies (MeV) of independent showers at two thicknesses, MeV/mm."""
-    variance = low.var(ddof=1) / len(low) + high.var(ddof=1) / len(high)
-    return Estimate((high.mean() - low.mean()) / (20 * step), float(np.sqrt(variance)) / (20 * step))
-
-
-def cubic(x: np.ndarray) -> np.ndarray:
-    """Return the terms of a cubic in two variables, shape (n, 10): the first is 1, then x and y."""
-    powers = [(0, 0), (1, 0), (0, 1), *((a, d - a) for d in (2, 3) for a in range(d + 1))]
-    return np.stack([x[:, 0] ** a * x[:, 1] ** b for a, b in powers], 1)
-
-
-def slopes(x: np.ndarray, energy: np.ndarray) -> np.ndarray:
-    """Return the slopes at 0 of a cubic fitted to energies, shape (2,)."""
-    return np.linalg.lstsq(cubic(x), energy, rcond=None)[0][1:3]
-
-
-def resolution_slopes(x: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Return the slopes of ln(sigma/E_vis) with x, shape (2,), by maximum likelihood."""
-    mean = cubic(x) @ np.linalg.lstsq(cubic(x), visible, rcond=None)[0]
-    squares = (visible / mean - 1) ** 2
-    terms = np.concatenate([np.ones((len(x), 1)), x], 1)
-
-    def loss(k: np.ndarray) -> tuple[float, np.ndarray]:
-        share = squares * np.exp(-2 * terms @ k)
-        return float(np.mean(terms @ k + share / 2)), terms.T @ (1 - share) / len(x)
-
-    start = np.array([0.5 * np.log(squares.mean()), 0.0, 0.0])
-    found: np.ndarray = minimize(loss, start, jac=True, method="BFGS").x
-    return found[1:]
-
-
-def bootstrap(function: object, x: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> list[Estimate]:
-    """Return what a function of showers gives, with errors from `RESAMPLES` resamples."""
-    assert callable(function)
-    rows = [rng.integers(0, len(x), len(x)) for _ in range(RESAMPLES)]
-    errors = np.std([function(x[some], values[some]) for some in rows], axis=0, ddof=1)
-    return [Estimate(float(v), float(e)) for v, e in zip(function(x, values), errors, strict=True)]
+        return StackShowers.of(path.name, opened.read())
 
 
 Slopes = dict[str, tuple[Estimate, Estimate]]
@@ -160,51 +113,50 @@ Slopes = dict[str, tuple[Estimate, Estimate]]
 
 def by_differences(folder: Path, showers: int, seed: int, workers: int) -> Slopes:
     """Return the derivatives from independent showers, ``showers`` at each of four ends."""
-    found: Slopes = {}
+    pairs = []
     for number, name in enumerate(THICKNESS):
-        ends = []
-        for side, sign in enumerate((-1, 1)):
-            path, size = folder / f"{name}-{('low', 'high')[side]}.h5", THICKNESS[name] + sign * STEP[name]
-            ends.append(Energies.of(library(path, showers, seed + 2 * number + side, workers, **{name: size})))
-        low, high = ends
-        found[name] = difference(low.both, high.both, STEP[name]), difference(low.gaps, high.gaps, STEP[name])
-    return found
+        low, high = (
+            library(
+                folder / f"{name}-{('low', 'high')[side]}.h5", showers, seed + 2 * number + side, workers,
+                **{name: THICKNESS[name] + sign * STEP[name]},
+            )
+            for side, sign in enumerate((-1, 1))
+        )  # fmt: skip
+        pairs.append((low, high))
+    return slopes_of(
+        *(difference_gradient(pairs, quantity, resamples=RESAMPLES, seed=seed) for quantity in (BOTH, GAPS))
+    )
 
 
-def by_regression(showers: PlateShowers, seed: int) -> tuple[Slopes, list[Estimate]]:
+def by_regression(showers: StackShowers, seed: int) -> tuple[Slopes, list[Estimate]]:
     """Return the derivatives from showers in random stacks, and d ln(sigma/E_vis) / d ln t of absorbers and gaps."""
-    energies, rng = Energies.of(showers), np.random.default_rng(seed)
-    sizes = showers.thicknesses()[:, 0, [0, 2]].astype(np.float64)
-    x = np.log(sizes / np.array(list(THICKNESS.values())))
-    both, gaps = (bootstrap(slopes, x, energy, rng) for energy in (energies.both, energies.gaps))
-    found: Slopes = {}
-    for k, (name, thickness) in enumerate(THICKNESS.items()):
-        one, other = (Estimate(*(number / (10 * thickness) for number in each[k])) for each in (both, gaps))
-        found[name] = one, other
-    return found, bootstrap(resolution_slopes, x, energies.visible, rng)
+    both, gaps, resolution = (
+        regression_gradient(showers, DESIGN, quantity, resamples=RESAMPLES, seed=seed).common
+        for quantity in (BOTH, GAPS, VisibleResolution())
+    )
+    return slopes_of(both, gaps), logarithms_of(resolution)
 
 
 def by_surrogate(surrogate: Surrogate, showers: int, seed: int) -> tuple[Slopes, list[Estimate]]:
     """Return what `by_regression` does, by back-propagation through ``showers`` of a surrogate."""
-    each = showers // PARTS
-    logs = torch.zeros(PARTS, 2, requires_grad=True)  # of the thicknesses over those of the detector
-    sizes = torch.tensor(list(THICKNESS.values())) * logs.exp().repeat_interleave(each, 0)
-    stack = SamplingDesign("PbWO4", "lAr", sizes[:, :1], sizes[:, 1:], 50)
-    generator = torch.Generator().manual_seed(seed)
-    made = surrogate.sample(stack, 10.0, len(sizes), particle="e-", generator=generator, layers_only=True)
-    gaps, absorbers = 1000 * made.layer_energies(), 1000 * made.absorbed_energies()
-    visible = gaps.sum(1).reshape(PARTS, each)
-    inner = (gaps[:, LAYERS].sum(1).reshape(PARTS, each), absorbers[:, LAYERS].sum(1).reshape(PARTS, each))
-    asked = (inner[0].mean(1) + inner[1].mean(1), inner[0].mean(1), (visible.std(1) / visible.mean(1)).log())
-    both, in_gaps, spread = (torch.autograd.grad(part.sum(), logs, retain_graph=True)[0].numpy() for part in asked)
-    found: Slopes = {}
-    for k, (name, thickness) in enumerate(THICKNESS.items()):
-        found[name] = _of_parts(both[:, k] / (10 * thickness)), _of_parts(in_gaps[:, k] / (10 * thickness))
-    return found, [_of_parts(spread[:, k]) for k in range(2)]
+    objective = StackObjective((BOTH, GAPS, VisibleResolution()), beam=ParticleBeam("e-"))
+    made = stack_gradient(surrogate, DESIGN, (ENERGY,), objective, showers=showers // PARTS, draws=PARTS, seed=seed)
+    both, gaps, resolution = (each.common() for each in made.gradients)
+    return slopes_of(both, gaps), logarithms_of(resolution)
 
 
-def _of_parts(values: np.ndarray) -> Estimate:
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+def slopes_of(both: GradientEstimate, gaps: GradientEstimate) -> Slopes:
+    """Return derivatives of the energy in both plates and in the gaps, with respect to absorbers and gaps."""
+    each = [
+        [Estimate(*(MEV_PER_MM * number for number in pair)) for pair in zip(of.raw, of.raw_error, strict=True)]
+        for of in (both, gaps)
+    ]
+    return {name: (each[0][k], each[1][k]) for k, name in enumerate(THICKNESS)}
+
+
+def logarithms_of(estimate: GradientEstimate) -> list[Estimate]:
+    """Return derivatives with respect to the logarithms of the thicknesses of absorbers and gaps."""
+    return [Estimate(*pair) for pair in zip(estimate.gradient.tolist(), estimate.gradient_error.tolist(), strict=True)]
 
 
 def print_rows(how: str, showers: str, found: Slopes) -> None:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from calograd.objective.readout import Readout
     from calograd.objective.reconstruction import SoftMask
     from calograd.objective.space import DesignSpace
+    from calograd.objective.stacks import LearntResolution, MeanEnergy, StackObjective, VisibleResolution
     from calograd.objective.utility import (
         Containment,
         CustomUtility,
@@ -90,9 +91,11 @@ __all__ = [
     "InputError",
     "Interrupted",
     "LayerEnergies",
+    "LearntResolution",
     "Library",
     "Maps",
     "Material",
+    "MeanEnergy",
     "MeasuredEvents",
     "Measurement",
     "Objective",
@@ -115,9 +118,11 @@ __all__ = [
     "SimulationError",
     "SoftMask",
     "SquaredError",
+    "StackObjective",
     "Surrogate",
     "TablesError",
     "UtilityError",
+    "VisibleResolution",
     "VolumeCost",
     "__version__",
     "evaluate",
@@ -178,6 +183,7 @@ _MODULES = {
     "objective.readout": ("Readout",),
     "objective.reconstruction": ("SoftMask",),
     "objective.space": ("DesignSpace",),
+    "objective.stacks": ("LearntResolution", "MeanEnergy", "StackObjective", "VisibleResolution"),
     "objective.utility": (
         "Containment", "CustomUtility", "EnergyResolution", "Objective", "PositionResolution", "SquaredError",
     ),

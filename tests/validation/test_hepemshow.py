@@ -1,4 +1,4 @@
-"""The estimators of validation/hepemshow.py find derivatives that are known."""
+"""validation/hepemshow.py asks for the published derivatives, in the published units."""
 
 from __future__ import annotations
 
@@ -7,59 +7,42 @@ import numpy as np
 import pytest
 import torch
 
-from calograd import LayerEnergies, SamplingDesign
-
-
-def toy(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Energies with slopes 500 and -100 and a relative spread whose logarithm has the slopes -2 and -0.5."""
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(np.log(0.7), np.log(1.42), (n, 2))
-    mean = 5000 + x @ [500, -100] + 300 * x[:, 0] ** 2 - 200 * x[:, 0] * x[:, 1] + 400 * x[:, 1] ** 3
-    return x, mean * (1 + 0.07 * np.exp(x @ [-2, -0.5]) * rng.standard_normal(n))
-
-
-def test_slopes_of_the_mean_and_of_the_resolution() -> None:
-    x, energy = toy()
-    rng = np.random.default_rng(1)
-    cases = ((hepemshow.slopes, (500, -100), 100), (hepemshow.resolution_slopes, (-2, -0.5), 0.1))
-    for function, truth, error in cases:
-        for found, true in zip(hepemshow.bootstrap(function, x, energy, rng), truth, strict=True):
-            assert 0 < found.error < error
-            assert abs(found.value - true) < 4 * found.error
-
-
-def test_errors_are_those_of_repetitions() -> None:
-    repeated = np.array([hepemshow.resolution_slopes(*toy(500, seed)) for seed in range(100)])
-    said = hepemshow.bootstrap(hepemshow.resolution_slopes, *toy(500), np.random.default_rng(1))
-    assert [each.error for each in said] == pytest.approx(repeated.std(0, ddof=1), rel=0.3)
-
-
-def test_differences() -> None:
-    rng = np.random.default_rng(0)
-    low, high = (6000 + step * 2200 + 500 * rng.standard_normal(400) for step in (-0.2, 0.2))
-    found = hepemshow.difference(low, high, 0.02)
-    assert found.error == pytest.approx(500 * (2 / 400) ** 0.5 / 0.4, rel=0.1)
-    assert abs(found.value - 2200) < 4 * found.error
+from calograd import LayerEnergies
+from calograd.gradients.estimates import GradientEstimate
+from calograd.gradients.simulated_stacks import StackShowers
 
 
 def test_the_layers_and_plates_that_are_summed() -> None:
     """Layers 5 to 18 from 0, and both plates of each."""
-    assert list(range(50))[hepemshow.LAYERS] == list(range(5, 19))
+    made = LayerEnergies(torch.arange(50.0)[None], 1000 * torch.arange(50.0)[None])
+    inner = sum(range(5, 19))
+    assert hepemshow.BOTH([made], (10.0,)).tolist() == [1001 * inner]
+    assert hepemshow.GAPS([made], (10.0,)).tolist() == [inner]
 
 
-class Linear:
-    """Energies in proportion to the thickness; those of gaps scatter with the absorber's to the power of -2."""
+def test_units() -> None:
+    """1 GeV per cm is 100 MeV per mm."""
+    estimate = GradientEstimate(
+        ("absorber", "active"), np.array([0.23, 0.57]), 3.0, 0.1, np.array([0.23, 1.14]), np.array([0.023, 0.057]),
+        np.zeros((2, 2)), {},
+    )  # fmt: skip
+    found = hepemshow.slopes_of(estimate, estimate)
+    assert found["absorber"][0] == pytest.approx((100, 10))
+    assert found["gap"][1] == pytest.approx((200, 10))
+    assert hepemshow.logarithms_of(estimate)[1] == pytest.approx((1.14, 0.057))
 
-    def sample(self, stack: SamplingDesign, energy: float, n: int, generator: torch.Generator, **_: object) -> object:
-        noise = 0.07 * (stack.absorber_thickness / 0.23) ** -2 * torch.randn(n, 1, generator=generator)
-        return LayerEnergies(1e-3 * energy * stack.active_thickness * (1 + noise), 0.02 * stack.absorber_thickness)
 
-
-def test_back_propagation() -> None:
-    slopes, resolution = hepemshow.by_surrogate(Linear(), 5000, 0)  # type: ignore[arg-type]
-    for name, both, gaps, error in (("absorber", 14 * 2.0, 0.0, 0.2), ("gap", 14 * 1.0, 14 * 1.0, 0.05)):
-        for found, true in zip(slopes[name], (both, gaps), strict=True):
-            assert 0 < found.error < error
+def test_regression_of_showers_whose_slopes_are_known() -> None:
+    """Every plate's energy is in proportion to its thickness: 2 GeV per cm of absorber and 1 of gap, in each layer."""
+    rng = np.random.default_rng(0)
+    sizes = torch.from_numpy(np.exp(rng.uniform(np.log(0.7), np.log(1.42), (3000, 2))) * [0.23, 0.57])
+    noise = 1 + 0.05 * torch.from_numpy(rng.standard_normal((3000, 1))) * (sizes[:, :1] / 0.23) ** -2
+    thickness = sizes[:, None].expand(3000, 50, 2)
+    energies = LayerEnergies(thickness[..., 1] * noise, 2 * thickness[..., 0] * noise)
+    slopes, resolution = hepemshow.by_regression(StackShowers("toy", 10.0, energies, thickness.numpy()), 1)
+    for name, truths in (("absorber", (2800, 0)), ("gap", (1400, 1400))):
+        for found, true in zip(slopes[name], truths, strict=True):
             assert abs(found.value - true) < 4 * found.error
-    assert resolution[0].value == pytest.approx(-2, abs=0.05)
-    assert resolution[1].value == pytest.approx(0, abs=1e-3)
+            assert 0 < found.error < 100
+    for found, true in zip(resolution, (-2, 0), strict=True):
+        assert abs(found.value - true) < 4 * found.error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from calograd.cli.common import (
     BEAM,
@@ -16,6 +17,8 @@ from calograd.cli.common import (
     EXISTING,
     NUMBERS,
     POSITIVE,
+    STACK,
+    Numbers,
     beam_options,
     cell_size,
     command,
@@ -29,10 +32,13 @@ from calograd.cli.common import (
     report_option,
     sampler_option,
     seed_option,
+    stack_of,
+    stack_options,
     steps_option,
     window_option,
 )
 from calograd.cli.progress import progress
+from calograd.errors import InputError
 from calograd.system.extras import require
 
 if TYPE_CHECKING:
@@ -42,6 +48,11 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 CONFIG = click.Path(path_type=Path, dir_okay=False)
 
+QUANTITIES = ("visible", "deposited", "resolution", "learnt")
+"""Quantities of a stack of plates."""
+WEIGHTS = Numbers(positive=False)
+"""Numbers separated by commas."""
+
 landscape_option = option(
     "--landscape", default=9, type=COUNT_OR_ZERO,
     help="Points along each axis of the landscape in the report; 0 leaves it out. Maps have no landscape.",
@@ -50,14 +61,23 @@ landscape_option = option(
 
 @command()
 @click.argument("model")
-@option("--cell", nargs=2, required=True, type=NUMBERS, metavar="DX DZ",
+@option("--cell", nargs=2, type=NUMBERS, metavar="DX DZ",
         help="Pitch and depth, cm. With one depth a layer, as 4,5,6,8,10, each depth is a parameter.")  # fmt: skip
 @material_option
 @option("--density", is_flag=True, help="Add the density of the material to the parameters.")
+@stack_options
+@option("--quantity", "quantities", multiple=True, type=click.Choice(QUANTITIES),
+        help="Sampling: what is differentiated; may be repeated. Mean energy in the active plates (visible) or in all "
+        "(deposited); sigma/E of the visible energy (resolution), or with learnt weights of the layers (learnt). "
+        "[visible and resolution]")  # fmt: skip
+@option("--of-layers", nargs=2, type=COUNT_OR_ZERO, metavar="FIRST LAST",
+        help="Sampling: layers whose energy is meant by visible and deposited, from 0. [all]")  # fmt: skip
+@option("--weights", type=WEIGHTS, metavar="W,...",
+        help="Sampling: weight of every layer in the resolution. [all the same]")  # fmt: skip
 @option("--energies", required=True, type=NUMBERS, help="Incident energies, GeV, as 1,10,50,100; one gradient each.")
 @option("--reference", type=EXISTING,
-        help="Geant4 showers to compare with: a shower library, or a cells file with the neighbouring "
-        "designs.")  # fmt: skip
+        help="Geant4 showers to compare with: a shower library, or a cells file with the neighbouring designs; for a "
+        "stack a library of random stacks around it.")  # fmt: skip
 @option("--objective", "objective_path", type=CONFIG,
         help="TOML file with [background], [readout], [mask], [utility], [[cost]]. [the squared error with the default "
         "background]")  # fmt: skip
@@ -78,11 +98,8 @@ landscape_option = option(
 @extrapolate_option
 @json_option
 @report_option
-def gradient(
-    model: str, cell: tuple[tuple[float, ...], tuple[float, ...]], material: str | None, energies: tuple[float, ...],
-    reference: Path | None, objective_path: Path | None, truth: str | None, seed: int, landscape: int,
-    landscape_energy: float | None, report_path: Path | None, cells: tuple[int, int] | None, **options: Any,
-) -> dict[str, Any]:  # fmt: skip
+@click.pass_context
+def gradient(context: click.Context, /, model: str, **options: Any) -> dict[str, Any]:
     """Compute the gradient of a utility at a design with the surrogate, and compare it with Geant4's.
 
     Every energy has random numbers of its own.
@@ -92,9 +109,48 @@ def gradient(
       calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --truth incident
       calograd gradient pbf2-cells --cell 2.5 6 --energies 1,10,50,100 --reference library.h5 --report gradient.html
       calograd gradient crystals --cell 2.5 6 --cells 5 5 --material PbWO4 --density --energies 10 --reference pbwo4.h5
+
+    For a stack of plates these are the derivatives of quantities with respect to the thickness of every absorber and
+    every active plate, and of all of a kind. Geant4's are of a regression over a library of random stacks.
+
+    \b
+    Examples:
+      calograd gradient runs/stacks --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
+        --layers 40 --particle e- --energies 10 --quantity visible --quantity resolution --reference random.h5
+      calograd gradient runs/stacks --absorber W --active Si --absorber-thickness 20x0.21,10x0.42 --layers 30 \\
+        --active-thickness 0.0525 --particle e- --energies 5,50 --quantity learnt --report stack.html
     """
-    if report_path is not None:
+    if options["report_path"] is not None:
         require("--report", "report", "jinja2", "matplotlib")
+    given = [name for name in options if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    of_stack = any(name in given for name in (STACK if "cell" in given else (*STACK, *_OF_STACKS)))
+    if not of_stack and "cell" not in given:
+        raise InputError("give --cell DX DZ, or for a surrogate of stacks of plates --absorber, --active and so on")
+    for name in given:
+        if name in (_OF_CELLS if of_stack else (*STACK, *_OF_STACKS)):
+            option_name = f"--{_SPELLING.get(name, name).replace('_', '-')}"
+            kind, other = ("a stack of plates", "--absorber") if of_stack else ("a design of cells", "--cell")
+            raise InputError(f"{option_name} does not go with {kind} ({other}); leave it out")
+    return _of_stack(model, options) if of_stack else _of_cells(model, **options)
+
+
+_OF_STACKS = ("quantities", "of_layers", "weights")
+"""Options of the gradient for stacks of plates alone, beside those of `stack_options`."""
+_OF_CELLS = (
+    "cell", "material", "density", "objective_path", "truth", "cells", "step", "replicas", "landscape",
+    "landscape_energy", "position", "phi", "profile", "scatter",
+)  # fmt: skip
+"""Options of the gradient that do not go with a stack of plates."""
+_SPELLING = {"quantities": "quantity", "objective_path": "objective"}
+"""Names of options that differ from those of their values."""
+
+
+def _of_cells(
+    model: str, cell: tuple[tuple[float, ...], tuple[float, ...]], material: str | None, energies: tuple[float, ...],
+    reference: Path | None, objective_path: Path | None, truth: str | None, seed: int, landscape: int,
+    landscape_energy: float | None, report_path: Path | None, cells: tuple[int, int] | None, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Compute and print the gradient at a design of cells."""
     import torch
 
     from calograd.detector.design import Design
@@ -104,6 +160,8 @@ def gradient(
     from calograd.objective.reference import open_reference
     from calograd.surrogate import Surrogate
 
+    for name in (*STACK, *_OF_STACKS):
+        del options[name]
     surrogate = Surrogate.load(model)
     a, pixels = surrogate.design_model.architecture, pixels_of(surrogate)
     n_xy, n_z = cells or (a.n_xy, a.n_z)
@@ -142,6 +200,47 @@ def gradient(
             spectra += geant4_spectra(source, objective, [design], seed=seed) if source else []
             write_gradient_report(report_path, result, drawn, middle, spectra)
     _print_gradient(result)
+    return result.to_dict()
+
+
+def _of_stack(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Compute and print the derivatives at a stack of plates."""
+    from calograd.detector.material import Material
+    from calograd.detector.particles import ParticleBeam
+    from calograd.detector.sampling_design import SamplingDesign
+    from calograd.gradients.gradient import gradient as run
+    from calograd.objective.stacks import LearntResolution, MeanEnergy, StackObjective, VisibleResolution
+    from calograd.surrogate import Surrogate
+
+    stack = stack_of(options, Material.parse, "a stack of plates")
+    particle: Any = options["particle"] or "gamma"
+    theta: Any = options["theta"] or 0.0
+    if stack.drawn or isinstance(particle, tuple) or isinstance(theta, tuple):
+        raise InputError("a gradient is taken at one stack, of one particle at one angle; give no ranges and no lists")
+    layers, chosen = options["of_layers"], options["quantities"] or ("visible", "resolution")
+    for name, value, among in (("of-layers", layers, ("visible", "deposited")),
+                               ("weights", options["weights"], ("resolution",))):  # fmt: skip
+        if value is not None and not set(among) & set(chosen):
+            raise InputError(f"--{name} is for --quantity {' or '.join(among)}; leave it out")
+    known: dict[str, Any] = {
+        "visible": lambda: MeanEnergy(layers=layers),
+        "deposited": lambda: MeanEnergy(absorber=1.0, layers=layers),
+        "resolution": lambda: VisibleResolution(1.0 if options["weights"] is None else options["weights"]),
+        "learnt": LearntResolution,
+    }  # fmt: skip
+    objective = StackObjective(tuple(known[name]() for name in chosen), beam=ParticleBeam(particle, theta=theta))
+    surrogate, design = Surrogate.load(model), SamplingDesign.of_stack(stack)
+    with progress("gradient") as show:
+        result = run(
+            surrogate, design, options["energies"], objective=objective, progress=show,
+            **{name: options[name] for name in ("reference", "showers", "draws", "sampler", "steps", "seed",
+                                                "extrapolate")},
+        )  # fmt: skip
+        if options["report_path"] is not None:
+            from calograd.reports.stack_gradient import write_stack_gradient_report
+
+            write_stack_gradient_report(options["report_path"], result)
+    print_table("Derivatives with respect to thicknesses", result.columns(), result.rows())
     return result.to_dict()
 
 

@@ -182,6 +182,22 @@ class SamplingDesign:
             layers=self.n_layers, gap_material=self.gap_material, width=width, **materials, **laws
         )  # fmt: skip
 
+    @classmethod
+    def of_stack(cls, stack: SamplingStack) -> SamplingDesign:
+        """Return the design of a record, with thicknesses in float64.
+
+        Raises:
+            InputError: stacks that each shower draws.
+        """
+        if stack.drawn:
+            raise InputError(
+                "stacks that each shower draws are no design; give fixed thicknesses and one pair of materials"
+            )
+        sizes = [torch.tensor(getattr(stack, f"{name}_thickness"), dtype=torch.float64) for name in PLATES]
+        return cls(
+            stack.absorber[0], stack.active[0], sizes[0], sizes[2], stack.layers_range[0], stack.gap_material, sizes[1]
+        )  # fmt: skip
+
     def __getitem__(self, which: int | slice | Tensor) -> SamplingDesign:
         """Return one design of a batch, or a batch of some of them."""
         if not self.batched:

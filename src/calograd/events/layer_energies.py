@@ -34,6 +34,10 @@ class LayerEnergies:
         """Return the energies in the absorbers, shape (n, layers), GeV."""
         return self.absorber
 
+    def rows(self, which: slice | Tensor) -> LayerEnergies:
+        """Return the chosen showers."""
+        return LayerEnergies(self.active[which], self.absorber[which])
+
     @classmethod
     def concatenate(cls, parts: Sequence[LayerEnergies]) -> LayerEnergies:
         """Return showers put one behind the other."""

@@ -78,6 +78,12 @@ class GradientEstimate:
         raw: np.ndarray = self.gradient / self.y
         return raw
 
+    @property
+    def raw_error(self) -> np.ndarray:
+        """Standard error of `raw`, shape (p,), per cm."""
+        error: np.ndarray = self.gradient_error / self.y
+        return error
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without the draws."""
         return {

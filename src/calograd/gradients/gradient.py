@@ -1,11 +1,14 @@
-"""Gradient of a utility at a design, by a surrogate and, for comparison, by Geant4."""
+"""Gradient of a utility at a design, by a surrogate and, for comparison, by Geant4.
+
+`gradient` serves designs of cells; for stacks of plates it calls `calograd.gradients.stacks.stack_gradient`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -13,15 +16,19 @@ import torch
 from calograd.detector.design import Design
 from calograd.detector.material import to_float
 from calograd.detector.particles import ParticleBeam
+from calograd.detector.sampling_design import SamplingDesign
 from calograd.errors import InputError
+from calograd.events.library.reader import PlateLibrary
 from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.check import GradientCheck, compare_gradients
 from calograd.gradients.estimates import GradientEstimate, seed_of
 from calograd.gradients.finite_differences import REPLICAS, STEP, finite_difference_gradient, scaled_size
+from calograd.gradients.stacks import StackGradientResult, stack_gradient
 from calograd.objective.background import ExponentialBackground
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import Reference, open_reference
 from calograd.objective.space import DesignSpace, space_around
+from calograd.objective.stacks import StackObjective
 from calograd.objective.utility import Objective, SquaredError
 from calograd.surrogate import Surrogate
 from calograd.system.progress import Progress, StageProgress, silent
@@ -57,13 +64,53 @@ class GradientResult:
         }
 
 
+@overload
+def gradient(
+    surrogate: Surrogate | str | Path,
+    design: SamplingDesign,
+    energies: float | Sequence[float] | None = ...,
+    *,
+    objective: StackObjective | None = ...,
+    reference: PlateLibrary | str | Path | None = ...,
+    showers: int = ...,
+    draws: int = ...,
+    sampler: str | None = ...,
+    steps: int | None = ...,
+    seed: int = ...,
+    extrapolate: bool = ...,
+    progress: StageProgress = ...,
+) -> StackGradientResult: ...
+
+
+@overload
 def gradient(
     surrogate: Surrogate | str | Path,
     design: Design,
+    energies: float | Sequence[float] | None = ...,
+    *,
+    objective: Objective | None = ...,
+    reference: Reference | str | Path | None = ...,
+    per_layer: bool | None = ...,
+    density: bool = ...,
+    showers: int = ...,
+    draws: int = ...,
+    sampler: str | None = ...,
+    steps: int | None = ...,
+    step: float = ...,
+    replicas: int = ...,
+    seed: int = ...,
+    extrapolate: bool = ...,
+    progress: StageProgress = ...,
+) -> GradientResult: ...
+
+
+def gradient(
+    surrogate: Surrogate | str | Path,
+    design: Design | SamplingDesign,
     energies: float | Sequence[float] | None = None,
     *,
-    objective: Objective | None = None,
-    reference: Reference | str | Path | None = None,
+    objective: Objective | StackObjective | None = None,
+    reference: Reference | PlateLibrary | str | Path | None = None,
     per_layer: bool | None = None,
     density: bool = False,
     showers: int = 1000,
@@ -75,35 +122,55 @@ def gradient(
     seed: int = 0,
     extrapolate: bool = False,
     progress: StageProgress = silent,
-) -> GradientResult:
-    """Return the gradient of a utility with respect to the sizes of a design, in logarithms.
+) -> GradientResult | StackGradientResult:
+    """Return the gradient of a utility in the sizes of a design, or of quantities in the thicknesses of a stack.
+
+        calograd.gradient("pbf2-cells", Design(2.5, 6.0), [10.0, 50.0], reference="library.h5")
+        calograd.gradient("mine", SamplingDesign("Pb", "lAr", 0.2, 0.4, 40), 10.0,
+                          objective=StackObjective(VisibleResolution(), beam=ParticleBeam("e-")))
 
     Args:
-        surrogate: a surrogate of cells or maps, its bundled name or its folder.
+        surrogate: a surrogate of cells, maps or stacks of plates, its bundled name or its folder.
         design: the design at which the gradient is taken.
         energies: incident energies, GeV, one gradient for each; None: those of the objective.
-        objective: utility, background, readout and mask; its energies serve only if none are given. None: the squared
-            error of the deposited energy under the default background.
+        objective: utility, background, readout and mask; for a stack a `StackObjective`, quantities and beam. Its
+            energies serve only if none are given. None: the squared error of the deposited energy under the default
+            background; for a stack mean and resolution of the visible energy of photons along the normal.
         reference: Geant4 showers to compare with, or their file: a shower library, or a cells file that holds the
-            neighbouring designs.
-        per_layer: True for a parameter for the depth of every layer; None: if the depths differ.
-        density: True if the density of the material is a parameter too.
+            neighbouring designs; for a stack a library of random stacks around it.
+        per_layer: True for a parameter for the depth of every layer; None: if the depths differ. A stack always has a
+            parameter for every plate.
+        density: True if the density of the material is a parameter too; not for stacks.
         showers: generated showers of every energy in a draw.
         draws: independent draws, which give the error.
         sampler, steps: see `Surrogate.sample`.
-        step: relative step of Geant4's central differences.
-        replicas: backgrounds that every Geant4 shower is seen with.
+        step: relative step of Geant4's central differences; not for stacks.
+        replicas: backgrounds that every Geant4 shower is seen with; not for stacks.
         seed: seed of all random numbers; every energy has its own.
         extrapolate: warn instead of refusing outside the trained range.
         progress: called with the stages "surrogate" and "Geant4".
 
     Raises:
         RangeError: the design or an energy is outside the trained range.
-        InputError: no energies, a batch of designs, or showers of the reference that are missing.
+        InputError: no energies, a batch of designs, an objective or an option that is not for this kind of design, or
+            showers of the reference that are missing.
         UtilityError: a utility without value or gradient.
     """
     if not isinstance(surrogate, Surrogate):
         surrogate = Surrogate.load(surrogate)
+    if isinstance(design, SamplingDesign):
+        given = {"per_layer": per_layer is not None, "density": density, "step": step != STEP,
+                 "replicas": replicas != REPLICAS}  # fmt: skip
+        for name in (name for name, is_given in given.items() if is_given):
+            raise InputError(f"{name} is for designs of cells; leave it out for a stack of plates")
+        objective, source = _of_stack(objective, reference)
+        return stack_gradient(
+            surrogate, design, as_energies(objective.energies or None if energies is None else energies), objective,
+            reference=source, showers=showers, draws=draws, sampler=sampler, steps=steps, seed=seed,
+            extrapolate=extrapolate, progress=progress,
+        )  # fmt: skip
+    if isinstance(objective, StackObjective) or isinstance(reference, PlateLibrary):
+        raise InputError("the objective or the reference is of stacks of plates; expected a SamplingDesign")
     objective = objective or Objective(default_measurement(surrogate), SquaredError(), as_energies(energies))
     energies = objective.energies if energies is None else as_energies(energies)
     space, y = space_at(surrogate, design, per_layer=per_layer, density=density)
@@ -134,6 +201,22 @@ def gradient(
             checks.append(compare_gradients(estimates[-1], of_geant4, own_seed))
     name = surrogate.card.name
     return GradientResult(name, design, objective, energies, tuple(estimates), tuple(checks))
+
+
+def _of_stack(objective: Any, reference: Any) -> tuple[StackObjective, PlateLibrary | Path | None]:
+    """Return objective and reference of a stack. Raises `InputError` for those of cells."""
+    objective = StackObjective() if objective is None else objective
+    if not isinstance(objective, StackObjective):
+        raise InputError(
+            f"objective = {type(objective).__name__}: a stack of plates has quantities; expected a StackObjective, as "
+            "StackObjective(VisibleResolution())"
+        )
+    if not isinstance(reference, PlateLibrary | str | Path | None):
+        raise InputError(
+            f"reference = {type(reference).__name__}: expected a library of plates, as calograd simulate --detector "
+            "sampling writes it"
+        )
+    return objective, Path(reference) if isinstance(reference, str) else reference
 
 
 def check_beam(reference: Reference, beam: ParticleBeam, energies: Sequence[float], design: Design) -> None:

@@ -26,6 +26,7 @@ With one depth a layer, ``dz`` in ``start`` and ``bounds`` is for all layers tha
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -50,32 +51,26 @@ DENSITY = "density"
 
 
 @dataclass(frozen=True)
-class DesignSpace:
-    """Parameters, their bounds and budgets.
+class ParameterSpace(ABC):
+    """Parameters that may change, their bounds and budgets, whatever they are the parameters of.
 
     Args:
-        names: one of the layouts of this module.
+        names: names of the parameters.
         lower, upper: bounds of every parameter, in its `unit`.
-        budgets: limits on sums, see `Budget`; `SpaceConfig.space` makes those of depth and volume.
-        material, n_xy, n_z: fixed properties of the design; with "density" only the material's composition is fixed.
+        budgets: limits on sums, see `Budget`.
 
     Raises:
-        InputError: another layout, numbers of bounds or weights that do not fit, a lower bound that is not positive
-            or not below the upper one.
+        InputError: numbers of bounds or weights that do not fit, a lower bound that is not positive or not below the
+            upper one.
     """
 
     names: tuple[str, ...]
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     budgets: tuple[Budget, ...] = ()
-    material: Material = "PbF2"  # type: ignore[assignment]
-    n_xy: int = 5
-    n_z: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "material", _parsed(self.material))
-        if self.names not in _layouts(self.n_z):
-            raise InputError(f"parameters {list(self.names)}: expected {_expected(self.n_z)}")
+        self._check_layout()
         if not len(self.lower) == len(self.upper) == len(self.names):
             raise InputError(f"{len(self.lower)} lower and {len(self.upper)} upper bounds for {len(self.names)} names")
         for name, low, high in zip(self.names, self.lower, self.upper, strict=True):
@@ -85,21 +80,22 @@ class DesignSpace:
             if len(budget.weights) != len(self.names):
                 raise InputError(f"{budget.name} has {len(budget.weights)} weights for {len(self.names)} parameters")
 
+    @abstractmethod
+    def _check_layout(self) -> None:
+        """Raise `InputError` unless the names are a layout of the space."""
+
+    @abstractmethod
+    def design(self, y: Tensor | Array) -> Any:
+        """Return the design of the parameters y, shape (p,); differentiable in a tensor y."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for records."""
+
     @cached_property
     def feasible(self) -> FeasibleSet:
         """Set of the allowed logarithms u."""
         return FeasibleSet(np.log(self.lower), np.log(self.upper), self.budgets)
-
-    def design(self, y: Tensor | Array) -> Design:
-        """Return the design of the parameters y, shape (p,); differentiable in a tensor y."""
-        values = torch.as_tensor(y)
-        if values.shape != (len(self.names),):
-            raise InputError(f"parameters of shape {tuple(values.shape)}, expected ({len(self.names)},)")
-        material = self.material
-        if self.names[-1] == DENSITY:
-            material, values = material.at_density(values[-1]), values[:-1]
-        dz = values[1] if len(values) == 2 and self.n_z > 1 else values[1:]
-        return Design(values[0], dz, material, self.n_xy, self.n_z)
 
     def to_log(self, y: Array) -> Array:
         """Return u = ln y."""
@@ -160,6 +156,42 @@ class DesignSpace:
                     f"start: {budget.amount(np.log(y)):.4g} {budget.unit} is above {budget.name} = {budget.limit:g} "
                     f"{budget.unit}; start from a smaller design or raise it"
                 )
+
+
+@dataclass(frozen=True)
+class DesignSpace(ParameterSpace):
+    """Parameters of a design of cells, their bounds and budgets.
+
+    Args:
+        names: one of the layouts of this module.
+        lower, upper: bounds of every parameter, in its `unit`.
+        budgets: limits on sums, see `Budget`; `SpaceConfig.space` makes those of depth and volume.
+        material, n_xy, n_z: fixed properties of the design; with "density" only the material's composition is fixed.
+
+    Raises:
+        InputError: another layout, numbers of bounds or weights that do not fit, a lower bound that is not positive
+            or not below the upper one.
+    """
+
+    material: Material = "PbF2"  # type: ignore[assignment]
+    n_xy: int = 5
+    n_z: int = 5
+
+    def _check_layout(self) -> None:
+        object.__setattr__(self, "material", _parsed(self.material))
+        if self.names not in _layouts(self.n_z):
+            raise InputError(f"parameters {list(self.names)}: expected {_expected(self.n_z)}")
+
+    def design(self, y: Tensor | Array) -> Design:
+        """Return the design of the parameters y, shape (p,); differentiable in a tensor y."""
+        values = torch.as_tensor(y)
+        if values.shape != (len(self.names),):
+            raise InputError(f"parameters of shape {tuple(values.shape)}, expected ({len(self.names)},)")
+        material = self.material
+        if self.names[-1] == DENSITY:
+            material, values = material.at_density(values[-1]), values[:-1]
+        dz = values[1] if len(values) == 2 and self.n_z > 1 else values[1:]
+        return Design(values[0], dz, material, self.n_xy, self.n_z)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for records."""

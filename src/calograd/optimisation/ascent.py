@@ -47,7 +47,7 @@ from calograd.gradients.estimates import (
 )
 from calograd.io.toml import Table
 from calograd.objective.constraints import Array
-from calograd.objective.space import DesignSpace, format_parameters
+from calograd.objective.space import ParameterSpace, format_parameters
 from calograd.optimisation.multi_start import multi_start
 from calograd.optimisation.quasi_newton import GROWTH, LOSS, Move, Point, gain, judge, learn, step
 from calograd.optimisation.state import Check, Outcome, PathPoint, State, Step, read_state, to_floats, write_state
@@ -126,7 +126,7 @@ class Adaptation:
 
 
 def ascend(
-    space: DesignSpace,
+    space: ParameterSpace,
     start: Array,
     gradient: GradientFunction | Adaptation,
     config: AscentConfig,
@@ -216,7 +216,7 @@ class _Evaluation:
 class _Run:
     """Constants of an ascent."""
 
-    space: DesignSpace
+    space: ParameterSpace
     way: Adaptation
     pair: SimulatePair | None
     config: AscentConfig

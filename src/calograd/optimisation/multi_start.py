@@ -16,7 +16,7 @@ import numpy as np
 
 from calograd.gradients.estimates import AnyGradient, GradientFunction, ValuesFunction, seed_of, values_of
 from calograd.objective.constraints import Array
-from calograd.objective.space import DesignSpace
+from calograd.objective.space import ParameterSpace
 from calograd.optimisation.quasi_newton import LOSS
 
 PURPOSE = 4
@@ -41,7 +41,7 @@ class MultiStart(NamedTuple):
 
 
 def multi_start(
-    space: DesignSpace,
+    space: ParameterSpace,
     gradient: GradientFunction,
     u: Array,
     designs: int,
@@ -68,7 +68,7 @@ def multi_start(
     return MultiStart(top, best, gain, error) if gain > LOSS * error else MultiStart(top, None)
 
 
-def elsewhere(space: DesignSpace, u: Array, designs: int) -> Array:
+def elsewhere(space: ParameterSpace, u: Array, designs: int) -> Array:
     """Return allowed designs to compare with u, shape (p,), in logarithms, shape (designs, p)."""
     low, width, p = space.feasible.lower, space.feasible.upper - space.feasible.lower, len(u)
     on_lines = designs // 2

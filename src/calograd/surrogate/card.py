@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 from torch import Tensor
@@ -21,6 +21,7 @@ from calograd.detector.incidence import Incidence
 from calograd.detector.material import DESCRIPTORS, NUMBERS, UNITS, Material, to_float
 from calograd.detector.particles import Particles
 from calograd.detector.sampling_design import SamplingDesign
+from calograd.detector.sampling_stack import Stacks
 from calograd.errors import InputError, RangeError
 
 MARGIN = 1e-4
@@ -70,6 +71,8 @@ class _Trained(BaseModel, ABC):
     """Trained range of a surrogate beside its energies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    designs_of: ClassVar[Literal["cells", "stacks"] | None]
+    """What the designs of a request describe: cells, or stacks of plates; None if there is one detector."""
 
     @abstractmethod
     def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:
@@ -155,6 +158,8 @@ class TrainedBeam(BaseModel):
 
 class TrainedDesigns(_Trained):
     """Trained range of designs, for cells and maps."""
+
+    designs_of = "cells"
 
     dx: tuple[float, float]
     """Least and largest pitch, in cm or, with ``units`` scaled, in Moliere radii."""
@@ -273,6 +278,8 @@ class TrainedDesigns(_Trained):
 class TrainedStacks(_Trained):
     """Trained range of stacks of absorber and active plates."""
 
+    designs_of = "stacks"
+
     absorbers: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
     """Materials of the absorbers that were trained on."""
     actives: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
@@ -289,8 +296,21 @@ class TrainedStacks(_Trained):
     """Trained particles and directions."""
 
     def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:
-        """Compare a stack with the trained ones, see `Card.check_range`."""
-        stack = self._stack(name, design)
+        """Compare a stack, or the stacks of several showers, with the trained ones, see `Card.check_range`.
+
+        Of several, the problems of the first that has any are returned.
+        """
+        if not isinstance(design, Stacks):
+            return self._check(name, self._stack(name, design), architecture)
+        notes = list[str]()
+        for _, stacks in SamplingDesign.batches(design):
+            found = self._check(name, stacks, architecture)
+            if found.problems:
+                return found
+            notes.append(found.note)
+        return Findings([], "; ".join(filter(None, dict.fromkeys(notes))))
+
+    def _check(self, name: str, stack: SamplingDesign, architecture: Mapping[str, Any]) -> Findings:
         if stack.n_layers > architecture["layers"]:
             raise InputError(f"the stack has {stack.n_layers} layers, {name} generates up to {architecture['layers']}")
         stack.check()
@@ -365,6 +385,8 @@ class TrainedStacks(_Trained):
 class TrainedDetector(_Trained):
     """The one layered detector of a surrogate of points."""
 
+    designs_of = None
+
     detector: dict[str, Any]
     """Record of the detector, see `calograd.detector.configuration.SiWStack`."""
     clustering: str
@@ -437,7 +459,7 @@ class Card(BaseModel):
     @property
     def takes_design(self) -> bool:
         """True if a sample needs a design."""
-        return not isinstance(self.trained, TrainedDetector)
+        return self.trained.designs_of is not None
 
     @property
     def only_material(self) -> Material | None:
@@ -529,7 +551,8 @@ class Card(BaseModel):
         the trained ones is accepted with a warning. Any other material is refused.
 
         Args:
-            design: a `Design` or `SamplingDesign`, of one shower or of many; None for a surrogate of one detector.
+            design: a `Design` or `SamplingDesign`, of one shower or of many, or the `Stacks` of showers; None for a
+                surrogate of one detector.
             energy: incident, any shape, GeV.
             extrapolate: warn instead of refusing outside the trained range.
             stacklevel: frame that warnings name, as in `warnings.warn`.

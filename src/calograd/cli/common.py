@@ -6,16 +6,20 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from calograd.errors import InputError, OutputExistsError
+
+if TYPE_CHECKING:
+    from calograd.detector.material import Material
+    from calograd.detector.sampling_stack import SamplingStack
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -392,6 +396,70 @@ def beam_options(function: F) -> F:
     for name, kind, metavar, text in reversed(texts):
         function = option(name, type=kind, metavar=metavar, help=text)(function)
     return function
+
+
+STACK = (
+    "absorber", "active", "layers", "absorber_thickness", "active_thickness", "gap_thickness", "gap_material",
+    "profile", "scatter",
+)  # fmt: skip
+"""Names of the options of `stack_options`; the first five have to be given."""
+
+
+def stack_options(function: F) -> F:
+    """Add the options that describe stacks of plates."""
+    each = "T,...|LOW:HIGH"
+    options: tuple[tuple[str, Any, str | None, str], ...] = (
+        ("--absorber", None, "NAME,...", "material of the absorbers; of several each shower has one."),
+        ("--active", None, "NAME,...", "material of the active plates; of several each shower has one."),
+        ("--layers", LAYERS, "N|LOW:HIGH", "layers; from a range each shower draws a number."),
+        ("--absorber-thickness", THICKNESSES, each,
+         "cm; one, or one a layer (20x0.21,10x0.42); from a range each shower draws."),
+        ("--active-thickness", THICKNESSES, each, "likewise, cm."),
+        ("--gap-thickness", THICKNESSES_OR_ZERO, each,
+         "passive gap between absorber and active plate, likewise, cm. [0]"),
+        ("--gap-material", None, None, "material of the gap. [G4_AIR]"),
+        ("--profile", click.Choice(["equal", "smooth"]), None,
+         "drawn thicknesses are equal in all layers of a shower, or scatter about a smooth profile. [equal]"),
+        ("--scatter", SHARE, None, "relative scatter about a smooth profile. [0.1]"),
+    )  # fmt: skip
+    for name, kind, metavar, text in reversed(options):
+        function = option(name, type=kind, metavar=metavar, help=f"Sampling: {text}")(function)
+    return function
+
+
+def stack_of(
+    asked: Mapping[str, Any], find: Callable[[str], Material], what: str, **more: float | None
+) -> SamplingStack:
+    """Return the stacks that the options of `stack_options` describe.
+
+    Args:
+        asked: values of all options by name; None where one is not given.
+        find: function from the name of a material to the material.
+        what: what needs the options, for errors.
+        more: further fields of the stack; None where one is not given.
+
+    Raises:
+        InputError: a missing option, or a stack that cannot be, naming the option.
+    """
+    from calograd.detector.sampling_stack import SamplingStack, ThicknessRange
+
+    for name in STACK[:5]:
+        if asked[name] is None:
+            raise InputError(f"{what} needs --{name.replace('_', '-')}")
+    if asked["scatter"] is not None and asked["profile"] != "smooth":
+        raise InputError("--scatter is about a smooth profile; add --profile smooth or leave it out")
+    values = {name: asked[name] for name in STACK} | more
+    given = {name: value for name, value in values.items() if value is not None}
+    for name in ("absorber", "active"):
+        given[name] = tuple(find(word.strip()) for word in given[name].split(","))
+    if "gap_material" in given:
+        given["gap_material"] = find(given["gap_material"])
+    for name in ("absorber_thickness", "active_thickness", "gap_thickness"):
+        if isinstance(given.get(name), Range):
+            low, high = given[name]
+            given[name] = ThicknessRange(low=low, high=high)
+    with errors_name_options(*given):
+        return SamplingStack(**given)
 
 
 @contextmanager

@@ -14,16 +14,12 @@ from calograd.cli.common import (
     COUNT,
     COUNT_OR_ZERO,
     ENTRY,
-    LAYERS,
     NOT_NEGATIVE,
     NUMBERS,
     NUMBERS_OR_RANGE,
     PARTICLES,
     POSITIVE,
-    SHARE,
-    THICKNESSES,
-    THICKNESSES_OR_ZERO,
-    Range,
+    STACK,
     cell_size,
     command,
     errors_name_options,
@@ -34,6 +30,8 @@ from calograd.cli.common import (
     output_option,
     print_notes,
     print_table,
+    stack_of,
+    stack_options,
 )
 from calograd.cli.progress import progress
 from calograd.errors import InputError, TablesError
@@ -47,18 +45,7 @@ _DESCRIBE = {
     "block": ("material", "block", "stand_alone", "cells"),
     "siw": (),
     "matrix": ("material", "cells", "cell", "gap", "silicon", "margin", "silicon_signal"),
-    "sampling": (
-        "absorber",
-        "active",
-        "layers",
-        "absorber_thickness",
-        "active_thickness",
-        "gap_material",
-        "gap_thickness",
-        "profile",
-        "scatter",
-        "width",
-    ),
+    "sampling": (*STACK, "width"),
 }
 """Options that describe each kind of detector."""
 _DESCRIPTIONS = tuple(dict.fromkeys(name for names in _DESCRIBE.values() for name in names))
@@ -140,21 +127,7 @@ def _able(found: Tables) -> str:
 @option("--silicon", type=NOT_NEGATIVE, help="Matrix: silicon plane behind every layer, cm. [0.2]")
 @option("--margin", type=COUNT_OR_ZERO, help="Matrix: cells added around and behind --cells. [2]")
 @option("--silicon-signal", is_flag=True, help="Matrix: record deposits in the silicon too.")
-@option("--absorber", metavar="NAME,...", help="Sampling: material of the absorbers; of several each shower has one.")
-@option("--active", metavar="NAME,...", help="Sampling: material of the active plates; of several each shower has one.")
-@option(
-    "--layers", type=LAYERS, metavar="N|LOW:HIGH", help="Sampling: layers; from a range each shower draws a number."
-)
-@option("--absorber-thickness", type=THICKNESSES, metavar="T,...|LOW:HIGH",
-        help="Sampling: cm; one, or one a layer (20x0.21,10x0.42); from a range each shower draws.")  # fmt: skip
-@option("--active-thickness", type=THICKNESSES, metavar="T,...|LOW:HIGH", help="Sampling: likewise, cm.")
-@option("--gap-thickness", type=THICKNESSES_OR_ZERO, metavar="T,...|LOW:HIGH",
-        help="Sampling: passive gap between absorber and active plate, likewise, cm. [0]")  # fmt: skip
-@option("--gap-material", help="Sampling: material of the gap. [G4_AIR]")
-@option("--profile", type=click.Choice(["equal", "smooth"]),
-        help="Sampling: drawn thicknesses are equal in all layers of a shower, or scatter about a smooth profile. "
-        "[equal]")  # fmt: skip
-@option("--scatter", type=SHARE, help="Sampling: relative scatter about a smooth profile. [0.1]")
+@stack_options
 @option("--width", type=POSITIVE, help="Sampling: width of the plates, cm. [40; wider for a beam at an angle]")
 @option("--particle", default="gamma", type=PARTICLES, metavar="NAME,...",
         help="Incident particle: gamma, e- or e+; of several each shower has one.")  # fmt: skip
@@ -246,27 +219,10 @@ def _detector(options: dict[str, Any]) -> Detector:
 
 
 def _sampling(options: dict[str, Any]) -> SamplingStack:
-    from calograd.detector.sampling_stack import SamplingStack, ThicknessRange
     from calograd.geant4.probe import find_material
     from calograd.geant4.production import hold
 
-    names = _DESCRIBE["sampling"]
-    for name in names[:5]:
-        if options[name] is None:
-            raise InputError(f"--detector sampling needs --{name.replace('_', '-')}")
-    if options["scatter"] is not None and options["profile"] != "smooth":
-        raise InputError("--scatter is about a smooth profile; add --profile smooth or leave it out")
-    given = {name: options[name] for name in names if options[name] is not None}
-    for name in ("absorber", "active"):
-        given[name] = tuple(find_material(word.strip()) for word in given[name].split(","))
-    if "gap_material" in given:
-        given["gap_material"] = find_material(given["gap_material"])
-    for name in ("absorber_thickness", "active_thickness", "gap_thickness"):
-        if isinstance(given.get(name), Range):
-            low, high = given[name]
-            given[name] = ThicknessRange(low=low, high=high)
-    with errors_name_options(*names):
-        stack = SamplingStack(**given)
+    stack = stack_of(options, find_material, "--detector sampling", width=options["width"])
     return stack if options["width"] else hold(stack, options["theta"], options["position"])
 
 

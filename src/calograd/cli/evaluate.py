@@ -63,6 +63,14 @@ def evaluate(
     Off the axis each particle and band of angles is compared apart, and the reconstructed entry and direction with the
     true ones: S-curve, position and angular resolution.
 
+    Two files of plates are compared at every energy if all showers are in one stack, and row by row if every shower has
+    a stack of its own; the generated ones are then made with 'calograd sample --like REFERENCE'. Neither --threshold
+    nor --w0 applies.
+
+    \b
+    Example:
+      calograd evaluate plates.h5 library.h5 --report report.html
+
     Two files of points of a layered detector are compared by the observables of the CaloClouds papers, hits above
     0.1 MeV; --threshold does not apply.
 

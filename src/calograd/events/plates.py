@@ -15,6 +15,7 @@ import numpy as np
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import MATERIALS, Material
 from calograd.detector.sampling_stack import PLATES, Stacks
+from calograd.errors import InputError
 from calograd.events.ragged import Ragged, offsets_of, owners
 
 ENERGIES = tuple(f"{plate}_energy" for plate in PLATES)
@@ -113,7 +114,9 @@ class PlateShowers(Ragged):
 
     @property
     def stacks(self) -> Stacks:
-        """The stack of every shower."""
+        """The stack of every shower. Raises `InputError` if the materials are left out."""
+        if not (self.absorbers and self.actives):
+            raise InputError("the showers of plates have no materials; read them from their file with open_plates")
         materials = self.absorbers, self.actives, self.gap_material
         return Stacks(*materials, self.absorber, self.active, self.thicknesses())
 

@@ -106,6 +106,20 @@ class SamplingDesign:
             raise InputError(f"sampling design: {problem}")
 
     @classmethod
+    def of_stack(cls, stack: SamplingStack) -> SamplingDesign:
+        """Return the design of a record; the reverse of `to_stack`.
+
+        Raises:
+            InputError: a record from which every shower draws its own stack.
+        """
+        if stack.drawn:
+            raise InputError("stacks that every shower draws are no single design; expected one of every number")
+        sizes: list[Any] = [list(size) if isinstance(size, tuple) else size for size in
+                            (stack.absorber_thickness, stack.active_thickness, stack.gap_thickness)]  # fmt: skip
+        absorber, active, gap = sizes
+        return cls(stack.absorber[0], stack.active[0], absorber, active, stack.layers_range[0], stack.gap_material, gap)
+
+    @classmethod
     def batches(cls, stacks: Stacks) -> Iterator[tuple[np.ndarray, SamplingDesign]]:
         """Yield the stacks of n showers as batches of equal materials and numbers of layers, with their showers.
 

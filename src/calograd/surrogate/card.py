@@ -21,7 +21,7 @@ from calograd.detector.incidence import Incidence
 from calograd.detector.material import DESCRIPTORS, NUMBERS, UNITS, Material, to_float
 from calograd.detector.particles import Particles
 from calograd.detector.sampling_design import SamplingDesign
-from calograd.detector.sampling_stack import Stacks
+from calograd.detector.sampling_stack import SamplingStack, Stacks
 from calograd.errors import InputError, RangeError
 
 MARGIN = 1e-4
@@ -336,6 +336,20 @@ class TrainedStacks(_Trained):
             notes.append(f"{pair[0]} with {pair[1]} was not trained on, each of them was with others")
         return Findings(problems, "; ".join(notes))
 
+    def middle(self) -> SamplingStack:
+        """Return the stack in the middle of the trained range, of the first pair of materials."""
+        absorber, active = (
+            next(material for material in several if material.name == name)
+            for several, name in zip((self.absorbers, self.actives), self.pairs[0], strict=True)
+        )
+        unit = to_float(absorber.radiation_length)
+        ends = (self.absorber_thickness[0] * unit, self.absorber_thickness[1] * unit), self._active_range(active)
+        sizes = [float(f"{(low * high) ** 0.5:.3g}") for low, high in ends]
+        return SamplingStack(
+            absorber=(absorber,), active=(active,), layers=sum(self.layers) // 2, absorber_thickness=sizes[0],
+            active_thickness=sizes[1],
+        )  # fmt: skip
+
     def _active_range(self, material: Material) -> tuple[float, float]:
         """Return the trained thickness of active plates of a material, cm; of another by its minimum ionisation."""
         for known, ends in zip(self.actives, self.active_thickness, strict=True):
@@ -445,6 +459,13 @@ class Card(BaseModel):
                 f"{self.name} generates {what} and knows no designs of cells; expected a surrogate of cells or maps, "
                 "as pbf2-cells"
             )
+        return self.trained
+
+    @property
+    def stacks(self) -> TrainedStacks:
+        """The trained range of stacks. Raises `InputError` for a surrogate of something else."""
+        if not isinstance(self.trained, TrainedStacks):
+            raise InputError(f"{self.name} generates {self.kind}; expected a surrogate of stacks of plates")
         return self.trained
 
     @property

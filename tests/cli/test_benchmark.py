@@ -11,9 +11,11 @@ from click import BadParameter
 from click.testing import CliRunner
 from helpers.tiny import tilted_surrogate, tiny_surrogate
 from helpers.tiny_clouds import tiny_clouds
+from helpers.tiny_plates import tiny_plates
 
 from calograd.cli import evaluate as command
 from calograd.detector.material import MATERIALS
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import CaloGradError, InputError, RangeError
 from calograd.evaluation import timing
 from calograd.evaluation.timing import Benchmark, Spread, Stopwatch, Timing, Workload, time_geant4
@@ -199,3 +201,64 @@ def test_geant4_is_timed_for_real(kernel_environment: dict[str, str]) -> None:
     found = time_geant4(tiny_surrogate(), [1.0], kernel_environment, repeats=1, showers=30)
     assert 0.1 < found.startup_processor < 20
     assert 1 < found.timings[0].processor.median < 500
+
+
+STACK = (
+    "--absorber",
+    "Pb",
+    "--active",
+    "Si",
+    "--absorber-thickness",
+    "0.3",
+    "--active-thickness",
+    "0.05",
+    "--layers",
+    "10",
+)
+
+
+def test_stacks_of_plates_are_timed_in_one_stack(
+    calograd: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "DESIGN_BATCHES", (1, 4))
+    monkeypatch.setattr(timing, "SAMPLERS", {"heun": timing.SAMPLERS["heun"]})
+    surrogate = tiny_plates()
+    surrogate.save(tmp_path / "plates")
+    common = ("benchmark", "plates", "--energies", "10", "--repeats", "1", "--no-geant4")
+    code, _, err = calograd(*common, *STACK, "--particle", "e-", "--theta", "20", "--json", "out.json")
+    assert code == 0, err
+    assert "10 layers of Pb / Si, particle e-, theta 20 degrees" in " ".join(err.split())
+    found = json.loads((tmp_path / "out.json").read_text())
+    stack = SamplingStack.model_validate(found["workload"]["stack"])
+    assert (stack.layers, stack.absorber_thickness) == (10, 0.3)
+    assert all(t["processor"]["low"] > 0 for t in found["surrogates"])
+    assert {t["sampler"] for t in found["samplers"]} == {"heun"}
+    for asked, words in (
+        ((*STACK, "--cells", "5", "5"), "--cells: tiny-plates generates stacks of plates; leave it out"),
+        ((*STACK, "--material", "Pb"), "--material: tiny-plates generates stacks of plates"),
+        (("--layers", "10"), "a stack of plates needs --absorber"),
+        ((*STACK, "--layers", "9:11"), "stacks that every shower draws are no single design"),
+        ((*STACK, "--layers", "13"), "the stack has 13 layers, tiny-plates generates up to 12"),
+        ((*STACK, "--particle", "e+"), "particle e+ was not trained on"),
+    ):
+        code, _, err = calograd(*common, *asked)
+        assert code != 0
+        assert words in " ".join(err.split())
+
+
+def test_geant4_simulates_the_same_stack() -> None:
+    surrogate = tiny_plates()
+    stack = surrogate.card.stacks.middle()
+    assert (stack.layers, stack.absorber[0].name, stack.active[0].name) == (8, "Pb", "lAr")
+    assert (stack.absorber_thickness, stack.active_thickness) == (0.435, 0.316)
+    made = timing.simulation(surrogate, 10.0, 3, Workload(beam={"particle": "e-", "theta": 20.0}))
+    assert isinstance(made.detector, SamplingStack)
+    assert made.detector.model_copy(update={"width": 40.0}) == stack
+    assert made.detector.width > 40
+    assert (made.beam.particle, made.beam.theta, made.seed) == ("e-", 20.0, 3)
+    workload = Workload(stack=stack)
+    assert Workload.from_dict(json.loads(json.dumps(workload.to_dict()))) == workload
+    with pytest.raises(InputError, match=r"generates cells, no stacks of plates; leave out the stack \(--absorber\)"):
+        workload.check(tiny_surrogate())
+    with pytest.raises(InputError, match="some surrogates are of cells and others of stacks of plates"):
+        timing.refuse_different([surrogate, tiny_surrogate()])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from calograd.detector.configuration import SPEED_OF_LIGHT, SimulationConfig
 from calograd.detector.incidence import Incidence
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.events.library.schema import DEPOSITS, TIME, Provenance, pack
 from calograd.events.library.writer import open_writer
 from calograd.events.plates import PlateShowers
@@ -97,6 +99,16 @@ def made_up_plates(indices: range, config: SimulationConfig | None = None) -> Pl
         absorber=np.array([stack.absorber for stack in stacks], np.int32),
         active=np.array([stack.active for stack in stacks], np.int32),
     )
+
+
+def made_up_generated(indices: range, config: SimulationConfig | None = None, seed: int = 7) -> PlateShowers:
+    """The same showers as if a surrogate had generated them."""
+    config = config or plates_config()
+    assert isinstance(config.detector, SamplingStack)
+    return replace(
+        made_up_plates(indices, config), seed=np.full(len(indices), seed, np.uint64), origin="toy",
+        config={"model": "toy", "seed": seed}, absorbers=config.detector.absorber, actives=config.detector.active,
+    )  # fmt: skip
 
 
 def write_plates(path: Path, total: int, step: int = 10, config: SimulationConfig | None = None) -> Path:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from helpers.tiny import tiny_surrogate
 from helpers.tiny_plates import tiny_plates
+from helpers.toy_library import made_up_generated, plates_config
 from torch import Tensor
 
 from calograd import Design, SamplingDesign
+from calograd.detector.incidence import Incidence
+from calograd.detector.sampling_stack import SamplingStack, ThicknessRange
 from calograd.errors import InputError, RangeError
 from calograd.surrogate import Surrogate
-from calograd.surrogate.generation import generate
+from calograd.surrogate.generation import draw_stacks, generate, rows_like
 from calograd.surrogate.plates.model import PlatesModel
 from calograd.system.random_numbers import RandomNumbers
 
@@ -137,10 +143,77 @@ def test_an_unseen_pair_and_a_gap_of_air_are_taken() -> None:
     torch.testing.assert_close(with_air, sample(surrogate, STACK))
 
 
-def test_files_and_cells_of_it_are_refused() -> None:
-    surrogate = tiny_plates()
-    with pytest.raises(InputError, match="generates energies of plates and knows no designs of cells"):
-        generate(surrogate, torch.full((2,), 10.0).numpy())
+LAW = SamplingStack(
+    absorber=("Pb", "W"), active="Si", layers=(4, 12), profile="smooth",
+    absorber_thickness=ThicknessRange(low=0.2, high=0.6), active_thickness=ThicknessRange(low=0.02, high=0.1),
+)  # fmt: skip
+
+
+def test_files_of_any_mixture_of_stacks_hold_what_sample_gives(plates: Surrogate) -> None:
+    surrogate = plates
+    stacks, energy = draw_stacks(LAW, 30, seed=2), np.linspace(1, 100, 30).astype(np.float32)
+    incident = Incidence.of(30, ["gamma", "e-"] * 15, theta=np.linspace(0, 40, 30))
+    seed = RandomNumbers.from_generator(torch.Generator().manual_seed(5), 1).seed
+    made = generate(surrogate, energy, stacks=stacks, incident=incident, seed=seed, layers_only=True)
+    assert made.stacks.difference(stacks) is None
+    assert (made.origin, made.config["layers_only"], made.config["seed"]) == ("tiny-plates", True, seed)
+    np.testing.assert_array_equal(made.energy, energy)
+    np.testing.assert_array_equal(made.theta, incident.theta)
+    assert made.seed.tolist() == [seed] * 30
+    seen = 0
+    for rows, stack in SamplingDesign.batches(stacks):
+        alone = surrogate.sample(
+            stack, torch.from_numpy(energy[rows]), len(rows), particle=incident.particle[rows],
+            theta=incident.theta[rows], shower=rows, layers_only=True,
+            generator=torch.Generator().manual_seed(5),
+        )  # fmt: skip
+        of_rows = made.rows(rows).energies()
+        np.testing.assert_allclose(of_rows[..., 2], alone.layer_energies(), rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(of_rows[..., 0], alone.absorbed_energies(), rtol=1e-6, atol=1e-9)
+        assert not of_rows[..., 1].any()
+        seen += len(rows)
+    assert seen == 30
+
+
+def test_rows_of_another_class_are_refused() -> None:
+    surrogate, energy = tiny_plates(), np.full(2, 10.0)
+    stacks = draw_stacks(LAW, 2)
+    for rows in ({}, {"dx": energy, "dz": energy[:, None]}, {"stacks": stacks, "dx": energy, "dz": energy[:, None]}):
+        with pytest.raises(InputError, match="rows of designs: tiny-plates takes a stack of plates for every row"):
+            generate(surrogate, energy, layers_only=True, **rows)
+    with pytest.raises(InputError, match="rows of designs: tiny takes a pitch and depths for every row"):
+        generate(tiny_surrogate(), energy, stacks=stacks)
+    with pytest.raises(InputError, match="2 stacks for 3 energies; expected one stack for every row"):
+        generate(surrogate, np.full(3, 10.0), stacks=stacks, layers_only=True)
+    with pytest.raises(InputError, match=r"add layers_only=True \(--layers-only\)"):
+        generate(surrogate, energy, stacks=stacks)
+    thin = replace(stacks, thickness=stacks.thickness / 10)
+    with pytest.raises(RangeError, match=r"absorber_thickness = .* cm is outside .*; active_thickness"):
+        generate(surrogate, energy, stacks=thin, layers_only=True)
     with pytest.raises(InputError, match="knows no designs of cells"):
         _ = surrogate.design_model
     assert "absorbers" in surrogate._repr_html_()
+
+
+def test_rows_like_others_are_theirs() -> None:
+    showers = made_up_generated(range(6))
+    rows = rows_like(tiny_plates(), showers, repeat=2)
+    assert rows.stacks is not None
+    assert rows.stacks.difference(showers.rows(np.repeat(np.arange(6), 2)).stacks) is None
+    np.testing.assert_array_equal(rows.energy, np.repeat(showers.energy, 2))
+    with pytest.raises(InputError, match=r"made\.h5 does not fit tiny; expected showers of designs: cells or maps"):
+        rows_like(tiny_surrogate(), showers, name="made.h5")
+
+
+def test_stacks_are_those_of_a_simulation_with_this_seed() -> None:
+    config = plates_config(seed=4)
+    assert isinstance(config.detector, SamplingStack)
+    drawn = draw_stacks(config.detector, 8, seed=4)
+    for number in range(8):
+        stack = config.draw_stack(number)
+        np.testing.assert_array_equal(drawn.thickness[number, : len(stack.thickness)], stack.thickness)
+        assert not drawn.thickness[number, len(stack.thickness) :].any()
+        assert (drawn.absorber[number], drawn.active[number]) == (stack.absorber, stack.active)
+    fixed = SamplingStack(absorber="Pb", active="Si", layers=5, absorber_thickness=0.3, active_thickness=0.05)
+    assert draw_stacks(fixed, 3).alike
+    assert not drawn.alike

@@ -13,6 +13,7 @@ from calograd.cli.common import (
     EXISTING,
     NUMBERS,
     POSITIVE,
+    STACK,
     beam_options,
     command,
     console,
@@ -24,6 +25,8 @@ from calograd.cli.common import (
     print_table,
     report_option,
     seed_option,
+    stack_of,
+    stack_options,
     window_option,
 )
 from calograd.cli.progress import progress
@@ -63,6 +66,14 @@ def evaluate(
     Off the axis each particle and band of angles is compared apart, and the reconstructed entry and direction with the
     true ones: S-curve, position and angular resolution.
 
+    Two files of plates are compared at every energy if all showers are in one stack, and row by row if every shower has
+    a stack of its own; the generated ones are then made with 'calograd sample --like REFERENCE'. Neither --threshold
+    nor --w0 applies.
+
+    \b
+    Example:
+      calograd evaluate plates.h5 library.h5 --report report.html
+
     Two files of points of a layered detector are compared by the observables of the CaloClouds papers, hits above
     0.1 MeV; --threshold does not apply.
 
@@ -101,11 +112,12 @@ def evaluate(
 @option("--no-geant4", is_flag=True, help="Leave Geant4 out.")
 @material_option
 @window_option
+@stack_options
 @beam_options
 @json_option
 def benchmark(
     models: tuple[str, ...], energies: tuple[float, ...] | None, showers: int | None, repeats: int, no_geant4: bool,
-    material: str | None, cells: tuple[int, int] | None, **beam: Any,
+    material: str | None, cells: tuple[int, int] | None, **asked: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Time Geant4 and surrogates (default: pbf2-cells) side by side, each on one thread.
 
@@ -118,6 +130,11 @@ def benchmark(
       calograd benchmark --energies 10,100 --json out.json pbf2-cells runs/mine
       calograd benchmark siw-cloud siw-cloud-cm
       calograd benchmark runs/mine --cells 5 5 --particle e- --position uniform --theta 0:40 --phi 0:360
+      calograd benchmark runs/stacks --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
+        --layers 40 --particle e-
+
+    Surrogates of stacks of plates are timed in one stack, by default that in the middle of the trained range. Geant4
+    sums the energies of its plates.
     """
     if energies is not None and len(set(energies)) != len(energies):
         raise InputError(f"--energies {','.join(f'{e:g}' for e in energies)}: expected different energies")
@@ -126,8 +143,12 @@ def benchmark(
     from calograd.surrogate import Surrogate
 
     surrogates = [Surrogate.load(model) for model in models or ("pbf2-cells",)]
-    given = {name: beam[name] for name in BEAM if beam[name] is not None}
-    workload = timing.Workload(None if material is None else Material.parse(material), cells, given)
+    given, stack = {name: asked[name] for name in BEAM if asked[name] is not None}, None
+    if any(asked[name] is not None for name in STACK):
+        from calograd.geant4.probe import find_material
+
+        stack = stack_of(asked, find_material, "a stack of plates")
+    workload = timing.Workload(None if material is None else Material.parse(material), cells, given, stack)
     with errors_name_options("material", "cells", *BEAM):
         timing.refuse_different(surrogates, workload)
         for surrogate in surrogates:

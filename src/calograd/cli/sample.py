@@ -16,6 +16,7 @@ from calograd.cli.common import (
     FINITE,
     NUMBERS_OR_RANGE,
     SHARE,
+    STACK,
     Range,
     beam_options,
     command,
@@ -31,6 +32,8 @@ from calograd.cli.common import (
     print_table,
     sampler_option,
     seed_option,
+    stack_of,
+    stack_options,
     steps_option,
     threads_option,
     window_option,
@@ -39,9 +42,13 @@ from calograd.cli.progress import progress
 from calograd.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from calograd.surrogate import Surrogate
     from calograd.surrogate.model import Rows
 
+CELLS = ("cell", "unequal", "material", "cells")
+"""Names of the options that describe cells."""
 MANY_POINTS = 24
 """Number of designs and energies above which the summary is of the whole file."""
 
@@ -56,10 +63,12 @@ MANY_POINTS = 24
         help="Incident energy, GeV: values as 1,10,50 (each in turn), or a range as 1:100.")  # fmt: skip
 @law_option
 @option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the trained one; with --like, the file's]")
+@stack_options
+@option("--layers-only", is_flag=True, help="Sampling: energies of plates alone, no points. [required: there are none]")
 @option("-n", "--showers", type=COUNT, help="Showers for each energy, or in total for a range. [1000]")
 @option("--like", type=EXISTING,
-        help="File of showers; the designs and energies are taken from its rows instead of --cell and "
-        "--energy.")  # fmt: skip
+        help="File of showers, or library of plates; the designs, energies and particles are taken from its rows "
+        "instead of the options.")  # fmt: skip
 @option("--repeat", type=COUNT, help="With --like: showers for each row of the file. [1]")
 @window_option
 @beam_options
@@ -75,7 +84,7 @@ MANY_POINTS = 24
 @json_option
 def sample(
     model: str, output: Path, device: str, seed: int, sampler: str | None, steps: int | None, guidance: float,
-    extrapolate: bool, **asked: Any,
+    extrapolate: bool, layers_only: bool, **asked: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Generate showers with a surrogate.
 
@@ -94,19 +103,37 @@ def sample(
     Examples:
       calograd sample siw-cloud --energy 10:90 --law uniform -n 2000 -o points.h5
       calograd sample siw-cloud-cm --like reference-points.h5 -o points.h5
+
+    A surrogate of stacks of plates takes the options of 'calograd simulate --detector sampling', and gives the same
+    stacks with the same seed. It writes the energies of plates (see calograd.open_plates); --layers-only has to be
+    said, since there are no points in the plates yet.
+
+    \b
+    Examples:
+      calograd sample runs/stacks --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
+        --layers 40 --particle e- --energy 1,10,50 -n 2000 --layers-only -o plates.h5
+      calograd sample runs/stacks --absorber Pb,W --active Si --absorber-thickness 0.1:0.4 --layers 20:40 \\
+        --active-thickness 0.03:0.1 --profile smooth --theta 0:40 --energy 1:100 -n 5000 --layers-only -o stacks.h5
+      calograd sample runs/stacks --like library.h5 --repeat 4 --layers-only -o plates.h5
     """
     from calograd.surrogate import Surrogate
     from calograd.surrogate.generation import generate
 
     surrogate = Surrogate.load(model, device)
+    if layers_only and "layers_only" not in surrogate.model.options:
+        raise InputError(f"--layers-only is for stacks of plates; leave it out with {surrogate.card.name}")
+    if not layers_only and "layers_only" in surrogate.model.required_options:
+        raise InputError(
+            f"{surrogate.card.name} generates energies of plates, no points in them yet; add --layers-only"
+        )
     rows = _rows(surrogate, seed, asked)
     with progress("sampling") as show, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         started = time.perf_counter()
         made = generate(
             surrogate, rows.energy, rows.dx, rows.dz, material=rows.material, incident=rows.incident, n_xy=rows.n_xy,
-            seed=seed, sampler=sampler, steps=steps, extrapolate=extrapolate, guidance=guidance,
-            progress=show.counter("showers"),
+            stacks=rows.stacks, layers_only=layers_only, seed=seed, sampler=sampler, steps=steps,
+            extrapolate=extrapolate, guidance=guidance, progress=show.counter("showers"),
         )  # fmt: skip
         seconds = time.perf_counter() - started
     print_notes(sorted({str(warning.message) for warning in caught}), "warning")
@@ -116,31 +143,69 @@ def sample(
 
 def _rows(surrogate: Surrogate, seed: int, asked: dict[str, Any]) -> Rows:
     """Return the energies and designs that are asked for, one a shower. Raises `InputError` naming the option."""
-    from calograd.detector.material import Material
     from calograd.events.shards import read_showers
-    from calograd.surrogate.generation import draw_designs, draw_energies, draw_incidence, rows_like
+    from calograd.surrogate.generation import draw_energies, rows_like
     from calograd.surrogate.model import Rows
 
-    like, energy = asked["like"], asked["energy"]
-    designs = ("cell", "unequal", "material")
+    like, energy, kind = asked["like"], asked["energy"], surrogate.card.trained.designs_of
     if like is not None:
-        for name in (*designs, "energy", "law", "showers", "cells", *BEAM):
+        for name in (*CELLS, *STACK, "energy", "law", "showers", *BEAM):
             if asked[name] is not None:
-                raise InputError(f"--{name} and --like exclude each other; the file gives them")
+                raise InputError(f"--{name.replace('_', '-')} and --like exclude each other; the file gives them")
         return rows_like(surrogate, read_showers(like), asked["repeat"] or 1, str(like))
-    takes_design, wanted = surrogate.card.takes_design, "--cell DX DZ and --energy"
-    if energy is None or (takes_design and asked["cell"] is None):
-        raise InputError(f"give {wanted if takes_design else '--energy'}, or --like FILE")
+    _refuse_others(surrogate, asked)
+    required = {"cells": ("cell",), "stacks": STACK[:5], None: ()}[kind]
+    wanted = {"cells": "--cell DX DZ and --energy", "stacks": "a stack and --energy", None: "--energy"}[kind]
+    if energy is None or (required and all(asked[name] is None for name in required)):
+        raise InputError(f"give {wanted}, or --like FILE")
     if asked["repeat"] is not None:
         raise InputError("--repeat belongs to --like FILE; use -n for the number of showers")
     energies = draw_energies(energy, asked["showers"] or 1000, law_of(energy, asked["law"]), seed)
-    if not takes_design:
-        for name in (*designs, "cells", *BEAM):
-            if asked[name] is not None:
-                raise InputError(
-                    f"--{name} does not go with {surrogate.card.name}, which has one detector; leave it out"
-                )
-        return Rows(energies)
+    match kind:
+        case "cells":
+            return _rows_of_cells(surrogate, energies, seed, asked)
+        case "stacks":
+            return _rows_of_stacks(surrogate, energies, seed, asked)
+        case _:
+            return Rows(energies)
+
+
+def _refuse_others(surrogate: Surrogate, asked: dict[str, Any]) -> None:
+    """Raise `InputError` for an option that describes another kind of detector than the surrogate's."""
+    name = surrogate.card.name
+    others: dict[str | None, tuple[tuple[str, ...], str]] = {
+        "cells": (STACK, f"describes a stack of plates, and {name} generates cells or maps; leave it out"),
+        "stacks": (CELLS, f"describes cells, and {name} generates stacks of plates; leave it out"),
+        None: ((*CELLS, *STACK, *BEAM), f"does not go with {name}, which has one detector; leave it out"),
+    }
+    unfit, why = others[surrogate.card.trained.designs_of]
+    for each in unfit:
+        if asked[each] is not None:
+            raise InputError(f"--{each.replace('_', '-')} {why}")
+
+
+def _rows_of_stacks(surrogate: Surrogate, energies: np.ndarray, seed: int, asked: dict[str, Any]) -> Rows:
+    """Return rows of the stacks that are asked for."""
+    import numpy as np
+
+    from calograd.geant4.probe import find_material
+    from calograd.surrogate.generation import draw_incidence, draw_stacks
+    from calograd.surrogate.model import Rows
+
+    if asked["position"] == "uniform":
+        raise InputError("--position uniform: plates have no cells to draw it in; leave it out")
+    law = stack_of(asked, find_material, surrogate.card.name)
+    given = {name: asked[name] for name in BEAM if asked[name] is not None}
+    incident = draw_incidence(np.ones(len(energies)), **given, seed=seed)
+    return Rows(energies, incident=incident, stacks=draw_stacks(law, len(energies), seed))
+
+
+def _rows_of_cells(surrogate: Surrogate, energies: np.ndarray, seed: int, asked: dict[str, Any]) -> Rows:
+    """Return rows of the designs of cells that are asked for."""
+    from calograd.detector.material import Material
+    from calograd.surrogate.generation import draw_designs, draw_incidence
+    from calograd.surrogate.model import Rows
+
     a = surrogate.design_model.architecture
     n_xy, n_z = asked["cells"] or (a.n_xy, a.n_z)
     ranges = _ranges(asked["cell"], asked["unequal"], n_z)
@@ -177,6 +242,7 @@ def _summarise(made: Any, rows: Rows, seconds: float, output: Path) -> dict[str,
 
     fraction = made.totals / made.energy
     columns = np.column_stack([column for column in (rows.dx, rows.dz, made.energy) if column is not None])
+    where = _stack_in_words(rows) if rows.stacks is not None else "-"
     points, which = np.unique(columns.astype(np.float32), axis=0, return_inverse=True)
     listed, lines = [], []
     for k, (*sizes, energy) in enumerate(points.tolist() if len(points) <= MANY_POINTS else []):
@@ -187,21 +253,32 @@ def _summarise(made: Any, rows: Rows, seconds: float, output: Path) -> dict[str,
             | {"energy": energy, "showers": len(own), "mean_fraction": mean, "mean_fraction_error": error}
         )
         depths = ",".join(f"{depth:g}" for depth in (sizes[1:2] if len(set(sizes[1:])) == 1 else sizes[1:]))
-        lines.append([f"{sizes[0]:g} x {depths}" if sizes else "-", f"{energy:g}", len(own),
+        lines.append([f"{sizes[0]:g} x {depths}" if sizes else where, f"{energy:g}", len(own),
                       f"{mean:.4f}" + (f" +- {error:.4f}" if error is not None else "")])  # fmt: skip
     low, high = made.energy.min(), made.energy.max()
     config, each = made.config, 1e3 * seconds / len(made)
     print_table(
         f"{output}: {len(made)} showers of {made.origin} in {seconds:.1f} s, {each:.3g} ms each "
         f"({config['sampler']}, {config['steps']} steps, seed {config['seed']})",
-        ["cell, cm", "energy, GeV", "showers", "mean E_dep / E"],
-        lines or [["all", f"{low:g} to {high:g}", len(made), f"{fraction.mean():.4f}"]],
+        ["cell, cm" if rows.stacks is None else "stack", "energy, GeV", "showers", "mean E_dep / E"],
+        lines or [[where if rows.stacks else "all", f"{low:g} to {high:g}", len(made), f"{fraction.mean():.4f}"]],
     )
     return {
         "output": str(output), "rows": len(made), "seconds": seconds, "ms_per_shower": each,
         "mean_fraction": float(fraction.mean()), "empty": int((fraction == 0).sum()), "points": listed,
         "config": config,
     }  # fmt: skip
+
+
+def _stack_in_words(rows: Rows) -> str:
+    """Return the materials and numbers of layers of stacks."""
+    from calograd.detector.sampling_stack import describe_materials
+
+    stacks = rows.stacks
+    assert stacks is not None
+    ends = " to ".join(map(str, dict.fromkeys((stacks.layers.min(), stacks.layers.max()))))
+    names = describe_materials(stacks.absorbers, stacks.actives)
+    return f"{ends} layers of {names}" + ("" if stacks.alike else ", one a shower")
 
 
 @command()

@@ -354,8 +354,7 @@ class SimulationConfig(Table):
         """
         if not isinstance(self.detector, SamplingStack):
             raise TypeError(f"a {self.detector.kind} is no stack of plates")
-        sequence = np.random.SeedSequence([self.seed, index])
-        return self.detector.draw(np.random.default_rng(sequence.spawn(2)[1]))
+        return self.detector.draw(stack_generator(self.seed, index))
 
 
 def shower_generator(seed: int, index: int) -> tuple[int, np.random.Generator]:
@@ -363,3 +362,8 @@ def shower_generator(seed: int, index: int) -> tuple[int, np.random.Generator]:
     sequence = np.random.SeedSequence([seed, index])
     engine_seed = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(2))
     return engine_seed, np.random.default_rng(sequence.spawn(1)[0])
+
+
+def stack_generator(seed: int, index: int) -> np.random.Generator:
+    """Return the numpy generator of one shower's stack, from (seed, index) alone."""
+    return np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=(1,)))  # the second that it spawns

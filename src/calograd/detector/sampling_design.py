@@ -14,16 +14,18 @@ electromagnetic shower leaves a share that is smaller in absorbers of high Z, by
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from calograd.checks import as_count, as_tensor, check_positive
 from calograd.detector.design import Sizes
 from calograd.detector.material import Material, to_float
-from calograd.detector.sampling_stack import MOST_LAYERS, PLATES, SamplingStack, millimetre_problem
+from calograd.detector.sampling_stack import MOST_LAYERS, PLATES, SamplingStack, Stacks, millimetre_problem
 from calograd.errors import InputError
 from calograd.io.markup import facts
 
@@ -102,6 +104,21 @@ class SamplingDesign:
         problem = millimetre_problem(means[0], length, means[2], self.n_layers * sum(means))
         if problem:
             raise InputError(f"sampling design: {problem}")
+
+    @classmethod
+    def batches(cls, stacks: Stacks) -> Iterator[tuple[np.ndarray, SamplingDesign]]:
+        """Yield the stacks of n showers as batches of equal materials and numbers of layers, with their showers.
+
+        Raises:
+            InputError: see the class.
+        """
+        keys = np.stack([stacks.absorber, stacks.active, stacks.layers], 1)
+        different, which = np.unique(keys, axis=0, return_inverse=True)
+        for number, (absorber, active, layers) in enumerate(different.tolist()):
+            rows = np.flatnonzero(which.reshape(-1) == number)
+            sizes = torch.from_numpy(stacks.thickness[rows, :layers]).unbind(2)
+            materials = stacks.absorbers[absorber], stacks.actives[active]
+            yield rows, cls(*materials, sizes[0], sizes[2], layers, stacks.gap_material, sizes[1])
 
     @property
     def n(self) -> int | None:

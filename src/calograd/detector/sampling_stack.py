@@ -23,7 +23,7 @@ as files hold them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, isfinite, log, radians, tan
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -42,6 +42,8 @@ LONGEST = 200.0
 """Depth of a stack, cm, beyond which thicknesses were probably meant in mm."""
 STEEPEST = 80.0
 """Largest angle of a beam that plates are made wide for, degrees."""
+SAME_THICKNESS = 1e-5
+"""Relative difference below which two thicknesses are the same."""
 PLATES = ("absorber", "gap", "active")
 """The plates of a layer, in the order of the beam."""
 
@@ -156,6 +158,98 @@ class Stack:
     def faces(self) -> np.ndarray:
         """Return z of the faces of all plates, shape (3 layers + 1,), cm, float64."""
         return np.concatenate([[0.0], np.cumsum(self.thickness.astype(np.float64).ravel())])
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """The stacks of n showers, which may differ in materials, number of layers and every thickness.
+
+    Args:
+        absorbers, actives: materials of absorbers and active plates.
+        gap_material: material of the gaps.
+        absorber, active: number of each shower's material among these, shape (n,), int32.
+        thickness: of absorber, gap and active plate of every layer, shape (n, layers, 3), cm, float32; zero beyond the
+            last layer of a shower.
+    """
+
+    absorbers: tuple[Material, ...]
+    actives: tuple[Material, ...]
+    gap_material: Material
+    absorber: np.ndarray
+    active: np.ndarray
+    thickness: np.ndarray
+
+    @classmethod
+    def of(cls, law: SamplingStack, stacks: Sequence[Stack]) -> Stacks:
+        """Return stacks that were drawn from a law, one a shower."""
+        thickness = np.zeros((len(stacks), max(len(stack.thickness) for stack in stacks), len(PLATES)), np.float32)
+        for row, stack in zip(thickness, stacks, strict=True):
+            row[: len(stack.thickness)] = stack.thickness
+        absorber, active = (
+            np.array([getattr(stack, name) for stack in stacks], np.int32) for name in ("absorber", "active")
+        )
+        return cls(law.absorber, law.active, law.gap_material, absorber, active, thickness)
+
+    def __len__(self) -> int:
+        return len(self.thickness)
+
+    def __getitem__(self, which: np.ndarray | slice) -> Stacks:
+        """Return the stacks of some showers, by mask, indices or slice."""
+        chosen = {name: getattr(self, name)[which] for name in ("absorber", "active", "thickness")}
+        return replace(self, **chosen)
+
+    @property
+    def layers(self) -> np.ndarray:
+        """Number of layers of every stack, shape (n,)."""
+        return np.asarray((self.thickness[..., 0] > 0).sum(1))
+
+    @property
+    def radiation_lengths(self) -> np.ndarray:
+        """Thicknesses in radiation lengths, shape (n, layers, 3), float64."""
+        of_absorbers, of_actives = (
+            np.array([to_float(material.radiation_length) for material in several])[which]
+            for several, which in ((self.absorbers, self.absorber), (self.actives, self.active))
+        )
+        of_gaps = np.full(len(self), to_float(self.gap_material.radiation_length))
+        return np.asarray(self.thickness / np.stack([of_absorbers, of_gaps, of_actives], 1)[:, None])
+
+    @property
+    def depths(self) -> np.ndarray:
+        """Depth of the middle of every active plate, along the normal, shape (n, layers), X0."""
+        lengths = self.radiation_lengths
+        return np.asarray(lengths.sum(2).cumsum(1) - lengths[..., 2] / 2)
+
+    @property
+    def alike(self) -> bool:
+        """True if all showers have the same stack."""
+        columns = (self.absorber, self.active, self.thickness)
+        return len(self) == 0 or all(bool((column == column[0]).all()) for column in columns)
+
+    def difference(self, other: Stacks) -> str | None:
+        """Return in words how the stacks of as many showers differ, row by row; None if they are the same."""
+        for role in ("absorber", "active"):
+            mine, theirs = (
+                [several[number] for number in numbers]
+                for several, numbers in (
+                    (getattr(each, f"{role}s"), getattr(each, role).tolist()) for each in (self, other)
+                )
+            )
+            row = next((k for k, (a, b) in enumerate(zip(mine, theirs, strict=True)) if not a.alike(b)), None)
+            if row is not None:
+                return f"{role} of shower {row} is {mine[row].name}, not {theirs[row].name}"
+        if (self.layers != other.layers).any():
+            row = int(np.argmax(self.layers != other.layers))
+            return f"shower {row} has {self.layers[row]} layers, not {other.layers[row]}"
+        most = int(self.layers.max(initial=0))
+        a, b = self.thickness[:, :most], other.thickness[:, :most]
+        wrong = ~np.isclose(a, b, rtol=SAME_THICKNESS, atol=0)
+        if wrong.any():
+            row, layer, plate = (int(number) for number in np.argwhere(wrong)[0])
+            return (
+                f"{PLATES[plate]}_thickness of layer {layer} of shower {row} is {a[row, layer, plate]:g} cm, "
+                f"not {b[row, layer, plate]:g} cm"
+            )
+        return None
 
 
 class SamplingStack(Table):
@@ -279,11 +373,16 @@ class SamplingStack(Table):
 
     def describe(self) -> str:
         """Return the materials of absorbers and active plates in words, as ``Pb or W / lAr``."""
-        return " / ".join(" or ".join(m.name for m in several) for several in (self.absorber, self.active))
+        return describe_materials(self.absorber, self.active)
 
     def _law(self, name: str) -> Thickness:
         law: Thickness = getattr(self, f"{name}_thickness")
         return law
+
+
+def describe_materials(absorbers: Sequence[Material], actives: Sequence[Material]) -> str:
+    """Return the materials of absorbers and active plates in words, as ``Pb or W / lAr``."""
+    return " / ".join(" or ".join(m.name for m in several) for several in (absorbers, actives))
 
 
 def _ends(law: Thickness) -> Sequence[float]:

@@ -31,7 +31,7 @@ from calograd.metrics.observables import OBSERVABLES
 
 KINDS = (
     "bias", "sigma ratio", "W1 / floor", "layer correlations", "position bias", "position resolution",
-    "angular resolution", "AUC observables", "AUC cells",
+    "angular resolution", "energy resolution", "W1 of layers", "AUC observables", "AUC cells", "AUC layers",
 )  # fmt: skip
 """Kinds of checks in the order of summaries."""
 HIGH_ENERGY = 10.0
@@ -39,7 +39,7 @@ HIGH_ENERGY = 10.0
 below."""
 LAYERS = "layer energies"
 """Subject of the checks of all layer energies."""
-AUC_LIMITS = {"observables": 0.60, "cells": 0.70}
+AUC_LIMITS = {"observables": 0.60, "cells": 0.70, "layers": 0.60}
 """Largest AUC of a classifier by its features."""
 CHANCE_SHARE = 0.03
 """Share of checks that may miss significantly by chance, at 97.5 % confidence each."""

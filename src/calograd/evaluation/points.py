@@ -30,6 +30,7 @@ import numpy as np
 
 from calograd.errors import InputError
 from calograd.evaluation.classifier_tests import ClassifierTest
+from calograd.evaluation.moments import MomentRatios, compare_moments
 from calograd.evaluation.result import Evaluation, SummaryTable
 from calograd.events.layered_readout import GRID, Hits, Readout, read_out
 from calograd.events.point_showers import LAYERS, PointShowers
@@ -83,19 +84,6 @@ class W1Score:
     def over_floor(self) -> float:
         """W1 of all showers in units of its floor."""
         return self.whole / self.whole_floor if self.whole_floor > 0 else float("nan")
-
-
-@dataclass(frozen=True)
-class MomentRatios:
-    """Mean and deviation of a quantity at an incident energy (GeV), generated over Geant4's, with standard errors."""
-
-    name: str
-    energy: float
-    showers: tuple[int, int]
-    mean_ratio: float
-    mean_error: float
-    spread_ratio: float
-    spread_error: float
 
 
 @dataclass(frozen=True)
@@ -322,20 +310,8 @@ def moment_ratios(energy: float, ours: PointObservables, theirs: PointObservable
         a, b = (o.table[rows, SINGLE.index(name)] for o, rows in zip((ours, theirs), near, strict=True))
         if name == "N_hits":  # within the window the number of hits grows with the energy
             a, b = (v / o.energy[rows] for v, o, rows in zip((a, b), (ours, theirs), near, strict=True))
-        spread = a.std(ddof=1) / b.std(ddof=1)
-        error = np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)) / b.mean()
-        result.append(
-            MomentRatios(name, energy, counts, float(a.mean() / b.mean()), float(error), float(spread),
-                       float(spread * np.sqrt(_relative_variance(a) + _relative_variance(b))))
-        )  # fmt: skip
+        result.append(compare_moments(name, energy, a, b))
     return result
-
-
-def _relative_variance(values: np.ndarray) -> float:
-    """Return the relative variance of the standard deviation of a sample, from its fourth moment."""
-    about = values - values.mean()
-    variance = (about**2).mean()
-    return float(max((about**4).mean() / variance**2 - 1, 0) / (4 * len(values))) if variance > 0 else 0.0
 
 
 def labelled(ours: PointObservables, theirs: PointObservables) -> LabelledRows:

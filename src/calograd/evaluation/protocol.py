@@ -1,7 +1,8 @@
 """The one way to compare generated showers with Geant4's, whatever kind of record they are.
 
 A kind of record takes part by an entry in `KINDS`. Cells and maps are compared at every design and energy that
-both hold (`calograd.evaluation.designs`), points over a spectrum of energies (`calograd.evaluation.points`).
+both hold (`calograd.evaluation.designs`), points over a spectrum of energies (`calograd.evaluation.points`), plates in
+one stack or row by row (`calograd.evaluation.plates`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import numpy as np
 
 from calograd.errors import InputError
 from calograd.evaluation.designs import CELLS, MAPS, MAX_ROWS, evaluate_designs
+from calograd.evaluation.plates import evaluate_plates
 from calograd.evaluation.points import evaluate_points
 from calograd.evaluation.result import Evaluation
 from calograd.events.dense import Cells, Maps
+from calograd.events.plates import PlateShowers
 from calograd.events.plausibility import HOMOGENEOUS, SAMPLING, check_energies
 from calograd.events.point_showers import PointShowers
 from calograd.events.shards import read_showers
@@ -26,7 +29,7 @@ from calograd.metrics.observables import LOG_WEIGHT, READOUT_THRESHOLD
 from calograd.system.extras import require
 from calograd.system.progress import StageProgress, silent
 
-Records = Cells | Maps | PointShowers
+Records = Cells | Maps | PointShowers | PlateShowers
 
 
 class RecordKind(NamedTuple):
@@ -49,6 +52,7 @@ KINDS: dict[type, RecordKind] = {
     Cells: RecordKind("cells", partial(evaluate_designs, CELLS), lambda cells: cells.totals, HOMOGENEOUS),
     Maps: RecordKind("maps", partial(evaluate_designs, MAPS), lambda maps: maps.totals, HOMOGENEOUS),
     PointShowers: RecordKind("points", evaluate_points, lambda points: points.layer_sums(points.e).sum(1), SAMPLING),
+    PlateShowers: RecordKind("plates", evaluate_plates, lambda plates: plates.totals, HOMOGENEOUS),
 }
 """The kinds of records that can be compared."""
 
@@ -68,10 +72,12 @@ def evaluate(
 
     Cells and maps are compared at every design and energy that both hold, of cells each particle and band of angles
     apart and, off the axis, with the reconstructed entry and direction; points by the observables of the CaloClouds
-    papers over all their energies. Every number stands beside its error and what Geant4 gives against itself.
+    papers over all their energies; plates in one stack at every energy, or row by row where every shower has a stack
+    of its own and the generated ones were made like the reference. Every number stands beside its error and what
+    Geant4 gives against itself.
 
     Args:
-        generated: showers to judge: a file or folder of cells, maps or points, or such records.
+        generated: showers to judge: a file or folder of cells, maps, points or plates, or such records.
         reference: Geant4's showers of the same kind, independent of the generated ones.
         seed: seed of every bootstrap, split and classifier.
         threshold: readout threshold, GeV a cell, for the occupancy and the classifiers of cells.
@@ -86,8 +92,8 @@ def evaluate(
         `calograd.reports.evaluation.write_report` writes it with figures.
 
     Raises:
-        InputError: different kinds, materials, beams or cell counts, energies in another unit, NaN, too few showers, or
-            no common design point.
+        InputError: different kinds, materials, stacks, beams or cell counts, energies in another unit, NaN, too few
+            showers, or no common design point.
         FormatError: a file is missing or damaged.
 
     Example:

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -37,9 +37,12 @@ from calograd.detector.design import Design
 from calograd.detector.incidence import COLUMNS, Incidence
 from calograd.detector.material import Material
 from calograd.detector.particles import Particles
+from calograd.detector.sampling_design import SamplingDesign
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import CaloGradError, InputError, RangeError, TablesError
 from calograd.geant4.farm import run_kernel
+from calograd.geant4.production import hold
 from calograd.geant4.tables import find_tables, needed_elements
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import draw_incidence
@@ -78,8 +81,9 @@ class Workload:
     """The showers that are timed, beside their energies.
 
     Args:
-        material: material of the calorimeter; None: the only one of the surrogates.
+        material: material of cells; None: the only one of the surrogates.
         cells: cells across and layers of the window; None: those of each surrogate.
+        stack: one stack of plates, for surrogates of such; None: that in the middle of the first one's range.
         beam: any of particle, position, theta and phi, as `calograd.surrogate.generation.draw_incidence` takes them;
             the others are those of a photon on the axis. Empty for surrogates that know one beam.
     """
@@ -87,11 +91,13 @@ class Workload:
     material: Material | None = None
     cells: tuple[int, int] | None = None
     beam: Mapping[str, Any] = field(default_factory=dict)
+    stack: SamplingStack | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         material = None if self.material is None else self.material.to_dict()
-        return {"material": material, "cells": self.cells, "beam": dict(self.beam)}
+        stack = {} if self.stack is None else {"stack": self.stack.model_dump(mode="json")}
+        return {"material": material, "cells": self.cells, "beam": dict(self.beam)} | stack
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Workload:
@@ -100,11 +106,13 @@ class Workload:
         return cls(
             None if material is None else Material(**material), None if cells is None else (cells[0], cells[1]),
             {name: tuple(value) if isinstance(value, list) else value for name, value in beam.items()},
+            SamplingStack.model_validate(values["stack"]) if "stack" in values else None,
         )  # fmt: skip
 
     def describe(self) -> str:
         """Return in words what is not as usual; empty if nothing is."""
         words = [] if self.material is None else [self.material.name]
+        words += [] if self.stack is None else [f"{self.stack.layers} layers of {self.stack.describe()}"]
         words += [] if self.cells is None else [f"{self.cells[0]} x {self.cells[0]} x {self.cells[1]} cells"]
         for name, value in self.beam.items():
             values = value if isinstance(value, tuple) else (value,)
@@ -114,8 +122,10 @@ class Workload:
             words.append(f"{name} {between.join(each)}{unit}")
         return ", ".join(words)
 
-    def design(self, surrogate: Surrogate) -> Design:
-        """Return the design in the middle of the range that a surrogate was trained on."""
+    def design(self, surrogate: Surrogate) -> Design | SamplingDesign:
+        """Return the stack, or the design in the middle of the range that a surrogate was trained on."""
+        if surrogate.card.trained.designs_of == "stacks":
+            return SamplingDesign.of_stack(self.stack or surrogate.card.stacks.middle())
         material = self.material or surrogate.card.designs.material
         ranges, a = surrogate.card.in_cm(material), surrogate.design_model.architecture
         dx, dz = ((low * high) ** 0.5 for low, high in (ranges.dx, ranges.dz))
@@ -126,9 +136,16 @@ class Workload:
 
         Raises:
             RangeError: a material, particle or angle outside the trained range.
-            InputError: a window, an entry or particles that the surrogate cannot take.
+            InputError: a window, a stack, an entry or particles that the surrogate cannot take.
         """
-        card = surrogate.card
+        card, kind = surrogate.card, surrogate.card.trained.designs_of
+        if self.stack is not None and kind != "stacks":
+            raise InputError(
+                f"{card.name} generates {card.kind}, no stacks of plates; leave out the stack (--absorber)"
+            )
+        for name in ("material", "cells") if kind == "stacks" else ():
+            if getattr(self, name):
+                raise InputError(f"{name}: {card.name} generates stacks of plates; leave it out, or describe a stack")
         if not card.takes_design:
             asked = [*(name for name in ("material", "cells") if getattr(self, name)), *self.beam]
             if asked:
@@ -137,9 +154,9 @@ class Workload:
         if not surrogate.model.takes_particles:
             card.refuse_particles(list(self.beam))
         design = self.design(surrogate)
-        problems = card.designs.check(card.name, design, card.architecture).problems
-        if card.designs.beam is not None:
-            problems = [*problems, *card.designs.beam.check(design, self._extremes())]
+        problems = card.trained.check(card.name, design, card.architecture).problems
+        if surrogate.model.takes_particles:
+            problems = [*problems, *card.trained.check_particles(design, self._extremes())]
         if problems:
             raise RangeError(f"{card.name}: {'; '.join(problems)}")
 
@@ -314,6 +331,8 @@ def benchmark(
     """
     workload = workload or Workload()
     design = refuse_different(surrogates, workload)
+    if workload.stack is None and surrogates[0].card.trained.designs_of == "stacks":
+        workload = replace(workload, stack=surrogates[0].card.stacks.middle())
     energies = energies or (ENERGIES if design else (surrogates[0].card.energy,))
     batches = batches or (DESIGN_BATCHES if design else POINT_BATCHES)
     samplers = [(name, None) for name in SAMPLERS] if samplers is None and design else samplers
@@ -356,8 +375,11 @@ def refuse_different(surrogates: Sequence[Surrogate], workload: Workload | None 
     takes = {surrogate.card.takes_design for surrogate in surrogates}
     if len(takes) > 1:
         raise InputError("some surrogates take designs and others are of one detector; benchmark them apart")
+    kinds = {surrogate.card.trained.designs_of for surrogate in surrogates}
+    if len(kinds) > 1:
+        raise InputError("some surrogates are of cells and others of stacks of plates; benchmark them apart")
     material = workload.material if workload else None
-    names = {(material or s.card.designs.material).name for s in surrogates} if takes == {True} else set()
+    names = {(material or s.card.designs.material).name for s in surrogates} if kinds == {"cells"} else set()
     if len(names) > 1:
         raise InputError(f"the surrogates are of {', '.join(sorted(names))}; benchmark one material at a time")
     return takes == {True}
@@ -388,6 +410,9 @@ def simulation(surrogate: Surrogate, energy: Energy, seed: int, workload: Worklo
     if not surrogate.card.takes_design:
         return SimulationConfig(detector=SiWStack(), beam=Beam(energies=energies, upstream=0.1), seed=seed)
     beam = Beam(energies=energies, **{name: value for name, value in workload.beam.items() if name != "position"})
+    if surrogate.card.trained.designs_of == "stacks":
+        stack = hold(workload.stack or surrogate.card.stacks.middle(), beam.theta, (0.0, 0.0))
+        return SimulationConfig(detector=stack, beam=beam, seed=seed)
     material = workload.material or surrogate.card.designs.material
     return SimulationConfig(detector=Block.holding(material, beam.theta), beam=beam, seed=seed)
 
@@ -544,7 +569,8 @@ def _serve(folder: str, workload: Workload) -> None:
 def _time(surrogate: Surrogate, workload: Workload, job: dict[str, Any]) -> Times:
     generator = torch.Generator().manual_seed(0)
     design = workload.design(surrogate) if surrogate.card.takes_design else None
-    pitch = float(design.dx) if design is not None else 0.0
+    pitch = float(design.dx) if isinstance(design, Design) else 0.0
+    options: dict[str, Any] = dict.fromkeys(surrogate.model.required_options, True)
     batch, calls, energy = job["batch"], job["calls"], job["energy"]
     clock, processor = [], []
     for number in range(job["repeats"] + 1):
@@ -554,8 +580,9 @@ def _time(surrogate: Surrogate, workload: Workload, job: dict[str, Any]) -> Time
         began = time.perf_counter(), time.process_time()
         for each, beam in zip(energies if isinstance(energy, list) else [energy] * calls, beams, strict=True):
             surrogate.sample(
-                cast(Any, design), each, batch, generator=generator, sampler=job["sampler"], steps=job["steps"], **beam
-            )
+                cast(Any, design), each, batch, generator=generator, sampler=job["sampler"], steps=job["steps"],
+                **options, **beam,
+            )  # fmt: skip
         if number:  # the first repetition warms up
             clock.append(1e3 * (time.perf_counter() - began[0]) / (calls * batch))
             processor.append(1e3 * (time.process_time() - began[1]) / (calls * batch))

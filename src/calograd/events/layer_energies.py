@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
 class LayerEnergies:
-    """Energies of n showers in stacks of equal numbers of layers; gradients pass through.
+    """Energies of n showers in stacks of plates; gradients pass through.
+
+    Where stacks differ in their numbers of layers, what is beyond the last layer of a shower is zero.
 
     `calograd.events.plates.PlateShowers` holds simulated showers in arrays.
 
@@ -34,11 +37,15 @@ class LayerEnergies:
         """Return the energies in the absorbers, shape (n, layers), GeV."""
         return self.absorber
 
-    def rows(self, which: slice | Tensor) -> LayerEnergies:
-        """Return the chosen showers."""
+    def __getitem__(self, which: Tensor | slice) -> LayerEnergies:
+        """Return some showers, by mask, indices or slice."""
         return LayerEnergies(self.active[which], self.absorber[which])
 
     @classmethod
     def concatenate(cls, parts: Sequence[LayerEnergies]) -> LayerEnergies:
-        """Return showers put one behind the other."""
-        return cls(torch.cat([part.active for part in parts]), torch.cat([part.absorber for part in parts]))
+        """Return showers put one behind the other, padded with zeros to the largest number of layers."""
+        layers = max(part.active.shape[1] for part in parts)
+        return cls(*(
+            torch.cat([pad(values, (0, layers - values.shape[1])) for values in column])
+            for column in zip(*((part.active, part.absorber) for part in parts), strict=True)
+        ))  # fmt: skip

@@ -6,14 +6,17 @@ ragged columns (`calograd.events.ragged`). `calograd.detector.sampling_stack` de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from calograd.detector.incidence import Incidence
-from calograd.detector.sampling_stack import PLATES
-from calograd.events.ragged import Ragged, owners
+from calograd.detector.material import MATERIALS, Material
+from calograd.detector.sampling_stack import PLATES, Stacks
+from calograd.errors import InputError
+from calograd.events.ragged import Ragged, offsets_of, owners
 
 ENERGIES = tuple(f"{plate}_energy" for plate in PLATES)
 """Columns of the energies of a layer's plates, GeV."""
@@ -31,10 +34,15 @@ class PlateShowers(Ragged):
         absorber_thickness, gap_thickness, active_thickness: their thicknesses, of the same shape, cm, float32.
         offsets: shape (n + 1,), int64.
         energy: incident energy of every shower, shape (n,), GeV, float32.
-        index: number of every shower in the simulation, shape (n,), int64.
-        seed: seed of Geant4's engine for every shower, shape (n,), uint64.
+        index: number of every shower in the simulation or sample, shape (n,), int64.
+        seed: seed of Geant4's engine for every shower, of a generated one that of the sample, shape (n,), uint64.
         particle, position, theta, phi: incident particles, see `calograd.detector.incidence.Incidence`.
-        absorber, active: numbers of each shower's materials among those of its simulation, shape (n,), int32.
+        absorber, active: numbers of each shower's materials among ``absorbers`` and ``actives``, shape (n,), int32.
+        absorbers, actives: materials of absorbers and active plates. A kernel leaves them out, which knows them from
+            its simulation; whoever reads a file has them.
+        gap_material: material of the gaps.
+        origin: ``geant4`` or the name of a surrogate.
+        config: what made the showers, as plain data.
     """
 
     FLAT: ClassVar = (*ENERGIES, *THICKNESSES)
@@ -55,6 +63,62 @@ class PlateShowers(Ragged):
     phi: np.ndarray
     absorber: np.ndarray
     active: np.ndarray
+    absorbers: tuple[Material, ...] = ()
+    actives: tuple[Material, ...] = ()
+    gap_material: Material = MATERIALS["air"]
+    origin: str = "geant4"
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        stacks: Stacks,
+        absorber: np.ndarray,
+        active: np.ndarray,
+        energy: np.ndarray,
+        incident: Incidence,
+        *,
+        seed: int,
+        origin: str,
+        config: dict[str, Any],
+    ) -> PlateShowers:
+        """Return showers from padded energies; their gaps absorb nothing.
+
+        Args:
+            stacks: the stack of every shower.
+            absorber, active: energies of absorbers and active plates, shape (n, layers), GeV; what is beyond a stack's
+                last layer is left out.
+            energy: incident energy, shape (n,), GeV.
+            incident: incident particles.
+            seed, origin, config: see the class.
+        """
+        n, counts = len(stacks), stacks.layers
+        layers = int(counts.max(initial=0))
+        present = np.arange(layers) < counts[:, None]
+        of_plates = (absorber[:, :layers], np.zeros((n, layers)), active[:, :layers])
+        thicknesses = np.moveaxis(stacks.thickness[:, :layers], 2, 0)
+        flat = [values[present].astype(np.float32) for values in (*of_plates, *thicknesses)]
+        return cls(
+            **dict(zip(cls.FLAT, flat, strict=True)), offsets=offsets_of(counts), energy=energy.astype(np.float32),
+            index=np.arange(n), seed=np.full(n, seed, np.uint64), **vars(incident),
+            absorber=stacks.absorber.astype(np.int32), active=stacks.active.astype(np.int32),
+            absorbers=stacks.absorbers, actives=stacks.actives, gap_material=stacks.gap_material, origin=origin,
+            config=config,
+        )  # fmt: skip
+
+    def write(self, path: Path) -> None:
+        """Write the file of generated showers, see `calograd.events.library.generated.write_plates`."""
+        from calograd.events.library.generated import write_plates  # it imports this module
+
+        write_plates(path, self)
+
+    @property
+    def stacks(self) -> Stacks:
+        """The stack of every shower. Raises `InputError` if the materials are left out."""
+        if not (self.absorbers and self.actives):
+            raise InputError("the showers of plates have no materials; read them from their file with open_plates")
+        materials = self.absorbers, self.actives, self.gap_material
+        return Stacks(*materials, self.absorber, self.active, self.thicknesses())
 
     @property
     def incident(self) -> Incidence:

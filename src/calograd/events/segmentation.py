@@ -397,7 +397,7 @@ def measure(
         if not maps and not particles.on_axis:
             follows = particles.window_offsets(designs.dx[:, d], designs.dz[:, d])
             check_windows(
-                library.provenance.config, str(library.path), simulated, designs.dx[:, d], designs.dz[:, d], n_xy,
+                library.config, str(library.path), simulated, designs.dx[:, d], designs.dz[:, d], n_xy,
                 particles, follows,
             )  # fmt: skip
             windows[d] = follows
@@ -420,7 +420,7 @@ def measure(
         "energy": np.repeat(library.energy, each), "dx": designs.dx.ravel().astype(np.float32),
         "dz": designs.dz.reshape(-1, n_z).astype(np.float32), "shower": np.repeat(library.index, each),
         "material": library.material, "origin": "geant4", "incidence": _by_rows(incident),
-        "config": {"mode": _mode(library.provenance.config, width, depth), "segmentation": designs.about}
+        "config": {"mode": _mode(library.config, width, depth), "segmentation": designs.about}
         | library.about(),
     }  # fmt: skip
     if moves:

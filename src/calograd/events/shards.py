@@ -22,6 +22,9 @@ import numpy as np
 from calograd.detector.material import to_float
 from calograd.errors import InputError
 from calograd.events.dense import Cells, Maps, read_dense
+from calograd.events.library.reader import open_plates
+from calograd.events.library.schema import PLATES_SCHEMA
+from calograd.events.plates import PlateShowers
 from calograd.events.point_showers import SCHEMA as POINTS
 from calograd.events.point_showers import PointShowers, read_points
 from calograd.io.files import shard_files
@@ -80,14 +83,18 @@ def refuse_unlike(files: Sequence[Path], shapes: Sequence[tuple[tuple[int, ...],
             raise InputError(f"{path} has cells {shape[0]}, {files[0]} has {shapes[0][0]}")
 
 
-def read_showers(path: Path) -> Cells | Maps | PointShowers:
-    """Read a file of showers of any kind: cells, maps (a file, or a folder of files) or points.
+def read_showers(path: Path) -> Cells | Maps | PointShowers | PlateShowers:
+    """Read a file of showers of any kind: cells, maps, plates (a file, or a folder of files) or points.
 
     Raises:
+        InputError: files of a folder that do not belong together.
         FormatError: the file is missing, damaged, or of another kind.
     """
-    schema = schema_of(shard_files(path)[0]) or ""
-    return read_points(path) if schema.rpartition("/")[0] == POINTS.rpartition("/")[0] else read_shards(path)
+    kind = (schema_of(shard_files(path)[0]) or "").rpartition("/")[0]
+    if kind == PLATES_SCHEMA.rpartition("/")[0]:
+        with open_plates(path) as library:
+            return library.read()
+    return read_points(path) if kind == POINTS.rpartition("/")[0] else read_shards(path)
 
 
 def read_shards(path: Path) -> Cells | Maps:

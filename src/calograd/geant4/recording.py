@@ -314,7 +314,7 @@ class PlateEnergies:
         sums = sums.reshape(-1, 3)[: len(thickness)] / 1000
         self._energies.append(np.where(thickness > 0, sums, 0).astype(np.float32))  # vacuum is not quite empty
 
-    def showers(self, **heads: NDArray[Any]) -> PlateShowers:
+    def showers(self, **heads: Any) -> PlateShowers:
         """Return energies and stacks of all showers."""
         thickness = np.concatenate([stack.thickness for stack in self._stacks])
         rows = np.concatenate([np.concatenate(self._energies), thickness], axis=1)

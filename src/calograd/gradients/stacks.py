@@ -364,7 +364,7 @@ def _back_propagate(
             )
             for i, energy in enumerate(energies)
         ]  # fmt: skip
-        by_draw = [[each.rows(slice(m * showers, (m + 1) * showers)) for each in made] for m in range(number)]
+        by_draw = [[each[m * showers : (m + 1) * showers] for each in made] for m in range(number)]
         found = torch.stack(
             [torch.stack([quantity(each, energies) for quantity in objective.quantities]) for each in by_draw]
         )

@@ -26,6 +26,7 @@ All random numbers come from the generator given. Undefined values, as of a quan
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,9 +85,9 @@ def spread_ratios(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> tup
     )
 
 
-def wasserstein(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the 1-Wasserstein distance of every column divided by the deviation of b, shape (k,)."""
-    scale = b.std(0, ddof=1)
+def wasserstein(a: np.ndarray, b: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
+    """Return the 1-Wasserstein distance of every column divided by a scale, by default the deviation of b, (k,)."""
+    scale = b.std(0, ddof=1) if scale is None else scale
     with np.errstate(divide="ignore", invalid="ignore"):
         if len(a) == len(b):
             return _finite(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean(0) / scale)
@@ -195,15 +196,12 @@ def null_distances(
         centred: see `biases`.
         splits: number of splits.
     """
-    half = len(b) // 2
-    factor = (1 / n_a + 1 / len(b)) / (2 / half)
+    factor = _factor(n_a, len(b))
     scale = b.std(0, ddof=1)
     rows = []
-    for _ in range(splits):
-        order = rng.permutation(len(b))
-        one, two = b[order[:half]], b[order[half : 2 * half]]
+    for one, two in _halves(b, splits, rng):
+        w1 = wasserstein(one, two, scale)
         with np.errstate(divide="ignore", invalid="ignore"):
-            w1 = np.abs(np.sort(one, axis=0) - np.sort(two, axis=0)).mean(0) / scale
             ratio = one.std(0, ddof=1) / two.std(0, ddof=1)
         corr = np.abs(correlations(one[:, -n_z:]) - correlations(two[:, -n_z:])).max()
         rows.append((biases(one, two, centred).value, ratio, w1, corr, frechet(one, two)))
@@ -211,6 +209,51 @@ def null_distances(
     root = np.sqrt(factor)
     spread = np.exp(np.log(np.where(spread > 0, spread, np.nan)) * root)
     return NullDistances(bias * root, _finite(spread), _finite(w1_all * root), correlation * root, fpd * factor)
+
+
+def null_wasserstein(b: np.ndarray, n_a: int, rng: np.random.Generator, *, splits: int = SPLITS) -> np.ndarray:
+    """Return Wasserstein distances alone of Geant4 from itself at sizes (n_a, len(b)), shape (splits, k).
+
+    Arguments are those of `null_distances`.
+    """
+    scale = b.std(0, ddof=1)
+    found = np.array([wasserstein(one, two, scale) for one, two in _halves(b, splits, rng)])
+    return np.asarray(found * np.sqrt(_factor(n_a, len(b))))
+
+
+def swapped_wasserstein(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, *, splits: int = SPLITS) -> np.ndarray:
+    """Return Wasserstein distances of a perfect generator whose showers come in pairs with Geant4's.
+
+    Row i of both samples shares everything that both were asked for. The two are then exchangeable, so distances after
+    exchanging random rows have the distribution of the distance of a perfect generator. What differs from row to row
+    drops out, which halves of the reference would count as noise.
+
+    Args:
+        a, b: generated and reference quantities, shape (n, k) each.
+        rng: generator of the exchanges.
+        splits: number of exchanges.
+
+    Returns:
+        Distances in units of the deviation of b, shape (splits, k).
+    """
+    scale, found = b.std(0, ddof=1), []
+    for _ in range(splits):
+        kept = (rng.random(len(a)) < 0.5)[:, None]
+        found.append(wasserstein(np.where(kept, a, b), np.where(kept, b, a), scale))
+    return np.array(found)
+
+
+def _halves(b: np.ndarray, splits: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield random halves of a sample."""
+    half = len(b) // 2
+    for _ in range(splits):
+        order = rng.permutation(len(b))
+        yield b[order[:half]], b[order[half : 2 * half]]
+
+
+def _factor(n_a: int, n_b: int) -> float:
+    """Return the factor that brings squared distances of halves of n_b showers to the sizes (n_a, n_b)."""
+    return (1 / n_a + 1 / n_b) / (2 / (n_b // 2))
 
 
 def _bootstrap_spreads(sample: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

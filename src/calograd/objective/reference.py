@@ -101,7 +101,7 @@ class LibraryReference:
             raise InputError(f"{library.path} is of a layered detector; cells of a design need a homogeneous block")
         self.name, self.material = library.path.name, library.material
         self.n_xy, self.n_z, self.pixels = n_xy, n_z, pixels
-        self._check_cells, self._config = library.check_cells, library.provenance.config
+        self._check_cells, self._config = library.check_cells, library.config
         self.incident = library.incidence()
         if self.incident.difference(self.incident[:1]):
             raise InputError(

@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 
 from calograd.detector.configuration import PDG
-from calograd.evaluation import DesignEvaluation, Evaluation, PointsEvaluation
+from calograd.detector.sampling_stack import Stacks, describe_materials
+from calograd.evaluation import DesignEvaluation, Evaluation, PlatesEvaluation, PointsEvaluation
 from calograd.evaluation.compare import CENTRED, PointResult
 from calograd.evaluation.designs import RECONSTRUCTION_TITLE, describe
 from calograd.evaluation.limits import summarise
 from calograd.evaluation.matching import Setting
 from calograd.evaluation.points import BATCHES, ENERGIES, MIN_SHOWERS, WINDOW
+from calograd.events.plates import PlateShowers
 from calograd.gradients.resolution import ResolutionResult
 from calograd.io.files import refuse_existing, write_new
 from calograd.metrics.distances import BOOTSTRAPS
+from calograd.metrics.plates import SINGLE as PLATE_OBSERVABLES
+from calograd.metrics.plates import depth_edges, layer_profiles
 from calograd.metrics.points import SINGLE
 from calograd.reports import figures
 from calograd.reports.page import Drawing, pictures, render
@@ -97,13 +101,26 @@ def render_points(evaluation: PointsEvaluation, progress: StageProgress) -> str:
     )  # fmt: skip
 
 
+def render_plates(evaluation: PlatesEvaluation, progress: StageProgress) -> str:
+    """Return the report of a comparison of plates as HTML."""
+    resolved = point_resolutions(evaluation)
+    drawings = [*_plate_drawings(evaluation), *resolved.drawings]
+    tables = {table.title.partition(" ")[0]: table for table in evaluation.tables()[1:3]}
+    return render(
+        "plates.html.j2", **_titles(evaluation), pictures=pictures(drawings, progress), resolved=resolved,
+        generated=len(evaluation.generated), reference=len(evaluation.reference),
+        summary=summarise(evaluation.checks), moments=tables["Means"], distances=tables["W1"],
+    )  # fmt: skip
+
+
 RENDERERS: dict[type[Evaluation | ResolutionResult], Callable[[Any, StageProgress], str]] = {
-    DesignEvaluation: render_designs, PointsEvaluation: render_points, ResolutionResult: render_resolution
+    DesignEvaluation: render_designs, PointsEvaluation: render_points, PlatesEvaluation: render_plates,
+    ResolutionResult: render_resolution,
 }  # fmt: skip
 """Functions that render each kind of result."""
 
 
-def _titles(evaluation: DesignEvaluation | PointsEvaluation) -> dict[str, Any]:
+def _titles(evaluation: Evaluation) -> dict[str, Any]:
     """Return what the templates of all evaluations need."""
     generated, reference = evaluation.generated, evaluation.reference
     return {
@@ -257,6 +274,29 @@ def _point_drawings(evaluation: PointsEvaluation) -> Iterator[Drawing]:
     )
 
 
+def _plate_drawings(evaluation: PlatesEvaluation) -> Iterator[Drawing]:
+    """Yield the figures of a comparison of plates: profiles and distributions at up to three energies."""
+    points, paired = evaluation.points, evaluation.paired
+    for number in sorted({0} if paired else {0, len(points) // 2, len(points) - 1}):
+        point = points[number]
+        ours, theirs = (seen.rows(rows) for seen, rows in zip(evaluation.observed, point.rows, strict=True))
+        edges = depth_edges(theirs) if paired else None
+        profiles = (layer_profiles(seen, paired, edges) for seen in (ours, theirs))
+        where = "each shower in its own stack" if paired else point.where
+        yield Drawing(
+            partial(figures.draw_plate_profiles, list(zip(*profiles, strict=True)),
+                    "depth of the layer [$X_0$]" if paired else "layer"),
+            f"Longitudinal profile, {where}: mean energy in the active plates (visible) and in the absorbers, with "
+            "standard errors. Below: generated over Geant4, where Geant4's mean is known to 20 %; grey: its error."
+            + (" Layers are in bins of 1 X0 of the depth of their active plate along the normal." if paired else ""),
+            f"longitudinal profiles of visible and absorbed energy, {where}",
+        )  # fmt: skip
+        yield Drawing(
+            partial(figures.draw_distributions, PLATE_OBSERVABLES, ours.table, theirs.table, 1),
+            f"Distributions of observables, {where}. {PAIRS}", f"distributions of observables, {where}",
+        )  # fmt: skip
+
+
 def describe_setup(*records: Any) -> str:
     """Return particle, energies, detector and beam in words, as far as one of the records knows them.
 
@@ -281,9 +321,18 @@ def describe_setup(*records: Any) -> str:
 
 def _detector(records: Any) -> str:
     """Return the detector in words."""
+    if isinstance(records, PlateShowers):
+        return _stacks(records.stacks)
     if (find(records.config, "detector") or {}).get("kind") == "siw" or not hasattr(records, "material"):
         return f"a silicon-tungsten stack of {records.layers} layers"
     return f"{records.material.name} ({records.material.density:g} g/cm³)"
+
+
+def _stacks(stacks: Stacks) -> str:
+    """Return stacks of plates in words."""
+    layers = " to ".join(map(str, dict.fromkeys((int(stacks.layers.min()), int(stacks.layers.max())))))
+    names = describe_materials(stacks.absorbers, stacks.actives)
+    return f"{'a stack' if stacks.alike else 'stacks'} of {layers} layers of {names}"
 
 
 def describe_window(records: Any) -> str:

@@ -355,6 +355,27 @@ def draw_point_profiles(both: tuple[PointObservables, PointObservables]) -> Figu
     return figure
 
 
+def draw_plate_profiles(pairs: Sequence[tuple[Profile, Profile]], below: str) -> Figure:
+    """Draw the mean energies in active plates and in absorbers above their ratios.
+
+    Args:
+        pairs: generated and Geant4's mean shares of the incident energy, of active plates, then of absorbers.
+        below: label of the horizontal axis.
+    """
+    figure = Figure(figsize=(9.0, 4.2))
+    outer = figure.add_gridspec(1, len(pairs), wspace=0.28)
+    for number, (pair, name) in enumerate(zip(pairs, ("active plates", "absorbers"), strict=True)):
+        top, bottom = _pair_of_axes(figure, outer[number])
+        draw_pair(top, bottom, *(Profile(p.edges, 100 * p.mean, 100 * p.error) for p in pair), known=KNOWN)
+        top.set(ylabel=f"mean energy in {name}\n[% of the incident energy]")
+        top.set_ylim(0, 1.1 * max(100 * p.mean.max() for p in pair))
+        bottom.set_xlabel(below)
+        if number == 0:
+            top.legend()
+            bottom.set_ylabel("ratio")
+    return figure
+
+
 class View(NamedTuple):
     """Showers of both files, projected onto a plane.
 

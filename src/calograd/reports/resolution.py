@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from calograd.detector.design import Design
 from calograd.errors import InputError
-from calograd.evaluation import DesignEvaluation, PointsEvaluation
+from calograd.evaluation import DesignEvaluation, PlatesEvaluation, PointsEvaluation
 from calograd.gradients.estimates import seed_of
 from calograd.gradients.resolution import ResolutionGradient, ResolutionResult, pixels_of, resolution
 from calograd.metrics.resolution import ResolutionCurve
@@ -238,8 +238,8 @@ def design_resolutions(evaluation: DesignEvaluation) -> Resolved:
     return Resolved(drawings, rows)
 
 
-def point_resolutions(evaluation: PointsEvaluation) -> Resolved:
-    """Return the resolution of the visible energy in an evaluation of points."""
+def point_resolutions(evaluation: PointsEvaluation | PlatesEvaluation) -> Resolved:
+    """Return the resolution of the visible energy in an evaluation of points or plates."""
     panels = [Panel("", (evaluation.resolution[0], evaluation.resolution[1]))] if evaluation.resolution else []
     return resolution_section(panels, ("generated", "Geant4"), "the visible energy", "std")
 

@@ -60,12 +60,18 @@ LABELS = {
     "occupancy": "occupancy",
     "N_hits": "hits",
     "E_vis/E_inc": r"$E_\mathrm{vis}/E_\mathrm{inc}$",
+    "E_dep/E_inc": r"$E_\mathrm{dep}/E_\mathrm{inc}$",
+    "depth_mean": r"mean depth",
+    "depth_spread": r"spread of the depth",
     "m1_X": r"$\langle x\rangle$",
     "m1_Y": r"$\langle y\rangle$",
     "m1_Z": r"$\langle z\rangle$",
 }
 """Symbols of observables."""
-UNITS = dict.fromkeys(LABELS, "cm") | {"E_tot": "GeV", "occupancy": "cells", "N_hits": "", "E_vis/E_inc": ""}
+UNITS = dict.fromkeys(LABELS, "cm") | {
+    "E_tot": "GeV", "occupancy": "cells", "N_hits": "", "E_vis/E_inc": "", "E_dep/E_inc": "", "depth_mean": "$X_0$",
+    "depth_spread": "$X_0$",
+}  # fmt: skip
 """Units of observables; empty for pure numbers."""
 
 

@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 from torch import Tensor
@@ -21,6 +21,7 @@ from calograd.detector.incidence import Incidence
 from calograd.detector.material import DESCRIPTORS, NUMBERS, UNITS, Material, to_float
 from calograd.detector.particles import Particles
 from calograd.detector.sampling_design import SamplingDesign
+from calograd.detector.sampling_stack import SamplingStack, Stacks
 from calograd.errors import InputError, RangeError
 
 MARGIN = 1e-4
@@ -70,6 +71,8 @@ class _Trained(BaseModel, ABC):
     """Trained range of a surrogate beside its energies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    designs_of: ClassVar[Literal["cells", "stacks"] | None]
+    """What the designs of a request describe: cells, or stacks of plates; None if there is one detector."""
 
     @abstractmethod
     def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:
@@ -161,6 +164,8 @@ class TrainedBeam(BaseModel):
 
 class TrainedDesigns(_Trained):
     """Trained range of designs, for cells and maps."""
+
+    designs_of = "cells"
 
     dx: tuple[float, float]
     """Least and largest pitch, in cm or, with ``units`` scaled, in Moliere radii."""
@@ -279,6 +284,8 @@ class TrainedDesigns(_Trained):
 class TrainedStacks(_Trained):
     """Trained range of stacks of absorber and active plates."""
 
+    designs_of = "stacks"
+
     absorbers: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
     """Materials of the absorbers that were trained on."""
     actives: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
@@ -295,8 +302,21 @@ class TrainedStacks(_Trained):
     """Trained particles and directions."""
 
     def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:
-        """Compare a stack with the trained ones, see `Card.check_range`."""
-        stack = self._stack(name, design)
+        """Compare a stack, or the stacks of several showers, with the trained ones, see `Card.check_range`.
+
+        Of several, the problems of the first that has any are returned.
+        """
+        if not isinstance(design, Stacks):
+            return self._check(name, self._stack(name, design), architecture)
+        notes = list[str]()
+        for _, stacks in SamplingDesign.batches(design):
+            found = self._check(name, stacks, architecture)
+            if found.problems:
+                return found
+            notes.append(found.note)
+        return Findings([], "; ".join(filter(None, dict.fromkeys(notes))))
+
+    def _check(self, name: str, stack: SamplingDesign, architecture: Mapping[str, Any]) -> Findings:
         if stack.n_layers > architecture["layers"]:
             raise InputError(f"the stack has {stack.n_layers} layers, {name} generates up to {architecture['layers']}")
         stack.check()
@@ -333,6 +353,20 @@ class TrainedStacks(_Trained):
             layers=(min(self.layers[0], other.layers[0]), max(self.layers[1], other.layers[1])),
             absorber_thickness=_both(self.absorber_thickness, other.absorber_thickness),
             active_thickness=tuple(actives.values()), beam=self.beam.joined(other.beam),
+        )  # fmt: skip
+
+    def middle(self) -> SamplingStack:
+        """Return the stack in the middle of the trained range, of the first pair of materials."""
+        absorber, active = (
+            next(material for material in several if material.name == name)
+            for several, name in zip((self.absorbers, self.actives), self.pairs[0], strict=True)
+        )
+        unit = to_float(absorber.radiation_length)
+        ends = (self.absorber_thickness[0] * unit, self.absorber_thickness[1] * unit), self._active_range(active)
+        sizes = [float(f"{(low * high) ** 0.5:.3g}") for low, high in ends]
+        return SamplingStack(
+            absorber=(absorber,), active=(active,), layers=sum(self.layers) // 2, absorber_thickness=sizes[0],
+            active_thickness=sizes[1],
         )  # fmt: skip
 
     def _active_range(self, material: Material) -> tuple[float, float]:
@@ -383,6 +417,8 @@ class TrainedStacks(_Trained):
 
 class TrainedDetector(_Trained):
     """The one layered detector of a surrogate of points."""
+
+    designs_of = None
 
     detector: dict[str, Any]
     """Record of the detector, see `calograd.detector.configuration.SiWStack`."""
@@ -445,6 +481,13 @@ class Card(BaseModel):
         return self.trained
 
     @property
+    def stacks(self) -> TrainedStacks:
+        """The trained range of stacks. Raises `InputError` for a surrogate of something else."""
+        if not isinstance(self.trained, TrainedStacks):
+            raise InputError(f"{self.name} generates {self.kind}; expected a surrogate of stacks of plates")
+        return self.trained
+
+    @property
     def detector(self) -> TrainedDetector:
         """The only detector. Raises `InputError` for a surrogate of designs."""
         if not isinstance(self.trained, TrainedDetector):
@@ -456,7 +499,7 @@ class Card(BaseModel):
     @property
     def takes_design(self) -> bool:
         """True if a sample needs a design."""
-        return not isinstance(self.trained, TrainedDetector)
+        return self.trained.designs_of is not None
 
     @property
     def only_material(self) -> Material | None:
@@ -548,7 +591,8 @@ class Card(BaseModel):
         the trained ones is accepted with a warning. Any other material is refused.
 
         Args:
-            design: a `Design` or `SamplingDesign`, of one shower or of many; None for a surrogate of one detector.
+            design: a `Design` or `SamplingDesign`, of one shower or of many, or the `Stacks` of showers; None for a
+                surrogate of one detector.
             energy: incident, any shape, GeV.
             extrapolate: warn instead of refusing outside the trained range.
             stacklevel: frame that warnings name, as in `warnings.warn`.

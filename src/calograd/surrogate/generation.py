@@ -12,16 +12,30 @@ import numpy as np
 import torch
 
 from calograd._version import __version__
+from calograd.detector.configuration import stack_generator
 from calograd.detector.design import Design
 from calograd.detector.incidence import ENTRY_CALL, Incidence, place
 from calograd.detector.material import Material
 from calograd.detector.particles import Particles
+from calograd.detector.sampling_stack import SamplingStack, Stacks
 from calograd.errors import InputError
+from calograd.events.plates import PlateShowers
 from calograd.surrogate.card import Card
 from calograd.surrogate.model import Options, Rows, SamplingSchedule
 from calograd.surrogate.surrogate import Surrogate
 from calograd.system.progress import Progress, silent
 from calograd.system.random_numbers import RandomNumbers
+
+TAKEN = {
+    "cells": "a pitch and depths for every row", "stacks": "a stack of plates for every row",
+    None: "energies alone, it is of one detector",
+}  # fmt: skip
+"""What a surrogate takes for every row beside an energy, by what its designs describe."""
+EXPECTED = {
+    "cells": "showers of designs: cells or maps", "stacks": "showers in stacks of plates",
+    None: "points of its detector",
+}  # fmt: skip
+"""Showers that a surrogate can imitate, by what its designs describe."""
 
 
 def generate(
@@ -33,11 +47,13 @@ def generate(
     material: Material | None = None,
     incident: Incidence | None = None,
     n_xy: int | None = None,
+    stacks: Stacks | None = None,
     seed: int = 0,
     sampler: str | None = None,
     steps: int | None = None,
     extrapolate: bool = False,
     guidance: float = 0.0,
+    layers_only: bool = False,
     progress: Progress = silent,
 ) -> Any:
     """Generate one shower for every row of energies and designs, in the order of the rows.
@@ -47,31 +63,32 @@ def generate(
     Args:
         surrogate: surrogate that generates.
         energy: incident energy, shape (n,), GeV.
-        dx: cell pitch, shape (n,), cm; None for a surrogate of one detector.
-        dz: depth of every layer, shape (n, n_z), cm; None for a surrogate of one detector.
-        material: material of the calorimeter; None: the one that the surrogate was trained on.
+        dx: cell pitch, shape (n,), cm; None for a surrogate of one detector, or of stacks.
+        dz: depth of every layer, shape (n, n_z), cm; None for a surrogate of one detector, or of stacks.
+        material: material of cells; None: the one that the surrogate was trained on.
         incident: incident particles of the rows; None: photons on the axis, or the only ones trained on.
         n_xy: cells across; None: as many as the surrogate generates.
+        stacks: the stack of every shower, for a surrogate of stacks of plates.
         seed: seed of all random numbers; the shower of row i depends on the row, the seed and i alone.
         sampler, steps: see `Surrogate.sample`.
         extrapolate: warn instead of refusing outside the trained range.
         guidance: w of classifier-free guidance, see `Surrogate.sample`.
+        layers_only: generate energies of plates alone, see `Surrogate.sample`.
         progress: called with showers done and their number.
 
     Returns:
-        The record of the surrogate's kind: `Cells`, `Maps` or points, ready to be written.
+        The record of the surrogate's kind: `Cells`, `Maps`, points or `PlateShowers`, ready to be written.
 
     Raises:
         RangeError: a design, material or energy outside the trained range.
         InputError: no material though several were trained on, no rows, rows that are not positive numbers, designs
-            for a surrogate of one detector, a sampler that is unknown or not the surrogate's, no steps, or guidance
-            that was not learnt.
+            of another class than the surrogate takes, a sampler that is unknown or not the surrogate's, no steps, or
+            an option that the surrogate does not have or needs.
     """
     model = surrogate.model
-    if surrogate.card.takes_design:
-        _ = surrogate.card.designs  # complains of stacks of plates, which have no file yet
-    schedule = model.sampling_schedule(sampler, steps)._replace(options=Options(guidance=guidance))
-    rows = _rows(surrogate, energy, dx, dz, material)
+    options = Options(guidance=guidance, layers_only=layers_only)
+    schedule = model.sampling_schedule(sampler, steps)._replace(options=options)
+    rows = _rows(surrogate, Rows(np.asarray(energy), dx, dz, material, stacks=stacks))
     if surrogate.model.takes_particles:
         rows = replace(rows, incident=Incidence.of(len(rows.energy)) if incident is None else incident, n_xy=n_xy)
     elif incident is not None:
@@ -96,7 +113,7 @@ def rows_like(surrogate: Surrogate, showers: Any, repeat: int = 1, name: str = "
 
     Args:
         surrogate: the surrogate that generates.
-        showers: a record of the surrogate's kind: `Cells`, `Maps` or `PointShowers`.
+        showers: a record of the surrogate's kind: `Cells`, `Maps`, `PointShowers` or `PlateShowers`.
         repeat: rows for each shower.
         name: name of the showers in error messages.
 
@@ -104,15 +121,15 @@ def rows_like(surrogate: Surrogate, showers: Any, repeat: int = 1, name: str = "
         InputError: showers of another kind, window or material than the surrogate's.
     """
     card, energy = surrogate.card, np.repeat(showers.energy, repeat)
-    if card.takes_design:
-        _ = card.designs  # complains of stacks of plates
-    if card.takes_design != hasattr(showers, "dx"):
-        expected = "showers of designs: cells or maps" if card.takes_design else "points of its detector"
-        raise InputError(f"{name} does not fit {card.name}; expected {expected}")
+    given = "stacks" if isinstance(showers, PlateShowers) else "cells" if hasattr(showers, "dx") else None
+    if given != card.trained.designs_of:
+        raise InputError(f"{name} does not fit {card.name}; expected {EXPECTED[card.trained.designs_of]}")
+    which = np.repeat(np.arange(len(showers)), repeat)
+    if isinstance(showers, PlateShowers):
+        return Rows(energy, incident=showers.incident[which], stacks=showers.stacks[which])
     card.check_incidence(showers.incident, name)
     if not card.takes_design:
         return Rows(energy)
-    which = np.repeat(np.arange(len(showers)), repeat)
     if card.only_material is not None and card.only_material.name != showers.material.name:
         raise InputError(f"{name} is of {showers.material.name}, {card.name} was trained on {card.only_material.name}; "
                          "expected one")  # fmt: skip
@@ -169,6 +186,19 @@ def draw_designs(
     return dx[0] * (dx[1] / dx[0]) ** u, np.broadcast_to(low * (high / low) ** v, (n, n_z))
 
 
+def draw_stacks(law: SamplingStack, n: int, seed: int = 0) -> Stacks:
+    """Return the stacks of rows, those that a simulation with this detector and seed has.
+
+    Args:
+        law: fixed stacks, or the law from which every row draws its own.
+        n: number of rows.
+        seed: seed of the draws.
+    """
+    if not law.drawn:
+        return Stacks.of(law, [law.draw(stack_generator(seed, 0))])[np.zeros(n, int)]
+    return Stacks.of(law, [law.draw(stack_generator(seed, index)) for index in range(n)])
+
+
 def draw_incidence(
     dx: np.ndarray,
     particle: str | Sequence[str] = "gamma",
@@ -192,15 +222,15 @@ def draw_incidence(
     return Incidence.of(n, names[(u[:, 4] * len(names)).astype(int)], *place(u, dx, position, theta, phi))
 
 
-def _rows(
-    surrogate: Surrogate, energy: np.ndarray, dx: np.ndarray | None, dz: np.ndarray | None, material: Material | None
-) -> Rows:
+def _rows(surrogate: Surrogate, asked: Rows) -> Rows:
     """Return the rows that are asked for in float32. Raises `InputError` unless they are positive numbers."""
-    card = surrogate.card
-    if (dx is None) != (dz is None) or (dx is None) == card.takes_design:
-        wanted = "a pitch and depths for every row" if card.takes_design else "energies alone, it is of one detector"
-        raise InputError(f"rows of designs: {card.name} takes {wanted}")
-    columns = [np.asarray(energy)] if dx is None or dz is None else [dx, dz, np.asarray(energy)]
+    card, (energy, dx, dz) = surrogate.card, (asked.energy, asked.dx, asked.dz)
+    given = [name for name, there in (("cells", dx is not None), ("stacks", asked.stacks is not None)) if there]
+    if (dx is None) != (dz is None) or given != [name for name in (card.trained.designs_of,) if name]:
+        raise InputError(f"rows of designs: {card.name} takes {TAKEN[card.trained.designs_of]}")
+    if asked.stacks is not None and len(asked.stacks) != len(energy):
+        raise InputError(f"{len(asked.stacks)} stacks for {len(energy)} energies; expected one stack for every row")
+    columns = [energy] if dx is None or dz is None else [dx, dz, energy]
     table = np.column_stack(columns).astype(np.float32)
     if len(table) < 1:
         raise InputError("no rows; expected at least 1 shower")
@@ -209,13 +239,19 @@ def _rows(
         *sizes, incident = table[row].tolist()
         designs = f", dx and dz = {sizes} cm" if sizes else ""
         raise InputError(f"row {row}: energy = {incident:g} GeV{designs}; expected positive numbers")
-    if not card.takes_design:
-        return Rows(table[:, 0])
-    return Rows(table[:, -1], table[:, 0], table[:, 1:-1], card.designs.material if material is None else material)
+    if dx is None:
+        return Rows(table[:, 0], stacks=asked.stacks)
+    material = card.designs.material if asked.material is None else asked.material
+    return Rows(table[:, -1], table[:, 0], table[:, 1:-1], material)
 
 
 def _order(rows: Rows) -> np.ndarray:
-    """Return the order in which rows are generated: equal designs and energies together, so that they share work."""
+    """Return the order in which rows are generated: equal designs and energies together, so that they share work.
+
+    Stacks are ordered by their number of layers, so that those of a batch have nearly as many.
+    """
+    if rows.stacks is not None:
+        return np.argsort(rows.stacks.layers, kind="stable")
     if rows.dx is None or rows.dz is None:
         return np.arange(len(rows.energy))
     return np.lexsort(np.column_stack([rows.dx, rows.dz, rows.energy]).T)
@@ -224,10 +260,11 @@ def _order(rows: Rows) -> np.ndarray:
 def _batch(surrogate: Surrogate, rows: Rows, schedule: SamplingSchedule, random: RandomNumbers) -> Any:
     """Generate the showers of some rows."""
     model = surrogate.model
-    if rows.dx is not None and rows.dz is not None:
-        columns = [rows.energy, rows.dx, rows.dz]
+    if surrogate.card.takes_design:
+        columns = [column for column in (rows.energy, rows.dx, rows.dz) if column is not None]
         columns += [] if rows.incident is None else list(vars(rows.incident).values())
-        rows = rows.at(slice(1)) if all((column == column[0]).all() for column in columns) else rows
+        same = all((column == column[0]).all() for column in columns)
+        rows = rows.at(slice(1)) if same and (rows.stacks is None or rows.stacks.alike) else rows
     with torch.inference_mode():
         energy = torch.from_numpy(rows.energy.copy()).to(model.condition_mean)
         design, particles = _design(surrogate, rows), _particles(rows, energy)
@@ -240,8 +277,10 @@ def _particles(rows: Rows, like: torch.Tensor) -> Particles | None:
     return None if rows.incident is None else Particles.from_incidence(rows.incident, like)
 
 
-def _design(surrogate: Surrogate, rows: Rows) -> Design | None:
+def _design(surrogate: Surrogate, rows: Rows) -> Design | Stacks | None:
     """Return the designs of rows, one a shower."""
+    if rows.stacks is not None:
+        return rows.stacks
     if rows.dx is None or rows.dz is None or rows.material is None:
         return None
     dx, dz = (torch.from_numpy(np.ascontiguousarray(column)) for column in (rows.dx, rows.dz))
@@ -269,7 +308,7 @@ def _config(surrogate: Surrogate, schedule: SamplingSchedule, seed: int, extrapo
         **asked,
         "seed": seed,
         "extrapolate": extrapolate,
-        **({"guidance": options.guidance} if options.guidance else {}),
+        **{name: getattr(options, name) for name in ("guidance", "layers_only") if getattr(options, name)},
         "versions": {
             "calograd": __version__, "python": platform.python_version(),
             "torch": version("torch"), "numpy": version("numpy"),

@@ -23,6 +23,7 @@ from calograd.detector.design import Design
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import DESCRIPTORS, NUMBERS, Material
 from calograd.detector.particles import Particles
+from calograd.detector.sampling_stack import Stacks
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Preconditioning
 from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
 from calograd.diffusion.progressive import PROGRESSIVE, Progressive
@@ -78,6 +79,7 @@ class Rows:
         material: material of the calorimeter; None for a surrogate of one detector.
         incident: incident particles; None for those that the surrogate was trained on.
         n_xy: cells across; None for those of the surrogate.
+        stacks: stacks of plates; None for a surrogate of something else.
     """
 
     energy: np.ndarray
@@ -86,6 +88,7 @@ class Rows:
     material: Material | None = None
     incident: Incidence | None = None
     n_xy: int | None = None
+    stacks: Stacks | None = None
 
     def designs(self) -> tuple[np.ndarray, np.ndarray, Material]:
         """Return pitches, depths and material of showers of designs."""
@@ -100,7 +103,8 @@ class Rows:
         energy, dx, dz = columns
         assert energy is not None
         incident = None if self.incident is None else self.incident[chosen]
-        return Rows(energy, dx, dz, self.material, incident, self.n_xy)
+        stacks = None if self.stacks is None else self.stacks[chosen]
+        return Rows(energy, dx, dz, self.material, incident, self.n_xy, stacks)
 
 
 class Generates(Protocol):
@@ -177,8 +181,8 @@ class Model(nn.Module, ABC):
         """Return conditions, shape (rows, conditions), differentiable in design, energy and particles.
 
         Args:
-            design: one design for all showers or one a shower, of the class that the model takes: `Design` or
-                `SamplingDesign`; None for a model of one detector.
+            design: one design for all showers or one a shower, of the class that the model takes: `Design`, or
+                `SamplingDesign` and `Stacks`; None for a model of one detector.
             energy: incident, shape (n,) or (1,), GeV.
             particles: of n rows or of one; None unless the model `takes_particles`.
         """

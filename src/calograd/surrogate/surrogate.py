@@ -302,7 +302,10 @@ class Surrogate:
         options = schedule.options
         for name in self.model.required_options:
             if not getattr(options, name):
-                raise InputError(f"{self.card.name} generates {name} samples alone so far; add {name}=True")
+                raise InputError(
+                    f"{self.card.name} generates {name} samples alone so far; add {name}=True "
+                    f"(--{name.replace('_', '-')})"
+                )
         for name in options._fields:
             if getattr(options, name) and name not in self.model.options:
                 raise InputError(f"{self.card.name} has no {name} samples; leave out {name} = {getattr(options, name)}")

@@ -13,6 +13,7 @@ energies alone is read as one. `calograd.events.library.schema` describes the da
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ import numpy as np
 from calograd.detector.configuration import CrystalMatrix, SimulationConfig
 from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material
-from calograd.detector.sampling_stack import SamplingStack
+from calograd.detector.sampling_stack import MOST_LAYERS, SamplingStack
 from calograd.errors import FormatError, InputError
 from calograd.events.library.recovery import complete_showers, is_cut_off, open_padded
 from calograd.events.library.schema import (
@@ -37,14 +38,15 @@ from calograd.events.library.schema import (
     PARTS,
     PLATE_LIBRARY,
     SCHEMA,
+    Generated,
     Heads,
+    Imported,
     Layout,
     Provenance,
     R,
-    Record,
     check_heads,
     checksums,
-    row_names,
+    values_problem,
 )
 from calograd.events.plates import PlateShowers
 from calograd.events.ragged import Showers, blocks, offsets_of
@@ -75,7 +77,7 @@ class _Part:
     times: bool
 
 
-class ShowerLibrary(Generic[R]):
+class ShowerLibrary(ABC, Generic[R]):
     """A shower library of any layout opened for reading.
 
     Attributes:
@@ -133,12 +135,15 @@ class ShowerLibrary(Generic[R]):
             return Incidence(**columns)
         starts = [first for first, _ in self.shards[1:]]
         which = np.searchsorted(starts, self.index, side="right")
-        parts = [made.config.beam.model_dump() for _, made in self.shards]
+        configs = [made.config for _, made in self.shards]
+        parts = [config.beam.model_dump() for config in configs if not isinstance(config, Generated)]
         each = [Incidence.of_beam(beam, 1) for beam in parts]
         return Incidence.concatenate(each)[which]
 
     def about(self) -> dict[str, Any]:
         """Return the origin of the showers as plain data, see `calograd.events.shards`."""
+        if isinstance(self.provenance.config, Generated):
+            return self.provenance.config.settings
         shards = [{"first": first, "simulation": made.config.model_dump(mode="json")} for first, made in self.shards]
         about = {"simulation": shards[0]["simulation"], "geant4": self.provenance.geant4}
         return about | {"tables": self.provenance.tables} | ({"shards": shards} if len(shards) > 1 else {})
@@ -158,7 +163,9 @@ class ShowerLibrary(Generic[R]):
             low, high = max(start, part.first), min(stop, part.first + part.showers)
             if low < high:
                 piece: Any = self._showers(slice(low, high), self._rows(part, low - part.first, high - part.first))
-                _check_values(piece, self.path)
+                problem = values_problem(piece)
+                if problem:
+                    raise FormatError(f"{self.path}: {problem}; the file is damaged or foreign")
                 self._check_sums(piece, low, part)
                 pieces.append(piece if self.complete else replace(piece, **dict.fromkeys(self.layout.lacks)))
         if not pieces:
@@ -168,13 +175,17 @@ class ShowerLibrary(Generic[R]):
         whole: R = pieces[0] if len(pieces) == 1 else record.concatenate(pieces)
         return whole
 
-    def _showers(self, rows: slice, flat: Mapping[str, np.ndarray]) -> R:
+    def _showers(self, rows: slice, flat: Mapping[str, Any]) -> R:
         """Return showers of the library with the given columns of their rows."""
         heads = self.heads.rows(rows)
         columns: dict[str, Any] = {name: getattr(heads, name) for name in self.layout.record.HEADS}
-        made: Any = self.layout.record(**flat, offsets=heads.offsets, **columns)
+        made: Any = self.layout.record(**flat, offsets=heads.offsets, **columns, **self._common())
         showers: R = made
         return showers
+
+    @abstractmethod
+    def _common(self) -> dict[str, Any]:
+        """Return the fields that all showers of the library have in common."""
 
     def blocks(self, max_rows: int = BLOCK) -> Iterator[R]:
         """Yield all showers in order, some at a time: at most ``max_rows`` rows, but at least one shower."""
@@ -218,6 +229,16 @@ class Library(ShowerLibrary[Showers]):
     """A library of deposits opened for reading; use `open_library`."""
 
     layout = DEPOSIT_LIBRARY
+
+    def _common(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def config(self) -> SimulationConfig | Imported:
+        """The simulation or the import that made the deposits; no surrogate generates any."""
+        config = self.provenance.config
+        assert not isinstance(config, Generated)
+        return config
 
     @property
     def deposits(self) -> np.ndarray:
@@ -267,22 +288,44 @@ class PlateLibrary(ShowerLibrary[PlateShowers]):
 
     layout = PLATE_LIBRARY
 
+    def _common(self) -> dict[str, Any]:
+        materials = {"absorbers": self.absorbers, "actives": self.actives, "gap_material": self.gap_material}
+        return materials | {"origin": self.provenance.origin, "config": self.about()}
+
     @property
     def stack(self) -> SamplingStack:
-        """The stacks that were simulated: fixed, or the law from which every shower drew its own."""
+        """The stacks that were simulated: fixed, or the law from which every shower drew its own.
+
+        Raises:
+            InputError: the showers were not simulated.
+        """
         stack = self.provenance.stack
-        assert stack is not None
+        if stack is None:
+            raise InputError(
+                f"{self.path} was {self.provenance.how()}; the stacks of its showers are those of read().stacks"
+            )
         return stack
 
     @property
     def absorbers(self) -> tuple[Material, ...]:
         """Materials of the absorbers; `PlateShowers.absorber` numbers them."""
-        return self.stack.absorber
+        return self._plates.absorber
 
     @property
     def actives(self) -> tuple[Material, ...]:
         """Materials of the active plates; `PlateShowers.active` numbers them."""
-        return self.stack.active
+        return self._plates.active
+
+    @property
+    def gap_material(self) -> Material:
+        """Material of the gaps."""
+        return self._plates.gap_material
+
+    @property
+    def _plates(self) -> SamplingStack | Generated:
+        plates = self.provenance.plates
+        assert plates is not None
+        return plates
 
 
 _KINDS_OF_LIBRARY: dict[str, type[Any]] = {SCHEMA: Library, PLATE_LIBRARY.schema: PlateLibrary}
@@ -439,33 +482,20 @@ def _heads(file: h5py.File, path: Path, complete: int | None, layout: Layout) ->
 
 def _check_stacks(heads: Heads, provenance: Provenance, path: Path) -> None:
     """Raise `FormatError` if showers have materials or numbers of layers that their simulation does not have."""
-    stack = provenance.stack
-    if stack is None or heads.absorber is None or heads.active is None:
+    plates, stack = provenance.plates, provenance.stack
+    if plates is None or heads.absorber is None or heads.active is None:
         return
-    for name, values, known in (("absorber", heads.absorber, stack.absorber), ("active", heads.active, stack.active)):
+    for name, values, known in (("absorber", heads.absorber, plates.absorber), ("active", heads.active, plates.active)):
         bad = (values < 0) | (values >= len(known))
         if bad.any():
             raise FormatError(
                 f"{path}: shower {heads.index[bad][0]} has {name} {values[bad][0]}, but there are {len(known)}; "
                 "the file is damaged or foreign"
             )
-    low, high = stack.layers_range
+    low, high = (1, MOST_LAYERS) if stack is None else stack.layers_range
     bad = (heads.counts < low) | (heads.counts > high)
     if bad.any():
         raise FormatError(
             f"{path}: shower {heads.index[bad][0]} has {heads.counts[bad][0]} layers, expected {low} to {high}; "
             "the file is damaged or foreign"
         )
-
-
-def _check_values(showers: Record, path: Path) -> None:
-    for name in row_names(showers):
-        values = getattr(showers, name)
-        signed = name not in ("e", *PlateShowers.FLAT)
-        bad = ~np.isfinite(values) if signed else ~(np.isfinite(values) & (values >= 0))
-        if bad.any():
-            owner = int(np.searchsorted(showers.offsets, np.argmax(bad), side="right")) - 1
-            what = "NaN or infinite" if signed else "NaN, infinite or negative"
-            raise FormatError(
-                f"{path}: {name} of shower {showers.index[owner]} holds {what} values; the file is damaged or foreign"
-            )

@@ -14,7 +14,9 @@ covers everything but the deposits.
 The flat float32 datasets ``absorber_energy gap_energy active_energy`` (GeV) hold what its plates absorb, and
 ``absorber_thickness gap_thickness active_thickness`` (cm) how thick they are. ``absorber`` and ``active`` (n,) are the
 numbers of a shower's materials among those of ``detector`` in ``config``. The checksum is the CRC-32 of the six columns
-of the shower in this order. All else is as in libraries of deposits, and no dataset may be missing.
+of the shower in this order. All else is as in libraries of deposits, and no dataset may be missing. Of showers that a
+surrogate generated, ``config`` is a `Generated`, with the materials; ``index`` is the row of the sample and ``seed``
+its seed.
 
 The file's index and all small datasets lie at its front. The chunks of deposits follow in the order of the showers, so
 a file that was cut off has lost only its end.
@@ -36,7 +38,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 from calograd._version import __version__
 from calograd.detector.configuration import Energies, SimulationConfig, SiWStack
 from calograd.detector.material import Material
-from calograd.detector.sampling_stack import SamplingStack
+from calograd.detector.sampling_stack import SamplingStack, describe_materials
 from calograd.errors import FormatError
 from calograd.events.plates import PlateShowers
 from calograd.events.ragged import Ragged, Showers
@@ -185,31 +187,61 @@ class Imported(Table):
     """Layout, units and coordinates of that file, as plain data; see `calograd.readers.root.Reading`."""
 
 
+class Generated(Table):
+    """The record that a file of plates stores in place of a simulation when a surrogate generated its showers."""
+
+    kind: Literal["generated"] = "generated"
+    model: str
+    """Name of the surrogate."""
+    absorber: Annotated[tuple[Material, ...], Field(min_length=1)]
+    """Materials of the absorbers."""
+    active: Annotated[tuple[Material, ...], Field(min_length=1)]
+    """Materials of the active plates."""
+    gap_material: Material
+    """Material of the gaps."""
+    settings: dict[str, Any]
+    """Settings of the sample, as every generated file stores them."""
+
+    def describe(self) -> str:
+        """Return the materials of absorbers and active plates in words."""
+        return describe_materials(self.absorber, self.active)
+
+
 def _made_by(config: Any) -> str:
     kind = config.get("kind") if isinstance(config, dict) else getattr(config, "kind", None)
-    return "import" if kind == "import" else "simulation"
+    return kind if kind in ("import", "generated") else "simulation"
 
 
-_CONFIG: TypeAdapter[SimulationConfig | Imported] = TypeAdapter(
+Made = SimulationConfig | Imported | Generated
+"""What made the showers of a library."""
+_CONFIG: TypeAdapter[Made] = TypeAdapter(
     Annotated[
-        Annotated[SimulationConfig, Tag("simulation")] | Annotated[Imported, Tag("import")], Discriminator(_made_by)
+        Annotated[SimulationConfig, Tag("simulation")]
+        | Annotated[Imported, Tag("import")]
+        | Annotated[Generated, Tag("generated")],
+        Discriminator(_made_by),
     ]
 )
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """The origin of a library: a simulation, Geant4's version and its tables; or the file that it was imported from."""
+    """The origin of a library: a simulation, Geant4's version and its tables; a file that was imported; a surrogate."""
 
-    config: SimulationConfig | Imported
+    config: Made
     geant4: str
     tables: str
 
     @property
+    def origin(self) -> str:
+        """``geant4``, or the name of the surrogate that generated the showers."""
+        return self.config.model if isinstance(self.config, Generated) else "geant4"
+
+    @property
     def material(self) -> Material | None:
         """The material of the showers; None for a layered detector."""
-        where = self.config if isinstance(self.config, Imported) else self.config.detector
-        return None if isinstance(where, SiWStack | SamplingStack) else where.material
+        where = self.config.detector if isinstance(self.config, SimulationConfig) else self.config
+        return None if isinstance(where, SiWStack | SamplingStack | Generated) else where.material
 
     @property
     def stack(self) -> SamplingStack | None:
@@ -219,15 +251,20 @@ class Provenance:
         return None
 
     @property
+    def plates(self) -> SamplingStack | Generated | None:
+        """The record that has the materials of the plates; None for showers of deposits."""
+        return self.config if isinstance(self.config, Generated) else self.stack
+
+    @property
     def layout(self) -> Layout:
         """The layout of a library of these showers."""
-        return DEPOSIT_LIBRARY if self.stack is None else PLATE_LIBRARY
+        return DEPOSIT_LIBRARY if self.plates is None else PLATE_LIBRARY
 
     def attributes(self) -> dict[str, str]:
         """Return the attributes of the file, without the schema."""
         return {
             "config": self.config.model_dump_json(),
-            "material": self.stack.describe() if self.stack else self.material.name if self.material else "Si-W",
+            "material": self.plates.describe() if self.plates else self.material.name if self.material else "Si-W",
             "geant4": self.geant4,
             "tables": self.tables,
             "calograd": __version__,
@@ -247,25 +284,45 @@ class Provenance:
             raise FormatError(f"{path}: its simulation config cannot be read: {where}: {first['msg']}") from error
         return cls(config, str(attributes["geant4"]), str(attributes["tables"]))
 
+    def how(self) -> str:
+        """Return how the showers came about, in words: simulated, imported from a file, generated by a surrogate."""
+        if isinstance(self.config, Imported):
+            return f"imported from {self.config.file}"
+        return f"generated by {self.config.model}" if isinstance(self.config, Generated) else "simulated"
+
     def setting(self) -> Provenance:
         """Return the part that all shards of a data set share: without seed, energies or imported file."""
         if isinstance(self.config, Imported):
             same: dict[str, Any] = {"file": "", "sha256": "", "reading": {}}
             return replace(self, config=self.config.model_copy(update=same))
+        if isinstance(self.config, Generated):
+            settings = {name: value for name, value in self.config.settings.items() if name != "seed"}
+            return replace(self, config=self.config.model_copy(update={"settings": settings}))
         beam = self.config.beam.model_copy(update={"energies": Energies(law="discrete", values=(1.0,))})
         return replace(self, config=self.config.model_copy(update={"seed": 0, "beam": beam}))
 
     def difference(self, other: Provenance) -> str | None:
         """Return the first field in which two differ, with both values; None if they are the same."""
-        if isinstance(other.config, Imported) and not isinstance(self.config, Imported):
-            return f"it was imported from {other.config.file}, not simulated"
-        if isinstance(self.config, Imported) and not isinstance(other.config, Imported):
-            return "it was simulated, not imported"
+        if type(other.config) is not type(self.config):
+            return f"it was {other.how()}, not {self.how().partition(' ')[0]}"
         mine, theirs = (
             {"config": p.config.model_dump(), "geant4": p.geant4, "tables": p.tables} for p in (self, other)
         )
         found = first_difference(mine, theirs)
         return f"{found.name.removeprefix('config.')} is {found.theirs!r}, not {found.mine!r}" if found else None
+
+
+def values_problem(showers: Record) -> str | None:
+    """Return what is wrong with the values of showers' rows, or None; readers and writers share it."""
+    for name in row_names(showers):
+        values = getattr(showers, name)
+        signed = name not in ("e", *PlateShowers.FLAT)
+        bad = ~np.isfinite(values) if signed else ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            owner = int(np.searchsorted(showers.offsets, np.argmax(bad), side="right")) - 1
+            what = "NaN or infinite" if signed else "NaN, infinite or negative"
+            return f"{name} of shower {showers.index[owner]} holds {what} values"
+    return None
 
 
 def write_heads(

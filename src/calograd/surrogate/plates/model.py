@@ -32,12 +32,13 @@ from calograd.detector.configuration import PDG
 from calograd.detector.material import DESCRIPTORS, Material
 from calograd.detector.particles import Particles
 from calograd.detector.sampling_design import SamplingDesign
+from calograd.detector.sampling_stack import Stacks
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
 from calograd.diffusion.progressive import Progressive, Targets, distillation_loss, teacher_targets
 from calograd.diffusion.samplers import sample
 from calograd.diffusion.schedules import SCHEDULES
-from calograd.errors import InputError
 from calograd.events.layer_energies import LayerEnergies
+from calograd.events.plates import PlateShowers
 from calograd.nn.location_scale import ConditionalLocationScale, likelihood, restore, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.model import (
@@ -236,9 +237,14 @@ class PlatesModel(Model):
         """Return showers of several batches as one."""
         return LayerEnergies.concatenate(parts)
 
-    def record(self, showers: LayerEnergies, rows: Rows, name: str, config: dict[str, Any]) -> Any:  # noqa: ARG002
-        """Raise `InputError`: generated energies of plates have no file yet."""
-        raise InputError(f"{name}: generated energies of plates cannot be written to a file yet; use Surrogate.sample")
+    def record(self, showers: LayerEnergies, rows: Rows, name: str, config: dict[str, Any]) -> PlateShowers:
+        """Return showers as `PlateShowers`, see `Model`."""
+        assert rows.stacks is not None
+        assert rows.incident is not None
+        absorber, active = (values.cpu().numpy() for values in (showers.absorber, showers.active))
+        return PlateShowers.of(
+            rows.stacks, absorber, active, rows.energy, rows.incident, seed=config["seed"], origin=name, config=config
+        )
 
     def asymmetric(self) -> Self:
         """Return the model: it has no weights that are equal by symmetry."""
@@ -255,8 +261,15 @@ class PlatesModel(Model):
             sampler, steps, a.distilled_steps, (a.sampler, a.steps), lambda which, n: which.nfe(SHAPE_STEPS * n)
         )
 
-    def condition(self, design: SamplingDesign, energy: Tensor, particles: Particles | None = None) -> Tensor:
+    def condition(self, design: SamplingDesign | Stacks, energy: Tensor, particles: Particles | None = None) -> Tensor:
         """Return conditions, see `Model`."""
+        if isinstance(design, Stacks):
+            plates = design.thickness[:, : self.architecture.layers, [0, 2]]
+            absorber, active = (
+                numbers_of_rows(several, torch.from_numpy(which), like=energy)
+                for several, which in ((design.absorbers, design.absorber), (design.actives, design.active))
+            )
+            return self.conditions(torch.from_numpy(plates).to(energy), absorber, active, energy, particles)
         thickness = torch.stack([design.absorber_thickness, design.active_thickness], -1).to(energy)
         thickness = thickness.reshape(-1, design.n_layers, 2)
         absorber, active = (plate_numbers(material, like=energy) for material in (design.absorber, design.active))
@@ -463,6 +476,17 @@ def plate_numbers(material: Material, like: Tensor) -> Tensor:
     chosen = [DESCRIPTORS.index(name) for name in NUMBERS]
     loss_rate = torch.as_tensor(material.minimum_ionisation).to(like).reshape(1, 1)
     return torch.cat([numbers_of(material, like=like)[:, chosen], loss_rate], 1)
+
+
+def numbers_of_rows(materials: Sequence[Material], which: Tensor, like: Tensor) -> Tensor:
+    """Return `plate_numbers` of the material of every row, shape (n, 4).
+
+    Args:
+        materials: the materials.
+        which: number of each row's material among these, shape (n,), integers.
+        like: tensor of the dtype and device that the result has.
+    """
+    return torch.cat([plate_numbers(material, like=like) for material in materials])[which.long()]
 
 
 def _stack_conditions(plates: Plates, energy: Tensor, photon: Tensor, charge: Tensor, cosine: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from calograd.events.library.reader import PlateLibrary, open_plates
 from calograd.events.plates import PlateShowers
 from calograd.events.shards import distinct_showers
 from calograd.surrogate.card import THIN_GAP
-from calograd.surrogate.plates.model import PlatesModel, layer_features, plate_numbers
+from calograd.surrogate.plates.model import PlatesModel, layer_features, numbers_of_rows
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.data.split import split_keys
 
@@ -119,7 +119,7 @@ class PlatesData:
     def conditions(self, model: PlatesModel, rows: StackRows) -> Tensor:
         """Return the conditions of rows for a model, see `PlatesModel.conditions`."""
         numbers = [
-            torch.cat([plate_numbers(material, like=rows.energy) for material in several])[which]
+            numbers_of_rows(several, which, like=rows.energy)
             for several, which in ((self.absorbers, rows.absorber), (self.actives, rows.active))
         ]
         return model.conditions(rows.thickness, numbers[0], numbers[1], rows.energy, rows.particles)
@@ -165,9 +165,9 @@ def load_plates(files: Sequence[Path], validation: float, seed: int, showers: in
         with open_plates(path) as library:
             read = library.read()
             parts.append(_read(path, library, read, absorbers, actives))
-            made = {"simulation": library.provenance.config.model_dump(mode="json")}
-        numbers.append((made, read.index))
-        provenance.append({"file": path.name, "origin": "geant4", "showers": len(read), "config": made})
+        numbers.append((read.config, read.index))
+        about = {"origin": read.origin, "showers": len(read), "config": read.config}
+        provenance.append({"file": path.name, **about})
     keys = np.concatenate(distinct_showers(numbers))
     if len(np.unique(keys)) < len(keys):
         raise InputError("the files hold the same showers twice; leave one of them out")
@@ -189,10 +189,10 @@ def _read(
 ) -> StackRows:
     """Return the showers of a library; materials that are new to the data are numbered."""
     thickness, energies = showers.thicknesses(), showers.energies()
-    gap = thickness[..., 1].sum(1) / to_float(library.stack.gap_material.radiation_length)
+    gap = thickness[..., 1].sum(1) / to_float(library.gap_material.radiation_length)
     lengths = np.array([to_float(material.radiation_length) for material in library.absorbers])
     if (gap > THIN_GAP * thickness[..., 0].sum(1) / lengths[showers.absorber]).any():
-        gaps = library.stack.gap_material.name
+        gaps = library.gap_material.name
         raise InputError(f"{path} has gaps of {gaps}; expected stacks without gaps, or with gaps of air")
     columns = []
     for several, which, known in (

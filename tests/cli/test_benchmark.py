@@ -237,7 +237,7 @@ def test_stacks_of_plates_are_timed_in_one_stack(
         ((*STACK, "--cells", "5", "5"), "--cells: tiny-plates generates stacks of plates; leave it out"),
         ((*STACK, "--material", "Pb"), "--material: tiny-plates generates stacks of plates"),
         (("--layers", "10"), "a stack of plates needs --absorber"),
-        ((*STACK, "--layers", "9:11"), "stacks that every shower draws are no single design"),
+        ((*STACK, "--layers", "9:11"), "stacks that each shower draws are no design"),
         ((*STACK, "--layers", "13"), "the stack has 13 layers, tiny-plates generates up to 12"),
         ((*STACK, "--particle", "e+"), "particle e+ was not trained on"),
     ):

@@ -40,7 +40,7 @@ def stack_config(seed: int = 3, **stack: Any) -> SimulationConfig:
 
 
 def assert_same(a: PlateShowers, b: PlateShowers) -> None:
-    for name, values in vars(a).items():
+    for name, values in a.columns().items():
         np.testing.assert_array_equal(values, getattr(b, name), err_msg=name)
 
 

@@ -228,15 +228,14 @@ class Stacks:
     def difference(self, other: Stacks) -> str | None:
         """Return in words how the stacks of as many showers differ, row by row; None if they are the same."""
         for role in ("absorber", "active"):
-            mine, theirs = (
-                [several[number] for number in numbers]
-                for several, numbers in (
-                    (getattr(each, f"{role}s"), getattr(each, role).tolist()) for each in (self, other)
+            numbers = np.stack([getattr(each, role) for each in (self, other)], 1)
+            for pair in np.unique(numbers, axis=0):
+                mine, theirs = (
+                    getattr(each, f"{role}s")[number] for each, number in zip((self, other), pair, strict=True)
                 )
-            )
-            row = next((k for k, (a, b) in enumerate(zip(mine, theirs, strict=True)) if not a.alike(b)), None)
-            if row is not None:
-                return f"{role} of shower {row} is {mine[row].name}, not {theirs[row].name}"
+                if not mine.alike(theirs):
+                    row = int(np.argmax((numbers == pair).all(1)))
+                    return f"{role} of shower {row} is {mine.name}, not {theirs.name}"
         if (self.layers != other.layers).any():
             row = int(np.argmax(self.layers != other.layers))
             return f"shower {row} has {self.layers[row]} layers, not {other.layers[row]}"

@@ -105,6 +105,11 @@ class Ragged:
         """The shower, from 0, that owns each row, shape (rows,)."""
         return owners(self.offsets)
 
+    def columns(self) -> dict[str, Any]:
+        """Return the offsets and all columns that there are, by name; no fields common to all showers."""
+        named = {name: getattr(self, name) for name in ("offsets", *self.FLAT, *self.HEADS)}
+        return {name: column for name, column in named.items() if column is not None}
+
     def rows(self, which: Any) -> Self:
         """Return the chosen showers, by mask, indices or slice, in that order."""
         if isinstance(which, slice) and which.step in (None, 1):

@@ -140,7 +140,7 @@ def main() -> None:
     config = SimulationConfig.model_validate(job["config"])
     showers = simulate_showers(config, job["indices"])
     with Path(job["output"]).open("wb") as file:
-        np.savez(file, **vars(showers))
+        np.savez(file, **showers.columns())
     sys.stdout.flush()
     os._exit(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
@@ -24,6 +25,32 @@ from calograd.errors import TablesError
 from calograd.events.point_showers import PointShowers, sort_points
 from calograd.geant4.tables import find_tables
 from calograd.surrogate import Surrogate
+
+LONG = (
+    "export/test_export.py",
+    "cli/test_paper_experiment.py",
+    "training/test_adapt.py",
+    "geant4/test_production.py",
+    "training/test_distributed.py",
+    "cli/test_demo.py",
+    "test_documentation.py",
+    "training/test_train.py",
+    "geant4/test_sampling.py",
+)
+"""The files that take longest, which come first: else one process is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG)}
+    gone = [str(path) for path in ranks if not path.exists()]
+    if gone:
+        raise pytest.UsageError(f"LONG in {__file__} names {', '.join(gone)}, which does not exist")
+    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that was imported out of garbage collections, which take a twentieth of the time or more."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -30,14 +30,18 @@ LONG = (
     "export/test_export.py",
     "cli/test_paper_experiment.py",
     "training/test_adapt.py",
-    "geant4/test_production.py",
-    "training/test_distributed.py",
     "cli/test_demo.py",
-    "test_documentation.py",
+    "training/test_distributed.py",
+    "geant4/test_production.py",
+    "metrics/test_grid_classifier.py",
+    "evaluation/test_evaluate_cells.py",
+    "cli/test_optimise_command.py",
+    "cli/test_benchmark.py",
+    "geant4/test_entries.py",
+    "optimisation/test_adaptive.py",
     "training/test_train.py",
-    "geant4/test_sampling.py",
 )
-"""The files that take longest, which come first: else one process is left alone with one of them at the end."""
+"""The files that take longest, in order. They come first: else one process is left alone with one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

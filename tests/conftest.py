@@ -41,7 +41,7 @@ LONG = (
     "optimisation/test_adaptive.py",
     "training/test_train.py",
 )
-"""The files that take longest, in order. They come first: else one process is left alone with one of them at the end."""
+"""The files that take longest. They come first: else one process is left alone with one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

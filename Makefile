@@ -1,8 +1,9 @@
 # make demo: set up and run the main job. make test: set up and run the tests.
-# Files go to the processes in order, so that the long ones, of commands, do not come last.
+# Files go to the processes in order; tests/conftest.py has the long ones first.
 # make lint: static checks. make coverage: the tests with the share of lines that they run.
 # make docs: the documentation, docs/_build/html/index.html; warnings are errors. make pictures: its committed figures.
-# make wheel: dist/*.whl, installed without extras in an environment of its own, .venv-wheel, and used there.
+# make wheel: dist/*.whl, installed without extras in an environment of its own, .venv-wheel, and used there. Torch, most
+# of what is installed, is linked from .venv.
 PYTHON ?= python3
 VENV ?= .venv
 # Installed first, so that nothing else brings another build. README says how to choose one for CPU or CUDA.
@@ -10,7 +11,8 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+ONE := OMP_NUM_THREADS=1
+PYTEST := $(ONE) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test coverage lint docs pictures wheel clean
 
@@ -44,16 +46,16 @@ $(VENV)/.docs: $(READY)
 	touch $@
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+	$(ONE) $(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
 
 pictures: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures.py
+	$(ONE) $(BIN)/python docs/pictures.py
 
 wheel: $(READY)
 	rm -rf dist $(VENV)-wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 	$(PYTHON) -m venv $(VENV)-wheel
-	$(VENV)-wheel/bin/pip install --quiet --disable-pip-version-check $(TORCH)
+	cd $(VENV)/lib/python*/site-packages && cp -al torch torch-*.dist-info torchgen functorch $(abspath $(VENV)-wheel)/lib/python*/site-packages
 	$(VENV)-wheel/bin/pip install --quiet --disable-pip-version-check dist/*.whl
 	cd $(VENV)-wheel && bin/calograd --version && bin/calograd sample pbf2-cells --cell 2.5 6 --energy 50 -n 20 --seed 0 -o one.h5 \
 	  && bin/calograd sample pbf2-cells --cell 2.5 6 --energy 50 -n 20 --seed 1 -o two.h5 \

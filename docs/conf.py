@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from pages import write_pages
 from pictures import write_gallery, write_learning_curves
+from sphinx.errors import ExtensionError
 
 from calograd import __version__
 
@@ -111,6 +112,13 @@ def _make(app: Any) -> None:
     write_learning_curves(Path(app.srcdir) / "reference" / "made")
 
 
+def _check_notebooks(app: Any, exception: Exception | None) -> None:
+    """Raise an error if a notebook of the examples ran without showing anything but text."""
+    for page in (Path(app.outdir) / "notebooks").glob("*.html") if exception is None else ():
+        if 'class="output text_html"' not in page.read_text(encoding="utf-8"):
+            raise ExtensionError(f"{page}: the notebook shows no table and no page of the explorer")
+
+
 def setup(app: Any) -> None:
     """Connect the functions above; Sphinx calls this."""
     app.connect("builder-inited", _make)
@@ -118,3 +126,4 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", _keep_attribute, priority=450)  # napoleon: 500
     app.connect("autodoc-process-docstring", _restore_attribute, priority=550)
     app.connect("autodoc-skip-member", _skip)
+    app.connect("build-finished", _check_notebooks)

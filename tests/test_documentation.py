@@ -1,4 +1,8 @@
-"""README and docs tell people what to type: Python blocks run, commands parse, files that are named exist."""
+"""README and docs tell people what to type: Python blocks run, commands parse, files that are named exist.
+
+The cells of a page, in blocks of another kind, and the notebooks are not run here: the documentation is built with what
+they print, and an error in one of them ends the build.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 
 def python(page: Path) -> list[str]:
-    return blocks(page, "python", "{code-cell}")
+    return blocks(page, "python")
 
 
 def commands(page: Path) -> list[list[str]]:

@@ -6,6 +6,7 @@ a script, this module is the server.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -50,12 +51,18 @@ def command() -> Iterator[Path]:
 
 def serve(address: str) -> None:
     """Answer until terminated."""
+    import distributed  # noqa: F401 - forks have all of these
+    import torch
+
     import calograd.evaluation.compare
     import calograd.geant4.production
     import calograd.gradients.gradient
     import calograd.surrogate
-    import calograd.training.train  # noqa: F401 - forks have them
+    import calograd.training.tasks.adapt
+    import calograd.training.train  # noqa: F401
 
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports torch's compiler, which takes longer than torch
+    gc.freeze()  # garbage collections of forks leave out what all have
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()

@@ -243,8 +243,9 @@ def test_a_balanced_run_that_was_interrupted(tmp_path: Path, base: Surrogate) ->
     assert_equal(adapt(base, config, data, tmp_path / "run").surrogate.model, whole.surrogate.model)
 
 
-def test_a_finished_run_stays_as_it_is(tmp_path: Path, base: Surrogate) -> None:
-    first = adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "run")
+def test_a_finished_run_stays_as_it_is(finished: tuple[Path, Outcome], tmp_path: Path, base: Surrogate) -> None:
+    folder, first = finished
+    shutil.copytree(folder / "run", tmp_path / "run")
     files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     again = adapt(base, AdaptConfig(**QUICK), load(tmp_path), tmp_path / "run")
     assert again.to_dict() == first.to_dict()

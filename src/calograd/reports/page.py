@@ -51,7 +51,7 @@ class Drawing(NamedTuple):
 
 def picture(draw: Callable[[], Figure], caption: str, alt: str) -> Picture:
     """Draw a figure for a page."""
-    encoded = base64.b64encode(png(draw, bbox_inches="tight", pad_inches=0.06)).decode()
+    encoded = base64.b64encode(png(draw, margin=0.06)).decode()
     return Picture(f"data:image/png;base64,{encoded}", caption, alt)
 
 

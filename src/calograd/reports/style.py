@@ -94,8 +94,23 @@ def plain_ticks(axis: Any, ends: tuple[float, float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def png(draw: Callable[[], Figure], **options: Any) -> bytes:
-    """Draw a figure in the style of the reports; the options go to matplotlib's ``savefig``."""
+def png(draw: Callable[[], Figure], dpi: float = STYLE["savefig.dpi"], margin: float | None = None) -> bytes:
+    """Draw a figure in the style of the reports.
+
+    It is laid out once and drawn once. Left to itself, matplotlib's ``savefig`` does both twice.
+
+    Args:
+        draw: function that makes the figure.
+        dpi: pixels an inch.
+        margin: what is left around the contents, inches; None: the figure keeps its size.
+    """
     with mpl.rc_context(rc=STYLE), BytesIO() as buffer:
-        draw().savefig(buffer, format="png", metadata={"Software": None}, **options)
+        figure = draw()
+        figure.dpi = dpi
+        layout = figure.get_layout_engine()
+        if layout is not None:
+            layout.execute(figure)
+            figure.set_layout_engine(None)
+        contents = None if margin is None else figure.get_tightbbox().padded(margin)
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches=contents, metadata={"Software": None})
         return buffer.getvalue()

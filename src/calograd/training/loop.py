@@ -122,6 +122,7 @@ class TrainingState(Generic[M]):
         validation: validation losses of the phase, with early stopping.
         best: averaged weights of the phase at its best report, by name, with early stopping.
         results: phases with early stopping that have ended.
+        averaged: moving average and weights of every parameter that the phase trains.
     """
 
     model: M
@@ -136,6 +137,7 @@ class TrainingState(Generic[M]):
     validation: ValidationRecord = field(default_factory=ValidationRecord)
     best: dict[str, Tensor] = field(default_factory=dict)
     results: list[PhaseResult] = field(default_factory=list)
+    averaged: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
     def start(cls, model: M, generator: torch.Generator, auxiliary: nn.Module | None = None) -> TrainingState[M]:
@@ -368,9 +370,8 @@ def learning_rate(phase: Phase[M], loop: LoopConfig, step: int, boost: float = 1
 def update_ema(state: TrainingState[M], phase: Phase[M]) -> None:
     """Move the averaged weights of the phase towards the weights; the memory is short in the first steps."""
     decay = min(phase.ema, (1 + state.step) / (10 + state.step))
-    for (name, average), weights in zip(state.ema.named_parameters(), state.model.parameters(), strict=True):
-        if name in phase.trained:
-            average.lerp_(weights, 1 - decay)
+    for average, weights in state.averaged:
+        average.lerp_(weights, 1 - decay)
 
 
 @dataclass(frozen=True)
@@ -411,7 +412,7 @@ class _Loop(Generic[M]):
             save_checkpoint(state, self.task, self.output)
 
     def _prepare(self, state: TrainingState[M], phase: Phase[M]) -> None:
-        """Let exactly the trained parameters require gradients; make the optimiser of a new phase."""
+        """Let exactly the trained parameters require gradients; make their optimiser and pair them with averages."""
         parameters = _trained(state, phase)
         state.model.requires_grad_(False)
         for parameter in parameters:
@@ -421,6 +422,8 @@ class _Loop(Generic[M]):
                 phase.before(state)
             if parameters:
                 state.optimiser = _optimiser(parameters, self.task.loop)
+        pairs = zip(state.ema.named_parameters(), state.model.parameters(), strict=True)
+        state.averaged = [(average, weights) for (name, average), weights in pairs if name in phase.trained]
 
     def _report(self, state: TrainingState[M], phase: Phase[M]) -> None:
         """Let the leader monitor the run, log it and write the surrogate learnt so far."""

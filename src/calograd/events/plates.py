@@ -1,7 +1,11 @@
-"""Showers in stacks of plates: the energy of every absorber, gap and active plate.
+"""Showers in stacks of plates: the energy of every absorber, gap and active plate, and deposits in active plates.
 
 Rows are the layers of a shower, in the order of the beam, so showers in stacks of different numbers of layers are
 ragged columns (`calograd.events.ragged`). `calograd.detector.sampling_stack` describes the stacks.
+
+Deposits lie in active plates alone, at positions in the frame of the detector. Layer k begins at z_k, its active plate
+at a_k and ends at z_{k+1}. Positions are rounded, so a deposit may lie just outside of its plate: it is of the layer k
+with (z_k + a_k) / 2 <= z < (z_{k+1} + a_{k+1}) / 2, where the limits are the middles of what lies between active plates.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import numpy as np
 
 from calograd.detector.incidence import Incidence
 from calograd.detector.sampling_stack import PLATES
-from calograd.events.ragged import Ragged, owners
+from calograd.events.ragged import Deposits, Ragged, owners
 
 ENERGIES = tuple(f"{plate}_energy" for plate in PLATES)
 """Columns of the energies of a layer's plates, GeV."""
@@ -35,9 +39,11 @@ class PlateShowers(Ragged):
         seed: seed of Geant4's engine for every shower, shape (n,), uint64.
         particle, position, theta, phi: incident particles, see `calograd.detector.incidence.Incidence`.
         absorber, active: numbers of each shower's materials among those of its simulation, shape (n,), int32.
+        deposits: deposits in the active plates of the same showers; None if they were not recorded or not read.
     """
 
     FLAT: ClassVar = (*ENERGIES, *THICKNESSES)
+    PARTS: ClassVar = {"deposits": Deposits}
     HEADS: ClassVar = ("energy", "index", "seed", "particle", "position", "theta", "phi", "absorber", "active")
     absorber_energy: np.ndarray
     gap_energy: np.ndarray
@@ -55,6 +61,7 @@ class PlateShowers(Ragged):
     phi: np.ndarray
     absorber: np.ndarray
     active: np.ndarray
+    deposits: Deposits | None = None
 
     @property
     def incident(self) -> Incidence:
@@ -90,6 +97,27 @@ class PlateShowers(Ragged):
     def thicknesses(self) -> np.ndarray:
         """Return the thicknesses of the plates, shape (n, layers, 3), cm, float32, with zeros as `energies` has."""
         return np.stack([self._padded(name) for name in THICKNESSES], -1)
+
+    def middles(self) -> np.ndarray:
+        """Return z of the middle of every active plate, shape (layers of all showers,), cm, float64."""
+        ends = self._ends()
+        begins = np.concatenate([[0.0], ends])[self.offsets[:-1]]
+        return np.asarray(ends - self.active_thickness / 2 - np.repeat(begins, self.counts))
+
+    def layers_of(self, deposits: Deposits) -> np.ndarray:
+        """Return the layer, from 0, of every deposit in the active plates of these showers, int64; see the module."""
+        ends = self._ends()
+        begins = np.concatenate([[0.0], ends])
+        active = ends - self.active_thickness
+        owner = deposits.owner
+        first = self.offsets[:-1]
+        depth = deposits.z + begins[first][owner]
+        layer = np.searchsorted((begins[:-1] + active) / 2, depth, side="right") - 1
+        return np.asarray(layer - first[owner])
+
+    def _ends(self) -> np.ndarray:
+        """Return where the layers end if all stacks are put one behind the other, cm, float64."""
+        return np.cumsum(sum(getattr(self, name).astype(np.float64) for name in THICKNESSES))
 
     def _padded(self, name: str) -> np.ndarray:
         counts = self.counts

@@ -40,8 +40,10 @@ def stack_config(seed: int = 3, **stack: Any) -> SimulationConfig:
 
 
 def assert_same(a: PlateShowers, b: PlateShowers) -> None:
-    for name, values in vars(a).items():
-        np.testing.assert_array_equal(values, getattr(b, name), err_msg=name)
+    others = b.columns()
+    assert a.columns().keys() == others.keys()
+    for name, values in a.columns().items():
+        np.testing.assert_array_equal(values, others[name], err_msg=name)
 
 
 def run(config: SimulationConfig, indices: Any, environment: dict[str, str]) -> PlateShowers:

@@ -5,7 +5,7 @@ ragged columns (`calograd.events.ragged`). `calograd.detector.sampling_stack` de
 
 Deposits lie in active plates alone, at positions in the frame of the detector. Layer k begins at z_k, its active plate
 at a_k and ends at z_{k+1}. Positions are rounded, so a deposit may lie just outside of its plate: it is of the layer k
-with (z_k + a_k) / 2 <= z < (z_{k+1} + a_{k+1}) / 2, where the limits are the middles of what lies between active plates.
+with (z_k + a_k) / 2 <= z < (z_{k+1} + a_{k+1}) / 2. The limits are the middles of what lies between active plates.
 """
 
 from __future__ import annotations

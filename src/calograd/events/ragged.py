@@ -84,9 +84,9 @@ def offsets_problem(offsets: np.ndarray, showers: int, rows: set[int]) -> str | 
 class Ragged:
     """Base of frozen dataclasses that hold showers of different lengths.
 
-    A subclass names its flat columns in ``FLAT`` and its columns of one entry a shower in ``HEADS``. ``PARTS`` are other
-    rows of the same showers, each a `Ragged`, with their classes. Further fields are common to all showers. Columns and
-    parts may be None.
+    A subclass names its flat columns in ``FLAT`` and its columns of one entry a shower in ``HEADS``. In ``PARTS`` it
+    names other rows of the same showers, each a `Ragged`, with their classes. Further fields are common to all showers.
+    Columns and parts may be None.
     """
 
     FLAT: ClassVar[tuple[str, ...]] = ()

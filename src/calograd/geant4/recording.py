@@ -339,9 +339,9 @@ class PlateEnergies:
         sums = sums.reshape(-1, 3)[: len(stack.thickness)] / 1000
         self._energies.append(np.where(stack.thickness > 0, sums, 0).astype(np.float32))  # vacuum is not quite empty
         if self._deposits is not None:
-            self._deposits.keep(stack.faces()[-1] + SPARE / 2)  # at least one spare plate lies before one that is active
+            self._deposits.keep(stack.faces()[-1] + SPARE / 2)  # a spare active plate lies behind at least one other
 
-    def showers(self, **heads: NDArray[Any]) -> PlateShowers:
+    def showers(self, **heads: Any) -> PlateShowers:
         """Return energies and stacks of all showers, and their deposits if they were recorded."""
         thickness = np.concatenate([stack.thickness for stack in self._stacks])
         rows = np.concatenate([np.concatenate(self._energies), thickness], axis=1)

@@ -73,6 +73,7 @@ def simulate(
     phi: Span = 0.0,
     upstream: float | None = None,
     range_cut: float = 0.07,
+    record: Literal["energies", "points"] | None = None,
     workers: int = 1,
     scheduler: str | None = None,
     append: bool = False,
@@ -107,6 +108,8 @@ def simulate(
         upstream: distance from the start of the particle to the front face, cm; None for 1, in a silicon-tungsten
             stack 0.1.
         range_cut: production cut in range, cm.
+        record: what is recorded of a stack of plates: the ``energies`` of its plates, or ``points``, which adds the
+            deposits in active plates; None for what the stack says.
         workers: Geant4 processes on this machine.
         scheduler: ``tcp://host:port`` of a Dask cluster that is used instead.
         append: continue a finished library of the same configuration.
@@ -124,6 +127,10 @@ def simulate(
     is_design = hasattr(detector, "to_stack")  # its module loads torch, which is not needed here
     if hasattr(detector, "to_stack"):
         detector = detector.to_stack()
+    if record is not None:
+        if not isinstance(detector, SamplingStack):
+            raise InputError(f"record: {record} are recorded of stacks of plates; leave it out for other detectors")
+        detector = detector.model_copy(update={"record": record})
     if upstream is None:
         upstream = UPSTREAM_SIW if isinstance(detector, SiWStack) else UPSTREAM
     values = (energies,) if isinstance(energies, int | float) else energies

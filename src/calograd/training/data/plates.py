@@ -160,7 +160,8 @@ def load_plates(files: Sequence[Path], validation: float, seed: int) -> PlatesDa
             showers = library.read()
             parts.append(_read(path, library, showers, absorbers, actives))
             made = {"simulation": library.provenance.config.model_dump(mode="json")}
-        numbers.append((made, showers.index))
+        detector = made["simulation"]["detector"] | {"record": "energies"}  # showers are the same whatever is recorded
+        numbers.append(({"simulation": made["simulation"] | {"detector": detector}}, showers.index))
         provenance.append({"file": path.name, "origin": "geant4", "showers": len(showers), "config": made})
     keys = np.concatenate(distinct_showers(numbers))
     if len(np.unique(keys)) < len(keys):

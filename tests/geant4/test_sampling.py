@@ -296,6 +296,9 @@ def test_notes_say_what_thin_plates_and_leakage_mean() -> None:
     [
         ({"position": "uniform"}, "and plates have no cells"),
         ({"detector": SamplingDesign("Pb", "lAr", [[0.2] * 3] * 2, 0.4, 3)}, "a batch of designs is no detector"),
+        ({"detector": SiWStack(), "record": "points"}, "record: points are recorded of stacks of plates; leave it out"),
+        ({"record": "tracks"}, "record: Input should be 'energies' or 'points', not tracks"),
+        ({"detector": SamplingDesign("Pb", "lAr", 0.1, 0.1, 300), "record": "points"}, "record: 300 layers; points"),
     ],
 )
 def test_arguments_that_cannot_be_used(tmp_path: Path, arguments: dict[str, Any], complaint: str) -> None:

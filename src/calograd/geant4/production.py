@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -127,10 +127,11 @@ def simulate(
     is_design = hasattr(detector, "to_stack")  # its module loads torch, which is not needed here
     if hasattr(detector, "to_stack"):
         detector = detector.to_stack()
+    wanted: Any = detector
     if record is not None:
         if not isinstance(detector, SamplingStack):
             raise InputError(f"record: {record} are recorded of stacks of plates; leave it out for other detectors")
-        detector = detector.model_copy(update={"record": record})
+        wanted = detector.model_dump() | {"record": record}
     if upstream is None:
         upstream = UPSTREAM_SIW if isinstance(detector, SiWStack) else UPSTREAM
     values = (energies,) if isinstance(energies, int | float) else energies
@@ -139,7 +140,7 @@ def simulate(
         "phi": phi, "upstream": upstream,
     }  # fmt: skip
     try:
-        config = SimulationConfig(detector=detector, beam=beam, seed=seed, range_cut=range_cut)
+        config = SimulationConfig(detector=wanted, beam=beam, seed=seed, range_cut=range_cut)
     except ValidationError as error:
         first = error.errors()[0]
         parts = ["simulate", *(part for part in first["loc"] if isinstance(part, str))]

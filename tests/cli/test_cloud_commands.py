@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
+from helpers.toy_library import made_up_plates, plates_config, write_plates
 
 from calograd.events.point_showers import PointShowers, read_points, write_points
 
@@ -98,6 +100,24 @@ def test_to_other_formats_and_back(calograd: Run, tmp_path: Path, make_clouds: M
     code, _, err = calograd("points", "none.h5", "-o", "no.h5")
     assert code == 2
     assert "does not exist" in err
+
+
+def test_points_of_plates(calograd: Run, tmp_path: Path) -> None:
+    write_plates(tmp_path / "plates.h5", 20)
+    code, _, err = calograd("points", "plates.h5", "-o", "no.h5")
+    assert code == 2
+    assert "plates.h5 holds the energies of plates alone; points need the deposits" in " ".join(err.split())
+    config = plates_config(record="points")
+    write_plates(tmp_path / "recorded.h5", 20, config=config)
+    code, _, err = calograd("points", "recorded.h5", "-o", "points.h5", "--clustering", "sub-cells")
+    assert code == 0, err
+    points, showers = read_points(tmp_path / "points.h5"), made_up_plates(range(20), config)
+    assert points.layers == 9
+    np.testing.assert_array_equal(points.n_layers, showers.counts)
+    assert showers.deposits is not None
+    np.testing.assert_allclose(points.totals, np.bincount(showers.deposits.owner, showers.deposits.e, 20), rtol=1e-5)
+    assert points.hits is None
+    assert points.incident.describe() == "e- on the axis"
 
 
 @pytest.mark.geant4

@@ -127,6 +127,9 @@ def test_the_law_is_that_of_every_earlier_library() -> None:
         ({"absorber": ("Pb", "G4_Pb")}, "Pb is named twice"),
         ({"profile": "smooth"}, "profile: a smooth profile needs a range"),
         ({"profile": "wild"}, "'equal' or 'smooth'"),
+        ({"record": "tracks"}, "'energies' or 'points'"),
+        ({"record": "points", "layers": 300, "active_thickness": 0.1}, "record: 300 layers; points are .* up to 256"),
+        ({"record": "points", "absorber_thickness": 5e-4}, "record: absorbers of 0.0005 cm; points need 0.001 cm or"),
     ],
 )
 def test_stacks_that_cannot_be(changed: dict[str, Any], complaint: str) -> None:

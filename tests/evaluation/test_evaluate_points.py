@@ -74,6 +74,8 @@ def test_a_shower_without_points_has_zeros() -> None:
 def test_other_numbers_of_layers_are_refused(make_clouds: Make) -> None:
     with pytest.raises(InputError, match="6 layers"):
         observe_points(make_clouds(3, layers=6))
+    with pytest.raises(InputError, match="the showers are in stacks of plates"):
+        observe_points(replace(make_clouds(3), n_layers=np.full(3, 30)))
 
 
 def test_w1_of_a_shift_is_the_shift() -> None:

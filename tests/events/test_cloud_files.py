@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from calograd.errors import FormatError, OutputExistsError
-from calograd.events.point_showers import PointShowers, read_points, write_points
+from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.events.point_showers import PointShowers, incident_columns, read_points, write_points
 
 Make = Callable[..., PointShowers]
 
@@ -40,6 +40,46 @@ def test_hits_come_back_and_go_with_their_showers(tmp_path: Path, make_clouds: M
         file["hits"] = np.arange(2)
     with pytest.raises(FormatError, match="2 numbers of hits"):
         read_points(tmp_path / "c.h5")
+
+
+def test_every_shower_may_have_its_own_number_of_layers(tmp_path: Path, make_clouds: Make) -> None:
+    clouds = make_clouds(6)
+    own = np.array([int(clouds.layer[a:b].max()) + 1 for a, b in zip(clouds.offsets, clouds.offsets[1:], strict=False)])
+    write_points(tmp_path / "c.h5", replace(clouds, n_layers=own))
+    read = read_points(tmp_path / "c.h5")
+    np.testing.assert_array_equal(read.n_layers, own)
+    np.testing.assert_array_equal(read.rows(np.array([2, 0])).n_layers, own[[2, 0]])
+    assert read.layer_sums().shape == (6, 30)
+    write_points(tmp_path / "without.h5", clouds)
+    with h5py.File(tmp_path / "without.h5") as file:
+        assert "n_layers" not in file
+    for wrong, complaint in (
+        (np.append(own[:-1], own[-1] - 1), rf"is in layer {own[-1] - 1}, its shower has the layers 0 to {own[-1] - 2}"),
+        (np.append(31, own[1:]), "shower 0 has 31 layers, expected 1 to 30"),
+        (np.append(0, own[1:]), "shower 0 has 0 layers"),
+        (own[:-1], "5 numbers of n_layers"),
+        (own + 0.5, "n_layers is of type float64, expected whole numbers"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            write_points(tmp_path / "wrong.h5", replace(clouds, n_layers=wrong))
+        with h5py.File(tmp_path / "c.h5", "r+") as file:
+            del file["n_layers"]
+            file["n_layers"] = wrong
+        with pytest.raises(FormatError, match=complaint):
+            read_points(tmp_path / "c.h5")
+
+
+def test_columns_say_what_a_beam_leaves_open(make_clouds: Make) -> None:
+    clouds = make_clouds(3)
+    beam = {"particle": ["gamma", "e-"], "theta": [0, 40], "phi": 90.0, "position": [1.0, 2.0]}
+    columns = {"pdg": np.array([22, 11, 22]), "theta": np.float32([0, 20, 40]), "phi": np.float32([90] * 3)}
+    known = replace(clouds, config={"simulation": {"beam": beam}}, **columns)
+    assert known.incident.particle.tolist() == [22, 11, 22]
+    np.testing.assert_allclose(known.incident.theta, [0, 20, 40])
+    np.testing.assert_allclose(known.incident.position, [[1, 2]] * 3)
+    with pytest.raises(InputError, match="particle of the beam is drawn"):
+        _ = replace(known, pdg=None).incident
+    assert incident_columns(known.config, 3) == {}
 
 
 def test_showers_without_a_point_are_kept(tmp_path: Path) -> None:

@@ -19,14 +19,19 @@ from calograd.events.library import writer
 from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import open_writer
 from calograd.events.plates import ENERGIES, PlateShowers
+from calograd.events.ragged import Deposits
 from calograd.events.shards import read_showers
 
 PROVENANCE = Provenance(plates_config(), "11.4.1", "G4EMLOW8.8 (test)")
+POINTS = replace(PROVENANCE, config=plates_config(record="points"))
+RECORDS = pytest.mark.parametrize("provenance", [PROVENANCE, POINTS], ids=["energies", "points"])
 
 
 def assert_equal(a: PlateShowers, b: PlateShowers) -> None:
+    others = b.columns()
+    assert a.columns().keys() == others.keys()
     for name, values in a.columns().items():
-        other = getattr(b, name)
+        other = others[name]
         np.testing.assert_array_equal(values, other, err_msg=name)
         assert values.dtype == other.dtype, name
 
@@ -34,6 +39,11 @@ def assert_equal(a: PlateShowers, b: PlateShowers) -> None:
 @pytest.fixture
 def plates_file(tmp_path: Path) -> Path:
     return write_plates(tmp_path / "plates.h5", 60)
+
+
+@pytest.fixture
+def points_file(tmp_path: Path) -> Path:
+    return write_plates(tmp_path / "points.h5", 60, config=POINTS.config)
 
 
 def test_what_was_written_is_read(plates_file: Path) -> None:
@@ -55,6 +65,52 @@ def test_what_was_written_is_read(plates_file: Path) -> None:
     assert [entry.name for entry in plates_file.parent.iterdir()] == ["plates.h5"]
 
 
+def test_deposits_are_read_where_they_are_asked_for(points_file: Path, plates_file: Path) -> None:
+    with open_plates(points_file) as library:
+        assert library.read().deposits is None
+        assert_equal(library.read(), replace(made_up_plates(range(60), POINTS.config), deposits=None))
+    with open_plates(points_file, deposits=True) as library:
+        assert_equal(library.read(), made_up_plates(range(60), POINTS.config))
+        assert_equal(library.read(13, 21), made_up_plates(range(13, 21), POINTS.config))
+        assert library.read(5, 5).deposits.counts.shape == (0,)
+        assert_equal(PlateShowers.concatenate(list(library.blocks(100))), library.read())
+        assert 5 < len(list(library.blocks(100))) < 20
+    with h5py.File(points_file) as file:
+        assert file.attrs["schema"] == "calograd/plates/1"
+        assert file["x"].compression == "gzip"
+        assert file["deposits"][4] == 0
+    with pytest.raises(InputError, match=r"plates\.h5 holds the energies of plates alone; .*--record points"):
+        open_plates(plates_file, deposits=True)
+
+
+def test_chosen_showers_keep_their_deposits() -> None:
+    showers = made_up_plates(range(20), POINTS.config)
+    for chosen in ([7, 3], slice(3, 8), showers.counts > 4):
+        picked, numbers = showers.rows(chosen), np.arange(20)[chosen]
+        for s, number in enumerate(numbers):
+            mine, theirs = (
+                of.deposits.e[of.deposits.offsets[k] : of.deposits.offsets[k + 1]]
+                for of, k in ((picked, s), (showers, number))
+            )
+            np.testing.assert_array_equal(mine, theirs)
+    assert_equal(PlateShowers.from_columns(showers.columns()), showers)
+
+
+def test_layers_of_deposits_are_those_of_the_plates_they_are_nearest() -> None:
+    """Deposits anywhere in an active plate, also a rounding outside of it, in thick and in thin absorbers."""
+    config = plates_config(layers=(1, 9), absorber_thickness={"low": 1e-3, "high": 0.4}, gap_thickness=1e-5)
+    showers = made_up_plates(range(30), config)
+    faces = [config.draw_stack(i).faces() for i in range(30)]
+    plates = [np.stack([each[2::3], each[3::3]], 1) for each in faces]
+    rounding = 2.0**-12
+    places = [np.linspace(-rounding, 1 + rounding, 5) * np.diff(each) + each[:, :1] for each in plates]
+    z = np.concatenate([each.ravel() for each in places]).astype(np.float32)
+    deposits = Deposits(z, z, z, z, np.concatenate([[0], np.cumsum([each.size for each in places])]))
+    expected = np.concatenate([np.repeat(np.arange(len(each)), 5) for each in places])
+    np.testing.assert_array_equal(showers.layers_of(deposits), expected)
+    np.testing.assert_allclose(showers.middles(), np.concatenate([each.mean(1) for each in plates]), atol=1e-6)
+
+
 def test_sums_and_padded_arrays() -> None:
     showers = made_up_plates(range(20))
     energies, thicknesses = showers.energies(), showers.thicknesses()
@@ -74,18 +130,20 @@ def test_sums_and_padded_arrays() -> None:
     np.testing.assert_array_equal(chosen.totals, showers.totals[[7, 3]])
 
 
-def test_an_unfinished_library_is_read_and_continued(tmp_path: Path) -> None:
-    path, whole = tmp_path / "plates.h5", write_plates(tmp_path / "whole.h5", 30)
-    with open_writer(path, PROVENANCE, 30) as library:
-        library.add(pack(made_up_plates(range(10, 20)), PROVENANCE))
-    with open_plates(path) as unfinished:
+@RECORDS
+def test_an_unfinished_library_is_read_and_continued(tmp_path: Path, provenance: Provenance) -> None:
+    config = provenance.config
+    path, whole = tmp_path / "plates.h5", write_plates(tmp_path / "whole.h5", 30, config=config)
+    with open_writer(path, provenance, 30) as library:
+        library.add(pack(made_up_plates(range(10, 20), config), provenance))
+    with open_plates(path, deposits=provenance.points) as unfinished:
         assert (unfinished.wanted, len(unfinished)) == (30, 10)
-        assert_equal(unfinished.read(), made_up_plates(range(10, 20)))
-    with open_writer(path, PROVENANCE, 30) as library:
+        assert_equal(unfinished.read(), made_up_plates(range(10, 20), config))
+    with open_writer(path, provenance, 30) as library:
         assert library.missing() == [range(10), range(20, 30)]
         assert library.times  # nothing is said of times, which plates do not have
         for start in (20, 0):
-            library.add(pack(made_up_plates(range(start, start + 10)), PROVENANCE))
+            library.add(pack(made_up_plates(range(start, start + 10), config), provenance))
         library.finish(lambda done, of: None, threads=1)
     assert path.read_bytes() == whole.read_bytes()
     other = replace(PROVENANCE, config=plates_config(active_thickness=0.5))
@@ -96,11 +154,31 @@ def test_an_unfinished_library_is_read_and_continued(tmp_path: Path) -> None:
         pass
 
 
-def test_an_empty_library_is_read(tmp_path: Path) -> None:
+@RECORDS
+def test_an_empty_library_is_read(tmp_path: Path, provenance: Provenance) -> None:
     path = tmp_path / "plates.h5"
-    with open_writer(path, PROVENANCE, 30), open_plates(path) as library:
+    with open_writer(path, provenance, 30), open_plates(path, deposits=provenance.points) as library:
         assert len(library) == 0
         assert library.read().energies().shape == (0, 0, 3)
+        assert (library.read().deposits is not None) == provenance.points
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8, 0.95])
+def test_complete_showers_of_a_cut_off_file_of_deposits_are_read(
+    tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Energies of plates lie in front of the deposits, so that those of all showers are there."""
+    for module in (layout, writer):
+        monkeypatch.setattr(module, "CHUNK", 1 << 9)
+    path = write_plates(tmp_path / "plates.h5", 600, step=200, config=POINTS.config)
+    data = path.read_bytes()
+    with h5py.File(path) as file:
+        front = file["x"].id.get_chunk_info(0).byte_offset / len(data)
+    path.write_bytes(data[: int(share * len(data))])
+    with open_plates(path, recover=True, deposits=True) as library:
+        assert 0 < len(library) / 600 < (share - front) / (1 - front) < len(library) / 600 + 0.2
+        assert library.lost == 600 - len(library)
+        assert_equal(library.read(), made_up_plates(range(len(library)), POINTS.config))
 
 
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.95])
@@ -127,6 +205,10 @@ def test_a_folder_is_read_as_one_if_its_detectors_are_the_same(tmp_path: Path) -
     with open_plates(tmp_path) as library:
         assert library.index.tolist() == list(range(20))
         assert_equal(library.read(0, 10), made_up_plates(range(10)))
+    write_plates(tmp_path / "3.h5", 10, config=plates_config(seed=3, record="points"))
+    with pytest.raises(InputError, match=r"3\.h5: detector\.record is 'points', not 'energies'"):
+        open_plates(tmp_path)
+    (tmp_path / "3.h5").unlink()
     write_plates(tmp_path / "3.h5", 10, config=plates_config(seed=3, active="Si"))
     with pytest.raises(InputError, match=r"3\.h5: detector\.active is .*Si.*, not .*lAr.*a folder may differ in seeds"):
         open_plates(tmp_path)
@@ -191,6 +273,33 @@ def test_more_layers_than_a_stack_has_are_refused(tmp_path: Path) -> None:
     (tmp_path / "plates.h5").write_bytes(pack(showers, PROVENANCE))
     with pytest.raises(FormatError, match="shower 0 has 10 layers, expected 1 to 9"):
         open_plates(tmp_path / "plates.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("e", put(-1), "e of shower 0 holds NaN, infinite or negative values"),
+        ("x", put(np.nan), "x of shower 0 holds NaN or infinite values"),
+        ("t", put(7), "the deposits of shower 0 do not fit their checksum; bring an intact copy"),
+        ("z", lambda values: values[:-1], "the offsets do not fit the deposits"),
+        ("deposits", put(-1), "the offsets do not fit the deposits"),
+        ("deposits", lambda values: values[:-1], "do not fit each other; expected n"),
+        ("deposits", lambda values: values.astype("f4"), "deposits is of type float32, expected numbers"),
+    ],
+)
+def test_damage_to_deposits_is_named(points_file: Path, name: str, change: Any, words: str) -> None:
+    spoil(points_file, name, change)
+    with pytest.raises(FormatError, match=words) as caught, open_plates(points_file, deposits=True) as library:
+        library.read()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x", "t", "deposits", "deposits_checksum"])
+def test_no_dataset_of_deposits_may_be_missing(points_file: Path, name: str) -> None:
+    with h5py.File(points_file, "r+") as file:
+        del file[name]
+    with pytest.raises(FormatError, match=f"lacks {name}; expected a file of schema '.*' with recorded points"):
+        open_plates(points_file)
 
 
 @pytest.mark.parametrize("name", [*PlateShowers.FLAT, "offsets", "theta", "absorber", "checksum"])

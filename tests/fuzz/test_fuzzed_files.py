@@ -62,6 +62,7 @@ VARYING = "showerdata.h5"
 READERS: dict[str, Callable[[Path], Any]] = {
     "library.h5": _read_library,
     "plates.h5": _read_plates,
+    "plates-points.h5": lambda path: open_plates(path, deposits=True).read(),
     "cells.h5": read_cells,
     "maps.h5": read_maps,
     "points.h5": read_points,
@@ -89,6 +90,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "library.h5").write_bytes(pack(showers, Provenance(config, "11.4.1", "none")))
     stacks = Provenance(plates_config(), "11.4.1", "none")
     (folder / "plates.h5").write_bytes(pack(made_up_plates(range(3)), stacks))
+    stacks = Provenance(plates_config(record="points"), "11.4.1", "none")
+    (folder / "plates-points.h5").write_bytes(pack(made_up_plates(range(3), stacks.config), stacks))
     dx, dz, shower, material = np.float32([2, 3, 4]), np.full((3, 1), 6, np.float32), np.arange(3), MATERIALS["PbF2"]
     cells = rng.gamma(1.0, size=(3, 3, 3, 1)).astype(np.float32)
     timed = Cells(

@@ -182,6 +182,12 @@ def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
             [*PLATES, "--active-thickness", "400"],
             "plates of 400 cm with absorbers of 0.2 cm make a stack of 1601 cm; is this in mm",
         ),
+        (["--energies", "1", "--record", "points"], "--record is of another detector; leave it out with --detector bl"),
+        ([*PLATES, "--active-thickness", "0.4", "--record", "tracks"], "'tracks' is not one of 'energies', 'points'"),
+        (
+            [*PLATES, "--active-thickness", "0.1", "--layers", "300", "--record", "points"],
+            "--record: 300 layers; points are recorded of up to 256",
+        ),
         ([*PLATES, "--active-thickness", "0.4", "--layers", "0"], "'0'; expected a number of layers, or a range"),
         ([*PLATES, "--active-thickness", "0.4", "--layers", "60:10"], "--layers: expected one number, or the two ends"),
         ([*PLATES, "--active-thickness", "0.4", "--layers", "2000"], "--layers: Input should be less than or equal to"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import numpy as np
 import pytest
 from helpers.toy_library import write_plates
 
-from calograd import SamplingDesign, open_plates, simulate
-from calograd.detector.configuration import Beam, Energies, SimulationConfig, SiWStack
+from calograd import SamplingDesign, open_library, open_plates, read_points, simulate
+from calograd.detector.configuration import SPEED_OF_LIGHT, Beam, Energies, SimulationConfig, SiWStack
 from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import InputError, OutputExistsError
-from calograd.events.library.schema import pack
+from calograd.events.clustering import cluster, cluster_plates
+from calograd.events.layered_readout import count_hits
+from calograd.events.library.schema import Provenance, pack
 from calograd.events.library.writer import open_writer
 from calograd.events.plates import PlateShowers
 from calograd.geant4.farm import plan, run_kernel
 from calograd.geant4.production import stack_notes
+from calograd.geant4.recording import POSITION_GRID, TIME_GRID
 from calograd.geant4.tables import needed_elements
 
 RANDOM: dict[str, Any] = {
@@ -40,8 +44,10 @@ def stack_config(seed: int = 3, **stack: Any) -> SimulationConfig:
 
 
 def assert_same(a: PlateShowers, b: PlateShowers) -> None:
+    others = b.columns()
+    assert a.columns().keys() == others.keys()
     for name, values in a.columns().items():
-        np.testing.assert_array_equal(values, getattr(b, name), err_msg=name)
+        np.testing.assert_array_equal(values, others[name], err_msg=name)
 
 
 def run(config: SimulationConfig, indices: Any, environment: dict[str, str]) -> PlateShowers:
@@ -110,6 +116,95 @@ def test_the_stack_of_the_ild_has_the_energies_of_its_volumes(kernel_environment
     assert (error / seen[0].mean(1) < (0.04, 0.07, 0.16, 0.16)).all()  # so it would see an error of a quarter
 
 
+@pytest.mark.geant4
+def test_recorded_points_change_no_energy_and_add_up_to_it(kernel_environment: dict[str, str]) -> None:
+    """Particles at angles in stacks of 10 to 60 layers, whose spare plates wait behind them."""
+    config, recording = stack_config(), stack_config(record="points")
+    alone, showers = (run(each, range(6), kernel_environment) for each in (config, recording))
+    deposits = showers.deposits
+    assert deposits is not None
+    assert_same(replace(showers, deposits=None), alone)
+    assert_same(run(recording, [5, 2], kernel_environment), showers.rows([5, 2]))
+    row = showers.offsets[deposits.owner] + showers.layers_of(deposits)
+    sums = np.bincount(row, deposits.e, len(showers.active_energy))
+    np.testing.assert_allclose(sums, showers.active_energy, rtol=3e-7, atol=1e-12)
+    assert (sums > 0).sum() > 100
+    middle, half = showers.middles()[row], showers.active_thickness[row] / 2
+    assert (np.abs(deposits.z - middle) <= half + POSITION_GRID).all()
+    assert deposits.t is not None
+    assert (deposits.t > deposits.z / SPEED_OF_LIGHT - 2 * TIME_GRID).all()
+
+
+@pytest.mark.geant4
+def test_points_follow_the_line_of_the_particle(calograd: Any, tmp_path: Path) -> None:
+    """Electrons that enter beside the axis, at an angle: their points lie about the origin in every layer."""
+    command = (*COMMAND, "--record", "points", "--particle", "e-,e+", "--theta", "30", "--phi", "90")
+    code, _, err = calograd(*command, "--position", "3,-2", "--showers", "8", "-o", "stacks.h5")
+    assert code == 0, err
+    code, _, err = calograd("points", "stacks.h5", "-o", "points.h5")
+    assert code == 0, err
+    points = read_points(tmp_path / "points.h5")
+    with open_plates(tmp_path / "stacks.h5", deposits=True) as library:
+        showers = library.read()
+        sub_cells = cluster_plates(library, "sub-cells")
+    assert showers.deposits is not None
+    np.testing.assert_array_equal(points.n_layers, showers.counts)
+    np.testing.assert_array_equal(points.pdg, showers.particle)
+    assert (points.layers, points.shower.tolist()) == (30, list(range(8)))
+    assert set(points.incident.particle) == {11, -11}
+    np.testing.assert_allclose(points.incident.position, [[3, -2]] * 8)
+    np.testing.assert_allclose((points.theta, points.phi), ([30] * 8, [90] * 8), rtol=1e-6)
+    active = showers.energies()[:, :, 2]
+    np.testing.assert_allclose(points.layer_sums(points.e)[:, : active.shape[1]], active, rtol=1e-5, atol=1e-9)
+    assert points.hits is not None
+    np.testing.assert_array_equal(points.hits, count_hits(sub_cells))
+    early = points.layer < 5
+    x, y = (np.average(values[early], weights=points.e[early]) for values in (points.x, points.y))
+    assert np.hypot(x, y) < 0.3
+    far = np.average(showers.deposits.y, weights=showers.deposits.e) - np.average(points.y, weights=points.e)
+    z = np.average(showers.deposits.z, weights=showers.deposits.e)
+    assert far == pytest.approx(-2 + z * np.tan(np.radians(30)), abs=0.02)
+    code, _, err = calograd("points", "points.h5", "--clustering", "crossings", "-o", "again.h5")
+    assert (code, "for shower libraries" in err) == (2, True)
+
+
+@pytest.mark.geant4
+def test_points_of_the_ilds_stack_as_plates_are_those_of_its_volumes(
+    kernel_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Numbers of points and hits, energy in rings about the axis and mean radius, for 40 photons of 2 GeV each.
+
+    The volumes have all air before their silicon here, as the plates, but for 10 micrometres that tell layers apart.
+    With 0.1 cm of it there, more of the energy lies near the axis, and electrons that return from the next plate make
+    points of their own.
+    """
+    stack = SiWStack(gap=0.36)
+    design = SamplingDesign("W", "Si", stack.plate_thicknesses(), stack.silicon, gap_thickness=0.361)
+    beam = Beam(energies=Energies(law="discrete", values=(2.0,)), upstream=0.1)
+    plates = design.to_stack().model_copy(update={"record": "points"})
+    seen = []
+    for seed, detector in ((1, stack), (2, plates)):
+        provenance = Provenance(SimulationConfig(detector=detector, beam=beam, seed=seed), "11.4.1", "none")
+        path = tmp_path / f"{seed}.h5"
+        path.write_bytes(pack(run_kernel(provenance.config, range(40), kernel_environment), provenance))
+        if provenance.points:
+            with open_plates(path, deposits=True) as library:
+                points = cluster_plates(library, "crossings")
+        else:
+            with open_library(path) as library:
+                points = cluster(library, "crossings")
+        assert points.hits is not None
+        radius = np.hypot(points.x, points.y)
+        rings = [np.bincount(points.owner, points.e * (radius < edge), 40) for edge in (0.3, 1.0, 3.0, np.inf)]
+        mean = np.bincount(points.owner, points.e * radius, 40) / rings[-1]
+        seen.append(np.stack([points.counts, points.hits, *np.diff(rings, axis=0, prepend=0), mean]))
+    error = np.sqrt(sum(each.var(1, ddof=1) for each in seen) / 40)
+    pulls = (seen[0].mean(1) - seen[1].mean(1)) / error
+    assert np.abs(pulls).max() < 4, pulls
+    relative = error / seen[0].mean(1)
+    assert (relative < (0.05, 0.05, 0.12, 0.1, 0.1, 0.2, 0.06)).all(), relative  # so it would see a wrong frame
+
+
 OVERLAPS = """
 import json, os, sys
 import geant4_pybind as g4
@@ -117,8 +212,9 @@ from calograd.detector.configuration import SimulationConfig
 from calograd.geant4.geometry import build
 config = SimulationConfig.model_validate_json(sys.argv[1])
 built = build(g4, config)
-plates = [each for each in built.kept if isinstance(each, g4.G4PVPlacement) and each.GetName() == "sensitive"]
-others = [each for each in built.kept if isinstance(each, g4.G4PVPlacement) and each.GetName() == "cube"]
+placed = [each for each in built.kept if isinstance(each, g4.G4PVPlacement)]
+plates = [each for each in placed if each.GetName() in ("sensitive", "active")]
+others = [each for each in placed if each.GetName() == "cube"]
 answer = []
 for index in (0, 1, 2, 0):
     built.arrange(config.draw_stack(index))
@@ -200,6 +296,9 @@ def test_notes_say_what_thin_plates_and_leakage_mean() -> None:
     [
         ({"position": "uniform"}, "and plates have no cells"),
         ({"detector": SamplingDesign("Pb", "lAr", [[0.2] * 3] * 2, 0.4, 3)}, "a batch of designs is no detector"),
+        ({"detector": SiWStack(), "record": "points"}, "record: points are recorded of stacks of plates; leave it out"),
+        ({"record": "tracks"}, "record: Input should be 'energies' or 'points', not tracks"),
+        ({"detector": SamplingDesign("Pb", "lAr", 0.1, 0.1, 300), "record": "points"}, "record: 300 layers; points"),
     ],
 )
 def test_arguments_that_cannot_be_used(tmp_path: Path, arguments: dict[str, Any], complaint: str) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from calograd.detector.configuration import SPEED_OF_LIGHT, SimulationConfig
 from calograd.detector.incidence import Incidence
-from calograd.detector.sampling_stack import SamplingStack
+from calograd.detector.sampling_stack import SamplingStack, Stack
 from calograd.events.library.schema import DEPOSITS, TIME, Provenance, pack
 from calograd.events.library.writer import open_writer
 from calograd.events.plates import PlateShowers
-from calograd.events.ragged import Showers
+from calograd.events.ragged import Deposits, Showers
 
 
 def write_toy_library(path: Path, config: SimulationConfig) -> Path:
@@ -80,7 +80,10 @@ def plates_config(seed: int = 1, **stack: object) -> SimulationConfig:
 
 
 def made_up_plates(indices: range, config: SimulationConfig | None = None) -> PlateShowers:
-    """Showers whose energies follow from their index alone, in the stacks that the configuration draws."""
+    """Showers whose energies follow from their index alone, in the stacks that the configuration draws.
+
+    Where points are recorded each has the deposits of `made_up_deposits`.
+    """
     config = config or plates_config()
     stacks = [config.draw_stack(i) for i in indices]
     counts = [len(stack.thickness) for stack in stacks]
@@ -98,6 +101,7 @@ def made_up_plates(indices: range, config: SimulationConfig | None = None) -> Pl
         **vars(incident),
         absorber=np.array([stack.absorber for stack in stacks], np.int32),
         active=np.array([stack.active for stack in stacks], np.int32),
+        deposits=None if config.detector.record == "energies" else made_up_deposits(indices, stacks),  # type: ignore
     )
 
 
@@ -109,6 +113,19 @@ def made_up_generated(indices: range, config: SimulationConfig | None = None, se
         made_up_plates(indices, config), seed=np.full(len(indices), seed, np.uint64), origin="toy",
         config={"model": "toy", "seed": seed}, absorbers=config.detector.absorber, actives=config.detector.active,
     )  # fmt: skip
+
+
+def made_up_deposits(indices: range, stacks: list[Stack]) -> Deposits:
+    """Up to thirty deposits a shower in its active plates, which follow from its index alone; every fifth has none."""
+    rngs = [np.random.default_rng([7, i]) for i in indices]
+    counts = [0 if i % 5 == 4 else int(rng.integers(1, 30)) for i, rng in zip(indices, rngs, strict=True)]
+    depths = [
+        rng.choice(stack.faces()[2::3], n) + 0.4 * rng.random(n)
+        for stack, rng, n in zip(stacks, rngs, counts, strict=True)
+    ]
+    x, y, e, t = np.concatenate([rng.random((4, n), np.float32) for rng, n in zip(rngs, counts, strict=True)], axis=1)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Deposits(x, y, np.concatenate(depths).astype(np.float32), e, offsets, t=t)
 
 
 def write_plates(path: Path, total: int, step: int = 10, config: SimulationConfig | None = None) -> Path:

@@ -112,6 +112,13 @@ def test_what_does_not_fit_is_refused_in_one_line(folder: Path, changes: dict[st
     assert "\n" not in str(refusal.value)
 
 
+def test_showers_are_the_same_whatever_was_recorded(folder: Path) -> None:
+    write_plates(folder / "points.h5", 40, config=plates_config(record="points"))
+    assert len(load_plates([folder / "points.h5"], 0.2, seed=0).train) == 32
+    with pytest.raises(InputError, match="the same showers twice"):
+        load_plates([folder / "one.h5", folder / "points.h5"], 0.2, seed=0)
+
+
 def test_stacks_with_gaps_that_stop_something_are_refused(tmp_path: Path) -> None:
     config = plates_config(gap_material="Fe", gap_thickness=0.1)
     with pytest.raises(InputError, match="has gaps of Fe; expected stacks without gaps"):

@@ -238,6 +238,9 @@ def test_data_that_do_not_do_are_refused(folder: Path, make_clouds: Make) -> Non
     write_points(folder / "other.h5", PointShowers(**(vars(other) | {"config": {"clustering": "sub-cells"}})))
     with pytest.raises(InputError, match="expected one number of layers and one clustering"):
         load_points([folder / "points.h5", folder / "other.h5"], 0.2, (10.0, 90.0), 0)
+    write_points(folder / "plates.h5", PointShowers(**(vars(other) | {"n_layers": np.full(30, 30)})))
+    with pytest.raises(InputError, match=r"plates\.h5 holds points in stacks of plates; expected those of a silicon"):
+        load_points([folder / "points.h5", folder / "plates.h5"], 0.2, (10.0, 90.0), 0)
 
 
 @pytest.mark.parametrize(

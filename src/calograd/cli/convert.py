@@ -162,12 +162,15 @@ def import_images(file: Path, output: Path, label: str | None, material: str | N
 def points(source: Path, clustering: Clustering | None, form: str, recover: bool, output: Path) -> dict[str, Any]:
     """Make points from the shower library of a layered detector, or convert a file of points to another format.
 
-    SOURCE is a library of 'calograd simulate --detector siw', a file of points, or a file of the package showerdata.
+    SOURCE is a library of 'calograd simulate --detector siw' or of '--detector sampling --record points', a file of
+    points, or a file of the package showerdata. In stacks of plates a layer's centre is where the particle's straight
+    line crosses the middle of its active plate.
 
     \b
     Examples:
       calograd points siw.h5 -o siw-points.h5
       calograd points siw.h5 --clustering sub-cells -o siw-sub-cells.h5
+      calograd points stacks.h5 -o stacks-points.h5
       calograd points siw-points.h5 --as showerdata -o for-others.h5
       calograd points siw-points.h5 --as calochallenge -o grids.h5
       calograd points from-others.h5 -o points.h5
@@ -202,8 +205,8 @@ def points(source: Path, clustering: Clustering | None, form: str, recover: bool
 
 def _read(source: Path, clustering: Clustering | None, recover: bool) -> PointShowers:
     """Return the points of a library or of a file in any format."""
-    from calograd.events.clustering import cluster
-    from calograd.events.library.reader import open_library
+    from calograd.events.clustering import cluster, cluster_plates
+    from calograd.events.library.reader import open_library, open_plates
     from calograd.events.point_showers import read_points
     from calograd.io.files import shard_files
     from calograd.io.hdf5 import schema_of
@@ -213,6 +216,9 @@ def _read(source: Path, clustering: Clustering | None, recover: bool) -> PointSh
     if schema is not None and schema.startswith("calograd/library/"):
         with open_library(source, recover=recover) as library, progress("clustering") as show:
             return cluster(library, clustering or "crossings", show.counter("clustering"))
+    if schema is not None and schema.startswith("calograd/plates/"):
+        with open_plates(source, recover=recover, deposits=True) as plates, progress("clustering") as show:
+            return cluster_plates(plates, clustering or "crossings", show.counter("clustering"))
     if clustering is not None or recover:
         raise InputError(f"--clustering and --recover are for shower libraries; {source} holds points already")
     if schema is None and source.is_file():

@@ -45,7 +45,7 @@ _DESCRIBE = {
     "block": ("material", "block", "stand_alone", "cells"),
     "siw": (),
     "matrix": ("material", "cells", "cell", "gap", "silicon", "margin", "silicon_signal"),
-    "sampling": (*STACK, "width"),
+    "sampling": (*STACK, "width", "record"),
 }
 """Options that describe each kind of detector."""
 _DESCRIPTIONS = tuple(dict.fromkeys(name for names in _DESCRIBE.values() for name in names))
@@ -129,6 +129,9 @@ def _able(found: Tables) -> str:
 @option("--silicon-signal", is_flag=True, help="Matrix: record deposits in the silicon too.")
 @stack_options
 @option("--width", type=POSITIVE, help="Sampling: width of the plates, cm. [40; wider for a beam at an angle]")
+@option("--record", type=click.Choice(["energies", "points"]),
+        help="Sampling: record the energies of all plates, or also the deposits in active plates, for points. "
+        "[energies]")  # fmt: skip
 @option("--particle", default="gamma", type=PARTICLES, metavar="NAME,...",
         help="Incident particle: gamma, e- or e+; of several each shower has one.")  # fmt: skip
 @option("--position", default=(0.0, 0.0), type=ENTRY, metavar="X,Y|uniform",
@@ -154,8 +157,9 @@ def simulate(output: Path, **options: Any) -> dict[str, Any]:
     silicon. With an even N_XY the axis runs in a gap; see --position.
 
     A sampling stack has layers of an absorber plate, an optional gap and an active plate. The library has the energy of
-    every plate and the thicknesses of each shower's stack. Ranges and lists of materials give every shower a stack of
-    its own, which follows from --seed and the shower's index.
+    every plate and the thicknesses of each shower's stack; with --record points also the deposits in active plates, of
+    which 'calograd points' makes points. Ranges and lists of materials give every shower a stack of its own, which
+    follows from --seed and the shower's index.
 
     \b
     Examples:
@@ -169,7 +173,7 @@ def simulate(output: Path, **options: Any) -> dict[str, Any]:
       calograd simulate --detector sampling --absorber Pb --active G4_lAr --absorber-thickness 0.2 \\
         --active-thickness 0.4 --layers 40 --particle e- --energies 1,10,50 --showers 200 -o lar.h5
       calograd simulate --detector sampling --absorber Pb,W,Fe --active lAr,Si --layers 10:60 \\
-        --absorber-thickness 0.1:0.4 --active-thickness 0.05:0.6 --profile smooth \\
+        --absorber-thickness 0.1:0.4 --active-thickness 0.05:0.6 --profile smooth --record points \\
         --energies 1:100 --showers 5000 -o stacks.h5
     """
     from calograd.geant4 import production

@@ -46,6 +46,10 @@ SAME_THICKNESS = 1e-5
 """Relative difference below which two thicknesses are the same."""
 PLATES = ("absorber", "gap", "active")
 """The plates of a layer, in the order of the beam."""
+RECORDED_LAYERS = 256
+"""Largest number of layers with which deposits are recorded; points files number no more."""
+RECORDED_ABSORBER = 1e-3
+"""Least thickness of absorbers with which deposits are recorded, cm; deposits of two layers lie this far apart."""
 
 
 class ThicknessRange(Table):
@@ -275,6 +279,8 @@ class SamplingStack(Table):
     """Relative standard deviation of drawn thicknesses about a smooth profile."""
     width: Annotated[float, Field(gt=0)] = 40.0
     """Full length of the plates in x and in y, cm."""
+    record: Literal["energies", "points"] = "energies"
+    """What is recorded: the energies of all plates, or beside them the deposits in active plates, for points."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -297,6 +303,13 @@ class SamplingStack(Table):
         problem = millimetre_problem(means[0], length, means[2], layers * sum(means))
         if problem:
             raise ValueError(problem)
+        if self.record == "points" and self.layers_range[1] > RECORDED_LAYERS:
+            raise ValueError(f"record: {self.layers_range[1]} layers; points are recorded of up to {RECORDED_LAYERS}")
+        if self.record == "points" and self.thinnest("absorber") < RECORDED_ABSORBER:
+            raise ValueError(
+                f"record: absorbers of {self.thinnest('absorber'):g} cm; points need {RECORDED_ABSORBER:g} cm or more, "
+                "which tell the deposits of two layers apart"
+            )
         return self
 
     @property

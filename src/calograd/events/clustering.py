@@ -4,6 +4,11 @@
     "crossings"   Each passage of a particle through a layer is put at its centre. A point is the energy of the passages
                   in a square of a sixth of a cell, at the centre of their energy.
 
+**Frame.** In a silicon-tungsten stack positions are those of the detector, whose particles enter on the axis. In a
+stack of plates the centre of layer k is where the particle's straight line crosses the middle of its active plate. With
+the entry p, the slopes s = tan(theta) (cos(phi), sin(phi)) and the depth z_k of that middle, the deposit at (x, y) of
+the detector has the position (x, y) - p - z_k s. The cells of every layer, sub-cells too, lie about that centre.
+
 Geant4 follows one particle at a time, so the deposits of a passage follow each other in a library. A passage ends where
 the layer changes or where the next deposit is farther off than `STEP`.
 
@@ -15,6 +20,7 @@ cells, and independence adds as many: `STEP` is chosen so. docs/log.md has the f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,9 +29,11 @@ import numpy as np
 from calograd.detector.configuration import SimulationConfig, SiWStack
 from calograd.errors import InputError
 from calograd.events.layered_readout import count_hits
-from calograd.events.library.reader import Library
+from calograd.events.library.reader import Library, PlateLibrary, ShowerLibrary
+from calograd.events.library.schema import R
+from calograd.events.plates import PlateShowers
 from calograd.events.point_showers import PITCH, PointShowers, incident_columns, sort_points
-from calograd.events.ragged import Showers
+from calograd.events.ragged import Deposits, Showers
 from calograd.system.progress import Progress, silent
 
 Clustering = Literal["sub-cells", "crossings"]
@@ -53,20 +61,69 @@ def cluster(library: Library, clustering: Clustering, progress: Progress = silen
         InputError: the library is of another detector.
     """
     stack = stack_of(library)
-    make = {"sub-cells": sub_cells, "crossings": crossings}[clustering]
-    config: dict[str, Any] = {"clustering": clustering, "library": library.path.name, **library.about()}
+    config = _config(library, clustering)
+
+    def points(showers: Showers) -> PointShowers:
+        common = {"energy": showers.energy.astype(np.float32), "shower": showers.index, "layers": stack.n_layers}
+        common |= {"config": config, **incident_columns(config, len(showers))}
+        return _points(showers, layers_of(showers.z, stack), clustering, common)
+
+    return _clustered(library, points, progress)
+
+
+def cluster_plates(library: PlateLibrary, clustering: Clustering, progress: Progress = silent) -> PointShowers:
+    """Return the points of all showers of a library of stacks of plates, each in its own number of layers.
+
+    Args:
+        library: a library opened for reading with its deposits.
+        clustering: the definition of a point, see above.
+        progress: called with the showers done and their number.
+    """
+    config = _config(library, clustering)
+    most = library.stack.layers_range[1]
+
+    def points(showers: PlateShowers) -> PointShowers:
+        deposits, incident = showers.deposits, showers.incident
+        assert deposits is not None
+        layer, owner = showers.layers_of(deposits), deposits.owner
+        z = showers.middles()[showers.offsets[owner] + layer]
+        centre = incident.position[owner] + z[:, None] * incident.slopes[owner]
+        deposits = replace(deposits, x=deposits.x - centre[:, 0], y=deposits.y - centre[:, 1])
+        common = {"energy": showers.energy, "shower": showers.index, "layers": most, "n_layers": showers.counts}
+        common |= {"config": config, "pdg": incident.particle, "theta": incident.theta, "phi": incident.phi}
+        return _points(deposits, layer, clustering, common)
+
+    return _clustered(library, points, progress)
+
+
+def _config(library: Library | PlateLibrary, clustering: Clustering) -> dict[str, Any]:
+    """Return what made points, as their file holds it."""
+    return {"clustering": clustering, "library": library.path.name, **library.about()}
+
+
+def _clustered(library: ShowerLibrary[R], points: Callable[[R], PointShowers], progress: Progress) -> PointShowers:
+    """Return what ``points`` makes of all showers of a library."""
     parts, done = [], 0
     for showers in library.blocks() if len(library) else [library.read()]:
-        layer = layers_of(showers.z, stack)
-        common = (showers.energy.astype(np.float32), showers.index, stack.n_layers, "geant4", config)
-        points = PointShowers(*make(showers, layer), *common)
-        if clustering == "crossings":
-            points = replace(points, hits=count_hits(PointShowers(*sub_cells(showers, layer), *common)))
-        incident: dict[str, Any] = incident_columns(config, len(showers))
-        parts.append(replace(points, **incident))
+        parts.append(points(showers))
         done += len(showers)
         progress(done, len(library))
     return PointShowers.concatenate(parts)
+
+
+def _points(deposits: Deposits, layer: np.ndarray, clustering: Clustering, common: dict[str, Any]) -> PointShowers:
+    """Return the points of deposits, and where these are crossings the hits of all deposits beside them.
+
+    Args:
+        deposits: at positions from the centre of their layer.
+        layer: layer of every deposit.
+        clustering: the definition of a point.
+        common: all other fields of the showers.
+    """
+    of_sub_cells = PointShowers(*sub_cells(deposits, layer), **common)
+    if clustering == "sub-cells":
+        return of_sub_cells
+    return PointShowers(*crossings(deposits, layer), **common, hits=count_hits(of_sub_cells))
 
 
 def stack_of(library: Library) -> SiWStack:
@@ -88,7 +145,7 @@ Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """The columns x, y, layer, e and offsets of points, as `calograd.events.point_showers.sort_points` returns them."""
 
 
-def sub_cells(showers: Showers, layer: np.ndarray) -> Columns:
+def sub_cells(showers: Deposits, layer: np.ndarray) -> Columns:
     """Return the points that are sums over sub-cells; ``layer`` is that of every deposit."""
     found, group = np.unique(_numbers(showers.owner, layer, showers.x, showers.y), return_inverse=True)
     e = np.bincount(group, weights=showers.e, minlength=len(found))
@@ -96,7 +153,7 @@ def sub_cells(showers: Showers, layer: np.ndarray) -> Columns:
     return _sorted(found, x, y, e, len(showers))
 
 
-def crossings(showers: Showers, layer: np.ndarray) -> Columns:
+def crossings(showers: Deposits, layer: np.ndarray) -> Columns:
     """Return the points that are passages, those of a sub-cell summed; ``layer`` is that of every deposit."""
     owner = showers.owner
     x, y, e = (values.astype(np.float64) for values in (showers.x, showers.y, showers.e))

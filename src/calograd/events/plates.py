@@ -1,7 +1,11 @@
-"""Showers in stacks of plates: the energy of every absorber, gap and active plate.
+"""Showers in stacks of plates: the energy of every absorber, gap and active plate, and deposits in active plates.
 
 Rows are the layers of a shower, in the order of the beam, so showers in stacks of different numbers of layers are
 ragged columns (`calograd.events.ragged`). `calograd.detector.sampling_stack` describes the stacks.
+
+Deposits lie in active plates alone, at positions in the frame of the detector. Layer k begins at z_k, its active plate
+at a_k and ends at z_{k+1}. Positions are rounded, so a deposit may lie just outside of its plate: it is of the layer k
+with (z_k + a_k) / 2 <= z < (z_{k+1} + a_{k+1}) / 2. The limits are the middles of what lies between active plates.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from calograd.detector.incidence import Incidence
 from calograd.detector.material import MATERIALS, Material
 from calograd.detector.sampling_stack import PLATES, Stacks
 from calograd.errors import InputError
-from calograd.events.ragged import Ragged, offsets_of, owners
+from calograd.events.ragged import Deposits, Ragged, offsets_of, owners
 
 ENERGIES = tuple(f"{plate}_energy" for plate in PLATES)
 """Columns of the energies of a layer's plates, GeV."""
@@ -43,9 +47,11 @@ class PlateShowers(Ragged):
         gap_material: material of the gaps.
         origin: ``geant4`` or the name of a surrogate.
         config: what made the showers, as plain data.
+        deposits: deposits in the active plates of the same showers; None if they were not recorded or not read.
     """
 
     FLAT: ClassVar = (*ENERGIES, *THICKNESSES)
+    PARTS: ClassVar = {"deposits": Deposits}
     HEADS: ClassVar = ("energy", "index", "seed", "particle", "position", "theta", "phi", "absorber", "active")
     absorber_energy: np.ndarray
     gap_energy: np.ndarray
@@ -68,6 +74,7 @@ class PlateShowers(Ragged):
     gap_material: Material = MATERIALS["air"]
     origin: str = "geant4"
     config: dict[str, Any] = field(default_factory=dict)
+    deposits: Deposits | None = None
 
     @classmethod
     def of(
@@ -154,6 +161,27 @@ class PlateShowers(Ragged):
     def thicknesses(self) -> np.ndarray:
         """Return the thicknesses of the plates, shape (n, layers, 3), cm, float32, with zeros as `energies` has."""
         return np.stack([self._padded(name) for name in THICKNESSES], -1)
+
+    def middles(self) -> np.ndarray:
+        """Return z of the middle of every active plate, shape (layers of all showers,), cm, float64."""
+        ends = self._ends()
+        begins = np.concatenate([[0.0], ends])[self.offsets[:-1]]
+        return np.asarray(ends - self.active_thickness / 2 - np.repeat(begins, self.counts))
+
+    def layers_of(self, deposits: Deposits) -> np.ndarray:
+        """Return the layer, from 0, of every deposit in the active plates of these showers, int64; see the module."""
+        ends = self._ends()
+        begins = np.concatenate([[0.0], ends])
+        active = ends - self.active_thickness
+        owner = deposits.owner
+        first = self.offsets[:-1]
+        depth = deposits.z + begins[first][owner]
+        layer = np.searchsorted((begins[:-1] + active) / 2, depth, side="right") - 1
+        return np.asarray(layer - first[owner])
+
+    def _ends(self) -> np.ndarray:
+        """Return where the layers end if all stacks are put one behind the other, cm, float64."""
+        return np.cumsum(sum(getattr(self, name).astype(np.float64) for name in THICKNESSES))
 
     def _padded(self, name: str) -> np.ndarray:
         counts = self.counts

@@ -4,6 +4,10 @@ A point is energy e at (x, y) in a layer. Shower s owns the points ``offsets[s]:
 ``x y`` (cm, the shower's axis at 0), ``layer`` (from 0) and ``e`` (GeV); within a shower they are in order of layers.
 There is no padding: points without energy are left out when a file is read.
 
+In stacks of plates each shower has its own number of layers ``n_layers`` (n,), at most the attribute ``layers``. The
+axis is the particle's straight line: x = y = 0 in every layer is where it crosses the middle of the active plate
+(`calograd.events.clustering`). Directions of x and y are those of the detector.
+
 A file may have further datasets of one number a shower. ``hits`` is the number of cells that Geant4's deposits raise
 above the threshold, if it does not follow from the points. ``pdg`` is the incident particle's number in the scheme of
 the Particle Data Group; ``theta`` and ``phi`` are its direction in degrees. A dataset that is missing is unknown.
@@ -18,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from calograd.detector.configuration import PDG, SiWStack
-from calograd.detector.incidence import UNKNOWN, Incidence
+from calograd.detector.incidence import UNKNOWN, Incidence, beam_of
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import as_json, as_numbers, json_attribute
 from calograd.events.ragged import Ragged, offsets_of, offsets_problem, owners
@@ -32,11 +36,11 @@ PITCH = SiWStack.CELL
 """Default pitch of cells, cm: that of the silicon-tungsten stack."""
 _FLAT = {"x": "<f4", "y": "<f4", "layer": "u1", "e": "<f4"}
 _HEADS = {"offsets": "<i8", "energy": "<f4", "shower": "<i8"}
-_OPTIONAL = {"hits": "<i8", "pdg": "<i4", "theta": "<f4", "phi": "<f4"}
+_OPTIONAL = {"hits": "<i8", "pdg": "<i4", "theta": "<f4", "phi": "<f4", "n_layers": "<i4"}
 """Columns of one number a shower that a file may lack."""
 _CHUNK = 1 << 17
 """Number of points in a chunk."""
-_WHOLE = ("offsets", "shower", "hits", "pdg")
+_WHOLE = ("offsets", "shower", "hits", "pdg", "n_layers")
 """Columns of whole numbers."""
 
 
@@ -51,13 +55,14 @@ class PointShowers(Ragged):
         offsets: shape (n + 1,), int64.
         energy: incident energy, shape (n,), GeV, float32.
         shower: number of every shower in its source, shape (n,), int64.
-        layers: number of layers of the detector.
+        layers: number of layers of the detector, of stacks of plates the largest that a shower can have.
         origin: ``geant4`` or the name of a surrogate.
         config: what made them, as plain data.
         hits: cells above the threshold by all deposits, shape (n,), int64; None if they follow from the points.
         pdg: number of the incident particle in the scheme of the Particle Data Group, shape (n,); None if unknown.
         theta, phi: direction of the incident particle, angle to the normal and azimuth, shape (n,), degrees; None if
             unknown.
+        n_layers: number of layers of every shower's stack of plates, shape (n,); None if all have ``layers`` layers.
     """
 
     FLAT: ClassVar = ("x", "y", "layer", "e")
@@ -76,6 +81,7 @@ class PointShowers(Ragged):
     pdg: np.ndarray | None = None
     theta: np.ndarray | None = None
     phi: np.ndarray | None = None
+    n_layers: np.ndarray | None = None
 
     @property
     def totals(self) -> np.ndarray:
@@ -85,9 +91,10 @@ class PointShowers(Ragged):
     @property
     def incident(self) -> Incidence:
         """The incident particle of every shower; what no column says is that of the beam in the configuration."""
-        beam = Incidence.of_config(self.config, len(self))
         columns = {"particle": self.pdg, "theta": self.theta, "phi": self.phi}
         known = {name: column for name, column in columns.items() if column is not None}
+        said = {name: value for name, value in (beam_of(self.config) or {}).items() if name not in known}
+        beam = Incidence.of_beam(said, len(self))
         if "particle" in known:
             known["particle"] = np.where(np.isin(known["particle"], list(PDG.values())), known["particle"], UNKNOWN)
         return replace(beam, **known)
@@ -133,11 +140,14 @@ def incident_columns(config: dict[str, Any], n: int) -> dict[str, np.ndarray]:
     Args:
         config: configuration of the showers; the beam is in its table ``simulation``, or in ``beam`` itself.
         n: number of showers.
+
+    What differs from shower to shower is unknown here.
     """
     beam = (config.get("simulation") or {}).get("beam") or config.get("beam") or {}
-    columns = {"pdg": np.full(n, PDG[beam["particle"]])} if beam.get("particle") in PDG else {}
-    if "theta" in beam and ("phi" in beam or beam["theta"] == 0):
-        columns |= {name: np.full(n, beam.get(name, 0.0), np.float32) for name in ("theta", "phi")}
+    fixed = {name: value for name, value in beam.items() if not isinstance(value, list | tuple)}
+    columns = {"pdg": np.full(n, PDG[fixed["particle"]])} if fixed.get("particle") in PDG else {}
+    if "theta" in fixed and ("phi" in fixed or ("phi" not in beam and fixed["theta"] == 0)):
+        columns |= {name: np.full(n, fixed.get(name, 0.0), np.float32) for name in ("theta", "phi")}
     return columns
 
 
@@ -203,7 +213,22 @@ def points_problem(arrays: dict[str, np.ndarray], layers: int) -> str | None:
         if name in arrays and not np.isfinite(arrays[name]).all():
             return f"{name} holds numbers that are not finite"
     problem = offsets_problem(arrays["offsets"], n, {len(arrays[name]) for name in _FLAT})
-    return problem or values_problem(arrays["energy"], layers, *(arrays[name] for name in _FLAT))
+    problem = problem or values_problem(arrays["energy"], layers, *(arrays[name] for name in _FLAT))
+    return problem or (_stacks_problem(arrays, layers) if "n_layers" in arrays else None)
+
+
+def _stacks_problem(arrays: dict[str, np.ndarray], layers: int) -> str | None:
+    """Return what is wrong with the numbers of layers of the showers, or None."""
+    own = arrays["n_layers"]
+    bad = (own < 1) | (own > layers)
+    if bad.any():
+        return f"shower {int(np.argmax(bad))} has {own[bad][0]} layers, expected 1 to {layers}"
+    of = own[owners(arrays["offsets"].astype(np.int64))]
+    outside = arrays["layer"] >= of
+    if outside.any():
+        first = int(np.argmax(outside))
+        return f"point {first} is in layer {arrays['layer'][first]:g}, its shower has the layers 0 to {of[first] - 1}"
+    return None
 
 
 def values_problem(

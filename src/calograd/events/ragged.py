@@ -7,7 +7,7 @@ functions take numpy arrays or torch tensors and return the same kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -84,12 +84,14 @@ def offsets_problem(offsets: np.ndarray, showers: int, rows: set[int]) -> str | 
 class Ragged:
     """Base of frozen dataclasses that hold showers of different lengths.
 
-    A subclass names its flat columns in ``FLAT`` and its columns of one entry a shower in ``HEADS``; further fields are
-    common to all showers. Columns may be None.
+    A subclass names its flat columns in ``FLAT`` and its columns of one entry a shower in ``HEADS``. In ``PARTS`` it
+    names other rows of the same showers, each a `Ragged`, with their classes. Further fields are common to all showers.
+    Columns and parts may be None.
     """
 
     FLAT: ClassVar[tuple[str, ...]] = ()
     HEADS: ClassVar[tuple[str, ...]] = ("energy",)
+    PARTS: ClassVar[Mapping[str, type[Ragged]]] = {}
     offsets: Any
 
     def __len__(self) -> int:
@@ -105,11 +107,6 @@ class Ragged:
         """The shower, from 0, that owns each row, shape (rows,)."""
         return owners(self.offsets)
 
-    def columns(self) -> dict[str, Any]:
-        """Return the offsets and all columns that there are, by name; no fields common to all showers."""
-        named = {name: getattr(self, name) for name in ("offsets", *self.FLAT, *self.HEADS)}
-        return {name: column for name, column in named.items() if column is not None}
-
     def rows(self, which: Any) -> Self:
         """Return the chosen showers, by mask, indices or slice, in that order."""
         if isinstance(which, slice) and which.step in (None, 1):
@@ -123,7 +120,26 @@ class Ragged:
         chosen = dict.fromkeys(self.FLAT, flat) | dict.fromkeys(self.HEADS, which)
         columns = {name: getattr(self, name) for name in chosen}
         picked = {name: None if column is None else column[chosen[name]] for name, column in columns.items()}
+        owned = {name: getattr(self, name) for name in self.PARTS}
+        picked |= {name: None if part is None else part.rows(which) for name, part in owned.items()}
         return replace(self, offsets=offsets, **picked)  # type: ignore[type-var]
+
+    def columns(self) -> dict[str, Any]:
+        """Return offsets and columns by name, those of a part as ``PART.COLUMN``; what is None is left out."""
+        found = {name: getattr(self, name) for name in ("offsets", *self.FLAT, *self.HEADS)}
+        for part in self.PARTS:
+            rows = getattr(self, part)
+            found |= {} if rows is None else {f"{part}.{name}": column for name, column in rows.columns().items()}
+        return {name: column for name, column in found.items() if column is not None}
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any]) -> Self:
+        """Return showers of the columns that `columns` returned, of a class without further fields."""
+        mine = {name: column for name, column in columns.items() if "." not in name}
+        for part, kind in cls.PARTS.items():
+            rows = {n.partition(".")[2]: column for n, column in columns.items() if n.partition(".")[0] == part}
+            mine |= {part: kind.from_columns(rows)} if rows else {}
+        return cls(**mine)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
@@ -131,7 +147,7 @@ class Ragged:
 
         A column that one part lacks (None) is left out of the result.
         """
-        columns = {name: [getattr(part, name) for part in parts] for name in (*cls.FLAT, *cls.HEADS)}
+        columns = {name: [getattr(part, name) for part in parts] for name in (*cls.FLAT, *cls.HEADS, *cls.PARTS)}
         joined = {n: None if any(v is None for v in values) else _joined(values) for n, values in columns.items()}
         offsets = offsets_of(_joined([part.counts for part in parts]))
         return replace(parts[0], offsets=offsets, **joined)  # type: ignore[type-var]
@@ -184,6 +200,8 @@ class Showers(Deposits):
 def _joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
+    if isinstance(parts[0], Ragged):
+        return type(parts[0]).concatenate(parts)
     import torch
 
     return torch.cat(list(parts))

@@ -116,7 +116,7 @@ def run_kernel(config: SimulationConfig, indices: Sequence[int], environment: di
         if code == 0 and output.exists():
             layout = PLATE_LIBRARY if isinstance(config.detector, SamplingStack) else DEPOSIT_LIBRARY
             with np.load(output) as arrays:
-                return layout.record(**arrays)
+                return layout.record.from_columns(arrays)
         raise KernelError(f"the kernel ended {_manner(code)}{_last_words(words)}")
 
 

@@ -1,7 +1,7 @@
 """Build detectors as Geant4 volumes.
 
 The front face is z = 0, the axis x = y = 0, the beam runs along +z, and vacuum surrounds the detector. Deposits are
-recorded in the logical volumes named `SENSITIVE`.
+recorded in the logical volumes named `SENSITIVE`; the active plates of a stack are named `ACTIVE`.
 
 **Stacks of plates** change between showers. Volumes are made once, as many as the largest stack has; `Built.arrange`
 gives each its length, place and material. Plates that a shower's stack does not have are thin, of vacuum, and lie
@@ -23,6 +23,8 @@ from calograd.detector.sampling_stack import SamplingStack, Stack
 
 SENSITIVE = "sensitive"
 """Name of the logical volumes in which deposits are recorded."""
+ACTIVE = "active"
+"""Name of the logical volumes of the active plates of stacks; their other plates are `SENSITIVE` too."""
 G_PER_CM3 = 6.241509074e18
 """One g/cm3 in Geant4's internal unit of density."""
 SPARE = 1e-3
@@ -95,7 +97,7 @@ class _Plates:
         square = (detector.width, detector.width)
         self._parts: list[tuple[Any, Any, Any]] = []
         for number in range(self._count):
-            logical = volumes.box(SENSITIVE, (*square, SPARE), self._vacuum)
+            logical = volumes.box(ACTIVE if number % 3 == 2 else SENSITIVE, (*square, SPARE), self._vacuum)
             placed = volumes.place(logical, world, (number + 0.5) * SPARE, copy=number)
             self._parts.append((logical.GetSolid(), logical, placed))
         corner = world.GetSolid()

@@ -19,8 +19,8 @@ import numpy as np
 
 from calograd.detector.configuration import PDG, Incident, SimulationConfig, beam_direction
 from calograd.detector.sampling_stack import SamplingStack
-from calograd.geant4.geometry import SENSITIVE, build
-from calograd.geant4.recording import DepositRecorder, Deposits, PlateEnergies, Recorder
+from calograd.geant4.geometry import build
+from calograd.geant4.recording import DepositRecorder, PlateEnergies, Recorder, VolumeDeposits
 
 if TYPE_CHECKING:
     from calograd.events.library.schema import Record
@@ -36,8 +36,8 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
 
     Returns:
         Deposits: positions in cm, energies in GeV, times in ns since the particle crossed the front face, float32. Of a
-        stack of plates their energies and thicknesses. Of every shower ``index`` int64, ``seed`` uint64 and the
-        incident particle.
+        stack of plates their energies and thicknesses, with the deposits in active plates if its ``record`` says so. Of
+        every shower ``index`` int64, ``seed`` uint64 and the incident particle.
     """
     import geant4_pybind as g4
 
@@ -53,8 +53,10 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
 
         def ConstructSDandField(self) -> None:  # noqa: N802
             self.sensitive = recorder.sensitive(g4)
-            g4.G4SDManager.GetSDMpointer().AddNewDetector(self.sensitive)
-            self.SetSensitiveDetector(SENSITIVE, self.sensitive, True)
+            for sensitive, volumes in self.sensitive:
+                g4.G4SDManager.GetSDMpointer().AddNewDetector(sensitive)
+                for volume in volumes:
+                    self.SetSensitiveDetector(volume, sensitive, True)
 
     class Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -118,9 +120,11 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
 
 def _recorder(config: SimulationConfig, direct: bool) -> Recorder:
     """Return what records the showers of a simulation."""
+    deposits = VolumeDeposits(DepositRecorder(direct), config.beam.upstream)
     if isinstance(config.detector, SamplingStack):
-        return PlateEnergies(config, 3 * config.detector.layers_range[1])
-    return Deposits(DepositRecorder(direct), config.beam.upstream)
+        points = config.detector.record == "points"
+        return PlateEnergies(config, 3 * config.detector.layers_range[1], deposits if points else None)
+    return deposits
 
 
 def _leave_when_orphaned() -> None:

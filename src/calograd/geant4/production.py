@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -73,6 +73,7 @@ def simulate(
     phi: Span = 0.0,
     upstream: float | None = None,
     range_cut: float = 0.07,
+    record: Literal["energies", "points"] | None = None,
     workers: int = 1,
     scheduler: str | None = None,
     append: bool = False,
@@ -107,6 +108,8 @@ def simulate(
         upstream: distance from the start of the particle to the front face, cm; None for 1, in a silicon-tungsten
             stack 0.1.
         range_cut: production cut in range, cm.
+        record: what is recorded of a stack of plates: the ``energies`` of its plates, or ``points``, which adds the
+            deposits in active plates; None for what the stack says.
         workers: Geant4 processes on this machine.
         scheduler: ``tcp://host:port`` of a Dask cluster that is used instead.
         append: continue a finished library of the same configuration.
@@ -124,6 +127,11 @@ def simulate(
     is_design = hasattr(detector, "to_stack")  # its module loads torch, which is not needed here
     if hasattr(detector, "to_stack"):
         detector = detector.to_stack()
+    wanted: Any = detector
+    if record is not None:
+        if not isinstance(detector, SamplingStack):
+            raise InputError(f"record: {record} are recorded of stacks of plates; leave it out for other detectors")
+        wanted = detector.model_dump() | {"record": record}
     if upstream is None:
         upstream = UPSTREAM_SIW if isinstance(detector, SiWStack) else UPSTREAM
     values = (energies,) if isinstance(energies, int | float) else energies
@@ -132,7 +140,7 @@ def simulate(
         "phi": phi, "upstream": upstream,
     }  # fmt: skip
     try:
-        config = SimulationConfig(detector=detector, beam=beam, seed=seed, range_cut=range_cut)
+        config = SimulationConfig(detector=wanted, beam=beam, seed=seed, range_cut=range_cut)
     except ValidationError as error:
         first = error.errors()[0]
         parts = ["simulate", *(part for part in first["loc"] if isinstance(part, str))]

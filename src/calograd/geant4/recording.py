@@ -22,6 +22,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -31,7 +32,8 @@ from numpy.typing import NDArray
 from calograd.detector.configuration import SPEED_OF_LIGHT, SimulationConfig
 from calograd.detector.sampling_stack import Stack
 from calograd.events.plates import ENERGIES, THICKNESSES, PlateShowers
-from calograd.events.ragged import Showers, offsets_of
+from calograd.events.ragged import Deposits, Showers, offsets_of
+from calograd.geant4.geometry import ACTIVE, SENSITIVE, SPARE
 
 if TYPE_CHECKING:
     from calograd.events.library.schema import Record
@@ -213,8 +215,11 @@ class DepositRecorder:
 class Recorder(Protocol):
     """Records the showers of a process, one after the other."""
 
-    def sensitive(self, g4: Any) -> Any:
-        """Return the sensitive detector of the volumes named `calograd.geant4.geometry.SENSITIVE`."""
+    def sensitive(self, g4: Any) -> list[tuple[Any, tuple[str, ...]]]:
+        """Return sensitive detectors, each with the names of the logical volumes whose steps it sees.
+
+        The volumes are named in `calograd.geant4.geometry`.
+        """
 
     def run(self, manager: Any, arrange: Callable[[Stack], None], indices: Sequence[int]) -> None:
         """Let Geant4's run manager simulate showers; ``arrange`` is that of the detector."""
@@ -229,8 +234,8 @@ class Recorder(Protocol):
         """Return all showers, with the given columns of one value a shower."""
 
 
-class Deposits:
-    """Records every deposit of a detector, by a call of Python in each step.
+class VolumeDeposits:
+    """Records every deposit in the sensitive volumes, by a call of Python in each step there.
 
     Args:
         recorder: records the deposits of one shower.
@@ -242,7 +247,11 @@ class Deposits:
         self._before = upstream / SPEED_OF_LIGHT
         self._tables: list[NDArray[np.float32]] = []
 
-    def sensitive(self, g4: Any) -> Any:
+    def sensitive(self, g4: Any) -> list[tuple[Any, tuple[str, ...]]]:
+        """Return a sensitive detector of all sensitive volumes."""
+        return [(self.detector(g4), (SENSITIVE,))]
+
+    def detector(self, g4: Any) -> Any:
         """Return a sensitive detector that records its steps."""
         recorder = self._recorder
 
@@ -263,34 +272,48 @@ class Deposits:
 
     def end(self, event: Any) -> None:  # noqa: ARG002
         """Keep the deposits of the shower as files hold them."""
-        self._tables.append(_stored(self._recorder.end(), self._before))
+        self.keep(inf)
+
+    def keep(self, depth: float) -> None:
+        """End the shower and keep its deposits up to a depth (cm) as files hold them."""
+        table = self._recorder.end()
+        self._tables.append(_stored(table[table[:, 2] <= 10 * depth], self._before))
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the deposits of all showers, as `calograd.events.ragged.Deposits` has them."""
+        columns = dict(zip(("x", "y", "z", "t", "e"), np.concatenate(self._tables, axis=1), strict=True))
+        return columns | {"offsets": offsets_of(np.array([each.shape[1] for each in self._tables]))}
 
     def showers(self, **heads: NDArray[Any]) -> Showers:
         """Return the deposits of all showers."""
-        x, y, z, t, e = np.concatenate(self._tables, axis=1)
-        return Showers(x, y, z, e, offsets_of(np.array([each.shape[1] for each in self._tables])), t=t, **heads)
+        return Showers(**self.columns(), **heads)
 
 
 class PlateEnergies:
-    """Records the energies of plates, which Geant4 sums in C++: no step calls Python. Each shower is a run.
+    """Records the energies of plates, which Geant4 sums in C++. Each shower is a run.
+
+    No step calls Python, unless the deposits in active plates are recorded too: then those in active plates do.
 
     Args:
         config: a simulation of stacks of plates.
         plates: number of plates that were built, three a layer.
+        deposits: records the deposits in active plates; None leaves them out.
     """
 
-    def __init__(self, config: SimulationConfig, plates: int) -> None:
+    def __init__(self, config: SimulationConfig, plates: int, deposits: VolumeDeposits | None = None) -> None:
         self._config = config
         self._plates = plates
+        self._deposits = deposits
         self._stacks: list[Stack] = []
         self._energies: list[NDArray[np.float32]] = []
 
-    def sensitive(self, g4: Any) -> Any:
-        """Return a sensitive detector whose scorer sums the energies of a shower by the plates' copy numbers."""
+    def sensitive(self, g4: Any) -> list[tuple[Any, tuple[str, ...]]]:
+        """Return a scorer that sums the energies of a shower by the plates' copy numbers, and what sees deposits."""
         self._scorer = g4.G4PSEnergyDeposit("energy")
-        sensitive = g4.G4MultiFunctionalDetector("plates")
-        sensitive.RegisterPrimitive(self._scorer)
-        return sensitive
+        plates = g4.G4MultiFunctionalDetector("plates")
+        plates.RegisterPrimitive(self._scorer)
+        scorers: list[tuple[Any, tuple[str, ...]]] = [(plates, (SENSITIVE, ACTIVE))]
+        return scorers if self._deposits is None else [*scorers, (self._deposits.detector(g4), (ACTIVE,))]
 
     def run(self, manager: Any, arrange: Callable[[Stack], None], indices: Sequence[int]) -> None:
         """Simulate every shower in its stack."""
@@ -301,26 +324,32 @@ class PlateEnergies:
             manager.BeamOn(1)
 
     def begin(self, seed: int) -> None:
-        """Begin a shower; nothing is drawn."""
+        """Begin a shower; only the places of deposits are drawn."""
+        if self._deposits is not None:
+            self._deposits.begin(seed)
 
     def end(self, event: Any) -> None:
-        """Keep the energies of the plates that the shower's stack has."""
+        """Keep the energies of the plates that the shower's stack has, and the deposits in them."""
         sums = np.zeros(self._plates)
         found = list(event.GetHCofThisEvent().GetHC(0))  # pairs of a plate's number and its energy, MeV
         if found:
             numbers, energies = zip(*found, strict=True)
             sums[list(numbers)] = energies
-        thickness = self._stacks[-1].thickness
-        sums = sums.reshape(-1, 3)[: len(thickness)] / 1000
-        self._energies.append(np.where(thickness > 0, sums, 0).astype(np.float32))  # vacuum is not quite empty
+        stack = self._stacks[-1]
+        sums = sums.reshape(-1, 3)[: len(stack.thickness)] / 1000
+        self._energies.append(np.where(stack.thickness > 0, sums, 0).astype(np.float32))  # vacuum is not quite empty
+        if self._deposits is not None:
+            self._deposits.keep(stack.faces()[-1] + SPARE / 2)  # a spare active plate lies behind at least one other
 
     def showers(self, **heads: Any) -> PlateShowers:
-        """Return energies and stacks of all showers."""
+        """Return energies and stacks of all showers, and their deposits if they were recorded."""
         thickness = np.concatenate([stack.thickness for stack in self._stacks])
         rows = np.concatenate([np.concatenate(self._energies), thickness], axis=1)
-        columns = dict(zip((*ENERGIES, *THICKNESSES), np.ascontiguousarray(rows.T), strict=True))
+        columns: dict[str, Any] = dict(zip((*ENERGIES, *THICKNESSES), np.ascontiguousarray(rows.T), strict=True))
         for name in ("absorber", "active"):
             columns[name] = np.array([getattr(stack, name) for stack in self._stacks], np.int32)
+        if self._deposits is not None:
+            columns["deposits"] = Deposits(**self._deposits.columns())
         counts = np.array([len(stack.thickness) for stack in self._stacks])
         return PlateShowers(**columns, offsets=offsets_of(counts), **heads)
 

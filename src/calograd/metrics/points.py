@@ -84,8 +84,12 @@ def observe_points(points: PointShowers, readout: Readout | None = None) -> Poin
         readout: cells of the layers; by default those of the stack.
 
     Raises:
-        InputError: the detector has another number of layers than the groups are defined for.
+        InputError: the detector has another number of layers than the groups are defined for, or is a stack of plates.
     """
+    if points.n_layers is not None:
+        raise InputError(
+            "the showers are in stacks of plates; the observables of points are defined for the silicon-tungsten stack"
+        )
     if points.layers != LAYERS:
         raise InputError(f"the showers have {points.layers} layers; the observables are defined for {LAYERS}")
     hits, n = read_out(points, readout), len(points)

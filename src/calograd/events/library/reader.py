@@ -37,6 +37,7 @@ from calograd.events.library.schema import (
     MORE,
     PARTS,
     PLATE_LIBRARY,
+    RECORDED,
     SCHEMA,
     Generated,
     Heads,
@@ -49,7 +50,7 @@ from calograd.events.library.schema import (
     values_problem,
 )
 from calograd.events.plates import PlateShowers
-from calograd.events.ragged import Showers, blocks, offsets_of
+from calograd.events.ragged import Deposits, Showers, blocks, offsets_of
 from calograd.io.files import shard_files
 from calograd.io.hdf5 import DAMAGE, check_datasets, check_schema, existing_file, load
 
@@ -105,6 +106,7 @@ class ShowerLibrary(ABC, Generic[R]):
         self.wanted = wanted
         self.lost = lost
         self.shards = [(0, provenance)]
+        self._deposits: Library | None = None
         self._parts = parts
         self._files = ExitStack()
         self._open: tuple[Path, h5py.File] | None = None
@@ -122,6 +124,8 @@ class ShowerLibrary(ABC, Generic[R]):
         """Close the file."""
         self._files.close()
         self._open = None
+        if self._deposits is not None:
+            self._deposits.close()
 
     @property
     def complete(self) -> bool:
@@ -170,9 +174,13 @@ class ShowerLibrary(ABC, Generic[R]):
                 pieces.append(piece if self.complete else replace(piece, **dict.fromkeys(self.layout.lacks)))
         if not pieces:
             none = {name: np.zeros(0, np.float32) for name in self.layout.names(self.complete)}
-            return self._showers(slice(start, stop), none)
+            pieces.append(self._showers(slice(start, stop), none))
         record: Any = self.layout.record
         whole: R = pieces[0] if len(pieces) == 1 else record.concatenate(pieces)
+        if self._deposits is not None:
+            of = self._deposits.read(start, stop)
+            more: dict[str, Any] = {"deposits": Deposits(of.x, of.y, of.z, of.e, of.offsets, t=of.t)}
+            whole = replace(whole, **more)
         return whole
 
     def _showers(self, rows: slice, flat: Mapping[str, Any]) -> R:
@@ -189,8 +197,20 @@ class ShowerLibrary(ABC, Generic[R]):
 
     def blocks(self, max_rows: int = BLOCK) -> Iterator[R]:
         """Yield all showers in order, some at a time: at most ``max_rows`` rows, but at least one shower."""
-        for rows in blocks(offsets_of(self.heads.counts), max_rows):
+        counts = self.heads.counts if self._deposits is None else self.heads.counts + self._deposits.heads.counts
+        for rows in blocks(offsets_of(counts), max_rows):
             yield self.read(rows.start, rows.stop)
+
+    def tables(self) -> list[ShowerLibrary[Any]]:
+        """Return this library and, where the deposits in active plates were recorded, the library of these."""
+        deposits = self._library_of_deposits()
+        return [self] if deposits is None else [self, deposits]
+
+    def _library_of_deposits(self) -> Library | None:
+        heads = self.heads.of_deposits
+        if heads is None:
+            return None
+        return Library(self.path, self.provenance, heads, self._parts, wanted=self.wanted, lost=self.lost)
 
     def _check_sums(self, showers: R, start: int, part: _Part) -> None:
         """Raise `FormatError` if rows of a part have changed since they were written."""
@@ -208,8 +228,8 @@ class ShowerLibrary(ABC, Generic[R]):
 
     def _rows(self, part: _Part, low: int, high: int) -> dict[str, np.ndarray]:
         try:
-            file = self._file(part.path)
-            first, last = file["offsets"][low], file["offsets"][high]
+            file, offsets = self._file(part.path), self.heads.offsets[part.first :]
+            first, last = offsets[low] - offsets[0], offsets[high] - offsets[0]
             return {name: file[name][first:last] for name in self.layout.names(part.times)}
         except DAMAGE as error:
             raise FormatError(f"{part.path} is damaged and cannot be read completely: {error}") from error
@@ -327,6 +347,15 @@ class PlateLibrary(ShowerLibrary[PlateShowers]):
         assert plates is not None
         return plates
 
+    def read_deposits(self) -> None:
+        """Let `read` and `blocks` return showers with their deposits. Raises `InputError` if none were recorded."""
+        self._deposits = self._library_of_deposits()
+        if self._deposits is None:
+            raise InputError(
+                f"{self.path} holds the energies of plates alone; points need the deposits in active plates: simulate "
+                "with --record points"
+            )
+
 
 _KINDS_OF_LIBRARY: dict[str, type[Any]] = {SCHEMA: Library, PLATE_LIBRARY.schema: PlateLibrary}
 """Classes of open libraries by schema."""
@@ -347,16 +376,23 @@ def open_library(path: Path | str, recover: bool = False) -> Library:
     return library
 
 
-def open_plates(path: Path | str, recover: bool = False) -> PlateLibrary:
+def open_plates(path: Path | str, recover: bool = False, deposits: bool = False) -> PlateLibrary:
     """Open a library of the energies in plates, finished or not.
 
         with open_plates("stacks.h5") as library:
             showers = library.read()
         showers.energies()                       # (n, layers, 3), GeV: absorber, gap and active plate
 
-    Arguments and errors are those of `open_library`.
+    Args:
+        path, recover: see `open_library`, also for errors.
+        deposits: read the deposits in active plates too, into `PlateShowers.deposits`.
+
+    Raises:
+        InputError: deposits are to be read and were not recorded.
     """
     library: PlateLibrary = open_any(path, PLATE_LIBRARY, recover)
+    if deposits:
+        library.read_deposits()
     return library
 
 
@@ -395,7 +431,7 @@ def _joined(
     ]  # fmt: skip
     lost = sum(library.lost for library in libraries)
     kind = _KINDS_OF_LIBRARY[layout.schema]
-    return kind(path, provenance, Heads.join(heads, layout), parts, wanted=wanted, lost=lost)
+    return kind(path, provenance, Heads.join(heads, provenance), parts, wanted=wanted, lost=lost)
 
 
 def _folder(folder: Path, libraries: list[Any], layout: Layout) -> Any:
@@ -452,32 +488,42 @@ def _existing(path: Path, recover: bool, layout: Layout) -> Iterator[tuple[h5py.
 
 def _heads(file: h5py.File, path: Path, complete: int | None, layout: Layout) -> tuple[Provenance, Heads, int]:
     """Return provenance and heads of the (first ``complete``) showers, and the number of showers that are lost."""
-    check_datasets(file, path, (*layout.names(False), *layout.heads), f"a file of schema '{layout.schema}'")
-    known = set(layout.record.HEADS) | {"offsets", CHECKSUM}
+    expected = f"a file of schema '{layout.schema}'"
+    check_datasets(file, path, (*layout.names(False), *layout.heads), expected)
+    provenance = Provenance.of(file.attrs, path)
+    if provenance.layout is not layout:
+        raise FormatError(f"{path}: its simulation config is not of {layout.rows} of a detector; the file is damaged")
+    recorded = tuple(RECORDED) if provenance.points else ()
+    check_datasets(file, path, (*recorded, *Showers.FLAT) if recorded else (), f"{expected} with recorded points")
+    known = {*layout.record.HEADS, *recorded, "offsets", CHECKSUM}
     small: dict[str, Any] = {n: load(file, n) for n in (*HEADS, *MORE, CHECKSUM) if n in file and n in known}
     heads = Heads(**small, times=layout.complete(file))
-    rows = layout.names(heads.times)
-    for name in (*small, *rows):
+    for name in (*small, *layout.names(heads.times), *(Showers.FLAT if recorded else ())):
         if file[name].dtype.kind not in _KINDS[name]:
             raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")
-    n, total = len(heads.energy), {name: file[name].shape for name in rows}
+    n = len(heads.energy)
     columns = {name: getattr(heads, name) for name in ("index", "seed", CHECKSUM, *MORE)}
     wanted = {name: (n, 2) if name == "position" else (n,) for name, values in columns.items() if values is not None}
     if heads.offsets.shape != (n + 1,) or any(columns[name].shape != shape for name, shape in wanted.items()):
         shapes = ", ".join(f"{name} {getattr(heads, name).shape}" for name in (*HEADS, *wanted))
         raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
-    if heads.offsets[0] != 0 or (np.diff(heads.offsets) < 0).any() or set(total.values()) != {(heads.offsets[-1],)}:
-        raise FormatError(f"{path}: the offsets do not fit the {layout.rows} ({total[rows[0]]}); the file is damaged")
+    _check_offsets(file, heads, layout.names(heads.times), layout.rows, path)
+    if heads.of_deposits is not None:
+        _check_offsets(file, heads.of_deposits, Showers.FLAT, DEPOSIT_LIBRARY.rows, path)
     if not (np.isfinite(heads.energy) & (heads.energy > 0)).all():
         bad = int(heads.index[~(np.isfinite(heads.energy) & (heads.energy > 0))][0])
         raise FormatError(f"{path}: the incident energy of shower {bad} is not a positive number")
     keep = n if complete is None else complete
-    provenance = Provenance.of(file.attrs, path)
-    if provenance.layout is not layout:
-        raise FormatError(f"{path}: its simulation config is not of {layout.rows} of a detector; the file is damaged")
     check_heads(file, heads, path)
     _check_stacks(heads, provenance, path)
     return provenance, heads.rows(slice(0, keep)), n - keep
+
+
+def _check_offsets(file: h5py.File, heads: Heads, names: Sequence[str], rows: str, path: Path) -> None:
+    """Raise `FormatError` unless the offsets of rows are those of all datasets ``names``."""
+    shapes, offsets = [file[name].shape for name in names], heads.offsets
+    if offsets[0] != 0 or (np.diff(offsets) < 0).any() or set(shapes) != {(offsets[-1],)}:
+        raise FormatError(f"{path}: the offsets do not fit the {rows} ({shapes[0]}); the file is damaged")
 
 
 def _check_stacks(heads: Heads, provenance: Provenance, path: Path) -> None:

@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 
 from calograd.errors import FormatError
-from calograd.events.library.schema import HEADS, MORE, Layout
+from calograd.events.library.schema import HEADS, MORE, PLATE_LIBRARY, Layout
+from calograd.events.ragged import Showers, offsets_of
 from calograd.io.hdf5 import DAMAGE, refuse_endless
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -75,8 +76,11 @@ def complete_showers(file: h5py.File, path: Path, layout: Layout) -> int:
         dataset = file[name]
         if dataset.nbytes and dataset.id.get_offset() + dataset.nbytes > real:
             raise KeyError(name)
-    rows = min(_complete_values(file[name], real) for name in layout.names(layout.complete(file)))
-    return int(np.searchsorted(file["offsets"][()], rows, side="right")) - 1
+    tables = [(file["offsets"][()], layout.names(layout.complete(file)))]
+    if "deposits" in file and layout is PLATE_LIBRARY:
+        tables.append((offsets_of(file["deposits"][()].astype(np.int64)), Showers.FLAT))
+    rows = [min(_complete_values(file[name], real) for name in names) for _, names in tables]
+    return min(int(np.searchsorted(of, n, side="right")) - 1 for (of, _), n in zip(tables, rows, strict=True))
 
 
 def _complete_values(dataset: h5py.Dataset, real: int) -> int:

@@ -18,6 +18,10 @@ of the shower in this order. All else is as in libraries of deposits, and no dat
 surrogate generated, ``config`` is a `Generated`, with the materials; ``index`` is the row of the sample and ``seed``
 its seed.
 
+Where points were recorded (``record`` of the stack in ``config``), the same file has the deposits in the active plates,
+in the flat datasets ``x y z e t`` of libraries of deposits. ``deposits`` (n,) is the number of deposits of every
+shower, which follow each other without a gap, and ``deposits_checksum`` (n,) their CRC-32.
+
 The file's index and all small datasets lie at its front. The chunks of deposits follow in the order of the showers, so
 a file that was cut off has lost only its end.
 """
@@ -25,7 +29,7 @@ a file that was cut off has lost only its end.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +45,7 @@ from calograd.detector.material import Material
 from calograd.detector.sampling_stack import SamplingStack, describe_materials
 from calograd.errors import FormatError
 from calograd.events.plates import PlateShowers
-from calograd.events.ragged import Ragged, Showers
+from calograd.events.ragged import Ragged, Showers, offsets_of
 from calograd.io.hdf5 import store_checksum, verify_checksum
 from calograd.io.toml import Table, first_difference
 
@@ -63,7 +67,9 @@ INCIDENT = {"particle": "<i4", "position": "<f4", "theta": "<f4", "phi": "<f4"}
 """Datasets of the incident particles, and their types."""
 PAIR = {"absorber": "<i4", "active": "<i4"}
 """Datasets of the materials of stacks, and their types."""
-MORE = INCIDENT | PAIR
+RECORDED = {"deposits": "<i8", "deposits_checksum": "<u4"}
+"""Datasets of the showers in stacks whose deposits were recorded, and their types."""
+MORE = INCIDENT | PAIR | RECORDED
 """Datasets of one value a shower that some libraries lack, and their types."""
 CHECKSUM = "checksum"
 """Dataset of the checksums of the deposits."""
@@ -103,7 +109,7 @@ class Layout:
 
 DEPOSIT_LIBRARY = Layout(SCHEMA, Showers, (TIME,), tuple(HEADS), "deposits")
 """Libraries of deposits."""
-PLATE_LIBRARY = Layout(PLATES_SCHEMA, PlateShowers, (), (*HEADS, *MORE, CHECKSUM), "layers")
+PLATE_LIBRARY = Layout(PLATES_SCHEMA, PlateShowers, (), (*HEADS, *INCIDENT, *PAIR, CHECKSUM), "layers")
 """Libraries of plates."""
 
 
@@ -114,6 +120,8 @@ class Heads(Ragged):
     Attributes:
         checksum: CRC-32 of every shower's rows, shape (n,), uint32; None where a library has none.
         absorber, active: see `calograd.events.plates.PlateShowers`; None in a library of deposits.
+        deposits: number of deposits in the active plates of every shower, shape (n,); None if they were not recorded.
+        deposits_checksum: CRC-32 of these deposits, shape (n,), uint32.
         times: whether the rows of all showers have all columns: deposits may lack times, plates lack nothing.
     """
 
@@ -129,29 +137,46 @@ class Heads(Ragged):
     phi: np.ndarray | None = None
     absorber: np.ndarray | None = None
     active: np.ndarray | None = None
+    deposits: np.ndarray | None = None
+    deposits_checksum: np.ndarray | None = None
     times: bool = field(default=False, kw_only=True)
 
     @classmethod
     def of(cls, showers: Record) -> Heads:
         """Return the heads of showers."""
-        more = (getattr(showers, name, None) for name in MORE)
-        heads = cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), *more)
+        more: dict[str, Any] = {name: getattr(showers, name, None) for name in (*INCIDENT, *PAIR)}
+        if isinstance(showers, PlateShowers) and showers.deposits is not None:
+            more |= {"deposits": showers.deposits.counts, "deposits_checksum": checksums(showers.deposits)}
+        heads = cls(showers.offsets, showers.energy, showers.index, showers.seed, checksums(showers), **more)
         return replace(heads, times=len(row_names(showers)) == len(showers.FLAT))
 
+    @property
+    def of_deposits(self) -> Heads | None:
+        """The heads of the deposits in active plates, as of a library of deposits; None if they were not recorded."""
+        if self.deposits is None:
+            return None
+        return replace(self, offsets=offsets_of(self.deposits), checksum=self.deposits_checksum)
+
+    def lengths(self, layout: Layout) -> dict[str, int]:
+        """Return the datasets of rows of a library of a layout, and the number of rows of each."""
+        lengths = dict.fromkeys(layout.names(self.times), int(self.offsets[-1]))
+        return lengths if self.deposits is None else lengths | dict.fromkeys(Showers.FLAT, int(self.deposits.sum()))
+
     @classmethod
-    def join(cls, heads: Sequence[Heads], layout: Layout = DEPOSIT_LIBRARY) -> Heads:
-        """Return the heads of libraries of a layout put one behind the other; there may be none."""
+    def join(cls, heads: Sequence[Heads], provenance: Provenance | None = None) -> Heads:
+        """Return the heads of libraries put one behind the other; there may be none, of a library of ``provenance``."""
         none = cls(*(np.zeros(int(k == 0), kind) for k, kind in enumerate(("<i8", "<f4", "<i8", "<u8", "<u4"))))
-        if layout is PLATE_LIBRARY:
-            more = {name: np.zeros((0, 2) if name == "position" else 0, kind) for name, kind in MORE.items()}
+        if provenance is not None and provenance.stack is not None:
+            kinds = INCIDENT | PAIR | (RECORDED if provenance.points else {})
+            more = {name: np.zeros((0, 2) if name == "position" else 0, kind) for name, kind in kinds.items()}
             none = replace(none, **more, times=True)
         return replace(cls.concatenate(heads), times=all(each.times for each in heads)) if heads else none
 
 
-def checksums(showers: Record) -> np.ndarray:
+def checksums(showers: Ragged) -> np.ndarray:
     """Return the CRC-32 of the bytes of every shower's rows, column after column; shape (n,), uint32."""
     columns = [np.ascontiguousarray(getattr(showers, name), dtype="<f4") for name in row_names(showers)]
-    sums = np.zeros(len(showers.energy), np.uint32)
+    sums = np.zeros(len(showers), np.uint32)
     for number, (start, stop) in enumerate(pairwise(showers.offsets)):
         value = 0
         for column in columns:
@@ -160,7 +185,7 @@ def checksums(showers: Record) -> np.ndarray:
     return sums
 
 
-def row_names(showers: Record) -> tuple[str, ...]:
+def row_names(showers: Ragged) -> tuple[str, ...]:
     """Return the flat columns that showers have; deposits may have no times."""
     return tuple(name for name in showers.FLAT if getattr(showers, name) is not None)
 
@@ -254,6 +279,11 @@ class Provenance:
     def plates(self) -> SamplingStack | Generated | None:
         """The record that has the materials of the plates; None for showers of deposits."""
         return self.config if isinstance(self.config, Generated) else self.stack
+
+    @property
+    def points(self) -> bool:
+        """True if the deposits in the active plates of stacks were recorded."""
+        return self.stack is not None and self.stack.record == "points"
 
     @property
     def layout(self) -> Layout:
@@ -372,9 +402,13 @@ def create_rows(file: h5py.File, n: int, names: Sequence[str], **compression: An
     return {name: file.create_dataset(name, shape=(n,), dtype="<f4", **packing) for name in names}
 
 
-def front_size(rows: int, columns: int) -> int:
-    """Return a generous number of bytes to set aside at the front of a file for its index."""
-    return (1 << 14) + 400 * columns * (rows // CHUNK + 1)
+def front_size(lengths: Iterable[int]) -> int:
+    """Return a generous number of bytes to set aside at the front of a file for the index of columns of rows.
+
+    Args:
+        lengths: number of rows of every column.
+    """
+    return (1 << 14) + sum(400 * (rows // CHUNK + 1) for rows in lengths)
 
 
 def pack(showers: Record, provenance: Provenance, times: bool = True) -> bytes:
@@ -386,17 +420,24 @@ def pack(showers: Record, provenance: Provenance, times: bool = True) -> bytes:
     """
     if not times and isinstance(showers, Showers):
         showers = replace(showers, t=None)
-    n, names = int(showers.offsets[-1]), row_names(showers)
-    with h5py.File(
-        "pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front_size(n, len(showers.FLAT))
-    ) as file:
-        write_heads(file, provenance, Heads.of(showers))
-        datasets = create_rows(file, n, names, compression="lzf")
-        for start in range(0, n, CHUNK):
-            for name, dataset in datasets.items():
-                dataset[start : start + CHUNK] = getattr(showers, name)[start : start + CHUNK]
+    heads = Heads.of(showers)
+    front = front_size(heads.lengths(provenance.layout).values())
+    with h5py.File("pack", "w", driver="core", backing_store=False, rdcc_nbytes=0, meta_block_size=front) as file:
+        write_heads(file, provenance, heads)
+        for rows in (showers, getattr(showers, "deposits", None)):
+            if rows is not None:
+                _write_rows(file, rows)
         file.flush()
         return bytes(file.id.get_file_image())
+
+
+def _write_rows(file: h5py.File, rows: Ragged) -> None:
+    """Write the flat columns of showers, compressed fast."""
+    n = int(rows.offsets[-1])
+    datasets = create_rows(file, n, row_names(rows), compression="lzf")
+    for start in range(0, n, CHUNK):
+        for name, dataset in datasets.items():
+            dataset[start : start + CHUNK] = getattr(rows, name)[start : start + CHUNK]
 
 
 def compress(values: np.ndarray, chunk: int) -> bytes:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
-from calograd.events.library.reader import open_any, read_heads
+from calograd.events.library.reader import ShowerLibrary, open_any, read_heads
 from calograd.events.library.recovery import is_cut_off
 from calograd.events.library.schema import (
     CHUNK,
@@ -237,7 +238,7 @@ class LibraryWriter:
                 )
             self.publish(force=True)
             try:
-                self._join(temporary, Heads.join([heads for _, heads in ordered], self._layout), progress, threads)
+                self._join(temporary, Heads.join([heads for _, heads in ordered], self.provenance), progress, threads)
                 synchronise(temporary)
                 temporary.replace(self.path)
             finally:
@@ -258,44 +259,53 @@ class LibraryWriter:
         return sorted(self._parts.items(), key=lambda item: int(item[1].index[0]))
 
     def _join(self, target: Path, heads: Heads, progress: Progress, threads: int) -> None:
-        n = int(heads.offsets[-1])
-        chunk = max(1, min(CHUNK, n))
+        lengths = heads.lengths(self._layout)
         with (
             open_any(self.path, self._layout) as library,
             ThreadPoolExecutor(threads) as pool,
-            h5py.File(target, "w", rdcc_nbytes=0, meta_block_size=front_size(n, len(self._layout.names()))) as file,
+            h5py.File(target, "w", rdcc_nbytes=0, meta_block_size=front_size(lengths.values())) as file,
         ):
             write_heads(file, self.provenance, heads)
-            names = self._layout.names(heads.times)
-            datasets = create_rows(file, n, names, compression="gzip", compression_opts=1)
-            waiting: deque[tuple[int, str, Future[bytes]]] = deque()
+            for rows in library.tables():
+                with rows:
+                    _join_rows(file, rows, progress, pool, 8 * threads)
 
-            def write_oldest() -> None:
-                start, name, future = waiting.popleft()
-                datasets[name].id.write_direct_chunk((start,), future.result())
-                progress(min(n, start + chunk), n)
 
-            for number, slab in enumerate(slabs(library.blocks(1 << 21), chunk)):
-                for name, values in slab.items():
-                    waiting.append((number * chunk, name, pool.submit(compress, values, chunk)))
-                while len(waiting) > 8 * threads:
-                    write_oldest()
-            while waiting:
-                write_oldest()
+def _join_rows(
+    file: h5py.File, rows: ShowerLibrary[Any], progress: Progress, pool: ThreadPoolExecutor, most: int
+) -> None:
+    """Write the rows of an open library to a file, compressed in a pool, with at most ``most`` chunks under way."""
+    n = int(rows.heads.offsets[-1])
+    chunk = max(1, min(CHUNK, n))
+    names = rows.layout.names(rows.heads.times)
+    datasets = create_rows(file, n, names, compression="gzip", compression_opts=1)
+    waiting: deque[tuple[int, str, Future[bytes]]] = deque()
+
+    def write_oldest() -> None:
+        start, name, future = waiting.popleft()
+        datasets[name].id.write_direct_chunk((start,), future.result())
+        progress(min(n, start + chunk), n)
+
+    for number, slab in enumerate(slabs(rows.blocks(1 << 21), chunk)):
+        for name, values in slab.items():
+            waiting.append((number * chunk, name, pool.submit(compress, values, chunk)))
+        while len(waiting) > most:
+            write_oldest()
+    while waiting:
+        write_oldest()
 
 
 def _virtual(parts: list[tuple[Path, Heads]], provenance: Provenance, wanted: int) -> bytes:
     """Return the file of virtual datasets over the parts, as bytes."""
-    heads = Heads.join([h for _, h in parts], provenance.layout)
-    n = int(heads.offsets[-1])
+    heads = Heads.join([h for _, h in parts], provenance)
+    lengths = [part.lengths(provenance.layout) for _, part in parts]
     with h5py.File("library", "w", driver="core", backing_store=False) as file:
         names = [f"{part.parent.name}/{part.name}" for part, _ in parts]
         write_heads(file, provenance, heads, wanted, names)
-        for dataset in provenance.layout.names(heads.times):
+        for dataset, n in heads.lengths(provenance.layout).items():
             layout = h5py.VirtualLayout(shape=(n,), dtype="<f4")
             start = 0
-            for name, (_, part) in zip(names, parts, strict=True):
-                length = int(part.offsets[-1])
+            for name, length in zip(names, (each[dataset] for each in lengths), strict=True):
                 if length:
                     source = h5py.VirtualSource(name.replace("%", "%%"), dataset, shape=(length,))
                     layout[start : start + length] = source

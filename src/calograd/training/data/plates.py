@@ -165,7 +165,7 @@ def load_plates(files: Sequence[Path], validation: float, seed: int, showers: in
         with open_plates(path) as library:
             read = library.read()
             parts.append(_read(path, library, read, absorbers, actives))
-        numbers.append((read.config, read.index))
+        numbers.append((_same_whatever_is_recorded(read.config), read.index))
         about = {"origin": read.origin, "showers": len(read), "config": read.config}
         provenance.append({"file": path.name, **about})
     keys = np.concatenate(distinct_showers(numbers))
@@ -178,6 +178,14 @@ def load_plates(files: Sequence[Path], validation: float, seed: int, showers: in
         if len(torch.unique(which)) < len(material):
             raise InputError("a material of the data has no shower that is trained on; add showers or leave it out")
     return PlatesData(train, held, tuple(absorbers), tuple(actives), provenance)
+
+
+def _same_whatever_is_recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what made showers of plates, without whether their points were recorded, which changes no shower."""
+    made = config.get("simulation")
+    if made is None:
+        return config
+    return config | {"simulation": made | {"detector": made["detector"] | {"record": "energies"}}}
 
 
 def _read(

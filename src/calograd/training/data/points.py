@@ -151,6 +151,9 @@ def split_points(files: list[Path], validation: float, energy: tuple[float, floa
     """
     files = [shard for path in files for shard in shard_files(path)]
     parts = [read_points(path) for path in files]
+    plates = [str(path) for path, part in zip(files, parts, strict=True) if part.n_layers is not None]
+    if plates:
+        raise InputError(f"{plates[0]} holds points in stacks of plates; expected those of a silicon-tungsten stack")
     kinds = {(part.layers, str(part.config.get("clustering"))) for part in parts}
     if len(kinds) > 1:
         words = ", ".join(f"{layers} layers of {what}" for layers, what in sorted(kinds))

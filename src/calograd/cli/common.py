@@ -428,7 +428,7 @@ def stack_options(function: F) -> F:
 
 
 def stack_of(
-    asked: Mapping[str, Any], find: Callable[[str], Material], what: str, **more: float | None
+    asked: Mapping[str, Any], find: Callable[[str], Material], what: str, **more: float | str | None
 ) -> SamplingStack:
     """Return the stacks that the options of `stack_options` describe.
 

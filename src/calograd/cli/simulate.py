@@ -226,7 +226,7 @@ def _sampling(options: dict[str, Any]) -> SamplingStack:
     from calograd.geant4.probe import find_material
     from calograd.geant4.production import hold
 
-    stack = stack_of(options, find_material, "--detector sampling", width=options["width"])
+    stack = stack_of(options, find_material, "--detector sampling", width=options["width"], record=options["record"])
     return stack if options["width"] else hold(stack, options["theta"], options["position"])
 
 

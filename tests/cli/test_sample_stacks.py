@@ -139,7 +139,7 @@ def test_the_options_of_stacks_are_those_of_simulate() -> None:
     described = {
         option.name for option in simulate.params if (getattr(option, "help", "") or "").startswith("Sampling")
     }
-    assert described - {"width"} == {
+    assert described - {"width", "record"} == {
         option.name for option in sample.params if (getattr(option, "help", "") or "").startswith("Sampling")
     } - {"layers_only"}
     assert len(described) > 8

@@ -17,7 +17,7 @@ from calograd.surrogate import Card
 
 RESULTS = {
     "pbf2-cells": "right", "pbf2-cells-fast": "right", "crystals": "off-axis", "crystals-fast": "off-axis",
-    "siw-cloud": "points", "siw-cloud-cm": "points",
+    "siw-cloud": "points", "siw-cloud-cm": "points", "sampling": "sampling", "sampling-fast": "sampling",
 }  # fmt: skip
 """The page in docs/results that has the fidelity of a bundled surrogate."""
 SCRIPTS = {"siw-cloud-cm": "siw-cloud.sh"}

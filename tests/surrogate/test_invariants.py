@@ -51,8 +51,9 @@ def design_of(surrogate: Surrogate, dx: Any = None, dz: Any = None) -> Design | 
     """In the middle of the trained range; None for a surrogate of one detector."""
     if not surrogate.card.takes_design:
         return None
-    if isinstance(surrogate.card.trained, TrainedStacks):
-        return SamplingDesign("Pb", "lAr", 0.3, 0.4, 8)
+    trained = surrogate.card.trained
+    if isinstance(trained, TrainedStacks):
+        return SamplingDesign("Pb", "lAr", 0.3, 0.4, max(8, trained.layers[0]))
     a, material = surrogate.design_model.architecture, surrogate.card.designs.materials[0]
     ranges = surrogate.card.in_cm(material)
     middle = [(low * high) ** 0.5 for low, high in (ranges.dx, ranges.dz)]

@@ -238,6 +238,7 @@ class PlatesModelConfig(TrainingTable):
     shower_blocks: Positive = _PLATES.shower_blocks
     layer_width: Positive = _PLATES.layer_width
     layer_blocks: Positive = _PLATES.layer_blocks
+    local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _PLATES.local_units
     embedding: Positive = _PLATES.embedding
     location_scale_width: Positive = _PLATES.location_scale_width
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"

@@ -247,6 +247,16 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
     return torch.where(present[:, None], torch.stack([share, balance], 1), 0.0)
 
 
+def edges(plates: Plates, shower: Shower) -> Tensor:
+    """Return the c and the b of layers between the empty and the filled ones, shape (n, `LAYER`, layers).
+
+    An active plate of an energy of eps' is between; the layer has the energy that the profile expects.
+    """
+    expected = shower.total[:, None] * shares_of(plates, shower)
+    balance = (2 * EPS_VISIBLE / (expected + EPS_VISIBLE)).log() - plates.ratio.log()
+    return torch.stack([torch.zeros_like(balance), balance], 1)
+
+
 def decode(c: Tensor, plates: Plates, shower: Shower) -> tuple[Tensor, Tensor]:
     """Return energies of absorbers and active plates, shape (n, layers), GeV, of c of `encode_layers`."""
     share, balance = c.unbind(1)

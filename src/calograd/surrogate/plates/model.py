@@ -60,12 +60,13 @@ from calograd.surrogate.plates.coordinates import (
     Shower,
     decode,
     decode_shower,
+    edges,
     encode_layers,
     encode_shower,
     nominal,
     shares_of,
 )
-from calograd.surrogate.two_stage import SHAPE_STEPS, teacher_of
+from calograd.surrogate.two_stage import SHAPE_STEPS, LocationScale, teacher_of
 from calograd.system.random_numbers import RandomNumbers
 
 NUMBERS = ("radiation_length", "critical_energy", "mean_atomic_number")
@@ -103,6 +104,7 @@ class PlatesArchitecture(Architecture):
         shower_blocks: residual blocks of the shower's network.
         layer_width: hidden numbers of the layers' network.
         layer_blocks: residual blocks of the layers' network.
+        local_units: hidden units that every number of a layer has of its own; even.
         embedding: width of the embedding of noise level and conditions.
         location_scale_width: hidden numbers of the networks of location and scale.
         sampler: sampler of both networks, a name of `calograd.diffusion.samplers.SAMPLERS`.
@@ -118,6 +120,7 @@ class PlatesArchitecture(Architecture):
     shower_blocks: int = 2
     layer_width: int = 192
     layer_blocks: int = 2
+    local_units: int = 4
     embedding: int = 64
     location_scale_width: int = 64
     sampler: str = "trigflow-ab2"
@@ -202,7 +205,9 @@ class PlatesModel(Model):
         self.layer_location_scale = ConditionalLocationScale(known, torch.arange(LAYER), width)
         self.shower_network = ResidualMlp(SHOWER, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
         context = SHOWER + 2 * a.layers
-        self.layer_network = ResidualMlp(dim, CONDITIONS, context, a.layer_width, a.layer_blocks, a.embedding)
+        self.layer_network = ResidualMlp(
+            dim, CONDITIONS, context, a.layer_width, a.layer_blocks, a.embedding, a.local_units
+        )
 
     @property
     def batch_size(self) -> int:
@@ -420,7 +425,8 @@ class PlatesModel(Model):
             g = self.shower_location_scale.restore(x, conditions[:, :CONDITIONS])
             stack, shower = self.known_of(g, conditions, energy)
             features = self.features(stack, shower)
-        return stack, self._layers(stack, features, x)
+            location_scale = self.location_scale_of_layers(stack, features, x)
+        return stack, self._layers(stack, shower, features, x, location_scale)
 
     def _mean_of_layers(self, values: Tensor, stack: StackConditions) -> Tensor:
         """Return the mean over the layers that each stack has, shape (n,), of numbers of shape (n, 2 layers)."""
@@ -435,12 +441,27 @@ class PlatesModel(Model):
         """Return the shower's network with its conditions bound."""
         return lambda z, s: self.shower_network(z, s, stack.conditions)
 
-    def _layers(self, stack: StackConditions, features: Tensor, x: Tensor) -> Network:
-        """Return the layers' network with its conditions bound; it returns zero beyond the last layer."""
-        present = stack.plates.present[:, None].expand(len(x), 2, -1)
+    def _layers(
+        self, stack: StackConditions, shower: Shower, features: Tensor, x: Tensor, location_scale: LocationScale
+    ) -> Network:
+        """Return the layers' network with its conditions bound; it returns zero beyond the last layer.
+
+        Its thresholds are where an empty layer, or an empty active plate, ends and a filled one begins.
+        """
+        present = stack.plates.present[:, None].expand(len(x), LAYER, -1)
         context = torch.cat([x, self._padded(features[..., :2].transpose(1, 2) * present)], 1)
         mask = self._padded(present.to(x))
-        return lambda z, s: self.layer_network(z * mask, s, stack.conditions, context) * mask
+        thresholds = None
+        if self.architecture.local_units:
+            thresholds = self._padded(standardise(edges(stack.plates, shower), *location_scale) * present)
+
+        def network(scaled: Tensor, noise: Tensor) -> Tensor:
+            at = self.preconditionings[1].coefficients((4 * noise).exp()[:, None])
+            q = None if thresholds is None else thresholds * at.into
+            result: Tensor = self.layer_network(scaled * mask, noise, stack.conditions, context, q)
+            return result * mask
+
+        return network
 
     def generate(
         self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers
@@ -460,12 +481,12 @@ class PlatesModel(Model):
         g = self.shower_location_scale.restore(x, stack.conditions)
         shower = decode_shower(g, stack.energy, stack.expected)
         features = self.features(stack, shower)
-        of_layers = self._layers(stack, features, x)
+        location, scale = self.location_scale_of_layers(stack, features, x)
+        of_layers = self._layers(stack, shower, features, x, (location, scale))
         y = sample(
             lambda z, s: denoise(of_layers, second, z, s), noise[1], grids[1], sampler, random.normal_like,
             checkpointed,
         )  # fmt: skip
-        location, scale = self.location_scale_of_layers(stack, features, x)
         y = y.reshape(len(y), LAYER, -1)[..., : location.shape[2]]
         absorber, active = decode(restore(y, location, scale), stack.plates, shower)
         return LayerEnergies(active, absorber)

@@ -296,6 +296,26 @@ def gradients() -> Figure:
     return draw_gradients(found.energies, found.estimates, found.checks)
 
 
+def sampling() -> Figure:
+    """Draw derivatives with respect to the plates of a published stack, from validation/hepemshow-layers.json."""
+    found = json.loads((DOCS.parent / "validation" / "hepemshow-layers.json").read_text(encoding="utf-8"))
+    figure = Figure(figsize=(8.4, 3.1), layout="constrained")
+    titles = {"absorber": "absorbers, 2.30 mm PbWO$_4$", "active": "gaps, 5.70 mm liquid argon"}
+    for axes, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        layers = np.arange(len(found[kind]["geant4"]))
+        axes.axhline(0, color=GREY, lw=0.8)
+        for who, colour, shift, label in (
+            ("geant4", GEANT4, 0.18, "Geant4, regression"), ("surrogate", SURROGATE, -0.18, "surrogate")
+        ):  # fmt: skip
+            errors = 1.96 * np.array(found[kind][f"{who}_error"])
+            axes.errorbar(layers + shift, found[kind][who], errors, fmt="o", ms=3, lw=1, color=colour, label=label)
+        axes.set_title(title)
+        axes.set_xlabel("layer, from 0")
+    figure.axes[0].set_ylabel(r"$\partial E\,/\,\partial t$ [GeV/cm]")
+    figure.axes[0].legend()
+    return figure
+
+
 def speed() -> Figure:
     """Draw milliseconds a shower."""
     crystals, fast, stack = tables("speed.md", 0), tables("speed.md", 1), tables("speed.md", 2)
@@ -388,7 +408,7 @@ def points_distances() -> Figure:
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "overview": overview, "right": right, "off-axis": off_axis, "gradients": gradients, "speed": speed,
-    "optimisers": optimisers, "materials": materials, "points": points_distances,
+    "optimisers": optimisers, "materials": materials, "points": points_distances, "sampling": sampling,
 }  # fmt: skip
 """Kept figures by file name: overview.png in docs, the others in docs/results/figures."""
 

@@ -56,7 +56,7 @@ for beam in "${beams[@]}"; do
     }
     [ -z "${ONLY_DATA:-}" ] && [ ! -e "$at.json" ] || continue
     rm -f "$at-generated.h5"
-    calograd sample "$surrogate" --like "$at.h5" --layers-only --seed "$seed" -o "$at-generated.h5"
+    calograd sample "$surrogate" --like "$at.h5" --layers-only --seed 5 -o "$at-generated.h5"
     calograd evaluate "$at-generated.h5" "$at.h5" --json "$at.json" --report "$at.html"
   done
 done

@@ -12,7 +12,7 @@
 # One has equal layers, the other layers that scatter about a smooth profile; the next pair has them the other way round.
 # Copper with liquid argon is left out: it tests a pair that was never trained on.
 # Each library is in two files: many showers below 25 GeV, where they scatter most and cost least, and fewer beyond 20 GeV.
-# On one core of an AMD EPYC: simulation 1.8 core-hours, training 12 minutes.
+# On one core of an AMD EPYC: simulation 1.8 core-hours, training 14 minutes.
 # Numbers of showers are SCALE times those below; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
 # Usage: runs/sampling.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
 set -euo pipefail

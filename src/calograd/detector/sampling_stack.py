@@ -280,7 +280,7 @@ class SamplingStack(Table):
     width: Annotated[float, Field(gt=0)] = 40.0
     """Full length of the plates in x and in y, cm."""
     record: Literal["energies", "points"] = "energies"
-    """What is recorded: the energies of all plates, or beside them the deposits in active plates, for points."""
+    """Record of a simulation: the energies of all plates, or also the deposits in active plates, which points need."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

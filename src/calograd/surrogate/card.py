@@ -72,7 +72,7 @@ class _Trained(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     designs_of: ClassVar[Literal["cells", "stacks"] | None]
-    """What the designs of a request describe: cells, or stacks of plates; None if there is one detector."""
+    """Kind of the designs of a request: cells, or stacks of plates; None if there is one detector."""
 
     @abstractmethod
     def check(self, name: str, design: object, architecture: Mapping[str, Any]) -> Findings:

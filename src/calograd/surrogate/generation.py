@@ -30,7 +30,7 @@ TAKEN = {
     "cells": "a pitch and depths for every row", "stacks": "a stack of plates for every row",
     None: "energies alone, it is of one detector",
 }  # fmt: skip
-"""What a surrogate takes for every row beside an energy, by what its designs describe."""
+"""Arguments that every row needs beside an energy, by the kind of the designs."""
 EXPECTED = {
     "cells": "showers of designs: cells or maps", "stacks": "showers in stacks of plates",
     None: "points of its detector",

@@ -238,7 +238,7 @@ def _made_by(config: Any) -> str:
 
 
 Made = SimulationConfig | Imported | Generated
-"""What made the showers of a library."""
+"""Configuration that made the showers of a library: a simulation, or a sample of a surrogate."""
 _CONFIG: TypeAdapter[Made] = TypeAdapter(
     Annotated[
         Annotated[SimulationConfig, Tag("simulation")]

@@ -53,7 +53,7 @@ class Showers(Protocol):
 
 
 class Data(Protocol):
-    """What every kind of training data has."""
+    """Properties that every kind of training data has."""
 
     @property
     def train(self) -> Showers:
@@ -126,7 +126,7 @@ class AdaptationTask(ABC, Generic[M, D]):
     PHASES: ClassVar[tuple[str, ...]]
     """Names of the phases; all but the last are of location and scale."""
     PREFIXES: ClassVar[tuple[tuple[str, ...], ...]]
-    """What the names of the weights begin with that each of them learns."""
+    """Beginnings of the names of the weights that each phase learns."""
 
     def __init__(self, base: Surrogate, config: AdaptConfig, data: D, first: Adapter | None = None) -> None:
         self.base, self.config, self.data, self.first, self.plan = base, config, data, first, config.plan()

@@ -33,9 +33,9 @@ State = TrainingState[PlatesModel]
 LOCATION_SCALE_PHASES = ("shower location and scale", "layer location and scale")
 """Names of the phases before the diffusion."""
 NETWORKS = ("shower_network.", "layer_network.")
-"""What the names of the weights of the diffusion networks begin with."""
+"""Beginnings of the names of the weights of the diffusion networks."""
 PREFIXES = (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
-"""What the names of the weights of every phase begin with."""
+"""Beginnings of the names of the weights that each phase learns."""
 
 
 class PlatesTask(SurrogateTask[PlatesModel]):

@@ -115,9 +115,9 @@ def gradient(context: click.Context, /, model: str, **options: Any) -> dict[str,
 
     \b
     Examples:
-      calograd gradient runs/stacks --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
+      calograd gradient sampling --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
         --layers 40 --particle e- --energies 10 --quantity visible --quantity resolution --reference random.h5
-      calograd gradient runs/stacks --absorber W --active Si --absorber-thickness 20x0.21,10x0.42 --layers 30 \\
+      calograd gradient sampling --absorber W --active Si --absorber-thickness 20x0.21,10x0.42 --layers 30 \\
         --active-thickness 0.0525 --particle e- --energies 5,50 --quantity learnt --report stack.html
     """
     if options["report_path"] is not None:

@@ -130,7 +130,7 @@ def benchmark(
       calograd benchmark --energies 10,100 --json out.json pbf2-cells runs/mine
       calograd benchmark siw-cloud siw-cloud-cm
       calograd benchmark runs/mine --cells 5 5 --particle e- --position uniform --theta 0:40 --phi 0:360
-      calograd benchmark runs/stacks --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
+      calograd benchmark sampling-fast --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
         --layers 40 --particle e-
 
     Surrogates of stacks of plates are timed in one stack, by default that in the middle of the trained range. Geant4

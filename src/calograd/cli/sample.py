@@ -110,11 +110,11 @@ def sample(
 
     \b
     Examples:
-      calograd sample runs/stacks --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
+      calograd sample sampling-fast --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
         --layers 40 --particle e- --energy 1,10,50 -n 2000 --layers-only -o plates.h5
-      calograd sample runs/stacks --absorber Pb,W --active Si --absorber-thickness 0.1:0.4 --layers 20:40 \\
+      calograd sample sampling-fast --absorber Pb,W --active Si --absorber-thickness 0.1:0.4 --layers 20:40 \\
         --active-thickness 0.03:0.1 --profile smooth --theta 0:40 --energy 1:100 -n 5000 --layers-only -o stacks.h5
-      calograd sample runs/stacks --like library.h5 --repeat 4 --layers-only -o plates.h5
+      calograd sample sampling-fast --like library.h5 --repeat 4 --layers-only -o plates.h5
     """
     from calograd.surrogate import Surrogate
     from calograd.surrogate.generation import generate

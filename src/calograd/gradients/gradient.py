@@ -126,7 +126,7 @@ def gradient(
     """Return the gradient of a utility in the sizes of a design, or of quantities in the thicknesses of a stack.
 
         calograd.gradient("pbf2-cells", Design(2.5, 6.0), [10.0, 50.0], reference="library.h5")
-        calograd.gradient("mine", SamplingDesign("Pb", "lAr", 0.2, 0.4, 40), 10.0,
+        calograd.gradient("sampling", SamplingDesign("Pb", "lAr", 0.2, 0.4, 40), 10.0,
                           objective=StackObjective(VisibleResolution(), beam=ParticleBeam("e-")))
 
     Args:

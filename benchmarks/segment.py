@@ -12,11 +12,12 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from calograd.events.binning import segment_deposits
+from calograd.events.binning import move_deposits, segment_deposits
 from calograd.events.library.reader import open_library
 from calograd.events.ragged import Deposits
 
@@ -50,7 +51,7 @@ def from_library(path: Path) -> tuple[Deposits, float]:
 
 
 def main() -> None:
-    """Time one design for all showers, and a design for each."""
+    """Time one design for all showers, a design for each, and showers that are moved and turned off the axis."""
     deposits, showers = from_library(Path(sys.argv[1])) if len(sys.argv) > 1 else made_up()
     n = len(deposits)
     rng = np.random.default_rng(1)
@@ -62,12 +63,25 @@ def main() -> None:
     print(f"{_processor()}, {os.cpu_count()} cores, numpy {np.__version__}, python {platform.python_version()}")
     print(f"{len(deposits.e)} deposits, {showers:.1f} showers of {ENERGY:.0f} GeV; best of {ROUNDS}, one thread")
     for name, (dx, dz) in cases.items():
-        best = np.inf
-        for _ in range(ROUNDS):
-            start = time.process_time()
-            segment_deposits(deposits, dx, dz)  # type: ignore[arg-type]
-            best = min(best, time.process_time() - start)
-        print(f"{name:>18}: {showers / best:6.0f} showers of {ENERGY:.0f} GeV a second")
+        report(name, showers, lambda dx=dx, dz=dz: segment_deposits(deposits, dx, dz))
+    (dx, dz), entry = cases["a design a shower"], rng.uniform(-1, 1, (n, 2))
+    windows, turn = rng.integers(-1, 2, (n, 5, 2)), rng.uniform(0, 360, n)
+
+    def off_the_axis() -> None:
+        moved = move_deposits(deposits, np.zeros((n, 2)), entry, turn)
+        segment_deposits(moved, dx, dz, 7, 5, windows)
+
+    report("off the axis", showers, off_the_axis)
+
+
+def report(name: str, showers: float, work: Callable[[], object]) -> None:
+    """Print how many showers a second some work does."""
+    best = np.inf
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    print(f"{name:>18}: {showers / best:6.0f} showers of {ENERGY:.0f} GeV a second")
 
 
 def _processor() -> str:

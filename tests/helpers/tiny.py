@@ -82,7 +82,7 @@ def tilted_surrogate(
     """
     form = CellsArchitecture(
         n_xy=n_xy, n_z=n_z, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
-        location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, material_numbers=(),
+        location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, centres="line", material_numbers=(),
         distilled_steps=distilled_steps,
     )  # fmt: skip
     trained = {"unequal_layers": True, "beam": BEAM}
@@ -100,7 +100,8 @@ def make_plausible(surrogate: Surrogate) -> None:
     place, depth = torch.arange(a.n_xy).double() - a.n_xy // 2, torch.arange(a.n_z).double()
     mean = (-1.5 * (place[:, None].square() + place.square())[:, :, None].sqrt() - 0.5 * depth).exp()
     spread = 0.3 * torch.randn(n, *mean.shape, generator=generator, dtype=torch.float64)
-    line = Line(torch.zeros(1, a.n_z, 2).double(), 3 + 6 * depth[None])
+    across = torch.zeros(1, a.n_z, 2).double()
+    line = Line(across, torch.full((1, a.n_z), 6.0).double(), across)
     random = RandomNumbers.from_generator(generator, n)
     g, c = encode(40 * mean / mean.sum() * spread.exp(), torch.full((n,), 50.0).double(), random, line)
     with torch.random.fork_rng(devices=[]):

@@ -183,9 +183,10 @@ def test_gradients_of_a_fixed_beam(surrogate: Surrogate, beam: ParticleBeam) -> 
     assert np.isfinite(found.estimates[0].gradient).all()
 
 
-def straight(n: int, n_z: int, generator: torch.Generator) -> Line:
+def straight(n: int, n_z: int, generator: torch.Generator, centres: str = "line") -> Line:
     """Lines through the layers, anywhere in the middle cells."""
-    return Line(torch.rand(n, n_z, 2, generator=generator) - 0.5, 4.0 * torch.arange(1.0, n_z + 1).expand(n, -1))
+    place, across = (torch.rand(n, rows, 2, generator=generator) - 0.5 for rows in (n_z, 1))
+    return Line(place, torch.full((n, n_z), 4.0), 3 * across.expand(-1, n_z, -1), centres == "line")
 
 
 def centres(cells: torch.Tensor) -> torch.Tensor:
@@ -195,10 +196,11 @@ def centres(cells: torch.Tensor) -> torch.Tensor:
     return first / cells.sum((1, 2))[:, None]
 
 
+@pytest.mark.parametrize("about", ["line", "rest"])
 @pytest.mark.parametrize("n_xy", [3, 5, 7])
-def test_coordinates_with_centres_come_back(n_xy: int) -> None:
+def test_coordinates_with_centres_come_back(n_xy: int, about: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    energy, line = torch.full((300,), 30.0), straight(300, 3, generator)
+    energy, line = torch.full((300,), 30.0), straight(300, 3, generator, about)
     cells = torch.rand(300, n_xy, n_xy, 3, generator=generator).pow(8)
     cells[torch.rand(cells.shape, generator=generator) < 0.2] = 0
     cells *= 27 / cells.sum((1, 2, 3), keepdim=True)
@@ -219,9 +221,10 @@ def test_no_cell_is_negative_where_the_middle_one_holds_next_to_nothing() -> Non
     assert back.min() >= 0
 
 
-def test_position_and_direction_are_kept_when_all_else_is_not() -> None:
+@pytest.mark.parametrize("about", ["line", "rest"])
+def test_position_and_direction_are_kept_when_all_else_is_not(about: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    energy, line = torch.full((300,), 30.0), straight(300, 3, generator)
+    energy, line = torch.full((300,), 30.0), straight(300, 3, generator, about)
     cells = torch.rand(300, 5, 5, 3, generator=generator).pow(4)
     cells *= 27 / cells.sum((1, 2, 3), keepdim=True)
     g, c = encode(cells, energy, RandomNumbers(0, range(300)), line)
@@ -229,16 +232,37 @@ def test_position_and_direction_are_kept_when_all_else_is_not() -> None:
     own = slice(2 + 2 * 3, 2 + 4 * 3)
     g[:, own] += 0.1 * torch.randn(g[:, own].shape, generator=generator)
     back = decode(g, c, energy, 5, 3, line)
-    layers, wanted = cells.sum((1, 2)), line.place.transpose(1, 2)
+    layers = cells.sum((1, 2))
     torch.testing.assert_close(back.sum((1, 2)), layers)
-    for weights in (layers, layers * line.depth):
-        first = [
-            (weights[:, None] * (centres(each) - wanted)).sum(2) / weights.sum(1)[:, None] for each in (cells, back)
-        ]
-        assert (first[1] - first[0]).square().mean().sqrt() < 0.004
-    assert (centres(back) - centres(cells)).std() > 0.02  # the layers' centres themselves were changed
-    g, c, energy, place, depth = (each[:4].double() for each in (g, c, energy, *line))
-    assert torch.autograd.gradcheck(lambda at: decode(g, c, energy, 5, 3, Line(at, depth)), place.requires_grad_())
+    axis = line.about(layers)
+    got, wanted = (
+        ((centres(each) - axis.place) * layers[:, None]) @ axis.weights.transpose(1, 2) / 27 for each in (back, cells)
+    )
+    assert (got - wanted).abs().max() < 1e-3  # a centre of a layer was moved by a hundred times as much
+    assert (centres(back) - centres(cells)).std() > 0.02
+    g, c, energy, place, thickness, crossing = (each[:4].double() for each in (g, c, energy, *line[:3]))
+
+    def decoded(*of_line: torch.Tensor) -> torch.Tensor:
+        return decode(g, c, energy, 5, 3, Line(*of_line, straight=line.straight))
+
+    inputs = [each.clone().requires_grad_() for each in (place, thickness, crossing)]
+    assert torch.autograd.gradcheck(decoded, inputs)
+
+
+def test_moments_are_about_the_depths_of_the_energy() -> None:
+    generator, n, n_z = torch.Generator().manual_seed(0), 200, 4
+    line = straight(n, n_z, generator)
+    layers = torch.rand(n, n_z, generator=generator) + 0.1
+    axis = line.about(layers)
+    mean = (layers[:, None] * axis.weights).sum(2) / layers.sum(1, keepdim=True)
+    torch.testing.assert_close(mean, torch.tensor([1.0, 0.0]).expand(n, -1), atol=1e-5, rtol=0)
+    square = (layers * axis.weights[:, 1] ** 2).sum(1) / layers.sum(1)
+    assert (square < 1).all()
+    assert (square > 0.95).all()  # of layers of 4 X0; the spread is softened
+    rising = line.about(torch.tensor([[1.0, 2.0, 4.0, 8.0]]).expand(n, -1))
+    ahead = ((rising.place.transpose(1, 2) - line.place) / line.crossing * 4)[:, 1:3]  # X0
+    slope = (2**0.5 - 0.5**0.5) / 4
+    torch.testing.assert_close(ahead, torch.full_like(ahead, slope * (16 / 12 + 1)), rtol=1e-3, atol=0)
 
 
 def test_the_line_is_found_in_the_conditions(surrogate: Surrogate) -> None:
@@ -253,9 +277,9 @@ def test_the_line_is_found_in_the_conditions(surrogate: Surrogate) -> None:
     expected, _ = particles.residuals(torch.tensor([1.3], dtype=torch.float64), dz)
     torch.testing.assert_close(line.place, turn_vectors(expected, particles.frame()), atol=1e-6, rtol=0)
     x0 = Material.parse("PbF2").radiation_length
-    torch.testing.assert_close(
-        line.depth[:1] * float(x0), torch.tensor([[2.0, 6.5, 12.0]], dtype=torch.float64), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(line.thickness[:1] * float(x0), dz, atol=1e-5, rtol=0)
+    crossing = particles.slopes()[:, None] * dz[:, :, None] / 1.3
+    torch.testing.assert_close(line.crossing, turn_vectors(crossing, particles.frame()), atol=1e-6, rtol=0)
 
 
 def made_up_rows(folder: Path, n: int = 240) -> Path:
@@ -304,6 +328,24 @@ def test_it_is_trained_from_rows_of_any_particle(tmp_path: Path) -> None:
     cells = trained.sample(Design(1.3, 4.0, n_xy=5, n_z=2), 10.0, 3, particle="e-", position="uniform", theta=30.0)
     assert cells.shape == (3, 5, 5, 2)
     assert torch.isfinite(cells).all()
+
+
+def test_weights_in_other_coordinates_are_a_start(tmp_path: Path) -> None:
+    raw = configuration(tmp_path, particles=["gamma", "e-"], theta=[0, 40])
+    raw["model"]["centres"] = "rest"
+    first = train(parse_config(raw, "test", tmp_path), tmp_path / "first")
+    assert isinstance(first, CellsModel)
+    raw["model"].pop("centres")
+    raw["training"] |= {"start": str(tmp_path / "first"), "location_scale_steps": [3, 1], "learning_rate": 1e-12}
+    config = parse_config(raw, "test", tmp_path)
+    second = train(config, tmp_path / "second")
+    assert isinstance(second, CellsModel)
+    assert config.training.phase_steps == (3, 1)  # type: ignore[union-attr]
+    assert (first.architecture.centres, second.architecture.centres) == ("rest", "line")
+    for (name, x), y in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        torch.testing.assert_close(x, y, msg=name)
+    with pytest.raises(InputError, match="centres = 'middle': expected line or rest"):
+        CellsArchitecture(beam=True, centres="middle")  # type: ignore[arg-type]
 
 
 def test_rows_are_brought_into_the_frame(tmp_path: Path) -> None:

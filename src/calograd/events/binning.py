@@ -196,15 +196,16 @@ def _located(
         layer, inside = axes[2].locate(here[2], rows, counts)
         shifts: tuple[np.ndarray | None, ...] = (None, None)
         if windows is not None and layer is not None:
-            each = np.repeat(np.arange(rows.start, rows.stop), counts)
-            shifts = tuple(windows[each, layer.clip(0, axes[2].bins - 1)].astype(np.float32).T)
+            first = np.repeat(np.arange(len(counts), dtype=np.int32) * axes[2].bins, counts)
+            first += layer  # `Edges.locate` gives every deposit a layer, also those before and behind all of them
+            shifts = tuple(windows[rows, :, axis].astype(np.float32).ravel().take(first) for axis in (0, 1))
         index: np.ndarray = np.zeros(1, np.int32)
         for axis, coordinate, shift in zip(axes[:2], here[:2], shifts, strict=True):
             bins, on_axis = axis.locate(coordinate, rows, counts, shift)
             index = index if bins is None else index * axis.bins + bins
             inside = inside & on_axis
         index = index if layer is None else index * axes[2].bins + layer
-        if any(np.isnan(coordinate[~inside]).any() for coordinate in here):
+        if any(np.isnan(coordinate).any() for coordinate in here):
             raise InputError("deposits hold positions that are NaN; expected cm")
         yield rows, part, counts, index, inside
 
@@ -292,10 +293,10 @@ def move_deposits(deposits: D, entry: np.ndarray, position: np.ndarray, turn: np
         turn: angle, shape (n,), degrees; from x towards y.
     """
     angle, counts = np.radians(turn.astype(np.float64)), np.diff(deposits.offsets)
-    cosine, sine = (np.repeat(f(angle).astype(np.float32), counts) for f in (np.cos, np.sin))
-    before, after = (np.repeat(at.astype(np.float32), counts, axis=0) for at in (entry, position))
-    x, y = deposits.x - before[:, 0], deposits.y - before[:, 1]
-    return replace(deposits, x=x * cosine - y * sine + after[:, 0], y=x * sine + y * cosine + after[:, 1])
+    columns = (np.cos(angle), np.sin(angle), *entry.T, *position.T)
+    cosine, sine, x0, y0, x1, y1 = (np.repeat(column.astype(np.float32), counts) for column in columns)
+    x, y = deposits.x - x0, deposits.y - y0
+    return replace(deposits, x=x * cosine - y * sine + x1, y=x * sine + y * cosine + y1)
 
 
 def project_deposits(

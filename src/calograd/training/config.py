@@ -170,6 +170,7 @@ class CellsModelConfig(DesignModelConfig):
     sums: bool = True
     ends: bool = True
     beam: bool = False
+    centres: Literal["line", "rest"] = "line"
 
     def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> CellsArchitecture:
         """Return the architecture for cells and materials of the data."""
@@ -297,13 +298,27 @@ class LoopTable(TrainingTable):
         return LoopConfig(self.warmup, self.weight_decay, self.report_every, self.checkpoint_minutes)
 
 
-class DesignTraining(LoopTable):
-    """Training of a surrogate of cells or maps."""
+class TwoStageTraining(LoopTable):
+    """Training of a model of two stages: shape and pattern of cells or maps, shower and layers of plates."""
 
     steps: Positive = 20_000
+    location_scale_steps: Positive | tuple[Positive, Positive] = 2500
+    """Steps of either network of location and scale, or those of the first stage's and those of the second's.
+
+    Of plates the layers' learns from as many rows as there are layers, the shower's soon knows its few by heart.
+    """
+
+    @property
+    def phase_steps(self) -> tuple[int, int]:
+        """Steps of the networks of location and scale of the first and of the second stage."""
+        steps = self.location_scale_steps
+        return steps if isinstance(steps, tuple) else (steps, steps)
+
+
+class DesignTraining(TwoStageTraining):
+    """Training of a surrogate of cells or maps."""
+
     batch: Positive = 1024
-    location_scale_steps: Positive = 2500
-    """Steps of each network of location and scale."""
     location_scale_batch: Positive = 4096
     precision: Precision = "auto"
     """Precision of the matrix products; weights, optimiser and sampling are float32 always."""
@@ -311,23 +326,11 @@ class DesignTraining(LoopTable):
     """A surrogate, bundled or a folder, whose weights to start from; empty: random weights."""
 
 
-class PlatesTraining(LoopTable):
+class PlatesTraining(TwoStageTraining):
     """Training of a surrogate of plates."""
 
-    steps: Positive = 20_000
     batch: Positive = 512
-    location_scale_steps: Positive | tuple[Positive, Positive] = 2500
-    """Steps of either network of location and scale, or those of the shower's and those of the layers'.
-
-    The layers' learns from as many rows as there are layers, the shower's soon knows its few by heart.
-    """
     location_scale_batch: Positive = 512
-
-    @property
-    def phase_steps(self) -> tuple[int, int]:
-        """Steps of the networks of location and scale of shower and layers."""
-        steps = self.location_scale_steps
-        return steps if isinstance(steps, tuple) else (steps, steps)
 
 
 class PointsTraining(LoopTable):

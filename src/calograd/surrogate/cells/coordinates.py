@@ -12,24 +12,27 @@ units of cells:
                           g'_k = ln((C_k + eps) / (R_k + eps))
     pattern of a layer    c_ik = (h(e_ik) / C_k)^(1/3) or (h(e_ik) / R_k)^(1/3),  a core of one cell has none
 
-Where particles enter anywhere and at an angle, the shape also has the centre of every layer's rest, in units of cells
-from the middle of the window, since position and direction are reconstructed from centres of gravity:
+Where particles enter anywhere and at an angle, position and direction are reconstructed from the layers' centres of
+gravity. The centres of one tilted shower fluctuate together: a shower that begins late is farther along x in every
+layer, and its energy is in later layers. So the shape also has the first two moments of the whole shower about the
+particle's line, and every layer's centre relative to the straight line that these moments describe. With
+X_k = sum e_ik x_i over a layer, in units of cells from the middle of the window, and (l_k, m_k) where the particle's
+line is at the depth z_k at which the layer's energy lies,
 
-                          x_k  = X_k / (R_k + E_1) + w n / 20,              X_k = sum e_ik x_i over the rest
-                                                                            E_1 = 10 MeV, w = E_1 / (R_k + E_1)
+                          t_j  = sum_k a_k^j (X_k - l_k E_k) / (E_tot + E_1) + w n / 20,       j = 0 and 1
+                          x_k  = (X_k - (l_k + t_0 + t_1 a_k) E_k) / (E_k + E_1) + w_k n / 20
+                          a_k  = (z_k - z) / s,  z = sum E_k z_k / E_tot,  s^2 = sum E_k (z_k - z)^2 / E_tot + s_0^2
+                          E_1  = 10 MeV,  w = E_1 / (E_tot + E_1),  w_k = E_1 / (E_k + E_1),  n ~ N(0, 1)
 
-and y_k likewise, n ~ N(0, 1). E_1 keeps a rest of one or two cells from being at whole numbers. The core of one cell is
-in the middle, so it does not count in X_k.
+and y_k likewise. z_k is not the middle of the layer where the longitudinal profile rises or falls: it is zeta_k of
+`calograd.metrics.observables.reconstruct` for a shower that is X0 wide. E_1 keeps centres of a few MeV from being at
+whole numbers. In units of s, t_1 vanishes where all energy is in one layer.
 
-The centres of a tilted shower's layers fluctuate far more than the position and the direction that are reconstructed
-from all of them: a shower that begins late is farther along x in every layer, and its energy is in later layers. So the
-first moments of the whole shower about the particle's line are coordinates, too. With the line's place in the middle of
-a layer, (l_k, m_k), in units of cells from the middle of the window, and this middle's depth d_k in units of 10 X0,
-
-                          t_j  = sum_k d_k^j (X_k - l_k E_k) / (E_tot + E_1) + w n / 20,   j = 0 and 1
-
-and likewise for y. Without them the position resolution at 50 GeV and 25 degrees came out a third too wide (after a
-fifth of a training; `docs/log.md`).
+Those are the coordinates of ``centres = "line"``. With ``centres = "rest"``, in which the bundled `crystals` was
+trained, a_k is the depth of the middle of the layer in units of 10 X0, l_k is where the line is there, and x_k is the
+centre of the layer's rest in the window, X_k / (R_k + E_1) + w_k n / 20 with R_k in place of E_k in w_k. About the
+front face t_1 is four times as large as the slope in it: the rest is t_0 times the depth. The angular resolution at
+normal incidence came out at 1.15 of Geant4's (`docs/log.md`).
 
 M is the transverse width of the whole shower. At high energies it fluctuates by a few per cent, less than its cells.
 Without a coordinate of its own its fluctuations were 5 to 15 % too large, with the balances of core and rest alone
@@ -58,9 +61,9 @@ to E_tot, so energy is conserved for any input; if nothing is positive, the larg
 multiplying R_k / C_k of all layers by one factor. Before that the shares of a rest are multiplied by
 exp(l_x x_i + l_y y_i), such that its centre is X_k / R_k; less so where R_k is not large against E_1, where the centre
 is of little weight. At the end the shares of all cells of a layer are multiplied by
-exp((a_x + b_x d_k) x_i + (a_y + b_y d_k) y_i + c r_i^2), such that the moments of the whole shower are those of t_j and
-M stays. Where both cannot be (a centre far from the middle of a wide cell needs some energy beside it) M is kept: a
-centre that wins made M 7 % too large at 4 to 6 cm with a network of few steps. Every step is differentiable.
+exp((u_x + v_x a_k) x_i + (u_y + v_y a_k) y_i + q r_i^2), such that t_j and M of the whole shower are those wanted.
+Where they cannot be (a centre far from the middle of a wide cell needs some energy beside it) M is kept: a centre that
+wins made M 7 % too large at 4 to 6 cm with a network of few steps. Every step is differentiable.
 """
 
 from __future__ import annotations
@@ -88,15 +91,25 @@ NOTHING = 1e-12
 NEWTON_STEPS = 3
 """Steps of Newton's method for the factor that sets M; it is close to one."""
 CENTRE_SOFT = 1e-2
-"""Softening of the centre of a rest, E_1 of the formulas above, GeV."""
+"""Softening of a centre, E_1 of the formulas above, GeV."""
 CENTRE_SPREAD = 0.05
-"""Spread of the centre of an empty rest, in cells."""
+"""Spread of the centre of an empty layer, in cells."""
 CENTRE_STEPS = 2
 """Steps of Newton's method for the centre of a rest; it is close already."""
 MOMENT_STEPS = 3
-"""Steps of Newton's method for the moments of the shower."""
+"""Steps of Newton's method for the moments of the shower and its width."""
+LARGEST_TILT = 0.3
+"""Largest exponent of such a step for each cell of distance: of wide cells of 1 GeV longer steps miss moments and M."""
+LARGEST_WIDENING = 0.1
+"""Largest exponent of such a step for each r_i^2."""
+WIDTH_ACROSS = 1.0
+"""Spread of a shower across its axis in the depth at which a layer's energy lies, X0."""
 DEPTH_UNIT = 10.0
-"""Unit of d_k of the formulas above, X0."""
+"""Unit of the depth with ``centres = "rest"``, X0."""
+LEAST_SPREAD = 0.5
+"""Softening of the spread of the depths of a shower's energy, s_0 of the formulas above, X0."""
+FARTHEST_ARM = 4.0
+"""Largest |a_k| of the formulas above; layers farther off hold little energy."""
 MOMENT_SOFT = 1e-3
 """Variance of the cells' places, in cells squared, below which the moments of the shower are not set exactly."""
 LOGIT_BOUND = 14.0
@@ -107,17 +120,67 @@ class Line(NamedTuple):
     """The particles' lines through the layers of their windows.
 
     Args:
-        place: l_k and m_k of the formulas above, where the line is in the middle of a layer's depth, in cells from the
-            middle of the window, shape (n, n_z, 2) or (1, n_z, 2).
-        depth: depth of the middles of the layers, X0, shape (n, n_z) or (1, n_z).
+        place: where the line is in the middle of a layer's depth, in cells from the middle of the window, shape
+            (n, n_z, 2) or (1, n_z, 2).
+        thickness: depth of the layers, X0, shape (n, n_z) or (1, n_z).
+        crossing: how many cells the line crosses in x and y within the layer, shape as ``place``.
+        straight: False for coordinates of ``centres = "rest"``.
     """
 
     place: Tensor
-    depth: Tensor
+    thickness: Tensor
+    crossing: Tensor
+    straight: bool = True
 
-    def weights(self) -> Tensor:
-        """Return d_k^j of the formulas above, shape (n, 2, n_z) or (1, 2, n_z)."""
-        return torch.stack([torch.ones_like(self.depth), self.depth / DEPTH_UNIT], 1)
+    def about(self, layers: Tensor) -> Axis:
+        """Return the lines at the depths where the energy of showers lies, or in the middle of the layers.
+
+        Args:
+            layers: energy of the layers, shape (n, n_z), GeV.
+        """
+        thick = self.thickness
+        depth, place = thick.cumsum(1) - thick / 2, self.place
+        if not self.straight:
+            return Axis(place.transpose(1, 2), torch.stack([torch.ones_like(depth), depth / DEPTH_UNIT], 1))
+        density = (layers + EPS) / thick
+        root = density.sqrt()
+        last = density[:, -1:] * (root[:, -1:] / root[:, -2:][:, :1]).clamp(max=1)
+        faces = torch.cat([torch.zeros_like(last), root[:, 1:] * root[:, :-1], last], 1)
+        slope = torch.minimum((faces.diff(dim=1) / (layers + EPS)).abs(), 6 / thick) * faces.diff(dim=1).sign()
+        behind = slope * (thick.square() / 12 + WIDTH_ACROSS**2)
+        depth, place = depth + behind, place + (behind / thick)[:, :, None] * self.crossing
+        total = layers.sum(1, keepdim=True).clamp(min=1e-9)
+        off = depth - (layers * depth).sum(1, keepdim=True) / total
+        spread = ((layers * off.square()).sum(1, keepdim=True) / total + LEAST_SPREAD**2).sqrt()
+        arm = (off / spread).clamp(-FARTHEST_ARM, FARTHEST_ARM)
+        return Axis(place.transpose(1, 2), torch.stack([torch.ones_like(arm), arm], 1))
+
+    def firsts_of(self, axis: Axis, moments: Tensor, layers: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """Return X_k of layers with x_k = 0, and the energy E_k or R_k of which x_k is the centre.
+
+        Args:
+            axis: result of `about`.
+            moments: t_j of x and y, shape (n, 2, 2).
+            layers, rest: E_k and R_k, shape (n, n_z), GeV.
+
+        Returns:
+            Shapes (n, 2, n_z) and (n, 1, n_z), GeV.
+        """
+        if not self.straight:
+            return torch.zeros_like(axis.place), rest[:, None]
+        return (axis.place + moments @ axis.weights) * layers[:, None], layers[:, None]
+
+
+class Axis(NamedTuple):
+    """The particles' lines at the depths where the energy of showers lies.
+
+    Args:
+        place: l_k and m_k of the formulas above, shape (n, 2, n_z) or (1, 2, n_z).
+        weights: a_k^j of the formulas above, shape as ``place``.
+    """
+
+    place: Tensor
+    weights: Tensor
 
 
 def core_cells(n_xy: int) -> Tensor:
@@ -223,26 +286,27 @@ def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers, line: Lin
         second = flat.sum(2) @ _squared_distance(cells.shape[1]).to(flat)
         g += [amount(second[:, None], energy, random), _balance(inner.sum(1), outer.sum(1), random)]
     if line is not None:
-        g += [_centres(outer, random), _moments(flat, line, random)]
+        g += _centres_and_moments(flat, layers, outer.sum(1), line, random)
     return torch.cat(g, dim=1)
 
 
-def _centres(rest: Tensor, random: RandomNumbers) -> Tensor:
-    """Return x_k, then y_k, of the formulas above, shape (n, 2 n_z), of the rest's cells, shape (n, cells, n_z)."""
-    n_xy = round((rest.shape[1] + 1) ** 0.5)
-    firsts = _rest_places(n_xy).to(rest).T @ rest  # (n, 2, n_z)
-    weight = 1 / (rest.sum(1, keepdim=True) + CENTRE_SOFT)
-    return (firsts * weight + CENTRE_SPREAD * CENTRE_SOFT * weight * random.normal_like(firsts)).flatten(1)
+def _centres_and_moments(flat: Tensor, layers: Tensor, rest: Tensor, line: Line, random: RandomNumbers) -> list[Tensor]:
+    """Return x_k, then y_k, shape (n, 2 n_z), and t_j of x, then of y, shape (n, 4), of the formulas above.
 
-
-def _moments(flat: Tensor, line: Line, random: RandomNumbers) -> Tensor:
-    """Return t_j of x, then of y, of the formulas above, shape (n, 4), of all cells, shape (n, cells, n_z)."""
-    layers = flat.sum(1)
-    firsts = _places_of(round(flat.shape[1] ** 0.5)).to(flat).T @ flat - line.place.transpose(1, 2) * layers[:, None]
-    moments = firsts @ line.weights().expand(len(flat), -1, -1).transpose(1, 2)  # (n, axis, j)
-    weight = 1 / (layers.sum(1)[:, None, None] + CENTRE_SOFT)
-    spread = CENTRE_SPREAD * CENTRE_SOFT * weight
-    return (moments * weight + spread * random.normal_like(moments)).flatten(1)
+    Args:
+        flat: all cells, shape (n, cells, n_z), GeV.
+        layers, rest: E_k and R_k, shape (n, n_z), GeV.
+        line: the particles' lines.
+        random: random numbers of the showers.
+    """
+    axis, energies = line.about(layers), layers[:, None]
+    firsts = _places_of(round(flat.shape[1] ** 0.5)).to(flat).T @ flat  # (n, axis, n_z)
+    noise, whole = random.normal_like(firsts), 1 / (layers.sum(1)[:, None, None] + CENTRE_SOFT)
+    moments = (firsts - axis.place * energies) @ axis.weights.transpose(1, 2) * whole  # (n, axis, j)
+    moments = moments + CENTRE_SPREAD * CENTRE_SOFT * whole * random.normal_like(moments)
+    straight, held = line.firsts_of(axis, moments, layers, rest)
+    centres = (firsts - straight + CENTRE_SPREAD * CENTRE_SOFT * noise) / (held + CENTRE_SOFT)
+    return [centres.flatten(1), moments.flatten(1)]
 
 
 def _core_and_rest(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -312,8 +376,11 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, line: Line
         balance = _core_share(g[:, 2 + n_z : 2 + 2 * n_z], layers)
         rest = pattern_shares(pattern[:, several:], layers * (1 - balance))
         if line is not None:
-            centres = g[:, 2 + 2 * n_z : 2 + 4 * n_z].reshape(-1, 2, n_z)
-            rest = _centred(rest, centres, layers * (1 - balance), n_xy)
+            centres, moments = torch.split(g[:, 2 + 2 * n_z :], [2 * n_z, 4], 1)
+            axis, moments = line.about(layers), moments.reshape(-1, 2, 2)
+            straight, held = line.firsts_of(axis, moments, layers, layers * (1 - balance))
+            firsts = straight + centres.reshape(-1, 2, n_z) * (held + CENTRE_SOFT)
+            rest = _centred(rest, firsts, layers * (1 - balance), n_xy)
         core_distance, beyond = _beyond_core(n_xy)
         excess = (layers.new_tensor(beyond)[:, None] * rest).sum(1)
         wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
@@ -325,56 +392,97 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, line: Line
     places = torch.tensor(_places(n_xy), device=c.device)
     cells = torch.cat(parts, dim=1).index_select(1, places)
     if line is not None and core:
-        cells = _aligned(cells, g[:, 2 + 4 * n_z :].reshape(-1, 2, 2), layers, line, n_xy)
+        cells = _aligned(cells, moments, layers, axis, n_xy)
     return cells.reshape(len(c), n_xy, n_xy, n_z)
 
 
-def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, line: Line, n_xy: int) -> Tensor:
+def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, axis: Axis, n_xy: int) -> Tensor:
     """Return cells with the shares of layers tilted such that the shower's moments are those wanted; M stays.
 
-    A step of Newton's method for each axis solves J (a, b) = wanted - got. J_jl is the sum of d_k^(j + l) E_k var_k,
-    where var_k is the variance of the cells' places in layer k; likewise for M. The axes and M are taken for
-    independent, which the next step makes good.
+    A step of Newton's method solves J (u, v, q) = wanted - got for the five exponents of the formulas above. With C_k
+    the covariance of x, y and r^2 of the cells of layer k under their shares, the elements of J are those of
+    sum_k a_k^p E_k C_k, where p is 0, 1 or 2.
 
     Args:
         cells: shape (n, cells, n_z), GeV.
         moments: t_j of x and y, shape (n, 2, 2).
         layers: energy of the layers, shape (n, n_z), GeV.
-        line: the particles' lines.
+        axis: the particles' lines.
         n_xy: cells across.
     """
-    places = _places_of(n_xy).to(cells)
-    squares = places.square()
-    radius = squares.sum(1, keepdim=True)
-    statistics = torch.cat([places, radius, squares, radius.square()], 1).T
-    energies, total = layers[:, None], layers.sum(1)[:, None, None]
-    weights = line.weights().expand(len(cells), -1, -1)
-    wanted = moments * (total + CENTRE_SOFT) + (line.place.transpose(1, 2) * energies) @ weights.transpose(1, 2)
-    products = torch.stack([weights[:, 0], weights[:, 1], weights[:, 1].square()], 2)  # (n, n_z, 3)
-    ridge = MOMENT_SOFT * (total + CENTRE_SOFT)[:, :, 0]
-    deep = ridge * (1e-3 + (energies @ products[:, :, 2:])[:, :, 0] / (total[:, :, 0] + 1e-9))
+    numbers, statistics, elements, unit = _of_cells(n_xy, cells.dtype, cells.device)
+    energies, total, weights = layers[:, None], layers.sum(1)[:, None, None] + CENTRE_SOFT, axis.weights
+    powers = (torch.cat([weights, weights[:, 1:].square()], 1) * energies).transpose(1, 2)  # (n, n_z, p)
+    back = powers[:, :, :2]
+    first = (moments * total + axis.place @ back).flatten(1)
+    width = (numbers[:, 2] @ cells).sum(1, keepdim=True)
+    wanted, ridge = torch.cat([first, width], 1), MOMENT_SOFT * total * unit
     shares = cells / layers.clamp(min=1e-9)[:, None]
-    width = (radius.T @ cells).sum((1, 2))[:, None]
     for _ in range(MOMENT_STEPS):
-        seen = statistics @ shares
-        mean, square = seen[:, :3], seen[:, 3:]  # of x, y and r^2, (n, 3, n_z)
-        spread = (square - mean.square()) * energies
-        off = wanted - (mean[:, :2] * energies) @ weights.transpose(1, 2)
-        a, b, d = (spread[:, :2] @ products).unbind(2)
-        a, d = a + ridge, d + deep
-        determinant = (a * d - b * b)[..., None]
-        step = torch.stack([d * off[..., 0] - b * off[..., 1], a * off[..., 1] - b * off[..., 0]], 2) / determinant
-        wider = (width - (mean[:, 2] * layers).sum(1, keepdim=True)) / (spread[:, 2].sum(1, keepdim=True) + ridge)
-        exponent = places @ (step @ weights).clamp(-1, 1) + radius * wider.clamp(-0.1, 0.1)[:, None]
-        shares = shares * exponent.exp()
+        mean, square = torch.split(statistics @ shares, [3, 9], 1)  # of x, y and r^2
+        covariance = square - (mean[:, :, None] * mean[:, None]).flatten(1, 2)
+        jacobian = (covariance @ powers).flatten(1)[:, elements].reshape(-1, 5, 5)
+        got = (mean @ back).flatten(1)[:, :5]  # the sixth is of r^2 and a_k
+        tilt, wider = torch.split(_solve(jacobian + ridge, wanted - got), [4, 1], 1)
+        exponent = numbers[:, :2] @ (tilt.reshape(-1, 2, 2) @ weights).clamp(-LARGEST_TILT, LARGEST_TILT)
+        shares = (
+            shares * (exponent + numbers[:, 2:] * wider[:, :, None].clamp(-LARGEST_WIDENING, LARGEST_WIDENING)).exp()
+        )
         shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-9)
-    middle = torch.arange(n_xy**2, device=cells.device)[:, None] == n_xy**2 // 2
-    rest = torch.where(middle, 0.0, shares)
-    around = rest.sum(1, keepdim=True)
-    rest = rest / around.clamp(min=1e-9)
-    core = shares[:, n_xy**2 // 2]  # not 1 - around, which rounding makes negative
-    share = _rest_share(core, (radius.T @ rest)[:, 0] * layers, width[:, 0])[:, None]
-    return torch.where(middle, 1 - share, rest * share) * energies
+    middle = n_xy**2 // 2
+    rest = shares.index_fill(1, elements.new_tensor([middle]), 0.0)
+    rest = rest / rest.sum(1, keepdim=True).clamp(min=1e-9)
+    share = _rest_share(shares[:, middle], (numbers[:, 2] @ rest) * layers, width[:, 0])
+    cells = rest * (share * layers)[:, None]
+    return cells.index_copy(1, elements.new_tensor([middle]), ((1 - share) * layers)[:, None])
+
+
+class _OfCells(NamedTuple):
+    """Constants of `_aligned`.
+
+    Args:
+        numbers: x, y and r^2 of every cell, in units of cells from the middle, shape (cells, 3).
+        statistics: these and their products, shape (12, cells).
+        elements: place of every element of J among the sums over layers, shape (25,). Its rows are of x, of y, each
+            without and with a_k, and of r^2.
+        unit: the unit matrix of five.
+    """
+
+    numbers: Tensor
+    statistics: Tensor
+    elements: Tensor
+    unit: Tensor
+
+
+@cache
+@torch.inference_mode(False)
+def _of_cells(n_xy: int, dtype: torch.dtype, device: torch.device) -> _OfCells:
+    places = _places_of(n_xy)
+    numbers = torch.cat([places, places.square().sum(1, keepdim=True)], 1)
+    products = (numbers[:, :, None] * numbers[:, None]).flatten(1)
+    rows = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))  # number i of x, y and r^2, power p of a_k
+    elements = torch.tensor([3 * (3 * i + j) + p + q for i, p in rows for j, q in rows])
+    statistics, unit = torch.cat([numbers, products], 1).T.to(device, dtype), torch.eye(5, dtype=dtype, device=device)
+    return _OfCells(numbers.to(device, dtype), statistics, elements.to(device), unit)
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Return the solution of positive definite systems of equations, shape (n, m).
+
+    In ONNX, which has no such operator, it is Gauss and Jordan's elimination.
+
+    Args:
+        matrix: shape (n, m, m).
+        right: shape (n, m).
+    """
+    if not torch.compiler.is_compiling():
+        result: Tensor = torch.linalg.solve_ex(matrix, right).result
+        return result
+    system, unit = torch.cat([matrix, right[:, :, None]], 2), torch.eye(matrix.shape[1]).to(matrix)
+    for k in range(matrix.shape[1]):
+        row = system[:, k : k + 1] / system[:, k : k + 1, k : k + 1]
+        system = system - (system[:, :, k : k + 1] - unit[:, k : k + 1]) * row
+    return system[:, :, -1]
 
 
 def _core_share(balance: Tensor, layers: Tensor) -> Tensor:
@@ -386,24 +494,24 @@ def _core_share(balance: Tensor, layers: Tensor) -> Tensor:
     return (s + (2 * s - 1) * EPS / layers.clamp(min=1e-9)).clamp(0, 1)
 
 
-def _centred(shares: Tensor, centre: Tensor, energy: Tensor, n_xy: int) -> Tensor:
+def _centred(shares: Tensor, firsts: Tensor, energy: Tensor, n_xy: int) -> Tensor:
     """Return the shares of rests multiplied by exp(l_x x_i + l_y y_i) such that their centres are those wanted.
 
     With the mean m and the covariance C of the cells' places under the shares, a step of Newton's method is
-    l = (C + w)^-1 (t - m), where t = x_k (R + E_1) / R and w = E_1 / R weakens it where R is small.
+    l = (C + w)^-1 (t - m), where t = X_k / R_k and w = E_1 / R_k weakens it where R_k is small.
 
     Args:
         shares: shape (n, cells, n_z).
-        centre: x_k and y_k, shape (n, 2, n_z).
+        firsts: X_k and Y_k, shape (n, 2, n_z), GeV.
         energy: R_k, shape (n, n_z), GeV.
         n_xy: cells across.
     """
     places = _rest_places(n_xy).to(shares)
     x, y = places.T
     statistics = torch.stack([x, y, x * x, x * y, y * y])
-    soft = CENTRE_SOFT / energy.clamp(min=1e-9)
-    reach = (n_xy - 1) / 2
-    wanted = (centre * (1 + soft[:, None])).clamp(-reach, reach)
+    held = energy.clamp(min=1e-9)
+    soft, reach = CENTRE_SOFT / held, (n_xy - 1) / 2
+    wanted = (firsts / held[:, None]).clamp(-reach, reach)
     for _ in range(CENTRE_STEPS):
         mean_x, mean_y, xx, xy, yy = (statistics @ shares).unbind(1)
         a, b, d = xx - mean_x**2 + soft + 1e-3, xy - mean_x * mean_y, yy - mean_y**2 + soft + 1e-3
@@ -426,14 +534,15 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
         weight: weights of the layers, shape (n, n_z), GeV.
         wanted: sum to reach, shape (n,), GeV.
     """
-    factor, least = torch.ones_like(wanted)[:, None], 1e-6 * weight.detach().sum(1) + 1e-9
+    rest, least = 1 - core, 1e-6 * weight.detach().sum(1) + 1e-9
     for _ in range(NEWTON_STEPS):
-        share = factor * (1 - core) / (core + factor * (1 - core))
-        got, slope = (weight * share).sum(1), (weight * share * (1 - share)).sum(1)
-        small = slope.detach() < least
-        step = ((wanted - got) / torch.where(small, 1.0, slope)).clamp(-1, 1)
-        factor = factor * torch.where(small, 0.0, step).exp()[:, None]
-    return factor * (1 - core) / (core + factor * (1 - core))
+        share = rest / (core + rest)
+        part = weight * share
+        got = part.sum(1)
+        slope = got - (part * share).sum(1)
+        step = ((wanted - got) / slope.clamp(min=least)).clamp(-1, 1)
+        rest = rest * torch.where(slope < least, 0.0, step).exp()[:, None]
+    return rest / (core + rest)
 
 
 def pattern_shares(c: Tensor, group: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ from calograd.training.data.streaming import LOADING, Block, Window, check_memor
 
 MAX_ROWS = 6000
 """Most validation rows that a report uses."""
+TURNED = 1 << 16
+"""Rows whose cells are turned at once, so that all of them need no room twice."""
 STANDARD = 1 << 16
 """Most rows over which conditions are standardised if rows are streamed."""
 
@@ -221,8 +223,9 @@ def load_data(
     refuse_twice(files, [contents_of(part) for part in parts])
     heads = [Heads.of(part) for part in parts]
     split = split_by_shower(files, heads, validation, seed, showers)
-    measured = torch.from_numpy(np.concatenate([part.measured for part in parts]))
-    data = _assemble(files, heads, split, measured, parts[0].n_xy, beams)
+    measured, n_xy = torch.from_numpy(np.concatenate([part.measured for part in parts])), parts[0].n_xy
+    del parts  # as large again
+    data = _assemble(files, heads, split, measured, n_xy, beams)
     return replace(data, partner=_partners(split.key[split.train], data.train, [split.train]))
 
 
@@ -238,10 +241,13 @@ def refuse_several_beams(files: Sequence[Path], incident: Sequence[Incidence]) -
 
 
 def in_frame(rows: Rows) -> Rows:
-    """Return rows with their cells brought into the frame of the particles, if the rows know these."""
+    """Bring the cells of rows into the frame of the particles, in place, if the rows know these; return the rows."""
     if rows.particles is None or rows.cells.is_meta:
         return rows
-    return replace(rows, cells=turn_cells(rows.cells, rows.particles.frame()))
+    frame = rows.particles.frame().expand(len(rows.cells))
+    for cells, frames in zip(torch.split(rows.cells, TURNED), torch.split(frame, TURNED), strict=True):
+        cells.copy_(turn_cells(cells, frames))
+    return rows
 
 
 def _assemble(

@@ -91,10 +91,10 @@ class DenoisingTask(SurrogateTask[DesignModel]):
         """Location and scale of shape and pattern, then both diffusion models."""
         t = self.config.training
         trained = [parameters_below(self.model, *prefixes) for prefixes in PREFIXES]
-        steps, rate, loss = t.location_scale_steps, t.learning_rate, self._location_scale_loss
+        rate, loss = t.learning_rate, self._location_scale_loss
         first = [
             Phase(name, steps if names else 0, names, loss, 0.0, rate, monitored=False)
-            for name, names in zip(PHASES[:2], trained[:2], strict=True)
+            for name, steps, names in zip(PHASES[:2], t.phase_steps, trained[:2], strict=True)
         ]
         return *first, Phase(DIFFUSION, t.steps, trained[2], self._diffusion_loss, t.ema, t.learning_rate)
 
@@ -227,6 +227,7 @@ def started_from(name: str, fresh: DesignModel) -> DesignModel:
     old, new = ({"kind": type(m).__name__} | m.architecture.to_dict() for m in (base, fresh))
     if isinstance(base, CellsModel) and isinstance(fresh, CellsModel) and not old["material_numbers"]:
         old["material_numbers"] = new["material_numbers"]
+    old["centres"] = new.get("centres")  # in other coordinates the weights are a start, too
     if not new.get("symmetric", True):
         base, old["symmetric"] = base.asymmetric(), False
     other = [key for key in old | new if old.get(key) != new.get(key)]

@@ -110,9 +110,11 @@ def plain_config(config: RunConfig) -> dict[str, Any]:
 
 
 def without_folders(config: RunConfig) -> dict[str, Any]:
-    """Return a configuration as plain data with the names of files and teacher alone, for a card."""
+    """Return a configuration as plain data with the names of files, start and teacher alone, for a card."""
     plain = config.model_dump(mode="json")
     plain["data"]["files"] = [file.name for file in config.data.files]
+    if plain["training"].get("start"):
+        plain["training"]["start"] = Path(plain["training"]["start"]).name
     if config.distillation is not None:
         plain["distillation"]["teacher"] = config.distillation.teacher.name
     return plain

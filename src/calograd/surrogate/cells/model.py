@@ -71,7 +71,8 @@ class CellsArchitecture(DesignArchitecture):
         ends: condition on the depths of the layers' ends, too.
         beam: condition on particle, entry and direction, in the frame of `calograd.detector.particles`; smaller
             windows are then crops of this one. The shape has the centres of the layers and the shower's moments.
-        centres: with ``beam``, ``line`` or ``rest``, see `calograd.surrogate.cells.coordinates`.
+        centres: with ``beam``, what the layers' centres are learnt relative to: ``line`` or ``rest``, see
+            `calograd.surrogate.cells.coordinates`. Surrogates that do not say it have ``rest``.
 
     Raises:
         InputError: ``beam`` with a window that has no single cell in its middle.

@@ -155,7 +155,7 @@ class Line(NamedTuple):
         arm = (off / spread).clamp(-FARTHEST_ARM, FARTHEST_ARM)
         return Axis(place.transpose(1, 2), torch.stack([torch.ones_like(arm), arm], 1))
 
-    def firsts_of(self, axis: Axis, moments: Tensor, layers: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    def origin_of_centres(self, axis: Axis, moments: Tensor, layers: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         """Return X_k of layers with x_k = 0, and the energy E_k or R_k of which x_k is the centre.
 
         Args:
@@ -304,7 +304,7 @@ def _centres_and_moments(flat: Tensor, layers: Tensor, rest: Tensor, line: Line,
     noise, whole = random.normal_like(firsts), 1 / (layers.sum(1)[:, None, None] + CENTRE_SOFT)
     moments = (firsts - axis.place * energies) @ axis.weights.transpose(1, 2) * whole  # (n, axis, j)
     moments = moments + CENTRE_SPREAD * CENTRE_SOFT * whole * random.normal_like(moments)
-    straight, held = line.firsts_of(axis, moments, layers, rest)
+    straight, held = line.origin_of_centres(axis, moments, layers, rest)
     centres = (firsts - straight + CENTRE_SPREAD * CENTRE_SOFT * noise) / (held + CENTRE_SOFT)
     return [centres.flatten(1), moments.flatten(1)]
 
@@ -378,7 +378,7 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, line: Line
         if line is not None:
             centres, moments = torch.split(g[:, 2 + 2 * n_z :], [2 * n_z, 4], 1)
             axis, moments = line.about(layers), moments.reshape(-1, 2, 2)
-            straight, held = line.firsts_of(axis, moments, layers, layers * (1 - balance))
+            straight, held = line.origin_of_centres(axis, moments, layers, layers * (1 - balance))
             firsts = straight + centres.reshape(-1, 2, n_z) * (held + CENTRE_SOFT)
             rest = _centred(rest, firsts, layers * (1 - balance), n_xy)
         core_distance, beyond = _beyond_core(n_xy)

@@ -25,7 +25,7 @@ from calograd.training.data.streaming import LOADING, Block, Window, check_memor
 
 MAX_ROWS = 6000
 """Most validation rows that a report uses."""
-TURNED = 1 << 16
+TURNED_AT_ONCE = 1 << 16
 """Rows whose cells are turned at once, so that all of them need no room twice."""
 STANDARD = 1 << 16
 """Most rows over which conditions are standardised if rows are streamed."""
@@ -245,7 +245,7 @@ def in_frame(rows: Rows) -> Rows:
     if rows.particles is None or rows.cells.is_meta:
         return rows
     frame = rows.particles.frame().expand(len(rows.cells))
-    for cells, frames in zip(torch.split(rows.cells, TURNED), torch.split(frame, TURNED), strict=True):
+    for cells, frames in zip(torch.split(rows.cells, TURNED_AT_ONCE), torch.split(frame, TURNED_AT_ONCE), strict=True):
         cells.copy_(turn_cells(cells, frames))
     return rows
 

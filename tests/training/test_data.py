@@ -12,6 +12,7 @@ from helpers.made_up import made_up_cells
 from calograd.detector.material import DESCRIPTORS, MATERIALS
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import Cells, write_cells
+from calograd.training.data.balance import MOST, even_odds
 from calograd.training.data.rows import TrainingData, load_data
 
 
@@ -119,3 +120,14 @@ def test_nan_in_a_file(tmp_path: Path) -> None:
         file.attrs.pop("digest", None)
     with pytest.raises(FormatError, match="first is row 5"):
         load_data([path], 0.2, 0)
+
+
+def test_odds_of_energies() -> None:
+    some = torch.tensor([1.0, 1, 1, 1, 2, 2, 9])
+    assert torch.allclose(even_odds(some), torch.tensor([0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 1], dtype=torch.float64))
+    assert torch.equal(even_odds(torch.full((3,), 5.0)), torch.ones(3, dtype=torch.float64))
+    rare = even_odds(torch.tensor([1.0] * 1000 + [2.0]))
+    assert float(rare.max() / rare.min()) == pytest.approx(MOST)
+    u = torch.cat([torch.linspace(0, 2, 4000), torch.linspace(2, 4, 1000)]).double()
+    odds = even_odds(u.exp())
+    assert float(odds[u < 2].sum() / odds.sum()) == pytest.approx(0.5, abs=0.01)

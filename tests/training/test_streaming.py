@@ -147,6 +147,28 @@ def test_few_rows_are_validated_on(files: list[Path], monkeypatch: pytest.Monkey
     assert all(row.numpy().tobytes() in known for row in data.validation.cells)
 
 
+@pytest.mark.parametrize("memory", [None, 10 * MEMORY])
+@pytest.mark.usefixtures("files")
+def test_balanced_rows_are_drawn_evenly_over_the_logarithm_of_the_energy(tmp_path: Path, memory: float | None) -> None:
+    """Of 10 GeV and more there are a sixth as many rows as below, where half of the logarithms are."""
+    made = made_up_cells(showers=4000, seed=2)
+    write_cells(tmp_path / "few.h5", made.rows(np.flatnonzero((made.energy < 10) | (made.shower % 6 == 0))))
+    for balanced, expected in ((True, 0.5), (False, 1 / 7)):
+        data = load_data([tmp_path / "few.h5"], 0.4, 0, memory=memory, balanced=balanced)
+        assert (data.window is None) == (memory is None)
+        generator, drawn = torch.Generator().manual_seed(1), []
+        for step in range(60):
+            data.move_to(0, step, 512)
+            drawn.append(data.draw(512, generator))
+        share = float((data.train.energy[torch.cat(drawn)] >= 10).double().mean())
+        assert share == pytest.approx(expected, abs=0.03)
+        chosen = data.validation_sample(generator)
+        assert float((chosen.energy >= 10).double().mean()) == pytest.approx(expected, abs=0.08)
+        again = load_data([tmp_path / "few.h5"], 0.4, 0, memory=memory, balanced=balanced)
+        again.move_to(0, 0, 512)
+        assert torch.equal(again.draw(512, torch.Generator().manual_seed(1)), drawn[0])
+
+
 def config_of(folder: Path, **data: object) -> DesignRun:
     raw = tiny_config(folder).model_dump(mode="json", exclude={"distillation"})
     return parse_config(raw | {"data": {"files": ["0.h5", "1.h5"], "validation": 0.2} | data}, "tiny.toml", folder)

@@ -84,6 +84,9 @@ class RowsConfig(DataConfig):
 
     memory: PositiveFloat | None = None
     """Memory in MB for rows in every process; more rows are streamed from the files. None: read all rows at once."""
+    balanced: bool = False
+    """True if rows are drawn evenly over the logarithm of the energy, however many there are of each; else every row is
+    equally probable."""
 
 
 def _check_interval(name: str, interval: Interval) -> None:
@@ -507,7 +510,8 @@ class AdaptConfig(TrainingTable):
     targets: tuple[str, ...] = ("*",)
     """Patterns of names of linear layers, see `calograd.nn.lora.Plan`."""
     balanced: bool = False
-    """True if every energy of the data counts alike, however many showers have it; else every row does."""
+    """True if all energies of the data count alike, evenly over their logarithm, however many showers have them; else
+    every row does."""
     range: Literal["data", "base"] = "data"
     """Range of the adapted surrogate: that of the data, or on trust that of its base."""
     steps: Positive | None = None

@@ -48,7 +48,7 @@ def report_rows(model: DesignModel, data: TrainingData, losses: Losses) -> Repor
     """Return validation loss and physics of a surrogate of designs on at most `MAX_ROWS` validation rows."""
     generator = torch.Generator().manual_seed(0)  # the same noise in every report
     device = model.condition_mean.device
-    rows = data.validation.at(torch.randperm(len(data.validation), generator=generator)[:MAX_ROWS])
+    rows = data.validation_sample(generator)
     cells, energy = rows.cells.to(device), rows.energy.to(device)
     conditions = data.conditions(model, rows)
     random = RandomNumbers.from_generator(generator, len(rows))

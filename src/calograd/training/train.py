@@ -112,9 +112,9 @@ class _Kind(NamedTuple):
 
 
 def _read_rows(config: DesignRun) -> TrainingData:
-    beams = config.range.particles is not None
+    data, beams = config.data, config.range.particles is not None
     return load_data(
-        config.data.files, config.data.validation, config.training.seed, memory=config.data.memory, beams=beams
+        data.files, data.validation, config.training.seed, memory=data.memory, beams=beams, balanced=data.balanced
     )
 
 

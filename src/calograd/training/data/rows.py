@@ -19,6 +19,7 @@ from calograd.events.dense import MAPS, Extent, extent_of, read_dense
 from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
 from calograd.io.files import shard_files
 from calograd.surrogate.model import DesignModel, numbers_of
+from calograd.training.data.balance import even_odds
 from calograd.training.data.paired_designs import partners
 from calograd.training.data.split import Heads, Split, split_by_shower
 from calograd.training.data.streaming import LOADING, Block, Window, check_memory, cut, size_of
@@ -79,6 +80,7 @@ class TrainingData:
             None: no row has one.
         window: rows of ``train`` that are in memory while the others stay in their files; None: all are in memory.
         symmetric: True if the beam was on the axis and along it, so that showers may be turned and mirrored.
+        odds: odds with which rows of ``train`` are drawn, shape (n,), the highest 1; None: all alike.
     """
 
     train: Rows
@@ -92,6 +94,7 @@ class TrainingData:
     partner: Tensor | None = None
     window: Window | None = None
     symmetric: bool = True
+    odds: Tensor | None = None
 
     def __str__(self) -> str:
         return (
@@ -112,9 +115,30 @@ class TrainingData:
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw rows of ``train`` that are in memory, by number, shape (n,), int64."""
+        if self.odds is None:
+            return self._draw_evenly(n, generator)
+        kept = torch.empty(0, dtype=torch.long)
+        while len(kept) < n:  # rejection: what is in memory need not be looked through
+            drawn = self._draw_evenly(4 * n, generator)
+            accepted = torch.rand(4 * n, generator=generator, dtype=torch.float64) < self.odds[drawn]
+            kept = torch.cat([kept, drawn[accepted]])
+        return kept[:n]
+
+    def _draw_evenly(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw rows as `draw` does, all of the same odds."""
         if self.window is not None:
             return self.window.draw(n, generator)
         return torch.randint(len(self.train), (n,), generator=generator)
+
+    def validation_sample(self, generator: torch.Generator) -> Rows:
+        """Return at most `MAX_ROWS` rows of ``validation`` at random, with the odds that their energies have in ``train``."""
+        order = torch.randperm(len(self.validation), generator=generator)
+        if self.odds is not None:
+            known, of = self.train.energy.sort()
+            place = torch.searchsorted(known, self.validation.energy[order]).clamp(max=len(known) - 1)
+            drawn = torch.rand(len(order), generator=generator, dtype=torch.float64)
+            order = order[drawn < self.odds[of[place]]]
+        return self.validation.at(order[:MAX_ROWS])
 
     def draw_pairs(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw rows in memory that have a partner, and their partners. Raises `InputError` if there is none."""
@@ -137,7 +161,7 @@ class TrainingData:
     @property
     def resident(self) -> int:
         """Size of everything in memory except the window, bytes."""
-        tensors: list[Tensor | None] = [self.partner]
+        tensors: list[Tensor | None] = [self.partner, self.odds]
         for rows in (self.train, self.validation):
             tensors += [rows.cells, rows.energy, rows.dx, rows.dz, rows.which, *(rows.particles or ())]
         return sum(t.nbytes for t in tensors if t is not None and t.device.type != "meta")
@@ -192,6 +216,7 @@ def load_data(
     showers: int | None = None,
     memory: float | None = None,
     beams: bool = False,
+    balanced: bool = False,
 ) -> TrainingData:
     """Read files of cells or maps and split their rows by shower.
 
@@ -204,6 +229,7 @@ def load_data(
             (`calograd.training.data.streaming`), and at most `MAX_ROWS` are validated on. None: all rows are read.
         beams: read particle, entry and direction of every row, for a model that takes them; otherwise all rows must
             have the same.
+        balanced: draw rows evenly over the logarithm of the energy, see `calograd.training.data.balance`.
 
     Raises:
         InputError: several particles, entries or directions without ``beams``, different numbers of cells, the same
@@ -215,7 +241,7 @@ def load_data(
     if memory is not None:
         extents = [extent_of(path) for path in files]
         if LOADING * size_of(extents) > 1e6 * memory:
-            return _streamed(files, extents, validation, seed, showers, memory, beams)
+            return _streamed(files, extents, validation, seed, showers, memory, beams, balanced)
     parts = [read_dense(path) for path in files]
     if not beams:
         refuse_several_beams(files, [part.incident for part in parts])
@@ -225,7 +251,7 @@ def load_data(
     split = split_by_shower(files, heads, validation, seed, showers)
     measured, n_xy = torch.from_numpy(np.concatenate([part.measured for part in parts])), parts[0].n_xy
     del parts  # as large again
-    data = _assemble(files, heads, split, measured, n_xy, beams)
+    data = _assemble(files, heads, split, measured, n_xy, beams, balanced)
     return replace(data, partner=_partners(split.key[split.train], data.train, [split.train]))
 
 
@@ -251,7 +277,7 @@ def in_frame(rows: Rows) -> Rows:
 
 
 def _assemble(
-    files: Sequence[Path], heads: Sequence[Heads], split: Split, cells: Tensor, n_xy: int, beams: bool
+    files: Sequence[Path], heads: Sequence[Heads], split: Split, cells: Tensor, n_xy: int, beams: bool, balanced: bool
 ) -> TrainingData:
     """Return training data without partners; ``cells`` are the measured energies of all rows."""
     materials = tuple(dict.fromkeys(each.material for each in heads))
@@ -262,8 +288,10 @@ def _assemble(
     incident = Incidence.concatenate([each.incident for each in heads])
     particles = Particles.from_incidence(incident, energy) if beams else None
     rows = Rows(cells, energy, dx, dz, torch.from_numpy(which) if len(materials) > 1 else None, particles)
+    train = in_frame(rows.at(torch.from_numpy(split.train)))
     return TrainingData(
-        train=in_frame(rows.at(torch.from_numpy(split.train))),
+        train=train,
+        odds=even_odds(train.energy) if balanced else None,
         validation=in_frame(rows.at(torch.from_numpy(split.validation))),
         symmetric=incident.on_axis and not beams,
         materials=materials,
@@ -286,6 +314,7 @@ def _streamed(
     showers: int | None,
     memory: float,
     beams: bool,
+    balanced: bool,
 ) -> TrainingData:
     """Return training data whose measured energies stay in the files; arguments are those of `load_data`."""
     check_memory(memory, extents)
@@ -296,7 +325,7 @@ def _streamed(
         some = np.random.default_rng([seed, 2]).choice(split.validation, MAX_ROWS, replace=False)
         split = split._replace(validation=np.sort(some))
     absent = torch.empty(sum(e.rows for e in extents), *extents[0].shape, device="meta")
-    data = _assemble(files, heads, split, absent, n_xy, beams)
+    data = _assemble(files, heads, split, absent, n_xy, beams, balanced)
     del heads
     edges = np.cumsum([0, *(block.rows.stop - block.rows.start for block in blocks)])
     trained, seen = (

@@ -28,6 +28,7 @@ from calograd.surrogate.model import Model
 from calograd.surrogate.storage import WEIGHTS
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import AdaptConfig
+from calograd.training.data.balance import even_odds
 from calograd.training.loop import Identity, LoopConfig, Phase, PhaseResult, TrainingState
 from calograd.training.monitor import Report
 from calograd.training.tasks.denoise import DIFFUSION
@@ -139,7 +140,8 @@ class AdaptationTask(ABC, Generic[M, D]):
         self.model, self._learnt = attach(self.frozen, self.plan, self.generator)
         if first is not None:
             place_table(self._learnt, self.frozen, self.plan, first.table)
-        self._odds = {id(rows): even_odds(rows) if config.balanced else None for rows in (data.train, data.validation)}
+        halves, balanced = (data.train, data.validation), config.balanced
+        self._odds = {id(rows): even_odds(rows.energy) if balanced else None for rows in halves}
 
     @abstractmethod
     def _base_model(self) -> M:
@@ -276,13 +278,6 @@ class AdaptationTask(ABC, Generic[M, D]):
             method=plan.method, rank=plan.rank, alpha=plan.alpha, targets=plan.targets, energy=energy,
             trained=trained, symmetric=self.symmetric, training=training,
         )  # fmt: skip
-
-
-def even_odds(rows: Showers) -> Tensor:
-    """Return relative odds of rows, shape (n,), with which every distinct energy is drawn equally often."""
-    _, place, count = torch.unique(rows.energy, return_inverse=True, return_counts=True)
-    odds: Tensor = 1 / count[place].double()
-    return odds
 
 
 def refuse_distilled(base: Surrogate) -> None:

@@ -13,6 +13,7 @@ from calograd.surrogate.cells.coordinates import (
     LINE,
     LINE_ROOM,
     LOGIT_BOUND,
+    _solve,
     core_cells,
     decode,
     encode,
@@ -238,3 +239,22 @@ def test_absorbed_annihilation_photons_are_no_line_in_the_coordinates() -> None:
     assert int(((continuum > LINE + 1e-7) & (continuum < LINE + LINE_ROOM - 1e-7)).sum()) == 0
     # Whatever lies in the room is the line again.
     torch.testing.assert_close(decode(g, c, energy, 3, 1)[:, 2, 2, 0], cells[:, 2, 2, 0], rtol=1e-4, atol=0)
+
+
+def test_equations_are_solved_in_onnx_as_precisely_as_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positive definite equations with a last row hundreds of times larger, as that of r^2 is in windows of 7 cells."""
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(2000, 5, 5, generator=generator, dtype=torch.float64) + 2 * torch.eye(5, dtype=torch.float64)
+    units = torch.tensor([1.0, 0.03, 1.0, 0.03, 300.0], dtype=torch.float64)
+    matrix, right = (
+        units[:, None] * (root @ root.mT) * units,
+        torch.randn(2000, 5, generator=generator).double() * units,
+    )
+    exact = torch.linalg.solve(matrix, right)
+    errors = []
+    for compiled in (False, True):
+        monkeypatch.setattr("torch.compiler.is_compiling", lambda compiled=compiled: compiled)
+        found = _solve(matrix.float(), right.float())
+        errors.append(((found - exact) * units).norm(dim=1) / (exact * units).norm(dim=1))
+    assert errors[1].median() < 1e-5
+    assert errors[1].quantile(0.99) < 3 * errors[0].quantile(0.99)

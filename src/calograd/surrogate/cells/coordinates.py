@@ -469,7 +469,8 @@ def _of_cells(n_xy: int, dtype: torch.dtype, device: torch.device) -> _OfCells:
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
     """Return the solution of positive definite systems of equations, shape (n, m).
 
-    In ONNX, which has no such operator, it is Gauss and Jordan's elimination.
+    In ONNX, which has no such operator, it is Gauss and Jordan's elimination, in units in which the diagonal is one:
+    elements of r^2 are much larger than those of x and y.
 
     Args:
         matrix: shape (n, m, m).
@@ -478,11 +479,12 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
     if not torch.compiler.is_compiling():
         result: Tensor = torch.linalg.solve_ex(matrix, right).result
         return result
-    system, unit = torch.cat([matrix, right[:, :, None]], 2), torch.eye(matrix.shape[1]).to(matrix)
+    scale, unit = matrix.diagonal(dim1=1, dim2=2).rsqrt()[:, :, None], torch.eye(matrix.shape[1]).to(matrix)
+    system = scale * torch.cat([matrix * scale.transpose(1, 2), right[:, :, None]], 2)
     for k in range(matrix.shape[1]):
         row = system[:, k : k + 1] / system[:, k : k + 1, k : k + 1]
         system = system - (system[:, :, k : k + 1] - unit[:, k : k + 1]) * row
-    return system[:, :, -1]
+    return system[:, :, -1] * scale[:, :, 0]
 
 
 def _core_share(balance: Tensor, layers: Tensor) -> Tensor:

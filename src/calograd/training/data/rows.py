@@ -131,7 +131,7 @@ class TrainingData:
         return torch.randint(len(self.train), (n,), generator=generator)
 
     def validation_sample(self, generator: torch.Generator) -> Rows:
-        """Return at most `MAX_ROWS` rows of ``validation`` at random, with the odds that ``train`` gives to energies."""
+        """Return at most `MAX_ROWS` rows of ``validation`` at random, with the odds that ``train`` gives energies."""
         order = torch.randperm(len(self.validation), generator=generator)
         if self.odds is not None:
             known, of = self.train.energy.sort()

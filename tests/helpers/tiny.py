@@ -82,7 +82,7 @@ def tilted_surrogate(
     """
     form = CellsArchitecture(
         n_xy=n_xy, n_z=n_z, shape_width=12, shape_blocks=1, pattern_width=16, pattern_blocks=1, embedding=8,
-        location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, centres="line", material_numbers=(),
+        location_scale_width=12, local_units=2, sums=True, ends=True, beam=True, material_numbers=(),
         distilled_steps=distilled_steps,
     )  # fmt: skip
     trained = {"unequal_layers": True, "beam": BEAM}

@@ -183,10 +183,10 @@ def test_gradients_of_a_fixed_beam(surrogate: Surrogate, beam: ParticleBeam) -> 
     assert np.isfinite(found.estimates[0].gradient).all()
 
 
-def straight(n: int, n_z: int, generator: torch.Generator, centres: str = "line") -> Line:
+def straight(n: int, n_z: int, generator: torch.Generator) -> Line:
     """Lines through the layers, anywhere in the middle cells."""
     place, across = (torch.rand(n, rows, 2, generator=generator) - 0.5 for rows in (n_z, 1))
-    return Line(place, torch.full((n, n_z), 4.0), 3 * across.expand(-1, n_z, -1), centres == "line")
+    return Line(place, torch.full((n, n_z), 4.0), 3 * across.expand(-1, n_z, -1))
 
 
 def centres(cells: torch.Tensor) -> torch.Tensor:
@@ -196,11 +196,10 @@ def centres(cells: torch.Tensor) -> torch.Tensor:
     return first / cells.sum((1, 2))[:, None]
 
 
-@pytest.mark.parametrize("about", ["line", "rest"])
 @pytest.mark.parametrize("n_xy", [3, 5, 7])
-def test_coordinates_with_centres_come_back(n_xy: int, about: str) -> None:
+def test_coordinates_with_centres_come_back(n_xy: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    energy, line = torch.full((300,), 30.0), straight(300, 3, generator, about)
+    energy, line = torch.full((300,), 30.0), straight(300, 3, generator)
     cells = torch.rand(300, n_xy, n_xy, 3, generator=generator).pow(8)
     cells[torch.rand(cells.shape, generator=generator) < 0.2] = 0
     cells *= 27 / cells.sum((1, 2, 3), keepdim=True)
@@ -221,10 +220,9 @@ def test_no_cell_is_negative_where_the_middle_one_holds_next_to_nothing() -> Non
     assert back.min() >= 0
 
 
-@pytest.mark.parametrize("about", ["line", "rest"])
-def test_position_and_direction_are_kept_when_all_else_is_not(about: str) -> None:
+def test_position_and_direction_are_kept_when_all_else_is_not() -> None:
     generator = torch.Generator().manual_seed(0)
-    energy, line = torch.full((300,), 30.0), straight(300, 3, generator, about)
+    energy, line = torch.full((300,), 30.0), straight(300, 3, generator)
     cells = torch.rand(300, 5, 5, 3, generator=generator).pow(4)
     cells *= 27 / cells.sum((1, 2, 3), keepdim=True)
     g, c = encode(cells, energy, RandomNumbers(0, range(300)), line)
@@ -240,10 +238,10 @@ def test_position_and_direction_are_kept_when_all_else_is_not(about: str) -> Non
     )
     assert (got - wanted).abs().max() < 1e-3  # a centre of a layer was moved by a hundred times as much
     assert (centres(back) - centres(cells)).std() > 0.02
-    g, c, energy, place, thickness, crossing = (each[:4].double() for each in (g, c, energy, *line[:3]))
+    g, c, energy, place, thickness, crossing = (each[:4].double() for each in (g, c, energy, *line))
 
     def decoded(*of_line: torch.Tensor) -> torch.Tensor:
-        return decode(g, c, energy, 5, 3, Line(*of_line, straight=line.straight))
+        return decode(g, c, energy, 5, 3, Line(*of_line))
 
     inputs = [each.clone().requires_grad_() for each in (place, thickness, crossing)]
     assert torch.autograd.gradcheck(decoded, inputs)
@@ -330,22 +328,17 @@ def test_it_is_trained_from_rows_of_any_particle(tmp_path: Path) -> None:
     assert torch.isfinite(cells).all()
 
 
-def test_weights_in_other_coordinates_are_a_start(tmp_path: Path) -> None:
+def test_a_start_and_steps_of_either_location_and_scale(tmp_path: Path) -> None:
     raw = configuration(tmp_path, particles=["gamma", "e-"], theta=[0, 40])
-    raw["model"]["centres"] = "rest"
     first = train(parse_config(raw, "test", tmp_path), tmp_path / "first")
     assert isinstance(first, CellsModel)
-    raw["model"].pop("centres")
     raw["training"] |= {"start": str(tmp_path / "first"), "location_scale_steps": [3, 1], "learning_rate": 1e-12}
     config = parse_config(raw, "test", tmp_path)
     second = train(config, tmp_path / "second")
     assert isinstance(second, CellsModel)
     assert config.training.phase_steps == (3, 1)  # type: ignore[union-attr]
-    assert (first.architecture.centres, second.architecture.centres) == ("rest", "line")
     for (name, x), y in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         torch.testing.assert_close(x, y, msg=name)
-    with pytest.raises(InputError, match="centres = 'middle': expected line or rest"):
-        CellsArchitecture(beam=True, centres="middle")  # type: ignore[arg-type]
 
 
 def test_rows_are_brought_into_the_frame(tmp_path: Path) -> None:

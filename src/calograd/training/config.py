@@ -173,7 +173,6 @@ class CellsModelConfig(DesignModelConfig):
     sums: bool = True
     ends: bool = True
     beam: bool = False
-    centres: Literal["line", "rest"] = "line"
 
     def architecture(self, n_xy: int, n_z: int, materials: int = 1) -> CellsArchitecture:
         """Return the architecture for cells and materials of the data."""

@@ -26,13 +26,9 @@ line is at the depth z_k at which the layer's energy lies,
 
 and y_k likewise. z_k is not the middle of the layer where the longitudinal profile rises or falls: it is zeta_k of
 `calograd.metrics.observables.reconstruct` for a shower that is X0 wide. E_1 keeps centres of a few MeV from being at
-whole numbers. In units of s, t_1 vanishes where all energy is in one layer.
-
-Those are the coordinates of ``centres = "line"``. With ``centres = "rest"``, in which the bundled `crystals` was
-trained, a_k is the depth of the middle of the layer in units of 10 X0, l_k is where the line is there, and x_k is the
-centre of the layer's rest in the window, X_k / (R_k + E_1) + w_k n / 20 with R_k in place of E_k in w_k. About the
-front face t_1 is four times as large as the slope in it: the rest is t_0 times the depth. The angular resolution at
-normal incidence came out at 1.15 of Geant4's (`docs/log.md`).
+whole numbers. In units of s, t_1 vanishes where all energy is in one layer. (With a_k the depth from the front face, of
+which the slope is a quarter of t_1 and t_0 times the depth the rest, the angular resolution at normal incidence came
+out at 1.15 of Geant4's; see `docs/log.md`.)
 
 M is the transverse width of the whole shower. At high energies it fluctuates by a few per cent, less than its cells.
 Without a coordinate of its own its fluctuations were 5 to 15 % too large, with the balances of core and rest alone
@@ -104,8 +100,6 @@ LARGEST_WIDENING = 0.1
 """Largest exponent of such a step for each r_i^2."""
 WIDTH_ACROSS = 1.0
 """Spread of a shower across its axis in the depth at which a layer's energy lies, X0."""
-DEPTH_UNIT = 10.0
-"""Unit of the depth with ``centres = "rest"``, X0."""
 LEAST_SPREAD = 0.5
 """Softening of the spread of the depths of a shower's energy, s_0 of the formulas above, X0."""
 FARTHEST_ARM = 4.0
@@ -124,13 +118,11 @@ class Line(NamedTuple):
             (n, n_z, 2) or (1, n_z, 2).
         thickness: depth of the layers, X0, shape (n, n_z) or (1, n_z).
         crossing: how many cells the line crosses in x and y within the layer, shape as ``place``.
-        straight: False for coordinates of ``centres = "rest"``.
     """
 
     place: Tensor
     thickness: Tensor
     crossing: Tensor
-    straight: bool = True
 
     def about(self, layers: Tensor) -> Axis:
         """Return the lines at the depths where the energy of showers lies, or in the middle of the layers.
@@ -140,8 +132,6 @@ class Line(NamedTuple):
         """
         thick = self.thickness
         depth, place = thick.cumsum(1) - thick / 2, self.place
-        if not self.straight:
-            return Axis(place.transpose(1, 2), torch.stack([torch.ones_like(depth), depth / DEPTH_UNIT], 1))
         density = (layers + EPS) / thick
         root = density.sqrt()
         last = density[:, -1:] * (root[:, -1:] / root[:, -2:][:, :1]).clamp(max=1)
@@ -155,21 +145,6 @@ class Line(NamedTuple):
         arm = (off / spread).clamp(-FARTHEST_ARM, FARTHEST_ARM)
         return Axis(place.transpose(1, 2), torch.stack([torch.ones_like(arm), arm], 1))
 
-    def origin_of_centres(self, axis: Axis, moments: Tensor, layers: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """Return X_k of layers with x_k = 0, and the energy E_k or R_k of which x_k is the centre.
-
-        Args:
-            axis: result of `about`.
-            moments: t_j of x and y, shape (n, 2, 2).
-            layers, rest: E_k and R_k, shape (n, n_z), GeV.
-
-        Returns:
-            Shapes (n, 2, n_z) and (n, 1, n_z), GeV.
-        """
-        if not self.straight:
-            return torch.zeros_like(axis.place), rest[:, None]
-        return (axis.place + moments @ axis.weights) * layers[:, None], layers[:, None]
-
 
 class Axis(NamedTuple):
     """The particles' lines at the depths where the energy of showers lies.
@@ -181,6 +156,15 @@ class Axis(NamedTuple):
 
     place: Tensor
     weights: Tensor
+
+    def firsts(self, moments: Tensor, layers: Tensor) -> Tensor:
+        """Return X_k of layers with x_k = 0, shape (n, 2, n_z), GeV: they lie on the straight line of the moments.
+
+        Args:
+            moments: t_j of x and y, shape (n, 2, 2).
+            layers: E_k, shape (n, n_z), GeV.
+        """
+        return (self.place + moments @ self.weights) * layers[:, None]
 
 
 def core_cells(n_xy: int) -> Tensor:
@@ -263,7 +247,7 @@ def encode(cells: Tensor, energy: Tensor, random: RandomNumbers, line: Line | No
         cells: shape (n, n_xy, n_xy, n_z), GeV.
         energy: incident, shape (n,), GeV.
         random: random numbers of the showers, which spread what is empty.
-        line: the particles' lines; with them the shape has the centres of the rests and the moments of the shower.
+        line: the particles' lines; with them the shape has the centres of the layers and the moments of the shower.
 
     Returns:
         ``g`` of shape (n, `shape_dim`) and ``c`` of shape (n, `pattern_dim`), in the order of `pattern_cells`, the
@@ -286,16 +270,16 @@ def encode_shape(cells: Tensor, energy: Tensor, random: RandomNumbers, line: Lin
         second = flat.sum(2) @ _squared_distance(cells.shape[1]).to(flat)
         g += [amount(second[:, None], energy, random), _balance(inner.sum(1), outer.sum(1), random)]
     if line is not None:
-        g += _centres_and_moments(flat, layers, outer.sum(1), line, random)
+        g += _centres_and_moments(flat, layers, line, random)
     return torch.cat(g, dim=1)
 
 
-def _centres_and_moments(flat: Tensor, layers: Tensor, rest: Tensor, line: Line, random: RandomNumbers) -> list[Tensor]:
+def _centres_and_moments(flat: Tensor, layers: Tensor, line: Line, random: RandomNumbers) -> list[Tensor]:
     """Return x_k, then y_k, shape (n, 2 n_z), and t_j of x, then of y, shape (n, 4), of the formulas above.
 
     Args:
         flat: all cells, shape (n, cells, n_z), GeV.
-        layers, rest: E_k and R_k, shape (n, n_z), GeV.
+        layers: E_k, shape (n, n_z), GeV.
         line: the particles' lines.
         random: random numbers of the showers.
     """
@@ -304,8 +288,8 @@ def _centres_and_moments(flat: Tensor, layers: Tensor, rest: Tensor, line: Line,
     noise, whole = random.normal_like(firsts), 1 / (layers.sum(1)[:, None, None] + CENTRE_SOFT)
     moments = (firsts - axis.place * energies) @ axis.weights.transpose(1, 2) * whole  # (n, axis, j)
     moments = moments + CENTRE_SPREAD * CENTRE_SOFT * whole * random.normal_like(moments)
-    straight, held = line.origin_of_centres(axis, moments, layers, rest)
-    centres = (firsts - straight + CENTRE_SPREAD * CENTRE_SOFT * noise) / (held + CENTRE_SOFT)
+    off = firsts - axis.firsts(moments, layers)
+    centres = (off + CENTRE_SPREAD * CENTRE_SOFT * noise) / (energies + CENTRE_SOFT)
     return [centres.flatten(1), moments.flatten(1)]
 
 
@@ -378,8 +362,7 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, line: Line
         if line is not None:
             centres, moments = torch.split(g[:, 2 + 2 * n_z :], [2 * n_z, 4], 1)
             axis, moments = line.about(layers), moments.reshape(-1, 2, 2)
-            straight, held = line.origin_of_centres(axis, moments, layers, layers * (1 - balance))
-            firsts = straight + centres.reshape(-1, 2, n_z) * (held + CENTRE_SOFT)
+            firsts = axis.firsts(moments, layers) + centres.reshape(-1, 2, n_z) * (layers[:, None] + CENTRE_SOFT)
             rest = _centred(rest, firsts, layers * (1 - balance), n_xy)
         core_distance, beyond = _beyond_core(n_xy)
         excess = (layers.new_tensor(beyond)[:, None] * rest).sum(1)

@@ -24,7 +24,7 @@ material are constants that standardise to zero, and `without_material_numbers` 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,8 +71,6 @@ class CellsArchitecture(DesignArchitecture):
         ends: condition on the depths of the layers' ends, too.
         beam: condition on particle, entry and direction, in the frame of `calograd.detector.particles`; smaller
             windows are then crops of this one. The shape has the centres of the layers and the shower's moments.
-        centres: with ``beam``, what the layers' centres are learnt relative to: ``line`` or ``rest``, see
-            `calograd.surrogate.cells.coordinates`. Surrogates that do not say it have ``rest``.
 
     Raises:
         InputError: ``beam`` with a window that has no single cell in its middle.
@@ -84,7 +82,6 @@ class CellsArchitecture(DesignArchitecture):
     sums: bool = False
     ends: bool = False
     beam: bool = False
-    centres: Literal["line", "rest"] = "rest"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,12 +89,8 @@ class CellsArchitecture(DesignArchitecture):
             raise InputError(
                 f"{self.n_xy} cells across: expected an odd number from {FEWEST} for particles off the axis"
             )
-        if self.centres not in ("line", "rest"):
-            raise InputError(f"centres = '{self.centres}': expected line or rest")
         if self.beam:
             object.__setattr__(self, "symmetric", False)
-        else:
-            object.__setattr__(self, "centres", "rest")
 
     def build(self) -> CellsModel:
         """Return a model with random weights."""
@@ -219,7 +212,7 @@ class CellsModel(TwoStage):
         slopes, place, across = torch.split(raw[:, first : first + 2 + 3 * a.n_z], [2, 2 * a.n_z, a.n_z], 1)
         direction = slopes / slopes.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()
         crossing = across[:, :, None] * direction[:, None]
-        return Line(place.reshape(-1, a.n_z, 2), thickness, crossing, a.centres == "line")
+        return Line(place.reshape(-1, a.n_z, 2), thickness, crossing)
 
     def pattern(
         self,

@@ -227,7 +227,6 @@ def started_from(name: str, fresh: DesignModel) -> DesignModel:
     old, new = ({"kind": type(m).__name__} | m.architecture.to_dict() for m in (base, fresh))
     if isinstance(base, CellsModel) and isinstance(fresh, CellsModel) and not old["material_numbers"]:
         old["material_numbers"] = new["material_numbers"]
-    old["centres"] = new.get("centres")  # in other coordinates the weights are a start, too
     if not new.get("symmetric", True):
         base, old["symmetric"] = base.asymmetric(), False
     other = [key for key in old | new if old.get(key) != new.get(key)]

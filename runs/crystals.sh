@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Make the data of the base surrogate of crystals and train it. Resumable: finished stages are skipped.
-# On two cores of an AMD EPYC: simulation 1.7 core-hours, segmentation 0.4, training 2.5 hours.
-# Photons, electrons and positrons, theta 0 to 42 degrees, 0.8 to 240 GeV: a little beyond the range of the surrogate.
-# The blocks are equal in units of R_M and X0 and hold seven cells of 2.8 R_M and six layers of 21 X0 along any of them.
-# Beside the showers at all angles, even in theta, every crystal has some at normal incidence, where detectors are designed.
+# Photons, electrons and positrons, 0.8 to 20 GeV and 20 to 240 GeV apart, since a shower of high energy takes ten times as
+# long; theta 0 to 42 degrees: a little beyond the range of the surrogate. Beside the showers at all angles, even in theta,
+# every crystal has some at normal incidence (-0), where detectors are designed, and some of photons alone, which are the
+# hardest. The blocks are equal in units of R_M and X0 and hold seven cells of 2.8 R_M and six layers of 21 X0 along any.
+# Cost on two cores of an AMD EPYC: docs/results/off-axis.md, "What it covers".
 # Numbers of showers are SCALE times those below; WORKERS=2 processes simulate.
-# Usage: runs/crystals.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
+# Usage: runs/crystals.sh [FOLDER]; as seen from runs/.
 set -euo pipefail
 cd "$(dirname "$0")"
-config="${1:-crystals.toml}"
-out="${2:-crystals}"
-workers="${WORKERS:-2}"
-mkdir -p "$out"
+out="${1:-crystals}"
+scale="${SCALE:-1}"
+mkdir -p "$out/cells" "$out/more" "$out/first"
 
 block() { python3 -c "
 from math import radians, tan
@@ -20,33 +20,49 @@ m = Material.parse('$1')
 depth = float(127 * m.radiation_length)
 width = float(20 * m.moliere_radius) + 2 * depth * tan(radians(42))
 print(f'{width:.1f} {width:.1f} {depth:.1f}')"; }
-scale="${SCALE:-1}"
-simulate() { # MATERIAL NAME SHOWERS SEED THETA
+simulate() { # MATERIAL NAME SHOWERS SEED ENERGIES PARTICLES THETA
   [ -e "$out/$2.h5.done" ] || {
-    calograd simulate --material "$1" --block $(block "$1") --particle gamma,e-,e+ --theta "$5" \
-      --energies 0.8:240 --law log-uniform --showers "$(($3 * scale))" --seed "$4" --workers "$workers" -o "$out/$2.h5"
+    calograd simulate --material "$1" --block $(block "$1") --particle "$6" --theta "$7" --energies "$5" --law log-uniform \
+      --showers "$(($3 * scale))" --seed "$4" --workers "${WORKERS:-2}" -o "$out/$2.h5"
     touch "$out/$2.h5.done"
   }
 }
+segment() { # NAME FOLDER PAIRS SEED: pairs of neighbouring designs for every shower
+  [ -e "$out/$2/$1.h5" ] || calograd segment "$out/$1.h5" -o "$out/$2/$1.h5" --cells 7 6 --scaled --dx 0.43 2.85 \
+    --dz 1.9 21.1 --designs "$3" --unequal 0.5 --neighbours 0.12 --position uniform --phi 0:360 --seed "$4"
+}
 
-simulate PbF2 PbF2 3500 301 0:42
-simulate PbWO4 PbWO4 1200 302 0:42
-simulate BGO BGO 1200 303 0:42
-simulate CsI CsI 1200 304 0:42
-simulate LYSO LYSO 1200 305 0:42
-simulate PbF2 PbF2-0 500 321 0
-simulate PbWO4 PbWO4-0 200 322 0
-simulate BGO BGO-0 200 323 0
-simulate CsI CsI-0 200 324 0
-simulate LYSO LYSO-0 200 325 0
-
-seed=311
-for name in PbF2 PbWO4 BGO CsI LYSO PbF2-0 PbWO4-0 BGO-0 CsI-0 LYSO-0; do
-  [ -e "$out/$name-cells.h5" ] || calograd segment "$out/$name.h5" -o "$out/$name-cells.h5" --cells 7 6 --scaled \
-    --dx 0.43 2.85 --dz 1.9 21.1 --designs 12 --unequal 0.5 --neighbours 0.12 --position uniform --phi 0:360 --seed "$seed"
-  seed=$((seed + 1))
+low=0.8:20 high=20:240 all=gamma,e-,e+
+k=0
+for m in PbF2 PbWO4 BGO CsI LYSO; do
+  if [ $m = PbF2 ]; then n=(6000 6000 3000 3000 1000 250 2000 500); else n=(2400 2400 900 900 300 80 300 80); fi
+  simulate $m $m-low "${n[0]}" $((1000 + k)) $low $all 0:42
+  simulate $m $m-photons "${n[1]}" $((1001 + k)) $low gamma 0:42
+  simulate $m $m-low-0 "${n[2]}" $((1002 + k)) $low $all 0
+  simulate $m $m-photons-0 "${n[3]}" $((1003 + k)) $low gamma 0
+  simulate $m $m-high "${n[4]}" $((1004 + k)) $high $all 0:42
+  simulate $m $m-high-0 "${n[5]}" $((1005 + k)) $high $all 0
+  simulate $m $m-higher "${n[6]}" $((1006 + k)) $high $all 0:42
+  simulate $m $m-higher-0 "${n[7]}" $((1007 + k)) $high $all 0
+  segment $m-low cells 16 $((1010 + k))
+  segment $m-photons cells 16 $((1011 + k))
+  segment $m-low-0 cells 16 $((1012 + k))
+  segment $m-photons-0 cells 16 $((1013 + k))
+  segment $m-high cells 8 $((1014 + k))
+  segment $m-high-0 cells 8 $((1015 + k))
+  segment $m-high more 24 $((1114 + k))
+  segment $m-high-0 more 24 $((1115 + k))
+  segment $m-higher more 24 $((1016 + k))
+  segment $m-higher-0 more 24 $((1017 + k))
+  k=$((k + 20))
 done
-calograd train "$config" -o "$out/crystals"
+
+# The first weights are those of a training of 30 000 steps on other showers and in other coordinates of the layers' centres.
+for file in model.safetensors model-2.safetensors; do
+  git show "65fcfdc:src/calograd/assets/crystals/$file" > "$out/first/$file"
+done
+calograd train crystals-low.toml -o "$out/low" --processes 2
+calograd train crystals.toml -o "$out/crystals" --processes 2
 python3 -c '
 import sys
 from calograd import Surrogate

@@ -50,6 +50,7 @@ def test_a_whole_pitch_moves_the_window_alone(x: float, y: float, theta: float, 
         ({"theta": 90.0}, "theta = 90: expected degrees from 0 to below 90"),
         ({"theta": [0.0, 1.0, 2.0]}, r"theta has shape \(3,\)"),
         ({"phi": np.nan}, r"phi has shape \(\), expected finite"),
+        ({"phi": "east"}, r"phi = 'east': expected finite numbers of shape \(\) or \(2,\)"),
     ],
 )
 def test_what_cannot_be_is_refused(values: dict[str, object], message: str) -> None:

@@ -256,7 +256,10 @@ def _numbers(particle: Any, n: int) -> np.ndarray:
 
 def _column(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return values of a shape in float32. Raises `InputError` for another shape, or values that are not finite."""
-    values = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=np.float64)
+    try:
+        values = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} = {value!r}: expected finite numbers of shape {shape[1:]} or {shape}") from None
     if values.shape not in (shape, shape[1:]) or not np.isfinite(values).all():
         raise InputError(f"{name} has shape {values.shape}, expected finite numbers of shape {shape[1:]} or {shape}")
     return np.broadcast_to(values, shape).astype(np.float32)

@@ -153,7 +153,7 @@ class TrainedBeam(BaseModel):
             at = int(beyond.long().argmax())
             x, y = entry[at % len(entry)].tolist()
             pitch = 2 * float(half[at % len(half)])
-            inside = ", ".join(f"{value - pitch * round(value / pitch):.4g}" for value in (x, y))
+            inside = ", ".join(f"{round(value - pitch * round(value / pitch), 4) + 0.0:g}" for value in (x, y))
             hint = "" if max(abs(x), abs(y)) < MILLIMETRES * pitch else "; is it in mm? Give cm"
             raise InputError(
                 f"position = ({x:g}, {y:g}) cm is outside the central cell of {pitch:g} cm; expected coordinates up to "

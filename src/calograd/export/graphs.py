@@ -30,6 +30,7 @@ from calograd.diffusion.samplers import sample
 from calograd.errors import InputError
 from calograd.export.loop import looped
 from calograd.surrogate import Surrogate
+from calograd.surrogate.cells.fused import FusedCells
 from calograd.surrogate.cells.model import CellsModel
 from calograd.surrogate.model import SamplingSchedule, numbers_of, sampler_of
 
@@ -138,6 +139,9 @@ class _Sampler(_Cells):
 
     def forward(self, given: Inputs) -> Tensor:
         model, conditions = self.model, self.conditions(given)
+        if model.distilled:
+            noise = given["shape_noise"], given["pattern_noise"]
+            return self.finish(FusedCells(model).showers(conditions, given["energy"], *noise), given)
         go = looped if torch.compiler.is_compiling() else sample
         x = go(lambda z, s: model.denoise_shape(z, s, conditions), given["shape_noise"], self.shape_grid, self.sampler)
         location_scale = model.location_scale_of_pattern(conditions, x)

@@ -55,7 +55,8 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x W^T + b of float32 or float64 x, shape (n, in), without derivatives."""
-    if _ONEDNN is not None and x.shape[0] >= MIN_ROWS and x.device.type == "cpu" and x.dtype == torch.float32:
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+    if _ONEDNN is not None and plain and x.shape[0] >= MIN_ROWS:
         result: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
         return result
     return nn.functional.linear(x, weight, bias)

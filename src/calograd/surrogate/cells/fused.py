@@ -10,7 +10,7 @@ A `FusedCells` holds the model's own tensors and is made for every sample, so it
 from __future__ import annotations
 
 from functools import cache
-from math import atan, sin
+from math import atan, sin, tan
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -59,8 +59,12 @@ class FusedCells:
         random: RandomNumbers,
     ) -> Tensor:
         """Generate showers as `Model.generate`, without derivatives."""
+        x, y = (random.normal(dim, like=conditions) for dim in self.model.noise_dims)
+        return self.showers(conditions, energy, x, y)
+
+    def showers(self, conditions: Tensor, energy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return showers that begin with unit normal numbers ``x`` of the shape and ``y`` of the pattern."""
         model = self.model
-        x, y = (random.normal(dim, like=conditions) for dim in model.noise_dims)
         x, steps = self.shape_steps.first * x, self.shape_steps
         for modulation in self.shape.modulations(conditions):
             x = x.add(self.shape(x, modulation), alpha=steps.sine)
@@ -106,10 +110,13 @@ class _Steps(NamedTuple):
 
 @cache
 def _steps(student: Progressive) -> _Steps:
-    c = student.coefficients(torch.tensor(student.grid[:-1], dtype=torch.float64))
-    first = student.grid[0] / (1 + student.grid[0] ** 2) ** 0.5
-    sine = sin(atan(student.grid[0]) / student.steps)
-    return _Steps(first, sine, c.into.tolist(), (c.skip / c.into).tolist(), c.out.tolist())
+    """Return the coefficients of `Progressive.coefficients` at the levels of the steps, as plain numbers."""
+    highest, *_ = levels = student.grid[:-1]
+    into = [1 / (1 + level**2) ** 0.5 for level in levels]
+    half = tan(atan(highest) / (2 * student.steps))
+    keep = [(1 + half * level) * factor for level, factor in zip(levels, into, strict=True)]
+    out = [level * factor for level, factor in zip(levels, into, strict=True)]
+    return _Steps(highest * into[0], sin(atan(highest) / student.steps), into, keep, out)
 
 
 @cache
@@ -171,7 +178,8 @@ class _Mlp:
         parts = [affine(e, *layer) for layer in layers]
         for number in range(len(self.scales)):
             parts[number] += 1
-        return [list(level) for level in zip(*(part.chunk(len(self.levels)) for part in parts), strict=True)]
+        levels = (len(self.levels), len(conditions))
+        return [list(level) for level in zip(*(part.view(*levels, -1) for part in parts), strict=True)]
 
     def __call__(
         self, x: Tensor, modulation: list[Tensor], context: Tensor | None = None, thresholds: Tensor | None = None

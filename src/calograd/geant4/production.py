@@ -88,6 +88,7 @@ def simulate(
         simulate("train.h5", energies=(1, 100), law="log-uniform", showers=5000, detector="PbWO4")
         simulate("crystals.h5", (1, 200), 5000, law="log-uniform", particle=("gamma", "e-", "e+"), theta=(0, 40))
         simulate("siw.h5", energies=(10, 90), law="uniform", showers=1000, detector=SiWStack())
+        simulate("others.h5", energies=10, showers=100, detector=read_geometry("calo.gdml", sensitive="CRYSTAL"))
         simulate("plates.h5", energies=10, showers=1000, detector=SamplingDesign("Pb", "lAr", 0.2, 0.4, 40))
 
     Args:
@@ -97,7 +98,8 @@ def simulate(
         law: distribution of the energies; ``uniform`` and ``log-uniform`` draw from a range.
         seed: seed of all random numbers.
         detector: a detector, or a material (a `Material`, its name, ``G4_NAME`` or ``NAME:DENSITY:FORMULA``) for the
-            large block of it that serves every design, wider for a beam at an angle. Of a `SamplingDesign` or a
+            large block of it that serves every design, wider for a beam at an angle. `calograd.read_geometry` returns
+            the geometry of a GDML file. Of a `SamplingDesign` or a
             `calograd.detector.sampling_stack.SamplingStack` the energy of every plate is stored, see
             `calograd.open_plates`.
         particle: incident particle, or several of which each shower has one.

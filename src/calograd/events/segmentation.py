@@ -359,8 +359,9 @@ def check_windows(
 ) -> None:
     """Refuse windows beyond what was simulated, where cells would be empty.
 
-    Windows on the axis are refused in a geometry of a GDML file alone: cells around a block may be empty on purpose, as
-    those around a block that stands alone.
+    In a block this holds for windows that follow particles: on the axis, cells around a block may be empty on purpose.
+    In a geometry of a GDML file the middles of all cells must be within the bounds of the sensitive volumes, since
+    cells also hold the gaps and walls about these.
 
     Args:
         config, name: simulation of the showers, and the name of their library.
@@ -377,12 +378,13 @@ def check_windows(
     if extent is None or (windows is None and isinstance(_detector(config), Block)):
         return
     windows = np.zeros((*dz.shape, 2)) if windows is None else windows
+    part = 0.0 if isinstance(_detector(config), Block) else 0.5
     turn = np.radians((simulated.phi - incident.phi).astype(np.float64))[:, None, None]
-    corners = np.array([(x, y) for x in (-1, 1) for y in (-1, 1)]) * n_xy / 2
+    corners = np.array([(x, y) for x in (-1, 1) for y in (-1, 1)]) * (n_xy / 2 - part)
     at = (windows[:, :, None] + corners) * dx[:, None, None, None] - incident.position[:, None, None]
     x = at[..., 0] * np.cos(turn) - at[..., 1] * np.sin(turn) + simulated.position[:, 0, None, None]
     y = at[..., 0] * np.sin(turn) + at[..., 1] * np.cos(turn) + simulated.position[:, 1, None, None]
-    needed = ((x.min(), x.max()), (y.min(), y.max()), (0.0, dz.sum(1).max())) if x.size else extent
+    needed = ((x.min(), x.max()), (y.min(), y.max()), (0.0, (dz.sum(1) - part * dz[:, -1]).max())) if x.size else extent
     if _holds(extent, needed):
         return
     if isinstance(_detector(config), Block):
@@ -393,7 +395,7 @@ def check_windows(
             f"{' x '.join(f'{high - low:g}' for low, high in extent)} cm; simulate a larger one (--block)"
         )
     raise InputError(
-        f"{name}: windows of these cells cover {_ranges(needed)}, which reaches beyond {_describe(config)}; choose "
+        f"{name}: the middles of these cells cover {_ranges(needed)}, which reaches beyond {_describe(config)}; choose "
         "smaller or fewer cells (--cell, --cells)"
     )
 

@@ -393,8 +393,8 @@ def outside_world(geometry: Geometry, point: tuple[float, float, float]) -> Inpu
         for axis, (low, high), more in zip("xyz", geometry.world, moved, strict=True)
     )
     return InputError(
-        f"the particle starts at ({start}) cm in {geometry.name}, outside of its world ({bounds} cm); choose another "
-        "front, position or angle, or a start nearer to the front face (upstream)"
+        f"the particle starts at ({start}) cm in {geometry.name}, outside of its world within {bounds} cm; choose "
+        "another front, position or angle, or a start nearer to the front face (upstream)"
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from calograd.checks import as_count
 from calograd.detector.configuration import Block, Detector, Particle, SimulationConfig, SiWStack, Span, largest
+from calograd.detector.gdml import Geometry
 from calograd.detector.material import Material, to_float
 from calograd.detector.sampling_stack import PLATES, SamplingStack
 from calograd.errors import InputError
@@ -190,6 +191,8 @@ def simulate_library(
     """
     if scheduler is not None:
         check_scheduler(scheduler)
+    if isinstance(config.detector, Geometry):
+        config.detector.check_file()
     tables = find_tables()
     tables.check(needed_elements(config))
     provenance = Provenance(config, ask(tables).version, tables.name)

@@ -387,7 +387,7 @@ class SimulationConfig(Table):
 def outside_world(geometry: Geometry, point: tuple[float, float, float]) -> InputError:
     """Return the error of a particle that starts at ``point`` (cm, in the frame of the library), beyond the world."""
     moved = (0.0, 0.0, geometry.front)
-    start = ", ".join(f"{at + more:.4g}" for at, more in zip(point, moved, strict=True))
+    start = ", ".join(f"{round(at + more, 6) + 0.0:.4g}" for at, more in zip(point, moved, strict=True))
     bounds = ", ".join(
         f"{axis} {low + more:.4g} to {high + more:.4g}"
         for axis, (low, high), more in zip("xyz", geometry.world, moved, strict=True)

@@ -111,7 +111,7 @@ def _material(path: Path, given: Material | str | None, found: Sequence[dict[str
     if given is not None:
         return given
     if len(found) > 1:
-        names = ", ".join(each["name"] for each in found)
+        names = ", ".join(sorted(each["name"] for each in found))
         raise InputError(f"the sensitive volumes of {path.name} are of {names}; say what showers are of (--material)")
     try:
         return Material(**found[0])

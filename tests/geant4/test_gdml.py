@@ -218,3 +218,30 @@ def test_a_kernel_refuses_a_start_beside_a_round_world(tmp_path: Path, kernel_en
     config = in_geometry(read_geometry(file, "CRYSTAL"), position=(40.0, 0.0), upstream=35)
     with pytest.raises(InputError, match=r"starts at \(40, 0, -35\) cm in c\.gdml, outside of its world"):
         run_kernel(config, [0], kernel_environment)
+
+
+def test_included_files_are_found_beside_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_environment: dict[str, str]
+) -> None:
+    """An entity and a module, from another folder than the process's; the kernel finds them too."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    module = write_gdml(tmp_path / "files/module.gdml", [("CRYSTAL", "G4_Si", 0, 10)])
+    whole = write_gdml(tmp_path / "files/whole.gdml", [("PLATE", "PbF2", 20, 21)])
+    text = module.read_text().replace('x="1000" y="1000" z="2000"', 'x="260" y="260" z="210"')
+    module.write_text(text.replace("World", "Inner").replace('"world"', '"inner"').replace("solid0", "part0"))
+    text = whole.read_text().replace(PBF2, "&materials;")
+    text = text.replace(
+        '<?xml version="1.0"?>', '<?xml version="1.0"?><!DOCTYPE gdml [<!ENTITY materials SYSTEM "m.xml">]>'
+    )
+    text = text.replace('ref="world"/>', 'ref="world"/><physvol><file name="module.gdml"/></physvol>')
+    whole.write_text(text)
+    (tmp_path / "files/m.xml").write_text(PBF2)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    geometry = read_geometry("../files/whole.gdml", "CRYSTAL")
+    assert geometry.extent == ((-12.6, 12.6), (-12.6, 12.6), (0, 10))
+    assert geometry.elements == ("H", "F", "Si", "Pb")
+    assert shower(geometry, kernel_environment, 1).z.max() <= 10 + 2.0**-12
+    module.write_text(module.read_text() + "\n")
+    with pytest.raises(InputError, match=r"whole\.gdml has changed"):
+        geometry.check_file()

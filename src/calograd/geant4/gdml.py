@@ -52,7 +52,7 @@ def read_geometry(
         SimulationError: geant4-pybind is not installed or does not start.
         TablesError: there are no Geant4 tables.
     """
-    path = Path(file).absolute()
+    path = Path(file).resolve()
     digest = digest_of(path)
     names = tuple(dict.fromkeys(name.split("0x")[0] for name in _listed(sensitive)))
     try:

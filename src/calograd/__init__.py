@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from calograd.events.segmentation import segment
     from calograd.explorer.serve import explore
     from calograd.export.runtime import OnnxSampler
+    from calograd.geant4.gdml import read_geometry
     from calograd.geant4.production import simulate
     from calograd.gradients.gradient import GradientResult, gradient
     from calograd.gradients.resolution import ResolutionResult, resolution
@@ -138,6 +139,7 @@ __all__ = [
     "plot_profile",
     "read_background_map",
     "read_cells",
+    "read_geometry",
     "read_maps",
     "read_points",
     "resolution",
@@ -169,6 +171,7 @@ _MODULES = {
     "events.segmentation": ("segment",),
     "explorer.serve": ("explore",),
     "export.runtime": ("OnnxSampler",),
+    "geant4.gdml": ("read_geometry",),
     "geant4.production": ("simulate",),
     "gradients.gradient": ("GradientResult", "gradient"),
     "gradients.resolution": ("ResolutionResult", "resolution"),

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from calograd.detector.material import MATERIALS
-from calograd.events.dense import Cells, write_cells
+from calograd.events.dense import Cells, read_cells, write_cells
+from calograd.events.segmentation import GDML
 from calograd.surrogate import Surrogate
 from calograd.training.tasks.denoise import PHASES
 
@@ -145,3 +146,15 @@ def test_an_adapted_folder_on_another_base(calograd: Run, tiny: str, data: Path,
     code, _, err = calograd("sample", "new", "--cell", "2.5", "6", "--energy", "10", "-n", "3", "-o", "made.h5")
     assert code == 2
     assert "error: adapter 'new' belongs to the base 'tiny' (" in err
+
+
+def test_cells_of_a_geometry_are_a_new_detector(calograd: Run, tiny: str, data: Path, tmp_path: Path) -> None:
+    """The adapted surrogate says what it is of, and takes no symmetry from its base."""
+    cells = replace(read_cells(data), config={"mode": GDML})
+    write_cells(tmp_path / "others.h5", cells)
+    code, _, err = calograd("adapt", tiny, "--data", "others.h5", *QUICK, "--method", "bitfit", "-o", "new")
+    assert code == 0, err
+    adapted = Surrogate.load(tmp_path / "new")
+    assert adapted.card.designs.mode == "GDML geometry"
+    assert not adapted.design_model.architecture.symmetric
+    assert Surrogate.load(tiny).design_model.architecture.symmetric

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.geometries import in_geometry, made_up_geometry
 from helpers.toy_library import write_library
 
 from calograd.detector.configuration import SimulationConfig, SiWStack
@@ -191,3 +192,85 @@ def test_maps_are_of_the_same_designs_and_showers_as_cells(library: Library) -> 
     assert (np.isclose(coarse, cells.cells.sum(2), rtol=1e-4, atol=1e-9)).mean() > 0.98  # unequal edges are elsewhere
     np.testing.assert_allclose(maps.totals.sum(), cells.totals.sum(), rtol=1e-3)
     assert seen[-1] == (n, n)
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Iterator[Library]:
+    """Deposits within 1 cm; the sensitive volumes of the geometry have x -8 to 12, y -5 to 5, z 0 to 30 cm."""
+    made = Provenance(in_geometry(made_up_geometry(tmp_path)), "11.4.1", "none")
+    with open_library(write_library(tmp_path / "others.h5", made, 10, mean=100)) as opened:
+        yield opened
+
+
+def test_cells_of_a_geometry_say_so_and_are_those_of_any_design(others: Library) -> None:
+    cells = segment(others, designs=[(0.3, 0.2), (0.5, 0.1)], n_xy=4, n_z=3)
+    assert cells.config["mode"] == "GDML geometry"
+    assert others.provenance.geometry is not None
+    assert cells.config["simulation"]["detector"]["digest"] == others.provenance.geometry.digest
+    d = others.read()
+    np.testing.assert_array_equal(cells.cells[1::2], segment_deposits(d, 0.5, np.full(3, 0.1), 4, 3))
+    drawn = segment(others, designs=4, n_xy=2, n_z=2, dx=(1.0, 4.9), dz=(2.0, 14.9), seed=1)
+    assert drawn.config["mode"] == "GDML geometry"
+
+
+@pytest.mark.parametrize(
+    ("design", "n_xy", "beyond"),
+    [
+        ((2.49, 6.0), 5, None),
+        ((2.51, 6.0), 5, "x -5.02 to 5.02, y -5.02 to 5.02, z 0 to 27 cm"),
+        ((9.9, (10, 10, 10, 0.1)), 2, "z 0 to 30.05 cm"),
+        ((9.9, (10, 10, 19)), 2, None),
+        ((9.9, (10, 10, 21)), 2, "z 0 to 30.5 cm"),
+    ],
+)
+def test_the_middles_of_cells_are_within_the_sensitive_volumes(
+    others: Library, design: tuple[float, Any], n_xy: int, beyond: str | None
+) -> None:
+    n_z = 5 if isinstance(design[1], float) else len(design[1])
+    for maps in (False, True):
+        if beyond is None:
+            assert len(segment(others, designs=[design], n_xy=n_xy, n_z=n_z, maps=maps)) == 10
+        else:
+            with pytest.raises(InputError, match=r"others\.h5: the middles of these cells cover x .* reaches") as error:
+                segment(others, designs=[design], n_xy=n_xy, n_z=n_z, maps=maps)
+            assert beyond in str(error.value)
+            assert "the sensitive volumes of made_up.gdml (x -8 to 12, y -5 to 5, z 0 to 30 cm)" in str(error.value)
+
+
+def test_windows_that_follow_a_particle_in_a_geometry(tmp_path: Path) -> None:
+    """To the right there is room for three more cells, to the left for one and a half less."""
+    for x, fits in ((6.0, True), (-6.0, False)):
+        config = in_geometry(made_up_geometry(tmp_path), position=(x, 0.0))
+        path = write_library(tmp_path / f"{x}.h5", Provenance(config, "11.4.1", "none"), 3)
+        with open_library(path) as library:
+            library.heads.position[:] = (x, 0.0)  # type: ignore[index]
+            if fits:
+                segment(library, designs=[(2.0, 6.0)], n_xy=5)
+            else:
+                with pytest.raises(InputError, match=r"cover x -10 to -2, y -4 to 4"):
+                    segment(library, designs=[(2.0, 6.0)], n_xy=5)
+
+
+def test_what_cannot_be_done_in_a_geometry(others: Library) -> None:
+    with pytest.raises(InputError, match=r"is of the geometry made_up\.gdml, whose showers cannot be moved"):
+        segment(others, designs=[(2.0, 6.0)], position="uniform")
+    with pytest.raises(InputError, match=r"10\.5 x 10\.5 x 10 cm reach beyond the sensitive volumes of made_up\.gdml"):
+        segment(others, designs=4, n_xy=5, n_z=2, dx=(1.0, 2.1), dz=(2.0, 5.0))
+
+
+def test_a_geometry_is_its_contents_wherever_the_file_is(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    first, moved = (made_up_geometry(folder) for folder in (tmp_path, tmp_path / "there"))
+    made, same, other, changed = (
+        Provenance(in_geometry(each), "11.4.1", "none")
+        for each in (
+            first,
+            moved,
+            moved.model_copy(update={"digest": "0" * 64}),
+            first.model_copy(update={"digest": "0" * 64}),
+        )
+    )
+    assert made.difference(same) is None
+    assert str(made.difference(other)).startswith("detector.file is")
+    assert f"{first.file} has changed since: its SHA-256 was 000000000000..., is" in str(made.difference(changed))
+    assert made.difference(Provenance(in_geometry(first, theta=3), "11.4.1", "none")) == "beam.theta is 3.0, not 0.0"

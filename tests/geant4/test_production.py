@@ -22,6 +22,7 @@ MATRIX = ("--energies", "1", "--detector", "matrix", "--cell", "2", "5")
 SAMPLING = ("--energies", "1", "--detector", "sampling")
 LEAD = (*SAMPLING, "--absorber", "Pb", "--active", "lAr", "--layers", "4")
 PLATES = (*LEAD, "--absorber-thickness", "0.2")
+GDML = ("--energies", "1", "--detector", "gdml", "--geometry", "none.gdml")
 SIMULATE = ("simulate", "--energies", "3,6", "--showers", "64", "--seed", "3", "--workers", "2")
 
 
@@ -208,6 +209,14 @@ def test_a_matrix_has_its_own_cells_alone(calograd, tmp_path) -> None:
             "--absorber-thickness: plates of 2 cm are 3.6 radiation lengths; is this in mm? Give cm, as 0.2",
         ),
         ([*PLATES, "--active-thickness", "0.4", "--position", "uniform"], "and plates have no cells"),
+        (["--energies", "1", "--detector", "gdml"], "--detector gdml needs the GDML file: --geometry"),
+        ([*GDML], "--detector gdml needs the volumes in which deposits are recorded: --sensitive"),
+        (
+            [*GDML, "--sensitive", "CRYSTAL"],
+            "none.gdml cannot be read (No such file or directory); expected a GDML file",
+        ),
+        ([*GDML, "--cell", "2", "5"], "--cell is of another detector; leave it out with --detector gdml"),
+        (["--energies", "1", "--front", "0"], "--front is of another detector; leave it out with --detector block"),
     ],
 )
 def test_bad_options_are_one_line_and_start_nothing(tmp_path, monkeypatch, capsys, options, words) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.geometries import in_geometry, made_up_geometry
+from helpers.toy_library import write_toy_library
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -305,6 +307,9 @@ def test_checks_are_of_the_target(surrogate: Surrogate, library: Path, tmp_path:
     ):
         with pytest.raises(InputError, match=complaint):
             setup_of(surrogate, check, **adapt).simulated(tmp_path)
+    others = write_toy_library(tmp_path / "others.h5", in_geometry(made_up_geometry(tmp_path)))
+    with pytest.raises(InputError, match=r"is of the geometry made_up\.gdml, adapt\.detector is a block"):
+        setup_of(surrogate, {"check": {"library": str(others)}}, detector={"kind": "block"}).simulated(tmp_path)
     trials = setup_of(surrogate, check, detector={"kind": "block"}).simulated(tmp_path)
     assert trials is not None
     assert trials.price(5) == 10

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.geometries import made_up_geometry
 from helpers.tiny import tiny_surrogate
 from helpers.toy_library import write_toy_library
 
 from calograd import Design, evaluate, gradient, segment
 from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig
 from calograd.detector.incidence import Incidence
-from calograd.detector.material import Material
+from calograd.detector.material import MATERIALS, Material
 from calograd.detector.particles import ParticleBeam
 from calograd.errors import InputError
 from calograd.events.dense import Cells, write_cells
@@ -177,12 +178,24 @@ def test_a_reference_must_be_of_the_beam_that_is_asked(library: Library) -> None
             check_beam(reference, beam, (10.0,), design)
 
 
-def test_showers_of_a_crystal_matrix_are_not_moved(
-    tmp_path: Path, make_config: Callable[..., SimulationConfig]
+@pytest.mark.parametrize("kind", ["a crystal matrix", "the geometry made_up.gdml"])
+def test_showers_of_a_detector_with_structure_are_not_moved(
+    tmp_path: Path, make_config: Callable[..., SimulationConfig], kind: str
 ) -> None:
-    matrix = CrystalMatrix(material="PbF2", dx=2.5, dz=(6.0, 6.0), n_xy=3)
-    path = write_toy_library(tmp_path / "matrix.h5", make_config(10.0, 50.0).model_copy(update={"detector": matrix}))
+    matrix = CrystalMatrix(material=MATERIALS["PbF2"], dx=2.5, dz=(6.0, 6.0), n_xy=3)
+    detector = made_up_geometry(tmp_path) if kind.endswith("gdml") else matrix
+    path = write_toy_library(tmp_path / "matrix.h5", make_config(10.0, 50.0).model_copy(update={"detector": detector}))
     open_reference(path, (10.0,), 3, 2, beam=ParticleBeam())
     for beam in (ParticleBeam(position=(0.3, 0.0)), ParticleBeam(position="uniform")):
-        with pytest.raises(InputError, match="crystal matrix, whose showers cannot be moved or turned"):
+        with pytest.raises(InputError, match=f"is of {kind}, whose showers cannot be moved or turned"):
             open_reference(path, (10.0,), 3, 2, beam=beam)
+
+
+def test_a_reference_in_a_geometry_has_cells_within_it(
+    tmp_path: Path, make_config: Callable[..., SimulationConfig]
+) -> None:
+    config = make_config(10.0, 50.0).model_copy(update={"detector": made_up_geometry(tmp_path)})
+    reference = open_reference(write_toy_library(tmp_path / "others.h5", config), (10.0,), 3, 2)
+    assert reference.measure(10.0, [(4.9, (10.0, 19.0))]).shape == (1, 30, 3, 3, 2)
+    with pytest.raises(InputError, match=r"others\.h5: the middles of these cells cover x -5\.1 to 5\.1"):
+        reference.measure(10.0, [(5.1, (10.0, 10.0))])

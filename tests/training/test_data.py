@@ -12,6 +12,7 @@ from helpers.made_up import made_up_cells
 from calograd.detector.material import DESCRIPTORS, MATERIALS
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import Cells, write_cells
+from calograd.events.segmentation import GDML
 from calograd.training.data.balance import MOST, even_odds
 from calograd.training.data.rows import TrainingData, load_data
 
@@ -131,3 +132,13 @@ def test_odds_of_energies() -> None:
     u = torch.cat([torch.linspace(0, 2, 4000), torch.linspace(2, 4, 1000)]).double()
     odds = even_odds(u.exp())
     assert float(odds[u < 2].sum() / odds.sum()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_geometry_of_others_need_not_be_symmetric(tmp_path: Path) -> None:
+    cells = made_up_cells(40)
+    data = load_data(store(tmp_path, cells), 0.2, 0)
+    assert (data.symmetric, data.mode) == (True, "embedded")
+    (tmp_path / "others").mkdir()
+    others = load_data(store(tmp_path / "others", replace(cells, config={"mode": GDML})), 0.2, 0)
+    assert (others.symmetric, others.mode) == (False, "GDML geometry")
+    assert torch.equal(others.train.cells, data.train.cells)

@@ -14,6 +14,8 @@ from calograd.cli.common import (
     COUNT,
     COUNT_OR_ZERO,
     ENTRY,
+    EXISTING,
+    FINITE,
     NOT_NEGATIVE,
     NUMBERS,
     NUMBERS_OR_RANGE,
@@ -38,6 +40,7 @@ from calograd.errors import InputError, TablesError
 
 if TYPE_CHECKING:
     from calograd.detector.configuration import Block, CrystalMatrix, Detector
+    from calograd.detector.gdml import Geometry
     from calograd.detector.sampling_stack import SamplingStack
     from calograd.geant4.tables import Tables
 
@@ -46,6 +49,7 @@ _DESCRIBE = {
     "siw": (),
     "matrix": ("material", "cells", "cell", "gap", "silicon", "margin", "silicon_signal"),
     "sampling": (*STACK, "width", "record"),
+    "gdml": ("geometry", "sensitive", "front", "material"),
 }
 """Options that describe each kind of detector."""
 _DESCRIPTIONS = tuple(dict.fromkeys(name for names in _DESCRIBE.values() for name in names))
@@ -108,8 +112,10 @@ def _able(found: Tables) -> str:
 @option("--showers", required=True, type=COUNT, help="Showers for each energy, or in total for a range.")
 @option("--seed", default=0, type=COUNT_OR_ZERO, help="Seed; a shower depends on it and on the shower's index alone.")
 @option("--detector", type=click.Choice(list(_DESCRIBE)), default="block",
-        help="A block, a matrix of crystals, the silicon-tungsten stack, or a stack of plates.")  # fmt: skip
-@option("--material", help="Material of block or crystals: PbF2, ..., G4_NAME, or NAME:DENSITY:FORMULA. [PbF2]")
+        help="A block, a matrix of crystals, the silicon-tungsten stack, a stack of plates, or the geometry of a GDML "
+        "file.")  # fmt: skip
+@option("--material", help="Material of block or crystals: PbF2, ..., G4_NAME, or NAME:DENSITY:FORMULA. GDML: the "
+        "material that its showers are said to be of. [PbF2; GDML: that of the sensitive volumes]")  # fmt: skip
 @option(
     "--block",
     nargs=3,
@@ -132,6 +138,9 @@ def _able(found: Tables) -> str:
 @option("--record", type=click.Choice(["energies", "points"]),
         help="Sampling: record the energies of all plates, or also the deposits in active plates, for points. "
         "[energies]")  # fmt: skip
+@option("--geometry", type=EXISTING, metavar="FILE", help="GDML: the file.")
+@option("--sensitive", metavar="NAME,...", help="GDML: logical volumes in which deposits are recorded.")
+@option("--front", type=FINITE, metavar="Z", help="GDML: z of the calorimeter's front face in the file, cm. [0]")
 @option("--particle", default="gamma", type=PARTICLES, metavar="NAME,...",
         help="Incident particle: gamma, e- or e+; of several each shower has one.")  # fmt: skip
 @option("--position", default=(0.0, 0.0), type=ENTRY, metavar="X,Y|uniform",
@@ -161,6 +170,9 @@ def simulate(output: Path, **options: Any) -> dict[str, Any]:
     which 'calograd points' makes points. Ranges and lists of materials give every shower a stack of its own, which
     follows from --seed and the shower's index.
 
+    A GDML geometry is built as its file says, and deposits are recorded in the logical volumes that --sensitive names.
+    The front face is the plane z = --front of the file and becomes z = 0; x and y stay those of the file.
+
     \b
     Examples:
       calograd simulate --material PbF2 --energies 1,10,50 --showers 100 --seed 1 --workers 2 -o library.h5
@@ -169,6 +181,8 @@ def simulate(output: Path, **options: Any) -> dict[str, Any]:
       calograd simulate --detector matrix --cell 2.5 6 --gap 0.1 --silicon 0.2 --energies 10 --showers 200 -o matrix.h5
       calograd simulate --theta 20 --particle e- --material PbWO4 --energies 10 --showers 200 -o tilted.h5
       calograd simulate --particle gamma,e-,e+ --theta 0:40 --energies 1:200 --showers 5000 -o crystals.h5
+      calograd simulate --detector gdml --geometry calo.gdml --sensitive CRYSTAL --front -38 --energies 10 \\
+        --showers 200 -o others.h5
       calograd simulate --detector siw --energies 10:90 --law uniform --showers 1000 -o siw.h5
       calograd simulate --detector sampling --absorber Pb --active G4_lAr --absorber-thickness 0.2 \\
         --active-thickness 0.4 --layers 40 --particle e- --energies 1,10,50 --showers 200 -o lar.h5
@@ -218,6 +232,8 @@ def _detector(options: dict[str, Any]) -> Detector:
                 return _sampling(options)
             case "matrix":
                 return _matrix(options)
+            case "gdml":
+                return _geometry(options)
             case _:
                 return _block(options)
 
@@ -243,6 +259,16 @@ def _matrix(options: dict[str, Any]) -> CrystalMatrix:
         material=find_material(options["material"] or "PbF2"), dx=dx,
         dz=dz if isinstance(dz, tuple) else (dz,) * n_z, n_xy=n_xy, silicon_signal=options["silicon_signal"], **given,
     )  # fmt: skip
+
+
+def _geometry(options: dict[str, Any]) -> Geometry:
+    from calograd.geant4.gdml import read_geometry
+
+    for name, what in (("geometry", "the GDML file"), ("sensitive", "the volumes in which deposits are recorded")):
+        if options[name] is None:
+            raise InputError(f"--detector gdml needs {what}: --{name}")
+    names = [name.strip() for name in options["sensitive"].split(",")]
+    return read_geometry(options["geometry"], names, options["front"] or 0.0, options["material"])
 
 
 def _block(options: dict[str, Any]) -> Block:

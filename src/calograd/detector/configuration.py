@@ -7,16 +7,18 @@ degrees. The front face is z = 0, the axis of the detector x = y = 0, and the be
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import cos, isfinite, radians, sin, tan
+from collections.abc import Callable, Iterator
+from math import ceil, cos, floor, isfinite, radians, sin, tan
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import Field, PlainValidator, model_validator
 from pydantic_core import PydanticKnownError
 
+from calograd.detector.gdml import Geometry
 from calograd.detector.material import Material
 from calograd.detector.sampling_stack import SamplingStack, Stack
+from calograd.errors import InputError
 from calograd.io.toml import Table
 
 Particle = Literal["gamma", "e-", "e+"]
@@ -167,7 +169,7 @@ class CrystalMatrix(Table):
         return [(i + 0.5 - n / 2) * self.dx for i in range(n)]
 
 
-Detector = Block | SiWStack | CrystalMatrix | SamplingStack
+Detector = Block | SiWStack | CrystalMatrix | SamplingStack | Geometry
 
 
 class Energies(Table):
@@ -321,6 +323,22 @@ class Beam(Table):
             return energy, Incident(particle, (pitch * (u[3] - 0.5), pitch * (u[4] - 0.5)), theta, phi)
         return energy, Incident(particle, self.position, theta, phi)
 
+    def start(self, incident: Incident) -> tuple[float, float, float]:
+        """Return the point at which a particle starts, cm."""
+        x, y, z = beam_direction(incident.theta, incident.phi)
+        return incident.position[0] - self.upstream * x, incident.position[1] - self.upstream * y, -self.upstream * z
+
+    def outermost_starts(self) -> Iterator[tuple[float, float, float]]:
+        """Yield starts of particles with which every start is in their bounding box, cm; not of uniform positions."""
+        if isinstance(self.position, str):
+            return
+        ends = [(span, span) if isinstance(span, float) else span for span in (self.theta, self.phi)]
+        low, high = ends[1]
+        along_axes = [90.0 * turn for turn in range(ceil(low / 90), floor(high / 90) + 1)[:4]]
+        for theta in ends[0]:
+            for phi in (low, high, *along_axes):
+                yield self.start(Incident("gamma", self.position, theta, phi))
+
 
 class SimulationConfig(Table):
     """Everything that fixes the showers of a library, except their number."""
@@ -338,7 +356,16 @@ class SimulationConfig(Table):
                 "position = uniform is drawn in the cells of a crystal matrix; the showers of a block are moved "
                 "when they are segmented (calograd segment --position uniform), and plates have no cells"
             )
+        if isinstance(self.detector, Geometry):
+            for point in self.beam.outermost_starts():
+                if any(not low < at < high for at, (low, high) in zip(point, self.detector.world, strict=True)):
+                    raise outside_world(self.detector, point)
         return self
+
+    @property
+    def front(self) -> float:
+        """z of the front face in Geant4's world, cm; zero but for a geometry of a GDML file."""
+        return self.detector.front if isinstance(self.detector, Geometry) else 0.0
 
     def draw(self, index: int) -> tuple[int, float, Incident]:
         """Return the seed of Geant4's engine, the energy (GeV) and the incident particle of shower ``index``."""
@@ -355,6 +382,20 @@ class SimulationConfig(Table):
         if not isinstance(self.detector, SamplingStack):
             raise TypeError(f"a {self.detector.kind} is no stack of plates")
         return self.detector.draw(stack_generator(self.seed, index))
+
+
+def outside_world(geometry: Geometry, point: tuple[float, float, float]) -> InputError:
+    """Return the error of a particle that starts at ``point`` (cm, in the frame of the library), beyond the world."""
+    moved = (0.0, 0.0, geometry.front)
+    start = ", ".join(f"{round(at + more, 6) + 0.0:.4g}" for at, more in zip(point, moved, strict=True))
+    bounds = ", ".join(
+        f"{axis} {low + more:.4g} to {high + more:.4g}"
+        for axis, (low, high), more in zip("xyz", geometry.world, moved, strict=True)
+    )
+    return InputError(
+        f"the particle starts at ({start}) cm in {geometry.name}, outside of its world within {bounds} cm; choose "
+        "another front, position or angle, or a start nearer to the front face (upstream)"
+    )
 
 
 def shower_generator(seed: int, index: int) -> tuple[int, np.random.Generator]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 
 from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig
+from calograd.detector.gdml import Box, Geometry
 from calograd.detector.incidence import Incidence, place
 from calograd.detector.material import to_float
 from calograd.errors import InputError
@@ -24,6 +25,7 @@ from calograd.system.progress import Progress, silent
 from calograd.system.random_numbers import RandomNumbers
 
 if TYPE_CHECKING:
+    from calograd.detector.configuration import Detector
     from calograd.detector.design import Design
 
     Given = Design | tuple[float, float | Sequence[float]]
@@ -34,6 +36,8 @@ EDGE = 1e-3
 """Relative excess of a window over its simulated block that is allowed."""
 DRAWS = 3
 """Number of the call of `RandomNumbers` that draws entries and azimuths; seeds keep giving the same files."""
+GDML = "GDML geometry"
+"""What surrounds the cells of showers in a geometry of a GDML file."""
 MAX_NEIGHBOURS = 0.5
 """Largest distance of neighbouring designs in the logarithm of a size."""
 
@@ -110,9 +114,9 @@ def segment(
         Cells, or with ``maps`` Maps, of all showers and designs.
 
     Raises:
-        InputError: designs that cannot be, windows beyond the simulated block, an entry outside the central cell,
-            options that do not go together, a layered detector, a crystal matrix with other cells or entries, a library
-            without showers, or without times where times are asked for.
+        InputError: designs that cannot be, windows beyond the simulated block or geometry, an entry outside the central
+            cell, options that do not go together, a layered detector, a crystal matrix with other cells or entries,
+            other entries of a geometry, a library without showers, or without times where times are asked for.
         FormatError: a library that cannot be read.
         OutputExistsError: ``output`` exists.
     """
@@ -252,16 +256,57 @@ def _near(
 
 
 def _check_window(library: Library, width: float, depth: float) -> None:
-    """Refuse windows (full lengths, cm) that reach beyond a simulated block: their outer cells would be empty."""
-    config = library.provenance.config
-    if not isinstance(config, SimulationConfig) or not isinstance(config.detector, Block):
+    """Refuse windows (full lengths, cm) that reach beyond what was simulated: their outer cells would be empty."""
+    extent = _extent(library.config)
+    if extent is None:
         return
-    x, y, z = config.detector.size
-    if width > min(x, y) * (1 + EDGE) or depth > z * (1 + EDGE):
+    half = width / 2
+    if not _holds(extent, ((-half, half), (-half, half), (0.0, depth))):
+        more = "simulate a larger one (--block), or " if isinstance(_detector(library.config), Block) else ""
         raise InputError(
-            f"designs of up to {width:.4g} x {width:.4g} x {depth:.4g} cm reach beyond the simulated block of {x:g} x "
-            f"{y:g} x {z:g} cm; simulate a larger one (--block), or narrow --dx and --dz"
+            f"designs of up to {width:.4g} x {width:.4g} x {depth:.4g} cm reach beyond {_describe(library.config)}; "
+            f"{more}narrow --dx and --dz"
         )
+
+
+def _detector(config: SimulationConfig | Imported) -> Detector | None:
+    """Return the detector that was simulated; None for showers of others."""
+    return config.detector if isinstance(config, SimulationConfig) else None
+
+
+def _extent(config: SimulationConfig | Imported) -> Box | None:
+    """Return the bounds of a block or of the sensitive volumes of a geometry, cm; None where they are not known."""
+    match _detector(config):
+        case Block(size=(x, y, z)):
+            return (-x / 2, x / 2), (-y / 2, y / 2), (0.0, z)
+        case Geometry(extent=extent):
+            return extent
+    return None
+
+
+def _holds(extent: Box, window: Box) -> bool:
+    """Return whether a window is within an extent, but for `EDGE`; windows begin at the front face."""
+    (*across, (_, end)), (*wanted, (_, depth)) = extent, window
+    return depth <= end * (1 + EDGE) and all(
+        low - EDGE * (high - low) / 2 <= least and most <= high + EDGE * (high - low) / 2
+        for (low, high), (least, most) in zip(across, wanted, strict=True)
+    )
+
+
+def _describe(config: SimulationConfig | Imported) -> str:
+    """Return what was simulated, with its extent, in words."""
+    match _detector(config):
+        case Block(size=(x, y, z)):
+            return f"the simulated block of {x:g} x {y:g} x {z:g} cm"
+        case Geometry() as geometry:
+            return f"the sensitive volumes of {geometry.name} ({_ranges(geometry.extent)})"
+    raise TypeError("neither a block nor a geometry")
+
+
+def _ranges(box: Box) -> str:
+    """Return the ranges of x, y and z in words."""
+    x, y, z = (f"{low:.4g} to {high:.4g}" for low, high in box)
+    return f"x {x}, y {y}, z {z} cm"
 
 
 def _placed(
@@ -275,15 +320,18 @@ def _placed(
     """Return the particles in front of each design, moved and turned as asked; None: as simulated.
 
     Raises:
-        InputError: an entry outside the central cell, maps, or a crystal matrix, whose showers cannot be moved.
+        InputError: an entry outside the central cell, maps, or a crystal matrix or a geometry of a GDML file, whose
+            showers cannot be moved.
     """
     (n, each), simulated = designs.dx.shape, library.incidence()
     if position is None and phi is None:
         return None
     if maps:
         raise InputError("maps are of windows on the axis; leave out position and phi, or measure cells")
-    if library.matrix is not None:
-        raise InputError(f"{library.path} is of a crystal matrix, whose showers cannot be moved; simulate the entries")
+    if library.immovable:
+        raise InputError(
+            f"{library.path} is of {library.immovable}, whose showers cannot be moved; simulate the entries"
+        )
     u = RandomNumbers(seed, library.index, calls=DRAWS).uniform_array(each, 3)
     if designs.about.get("neighbours"):  # a pair has one entry, in units of the cell, so that the design alone differs
         u = np.repeat(u[:, ::2], 2, axis=1)
@@ -307,9 +355,13 @@ def check_windows(
     dz: np.ndarray,
     n_xy: int,
     incident: Incidence,
-    windows: np.ndarray,
+    windows: np.ndarray | None,
 ) -> None:
-    """Refuse windows that follow particles out of the simulated block, where cells would be empty.
+    """Refuse windows beyond what was simulated, where cells would be empty.
+
+    In a block this holds for windows that follow particles: on the axis, cells around a block may be empty on purpose.
+    In a geometry of a GDML file the middles of all cells must be within the bounds of the sensitive volumes, since
+    cells also hold the gaps and walls about these.
 
     Args:
         config, name: simulation of the showers, and the name of their library.
@@ -317,23 +369,35 @@ def check_windows(
         dx, dz: one design a shower, shapes (n,) and (n, n_z), cm.
         n_xy: cells across.
         incident: the particles as they are measured.
-        windows: centres of the windows, shape (n, n_z, 2), in cells.
+        windows: centres of the windows, shape (n, n_z, 2), in cells; None: on the axis.
+
+    Raises:
+        InputError: windows that follow particles out of the block, or that are not within the geometry.
     """
-    if not isinstance(config, SimulationConfig) or not isinstance(config.detector, Block):
+    extent = _extent(config)
+    if extent is None or (windows is None and isinstance(_detector(config), Block)):
         return
+    windows = np.zeros((*dz.shape, 2)) if windows is None else windows
+    part = 0.0 if isinstance(_detector(config), Block) else 0.5
     turn = np.radians((simulated.phi - incident.phi).astype(np.float64))[:, None, None]
-    corners = np.array([(x, y) for x in (-1, 1) for y in (-1, 1)]) * n_xy / 2
+    corners = np.array([(x, y) for x in (-1, 1) for y in (-1, 1)]) * (n_xy / 2 - part)
     at = (windows[:, :, None] + corners) * dx[:, None, None, None] - incident.position[:, None, None]
     x = at[..., 0] * np.cos(turn) - at[..., 1] * np.sin(turn) + simulated.position[:, 0, None, None]
     y = at[..., 0] * np.sin(turn) + at[..., 1] * np.cos(turn) + simulated.position[:, 1, None, None]
-    width, height, depth = config.detector.size
-    needed = 2 * float(np.abs(x).max(initial=0)), 2 * float(np.abs(y).max(initial=0)), float(dz.sum(1).max(initial=0))
-    if any(most > size * (1 + EDGE) for most, size in zip(needed, (width, height, depth), strict=True)):
+    needed = ((x.min(), x.max()), (y.min(), y.max()), (0.0, (dz.sum(1) - part * dz[:, -1]).max())) if x.size else extent
+    if _holds(extent, needed):
+        return
+    if isinstance(_detector(config), Block):
+        (low_x, high_x), (low_y, high_y), (_, depth) = needed
         raise InputError(
-            f"{name}: windows that follow the particles need "
-            f"{needed[0]:.4g} x {needed[1]:.4g} x {needed[2]:.4g} cm, the "
-            f"simulated block has {width:g} x {height:g} x {depth:g} cm; simulate a larger one (--block)"
+            f"{name}: windows that follow the particles need {2 * max(-low_x, high_x):.4g} x "
+            f"{2 * max(-low_y, high_y):.4g} x {depth:.4g} cm, the simulated block has "
+            f"{' x '.join(f'{high - low:g}' for low, high in extent)} cm; simulate a larger one (--block)"
         )
+    raise InputError(
+        f"{name}: the middles of these cells cover {_ranges(needed)}, which reaches beyond {_describe(config)}; choose "
+        "smaller or fewer cells (--cell, --cells)"
+    )
 
 
 @overload
@@ -380,7 +444,7 @@ def measure(
         progress: called with showers done and their number.
 
     Raises:
-        InputError: windows beyond the simulated block, sizes that are not positive, a
+        InputError: windows beyond the simulated block or geometry, sizes that are not positive, a
             layered detector, a crystal matrix with other cells, no showers, no times where they are asked for.
     """
     n, each, n_z = designs.dz.shape
@@ -394,13 +458,10 @@ def measure(
     incident = [simulated] * each if incident is None else incident
     windows: list[np.ndarray | None] = [None] * each
     for d, particles in enumerate(incident):
+        dx, dz = designs.dx[:, d], designs.dz[:, d]
         if not maps and not particles.on_axis:
-            follows = particles.window_offsets(designs.dx[:, d], designs.dz[:, d])
-            check_windows(
-                library.config, str(library.path), simulated, designs.dx[:, d], designs.dz[:, d], n_xy,
-                particles, follows,
-            )  # fmt: skip
-            windows[d] = follows
+            windows[d] = particles.window_offsets(dx, dz)
+        check_windows(library.config, str(library.path), simulated, dx, dz, n_xy, particles, windows[d])
     shape = (PIXELS, PIXELS) if maps else (n_xy, n_xy, n_z)
     made = [np.empty((n, each, *shape), dtype=np.float32) for _ in range(3 if times else 1)]
     done = 0
@@ -477,5 +538,7 @@ def _mode(config: SimulationConfig | Imported, width: float, depth: float) -> st
         return "imported"
     if isinstance(config.detector, CrystalMatrix):
         return "crystal matrix"
+    if isinstance(config.detector, Geometry):
+        return GDML
     alone = isinstance(config.detector, Block) and np.allclose(config.detector.size, (width, width, depth))
     return "stand-alone" if alone else "embedded"

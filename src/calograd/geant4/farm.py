@@ -34,6 +34,7 @@ from calograd.detector.configuration import SimulationConfig
 from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import InputError, SimulationError, TablesError
 from calograd.events.library.schema import DEPOSIT_LIBRARY, PLATE_LIBRARY, Record
+from calograd.geant4.kernel import REFUSED
 from calograd.geant4.tables import Tables, find_tables
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ CHUNK_SECONDS = (2.0, 20.0, 60.0)
 """Least and most work of a chunk, and the most if there would be more than `MANY` chunks, s. A start takes 0.7 s."""
 MANY = 500
 """Number of chunks above which chunks become larger."""
-SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018, "sampling": 0.017}
+SECONDS_PER_GEV = {"block": 0.0125, "siw": 0.010, "matrix": 0.018, "sampling": 0.017, "gdml": 0.017}
 """Time of one core by detector, s/GeV."""
 SECONDS_PER_SHOWER = {"sampling": 0.002}
 """Time of one core beside this, by detector, s: a stack of plates is changed for every shower."""
@@ -93,6 +94,7 @@ def run_kernel(config: SimulationConfig, indices: Sequence[int], environment: di
         environment: environment of the process, see `calograd.geant4.tables.Tables.environment`.
 
     Raises:
+        InputError: the kernel refuses its input.
         KernelError: the process ended without a result.
     """
     with tempfile.TemporaryDirectory(prefix="calograd-") as folder:
@@ -117,6 +119,8 @@ def run_kernel(config: SimulationConfig, indices: Sequence[int], environment: di
             layout = PLATE_LIBRARY if isinstance(config.detector, SamplingStack) else DEPOSIT_LIBRARY
             with np.load(output) as arrays:
                 return layout.record.from_columns(arrays)
+        if code == REFUSED:
+            raise InputError(words.read_text(errors="replace").splitlines()[-1])
         raise KernelError(f"the kernel ended {_manner(code)}{_last_words(words)}")
 
 
@@ -232,6 +236,7 @@ def run_chunks(
         check: called repeatedly while results are awaited; it may raise to stop.
 
     Raises:
+        InputError: a kernel refuses its input.
         SimulationError: a chunk failed `TRIES` times.
         TablesError: a worker finds other tables or none.
     """

@@ -1,7 +1,8 @@
 """Build detectors as Geant4 volumes.
 
 The front face is z = 0, the axis x = y = 0, the beam runs along +z, and vacuum surrounds the detector. Deposits are
-recorded in the logical volumes named `SENSITIVE`; the active plates of a stack are named `ACTIVE`.
+recorded in the logical volumes named `SENSITIVE`; the active plates of a stack are named `ACTIVE`. A geometry of a GDML
+file is the exception: it is built as the file says, with its own names, and its front face is z = ``front``.
 
 **Stacks of plates** change between showers. Volumes are made once, as many as the largest stack has; `Built.arrange`
 gives each its length, place and material. Plates that a shower's stack does not have are thin, of vacuum, and lie
@@ -13,11 +14,14 @@ a small cube of every material lies in a far corner of the world. So a shower do
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from calograd.detector.configuration import Beam, Block, CrystalMatrix, SimulationConfig, SiWStack
+from calograd.detector.gdml import Geometry, setup_of
 from calograd.detector.material import Material, to_float
 from calograd.detector.sampling_stack import SamplingStack, Stack
 
@@ -55,6 +59,8 @@ def build(g4: Any, config: SimulationConfig) -> Built:
     """
     detector = config.detector
     arrange: Callable[[Stack], None] = _nothing
+    if isinstance(detector, Geometry):
+        return Built(list(read_world(g4, Path(detector.file))), arrange)
     match detector:
         case Block():
             width, depth = max(detector.size[:2]), detector.size[2]
@@ -77,6 +83,29 @@ def build(g4: Any, config: SimulationConfig) -> Built:
         case SamplingStack():
             arrange = _Plates(g4, volumes, world, detector).arrange
     return Built(volumes.kept, arrange)
+
+
+def read_world(g4: Any, file: Path) -> tuple[Any, Any]:
+    """Read a GDML file, without its schema, which would be fetched from the network.
+
+    Geant4 ends the process if it cannot read the file.
+
+    Args:
+        g4: the module ``geant4_pybind``.
+        file: the file; files that it includes are relative to its folder.
+
+    Returns:
+        The placed world and the parser, which has to be kept; the world is None if the file names none.
+    """
+    parser, file = g4.G4GDMLParser(), file.absolute()
+    with chdir(file.parent):
+        parser.Read(file.name, False)
+    return parser.GetWorldVolume(setup_of(file)), parser
+
+
+def sensitive_volumes(config: SimulationConfig) -> tuple[str, ...]:
+    """Return the names of the logical volumes in which the deposits of a simulation are recorded."""
+    return config.detector.sensitive if isinstance(config.detector, Geometry) else (SENSITIVE,)
 
 
 def _nothing(stack: Stack) -> None:

@@ -17,13 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calograd.detector.configuration import PDG, Incident, SimulationConfig, beam_direction
+from calograd.detector.configuration import PDG, Incident, SimulationConfig, beam_direction, outside_world
+from calograd.detector.gdml import Geometry
 from calograd.detector.sampling_stack import SamplingStack
+from calograd.errors import InputError
 from calograd.geant4.geometry import build
 from calograd.geant4.recording import DepositRecorder, PlateEnergies, Recorder, VolumeDeposits
 
 if TYPE_CHECKING:
     from calograd.events.library.schema import Record
+
+REFUSED = 4
+"""Exit code of a kernel whose input cannot be simulated, however often it is tried."""
 
 
 def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool = True) -> Record:
@@ -38,9 +43,14 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
         Deposits: positions in cm, energies in GeV, times in ns since the particle crossed the front face, float32. Of a
         stack of plates their energies and thicknesses, with the deposits in active plates if its ``record`` says so. Of
         every shower ``index`` int64, ``seed`` uint64 and the incident particle.
+
+    Raises:
+        InputError: a GDML file that is missing or has changed, or whose world does not hold the start of a particle.
     """
     import geant4_pybind as g4
 
+    if isinstance(config.detector, Geometry):
+        config.detector.check_file()
     energies: list[float] = []
     incidents: list[Incident] = []
     seeds: list[int] = []
@@ -71,13 +81,11 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
             energies.append(energy)
             incidents.append(incident)
             seeds.append(engine_seed)
-            direction, upstream = beam_direction(incident.theta, incident.phi), config.beam.upstream
-            entry = (*incident.position, 0.0)
-            start = (10 * (at - upstream * u) for at, u in zip(entry, direction, strict=True))
+            direction = beam_direction(incident.theta, incident.phi)
             table = g4.G4ParticleTable.GetParticleTable()
             self.gun.SetParticleDefinition(table.FindParticle(incident.particle))
             self.gun.SetParticleMomentumDirection(g4.G4ThreeVector(*direction))
-            self.gun.SetParticlePosition(g4.G4ThreeVector(*start))
+            self.gun.SetParticlePosition(_start(g4, config, incident))
             self.gun.SetParticleEnergy(1000 * energy)
             self.gun.GeneratePrimaryVertex(event)
 
@@ -106,6 +114,7 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
     for part in keep:
         manager.SetUserInitialization(part)
     manager.Initialize()
+    _refuse_starts_outside(g4, config, detector.built.kept[0], indices)
     recorder.run(manager, detector.built.arrange, indices)
     return recorder.showers(
         energy=np.array(energies, dtype=np.float32),
@@ -118,9 +127,26 @@ def simulate_showers(config: SimulationConfig, indices: list[int], direct: bool 
     )
 
 
+def _start(g4: Any, config: SimulationConfig, incident: Incident) -> Any:
+    """Return the point of Geant4's world at which a particle starts."""
+    x, y, z = config.beam.start(incident)
+    return g4.G4ThreeVector(10 * x, 10 * y, 10 * (z + config.front))
+
+
+def _refuse_starts_outside(g4: Any, config: SimulationConfig, world: Any, indices: list[int]) -> None:
+    """Raise `InputError` for particles that start outside of the world of a GDML file, which may be of any shape."""
+    if not isinstance(config.detector, Geometry):
+        return
+    solid = world.GetLogicalVolume().GetSolid()
+    for index in indices:
+        incident = config.draw(index)[2]
+        if solid.Inside(_start(g4, config, incident)) != g4.EInside.kInside:
+            raise outside_world(config.detector, config.beam.start(incident))
+
+
 def _recorder(config: SimulationConfig, direct: bool) -> Recorder:
     """Return what records the showers of a simulation."""
-    deposits = VolumeDeposits(DepositRecorder(direct), config.beam.upstream)
+    deposits = VolumeDeposits(DepositRecorder(direct), config)
     if isinstance(config.detector, SamplingStack):
         points = config.detector.record == "points"
         return PlateEnergies(config, 3 * config.detector.layers_range[1], deposits if points else None)
@@ -138,11 +164,19 @@ def _leave_when_orphaned() -> None:
 
 
 def main() -> None:
-    """Read ``{"config", "indices", "output"}`` as one line of JSON and write the showers to ``output`` as ``.npz``."""
+    """Read ``{"config", "indices", "output"}`` as one line of JSON and write the showers to ``output`` as ``.npz``.
+
+    An input that cannot be simulated ends the process with the exit code `REFUSED` and one line that says why.
+    """
     job = json.loads(sys.stdin.readline())
     _leave_when_orphaned()
     config = SimulationConfig.model_validate(job["config"])
-    showers = simulate_showers(config, job["indices"])
+    try:
+        showers = simulate_showers(config, job["indices"])
+    except InputError as error:
+        sys.stderr.write(f"\n{error}\n")
+        sys.stderr.flush()
+        os._exit(REFUSED)
     with Path(job["output"]).open("wb") as file:
         np.savez(file, **showers.columns())
     sys.stdout.flush()

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from calograd.checks import as_count
 from calograd.detector.configuration import Block, Detector, Particle, SimulationConfig, SiWStack, Span, largest
+from calograd.detector.gdml import Geometry
 from calograd.detector.material import Material, to_float
 from calograd.detector.sampling_stack import PLATES, SamplingStack
 from calograd.errors import InputError
@@ -88,6 +89,7 @@ def simulate(
         simulate("train.h5", energies=(1, 100), law="log-uniform", showers=5000, detector="PbWO4")
         simulate("crystals.h5", (1, 200), 5000, law="log-uniform", particle=("gamma", "e-", "e+"), theta=(0, 40))
         simulate("siw.h5", energies=(10, 90), law="uniform", showers=1000, detector=SiWStack())
+        simulate("others.h5", energies=10, showers=100, detector=read_geometry("calo.gdml", sensitive="CRYSTAL"))
         simulate("plates.h5", energies=10, showers=1000, detector=SamplingDesign("Pb", "lAr", 0.2, 0.4, 40))
 
     Args:
@@ -97,7 +99,8 @@ def simulate(
         law: distribution of the energies; ``uniform`` and ``log-uniform`` draw from a range.
         seed: seed of all random numbers.
         detector: a detector, or a material (a `Material`, its name, ``G4_NAME`` or ``NAME:DENSITY:FORMULA``) for the
-            large block of it that serves every design, wider for a beam at an angle. Of a `SamplingDesign` or a
+            large block of it that serves every design, wider for a beam at an angle. `calograd.read_geometry` returns
+            the geometry of a GDML file. Of a `SamplingDesign` or a
             `calograd.detector.sampling_stack.SamplingStack` the energy of every plate is stored, see
             `calograd.open_plates`.
         particle: incident particle, or several of which each shower has one.
@@ -188,6 +191,8 @@ def simulate_library(
     """
     if scheduler is not None:
         check_scheduler(scheduler)
+    if isinstance(config.detector, Geometry):
+        config.detector.check_file()
     tables = find_tables()
     tables.check(needed_elements(config))
     provenance = Provenance(config, ask(tables).version, tables.name)

@@ -33,7 +33,7 @@ from calograd.detector.configuration import SPEED_OF_LIGHT, SimulationConfig
 from calograd.detector.sampling_stack import Stack
 from calograd.events.plates import ENERGIES, THICKNESSES, PlateShowers
 from calograd.events.ragged import Deposits, Showers, offsets_of
-from calograd.geant4.geometry import ACTIVE, SENSITIVE, SPARE
+from calograd.geant4.geometry import ACTIVE, SENSITIVE, SPARE, sensitive_volumes
 
 if TYPE_CHECKING:
     from calograd.events.library.schema import Record
@@ -218,7 +218,7 @@ class Recorder(Protocol):
     def sensitive(self, g4: Any) -> list[tuple[Any, tuple[str, ...]]]:
         """Return sensitive detectors, each with the names of the logical volumes whose steps it sees.
 
-        The volumes are named in `calograd.geant4.geometry`.
+        The volumes are named in `calograd.geant4.geometry`, or by the simulation.
         """
 
     def run(self, manager: Any, arrange: Callable[[Stack], None], indices: Sequence[int]) -> None:
@@ -239,17 +239,19 @@ class VolumeDeposits:
 
     Args:
         recorder: records the deposits of one shower.
-        upstream: distance from the start of the particles to the front face, cm.
+        config: the simulation.
     """
 
-    def __init__(self, recorder: DepositRecorder, upstream: float) -> None:
+    def __init__(self, recorder: DepositRecorder, config: SimulationConfig) -> None:
         self._recorder = recorder
-        self._before = upstream / SPEED_OF_LIGHT
+        self._volumes = sensitive_volumes(config)
+        self._front = config.front
+        self._before = config.beam.upstream / SPEED_OF_LIGHT
         self._tables: list[NDArray[np.float32]] = []
 
     def sensitive(self, g4: Any) -> list[tuple[Any, tuple[str, ...]]]:
         """Return a sensitive detector of all sensitive volumes."""
-        return [(self.detector(g4), (SENSITIVE,))]
+        return [(self.detector(g4), self._volumes)]
 
     def detector(self, g4: Any) -> Any:
         """Return a sensitive detector that records its steps."""
@@ -277,6 +279,7 @@ class VolumeDeposits:
     def keep(self, depth: float) -> None:
         """End the shower and keep its deposits up to a depth (cm) as files hold them."""
         table = self._recorder.end()
+        table[:, 2] -= 10 * self._front
         self._tables.append(_stored(table[table[:, 2] <= 10 * depth], self._before))
 
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -358,7 +361,7 @@ def _stored(table: NDArray[np.float64], before: float) -> NDArray[np.float32]:
     """Return x, y, z in cm, t in ns since the particle crossed the front face, and e in GeV of a shower, (5, deposits).
 
     Args:
-        table: see `DepositRecorder.end`.
+        table: see `DepositRecorder.end`, from the front face on.
         before: time that the particle took to the front face, ns.
     """
     stored = np.empty((5, len(table)), dtype=np.float32)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig, SiWStack
-from calograd.detector.material import ELEMENTS
+from calograd.detector.gdml import Geometry
 from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import TablesError
 
@@ -36,6 +36,16 @@ ELEMENT_FILES = (
     "epics2017/rayl/re-cs-{z}.dat",
 )  # fmt: skip
 """Files of G4EMLOW that G4EmStandardPhysics reads for every element of a material."""
+
+SYMBOLS = (
+    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
+    "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y",
+    "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce",
+    "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir",
+    "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm",
+    "Bk", "Cf", "Es", "Fm",
+)  # fmt: skip
+"""Symbols of the elements by atomic number, from 1."""
 
 OFFICIAL_ELEMENTS = 92
 """Least number of elements in the official G4EMLOW: the natural ones."""
@@ -82,7 +92,9 @@ class Tables:
     def check(self, elements: set[str]) -> None:
         """Raise `TablesError` unless the tables of all ``elements`` (symbols) are there and can be read."""
         for symbol in sorted(elements):
-            z = ELEMENTS[symbol][0]
+            if symbol not in SYMBOLS:
+                raise TablesError(f"no Geant4 tables for '{symbol}', which is the symbol of no element")
+            z = SYMBOLS.index(symbol) + 1
             for file in (self.emlow / pattern.format(z=z) for pattern in ELEMENT_FILES):
                 if not file.is_file():
                     have = "" if self.official else f"; this reduced set has {_symbols(self.elements())}"
@@ -114,6 +126,8 @@ def needed_elements(config: SimulationConfig) -> set[str]:
             return {"H", "Si", *material.mass_fractions}
         case SiWStack():
             return {"H", "W", "Si", "C", "N", "O", "Ar"}
+        case Geometry(elements=elements):
+            return {*elements}
         case SamplingStack():
             return {"H", *(symbol for material in config.detector.materials for symbol in material.mass_fractions)}
 
@@ -193,5 +207,4 @@ def _listing(folder: Path) -> list[str]:
 
 
 def _symbols(numbers: list[int]) -> str:
-    names = {z: symbol for symbol, (z, _) in ELEMENTS.items()}
-    return " ".join(names.get(z, f"Z={z}") for z in numbers)
+    return " ".join(SYMBOLS[z - 1] if z <= len(SYMBOLS) else f"Z={z}" for z in numbers)

@@ -135,8 +135,8 @@ class LibraryReference:
             raise InputError(f"{self.name} is of {difference} as asked; choose showers of that particle and angle")
         drawn = beam.scales or isinstance(beam.phi, tuple)
         there = beam.draw(torch.ones(1), RandomNumbers(0, range(1))).to_incidence(1)
-        if library.matrix is not None and (drawn or self._simulated.difference(there)):
-            raise InputError(f"{self.name} is of a crystal matrix, whose showers cannot be moved or turned")
+        if library.immovable and (drawn or self._simulated.difference(there)):
+            raise InputError(f"{self.name} is of {library.immovable}, whose showers cannot be moved or turned")
 
     def particles(self, energy: float, design: Size) -> Particles | None:
         """See `Reference.particles`."""
@@ -188,8 +188,8 @@ class LibraryReference:
             incident = simulated if particles is None else particles.to_incidence(n)
             sizes = np.full(n, dx), np.broadcast_to(dz, (n, self.n_z))
             window = incident.window_offsets(*sizes)
-            if not incident.on_axis:
-                check_windows(self._config, self.name, simulated, *sizes, self.n_xy, incident, window)
+            follows = None if incident.on_axis else window
+            check_windows(self._config, self.name, simulated, *sizes, self.n_xy, incident, follows)
             if self.beam is not None:
                 turn = incident.phi - simulated.phi
                 showers = move_deposits(showers, simulated.position, incident.position, turn)

@@ -124,6 +124,8 @@ class Target(Table):
             raise InputError(
                 f"{library.path} is of a crystal matrix and serves one design alone; for checks use simulate = true"
             )
+        if library.immovable:
+            raise InputError(f"{library.path} is of {library.immovable}, adapt.detector is a {self.detector.kind}")
         if not isinstance(made, SimulationConfig):
             return
         if not self.detector.serves_all:

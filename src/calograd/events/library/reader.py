@@ -284,6 +284,14 @@ class Library(ShowerLibrary[Showers]):
             return config.detector
         return None
 
+    @property
+    def immovable(self) -> str | None:
+        """The detector in words if the place of a shower in it matters, so that showers cannot be moved or turned."""
+        if self.matrix is not None:
+            return "a crystal matrix"
+        geometry = self.provenance.geometry
+        return None if geometry is None else f"the geometry {geometry.name}"
+
     def check_cells(self, dx: float | np.ndarray, dz: float | np.ndarray, n_xy: int, n_z: int) -> None:
         """Raise `InputError` unless these showers can be measured with cells of dx, dz (..., n_z), in cm.
 

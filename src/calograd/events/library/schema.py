@@ -41,6 +41,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from calograd._version import __version__
 from calograd.detector.configuration import Energies, SimulationConfig, SiWStack
+from calograd.detector.gdml import SHOWN, Geometry
 from calograd.detector.material import Material
 from calograd.detector.sampling_stack import SamplingStack, describe_materials
 from calograd.errors import FormatError
@@ -269,6 +270,13 @@ class Provenance:
         return None if isinstance(where, SiWStack | SamplingStack | Generated) else where.material
 
     @property
+    def geometry(self) -> Geometry | None:
+        """The geometry of a GDML file in which the showers were simulated; None for other showers."""
+        if isinstance(self.config, SimulationConfig) and isinstance(self.config.detector, Geometry):
+            return self.config.detector
+        return None
+
+    @property
     def stack(self) -> SamplingStack | None:
         """The stack whose plates were measured; None for showers of deposits."""
         if isinstance(self.config, SimulationConfig) and isinstance(self.config.detector, SamplingStack):
@@ -335,11 +343,19 @@ class Provenance:
         """Return the first field in which two differ, with both values; None if they are the same."""
         if type(other.config) is not type(self.config):
             return f"it was {other.how()}, not {self.how().partition(' ')[0]}"
-        mine, theirs = (
-            {"config": p.config.model_dump(), "geant4": p.geant4, "tables": p.tables} for p in (self, other)
+        mine, theirs = (p.config.model_dump() for p in (self, other))
+        here, there = self.geometry, other.geometry
+        if here is not None and there is not None:
+            if here.digest == there.digest:  # the same file in another folder
+                theirs["detector"]["file"] = here.file
+            elif here.file == there.file:
+                was, now = (each.digest[:SHOWN] for each in (there, here))
+                return f"{here.file} has changed since: its SHA-256 was {was}..., is {now}..."
+        found = first_difference(
+            {**mine, "geant4": self.geant4, "tables": self.tables},
+            {**theirs, "geant4": other.geant4, "tables": other.tables},
         )
-        found = first_difference(mine, theirs)
-        return f"{found.name.removeprefix('config.')} is {found.theirs!r}, not {found.mine!r}" if found else None
+        return f"{found.name} is {found.theirs!r}, not {found.mine!r}" if found else None
 
 
 def values_problem(showers: Record) -> str | None:

@@ -16,6 +16,7 @@ from calograd.detector.material import Material
 from calograd.detector.particles import Particles, turn_cells
 from calograd.errors import InputError
 from calograd.events.dense import MAPS, Extent, extent_of, read_dense
+from calograd.events.segmentation import GDML
 from calograd.events.shards import contents_of, refuse_twice, refuse_unlike
 from calograd.io.files import shard_files
 from calograd.surrogate.model import DesignModel, numbers_of
@@ -79,7 +80,8 @@ class TrainingData:
         partner: row of the same shower at the closest other design for every row of ``train``, int64; -1 for none.
             None: no row has one.
         window: rows of ``train`` that are in memory while the others stay in their files; None: all are in memory.
-        symmetric: True if the beam was on the axis and along it, so that showers may be turned and mirrored.
+        symmetric: True if the beam was on the axis and along it, so that showers may be turned and mirrored. False in a
+            geometry of a GDML file, which need not be symmetric itself.
         odds: odds with which rows of ``train`` are drawn, shape (n,), the highest 1; None: all alike.
     """
 
@@ -204,7 +206,7 @@ class TrainingData:
 
     @property
     def mode(self) -> str:
-        """``embedded`` or ``stand-alone``, or ``mixed``."""
+        """What surrounds the cells, see `calograd.surrogate.card.TrainedDesigns`; ``mixed`` if files differ."""
         modes = {str(p["config"].get("mode", "embedded")) for p in self.provenance}
         return modes.pop() if len(modes) == 1 else "mixed"
 
@@ -293,7 +295,7 @@ def _assemble(
         train=train,
         odds=even_odds(train.energy) if balanced else None,
         validation=in_frame(rows.at(torch.from_numpy(split.validation))),
-        symmetric=incident.on_axis and not beams,
+        symmetric=incident.on_axis and not beams and all(each.config.get("mode") != GDML for each in heads),
         materials=materials,
         empty=split.empty,
         showers=split.showers,

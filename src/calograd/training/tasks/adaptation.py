@@ -310,7 +310,7 @@ def check_first(first: Adapter, base: Surrogate, config: AdaptConfig, symmetric:
             "same --method, --rank, --alpha and --targets, or leave it out (--start)"
         )
     if card.symmetric != symmetric:
-        kinds = ("a beam off the axis or not along it", "a beam along the axis")
+        kinds = ("a beam off the axis or not along it, or a GDML geometry", "a beam along the axis")
         raise InputError(
             f"adapter '{name}' is of {kinds[card.symmetric]}, the data are of "
             f"{kinds[symmetric]}; leave it out (--start)"

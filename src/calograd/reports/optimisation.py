@@ -47,7 +47,7 @@ def draw_ascent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
             left.fill_between(number, several.min(1), several.max(1), color=line[0].get_color(), alpha=0.15, lw=0)
     left.set_yscale("log")
     left.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
-    left.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if v in (1, 2, 3, 4, 5, 6, 8, 12, 15) else "")
+    left.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if _is_labelled(v) else "")
     left.set_ylabel(f"parameter, {' or '.join(dict.fromkeys(map(unit, names)))}")
     left.legend(ncols=2)
     value, error = np.array([[step.value, step.value_error] for step in history]).T
@@ -65,6 +65,11 @@ def draw_ascent(history: tuple[Step, ...], names: tuple[str, ...]) -> Figure:
         axes.set_xlabel("step")
     middle.legend()
     return figure
+
+
+def _is_labelled(size: float) -> bool:
+    """Return whether a minor tick of sizes has a label; those below 1 cm are of thin plates."""
+    return size in (1, 2, 3, 4, 5, 6, 8, 12, 15) if size >= 1 else f"{size:e}"[0] in "235"
 
 
 def _draw_showers(axes: Axes, history: tuple[Step, ...]) -> None:
@@ -132,7 +137,9 @@ def draw_profiles(start: Mapping[str, np.ndarray], end: Mapping[str, np.ndarray]
     for panel, kind in zip(panels, start, strict=True):
         for name, colour, sizes in zip(("start", "result"), (START, END), (start[kind], end[kind]), strict=True):
             edges = np.arange(len(sizes) + 1) - 0.5
-            panel.stairs(sizes, edges, color=colour, lw=1.6, label=f"{name}, {sizes.sum():.2f} cm in all")
+            panel.stairs(
+                sizes, edges, baseline=None, color=colour, lw=1.6, label=f"{name}, {sizes.sum():.2f} cm in all"
+            )
         panel.set_title(TITLES[kind])
         panel.set_xlabel("layer, from 0")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -20,7 +20,7 @@ from calograd.explorer.serve import read_trajectory
 from calograd.gradients.stacks import resolution_utility
 from calograd.objective.stack_space import grouped
 from calograd.objective.stacks import reconstruct
-from calograd.optimisation.run import optimise, parse_any, set_up
+from calograd.optimisation.run import optimise, parse_run, set_up
 from calograd.optimisation.setup import STATE
 from calograd.optimisation.stacks import SimulatedStacks, StackSetup, parse_stacks
 from calograd.optimisation.state import Step
@@ -186,14 +186,14 @@ def test_reconstructed_energies_have_the_resolution() -> None:
 )  # fmt: skip
 def test_configurations_that_cannot_be(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        parse_any(raw(**changes), "test.toml", Path())
+        parse_run(raw(**changes), "test.toml", Path())
 
 
 def test_a_stack_without_its_kind_is_refused() -> None:
     tables = raw()
     del tables["space"]["kind"]
     with pytest.raises(InputError, match=r'space\.absorber is of a stack of plates; add kind = "stack" to \[space\]'):
-        parse_any(tables, "test.toml", Path())
+        parse_run(tables, "test.toml", Path())
 
 
 @pytest.mark.parametrize(
@@ -232,14 +232,14 @@ def test_surrogates_and_spaces_that_do_not_go_together(surrogate: Surrogate) -> 
     cells = {"space": {"start": {"dx": 2.5, "dz": 7.0}, "bounds": {"dx": [1, 5], "dz": [4, 15]}},
              "spectrum": {"energies": [10]}}  # fmt: skip
     with pytest.raises(InputError, match=r'is of stacks of plates; give the stack in \[space\] with kind = "stack"'):
-        set_up(tiny_plates(), parse_any(cells, "test.toml", Path()))
+        set_up(tiny_plates(), parse_run(cells, "test.toml", Path()))
     with pytest.raises(InputError, match="--adapt is for cells"):
         set_up(tiny_plates(), parse_stacks(raw(), "test.toml"), adapt=True)
 
 
 def test_the_example_is_within_what_the_bundled_surrogate_knows() -> None:
     path = Path(__file__).parents[2] / "examples" / "tungsten.toml"
-    config = parse_any(tomllib.loads(path.read_text()), str(path), path.parent)
+    config = parse_run(tomllib.loads(path.read_text()), str(path), path.parent)
     setup = set_up(Surrogate.load("sampling-fast"), config)
     assert setup.detector == "30 layers of W and Si"
     assert grouped(setup.space.names) == {"absorber": list(range(30)), "active": list(range(30, 60))}

@@ -376,9 +376,9 @@ def optimise(
     if not isinstance(surrogate, Surrogate):
         surrogate = Surrogate.load(surrogate)
     if isinstance(config, str | Path):
-        config = parse_any(read_toml(Path(config)), str(config), Path(config).parent)
+        config = parse_run(read_toml(Path(config)), str(config), Path(config).parent)
     elif isinstance(config, Mapping):
-        config = parse_any(dict(config), "configuration", Path())
+        config = parse_run(dict(config), "configuration", Path())
     setup = set_up(surrogate, config, adapt)
     simulated = setup.simulated(output / SHOWERS, progress)
     state = setup.run(output, simulated, progress=progress)
@@ -396,7 +396,7 @@ def optimise(
     return replace(result, spectra=tuple(spectra), landscapes=tuple(drawn))
 
 
-def parse_any(raw: dict[str, Any], source: str, folder: Path) -> OptimiseConfig | StackOptimiseConfig:
+def parse_run(raw: dict[str, Any], source: str, folder: Path) -> OptimiseConfig | StackOptimiseConfig:
     """Validate the configuration of an optimisation of cells or of stacks of plates, as its [space] says.
 
     Raises:

@@ -15,7 +15,7 @@ from helpers.tiny_plates import tiny_plates
 from helpers.toy_stacks import SHARES, toy_energies
 
 from calograd import LayerEnergies, LearntResolution, VisibleResolution
-from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
 from calograd.explorer.serve import read_trajectory
 from calograd.gradients.stacks import resolution_utility
 from calograd.objective.stack_space import grouped
@@ -107,6 +107,19 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
         setup.run(tmp_path / "cut", None, stop)
     assert len(json.loads((tmp_path / "cut" / STATE).read_text())["state"]["history"]) == 1
     assert setup.run(tmp_path / "cut", None) == setup.run(tmp_path / "whole", None)
+
+
+def test_an_interrupted_simulation_says_that_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise Interrupted("no shower was finished yet, nothing is kept")
+
+    monkeypatch.setattr("calograd.optimisation.stacks.simulate", interrupted)
+    tables = raw(check={"simulate": True})
+    with pytest.raises(Interrupted, match="^.*run holds what is finished; the same command resumes it$"):
+        optimise(tiny_plates(), tables, tmp_path / "run")
+    assert (
+        len(json.loads((tmp_path / "run" / STATE).read_text())["state"]["history"]) == 1
+    )  # the check is in the second
 
 
 def test_the_utility_weighs_the_energies_of_the_spectrum() -> None:

@@ -47,7 +47,7 @@ from calograd.detector.design import Design
 from calograd.detector.material import Material
 from calograd.detector.particles import ParticleBeam
 from calograd.detector.sampling_design import SamplingDesign
-from calograd.errors import InputError
+from calograd.errors import InputError, Interrupted
 from calograd.events.library.reader import open_library
 from calograd.gradients.autodiff import surrogate_gradient, surrogate_values
 from calograd.gradients.estimates import GradientEstimate, GradientFunction, SimulatedUtility
@@ -62,7 +62,7 @@ from calograd.objective.space import DesignSpace, SpaceConfig, check_trained_ran
 from calograd.objective.utility import Objective
 from calograd.optimisation.adaptive import AdaptationConfig, AdaptiveSurrogate
 from calograd.optimisation.ascent import Adaptation, Adapted, AscentConfig
-from calograd.optimisation.setup import SHOWERS, GradientConfig, Setup, Simulated, check_energies
+from calograd.optimisation.setup import SHOWERS, STATE, GradientConfig, Setup, Simulated, check_energies
 from calograd.optimisation.simulated_objective import SimulatedObjective, Source, from_geant4, from_library
 from calograd.optimisation.stacks import StackOptimiseConfig, StackSetup, parse_stacks
 from calograd.optimisation.state import State
@@ -380,6 +380,16 @@ def optimise(
     elif isinstance(config, Mapping):
         config = parse_run(dict(config), "configuration", Path())
     setup = set_up(surrogate, config, adapt)
+    try:
+        return _run(setup, output, landscape, progress)
+    except (Interrupted, KeyboardInterrupt):
+        if not (output / STATE).exists():
+            raise
+        raise Interrupted(f"{output} holds what is finished; the same command resumes it") from None
+
+
+def _run(setup: Setup, output: Path, landscape: int, progress: StageProgress) -> OptimisationResult:
+    """Run the ascent, then compare its result with the start."""
     simulated = setup.simulated(output / SHOWERS, progress)
     state = setup.run(output, simulated, progress=progress)
     surrogate = setup.last_surrogate(output, state)

@@ -115,7 +115,7 @@ def test_an_interrupted_simulation_says_that_the_run_goes_on(tmp_path: Path, mon
 
     monkeypatch.setattr("calograd.optimisation.stacks.simulate", interrupted)
     tables = raw(check={"simulate": True})
-    with pytest.raises(Interrupted, match="^.*run holds what is finished; the same command resumes it$"):
+    with pytest.raises(Interrupted, match=r"run holds what is finished; the same command resumes it$"):
         optimise(tiny_plates(), tables, tmp_path / "run")
     assert (
         len(json.loads((tmp_path / "run" / STATE).read_text())["state"]["history"]) == 1

@@ -183,6 +183,7 @@ def test_reconstructed_energies_have_the_resolution() -> None:
         ({"adapt": {"budget": 100}}, "adapt is for cells .* with calograd adapt"),
         ({"check": {"library": "a.h5"}}, r"check\.library is for cells .* give simulate = true"),
         ({"check": {"simulate": True, "replicas": 3}}, r"check\.replicas is for cells"),
+        ({"check": {"workers": 2}}, "give simulate = true, or leave the table out"),
         ({"beam": {"position": [0, 0]}}, r"beam\.position is for cells .* the entry changes nothing"),
         ({"utility": {"kind": "containment"}}, "expected one of visible-resolution, learnt-resolution"),
         ({"utilty": {}}, "unknown key 'utilty'; did you mean 'utility'"),

@@ -44,7 +44,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calograd.detector.configuration import Beam, Energies, SimulationConfig
 from calograd.detector.material import to_float
@@ -95,8 +95,14 @@ class StackCheckConfig(Table):
     """Table of the checks with simulated showers."""
 
     simulate: bool = False
-    """True if the showers of a check are simulated when it is made; False for no checks."""
+    """True: the showers of a check are simulated when it is made, as no others serve."""
     workers: Annotated[int, Field(gt=0)] = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> StackCheckConfig:
+        if not self.simulate:
+            raise ValueError("give simulate = true, or leave the table out for no checks")
+        return self
 
 
 class StackOptimiseConfig(StackObjectiveConfig):
@@ -106,7 +112,7 @@ class StackOptimiseConfig(StackObjectiveConfig):
     space: StackSpaceConfig
     gradient: GradientConfig = GradientConfig()
     ascent: AscentConfig = AscentConfig()
-    check: StackCheckConfig = StackCheckConfig()
+    check: StackCheckConfig | None = None
 
 
 def parse_stacks(raw: dict[str, Any], source: str) -> StackOptimiseConfig:
@@ -186,7 +192,7 @@ class StackSetup(Setup):
     def simulated(self, folder: Path, progress: StageProgress = silent) -> SimulatedStacks | None:
         """Return the objective on Geant4's showers, see `Setup.simulated`."""
         check = self.config.check
-        if not check.simulate:
+        if check is None:
             return None
         options = {"workers": check.workers, "progress": progress}
         return SimulatedStacks(folder, self.objective, self.space, self.config.spectrum.weights, options)

@@ -17,7 +17,7 @@ import pytest
 from calograd.cli import COMMANDS, cli
 from calograd.events.dense import read_cells, write_cells
 from calograd.io.toml import read_toml
-from calograd.optimisation.run import parse_optimisation
+from calograd.optimisation.run import parse_run
 from calograd.surrogate.storage import ASSETS
 from calograd.training.config import read_config
 
@@ -136,4 +136,4 @@ def test_configurations_of_runs_and_examples_are_valid() -> None:
     for path in sorted((ROOT / "runs").glob("*.toml")):
         assert read_config(path).name
     for path in sorted((ROOT / "examples").glob("*.toml")):
-        assert parse_optimisation(read_toml(path), str(path), path.parent).space
+        assert parse_run(read_toml(path), str(path), path.parent).space

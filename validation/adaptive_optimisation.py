@@ -27,7 +27,7 @@ from calograd.gradients.finite_differences import bootstrap_values
 from calograd.io.toml import read_toml
 from calograd.objective.reference import LibraryReference
 from calograd.optimisation.ascent import Adaptation, Adapted, ascend
-from calograd.optimisation.run import Setup, parse_optimisation
+from calograd.optimisation.run import CellSetup, parse_optimisation
 from calograd.optimisation.simulated_objective import SimulatedObjective, from_library
 from calograd.optimisation.state import State
 from calograd.optimisation.target import simulate
@@ -78,7 +78,7 @@ def main() -> None:
     compare(setup, options, states, pool, judge)
 
 
-def setup_of(options: argparse.Namespace) -> Setup:
+def setup_of(options: argparse.Namespace) -> CellSetup:
     raw = read_toml(options.config)
     raw["check"] = {"simulate": True, "workers": options.workers}
     raw["ascent"] = raw.get("ascent", {}) | {
@@ -89,12 +89,12 @@ def setup_of(options: argparse.Namespace) -> Setup:
         "workers": options.workers,
     }  # fmt: skip
     config = parse_optimisation(raw, str(options.config), options.config.parent)
-    return Setup.of(Surrogate.load(options.model), config, adapt=True)
+    return CellSetup.of(Surrogate.load(options.model), config, adapt=True)
 
 
-def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: SimulatedObjective) -> State:
+def without(setup: CellSetup, options: argparse.Namespace, folder: Path, trials: SimulatedObjective) -> State:
     """Return the ascent by the surrogate as it is, with checks on the target within the same budget."""
-    plain = Setup.of(setup.surrogate, setup.config.model_copy(update={"adapt": None}))
+    plain = CellSetup.of(setup.surrogate, setup.config.model_copy(update={"adapt": None}))
     price = trials.price(options.check)
     way = Adaptation(lambda y, state: Adapted(plain.gradient), options.budget, price)  # noqa: ARG005
     return ascend(
@@ -103,7 +103,7 @@ def without(setup: Setup, options: argparse.Namespace, folder: Path, trials: Sim
     )  # fmt: skip
 
 
-def library_of(setup: Setup, options: argparse.Namespace, name: str, seed: int, tell: Any) -> LibraryReference:
+def library_of(setup: CellSetup, options: argparse.Namespace, name: str, seed: int, tell: Any) -> LibraryReference:
     """Return showers of the target that no ascent has seen."""
     assert setup.target is not None
     energies, path = setup.objective.energies, options.output / f"{name}-{options.judge}.h5"
@@ -117,7 +117,7 @@ def library_of(setup: Setup, options: argparse.Namespace, name: str, seed: int, 
 
 
 def compare(
-    setup: Setup,
+    setup: CellSetup,
     options: argparse.Namespace,
     states: dict[str, State],
     pool: LibraryReference,
@@ -156,7 +156,7 @@ def compare(
         print(f"| {method} | {' | '.join(words)} |")
 
 
-def show(setup: Setup, states: dict[str, State], judge: LibraryReference) -> None:
+def show(setup: CellSetup, states: dict[str, State], judge: LibraryReference) -> None:
     """Print the ways and the ends. All designs are judged on the same showers, so differences have small errors."""
     points = {
         name: [np.array(step.y) for step in state.history] + [np.array(state.y)] for name, state in states.items()

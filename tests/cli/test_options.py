@@ -139,6 +139,11 @@ def test_work_on_no_terminal_tells_lines(monkeypatch: pytest.MonkeyPatch, capsys
         wait_for("showers: 200 of 400, loss 0.1, 0 s so far, about 0 s left")
         show("figures", 0, 3)
         wait_for("; figures: 0 of 3, 0 s so far")
+        show("showers", 0, 400)
+        wait_for("showers: 0 of 400, 0 s so far")
+        show("showers", 1, 400)
+        wait_for("showers: 1 of 400, 0 s so far, about")
+        assert "about -" not in told  # a stage that begins anew counts from there
         show("showers", 400, 400)
         show.say("a word")
         wait_for("a word\n")

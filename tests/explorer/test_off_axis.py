@@ -21,7 +21,7 @@ from calograd.explorer.views import PREVIEW, PREVIEW_STEPS, Explorer
 from calograd.gradients.autodiff import SHOWERS
 from calograd.gradients.estimates import generator_for
 from calograd.gradients.landscape import surrogate_landscape
-from calograd.optimisation.run import Setup, parse_optimisation
+from calograd.optimisation.run import CellSetup, parse_optimisation
 from calograd.surrogate import Surrogate
 
 BEAM = ParticleBeam("e-", (0.2, -0.4), 20.0, 35.0, unit="pitch")
@@ -176,14 +176,14 @@ def test_a_surrogate_of_another_beam_is_not_compared_with_photons(explorer: Expl
 def test_the_toml_of_a_beam_is_an_optimisation(tilted: Explorer, position: tuple[float, float] | str) -> None:
     at = off_axis(tilted, beam=replace(BEAM, position=position))  # type: ignore[arg-type]
     raw = tomllib.loads(to_toml(tilted.limits.tables(at)))
-    setup = Setup.of(tilted.surrogate, parse_optimisation(raw, "design.toml", Path()))
+    setup = CellSetup.of(tilted.surrogate, parse_optimisation(raw, "design.toml", Path()))
     assert (setup.space.n_xy, setup.space.n_z) == (7, 5)
     assert setup.objective == tilted.limits.objective(at)
     beam = setup.objective.beam
     assert (beam.particle, beam.position, beam.theta, beam.phi) == ("e-", position, 20.0, 35.0)
     raw["space"]["cells"] = [9, 5]
     with pytest.raises(InputError, match=r"9 x 9 x 5 cells, tilted generates windows of an odd number"):
-        Setup.of(tilted.surrogate, parse_optimisation(raw, "design.toml", Path()))
+        CellSetup.of(tilted.surrogate, parse_optimisation(raw, "design.toml", Path()))
 
 
 def test_an_address_names_a_selection(tilted: Explorer) -> None:

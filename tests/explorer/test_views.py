@@ -17,7 +17,7 @@ from calograd.explorer.selection import Selection, SelectionLimits, to_toml
 from calograd.explorer.views import PREVIEW, Explorer
 from calograd.gradients.autodiff import SHOWERS
 from calograd.gradients.estimates import generator_for
-from calograd.optimisation.run import Setup, parse_optimisation
+from calograd.optimisation.run import CellSetup, parse_optimisation
 from calograd.surrogate import Surrogate
 
 
@@ -148,7 +148,7 @@ def test_the_toml_of_a_choice_is_an_optimisation(explorer: Explorer, unequal: bo
     if unequal:
         selection = replace(selection, dz=(5.0, 6.0, 7.0, 8.0, 9.0))
     raw = tomllib.loads(to_toml(explorer.limits.tables(selection)))
-    setup = Setup.of(explorer.surrogate, parse_optimisation(raw, "view.toml", Path()))
+    setup = CellSetup.of(explorer.surrogate, parse_optimisation(raw, "view.toml", Path()))
     assert setup.start.tolist() == [2.5, *(selection.dz if unequal else (6.0,))]
     assert setup.objective == explorer.limits.objective(selection)
     assert setup.space.material.alike(explorer.limits.material(selection), 1e-4)

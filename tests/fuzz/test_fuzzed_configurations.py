@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from calograd.io.toml import read_toml
 from calograd.objective.config import MapConfig
-from calograd.optimisation.run import parse_optimisation
+from calograd.optimisation.run import OptimiseConfig, parse_run
 from calograd.training.config import (
     AdaptConfig,
     CellsModelConfig,
@@ -41,19 +41,27 @@ TRAININGS: dict[str, tuple[Any, dict[str, Any]]] = {
                                       "training": PointsTraining().model_dump()}),
 }  # fmt: skip
 OPTIMISATIONS = {
-    name: tomllib.loads((ROOT / "examples" / f"{name}.toml").read_text()) for name in ("optimise", "adaptive")
+    name: tomllib.loads((ROOT / "examples" / f"{name}.toml").read_text())
+    for name in ("optimise", "adaptive", "tungsten")
 }
 MORE = (
     "background.kind", "background.file", "background.b0", "readout.noise", "readout.light_yield", "mask.k",
     "utility.kind", "utility.alpha", "spectrum.weights", "space.max_depth", "space.max_volume", "space.material",
     "space.start.dz_1", "gradient.sampler", "gradient.steps", "check.library", "ascent.precision",
     "adapt.detector.kind", "adapt.detector.gap", "adapt.beam.position", "cost",
+    "space.kind", "space.layers", "space.absorber", "space.gap_thickness", "space.start.absorber",
+    "space.bounds.active", "space.max_active", "utility.penalty", "beam.theta",
 )  # fmt: skip
 
 
 def prepare(tables: dict[str, Any]) -> None:
     """What a command makes of a configuration before any work."""
-    config = parse_optimisation(tables, "file.toml", ROOT)
+    config = parse_run(tables, "file.toml", ROOT)
+    if not isinstance(config, OptimiseConfig):
+        config.build()
+        space = config.space.space()
+        space.check_start(space.start)
+        return
     if not isinstance(config.background, MapConfig):
         config.build()
     config.space.space(config.space.material or "PbF2").check_start(config.space.start_values())
@@ -107,5 +115,5 @@ def test_of_adaptations(options: dict[str, Any]) -> None:
 @FUZZ
 @given(tables=st.dictionaries(st.sampled_from(["name", "data", "range", "model", "space", "spectrum"]), TOML))
 def test_anything_in_any_table(tables: dict[str, Any]) -> None:
-    for parse in (parse_config, parse_optimisation):
+    for parse in (parse_config, parse_run):
         refused_or_valid(lambda parse=parse: parse(tables, "file.toml", ROOT))

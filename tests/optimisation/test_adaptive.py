@@ -21,7 +21,8 @@ from calograd.events.library.schema import Provenance, pack
 from calograd.events.ragged import Showers
 from calograd.optimisation import target as target_module
 from calograd.optimisation.adaptive import SHOWERS, AdaptiveSurrogate
-from calograd.optimisation.run import STATE, OptimisationResult, Setup, parse_optimisation
+from calograd.optimisation.run import CellSetup, OptimisationResult, parse_optimisation
+from calograd.optimisation.setup import STATE
 from calograd.optimisation.state import State
 from calograd.reports.optimisation import write_optimisation_report
 from calograd.surrogate import Surrogate
@@ -92,11 +93,11 @@ def raw(**adapt: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def setup_of(surrogate: Surrogate, changes: dict[str, Any] | None = None, **adapt: Any) -> Setup:
-    return Setup.of(surrogate, parse_optimisation(raw(**adapt) | (changes or {}), "test.toml", Path()), adapt=True)
+def setup_of(surrogate: Surrogate, changes: dict[str, Any] | None = None, **adapt: Any) -> CellSetup:
+    return CellSetup.of(surrogate, parse_optimisation(raw(**adapt) | (changes or {}), "test.toml", Path()), adapt=True)
 
 
-def run(setup: Setup, folder: Path, **options: Any) -> State:
+def run(setup: CellSetup, folder: Path, **options: Any) -> State:
     return setup.run(folder, setup.simulated(folder / "showers"), **options)
 
 
@@ -292,9 +293,9 @@ def test_the_table_and_the_flag_go_together(surrogate: Surrogate) -> None:
     with pytest.raises(
         InputError, match=r"the configuration has a table \[adapt\]; add --adapt to follow it, or remove"
     ):
-        Setup.of(surrogate, config)
+        CellSetup.of(surrogate, config)
     with pytest.raises(InputError, match=r"adaptation needs a table \[adapt\]"):
-        Setup.of(surrogate, config.model_copy(update={"adapt": None}), adapt=True)
+        CellSetup.of(surrogate, config.model_copy(update={"adapt": None}), adapt=True)
 
 
 def test_checks_are_of_the_target(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:

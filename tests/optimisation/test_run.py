@@ -18,7 +18,8 @@ from calograd.objective.cost import DepthCost, PricedUtility
 from calograd.objective.measurement import Measurement
 from calograd.objective.reference import LibraryReference
 from calograd.objective.utility import Containment, Objective
-from calograd.optimisation.run import STATE, OptimisationResult, Setup, optimise, parse_optimisation
+from calograd.optimisation.run import CellSetup, OptimisationResult, optimise, parse_optimisation
+from calograd.optimisation.setup import STATE
 from calograd.optimisation.state import Step
 from calograd.reports.optimisation import write_optimisation_report
 from calograd.surrogate import Surrogate
@@ -40,8 +41,8 @@ def raw(**changes: Any) -> dict[str, Any]:
     return usual | changes
 
 
-def setup_of(surrogate: Surrogate, **changes: Any) -> Setup:
-    return Setup.of(surrogate, parse_optimisation(raw(**changes), "test.toml", Path()))
+def setup_of(surrogate: Surrogate, **changes: Any) -> CellSetup:
+    return CellSetup.of(surrogate, parse_optimisation(raw(**changes), "test.toml", Path()))
 
 
 def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: Path, tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_bounds_beyond_the_trained_range_are_refused(surrogate: Surrogate) -> No
 def test_the_examples_are_within_what_the_bundled_surrogate_knows(name: str) -> None:
     path = Path(__file__).parents[2] / "examples" / f"{name}.toml"
     config = parse_optimisation(tomllib.loads(path.read_text()), str(path), path.parent)
-    setup = Setup.of(Surrogate.load("pbf2-cells"), config, adapt=name == "adaptive")
+    setup = CellSetup.of(Surrogate.load("pbf2-cells"), config, adapt=name == "adaptive")
     assert setup.start.tolist() == [3.5, 12.0]
     assert (setup.target is not None) == (name == "adaptive")
 

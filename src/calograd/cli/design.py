@@ -276,7 +276,7 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
     """Improve a design along the surrogate's gradients, and check the steps with Geant4.
 
     The same command resumes a run that was interrupted. CONFIG is a TOML file; the module calograd.optimisation.run
-    documents its tables.
+    documents its tables, calograd.optimisation.stacks those for stacks of plates.
 
     With --adapt the detector may be one that MODEL does not know, with another crystal, gaps or another beam. Before
     every gradient a few showers of it are simulated, and MODEL is adapted to them, up to a budget of showers.
@@ -285,6 +285,7 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
     Examples:
       calograd optimise pbf2-cells optimise.toml -o run
       calograd optimise pbf2-cells pbwo4.toml --adapt -o run
+      calograd optimise sampling-fast tungsten.toml -o run
     """
     require("the report of an optimisation", "report", "jinja2", "matplotlib")
     from calograd.optimisation.run import optimise as run
@@ -299,15 +300,18 @@ def optimise(model: str, config: Path, output: Path, adapt: bool, landscape: int
 
 def _print_optimisation(result: OptimisationResult, output: Path) -> None:
     """Print start and result of an optimisation."""
+    import numpy as np
+
+    from calograd.objective.stack_space import grouped
+
     setup, state = result.setup, result.state
-    rows: list[tuple[str, ...]] = [
-        (name, f"{a:.4g}", f"{b:.4g}") for name, a, b in zip(setup.space.names, setup.start, state.y, strict=True)
-    ]
+    names, ends = setup.space.names, (setup.start, np.array(state.y))
+    rows: list[tuple[str, ...]] = [(name, *(_span(y[places]) for y in ends)) for name, places in grouped(names).items()]
     rows.append(("utility, surrogate", f"{state.history[0].value:.4g}", f"{state.history[-1].value:.4g}"))
     if result.start is not None and result.end is not None and result.gain is not None:
         rows.append(("utility, Geant4", f"{result.start.value:.4g} +- {result.start.error:.2g}",
                      f"{result.end.value:.4g} +- {result.end.error:.2g}"))  # fmt: skip
-        rows.append(("gain, Geant4, same showers", "", f"{result.gain.value:+.4g} +- {result.gain.error:.2g}"))
+        rows.append((f"gain, Geant4, {setup.paired}", "", f"{result.gain.value:+.4g} +- {result.gain.error:.2g}"))
     for each in result.spectra:
         name = "Geant4" if each.source == "Geant4" else "surrogate"
         rows.append((f"resolution at {each.energy:g} GeV, {name}",
@@ -318,6 +322,12 @@ def _print_optimisation(result: OptimisationResult, output: Path) -> None:
         f"{len(state.history)} steps, {simulated}; {state.reason}; {output / REPORT}",
         ["", "start", "result"], rows,
     )  # fmt: skip
+
+
+def _span(values: Any) -> str:
+    """Return sizes as text: one, or the least and the largest."""
+    low, high = f"{values.min():.4g}", f"{values.max():.4g}"
+    return low if low == high else f"{low} to {high}"
 
 
 @click.command()

@@ -113,7 +113,9 @@ class _Lines(Display):
 
     def __call__(self, stage: str, done: int, total: int | None, note: str = "") -> None:
         with self._lock:
-            shown = self._stages.setdefault(stage, _Stage(stage, done))
+            shown = self._stages.get(stage)
+            if shown is None or done < shown.done:  # the stage begins, or begins anew
+                shown = self._stages[stage] = _Stage(stage, done)
             shown.done, shown.total, shown.note = done, total, note
 
     @contextmanager

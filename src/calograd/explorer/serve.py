@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from calograd.errors import FormatError, InputError
 from calograd.explorer.selection import Selection
 from calograd.explorer.views import Explorer
-from calograd.optimisation.run import CONFIG, STATE
+from calograd.optimisation.setup import CONFIG, STATE
 from calograd.optimisation.state import read_state
 from calograd.surrogate import Surrogate
 from calograd.system.extras import require
@@ -90,8 +90,12 @@ def read_trajectory(folder: Path, start: Selection) -> list[tuple[Selection, flo
     if state is None:
         raise FormatError(f"{folder} holds no {STATE}; expected a folder written by 'calograd optimise'")
     try:
-        names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"]["space"]["parameters"]
-        found = []
+        space = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"]["space"]
+        if "parameters" not in space and space["kind"] == "stack":
+            raise FormatError(
+                f"{folder} is a run of a stack of plates, which the explorer does not show; see its report.html"
+            )
+        names, found = space["parameters"], []
         for step in state.history:
             y = dict(zip(names, step.y, strict=True))
             layers = len(start.dz) if start.beam is None else len(y) - ("density" in y) - 1

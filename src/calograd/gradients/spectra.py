@@ -55,22 +55,19 @@ class Spectrum:
 
 
 def curves_of(
-    spectra: Sequence[Spectrum], objective: Objective, number: int = 0
+    spectra: Sequence[Spectrum], definition: str, number: int = 0
 ) -> tuple[ResolutionCurve | None, ResolutionCurve | None]:
     """Return the energy resolution at a design against energy: the surrogate's and Geant4's.
 
-    A measurement with background has the standard deviation over the incident energy, because its mean holds what the
-    mask leaves of the background; any other has the standard deviation over the mean.
-
     Args:
         spectra: of one surrogate, and of Geant4 or not.
-        objective: says how the energies were measured.
+        definition: one of `calograd.metrics.resolution.DEFINITIONS`, see `definition_of`.
         number: of the design.
 
     Returns:
         Curves; None for a source that is not there, or that has too few showers or none that differ.
     """
-    definition, found = definition_of(objective), dict[bool, ResolutionCurve]()
+    found = dict[bool, ResolutionCurve]()
     for geant4 in (False, True):
         some = [each for each in spectra if (each.source == GEANT4) == geant4]
         with suppress(InputError):
@@ -83,7 +80,11 @@ def curves_of(
 
 
 def definition_of(objective: Objective) -> str:
-    """Return the definition of sigma / E that suits a measurement, see `curves_of`."""
+    """Return the definition of sigma / E that suits a measurement.
+
+    A measurement with background has the standard deviation over the incident energy, because its mean holds what the
+    mask leaves of the background; any other has the standard deviation over the mean.
+    """
     return "std" if objective.measurement.background is None else "incident"
 
 

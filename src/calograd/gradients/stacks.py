@@ -33,7 +33,13 @@ from calograd.events.layer_energies import LayerEnergies
 from calograd.events.library.reader import PlateLibrary, open_plates
 from calograd.gradients.autodiff import ROWS, SHOWERS
 from calograd.gradients.check import GradientCheck, compare_gradients
-from calograd.gradients.estimates import GradientEstimate, GradientFunction, generator_for, seed_of
+from calograd.gradients.estimates import (
+    GradientEstimate,
+    GradientFunction,
+    ValuesFunction,
+    generator_for,
+    seed_of,
+)
 from calograd.gradients.simulated_stacks import regression_gradient, select_showers
 from calograd.io.markup import table
 from calograd.metrics.resolution import rounded
@@ -289,18 +295,21 @@ def resolution_utility(
     sampler: str | None = None,
     steps: int | None = None,
     extrapolate: bool = False,
+    weights: Sequence[float] | None = None,
+    progress: StageProgress = silent,
 ) -> GradientFunction:
     """Return the gradient of a utility of stacks, for `calograd.optimisation.ascent.ascend`.
 
     The utility is minus the mean over energies of the logarithm of a quantity, which is to be as small as possible:
 
-        U(y) = - mean_e ln Q_e(y)
+        U(y) = - sum_e w_e ln Q_e(y) / sum_e w_e
 
     Args:
         surrogate: a surrogate of stacks of plates.
         space: parameters of the stack.
         objective: one quantity, for example `LearntResolution`, energies and beam.
-        showers, sampler, steps, extrapolate: see `stack_gradient`.
+        showers, sampler, steps, extrapolate, progress: see `stack_gradient`.
+        weights: weight of every energy; None: all the same.
 
     Raises:
         InputError: several quantities, or no energies.
@@ -311,13 +320,73 @@ def resolution_utility(
     def gradient(y: np.ndarray, draws: int, seed: int) -> GradientEstimate:
         made = stack_gradient(
             surrogate, space.design(y), objective.energies, objective, showers=showers, draws=draws, sampler=sampler,
-            steps=steps, seed=seed, extrapolate=extrapolate,
+            steps=steps, seed=seed, extrapolate=extrapolate, progress=progress,
         )  # fmt: skip
-        values = -np.mean([np.log(each.values) for each in made.gradients], axis=0)
-        slopes = -np.mean([each.draws / each.values[:, None] for each in made.gradients], axis=0)
+        values = -np.average([np.log(each.values) for each in made.gradients], 0, weights)
+        slopes = -np.average([each.draws / each.values[:, None] for each in made.gradients], 0, weights)
         return GradientEstimate.from_draws(space.names, y, values, space.gathered(slopes), made.gradients[0].about)
 
     return gradient
+
+
+def resolution_values(
+    surrogate: Surrogate,
+    space: StackSpace,
+    objective: StackObjective,
+    *,
+    showers: int = 1000,
+    sampler: str | None = None,
+    steps: int | None = None,
+    weights: Sequence[float] | None = None,
+    progress: Progress = silent,
+) -> ValuesFunction:
+    """Return the function that gives the utility of `resolution_utility` at several stacks, without gradients.
+
+    Args:
+        surrogate, space, objective, showers, sampler, steps, weights: see `resolution_utility`.
+        progress: called with stacks done and their number.
+    """
+    quantity, energies = objective.quantities[0], objective.energies
+
+    def values(points: np.ndarray, draws: int, seed: int) -> np.ndarray:
+        found = np.empty(len(points))
+        for number, y in enumerate(points):
+            made = generate_stacks(
+                surrogate, space.design(y), objective, showers * draws, (seed, SHOWERS), sampler=sampler, steps=steps
+            )
+            each = [quantity([of[m * showers : (m + 1) * showers] for of in made], energies) for m in range(draws)]
+            found[number] = -np.average(torch.stack(each).log().mean(0).cpu().numpy(), 0, weights)
+            progress(number + 1, len(points))
+        return found
+
+    return values
+
+
+def generate_stacks(
+    surrogate: Surrogate,
+    design: SamplingDesign,
+    objective: StackObjective,
+    n: int,
+    key: tuple[int, ...],
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+) -> list[LayerEnergies]:
+    """Return n showers of every energy of an objective in a stack, without a graph.
+
+    Args:
+        surrogate, design, objective, sampler, steps: see `stack_gradient`.
+        n: number of showers of every energy.
+        key: numbers that all random numbers follow from, with the place of the energy.
+    """
+    with torch.no_grad():
+        return [
+            surrogate.sample(
+                design, energy, n, generator=generator_for(*key, i), particle=objective.beam.particle,
+                theta=objective.beam.theta, layers_only=True, sampler=sampler, steps=steps, shower=range(n),
+            )
+            for i, energy in enumerate(objective.energies)
+        ]  # fmt: skip
 
 
 def _thickness(design: SamplingDesign) -> Tensor:

@@ -47,6 +47,7 @@ from calograd.objective.cost import ChannelCost, Cost, DepthCost, PricedUtility,
 from calograd.objective.measurement import Measurement
 from calograd.objective.readout import Readout
 from calograd.objective.reconstruction import SoftMask
+from calograd.objective.stacks import LearntResolution, StackObjective, VisibleResolution
 from calograd.objective.utility import (
     Containment,
     EnergyResolution,
@@ -237,6 +238,43 @@ class ObjectiveConfig(Table):
             return self
         file = (folder / self.background.file).resolve()
         return self.model_copy(update={"background": self.background.model_copy(update={"file": file})})
+
+
+class VisibleResolutionConfig(Builder):
+    """Table of `calograd.objective.stacks.VisibleResolution`."""
+
+    builds = VisibleResolution
+    kind: Literal["visible-resolution"]
+
+
+class LearntResolutionConfig(Builder):
+    """Table of `calograd.objective.stacks.LearntResolution`."""
+
+    builds = LearntResolution
+    kind: Literal["learnt-resolution"]
+    penalty: NotNegative = LearntResolution.penalty
+
+
+class StackBeamConfig(Table):
+    """Table of the beam of a stack of plates, which are wide: entry and azimuth change nothing."""
+
+    particle: Particle = ParticleBeam.particle
+    theta: Annotated[float, Field(ge=0, lt=90)] = ParticleBeam.theta
+
+
+class StackObjectiveConfig(Table):
+    """Tables of a `calograd.objective.stacks.StackObjective`."""
+
+    utility: Annotated[VisibleResolutionConfig | LearntResolutionConfig, Field(discriminator="kind")] = (
+        VisibleResolutionConfig(kind="visible-resolution")
+    )
+    beam: StackBeamConfig = StackBeamConfig()
+    spectrum: SpectrumConfig
+
+    def build(self) -> StackObjective:
+        """Return the objective."""
+        beam = ParticleBeam(self.beam.particle, theta=self.beam.theta)
+        return StackObjective((self.utility.build(),), self.spectrum.energies, beam)
 
 
 def parse_objective(raw: dict[str, Any], source: str, folder: Path) -> ObjectiveConfig:

@@ -286,6 +286,29 @@ class StackObjective:
         return {"quantities": ", ".join(map(str, self.quantities)), "beam": beam}
 
 
+def reconstruct(
+    quantity: StackQuantity, showers: Sequence[LayerEnergies], energies: Sequence[float]
+) -> tuple[list[Tensor], Tensor]:
+    """Return the energies whose standard deviation over mean is a resolution, of the showers of every energy.
+
+    Args:
+        quantity: a resolution.
+        showers: of every energy, n of each.
+        energies: incident energies, GeV.
+
+    Returns:
+        Energies, shape (n,) each, GeV, and a factor for every energy, shape (energies,). The factor is one for weights
+        that are given, and 1 / sqrt(1 - f / N) for weights that are learnt from these showers. Deviations from the mean
+        have been multiplied by it. A relative error of the resolution that takes the weights as given is multiplied by
+        it as well: of N showers, f have gone into the weights.
+    """
+    fixed = quantity.fixed(showers, energies)
+    factors = quantity(showers, energies) / fixed(showers, energies)
+    sums = [fixed.sums(each) for each in showers]
+    wide = [each.mean() + factor * (each - each.mean()) for each, factor in zip(sums, factors, strict=True)]
+    return wide, factors
+
+
 def _resolution(sums: Tensor) -> Tensor:
     if len(sums) < 2:
         raise InputError(f"resolution of {len(sums)} shower, expected two or more")

@@ -26,14 +26,15 @@
     [adapt]                      # for a detector that the surrogate does not know: see calograd.optimisation.adaptive
     budget = 1000
 
+Stacks of plates have a [space] of ``kind = "stack"``, and other tables: see `calograd.optimisation.stacks`.
+
 A run is a folder: ``config.json`` (resolved), ``ascent.json`` (state and history), ``report.html``. With adaptation it
 has ``adapters/step-NNN``, with simulated checks ``showers``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,52 +45,32 @@ from pydantic import Field, model_validator
 
 from calograd.detector.design import Design
 from calograd.detector.material import Material
-from calograd.diffusion.progressive import NAME as PROGRESSIVE_NAME
-from calograd.diffusion.samplers import SAMPLERS
-from calograd.errors import FormatError, InputError, OutputExistsError
+from calograd.detector.particles import ParticleBeam
+from calograd.detector.sampling_design import SamplingDesign
+from calograd.errors import InputError, Interrupted
 from calograd.events.library.reader import open_library
 from calograd.gradients.autodiff import surrogate_gradient, surrogate_values
 from calograd.gradients.estimates import GradientEstimate, GradientFunction, SimulatedUtility
 from calograd.gradients.gradient import pixels_of
 from calograd.gradients.landscape import Landscape, landscapes
-from calograd.gradients.spectra import Spectrum, surrogate_spectra
-from calograd.io.files import one_writer, write_whole
-from calograd.io.toml import Table, first_difference, parse_table, read_toml
+from calograd.gradients.spectra import Spectrum, definition_of, surrogate_spectra
+from calograd.io.toml import Table, parse_table, read_toml
 from calograd.objective.config import ObjectiveConfig
 from calograd.objective.constraints import Array
 from calograd.objective.reference import LibraryReference
 from calograd.objective.space import DesignSpace, SpaceConfig, check_trained_range
 from calograd.objective.utility import Objective
 from calograd.optimisation.adaptive import AdaptationConfig, AdaptiveSurrogate
-from calograd.optimisation.ascent import Adaptation, Adapted, AscentConfig, ascend
+from calograd.optimisation.ascent import Adaptation, Adapted, AscentConfig
+from calograd.optimisation.setup import SHOWERS, STATE, GradientConfig, Setup, Simulated, check_energies
 from calograd.optimisation.simulated_objective import SimulatedObjective, Source, from_geant4, from_library
-from calograd.optimisation.state import State, Step
-from calograd.surrogate import Surrogate
+from calograd.optimisation.stacks import StackOptimiseConfig, StackSetup, parse_stacks
+from calograd.optimisation.state import State
+from calograd.surrogate import Surrogate, TrainedStacks
 from calograd.system.progress import StageProgress, silent
 
-CONFIG, STATE, SHOWERS = "config.json", "ascent.json", "showers"
-"""Files and folders of a run: resolved configuration, state with history, simulated showers."""
-FORMER_STATE = "descent.json"
-"""Name of the state in runs of version 0.1, which are refused."""
 FINAL = 10**6
 """Added to the seed for the comparison of start and result on showers that no check used."""
-
-
-class GradientConfig(Table):
-    """Table of the surrogate's gradients."""
-
-    showers: Annotated[int, Field(gt=0)] = 1000
-    """Showers of every energy generated in a draw."""
-    sampler: str | None = None
-    """Name of the sampler; left out: the surrogate's own."""
-    steps: Annotated[int, Field(gt=0)] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> GradientConfig:
-        allowed = [*(name for name, sampler in SAMPLERS.items() if sampler.order > 0), PROGRESSIVE_NAME]
-        if self.sampler is not None and self.sampler not in allowed:
-            raise ValueError(f"sampler = '{self.sampler}': expected one of {', '.join(allowed)}")
-        return self
 
 
 class CheckConfig(Table):
@@ -132,27 +113,24 @@ def parse_optimisation(raw: dict[str, Any], source: str, folder: Path) -> Optimi
 
 
 @dataclass(frozen=True)
-class Setup:
-    """An optimisation that is ready to run.
+class CellSetup(Setup):
+    """An optimisation of cells that is ready to run.
 
     Args:
-        surrogate: gives the gradients.
+        surrogate, start: see `Setup`.
         config: configuration of the run.
         objective: the utility that is made as large as possible.
         space: space of the designs, with the material of their detector.
-        start: parameters at the start, cm.
         target: the detector to adapt to on the way; None: the surrogate's own.
     """
 
-    surrogate: Surrogate
     config: OptimiseConfig
     objective: Objective
     space: DesignSpace
-    start: Array
-    target: AdaptationConfig | None = None
+    paired = "same showers"
 
     @classmethod
-    def of(cls, surrogate: Surrogate, config: OptimiseConfig, adapt: bool = False) -> Setup:
+    def of(cls, surrogate: Surrogate, config: OptimiseConfig, adapt: bool = False) -> CellSetup:
         """Return the setup of a surrogate and a configuration that fit each other.
 
         A table [adapt] without ``adapt`` is refused: the design would be of another detector than the table says.
@@ -166,6 +144,11 @@ class Setup:
             raise InputError("adaptation needs a table [adapt] with the detector and a budget; add it, or omit --adapt")
         if config.adapt is not None and not adapt:
             raise InputError("the configuration has a table [adapt]; add --adapt to follow it, or remove the table")
+        if isinstance(surrogate.card.trained, TrainedStacks):
+            raise InputError(
+                f'{surrogate.card.name} is of stacks of plates; give the stack in [space] with kind = "stack", or take '
+                "a surrogate of cells, as pbf2-cells"
+            )
         a, card, target = surrogate.design_model.architecture, surrogate.card, config.adapt
         if pixels_of(surrogate) is not None:
             raise InputError(f"{card.name} generates maps; expected a surrogate of cells")
@@ -174,13 +157,7 @@ class Setup:
         cells = config.space.cells or (a.n_xy, a.n_z)
         space = config.space.space(Material.parse(material) if material else card.designs.material, *cells)
         check_trained_range(space, surrogate)
-        low, high = card.energy
-        outside = [f"{e:g}" for e in config.spectrum.energies if not low * (1 - 1e-4) <= e <= high * (1 + 1e-4)]
-        if outside:
-            raise InputError(
-                f"spectrum.energies: {', '.join(outside)} GeV are outside of {low:g} to {high:g} GeV, which "
-                f"{card.name} was trained on; leave them out"
-            )
+        check_energies(surrogate, config.spectrum.energies)
         start = config.space.start_values()
         space.check_start(start)
         card.designs.check(card.name, space.design(start), card.architecture)  # raises for another window
@@ -208,7 +185,7 @@ class Setup:
         return mean
 
     def simulated(self, folder: Path, progress: StageProgress = silent) -> SimulatedObjective | None:
-        """Return the objective on Geant4's showers, if checks are asked for; ``folder`` keeps simulated showers."""
+        """Return the objective on Geant4's showers, see `Setup.simulated`."""
         check = self.config.check
         if check is None:
             return None
@@ -237,45 +214,10 @@ class Setup:
         energies = self.target.energies or self.objective.energies
         return AdaptiveSurrogate(self.surrogate, self.target, self.space, energies, folder, price, progress)
 
-    def run(
-        self,
-        output: Path,
-        simulated: SimulatedObjective | None,
-        on_step: Callable[[Step], None] | None = None,
-        progress: StageProgress = silent,
-    ) -> State:
-        """Run the ascent, or resume the one in ``output``, and return its last state.
-
-        Without ``simulated`` there are no checks. The errors are those of `optimise`.
-        """
-        g, steps = self.config.gradient, self.config.ascent.steps
-        config = self.config.model_dump(mode="json", exclude=set() if self.target else {"adapt"})
-        config["gradient"]["sampler"] = self.surrogate.model.sampling_schedule(g.sampler, g.steps).sampler
-        resolved = {"surrogate": self.surrogate.card.model_dump(mode="json"), "config": config}
-        content = (json.dumps(resolved, indent=1, sort_keys=True) + "\n").encode()
-
-        def stepped(step: Step) -> None:
-            progress("steps", step.number + 1, steps)
-            if on_step is not None:
-                on_step(step)
-
-        if (output / FORMER_STATE).exists():
-            raise OutputExistsError(
-                f"{output} holds a run of an earlier version ({FORMER_STATE}); choose another output"
-            )
-        with one_writer(output):
-            _refuse_other(output / CONFIG, json.loads(content))
-            write_whole(output / CONFIG, content)
-            return ascend(
-                self.space, self.start, self._gradient_function(output, simulated, progress), self.config.ascent,
-                values=partial(self.values, progress=progress),
-                simulate_pair=simulated.difference if simulated else None, output=output / STATE, on_step=stepped,
-            )  # fmt: skip
-
-    def _gradient_function(
-        self, output: Path, simulated: SimulatedObjective | None, progress: StageProgress
+    def followed(
+        self, output: Path, simulated: Simulated | None, progress: StageProgress
     ) -> GradientFunction | Adaptation:
-        """Return the surrogate's gradient, or with a target the adaptation that gives that of every step."""
+        """Return the surrogate's gradient, or an adaptation, see `Setup.followed`."""
         if self.target is None:
             return partial(self.gradient, progress=progress)
         price = simulated.price(self.config.ascent.showers) if simulated else 0
@@ -292,6 +234,66 @@ class Setup:
 
         return Adaptation(prepare, self.target.budget, price)
 
+    def last_surrogate(self, output: Path, state: State) -> Surrogate:
+        """Return the surrogate that the last step used."""
+        return self.surrogate if self.target is None else self.follower(output).last(state.history)
+
+    def spectra(
+        self, surrogate: Surrogate, ends: Sequence[Array], seed: int, progress: StageProgress = silent
+    ) -> list[Spectrum]:
+        """Return the energies that are measured at some designs, see `Setup.spectra`."""
+        g = self.config.gradient
+        return surrogate_spectra(
+            surrogate, self.objective, [self.space.design(y) for y in ends], showers=g.showers, seed=seed,
+            sampler=g.sampler, steps=g.steps, progress=partial(progress, "spectra"),
+        )  # fmt: skip
+
+    def landscapes(self, surrogate: Surrogate, points: int, progress: StageProgress = silent) -> list[Landscape]:
+        """Return the utility over dx and dz, see `Setup.landscapes`."""
+        if points < 2 or len(self.space.names) != 2:
+            return []
+        return landscapes(
+            surrogate, self.objective, material=self.space.material, points=points,
+            cells=(self.space.n_xy, self.space.n_z), seed=self.config.ascent.seed, progress=progress,
+        )  # fmt: skip
+
+    def sizes(self, y: Array) -> dict[str, Any]:
+        """Return the parameters by their names."""
+        return dict(zip(self.space.names, map(float, y), strict=True))
+
+    def profiles(self, y: Array) -> dict[str, Array]:  # noqa: ARG002 - cells have no such figure
+        """Return nothing: see `Setup.profiles`."""
+        return {}
+
+    def describe(self) -> dict[str, str]:
+        """Return utility, background, readout and mask in words."""
+        return self.objective.describe()
+
+    @property
+    def beam(self) -> ParticleBeam | None:
+        """The incident particle that the surrogate is adapted to."""
+        return None if self.target is None else self.target.beam.build()
+
+    @property
+    def detector(self) -> str:
+        """The material."""
+        return self.space.material.name
+
+    @property
+    def measured(self) -> str:
+        """See `Setup.measured`."""
+        return "the measured energy"
+
+    @property
+    def definition(self) -> str:
+        """See `Setup.definition`."""
+        return definition_of(self.objective)
+
+    @property
+    def utility_unit(self) -> str:
+        """See `Setup.utility_unit`."""
+        return str(getattr(self.objective.utility, "unit", ""))
+
 
 @dataclass(frozen=True)
 class OptimisationResult:
@@ -301,7 +303,8 @@ class OptimisationResult:
         setup: surrogate, configuration, objective, space and start.
         state: last state, with the parameters ``y`` of the result and the history.
         start, end: Geant4's utility of the first and the last design; None without checks.
-        gain: Geant4's utility of the last design minus that of the first, on the same showers; None without checks.
+        gain: Geant4's utility of the last design minus that of the first, on showers of the same
+            seeds; None without checks.
         spectra: measured energies at the first and the last design.
         landscapes: the utility over dx and dz; empty for more parameters.
     """
@@ -315,9 +318,10 @@ class OptimisationResult:
     landscapes: tuple[Landscape, ...] = ()
 
     @property
-    def design(self) -> Design:
+    def design(self) -> Design | SamplingDesign:
         """The optimised design."""
-        return self.setup.space.design(np.array(self.state.y))
+        made: Design | SamplingDesign = self.setup.space.design(np.array(self.state.y))
+        return made
 
     @property
     def adapted_showers(self) -> int:
@@ -328,9 +332,8 @@ class OptimisationResult:
         """Return plain data."""
         setup, state = self.setup, self.state
         made: dict[str, Any] = {
-            "objective": setup.objective.describe(),
-            "start": dict(zip(setup.space.names, setup.start.tolist(), strict=True)),
-            "design": dict(zip(setup.space.names, state.y, strict=True)),
+            "objective": setup.describe(),
+            "start": setup.sizes(setup.start), "design": setup.sizes(np.array(state.y)),
             "steps": len(state.history), "reason": state.reason, "simulated_showers": state.simulated,
             "utility": {"first": state.history[0].value, "last": state.history[-1].value},
         }  # fmt: skip
@@ -347,7 +350,7 @@ class OptimisationResult:
 
 def optimise(
     surrogate: Surrogate | str | Path,
-    config: OptimiseConfig | Mapping[str, Any] | str | Path,
+    config: OptimiseConfig | StackOptimiseConfig | Mapping[str, Any] | str | Path,
     output: str | Path,
     *,
     adapt: bool = False,
@@ -357,11 +360,11 @@ def optimise(
     """Improve a design along a surrogate's gradients, with checks on Geant4's showers; resume a run in ``output``.
 
     Args:
-        surrogate: a surrogate of cells, its bundled name or its folder.
+        surrogate: a surrogate of cells or of stacks of plates, its bundled name or its folder.
         config: the tables of this module, a TOML file that holds them, or the parsed configuration.
         output: folder of the run.
         adapt: True to adapt the surrogate to the detector of the table [adapt] on the way.
-        landscape: points along each axis of the utility over dx and dz; 0: none.
+        landscape: points along each axis of the utility over dx and dz; 0: none. Stacks have none.
         progress: called with the stages of the work: "steps", "gradient", "check", "landscape, surrogate", ...
 
     Raises:
@@ -373,50 +376,66 @@ def optimise(
     if not isinstance(surrogate, Surrogate):
         surrogate = Surrogate.load(surrogate)
     if isinstance(config, str | Path):
-        config = parse_optimisation(read_toml(Path(config)), str(config), Path(config).parent)
+        config = parse_run(read_toml(Path(config)), str(config), Path(config).parent)
     elif isinstance(config, Mapping):
-        config = parse_optimisation(dict(config), "configuration", Path())
-    setup = Setup.of(surrogate, config, adapt)
+        config = parse_run(dict(config), "configuration", Path())
+    setup = set_up(surrogate, config, adapt)
+    try:
+        return _run(setup, output, landscape, progress)
+    except (Interrupted, KeyboardInterrupt):
+        if not (output / STATE).exists():
+            raise
+        raise Interrupted(f"{output} holds what is finished; the same command resumes it") from None
+
+
+def _run(setup: Setup, output: Path, landscape: int, progress: StageProgress) -> OptimisationResult:
+    """Run the ascent, then compare its result with the start."""
     simulated = setup.simulated(output / SHOWERS, progress)
     state = setup.run(output, simulated, progress=progress)
-    if adapt:
-        surrogate = setup.follower(output).last(state.history)
+    surrogate = setup.last_surrogate(output, state)
     end, showers, seed = np.array(state.y), setup.config.ascent.showers, setup.config.ascent.seed + FINAL
     result = OptimisationResult(setup, state)
-    spectra = surrogate_spectra(
-        surrogate, setup.objective, [setup.space.design(y) for y in (setup.start, end)],
-        showers=setup.config.gradient.showers, seed=seed, sampler=setup.config.gradient.sampler,
-        steps=setup.config.gradient.steps, progress=partial(progress, "spectra"),
-    )  # fmt: skip
+    spectra = setup.spectra(surrogate, (setup.start, end), seed, progress)
     if simulated is not None:
         result = replace(
             result, start=simulated.value(setup.start, showers, seed), end=simulated.value(end, showers, seed),
             gain=simulated.difference(setup.start, end, showers, seed),
         )  # fmt: skip
         spectra += simulated.spectra(setup.start, end, showers, seed)
-    drawn: list[Landscape] = []
-    if landscape > 1 and len(setup.space.names) == 2:
-        drawn = landscapes(
-            surrogate, setup.objective, material=setup.space.material, points=landscape,
-            cells=(setup.space.n_xy, setup.space.n_z), seed=setup.config.ascent.seed, progress=progress,
-        )  # fmt: skip
+    drawn = setup.landscapes(surrogate, landscape, progress)
     return replace(result, spectra=tuple(spectra), landscapes=tuple(drawn))
 
 
-def _refuse_other(path: Path, resolved: dict[str, Any]) -> None:
-    """Refuse to resume a run of another configuration or surrogate, naming the first difference."""
-    if not path.exists():
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path} is damaged ({reason}); choose another output") from error
-    if not isinstance(before, dict):
-        raise FormatError(f"{path} is damaged (it holds no table); choose another output")
-    found = first_difference(resolved, before)
-    if found:
-        raise OutputExistsError(
-            f"{path.parent} holds a run of another configuration or surrogate: {found.name} is {found.mine!r}, was "
-            f"{found.theirs!r}; choose another output"
+def parse_run(raw: dict[str, Any], source: str, folder: Path) -> OptimiseConfig | StackOptimiseConfig:
+    """Validate the configuration of an optimisation of cells or of stacks of plates, as its [space] says.
+
+    Raises:
+        InputError: see `calograd.objective.config.parse_objective`.
+    """
+    space = raw.get("space")
+    table = space if isinstance(space, dict) else {}
+    if "kind" not in table:
+        stack = [key for key in ("absorber", "active", "layers") if key in table]
+        if stack:
+            raise InputError(f'{source}: space.{stack[0]} is of a stack of plates; add kind = "stack" to [space]')
+        return parse_optimisation(raw, source, folder)
+    if table["kind"] != "stack":
+        raise InputError(f'{source}: space.kind = {table["kind"]!r}: expected "stack"; leave it out for cells')
+    return parse_stacks(raw, source)
+
+
+def set_up(surrogate: Surrogate, config: OptimiseConfig | StackOptimiseConfig, adapt: bool = False) -> Setup:
+    """Return the setup of a surrogate and a configuration that fit each other.
+
+    Raises:
+        InputError: see `CellSetup.of` and `StackSetup.of`.
+        FormatError: a background map that cannot be used.
+    """
+    if isinstance(config, OptimiseConfig):
+        return CellSetup.of(surrogate, config, adapt)
+    if adapt:
+        raise InputError(
+            "--adapt is for cells; adapt a surrogate of stacks to its detector with calograd adapt, and optimise with "
+            "that"
         )
+    return StackSetup.of(surrogate, config)

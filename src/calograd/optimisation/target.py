@@ -25,8 +25,10 @@ from pydantic import Field, model_validator
 
 from calograd.detector.configuration import Beam, Block, CrystalMatrix, Energies, SimulationConfig
 from calograd.detector.design import Design
+from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import InputError
 from calograd.events.library.reader import Library, read_heads
+from calograd.events.library.schema import DEPOSIT_LIBRARY, PLATE_LIBRARY
 from calograd.geant4.production import simulate_library
 from calograd.io.toml import Table
 from calograd.objective.config import BeamConfig
@@ -141,7 +143,8 @@ def simulate(path: Path, config: SimulationConfig, showers: int, **options: Any)
     Args:
         path, config, showers, options: see `calograd.geant4.production.simulate_library`.
     """
-    if path.exists() and read_heads(path)[2] is None:
+    layout = PLATE_LIBRARY if isinstance(config.detector, SamplingStack) else DEPOSIT_LIBRARY
+    if path.exists() and read_heads(path, layout)[2] is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     simulate_library(path, config, showers, **options)

@@ -209,7 +209,7 @@ def write_gradient_report(
             "gradient in ln y. Geant4's arrows are from differences on the grid.",
             "Utility over dx and dz", "landscape",
         ))  # fmt: skip
-    panels = [Panel("", curves_of(spectra, result.objective))]
+    panels = [Panel("", curves_of(spectra, definition_of(result.objective)))]
     resolved = resolution_section(
         panels, (result.surrogate, "Geant4"), "the measured energy", definition_of(result.objective)
     )

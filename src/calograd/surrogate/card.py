@@ -327,9 +327,8 @@ class TrainedStacks(_Trained):
         gap = (stack.gap_thickness.detach() / to_float(stack.gap_material.radiation_length)).sum(-1)
         if bool((gap > THIN_GAP * stack.radiation_lengths.detach()).any()):
             problems.append(f"gaps of {stack.gap_material.name} were not trained on, only those that stop nothing")
-        ends = [(end * to_float(stack.absorber.radiation_length)) for end in self.absorber_thickness]
-        problems += outside("absorber_thickness", "cm", stack.absorber_thickness, (ends[0], ends[1]))
-        problems += outside("active_thickness", "cm", stack.active_thickness, self._active_range(stack.active))
+        for kind, ends in self.thickness_ranges(stack.absorber, stack.active).items():
+            problems += outside(f"{kind}_thickness", "cm", getattr(stack, f"{kind}_thickness"), ends)
         notes = []
         roles = (("absorber", stack.absorber, self.absorbers), ("active", stack.active, self.actives))
         for role, material, known in roles:
@@ -363,13 +362,18 @@ class TrainedStacks(_Trained):
             next(material for material in several if material.name == name)
             for several, name in zip((self.absorbers, self.actives), self.pairs[0], strict=True)
         )
-        unit = to_float(absorber.radiation_length)
-        ends = (self.absorber_thickness[0] * unit, self.absorber_thickness[1] * unit), self._active_range(active)
+        ends = self.thickness_ranges(absorber, active).values()
         sizes = [float(f"{(low * high) ** 0.5:.3g}") for low, high in ends]
         return SamplingStack(
             absorber=(absorber,), active=(active,), layers=sum(self.layers) // 2, absorber_thickness=sizes[0],
             active_thickness=sizes[1],
         )  # fmt: skip
+
+    def thickness_ranges(self, absorber: Material, active: Material) -> dict[str, tuple[float, float]]:
+        """Return the trained ranges of the thickness of an ``absorber`` and of an ``active`` plate, cm."""
+        unit = to_float(absorber.radiation_length)
+        low, high = self.absorber_thickness
+        return {"absorber": (low * unit, high * unit), "active": self._active_range(active)}
 
     def _active_range(self, material: Material) -> tuple[float, float]:
         """Return the trained thickness of active plates of a material, cm; of another by its minimum ionisation."""

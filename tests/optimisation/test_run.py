@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.tiny import tilted_surrogate
 
 from calograd.detector.material import Material
 from calograd.errors import FormatError, InputError, OutputExistsError
@@ -21,7 +22,7 @@ from calograd.objective.utility import Containment, Objective
 from calograd.optimisation.run import CellSetup, OptimisationResult, optimise, parse_optimisation
 from calograd.optimisation.setup import STATE
 from calograd.optimisation.state import Step
-from calograd.reports.optimisation import write_optimisation_report
+from calograd.reports.optimisation import describe_beam, write_optimisation_report
 from calograd.surrogate import Surrogate
 from calograd.surrogate.cells.model import CellsModel
 
@@ -66,6 +67,16 @@ def test_a_run_stops_reports_and_is_not_repeated(surrogate: Surrogate, library: 
         other.run(folder, None)
     with pytest.raises(OutputExistsError, match=r"surrogate: surrogate\.name is '<script>.*, was 'small'"):
         nasty.run(folder, None)
+
+
+@pytest.mark.parametrize(
+    ("beam", "words"),
+    [({}, "photons on the axis"), ({"theta": 20, "position": "uniform"}, "photons at 20 degrees anywhere in the cell"),
+     ({"particle": "e-"}, "electrons at normal incidence")],
+)  # fmt: skip
+def test_a_report_names_the_particles(beam: dict[str, Any], words: str) -> None:
+    space = raw()["space"] | {"cells": [3, 2]}
+    assert describe_beam(setup_of(tilted_surrogate(3, 2), space=space, beam=beam)) == words
 
 
 def test_a_run_of_an_earlier_version_is_refused(surrogate: Surrogate, tmp_path: Path) -> None:

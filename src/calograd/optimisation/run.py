@@ -271,8 +271,11 @@ class CellSetup(Setup):
 
     @property
     def beam(self) -> ParticleBeam | None:
-        """The incident particle that the surrogate is adapted to."""
-        return None if self.target is None else self.target.beam.build()
+        """The incident particle, of the target or of the objective."""
+        if self.target is not None:
+            return self.target.beam.build()
+        beam: ParticleBeam = self.objective.beam
+        return beam if self.surrogate.model.takes_particles else None
 
     @property
     def detector(self) -> str:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from calograd.detector.particles import ON_AXIS
 from calograd.gradients.spectra import Spectrum, curves_of
 from calograd.io.files import write_whole
 from calograd.objective.space import format_parameters, unit
@@ -225,11 +226,13 @@ def write_optimisation_report(path: Path, result: OptimisationResult) -> None:
 
 
 def describe_beam(setup: Setup) -> str:
-    """Return the particle and its direction as text."""
-    if setup.beam is None:
+    """Return the particle, its direction and its entry, if this is drawn, as text."""
+    beam = setup.beam
+    if beam is None or beam == ON_AXIS:
         return "photons on the axis"
-    direction = f"at {setup.beam.theta:g} degrees" if setup.beam.theta else "at normal incidence"
-    return f"{PARTICLES[setup.beam.particle]} {direction}"
+    direction = f"at {beam.theta:g} degrees" if beam.theta else "at normal incidence"
+    entry = " anywhere in the cell" if beam.position == "uniform" else ""
+    return f"{PARTICLES[beam.particle]} {direction}{entry}"
 
 
 def _shown(setup: Setup, y: np.ndarray) -> list[tuple[str, float, str]]:

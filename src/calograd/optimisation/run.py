@@ -272,10 +272,10 @@ class CellSetup(Setup):
     @property
     def beam(self) -> ParticleBeam | None:
         """The incident particle, of the target or of the objective."""
-        if self.target is not None:
-            return self.target.beam.build()
-        beam: ParticleBeam = self.objective.beam
-        return beam if self.surrogate.model.takes_particles else None
+        if self.target is None and not self.surrogate.model.takes_particles:
+            return None
+        beam: ParticleBeam = self.objective.beam if self.target is None else self.target.beam.build()
+        return beam
 
     @property
     def detector(self) -> str:

@@ -17,15 +17,19 @@ showers="${SHOWERS:-1000}"
 workers="${WORKERS:-2}"
 mkdir -p "$out"
 
-matrix=(--detector matrix --cell 1.3 3.7 --cells 7 6)
-alone=(--stand-alone 1.3 3.7 --cells 7 6)
+anywhere=(--position uniform --phi 0:360)  # drawn in the simulation of a matrix, in the segmentation of a block
+matrix=(--detector matrix --cell 1.3 3.7 --cells 7 6 "${anywhere[@]}")
+alone=("${matrix[@]}" --gap 0 --silicon 0 --margin 0)
 bso=(--material BSO:6.8:Bi4Si3O12 --block 46.7 46.7 146)  # 20 R_M x 127 X0
 for shift in "${shifts[@]}"; do
   declare -n options="$shift"
   case "$shift" in matrix) number=510 ;; alone) number=520 ;; bso) number=530 ;; esac
   case "$shift" in
-    bso) learn=(--cells 7 6 --scaled --dx 0.45 2.75 --dz 2 21 --designs 6 --unequal 0.5) judge=(--cell 1.3 3.7) ;;
-    *) learn=(--cells 7 6 --cell 1.3 3.7) judge=(--cell 1.3 3.7) ;;  # serves one design
+    bso)
+      learn=(--cells 7 6 --scaled --dx 0.45 2.75 --dz 2 21 --designs 6 --unequal 0.5 "${anywhere[@]}")
+      judge=(--cells 7 6 --cell 1.3 3.7 "${anywhere[@]}")
+      ;;
+    *) learn=(--cells 7 6 --cell 1.3 3.7) judge=("${learn[@]}") ;;  # serves one design
   esac
   simulate() {  # NAME OPTIONS...
     [ -e "$out/$1.h5.done" ] || {
@@ -35,10 +39,10 @@ for shift in "${shifts[@]}"; do
   }
   simulate "$shift" --energies 1:50 --law log-uniform --showers "$showers" --seed $((number + 1))
   simulate "$shift-test" --energies 1,10,50 --showers 400 --seed $((number + 2))
-  [ -e "$out/$shift-cells.h5" ] || calograd segment "$out/$shift.h5" "${learn[@]}" --position uniform --phi 0:360 \
+  [ -e "$out/$shift-cells.h5" ] || calograd segment "$out/$shift.h5" "${learn[@]}" \
     --seed $((number + 3)) -o "$out/$shift-cells.h5"
-  [ -e "$out/$shift-test-cells.h5" ] || calograd segment "$out/$shift-test.h5" "${judge[@]}" --cells 7 6 \
-    --position uniform --phi 0:360 --seed $((number + 4)) -o "$out/$shift-test-cells.h5"
+  [ -e "$out/$shift-test-cells.h5" ] || calograd segment "$out/$shift-test.h5" "${judge[@]}" \
+    --seed $((number + 4)) -o "$out/$shift-test-cells.h5"
   [ -e "$out/$shift.done" ] || {
     calograd adapt "$surrogate" --data "$out/$shift-cells.h5" --method lora -o "$out/$shift"
     touch "$out/$shift.done"

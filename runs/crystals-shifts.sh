@@ -26,7 +26,7 @@ for shift in "${shifts[@]}"; do
   case "$shift" in matrix) number=510 ;; alone) number=520 ;; bso) number=530 ;; esac
   case "$shift" in
     bso)
-      learn=(--cells 7 6 --scaled --dx 0.45 2.75 --dz 2 21 --designs 6 --unequal 0.5 "${anywhere[@]}")
+      learn=(--cells 7 6 --scaled --dx 0.45 1.6 --dz 2 21 --designs 6 --unequal 0.5 "${anywhere[@]}")
       judge=(--cells 7 6 --cell 1.3 3.7 "${anywhere[@]}")
       ;;
     *) learn=(--cells 7 6 --cell 1.3 3.7) judge=("${learn[@]}") ;;  # serves one design

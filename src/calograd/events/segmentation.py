@@ -37,7 +37,7 @@ EDGE = 1e-3
 DRAWS = 3
 """Number of the call of `RandomNumbers` that draws entries and azimuths; seeds keep giving the same files."""
 GDML = "GDML geometry"
-"""What surrounds the cells of showers in a geometry of a GDML file."""
+"""Mode of cells in a geometry of a GDML file, see `calograd.surrogate.card.TrainedDesigns`."""
 MAX_NEIGHBOURS = 0.5
 """Largest distance of neighbouring designs in the logarithm of a size."""
 

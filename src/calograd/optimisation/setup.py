@@ -1,4 +1,4 @@
-"""What optimisations have in common, whatever the kind of their designs: configuration, ascent, run folder.
+"""Configuration, ascent and run folder of an optimisation, the same for every kind of design.
 
 A kind of designs is a `Setup`: `calograd.optimisation.run.CellSetup` for calorimeters of cells,
 `calograd.optimisation.stacks.StackSetup` for stacks of plates.
@@ -120,7 +120,7 @@ class Setup(ABC):
     start: Array
     target: AdaptationConfig | None = None
     paired: ClassVar[str]
-    """What the showers of two compared designs have in common, in words."""
+    """Words for the showers of two compared designs: ``same showers`` or ``same seeds``."""
 
     @abstractmethod
     def gradient(self, y: Array, draws: int, seed: int, progress: StageProgress = silent) -> GradientEstimate:

@@ -243,6 +243,8 @@ def place(u: Any, dx: Any, position: Any, theta: Any, phi: Any) -> tuple[Any, An
 
 
 def _numbers(particle: Any, n: int) -> np.ndarray:
+    if isinstance(particle, str) and particle in PDG:
+        return np.full(n, PDG[particle], np.int32)
     numbers = np.asarray(particle.detach().cpu() if hasattr(particle, "detach") else particle)
     if numbers.dtype.kind == "U":
         unknown = sorted(set(numbers.ravel().tolist()) - set(PDG))

@@ -26,8 +26,6 @@ from calograd.system.random_numbers import RandomNumbers
 
 STRAIGHT = 1e-6
 """Slopes that differ by less than this count as equal, so that the frame does not follow from rounding."""
-_SIGNS = tuple((1 - 2 * (frame & 1), 1 - (frame & 2)) for frame in range(8))
-"""Factors of x and y that every frame mirrors by, before it swaps them."""
 UNITS = {"cm": "cm", "pitch": "of the pitch"}
 """Units of a position in words, by their names in a `ParticleBeam`."""
 SWAP = 4
@@ -235,30 +233,38 @@ ON_AXIS = ParticleBeam()
 def turn_vectors(vectors: Tensor, frame: Tensor) -> Tensor:
     """Return vectors in x and y, shape (n, ..., 2), brought into the frame; ``frame`` is of shape (n,)."""
     shape = (-1, *(1 for _ in vectors.shape[2:]), 2)
-    signed = vectors * torch.tensor(_SIGNS, dtype=vectors.dtype, device=vectors.device)[frame].reshape(shape)
+    signed = vectors * _signs(vectors.dtype, vectors.device)[frame].reshape(shape)
     return torch.where((frame >= SWAP).reshape(*shape[:-1], 1), signed.flip(-1), signed)
 
 
 def turn_cells(cells: Tensor, frame: Tensor, back: bool = False) -> Tensor:
     """Return cells, shape (n, n_xy, n_xy, n_z), brought into the frame, or ``back`` from it."""
     n_xy = cells.shape[1]
-    places = torch.tensor(_places(n_xy, back), device=cells.device)[frame]
+    places = _places(n_xy, back, cells.device)[frame]
     flat = cells.reshape(len(cells), n_xy * n_xy, -1)
     places = places.expand(len(cells), -1)[:, :, None].expand_as(flat)
     return flat.gather(1, places).reshape(cells.shape)
 
 
 @cache
-def _places(n_xy: int, back: bool) -> tuple[tuple[int, ...], ...]:
-    """Return for every frame the cell that each cell is taken from: 8 times n_xy * n_xy numbers."""
+@torch.inference_mode(False)
+def _signs(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the factors of x and y that every frame mirrors by, before it swaps them, shape (8, 2)."""
+    return torch.tensor([(1 - 2 * (frame & 1), 1 - (frame & 2)) for frame in range(8)], dtype=dtype, device=device)
+
+
+@cache
+@torch.inference_mode(False)
+def _places(n_xy: int, back: bool, device: torch.device) -> Tensor:
+    """Return for every frame the cell that each cell is taken from, shape (8, n_xy * n_xy)."""
     found, last = [], n_xy - 1
     for frame in range(8):
         turned = []
         for cell in range(n_xy * n_xy):
             i, j = (cell % n_xy, cell // n_xy) if frame & SWAP else (cell // n_xy, cell % n_xy)
             turned.append((last - i if frame & 1 else i) * n_xy + (last - j if frame & 2 else j))
-        found.append(tuple(turned.index(cell) for cell in range(n_xy * n_xy)) if back else tuple(turned))
-    return tuple(found)
+        found.append([turned.index(cell) for cell in range(n_xy * n_xy)] if back else turned)
+    return torch.tensor(found, device=device)
 
 
 def _plain(value: Any) -> Any:

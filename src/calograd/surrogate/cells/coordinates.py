@@ -348,35 +348,46 @@ def layer_energies(g: Tensor, energy: Tensor, n_z: int) -> Tensor:
 
 
 def decode(g: Tensor, c: Tensor, energy: Tensor, n_xy: int, n_z: int, line: Line | None = None) -> Tensor:
-    """Return cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable."""
+    """Return cells in GeV, shape (n, n_xy, n_xy, n_z), from the coordinates. Differentiable.
+
+    Within, the cells of a layer are side by side, so that sums over them are fast.
+    """
     layers = layer_energies(g, energy, n_z)
     core, _ = _core_and_around(n_xy)
     several = len(core) if len(core) > 1 else 0
-    pattern = c.reshape(len(c), -1, n_z)
-    outer, parts = layers, []
+    pattern = c.reshape(len(c), -1, n_z).transpose(1, 2).contiguous()
     if not core:
-        rest = pattern_shares(pattern, outer)
-    else:
-        balance = _core_share(g[:, 2 + n_z : 2 + 2 * n_z], layers)
-        rest = pattern_shares(pattern[:, several:], layers * (1 - balance))
-        if line is not None:
-            centres, moments = torch.split(g[:, 2 + 2 * n_z :], [2 * n_z, 4], 1)
-            axis, moments = line.about(layers), moments.reshape(-1, 2, 2)
-            firsts = axis.firsts(moments, layers) + centres.reshape(-1, 2, n_z) * (layers[:, None] + CENTRE_SOFT)
-            rest = _centred(rest, firsts, layers * (1 - balance), n_xy)
-        core_distance, beyond = _beyond_core(n_xy)
-        excess = (layers.new_tensor(beyond)[:, None] * rest).sum(1)
-        wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
-        outer = layers * _rest_share(balance, layers * excess, wanted)
-        inner = layers - outer
-        shares = pattern_shares(pattern[:, :several], layers * balance) if several else 1.0
-        parts = [inner[:, None] * shares]
-    parts.append(rest * outer[:, None])
-    places = torch.tensor(_places(n_xy), device=c.device)
-    cells = torch.cat(parts, dim=1).index_select(1, places)
-    if line is not None and core:
-        cells = _aligned(cells, moments, layers, axis, n_xy)
-    return cells.reshape(len(c), n_xy, n_xy, n_z)
+        return _window(pattern_shares(pattern, layers) * layers[:, :, None], n_xy)
+    balance = _core_share(g[:, 2 + n_z : 2 + 2 * n_z], layers)
+    rest = pattern_shares(pattern[:, :, several:], layers * (1 - balance))
+    if line is not None:
+        centres, moments = torch.split(g[:, 2 + 2 * n_z :], [2 * n_z, 4], 1)
+        axis, moments = line.about(layers), moments.reshape(-1, 2, 2)
+        firsts = axis.firsts(moments, layers) + centres.reshape(-1, 2, n_z) * (layers[:, None] + CENTRE_SOFT)
+        rest = _centred(rest, firsts, layers * (1 - balance), n_xy)
+    core_distance, beyond = _beyond_core(n_xy)
+    excess = rest @ layers.new_tensor(beyond)
+    wanted = amount_of(g[:, 1 + n_z : 2 + n_z], energy)[:, 0].clamp(min=0) - layers.sum(1) * core_distance
+    outer = layers * _rest_share(balance, layers * excess, wanted)
+    inner = (layers - outer)[:, :, None]
+    if several:
+        inner = inner * pattern_shares(pattern[:, :, :several], layers * balance)
+    cells = _in_order(inner, rest * outer[:, :, None], n_xy)
+    return _window(cells if line is None else _aligned(cells, moments, layers, axis, n_xy), n_xy)
+
+
+def _in_order(inner: Tensor, outer: Tensor, n_xy: int) -> Tensor:
+    """Return all cells of the layers in order, shape (n, n_z, cells), from those of the core and the others."""
+    if inner.shape[2] == 1:
+        half = n_xy**2 // 2
+        return torch.cat([outer[:, :, :half], inner, outer[:, :, half:]], 2)
+    places = torch.tensor(_places(n_xy), device=outer.device)
+    return torch.cat([inner, outer], 2).index_select(2, places)
+
+
+def _window(cells: Tensor, n_xy: int) -> Tensor:
+    """Return cells of layers, shape (n, n_z, cells), as windows, shape (n, n_xy, n_xy, n_z)."""
+    return cells.transpose(1, 2).reshape(len(cells), n_xy, n_xy, -1)
 
 
 def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, axis: Axis, n_xy: int) -> Tensor:
@@ -387,45 +398,45 @@ def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, axis: Axis, n_xy: i
     sum_k a_k^p E_k C_k, where p is 0, 1 or 2.
 
     Args:
-        cells: shape (n, cells, n_z), GeV.
+        cells: shape (n, n_z, cells), GeV.
         moments: t_j of x and y, shape (n, 2, 2).
         layers: energy of the layers, shape (n, n_z), GeV.
         axis: the particles' lines.
         n_xy: cells across.
     """
     numbers, statistics, elements, unit = _of_cells(n_xy, cells.dtype, cells.device)
-    energies, total, weights = layers[:, None], layers.sum(1)[:, None, None] + CENTRE_SOFT, axis.weights
-    powers = (torch.cat([weights, weights[:, 1:].square()], 1) * energies).transpose(1, 2)  # (n, n_z, p)
-    back = powers[:, :, :2]
-    first = (moments * total + axis.place @ back).flatten(1)
-    width = (numbers[:, 2] @ cells).sum(1, keepdim=True)
+    total, weights = layers.sum(1)[:, None, None] + CENTRE_SOFT, axis.weights
+    powers = torch.cat([weights, weights[:, 1:].square()], 1) * layers[:, None]  # (n, p, n_z)
+    first = (moments * total + axis.place @ powers[:, :2].transpose(1, 2)).flatten(1)
+    powers = powers.permute(1, 2, 0).contiguous()  # showers last: sums over layers are fast
+    width = (cells @ numbers[2]).sum(1, keepdim=True)
     wanted, ridge = torch.cat([first, width], 1), MOMENT_SOFT * total * unit
-    shares = cells / layers.clamp(min=1e-9)[:, None]
+    shares = cells / layers.clamp(min=1e-9)[:, :, None]
     for _ in range(MOMENT_STEPS):
-        mean, square = torch.split(statistics @ shares, [3, 9], 1)  # of x, y and r^2
-        covariance = square - (mean[:, :, None] * mean[:, None]).flatten(1, 2)
-        jacobian = (covariance @ powers).flatten(1)[:, elements].reshape(-1, 5, 5)
-        got = (mean @ back).flatten(1)[:, :5]  # the sixth is of r^2 and a_k
+        sums = (shares @ statistics).permute(2, 1, 0).contiguous()
+        _, mean, square = torch.split(sums / sums[:1].clamp(min=1e-9), [1, 3, 9])  # of x, y and r^2
+        covariance = square - (mean[:, None] * mean).flatten(0, 1)
+        jacobian = (covariance[:, None] * powers).sum(2).flatten(0, 1)[elements].T.reshape(-1, 5, 5)
+        got = (mean[:, None] * powers[:2]).sum(2).flatten(0, 1)[:5].T  # the sixth is of r^2 and a_k
         tilt, wider = torch.split(_solve(jacobian + ridge, wanted - got), [4, 1], 1)
-        exponent = numbers[:, :2] @ (tilt.reshape(-1, 2, 2) @ weights).clamp(-LARGEST_TILT, LARGEST_TILT)
-        shares = (
-            shares * (exponent + numbers[:, 2:] * wider[:, :, None].clamp(-LARGEST_WIDENING, LARGEST_WIDENING)).exp()
-        )
-        shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-9)
-    middle = n_xy**2 // 2
-    rest = shares.index_fill(1, elements.new_tensor([middle]), 0.0)
-    rest = rest / rest.sum(1, keepdim=True).clamp(min=1e-9)
-    share = _rest_share(shares[:, middle], (numbers[:, 2] @ rest) * layers, width[:, 0])
-    cells = rest * (share * layers)[:, None]
-    return cells.index_copy(1, elements.new_tensor([middle]), ((1 - share) * layers)[:, None])
+        along_x, along_y = (tilt.reshape(-1, 2, 2) @ weights).clamp(-LARGEST_TILT, LARGEST_TILT).unbind(1)
+        widening = wider.clamp(-LARGEST_WIDENING, LARGEST_WIDENING).expand_as(along_x)
+        shares = shares * (torch.stack([along_x, along_y, widening], 2) @ numbers).exp()
+    sums = shares @ statistics
+    middle, whole = n_xy**2 // 2, sums[:, :, 0].clamp(min=1e-9)
+    core = shares[:, :, middle]
+    rest = (whole - core).clamp(min=1e-9)
+    share = _rest_share(core / whole, sums[:, :, 3] / rest * layers, width[:, 0])
+    cells = shares * (share * layers / rest)[:, :, None]
+    return cells.index_copy(2, elements.new_tensor([middle]), ((1 - share) * layers)[:, :, None])
 
 
 class _OfCells(NamedTuple):
     """Constants of `_aligned`.
 
     Args:
-        numbers: x, y and r^2 of every cell, in units of cells from the middle, shape (cells, 3).
-        statistics: these and their products, shape (12, cells).
+        numbers: x, y and r^2 of every cell, in units of cells from the middle, shape (3, cells).
+        statistics: one, these and their products, shape (cells, 13).
         elements: place of every element of J among the sums over layers, shape (25,). Its rows are of x, of y, each
             without and with a_k, and of r^2.
         unit: the unit matrix of five.
@@ -445,8 +456,9 @@ def _of_cells(n_xy: int, dtype: torch.dtype, device: torch.device) -> _OfCells:
     products = (numbers[:, :, None] * numbers[:, None]).flatten(1)
     rows = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))  # number i of x, y and r^2, power p of a_k
     elements = torch.tensor([3 * (3 * i + j) + p + q for i, p in rows for j, q in rows])
-    statistics, unit = torch.cat([numbers, products], 1).T.to(device, dtype), torch.eye(5, dtype=dtype, device=device)
-    return _OfCells(numbers.to(device, dtype), statistics, elements.to(device), unit)
+    statistics = torch.cat([torch.ones_like(numbers[:, :1]), numbers, products], 1)
+    kept = [each.to(device, dtype) for each in (numbers.T.contiguous(), statistics, torch.eye(5))]
+    return _OfCells(kept[0], kept[1], elements.to(device), kept[2])
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -486,27 +498,27 @@ def _centred(shares: Tensor, firsts: Tensor, energy: Tensor, n_xy: int) -> Tenso
     l = (C + w)^-1 (t - m), where t = X_k / R_k and w = E_1 / R_k weakens it where R_k is small.
 
     Args:
-        shares: shape (n, cells, n_z).
+        shares: shape (n, n_z, cells).
         firsts: X_k and Y_k, shape (n, 2, n_z), GeV.
         energy: R_k, shape (n, n_z), GeV.
         n_xy: cells across.
     """
     places = _rest_places(n_xy).to(shares)
     x, y = places.T
-    statistics = torch.stack([x, y, x * x, x * y, y * y])
+    statistics = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], 1)
     held = energy.clamp(min=1e-9)
     soft, reach = CENTRE_SOFT / held, (n_xy - 1) / 2
     wanted = (firsts / held[:, None]).clamp(-reach, reach)
     for _ in range(CENTRE_STEPS):
-        mean_x, mean_y, xx, xy, yy = (statistics @ shares).unbind(1)
+        sums = (shares @ statistics).permute(2, 0, 1).contiguous()
+        _, mean_x, mean_y, xx, xy, yy = (sums / sums[:1]).unbind()
         a, b, d = xx - mean_x**2 + soft + 1e-3, xy - mean_x * mean_y, yy - mean_y**2 + soft + 1e-3
         off_x, off_y = wanted[:, 0] - mean_x, wanted[:, 1] - mean_y
         determinant = a * d - b * b
         step_x = ((d * off_x - b * off_y) / determinant).clamp(-1, 1)
         step_y = ((a * off_y - b * off_x) / determinant).clamp(-1, 1)
-        shares = shares * (x[:, None] * step_x[:, None] + y[:, None] * step_y[:, None]).exp()
-        shares = shares / shares.sum(1, keepdim=True)
-    return shares
+        shares = shares * (torch.stack([step_x, step_y], 2) @ places.T).exp()
+    return shares / shares.sum(2, keepdim=True)
 
 
 def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
@@ -531,31 +543,31 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
 
 
 def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
-    """Return shares of the cells (n, cells, n_z) in a core or rest of energy ``group`` (n, n_z), from their c.
+    """Return shares of the cells (n, n_z, cells) in a core or rest of energy ``group`` (n, n_z), from their c.
 
     Generated shares do not add up to one exactly. The smallest change of c that corrects this is along the gradient of
     the sum, 3 c_i^2. So e_i is multiplied by exp(l c_i), and small cells, whose spectrum is known, hardly move.
     """
-    safe = group[:, None].clamp(min=1e-9)
+    safe = group[:, :, None].clamp(min=1e-9)
     h = c.clamp(min=0.0).pow(3)
     room = torch.minimum((h - LINE / safe).clamp(min=0.0), LINE_ROOM / safe)
-    raw = torch.where(c > 0, h - room, c)
+    below = c.clamp(max=0.0)
     weight = c.clamp(0.0, 1.0)
-    moved = raw.clamp(min=0.0)
+    moved = h - room
     for _ in range(NEWTON_STEPS):
-        got, slope = moved.sum(1, keepdim=True), (moved * weight).sum(1, keepdim=True)
+        got, slope = moved.sum(2, keepdim=True), (moved * weight).sum(2, keepdim=True)
         some = (got > NOTHING).detach()  # elsewhere no step
         step = -got.clamp(min=NOTHING).log() * (got / slope.clamp(min=NOTHING**2)) * some
         moved = moved * (weight * step.clamp(-3, 3)).exp()
-    return _shares(torch.where(raw > 0, moved, raw))
+    return _shares(moved + below)
 
 
 def _shares(raw: Tensor) -> Tensor:
-    """Return positive parts, scaled to the sum 1 along dimension 1; if there is none, the largest gets all."""
-    largest, where = raw.detach().max(1, keepdim=True)
-    alone = torch.zeros_like(raw).scatter(1, where, 1.0)
-    positive = torch.where(largest > NOTHING, raw.clamp(min=0.0), alone)
-    return positive / positive.sum(1, keepdim=True)
+    """Return positive parts, scaled to the sum 1 along the last dimension; if there is none, the largest gets all."""
+    values = raw.detach()
+    alone = NOTHING * (values >= values.amax(-1, keepdim=True))  # lost in rounding beside positive parts
+    positive = raw.clamp(min=0.0) + alone
+    return positive / positive.sum(-1, keepdim=True)
 
 
 def symmetry_permutations(n_xy: int, n_z: int) -> Tensor:

@@ -76,7 +76,7 @@ def decode(g: Tensor, c: Tensor, energy: Tensor, slabs: int) -> Tensor:
     """Return maps in GeV, shape (n, pixels, pixels), from the coordinates. Differentiable."""
     pixels = round(c.shape[1] ** 0.5)
     along = layer_energies(g, energy, slabs)
-    shares = pattern_shares(_group(c.reshape(-1, pixels, pixels), slabs), along)
+    shares = pattern_shares(_group(c.reshape(-1, pixels, pixels), slabs).transpose(1, 2), along).transpose(1, 2)
     wanted = amount_of(g[:, 1 + slabs :], energy)[:, 0].clamp(min=0)
     distance = _squared_distance(pixels).to(shares).repeat_interleave(pixels // slabs)
     return _ungroup(_widen(shares, along, distance, wanted) * along[:, None], pixels)

@@ -145,6 +145,7 @@ def test_the_looks_begin_with_the_base_and_the_best_is_kept(finished: tuple[Path
         assert list(losses) == [0, 20, 40, 60]
         assert phase.before == losses[0]
         assert phase.after == min(losses.values()) == losses[phase.best_step]
+        assert not any("block_losses" in line for line in lines)
     look = outcome.surrogate.card.training
     assert look["done"]["step"] == sum(phase.steps for phase in outcome.phases) == 180
     assert look["showers"] == 40
@@ -357,13 +358,27 @@ def test_the_rate_rises_only_while_the_loss_falls_quickly() -> None:
     for step, loss in enumerate([3.0, 2.5, 2.49, 2.0, 1.5, 1.0, 1.1, 0.9]):
         best.append(record.update(loss, step, most=4.0))
         boosts.append(record.boost)
-    assert best == [False, True, True, True, True, True, False, True]
+    assert best == [True, True, True, True, True, True, False, True]
     assert boosts == [1.0, 1.5, 1.5, 2.25, 3.375, 4.0, 4.0, 4.0]
     assert (record.best, record.best_step, record.first) == (0.9, 7, 3.0)
     state = TrainingState.start(torch.nn.Linear(1, 1), torch.Generator())
     state.validation = record
     state.next_phase()
     assert state.validation.boost == 1.0
+
+
+def test_only_a_gain_beyond_chance_is_kept() -> None:
+    """The parts of the showers gain 0.1 +- 0.07, then 0.2 +- 0.07; then one gains much and another loses."""
+    record, first = ValidationRecord(), [1.0, 2.0, 3.0, 4.0]
+    assert record.update(2.5, 0, 1.0, first)
+    noise = [0.12, -0.12, 0.12, -0.12]
+    for step, (gain, kept) in enumerate([(0.1, False), (0.2, True), (0.21, True), (0.2, False)], start=1):
+        blocks = [loss - gain + by for loss, by in zip(first, noise, strict=True)]
+        assert record.update(sum(blocks) / 4, step, 1.0, blocks) is kept
+    assert (record.kept_step, record.best_step) == (3, 3)
+    one_worse = [first[0] - 2.0, first[1] + 0.4, *first[2:]]
+    assert not record.update(sum(one_worse) / 4, 5, 1.0, one_worse)
+    assert (record.kept_step, record.best_step) == (3, 5)
 
 
 def test_a_large_shift_is_learnt_with_a_higher_rate(tmp_path: Path, base: Surrogate) -> None:

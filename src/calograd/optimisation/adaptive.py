@@ -217,9 +217,11 @@ class AdaptiveSurrogate:
         )
         everything = Rows(cells, energy, dx, dz)
         counts = [len(np.unique(part.shower)) for part in parts]
+        apart = np.flatnonzero(filled & held_rows)
+        key = np.concatenate([len(steps) * part.shower + k for k, part in enumerate(parts)])
         return TrainingData(
             train=everything.at(torch.from_numpy(np.flatnonzero(filled & ~held_rows))),
-            validation=everything.at(torch.from_numpy(np.flatnonzero(filled & held_rows))),
+            validation=everything.at(torch.from_numpy(apart)), held_out_showers=torch.from_numpy(key[apart]),
             materials=(parts[0].material,), empty=int((~filled).sum()), showers=sum(counts),
             held_out=sum(map(self._held, counts)), provenance=provenance, n_xy=self.space.n_xy,
             symmetric=all(part.incident.on_axis for part in parts),

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import cos, isfinite, nan, pi
 from pathlib import Path
+from statistics import stdev
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -39,7 +40,7 @@ from calograd.training.distributed import ProcessGroup, SingleProcess
 from calograd.training.log import LOG, add_to_log, trim_log
 
 CHECKPOINT = "checkpoint.pt"
-VERSION = 2
+VERSION = 3
 """Version of the checkpoint's contents; checkpoints of other versions are refused."""
 PROGRESS_STEPS = 20
 """Steps between two calls of the progress callback."""
@@ -51,6 +52,8 @@ FAST_FALL = 0.02
 """Fall of the validation loss between two reports, above which early stopping raises the learning rate."""
 BOOST = 1.5
 """Factor by which the learning rate rises then."""
+SIGNIFICANT = 2.0
+"""Gain of the validation loss over the first, in standard errors, above which early stopping keeps weights."""
 
 FREE = frozenset({"threads", "checkpoint_minutes"})
 """Keys of ``[training]`` that may differ when a run is resumed: they change its speed and, by rounding, its numbers."""
@@ -66,7 +69,7 @@ OnReport = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """Validation losses of a phase with early stopping: at its beginning, at its best step, and its number of steps."""
+    """Validation losses of a phase with early stopping: at its beginning, at the step that is kept, and its steps."""
 
     name: str
     before: float
@@ -82,6 +85,9 @@ class ValidationRecord:
     Attributes:
         first, last, best: losses at the first, last and best report; NaN before the first report.
         best_step: step of the best report.
+        kept, kept_step: loss and step of the report whose weights are kept: the best that is better than the first by
+            more than chance, else the first.
+        blocks: losses of the first report, each of a part of the showers; empty if the task does not give them.
         boost: factor of the learning rate. Few showers show a small shift badly, and small steps suit it best; they
             show a large shift well, and small steps do not get through it.
     """
@@ -90,19 +96,31 @@ class ValidationRecord:
     last: float = nan
     best: float = nan
     best_step: int = 0
+    kept: float = nan
+    kept_step: int = 0
+    blocks: list[float] = field(default_factory=list)
     boost: float = 1.0
 
-    def update(self, loss: float, step: int, most: float) -> bool:
-        """Record a loss and return whether it is the best so far; a fast fall raises the boost, at most to ``most``."""
+    def update(self, loss: float, step: int, most: float, blocks: Sequence[float] = ()) -> bool:
+        """Record a loss and return whether its weights are to be kept; a fast fall raises the boost, up to ``most``.
+
+        Of many reports one is the best by chance. So it must be better than the first by `SIGNIFICANT` standard errors,
+        which follow from the differences of ``blocks``, the losses of parts of the showers in the same order.
+        """
         if step == 0:
-            self.first = self.last = self.best = loss
-            return False
+            self.first = self.last = self.best = self.kept = loss
+            self.blocks = list(blocks)
+            return True
         if self.last - loss > FAST_FALL:
             self.boost = min(most, BOOST * self.boost)
         self.last = loss
         if loss >= self.best:
             return False
         self.best, self.best_step = loss, step
+        gains = [before - after for before, after in zip(self.blocks, blocks, strict=True)]
+        if len(gains) > 1 and self.first - loss <= SIGNIFICANT * stdev(gains) / len(gains) ** 0.5:
+            return False
+        self.kept, self.kept_step = loss, step
         return True
 
 
@@ -120,7 +138,7 @@ class TrainingState(Generic[M]):
         optimiser: optimiser of the phase; None before its first step.
         auxiliary: network that the first phase trains beside the model and that is then dropped; None: there is none.
         validation: validation losses of the phase, with early stopping.
-        best: averaged weights of the phase at its best report, by name, with early stopping.
+        best: averaged weights of the phase that are kept, by name, with early stopping.
         results: phases with early stopping that have ended.
         averaged: moving average and weights of every parameter that the phase trains.
     """
@@ -183,7 +201,7 @@ class Phase(Generic[M]):
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """End a phase when its validation loss no longer falls, and keep its best weights.
+    """End a phase when its validation loss no longer falls, and keep its best weights, see `ValidationRecord`.
 
     Args:
         patience: reports without a new best loss before a phase ends.
@@ -258,7 +276,11 @@ class Task(Protocol[M]):
         """Return what a checkpoint must agree with."""
 
     def monitor(self, state: TrainingState[M]) -> dict[str, Any]:
-        """Return the entries of a report, plain data; ``validation_loss`` among them with early stopping."""
+        """Return the entries of a report, plain data.
+
+        With early stopping ``validation_loss`` is among them. ``block_losses``, losses of parts of the showers, tell
+        what chance does to it; they are not logged.
+        """
 
     def save(self, state: TrainingState[M], output: Path) -> None:
         """Write the surrogate learnt so far; called after every report and at the end."""
@@ -437,11 +459,11 @@ class _Loop(Generic[M]):
         if self.task.loop.early_stopping:
             loss = entry["validation_loss"]
             _refuse_nan(loss, phase, state.step)
-            better = state.validation.update(loss, state.step, self.task.loop.early_stopping.max_boost)
-            if better or state.step == 0:
+            most, blocks = self.task.loop.early_stopping.max_boost, entry.pop("block_losses", ())
+            if state.validation.update(loss, state.step, most, blocks):
                 averages = state.ema.named_parameters()
                 state.best = {name: value.detach().clone() for name, value in averages if name in phase.trained}
-            entry["best"] = state.validation.best_step == state.step
+            entry["best"] = state.validation.kept_step == state.step
         add_to_log(self.output, entry)
         self.task.save(state, self.output)
         if self.on_report is not None:
@@ -456,9 +478,9 @@ def _stops(state: TrainingState[M], loop: LoopConfig) -> bool:
 
 @torch.no_grad()
 def _keep_best(state: TrainingState[M], phase: Phase[M]) -> None:
-    """Set the weights of a phase that has ended to its best ones."""
+    """Set the weights of a phase that has ended to those that are kept."""
     record = state.validation
-    state.results.append(PhaseResult(phase.name, record.first, record.best, record.best_step, state.step))
+    state.results.append(PhaseResult(phase.name, record.first, record.kept, record.kept_step, state.step))
     for model in (state.model, state.ema):
         for name, value in model.named_parameters():
             if name in phase.trained:

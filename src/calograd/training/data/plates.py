@@ -116,6 +116,11 @@ class PlatesData:
         """Number of showers to validate on."""
         return len(self.validation)
 
+    @property
+    def held_out_showers(self) -> Tensor:
+        """Number of the shower of every row of ``validation``, shape (n,), int64: each row is one."""
+        return torch.arange(len(self.validation))
+
     def conditions(self, model: PlatesModel, rows: StackRows) -> Tensor:
         """Return the conditions of rows for a model, see `PlatesModel.conditions`."""
         numbers = [

@@ -75,6 +75,7 @@ class TrainingData:
         empty: number of rows without any energy, which are left out.
         showers: number of distinct showers in both.
         held_out: number of distinct showers in ``validation``.
+        held_out_showers: number of the shower of every row of ``validation``, shape (n,), int64.
         provenance: origin and configuration of every file.
         n_xy: cells across.
         partner: row of the same shower at the closest other design for every row of ``train``, int64; -1 for none.
@@ -91,6 +92,7 @@ class TrainingData:
     empty: int
     showers: int
     held_out: int
+    held_out_showers: Tensor
     provenance: list[dict[str, Any]]
     n_xy: int
     partner: Tensor | None = None
@@ -300,6 +302,7 @@ def _assemble(
         empty=split.empty,
         showers=split.showers,
         held_out=split.held_out,
+        held_out_showers=torch.from_numpy(split.key[split.validation]),
         provenance=[
             {"file": path.name, "rows": len(each.energy), "origin": each.origin, "config": each.config}
             for path, each in zip(files, heads, strict=True)

@@ -3,8 +3,9 @@
 A detector changes above all where the coordinates of a shower lie and how wide they are. So the phases are those of
 `calograd.training.tasks.denoise`: location and scale learn first, then both diffusion models on what these have
 standardised. Every phase starts from the base, or from an adapter of it (a warm start), and learns an adapter
-(`calograd.nn.lora`). It ends early when the held-out showers' loss no longer falls and keeps its best weights, so on
-these showers no phase makes the surrogate worse. The base's weights and its standardised conditions do not change.
+(`calograd.nn.lora`). It ends early when the held-out showers' loss no longer falls. Its best weights are kept if they
+are better than those at its beginning by more than chance, so where few showers teach nothing the base stays as it is.
+The base's weights and its standardised conditions do not change.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from calograd.training.tasks.denoise import DIFFUSION
 
 REPORT_ROWS = (2048, 4096)
 """Fewest and most rows of a report; fewer held-out rows are repeated with other noise."""
+BLOCKS = 20
+"""Parts of the held-out showers, whose losses tell what chance does to the mean."""
 
 M = TypeVar("M", bound=Model)
 D = TypeVar("D", bound="Data")
@@ -75,6 +78,10 @@ class Data(Protocol):
     @property
     def held_out(self) -> int:
         """Number of distinct showers that are held out."""
+
+    @property
+    def held_out_showers(self) -> Tensor:
+        """Number of the shower of every held-out row, shape (n,), int64."""
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
@@ -212,15 +219,20 @@ class AdaptationTask(ABC, Generic[M, D]):
             order = torch.randperm(len(rows), generator=generator)
             order = order.repeat(-(-few // len(rows)))[:many]
         model = merge(self.frozen, self.plan, self._table(state))
-        random, loss = RandomNumbers.from_generator(generator, len(order)), 0.0
+        random, losses = RandomNumbers.from_generator(generator, len(order)), []
+        _, shower = torch.unique(self.data.held_out_showers[order], return_inverse=True)
+        blocks = [
+            torch.nonzero(shower % BLOCKS == block).flatten() for block in range(min(BLOCKS, int(shower.max()) + 1))
+        ]
         with torch.no_grad():
-            most = self._most_rows(model)
-            for start in range(0, len(order), most):
-                part = slice(start, start + most)
-                chosen = rows.at(order[part])
-                mean = self._batch_loss(model, chosen, state.phase, random.rows(part), "fp32")
-                loss += float(mean) * (len(chosen) / len(order))
-        return {"validation_loss": loss}
+            for block in blocks:
+                loss = 0.0
+                for part in torch.split(block, self._most_rows(model)):
+                    mean = self._batch_loss(model, rows.at(order[part]), state.phase, random.rows(part.numpy()), "fp32")
+                    loss += float(mean) * len(part) / len(block)
+                losses.append(loss)
+        whole = sum(loss * len(block) for loss, block in zip(losses, blocks, strict=True)) / len(order)
+        return {"validation_loss": whole, "block_losses": losses}
 
     def save(self, state: TrainingState[M], output: Path) -> None:
         """Write the adapter, or from scratch the surrogate, once the run has ended."""

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 out="${1:-crystals}"
 scale="${SCALE:-1}"
-mkdir -p "$out/cells" "$out/more" "$out/first"
+mkdir -p "$out/cells" "$out/more" "$out/further" "$out/first"
 
 block() { python3 -c "
 from math import radians, tan
@@ -27,10 +27,11 @@ simulate() { # MATERIAL NAME SHOWERS SEED ENERGIES PARTICLES THETA
     touch "$out/$2.h5.done"
   }
 }
-segment() { # NAME FOLDER PAIRS SEED: pairs of neighbouring designs for every shower
+segment() { # NAME FOLDER PAIRS SEED [ENTRY OPTIONS...]: pairs of neighbouring designs for every shower
   [ -e "$out/$2/$1.h5" ] || calograd segment "$out/$1.h5" -o "$out/$2/$1.h5" --cells 7 6 --scaled --dx 0.43 2.85 \
-    --dz 1.9 21.1 --designs "$3" --unequal 0.5 --neighbours 0.12 --position uniform --phi 0:360 --seed "$4"
+    --dz 1.9 21.1 --designs "$3" --unequal 0.5 --neighbours 0.12 --seed "$4" "${@:5}"
 }
+anywhere=(--position uniform --phi 0:360)
 
 low=0.8:20 high=20:240 all=gamma,e-,e+
 k=0
@@ -54,14 +55,21 @@ for m in PbF2 PbWO4 BGO CsI LYSO; do
   segment $m-high-0 more 24 $((1115 + k))
   segment $m-higher more 24 $((1016 + k))
   segment $m-higher-0 more 24 $((1017 + k))
+  segment $m-low-0 further 6 $((1210 + k))  # exactly on the axis, where wide cells are hit like nowhere else
+  segment $m-photons-0 further 6 $((1211 + k))
+  segment $m-high-0 further 12 $((1212 + k))
+  segment $m-higher-0 further 12 $((1213 + k))
   k=$((k + 20))
 done
+simulate PbF2 PbF2-steep 1400 1008 $high gamma 30:42
+segment PbF2-steep further 24 1018 "${anywhere[@]}"
 
 # The first weights are those of a training of 30 000 steps on other showers and in other coordinates of the layers' centres.
 for file in model.safetensors model-2.safetensors; do
   git show "65fcfdc:src/calograd/assets/crystals/$file" > "$out/first/$file"
 done
-calograd train crystals-low.toml -o "$out/low" --processes 2
+calograd train crystals-third.toml -o "$out/third" --processes 2
+calograd train crystals-fourth.toml -o "$out/fourth" --processes 2
 calograd train crystals.toml -o "$out/crystals" --processes 2
 python3 -c '
 import sys

@@ -1,7 +1,8 @@
 """PyTorch and ONNX Runtime: export.py [MODEL ...] [--material PbF2] [--cells N_XY N_Z].
 
-One thread, 2.5 x 6 cm, 50 GeV photons on the axis, time of the processor, the two one after the other in one run:
-medians of five.
+One thread, 2.5 x 6 cm, 50 GeV photons on the axis, time of the processor, one after the other in one run: medians of
+five. "ONNX Runtime" is `OnnxSampler.sample`, with its checks and random numbers; "its run alone" is the call of ONNX
+Runtime within, as a program in C++ makes it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from calograd import Design, Material
-from calograd.export.runtime import OnnxSampler
+from calograd.export.runtime import OnnxSampler, run
 from calograd.export.write import export
 from calograd.surrogate import Surrogate
 from calograd.system.memory import keep_freed_memory
@@ -58,7 +59,12 @@ def main() -> None:
         def by_onnx(n: int) -> object:
             return sampler.sample(50.0, 2.5, 6.0, n, rng)  # noqa: B023
 
-        for name, make in (("PyTorch", by_torch), ("ONNX Runtime", by_onnx)):
+        inputs = {batch: sampler.inputs(50.0, 2.5, 6.0, batch, rng) for batch in BATCHES}
+
+        def by_run(n: int) -> object:
+            return run(sampler.session, inputs[n])  # noqa: B023
+
+        for name, make in (("PyTorch", by_torch), ("ONNX Runtime", by_onnx), ("its run alone", by_run)):
             times = []
             for batch in BATCHES:
                 milliseconds(make, batch)

@@ -37,12 +37,13 @@ class OnnxSampler:
     Attributes:
         card: card of the surrogate, of one material alone if it was exported so.
         metadata: metadata of the file, see `calograd.export.write`.
+        session: session of ONNX Runtime, whose ``run`` takes what `inputs` returns.
     """
 
     def __init__(self, session: Any, card: Card, metadata: Mapping[str, str]) -> None:
         self.card = card
         self.metadata = metadata
-        self._session = session
+        self.session = session
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> OnnxSampler:
@@ -102,9 +103,27 @@ class OnnxSampler:
             InputError: no showers, no material though several are inputs, another material than that of the file, or
                 particles that the surrogate does not take.
         """
+        beam = {"particle": particle, "position": position, "theta": theta, "phi": phi}
+        return run(self.session, self.inputs(energy, dx, dz, n, rng, material, **beam))
+
+    def inputs(
+        self,
+        energy: float | np.ndarray,
+        dx: float,
+        dz: float | tuple[float, ...],
+        n: int,
+        rng: np.random.Generator,
+        material: Material | None = None,
+        *,
+        particle: Any = None,
+        position: Any = None,
+        theta: Any = None,
+        phi: Any = None,
+    ) -> dict[str, np.ndarray]:
+        """Return the inputs of the graph by name for showers of a design; arguments and errors as of `sample`."""
         n = as_count("n", n)
         material = self.card.designs.material if material is None else material
-        _, n_xy, _, n_z = self._session.get_outputs()[0].shape
+        _, n_xy, _, n_z = self.session.get_outputs()[0].shape
         design = Design(dx, dz, material, n_xy, n_z)
         random = RandomNumbers(int(rng.integers(2**63)), range(n))
         particles = self._particles(design, (particle, position, theta, phi), random)
@@ -113,14 +132,14 @@ class OnnxSampler:
         given["material"] = [to_float(getattr(material, name)) for name in DESCRIPTORS]
         if particles is not None:
             given |= {name: column.numpy() for name, column in particles._asdict().items()}
-        inputs, ports = {}, self._session.get_inputs()
+        inputs, ports = {}, self.session.get_inputs()
         if "material" not in [port.name for port in ports]:
             self._refuse_other(material)
         for port in ports:
             shape = (n, *port.shape[1:])
             value = given[port.name] if port.name in given else random.normal_array(*port.shape[1:])
             inputs[port.name] = np.ascontiguousarray(np.broadcast_to(value, shape), dtype=_TYPES[port.type])
-        return run(self._session, inputs)
+        return inputs
 
     def _particles(self, design: Design, asked: tuple[Any, Any, Any, Any], random: RandomNumbers) -> Particles | None:
         """Return the particles that a sample asks for; None for a surrogate that knows one beam."""

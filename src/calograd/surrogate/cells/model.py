@@ -109,8 +109,7 @@ class CellsModel(TwoStage):
         super().__init__(a, depths, symmetry_permutations(a.n_xy, a.n_z), shape, of_particles)
         several = int(core_cells(a.n_xy).sum())
         sizes = [several, a.n_xy**2 - several] if several > 1 else [a.n_xy**2 - several]
-        self.register_buffer("in_group", in_group(sizes, a.n_z), persistent=False)
-        self.in_group: Tensor
+        self.group_sizes = sizes
         self.pattern_network = ResidualMlp(
             pattern, self.n_conditions, shape, a.pattern_width, a.pattern_blocks, a.embedding, a.local_units,
             2 * a.n_z * len(sizes) if a.sums else 0,
@@ -257,26 +256,22 @@ class CellsModel(TwoStage):
         down = 1 / up
         c = (location + scale * (up - down)).clamp(min=0)  # as `restore`, by the exponentials that dc / dy needs
         squares = c.square()
+        cubes = squares * c
         slope = 1.5 * squares * scale * (up + down)
-        groups = self.in_group
-        missing = 1 - (squares * c) @ groups
-        length = slope.square() @ groups + 1e-2
-        offset, gain = gains.chunk(2, 1)
+        groups = (len(y), -1, a.n_z)
+        missing = 1 - self._sums(cubes.reshape(groups))
+        length = self._sums(slope.square().reshape(groups)) + 1e-2
+        offset, gain = gains.reshape(len(y), 2, -1, a.n_z).unbind(1)
         if a.beam:
-            offset = offset * out
-        return ((offset + gain * missing) / length) @ groups.T * slope
+            offset = offset * (out.reshape(-1, 1, 1) if isinstance(out, Tensor) else out)
+        step = (offset + gain * missing) / length
+        each = [of[:, None].expand(-1, size, -1) for of, size in zip(step.unbind(1), self.group_sizes, strict=True)]
+        return (torch.cat(each, 1) * slope.reshape(groups)).flatten(1)
 
-
-def in_group(sizes: list[int], n_z: int) -> Tensor:
-    """Return 1 where a number of the pattern is in a core or rest of a layer, else 0, shape (pattern, groups * n_z).
-
-    Args:
-        sizes: number of cells of a layer's core and rest, or of the rest alone.
-        n_z: number of layers.
-    """
-    group = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-    member = (group[:, None] == torch.arange(len(sizes))).float()
-    return torch.kron(member, torch.eye(n_z))
+    def _sums(self, values: Tensor) -> Tensor:
+        """Return sums over the cells of core and rest, shape (n, groups, n_z), of values (n, cells, n_z)."""
+        parts = torch.split(values, self.group_sizes, 1)
+        return torch.stack([part.sum(1) for part in parts], 1)
 
 
 def with_material_numbers(model: CellsModel, fresh: CellsModel) -> CellsModel:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from helpers.tiny import SMALL, fresh_surrogate, tiny_surrogate_of_particles
 
-from calograd.explorer import landscape, views
+from calograd.explorer import cells, landscape, views
 from calograd.explorer.views import Explorer
 from calograd.surrogate import Surrogate
 
@@ -21,8 +21,10 @@ def explorer() -> Explorer:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is less to compute than usual."""
     monkeypatch.setattr(landscape, "POINTS", 4)
-    for name, value in (("ASCENT_STEPS", 4), ("BATCHES", 2), ("BATCH", 20), ("ALL_SHOWERS", views.PREVIEW + 40)):
-        monkeypatch.setattr(views, name, value)
+    monkeypatch.setattr(views, "ASCENT_STEPS", 4)
+    monkeypatch.setattr(cells, "ALL_SHOWERS", cells.PREVIEW + 40)
+    for name, value in (("batch", 20), ("showers", cells.PREVIEW + 40)):
+        monkeypatch.setattr(cells.CellKind, name, value)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_it_shows_what_was_computed(page: Page) -> None:
     assert page.slope is not None
     assert page.surface is not None
     assert f"{float(page.view.observables.E_tot.mean()):.4g}" in page.table.object
-    assert page.event.scene["cells"] == page.view.cells[0].astype(float).round(9).tolist()
+    assert page.display.event.scene["cells"] == page.view.cells[0].astype(float).round(9).tolist()
     assert page.servable() is page.__panel__()
 
 
@@ -131,7 +131,7 @@ def test_what_is_kept(page: Page, tmp_path: Path) -> None:
 
 def test_the_trajectory_of_a_run_is_shown(tiny: Explorer, tmp_path: Path) -> None:
     start = tiny.start()
-    space, y = tiny._space(start, start.dz[0])
+    space, y = tiny.kind._space(start, start.dz[0])
     objective = tiny.limits.objective(start)
 
     def gradient(at: np.ndarray, draws: int, seed: int) -> GradientEstimate:
@@ -139,13 +139,13 @@ def test_the_trajectory_of_a_run_is_shown(tiny: Explorer, tmp_path: Path) -> Non
 
     ascend(space, y, gradient, AscentConfig(steps=2, draws=2, max_draws=2), output=tmp_path / "ascent.json")
     with pytest.raises(FormatError, match=r"config\.json does not fit"):
-        read_trajectory(tmp_path, start)
+        read_trajectory(tmp_path, tiny.limits)
     (tmp_path / "config.json").write_text(json.dumps({"config": {"space": {"parameters": ["dx", "dz"]}}}))
-    path = read_trajectory(tmp_path, start)
+    path = read_trajectory(tmp_path, tiny.limits)
     assert path[0][0] == start
     assert len(path) <= 2
     with pytest.raises(FormatError, match=r"holds no ascent\.json"):
-        read_trajectory(tmp_path / "none", start)
+        read_trajectory(tmp_path / "none", tiny.limits)
 
 
 def test_without_panel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,19 +192,21 @@ class CellKind:
     Args:
         surrogate: a surrogate of cells.
         seed: seed of all random numbers.
+        reference: a file of Geant4's cells to compare with beside the bundled ones; None for none.
 
     Raises:
-        InputError: a surrogate of maps.
+        InputError: a surrogate of maps, or a file without showers to compare with.
+        FormatError: a file that cannot be read.
     """
 
     preview = PREVIEW, PREVIEW_STEPS
     batch, showers = BATCH, ALL_SHOWERS
 
-    def __init__(self, surrogate: Surrogate, seed: int) -> None:
+    def __init__(self, surrogate: Surrogate, seed: int, reference: Path | None = None) -> None:
         self._surrogate = surrogate
         self._seed = seed
         self.limits = CellLimits.of(surrogate)
-        self.reference = Reference(self.limits)
+        self.reference = Reference(self.limits, reference)
 
     def check(self, selection: CellSelection) -> None:
         """Raise `RangeError` or `InputError` for a selection that cannot be shown."""

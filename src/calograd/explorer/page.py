@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial, singledispatchmethod
@@ -78,6 +79,7 @@ class Page(Viewer):  # type: ignore[misc]
         self.remark = ""
         self._refused = ""
         self._path = list(path or [])
+        self._results = deque[Result]()
         self._document = pn.state.curdoc
         make_controls, make_display = WIDGETS[type(explorer.kind)]
         self.controls = make_controls(explorer.limits, self._changed)
@@ -189,7 +191,12 @@ class Page(Viewer):  # type: ignore[misc]
             push_notebook(*self._plots, *self.display.panes)
         else:
             with suppress(RuntimeError):  # the visitor has left
-                self._document.add_next_tick_callback(partial(self._show, result))
+                self._results.append(result)
+                self._document.add_next_tick_callback(partial(self._show_next))
+
+    def _show_next(self) -> None:
+        """Show the oldest result that is not shown; callbacks of a busy document need not run in their order."""
+        self._show(self._results.popleft())
 
     @singledispatchmethod
     def _show(self, result: Any) -> None:

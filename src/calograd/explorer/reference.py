@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from calograd.detector.configuration import PDG
 from calograd.detector.incidence import SAME_ANGLE, SAME_POSITION, Incidence
 from calograd.detector.material import to_float
 from calograd.detector.particles import ParticleBeam
+from calograd.errors import InputError
 from calograd.evaluation.matching import group
 from calograd.events.dense import Cells, read_cells
 from calograd.explorer.cell_selection import CellLimits, CellSelection
+from calograd.explorer.kinds import check_origin
 from calograd.metrics.observables import Observables, observe
 from calograd.surrogate.storage import ASSETS
 from calograd.system.random_numbers import RandomNumbers
@@ -73,14 +76,29 @@ class Reference:
 
     Args:
         limits: limits of the surrogate; samples of other materials or windows are left out.
+        path: a file of Geant4's cells beside the bundled ones; its showers come first. None for none.
+
+    Raises:
+        InputError: a file of other materials or windows.
+        FormatError: a file that cannot be read.
     """
 
     offered = True
     """Whether the page has a button that goes to the nearest."""
 
-    def __init__(self, limits: CellLimits) -> None:
+    def __init__(self, limits: CellLimits, path: Path | None = None) -> None:
         self._limits = limits
         self.points: list[BundledShowers] = []
+        if path is not None:
+            cells = read_cells(path)
+            check_origin(path, cells.origin)
+            self.points = _points(cells, limits)
+            if not self.points:
+                windows, layers = (" or ".join(map(str, each)) for each in (limits.windows, limits.layers))
+                raise InputError(
+                    f"{path} has no showers to compare with: expected cells of {', '.join(limits.materials)} in "
+                    f"windows of {windows} cells across and {layers} layers"
+                )
         for name in FILES:
             if (ASSETS / name).is_file():
                 self.points += _points(read_cells(ASSETS / name), limits)

@@ -26,19 +26,25 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 
 
-def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None = None) -> Page:
+def explore(
+    model: str | Path | Surrogate = "pbf2-cells",
+    run: str | Path | None = None,
+    reference: str | Path | None = None,
+) -> Page:
     """Return the explorer's page for a notebook: as the last line of a cell it is shown, ``.servable()`` serves it.
 
     Args:
         model: a bundled name, a folder, or a surrogate of cells or of stacks of plates.
         run: folder of an optimisation, to show its trajectory.
+        reference: file of Geant4 showers to compare with: cells, or a library of plates.
 
     Raises:
         InputError: the extra ``explore`` is missing, or the surrogate generates neither cells nor stacks.
         FormatError: the surrogate or the run cannot be read.
     """
     require("the explorer", "explore")
-    explorer = Explorer(model if isinstance(model, Surrogate) else Surrogate.load(model))
+    surrogate = model if isinstance(model, Surrogate) else Surrogate.load(model)
+    explorer = Explorer(surrogate, reference=None if reference is None else Path(reference))
     path = read_trajectory(Path(run), explorer.limits) if run else None
     import panel as pn
 
@@ -48,7 +54,15 @@ def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None
     return Page(explorer, path)
 
 
-def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, ready: Callable[[str], None]) -> None:
+def serve(
+    model: str | Path,
+    port: int,
+    *,
+    run: Path | None,
+    browser: bool,
+    ready: Callable[[str], None],
+    reference: Path | None = None,
+) -> None:
     """Serve until Ctrl-C, on the loopback address.
 
     Args:
@@ -57,6 +71,7 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
         run: folder of an optimisation, to show its trajectory.
         browser: whether to open the page in a browser, where there is a display.
         ready: called with the address as soon as the server answers.
+        reference: file of Geant4 showers to compare with: cells, or a library of plates.
 
     Raises:
         InputError: the port is in use, the extra ``explore`` is missing, or the surrogate generates neither
@@ -65,7 +80,7 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
     """
     require("the explorer", "explore")
     port = claim_port(port)
-    explorer = Explorer(Surrogate.load(model))
+    explorer = Explorer(Surrogate.load(model), reference=reference)
     path = read_trajectory(run, explorer.limits) if run else None
     explorer.preview(explorer.start())  # the first one is slow
     server = _server(explorer, path, port)

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from calograd.detector.material import Material
+from calograd.detector.material import Material, to_float
 from calograd.detector.particles import ParticleBeam, Particles
 from calograd.detector.sampling_design import SamplingDesign
+from calograd.detector.sampling_stack import THICKEST
 from calograd.errors import FormatError, InputError
 from calograd.explorer.kinds import MapAxes, PlotLabels
 from calograd.explorer.text import check_name, in_words, to_count, to_number, to_particle
@@ -33,6 +34,8 @@ OPENS: dict[str, Any] = {
     "energy": 10.0, "particle": "e-",
 }  # fmt: skip
 """The stack (cm) and the beam (GeV) that a page opens with, where they were trained on."""
+MARGIN = 0.999
+"""Share of the thickest absorbers of a design that the page offers."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +146,9 @@ class StackLimits:
         for name in query:
             check_name(name, NAMES)
         at = self.start()
-        absorber = _known("absorber", query.get("absorber", at.absorber), self.trained.absorbers)
+        absorber = _known("address: absorber", query.get("absorber", at.absorber), self.trained.absorbers)
         usual = at.active if at.active in self.actives(absorber) else self.actives(absorber)[0]
-        active = _known("active", query.get("active", usual), self.trained.actives)
+        active = _known("address: active", query.get("active", usual), self.trained.actives)
         particle = to_particle(query, at.particle, self.trained.beam.particles)
         at = self.nearest(replace(at, absorber=absorber, active=active, particle=particle))
         given: dict[str, Any] = {name: to_number(name, query[name]) for name in NUMBERS if name in query}
@@ -178,9 +181,14 @@ class StackLimits:
         return found[0], found[1]
 
     def sizes(self, selection: StackSelection) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return the trained ranges of the thicknesses of absorber and active plate, cm."""
-        ranges = self.trained.thickness_ranges(*self.materials(selection))
-        return ranges["absorber"], ranges["active"]
+        """Return the trained ranges of the thicknesses of absorber and active plate, cm.
+
+        Absorbers that count as given in mm (`SamplingDesign`) are left out.
+        """
+        absorber, active = self.materials(selection)
+        ranges = self.trained.thickness_ranges(absorber, active)
+        low, high = ranges["absorber"]
+        return (low, min(high, MARGIN * THICKEST * to_float(absorber.radiation_length))), ranges["active"]
 
     def axes(self, selection: StackSelection) -> MapAxes:
         """Return the axes of the landscape: the resolution over both thicknesses."""

@@ -24,6 +24,7 @@ from calograd.detector.sampling_stack import Stacks
 from calograd.events.layer_energies import LayerEnergies
 from calograd.events.plates import PlateShowers
 from calograd.explorer.kinds import Check, Climb, Column, Number, few_steps, summary
+from calograd.explorer.stack_reference import StackReference
 from calograd.explorer.stack_selection import StackLimits, StackSelection
 from calograd.gradients.autodiff import SHOWERS
 from calograd.gradients.estimates import AnyGradient, generator_for
@@ -223,16 +224,21 @@ class StackKind:
     Args:
         surrogate: a surrogate of stacks.
         seed: seed of all random numbers.
+        reference: a library of Geant4's plates to compare with; None for none.
+
+    Raises:
+        InputError: a library without showers to compare with.
+        FormatError: a library that cannot be read.
     """
 
     preview = PREVIEW, PREVIEW_STEPS
     batch, showers = BATCH, ALL_SHOWERS
 
-    def __init__(self, surrogate: Surrogate, seed: int) -> None:
+    def __init__(self, surrogate: Surrogate, seed: int, reference: Path | None = None) -> None:
         self._surrogate = surrogate
         self._seed = seed
         self.limits = StackLimits.of(surrogate)
-        self.reference = StackReference()
+        self.reference = StackReference(self.limits, reference)
 
     def check(self, selection: StackSelection) -> None:
         """Raise `RangeError` or `InputError` for a selection that cannot be shown."""
@@ -343,16 +349,6 @@ class StackKind:
             steps=steps, particle=selection.particle, theta=selection.theta, layers_only=True,
         )  # fmt: skip
         return made
-
-
-class StackReference:
-    """Geant4 showers in stacks to compare with."""
-
-    offered = False
-
-    def at(self, selection: StackSelection) -> tuple[PlateShowers | None, str]:  # noqa: ARG002
-        """Return the showers at a selection, or None and a sentence that says why there are none."""
-        return None, "no showers of stacks are bundled"
 
 
 def _fraction(seen: PlateObservables) -> float:

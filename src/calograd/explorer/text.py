@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any
@@ -71,7 +72,10 @@ def _toml(value: Any) -> str:
 
 
 def in_words(material: Material) -> str:
-    """Return words that `Material.parse` reads as the same composition and density."""
+    """Return words that `Material.parse` reads as the same material, or as the same composition and density."""
+    with suppress(InputError):
+        if Material.parse(material.name).alike(material):
+            return material.name
     counts = {s: share / ELEMENTS[s][1] for s, share in material.mass_fractions.items() if share > 0}
     formula = "".join(f"{symbol}{count / max(counts.values()):.5f}" for symbol, count in counts.items())
     return f"{material.name}:{to_float(material.density):.6g}:{formula}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from calograd.errors import InputError
@@ -28,11 +29,11 @@ ASCENT_STEPS = 15
 """Largest number of steps of an ascent."""
 
 
-def kind_of(surrogate: Surrogate, seed: int) -> Kind:
-    """Return what the explorer computes of a surrogate's designs. Raises `InputError` for maps and points."""
+def kind_of(surrogate: Surrogate, seed: int, reference: Path | None) -> Kind:
+    """Return what the explorer computes of a surrogate's designs. Errors are those of `Explorer`."""
     if surrogate.card.trained.designs_of == "stacks":
-        return StackKind(surrogate, seed)
-    return CellKind(surrogate, seed)
+        return StackKind(surrogate, seed, reference)
+    return CellKind(surrogate, seed, reference)
 
 
 class Explorer:
@@ -41,6 +42,7 @@ class Explorer:
     Args:
         surrogate: a surrogate of cells, or of stacks of plates.
         seed: seed of all random numbers.
+        reference: a file of Geant4 showers to compare with: cells, or a library of plates. None for the bundled ones.
 
     Attributes:
         kind: what differs between cells and stacks.
@@ -48,10 +50,11 @@ class Explorer:
         reference: Geant4 showers to compare with.
 
     Raises:
-        InputError: a surrogate of maps or points.
+        InputError: a surrogate of maps or points, or a file without showers to compare with.
+        FormatError: a file that cannot be read.
     """
 
-    def __init__(self, surrogate: Surrogate, seed: int = 0) -> None:
+    def __init__(self, surrogate: Surrogate, seed: int = 0, reference: Path | None = None) -> None:
         if not isinstance(surrogate, Surrogate):
             raise InputError(
                 f"the explorer got a {type(surrogate).__name__}; expected a surrogate of cells, as "
@@ -59,7 +62,7 @@ class Explorer:
             )
         self.surrogate = surrogate
         self.seed = seed
-        self.kind = kind_of(surrogate, seed)
+        self.kind = kind_of(surrogate, seed, reference)
         self.limits, self.reference = self.kind.limits, self.kind.reference
         self._landscapes = LandscapeCache(self.kind, surrogate.card.name)
 

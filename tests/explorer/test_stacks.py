@@ -165,7 +165,7 @@ def test_an_ascent_improves_the_resolution(explorer: Explorer) -> None:
 def test_the_toml_is_an_optimisation(explorer: Explorer) -> None:
     start = replace(explorer.start(), theta=20.0)
     setup = StackSetup.of(explorer.surrogate, parse_stacks(tomllib.loads(to_toml(explorer.limits.tables(start))), "x"))
-    assert setup.start.tolist() == [0.2, 0.4]
+    assert setup.start.tolist() == pytest.approx([0.2, 0.4])
     assert (setup.space.stack.n_layers, setup.objective.energies, setup.objective.beam) == (12, (10.0,), start.beam)
     assert setup.space.stack.absorber.alike(explorer.limits.materials(start)[0], 1e-4)
 

@@ -206,8 +206,8 @@ class Map:
         self._image.data = {"image": [fine.values.T.astype(np.float32)], "x": [x[0]], "y": [y[0]],
                             "w": [x[-1] - x[0]], "h": [y[-1] - y[0]]}  # fmt: skip
         levels = [low / share for share in CONTOURS[::-1]] if surface.axes.least else [high * s for s in CONTOURS]
-        lines = contour_data(x, y, fine.values.T, [level for level in levels if low < level < high],
-                             want_fill=False).line_data  # fmt: skip
+        within = [level for level in levels if low < level < high]
+        lines = contour_data(x, y, fine.values.T, within, want_fill=False).line_data if within else None
         self._lines.data = {"xs": lines.xs, "ys": lines.ys} if lines else {"xs": [], "ys": []}
         best = fine.best()
         self._best.data = {"x": [best[0]], "y": [best[1]]}

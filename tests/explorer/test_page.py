@@ -132,14 +132,14 @@ def test_the_trajectory_of_a_run_is_shown(tiny: Explorer, tmp_path: Path) -> Non
 
 
 def test_results_are_shown_in_their_order(page: Page, tiny: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy document may run callbacks in another order than they were added in."""
+    """A busy document may run callbacks in another order than they were added in, and lose one while a page opens."""
     later: list[Callable[[], None]] = []
     shown: list[int] = []
     monkeypatch.setattr(page, "_document", SimpleNamespace(add_next_tick_callback=later.append))
     monkeypatch.setattr(page, "_show", lambda view: shown.append(len(view)))
     for view in tiny.refined(tiny.start()):
         page._publish(view)
-    for callback in reversed(later):
+    for callback in reversed(later[1:]):
         callback()
     assert shown == [24, 44, 64]
 

@@ -19,7 +19,7 @@ from calograd.explorer.numbers import to_dict
 from calograd.explorer.text import to_toml
 from calograd.reports.gradient import draw_landscape
 from calograd.reports.page import picture, render
-from calograd.reports.plots import central_bins, plot_observable
+from calograd.reports.plots import central_bins, draw_steps, plot_observable
 from calograd.reports.style import GEANT4, SURROGATE, png
 
 LINE = 130
@@ -107,7 +107,7 @@ def draw(snapshot: Snapshot) -> Figure:
     axes[0, 2].legend()
     profiles = zip(view.profile(), (SURROGATE, GEANT4), strict=True)
     for profile, colour in ((each, of) for each, of in profiles if each is not None):
-        axes[1, 2].stairs(profile.mean, profile.edges, color=colour)
+        draw_steps(axes[1, 2], profile, {"color": colour})
     axes[1, 2].set(xlabel=labels.profile[0], ylabel=labels.profile[1])
     title = f"{snapshot.model.replace('$', '')}: {view.selection}"
     figure.suptitle("\n".join(wrap(title, LINE)), fontsize=10, x=0.01, ha="left")
@@ -133,4 +133,4 @@ def _draw_landscape(axes: Axes, snapshot: Snapshot) -> None:
         axes.annotate("", head, (x, y), arrowprops=arrow)
     axes.plot(x, y, "o", ms=7, mfc="white", mec=SURROGATE, mew=1.8, label="this design")
     axes.set(xlim=about.ranges[0], ylim=about.ranges[1], xlabel=about.labels[0], ylabel=about.labels[1])
-    axes.legend(loc="upper right", fontsize=7)
+    axes.legend(loc="upper right", fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")

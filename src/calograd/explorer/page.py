@@ -192,11 +192,15 @@ class Page(Viewer):  # type: ignore[misc]
         else:
             with suppress(RuntimeError):  # the visitor has left
                 self._results.append(result)
-                self._document.add_next_tick_callback(partial(self._show_next))
+                self._document.add_next_tick_callback(partial(self._show_pending))
 
-    def _show_next(self) -> None:
-        """Show the oldest result that is not shown; callbacks of a busy document need not run in their order."""
-        self._show(self._results.popleft())
+    def _show_pending(self) -> None:
+        """Show all results that are not shown, in their order.
+
+        Callbacks of a busy document need not run in theirs, and one that is added while a page opens may be lost.
+        """
+        while self._results:
+            self._show(self._results.popleft())
 
     @singledispatchmethod
     def _show(self, result: Any) -> None:

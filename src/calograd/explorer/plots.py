@@ -35,12 +35,10 @@ from calograd.explorer.kinds import MapAxes, Selection, Slope
 from calograd.explorer.landscape import Surface
 from calograd.metrics.observables import Profile
 from calograd.reports.plots import shares
-from calograd.reports.style import GEANT4, PATH, SURROGATE, SURROGATE_LIGHT
+from calograd.reports.style import GEANT4, PATH, SINGLE, SURROGATE, SURROGATE_LIGHT
 
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 PALETTE = list(interp_palette(YlGnBu9[::-1], 256))
-ONE = "#2f6f9f"
-"""Colour of the displayed shower."""
 BINS = 22
 LONGEST = 0.4
 """Largest length of the gradient's arrow, in logarithms of pitch and depth."""
@@ -249,8 +247,8 @@ class Layers:
                           legend_label="mean ± standard deviation")  # fmt: skip
         self.figure.line("x", "y", source=self._mean, color=SURROGATE, line_width=1.8,
                          legend_label="mean ± standard deviation")  # fmt: skip
-        self.figure.line("x", "y", source=self._one, color=ONE, line_width=1.2, legend_label="the displayed shower")
-        self.figure.scatter("x", "y", source=self._one, color=ONE, size=4, legend_label="the displayed shower")
+        self.figure.line("x", "y", source=self._one, color=SINGLE, line_width=1.2, legend_label="the displayed shower")
+        self.figure.scatter("x", "y", source=self._one, color=SINGLE, size=4, legend_label="the displayed shower")
         self.figure.segment("x", "low", "x", "high", source=self._points, color=GEANT4, line_width=1.2)
         self.figure.scatter("x", "y", source=self._points, color=GEANT4, size=4.5, legend_label="Geant4, mean")
         _place_legend(self.figure)

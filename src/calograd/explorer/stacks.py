@@ -303,14 +303,16 @@ class StackKind:
 
     def draw_event(self, view: StackView, number: int, axes: Axes) -> None:
         """Draw visible energies of the layers: mean, spread and one shower."""
+        from calograd.reports.style import GEANT4, SINGLE, SURROGATE, SURROGATE_LIGHT
+
         ours, theirs = view.layers("visible")
         layer, mean, spread = np.arange(1, ours.shape[1] + 1), ours.mean(0), ours.std(0, ddof=1)
-        axes.fill_between(layer, np.maximum(mean - spread, 0), mean + spread, color="#f4b9a5", alpha=0.5, lw=0)
-        axes.plot(layer, mean, color="#d1380e", label="mean and standard deviation")
-        axes.plot(layer, ours[number], ".-", color="#2f6f9f", lw=0.8, ms=3, label=f"shower {number}")
+        axes.fill_between(layer, np.maximum(mean - spread, 0), mean + spread, color=SURROGATE_LIGHT, alpha=0.5, lw=0)
+        axes.plot(layer, mean, color=SURROGATE, label="mean and standard deviation")
+        axes.plot(layer, ours[number], ".-", color=SINGLE, lw=0.8, ms=3, label=f"shower {number}")
         if theirs is not None:
             axes.errorbar(layer, theirs.mean(0), theirs.std(0, ddof=1) / len(theirs) ** 0.5, fmt=".", ms=3,
-                          color="#1b1b1b", label="Geant4, mean")  # fmt: skip
+                          color=GEANT4, label="Geant4, mean")  # fmt: skip
         axes.set(xlabel="layer", ylabel="visible energy [GeV]", ylim=(0, None))
         axes.legend()
 

@@ -32,7 +32,7 @@ def preview_alone(explorer: Explorer) -> np.ndarray:
     for k in range(REPEAT):
         selection = replace(explorer.start(), dx=2.0 + 0.05 * k)
         began = time.perf_counter(), time.process_time()
-        explorer.event(explorer.preview(selection), 0)
+        explorer.kind.event(explorer.preview(selection), 0)
         times[k] = 1e3 * (time.perf_counter() - began[0]), 1e3 * (time.process_time() - began[1])
     return times
 

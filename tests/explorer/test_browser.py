@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from helpers.browser import CHROMIUM, another, opened, respond, served
@@ -19,6 +20,7 @@ from helpers.tiny import tiny_surrogate_of_particles
 
 from calograd.events.dense import read_cells
 from calograd.explorer.views import Explorer
+from calograd.surrogate import Surrogate
 
 MISSING = [name for name in ("panel", "matplotlib", "playwright") if find_spec(name) is None]
 pytestmark = [
@@ -154,6 +156,31 @@ def test_a_particle_off_the_axis(page: Any, folder: str) -> None:
         alert.wait_for()
         assert "theta = 60 degrees is outside 0 to 40 degrees" in alert.inner_text()
         assert alert.bounding_box()["height"] < 40
+        assert wrong == []
+
+
+def test_a_stack_of_plates(page: Any) -> None:
+    query = "/?absorber=PbWO4&active=G4_lAr&absorber_thickness=0.23&active_thickness=0.57&n_layers=50"
+    with served("sampling-fast") as (address, _), another(page.context.browser, address, query) as (stack, wrong):
+        stack.wait_for_selector(".state.done")
+        assert "50 layers of 0.23 cm PbWO4 and 0.57 cm lAr, 10 GeV e-" in stack.locator(HEADER).inner_text()
+        explorer = Explorer(Surrogate.load("sampling-fast"))
+        named = dict(parse_qsl(query.removeprefix("/?")))
+        *_, view = explorer.refined(explorer.limits.parse(named))
+        row = stack.locator("table.numbers tr").nth(1).inner_text()
+        assert row.startswith("surrogate, 2000 showers")
+        assert f"{view.showers.visible.mean():.4g}" in row
+        assert "∂E_vis/∂t = -" in stack.locator(".utility").inner_text()
+        sizes = stack.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+        assert sizes == [900, 1440]
+        box = stack.locator(".bk-Figure").nth(1).bounding_box()
+        stack.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"])
+        stack.locator(HEADER, has_not_text="0.23 cm PbWO4").wait_for()
+        stack.locator("select").first.select_option(label="W")
+        stack.locator(HEADER, has_text="cm W and").wait_for()
+        with stack.expect_download() as download:
+            stack.get_by_text("PNG", exact=True).click()
+        assert download.value.suggested_filename == "view.png"
         assert wrong == []
 
 

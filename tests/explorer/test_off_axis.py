@@ -14,10 +14,12 @@ import torch
 from calograd.detector.design import Design
 from calograd.detector.particles import ParticleBeam
 from calograd.errors import InputError, RangeError
+from calograd.explorer.cell_selection import CellSelection
+from calograd.explorer.cells import PREVIEW, PREVIEW_STEPS
 from calograd.explorer.landscape import Surface
 from calograd.explorer.reference import NONE_HERE, Reference
-from calograd.explorer.selection import Selection, to_toml
-from calograd.explorer.views import PREVIEW, PREVIEW_STEPS, Explorer
+from calograd.explorer.text import to_toml
+from calograd.explorer.views import Explorer
 from calograd.gradients.autodiff import SHOWERS
 from calograd.gradients.estimates import generator_for
 from calograd.gradients.landscape import surrogate_landscape
@@ -27,7 +29,7 @@ from calograd.surrogate import Surrogate
 BEAM = ParticleBeam("e-", (0.2, -0.4), 20.0, 35.0, unit="pitch")
 
 
-def off_axis(explorer: Explorer, **changes: object) -> Selection:
+def off_axis(explorer: Explorer, **changes: object) -> CellSelection:
     """1.3 x 4 cm, 7 x 7 x 5 cells, an electron at an entry and an angle."""
     at = {"dx": 1.3, "dz": (4.0,) * 5, "n_xy": 7, "beam": BEAM} | changes
     return replace(explorer.start(), **at)  # type: ignore[arg-type]
@@ -257,9 +259,9 @@ class Silent:
     """A worker that computes nothing."""
 
     def __init__(self, *_: object) -> None:
-        self.asked: list[Selection] = []
+        self.asked: list[CellSelection] = []
 
-    def ask(self, selection: Selection, *, ascend: bool = False) -> None:
+    def ask(self, selection: CellSelection, *, ascend: bool = False) -> None:
         self.asked.append(selection)
 
     def drop(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +18,6 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra exp
 from calograd.errors import FormatError, InputError
 from calograd.events.dense import read_cells
 from calograd.explorer import explore
-from calograd.explorer import worker as work
 from calograd.explorer.page import DOWNLOADS, Page
 from calograd.explorer.serve import has_display, read_trajectory, serve
 from calograd.explorer.views import Explorer
@@ -26,30 +25,14 @@ from calograd.gradients.autodiff import surrogate_gradient
 from calograd.gradients.estimates import GradientEstimate
 from calograd.optimisation.ascent import AscentConfig, ascend
 
-JOIN_TIME = 60
+Finish = Callable[[Page], None]
+Wait = Callable[[Page, Callable[[], object]], None]
 
 
 @pytest.fixture
-def page(tiny: Explorer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+def page(tiny: Explorer, make_page: Callable[[Explorer], Page]) -> Page:
     """One that has shown everything."""
-    monkeypatch.setattr(work, "SETTLING_TIME", 0.01)
-    made = Page(tiny)
-    finish(made)
-    yield made
-    made.worker.stop()
-    assert made.worker.join(JOIN_TIME)
-
-
-def finish(page: Page) -> None:
-    """Wait until everything of the present selection is shown."""
-    wait(page, lambda: "complete" in page.bar.object and page.view.selection == page.controls.selection())
-
-
-def wait(page: Page, ready: object) -> None:
-    end = time.monotonic() + JOIN_TIME
-    while not ready():  # type: ignore[operator]
-        assert time.monotonic() < end, f"not in time: {page.bar.object}"
-        time.sleep(0.01)
+    return make_page(tiny)
 
 
 def test_it_shows_what_was_computed(page: Page) -> None:
@@ -58,11 +41,11 @@ def test_it_shows_what_was_computed(page: Page) -> None:
     assert page.slope is not None
     assert page.surface is not None
     assert f"{float(page.view.observables.E_tot.mean()):.4g}" in page.table.object
-    assert page.event.scene["cells"] == page.view.cells[0].astype(float).round(9).tolist()
+    assert page.display.event.scene["cells"] == page.view.cells[0].astype(float).round(9).tolist()
     assert page.servable() is page.__panel__()
 
 
-def test_moving_a_slider_shows_another_design(page: Page) -> None:
+def test_moving_a_slider_shows_another_design(page: Page, finish: Finish) -> None:
     page.controls.dx.value = 3.5
     finish(page)
     assert page.view is not None
@@ -73,7 +56,7 @@ def test_moving_a_slider_shows_another_design(page: Page) -> None:
     assert page.view.selection.dz == (9.0, 6.0)
 
 
-def test_errors_stand_in_the_page_and_go_away(page: Page) -> None:
+def test_errors_stand_in_the_page_and_go_away(page: Page, finish: Finish, wait: Wait) -> None:
     page.controls.dx.value = 50.0
     wait(page, lambda: page.message)
     assert "dx = 50 cm is outside 1 to 5 cm" in page.message
@@ -83,7 +66,7 @@ def test_errors_stand_in_the_page_and_go_away(page: Page) -> None:
     assert not page.error.visible
 
 
-def test_what_a_file_contains_is_escaped(page: Page) -> None:
+def test_what_a_file_contains_is_escaped(page: Page, wait: Wait) -> None:
     page.controls.dx.value = 50.0
     wait(page, lambda: page.message)
     assert "<img" in page.message
@@ -95,7 +78,7 @@ def test_what_a_file_contains_is_escaped(page: Page) -> None:
     assert "&lt;img src=x" in html
 
 
-def test_following_the_gradient_draws_a_trajectory_and_moves_there(page: Page) -> None:
+def test_following_the_gradient_draws_a_trajectory_and_moves_there(page: Page, finish: Finish, wait: Wait) -> None:
     page.controls.ascend.clicks += 1
     wait(page, lambda: page.remark)
     finish(page)
@@ -105,7 +88,7 @@ def test_following_the_gradient_draws_a_trajectory_and_moves_there(page: Page) -
     assert page.controls.selection().dx == pytest.approx(last.dx, abs=1e-3)
 
 
-def test_a_click_on_the_map_moves_the_design(page: Page) -> None:
+def test_a_click_on_the_map_moves_the_design(page: Page, finish: Finish) -> None:
     page._clicked(1.8, 30.0)
     finish(page)
     assert page.controls.selection().dx == 1.8
@@ -131,7 +114,7 @@ def test_what_is_kept(page: Page, tmp_path: Path) -> None:
 
 def test_the_trajectory_of_a_run_is_shown(tiny: Explorer, tmp_path: Path) -> None:
     start = tiny.start()
-    space, y = tiny._space(start, start.dz[0])
+    space, y = tiny.kind._space(start, start.dz[0])
     objective = tiny.limits.objective(start)
 
     def gradient(at: np.ndarray, draws: int, seed: int) -> GradientEstimate:
@@ -139,13 +122,26 @@ def test_the_trajectory_of_a_run_is_shown(tiny: Explorer, tmp_path: Path) -> Non
 
     ascend(space, y, gradient, AscentConfig(steps=2, draws=2, max_draws=2), output=tmp_path / "ascent.json")
     with pytest.raises(FormatError, match=r"config\.json does not fit"):
-        read_trajectory(tmp_path, start)
+        read_trajectory(tmp_path, tiny.limits)
     (tmp_path / "config.json").write_text(json.dumps({"config": {"space": {"parameters": ["dx", "dz"]}}}))
-    path = read_trajectory(tmp_path, start)
+    path = read_trajectory(tmp_path, tiny.limits)
     assert path[0][0] == start
     assert len(path) <= 2
     with pytest.raises(FormatError, match=r"holds no ascent\.json"):
-        read_trajectory(tmp_path / "none", start)
+        read_trajectory(tmp_path / "none", tiny.limits)
+
+
+def test_results_are_shown_in_their_order(page: Page, tiny: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy document may run callbacks in another order than they were added in, and lose one while a page opens."""
+    later: list[Callable[[], None]] = []
+    shown: list[int] = []
+    monkeypatch.setattr(page, "_document", SimpleNamespace(add_next_tick_callback=later.append))
+    monkeypatch.setattr(page, "_show", lambda view: shown.append(len(view)))
+    for view in tiny.refined(tiny.start()):
+        page._publish(view)
+    for callback in reversed(later[1:]):
+        callback()
+    assert shown == [24, 44, 64]
 
 
 def test_without_panel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

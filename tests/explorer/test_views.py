@@ -12,16 +12,18 @@ import torch
 
 from calograd.detector.design import Design
 from calograd.errors import InputError, RangeError
+from calograd.explorer.cell_selection import CellLimits, CellSelection
+from calograd.explorer.cells import PREVIEW
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import Selection, SelectionLimits, to_toml
-from calograd.explorer.views import PREVIEW, Explorer
+from calograd.explorer.text import to_toml
+from calograd.explorer.views import Explorer
 from calograd.gradients.autodiff import SHOWERS
 from calograd.gradients.estimates import generator_for
 from calograd.optimisation.run import CellSetup, parse_optimisation
 from calograd.surrogate import Surrogate
 
 
-def surface_of(explorer: Explorer, selection: Selection) -> Surface:
+def surface_of(explorer: Explorer, selection: CellSelection) -> Surface:
     *_, last = explorer.landscape(selection)
     assert isinstance(last, Surface)
     return last
@@ -49,11 +51,11 @@ def test_refinement_adds_showers_and_keeps_the_first(tiny: Explorer) -> None:
 
 def test_the_event_gains_background_and_the_mask_takes(explorer: Explorer) -> None:
     view = explorer.preview(replace(explorer.start(), background=20.0))
-    event = explorer.event(view, 3)
+    event = explorer.kind.event(view, 3)
     assert np.array_equal(event.deposited, view.cells[3])
     assert (event.recorded > event.deposited).all()
     assert event.deposited.sum() < event.kept.sum() < event.recorded.sum()
-    without = explorer.event(explorer.preview(replace(explorer.start(), background=0.0)), 3)
+    without = explorer.kind.event(explorer.preview(replace(explorer.start(), background=0.0)), 3)
     assert np.array_equal(without.deposited, without.recorded)
     assert np.array_equal(without.deposited, without.kept)
 
@@ -134,7 +136,7 @@ def test_geant4_of_other_windows_is_not(tiny: Explorer) -> None:
 
 
 def test_an_ascent_gains(tiny: Explorer) -> None:
-    path: list[tuple[Selection, float]] = []
+    path: list[tuple[CellSelection, float]] = []
     reason = tiny.ascend(tiny.start(), lambda selection, value: path.append((selection, value)))
     assert reason
     assert path[0][0] == tiny.start()
@@ -155,7 +157,7 @@ def test_the_toml_of_a_choice_is_an_optimisation(explorer: Explorer, unequal: bo
 
 
 def test_limits_are_the_surrogates(explorer: Explorer) -> None:
-    limits = SelectionLimits.of(explorer.surrogate)
+    limits = CellLimits.of(explorer.surrogate)
     assert (limits.dx, limits.dz, limits.energy) == ((1, 5), (4, 15), (1, 100))
     assert limits.densities
     assert limits.unequal

@@ -9,8 +9,9 @@ from queue import Empty, Queue
 import pytest
 
 from calograd.explorer import worker as work
+from calograd.explorer.cells import CellSlope, CellView
 from calograd.explorer.landscape import Surface
-from calograd.explorer.views import Explorer, LocalGradient, View
+from calograd.explorer.views import Explorer
 from calograd.explorer.worker import Complete, Converged, Failure, LandscapeProgress, Result, Step, Worker
 
 JOIN_TIME = 60
@@ -41,7 +42,7 @@ def test_stages_come_in_order(worker: Worker, tiny: Explorer, results: Queue[Res
     worker.ask(tiny.start())
     kinds = [type(each) for each in until(results, Complete)]
     unique = list(dict.fromkeys(kinds))
-    assert unique == [View, LocalGradient, LandscapeProgress, Surface, Complete]
+    assert unique == [CellView, CellSlope, LandscapeProgress, Surface, Complete]
 
 
 def test_only_the_latest_choice_is_finished(worker: Worker, tiny: Explorer, results: Queue[Result]) -> None:
@@ -51,7 +52,7 @@ def test_only_the_latest_choice_is_finished(worker: Worker, tiny: Explorer, resu
     found = until(results, Complete)
     assert isinstance(found[-1], Complete)
     assert found[-1].selection.dx == pytest.approx(2.95)
-    assert {each.selection.dx for each in found if isinstance(each, LocalGradient | Surface)} == {2.0 + 0.05 * 19}
+    assert {each.selection.dx for each in found if isinstance(each, CellSlope | Surface)} == {2.0 + 0.05 * 19}
     with pytest.raises(Empty):
         results.get(timeout=0.2)
 
@@ -63,7 +64,7 @@ def test_errors_are_told_and_the_worker_goes_on(worker: Worker, tiny: Explorer, 
     assert "dx = 50 cm is outside 1 to 5 cm" in failure.message
     assert "\n" not in failure.message
     worker.ask(tiny.start())
-    assert isinstance(results.get(timeout=JOIN_TIME), View)
+    assert isinstance(results.get(timeout=JOIN_TIME), CellView)
 
 
 def test_an_ascent_tells_its_steps_and_its_end(worker: Worker, tiny: Explorer, results: Queue[Result]) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import tiny_surrogate_of_particles
 from helpers.tiny_plates import tiny_plates
 from helpers.toy_stacks import SHARES, toy_energies
 
 from calograd import LayerEnergies, LearntResolution, VisibleResolution
 from calograd.errors import FormatError, InputError, Interrupted, OutputExistsError
+from calograd.explorer.cell_selection import CellLimits
 from calograd.explorer.serve import read_trajectory
+from calograd.explorer.stack_selection import StackLimits
 from calograd.gradients.stacks import resolution_utility
 from calograd.objective.stack_space import grouped
 from calograd.objective.stacks import reconstruct
@@ -92,8 +95,12 @@ def test_a_run_writes_its_result_and_its_report(tmp_path: Path, per_layer: bool,
     assert optimise(surrogate, tables, tmp_path / "run").state == made.state
     with pytest.raises(OutputExistsError, match=r"config\.beam\.particle is 'gamma', was 'e-'"):
         optimise(surrogate, tables | {"beam": {}}, tmp_path / "run")
-    with pytest.raises(FormatError, match=r"is a run of a stack of plates, which the explorer does not show"):
-        read_trajectory(tmp_path / "run", None)  # type: ignore[arg-type]
+    path = read_trajectory(tmp_path / "run", StackLimits.of(surrogate))
+    assert len(path) == len(made.state.history)
+    assert path[0][0].place == pytest.approx(tuple(np.reshape(made.setup.start, (2, -1)).mean(1)))
+    assert path[0][1] == pytest.approx(100 * np.exp(-made.state.history[0].value))
+    with pytest.raises(FormatError, match="the run is of a stack of plates, and tilted generates cells"):
+        read_trajectory(tmp_path / "run", CellLimits.of(tiny_surrogate_of_particles()))
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ COMMANDS = {
     "optimise": "Improve a design along the surrogate's gradients.",
     "export": "Write a surrogate as ONNX files, for C++ and other programs.",
     "benchmark": "Time Geant4 and surrogates side by side.",
-    "explore": "Open a page with sliders, an event and the utility.",
+    "explore": "Open a page with sliders, an event and derivatives.",
     "demo": "Run the whole chain on bundled data and write one report.",
 }
 """Commands with their lines in ``calograd --help``."""

@@ -334,15 +334,20 @@ def _span(values: Any) -> str:
 @click.argument("model", default="pbf2-cells")
 @option("--port", default=5006, type=click.IntRange(0, 65535), help="Port on this machine; 0 stands for any free one.")
 @option("--run", type=EXISTING, help="Show the trajectory of a run of 'calograd optimise'.")
+@option(
+    "--reference", type=EXISTING, help="Compare with the Geant4 showers of this file: cells, or a library of plates."
+)
 @option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
-def explore(model: str, port: int, run: Path | None, no_browser: bool) -> None:
-    """Open a page with sliders, an event, observables beside Geant4's, the utility and its gradient.
+def explore(model: str, port: int, run: Path | None, reference: Path | None, no_browser: bool) -> None:
+    """Open a page with sliders, an event, observables beside Geant4's, a landscape and derivatives.
 
-    Only this machine can open the page. In a notebook: calograd.explore("pbf2-cells").
+    MODEL generates cells, or stacks of plates as sampling does. Only this machine can open the page. In a notebook:
+    calograd.explore("pbf2-cells").
 
     \b
     Examples:
       calograd explore
+      calograd explore sampling-fast
       calograd explore pbwo4 --port 5010 --run run --no-browser
     """
     from calograd.explorer.serve import serve
@@ -350,5 +355,5 @@ def explore(model: str, port: int, run: Path | None, no_browser: bool) -> None:
     def ready(address: str) -> None:
         console.print(f"the explorer is at {address} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
 
-    serve(model, port, run=run, browser=not no_browser, ready=ready)
+    serve(model, port, run=run, reference=reference, browser=not no_browser, ready=ready)
     console.print("the explorer has ended")

@@ -13,15 +13,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calograd._version import __version__
-from calograd.events.dense import Cells, write_cells
+from calograd.explorer.kinds import Kind, Slope, View
 from calograd.explorer.landscape import Surface
-from calograd.explorer.numbers import UNITS, columns, to_dict
-from calograd.explorer.selection import SelectionLimits, to_toml
-from calograd.explorer.views import LocalGradient, View
+from calograd.explorer.numbers import to_dict
+from calograd.explorer.text import to_toml
 from calograd.reports.gradient import draw_landscape
 from calograd.reports.page import picture, render
-from calograd.reports.plots import central_bins, plot_event, plot_observable, plot_profile
+from calograd.reports.plots import central_bins, draw_steps, plot_observable
 from calograd.reports.style import GEANT4, SURROGATE, png
 
 LINE = 130
@@ -34,18 +32,18 @@ class Snapshot:
 
     Args:
         model: name of the surrogate.
-        limits: its limits.
+        kind: what differs between kinds of designs.
         view: the showers.
-        slope: gradient of the utility; None before it is computed.
-        surface: landscape of the utility; None before it is computed.
-        path: trajectory of an optimisation, pitches and mean depths, shape (n, 2), cm.
+        slope: derivatives; None before it is computed.
+        surface: landscape; None before it is computed.
+        path: trajectory of an optimisation, places on the map, shape (n, 2), cm.
         event: index of the displayed shower.
     """
 
     model: str
-    limits: SelectionLimits
+    kind: Kind
     view: View
-    slope: LocalGradient | None
+    slope: Slope | None
     surface: Surface | None
     path: np.ndarray
     event: int
@@ -54,22 +52,14 @@ class Snapshot:
 def design_toml(snapshot: Snapshot) -> bytes:
     """Return the design and its utility as TOML, as ``calograd optimise`` reads it."""
     head = f"# calograd optimise MODEL design.toml -o run\n# From the explorer of {json.dumps(snapshot.model)}.\n"
-    return (head + to_toml(snapshot.limits.tables(snapshot.view.selection))).encode()
+    return (head + to_toml(snapshot.kind.limits.tables(snapshot.view.selection))).encode()
 
 
 def showers_hdf5(snapshot: Snapshot) -> bytes:
-    """Return the showers as a cells file."""
-    view, selection = snapshot.view, snapshot.view.selection
-    n = len(view.cells)
-    config = {"model": snapshot.model, "explorer": __version__, "steps": view.steps}
-    cells = Cells(
-        view.cells, np.full(n, selection.energy, np.float32), np.full(n, selection.dx, np.float32),
-        np.tile(np.array(selection.dz, np.float32), (n, 1)), np.arange(n), snapshot.limits.material(selection),
-        snapshot.model, config, incidence=view.incident,
-    )  # fmt: skip
+    """Return the showers as a file of their kind."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "showers.h5"
-        write_cells(path, cells)
+        snapshot.kind.write(snapshot.view, path)
         return path.read_bytes()
 
 
@@ -86,60 +76,61 @@ def picture_png(snapshot: Snapshot) -> bytes:
 
 def page_html(snapshot: Snapshot) -> bytes:
     """Return the view as one HTML file that needs no network; every string is escaped."""
-    selection = snapshot.view.selection
-    drawn = picture(lambda: draw(snapshot), "The event, the utility and the observables.", f"Explorer at {selection}")
+    view = snapshot.view
+    drawn = picture(
+        lambda: draw(snapshot), "The event, the landscape and the observables.", f"Explorer at {view.selection}"
+    )
     return render(
-        "view.html.j2", "calograd.explorer", title=f"{snapshot.model} at {selection}", picture=drawn,
-        columns=columns(snapshot.view), units=UNITS, snapshot=snapshot, toml=to_toml(snapshot.limits.tables(selection)),
+        "view.html.j2", "calograd.explorer", title=f"{snapshot.model} at {view.selection}", picture=drawn,
+        columns=view.columns(), view=view, derivatives=snapshot.slope.table() if snapshot.slope else None,
+        lines=snapshot.slope.lines() if snapshot.slope else [],
+        toml=to_toml(snapshot.kind.limits.tables(view.selection)),
     ).encode()  # fmt: skip
 
 
 def draw(snapshot: Snapshot) -> Figure:
-    """Draw the event, the utility, three observables and the profile."""
-    view, selection = snapshot.view, snapshot.view.selection
+    """Draw the event, the landscape, three observables and the profile."""
+    view = snapshot.view
     figure = Figure(figsize=(11.5, 6.6), layout="constrained")
     axes = figure.subplots(2, 3)
-    particle = view.particle(snapshot.event)
-    plot_event(
-        view.cells[snapshot.event], selection.dx, selection.dz, axes[0, 0], "xz", incident=particle
-    )  # fmt: skip
-    axes[0, 0].set_title(f"shower {snapshot.event}, {selection.energy:g} GeV in {selection.material}")
-    _draw_utility(axes[0, 1], snapshot)
-    for place, name in ((axes[0, 2], "E_tot"), (axes[1, 0], "R_E"), (axes[1, 1], "z_mean")):
-        ours = getattr(view.observables, name)
-        theirs = getattr(view.reference, name) if view.reference else None
-        both = ours.numpy() if theirs is None else np.concatenate([ours.numpy(), theirs.numpy()])
+    snapshot.kind.draw_event(view, snapshot.event, axes[0, 0])
+    _draw_landscape(axes[0, 1], snapshot)
+    labels, places = snapshot.kind.limits.labels, (axes[0, 2], axes[1, 0], axes[1, 1])
+    for place, (name, label) in zip(places, labels.histograms.items(), strict=True):
+        ours, theirs = view.values(name)
+        both = ours if theirs is None else np.concatenate([ours, theirs])
         bins = central_bins(both, 20).tolist()
         if theirs is not None:
-            plot_observable(theirs, place, name, bins, label="Geant4", color=GEANT4)
-        plot_observable(ours, place, name, bins, label="surrogate", color=SURROGATE)
-        place.set_ylim(0, 1.25 * place.get_ylim()[1])
+            plot_observable(theirs, place, label, bins, label="Geant4", color=GEANT4)
+        plot_observable(ours, place, label, bins, label="surrogate", color=SURROGATE)
+        place.set(ylim=(0, 1.25 * place.get_ylim()[1]), title=view.caption(name))
     axes[0, 2].legend()
-    if view.bundled is not None:
-        plot_profile(view.bundled.cells.cells, selection.dx, selection.dz, axes[1, 2], "z", color=GEANT4)
-    plot_profile(view.cells, selection.dx, selection.dz, axes[1, 2], "z", color=SURROGATE)
-    title = f"{snapshot.model.replace('$', '')}: {selection}"
+    profiles = zip(view.profile(), (SURROGATE, GEANT4), strict=True)
+    for profile, colour in ((each, of) for each, of in profiles if each is not None):
+        draw_steps(axes[1, 2], profile, {"color": colour})
+    axes[1, 2].set(xlabel=labels.profile[0], ylabel=labels.profile[1])
+    title = f"{snapshot.model.replace('$', '')}: {view.selection}"
     figure.suptitle("\n".join(wrap(title, LINE)), fontsize=10, x=0.01, ha="left")
     return figure
 
 
-def _draw_utility(axes: Axes, snapshot: Snapshot) -> None:
+def _draw_landscape(axes: Axes, snapshot: Snapshot) -> None:
     """Draw the landscape with design, gradient and trajectory; before it is computed, the axes alone."""
-    selection = snapshot.view.selection
+    about = snapshot.kind.limits.axes(snapshot.view.selection)
+    x, y = snapshot.view.selection.place
     axes.set(xscale="log", yscale="log")
     if snapshot.surface is not None:
         fine = snapshot.surface.fine
         levels = np.geomspace(fine.values.min(), fine.values.max(), 19)
         colours = draw_landscape(axes, fine, levels, snapshot.path if len(snapshot.path) else None)
         figure: Any = axes.get_figure()
-        figure.colorbar(colours, ax=axes, label="U [1/GeV$^2$]", format="%.2g")
+        figure.colorbar(colours, ax=axes, label=f"{about.quantity} [{about.unit}]", format="%.2g")
     if snapshot.slope is not None:
         g = np.array(snapshot.slope.arrow)
         step = 0.4 * np.tanh(np.linalg.norm(g)) * g / max(float(np.linalg.norm(g)), 1e-9)
-        head = (selection.dx * np.exp(step[0]), selection.depth * np.exp(step[1]))
+        head = (x * np.exp(step[0]), y * np.exp(step[1]))
         arrow = {"arrowstyle": "-|>", "color": SURROGATE, "lw": 2}
-        axes.annotate("", head, (selection.dx, selection.depth), arrowprops=arrow)
-    axes.plot(selection.dx, selection.depth, "o", ms=7, mfc="white", mec=SURROGATE, mew=1.8, label="this design")
-    sizes = snapshot.limits.sizes(selection)
-    axes.set(xlim=sizes[0], ylim=sizes[1], xlabel="$dx$ [cm]", ylabel="$dz$ [cm]")
-    axes.legend(loc="upper right", fontsize=7)
+        axes.annotate("", head, (x, y), arrowprops=arrow)
+    axes.plot(x, y, "o", ms=7, mfc="white", mec=SURROGATE, mew=1.8, label="this design")
+    axes.set(xlim=about.ranges[0], ylim=about.ranges[1], xlabel=about.labels[0], ylabel=about.labels[1])
+    axes.legend(loc="upper right", fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")

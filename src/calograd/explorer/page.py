@@ -1,7 +1,8 @@
-"""The explorer's page: controls, an event, the landscape of the utility, observables. A `Worker` computes them."""
+"""The explorer's page: controls, an event, a landscape, observables. A `Worker` computes them."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial, singledispatchmethod
@@ -13,25 +14,29 @@ from typing import Any
 import numpy as np
 import panel as pn
 from panel.io.notebook import push_notebook
-from panel.layout import Column, FlexBox, Row
+from panel.layout import Column, Row
 from panel.pane import HTML, Bokeh
 from panel.viewable import Viewer
-from panel.widgets import FileDownload, RadioButtonGroup
+from panel.widgets import FileDownload
 
 from calograd.errors import CaloGradError, InputError
 from calograd.explorer import downloads
-from calograd.explorer.controls import Controls
+from calograd.explorer.cells import CellKind, CellSlope, CellView
+from calograd.explorer.controls import CellControls, StackControls
+from calograd.explorer.displays import CellDisplay, StackDisplay
+from calograd.explorer.kinds import Selection, Slope, View
 from calograd.explorer.landscape import Surface
-from calograd.explorer.numbers import table_html, utility_html
-from calograd.explorer.plots import LOOKS, EventDisplay, Map, Steps, histograms, scene
-from calograd.explorer.selection import Selection
-from calograd.explorer.views import ALL_SHOWERS, Explorer, LocalGradient, View
+from calograd.explorer.numbers import slope_html, table_html
+from calograd.explorer.plots import Map, Steps, histograms
+from calograd.explorer.stacks import StackKind, StackSlope, StackView
+from calograd.explorer.views import Explorer
 from calograd.explorer.worker import Complete, Converged, Failure, LandscapeProgress, Result, Step, Worker
-from calograd.metrics.observables import longitudinal_profile
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-ENERGIES = {"deposited": "deposited", "with background": "recorded", "after the mask": "kept"}
-"""Energies of the displayed event by their names on the page; the values are fields of `Event`."""
+WIDGETS: dict[type, tuple[Any, Any]] = {
+    CellKind: (CellControls, CellDisplay), StackKind: (StackControls, StackDisplay),
+}  # fmt: skip
+"""Controls and display of the kinds of designs."""
 DOWNLOADS: dict[str, tuple[str, Callable[[downloads.Snapshot], bytes]]] = {
     "TOML": ("design.toml", downloads.design_toml), "HDF5": ("showers.h5", downloads.showers_hdf5),
     "PNG": ("view.png", downloads.picture_png), "JSON": ("view.json", downloads.numbers_json),
@@ -39,8 +44,9 @@ DOWNLOADS: dict[str, tuple[str, Callable[[downloads.Snapshot], bytes]]] = {
 }  # fmt: skip
 UPPER, LOWER = 446, 284
 """Heights of the upper and lower row of plots in pixels."""
-STRIP = 62
-"""Height of the controls of the particle in pixels, which the upper row is lower by."""
+STRIP, ABOUT, LINE = 62, 26, 18
+"""Heights of the controls of the particle, of the facts of the design and of a line of derivatives in pixels; the upper
+row is lower by them."""
 
 
 class Page(Viewer):  # type: ignore[misc]
@@ -49,7 +55,7 @@ class Page(Viewer):  # type: ignore[misc]
     Args:
         explorer: the explorer that computes.
         path: selections of an optimisation with their utilities, to show as a trajectory.
-        query: parameters of the page's address, see `SelectionLimits.parse`.
+        query: parameters of the page's address, see `Limits.parse` of `calograd.explorer.kinds`.
 
     Attributes:
         view, slope, surface: the results that are shown; None before they are computed.
@@ -67,34 +73,35 @@ class Page(Viewer):  # type: ignore[misc]
         super().__init__(**params)
         self.explorer = explorer
         self.view: View | None = None
-        self.slope: LocalGradient | None = None
+        self.slope: Slope | None = None
         self.surface: Surface | None = None
         self.message = ""
         self.remark = ""
         self._refused = ""
         self._path = list(path or [])
+        self._results = deque[Result]()
         self._document = pn.state.curdoc
-        self.controls = Controls(explorer.limits, self._changed)
+        make_controls, make_display = WIDGETS[type(explorer.kind)]
+        self.controls = make_controls(explorer.limits, self._changed)
         self.controls.ascend.on_click(self._ascend)
         self.controls.nearest.on_click(self._nearest)
+        self.controls.nearest.visible = explorer.reference.offered
         self.controls.event.param.watch(self._draw_event, "value")
-        self.look = RadioButtonGroup(options=LOOKS, value="3-D", color="light", height=30, margin=(4, 8))
-        self.energies = RadioButtonGroup(options=ENERGIES, value="deposited", color="light", height=30,
-                                         margin=(4, 8))  # fmt: skip
-        self.energies.param.watch(self._draw_event, "value")
-        upper = UPPER - (STRIP if explorer.limits.beam else 0)
-        self.event = EventDisplay(height=upper - 40, sizing_mode="stretch_width", margin=(0, 6))
-        self.look.link(self.event, value="look")
-        self.map = Map(explorer.limits, upper - 22, self._clicked)
+        start, labels = explorer.start(), explorer.limits.labels
+        self._strip = self.controls.strip()
+        upper = UPPER - (STRIP if self._strip is not None else 0) - (ABOUT if labels.about else 0)
+        self.display = make_display(explorer.kind, upper, self._draw_event)
+        self.map = Map(explorer.limits.axes(start), upper - 4 - LINE * labels.lines, self._clicked)
         self.histograms = {
-            name: Steps(label, "share of showers", LOWER, legend=name == "E_tot")
-            for name, label in (("E_tot", "E_tot / E [%]"), ("R_E", "R_E [cm]"), ("z_mean", "⟨z⟩ [cm]"))
+            name: Steps(label, "share of showers", LOWER, legend=number == 0)
+            for number, (name, label) in enumerate(labels.histograms.items())
         }
-        self.profile = Steps("z [cm]", "dE/dz [GeV/cm]", LOWER)
+        x_label, y_label = labels.profile
+        self.profile = Steps(x_label, y_label, LOWER)
         figures = [self.map.figure, *(each.figure for each in self.histograms.values()), self.profile.figure]
         self._plots = [Bokeh(each, sizing_mode="stretch_width", margin=(0, 2)) for each in figures]
-        self.bar, self.error, self.utility, self.table = (
-            HTML("", stylesheets=[CSS], sizing_mode="stretch_width", margin=0) for _ in range(4)
+        self.bar, self.error, self.about, self.utility, self.table = (
+            HTML("", stylesheets=[CSS], sizing_mode="stretch_width", margin=0) for _ in range(5)
         )
         self.downloads = [self._download(name) for name in DOWNLOADS]
         self._layout = self._arrange()
@@ -109,9 +116,10 @@ class Page(Viewer):  # type: ignore[misc]
 
     def _arrange(self) -> Any:
         plots = Column(
-            *([self.controls.strip()] if self.explorer.limits.beam else []),
+            *([] if self._strip is None else [self._strip]),
+            self.about,
             Row(
-                Column(FlexBox(self.look, self.energies, margin=0), self.event, sizing_mode="stretch_width"),
+                self.display.layout(),
                 Column(self.utility, self._plots[0], sizing_mode="stretch_width"),
             ),
             Row(*self._plots[1:], sizing_mode="stretch_width"),
@@ -119,7 +127,7 @@ class Page(Viewer):  # type: ignore[misc]
             sizing_mode="stretch_width", margin=(4, 10),
         )  # fmt: skip
         controls = self.controls.layout(self.downloads, CSS)
-        self.error.visible = False
+        self.error.visible = self.about.visible = False
         return Column(
             self.bar, self.error, Row(controls, plots, sizing_mode="stretch_width", margin=0),
             sizing_mode="stretch_width", margin=0, min_width=1180, css_classes=["explorer"],
@@ -148,7 +156,7 @@ class Page(Viewer):  # type: ignore[misc]
             self._state(text, busy=True)
             self.worker.ask(selection, ascend=ascend)
 
-    def _selection(self) -> Selection | None:
+    def _selection(self) -> Any:
         """Return the selection that the controls show; None, and an error on the page, if there is none such."""
         try:
             return self.controls.selection()
@@ -171,58 +179,58 @@ class Page(Viewer):  # type: ignore[misc]
         else:
             self.controls.move(found.move(selection))
 
-    def _clicked(self, dx: float, dz: float) -> None:
-        """Go to a design on the map; layers keep their proportions."""
-        if (selection := self._selection()) is None:
-            return
-        wide, deep = self.explorer.limits.sizes(selection)
-        depths = np.clip(np.array(selection.dz) * dz / selection.depth, *deep)
-        at = {"dx": round(float(np.clip(dx, *wide)), 3), "dz": tuple(round(float(d), 3) for d in depths)}
-        self.controls.move(Selection(**{**vars(selection), **at}))
+    def _clicked(self, x: float, y: float) -> None:
+        """Go to a design on the map."""
+        if (selection := self._selection()) is not None:
+            self.controls.move(self.explorer.limits.moved(selection, x, y))
 
     def _publish(self, result: Result) -> None:
         """Show a result; called from the worker's thread."""
         if self._document is None:
             self._show(result)
-            push_notebook(*self._plots)
+            push_notebook(*self._plots, *self.display.panes)
         else:
             with suppress(RuntimeError):  # the visitor has left
-                self._document.add_next_tick_callback(partial(self._show, result))
+                self._results.append(result)
+                self._document.add_next_tick_callback(partial(self._show_pending))
+
+    def _show_pending(self) -> None:
+        """Show all results that are not shown, in their order.
+
+        Callbacks of a busy document need not run in theirs, and one that is added while a page opens may be lost.
+        """
+        while self._results:
+            self._show(self._results.popleft())
 
     @singledispatchmethod
     def _show(self, result: Any) -> None:
         raise TypeError(f"nothing shows {type(result).__name__}")
 
     @_show.register
-    def _(self, view: View) -> None:
+    def _(self, view: CellView | StackView) -> None:
         if self.view is None or self.view.selection != view.selection:
-            self.map.here(view.selection)
+            self.map.here(view.selection, self.explorer.limits.axes(view.selection))
             self.slope = None
-            self.utility.object = '<div class="utility old">gradient of the utility: as soon as the design rests</div>'
+            self.utility.object = '<div class="utility old">derivatives: as soon as the design rests</div>'
         self._tell(self._refused)
         self.view = view
         self._draw_event()
-        found, theirs, energy = view.observables, view.reference, view.selection.energy
         for name, histogram in self.histograms.items():
-            unit = 100 / energy if name == "E_tot" else 1.0
-            values = [unit * getattr(each, name).numpy() if each else None for each in (found, theirs)]
-            if values[0] is not None and len(values[0]):
-                histogram.show(*histograms(values[0], values[1]))
-        depths = np.array(view.selection.dz)
-        bundled = view.bundled
-        self.profile.show(
-            longitudinal_profile(view.cells, depths),
-            longitudinal_profile(bundled.cells.cells, depths) if bundled else None,
-        )
+            ours, theirs = view.values(name)
+            if len(ours):
+                histogram.show(*histograms(ours, theirs), view.caption(name))
+        self.profile.show(*view.profile())
+        about = view.about()
+        self.about.object, self.about.visible = f'<div class="about">{escape(about)}</div>', bool(about)
         self.table.object = table_html(view)
-        how = f"preview, {view.steps} steps" if view.steps else f"of {ALL_SHOWERS}"
-        self._state(f"{len(view.cells)} showers {how} · {view.milliseconds:.0f} ms", busy=True)
+        how = f"preview, {view.steps} steps" if view.steps else f"of {self.explorer.kind.showers}"
+        self._state(f"{len(view)} showers {how} · {view.milliseconds:.0f} ms", busy=True)
 
     @_show.register
-    def _(self, slope: LocalGradient) -> None:
+    def _(self, slope: CellSlope | StackSlope) -> None:
         self.slope = slope
         self.map.slope(slope)
-        self.utility.object = f'<div class="utility">{utility_html(slope)}</div>'
+        self.utility.object = f'<div class="utility">{slope_html(slope)}</div>'
 
     @_show.register
     def _(self, surface: Surface) -> None:
@@ -238,14 +246,13 @@ class Page(Viewer):  # type: ignore[misc]
     def _(self, step: Step) -> None:
         self._path.append((step.selection, step.value))
         self._draw_path()
-        self._state(f"step {step.number}: U = {step.value:.4g} 1/GeV²", busy=True)
+        axes = self.explorer.limits.axes(step.selection)
+        self._state(f"step {step.number}: {axes.quantity} = {step.value:.4g} {axes.unit}", busy=True)
 
     @_show.register
     def _(self, converged: Converged) -> None:
         self._tell("")
-        last = self._path[-1][0]
-        rounded = Selection(**{**vars(last), "dx": round(last.dx, 3), "dz": tuple(round(d, 3) for d in last.dz)})
-        self.controls.move(rounded)
+        self.controls.move(self._path[-1][0].rounded())
         self.remark = f"the ascent ended: {converged.reason.partition(':')[0]}"
         self.map.note(self.remark)
 
@@ -257,20 +264,16 @@ class Page(Viewer):  # type: ignore[misc]
     @_show.register
     def _(self, _: Complete) -> None:
         assert self.view is not None
-        self._state(f"{len(self.view.cells)} showers, gradient and landscape are complete", busy=False)
+        self._state(f"{len(self.view)} showers, gradient and landscape are complete", busy=False)
         self.map.note(self.remark)
 
     def _draw_event(self, *_: Any) -> None:
         if self.view is None:
             return
-        number = int(self.controls.event.value)
-        cells = getattr(self.explorer.event(self.view, number), self.energies.value)
-        words = next(name for name, field in ENERGIES.items() if field == self.energies.value)
-        self.event.scene = scene(cells, self.view.selection, words, number, self.view.particle(number))
+        self.display.show(self.view, int(self.controls.event.value))
 
     def _draw_path(self) -> None:
-        selections = [selection for selection, _ in self._path]
-        self.map.path([c.dx for c in selections], [c.depth for c in selections], [value for _, value in self._path])
+        self.map.path([selection.place for selection, _ in self._path], [value for _, value in self._path])
 
     def _tell(self, message: str) -> None:
         """Show an error in one line; an empty one hides it."""
@@ -297,9 +300,9 @@ class Page(Viewer):  # type: ignore[misc]
         """Return the content of a download; it is empty before anything is shown."""
         if self.view is None:
             return BytesIO()
-        path = np.array([(selection.dx, selection.depth) for selection, _ in self._path]).reshape(-1, 2)
+        path = np.array([selection.place for selection, _ in self._path]).reshape(-1, 2)
         snapshot = downloads.Snapshot(
-            self.explorer.surrogate.card.name, self.explorer.limits, self.view, self.slope, self.surface, path,
+            self.explorer.surrogate.card.name, self.explorer.kind, self.view, self.slope, self.surface, path,
             int(self.controls.event.value),
         )  # fmt: skip
         return BytesIO(make(snapshot))

@@ -1,4 +1,4 @@
-"""Plots and the event display of the page. They are drawn once; later only their data change."""
+"""Plots and the displays of an event. They are drawn once; later only their data change."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from bokeh.plotting.contour import contour_data
 from panel.custom import JSComponent
 
 from calograd.detector.incidence import Incidence
+from calograd.explorer.cell_selection import CellSelection
+from calograd.explorer.kinds import MapAxes, Selection, Slope
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import Selection, SelectionLimits
-from calograd.explorer.views import LocalGradient
 from calograd.metrics.observables import Profile
 from calograd.reports.plots import shares
-from calograd.reports.style import GEANT4, PATH, SURROGATE, SURROGATE_LIGHT
+from calograd.reports.style import GEANT4, PATH, SINGLE, SURROGATE, SURROGATE_LIGHT
 
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 PALETTE = list(interp_palette(YlGnBu9[::-1], 256))
 BINS = 22
 LONGEST = 0.4
 """Largest length of the gradient's arrow, in logarithms of pitch and depth."""
-TICKS = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40)
+TICKS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40)
 CONTOURS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
-"""Levels of the contours, as shares of the largest utility."""
+"""Levels of the contours, as shares of the largest value, or the smallest as a share of them where this is wanted."""
 
 LOOKS = {"3-D": "3-D", "side": "side", "along the beam": "front"}
 """Projections of the event display by their names on the page."""
@@ -90,11 +90,14 @@ class Steps:
                           line_color=SURROGATE, line_width=1.6, **ours)  # fmt: skip
         self.figure.segment("x", "low", "x", "high", source=self._points, color=GEANT4, line_width=1.2)
         self.figure.scatter("x", "y", source=self._points, color=GEANT4, size=4.5, **theirs)
+        self.figure.title.update(text="", text_font=FONT, text_font_size="11px", text_font_style="normal",
+                                 text_color=GEANT4, offset=4, standoff=3)  # fmt: skip
         if legend:
             _place_legend(self.figure)
 
-    def show(self, ours: Profile, theirs: Profile | None) -> None:
-        """Show values of the surrogate and of Geant4 or None."""
+    def show(self, ours: Profile, theirs: Profile | None, caption: str = "") -> None:
+        """Show values of the surrogate and of Geant4 or None, with a line of text."""
+        self.figure.title.text = caption
         self._line.data = {"x": np.repeat(ours.edges, 2), "y": np.concatenate([[0], np.repeat(ours.mean, 2), [0]])}
         top, points = float(ours.mean.max()), dict.fromkeys(("x", "y", "low", "high"), np.zeros(0))
         if theirs is not None:
@@ -118,25 +121,25 @@ def histograms(ours: np.ndarray, theirs: np.ndarray | None) -> tuple[Profile, Pr
 
 
 class Map:
-    """Map of the utility over pitch and depth, with the design, its gradient and a trajectory.
+    """Map of a quantity over two sizes, with the design, the direction of improvement and a trajectory.
 
     Args:
-        limits: limits of the surrogate.
+        axes: sizes and quantity.
         height: height in pixels.
-        chosen: called with dx and dz of a click, cm.
+        chosen: called with both sizes of a click, cm.
     """
 
-    def __init__(self, limits: SelectionLimits, height: int, chosen: Callable[[float, float], None]) -> None:
+    def __init__(self, axes: MapAxes, height: int, chosen: Callable[[float, float], None]) -> None:
+        self._axes = axes
         self.figure = made = frame(
-            "pitch dx [cm]", "depth of a layer dz [cm]", height, x_axis_type="log", y_axis_type="log",
-            x_range=Range1d(*limits.dx), y_range=Range1d(*limits.dz),
+            *axes.labels, height, x_axis_type="log", y_axis_type="log",
+            x_range=Range1d(*axes.ranges[0]), y_range=Range1d(*axes.ranges[1]),
         )  # fmt: skip
         made.on_event(Tap, lambda event: chosen(event.x, event.y))
-        for axes in ((*made.below, *made.above), (*made.left, *made.right)):
-            for axis in axes:
-                axis.ticker = FixedTicker(ticks=list(TICKS))
-                axis.formatter = CustomJSTickFormatter(code="return String(+tick.toPrecision(3))")
-        self._colours = LogColorMapper(PALETTE, low=1e-3, high=1)
+        for axis in (*made.below, *made.above, *made.left, *made.right):
+            axis.ticker = FixedTicker(ticks=list(TICKS))
+            axis.formatter = CustomJSTickFormatter(code="return String(+tick.toPrecision(3))")
+        self._colours = LogColorMapper(PALETTE[::-1] if axes.least else PALETTE, low=1e-3, high=1)
         self._image = ColumnDataSource({"image": [], "x": [], "y": [], "w": [], "h": []})
         self._here = ColumnDataSource({"x": [], "y": []})
         self._best = ColumnDataSource({"x": [], "y": []})
@@ -155,8 +158,10 @@ class Map:
             Arrow(x_start="x0", y_start="y0", x_end="x1", y_end="y1", source=self._arrow, line_color=SURROGATE,
                   line_width=3, end=VeeHead(size=14, fill_color=SURROGATE, line_color=SURROGATE))
         )  # fmt: skip
-        made.add_tools(HoverTool(renderers=[dots], tooltips=[("step", "@n"), ("U", "@u{0.0000} 1/GeV²")]))
-        bar = ColorBar(color_mapper=self._colours, width=12, title="U [1/GeV²]", label_standoff=6,
+        made.add_tools(
+            HoverTool(renderers=[dots], tooltips=[("step", "@n"), (axes.quantity, f"@u{{0.0000}} {axes.unit}")])
+        )
+        bar = ColorBar(color_mapper=self._colours, width=12, title=f"{axes.quantity} [{axes.unit}]", label_standoff=6,
                        border_line_color=None, bar_line_color=GEANT4, title_text_font=FONT, title_text_font_size="12px",
                        title_text_font_style="normal", major_label_text_font=FONT, major_label_text_font_size="11px",
                        major_tick_line_color=GEANT4)  # fmt: skip
@@ -172,38 +177,47 @@ class Map:
         """Write a line in the corner; an empty one hides it."""
         self._note.update(text=text, visible=bool(text))
 
-    def here(self, selection: Selection) -> None:
-        """Mark the design and remove the arrow of another one."""
-        self._here.data = {"x": [selection.dx], "y": [selection.depth]}
-        self._arrow.data = {"x0": [], "y0": [], "x1": [], "y1": []}
+    def here(self, selection: Selection, axes: MapAxes) -> None:
+        """Mark the design and remove the arrow of another one; a map of other materials is emptied."""
+        (x, y), self._arrow.data = selection.place, {"x0": [], "y0": [], "x1": [], "y1": []}
+        self._here.data = {"x": [x], "y": [y]}
+        if axes.labels != self._axes.labels:
+            self._axes = axes
+            self._image.data = {"image": [], "x": [], "y": [], "w": [], "h": []}
+            self._lines.data, self._best.data = {"xs": [], "ys": []}, {"x": [], "y": []}
+            self.figure.below[0].axis_label, self.figure.left[0].axis_label = axes.labels
+            self._reach(axes.ranges)
 
-    def slope(self, slope: LocalGradient) -> None:
-        """Show the gradient as an arrow with a length that saturates."""
-        g, at = slope.arrow, slope.selection
+    def slope(self, slope: Slope) -> None:
+        """Show the direction of improvement as an arrow with a length that saturates."""
+        g, (x, y) = slope.arrow, slope.selection.place
         size = hypot(*g)
         step = LONGEST * tanh(size) / size if size > 0 else 0.0
-        self._arrow.data = {
-            "x0": [at.dx], "y0": [at.depth], "x1": [at.dx * exp(step * g[0])], "y1": [at.depth * exp(step * g[1])]
-        }  # fmt: skip
+        self._arrow.data = {"x0": [x], "y0": [y], "x1": [x * exp(step * g[0])], "y1": [y * exp(step * g[1])]}
 
     def surface(self, surface: Surface) -> None:
-        """Show the utility as colours and contours."""
+        """Show the quantity as colours and contours."""
         fine = surface.fine
         x, y, low, high = fine.dx, fine.dz, float(fine.values.min()), float(fine.values.max())
-        self.figure.x_range.update(start=x[0], end=x[-1])
-        self.figure.y_range.update(start=y[0], end=y[-1])
+        self._reach(((x[0], x[-1]), (y[0], y[-1])))
         self._colours.update(low=low, high=high)
         self._image.data = {"image": [fine.values.T.astype(np.float32)], "x": [x[0]], "y": [y[0]],
                             "w": [x[-1] - x[0]], "h": [y[-1] - y[0]]}  # fmt: skip
-        levels = [share * high for share in CONTOURS if share * high > low]
-        lines = contour_data(x, y, fine.values.T, levels, want_fill=False).line_data
+        levels = [low / share for share in CONTOURS[::-1]] if surface.axes.least else [high * s for s in CONTOURS]
+        within = [level for level in levels if low < level < high]
+        lines = contour_data(x, y, fine.values.T, within, want_fill=False).line_data if within else None
         self._lines.data = {"xs": lines.xs, "ys": lines.ys} if lines else {"xs": [], "ys": []}
         best = fine.best()
         self._best.data = {"x": [best[0]], "y": [best[1]]}
 
-    def path(self, dx: list[float], dz: list[float], values: list[float]) -> None:
-        """Show a trajectory: pitches and depths, shapes (n,), cm, and their utilities."""
-        self._path.data = {"x": dx, "y": dz, "u": values, "n": list(range(len(dx)))}
+    def _reach(self, ranges: tuple[tuple[float, float], tuple[float, float]]) -> None:
+        for axis, (start, end) in zip((self.figure.x_range, self.figure.y_range), ranges, strict=True):
+            axis.update(start=start, end=end)
+
+    def path(self, places: list[tuple[float, float]], values: list[float]) -> None:
+        """Show a trajectory: places, cm, and the quantity there."""
+        x, y = ([place[axis] for place in places] for axis in (0, 1))
+        self._path.data = {"x": x, "y": y, "u": values, "n": list(range(len(places)))}
 
 
 def _place_legend(made: Any) -> None:
@@ -214,6 +228,56 @@ def _place_legend(made: Any) -> None:
     made.legend.label_text_font_size = "11px"
     made.legend.padding, made.legend.margin, made.legend.spacing = 2, 6, 0
     made.legend.glyph_height, made.legend.label_height = 14, 14
+
+
+class Layers:
+    """Energies of layers: mean and spread over the surrogate's showers, one shower, and Geant4's mean.
+
+    Args:
+        height: height in pixels.
+    """
+
+    def __init__(self, height: int) -> None:
+        self.figure = frame("layer", "energy of a layer [GeV]", height, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
+        self._band = ColumnDataSource({"x": [], "low": [], "high": []})
+        self._mean = ColumnDataSource({"x": [], "y": []})
+        self._one = ColumnDataSource({"x": [], "y": []})
+        self._points = ColumnDataSource({"x": [], "y": [], "low": [], "high": []})
+        self.figure.varea("x", "low", "high", source=self._band, fill_color=SURROGATE_LIGHT, fill_alpha=0.45,
+                          legend_label="mean ± standard deviation")  # fmt: skip
+        self.figure.line("x", "y", source=self._mean, color=SURROGATE, line_width=1.8,
+                         legend_label="mean ± standard deviation")  # fmt: skip
+        self.figure.line("x", "y", source=self._one, color=SINGLE, line_width=1.2, legend_label="the displayed shower")
+        self.figure.scatter("x", "y", source=self._one, color=SINGLE, size=4, legend_label="the displayed shower")
+        self.figure.segment("x", "low", "x", "high", source=self._points, color=GEANT4, line_width=1.2)
+        self.figure.scatter("x", "y", source=self._points, color=GEANT4, size=4.5, legend_label="Geant4, mean")
+        _place_legend(self.figure)
+        self.figure.legend.location = "top_right"
+
+    def show(
+        self, x: np.ndarray, label: str, ours: np.ndarray, number: int, theirs: np.ndarray | None, what: str
+    ) -> None:
+        """Show energies of the layers.
+
+        Args:
+            x: places of the layers, shape (layers,).
+            label: label of these.
+            ours, theirs: energies of the surrogate's and of Geant4's showers or None, shape (n, layers), GeV.
+            number: index of the displayed shower.
+            what: name of the plates.
+        """
+        mean, spread = ours.mean(0), ours.std(0, ddof=1)
+        self._band.data = {"x": x, "low": np.maximum(mean - spread, 0), "high": mean + spread}
+        self._mean.data, self._one.data = {"x": x, "y": mean}, {"x": x, "y": ours[number]}
+        points = dict.fromkeys(("x", "y", "low", "high"), np.zeros(0))
+        if theirs is not None:
+            middle, error = theirs.mean(0), theirs.std(0, ddof=1) / len(theirs) ** 0.5
+            points = {"x": x, "y": middle, "low": middle - error, "high": middle + error}
+        self._points.data = points
+        self.figure.below[0].axis_label, self.figure.left[0].axis_label = label, f"energy in {what} of a layer [GeV]"
+        step = (x[-1] - x[0]) / max(len(x) - 1, 1)
+        self.figure.x_range.update(start=x[0] - step / 2, end=x[-1] + step / 2)
+        self.figure.y_range.update(start=0, end=1.1 * max(float((mean + spread).max()), float(ours[number].max())))
 
 
 class EventDisplay(JSComponent):  # type: ignore[misc]
@@ -230,7 +294,7 @@ class EventDisplay(JSComponent):  # type: ignore[misc]
 
 
 def scene(
-    cells: np.ndarray, selection: Selection, what: str, number: int, particle: Incidence | None = None
+    cells: np.ndarray, selection: CellSelection, what: str, number: int, particle: Incidence | None = None
 ) -> dict[str, Any]:
     """Return the data of the event display.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from calograd.detector.configuration import PDG
 from calograd.detector.incidence import SAME_ANGLE, SAME_POSITION, Incidence
 from calograd.detector.material import to_float
 from calograd.detector.particles import ParticleBeam
+from calograd.errors import InputError
 from calograd.evaluation.matching import group
 from calograd.events.dense import Cells, read_cells
-from calograd.explorer.selection import Selection, SelectionLimits
+from calograd.explorer.cell_selection import CellLimits, CellSelection
+from calograd.explorer.kinds import check_origin
 from calograd.metrics.observables import Observables, observe
 from calograd.surrogate.storage import ASSETS
 from calograd.system.random_numbers import RandomNumbers
@@ -40,10 +43,10 @@ class BundledShowers:
         cells: the showers.
     """
 
-    selection: Selection
+    selection: CellSelection
     cells: Cells
 
-    def move(self, selection: Selection) -> Selection:
+    def move(self, selection: CellSelection) -> CellSelection:
         """Return the selection moved to this design, energy and beam; its window is kept, as far as these have it."""
         n_xy, n_z = min(selection.n_xy, self.selection.n_xy), min(selection.n_z, self.selection.n_z)
         beam = None if selection.beam is None else self.selection.beam
@@ -73,16 +76,34 @@ class Reference:
 
     Args:
         limits: limits of the surrogate; samples of other materials or windows are left out.
+        path: a file of Geant4's cells beside the bundled ones; its showers come first. None for none.
+
+    Raises:
+        InputError: a file of other materials or windows.
+        FormatError: a file that cannot be read.
     """
 
-    def __init__(self, limits: SelectionLimits) -> None:
+    offered = True
+    """Whether the page has a button that goes to the nearest."""
+
+    def __init__(self, limits: CellLimits, path: Path | None = None) -> None:
         self._limits = limits
         self.points: list[BundledShowers] = []
+        if path is not None:
+            cells = read_cells(path)
+            check_origin(path, cells.origin)
+            self.points = _points(cells, limits)
+            if not self.points:
+                windows, layers = (" or ".join(map(str, each)) for each in (limits.windows, limits.layers))
+                raise InputError(
+                    f"{path} has no showers to compare with: expected cells of {', '.join(limits.materials)} in "
+                    f"windows of {windows} cells across and {layers} layers"
+                )
         for name in FILES:
             if (ASSETS / name).is_file():
                 self.points += _points(read_cells(ASSETS / name), limits)
 
-    def at(self, selection: Selection) -> tuple[BundledShowers | None, str]:
+    def at(self, selection: CellSelection) -> tuple[BundledShowers | None, str]:
         """Return the showers at a selection, or None and a sentence that says why there are none."""
         here = [point for point in self.points if _distance(point, selection) < SAME]
         large = [p for p in here if p.selection.n_xy >= selection.n_xy and p.selection.n_z >= selection.n_z]
@@ -94,7 +115,7 @@ class Reference:
             return None, f"the bundled showers here are of {self._difference(large[0], selection)}: not compared"
         return found.crop(selection.n_xy, selection.n_z), ""
 
-    def nearest(self, selection: Selection) -> BundledShowers | None:
+    def nearest(self, selection: CellSelection) -> BundledShowers | None:
         """Return the showers at the smallest relative distance; None if there are none that could be compared.
 
         At equal distance those of the selection's beam come first.
@@ -108,14 +129,14 @@ class Reference:
 
         return min(points, key=distance, default=None)
 
-    def _difference(self, point: BundledShowers, selection: Selection) -> str | None:
+    def _difference(self, point: BundledShowers, selection: CellSelection) -> str | None:
         """Return in words how the beam of bundled showers differs from that of a selection; None if it does not."""
         n = len(point.cells)
         asked = self._limits.incident(n) if selection.beam is None else _drawn(selection.beam, selection.dx, n)
         return point.cells.incident.difference(asked)
 
 
-def _points(cells: Cells, limits: SelectionLimits) -> list[BundledShowers]:
+def _points(cells: Cells, limits: CellLimits) -> list[BundledShowers]:
     material = limits.materials.get(cells.material.name)
     n_xy, n_z = cells.cells.shape[1], cells.cells.shape[3]
     fits = n_xy in limits.windows and n_z in limits.layers
@@ -127,7 +148,7 @@ def _points(cells: Cells, limits: SelectionLimits) -> list[BundledShowers]:
             dx, energy, *dz = (round(float(each), 4) for each in (some.dx[0], some.energy[0], *some.dz[0]))
             beam = _beam(some.incident, dx)
             if beam is not None:
-                at = Selection(
+                at = CellSelection(
                     dx, tuple(dz), energy, some.material.name, to_float(some.material.density), n_xy=n_xy, beam=beam
                 )
                 found.append(BundledShowers(at, some))
@@ -162,7 +183,7 @@ def _drawn(beam: ParticleBeam, dx: float, n: int) -> Incidence:
     return beam.draw(torch.tensor([dx], dtype=torch.float64), RandomNumbers(0, range(n))).to_incidence(n)
 
 
-def _distance(point: BundledShowers, selection: Selection) -> float:
+def _distance(point: BundledShowers, selection: CellSelection) -> float:
     """Return the largest relative difference, of the layers that both have; infinity for another material."""
     if point.selection.material != selection.material:
         return np.inf

@@ -9,12 +9,11 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calograd.errors import FormatError, InputError
-from calograd.explorer.selection import Selection
+from calograd.explorer.kinds import Limits, Selection
 from calograd.explorer.views import Explorer
 from calograd.optimisation.setup import CONFIG, STATE
 from calograd.optimisation.state import read_state
@@ -27,20 +26,26 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 
 
-def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None = None) -> Page:
+def explore(
+    model: str | Path | Surrogate = "pbf2-cells",
+    run: str | Path | None = None,
+    reference: str | Path | None = None,
+) -> Page:
     """Return the explorer's page for a notebook: as the last line of a cell it is shown, ``.servable()`` serves it.
 
     Args:
-        model: a bundled name, a folder, or a surrogate of cells.
+        model: a bundled name, a folder, or a surrogate of cells or of stacks of plates.
         run: folder of an optimisation, to show its trajectory.
+        reference: file of Geant4 showers to compare with: cells, or a library of plates.
 
     Raises:
-        InputError: the extra ``explore`` is missing, or the surrogate does not generate cells.
+        InputError: the extra ``explore`` is missing, or the surrogate generates neither cells nor stacks.
         FormatError: the surrogate or the run cannot be read.
     """
     require("the explorer", "explore")
-    explorer = Explorer(model if isinstance(model, Surrogate) else Surrogate.load(model))
-    path = read_trajectory(Path(run), explorer.start()) if run else None
+    surrogate = model if isinstance(model, Surrogate) else Surrogate.load(model)
+    explorer = Explorer(surrogate, reference=None if reference is None else Path(reference))
+    path = read_trajectory(Path(run), explorer.limits) if run else None
     import panel as pn
 
     from calograd.explorer.page import Page
@@ -49,7 +54,15 @@ def explore(model: str | Path | Surrogate = "pbf2-cells", run: str | Path | None
     return Page(explorer, path)
 
 
-def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, ready: Callable[[str], None]) -> None:
+def serve(
+    model: str | Path,
+    port: int,
+    *,
+    run: Path | None,
+    browser: bool,
+    ready: Callable[[str], None],
+    reference: Path | None = None,
+) -> None:
     """Serve until Ctrl-C, on the loopback address.
 
     Args:
@@ -58,15 +71,17 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
         run: folder of an optimisation, to show its trajectory.
         browser: whether to open the page in a browser, where there is a display.
         ready: called with the address as soon as the server answers.
+        reference: file of Geant4 showers to compare with: cells, or a library of plates.
 
     Raises:
-        InputError: the port is in use, the extra ``explore`` is missing, or the surrogate does not generate cells.
+        InputError: the port is in use, the extra ``explore`` is missing, or the surrogate generates neither
+            cells nor stacks.
         FormatError: the surrogate or the run cannot be read.
     """
     require("the explorer", "explore")
     port = claim_port(port)
-    explorer = Explorer(Surrogate.load(model))
-    path = read_trajectory(run, explorer.start()) if run else None
+    explorer = Explorer(Surrogate.load(model), reference=reference)
+    path = read_trajectory(run, explorer.limits) if run else None
     explorer.preview(explorer.start())  # the first one is slow
     server = _server(explorer, path, port)
     address = f"http://{ADDRESS}:{port}"
@@ -80,30 +95,20 @@ def serve(model: str | Path, port: int, *, run: Path | None, browser: bool, read
         server.stop()
 
 
-def read_trajectory(folder: Path, start: Selection) -> list[tuple[Selection, float]]:
-    """Read the designs of an optimisation and their utilities; energy and material are those of ``start``.
+def read_trajectory(folder: Path, limits: Limits) -> list[tuple[Selection, float]]:
+    """Read the designs of an optimisation and their utilities; the beam is that of the page's start.
 
     Raises:
-        FormatError: the folder is missing, or holds no optimisation or a damaged one.
+        FormatError: the folder is missing, holds no optimisation, a damaged one, or one of another kind of designs.
     """
     state = read_state(folder / STATE, {})
     if state is None:
         raise FormatError(f"{folder} holds no {STATE}; expected a folder written by 'calograd optimise'")
     try:
         space = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"]["space"]
-        if "parameters" not in space and space["kind"] == "stack":
-            raise FormatError(
-                f"{folder} is a run of a stack of plates, which the explorer does not show; see its report.html"
-            )
-        names, found = space["parameters"], []
-        for step in state.history:
-            y = dict(zip(names, step.y, strict=True))
-            layers = len(start.dz) if start.beam is None else len(y) - ("density" in y) - 1
-            dz = (y["dz"],) * len(start.dz) if "dz" in y else tuple(y[f"dz_{k + 1}"] for k in range(layers))
-            found.append((replace(start, dx=y["dx"], dz=dz), step.value))
+        return [(limits.of_run(space, step.y), limits.shown(step.value)) for step in state.history]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{folder / CONFIG} does not fit {STATE} ({error}); expected a whole run") from error
-    return found
 
 
 def claim_port(port: int) -> int:

@@ -12,9 +12,9 @@ from threading import Condition, Thread
 from time import perf_counter
 
 from calograd.errors import CaloGradError
+from calograd.explorer.kinds import Selection, Slope, View
 from calograd.explorer.landscape import Surface
-from calograd.explorer.selection import Selection
-from calograd.explorer.views import Explorer, LocalGradient, View
+from calograd.explorer.views import Explorer
 
 SETTLING_TIME = 0.25
 """Seconds without a change before anything but a preview is computed."""
@@ -37,7 +37,7 @@ class Step:
 
     Args:
         selection: the design.
-        value: its utility, 1/GeV2.
+        value: the quantity that is improved.
         number: index of the step.
     """
 
@@ -67,7 +67,7 @@ class Complete:
     selection: Selection
 
 
-Result = View | LocalGradient | Surface | LandscapeProgress | Step | Converged | Failure | Complete
+Result = View | Slope | Surface | LandscapeProgress | Step | Converged | Failure | Complete
 
 
 class _NewerError(Exception):

@@ -36,6 +36,8 @@ class Landscape:
         dx, dz: shapes (a,) and (b,), cm, ascending.
         values: shape (a, b).
         slopes: dV/d ln dx and dV/d ln dz, shape (a, b, 2).
+        least: whether small values are wanted. The explorer shows the resolution of stacks of plates so; there the
+            thicknesses of absorber and active plate take the places of dx and dz.
     """
 
     source: str
@@ -43,10 +45,11 @@ class Landscape:
     dz: np.ndarray
     values: np.ndarray
     slopes: np.ndarray
+    least: bool = False
 
     def best(self) -> tuple[float, float, float]:
-        """Return dx and dz of the largest value on the grid, cm, and that value."""
-        i, j = np.unravel_index(np.argmax(self.values), self.values.shape)
+        """Return dx and dz of the best value on the grid, cm, and that value."""
+        i, j = np.unravel_index(np.argmax(-self.values if self.least else self.values), self.values.shape)
         return float(self.dx[i]), float(self.dz[j]), float(self.values[i, j])
 
     def to_dict(self) -> dict[str, Any]:

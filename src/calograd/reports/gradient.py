@@ -108,12 +108,13 @@ def draw_landscapes(
 def draw_landscape(
     panel: Axes, each: Landscape, levels: np.ndarray, path: np.ndarray | None, at: tuple[float, float] | None = None
 ) -> ContourSet:
-    """Draw one landscape as coloured levels with arrows; the other arguments are those of `draw_landscapes`."""
+    """Draw one landscape as coloured levels with arrows to better ones; see `draw_landscapes`."""
     panel.set_xscale("log")
     panel.set_yscale("log")
-    filled = panel.contourf(each.dx, each.dz, each.values.T, levels=levels, cmap="YlGnBu", extend="both")
+    colours = "YlGnBu_r" if each.least else "YlGnBu"
+    filled = panel.contourf(each.dx, each.dz, each.values.T, levels=levels, cmap=colours, extend="both")
     some = tuple(slice(step // 2, None, step) for step in (max(1, len(v) // ARROWS) for v in (each.dx, each.dz)))
-    slopes = each.slopes[some]
+    slopes = -each.slopes[some] if each.least else each.slopes[some]
     length = np.linalg.norm(slopes, axis=2, keepdims=True)
     along = slopes / np.where(length > 0, length, 1)
     centres = np.stack(np.meshgrid(np.log(each.dx[some[0]]), np.log(each.dz[some[1]]), indexing="ij"), axis=2)
@@ -126,7 +127,7 @@ def draw_landscape(
         if arrow.arrow_patch is not None:
             arrow.arrow_patch.set_clip_path(panel.patch)
     best = each.best()
-    label = f"best of the grid: {best[0]:.2f} x {best[1]:.1f} cm"
+    label = f"best of the grid: {best[0]:.3g} x {best[1]:.3g} cm"
     panel.plot(best[0], best[1], "*", ms=13, mfc="white", mec=dark, label=label)
     if path is not None:
         panel.plot(path[:, 0], path[:, 1], "o-", ms=3, lw=1.2, color=PATH, label="trajectory")

@@ -128,7 +128,7 @@ def plot_observable(
     """
     numbers = _array(values)
     edges = central_bins(numbers, bins) if isinstance(bins, int) else np.asarray(bins, dtype=float)
-    axes = _draw_steps(axes, shares(numbers, edges), options)
+    axes = draw_steps(axes, shares(numbers, edges), options)
     axes.set_xlabel(axis_label(name) if name in LABELS else name)
     axes.set_ylabel("share of showers")
     return axes
@@ -179,14 +179,14 @@ def plot_profile(
     energies = _array(cells)
     depths = np.broadcast_to(np.asarray(dz, dtype=float), (energies.shape[3],))
     profile = longitudinal_profile(energies, depths) if along == "z" else transverse_profile(energies, dx)
-    axes = _draw_steps(axes, profile, options)
+    axes = draw_steps(axes, profile, options)
     axes.set_xlabel(f"{along} [cm]")
     axes.set_ylabel(f"dE/d{along} [GeV/cm]")
     return axes
 
 
-def _draw_steps(axes: Axes | None, known: Profile, options: dict[str, Any]) -> Axes:
-    """Draw values in bins as steps with error bars."""
+def draw_steps(axes: Axes | None, known: Profile, options: dict[str, Any]) -> Axes:
+    """Draw values in bins as steps with error bars; ``options`` go to matplotlib's ``stairs``."""
     axes = _axes(axes)
     drawn = axes.stairs(known.mean, known.edges, **({"color": SURROGATE} | options))
     middles = (known.edges[1:] + known.edges[:-1]) / 2

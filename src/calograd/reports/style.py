@@ -21,6 +21,8 @@ KEPT = "#e3efe6"
 """Colour of an allowed range."""
 MISSED = "#b3001b"
 """Colour of a limit missed beyond statistics."""
+SINGLE = "#2f6f9f"
+"""Colour of a single shower beside a mean."""
 PATH = "#7a1fa2"
 """Colour of a trajectory of designs."""
 
@@ -73,6 +75,8 @@ UNITS = dict.fromkeys(LABELS, "cm") | {
     "depth_spread": "$X_0$",
 }  # fmt: skip
 """Units of observables; empty for pure numbers."""
+TICKS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
+"""Ticks of logarithmic axes of sizes, cm."""
 
 
 def parameter_label(name: str) -> str:
@@ -88,7 +92,7 @@ def axis_label(name: str) -> str:
 
 def plain_ticks(axis: Any, ends: tuple[float, float]) -> None:
     """Set ticks at round numbers between the ends of a logarithmic axis."""
-    places = [v for v in (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20) if ends[0] * 0.999 <= v <= ends[1] * 1.001]
+    places = [v for v in TICKS if ends[0] * 0.999 <= v <= ends[1] * 1.001]
     axis.set_major_locator(FixedLocator(places))
     axis.set_major_formatter(lambda v, _: f"{v:g}")
     axis.set_minor_locator(NullLocator())

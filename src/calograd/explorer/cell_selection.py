@@ -1,29 +1,28 @@
-"""The selection of a page: a design, a beam, an energy, a background and a price on depth, as plain numbers.
+"""The selection of a page of cells: a design, a beam, an energy, a background and a price on depth, as plain numbers.
 
 The entry of a fixed beam keeps its place in the cell at every pitch, so it is stored in units of the pitch.
 
 The utility of a selection is 1 / (alpha^2 + mean (E_meas - E_inc)^2), divided by 1 + price depth / X0. A selection can
-be the start of an optimisation: `SelectionLimits.tables` returns the tables that ``calograd optimise`` reads. An
-address can name it: `SelectionLimits.parse` reads ``?dx=1.3&dz=3.7&theta=20``.
+be the start of an optimisation: `CellLimits.tables` returns the tables that ``calograd optimise`` reads. An address
+can name it: `CellLimits.parse` reads ``?dx=1.3&dz=3.7&theta=20``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from calograd.detector.design import Design
 from calograd.detector.incidence import Incidence
-from calograd.detector.material import ELEMENTS, Material, to_float
+from calograd.detector.material import Material, to_float
 from calograd.detector.particles import ParticleBeam
-from calograd.errors import InputError
+from calograd.errors import FormatError, InputError
+from calograd.explorer.kinds import MapAxes, PlotLabels
+from calograd.explorer.text import check_name, in_words, to_count, to_number, to_particle
 from calograd.objective.config import parse_objective
 from calograd.objective.utility import Objective
 from calograd.surrogate import Card, Surrogate
@@ -41,14 +40,12 @@ NUMBERS = ("dx", "dz", "energy", "density", "background", "price", "x", "y", "th
 """Parameters of an address that are numbers."""
 COUNTS = ("n_xy", "n_z")
 """Parameters of an address that are whole numbers."""
-MOST_DIGITS = 3
-"""Most digits of these."""
 OF_PARTICLES = ("particle", "position", "x", "y", "theta", "phi", *COUNTS)
 """Parameters of an address that surrogates have which take particles."""
 
 
 @dataclass(frozen=True)
-class Selection:
+class CellSelection:
     """A design and the conditions that it is looked at in.
 
     Args:
@@ -106,6 +103,15 @@ class Selection:
         return float(np.mean(self.dz))
 
     @property
+    def place(self) -> tuple[float, float]:
+        """Return pitch and mean depth, cm: the place on the map."""
+        return self.dx, self.depth
+
+    def rounded(self) -> CellSelection:
+        """Return the selection with sizes of three decimals."""
+        return replace(self, dx=round(self.dx, 3), dz=tuple(round(each, 3) for each in self.dz))
+
+    @property
     def equal(self) -> bool:
         """Return whether all layers have the same depth."""
         return max(self.dz) - min(self.dz) < 1e-9
@@ -121,7 +127,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class SelectionLimits:
+class CellLimits:
     """The selections that a surrogate accepts.
 
     Args:
@@ -145,9 +151,12 @@ class SelectionLimits:
     unequal: bool
     card: Card
     beam: TrainedBeam | None = None
+    labels: ClassVar[PlotLabels] = PlotLabels(
+        {"E_tot": "E_tot / E [%]", "R_E": "R_E [cm]", "z_mean": "⟨z⟩ [cm]"}, ("z [cm]", "dE/dz [GeV/cm]")
+    )
 
     @classmethod
-    def of(cls, surrogate: Surrogate) -> SelectionLimits:
+    def of(cls, surrogate: Surrogate) -> CellLimits:
         """Return the limits of a surrogate of cells. Raises `InputError` for other surrogates."""
         a = surrogate.design_model.architecture
         if surrogate.design_model.shape != (a.n_xy, a.n_xy, a.n_z):
@@ -171,20 +180,20 @@ class SelectionLimits:
         """Return the numbers of layers that are served."""
         return [self.n_z] if self.beam is None else list(range(1, self.n_z + 1))
 
-    def start(self) -> Selection:
+    def start(self) -> CellSelection:
         """Return the selection a page opens with: 2.5 x 6 cm, 50 GeV, on the axis, or the nearest in range."""
         material = next(iter(self.materials.values()))
         dx, dz, energy = (
             float(np.clip(value, *ends)) for value, ends in ((2.5, self.dx), (6.0, self.dz), (50.0, self.energy))
         )
-        at = Selection(dx, (dz,) * self.n_z, energy, material.name, to_float(material.density), n_xy=self.n_xy)
+        at = CellSelection(dx, (dz,) * self.n_z, energy, material.name, to_float(material.density), n_xy=self.n_xy)
         if self.beam is None:
             return at
         beam = ParticleBeam(self.beam.particles[0], theta=self.beam.theta[0], unit="pitch")
         n_xy, n_z = max(n for n in self.windows if n <= max(OPENS, self.windows[0])), min(OPENS, self.n_z)
         return replace(at, dz=(dz,) * n_z, n_xy=n_xy, beam=beam)
 
-    def parse(self, query: Mapping[str, str]) -> Selection:
+    def parse(self, query: Mapping[str, str]) -> CellSelection:
         """Return the selection that the parameters of an address name; the others are those of `start`.
 
         Lengths are in cm: ``x`` and ``y`` the entry, ``position=uniform`` draws it in the cell; ``dz`` may be one depth
@@ -201,13 +210,10 @@ class SelectionLimits:
                     f"address: {name} is for surrogates that take particles; {self.card.name} knows "
                     f"{self.card.trained_incidence().describe()} alone: leave it out"
                 )
-            if name not in known:
-                near = get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f"did you mean '{near[0]}'?" if near else f"expected {', '.join(known)}"
-                raise InputError(f"address: unknown parameter '{name}'; {hint}")
-        numbers = {name: _number(name, query[name]) for name in NUMBERS if name in query and name != "dz"}
-        counts = {name: _count(name, query[name]) for name in COUNTS if name in query}
-        depths = [_number("dz", each) for each in query["dz"].split(",")] if "dz" in query else [at.dz[0]]
+            check_name(name, known)
+        numbers = {name: to_number(name, query[name]) for name in NUMBERS if name in query and name != "dz"}
+        counts = {name: to_count(name, query[name]) for name in COUNTS if name in query}
+        depths = [to_number("dz", each) for each in query["dz"].split(",")] if "dz" in query else [at.dz[0]]
         n_xy, n_z = counts.get("n_xy", at.n_xy), counts.get("n_z", len(depths) if len(depths) > 1 else at.n_z)
         for name, value, served in (("n_xy", n_xy, self.windows), ("n_z", n_z, self.layers)):
             if value not in served:
@@ -229,17 +235,14 @@ class SelectionLimits:
     ) -> ParticleBeam:
         """Return the beam that the parameters of an address name, in cells of a pitch in cm."""
         assert self.beam is not None
-        particle = query.get("particle", usual.particle).replace(" ", "+")  # a + in an address stands for a space
-        if particle not in self.beam.particles:
-            known = ", ".join(self.beam.particles)
-            raise InputError(f"address: particle = '{particle}' was not trained on; expected one of {known}")
+        particle = to_particle(query, usual.particle, self.beam.particles)
         if "position" in query and (query["position"] != "uniform" or {"x", "y"} & set(numbers)):
             raise InputError("address: expected position=uniform, or x and y of the entry in cm")
         entry: Any = query.get("position", tuple(numbers.get(name, 0.0) / dx for name in "xy") if dx > 0 else (0, 0))
-        angles = {name: numbers[name] for name in ("theta", "phi") if name in numbers}
-        return replace(usual, particle=particle, position=entry, **angles)  # type: ignore[arg-type]
+        angles: dict[str, Any] = {name: numbers[name] for name in ("theta", "phi") if name in numbers}
+        return replace(usual, particle=particle, position=entry, **angles)
 
-    def material(self, selection: Selection) -> Material:
+    def material(self, selection: CellSelection) -> Material:
         """Return the material of a selection. Raises `InputError` if the surrogate does not know it."""
         if selection.material not in self.materials:
             raise InputError(
@@ -249,12 +252,43 @@ class SelectionLimits:
         same = abs(selection.density / to_float(material.density) - 1) < 1e-6
         return material if same else material.at_density(selection.density)
 
-    def sizes(self, selection: Selection) -> tuple[tuple[float, float], tuple[float, float]]:
+    def sizes(self, selection: CellSelection) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return the trained ranges of pitch and depth for the material of a selection, cm."""
         card = self.card.in_cm(self.material(selection))
         return card.dx, card.dz
 
-    def design(self, selection: Selection) -> Design:
+    def axes(self, selection: CellSelection) -> MapAxes:
+        """Return the axes of the landscape: the utility over pitch and depth."""
+        labels = "pitch dx [cm]", "depth of a layer dz [cm]"
+        return MapAxes(("dx", "dz"), labels, self.sizes(selection), "U", "1/GeV²")
+
+    def moved(self, selection: CellSelection, x: float, y: float) -> CellSelection:
+        """Return the selection at a pitch and a mean depth, cm; layers keep their proportions."""
+        wide, deep = self.sizes(selection)
+        depths = np.clip(np.array(selection.dz) * y / selection.depth, *deep)
+        return replace(selection, dx=float(np.clip(x, *wide)), dz=tuple(depths.tolist())).rounded()
+
+    def shown(self, utility: float) -> float:
+        """Return the utility itself."""
+        return utility
+
+    def of_run(self, space: Mapping[str, Any], y: Sequence[float]) -> CellSelection:
+        """Return the selection of one design of an optimisation; energy and material are those of `start`.
+
+        Raises:
+            FormatError: a run of a stack of plates.
+        """
+        if "parameters" not in space and space["kind"] == "stack":
+            raise FormatError(
+                f"the run is of a stack of plates, and {self.card.name} generates cells; take a surrogate of stacks, "
+                "as sampling-fast"
+            )
+        start, of = self.start(), dict(zip(space["parameters"], y, strict=True))
+        layers = len(start.dz) if start.beam is None else len(of) - ("density" in of) - 1
+        dz = (of["dz"],) * len(start.dz) if "dz" in of else tuple(of[f"dz_{k + 1}"] for k in range(layers))
+        return replace(start, dx=of["dx"], dz=dz)
+
+    def design(self, selection: CellSelection) -> Design:
         """Return the design of a selection. Raises `InputError` for sizes that are not positive."""
         dz = selection.dz[0] if selection.equal else selection.dz
         return Design(selection.dx, dz, self.material(selection), selection.n_xy, selection.n_z)
@@ -263,7 +297,7 @@ class SelectionLimits:
         """Return the particles of n showers of a surrogate that knows one beam."""
         return self.card.trained_incidence()[np.zeros(n, int)]
 
-    def tables(self, selection: Selection) -> dict[str, Any]:
+    def tables(self, selection: CellSelection) -> dict[str, Any]:
         """Return the tables of an optimisation that starts from a selection, as ``calograd optimise`` reads them."""
         names = ("dx", "dz") if selection.equal else ("dx", *(f"dz_{k + 1}" for k in range(len(selection.dz))))
         start = dict(zip(names, (selection.dx, *selection.dz), strict=False))
@@ -274,7 +308,7 @@ class SelectionLimits:
         tables: dict[str, Any] = {
             "pricing": "relative",
             "space": {
-                "parameters": list(names), "start": start, "material": _in_words(self.material(selection)),
+                "parameters": list(names), "start": start, "material": in_words(self.material(selection)),
                 "bounds": {"dx": list(dx), "dz": list(dz)},
             },
             "background": background,
@@ -287,7 +321,7 @@ class SelectionLimits:
             tables["beam"] = _beam_table(selection.beam)
         return tables
 
-    def objective(self, selection: Selection) -> Objective:
+    def objective(self, selection: CellSelection) -> Objective:
         """Return the objective of a selection. Raises `InputError` for a negative background or price."""
         tables = {key: value for key, value in self.tables(selection).items() if key != "space"}
         return parse_objective(tables, "explorer", Path()).build()
@@ -298,49 +332,3 @@ def _beam_table(beam: ParticleBeam) -> dict[str, Any]:
     entry = beam.position if isinstance(beam.position, str) else list(beam.position)
     unit = {} if isinstance(beam.position, str) or beam.position == (0.0, 0.0) else {"unit": beam.unit}
     return {"particle": beam.particle, "position": entry, **unit, "theta": beam.theta, "phi": beam.phi}
-
-
-def _number(name: str, text: str) -> float:
-    """Return a number of an address. Raises `InputError` for anything else."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value):
-        raise InputError(f"address: {name} = '{text}': expected a number")
-    return value
-
-
-def _count(name: str, text: str) -> int:
-    """Return a whole number of an address. Raises `InputError` for anything else."""
-    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
-        raise InputError(f"address: {name} = '{text[:20]}': expected a whole number")
-    return int(text)
-
-
-def to_toml(tables: dict[str, Any]) -> str:
-    """Format tables as TOML. Strings and lists are written as JSON, which is valid TOML."""
-    lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not _is_table(value)]
-    for key, value in tables.items():
-        if _is_table(value):
-            head = f"[[{key}]]" if isinstance(value, list) else f"[{key}]"
-            for each in value if isinstance(value, list) else [value]:
-                lines += ["", head, *(f"{name} = {_toml(what)}" for name, what in each.items())]
-    return "\n".join([*lines, ""])
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(each, dict) for each in value))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{key} = {_toml(each)}' for key, each in value.items())} }}"
-    return json.dumps(value)
-
-
-def _in_words(material: Material) -> str:
-    """Return words that `Material.parse` reads as the same composition and density."""
-    counts = {s: share / ELEMENTS[s][1] for s, share in material.mass_fractions.items() if share > 0}
-    formula = "".join(f"{symbol}{count / max(counts.values()):.5f}" for symbol, count in counts.items())
-    return f"{material.name}:{to_float(material.density):.6g}:{formula}"

@@ -43,7 +43,7 @@ def adapted(folder: Path, output: Path, **changes: Any) -> Any:
 def test_every_phase_ends_with_no_larger_loss_of_the_held_out_showers(
     folder: Path, tmp_path: Path, method: str
 ) -> None:
-    changes = {"method": method} | ({} if method == "lora" else {"rank": 8, "alpha": 16.0})
+    changes = {"method": method, "location_scale_steps": 80} | ({} if method == "lora" else {"rank": 8, "alpha": 16.0})
     outcome = adapted(folder, tmp_path / "new", **changes)
     assert [phase.name for phase in outcome.phases] == [
         "shower location and scale", "layer location and scale", "diffusion",

@@ -387,7 +387,8 @@ def _in_order(inner: Tensor, outer: Tensor, n_xy: int) -> Tensor:
 
 def _window(cells: Tensor, n_xy: int) -> Tensor:
     """Return cells of layers, shape (n, n_z, cells), as windows, shape (n, n_xy, n_xy, n_z)."""
-    return cells.transpose(1, 2).reshape(len(cells), n_xy, n_xy, -1)
+    stacked = torch.stack(cells.unbind(1), 2)  # a transposition at this place goes wrong in ONNX Runtime
+    return stacked.reshape(len(cells), n_xy, n_xy, -1)
 
 
 def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, axis: Axis, n_xy: int) -> Tensor:

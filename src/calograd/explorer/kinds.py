@@ -287,7 +287,7 @@ class Climb(NamedTuple):
 
 
 class Kind(Protocol):
-    """What the explorer computes of a kind of designs.
+    """A kind of designs: everything that the explorer computes of it.
 
     Attributes:
         limits: limits of the surrogate.

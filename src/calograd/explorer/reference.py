@@ -84,7 +84,7 @@ class Reference:
     """
 
     offered = True
-    """Whether the page has a button that goes to the nearest."""
+    """True if the page has a button that goes to the nearest Geant4 showers."""
 
     def __init__(self, limits: CellLimits, path: Path | None = None) -> None:
         self._limits = limits

@@ -70,7 +70,7 @@ class StackReference:
 
     @property
     def offered(self) -> bool:
-        """Whether the page has a button that goes to the nearest."""
+        """True if the page has a button that goes to the nearest Geant4 showers."""
         return bool(self.points)
 
     def at(self, selection: StackSelection) -> tuple[PlateShowers | None, str]:

@@ -178,7 +178,7 @@ class TrainedDesigns(_Trained):
     materials: Annotated[tuple[StoredMaterial, ...], Field(min_length=1)]
     """The materials that were trained on."""
     mode: str
-    """What surrounds the window of cells: ``embedded`` if the material continues, ``stand-alone`` if there is nothing,
+    """Surroundings of the window of cells: ``embedded`` if the material continues, ``stand-alone`` if there is nothing,
     or the kind of the detector: ``crystal matrix``, ``GDML geometry``, ``imported``. ``mixed`` if there were several.
     """
     beam: TrainedBeam | None = None

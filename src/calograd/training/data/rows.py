@@ -208,7 +208,7 @@ class TrainingData:
 
     @property
     def mode(self) -> str:
-        """What surrounds the cells, see `calograd.surrogate.card.TrainedDesigns`; ``mixed`` if files differ."""
+        """Surroundings of the cells, see `calograd.surrogate.card.TrainedDesigns`; ``mixed`` if files differ."""
         modes = {str(p["config"].get("mode", "embedded")) for p in self.provenance}
         return modes.pop() if len(modes) == 1 else "mixed"
 

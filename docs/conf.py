@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import sys
@@ -14,17 +15,17 @@ from pages import write_pages
 from pictures import write_gallery, write_learning_curves
 from sphinx.errors import ExtensionError
 
-from calograd import __version__
+import calograd
 
 project = "CaloGrad"
 author = "The CaloGrad team"
 project_copyright = "The CaloGrad team, MIT licence"
-version = release = __version__
+version = release = calograd.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "jupyter_execute", "reference/made/learning-curves.md", "reference/made/covered.md"]
 html_theme = "furo"
-html_title = f"CaloGrad {__version__}"
+html_title = f"CaloGrad {calograd.__version__}"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 default_role = "code"
@@ -32,8 +33,18 @@ default_role = "code"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
-nb_execution_mode = "cache"  # cells of tutorials and notebooks run when they have changed
-nb_execution_cache_path = str(Path(__file__).parent / "_build" / "notebooks")
+
+def _digest(folder: Path) -> str:
+    """Return a digest of the code and the surrogates in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in {".py", ".cpp", ".toml", ".safetensors"}:
+            digest.update(str(file.relative_to(folder)).encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+nb_execution_mode = "cache"  # cells of tutorials and notebooks run when they or the code have changed
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / "notebooks" / _digest(Path(calograd.__file__).parent))
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"

@@ -64,6 +64,8 @@ EPS = 1e-4
 """Softening of the energy of a shower and of what leaks, eps of the formulas above, GeV."""
 EPS_VISIBLE = 1e-5
 """Softening of the energies of single plates, eps' of the formulas above, GeV."""
+SOFT_PLATE = 0.15
+"""Softening of the energies of plates, kappa of the formulas above, losses of a minimum ionising particle in them."""
 BEGUN = 2e-3
 """Energy of a layer from which on the shower has begun, GeV."""
 SOFT_START = 0.05
@@ -241,7 +243,8 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
     reference = torch.where(present, shower.total[:, None] * shares_of(plates, shower), 1.0).clamp(min=NOTHING)
     v, w = _below_zero(energies.transpose(1, 2), random).unbind(1)
     share = torch.where(layers > 0, (layers / reference).pow(1 / 3), -v * (E_0 / reference).pow(1 / 3).clamp(max=0.3))
-    balance = ((active + EPS_VISIBLE) / (absorber + EPS_VISIBLE)).log() - plates.ratio.log()
+    soft_absorber, soft_active = _softening(plates)
+    balance = ((active + soft_active) / (absorber + soft_absorber)).log() - plates.ratio.log()
     balance = balance - torch.where(active > 0, 0.0, w) + torch.where(absorber > 0, 0.0, w)
     balance = torch.where(layers > 0, balance, w - 1)
     return torch.where(present[:, None], torch.stack([share, balance], 1), 0.0)
@@ -253,7 +256,8 @@ def edges(plates: Plates, shower: Shower) -> Tensor:
     An active plate of an energy of eps' is between; the layer has the energy that the profile expects.
     """
     expected = shower.total[:, None] * shares_of(plates, shower)
-    balance = (2 * EPS_VISIBLE / (expected + EPS_VISIBLE)).log() - plates.ratio.log()
+    soft_absorber, soft_active = _softening(plates)
+    balance = (1.1 * soft_active / (expected + soft_absorber)).log() - plates.ratio.log()
     return torch.stack([torch.zeros_like(balance), balance], 1)
 
 
@@ -267,7 +271,7 @@ def decode(c: Tensor, plates: Plates, shower: Shower) -> tuple[Tensor, Tensor]:
     layers = shower.total[:, None] * _with_moments(weights, plates, shower)
     mip = (layers * plates.ratio / (1 + plates.ratio)).sum(1)
     visible = (shower.visible * (mip + EPS_VISIBLE) - EPS_VISIBLE).clamp(min=0)
-    active = _with_visible(layers, plates.ratio * balance.clamp(-LOGIT_BOUND, LOGIT_BOUND).exp(), visible)
+    active = _with_visible(layers, plates, balance.clamp(-LOGIT_BOUND, LOGIT_BOUND).exp(), visible)
     return layers - active, active
 
 
@@ -299,30 +303,37 @@ def _with_moments(weights: Tensor, plates: Plates, shower: Shower) -> Tensor:
     return result
 
 
-def _with_visible(layers: Tensor, ratio: Tensor, visible: Tensor) -> Tensor:
+def _softening(plates: Plates) -> tuple[Tensor, Tensor]:
+    """Return the softening of the energies of absorber and active plate of every layer, shape (n, layers), GeV."""
+    present = plates.present[..., None]
+    return tuple((SOFT_PLATE * torch.where(present, plates.ionisation, 1.0)).unbind(-1))
+
+
+def _with_visible(layers: Tensor, plates: Plates, balance: Tensor, visible: Tensor) -> Tensor:
     """Return energies of active plates, shape (n, layers), that add up to ``visible``, shape (n,), GeV.
 
     Args:
         layers: T_k of the formulas above, shape (n, layers), GeV.
-        ratio: (V_k + eps') / (A_k + eps') but for a common factor, of the same shape.
+        plates: the stacks.
+        balance: exp(b_k) but for a common factor, of the same shape.
         visible: shape (n,), GeV.
     """
+    soft_absorber, soft_active = _softening(plates)
+    ratio, soft = plates.ratio * balance, soft_absorber + soft_active
     factor = torch.zeros_like(visible)[:, None]  # its logarithm
-    active = _active(layers, ratio)
+    active = _active(layers, ratio, soft_absorber, soft_active)
     for _ in range(VISIBLE_STEPS):
         scaled = ratio * factor.exp()
-        slope = torch.where(
-            (active > 0) & (active < layers), scaled / (1 + scaled).square() * (layers + 2 * EPS_VISIBLE), 0.0
-        )
+        slope = torch.where((active > 0) & (active < layers), scaled / (1 + scaled).square() * (layers + soft), 0.0)
         missing = visible[:, None] - active.sum(1, keepdim=True)
         factor = (factor + (missing / (slope.sum(1, keepdim=True) + EPS_VISIBLE)).clamp(-1, 1)).clamp(-6, 6)
-        active = _active(layers, ratio * factor.exp())
+        active = _active(layers, ratio * factor.exp(), soft_absorber, soft_active)
     return active
 
 
-def _active(layers: Tensor, ratio: Tensor) -> Tensor:
-    """Return the energy of active plates, from that of the layers and their ratio."""
-    active = (ratio * (layers + EPS_VISIBLE) - EPS_VISIBLE) / (1 + ratio)
+def _active(layers: Tensor, ratio: Tensor, soft_absorber: Tensor, soft_active: Tensor) -> Tensor:
+    """Return the energy of active plates, from that of the layers and the softened ratio."""
+    active = (ratio * (layers + soft_absorber) - soft_active) / (1 + ratio)
     return torch.minimum(active.clamp(min=0), layers)
 
 

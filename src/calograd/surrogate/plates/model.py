@@ -39,6 +39,7 @@ from calograd.diffusion.samplers import sample
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.events.layer_energies import LayerEnergies
 from calograd.events.plates import PlateShowers
+from calograd.nn.layer_network import LayerNetwork
 from calograd.nn.location_scale import ConditionalLocationScale, likelihood, restore, standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.model import (
@@ -118,8 +119,8 @@ class PlatesArchitecture(Architecture):
     layers: int = 60
     shower_width: int = 96
     shower_blocks: int = 2
-    layer_width: int = 192
-    layer_blocks: int = 2
+    layer_width: int = 64
+    layer_blocks: int = 4
     local_units: int = 4
     embedding: int = 64
     location_scale_width: int = 64
@@ -199,14 +200,13 @@ class PlatesModel(Model):
             self.register_buffer(f"{name}_scale", torch.ones(size))
         self.feature_mean: Tensor
         self.feature_scale: Tensor
-        width, dim = a.location_scale_width, LAYER * a.layers
+        width = a.location_scale_width
         self.shower_location_scale = ConditionalLocationScale(CONDITIONS, torch.arange(SHOWER), width)
         known = FEATURES + CONDITIONS + SHOWER
         self.layer_location_scale = ConditionalLocationScale(known, torch.arange(LAYER), width)
         self.shower_network = ResidualMlp(SHOWER, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
-        context = SHOWER + 2 * a.layers
-        self.layer_network = ResidualMlp(
-            dim, CONDITIONS, context, a.layer_width, a.layer_blocks, a.embedding, a.local_units
+        self.layer_network = LayerNetwork(
+            LAYER, FEATURES, CONDITIONS + SHOWER, a.layer_width, a.layer_blocks, a.embedding, a.local_units
         )
 
     @property
@@ -448,18 +448,17 @@ class PlatesModel(Model):
 
         Its thresholds are where an empty layer, or an empty active plate, ends and a filled one begins.
         """
-        present = stack.plates.present[:, None].expand(len(x), LAYER, -1)
-        context = torch.cat([x, self._padded(features[..., :2].transpose(1, 2) * present)], 1)
-        mask = self._padded(present.to(x))
-        thresholds = None
-        if self.architecture.local_units:
-            thresholds = self._padded(standardise(edges(stack.plates, shower), *location_scale) * present)
+        layers = stack.plates.present.shape[1]
+        present = stack.plates.present[..., None].to(x)
+        known = torch.cat([stack.conditions.expand(len(x), -1), x], 1)
+        features = features.expand(len(x), -1, -1) * present
+        q = standardise(edges(stack.plates, shower), *location_scale).transpose(1, 2) * present
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
-            at = self.preconditionings[1].coefficients((4 * noise).exp()[:, None])
-            q = None if thresholds is None else thresholds * at.into
-            result: Tensor = self.layer_network(scaled * mask, noise, stack.conditions, context, q)
-            return result * mask
+            at = self.preconditionings[1].coefficients((4 * noise).exp()[:, None, None])
+            numbers = scaled.unflatten(1, (LAYER, -1))[..., :layers].transpose(1, 2) * present
+            result = self.layer_network(numbers, noise, known, features, q * at.into, present)
+            return self._padded(result.transpose(1, 2))
 
         return network
 

@@ -34,6 +34,8 @@ LOCATION_SCALE_PHASES = ("shower location and scale", "layer location and scale"
 """Names of the phases before the diffusion."""
 NETWORKS = ("shower_network.", "layer_network.")
 """Beginnings of the names of the weights of the diffusion networks."""
+GROUPS = 4
+"""Number of groups of showers with like numbers of layers, each padded to its largest, that a step is made of."""
 PREFIXES = (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
 """Beginnings of the names of the weights that each phase learns."""
 
@@ -102,7 +104,17 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         t = self.config.training
         batch = t.location_scale_batch if state.phase < len(LOCATION_SCALE_PHASES) else t.batch
         chosen = torch.randint(len(self.data.train), (batch,), generator=state.generator)
-        random = RandomNumbers.from_generator(state.generator, batch)
+        chosen = chosen[self._counts[chosen].argsort(stable=True)]
+        return torch.stack([self._loss_of(state, part) * (len(part) / batch) for part in chosen.chunk(GROUPS)]).sum()
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        """Number of layers of every shower to train on."""
+        return self.data.train.counts
+
+    def _loss_of(self, state: State, chosen: Tensor) -> Tensor:
+        """Return the loss of the showers of these numbers, padded to the largest number of layers among them."""
+        random = RandomNumbers.from_generator(state.generator, len(chosen))
         return batch_loss(state.model, self.data, self.data.train.at(chosen), state.phase, random)
 
 

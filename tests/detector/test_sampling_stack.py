@@ -85,6 +85,21 @@ def test_thicknesses_scatter_about_a_profile_that_is_smooth() -> None:
     assert np.median(spread) > 0.05
 
 
+def test_a_stepped_profile_has_two_thicknesses_in_its_range() -> None:
+    stack, steps, gaps = make(**RANGES | {"layers": 30, "profile": "stepped"}), [], []
+    for seed in range(200):
+        thickness = stack.draw(np.random.default_rng(seed)).thickness
+        for column, (low, high) in ((0, (0.1, 0.4)), (2, (0.2, 0.9))):
+            changes = np.flatnonzero(np.diff(thickness[:, column]))
+            assert len(changes) <= 1
+            steps.extend(changes + 1)
+            assert (low * (1 - 1e-6) <= thickness[:, column]).all()
+            assert (thickness[:, column] <= high * (1 + 1e-6)).all()
+        gaps.append(np.log(thickness[-1, 0] / thickness[0, 0]))
+    assert np.mean(steps) == pytest.approx(15, abs=1.5)
+    assert abs(np.mean(gaps)) < 0.1  # thicker behind as often as in front
+
+
 def test_two_laws_share_what_they_have_in_common() -> None:
     """The same shower has the same absorbers whatever the law of the active plates is."""
     one, two = make(**RANGES), make(**RANGES | {"active_thickness": 0.3, "gap_thickness": 0.1})
@@ -126,7 +141,7 @@ def test_the_law_is_that_of_every_earlier_library() -> None:
         ({"width": 0}, "greater than 0"),
         ({"absorber": ("Pb", "G4_Pb")}, "Pb is named twice"),
         ({"profile": "smooth"}, "profile: a smooth profile needs a range"),
-        ({"profile": "wild"}, "'equal' or 'smooth'"),
+        ({"profile": "wild"}, "'equal', 'smooth' or 'stepped'"),
         ({"record": "tracks"}, "'energies' or 'points'"),
         ({"record": "points", "layers": 300, "active_thickness": 0.1}, "record: 300 layers; points are .* up to 256"),
         ({"record": "points", "absorber_thickness": 5e-4}, "record: absorbers of 0.0005 cm; points need 0.001 cm or"),

@@ -14,6 +14,7 @@ in (0, 1) and x_k = (k + 1/2) / n,
     equal     ln t_k = ln low + u_0 ln(high / low), the same in all layers
     smooth    ln t_k = fold(P(x_k) + s g_k)
               P(x) = (1 - x)^2 p_0 + 2 x (1 - x) p_1 + x^2 p_2 with p_i = ln low + u_i ln(high / low)
+    stepped   ln t_k = p_0 where x_k < u_2, and p_1 beyond
 
 P is a quadratic Bezier curve, which stays within the range, g_k are unit normal, and s is the ``scatter``. ``fold``
 reflects at the ends of the range. Number of layers and materials are drawn evenly. Thicknesses are rounded to float32,
@@ -255,6 +256,10 @@ class Stacks:
         return None
 
 
+Profile = Literal["equal", "smooth", "stepped"]
+"""Courses of drawn thicknesses through the layers of a shower."""
+
+
 class SamplingStack(Table):
     """Stacks of plates in vacuum: one for all showers, or one that every shower draws; see the module."""
 
@@ -273,8 +278,9 @@ class SamplingStack(Table):
     """Thickness of the passive gap between absorber and active plate, cm; zero leaves it out."""
     gap_material: Material = Field(default="G4_AIR", validate_default=True)
     """Material of the gap."""
-    profile: Literal["equal", "smooth"] = "equal"
-    """Course of drawn thicknesses through a shower's layers: the same in all, or scattered about a smooth profile."""
+    profile: Profile = "equal"
+    """Course of drawn thicknesses through a shower's layers: the same in all, scattered about a smooth profile, or one
+    up to a layer and another one beyond."""
     scatter: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Relative standard deviation of drawn thicknesses about a smooth profile."""
     width: Annotated[float, Field(gt=0)] = 40.0
@@ -295,8 +301,10 @@ class SamplingStack(Table):
                 )
             if name != "gap" and _low(thickness) <= 0:
                 raise ValueError(f"{name}_thickness: {_low(thickness):g} cm; expected a positive thickness")
-        if self.profile == "smooth" and not any(isinstance(self._law(name), ThicknessRange) for name in PLATES):
-            raise ValueError("profile: a smooth profile needs a range of thicknesses to draw from; all are fixed")
+        if self.profile != "equal" and not any(isinstance(self._law(name), ThicknessRange) for name in PLATES):
+            raise ValueError(
+                f"profile: a {self.profile} profile needs a range of thicknesses to draw from; all are fixed"
+            )
         layers = sum(self.layers_range) / 2
         means = [_mean(self._law(name)) for name in PLATES]
         length = max(to_float(material.radiation_length) for material in self.absorber)
@@ -379,6 +387,8 @@ class SamplingStack(Table):
             if self.profile == "smooth":
                 share = self.scatter / log(law.high / law.low)
                 u = _folded(ends[column] @ curve + share * scatter[:, column])
+            elif self.profile == "stepped":
+                u = np.where(x < ends[column, 2], ends[column, 0], ends[column, 1])
             thickness[:, column] = law.low * np.exp(u * log(law.high / law.low))
         absorber, active = int(pair[0] * len(self.absorber)), int(pair[1] * len(self.active))
         return Stack(absorber, active, thickness.astype(np.float32))

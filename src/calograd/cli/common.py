@@ -419,7 +419,7 @@ def stack_options(function: F) -> F:
          "passive gap between absorber and active plate, likewise, cm. [0]"),
         ("--gap-material", None, None, "material of the gap. [G4_AIR]"),
         ("--profile", click.Choice(["equal", "smooth", "stepped"]), None,
-         "drawn thicknesses are equal in all layers of a shower, scatter about a smooth profile, or step once. [equal]"),
+         "drawn thicknesses are equal in a shower's layers, scatter about a smooth profile, or step once. [equal]"),
         ("--scatter", SHARE, None, "relative scatter about a smooth profile. [0.1]"),
     )  # fmt: skip
     for name, kind, metavar, text in reversed(options):

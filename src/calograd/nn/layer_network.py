@@ -6,10 +6,10 @@ numbers of layer k and q_k thresholds between two clusters of each,
 
     e   = SiLU(W_2 SiLU(W_1 [fourier(s), c]))
     h_k = W_in [x_k, tanh(w(e) (x_k - q_k) + b(e)), u_k]
-    h_k += W_b SiLU(LN(W_a [h_{k-d}, h_k, h_{k+d}]) (1 + gamma_b(e)) + beta_b(e))     for every block b, d = 1, 2, 4, 1 ...
+    h_k += W_b SiLU(LN(W_a [h_{k-d}, h_k, h_{k+d}]) (1 + gamma_b(e)) + beta_b(e))     for block b of d = 1, 2, 4, 1 ...
     F_k = W_out h_k + sum_j v_j(h_k) tanh(w'_j(e) (x_k - q_k) + b_j(h_k))
 
-The sums over hyperbolic tangents are the local units of `calograd.nn.mlp`: steps between an empty plate and a filled one.
+The hyperbolic tangents are the local units of `calograd.nn.mlp`: steps between an empty plate and a filled one.
 """
 
 from __future__ import annotations
@@ -78,14 +78,15 @@ class LayerNetwork(nn.Module):
             thresholds: q, in the units of ``x``, of the shape of x.
             present: 1 for the layers of each stack and 0 beyond, shape (n, layers, 1) or (1, layers, 1).
         """
-        n, layers, _ = x.shape
+        shape = (*x.shape, self.units)
+        layers = x.shape[1]
         rows = max(len(noise), len(conditions))
         parts = [fourier_features(noise, self.frequencies), conditions]
         e = silu(self.embed(torch.cat([part.expand(rows, -1) for part in parts], dim=1)))[:, None]
         distance = (x - thresholds)[..., None]
         parts = [x, features]
         if self.units:
-            slope, offset = _linear(self.local_into, e).unflatten(2, (2, self.numbers, -1)).unbind(2)
+            slope, offset = _linear(self.local_into, e).reshape(rows, 2, 1, self.numbers, -1).unbind(1)
             parts.append((distance * slope + offset).tanh().flatten(2))
         h = _linear(self.into, torch.cat(parts, dim=2)) * present
         for block, (first, norm, modulation, second) in enumerate(
@@ -99,12 +100,12 @@ class LayerNetwork(nn.Module):
             h = h + _linear(second, inner) * present
         result = _linear(self.out, h)
         if self.units:
-            offset, gain = _linear(self.local_head, h).unflatten(2, (2, self.numbers, self.units)).unbind(2)
-            slope = _linear(self.local_out, e).unflatten(2, (self.numbers, self.units))
+            offset, gain = (part.reshape(shape) for part in _linear(self.local_head, h).chunk(2, dim=2))
+            slope = _linear(self.local_out, e).reshape(rows, 1, self.numbers, self.units)
             result = result + (gain * torch.addcmul(offset, distance, slope).tanh()).sum(3)
         return result * present
 
 
 def _linear(layer: nn.Module, x: Tensor) -> Tensor:
     """Return ``layer(x)`` of x of shape (n, layers, in)."""
-    return linear(layer, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return linear(layer, x.flatten(0, 1)).reshape(*x.shape[:2], -1)

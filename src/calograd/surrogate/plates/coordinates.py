@@ -31,7 +31,11 @@ shower: E_vis and its resolution follow from it, from D and from where the showe
 **Layers.** With p_k the shares of a profile of the shower's own mu and sigma, not below 10^-4 l_k / sum l,
 
     c_k = (T_k / (D p_k))^(1/3)
-    b_k = ln((V_k + eps') / (A_k + eps')) - ln(f_k / (1 - f_k))
+    b_k = ln((V_k / w_k + kappa) / (A_k / a_k + kappa))        kappa = 0.15
+
+w_k and a_k are what a minimum ionising particle loses in active plate and absorber of layer k. A plate that a particle
+crosses holds about one w_k, and one that only a soft photon hits some hundredths of it. So kappa leaves an empty plate
+at one place whatever little its layer holds beside it; when it holds much, plates are not empty.
 
 Empty showers, layers and plates become clusters of their own below zero, as in `calograd.surrogate.cells.coordinates`:
 
@@ -63,7 +67,7 @@ LAYER = 2
 EPS = 1e-4
 """Softening of the energy of a shower and of what leaks, eps of the formulas above, GeV."""
 EPS_VISIBLE = 1e-5
-"""Softening of the energies of single plates, eps' of the formulas above, GeV."""
+"""Softening of the visible energy of a shower, eps' of the formulas above, GeV."""
 SOFT_PLATE = 0.15
 """Softening of the energies of plates, kappa of the formulas above, losses of a minimum ionising particle in them."""
 BEGUN = 2e-3
@@ -253,7 +257,7 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
 def edges(plates: Plates, shower: Shower) -> Tensor:
     """Return the c and the b of layers between the empty and the filled ones, shape (n, `LAYER`, layers).
 
-    An active plate of an energy of eps' is between; the layer has the energy that the profile expects.
+    An active plate of a tenth of kappa w_k is between; the absorber has the energy that the profile expects.
     """
     expected = shower.total[:, None] * shares_of(plates, shower)
     soft_absorber, soft_active = _softening(plates)
@@ -305,8 +309,8 @@ def _with_moments(weights: Tensor, plates: Plates, shower: Shower) -> Tensor:
 
 def _softening(plates: Plates) -> tuple[Tensor, Tensor]:
     """Return the softening of the energies of absorber and active plate of every layer, shape (n, layers), GeV."""
-    present = plates.present[..., None]
-    return tuple((SOFT_PLATE * torch.where(present, plates.ionisation, 1.0)).unbind(-1))
+    absorber, active = (SOFT_PLATE * torch.where(plates.present[..., None], plates.ionisation, 1.0)).unbind(-1)
+    return absorber, active
 
 
 def _with_visible(layers: Tensor, plates: Plates, balance: Tensor, visible: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Location and scale of g are a network of the whole stack, cond. Those of c are o
 knows where the layer is in this shower, how thick it and its neighbours are, and what energy the shower's profile
 expects there. So stacks of other numbers of layers, and of unequal ones, are no new case to it, and means and widths
 follow every thickness smoothly. The networks of the noise then see numbers that are nearly unit normal. That of the
-layers takes stacks padded to the largest number of layers; what is beyond the last layer is zero to it.
+layers shares its weights among them too (`calograd.nn.layer_network`) and knows the same of each.
 
 cond has, standardised: ln E/E_c of the mixture, ln E, photon or not, charge, ln 1/cos theta; the logarithms of
 `NUMBERS` of absorber and of active material; and of the stack, with the shares of the nominal shower in each layer as
@@ -103,8 +103,8 @@ class PlatesArchitecture(Architecture):
         layers: largest number of layers.
         shower_width: hidden numbers of the shower's network.
         shower_blocks: residual blocks of the shower's network.
-        layer_width: hidden numbers of the layers' network.
-        layer_blocks: residual blocks of the layers' network.
+        layer_width: hidden numbers of every layer in the layers' network.
+        layer_blocks: residual blocks of the layers' network, each with the layers at some distance.
         local_units: hidden units that every number of a layer has of its own; even.
         embedding: width of the embedding of noise level and conditions.
         location_scale_width: hidden numbers of the networks of location and scale.
@@ -456,7 +456,7 @@ class PlatesModel(Model):
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
             at = self.preconditionings[1].coefficients((4 * noise).exp()[:, None, None])
-            numbers = scaled.unflatten(1, (LAYER, -1))[..., :layers].transpose(1, 2) * present
+            numbers = scaled.reshape(len(scaled), LAYER, -1)[..., :layers].transpose(1, 2) * present
             result = self.layer_network(numbers, noise, known, features, q * at.into, present)
             return self._padded(result.transpose(1, 2))
 

@@ -42,7 +42,7 @@ Empty showers, layers and plates become clusters of their own below zero, as in 
     D = 0    ->  g_0 lowered by v,  the others are 0.3 n                     v = 1 + 0.3 n >= 0.1,  n ~ N(0, 1)
     V = 0    ->  g_4 lowered by v
     T_k = 0  ->  c_k = -v min((1 MeV / (D p_k))^(1/3), 0.3)
-    V_k = 0  ->  b_k lowered by v;  A_k = 0: raised by v;  both: b_k = v - 1
+    V_k = 0  ->  b_k lowered by v + 1/2;  A_k = 0: raised by v + 1/2;  both: b_k = v - 1
 
 **Decoding** makes the T_k from the shares p_k c_k^3 of positive c_k, scaled to D and multiplied by
 exp(x u_k + y u_k^2), u_k = (m_k - mu) / sigma, such that mean and deviation of the depth are mu and sigma. Then the
@@ -70,6 +70,8 @@ EPS_VISIBLE = 1e-5
 """Softening of the visible energy of a shower, eps' of the formulas above, GeV."""
 SOFT_PLATE = 0.15
 """Softening of the energies of plates, kappa of the formulas above, losses of a minimum ionising particle in them."""
+FARTHER = 0.5
+"""Distance of an empty plate's b from that of a plate without energy, beside v of the formulas above."""
 BEGUN = 2e-3
 """Energy of a layer from which on the shower has begun, GeV."""
 SOFT_START = 0.05
@@ -249,7 +251,7 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
     share = torch.where(layers > 0, (layers / reference).pow(1 / 3), -v * (E_0 / reference).pow(1 / 3).clamp(max=0.3))
     soft_absorber, soft_active = _softening(plates)
     balance = ((active + soft_active) / (absorber + soft_absorber)).log() - plates.ratio.log()
-    balance = balance - torch.where(active > 0, 0.0, w) + torch.where(absorber > 0, 0.0, w)
+    balance = balance - torch.where(active > 0, 0.0, w + FARTHER) + torch.where(absorber > 0, 0.0, w + FARTHER)
     balance = torch.where(layers > 0, balance, w - 1)
     return torch.where(present[:, None], torch.stack([share, balance], 1), 0.0)
 
@@ -257,11 +259,12 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
 def edges(plates: Plates, shower: Shower) -> Tensor:
     """Return the c and the b of layers between the empty and the filled ones, shape (n, `LAYER`, layers).
 
-    An active plate of a tenth of kappa w_k is between; the absorber has the energy that the profile expects.
+    That of b is 0.3 below an active plate without energy whose absorber has the energy that the profile expects: the
+    middle between empty plates and filled ones, of which few hold less than a tenth of w_k.
     """
     expected = shower.total[:, None] * shares_of(plates, shower)
     soft_absorber, soft_active = _softening(plates)
-    balance = (1.1 * soft_active / (expected + soft_absorber)).log() - plates.ratio.log()
+    balance = (soft_active / (expected + soft_absorber)).log() - plates.ratio.log() - 0.3
     return torch.stack([torch.zeros_like(balance), balance], 1)
 
 

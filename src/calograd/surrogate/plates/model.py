@@ -14,7 +14,8 @@ layers shares its weights among them too (`calograd.nn.layer_network`) and knows
 cond has, standardised: ln E/E_c of the mixture, ln E, photon or not, charge, ln 1/cos theta; the logarithms of
 `NUMBERS` of absorber and of active material; and of the stack, with the shares of the nominal shower in each layer as
 weights, the means of ln a (absorber, X0) and of ln d (loss of a minimum ionising particle in the active plate), their
-slopes with the depth, the sampling fraction, what leaks, the nominal mean and spread, and the depth in all.
+slopes with the depth, the sampling fraction, what leaks, the nominal mean and spread, the depth in all, and ln a and
+ln d of the first layer, in which electrons begin.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ NUMBERS = ("radiation_length", "critical_energy", "mean_atomic_number")
 
 The Moliere radius says nothing of plates that are wide, and the density nothing beyond the lengths and losses.
 """
-STACK = 14
+STACK = 16
 """Number of standardised conditions beside those of the materials."""
 CONDITIONS = STACK + 2 * (len(NUMBERS) + 1)
 """Number of standardised conditions."""
@@ -524,7 +525,7 @@ def _stack_conditions(plates: Plates, energy: Tensor, photon: Tensor, charge: Te
         (weights * absorber).sum(1), (weights * active).sum(1),
         (weights * absorber * u).sum(1), (weights * active * u).sum(1),
         fraction.log(), ((expected.behind + 1e-5) / (1 - expected.behind + 1e-5)).log(),
-        expected.mean.log(), expected.spread.log(), plates.backs[:, -1].log(),
+        expected.mean.log(), expected.spread.log(), plates.backs[:, -1].log(), absorber[:, 0], active[:, 0],
     ]  # fmt: skip
     rows = max(map(len, columns))
     return torch.stack([column.expand(rows) for column in columns], 1)

@@ -244,6 +244,7 @@ class PlatesModelConfig(TrainingTable):
     local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _PLATES.local_units
     embedding: Positive = _PLATES.embedding
     location_scale_width: Positive = _PLATES.location_scale_width
+    layer_location_scale_width: Positive = _PLATES.layer_location_scale_width
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
     steps: Positive = _PLATES.steps
 

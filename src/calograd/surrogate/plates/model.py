@@ -90,6 +90,8 @@ NEAR = 3.0
 """Distance from the start of the shower, X0, beyond which it does not matter."""
 WIDE = 4.0
 """Distance from the mean depth, in spreads, beyond which it does not matter."""
+SHOWER_DRAWS = 4
+"""Noise levels of every shower in a step of the training of its network."""
 SCHEDULE = SCHEDULES["karras"]
 """Noise schedule of both networks."""
 USUAL = PRECONDITIONINGS["edm"]
@@ -108,7 +110,8 @@ class PlatesArchitecture(Architecture):
         layer_blocks: residual blocks of the layers' network, each with the layers at some distance.
         local_units: hidden units that every number of a layer has of its own; even.
         embedding: width of the embedding of noise level and conditions.
-        location_scale_width: hidden numbers of the networks of location and scale.
+        location_scale_width: hidden numbers of the shower's network of location and scale.
+        layer_location_scale_width: hidden numbers of the layers' network of location and scale.
         sampler: sampler of both networks, a name of `calograd.diffusion.samplers.SAMPLERS`.
         steps: number of steps of the layers' sampler; the shower's takes three times as many.
         distilled_steps: steps of shower and layers of a distilled surrogate; None for diffusion models.
@@ -118,13 +121,14 @@ class PlatesArchitecture(Architecture):
     """
 
     layers: int = 60
-    shower_width: int = 96
-    shower_blocks: int = 2
+    shower_width: int = 128
+    shower_blocks: int = 3
     layer_width: int = 64
     layer_blocks: int = 4
     local_units: int = 4
     embedding: int = 64
     location_scale_width: int = 64
+    layer_location_scale_width: int = 32
     sampler: str = "trigflow-ab2"
     steps: int = 8
     distilled_steps: tuple[int, int] | None = None
@@ -201,10 +205,9 @@ class PlatesModel(Model):
             self.register_buffer(f"{name}_scale", torch.ones(size))
         self.feature_mean: Tensor
         self.feature_scale: Tensor
-        width = a.location_scale_width
-        self.shower_location_scale = ConditionalLocationScale(CONDITIONS, torch.arange(SHOWER), width)
+        self.shower_location_scale = ConditionalLocationScale(CONDITIONS, torch.arange(SHOWER), a.location_scale_width)
         known = FEATURES + CONDITIONS + SHOWER
-        self.layer_location_scale = ConditionalLocationScale(known, torch.arange(LAYER), width)
+        self.layer_location_scale = ConditionalLocationScale(known, torch.arange(LAYER), a.layer_location_scale_width)
         self.shower_network = ResidualMlp(SHOWER, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
         self.layer_network = LayerNetwork(
             LAYER, FEATURES, CONDITIONS + SHOWER, a.layer_width, a.layer_blocks, a.embedding, a.local_units
@@ -384,12 +387,17 @@ class PlatesModel(Model):
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
     ) -> tuple[Tensor, Tensor]:
-        """Return the denoising losses of shower and layers, one a shower, shape (n,) each."""
+        """Return the denoising losses of shower and layers, one a shower, shape (n,) each.
+
+        That of the shower is the mean of `SHOWER_DRAWS` noise levels: its network is small, and learns from few numbers.
+        """
         stack, of_layers = self._bound(x, conditions, energy)
         of_shower, y, (first, second) = self._shower(stack), self._padded(y), self.preconditionings
-        one = loss(of_shower, first, x, SCHEDULE.draw(random, like=x), random)
+        one = torch.stack([
+            loss(of_shower, first, x, SCHEDULE.draw(random, like=x), random).mean(1) for _ in range(SHOWER_DRAWS)
+        ])  # fmt: skip
         other = loss(of_layers, second, y, SCHEDULE.draw(random, like=y), random)
-        return one.mean(1), self._mean_of_layers(other, stack)
+        return one.mean(0), self._mean_of_layers(other, stack)
 
     def teacher_targets(
         self, teacher: PlatesModel, steps: tuple[int, int], x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor,

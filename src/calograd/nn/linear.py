@@ -44,12 +44,17 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
 
     By oneDNN where its weights are not being learnt and nothing is being compiled or exported.
     """
-    if torch.compiler.is_compiling():
-        result: Tensor = layer(x)
-    elif _ONEDNN is not None and type(layer) is nn.Linear and len(x) >= MIN_ROWS and _is_plain(layer, x):
-        result = _Product.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
-    else:
-        result = layer(x)
+    if type(layer) is nn.Linear:
+        return linear_by(layer.weight, layer.bias, x)
+    result: Tensor = layer(x)
+    return result
+
+
+def linear_by(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    """Return x W^T + b of x of shape (n, in), as `linear` does."""
+    if torch.compiler.is_compiling() or _ONEDNN is None or len(x) < MIN_ROWS or not _is_plain(weight, bias, x):
+        return nn.functional.linear(x, weight, bias)
+    result: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -96,11 +101,10 @@ def _has_no_memory(value: Tensor) -> bool:
     return False
 
 
-def _is_plain(layer: nn.Linear, x: Tensor) -> bool:
-    """Return whether both are float32 on a CPU, with frozen weights, outside of autocast and transforms."""
-    weight = layer.weight
+def _is_plain(weight: Tensor, bias: Tensor | None, x: Tensor) -> bool:
+    """Return whether all are float32 on a CPU, with frozen weights, outside of autocast and transforms."""
     if torch.is_autocast_enabled("cpu") or is_transformed(x) or is_transformed(weight):
         return False
-    if torch.is_grad_enabled() and (weight.requires_grad or (layer.bias is not None and layer.bias.requires_grad)):
+    if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
         return False
     return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from calograd.nn.linear import linear
+from calograd.nn.linear import linear, linear_by
 
 NU = 4.0
 FARTHEST = 14.0
@@ -77,8 +76,8 @@ class ConditionalLocationScale(nn.Module):
         first, *others = self.network
         k = own.shape[2]
         if isinstance(first, nn.Linear):
-            hidden = functional.linear(own, first.weight[:, :k])
-            hidden = (hidden + functional.linear(common, first.weight[:, k:], first.bias)[:, None]).flatten(0, 1)
+            hidden = linear_by(first.weight[:, :k], None, own.flatten(0, 1)).reshape(*own.shape[:2], -1)
+            hidden = (hidden + linear_by(first.weight[:, k:], first.bias, common)[:, None]).flatten(0, 1)
         else:  # with an adapter beside it, `calograd.nn.lora`
             every = common[:, None].expand(len(own), own.shape[1], -1)
             hidden = first(torch.cat([own, every], 2).flatten(0, 1))

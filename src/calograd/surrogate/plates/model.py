@@ -389,7 +389,7 @@ class PlatesModel(Model):
     ) -> tuple[Tensor, Tensor]:
         """Return the denoising losses of shower and layers, one a shower, shape (n,) each.
 
-        That of the shower is the mean of `SHOWER_DRAWS` noise levels: its network is small, and learns from few numbers.
+        That of the shower is the mean of `SHOWER_DRAWS` noise levels: its network is small and learns from few numbers.
         """
         stack, of_layers = self._bound(x, conditions, energy)
         of_shower, y, (first, second) = self._shower(stack), self._padded(y), self.preconditionings

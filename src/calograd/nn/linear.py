@@ -44,15 +44,16 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
 
     By oneDNN where its weights are not being learnt and nothing is being compiled or exported.
     """
-    if type(layer) is nn.Linear:
-        return linear_by(layer.weight, layer.bias, x)
-    result: Tensor = layer(x)
+    if type(layer) is nn.Linear and _is_fast(layer.weight, layer.bias, x):
+        result: Tensor = _Product.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
+    else:
+        result = layer(x)
     return result
 
 
 def linear_by(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """Return x W^T + b of x of shape (n, in), as `linear` does."""
-    if torch.compiler.is_compiling() or _ONEDNN is None or len(x) < MIN_ROWS or not _is_plain(weight, bias, x):
+    if not _is_fast(weight, bias, x):
         return nn.functional.linear(x, weight, bias)
     result: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result
@@ -99,6 +100,13 @@ def _has_no_memory(value: Tensor) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def _is_fast(weight: Tensor, bias: Tensor | None, x: Tensor) -> bool:
+    """Return whether oneDNN may multiply: nothing is compiled, weights are not learnt, and there are enough rows."""
+    if torch.compiler.is_compiling() or _ONEDNN is None or len(x) < MIN_ROWS:
+        return False
+    return _is_plain(weight, bias, x)
 
 
 def _is_plain(weight: Tensor, bias: Tensor | None, x: Tensor) -> bool:

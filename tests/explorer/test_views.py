@@ -70,7 +70,7 @@ def test_what_was_not_trained_on_is_refused_in_one_line(explorer: Explorer) -> N
     expected = "expected a surrogate of cells, as pbf2-cells, or of stacks of plates, as sampling"
     with pytest.raises(InputError, match=f"the explorer got a str; {expected}"):
         Explorer("pbf2-cells")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=f"siw-cloud generates points in one detector and knows no designs; {expected}"):
+    with pytest.raises(InputError, match=f"siw-cloud generates points in one detector, without designs; {expected}"):
         Explorer(Surrogate.load("siw-cloud"))
 
 

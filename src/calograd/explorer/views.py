@@ -38,7 +38,7 @@ def kind_of(surrogate: Surrogate, seed: int, reference: Path | None) -> Kind:
             return StackKind(surrogate, seed, reference)
         case _:
             raise InputError(
-                f"{surrogate.card.name} generates {surrogate.card.kind} in one detector and knows no designs; {EXPECTED}"
+                f"{surrogate.card.name} generates {surrogate.card.kind} in one detector, without designs; {EXPECTED}"
             )
 
 

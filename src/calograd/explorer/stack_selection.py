@@ -200,8 +200,8 @@ class StackLimits:
 
     def deepest(self, selection: StackSelection) -> float:
         """Return the largest depth of a stack in an ascent from a selection, cm: that of the selection itself."""
-        return selection.n_layers * sum(np.clip(size, *ends) for size, ends in
-                                        zip(selection.place, self.sizes(selection), strict=True))  # fmt: skip
+        sizes = zip(selection.place, self.sizes(selection), strict=True)
+        return selection.n_layers * sum(_clip(size, ends) for size, ends in sizes)
 
     def axes(self, selection: StackSelection) -> MapAxes:
         """Return the axes of the landscape: the resolution over both thicknesses."""

@@ -62,9 +62,7 @@ class Explorer:
 
     def __init__(self, surrogate: Surrogate, seed: int = 0, reference: Path | None = None) -> None:
         if not isinstance(surrogate, Surrogate):
-            raise InputError(
-                f"the explorer got a {type(surrogate).__name__}; {EXPECTED}: Surrogate.load loads both"
-            )
+            raise InputError(f"the explorer got a {type(surrogate).__name__}; {EXPECTED}: Surrogate.load loads both")
         self.surrogate = surrogate
         self.seed = seed
         self.kind = kind_of(surrogate, seed, reference)

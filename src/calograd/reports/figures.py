@@ -403,6 +403,7 @@ def draw_layer_distances(points: Sequence[PlatesPoint]) -> Figure:
         axes.set(yscale="log", xlabel="layer, from 0")
         axes.set_title(of[0].plates)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else ""))
     panels[0].set_ylabel("$W_1$ over its floor")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return figure

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from calograd.evaluation.classifier_tests import ClassifierTest
 from calograd.evaluation.compare import PointResult, Quantity
@@ -402,6 +402,7 @@ def draw_layer_distances(points: Sequence[PlatesPoint]) -> Figure:
             axes.plot(each.over_floor, "o", ms=3, color=COLOURS(colour), label=point.where)
         axes.set(yscale="log", xlabel="layer, from 0")
         axes.set_title(of[0].plates)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else ""))
     panels[0].set_ylabel("$W_1$ over its floor")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calograd.detector.material import DESCRIPTORS, MATERIALS, NUMBERS, Material
+from calograd.detector.material import DESCRIPTORS, ELEMENTS, MATERIALS, NUMBERS, SYMBOLS, Material
 from calograd.errors import InputError
 
 
@@ -64,6 +64,16 @@ def test_minimum_ionisation_follows_the_density() -> None:
 def test_radiation_lengths_of_active_materials(name: str, length: float) -> None:
     assert MATERIALS[name].radiation_length == pytest.approx(length, rel=0.01)
     assert Material.parse(str(MATERIALS[name].geant4_name)) is MATERIALS[name]
+
+
+def test_symbols_stand_at_their_atomic_numbers() -> None:
+    assert len(set(SYMBOLS)) == len(SYMBOLS)
+    noble = {"He": 2, "Ne": 10, "Ar": 18, "Kr": 36, "Xe": 54, "Rn": 86, "Fm": 100}
+    assert {symbol: SYMBOLS.index(symbol) + 1 for symbol in noble} == noble
+    assert {symbol: ELEMENTS[symbol] for symbol in ("H", "Si", "W", "U")} == {
+        "H": (1, 1.008), "Si": (14, 28.085), "W": (74, 183.84), "U": (92, 238.03)
+    }  # fmt: skip
+    assert all(0.38 < z / weight <= 0.51 for symbol, (z, weight) in ELEMENTS.items() if symbol != "H")
 
 
 def test_critical_energy_of_lead_fluoride() -> None:

@@ -157,6 +157,8 @@ def test_an_ascent_improves_the_resolution(explorer: Explorer) -> None:
     assert reason
     assert path[0][0] == explorer.start()
     assert path[-1][1] <= path[0][1]
+    deepest = 12 * (0.2 + 0.4)
+    assert max(selection.n_layers * sum(selection.place) for selection, _ in path) <= deepest * (1 + 1e-6)
     assert path[0][1] == pytest.approx(
         100 * np.exp(np.log(explorer.slope(explorer.start()).resolution.values).mean()), rel=1e-5
     )
@@ -166,6 +168,7 @@ def test_the_toml_is_an_optimisation(explorer: Explorer) -> None:
     start = replace(explorer.start(), theta=20.0)
     setup = StackSetup.of(explorer.surrogate, parse_stacks(tomllib.loads(to_toml(explorer.limits.tables(start))), "x"))
     assert setup.start.tolist() == pytest.approx([0.2, 0.4])
+    assert [budget.limit for budget in setup.space.budgets] == pytest.approx([7.2])  # no deeper than this stack
     assert (setup.space.stack.n_layers, setup.objective.energies, setup.objective.beam) == (12, (10.0,), start.beam)
     assert setup.space.stack.absorber.alike(explorer.limits.materials(start)[0], 1e-4)
 
@@ -228,6 +231,17 @@ def test_geant4_of_a_library_is_compared_in_its_stack(plates: Surrogate, tmp_pat
     assert near.move(explorer.start()) == TOY
 
 
+def test_bundled_geant4_is_compared_where_it_was_trained_on(plates: Surrogate) -> None:
+    assert Explorer(plates).reference.points == []  # of at most 12 layers
+    explorer = Explorer(Surrogate.load("sampling-fast"))
+    at = {point.selection for point in explorer.reference.points}
+    stack = StackSelection("W", "Si", 0.25, 0.05, 30, 10.0, "e-", 0.0)
+    assert {replace(stack, energy=1.0), stack, replace(stack, energy=40.0)} <= at
+    assert {each.absorber_thickness for each in at} == {0.1, 0.15, 0.25, 0.35, 0.5}
+    view = explorer.preview(stack)
+    assert (view.geant4_showers, view.note) == (300, "")
+
+
 def test_files_without_showers_to_compare_with(plates: Surrogate, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"few\.h5 has no 20 showers in one stack of equal layers"):
         Explorer(plates, reference=write_library(tmp_path / "few.h5", 19))
@@ -257,6 +271,7 @@ def test_a_run_of_cells_is_refused(explorer: Explorer) -> None:
 
 pytest.importorskip("panel", reason="Panel is not installed (extra explore)")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra explore)")
+from bokeh.models import Legend  # noqa: E402
 
 
 @pytest.fixture
@@ -280,6 +295,28 @@ def test_it_shows_what_was_computed(page: Any, finish: Callable[[Any], None]) ->
     page.controls.n_layers.value = 8
     finish(page)
     assert page.view.selection.n_layers == 8
+
+
+@pytest.mark.usefixtures("explorer")
+def test_the_legends_name_geant4_where_it_is_shown(
+    plates: Surrogate, make_page: Callable[[Explorer], Any], finish: Callable[[Any], None], tmp_path: Path
+) -> None:
+    compared = Explorer(plates, reference=write_library(tmp_path / "toy.h5", 30))
+    page = make_page(compared)
+    assert named(page) == set()  # none are of the stack that the page opens with
+    page.controls.move(TOY)
+    finish(page)
+    assert named(page) == {"Geant4", "Geant4, mean"}
+    page.controls.theta.value = 10.0
+    finish(page)
+    assert named(page) == set()
+
+
+def named(page: Any) -> set[str]:
+    """Return what legends say of Geant4."""
+    figures = [page.display.layers.figure, *(each.figure for each in page.histograms.values())]
+    items = [item for figure in figures for legend in figure.select(Legend) for item in legend.items]
+    return {item.label.value for item in items if item.visible and "Geant4" in item.label.value}
 
 
 def test_materials_bring_their_range(page: Any, finish: Callable[[Any], None]) -> None:

@@ -67,8 +67,11 @@ def test_what_was_not_trained_on_is_refused_in_one_line(explorer: Explorer) -> N
         explorer.preview(replace(explorer.start(), material="Fe"))
     with pytest.raises(InputError, match=r"cost\.0?\.?.*weight"):
         explorer.preview(replace(explorer.start(), price=-1.0))
-    with pytest.raises(InputError, match="the explorer got a str; expected a surrogate of cells"):
+    expected = "expected a surrogate of cells, as pbf2-cells, or of stacks of plates, as sampling"
+    with pytest.raises(InputError, match=f"the explorer got a str; {expected}"):
         Explorer("pbf2-cells")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"siw-cloud generates points in one detector, without designs; {expected}"):
+        Explorer(Surrogate.load("siw-cloud"))
 
 
 def test_the_arrow_is_the_slope_of_the_utility(tiny: Explorer) -> None:

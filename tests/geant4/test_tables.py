@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from calograd.detector.material import ELEMENTS
 from calograd.errors import TablesError
-from calograd.geant4.tables import ELEMENT_FILES, OTHER_VARIABLES, SYMBOLS, find_tables, needed_elements
+from calograd.geant4.tables import ELEMENT_FILES, OTHER_VARIABLES, find_tables, needed_elements
 
 VARIABLES = ("CALOGRAD_GEANT4_DATA", "G4LEDATA", "G4ENSDFSTATEDATA", "GEANT4_DATA_DIR", "XDG_DATA_HOME")
 
@@ -123,10 +122,3 @@ def test_command_checks(nowhere: Path, monkeypatch: pytest.MonkeyPatch, run_calo
     assert "reduced, 5 elements" in err
     assert "PbF2, PbWO4, W, Pb" in err
     assert os.environ["CALOGRAD_GEANT4_DATA"] in err
-
-
-def test_symbols_agree_with_the_elements_of_materials() -> None:
-    assert len(set(SYMBOLS)) == len(SYMBOLS) == 100
-    assert {symbol: SYMBOLS.index(symbol) + 1 for symbol in ELEMENTS} == {
-        symbol: z for symbol, (z, _) in ELEMENTS.items()
-    }

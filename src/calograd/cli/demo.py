@@ -22,8 +22,8 @@ REPORT = "report.html"
 def demo(output: Path, quick: bool) -> dict[str, Any]:
     """Run the whole chain on bundled data and write one report.
 
-    The chain samples, evaluates against Geant4, on and off the axis, times, trains, adapts to another crystal and
-    follows gradients.
+    The chain samples, evaluates against Geant4, on and off the axis and in a stack of plates, times, trains, adapts to
+    another crystal and follows gradients.
 
     Takes some twenty minutes on two cores. Geant4 is timed where geant4-pybind and its tables are found.
 
@@ -35,15 +35,11 @@ def demo(output: Path, quick: bool) -> dict[str, Any]:
 
     require("the demo", "report")
     from calograd.demo.page import write_page
-    from calograd.evaluation.timing import find_geant4
-    from calograd.surrogate import Surrogate
 
-    surrogate = Surrogate.load(chain.MODEL)
     with progress("demo") as show:
         result = chain.run(
-            output, surrogate, Surrogate.load(chain.ANYWHERE), chain.BundledShowers.bundled(),
-            chain.QUICK if quick else chain.FULL,
-            student=Surrogate.load(chain.STUDENT), geant4=find_geant4(surrogate), progress=show,
+            output, chain.Models.bundled(), chain.BundledShowers.bundled(), chain.QUICK if quick else chain.FULL,
+            progress=show,
         )  # fmt: skip
         write_page(output / REPORT, result, show)
     print_table("demo", ("", ""), _rows(result))
@@ -59,6 +55,7 @@ def _rows(result: DemoResult) -> list[tuple[str, str]]:
     """Return the results of all stages in words."""
     from calograd.demo.page import adaptation_rows
     from calograd.evaluation.timing import short
+    from calograd.metrics.resolution import rounded
 
     e, study, head, first, last = result.evaluation, result.study, result.headline(), result.log[0], result.log[-1]
     faster = ", ".join(f"{short(ratio)} at {energy:g} GeV" for ratio, energy in head.ratios)
@@ -70,12 +67,19 @@ def _rows(result: DemoResult) -> list[tuple[str, str]]:
         for energy, check in zip(study.energies, study.gradients, strict=True)
         for c in check.components
     )
+    resolution = result.stack.gradient.checks[-1].common
+    slopes = ", ".join(
+        f"{c.name} {rounded(c.surrogate, c.surrogate_error)} (Geant4 {rounded(c.geant4, c.geant4_error)})"
+        for c in resolution.components
+    )
     start, end = (" x ".join(f"{v:.2f}" for v in y) for y in (study.state.history[0].y, study.state.y))
     return [
         ("showers compared", f"{len(e.generated)} generated, {len(e.reference)} of Geant4, {len(e.points)} points"),
         ("worst bias of E_tot", f"{100 * head.bias:+.2f} +- {100 * head.error:.2f} % at {head.where}"),
         ("limits", e.verdict),
         ("off the axis", f"{result.anywhere.generated.origin}: {result.anywhere.verdict}"),
+        ("plates", f"{result.plates.generated.origin}: {result.plates.verdict}"),
+        ("d ln(sigma/E) / d ln t there", slopes),
         ("ms per shower, one thread", f"{head.best.processor}, {head.best.who} in batches of {head.best.batch}"),
         (f"Geant4 / {head.best.who}", faster or result.benchmark.note),
         ("from scratch", f"{last['step']} steps, validation loss {losses}"),

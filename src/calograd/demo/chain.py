@@ -1,7 +1,7 @@
 """The chain of the demo: sample, evaluate against Geant4, time, train, adapt to another crystal, follow gradients.
 
-``runs/pbf2-sample.sh`` and ``runs/crystals-sample.sh`` made the bundled Geant4 showers. No training has seen the
-showers that are compared with.
+``runs/pbf2-sample.sh``, ``runs/crystals-sample.sh`` and ``runs/sampling-sample.sh`` made the bundled Geant4 showers. No
+training has seen the showers that are compared with.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -19,12 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calograd.demo.design import DesignStudy, StudySettings, study_design
+from calograd.demo.stack import PARTICLE, StackSettings, StackShowers, StackStudy, study_stack
 from calograd.errors import FormatError, Interrupted
-from calograd.evaluation import DesignEvaluation, evaluate, mean_biases
+from calograd.evaluation import DesignEvaluation, PlatesEvaluation, evaluate, mean_biases
 from calograd.evaluation.matching import DesignPoint, group
-from calograd.evaluation.timing import Benchmark, Timing, benchmark
+from calograd.evaluation.timing import Benchmark, Timing, Workload, benchmark, find_geant4
 from calograd.events.dense import Cells, read_cells, write_cells
+from calograd.events.plates import PlateShowers
 from calograd.io.files import refuse_existing, write_whole, writing
+from calograd.metrics.resolution import group_by_energy
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import generate
 from calograd.system.progress import StageProgress, silent
@@ -34,11 +37,10 @@ from calograd.training.log import read_log
 from calograd.training.tasks.adapt import adapt
 from calograd.training.train import train
 
-MODEL, STUDENT, ANYWHERE = "pbf2-cells", "pbf2-cells-fast", "crystals-fast"
-"""The surrogate that is compared, the one timed beside it, and the one of particles that enter anywhere."""
 SAMPLE = "pbf2-sample"
 OTHER_SAMPLE = "pbwo4-sample"
 ENTRIES_SAMPLE = "crystals-sample"
+PLATES_SAMPLE = "sampling-sample"
 HELD_OUT = 0.1
 """Share of the showers of a training that is held out."""
 
@@ -59,6 +61,7 @@ class DemoSettings:
         training: tables ``model`` and ``training`` of the short training, where they differ from the defaults.
         adaptation: fields of `calograd.training.config.AdaptConfig`.
         effort: settings of gradients and optimisation.
+        stack: settings of the study of a stack of plates.
     """
 
     repeat: int
@@ -69,6 +72,7 @@ class DemoSettings:
     training: dict[str, dict[str, Any]]
     adaptation: dict[str, Any]
     effort: StudySettings
+    stack: StackSettings
 
 
 _SMALL = {"shape_width": 96, "shape_blocks": 3, "pattern_width": 192, "pattern_blocks": 2, "location_scale_width": 64}
@@ -82,6 +86,7 @@ FULL = DemoSettings(
     },
     adaptation={"steps": 300, "location_scale_steps": 400},
     effort=StudySettings(energies=(1.0, 10.0, 50.0, 100.0), showers=200, draws=3, compared=8, steps=10, landscape=6),
+    stack=StackSettings(thicknesses=9, showers=4000, draws=8, draw=1000),
 )  # fmt: skip
 QUICK = DemoSettings(
     repeat=1, showers=60, energies=(1.0, 10.0, 100.0), classifier_rows=0,
@@ -93,7 +98,30 @@ QUICK = DemoSettings(
     },
     adaptation={"steps": 10, "location_scale_steps": 10, "batch": 32, "location_scale_batch": 64, "report_every": 5},
     effort=StudySettings(energies=(10.0,), showers=30, draws=2, compared=2, steps=2, landscape=2),
+    stack=StackSettings(thicknesses=3, showers=100, draws=2, draw=50),
 )  # fmt: skip
+
+
+class Models(NamedTuple):
+    """The surrogates that the chain needs.
+
+    Attributes:
+        cells, student: the surrogate of cells that is sampled and compared, and one distilled from it.
+        anywhere: the surrogate of particles that enter anywhere and at an angle.
+        plates, plates_student: the surrogate of stacks of plates, and one distilled from it.
+    """
+
+    cells: Surrogate
+    student: Surrogate
+    anywhere: Surrogate
+    plates: Surrogate
+    plates_student: Surrogate
+
+    @classmethod
+    def bundled(cls) -> Models:
+        """Return the surrogates in the package."""
+        names = ("pbf2-cells", "pbf2-cells-fast", "crystals-fast", "sampling", "sampling-fast")
+        return cls(*map(Surrogate.load, names))
 
 
 class Headline(NamedTuple):
@@ -137,10 +165,12 @@ class DemoResult:
     """The results of all stages.
 
     Args:
-        surrogate: the bundled surrogate.
-        evaluation: comparison of its showers with Geant4's.
+        models: the surrogates.
+        evaluation: comparison of showers of the surrogate of cells with Geant4's.
         anywhere: the same for particles that enter anywhere in the cell and at an angle, by another surrogate.
-        benchmark: the timing.
+        plates: the same in one stack of plates, by a third one.
+        stack: derivatives and scan of that stack.
+        benchmark, plates_benchmark: the timing, in cells and in the stack.
         showers, rows: showers and rows of the short training.
         log: lines of its log.
         biases: biases of the means at every reference point: of the bundled surrogate and of the one from scratch.
@@ -149,10 +179,13 @@ class DemoResult:
         seconds: time of every stage.
     """
 
-    surrogate: Surrogate
+    models: Models
     evaluation: DesignEvaluation
     anywhere: DesignEvaluation
+    plates: PlatesEvaluation
+    stack: StackStudy
     benchmark: Benchmark
+    plates_benchmark: Benchmark
     showers: int
     rows: int
     log: list[dict[str, Any]]
@@ -182,6 +215,7 @@ class BundledShowers(NamedTuple):
         training: cells file of the short training.
         learn: cells file in another crystal, to adapt to.
         judge: other showers in that crystal.
+        stack: showers in stacks of plates.
     """
 
     reference: Cells
@@ -190,6 +224,7 @@ class BundledShowers(NamedTuple):
     training: Path
     learn: Path
     judge: Cells
+    stack: StackShowers
 
     @classmethod
     def bundled(cls) -> BundledShowers:
@@ -198,6 +233,7 @@ class BundledShowers(NamedTuple):
             read_cells(bundled("reference.h5")), bundled_entries(), read_cells(bundled("neighbours.h5")),
             bundled("training.h5"),
             bundled("learn.h5", OTHER_SAMPLE), read_cells(bundled("judge.h5", OTHER_SAMPLE)),
+            StackShowers.read(bundled("reference.h5", PLATES_SAMPLE).parent),
         )  # fmt: skip
 
 
@@ -216,21 +252,16 @@ def bundled_entries() -> Cells:
 
 
 def run(
-    folder: Path, surrogate: Surrogate, anywhere: Surrogate, showers: BundledShowers, settings: DemoSettings, *,
-    student: Surrogate | None = None,
-    geant4: tuple[dict[str, str] | None, str] = (None, ""),
+    folder: Path, models: Models, showers: BundledShowers, settings: DemoSettings, *,
     progress: StageProgress = silent,
 ) -> DemoResult:  # fmt: skip
     """Run the chain and write its files into a new folder.
 
     Args:
         folder: new folder of the generated showers, the results as JSON and the training.
-        surrogate: the surrogate that is sampled and compared.
-        anywhere: the surrogate of particles that enter anywhere and at an angle.
+        models: surrogates.
         showers: Geant4 showers.
         settings: sizes of all stages.
-        student: a surrogate distilled from this one, to be timed beside it.
-        geant4: environment of Geant4's kernel, or None and the reason.
         progress: called after each part of a stage.
 
     Raises:
@@ -241,15 +272,14 @@ def run(
     with writing(folder):
         folder.mkdir(parents=True)
     try:
-        return _run(folder, surrogate, anywhere, showers, settings, student, geant4, progress)
+        return _run(folder, models, showers, settings, progress)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"{folder} is incomplete; remove it before the next demo, or choose another -o") from None
 
 
 def _run(
-    folder: Path, surrogate: Surrogate, anywhere: Surrogate, showers: BundledShowers, settings: DemoSettings,
-    student: Surrogate | None, geant4: tuple[dict[str, str] | None, str], progress: StageProgress,
-) -> DemoResult:  # fmt: skip
+    folder: Path, models: Models, showers: BundledShowers, settings: DemoSettings, progress: StageProgress
+) -> DemoResult:
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -261,28 +291,35 @@ def _run(
     def on_step(phase: str, step: int, steps: int, _: float) -> None:
         progress(phase, step, steps)
 
-    reference = _chosen(showers.reference, settings)
+    surrogate, rows = models.cells, settings.classifier_rows
+    reference = _chosen(showers.reference, group(showers.reference).values(), settings)
     with timed("sample"):
         made = _like(surrogate, reference, progress, "sample", settings.repeat)
         write_cells(folder / "generated.h5", made)
     with timed("evaluate"):
-        rows = settings.classifier_rows
         judged: Any = evaluate(made, reference, classifiers=rows > 0, max_rows=max(rows, 1), progress=progress)
         _write_json(folder / "evaluation.json", judged.to_dict())
     with timed("off the axis"):
-        entries = _chosen(showers.entries, replace(settings, energies=None))
-        tilted = _like(anywhere, entries, progress, "off the axis", settings.repeat)
+        entries = _chosen(showers.entries, group(showers.entries).values(), replace(settings, energies=None))
+        tilted = _like(models.anywhere, entries, progress, "off the axis", settings.repeat)
         write_cells(folder / "off-axis.h5", tilted)
         judged_anywhere: Any = evaluate(tilted, entries, classifiers=False, progress=progress)
         _write_json(folder / "off-axis.json", judged_anywhere.to_dict())
+    with timed("plates"):
+        simulated = showers.stack.reference
+        simulated = _chosen(simulated, (each.rows for each in group_by_energy(simulated.energy)), settings)
+        plates = _like(models.plates, simulated, progress, "plates", settings.repeat)
+        plates.write(folder / "plates.h5")
+        judged_plates: Any = evaluate(plates, simulated, classifiers=rows > 0, progress=progress)
+        _write_json(folder / "plates.json", judged_plates.to_dict())
+        stack = study_stack(models.plates, showers.stack, settings.stack, progress)
+        _write_json(folder / "plates-gradients.json", stack.to_dict())
     with timed("time"):
-        energies, batches, repeats, with_geant4 = settings.timing
-        environment, note = geant4 if with_geant4 else (None, "left out")
-        times = benchmark(
-            [surrogate, *([student] if student else [])], energies, environment, repeats=repeats, batches=batches,
-            samplers=(), note=note, progress=progress,
-        )  # fmt: skip
+        times = _time([surrogate, models.student], Workload(), settings, progress)
         _write_json(folder / "benchmark.json", times.to_dict())
+        in_stack = Workload(stack=showers.stack.stack, beam={"particle": PARTICLE})
+        plate_times = _time([models.plates, models.plates_student], in_stack, settings, progress)
+        _write_json(folder / "plates-benchmark.json", plate_times.to_dict())
     with timed("train"):
         card, designs = surrogate.card, surrogate.card.designs
         config = parse_config(settings.training | {
@@ -299,33 +336,50 @@ def _run(
         study = study_design(surrogate, showers.neighbours, settings.effort, progress)
         _write_json(folder / "gradients.json", {"points": [each.to_dict() for each in study.gradients]})
     return DemoResult(
-        surrogate, judged, judged_anywhere, times, data.showers, len(data.train), read_log(folder / "training"),
-        (mean_biases(made, reference), mean_biases(scratch, reference)), adaptation, study, seconds,
+        models, judged, judged_anywhere, judged_plates, stack, times, plate_times, data.showers, len(data.train),
+        read_log(folder / "training"), (mean_biases(made, reference), mean_biases(scratch, reference)), adaptation,
+        study, seconds,
     )  # fmt: skip
 
 
-def _chosen(reference: Cells, settings: DemoSettings) -> Cells:
-    """Return the rows of the reference that the settings ask for."""
+def _chosen(reference: Any, groups: Iterable[np.ndarray], settings: DemoSettings) -> Any:
+    """Return the rows of the reference that the settings ask for; showers of a point are a group of rows."""
     keep = np.ones(len(reference), dtype=bool)
     if settings.energies is not None:
         keep = np.isclose(reference.energy[:, None], settings.energies).any(1)
     if settings.showers is not None:
-        for rows in group(reference).values():
+        for rows in groups:
             spread = rows[np.linspace(0, len(rows) - 1, min(settings.showers, len(rows))).astype(int)]  # over all beams
             keep[np.setdiff1d(rows, spread)] = False
-    return reference.rows(keep)
+    return reference.rows(np.flatnonzero(keep))
 
 
 def _like(
-    surrogate: Surrogate, showers: Cells, progress: StageProgress, stage: str, repeat: int = 1, **options: Any
-) -> Cells:
+    surrogate: Surrogate, showers: Any, progress: StageProgress, stage: str, repeat: int = 1, **options: Any
+) -> Any:
     """Generate showers with designs, energies and beams of others, ``repeat`` for each; `generate` has the options."""
     which = np.repeat(np.arange(len(showers)), repeat)
-    columns = (column[which] for column in (showers.energy, showers.dx, showers.dz))
-    if surrogate.model.takes_particles:
-        options |= {"material": showers.material, "incident": showers.incident[which], "n_xy": showers.n_xy}
-    made: Cells = generate(surrogate, *columns, progress=lambda done, total: progress(stage, done, total), **options)
-    return made
+    if isinstance(showers, PlateShowers):
+        options |= {"stacks": showers.stacks[which], "incident": showers.incident[which], "layers_only": True}
+    else:
+        options |= {"dx": showers.dx[which], "dz": showers.dz[which]}
+        if surrogate.model.takes_particles:
+            options |= {"material": showers.material, "incident": showers.incident[which], "n_xy": showers.n_xy}
+    return generate(
+        surrogate, showers.energy[which], progress=lambda done, total: progress(stage, done, total), **options
+    )
+
+
+def _time(
+    surrogates: list[Surrogate], workload: Workload, settings: DemoSettings, progress: StageProgress
+) -> Benchmark:
+    """Time surrogates beside Geant4, if the settings ask for it and it is found."""
+    energies, batches, repeats, with_geant4 = settings.timing
+    environment, note = find_geant4(surrogates[0], workload) if with_geant4 else (None, "left out")
+    return benchmark(
+        surrogates, energies, environment, repeats=repeats, batches=batches, samplers=(), note=note, workload=workload,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _adapt(

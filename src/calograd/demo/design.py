@@ -42,7 +42,8 @@ class StudySettings(NamedTuple):
 
     Attributes:
         energies: incident energies of the gradients, GeV.
-        showers, draws: showers of a draw and draws of a gradient in the optimisation.
+        showers: showers of a draw, and of a point of the landscape.
+        draws: draws of a gradient in the optimisation.
         compared: draws of a gradient that is compared with Geant4's.
         steps: steps of the optimisation.
         landscape: points of the landscape along each axis.
@@ -106,7 +107,7 @@ def study_design(surrogate: Surrogate, reference: Cells, effort: StudySettings, 
     config = AscentConfig(steps=effort.steps, draws=effort.draws, max_draws=effort.draws)
     state = ascend(space, np.array(START), gradient, config, on_step=report)
     drawn = surrogate_landscape(
-        surrogate, priced, *(grid(*ends, effort.landscape) for ends in (card.designs.dx, card.designs.dz)), showers=200,
-        progress=lambda done, total: progress("landscape", done, total),
+        surrogate, priced, *(grid(*ends, effort.landscape) for ends in (card.designs.dx, card.designs.dz)),
+        showers=effort.showers, progress=lambda done, total: progress("landscape", done, total),
     )  # fmt: skip
     return DesignStudy(effort.energies, gradients, state, drawn)

@@ -10,17 +10,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calograd.demo.chain import Biases, DemoResult
+from calograd.demo.stack import ENERGY, PARTICLE, StackStudy
 from calograd.evaluation import limits
 from calograd.evaluation.compare import PointResult
 from calograd.evaluation.designs import RECONSTRUCTION_TITLE
 from calograd.evaluation.matching import Sizes
 from calograd.io.files import write_whole
 from calograd.reports import evaluation as shown
+from calograd.reports.evaluation import PARTICLES
 from calograd.reports.gradient import draw_gradients, draw_landscapes
 from calograd.reports.optimisation import draw_ascent
 from calograd.reports.page import Drawing, pictures, render
 from calograd.reports.reconstruction import reconstruction_drawings
-from calograd.reports.style import GEANT4, LABELS, SURROGATE
+from calograd.reports.resolution import point_resolutions
+from calograd.reports.stack_gradient import stack_gradient_drawings
+from calograd.reports.style import GEANT4, LABELS, SINGLE, SURROGATE
 from calograd.reports.training import draw_training
 from calograd.system.progress import StageProgress, silent
 
@@ -28,11 +32,13 @@ JUDGED = ("E_tot", "R_E", "sigma_y", "z_mean", "sigma_z")
 """Observables whose biases are listed."""
 FIRST_LOOK = 50.0
 """Energy in GeV: the point of the middle design nearest to it is shown in detail."""
+INTERVAL = 1.96
+"""Half width of a 95 % interval in standard errors."""
 
 
 def write_page(path: Path, result: DemoResult, progress: StageProgress = silent) -> None:
     """Write the report to ``path``."""
-    e, card = result.evaluation, result.surrogate.card
+    e, card = result.evaluation, result.models.cells.card
     ranges = (f"{low:g} to {high:g}" for low, high in (card.energy, card.designs.dx, card.designs.dz))
     energy, dx, dz = ranges
     page = render(
@@ -46,6 +52,10 @@ def write_page(path: Path, result: DemoResult, progress: StageProgress = silent)
         reference_showers=sum(len(p.reference) for p in e.points),
         generated_showers=sum(len(p.generated) for p in e.points),
         entries=next(table for table in result.anywhere.tables() if table.title == RECONSTRUCTION_TITLE),
+        plates_summary=limits.summarise(result.plates.checks, merge_subjects=True),
+        missed=[check for check in result.plates.checks if not check.passed],
+        no_points="layers_only" in result.models.plates.model.required_options,
+        stack_setup=shown.describe_setup(result.plates.reference),
     )  # fmt: skip
     write_whole(path, page.encode())
 
@@ -84,6 +94,7 @@ def _drawings(o: DemoResult) -> list[Drawing]:
         shown.profiles([column[k] for k in sorted({0, column.index(look), len(column) - 1})], "profiles"),
         *(each for each in shown.overview(e) if each.group != "distances"),
         *reconstruction_drawings(o.anywhere),
+        *_stack_drawings(o),
         Drawing(
             partial(draw_training, o.log, 0),
             "The training from scratch. Left: denoising loss of the running weights and, on showers held out, of "
@@ -117,6 +128,49 @@ def _drawings(o: DemoResult) -> list[Drawing]:
             "optimisation's trajectory.", "Utility over pitch and depth", "landscape",
         ),
     ]  # fmt: skip
+
+
+def _stack_drawings(o: DemoResult) -> list[Drawing]:
+    """Return the figures of the stack of plates."""
+    e, study = o.plates, o.stack
+    at_energy = min(e.points, key=lambda p: abs(p.energy - ENERGY))
+    absorber, steady, known = study.design.absorber, study.design.active_thickness, [p.showers for p in study.geant4]
+    return [
+        *shown.plate_point(e, at_energy, "plates"),
+        shown.plate_distances(e, "plates"),
+        *(each._replace(group="plates resolution") for each in point_resolutions(e).drawings),
+        *(each._replace(group="plates gradients") for each in stack_gradient_drawings(study.gradient)),
+        Drawing(
+            partial(draw_scan, study),
+            f"{absorber.name} of {study.design.n_layers} layers, each with {float(steady.mean()):g} cm of "
+            f"{study.design.active.name}: sigma/E of the visible energy of {ENERGY:g} GeV {PARTICLES[PARTICLE]} "
+            f"against the thickness, with standard errors. {study.scan[0].showers} generated showers a point, of "
+            f"Geant4 {min(known)} to {max(known)}. Blue: the slope from back-propagation, with its 95 % interval.",
+            "Resolution against the thickness of the absorbers", "scan",
+        ),
+    ]  # fmt: skip
+
+
+def draw_scan(study: StackStudy) -> Figure:
+    """Draw the resolution against the thickness of the absorbers, with the slope at the stack of the derivatives."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for points, colour, filled, label in (
+        (study.scan, SURROGATE, True, study.gradient.surrogate), (study.geant4, GEANT4, False, "Geant4"),
+    ):  # fmt: skip
+        t, values, errors = np.array([each[:3] for each in points]).T
+        axes.errorbar(t, 100 * values, 100 * errors, fmt="o", ms=4, lw=1, color=colour,
+                      mfc=colour if filled else "white", label=label)  # fmt: skip
+    resolution = study.gradient.gradients[-1]
+    at, value = resolution.common().y[0], 100 * resolution.values.mean()
+    slope, error = (each[0] for each in resolution.per_cm())
+    reach = np.linspace(-0.2, 0.2, 41) * at
+    ends = [value + 100 * (slope + sign * INTERVAL * error) * reach for sign in (-1, 1)]
+    axes.fill_between(at + reach, np.minimum(*ends), np.maximum(*ends), color=SINGLE, alpha=0.3, lw=0)
+    axes.plot(at + reach, value + 100 * slope * reach, color=SINGLE, lw=1.4, label="slope by back-propagation")
+    axes.set(xlabel=f"{study.design.absorber.name} of a layer [cm]", ylabel=r"$\sigma\,/\,E$ [%]")
+    axes.legend()
+    return figure
 
 
 def draw_biases(biases: dict[str, Biases], design: Sizes) -> Figure:

@@ -50,19 +50,28 @@ EFFECTIVE_POWER = 4 / 3
 """Power of Z in the effective atomic number, which orders crystals as their showers do: see
 `validation/material_numbers.py`."""
 
-# Symbol, Z and standard atomic weight of the elements that calorimeters are made of.
-ELEMENTS: dict[str, tuple[int, float]] = {
-    "H": (1, 1.008), "Li": (3, 6.94), "Be": (4, 9.0122), "B": (5, 10.81), "C": (6, 12.011),
-    "N": (7, 14.007), "O": (8, 15.999), "F": (9, 18.998), "Na": (11, 22.990), "Mg": (12, 24.305),
-    "Al": (13, 26.982), "Si": (14, 28.085), "P": (15, 30.974), "S": (16, 32.06), "Cl": (17, 35.45),
-    "Ar": (18, 39.948), "K": (19, 39.098), "Ca": (20, 40.078), "Ti": (22, 47.867), "Cr": (24, 51.996),
-    "Mn": (25, 54.938), "Fe": (26, 55.845), "Ni": (28, 58.693), "Cu": (29, 63.546), "Zn": (30, 65.38),
-    "Ge": (32, 72.630), "Br": (35, 79.904), "Sr": (38, 87.62), "Y": (39, 88.906), "Zr": (40, 91.224),
-    "Mo": (42, 95.95), "Ag": (47, 107.87), "Cd": (48, 112.41), "Sn": (50, 118.71), "Te": (52, 127.60),
-    "I": (53, 126.90), "Xe": (54, 131.29), "Cs": (55, 132.91), "Ba": (56, 137.33), "La": (57, 138.91),
-    "Ce": (58, 140.12), "Gd": (64, 157.25), "Lu": (71, 174.97), "Ta": (73, 180.95), "W": (74, 183.84),
-    "Pt": (78, 195.08), "Au": (79, 196.97), "Pb": (82, 207.2), "Bi": (83, 208.98), "U": (92, 238.03),
+SYMBOLS = (
+    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
+    "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y",
+    "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce",
+    "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir",
+    "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm",
+    "Bk", "Cf", "Es", "Fm",
+)  # fmt: skip
+"""Symbols of the elements by atomic number, from 1."""
+
+# Standard atomic weights of the elements that calorimeters are made of.
+WEIGHTS: dict[str, float] = {
+    "H": 1.008, "Li": 6.94, "Be": 9.0122, "B": 10.81, "C": 12.011, "N": 14.007, "O": 15.999, "F": 18.998, "Na": 22.990,
+    "Mg": 24.305, "Al": 26.982, "Si": 28.085, "P": 30.974, "S": 32.06, "Cl": 35.45, "Ar": 39.948, "K": 39.098,
+    "Ca": 40.078, "Ti": 47.867, "Cr": 51.996, "Mn": 54.938, "Fe": 55.845, "Ni": 58.693, "Cu": 63.546, "Zn": 65.38,
+    "Ge": 72.630, "Br": 79.904, "Sr": 87.62, "Y": 88.906, "Zr": 91.224, "Mo": 95.95, "Ag": 107.87, "Cd": 112.41,
+    "Sn": 118.71, "Te": 127.60, "I": 126.90, "Xe": 131.29, "Cs": 132.91, "Ba": 137.33, "La": 138.91, "Ce": 140.12,
+    "Gd": 157.25, "Lu": 174.97, "Ta": 180.95, "W": 183.84, "Pt": 195.08, "Au": 196.97, "Pb": 207.2, "Bi": 208.98,
+    "U": 238.03,
 }  # fmt: skip
+ELEMENTS = {symbol: (SYMBOLS.index(symbol) + 1, weight) for symbol, weight in WEIGHTS.items()}
+"""Atomic number and standard atomic weight by symbol."""
 
 # Mean excitation energies of the elements in eV (ICRU 37 and 49; NIST's tables, which Geant4 uses).
 EXCITATION: dict[str, float] = {

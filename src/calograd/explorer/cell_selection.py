@@ -21,7 +21,7 @@ from calograd.detector.incidence import Incidence
 from calograd.detector.material import Material, to_float
 from calograd.detector.particles import ParticleBeam
 from calograd.errors import FormatError, InputError
-from calograd.explorer.kinds import MapAxes, PlotLabels
+from calograd.explorer.kinds import EXPECTED, MapAxes, PlotLabels
 from calograd.explorer.text import check_name, in_words, to_count, to_number, to_particle
 from calograd.objective.config import parse_objective
 from calograd.objective.utility import Objective
@@ -160,7 +160,7 @@ class CellLimits:
         """Return the limits of a surrogate of cells. Raises `InputError` for other surrogates."""
         a = surrogate.design_model.architecture
         if surrogate.design_model.shape != (a.n_xy, a.n_xy, a.n_z):
-            raise InputError(f"{surrogate.card.name} generates maps; expected a surrogate of cells, as pbf2-cells")
+            raise InputError(f"{surrogate.card.name} generates maps; {EXPECTED}")
         materials = {material.name: material for material in surrogate.card.designs.materials}
         first = next(iter(materials.values()))
         card = surrogate.card.in_cm(first)

@@ -22,6 +22,8 @@ from calograd.surrogate import Surrogate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+EXPECTED = "expected a surrogate of cells, as pbf2-cells, or of stacks of plates, as sampling"
+"""Ending of the error of a surrogate that the explorer cannot show."""
 Check = Callable[[], None]
 """Called often during long work; an exception that it raises ends the work."""
 

@@ -18,6 +18,7 @@ from bokeh.models import (
     FixedTicker,
     HoverTool,
     Label,
+    Legend,
     LinearAxis,
     LogAxis,
     LogColorMapper,
@@ -107,6 +108,7 @@ class Steps:
             points = {"x": middle, "y": mean, "low": mean - error, "high": mean + error}
             top = max(top, float((theirs.mean + theirs.error).max()))
         self._points.data = points
+        _show_geant4(self.figure, theirs is not None)
         self.figure.x_range.update(start=ours.edges[0], end=ours.edges[-1])
         self.figure.y_range.update(start=0, end=1.18 * top)
 
@@ -230,6 +232,13 @@ def _place_legend(made: Any) -> None:
     made.legend.glyph_height, made.legend.label_height = 14, 14
 
 
+def _show_geant4(made: Any, visible: bool) -> None:
+    """Show or hide the entries of Geant4 in the legend of a figure, if it has one."""
+    for item in (item for legend in made.select(Legend) for item in legend.items):
+        if item.label.value.startswith("Geant4"):
+            item.visible = visible
+
+
 class Layers:
     """Energies of layers: mean and spread over the surrogate's showers, one shower, and Geant4's mean.
 
@@ -274,6 +283,7 @@ class Layers:
             middle, error = theirs.mean(0), theirs.std(0, ddof=1) / len(theirs) ** 0.5
             points = {"x": x, "y": middle, "low": middle - error, "high": middle + error}
         self._points.data = points
+        _show_geant4(self.figure, theirs is not None)
         self.figure.below[0].axis_label, self.figure.left[0].axis_label = label, f"energy in {what} of a layer [GeV]"
         step = (x[-1] - x[0]) / max(len(x) - 1, 1)
         self.figure.x_range.update(start=x[0] - step / 2, end=x[-1] + step / 2)

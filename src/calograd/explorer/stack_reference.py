@@ -1,7 +1,7 @@
-"""Geant4 showers in stacks of plates, of a library, for a comparison at the stacks and beams that they are of.
+"""Geant4 showers in stacks of plates, for a comparison at the stacks and beams that they are of.
 
 Showers serve that are in one stack with equal layers and without gaps, of one particle, energy and angle, and of
-materials that the surrogate knows. None are bundled.
+materials that the surrogate knows. Some are bundled; a library adds others.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from calograd.events.plates import PlateShowers
 from calograd.explorer.kinds import check_origin
 from calograd.explorer.stack_selection import StackLimits, StackSelection
 from calograd.metrics.resolution import MIN_SHOWERS
+from calograd.surrogate.storage import ASSETS
 
+FILES = tuple(
+    f"sampling-sample/{name}.h5"
+    for name in ("reference", "tungsten-0.1", "tungsten-0.15", "tungsten-0.35", "tungsten-0.5")
+)
+"""Files of bundled showers, see ``runs/sampling-sample.sh``."""
 SAME = 1e-3
 """Largest relative difference of thicknesses and energies that count as equal."""
-NONE_GIVEN = "no showers of stacks are bundled; give a library of some with --reference"
-NONE_HERE = "no showers of this stack and beam in the library: “nearest Geant4” goes where there are some"
+NONE_GIVEN = "no bundled showers are of a stack that this surrogate knows; give a library of some with --reference"
+NONE_HERE = "no Geant4 showers of this stack and beam: “nearest Geant4” goes where there are some"
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,11 @@ class StackPoint:
 
 
 class StackReference:
-    """Geant4 showers to compare with.
+    """All Geant4 showers that a surrogate can be compared with.
 
     Args:
-        limits: limits of the surrogate.
-        path: a library of plates; None for none.
+        limits: limits of the surrogate; bundled showers of stacks that it does not know are left out.
+        path: a library of plates beside the bundled ones; its showers come first. None for none.
 
     Raises:
         InputError: no showers of the library are in one stack that the surrogate knows.
@@ -56,17 +62,16 @@ class StackReference:
 
     def __init__(self, limits: StackLimits, path: Path | None) -> None:
         self.points: list[StackPoint] = []
-        if path is None:
-            return
-        with open_plates(path) as library:
-            showers = library.read()
-        check_origin(path, showers.origin)
-        self.points = _points(showers, limits)
-        if not self.points:
-            raise InputError(
-                f"{path} has no {MIN_SHOWERS} showers in one stack of equal layers without gaps, of one energy, and of "
-                f"materials that {limits.card.name} knows; simulate some: calograd simulate --detector sampling"
-            )
+        if path is not None:
+            self.points = _points(path, limits)
+            if not self.points:
+                raise InputError(
+                    f"{path} has no {MIN_SHOWERS} showers in one stack of equal layers without gaps, of one energy, "
+                    f"and of materials that {limits.card.name} knows; simulate some: calograd simulate --detector "
+                    "sampling"
+                )
+        bundled = [point for name in FILES if (ASSETS / name).is_file() for point in _points(ASSETS / name, limits)]
+        self.points += [point for point in bundled if limits.known(point.selection)]
 
     @property
     def offered(self) -> bool:
@@ -85,7 +90,10 @@ class StackReference:
         return min(self.points, key=lambda point: _distance(point, selection), default=None)
 
 
-def _points(showers: PlateShowers, limits: StackLimits) -> list[StackPoint]:
+def _points(path: Path, limits: StackLimits) -> list[StackPoint]:
+    with open_plates(path) as library:
+        showers = library.read()
+    check_origin(path, showers.origin)
     stacks, names = showers.stacks, {number: name for name, number in PDG.items()}
     thickness, layers = stacks.thickness, stacks.layers
     first = thickness[:, :1]

@@ -168,6 +168,14 @@ class StackLimits:
         particles = Particles.of(1, beam.particle, (0.0, 0.0), beam.theta, 0.0, like=energy)
         self.card.check_range(self.design(at), energy, particles=particles)
 
+    def known(self, selection: StackSelection) -> bool:
+        """Return whether the surrogate was trained on a selection."""
+        try:
+            self.check(selection)
+        except InputError:
+            return False
+        return True
+
     def materials(self, selection: StackSelection) -> tuple[Material, Material]:
         """Return the materials of absorber and active plates. Raises `InputError` for others than the trained ones."""
         several = (("absorber", self.trained.absorbers), ("active", self.trained.actives))
@@ -189,6 +197,11 @@ class StackLimits:
         ranges = self.trained.thickness_ranges(absorber, active)
         low, high = ranges["absorber"]
         return (low, min(high, MARGIN * THICKEST * to_float(absorber.radiation_length))), ranges["active"]
+
+    def deepest(self, selection: StackSelection) -> float:
+        """Return the largest depth of a stack in an ascent from a selection, cm: that of the selection itself."""
+        sizes = zip(selection.place, self.sizes(selection), strict=True)
+        return selection.n_layers * sum(_clip(size, ends) for size, ends in sizes)
 
     def axes(self, selection: StackSelection) -> MapAxes:
         """Return the axes of the landscape: the resolution over both thicknesses."""
@@ -239,6 +252,7 @@ class StackLimits:
                 "kind": "stack", **names, "layers": selection.n_layers,
                 "start": dict(zip(KINDS, selection.place, strict=True)),
                 "bounds": {kind: [float(f"{end:.6g}") for end in ends] for kind, ends in bounds.items()},
+                "max_depth": float(f"{self.deepest(selection):.12g}"),
             },
             "utility": {"kind": "visible-resolution"},
             "beam": {"particle": selection.particle, "theta": selection.theta},

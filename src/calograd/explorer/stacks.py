@@ -282,9 +282,9 @@ class StackKind:
         return StackSlope(selection, *found.gradients)
 
     def climb(self, selection: StackSelection) -> Climb:
-        """Return the ascent of -ln(sigma/E); the number of layers stays."""
-        ranges = self.limits.sizes(selection)
-        space = StackSpace.around(self.limits.design(selection), *ranges, per_layer=False)
+        """Return the ascent of -ln(sigma/E); the number of layers stays, and the stack gets no deeper."""
+        ranges, deepest = self.limits.sizes(selection), self.limits.deepest(selection)
+        space = StackSpace.around(self.limits.design(selection), *ranges, per_layer=False, max_depth=deepest)
         objective = StackObjective((VisibleResolution(),), (selection.energy,), selection.beam)
         utility = resolution_utility(self._surrogate, space, objective, showers=SLOPE_SHOWERS)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from calograd.errors import InputError
 from calograd.explorer.cells import CellKind
-from calograd.explorer.kinds import Check, Kind, Selection, few_steps
+from calograd.explorer.kinds import EXPECTED, Check, Kind, Selection, few_steps
 from calograd.explorer.landscape import LandscapeCache, Surface
 from calograd.explorer.stacks import StackKind
 from calograd.surrogate import Surrogate
@@ -31,9 +31,15 @@ ASCENT_STEPS = 15
 
 def kind_of(surrogate: Surrogate, seed: int, reference: Path | None) -> Kind:
     """Return what the explorer computes of a surrogate's designs. Errors are those of `Explorer`."""
-    if surrogate.card.trained.designs_of == "stacks":
-        return StackKind(surrogate, seed, reference)
-    return CellKind(surrogate, seed, reference)
+    match surrogate.card.trained.designs_of:
+        case "cells":
+            return CellKind(surrogate, seed, reference)
+        case "stacks":
+            return StackKind(surrogate, seed, reference)
+        case _:
+            raise InputError(
+                f"{surrogate.card.name} generates {surrogate.card.kind} in one detector, without designs; {EXPECTED}"
+            )
 
 
 class Explorer:
@@ -56,10 +62,7 @@ class Explorer:
 
     def __init__(self, surrogate: Surrogate, seed: int = 0, reference: Path | None = None) -> None:
         if not isinstance(surrogate, Surrogate):
-            raise InputError(
-                f"the explorer got a {type(surrogate).__name__}; expected a surrogate of cells, as "
-                "Surrogate.load('pbf2-cells'), or of stacks of plates, as Surrogate.load('sampling')"
-            )
+            raise InputError(f"the explorer got a {type(surrogate).__name__}; {EXPECTED}: Surrogate.load loads both")
         self.surrogate = surrogate
         self.seed = seed
         self.kind = kind_of(surrogate, seed, reference)

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calograd.detector.gdml import Box, Geometry, digest_of
-from calograd.detector.material import Material
+from calograd.detector.material import SYMBOLS, Material
 from calograd.errors import InputError
 from calograd.geant4.geometry import read_world
 from calograd.geant4.probe import find_material, numbers_of, print_answer, run_probe
-from calograd.geant4.tables import SYMBOLS, find_tables
+from calograd.geant4.tables import find_tables
 
 LISTED = 12
 """Number of volumes that an error lists."""

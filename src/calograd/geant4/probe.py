@@ -14,10 +14,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from calograd.detector.material import MATERIALS, Material
+from calograd.detector.material import MATERIALS, SYMBOLS, Material
 from calograd.errors import InputError, SimulationError
 from calograd.geant4.geometry import G_PER_CM3
-from calograd.geant4.tables import SYMBOLS, Tables, find_tables
+from calograd.geant4.tables import Tables, find_tables
 
 _MARK = "calograd-probe "
 _EXCEPTION = re.compile(r"issued by : [^\n]*\n(.*?)\n?\*\*\* Fatal Exception", re.DOTALL)

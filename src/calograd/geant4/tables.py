@@ -22,6 +22,7 @@ from pathlib import Path
 
 from calograd.detector.configuration import Block, CrystalMatrix, SimulationConfig, SiWStack
 from calograd.detector.gdml import Geometry
+from calograd.detector.material import SYMBOLS
 from calograd.detector.sampling_stack import SamplingStack
 from calograd.errors import TablesError
 
@@ -36,16 +37,6 @@ ELEMENT_FILES = (
     "epics2017/rayl/re-cs-{z}.dat",
 )  # fmt: skip
 """Files of G4EMLOW that G4EmStandardPhysics reads for every element of a material."""
-
-SYMBOLS = (
-    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
-    "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y",
-    "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce",
-    "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir",
-    "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm",
-    "Bk", "Cf", "Es", "Fm",
-)  # fmt: skip
-"""Symbols of the elements by atomic number, from 1."""
 
 OFFICIAL_ELEMENTS = 92
 """Least number of elements in the official G4EMLOW: the natural ones."""

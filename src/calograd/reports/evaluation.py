@@ -17,6 +17,7 @@ from calograd.evaluation.compare import CENTRED, PointResult
 from calograd.evaluation.designs import RECONSTRUCTION_TITLE, describe
 from calograd.evaluation.limits import summarise
 from calograd.evaluation.matching import Setting
+from calograd.evaluation.plates import W1_LIMIT, PlatesPoint
 from calograd.evaluation.points import BATCHES, ENERGIES, MIN_SHOWERS, WINDOW
 from calograd.events.plates import PlateShowers
 from calograd.gradients.resolution import ResolutionResult
@@ -275,26 +276,42 @@ def _point_drawings(evaluation: PointsEvaluation) -> Iterator[Drawing]:
 
 
 def _plate_drawings(evaluation: PlatesEvaluation) -> Iterator[Drawing]:
-    """Yield the figures of a comparison of plates: profiles and distributions at up to three energies."""
-    points, paired = evaluation.points, evaluation.paired
-    for number in sorted({0} if paired else {0, len(points) // 2, len(points) - 1}):
-        point = points[number]
-        ours, theirs = (seen.rows(rows) for seen, rows in zip(evaluation.observed, point.rows, strict=True))
-        edges = depth_edges(theirs) if paired else None
-        profiles = (layer_profiles(seen, paired, edges) for seen in (ours, theirs))
-        where = "each shower in its own stack" if paired else point.where
-        yield Drawing(
-            partial(figures.draw_plate_profiles, list(zip(*profiles, strict=True)),
-                    "depth of the layer [$X_0$]" if paired else "layer"),
-            f"Longitudinal profile, {where}: mean energy in the active plates (visible) and in the absorbers, with "
-            "standard errors. Below: generated over Geant4, where Geant4's mean is known to 20 %; grey: its error."
-            + (" Layers are in bins of 1 X0 of the depth of their active plate along the normal." if paired else ""),
-            f"longitudinal profiles of visible and absorbed energy, {where}",
-        )  # fmt: skip
-        yield Drawing(
-            partial(figures.draw_distributions, PLATE_OBSERVABLES, ours.table, theirs.table, 1),
-            f"Distributions of observables, {where}. {PAIRS}", f"distributions of observables, {where}",
-        )  # fmt: skip
+    """Yield the figures of a comparison of plates; profiles and distributions are those of up to three energies."""
+    points = evaluation.points
+    yield plate_distances(evaluation, "distances")
+    for number in sorted({0} if evaluation.paired else {0, len(points) // 2, len(points) - 1}):
+        yield from plate_point(evaluation, points[number])
+
+
+def plate_point(evaluation: PlatesEvaluation, point: PlatesPoint, group: str = "") -> Iterator[Drawing]:
+    """Yield the profiles and the distributions of one comparison of plates."""
+    paired = evaluation.paired
+    ours, theirs = (seen.rows(rows) for seen, rows in zip(evaluation.observed, point.rows, strict=True))
+    edges = depth_edges(theirs) if paired else None
+    profiles = (layer_profiles(seen, paired, edges) for seen in (ours, theirs))
+    where = "each shower in its own stack" if paired else point.where
+    yield Drawing(
+        partial(figures.draw_plate_profiles, list(zip(*profiles, strict=True)),
+                "depth of the layer [$X_0$]" if paired else "layer"),
+        f"Longitudinal profile, {where}: mean energy in the active plates (visible) and in the absorbers, with "
+        "standard errors. Below: generated over Geant4, where Geant4's mean is known to 20 %; grey: its error."
+        + (" Layers are in bins of 1 X0 of the depth of their active plate along the normal." if paired else ""),
+        f"longitudinal profiles of visible and absorbed energy, {where}", group,
+    )  # fmt: skip
+    yield Drawing(
+        partial(figures.draw_distributions, PLATE_OBSERVABLES, ours.table, theirs.table, 1),
+        f"Distributions of observables, {where}. {PAIRS}", f"distributions of observables, {where}", group,
+    )  # fmt: skip
+
+
+def plate_distances(evaluation: PlatesEvaluation, group: str = "") -> Drawing:
+    """Return the figure of the Wasserstein distances of all layers."""
+    return Drawing(
+        partial(figures.draw_layer_distances, evaluation.points),
+        "1-Wasserstein distance of the energy of every layer over its floor, and in grey 95 % of those of a perfect "
+        f"generator at these numbers of showers, all energies together. Dashed: the limit, {W1_LIMIT:g}.",
+        "Wasserstein distances of all layers over their floors", group,
+    )  # fmt: skip
 
 
 def describe_setup(*records: Any) -> str:

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from calograd.evaluation.classifier_tests import ClassifierTest
 from calograd.evaluation.compare import PointResult, Quantity
 from calograd.evaluation.designs import DesignEvaluation
 from calograd.evaluation.limits import AUC_LIMITS, Limits
 from calograd.evaluation.matching import Setting
+from calograd.evaluation.plates import W1_LIMIT, PlatesPoint
 from calograd.events.layered_readout import GRID, Readout, read_out
 from calograd.events.point_showers import PointShowers
 from calograd.metrics.observables import Profile
@@ -41,6 +43,8 @@ SEEN = 6.0
 """Half width of the display of points, cm."""
 KNOWN = 0.2
 """Largest relative error of Geant4's mean at which a ratio of profiles of points is drawn."""
+COLOURS = colormaps["plasma"]
+"""Colours of several energies."""
 ROWS = (("Geant4", GEANT4), ("generated", SURROGATE))
 """Names and colours of the rows of event displays."""
 
@@ -373,6 +377,36 @@ def draw_plate_profiles(pairs: Sequence[tuple[Profile, Profile]], below: str) ->
         if number == 0:
             top.legend()
             bottom.set_ylabel("ratio")
+    return figure
+
+
+def draw_layer_distances(points: Sequence[PlatesPoint]) -> Figure:
+    """Draw W1 of every layer over its floor at several energies: of active plates, and of absorbers.
+
+    A band holds 95 % of the distances of a perfect generator, of all energies together.
+
+    Args:
+        points: comparisons in one stack, or of all rows.
+    """
+    figure = Figure(figsize=(9.0, 2.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, number in zip(panels, range(2), strict=True):
+        of = [point.layers[number] for point in points]
+        perfect = np.concatenate([each.null / np.where(each.floor > 0, each.floor, np.nan) for each in of])
+        known = np.isfinite(perfect).any(0)
+        layer = np.flatnonzero(known)
+        low, high = np.nanquantile(perfect[:, known], (0.025, 0.975), axis=0)
+        axes.fill_between(layer, low, high, step="mid", color="0.85", lw=0, label="a perfect generator, 95 %")
+        axes.axhline(W1_LIMIT, color="0.4", lw=0.8, ls="--")
+        for point, each, colour in zip(points, of, np.linspace(0.1, 0.85, len(points)), strict=True):
+            axes.plot(each.over_floor, "o", ms=3, color=COLOURS(colour), label=point.where)
+        axes.set(yscale="log", xlabel="layer, from 0")
+        axes.set_title(of[0].plates)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else ""))
+    panels[0].set_ylabel("$W_1$ over its floor")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 

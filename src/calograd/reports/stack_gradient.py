@@ -75,16 +75,10 @@ def _sizes(thickness: np.ndarray) -> str:
     return f"{low:.3g}" if high - low < 1e-6 * high else f"{low:.3g} to {high:.3g}"
 
 
-def write_stack_gradient_report(path: Path, result: StackGradientResult) -> None:
-    """Write the report of derivatives of a stack, an HTML file with its figures inside.
-
-    Raises:
-        OutputExistsError: ``path`` exists.
-        InputError: ``path`` cannot be written.
-    """
-    refuse_existing(path)
+def stack_gradient_drawings(result: StackGradientResult) -> list[Drawing]:
+    """Return the figures of the derivatives of every quantity with respect to every plate."""
     checks: list[StackCheck | None] = [*result.checks] or [None] * len(result.gradients)
-    drawings = [
+    return [
         Drawing(
             partial(draw_stack_gradient, found, check),
             f"{str(found.quantity)[0].upper()}{str(found.quantity)[1:]}, {found.energy:g} GeV: derivative with respect "
@@ -94,6 +88,16 @@ def write_stack_gradient_report(path: Path, result: StackGradientResult) -> None
         )
         for found, check in zip(result.gradients, checks, strict=True)
     ]  # fmt: skip
+
+
+def write_stack_gradient_report(path: Path, result: StackGradientResult) -> None:
+    """Write the report of derivatives of a stack, an HTML file with its figures inside.
+
+    Raises:
+        OutputExistsError: ``path`` exists.
+        InputError: ``path`` cannot be written.
+    """
+    refuse_existing(path)
     compared = [each for check in result.checks for each in (check.common, check.plates) if each is not None]
     design, reference = result.design, f" and {result.reference}" if result.checks else ""
     about = [each.about for each in result.gradients] + [each.common.geant4.about for each in result.checks]
@@ -103,7 +107,8 @@ def write_stack_gradient_report(path: Path, result: StackGradientResult) -> None
         subtitle=f"{result.surrogate}{reference} · {design.n_layers} layers, "
         f"{_sizes(design.absorber_thickness.detach().numpy())} and "
         f"{_sizes(design.active_thickness.detach().numpy())} cm",
-        pictures=pictures(drawings), judged=result.objective.describe().items(), columns=result.columns(),
-        rows=result.rows(), count=count(compared) if compared else None, about=json.dumps(about, indent=1),
+        pictures=pictures(stack_gradient_drawings(result)), judged=result.objective.describe().items(),
+        columns=result.columns(), rows=result.rows(), count=count(compared) if compared else None,
+        about=json.dumps(about, indent=1),
     )  # fmt: skip
     write_whole(path, page.encode())

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make the data of the base surrogate of sampling calorimeters and train it. Resumable: finished stages are skipped.
 # Photons, electrons and positrons, theta 0 to 42 degrees, 0.8 to 120 GeV: a little beyond the range of the surrogate.
-# Every shower has a stack of its own. A pair of materials has two libraries, so that stacks are neither much shorter nor much
+# Every shower has a stack of its own. A pair of materials has two kinds, so that stacks are neither much shorter nor much
 # longer than those of designers: 30 to 60 layers of thin absorbers (0.15 to 0.6 X0) and 10 to 35 of thick ones (0.4 to 1.5 X0).
 #            0.15 X0   0.6 X0   1.5 X0                             active plates
 #   Pb       0.084     0.337    0.842 cm                 silicon   0.010 to 0.10 cm
@@ -9,10 +9,11 @@
 #   Fe       0.263     1.054    2.635                    plastic   0.10  to 1.0
 #   Cu       0.215     0.861    2.153
 #   PbWO4    0.134     0.534    1.336
-# One has equal layers, the other layers that scatter about a smooth profile; the next pair has them the other way round.
 # Copper with liquid argon is left out: it tests a pair that was never trained on.
-# Each library is in two files: many showers below 25 GeV, where they scatter most and cost least, and fewer beyond 20 GeV.
-# On one core of an AMD EPYC: simulation 1.8 core-hours, training 14 minutes.
+# Each kind is in three libraries: 700 showers of 0.8 to 25 GeV, 1 400 of 0.8 to 5 GeV, where they scatter most and cost
+# least, and 160 of 20 to 120 GeV. In the first and the last one of a pair's two kinds has equal layers and the other layers
+# that scatter about a smooth profile, in the second one has thicknesses that step once; the next pair has them the other way round.
+# On one core of an AMD EPYC: simulation 2.1 core-hours, training see docs/results/sampling.md.
 # Numbers of showers are SCALE times those below; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
 # Usage: runs/sampling.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
 set -euo pipefail
@@ -36,24 +37,22 @@ simulate() { # NAME ABSORBER LOW HIGH LAYERS ACTIVE THICKNESS PROFILE SEED ENERG
   }
 }
 
-seed=501
-first=equal
-second=smooth
-for absorber in Pb W Fe Cu PbWO4; do
-  for active in Si:0.01:0.1 lAr:0.15:1 PVT:0.1:1; do
-    material="${active%%:*}" thickness="${active#*:}"
-    [ "$absorber-$material" != Cu-lAr ] || continue
-    for energies in low:0.8:25:700 high:20:120:160; do
-      IFS=: read -r name from to showers <<<"$energies"
+# name, energies, showers, first seed, seeds a pair, profiles of the two kinds of the first pair
+for library in low:0.8:25:700:501:4:equal:smooth lowest:0.8:5:1400:700:2:stepped:smooth high:20:120:160:503:4:equal:smooth; do
+  IFS=: read -r name from to showers seed seeds first second <<<"$library"
+  for absorber in Pb W Fe Cu PbWO4; do
+    for active in Si:0.01:0.1 lAr:0.15:1 PVT:0.1:1; do
+      material="${active%%:*}" thickness="${active#*:}"
+      [ "$absorber-$material" != Cu-lAr ] || continue
       simulate "$absorber-$material-thin-$name" "$absorber" 0.15 0.6 30:60 "$material" "$thickness" "$first" "$seed" "$from:$to" "$showers"
       simulate "$absorber-$material-thick-$name" "$absorber" 0.4 1.5 10:35 "$material" "$thickness" "$second" "$((seed + 1))" "$from:$to" "$showers"
-      seed=$((seed + 2))
+      seed=$((seed + seeds))
+      turn="$first" first="$second" second="$turn"
     done
-    turn="$first" first="$second" second="$turn"
   done
 done
 [ -z "${ONLY_DATA:-}" ] || exit 0
-calograd train "$config" -o "$out/sampling"
+calograd train "$config" -o "$out/sampling" --processes "${PROCESSES:-2}"
 python3 -c '
 import sys
 from calograd import Surrogate

@@ -77,7 +77,8 @@ def test_layers_beyond_the_last_one_change_nothing(plates: Surrogate) -> None:
 
     def of(rows: slice, layers: int) -> tuple[Tensor, ...]:
         conditions = model.conditions(thickness[rows, :layers], numbers[0], numbers[1], energy[rows], None)
-        x, y = model.standardise(energies[rows, :layers], conditions, energy[rows], RandomNumbers(1, range(1)))
+        g, c, _ = model.encode(energies[rows, :layers], conditions, energy[rows], RandomNumbers(1, range(1)))
+        x, y = model.standardise(g, c, conditions, energy[rows])
         losses = model.losses(x, y, conditions, energy[rows], RandomNumbers(2, range(1)))
         made = model.generate(conditions, energy[rows], model.sampling_schedule(), RandomNumbers(3, range(1)))
         return x, *losses, made.active[:, :5], made.absorber[:, :5]

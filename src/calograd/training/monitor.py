@@ -100,7 +100,8 @@ def report_plates(model: PlatesModel, data: PlatesData, losses: Callable[..., tu
     generator, device = torch.Generator().manual_seed(0), model.condition_mean.device
     rows = data.validation.at(torch.randperm(len(data.validation), generator=generator)[:MAX_ROWS]).to(device)
     conditions, random = data.conditions(model, rows), RandomNumbers.from_generator(generator, len(rows))
-    x, y = model.standardise(rows.energies, conditions, rows.energy, random)
+    g, c, _ = model.encode(rows.energies, conditions, rows.energy, random)
+    x, y = model.standardise(g, c, conditions, rows.energy)
     shower, layers = (float(each.mean()) for each in losses(model, x, y, conditions, rows.energy, random))
     random = RandomNumbers.from_generator(generator, len(rows))
     made = model.generate(conditions, rows.energy, model.sampling_schedule(), random)

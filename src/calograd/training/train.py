@@ -133,7 +133,8 @@ def _read_points(config: PointsRun) -> PointsData:
 def _points_task(
     config: PointsRun, data: PointsData, group: ProcessGroup, _progress: TrainingProgress | None
 ) -> SurrogateTask[PointsModel]:
-    _refuse_several(group)
+    if group.size > 1:
+        raise InputError("several processes are for cells, maps and plates; leave --processes and --nodes out")
     return PointsTask(config, data, group.device)
 
 
@@ -144,15 +145,9 @@ def _read_plates(config: PlatesRun) -> PlatesData:
 def _plates_task(
     config: PlatesRun, data: PlatesData, group: ProcessGroup, progress: TrainingProgress | None
 ) -> SurrogateTask[PlatesModel]:
-    _refuse_several(group)
     if config.distillation is not None:
-        return PlatesDistillationTask(config, data, group.device, progress)
-    return PlatesTask(config, data, group.device)
-
-
-def _refuse_several(group: ProcessGroup) -> None:
-    if group.size > 1:
-        raise InputError("several processes are for cells and maps; leave --processes and --nodes out")
+        return PlatesDistillationTask(config, data, group, progress)
+    return PlatesTask(config, data, group)
 
 
 _DESIGNS = _Kind(_read_rows, _design_task)

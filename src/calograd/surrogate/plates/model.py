@@ -354,30 +354,34 @@ class PlatesModel(Model):
         location, scale = self.layer_location_scale.of_items(features, common)
         return location.transpose(1, 2), scale.transpose(1, 2)
 
-    def location_scale_loss(
-        self, phase: int, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
-    ) -> Tensor:
-        """Return the mean negative log likelihood of location and scale, of shower (phase 0) or layers (1)."""
-        with torch.no_grad():
-            g, c, present = self.encode(energies, conditions, energy, random)
+    def location_scale_loss(self, phase: int, g: Tensor, c: Tensor, conditions: Tensor, energy: Tensor) -> Tensor:
+        """Return the mean negative log likelihood of location and scale, of shower (phase 0) or layers (1).
+
+        Args:
+            phase: 0 or 1.
+            g, c: coordinates of showers, see `encode`; c may have more layers than any of the stacks.
+            conditions: result of `conditions`.
+            energy: incident, shape (n,), GeV.
+        """
         if phase == 0:
             return self.shower_location_scale.negative_log_likelihood(g, conditions[:, :CONDITIONS]).mean()
         with torch.no_grad():
             stack, shower = self.known_of(g, conditions, energy)
             x = self.shower_location_scale.standardise(g, stack.conditions)
             features = self.features(stack, shower)
-        values = likelihood(c, *self.location_scale_of_layers(stack, features, x))
-        return values.transpose(1, 2)[present].mean()
+        values = likelihood(_cropped(c, stack), *self.location_scale_of_layers(stack, features, x))
+        return self._mean_of_layers(self._padded(values), stack).mean()
 
-    def standardise(
-        self, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
-    ) -> tuple[Tensor, Tensor]:
-        """Return x and y of showers, shapes (n, 5) and (n, 2, layers); y is zero beyond the last layer."""
-        g, c, present = self.encode(energies, conditions, energy, random)
+    def standardise(self, g: Tensor, c: Tensor, conditions: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x and y of showers, shapes (n, 5) and (n, 2, layers); y is zero beyond the last layer.
+
+        Arguments are those of `location_scale_loss`.
+        """
         stack, shower = self.known_of(g, conditions, energy)
         x = self.shower_location_scale.standardise(g, stack.conditions)
-        y = standardise(c, *self.location_scale_of_layers(stack, self.features(stack, shower), x))
-        return x, torch.where(present[:, None], y, 0.0)
+        location_scale = self.location_scale_of_layers(stack, self.features(stack, shower), x)
+        y = standardise(_cropped(c, stack), *location_scale)
+        return x, torch.where(stack.plates.present[:, None], y, 0.0)
 
     def known_of(self, g: Tensor, conditions: Tensor, energy: Tensor) -> tuple[StackConditions, Shower]:
         """Return what conditions say of the stacks, and g of the showers."""
@@ -498,6 +502,11 @@ class PlatesModel(Model):
         y = y.reshape(len(y), LAYER, -1)[..., : location.shape[2]]
         absorber, active = decode(restore(y, location, scale), stack.plates, shower)
         return LayerEnergies(active, absorber)
+
+
+def _cropped(c: Tensor, stack: StackConditions) -> Tensor:
+    """Return numbers of layers, shape (n, 2, layers), of as many layers as the deepest stack has."""
+    return c[..., : stack.plates.lengths.shape[1]]
 
 
 def plate_numbers(material: Material, like: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from calograd.detector.configuration import PDG, Particle
 from calograd.detector.particles import Particles
@@ -25,15 +27,20 @@ from calograd.surrogate.plates.model import PlatesModel
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PlatesRun
 from calograd.training.data.plates import PlatesData, StackRows, initialise
+from calograd.training.distributed import ProcessGroup
 from calograd.training.loop import Phase, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_plates
-from calograd.training.tasks.surrogate import SurrogateTask, check_particles, check_reached
+from calograd.training.tasks.surrogate import SurrogateTask, check_particles, check_reached, check_shares
 
 State = TrainingState[PlatesModel]
 LOCATION_SCALE_PHASES = ("shower location and scale", "layer location and scale")
 """Names of the phases before the diffusion."""
 NETWORKS = ("shower_network.", "layer_network.")
 """Beginnings of the names of the weights of the diffusion networks."""
+DRAWS = 4
+"""Draws of the random numbers with which every shower is encoded."""
+CHUNK = 4096
+"""Showers that are encoded at once."""
 GROUPS = 4
 """Number of groups of showers with like numbers of layers, each padded to its largest, that a step is made of."""
 PREFIXES = (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
@@ -46,7 +53,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
     Args:
         config: configuration of the run.
         data: showers to train on and to validate with.
-        device: any torch device.
+        group: processes that share the work.
         origins: identities of the surrogates that the run starts from, by their role.
 
     Raises:
@@ -56,7 +63,11 @@ class PlatesTask(SurrogateTask[PlatesModel]):
     auxiliary = None
 
     def __init__(
-        self, config: PlatesRun, data: PlatesData, device: str, origins: Mapping[str, str] = MappingProxyType({})
+        self,
+        config: PlatesRun,
+        data: PlatesData,
+        group: ProcessGroup,
+        origins: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         wanted, known = config.range, data.known()
         check_reached("range.energy", wanted.energy, "GeV", data.train.energy, "the data")
@@ -64,7 +75,8 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         most = config.model.layers
         if known.layers[1] > most:
             raise InputError(f"model.layers = {most}: the data have stacks of up to {known.layers[1]} layers; raise it")
-        self.config, self.data, self.device = config, data, device
+        check_shares(config.training, group.size, groups=GROUPS)
+        self.config, self.data, self.group = config, data, group
         beam = TrainedBeam(particles=wanted.particles, theta=wanted.theta)
         super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), dict(origins))
 
@@ -76,7 +88,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
             torch.manual_seed(seed)
             model = self.config.model.architecture().build()
         initialise(model, self.data, seed)
-        return to_device(model, self.device)
+        return to_device(model, self.group.device)
 
     @cached_property
     def phases(self) -> tuple[Phase[PlatesModel], ...]:
@@ -100,33 +112,84 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         return report_plates(state.ema, self.data, PlatesModel.losses)
 
     def _loss(self, state: State) -> Tensor:
-        """Return the loss of random showers."""
-        t = self.config.training
+        """Return the loss of this process's share of random showers.
+
+        They are in groups of like numbers of layers, each padded to its largest.
+        """
+        t, generator, encoded = self.config.training, state.generator, self._encoded
         batch = t.location_scale_batch if state.phase < len(LOCATION_SCALE_PHASES) else t.batch
-        chosen = torch.randint(len(self.data.train), (batch,), generator=state.generator)
-        chosen = chosen[self._counts[chosen].argsort(stable=True)]
-        return torch.stack([self._loss_of(state, part) * (len(part) / batch) for part in chosen.chunk(GROUPS)]).sum()
+        chosen = torch.randint(len(encoded.counts), (batch,), generator=generator)
+        draw = torch.randint(DRAWS, (batch,), generator=generator)
+        order = encoded.counts[chosen].argsort(stable=True)
+        losses = []
+        for part in order.chunk(GROUPS):
+            mine = part[self.group.rows(len(part))]
+            random = RandomNumbers.from_generator(generator, len(part)).rows(self.group.rows(len(part)))
+            rows = encoded.at(chosen[mine], draw[mine], self.group.device)
+            losses.append(encoded_loss(state.model, state.phase, *rows, random) * (len(part) / batch))
+        return torch.stack(losses).sum()
 
     @cached_property
-    def _counts(self) -> Tensor:
-        """Number of layers of every shower to train on."""
-        return self.data.train.counts
+    def _encoded(self) -> EncodedShowers:
+        """All showers to train on in the coordinates of the model, with several draws of their random numbers."""
+        rows, model, seed = self.data.train, self.model, self.config.training.seed
+        n, parts = len(rows), []
+        with torch.no_grad():
+            for chosen in torch.arange(n).split(CHUNK):
+                some = rows.at(chosen).to(model.condition_mean.device)
+                conditions = self.data.conditions(model, some)
+                draws = [
+                    model.encode(some.energies, conditions, some.energy, RandomNumbers(seed, k * n + chosen.numpy()))
+                    for k in range(DRAWS)
+                ]
+                g = torch.stack([draw[0] for draw in draws], 1)
+                c = torch.stack([draw[1] for draw in draws], 1)
+                c = pad(c, (0, model.architecture.layers - c.shape[3]))
+                parts.append(tuple(values.cpu() for values in (g, c, conditions, some.energy)))
+        return EncodedShowers(*(torch.cat(columns) for columns in zip(*parts, strict=True)), rows.counts)
 
-    def _loss_of(self, state: State, chosen: Tensor) -> Tensor:
-        """Return the loss of the showers of these numbers, padded to the largest number of layers among them."""
-        random = RandomNumbers.from_generator(state.generator, len(chosen))
-        return batch_loss(state.model, self.data, self.data.train.at(chosen), state.phase, random)
+
+class EncodedShowers(NamedTuple):
+    """Showers in the coordinates of `calograd.surrogate.plates.coordinates`, each with several draws of its random numbers.
+
+    Args:
+        g, c: shapes (n, `DRAWS`, 5) and (n, `DRAWS`, 2, layers).
+        conditions: see `PlatesModel.conditions`, shape (n, conditions).
+        energy: incident, shape (n,), GeV.
+        counts: number of layers, shape (n,).
+    """
+
+    g: Tensor
+    c: Tensor
+    conditions: Tensor
+    energy: Tensor
+    counts: Tensor
+
+    def at(self, chosen: Tensor, draw: Tensor, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return g, c, conditions and energy of the chosen showers, of these draws, on a device."""
+        rows = self.g[chosen, draw], self.c[chosen, draw], self.conditions[chosen], self.energy[chosen]
+        g, c, conditions, energy = (values.to(device) for values in rows)
+        return g, c, conditions, energy
 
 
 def batch_loss(model: PlatesModel, data: PlatesData, rows: StackRows, phase: int, random: RandomNumbers) -> Tensor:
     """Return the mean loss of showers in the phase of number ``phase``: a likelihood, or both denoising losses."""
     rows = rows.to(model.condition_mean.device)
     conditions = data.conditions(model, rows)
-    if phase < len(LOCATION_SCALE_PHASES):
-        return model.location_scale_loss(phase, rows.energies, conditions, rows.energy, random)
     with torch.no_grad():
-        x, y = model.standardise(rows.energies, conditions, rows.energy, random)
-    shower, layers = model.losses(x, y, conditions, rows.energy, random)
+        g, c, _ = model.encode(rows.energies, conditions, rows.energy, random)
+    return encoded_loss(model, phase, g, c, conditions, rows.energy, random)
+
+
+def encoded_loss(
+    model: PlatesModel, phase: int, g: Tensor, c: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
+) -> Tensor:
+    """Return the mean loss of showers of coordinates g and c in the phase of number ``phase``, see `batch_loss`."""
+    if phase < len(LOCATION_SCALE_PHASES):
+        return model.location_scale_loss(phase, g, c, conditions, energy)
+    with torch.no_grad():
+        x, y = model.standardise(g, c, conditions, energy)
+    shower, layers = model.losses(x, y, conditions, energy, random)
     return shower.mean() + layers.mean()
 
 

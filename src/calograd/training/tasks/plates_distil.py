@@ -22,9 +22,11 @@ from calograd.surrogate.two_stage import join
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PlatesModelConfig, PlatesRun
 from calograd.training.data.plates import PlatesData
+from calograd.training.distributed import ProcessGroup
 from calograd.training.loop import Phase, TrainingProgress, parameters_below
 from calograd.training.monitor import Report, report_plates
 from calograd.training.tasks.plates import LOCATION_SCALE_PHASES, NETWORKS, PlatesTask, State
+from calograd.training.tasks.surrogate import check_shares
 
 STUDENT_SIZES = ("shower_width", "shower_blocks", "layer_width", "layer_blocks", "embedding", "local_units")
 """Sizes of the networks that a student may have of its own."""
@@ -38,7 +40,7 @@ class PlatesDistillationTask(PlatesTask):
     Args:
         config: configuration of the run, with a table ``distillation``.
         data: showers to distil on and to validate with.
-        device: any torch device.
+        group: processes that share the work.
         progress: called while the teacher prepares targets.
 
     Raises:
@@ -47,13 +49,14 @@ class PlatesDistillationTask(PlatesTask):
     """
 
     def __init__(
-        self, config: PlatesRun, data: PlatesData, device: str, progress: TrainingProgress | None = None
+        self, config: PlatesRun, data: PlatesData, group: ProcessGroup, progress: TrainingProgress | None = None
     ) -> None:
         assert config.distillation is not None
         self.distillation, self.progress = config.distillation, progress
-        self.surrogate = Surrogate.load(self.distillation.teacher, device)
+        check_shares(config.training, group.size, self.distillation.student_steps)
+        self.surrogate = Surrogate.load(self.distillation.teacher, group.device)
         self.teacher = self._check_teacher(config, data)
-        super().__init__(self._resolved(config), data, device, {"teacher": self.surrogate.identity})
+        super().__init__(self._resolved(config), data, group, {"teacher": self.surrogate.identity})
 
     @cached_property
     def model(self) -> PlatesModel:
@@ -69,7 +72,7 @@ class PlatesDistillationTask(PlatesTask):
             }:
                 ours |= {name: theirs[name] for name in names}
         student.load_state_dict(ours | {name: v for name, v in theirs.items() if not name.startswith(NETWORKS)})
-        return to_device(student, self.device)
+        return to_device(student, self.group.device)
 
     @cached_property
     def phases(self) -> tuple[Phase[PlatesModel], ...]:
@@ -97,14 +100,15 @@ class PlatesDistillationTask(PlatesTask):
                 self.progress("teacher targets", start + n, wanted, nan)
         return join(parts)
 
-    def _targets(self, generator: torch.Generator, n: int) -> StackTargets:
-        """Return targets of n random training showers."""
-        chosen = torch.randint(len(self.data.train), (n,), generator=generator)
+    def _targets(self, generator: torch.Generator, n: int, mine: slice = slice(None)) -> StackTargets:
+        """Return targets of ``mine`` of n random training showers."""
+        chosen = torch.randint(len(self.data.train), (n,), generator=generator)[mine]
         rows = self.data.train.at(chosen).to(self.teacher.condition_mean.device)
-        random, teacher = RandomNumbers.from_generator(generator, n), self.teacher
+        random, teacher = RandomNumbers.from_generator(generator, n).rows(mine), self.teacher
         with torch.no_grad():
             conditions = self.data.conditions(teacher, rows)
-            x, y = teacher.standardise(rows.energies, conditions, rows.energy, random)
+            g, c, _ = teacher.encode(rows.energies, conditions, rows.energy, random)
+            x, y = teacher.standardise(g, c, conditions, rows.energy)
             steps = self.distillation.sub_steps
             return self.model.teacher_targets(teacher, steps, x, y, conditions, rows.energy, random)
 
@@ -121,9 +125,9 @@ class PlatesDistillationTask(PlatesTask):
         """Return the distillation loss of a batch of targets."""
         batch = self.config.training.batch
         if self.targets is None:
-            targets = self._targets(state.generator, batch)
+            targets = self._targets(state.generator, batch, self.group.rows(batch))
         else:
-            chosen = torch.randint(len(self.targets), (batch,), generator=state.generator)
+            chosen = torch.randint(len(self.targets), (batch,), generator=state.generator)[self.group.rows(batch)]
             targets = self.targets.at(chosen.to(self.targets.x.device))
         shower, layers = state.model.distillation_losses(targets)
         return shower.mean() + layers.mean()

@@ -18,7 +18,7 @@ from calograd.surrogate import Surrogate
 from calograd.surrogate.card import Card, TrainedBeam, TrainedDesigns, TrainedDetector, TrainedStacks
 from calograd.surrogate.model import Model
 from calograd.surrogate.storage import save
-from calograd.training.config import DesignRange, DesignTraining, RunConfig
+from calograd.training.config import DesignRange, DesignTraining, PlatesTraining, RunConfig
 from calograd.training.data.plates import PlatesData
 from calograd.training.data.points import PointsData
 from calograd.training.data.rows import TrainingData
@@ -137,13 +137,25 @@ def check_shape(surrogate: Surrogate, data: TrainingData) -> None:
         )
 
 
-def check_shares(training: DesignTraining, processes: int, student_steps: Sequence[int] = ()) -> None:
-    """Refuse batches that several processes cannot share with the result of one. Raises `InputError`."""
+def check_shares(
+    training: DesignTraining | PlatesTraining, processes: int, student_steps: Sequence[int] = (), groups: int = 2
+) -> None:
+    """Refuse batches that several processes cannot share with the result of one.
+
+    Args:
+        training: its batches.
+        processes: number of processes.
+        student_steps: numbers of steps of a student.
+        groups: number of groups in a batch that are shared out each.
+
+    Raises:
+        InputError: a batch that is no multiple of the groups and the processes, or of these and a student's steps.
+    """
     for name, batch in (("batch", training.batch), ("location_scale_batch", training.location_scale_batch)):
-        if batch % (2 * processes) and processes > 1:
+        if batch % (groups * processes) and processes > 1:
             raise InputError(
                 f"training.{name} = {batch} cannot be shared out to {processes} processes; expected a multiple of "
-                f"{2 * processes}"
+                f"{groups * processes}"
             )
     if any((training.batch // processes) % steps for steps in student_steps) and processes > 1:
         raise InputError(

@@ -135,7 +135,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         rows, model, seed = self.data.train, self.model, self.config.training.seed
         n, parts = len(rows), []
         with torch.no_grad():
-            for chosen in torch.arange(n).split(CHUNK):
+            for chosen in torch.split(torch.arange(n), CHUNK):
                 some = rows.at(chosen).to(model.condition_mean.device)
                 conditions = self.data.conditions(model, some)
                 draws = [
@@ -146,11 +146,12 @@ class PlatesTask(SurrogateTask[PlatesModel]):
                 c = torch.stack([draw[1] for draw in draws], 1)
                 c = pad(c, (0, model.architecture.layers - c.shape[3]))
                 parts.append(tuple(values.cpu() for values in (g, c, conditions, some.energy)))
-        return EncodedShowers(*(torch.cat(columns) for columns in zip(*parts, strict=True)), rows.counts)
+        g, c, conditions, energy = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return EncodedShowers(g, c, conditions, energy, rows.counts)
 
 
 class EncodedShowers(NamedTuple):
-    """Showers in the coordinates of `calograd.surrogate.plates.coordinates`, each with several draws of its random numbers.
+    """Showers in the coordinates of the model, each with several draws of its random numbers.
 
     Args:
         g, c: shapes (n, `DRAWS`, 5) and (n, `DRAWS`, 2, layers).

@@ -19,8 +19,9 @@ from torch import Tensor
 from calograd.events.dense import MAPS
 from calograd.events.layered_readout import read_out
 from calograd.events.point_showers import PointShowers
+from calograd.events.points import Points
 from calograd.metrics.observables import observe
-from calograd.surrogate.model import DesignModel
+from calograd.surrogate.model import DesignModel, Options
 from calograd.surrogate.plates.model import PlatesModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.system.random_numbers import RandomNumbers
@@ -104,10 +105,35 @@ def report_plates(model: PlatesModel, data: PlatesData, losses: Callable[..., tu
     x, y = model.standardise(g, c, conditions, rows.energy)
     shower, layers = (float(each.mean()) for each in losses(model, x, y, conditions, rows.energy, random))
     random = RandomNumbers.from_generator(generator, len(rows))
-    made = model.generate(conditions, rows.energy, model.sampling_schedule(), random)
+    schedule = model.sampling_schedule()._replace(options=Options(layers_only=True))
+    made = model.generate(conditions, rows.energy, schedule, random)
     ours = _plate_observables(torch.stack([made.absorbed_energies(), made.layer_energies()], -1), rows)
     physics = compare(ours, _plate_observables(rows.energies, rows), rows.energy.cpu(), len(rows))
     return {"validation_loss": shower + layers, "losses": {"shower": shower, "layers": layers}} | physics
+
+
+@torch.no_grad()
+def report_plate_points(model: PlatesModel, data: PlatesData) -> Report:
+    """Return physics of the points of a surrogate of plates on at most `MAX_SHOWERS` validation showers.
+
+    Showers are generated in the stacks of Geant4's, from the incident energy on. Positions are those across the
+    particle's line.
+    """
+    generator, device, known = torch.Generator().manual_seed(0), model.condition_mean.device, data.validation_points
+    assert known is not None
+    chosen = torch.randperm(len(data.validation), generator=generator)[:MAX_SHOWERS]
+    rows, points = data.validation.at(chosen).to(device), known.rows(chosen)
+    random = RandomNumbers.from_generator(generator, len(rows))
+    made = model.generate(data.conditions(model, rows), rows.energy, model.sampling_schedule(), random)
+    assert isinstance(made, Points)
+    energy, layers = rows.energy.cpu(), model.architecture.layers
+    columns = (points.x, points.y, points.layer, points.e, points.offsets)
+    seen = [made.numpy("surrogate", {}), Points(*columns, energy, layers).numpy("geant4", {})]
+    ours, theirs = (
+        _point_observables(clouds) | {"points": torch.from_numpy(clouds.counts.astype(np.float64))} for clouds in seen
+    )
+    theirs["N_hits"] = points.hits.double()
+    return {"validation_loss": None} | compare(ours, theirs, energy, len(rows))
 
 
 def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor], energy: Tensor, showers: int) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +15,47 @@ from torch.nn.functional import pad
 from calograd.detector.material import Material, to_float
 from calograd.detector.particles import Particles
 from calograd.errors import InputError
+from calograd.events.clustering import cluster_plates
 from calograd.events.library.reader import PlateLibrary, open_plates
 from calograd.events.plates import PlateShowers
+from calograd.events.point_showers import PointShowers
+from calograd.events.ragged import Ragged
 from calograd.events.shards import distinct_showers
 from calograd.surrogate.card import THIN_GAP
 from calograd.surrogate.plates.model import PlatesModel, layer_features, numbers_of_rows
+from calograd.surrogate.plates.points import KnownLayers, PointStage, across_line, point_numbers
+from calograd.surrogate.points.features import Features
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.data.split import split_keys
+
+ON_LINE = 1e-4
+"""Distance from the particle's line, cm, below which a point has no azimuth."""
+
+
+@dataclass(frozen=True)
+class StackPoints(Ragged):
+    """Points of showers in stacks, as tensors; shower s owns the points ``offsets[s]:offsets[s + 1]``.
+
+    Args:
+        x, y: positions along the tilt of the particle but across its line, and across both, shape (points,), cm.
+        layer: layer of every point, from 0, in order within a shower, shape (points,), int64.
+        e: energies, shape (points,), GeV.
+        offsets: shape (n + 1,), int64.
+        hits: cells above the threshold by all deposits, shape (n,), int64.
+    """
+
+    FLAT: ClassVar = ("x", "y", "layer", "e")
+    HEADS: ClassVar = ("hits",)
+    x: Tensor
+    y: Tensor
+    layer: Tensor
+    e: Tensor
+    offsets: Tensor
+    hits: Tensor
+
+    def to(self, device: torch.device) -> StackPoints:
+        """Return the points on a device."""
+        return StackPoints(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -84,6 +118,7 @@ class PlatesData:
         train, validation: showers; none is in both.
         absorbers, actives: materials, by their numbers in the rows.
         provenance: origin and configuration of every file.
+        train_points, validation_points: points of the same showers; None if they were not read.
     """
 
     train: StackRows
@@ -91,6 +126,8 @@ class PlatesData:
     absorbers: tuple[Material, ...]
     actives: tuple[Material, ...]
     provenance: list[dict[str, Any]]
+    train_points: StackPoints | None = None
+    validation_points: StackPoints | None = None
 
     def __str__(self) -> str:
         materials = (", ".join(material.name for material in several) for several in (self.absorbers, self.actives))
@@ -104,7 +141,8 @@ class PlatesData:
     def fingerprint(self) -> list[float]:
         """Numbers that differ between different training data."""
         sums = (float(values.double().sum()) for values in (self.train.energy, self.train.energies))
-        return [len(self.train), len(self.validation), *sums]
+        points = [] if self.train_points is None else [float(self.train_points.e.double().sum())]
+        return [len(self.train), len(self.validation), *sums, *points]
 
     @property
     def showers(self) -> int:
@@ -150,7 +188,9 @@ def _ends(values: Tensor) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def load_plates(files: Sequence[Path], validation: float, seed: int, showers: int | None = None) -> PlatesData:
+def load_plates(
+    files: Sequence[Path], validation: float, seed: int, showers: int | None = None, points: bool = False
+) -> PlatesData:
     """Read libraries of plates and split their showers.
 
     Args:
@@ -158,18 +198,23 @@ def load_plates(files: Sequence[Path], validation: float, seed: int, showers: in
         validation: share of the showers to hold out.
         seed: seed of the draws of showers to use and to hold out.
         showers: number of showers to use; fewer are a part of more. None: all.
+        points: read the points in the active plates too.
 
     Raises:
-        InputError: stacks with gaps that stop something, the same showers twice, or too few showers.
+        InputError: stacks with gaps that stop something, the same showers twice, too few showers, or no points.
         FormatError: a file that cannot be used.
     """
     absorbers, actives = dict[Material, int](), dict[Material, int]()
     parts, numbers = list[StackRows](), list[tuple[dict[str, Any], np.ndarray]]()
+    clouds = list[StackPoints]()
     provenance = list[dict[str, Any]]()
     for path in files:
         with open_plates(path) as library:
             read = library.read()
             parts.append(_read(path, library, read, absorbers, actives))
+            if points:
+                library.read_deposits()
+                clouds.append(_points(cluster_plates(library, "crossings"), seed))
         numbers.append((_same_whatever_is_recorded(read.config), read.index))
         about = {"origin": read.origin, "showers": len(read), "config": read.config}
         provenance.append({"file": path.name, **about})
@@ -178,11 +223,27 @@ def load_plates(files: Sequence[Path], validation: float, seed: int, showers: in
         raise InputError("the files hold the same showers twice; leave one of them out")
     rows = _joined(parts)
     split = split_keys(files, keys, np.ones(len(keys), bool), validation, seed, showers)
-    train, held = (rows.at(torch.from_numpy(chosen)) for chosen in (split.train, split.validation))
+    parts_of = [torch.from_numpy(chosen) for chosen in (split.train, split.validation)]
+    train, held = (rows.at(chosen) for chosen in parts_of)
+    joined = StackPoints.concatenate(clouds) if points else None
+    of_both = (None if joined is None else joined.rows(chosen) for chosen in parts_of)
     for material, which in ((absorbers, train.absorber), (actives, train.active)):
         if len(torch.unique(which)) < len(material):
             raise InputError("a material of the data has no shower that is trained on; add showers or leave it out")
-    return PlatesData(train, held, tuple(absorbers), tuple(actives), provenance)
+    return PlatesData(train, held, tuple(absorbers), tuple(actives), provenance, *of_both)
+
+
+def _points(clouds: PointShowers, seed: int) -> StackPoints:
+    """Return points as tensors; the azimuth of those on the particle's line is drawn."""
+    assert clouds.hits is not None
+    owner, incident = torch.from_numpy(clouds.owner), clouds.incident
+    theta, phi = (torch.from_numpy(angle.astype(np.float32))[owner] for angle in (incident.theta, incident.phi))
+    x, y = across_line(torch.from_numpy(clouds.x), torch.from_numpy(clouds.y), theta, phi)
+    turn = 2 * torch.pi * torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
+    on_line = (x.square() + y.square()).sqrt() < ON_LINE
+    x, y = (torch.where(on_line, ON_LINE * turned, own) for turned, own in ((turn.cos(), x), (turn.sin(), y)))
+    columns = (torch.from_numpy(values) for values in (clouds.layer, clouds.e, clouds.offsets, clouds.hits))
+    return StackPoints(x, y, *columns)
 
 
 def _same_whatever_is_recorded(config: dict[str, Any]) -> dict[str, Any]:
@@ -250,3 +311,67 @@ def initialise(model: PlatesModel, data: PlatesData, seed: int) -> None:
     model.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
     of_layers = c.transpose(1, 2)[present]
     model.layer_location_scale.start_from(of_layers.mean(0), of_layers.std(0).clamp(min=1e-3))
+    if model.points is not None:
+        initialise_points(model, data, seed)
+
+
+@torch.no_grad()
+def initialise_points(model: PlatesModel, data: PlatesData, seed: int) -> None:
+    """Standardise the second stage of a model over the training showers, and set where its points' scale begins.
+
+    Raises:
+        InputError: the points were not read.
+    """
+    stage, points = model.points, data.train_points
+    if stage is None or points is None:
+        raise InputError("the data have no points; expected libraries of plates with deposits, as --record points has")
+    layers = layers_of(model, data, data.train, RandomNumbers(seed, range(len(data.train))))
+    known = layers.features[layers.present]
+    spread = known.std(0)
+    stage.feature_mean.copy_(known.mean(0))
+    stage.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
+    numbers, _, place = numbers_of_points(points, layers)
+    stage.unit.copy_((points.e / layers.ionisation.flatten()[place]).mean())
+    stage.location_scale.start_from(numbers.mean(0), numbers.std(0))
+
+
+def layers_of(model: PlatesModel, data: PlatesData, rows: StackRows, random: RandomNumbers) -> KnownLayers:
+    """Return what the second stage of a model knows of showers, of the energies that they have."""
+    conditions = data.conditions(model, rows)
+    g, _, present = model.encode(rows.energies, conditions, rows.energy, random)
+    stack, shower = model.known_of(g, conditions, rows.energy)
+    x = model.shower_location_scale.standardise(g, stack.conditions)
+    return model.known_layers(stack, shower, x, rows.energies[:, : present.shape[1]], rows.energy)
+
+
+def numbers_of_points(points: StackPoints, layers: KnownLayers) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the numbers of points, see `calograd.surrogate.plates.points.point_numbers`, and their places.
+
+    Args:
+        points: points of showers.
+        layers: the layers of the same showers.
+
+    Returns:
+        Two numbers of every point, its z_a, and the index of its layer among those of all showers, one after the other.
+    """
+    place = points.owner * layers.present.shape[1] + points.layer
+    scales = (values.flatten()[place] for values in (layers.moliere, layers.ionisation))
+    return *point_numbers(points.x, points.y, points.e, *scales), place
+
+
+def features_of_points(stage: PointStage, points: StackPoints, layers: KnownLayers) -> Features:
+    """Return the features of showers by their points; the centre is in Moliere radii."""
+    numbers, _, place = numbers_of_points(points, layers)
+    z = stage.normal(stage.standardise_points(numbers, layers, place))[:, 0]
+    shape, unit = layers.present.shape, layers.moliere.flatten()[place]
+
+    def sums(values: Tensor) -> Tensor:
+        total = torch.zeros(layers.present.numel(), dtype=torch.float64, device=place.device)
+        return total.index_add(0, place, values.double()).view(shape)
+
+    count, energy, first, weighted = (sums(v) for v in (torch.ones_like(z), points.e, z, points.e * z))
+    mean = first / count.clamp(min=1)
+    core = torch.where(count > 1, weighted / energy.clamp(min=1e-12) - mean, 0.0)
+    moments = [sums(points.e * values / unit).sum(1) for values in (points.x, points.y)]
+    centre = torch.stack(moments, 1) / energy.sum(1, keepdim=True).clamp(min=1e-12)
+    return Features(*(values.to(z) for values in (count, energy, mean, core, centre)))

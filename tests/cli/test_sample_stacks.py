@@ -92,7 +92,7 @@ def test_like_takes_stacks_energies_and_particles(plates: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        (ASKED[:-1], InputError, "generates energies of plates, no points in them yet; add --layers-only"),
+        (ASKED[:-1], InputError, "generates energies of plates and was not trained on points; add --layers-only"),
         ((*ASKED, "--cell", 2.5, 6), InputError, "--cell describes cells, and tiny-plates generates stacks of plates"),
         ((*ASKED, "--material", "PbF2"), InputError, "--material describes cells"),
         ((*ASKED, "--cells", 5, 5), InputError, "--cells describes cells"),

@@ -15,7 +15,8 @@ particle loses in its active plate along the particle's line,
 
 Layers are known by the numbers of `calograd.surrogate.plates.model`, and by the energies V_k and A_k that its first
 stage generates. The sign of a is drawn: a shower and its mirror image are equally probable. The points then get the
-moments of their features (`calograd.surrogate.points.moment_matching`); energies of a layer add up to V_k.
+moments of their features (`calograd.surrogate.points.moment_matching`); energies of a layer add up to V_k. The layers'
+N_k, m_k and d_k are scaled or shifted before, to have the sum and the means of the leads.
 
 Points of a shower are independent given the features, so they hit other numbers of cells than Geant4's. Numbers of
 points are multiplied by exp(k_0 + k_1 s), s standardised ln E, fitted to the hits of the training showers.
@@ -83,6 +84,8 @@ PRECONDITIONING = PRECONDITIONINGS["edm"]
 """Preconditioning of both networks."""
 MOST_POINTS = 1 << 15
 """Most points that are generated at once, but for those of one shower."""
+UNLIKELY = 1.5
+"""Largest factor, or its inverse, by which numbers of points are matched to the lead of their sum."""
 HEAVIEST = 2.0
 """Largest |ln| of the factor on numbers of points."""
 
@@ -176,6 +179,8 @@ class PointStage(nn.Module):
 
     Attributes:
         unit: e0 of the formulas above: mean energy of a point, losses of a minimum ionising particle in the plate.
+        reach: largest distance of a point from the particle's line, cm.
+        hardest: largest ln(e / i_k) of a point.
     """
 
     def __init__(self, sizes: PointSizes) -> None:
@@ -193,11 +198,15 @@ class PointStage(nn.Module):
         self.register_buffer("table", torch.linspace(-TAIL, TAIL, KNOTS).repeat(TABLED, 1, 1))
         for name, value in (("least", -1e30), ("largest", 1e30)):
             self.register_buffer(name, torch.full((LAYER_NUMBERS,), value))
+        self.register_buffer("reach", torch.tensor(1e30))
+        self.register_buffer("hardest", torch.tensor(1e30))
         self.register_buffer("more_points", torch.zeros(2))
         self.unit: Tensor
         self.table: Tensor
         self.least: Tensor
         self.largest: Tensor
+        self.reach: Tensor
+        self.hardest: Tensor
         self.more_points: Tensor
         known, width = sizes.known, sizes.location_scale_width
         self.location_scale = ConditionalLocationScale(features + known, torch.arange(TABLED), width)
@@ -388,9 +397,27 @@ class PointStage(nn.Module):
         numbers = torch.minimum(torch.maximum(numbers, self.least), self.largest).transpose(1, 2)
         more = (self.more_points[0] + layers.log_energy * self.more_points[1]).clamp(-HEAVIEST, HEAVIEST).exp()
         ratio = layers.visible / self.units(layers) + 1
-        n = decode_count(numbers[:, 0].exp(), ratio, smooth, more[:, None])
+        factor = more * self._shortfall(numbers[:, 0].exp() * ratio, leads[:, 0], layers)
+        n = decode_count(numbers[:, 0].exp(), ratio, smooth, factor[:, None])
         n = torch.where(layers.visible > 0, n.clamp(min=1), 0.0)
-        return Features(n, layers.visible, *decode_means(numbers[:, 1:], n), leads[:, -2:])
+        m, d = decode_means(numbers[:, 1:], n)
+        share = layers.visible / layers.visible.sum(1, keepdim=True).clamp(min=1e-12)
+        m = m + (n > 0) * (leads[:, 1] - (share * m).sum(1))[:, None]
+        d = d + (n > 1) * (leads[:, 2] - (share * d).sum(1))[:, None]
+        return Features(n, layers.visible, m, d, leads[:, -2:])
+
+    def _shortfall(self, one_more: Tensor, lead: Tensor, layers: KnownLayers) -> Tensor:
+        """Return the factor by which layers have too few points for the lead of their number, shape (n,).
+
+        Args:
+            one_more: N_k + u + 1, shape (n, layers).
+            lead: ln(sum N_k / sum (V_k / e0 i_k)), shape (n,).
+            layers: the layers.
+        """
+        filled = (layers.visible > 0).to(lead)
+        wanted = lead.exp() * (layers.visible / self.units(layers)).sum(1) + filled.sum(1) / 2
+        factor = wanted / ((one_more - 1).clamp(min=0) * filled).sum(1).clamp(min=0.5)
+        return factor.clamp(1 / UNLIKELY, UNLIKELY)
 
     def generate(
         self, layers: KnownLayers, absorber: Tensor, sampler: Sampler, steps: tuple[int, int], smooth: bool,
@@ -421,7 +448,7 @@ class PointStage(nn.Module):
         """Return the points of showers with given features."""
         context = self.context(features, layers).flatten(0, 1)
         location, scale = (part.flatten(0, 1) for part in self.location_scale_of(layers))
-        ionisation = layers.ionisation.flatten()
+        ionisation, farthest = layers.ionisation.flatten(), (self.reach / layers.moliere).log().flatten()
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
             network = self._points_network(context.index_select(0, filled), drawn.groups.of)
@@ -439,7 +466,8 @@ class PointStage(nn.Module):
             first = torch.zeros_like(place)
             own = from_normal(z[:TABLED], first, self.table)
             at = (part.index_select(0, place).T for part in (location, scale))
-            r, e = restore(own, *at).exp().unbind()
+            r, e = restore(own, *at).unbind()
+            r, e = torch.minimum(r, farthest.index_select(0, place)).exp(), torch.minimum(e, self.hardest).exp()
             angle = pi * ndtr(z[2])
             return r, e * ionisation.index_select(0, place), torch.where(drawn.angle < pi, angle, -angle)
 

@@ -332,6 +332,8 @@ def initialise_points(model: PlatesModel, data: PlatesData, seed: int) -> None:
     stage.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
     numbers, _, place = numbers_of_points(points, layers)
     stage.unit.copy_((points.e / layers.ionisation.flatten()[place]).mean())
+    stage.reach.copy_((points.x.square() + points.y.square()).sqrt().max())
+    stage.hardest.copy_(numbers[:, 1].max())
     stage.location_scale.start_from(numbers.mean(0), numbers.std(0))
 
 

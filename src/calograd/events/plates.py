@@ -116,7 +116,7 @@ class PlateShowers(Ragged):
             absorbers=stacks.absorbers, actives=stacks.actives, gap_material=stacks.gap_material, origin=origin,
             config=config,
         )  # fmt: skip
-        return made if points is None else replace(made, deposits=made._deposits_at(points))
+        return made if points is None else replace(made, deposits=made.deposits_at(points))
 
     def points_of(self, deposits: Deposits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return x and y from where the particle's line crosses the middle of the active plate, cm, and the layer.
@@ -131,7 +131,7 @@ class PlateShowers(Ragged):
         _, centre = self._crossings(owner, layer)
         return deposits.x - centre[:, 0], deposits.y - centre[:, 1], layer
 
-    def _deposits_at(self, points: PointShowers) -> Deposits:
+    def deposits_at(self, points: PointShowers) -> Deposits:
         """Return points as deposits in the middle of their active plates: the inverse of `points_of`."""
         z, centre = self._crossings(points.owner, points.layer)
         x, y, z = (values.astype(np.float32) for values in (points.x + centre[:, 0], points.y + centre[:, 1], z))

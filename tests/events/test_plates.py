@@ -355,8 +355,8 @@ def test_generated_deposits_are_read_without_times(tmp_path: Path) -> None:
         assert library.most_layers == showers.counts.max()
     assert read_showers(path).deposits is None
     assert_equal(read_showers(path, deposits=True), showers)
+    wrong = replace(made.deposits, t=None, x=np.where(made.deposits.owner == 2, np.nan, 0))
     with pytest.raises(InputError, match="is not written: x of shower 2 holds NaN or infinite values"):
-        wrong = replace(showers.deposits, x=np.where(showers.deposits.owner == 2, np.nan, 0))
         replace(showers, deposits=wrong).write(tmp_path / "nan.h5")
 
 

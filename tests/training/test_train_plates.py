@@ -12,6 +12,7 @@ from helpers.toy_library import plates_config, write_plates
 
 from calograd import SamplingDesign, open_plates
 from calograd.errors import InputError, Interrupted
+from calograd.reports.training import plot_log
 from calograd.surrogate import Surrogate
 from calograd.surrogate.card import TrainedStacks
 from calograd.surrogate.plates.points import PointStage
@@ -221,6 +222,9 @@ def test_points_are_learnt_after_the_layers(recorded: Path) -> None:
     phases = [(report["phase"], report["step"]) for report in reports]
     assert phases == [("diffusion", 3), ("diffusion", 6), ("points", 3), ("points", 6), ("hits", 0)]
     assert set(reports[-1]["bias"]) == {"E_vis/E", "N_hits", "radius", "depth", "points"}
+    assert set(reports[-1]["losses"]) == {"features", "points"}
+    plot_log(recorded / "run", recorded / "training.png")
+    assert (recorded / "training.png").read_bytes().startswith(b"\x89PNG")
     stage = surrogate.model.points
     assert isinstance(stage, PointStage)
     assert stage.more_points.any()
@@ -280,7 +284,7 @@ def test_a_start_that_does_not_fit_is_refused(recorded: Path, changes: dict[str,
 
 
 def test_points_need_deposits(folder: Path) -> None:
-    with pytest.raises(InputError, match="holds the energies of plates alone; points need .* --record points"):
+    with pytest.raises(InputError, match=r"holds the energies of plates alone; points need .* --record points"):
         train(points_of(folder), folder / "run")
 
 

@@ -25,7 +25,8 @@ from calograd.surrogate.model import DesignModel, Options
 from calograd.surrogate.plates.model import PlatesModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.data.plates import PlatesData, StackRows
+from calograd.training.data.plate_points import features_of_points, point_loss
+from calograd.training.data.plates import PlatesData, StackRows, layers_of
 from calograd.training.data.points import PointsData
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
 
@@ -114,7 +115,7 @@ def report_plates(model: PlatesModel, data: PlatesData, losses: Callable[..., tu
 
 @torch.no_grad()
 def report_plate_points(model: PlatesModel, data: PlatesData) -> Report:
-    """Return physics of the points of a surrogate of plates on at most `MAX_SHOWERS` validation showers.
+    """Return validation losses and physics of points in plates on at most `MAX_SHOWERS` validation showers.
 
     Showers are generated in the stacks of Geant4's, from the incident energy on. Positions are those across the
     particle's line.
@@ -123,6 +124,14 @@ def report_plate_points(model: PlatesModel, data: PlatesData) -> Report:
     assert known is not None
     chosen = torch.randperm(len(data.validation), generator=generator)[:MAX_SHOWERS]
     rows, points = data.validation.at(chosen).to(device), known.rows(chosen)
+    random = RandomNumbers.from_generator(generator, len(rows))
+    stage, layers_known = model.points, layers_of(model, data, rows, random)
+    assert stage is not None
+    features = features_of_points(stage, points.to(device), layers_known)
+    losses = {
+        "features": float(stage.feature_loss(features, layers_known, random).mean()),
+        "points": float(point_loss(stage, points.to(device), features, layers_known, generator).mean()),
+    }
     random = RandomNumbers.from_generator(generator, len(rows))
     made = model.generate(data.conditions(model, rows), rows.energy, model.sampling_schedule(), random)
     assert isinstance(made, Points)
@@ -133,7 +142,8 @@ def report_plate_points(model: PlatesModel, data: PlatesData) -> Report:
         _point_observables(clouds) | {"points": torch.from_numpy(clouds.counts.astype(np.float64))} for clouds in seen
     )
     theirs["N_hits"] = points.hits.double()
-    return {"validation_loss": None} | compare(ours, theirs, energy, len(rows))
+    physics = compare(ours, theirs, energy, len(rows))
+    return {"validation_loss": sum(losses.values()), "losses": losses} | physics
 
 
 def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor], energy: Tensor, showers: int) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,44 +18,13 @@ from calograd.errors import InputError
 from calograd.events.clustering import cluster_plates
 from calograd.events.library.reader import PlateLibrary, open_plates
 from calograd.events.plates import PlateShowers
-from calograd.events.point_showers import PointShowers
-from calograd.events.ragged import Ragged
 from calograd.events.shards import distinct_showers
 from calograd.surrogate.card import THIN_GAP
 from calograd.surrogate.plates.model import PlatesModel, layer_features, numbers_of_rows
-from calograd.surrogate.plates.points import KnownLayers, PointStage, across_line, point_numbers
-from calograd.surrogate.points.features import Features
+from calograd.surrogate.plates.points import KnownLayers
 from calograd.system.random_numbers import RandomNumbers
+from calograd.training.data.plate_points import StackPoints, numbers_of_points, stack_points
 from calograd.training.data.split import split_keys
-
-ON_LINE = 1e-4
-"""Distance from the particle's line, cm, below which a point has no azimuth."""
-
-
-@dataclass(frozen=True)
-class StackPoints(Ragged):
-    """Points of showers in stacks, as tensors; shower s owns the points ``offsets[s]:offsets[s + 1]``.
-
-    Args:
-        x, y: positions along the tilt of the particle but across its line, and across both, shape (points,), cm.
-        layer: layer of every point, from 0, in order within a shower, shape (points,), int64.
-        e: energies, shape (points,), GeV.
-        offsets: shape (n + 1,), int64.
-        hits: cells above the threshold by all deposits, shape (n,), int64.
-    """
-
-    FLAT: ClassVar = ("x", "y", "layer", "e")
-    HEADS: ClassVar = ("hits",)
-    x: Tensor
-    y: Tensor
-    layer: Tensor
-    e: Tensor
-    offsets: Tensor
-    hits: Tensor
-
-    def to(self, device: torch.device) -> StackPoints:
-        """Return the points on a device."""
-        return StackPoints(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -214,7 +183,7 @@ def load_plates(
             parts.append(_read(path, library, read, absorbers, actives))
             if points:
                 library.read_deposits()
-                clouds.append(_points(cluster_plates(library, "crossings"), seed))
+                clouds.append(stack_points(cluster_plates(library, "crossings"), seed))
         numbers.append((_same_whatever_is_recorded(read.config), read.index))
         about = {"origin": read.origin, "showers": len(read), "config": read.config}
         provenance.append({"file": path.name, **about})
@@ -231,19 +200,6 @@ def load_plates(
         if len(torch.unique(which)) < len(material):
             raise InputError("a material of the data has no shower that is trained on; add showers or leave it out")
     return PlatesData(train, held, tuple(absorbers), tuple(actives), provenance, *of_both)
-
-
-def _points(clouds: PointShowers, seed: int) -> StackPoints:
-    """Return points as tensors; the azimuth of those on the particle's line is drawn."""
-    assert clouds.hits is not None
-    owner, incident = torch.from_numpy(clouds.owner), clouds.incident
-    theta, phi = (torch.from_numpy(angle.astype(np.float32))[owner] for angle in (incident.theta, incident.phi))
-    x, y = across_line(torch.from_numpy(clouds.x), torch.from_numpy(clouds.y), theta, phi)
-    turn = 2 * torch.pi * torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
-    on_line = (x.square() + y.square()).sqrt() < ON_LINE
-    x, y = (torch.where(on_line, ON_LINE * turned, own) for turned, own in ((turn.cos(), x), (turn.sin(), y)))
-    columns = (torch.from_numpy(values) for values in (clouds.layer, clouds.e, clouds.offsets, clouds.hits))
-    return StackPoints(x, y, *columns)
 
 
 def _same_whatever_is_recorded(config: dict[str, Any]) -> dict[str, Any]:
@@ -311,8 +267,6 @@ def initialise(model: PlatesModel, data: PlatesData, seed: int) -> None:
     model.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
     of_layers = c.transpose(1, 2)[present]
     model.layer_location_scale.start_from(of_layers.mean(0), of_layers.std(0).clamp(min=1e-3))
-    if model.points is not None:
-        initialise_points(model, data, seed)
 
 
 @torch.no_grad()
@@ -344,36 +298,3 @@ def layers_of(model: PlatesModel, data: PlatesData, rows: StackRows, random: Ran
     stack, shower = model.known_of(g, conditions, rows.energy)
     x = model.shower_location_scale.standardise(g, stack.conditions)
     return model.known_layers(stack, shower, x, rows.energies[:, : present.shape[1]], rows.energy)
-
-
-def numbers_of_points(points: StackPoints, layers: KnownLayers) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the numbers of points, see `calograd.surrogate.plates.points.point_numbers`, and their places.
-
-    Args:
-        points: points of showers.
-        layers: the layers of the same showers.
-
-    Returns:
-        Two numbers of every point, its z_a, and the index of its layer among those of all showers, one after the other.
-    """
-    place = points.owner * layers.present.shape[1] + points.layer
-    scales = (values.flatten()[place] for values in (layers.moliere, layers.ionisation))
-    return *point_numbers(points.x, points.y, points.e, *scales), place
-
-
-def features_of_points(stage: PointStage, points: StackPoints, layers: KnownLayers) -> Features:
-    """Return the features of showers by their points; the centre is in Moliere radii."""
-    numbers, _, place = numbers_of_points(points, layers)
-    z = stage.normal(stage.standardise_points(numbers, layers, place))[:, 0]
-    shape, unit = layers.present.shape, layers.moliere.flatten()[place]
-
-    def sums(values: Tensor) -> Tensor:
-        total = torch.zeros(layers.present.numel(), dtype=torch.float64, device=place.device)
-        return total.index_add(0, place, values.double()).view(shape)
-
-    count, energy, first, weighted = (sums(v) for v in (torch.ones_like(z), points.e, z, points.e * z))
-    mean = first / count.clamp(min=1)
-    core = torch.where(count > 1, weighted / energy.clamp(min=1e-12) - mean, 0.0)
-    moments = [sums(points.e * values / unit).sum(1) for values in (points.x, points.y)]
-    centre = torch.stack(moments, 1) / energy.sum(1, keepdim=True).clamp(min=1e-12)
-    return Features(*(values.to(z) for values in (count, energy, mean, core, centre)))

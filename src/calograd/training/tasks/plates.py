@@ -107,6 +107,7 @@ class PlatesTask(SurrogateTask[PlatesModel]):
             initialise(model, self.data, seed)
         else:
             model.load_state_dict(start_model(self.start).state_dict(), strict=False)
+        if self.points is not None:
             initialise_points(model, self.data, seed)
         return to_device(model, self.group.device)
 

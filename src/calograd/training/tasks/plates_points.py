@@ -30,14 +30,8 @@ from calograd.surrogate.plates.points import KnownLayers, PointStage
 from calograd.surrogate.points.features import Features
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PlatesTraining
-from calograd.training.data.plates import (
-    PlatesData,
-    StackPoints,
-    StackRows,
-    features_of_points,
-    layers_of,
-    numbers_of_points,
-)
+from calograd.training.data.plate_points import StackPoints, features_of_points, numbers_of_points, point_loss
+from calograd.training.data.plates import PlatesData, StackRows, layers_of
 from calograd.training.loop import Phase, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_plate_points
 from calograd.training.tasks.points_hits import GAIN, ROUNDS
@@ -238,18 +232,6 @@ def points_in_layers(
     steps = a.feature_steps, a.point_steps
     absorber = torch.zeros_like(layers.visible)
     return stage_of(model).generate(layers, absorber, SAMPLERS[a.point_sampler], steps, False, random), layers
-
-
-def point_loss(
-    stage: PointStage, points: StackPoints, features: Features, layers: KnownLayers, generator: torch.Generator
-) -> Tensor:  # fmt: skip
-    """Return the denoising loss of the points of showers with given features, shape (points,)."""
-    with torch.no_grad():
-        numbers, turned, place = numbers_of_points(points, layers)
-        z = torch.cat([stage.normal(stage.standardise_points(numbers, layers, place)), turned[:, None]], 1)
-        filled, group = torch.unique_consecutive(place, return_inverse=True)
-        context = stage.context(features, layers).flatten(0, 1)[filled]
-    return stage.point_loss(z, context, group, RandomNumbers.from_generator(generator, len(z)))
 
 
 def trimmed(features: Features, layers: KnownLayers) -> Features:

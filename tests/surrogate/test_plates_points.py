@@ -195,6 +195,11 @@ def test_weights_without_points_load_and_have_to_be_asked_for_layers(tmp_path: P
     assert sample(loaded, layers_only=True).layer_energies().shape == (5, 6)
 
 
+def test_the_table_of_a_notebook_says_whether_there_are_points(surrogate: Surrogate) -> None:
+    assert "in the active plates" in surrogate._repr_html_()
+    assert "energies of plates alone" in tiny_plates()._repr_html_()
+
+
 def test_a_saved_surrogate_generates_the_same_points(surrogate: Surrogate, tmp_path: Path) -> None:
     surrogate.save(tmp_path / "saved")
     one, other = sample(surrogate), sample(Surrogate.load(tmp_path / "saved"))

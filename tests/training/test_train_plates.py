@@ -266,6 +266,11 @@ def test_points_are_added_to_a_trained_surrogate_whose_layers_stay(recorded: Pat
         stack, 2.0, 3, particle="e-", layers_only=True, generator=seeds[1]
     )
     torch.testing.assert_close(made.absorbed_energies(), layers.absorbed_energies())
+    again = FEW_POINTS | {"start": "run"}  # one that has points already, of other sizes
+    weights = train(points_of(recorded, model={"kind": "plates", "points": True, "point_width": 4}, training=again),
+                    recorded / "again")  # fmt: skip
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, weights.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(

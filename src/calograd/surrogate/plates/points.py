@@ -5,7 +5,7 @@ the Moliere radius R_k of layer k, of absorber and active plate together, and th
 particle loses in its active plate along the particle's line,
 
     point    ln(rho / R_k), ln(e / i_k)   rho from the particle's line, across it: plates cut a tilted shower obliquely
-             z = (z_r, z_e, z_a)          z_r and z_e: standardised by location and scale given the layer, then by one
+             z = (z_r, z_e, z_a)          z_r and z_e: less the location and over the scale given the layer, then by one
                                           table of quantiles; z_a = Phi^-1(|a| / pi), a the azimuth from the tilt
     leads    ln(sum N_k / sum (V_k / e0 i_k)), the means of m_k and d_k weighted with V_k, centre of gravity / R
              u by an autoregressive flow given the shower                      (`calograd.nn.flows`)
@@ -179,7 +179,7 @@ class PointStage(nn.Module):
 
     Attributes:
         unit: e0 of the formulas above: mean energy of a point, losses of a minimum ionising particle in the plate.
-        reach: largest distance of a point from the particle's line, cm.
+        reach, broadest: largest distances of a point from the particle's line, cm and Moliere radii.
         hardest: largest ln(e / i_k) of a point.
     """
 
@@ -198,14 +198,15 @@ class PointStage(nn.Module):
         self.register_buffer("table", torch.linspace(-TAIL, TAIL, KNOTS).repeat(TABLED, 1, 1))
         for name, value in (("least", -1e30), ("largest", 1e30)):
             self.register_buffer(name, torch.full((LAYER_NUMBERS,), value))
-        self.register_buffer("reach", torch.tensor(1e30))
-        self.register_buffer("hardest", torch.tensor(1e30))
+        for name in ("reach", "broadest", "hardest"):
+            self.register_buffer(name, torch.tensor(1e30))
         self.register_buffer("more_points", torch.zeros(2))
         self.unit: Tensor
         self.table: Tensor
         self.least: Tensor
         self.largest: Tensor
         self.reach: Tensor
+        self.broadest: Tensor
         self.hardest: Tensor
         self.more_points: Tensor
         known, width = sizes.known, sizes.location_scale_width
@@ -247,7 +248,7 @@ class PointStage(nn.Module):
     def standardise_points(self, values: Tensor, layers: KnownLayers, place: Tensor) -> Tensor:
         """Return points' numbers by location and scale alone, shape (points, `TABLED`); see `point_likelihood`."""
         location, scale = (part.flatten(0, 1).index_select(0, place) for part in self.location_scale_of(layers))
-        return standardise(values, location, scale)
+        return (values - location) / scale
 
     def normal(self, values: Tensor) -> Tensor:
         """Return z_r and z_e of numbers that location and scale have standardised, shape (points, `TABLED`)."""
@@ -448,7 +449,8 @@ class PointStage(nn.Module):
         """Return the points of showers with given features."""
         context = self.context(features, layers).flatten(0, 1)
         location, scale = (part.flatten(0, 1) for part in self.location_scale_of(layers))
-        ionisation, farthest = layers.ionisation.flatten(), (self.reach / layers.moliere).log().flatten()
+        ionisation, moliere = layers.ionisation.flatten(), layers.moliere.flatten()
+        farthest = torch.minimum(self.reach / moliere, self.broadest).log()
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
             network = self._points_network(context.index_select(0, filled), drawn.groups.of)
@@ -465,14 +467,14 @@ class PointStage(nn.Module):
             place = drawn.groups.spread(filled)
             first = torch.zeros_like(place)
             own = from_normal(z[:TABLED], first, self.table)
-            at = (part.index_select(0, place).T for part in (location, scale))
-            r, e = restore(own, *at).unbind()
+            at = [part.index_select(0, place).T for part in (location, scale)]
+            r, e = torch.addcmul(*at, own).unbind()
             r, e = torch.minimum(r, farthest.index_select(0, place)).exp(), torch.minimum(e, self.hardest).exp()
             angle = pi * ndtr(z[2])
             return r, e * ionisation.index_select(0, place), torch.where(drawn.angle < pi, angle, -angle)
 
         made = matched(features, random, smooth, DIM, z_of, polar)
-        across = layers.moliere.flatten().index_select(0, made.of_layer)
+        across = moliere.index_select(0, made.of_layer)
         offsets = offsets_of(made.groups.counts)
         return Points(
             made.x * across, made.y * across, made.layer, made.e, offsets, layers.energy, features.count.shape[1]

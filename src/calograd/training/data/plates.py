@@ -287,7 +287,9 @@ def initialise_points(model: PlatesModel, data: PlatesData, seed: int) -> None:
     numbers, _, place = numbers_of_points(points, layers)
     stage.unit.copy_((points.e / layers.ionisation.flatten()[place]).mean())
     stage.reach.copy_((points.x.square() + points.y.square()).sqrt().max())
-    stage.hardest.copy_(numbers[:, 1].max())
+    farthest, hardest = numbers.amax(0)
+    stage.broadest.copy_(farthest.exp())
+    stage.hardest.copy_(hardest)
     stage.location_scale.start_from(numbers.mean(0), numbers.std(0))
 
 

@@ -106,7 +106,9 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         if self.start is None:
             initialise(model, self.data, seed)
         else:
-            model.load_state_dict(start_model(self.start).state_dict(), strict=False)
+            theirs = start_model(self.start).state_dict()
+            layers = {name: value for name, value in theirs.items() if not name.startswith("points.")}
+            model.load_state_dict(layers, strict=False)
         if self.points is not None:
             initialise_points(model, self.data, seed)
         return to_device(model, self.group.device)

@@ -17,6 +17,7 @@ from calograd.detector.particles import Particles
 from calograd.detector.sampling_stack import SamplingStack, ThicknessRange
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError
+from calograd.evaluation.timing import simulation
 from calograd.events.clustering import cluster_plates
 from calograd.events.points import Points
 from calograd.surrogate import Surrogate
@@ -155,6 +156,22 @@ def test_numbers_of_points_say_where_they_are() -> None:
     assert turn[2] > 4
 
 
+def test_points_come_back_from_their_unit_normal_numbers() -> None:
+    stage, generator = stage_of(tiny_plate_points()), torch.Generator().manual_seed(8)
+    noise = torch.randn(4000, 2, generator=generator)
+    values = torch.stack([(noise[:, 0] / 2).sinh() - 1, -noise[:, 1].exp()], 1)
+    stage.fit_first_table(values)
+    assert float(stage.broadest) == pytest.approx(float(values[:, 0].max().exp()))
+    even = stage.evened(values)
+    location, scale = torch.full((4000, 2), 0.3), torch.tensor([1.5, 0.5]).expand(4000, 2)
+    stage.fit_table((even - location) / scale)
+    z = stage.normal((even - location) / scale)
+    for column in (even, z):
+        torch.testing.assert_close(column.mean(0), torch.zeros(2), atol=0.02, rtol=0)
+        torch.testing.assert_close(column.std(0), torch.ones(2), atol=0.03, rtol=0)
+    torch.testing.assert_close(stage.restored(z.T, location.T, scale.T).T, values, rtol=1e-3, atol=2e-3)
+
+
 def test_features_come_back_from_their_numbers(surrogate: Surrogate) -> None:
     stage, generator, n, layers = stage_of(surrogate), torch.Generator().manual_seed(3), 50, 5
     count = torch.randint(0, 40, (n, layers), generator=generator).float()
@@ -198,6 +215,11 @@ def test_weights_without_points_load_and_have_to_be_asked_for_layers(tmp_path: P
 def test_the_table_of_a_notebook_says_whether_there_are_points(surrogate: Surrogate) -> None:
     assert "in the active plates" in surrogate._repr_html_()
     assert "energies of plates alone" in tiny_plates()._repr_html_()
+
+
+def test_the_simulation_that_is_timed_beside_points_records_them(surrogate: Surrogate) -> None:
+    recorded = [simulation(each, 5.0, seed=0).detector for each in (surrogate, tiny_plates())]
+    assert [stack.record for stack in recorded if isinstance(stack, SamplingStack)] == ["points", "energies"]
 
 
 def test_a_saved_surrogate_generates_the_same_points(surrogate: Surrogate, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ the Moliere radius R_k of layer k, of absorber and active plate together, and th
 particle loses in its active plate along the particle's line,
 
     point    ln(rho / R_k), ln(e / i_k)   rho from the particle's line, across it: plates cut a tilted shower obliquely
-             z = (z_r, z_e, z_a)          z_r and z_e: less the location and over the scale given the layer, then by one
-                                          table of quantiles; z_a = Phi^-1(|a| / pi), a the azimuth from the tilt
+             z = (z_r, z_e, z_a)          z_r and z_e: made unit normal by a table of quantiles of all points, less the
+                                          location and over the scale given the layer, and by a second table;
+                                          z_a = Phi^-1(|a| / pi), a the azimuth from the tilt
     leads    ln(sum N_k / sum (V_k / e0 i_k)), the means of m_k and d_k weighted with V_k, centre of gravity / R
              u by an autoregressive flow given the shower                      (`calograd.nn.flows`)
     layers   q_k, m_k and d_k of `calograd.surrogate.points.features`, e0 i_k in place of e0
@@ -195,13 +196,15 @@ class PointStage(nn.Module):
         self.local_mean: Tensor
         self.local_scale: Tensor
         self.register_buffer("unit", torch.tensor(1.0))
-        self.register_buffer("table", torch.linspace(-TAIL, TAIL, KNOTS).repeat(TABLED, 1, 1))
+        for name in ("first_table", "table"):
+            self.register_buffer(name, torch.linspace(-TAIL, TAIL, KNOTS).repeat(TABLED, 1, 1))
         for name, value in (("least", -1e30), ("largest", 1e30)):
             self.register_buffer(name, torch.full((LAYER_NUMBERS,), value))
         for name in ("reach", "broadest", "hardest"):
             self.register_buffer(name, torch.tensor(1e30))
         self.register_buffer("more_points", torch.zeros(2))
         self.unit: Tensor
+        self.first_table: Tensor
         self.table: Tensor
         self.least: Tensor
         self.largest: Tensor
@@ -227,7 +230,7 @@ class PointStage(nn.Module):
         return torch.where(layers.present[..., None], values, 0.0)
 
     def location_scale_of(self, layers: KnownLayers) -> tuple[Tensor, Tensor]:
-        """Return location and scale of ln(rho / R_k) and ln(e / i_k), shape (n, layers, `TABLED`) each."""
+        """Return location and scale of points' numbers by the first table, shape (n, layers, `TABLED`) each."""
         return self.location_scale.of_items(self.standardised(layers), layers.common)
 
     def units(self, layers: KnownLayers) -> Tensor:
@@ -238,7 +241,7 @@ class PointStage(nn.Module):
         """Return the negative log likelihood of points' numbers, up to a constant, shape (points, `TABLED`).
 
         Args:
-            values: ln(rho / R_k) and ln(e / i_k), shape (points, `TABLED`).
+            values: ln(rho / R_k) and ln(e / i_k) by the first table, shape (points, `TABLED`).
             layers: showers.
             place: the layer of every point, among those of all showers, one after the other, shape (points,).
         """
@@ -250,16 +253,30 @@ class PointStage(nn.Module):
         location, scale = (part.flatten(0, 1).index_select(0, place) for part in self.location_scale_of(layers))
         return (values - location) / scale
 
+    def evened(self, values: Tensor) -> Tensor:
+        """Return ln(rho / R_k) and ln(e / i_k), shape (points, `TABLED`), made unit normal by the first table."""
+        return _normal(values, self.first_table)
+
     def normal(self, values: Tensor) -> Tensor:
         """Return z_r and z_e of numbers that location and scale have standardised, shape (points, `TABLED`)."""
-        first = torch.zeros(len(values), dtype=torch.long, device=values.device)
-        columns = [to_normal(values[:, k].contiguous(), first, self.table[k]) for k in range(TABLED)]
-        return torch.stack(columns, 1).to(values)
+        return _normal(values, self.table)
 
-    def fit_tables(self, values: np.ndarray) -> None:
-        """Fit the tables to points' numbers that location and scale have standardised, shape (points, `TABLED`)."""
-        for column, table in zip(values.T, self.table, strict=True):
-            table.copy_(quantile_table(column, np.zeros(len(column), np.int64), 1))
+    def restored(self, z: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+        """Return ln(rho / R_k) and ln(e / i_k) of z_r and z_e; all arguments are of shape (`TABLED`, points)."""
+        first = torch.zeros(z.shape[1], dtype=torch.long, device=z.device)
+        even = torch.addcmul(location, scale, from_normal(z, first, self.table))
+        return from_normal(even, first, self.first_table)
+
+    def fit_first_table(self, values: Tensor) -> None:
+        """Fit the first table, and the limits, to ln(rho / R_k) and ln(e / i_k), shape (points, `TABLED`)."""
+        _fit(self.first_table, values)
+        farthest, hardest = values.amax(0)
+        self.broadest.copy_(farthest.exp())
+        self.hardest.copy_(hardest)
+
+    def fit_table(self, values: Tensor) -> None:
+        """Fit the second table to points' numbers that location and scale have standardised."""
+        _fit(self.table, values)
 
     def start_from(self, leads: Tensor, numbers: Tensor, local: Tensor) -> None:
         """Set where location and scale of leads and layers' numbers begin, their limits, and what is standardised.
@@ -465,10 +482,7 @@ class PointStage(nn.Module):
 
         def polar(z: Tensor, drawn: Drawn, filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             place = drawn.groups.spread(filled)
-            first = torch.zeros_like(place)
-            own = from_normal(z[:TABLED], first, self.table)
-            at = [part.index_select(0, place).T for part in (location, scale)]
-            r, e = torch.addcmul(*at, own).unbind()
+            r, e = self.restored(z[:TABLED], *(part.index_select(0, place).T for part in (location, scale))).unbind()
             r, e = torch.minimum(r, farthest.index_select(0, place)).exp(), torch.minimum(e, self.hardest).exp()
             angle = pi * ndtr(z[2])
             return r, e * ionisation.index_select(0, place), torch.where(drawn.angle < pi, angle, -angle)
@@ -520,6 +534,19 @@ def point_numbers(x: Tensor, y: Tensor, e: Tensor, moliere: Tensor, ionisation: 
     r = (x.square() + y.square()).sqrt() / moliere
     turn = torch.atan2(y, x).abs() / pi
     return torch.stack([r.clamp(min=NEAREST).log(), (e / ionisation).log()], 1), ndtri(turn.clamp(EDGE, 1 - EDGE))
+
+
+def _normal(values: Tensor, table: Tensor) -> Tensor:
+    """Return values, shape (points, `TABLED`), made unit normal by a table."""
+    first = torch.zeros(len(values), dtype=torch.long, device=values.device)
+    columns = [to_normal(values[:, k].contiguous(), first, table[k]) for k in range(TABLED)]
+    return torch.stack(columns, 1).to(values)
+
+
+def _fit(table: Tensor, values: Tensor) -> None:
+    """Set a table to the quantiles of values, shape (points, `TABLED`)."""
+    for column, quantiles in zip(values.T.cpu().numpy(), table, strict=True):
+        quantiles.copy_(quantile_table(column, np.zeros(len(column), np.int64), 1))
 
 
 def _leads(features: Features, visible: Tensor, unit: Tensor) -> Tensor:

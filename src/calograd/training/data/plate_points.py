@@ -58,16 +58,23 @@ def stack_points(clouds: PointShowers, seed: int) -> StackPoints:
     return StackPoints(x, y, *columns)
 
 
-def numbers_of_points(points: StackPoints, layers: KnownLayers) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the numbers of points, see `calograd.surrogate.plates.points.point_numbers`, and their places.
+def numbers_of_points(stage: PointStage, points: StackPoints, layers: KnownLayers) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the numbers of points by the first table of a stage, and their places.
 
     Args:
+        stage: the second stage of a model.
         points: points of showers.
         layers: the layers of the same showers.
 
     Returns:
         Two numbers of every point, its z_a, and the index of its layer among those of all showers, one after the other.
     """
+    values, turned, place = raw_numbers(points, layers)
+    return stage.evened(values), turned, place
+
+
+def raw_numbers(points: StackPoints, layers: KnownLayers) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the numbers of points, see `calograd.surrogate.plates.points.point_numbers`, and their places."""
     place = points.owner * layers.present.shape[1] + points.layer
     scales = (values.flatten()[place] for values in (layers.moliere, layers.ionisation))
     return *point_numbers(points.x, points.y, points.e, *scales), place
@@ -75,7 +82,7 @@ def numbers_of_points(points: StackPoints, layers: KnownLayers) -> tuple[Tensor,
 
 def features_of_points(stage: PointStage, points: StackPoints, layers: KnownLayers) -> Features:
     """Return the features of showers by their points; the centre is in Moliere radii."""
-    numbers, _, place = numbers_of_points(points, layers)
+    numbers, _, place = numbers_of_points(stage, points, layers)
     z = stage.normal(stage.standardise_points(numbers, layers, place))[:, 0]
     shape, unit = layers.present.shape, layers.moliere.flatten()[place]
 
@@ -96,7 +103,7 @@ def point_loss(
 ) -> Tensor:  # fmt: skip
     """Return the denoising loss of the points of showers with given features, shape (points,)."""
     with torch.no_grad():
-        numbers, turned, place = numbers_of_points(points, layers)
+        numbers, turned, place = numbers_of_points(stage, points, layers)
         z = torch.cat([stage.normal(stage.standardise_points(numbers, layers, place)), turned[:, None]], 1)
         filled, group = torch.unique_consecutive(place, return_inverse=True)
         context = stage.context(features, layers).flatten(0, 1)[filled]

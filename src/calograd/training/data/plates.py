@@ -23,7 +23,7 @@ from calograd.surrogate.card import THIN_GAP
 from calograd.surrogate.plates.model import PlatesModel, layer_features, numbers_of_rows
 from calograd.surrogate.plates.points import KnownLayers
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.data.plate_points import StackPoints, numbers_of_points, stack_points
+from calograd.training.data.plate_points import StackPoints, raw_numbers, stack_points
 from calograd.training.data.split import split_keys
 
 
@@ -284,12 +284,11 @@ def initialise_points(model: PlatesModel, data: PlatesData, seed: int) -> None:
     spread = known.std(0)
     stage.feature_mean.copy_(known.mean(0))
     stage.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
-    numbers, _, place = numbers_of_points(points, layers)
+    values, _, place = raw_numbers(points, layers)
+    stage.fit_first_table(values)
+    numbers = stage.evened(values)
     stage.unit.copy_((points.e / layers.ionisation.flatten()[place]).mean())
     stage.reach.copy_((points.x.square() + points.y.square()).sqrt().max())
-    farthest, hardest = numbers.amax(0)
-    stage.broadest.copy_(farthest.exp())
-    stage.hardest.copy_(hardest)
     stage.location_scale.start_from(numbers.mean(0), numbers.std(0))
 
 

@@ -103,7 +103,7 @@ class PointPhases:
         chosen, layers, _ = self._drawn(state, self.training.point_batch)
         stage = stage_of(state.model)
         points = self._points.rows(chosen).to(stage.unit.device)
-        numbers, _, place = numbers_of_points(points, layers)
+        numbers, _, place = numbers_of_points(stage, points, layers)
         return stage.point_likelihood(numbers, layers, place).mean()
 
     def _make_tables(self, state: State) -> None:
@@ -114,9 +114,9 @@ class PointPhases:
         with torch.no_grad():
             for rows in _chunks(len(data.train)):
                 layers = self._layers(model, rows)
-                numbers, _, place = numbers_of_points(points.rows(rows).to(stage.unit.device), layers)
+                numbers, _, place = numbers_of_points(stage, points.rows(rows).to(stage.unit.device), layers)
                 parts.append(stage.standardise_points(numbers, layers, place).cpu())
-            stage.fit_tables(torch.cat(parts).numpy())
+            stage.fit_table(torch.cat(parts))
             features, encoded = self._features_by(model), list[tuple[Tensor, Tensor, Tensor]]()
             for rows in _chunks(len(data.train)):
                 layers = self._layers(model, rows)

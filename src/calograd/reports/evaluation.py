@@ -305,8 +305,8 @@ def plate_point(evaluation: PlatesEvaluation, point: PlatesPoint, group: str = "
         yield Drawing(
             partial(figures.draw_rings, radial_profile(ours), radial_profile(theirs)),
             f"Radial profile, {where}: mean energy in the active plates in rings about the particle's line, with "
-            "standard errors; the last ring holds what lies beyond. Below: generated over Geant4, where Geant4's mean is "
-            "known to 20 %; grey: its error.",
+            "standard errors; the last ring holds what lies beyond. Below: generated over Geant4, where Geant4's mean "
+            "is known to 20 %; grey: its error.",
             f"radial profile of the visible energy, {where}", group,
         )  # fmt: skip
 

@@ -157,8 +157,8 @@ class Surrogate:
                 numbers, so one sample can hold several designs of the same showers, see `sample_designs`.
             sampler: ``trigflow-ab2``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``; distilled surrogates have their own
                 alone. None: the surrogate's own.
-            steps: number of steps; each sampler has a default, and a distilled surrogate of designs no choice. Points in
-                plates take the sampler and the steps of their architecture always.
+            steps: number of steps; each sampler has a default, and a distilled surrogate of designs no choice. Points
+                in plates take the sampler and the steps of their architecture always.
             extrapolate: warn instead of refusing outside the trained range.
             checkpointed: keep the beginning of each step alone and repeat the step in the backward pass. Memory hardly
                 grows with the number of steps; the gradient costs a quarter more.

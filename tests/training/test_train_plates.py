@@ -18,8 +18,9 @@ from calograd.surrogate.card import TrainedStacks
 from calograd.surrogate.plates.points import PointStage
 from calograd.training.config import parse_config
 from calograd.training.data.plates import load_plates
+from calograd.training.distributed import SingleProcess
 from calograd.training.log import read_log
-from calograd.training.train import read_data, train
+from calograd.training.train import make_task, read_data, train
 
 FEW = {"location_scale_steps": 4, "steps": 6, "batch": 16, "location_scale_batch": 16, "report_every": 3, "warmup": 2}
 SMALL = {"kind": "plates", "layers": 10, "shower_width": 8, "shower_blocks": 1, "layer_width": 8, "layer_blocks": 1,
@@ -291,6 +292,15 @@ def test_a_start_that_does_not_fit_is_refused(recorded: Path, changes: dict[str,
 def test_points_need_deposits(folder: Path) -> None:
     with pytest.raises(InputError, match=r"holds the energies of plates alone; points need .* --record points"):
         train(points_of(folder), folder / "run")
+
+
+def test_several_processes_are_refused_for_points(recorded: Path) -> None:
+    class Two(SingleProcess):
+        size = 2
+
+    config = points_of(recorded)
+    with pytest.raises(InputError, match="several processes share the energies of plates, not the points"):
+        make_task(config, read_data(config), Two("cpu"))
 
 
 def test_a_student_keeps_the_points_of_its_teacher(recorded: Path) -> None:

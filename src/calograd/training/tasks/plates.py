@@ -88,6 +88,11 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         self.config, self.data, self.group = config, data, group
         beam = TrainedBeam(particles=wanted.particles, theta=wanted.theta)
         self.points = PointPhases(config.training, data) if config.model.points and not config.distillation else None
+        if self.points is not None and group.size > 1:
+            raise InputError(
+                "several processes share the energies of plates, not the points; leave --processes and --nodes out, or "
+                "train the energies first and add the points to them (training.start)"
+            )
         self.start = load_start(config, data) if config.training.start else None
         origins = dict(origins) | ({} if self.start is None else {"start": self.start.identity})
         super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), origins)

@@ -14,7 +14,8 @@
 # least, and 160 of 20 to 120 GeV. In the first and the last one of a pair's two kinds has equal layers and the other layers
 # that scatter about a smooth profile, in the second one has thicknesses that step once; the next pair has them the other way round.
 # On one core of an AMD EPYC: simulation 2.1 core-hours, training see docs/results/sampling.md.
-# Numbers of showers are SCALE times those below; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
+# Numbers of showers are SCALE times those below, over PART; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
+# RECORD=points records the deposits in active plates as well, for runs/sampling-points.sh.
 # Usage: runs/sampling.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -28,11 +29,12 @@ from calograd.detector.material import Material
 x0 = float(Material.parse('$1').radiation_length)
 print(f'{$2 * x0:.4g}:{$3 * x0:.4g}')"; }
 scale="${SCALE:-1}"
+part="${PART:-1}"
 simulate() { # NAME ABSORBER LOW HIGH LAYERS ACTIVE THICKNESS PROFILE SEED ENERGIES SHOWERS
   [ -e "$out/$1.h5.done" ] || {
     calograd simulate --detector sampling --absorber "$2" --absorber-thickness "$(absorber "$2" "$3" "$4")" --layers "$5" \
       --active "$6" --active-thickness "$7" --profile "$8" --particle gamma,e-,e+ --theta 0:42 \
-      --energies "${10}" --law log-uniform --showers "$((${11} * scale))" --seed "$9" --workers "${WORKERS:-2}" -o "$out/$1.h5"
+      --energies "${10}" --law log-uniform --showers "$((${11} * scale / part))" --record "${RECORD:-energies}" --seed "$9" --workers "${WORKERS:-2}" -o "$out/$1.h5"
     touch "$out/$1.h5.done"
   }
 }

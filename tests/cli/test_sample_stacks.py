@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from helpers.tiny_plates import tiny_plates
+from helpers.tiny_plates import tiny_plate_points, tiny_plates
 from helpers.toy_library import made_up_generated
 
-from calograd import open_plates
+from calograd import evaluate, open_plates
+from calograd.cli.convert import points as points_command
 from calograd.cli.sample import sample
 from calograd.cli.simulate import simulate
 from calograd.detector.configuration import SimulationConfig
 from calograd.errors import InputError, RangeError
+from calograd.evaluation import PlatesEvaluation
 from calograd.events.plates import PlateShowers
+from calograd.events.point_showers import read_points
 
 ONE = ("--absorber", "Pb", "--active", "Si", "--absorber-thickness", 0.3, "--active-thickness", 0.05, "--layers", 10)
 ASKED = (*ONE, "--energy", 5, "--particle", "e-", "--layers-only")
@@ -35,8 +38,13 @@ def call(*arguments: Any) -> Result:
     return CliRunner().invoke(sample, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False)
 
 
-def read(path: Path) -> PlateShowers:
-    with open_plates(path) as library:
+def call_points(*arguments: Any) -> Result:
+    """Run ``calograd points`` in this process."""
+    return CliRunner().invoke(points_command, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False)
+
+
+def read(path: Path, deposits: bool = False) -> PlateShowers:
+    with open_plates(path, deposits=deposits) as library:
         return library.read()
 
 
@@ -54,6 +62,27 @@ def test_showers_of_one_stack(plates: str, tmp_path: Path) -> None:
     plain = json.loads(summary.read_text())
     assert [(p["energy"], p["showers"]) for p in plain["points"]] == [(5, 20), (10, 20)]
     assert plain["mean_fraction"] == pytest.approx(float((made.totals / made.energy).mean()))
+
+
+def test_points_are_written_and_read_by_the_other_commands(tmp_path: Path) -> None:
+    tiny_plate_points().save(tmp_path / "points")
+    for name, more in (("made.h5", ()), ("layers.h5", ("--layers-only",))):
+        call(tmp_path / "points", *ONE, "--energy", 5, "-n", 60, "--particle", "e-", "--theta", 20, "--phi", 90,
+             *more, "-o", tmp_path / name)  # fmt: skip
+    made, layers = read(tmp_path / "made.h5", deposits=True), read(tmp_path / "layers.h5")
+    np.testing.assert_allclose(made.energies(), layers.energies(), rtol=1e-5, atol=1e-9)
+    assert made.deposits is not None
+    assert "layers_only" not in made.config
+    np.testing.assert_array_equal(made.layers_of(made.deposits), made.points_of(made.deposits)[2])
+    with pytest.raises(InputError, match=r"layers\.h5 holds the energies of plates alone; points need the deposits"):
+        call_points(tmp_path / "layers.h5", "-o", tmp_path / "none.h5")
+    call_points(tmp_path / "made.h5", "-o", tmp_path / "points.h5")
+    points = read_points(tmp_path / "points.h5")
+    np.testing.assert_allclose(points.totals, made.visible, rtol=1e-5)
+    assert (points.origin, points.n_layers.tolist()) == ("tiny-plate-points", [10] * 60)  # type: ignore[union-attr]
+    evaluation = evaluate(tmp_path / "made.h5", tmp_path / "made.h5", classifiers=False)
+    assert isinstance(evaluation, PlatesEvaluation)
+    assert {each.name: each.mean_ratio for each in evaluation.points[0].moments}["R_E"] == 1
 
 
 def test_ranges_give_every_shower_the_stack_that_a_simulation_has(plates: str, tmp_path: Path) -> None:
@@ -92,7 +121,7 @@ def test_like_takes_stacks_energies_and_particles(plates: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        (ASKED[:-1], InputError, "generates energies of plates, no points in them yet; add --layers-only"),
+        (ASKED[:-1], InputError, "generates energies of plates and was not trained on points; add --layers-only"),
         ((*ASKED, "--cell", 2.5, 6), InputError, "--cell describes cells, and tiny-plates generates stacks of plates"),
         ((*ASKED, "--material", "PbF2"), InputError, "--material describes cells"),
         ((*ASKED, "--cells", 5, 5), InputError, "--cells describes cells"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.plate_showers import in_many_stacks, in_one_stack
+from helpers.plate_showers import in_many_stacks, in_one_stack, with_deposits
 
 from calograd.detector.material import MATERIALS
 from calograd.detector.sampling_stack import Stacks
@@ -17,9 +17,10 @@ from calograd.errors import InputError
 from calograd.evaluation import PlatesEvaluation, evaluate, plates
 from calograd.evaluation.moments import MomentRatios, compare_moments
 from calograd.events.plates import PlateShowers
+from calograd.events.ragged import Deposits
 from calograd.metrics.classifier import fit_network
 from calograd.metrics.distances import null_wasserstein, swapped_wasserstein, wasserstein
-from calograd.metrics.plates import SINGLE, depth_edges, layer_profiles, observe_plates
+from calograd.metrics.plates import RING_EDGES, SINGLE, depth_edges, layer_profiles, observe_plates, radial_profile
 from calograd.reports.evaluation import write_report
 
 
@@ -30,7 +31,7 @@ def compare(ours: PlateShowers, theirs: PlateShowers, **options: Any) -> PlatesE
 
 
 def moments(result: PlatesEvaluation, name: str, where: int = 0) -> MomentRatios:
-    return result.points[where].moments[SINGLE.index(name)]
+    return next(each for each in result.points[where].moments if each.name == name)
 
 
 def test_observables_of_a_shower_by_hand() -> None:
@@ -57,6 +58,57 @@ def test_observables_of_a_shower_by_hand() -> None:
     np.testing.assert_allclose(absorbed.mean, [2 / 8, 3 / 8])
     dark = observe_plates(replace(one, active_energy=0 * one.active_energy))
     assert np.isnan(dark.column("depth_mean")).all()
+
+
+def test_observables_of_deposits_by_hand() -> None:
+    showers = in_one_stack(2, 0, theta=30.0, position=(1.0, -2.0))
+    z = showers.middles().reshape(2, -1)
+    centre = np.array([1.0, -2.0]) + z[0, :3, None] * np.array([np.tan(np.pi / 6), 0.0])  # of the first three layers
+    place = np.array([[0.35, -0.1, 0.25], [0.0, 0.4, 0.05]])
+    x, y = centre.T + place
+    e = np.array([2e-4, 1e-4, 0.5e-4])
+    deposits = Deposits(*(np.float32(values) for values in (x, y, z[0, :3], e)), np.array([0, 3, 3]))
+    seen = observe_plates(replace(showers, deposits=deposits), deposits=True)
+    assert seen.names == (*SINGLE, "R_E", "N_hits")
+    share = e / e.sum()
+    square = ((place - (share * place).sum(1, keepdims=True)) ** 2).sum(0)
+    assert seen.column("R_E")[0] == pytest.approx(np.sqrt((share * square).sum()), rel=1e-4)
+    assert np.isnan(seen.column("R_E")[1])
+    assert seen.column("N_hits").tolist() == [1, 0]  # 0.2 MeV is one, of 0.1 and 0.05 neither is
+    assert seen.rings is not None
+    rings = np.histogram(np.hypot(*place), RING_EDGES, weights=e)[0]
+    np.testing.assert_allclose(seen.rings, [rings, 0 * rings], rtol=1e-5)
+    np.testing.assert_allclose(radial_profile(seen.rows(slice(0, 1))).mean, rings / 10, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tilted", [0.0, 35.0])
+def test_deposits_are_compared_where_both_files_have_them(tilted: float) -> None:
+    ours, theirs = (in_one_stack(400, seed, theta=tilted) for seed in (3, 4))
+    same = compare(with_deposits(ours, 5), with_deposits(theirs, 6))
+    wider = compare(with_deposits(ours, 5, wide=1.1), with_deposits(theirs, 6))
+    more = compare(with_deposits(ours, 5, per_layer=3.6), with_deposits(theirs, 6))
+    for name in ("R_E", "N_hits"):
+        assert abs(moments(same, name).mean_ratio - 1) < 4 * moments(same, name).mean_error
+    assert moments(wider, "R_E").mean_ratio == pytest.approx(1.1, rel=0.02)
+    assert moments(more, "N_hits").mean_ratio == pytest.approx(4.6 / 4, rel=0.05)
+    missed = {(check.kind, check.subject) for check in wider.checks if not check.passed}
+    assert ("bias", "R_E") in missed
+    radial = same.to_dict()["profiles"]["reference"]["radial"]["mean"]
+    assert sum(radial) == pytest.approx(theirs.visible.mean() / 10, rel=1e-3)
+    alone = compare(with_deposits(ours, 5), theirs)
+    assert [each.name for each in alone.points[0].moments] == list(SINGLE)
+    assert "radial" not in alone.to_dict()["profiles"]["reference"]
+
+
+def test_deposits_are_compared_row_by_row_and_shown(tmp_path: Path) -> None:
+    theirs = with_deposits(in_many_stacks(120, 2), 6)
+    ours = with_deposits(in_many_stacks(120, 1, repeat=2), 5, wide=0.9)
+    result = compare(ours, theirs)
+    assert result.paired
+    assert moments(result, "R_E").mean_ratio == pytest.approx(0.9, rel=0.02)
+    assert moments(result, "R_E").spread_ratio > 0
+    write_report(tmp_path / "report.html", result)
+    assert "radial profile of the visible energy" in (tmp_path / "report.html").read_text()
 
 
 def test_samples_of_one_law_in_one_stack_agree() -> None:

@@ -343,6 +343,23 @@ def test_generated_showers_are_read_as_simulated_ones_are(tmp_path: Path) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["made.h5"]
 
 
+def test_generated_deposits_are_read_without_times(tmp_path: Path) -> None:
+    made, path = made_up_generated(range(12), POINTS.config), tmp_path / "made.h5"
+    assert made.deposits is not None
+    showers = replace(made, deposits=replace(made.deposits, t=None))
+    showers.write(path)
+    with open_plates(path, deposits=True) as library:
+        assert library.provenance.points
+        assert_equal(library.read(), showers)
+        assert_equal(library.read(3, 7), showers.rows(slice(3, 7)))
+        assert library.most_layers == showers.counts.max()
+    assert read_showers(path).deposits is None
+    assert_equal(read_showers(path, deposits=True), showers)
+    wrong = replace(made.deposits, t=None, x=np.where(made.deposits.owner == 2, np.nan, 0))
+    with pytest.raises(InputError, match="is not written: x of shower 2 holds NaN or infinite values"):
+        replace(showers, deposits=wrong).write(tmp_path / "nan.h5")
+
+
 def test_generated_files_are_not_taken_for_simulations(tmp_path: Path) -> None:
     path = tmp_path / "made.h5"
     made_up_generated(range(12)).write(path)

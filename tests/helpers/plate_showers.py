@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from calograd.detector.incidence import Incidence
 from calograd.detector.sampling_stack import SamplingStack, Stacks
 from calograd.events.plates import PlateShowers
+from calograd.events.point_showers import PointShowers, sort_points
 from calograd.surrogate.generation import draw_stacks
 
 ONE = SamplingStack(absorber="Pb", active="lAr", layers=12, absorber_thickness=0.4, active_thickness=0.4)
@@ -72,3 +74,23 @@ def in_many_stacks(n: int, seed: int, repeat: int = 1, **change: Any) -> PlateSh
     rows = np.repeat(np.arange(n), repeat)
     energy = np.geomspace(1, 50, n).astype(np.float32)[np.random.default_rng(3).permutation(n)]
     return toy_showers(draw_stacks(MANY, n, seed=1)[rows], energy[rows], seed, **change)
+
+
+def with_deposits(showers: PlateShowers, seed: int, wide: float = 1.0, per_layer: float = 3.0) -> PlateShowers:
+    """The same showers with deposits in their active plates: equal shares, normally distributed about the line.
+
+    Args:
+        showers: showers along any lines.
+        seed: seed of all random numbers.
+        wide: standard deviation in x and in y, cm.
+        per_layer: mean number of deposits in a layer, beyond the first.
+    """
+    rng, layers = np.random.default_rng(seed), int(showers.counts.max())
+    number = 1 + rng.poisson(per_layer, len(showers.active_energy))
+    shower = np.repeat(np.arange(len(showers)), showers.counts)
+    layer = np.arange(len(shower)) - showers.offsets[shower]
+    x, y = wide * rng.standard_normal((2, number.sum()))
+    e = np.repeat(showers.active_energy / number, number)
+    columns = sort_points(x, y, np.repeat(layer, number), e, np.repeat(shower, number), len(showers))
+    points = PointShowers(*columns, showers.energy, showers.index, layers)
+    return replace(showers, deposits=showers.deposits_at(points))

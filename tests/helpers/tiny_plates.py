@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from calograd.detector.material import MATERIALS
@@ -38,4 +40,28 @@ def tiny_plates(seed: int = 0) -> Surrogate:
     card = Card(
         name="tiny-plates", kind="plates", architecture=SMALL.to_dict(), energy=(1, 100), trained=STACKS, training={}
     )
+    return Surrogate(model.eval().requires_grad_(False), card)
+
+
+def tiny_plate_points(seed: int = 0) -> Surrogate:
+    """The same with points in the active plates."""
+    first = tiny_plates(seed)
+    architecture = replace(
+        SMALL, points=True, feature_width=8, feature_blocks=1, feature_steps=2, point_width=8, point_blocks=1,
+        point_steps=2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = PlatesModel(architecture)
+        for name, parameter in model.named_parameters():
+            if name.startswith("points."):
+                torch.nn.init.normal_(parameter, std=0.1 if name.endswith("weight") else 0.03)
+    model.load_state_dict(first.model.state_dict(), strict=False)
+    stage = model.points
+    assert stage is not None
+    with torch.no_grad():  # a twentieth of the losses' points, half a Moliere radius away
+        stage.unit.fill_(20.0)
+        stage.reach.fill_(30.0)
+        stage.location_scale.network[-1].bias.copy_(torch.tensor([-1.0, 0.5, -0.5, -0.7]))  # type: ignore[operator]
+    card = first.card.model_copy(update={"name": "tiny-plate-points", "architecture": architecture.to_dict()})
     return Surrogate(model.eval().requires_grad_(False), card)

@@ -13,7 +13,7 @@ import torch
 from helpers.tiny import tiny_surrogate
 from helpers.tiny_clouds import tiny_clouds
 from helpers.tiny_maps import tiny_maps
-from helpers.tiny_plates import tiny_plates
+from helpers.tiny_plates import tiny_plate_points, tiny_plates
 from torch import Tensor, nn
 
 from calograd.detector.design import Design
@@ -31,6 +31,7 @@ TINY: dict[str, Callable[[], Surrogate]] = {
     "tiny maps, distilled": lambda: tiny_maps(distilled_steps=(2, 1)),
     "tiny maps, plain": lambda: tiny_maps(coordinates="plain", schedule="linear", preconditioning="noise"),
     "tiny plates": tiny_plates,
+    "tiny plates, points": tiny_plate_points,
     "tiny points": tiny_clouds,
     "tiny points, distilled": lambda: tiny_clouds(sampler="consistency", steps=1, shower_steps=1),
 }

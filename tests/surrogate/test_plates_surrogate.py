@@ -114,7 +114,7 @@ STACK = SamplingDesign("Pb", "lAr", 0.3, 0.4, 6)
 @pytest.mark.parametrize(
     ("stack", "options", "complaint"),
     [
-        (STACK, {"layers_only": False}, "generates layers_only samples alone so far; add layers_only=True"),
+        (STACK, {"layers_only": False}, "generates layers_only samples alone; add layers_only=True"),
         (STACK, {"position": "uniform"}, "plates have no cells to draw it in; leave position out"),
         (STACK, {"particle": "e+"}, r"particle e\+ was not trained on, gamma and e- were"),
         (STACK, {"theta": 50.0}, "theta = 50 degrees is outside 0 to 40"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.toy_library import plates_config, write_plates
-from test_train_plates import config_of
+from test_train_plates import config_of, points_of
 
 from calograd import SamplingDesign
 from calograd.errors import InputError
@@ -59,6 +59,22 @@ def test_every_phase_ends_with_no_larger_loss_of_the_held_out_showers(
         for surrogate in (outcome.surrogate, loaded)
     ]
     torch.testing.assert_close(*made)
+
+
+@pytest.mark.parametrize("method", ["lora", "scratch"])
+def test_points_of_the_base_are_kept(tmp_path: Path, method: str) -> None:
+    write_plates(tmp_path / "one.h5", 60, config=plates_config(record="points"))
+    write_plates(tmp_path / "other.h5", 40, config=plates_config(2, absorber=("W", "Fe"), record="points"))
+    train(points_of(tmp_path), tmp_path / "base")
+    write_plates(tmp_path / "new.h5", 80, config=plates_config(3, absorber=("Cu",)))
+    adapted(tmp_path, tmp_path / "new", method=method)
+    stack, made = SamplingDesign("Cu", "lAr", 0.3, 0.4, 5), Surrogate.load(tmp_path / "new")
+    showers = made.sample(stack, 2.0, 4, particle="e-", generator=torch.Generator().manual_seed(0))
+    layers = made.sample(stack, 2.0, 4, particle="e-", layers_only=True, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(showers.layer_energies(), layers.layer_energies())
+    stages = [Surrogate.load(tmp_path / name).model.points for name in ("base", "new")]
+    for (name, one), other in zip(stages[0].state_dict().items(), stages[1].state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
 
 
 def test_the_range_is_that_of_the_data_or_both(folder: Path, tmp_path: Path) -> None:

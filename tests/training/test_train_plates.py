@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.toy_library import plates_config, write_plates
 
-from calograd import SamplingDesign
+from calograd import SamplingDesign, open_plates
 from calograd.errors import InputError, Interrupted
+from calograd.reports.training import plot_log
 from calograd.surrogate import Surrogate
 from calograd.surrogate.card import TrainedStacks
+from calograd.surrogate.plates.points import PointStage
 from calograd.training.config import parse_config
 from calograd.training.data.plates import load_plates
+from calograd.training.distributed import SingleProcess
 from calograd.training.log import read_log
-from calograd.training.train import read_data, train
+from calograd.training.train import make_task, read_data, train
 
 FEW = {"location_scale_steps": 4, "steps": 6, "batch": 16, "location_scale_batch": 16, "report_every": 3, "warmup": 2}
 SMALL = {"kind": "plates", "layers": 10, "shower_width": 8, "shower_blocks": 1, "layer_width": 8, "layer_blocks": 1,
@@ -190,3 +194,137 @@ def test_data_of_a_material_that_the_teacher_does_not_know_are_refused(folder: P
     train(config_of(folder, data={"files": ["one.h5"], "validation": 0.2}), folder / "run")
     with pytest.raises(InputError, match=r"the absorber (W|Fe), on which the teacher toy was not trained"):
         train(distillation_of(folder), folder / "student")
+
+
+OF_POINTS = SMALL | {"points": True, "feature_width": 8, "feature_blocks": 1, "feature_steps": 2, "point_width": 8,
+                     "point_blocks": 1, "point_steps": 2}  # fmt: skip
+FEW_POINTS = FEW | {"feature_location_scale_steps": 4, "feature_steps": 4, "point_steps": 6, "point_batch": 8,
+                    "hit_showers": 10}  # fmt: skip
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    write_plates(tmp_path / "one.h5", 60, config=plates_config(record="points"))
+    write_plates(tmp_path / "other.h5", 40, config=plates_config(2, absorber=("W", "Fe"), record="points"))
+    return tmp_path
+
+
+def points_of(folder: Path, **changes: Any) -> Any:
+    return config_of(folder, **({"model": OF_POINTS, "training": FEW_POINTS} | changes))
+
+
+def test_points_are_learnt_after_the_layers(recorded: Path) -> None:
+    train(points_of(recorded), recorded / "run")
+    surrogate = Surrogate.load(recorded / "run")
+    made = surrogate.sample(SamplingDesign("W", "lAr", 0.2, 0.4, 7), 2.0, 3, particle="e-")
+    assert made.absorbed_energies().shape == made.layer_energies().shape == (3, 7)
+    assert (made.counts > 0).all()
+    reports = read_log(recorded / "run")
+    phases = [(report["phase"], report["step"]) for report in reports]
+    assert phases == [("diffusion", 3), ("diffusion", 6), ("points", 3), ("points", 6), ("hits", 0)]
+    assert set(reports[-1]["bias"]) == {"E_vis/E", "N_hits", "radius", "depth", "points"}
+    assert set(reports[-1]["losses"]) == {"features", "points"}
+    plot_log(recorded / "run", recorded / "training.png")
+    assert (recorded / "training.png").read_bytes().startswith(b"\x89PNG")
+    stage = surrogate.model.points
+    assert isinstance(stage, PointStage)
+    assert stage.more_points.any()
+    assert float(stage.reach) == pytest.approx(2**0.5, rel=0.1)  # deposits are in a square of one centimetre
+    assert bool((stage.table.diff(dim=-1) > 0).all())
+
+
+def test_an_interrupted_run_of_points_ends_with_the_same_weights(recorded: Path) -> None:
+    config, reports = points_of(recorded), 0
+    whole = train(config, recorded / "whole")
+
+    def interrupt(report: dict[str, Any]) -> None:
+        nonlocal reports
+        reports += 1
+        if reports == 3:  # amidst the points
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        train(config, recorded / "cut", on_report=interrupt)
+    resumed = train(config, recorded / "cut")
+    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_points_are_added_to_a_trained_surrogate_whose_layers_stay(recorded: Path) -> None:
+    first = train(config_of(recorded), recorded / "first")
+    begun = FEW_POINTS | {"start": "first"}
+    train(points_of(recorded, model={"kind": "plates", "points": True, "point_width": 8}, training=begun),
+          recorded / "run")  # fmt: skip
+    surrogate = Surrogate.load(recorded / "run")
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, surrogate.model.state_dict()[name]), name
+    assert surrogate.card.architecture["point_width"] == 8
+    assert surrogate.card.training["config"]["training"]["start"] == "first"
+    assert [report["phase"] for report in read_log(recorded / "run")] == ["points", "points", "hits"]
+    stack, seeds = SamplingDesign("W", "lAr", 0.2, 0.4, 7), [torch.Generator().manual_seed(1) for _ in range(2)]
+    made = surrogate.sample(stack, 2.0, 3, particle="e-", generator=seeds[0])
+    layers = Surrogate.load(recorded / "first").sample(
+        stack, 2.0, 3, particle="e-", layers_only=True, generator=seeds[1]
+    )
+    torch.testing.assert_close(made.absorbed_energies(), layers.absorbed_energies())
+    again = FEW_POINTS | {"start": "run"}  # one that has points already, of other sizes
+    weights = train(points_of(recorded, model={"kind": "plates", "points": True, "point_width": 4}, training=again),
+                    recorded / "again")  # fmt: skip
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, weights.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"training": FEW_POINTS | {"start": "pbf2-cells"}}, "pbf2-cells is of cells; expected a surrogate of plates"),
+        ({"training": FEW_POINTS | {"start": "first"}}, "model.embedding is that of training.start; expected no more"),
+        ({"model": SMALL, "training": FEW | {"start": "first"}}, "start adds points .*; set model.points = true"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(recorded: Path, changes: dict[str, Any], complaint: str) -> None:
+    train(config_of(recorded), recorded / "first")
+    with pytest.raises(InputError, match=complaint) as refusal:
+        train(points_of(recorded, **changes), recorded / "run")
+    assert "\n" not in str(refusal.value)
+
+
+def test_points_need_deposits(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"holds the energies of plates alone; points need .* --record points"):
+        train(points_of(folder), folder / "run")
+
+
+def test_several_processes_are_refused_for_points(recorded: Path) -> None:
+    class Two(SingleProcess):
+        size = 2
+
+    config = points_of(recorded)
+    with pytest.raises(InputError, match="several processes share the energies of plates, not the points"):
+        make_task(config, read_data(config), Two("cpu"))
+
+
+def test_a_student_keeps_the_points_of_its_teacher(recorded: Path) -> None:
+    teacher = train(points_of(recorded), recorded / "run")
+    train(distillation_of(recorded), recorded / "student")
+    student = Surrogate.load(recorded / "student")
+    for name, value in teacher.state_dict().items():
+        if name.startswith("points."):
+            assert torch.equal(value, student.model.state_dict()[name]), name
+    made = student.sample(SamplingDesign("W", "lAr", 0.2, 0.4, 7), 2.0, 3, particle="e-")
+    assert (made.counts > 0).all()
+
+
+def test_points_go_with_their_showers_whether_trained_on_or_held_out(recorded: Path) -> None:
+    with open_plates(recorded / "one.h5", deposits=True) as library:
+        showers = library.read()
+    assert showers.deposits is not None
+    owned = np.bincount(showers.deposits.owner, showers.deposits.e, len(showers))
+    of_shower = dict(zip(showers.energies()[:, 0, 2].tolist(), owned.tolist(), strict=True))
+    assert len(of_shower) == 60
+    data = load_plates([recorded / "one.h5"], 0.2, seed=0, points=True)
+    for rows, points, n in ((data.train, data.train_points, 48), (data.validation, data.validation_points, 12)):
+        assert points is not None
+        assert len(rows) == len(points) == n
+        totals = torch.zeros(n, dtype=torch.float64).index_add(0, points.owner, points.e.double())
+        for first, total in zip(rows.energies[:, 0, 1].tolist(), totals.tolist(), strict=True):
+            assert total == pytest.approx(of_shower[first], rel=1e-5, abs=1e-9)

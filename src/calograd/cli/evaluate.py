@@ -134,7 +134,7 @@ def benchmark(
         --layers 40 --particle e-
 
     Surrogates of stacks of plates are timed in one stack, by default that in the middle of the trained range. Geant4
-    sums the energies of its plates.
+    sums the energies of its plates, and records deposits if (the first) MODEL generates points.
     """
     if energies is not None and len(set(energies)) != len(energies):
         raise InputError(f"--energies {','.join(f'{e:g}' for e in energies)}: expected different energies")

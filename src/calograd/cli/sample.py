@@ -64,7 +64,11 @@ MANY_POINTS = 24
 @law_option
 @option("--material", help="PbF2, BGO, ..., or NAME:DENSITY:FORMULA. [the trained one; with --like, the file's]")
 @stack_options
-@option("--layers-only", is_flag=True, help="Sampling: energies of plates alone, no points. [required: there are none]")
+@option(
+    "--layers-only",
+    is_flag=True,
+    help="Sampling: energies of plates alone, no points. [required if the surrogate has none]",
+)
 @option("-n", "--showers", type=COUNT, help="Showers for each energy, or in total for a range. [1000]")
 @option("--like", type=EXISTING,
         help="File of showers, or library of plates; the designs, energies and particles are taken from its rows "
@@ -105,8 +109,9 @@ def sample(
       calograd sample siw-cloud-cm --like reference-points.h5 -o points.h5
 
     A surrogate of stacks of plates takes the options of 'calograd simulate --detector sampling', and gives the same
-    stacks with the same seed. It writes the energies of plates (see calograd.open_plates); --layers-only has to be
-    said, since there are no points in the plates yet.
+    stacks with the same seed. It writes the energies of plates and, if it was trained on points, these as deposits in
+    the active plates (see calograd.open_plates). --layers-only leaves the points out; it has to be said where there are
+    none.
 
     \b
     Examples:
@@ -124,7 +129,7 @@ def sample(
         raise InputError(f"--layers-only is for stacks of plates; leave it out with {surrogate.card.name}")
     if not layers_only and "layers_only" in surrogate.model.required_options:
         raise InputError(
-            f"{surrogate.card.name} generates energies of plates, no points in them yet; add --layers-only"
+            f"{surrogate.card.name} generates energies of plates and was not trained on points; add --layers-only"
         )
     rows = _rows(surrogate, seed, asked)
     with progress("sampling") as show, warnings.catch_warnings(record=True) as caught:

@@ -25,8 +25,11 @@ Classifiers see the energies of all plates and the observables, with logarithms 
 energy, particle, angle and stack. There generated showers of a random half of the rows are compared with Geant4's of
 the other half: rows of one stack in both classes would teach a classifier to expect the other class.
 
+Where both files have deposits, R_E and the number of hits are compared as well.
+
 **Limits**: the mean of E_vis within 0.5 %, its resolution within 5 %, means of depth_mean and depth_spread within 1 %,
-or within two standard errors; W1 within three floors in 95 % of the layers; AUC at most 0.60.
+of R_E and N_hits within 2 %, or within two standard errors; W1 within three floors in 95 % of the layers; AUC at most
+0.60.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ from calograd.events.library.schema import values_problem
 from calograd.events.plates import PlateShowers
 from calograd.metrics.classifier import CLASSIFIERS, FOLDS, LabelledRows, cross_fitted_auc
 from calograd.metrics.distances import BOOTSTRAPS, null_wasserstein, swapped_wasserstein, wasserstein
-from calograd.metrics.plates import SINGLE, PlateObservables, layer_profiles, observe_plates
+from calograd.metrics.plates import PlateObservables, layer_profiles, observe_plates, radial_profile
 from calograd.metrics.resolution import (
     COLUMNS,
     MIN_SHOWERS,
@@ -64,7 +67,7 @@ from calograd.metrics.resolution import (
 from calograd.system.progress import StageProgress, silent
 
 SCHEMA = "calograd/plates-evaluation/1"
-MEAN_LIMITS = {"E_vis/E_inc": 0.005, "depth_mean": 0.01, "depth_spread": 0.01}
+MEAN_LIMITS = {"E_vis/E_inc": 0.005, "depth_mean": 0.01, "depth_spread": 0.01, "R_E": 0.02, "N_hits": 0.02}
 """Largest relative differences of means."""
 RESOLUTION_LIMIT = 0.05
 """Largest relative difference of the resolution of the visible energy."""
@@ -122,7 +125,7 @@ class PlatesPoint:
         where: the energy in words, or `WHOLE`.
         energy: incident energy, GeV; of a bin or of all rows a mean one.
         rows: rows of the generated and of Geant4's observables that were compared.
-        moments: moments of `calograd.metrics.plates.SINGLE`.
+        moments: moments of the columns of `calograd.metrics.plates.PlateObservables.table`.
         resolution: sigma / mean of the visible energy, generated over Geant4's, with its standard error; NaN where it
             is not known.
         layers: distances of active plates and absorbers.
@@ -209,7 +212,7 @@ class PlatesEvaluation(Evaluation):
                 which: {
                     name: profile._asdict()
                     for name, profile in zip(("visible", "absorbed"), layer_profiles(seen, self.paired), strict=True)
-                }
+                } | ({} if seen.rings is None else {"radial": radial_profile(seen)._asdict()})
                 for which, seen in zip(("generated", "reference"), self.observed, strict=True)
             },
         }  # fmt: skip
@@ -228,7 +231,8 @@ def evaluate_plates(
     repeat = 1 if alone else _pairs(generated, reference)
     if alone:
         _refuse_another_stack(generated, reference)
-    both = tuple(observe_plates(showers) for showers in (generated, reference))
+    deposits = all(showers.deposits is not None for showers in (generated, reference))
+    both = tuple(observe_plates(showers, deposits) for showers in (generated, reference))
     filled = [np.isfinite(seen.table).all(1) for seen in both]
     found = list(warnings)
     for name, kept in zip(("generated", "reference"), filled, strict=True):
@@ -368,7 +372,7 @@ def _compare_stack(
         progress("energies", number, len(groups))
         a, b = ours.rows(rows), theirs.rows(other)
         moments = []
-        for name in SINGLE:
+        for name in a.names:
             x, y = a.column(name), b.column(name)
             if name.endswith("/E_inc"):
                 x, y = (group.at_energy(seen.energy, v * seen.energy) / group.energy for seen, v in ((a, x), (b, y)))
@@ -413,7 +417,7 @@ def _compare_pairs(
         progress("energies", number, len(chosen))
         every = (rows[:, None] * repeat + np.arange(repeat)).ravel()
         a, b = ours.rows(every), theirs.rows(rows)
-        moments = tuple(_compare_paired(name, energy, a, b, repeat, rng) for name in SINGLE)
+        moments = tuple(_compare_paired(name, energy, a, b, repeat, rng) for name in a.names)
         first = a.rows(slice(None, None, repeat)).shares
         layers = _split(wasserstein(first, b.shares), swapped_wasserstein(first, b.shares, rng))
         resolution = moments[0].spread_ratio, moments[0].spread_error

@@ -130,7 +130,7 @@ def evaluate(
 def _records(given: str | Path | Records) -> Records:
     """Return the records of a file or folder, or those given. Raises `InputError` for anything else."""
     if isinstance(given, str | Path):
-        return read_showers(Path(given))
+        return read_showers(Path(given), deposits=True)
     if type(given) not in KINDS:
         raise InputError(
             f"{type(given).__name__} cannot be evaluated; expected a path, or a record of "

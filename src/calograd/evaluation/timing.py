@@ -400,7 +400,8 @@ def find_geant4(surrogate: Surrogate, workload: Workload | None = None) -> tuple
 def simulation(surrogate: Surrogate, energy: Energy, seed: int, workload: Workload | None = None) -> SimulationConfig:
     """Return the simulation that a surrogate stands for: particles in the middle of its block or stack.
 
-    Where they enter a cell does not matter in a block, whose showers are cut into cells afterwards.
+    Where they enter a cell does not matter in a block, whose showers are cut into cells afterwards. Points in stacks of
+    plates are recorded if the surrogate generates them.
     """
     workload = workload or Workload()
     energies = (
@@ -412,7 +413,8 @@ def simulation(surrogate: Surrogate, energy: Energy, seed: int, workload: Worklo
     beam = Beam(energies=energies, **{name: value for name, value in workload.beam.items() if name != "position"})
     if surrogate.card.trained.designs_of == "stacks":
         stack = hold(workload.stack or surrogate.card.stacks.middle(), beam.theta, (0.0, 0.0))
-        return SimulationConfig(detector=stack, beam=beam, seed=seed)
+        record = "energies" if "layers_only" in surrogate.model.required_options else "points"
+        return SimulationConfig(detector=stack.model_copy(update={"record": record}), beam=beam, seed=seed)
     material = workload.material or surrogate.card.designs.material
     return SimulationConfig(detector=Block.holding(material, beam.theta), beam=beam, seed=seed)
 

@@ -74,26 +74,43 @@ def cluster(library: Library, clustering: Clustering, progress: Progress = silen
 def cluster_plates(library: PlateLibrary, clustering: Clustering, progress: Progress = silent) -> PointShowers:
     """Return the points of all showers of a library of stacks of plates, each in its own number of layers.
 
+    Each deposit of a file that a surrogate generated is a passage already.
+
     Args:
         library: a library opened for reading with its deposits.
         clustering: the definition of a point, see above.
         progress: called with the showers done and their number.
     """
     config = _config(library, clustering)
-    most = library.stack.layers_range[1]
+    most, generated = library.most_layers, library.provenance.origin != "geant4"
 
     def points(showers: PlateShowers) -> PointShowers:
-        deposits, incident = showers.deposits, showers.incident
-        assert deposits is not None
-        layer, owner = showers.layers_of(deposits), deposits.owner
-        z = showers.middles()[showers.offsets[owner] + layer]
-        centre = incident.position[owner] + z[:, None] * incident.slopes[owner]
-        deposits = replace(deposits, x=deposits.x - centre[:, 0], y=deposits.y - centre[:, 1])
-        common = {"energy": showers.energy, "shower": showers.index, "layers": most, "n_layers": showers.counts}
-        common |= {"config": config, "pdg": incident.particle, "theta": incident.theta, "phi": incident.phi}
-        return _points(deposits, layer, clustering, common)
+        return points_of_plates(showers, clustering, layers=most, config=config, merged=generated)
 
     return _clustered(library, points, progress)
+
+
+def points_of_plates(
+    showers: PlateShowers, clustering: Clustering, *, layers: int, config: dict[str, Any], merged: bool
+) -> PointShowers:
+    """Return the points of showers in stacks of plates.
+
+    Args:
+        showers: showers with deposits.
+        clustering: the definition of a point.
+        layers: largest number of layers that a shower can have.
+        config: what made the points, as plain data.
+        merged: True if each deposit is a passage already, as a surrogate generates them.
+    """
+    deposits, incident = showers.deposits, showers.incident
+    assert deposits is not None
+    x, y, layer = showers.points_of(deposits)
+    common: dict[str, Any] = {
+        "energy": showers.energy, "shower": showers.index, "layers": layers, "n_layers": showers.counts,
+        "origin": showers.origin, "config": config, "pdg": incident.particle, "theta": incident.theta,
+        "phi": incident.phi,
+    }  # fmt: skip
+    return _points(replace(deposits, x=x, y=y), layer, clustering, common, STEP if not merged else -1.0)
 
 
 def _config(library: Library | PlateLibrary, clustering: Clustering) -> dict[str, Any]:
@@ -111,7 +128,9 @@ def _clustered(library: ShowerLibrary[R], points: Callable[[R], PointShowers], p
     return PointShowers.concatenate(parts)
 
 
-def _points(deposits: Deposits, layer: np.ndarray, clustering: Clustering, common: dict[str, Any]) -> PointShowers:
+def _points(
+    deposits: Deposits, layer: np.ndarray, clustering: Clustering, common: dict[str, Any], step: float = STEP
+) -> PointShowers:
     """Return the points of deposits, and where these are crossings the hits of all deposits beside them.
 
     Args:
@@ -119,11 +138,12 @@ def _points(deposits: Deposits, layer: np.ndarray, clustering: Clustering, commo
         layer: layer of every deposit.
         clustering: the definition of a point.
         common: all other fields of the showers.
+        step: largest distance of consecutive deposits of one passage, cm; below zero each deposit is one.
     """
     of_sub_cells = PointShowers(*sub_cells(deposits, layer), **common)
     if clustering == "sub-cells":
         return of_sub_cells
-    return PointShowers(*crossings(deposits, layer), **common, hits=count_hits(of_sub_cells))
+    return PointShowers(*crossings(deposits, layer, step), **common, hits=count_hits(of_sub_cells))
 
 
 def stack_of(library: Library) -> SiWStack:
@@ -153,11 +173,17 @@ def sub_cells(showers: Deposits, layer: np.ndarray) -> Columns:
     return _sorted(found, x, y, e, len(showers))
 
 
-def crossings(showers: Deposits, layer: np.ndarray) -> Columns:
-    """Return the points that are passages, those of a sub-cell summed; ``layer`` is that of every deposit."""
+def crossings(showers: Deposits, layer: np.ndarray, step: float = STEP) -> Columns:
+    """Return the points that are passages, those of a sub-cell summed.
+
+    Args:
+        showers: deposits.
+        layer: layer of every deposit.
+        step: largest distance of consecutive deposits of one passage, cm.
+    """
     owner = showers.owner
     x, y, e = (values.astype(np.float64) for values in (showers.x, showers.y, showers.e))
-    far = np.hypot(np.diff(x), np.diff(y)) > STEP
+    far = np.hypot(np.diff(x), np.diff(y)) > step
     starts = np.concatenate([np.ones(min(1, len(x)), bool), (np.diff(owner) != 0) | (np.diff(layer) != 0) | far])
     first = np.flatnonzero(starts)
     x, y, e = _merged(x, y, e, np.cumsum(starts) - 1, len(first))

@@ -10,7 +10,7 @@ with (z_k + a_k) / 2 <= z < (z_{k+1} + a_{k+1}) / 2. The limits are the middles 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from calograd.detector.incidence import Incidence
 from calograd.detector.material import MATERIALS, Material
 from calograd.detector.sampling_stack import PLATES, Stacks
 from calograd.errors import InputError
+from calograd.events.point_showers import PointShowers
 from calograd.events.ragged import Deposits, Ragged, offsets_of, owners
 
 ENERGIES = tuple(f"{plate}_energy" for plate in PLATES)
@@ -88,6 +89,7 @@ class PlateShowers(Ragged):
         seed: int,
         origin: str,
         config: dict[str, Any],
+        points: PointShowers | None = None,
     ) -> PlateShowers:
         """Return showers from padded energies; their gaps absorb nothing.
 
@@ -98,6 +100,8 @@ class PlateShowers(Ragged):
             energy: incident energy, shape (n,), GeV.
             incident: incident particles.
             seed, origin, config: see the class.
+            points: points of the same showers, from where the particle's line crosses the middle of the active plate;
+                they become the deposits, at that depth.
         """
         n, counts = len(stacks), stacks.layers
         layers = int(counts.max(initial=0))
@@ -105,13 +109,38 @@ class PlateShowers(Ragged):
         of_plates = (absorber[:, :layers], np.zeros((n, layers)), active[:, :layers])
         thicknesses = np.moveaxis(stacks.thickness[:, :layers], 2, 0)
         flat = [values[present].astype(np.float32) for values in (*of_plates, *thicknesses)]
-        return cls(
+        made = cls(
             **dict(zip(cls.FLAT, flat, strict=True)), offsets=offsets_of(counts), energy=energy.astype(np.float32),
             index=np.arange(n), seed=np.full(n, seed, np.uint64), **vars(incident),
             absorber=stacks.absorber.astype(np.int32), active=stacks.active.astype(np.int32),
             absorbers=stacks.absorbers, actives=stacks.actives, gap_material=stacks.gap_material, origin=origin,
             config=config,
         )  # fmt: skip
+        return made if points is None else replace(made, deposits=made.deposits_at(points))
+
+    def points_of(self, deposits: Deposits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return x and y from where the particle's line crosses the middle of the active plate, cm, and the layer.
+
+        Args:
+            deposits: deposits in the active plates of these showers.
+
+        Returns:
+            Shape (deposits,) each; the layer is that of `layers_of`.
+        """
+        layer, owner = self.layers_of(deposits), deposits.owner
+        _, centre = self._crossings(owner, layer)
+        return deposits.x - centre[:, 0], deposits.y - centre[:, 1], layer
+
+    def deposits_at(self, points: PointShowers) -> Deposits:
+        """Return points as deposits in the middle of their active plates: the inverse of `points_of`."""
+        z, centre = self._crossings(points.owner, points.layer)
+        x, y, z = (values.astype(np.float32) for values in (points.x + centre[:, 0], points.y + centre[:, 1], z))
+        return Deposits(x, y, z, points.e, points.offsets)
+
+    def _crossings(self, owner: np.ndarray, layer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return z of the middle of active plates, cm, and x and y where the particle's line crosses it, (n, 2)."""
+        incident, z = self.incident, self.middles()[self.offsets[owner] + layer]
+        return z, incident.position[owner] + z[:, None] * incident.slopes[owner]
 
     def write(self, path: Path) -> None:
         """Write the file of generated showers, see `calograd.events.library.generated.write_plates`."""

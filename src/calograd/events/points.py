@@ -15,12 +15,13 @@ Of the three cells around the point the outer two get all that lies beyond, so e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from calograd.errors import InputError
 from calograd.events.clustering import SPLIT
@@ -54,6 +55,22 @@ class Points(Ragged):
     offsets: Tensor
     energy: Tensor
     layers: int = LAYERS
+    absorber: Tensor | None = None
+
+    def __getitem__(self, which: Tensor | slice) -> Points:
+        """Return some showers, by indices or slice."""
+        return self.rows(which)
+
+    def with_layers(self, layers: int) -> Points:
+        """Return the same showers among those of more layers; what is beyond their last one is empty."""
+        absorber = None if self.absorber is None else pad(self.absorber, (0, layers - self.layers))
+        return replace(self, layers=layers, absorber=absorber)
+
+    def absorbed_energies(self) -> Tensor:
+        """Return the energies in the absorbers, shape (n, layers), GeV. Raises `InputError` if none are known."""
+        if self.absorber is None:
+            raise InputError("the energies in absorbers are known of stacks of plates alone")
+        return self.absorber
 
     def layer_energies(self) -> Tensor:
         """Return the energy of every shower and layer, shape (n, layers), GeV, differentiable in ``e``."""

@@ -83,8 +83,12 @@ def refuse_unlike(files: Sequence[Path], shapes: Sequence[tuple[tuple[int, ...],
             raise InputError(f"{path} has cells {shape[0]}, {files[0]} has {shapes[0][0]}")
 
 
-def read_showers(path: Path) -> Cells | Maps | PointShowers | PlateShowers:
+def read_showers(path: Path, deposits: bool = False) -> Cells | Maps | PointShowers | PlateShowers:
     """Read a file of showers of any kind: cells, maps, plates (a file, or a folder of files) or points.
+
+    Args:
+        path: the file or folder.
+        deposits: read the deposits in active plates too, where there are any.
 
     Raises:
         InputError: files of a folder that do not belong together.
@@ -93,6 +97,8 @@ def read_showers(path: Path) -> Cells | Maps | PointShowers | PlateShowers:
     kind = (schema_of(shard_files(path)[0]) or "").rpartition("/")[0]
     if kind == PLATES_SCHEMA.rpartition("/")[0]:
         with open_plates(path) as library:
+            if deposits and library.provenance.points:
+                library.read_deposits()
             return library.read()
     return read_points(path) if kind == POINTS.rpartition("/")[0] else read_shards(path)
 

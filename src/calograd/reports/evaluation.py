@@ -23,8 +23,7 @@ from calograd.events.plates import PlateShowers
 from calograd.gradients.resolution import ResolutionResult
 from calograd.io.files import refuse_existing, write_new
 from calograd.metrics.distances import BOOTSTRAPS
-from calograd.metrics.plates import SINGLE as PLATE_OBSERVABLES
-from calograd.metrics.plates import depth_edges, layer_profiles
+from calograd.metrics.plates import depth_edges, layer_profiles, radial_profile
 from calograd.metrics.points import SINGLE
 from calograd.reports import figures
 from calograd.reports.page import Drawing, pictures, render
@@ -299,9 +298,17 @@ def plate_point(evaluation: PlatesEvaluation, point: PlatesPoint, group: str = "
         f"longitudinal profiles of visible and absorbed energy, {where}", group,
     )  # fmt: skip
     yield Drawing(
-        partial(figures.draw_distributions, PLATE_OBSERVABLES, ours.table, theirs.table, 1),
+        partial(figures.draw_distributions, ours.names, ours.table, theirs.table, 1),
         f"Distributions of observables, {where}. {PAIRS}", f"distributions of observables, {where}", group,
     )  # fmt: skip
+    if ours.rings is not None:
+        yield Drawing(
+            partial(figures.draw_rings, radial_profile(ours), radial_profile(theirs)),
+            f"Radial profile, {where}: mean energy in the active plates in rings about the particle's line, with "
+            "standard errors; the last ring holds what lies beyond. Below: generated over Geant4, where Geant4's mean "
+            "is known to 20 %; grey: its error.",
+            f"radial profile of the visible energy, {where}", group,
+        )  # fmt: skip
 
 
 def plate_distances(evaluation: PlatesEvaluation, group: str = "") -> Drawing:

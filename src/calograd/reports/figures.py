@@ -410,6 +410,17 @@ def draw_layer_distances(points: Sequence[PlatesPoint]) -> Figure:
     return figure
 
 
+def draw_rings(ours: Profile, theirs: Profile) -> Figure:
+    """Draw the mean visible energies in rings, shares of the incident energy, above their ratio."""
+    figure = Figure(figsize=(5.0, 4.2))
+    top, bottom = _pair_of_axes(figure, figure.add_gridspec(1, 1)[0])
+    draw_pair(top, bottom, *(Profile(p.edges, 100 * p.mean, 100 * p.error) for p in (ours, theirs)), known=KNOWN)
+    top.set(ylabel="mean energy of the ring\n[% of the incident energy]", yscale="log")
+    top.legend()
+    bottom.set(xlabel="distance from the particle's line [cm]", ylabel="ratio")
+    return figure
+
+
 class View(NamedTuple):
     """Showers of both files, projected onto a plane.
 

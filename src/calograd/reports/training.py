@@ -39,9 +39,11 @@ def draw_training(lines: Sequence[dict[str, Any]], third: int = -1) -> Figure:
     loss.set_ylabel("denoising loss")
     loss.legend()
     reach = 1.0
-    for number, name in enumerate(lines[-1]["bias"]):
+    names = dict.fromkeys(name for line in lines for name in line["bias"])  # phases differ in what they report
+    for number, name in enumerate(names):
         values, errors, ratios = (
-            np.array([line[what][name][third] for line in lines], dtype=float) for what in ("bias", "error", "spread")
+            np.array([line[what][name][third] if name in line[what] else np.nan for line in lines], dtype=float)
+            for what in ("bias", "error", "spread")
         )
         (drawn,) = bias.plot(steps, values, lw=1.2, label=name)
         bias.errorbar(steps[-1] * (1.03 + 0.02 * number), values[-1], errors[-1], fmt="o", ms=2.5, lw=0.9,

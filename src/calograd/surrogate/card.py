@@ -408,7 +408,7 @@ class TrainedStacks(_Trained):
         """Return the trained range as files of showers record it."""
         return {"layers": list(self.layers)}
 
-    def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:  # noqa: ARG002
+    def facts(self, architecture: Mapping[str, Any]) -> dict[str, str]:
         """Return the rows of the notebook's table."""
         ends = zip(self.actives, self.active_thickness, strict=True)
         return {
@@ -416,6 +416,7 @@ class TrainedStacks(_Trained):
             "absorbers": f"{', '.join(map(_name, self.absorbers))}: {self.absorber_thickness[0]:.2g} to "
             f"{self.absorber_thickness[1]:.2g} radiation lengths",
             "active plates": ", ".join(f"{_name(m)}: {low:.2g} to {high:.2g} cm" for m, (low, high) in ends),
+            "points": "in the active plates" if architecture.get("points") else "none, energies of plates alone",
             "particles": ", ".join(self.beam.particles),
             "angle": f"{self.beam.theta[0]:g} to {self.beam.theta[1]:g} degrees",
         }

@@ -157,15 +157,16 @@ class Surrogate:
                 numbers, so one sample can hold several designs of the same showers, see `sample_designs`.
             sampler: ``trigflow-ab2``, ``ddim``, ``heun``, ``dpmpp-2m`` or ``ddpm``; distilled surrogates have their own
                 alone. None: the surrogate's own.
-            steps: number of steps; each sampler has a default, and a distilled surrogate of designs no choice.
+            steps: number of steps; each sampler has a default, and a distilled surrogate of designs no choice. Points
+                in plates take the sampler and the steps of their architecture always.
             extrapolate: warn instead of refusing outside the trained range.
             checkpointed: keep the beginning of each step alone and repeat the step in the backward pass. Memory hardly
                 grows with the number of steps; the gradient costs a quarter more.
             guidance: w of classifier-free guidance, for maps that were trained with dropped conditions; 0 for none.
             smooth: give the last point of every layer a fractional weight. Energies and positions of points are then
                 smooth in the energy, and their gradients are those of the expected showers.
-            layers_only: generate the energies of plates alone, without points; for stacks of plates, which have no
-                points yet.
+            layers_only: generate the energies of plates alone, without points; for stacks of plates. They are the same
+                with and without points.
             particle: ``gamma``, ``e-`` or ``e+``, or one a shower. None: a photon. Particle, entry and direction are
                 for surrogates that were trained on several.
             position: entry on the front face from the middle of the central cell, cm, shape (2,) or (n, 2); or
@@ -177,7 +178,8 @@ class Surrogate:
         Returns:
             Differentiable in design and energy but for ``ddpm``. Cells: energies, shape (n, n_xy, n_xy, n_z), GeV.
             Maps: energies, shape (n, pixels, pixels), GeV, see `calograd.events.dense`. Points: `Points`. Plates:
-            `calograd.events.layer_energies.LayerEnergies`.
+            `Points` in the frame of the particle's line, with the energies in absorbers, or
+            `calograd.events.layer_energies.LayerEnergies` of layers only.
 
         Raises:
             RangeError: a design, material or energy outside the trained range, see `Card.check_range`.
@@ -303,8 +305,7 @@ class Surrogate:
         for name in self.model.required_options:
             if not getattr(options, name):
                 raise InputError(
-                    f"{self.card.name} generates {name} samples alone so far; add {name}=True "
-                    f"(--{name.replace('_', '-')})"
+                    f"{self.card.name} generates {name} samples alone; add {name}=True (--{name.replace('_', '-')})"
                 )
         for name in options._fields:
             if getattr(options, name) and name not in self.model.options:

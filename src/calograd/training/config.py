@@ -247,6 +247,15 @@ class PlatesModelConfig(TrainingTable):
     layer_location_scale_width: Positive = _PLATES.layer_location_scale_width
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
     steps: Positive = _PLATES.steps
+    points: bool = False
+    """True to learn points in the active plates too; the libraries need deposits (``--record points``)."""
+    feature_width: Positive = _PLATES.feature_width
+    feature_blocks: Positive = _PLATES.feature_blocks
+    feature_steps: Positive = _PLATES.feature_steps
+    point_width: Positive = _PLATES.point_width
+    point_blocks: Positive = _PLATES.point_blocks
+    point_steps: Positive = _PLATES.point_steps
+    point_sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
 
     def architecture(self, distilled_steps: tuple[int, int] | None = None) -> PlatesArchitecture:
         """Return the architecture of a diffusion model, or of a student of these steps."""
@@ -334,6 +343,18 @@ class PlatesTraining(TwoStageTraining):
 
     batch: Positive = 512
     location_scale_batch: Positive = 512
+    start: str = ""
+    """A surrogate of plates, bundled or a folder, to which points are added: its networks stay as they are."""
+    feature_location_scale_steps: Positive = 2000
+    """Steps of location and scale of the points, and then of the features of layers."""
+    feature_steps: Positive = 6000
+    """Steps of the network of the features of layers."""
+    point_steps: Positive = 6000
+    """Steps of the points' network."""
+    point_batch: Positive = 32
+    """Showers a step, with all their points, of the points' network and of their location and scale."""
+    hit_showers: Annotated[int, Field(ge=0)] = 1000
+    """Showers generated, twice, to match numbers of hits to those of the data; 0: numbers of points stay as learnt."""
 
 
 class PointsTraining(LoopTable):
@@ -457,6 +478,12 @@ class PlatesRun(Table):
     training: PlatesTraining = PlatesTraining()
     distillation: ProgressiveDistillation | None = None
 
+    @model_validator(mode="after")
+    def _start_of_points(self) -> PlatesRun:
+        if self.training.start and (self.distillation is not None or not self.model.points):
+            raise ValueError("training.start adds points to a surrogate of plates; set model.points = true, no student")
+        return self
+
 
 RunConfig = DesignRun | PointsRun | PlatesRun
 _FORMER_KINDS = {"cloud": "points", "map32": "maps"}
@@ -491,8 +518,9 @@ def parse_config(raw: dict[str, Any], source: str, folder: Path) -> RunConfig:
     config = parse_table(_RUNS[kind], raw, source)
     files = [(folder / file).resolve() for file in config.data.files]
     changes: dict[str, Any] = {"data": config.data.model_copy(update={"files": files})}
-    if isinstance(config, DesignRun) and config.training.start and (folder / config.training.start).is_dir():
-        start = str((folder / config.training.start).resolve())
+    begun = config.training.start if isinstance(config, DesignRun | PlatesRun) else ""
+    if begun and (folder / begun).is_dir():
+        start = str((folder / begun).resolve())
         changes["training"] = config.training.model_copy(update={"start": start})
     if config.distillation is not None and (folder / config.distillation.teacher).is_dir():
         teacher = (folder / config.distillation.teacher).resolve()

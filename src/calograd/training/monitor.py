@@ -19,12 +19,14 @@ from torch import Tensor
 from calograd.events.dense import MAPS
 from calograd.events.layered_readout import read_out
 from calograd.events.point_showers import PointShowers
+from calograd.events.points import Points
 from calograd.metrics.observables import observe
-from calograd.surrogate.model import DesignModel
+from calograd.surrogate.model import DesignModel, Options
 from calograd.surrogate.plates.model import PlatesModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.data.plates import PlatesData, StackRows
+from calograd.training.data.plate_points import features_of_points, point_loss
+from calograd.training.data.plates import PlatesData, StackRows, layers_of
 from calograd.training.data.points import PointsData
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
 
@@ -104,10 +106,44 @@ def report_plates(model: PlatesModel, data: PlatesData, losses: Callable[..., tu
     x, y = model.standardise(g, c, conditions, rows.energy)
     shower, layers = (float(each.mean()) for each in losses(model, x, y, conditions, rows.energy, random))
     random = RandomNumbers.from_generator(generator, len(rows))
-    made = model.generate(conditions, rows.energy, model.sampling_schedule(), random)
+    schedule = model.sampling_schedule()._replace(options=Options(layers_only=True))
+    made = model.generate(conditions, rows.energy, schedule, random)
     ours = _plate_observables(torch.stack([made.absorbed_energies(), made.layer_energies()], -1), rows)
     physics = compare(ours, _plate_observables(rows.energies, rows), rows.energy.cpu(), len(rows))
     return {"validation_loss": shower + layers, "losses": {"shower": shower, "layers": layers}} | physics
+
+
+@torch.no_grad()
+def report_plate_points(model: PlatesModel, data: PlatesData) -> Report:
+    """Return validation losses and physics of points in plates on at most `MAX_SHOWERS` validation showers.
+
+    Showers are generated in the stacks of Geant4's, from the incident energy on. Positions are those across the
+    particle's line.
+    """
+    generator, device, known = torch.Generator().manual_seed(0), model.condition_mean.device, data.validation_points
+    assert known is not None
+    chosen = torch.randperm(len(data.validation), generator=generator)[:MAX_SHOWERS]
+    rows, points = data.validation.at(chosen).to(device), known.rows(chosen)
+    random = RandomNumbers.from_generator(generator, len(rows))
+    stage, layers_known = model.points, layers_of(model, data, rows, random)
+    assert stage is not None
+    features = features_of_points(stage, points.to(device), layers_known)
+    losses = {
+        "features": float(stage.feature_loss(features, layers_known, random).mean()),
+        "points": float(point_loss(stage, points.to(device), features, layers_known, generator).mean()),
+    }
+    random = RandomNumbers.from_generator(generator, len(rows))
+    made = model.generate(data.conditions(model, rows), rows.energy, model.sampling_schedule(), random)
+    assert isinstance(made, Points)
+    energy, layers = rows.energy.cpu(), model.architecture.layers
+    columns = (points.x, points.y, points.layer, points.e, points.offsets)
+    seen = [made.numpy("surrogate", {}), Points(*columns, energy, layers).numpy("geant4", {})]
+    ours, theirs = (
+        _point_observables(clouds) | {"points": torch.from_numpy(clouds.counts.astype(np.float64))} for clouds in seen
+    )
+    theirs["N_hits"] = points.hits.double()
+    physics = compare(ours, theirs, energy, len(rows))
+    return {"validation_loss": sum(losses.values()), "losses": losses} | physics
 
 
 def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor], energy: Tensor, showers: int) -> Report:

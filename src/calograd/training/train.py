@@ -139,7 +139,7 @@ def _points_task(
 
 
 def _read_plates(config: PlatesRun) -> PlatesData:
-    return load_plates(config.data.files, config.data.validation, config.training.seed)
+    return load_plates(config.data.files, config.data.validation, config.training.seed, points=config.model.points)
 
 
 def _plates_task(

@@ -1,7 +1,8 @@
 """Files of generated showers in stacks of plates, of the layout of simulated ones.
 
 `calograd.events.library.reader.open_plates` reads them. In place of a simulation their configuration has the surrogate,
-the materials and the settings of the sample (`calograd.events.library.schema.Generated`).
+the materials and the settings of the sample (`calograd.events.library.schema.Generated`). Where points were generated,
+each is a deposit in the middle of its active plate, without a time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def write_plates(path: Path | str, showers: PlateShowers) -> None:
     if showers.origin == "geant4":
         raise InputError(f"{path} is not written: showers of Geant4 are in the library of their simulation already")
     problem = values_problem(showers) if len(showers) else "there are no showers"
+    if problem is None and showers.deposits is not None:
+        problem = values_problem(showers, showers.deposits)
     if problem:
         raise InputError(f"{path} is not written: {problem}")
     given = next((m for m in (*showers.absorbers, *showers.actives, showers.gap_material) if m.given), None)
@@ -34,6 +37,6 @@ def write_plates(path: Path | str, showers: PlateShowers) -> None:
         raise InputError(f"{path} is not written: {given.name} has a given {numbers}, which no file of plates holds")
     made = Generated(
         model=showers.origin, absorber=showers.absorbers, active=showers.actives, gap_material=showers.gap_material,
-        settings=showers.config,
+        points=showers.deposits is not None, settings=showers.config,
     )  # fmt: skip
     write_new(path, pack(showers, Provenance(made, "", "")))

@@ -39,6 +39,7 @@ from calograd.events.library.schema import (
     PLATE_LIBRARY,
     RECORDED,
     SCHEMA,
+    TIME,
     Generated,
     Heads,
     Imported,
@@ -210,7 +211,9 @@ class ShowerLibrary(ABC, Generic[R]):
         heads = self.heads.of_deposits
         if heads is None:
             return None
-        return Library(self.path, self.provenance, heads, self._parts, wanted=self.wanted, lost=self.lost)
+        times = TIME in self.provenance.deposit_names
+        heads, parts = replace(heads, times=times), [replace(part, times=times) for part in self._parts]
+        return Library(self.path, self.provenance, heads, parts, wanted=self.wanted, lost=self.lost)
 
     def _check_sums(self, showers: R, start: int, part: _Part) -> None:
         """Raise `FormatError` if rows of a part have changed since they were written."""
@@ -333,6 +336,12 @@ class PlateLibrary(ShowerLibrary[PlateShowers]):
                 f"{self.path} was {self.provenance.how()}; the stacks of its showers are those of read().stacks"
             )
         return stack
+
+    @property
+    def most_layers(self) -> int:
+        """Largest number of layers that a shower can have; of generated showers that of those in the file."""
+        stack = self.provenance.stack
+        return int(self.heads.counts.max(initial=1)) if stack is None else stack.layers_range[1]
 
     @property
     def absorbers(self) -> tuple[Material, ...]:
@@ -502,11 +511,12 @@ def _heads(file: h5py.File, path: Path, complete: int | None, layout: Layout) ->
     if provenance.layout is not layout:
         raise FormatError(f"{path}: its simulation config is not of {layout.rows} of a detector; the file is damaged")
     recorded = tuple(RECORDED) if provenance.points else ()
-    check_datasets(file, path, (*recorded, *Showers.FLAT) if recorded else (), f"{expected} with recorded points")
+    deposits = provenance.deposit_names if recorded else ()
+    check_datasets(file, path, (*recorded, *deposits), f"{expected} with recorded points")
     known = {*layout.record.HEADS, *recorded, "offsets", CHECKSUM}
     small: dict[str, Any] = {n: load(file, n) for n in (*HEADS, *MORE, CHECKSUM) if n in file and n in known}
     heads = Heads(**small, times=layout.complete(file))
-    for name in (*small, *layout.names(heads.times), *(Showers.FLAT if recorded else ())):
+    for name in (*small, *layout.names(heads.times), *deposits):
         if file[name].dtype.kind not in _KINDS[name]:
             raise FormatError(f"{path}: {name} is of type {file[name].dtype}, expected numbers")
     n = len(heads.energy)
@@ -517,7 +527,7 @@ def _heads(file: h5py.File, path: Path, complete: int | None, layout: Layout) ->
         raise FormatError(f"{path}: shapes {shapes} do not fit each other; expected n + 1 offsets and n of the others")
     _check_offsets(file, heads, layout.names(heads.times), layout.rows, path)
     if heads.of_deposits is not None:
-        _check_offsets(file, heads.of_deposits, Showers.FLAT, DEPOSIT_LIBRARY.rows, path)
+        _check_offsets(file, heads.of_deposits, deposits, DEPOSIT_LIBRARY.rows, path)
     if not (np.isfinite(heads.energy) & (heads.energy > 0)).all():
         bad = int(heads.index[~(np.isfinite(heads.energy) & (heads.energy > 0))][0])
         raise FormatError(f"{path}: the incident energy of shower {bad} is not a positive number")

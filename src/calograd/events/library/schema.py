@@ -225,6 +225,8 @@ class Generated(Table):
     """Materials of the active plates."""
     gap_material: Material
     """Material of the gaps."""
+    points: bool = False
+    """True if the file has deposits in the active plates."""
     settings: dict[str, Any]
     """Settings of the sample, as every generated file stores them."""
 
@@ -290,8 +292,15 @@ class Provenance:
 
     @property
     def points(self) -> bool:
-        """True if the deposits in the active plates of stacks were recorded."""
+        """True if the deposits in the active plates of stacks were recorded, or generated."""
+        if isinstance(self.config, Generated):
+            return self.config.points
         return self.stack is not None and self.stack.record == "points"
+
+    @property
+    def deposit_names(self) -> tuple[str, ...]:
+        """Datasets of the deposits in active plates; those that a surrogate generates have no times."""
+        return DEPOSITS if isinstance(self.config, Generated) else Showers.FLAT
 
     @property
     def layout(self) -> Layout:
@@ -358,14 +367,20 @@ class Provenance:
         return f"{found.name} is {found.theirs!r}, not {found.mine!r}" if found else None
 
 
-def values_problem(showers: Record) -> str | None:
-    """Return what is wrong with the values of showers' rows, or None; readers and writers share it."""
-    for name in row_names(showers):
-        values = getattr(showers, name)
+def values_problem(showers: Record, rows: Ragged | None = None) -> str | None:
+    """Return what is wrong with the values of showers' rows, or None; readers and writers share it.
+
+    Args:
+        showers: the showers.
+        rows: other rows of the same showers: deposits in active plates; None: their own.
+    """
+    rows = showers if rows is None else rows
+    for name in row_names(rows):
+        values = getattr(rows, name)
         signed = name not in ("e", *PlateShowers.FLAT)
         bad = ~np.isfinite(values) if signed else ~(np.isfinite(values) & (values >= 0))
         if bad.any():
-            owner = int(np.searchsorted(showers.offsets, np.argmax(bad), side="right")) - 1
+            owner = int(np.searchsorted(rows.offsets, np.argmax(bad), side="right")) - 1
             what = "NaN or infinite" if signed else "NaN, infinite or negative"
             return f"{name} of shower {showers.index[owner]} holds {what} values"
     return None

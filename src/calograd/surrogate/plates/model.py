@@ -1,5 +1,7 @@
 """The surrogate of stacks of plates: the energies of all absorbers and active plates given the stack and the particle.
 
+A surrogate of points has a second stage, `calograd.surrogate.plates.points`: points in the active plates given these.
+
 Two diffusion models in a row on the coordinates of `calograd.surrogate.plates.coordinates`:
 
     shower   5 numbers           g <-> x given cond               x from diffusion given cond
@@ -36,10 +38,11 @@ from calograd.detector.sampling_design import SamplingDesign
 from calograd.detector.sampling_stack import Stacks
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
 from calograd.diffusion.progressive import Progressive, Targets, distillation_loss, teacher_targets
-from calograd.diffusion.samplers import sample
+from calograd.diffusion.samplers import SAMPLERS, sample
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.events.layer_energies import LayerEnergies
 from calograd.events.plates import PlateShowers
+from calograd.events.points import Points
 from calograd.nn.layer_network import LayerNetwork
 from calograd.nn.location_scale import ConditionalLocationScale, likelihood, restore, standardise
 from calograd.nn.mlp import ResidualMlp
@@ -68,6 +71,7 @@ from calograd.surrogate.plates.coordinates import (
     nominal,
     shares_of,
 )
+from calograd.surrogate.plates.points import KnownLayers, PointSizes, PointStage, in_detector
 from calograd.surrogate.two_stage import SHAPE_STEPS, LocationScale, teacher_of
 from calograd.system.random_numbers import RandomNumbers
 
@@ -82,6 +86,8 @@ CONDITIONS = STACK + 2 * (len(NUMBERS) + 1)
 """Number of standardised conditions."""
 FEATURES = 12
 """Number of features of a layer."""
+LOG_ENERGY = 1
+"""Index of the standardised ln E among the conditions."""
 POSITRON = 2 * 0.51099895e-3
 """Energy that a positron brings beyond its incident one, GeV."""
 SOFT_ENERGY = 1e-5
@@ -115,6 +121,12 @@ class PlatesArchitecture(Architecture):
         sampler: sampler of both networks, a name of `calograd.diffusion.samplers.SAMPLERS`.
         steps: number of steps of the layers' sampler; the shower's takes three times as many.
         distilled_steps: steps of shower and layers of a distilled surrogate; None for diffusion models.
+        points: True if there are points in the active plates, see `calograd.surrogate.plates.points`.
+        feature_width, feature_blocks: hidden numbers and residual blocks of the network of the layers' features.
+        feature_steps: number of steps of its sampler.
+        point_width, point_blocks: hidden numbers and residual blocks of the points' network.
+        point_steps: number of steps of its sampler.
+        point_sampler: sampler of features and points.
 
     Raises:
         InputError: distilled steps that are not two positive numbers.
@@ -132,6 +144,14 @@ class PlatesArchitecture(Architecture):
     sampler: str = "trigflow-ab2"
     steps: int = 8
     distilled_steps: tuple[int, int] | None = None
+    points: bool = False
+    feature_width: int = 64
+    feature_blocks: int = 3
+    feature_steps: int = 8
+    point_width: int = 48
+    point_blocks: int = 2
+    point_steps: int = 6
+    point_sampler: str = "trigflow-ab2"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distilled_steps", two_steps(self.distilled_steps))
@@ -139,6 +159,14 @@ class PlatesArchitecture(Architecture):
     def build(self) -> PlatesModel:
         """Return a model with random weights."""
         return PlatesModel(self)
+
+    def point_sizes(self) -> PointSizes:
+        """Return the sizes of the networks of features and points."""
+        return PointSizes(
+            layers=self.layers, known=CONDITIONS + SHOWER, features=FEATURES, width=self.feature_width,
+            blocks=self.feature_blocks, point_width=self.point_width, point_blocks=self.point_blocks,
+            embedding=self.embedding, location_scale_width=self.location_scale_width,
+        )  # fmt: skip
 
 
 class StackConditions(NamedTuple):
@@ -212,6 +240,7 @@ class PlatesModel(Model):
         self.layer_network = LayerNetwork(
             LAYER, FEATURES, CONDITIONS + SHOWER, a.layer_width, a.layer_blocks, a.embedding, a.local_units
         )
+        self.points = PointStage(a.point_sizes()) if a.points else None
 
     @property
     def batch_size(self) -> int:
@@ -220,13 +249,13 @@ class PlatesModel(Model):
 
     @property
     def options(self) -> frozenset[str]:
-        """Names of the options: layer energies alone, and checkpoints."""
-        return frozenset({"layers_only", "checkpointed"})
+        """Names of the options: layer energies alone, checkpoints, and of points smooth samples."""
+        return frozenset({"layers_only", "checkpointed"} | ({"smooth"} if self.architecture.points else set()))
 
     @property
     def required_options(self) -> frozenset[str]:
-        """Names of the options that have to be asked for, see `Model`: there are no points yet."""
-        return frozenset({"layers_only"})
+        """Names of the options that have to be asked for, see `Model`: layer energies alone if there are no points."""
+        return frozenset() if self.architecture.points else frozenset({"layers_only"})
 
     @property
     def distilled(self) -> bool:
@@ -242,18 +271,31 @@ class PlatesModel(Model):
         """Return the model: it has no faster form."""
         return self
 
-    def join(self, parts: Sequence[LayerEnergies]) -> LayerEnergies:
-        """Return showers of several batches as one."""
-        return LayerEnergies.concatenate(parts)
+    def finish(
+        self, showers: LayerEnergies | Points, design: Any, particles: Particles | None  # noqa: ARG002 - of any stack
+    ) -> LayerEnergies | Points:  # fmt: skip
+        """Return showers as the detector sees them, see `Model`."""
+        return showers if isinstance(showers, LayerEnergies) else in_detector(showers, particles)
 
-    def record(self, showers: LayerEnergies, rows: Rows, name: str, config: dict[str, Any]) -> PlateShowers:
-        """Return showers as `PlateShowers`, see `Model`."""
+    def join(self, parts: Sequence[Any]) -> LayerEnergies | Points:
+        """Return showers of several batches as one."""
+        if isinstance(parts[0], LayerEnergies):
+            return LayerEnergies.concatenate(parts)
+        layers = max(part.layers for part in parts)
+        return Points.concatenate([part.with_layers(layers) for part in parts])
+
+    def record(
+        self, showers: LayerEnergies | Points, rows: Rows, name: str, config: dict[str, Any]
+    ) -> PlateShowers:  # fmt: skip
+        """Return showers as `PlateShowers`, with deposits if there are points, see `Model`."""
         assert rows.stacks is not None
         assert rows.incident is not None
-        absorber, active = (values.cpu().numpy() for values in (showers.absorber, showers.active))
+        energies = showers.absorbed_energies(), showers.layer_energies()
+        absorber, active = (values.cpu().numpy() for values in energies)
         return PlateShowers.of(
-            rows.stacks, absorber, active, rows.energy, rows.incident, seed=config["seed"], origin=name, config=config
-        )
+            rows.stacks, absorber, active, rows.energy, rows.incident, seed=config["seed"], origin=name, config=config,
+            points=showers.numpy(name, config) if isinstance(showers, Points) else None,
+        )  # fmt: skip
 
     def asymmetric(self) -> Self:
         """Return the model: it has no weights that are equal by symmetry."""
@@ -475,9 +517,28 @@ class PlatesModel(Model):
 
         return network
 
+    def known_layers(
+        self, stack: StackConditions, shower: Shower, x: Tensor, energies: Tensor, energy: Tensor
+    ) -> KnownLayers:  # fmt: skip
+        """Return what the second stage knows of showers.
+
+        Args:
+            stack, shower: stacks and showers, see `known_of`.
+            x: standardised coordinates of the showers, shape (n, `SHOWER`).
+            energies: of absorber and active plate of every layer, shape (n, layers, 2), GeV.
+            energy: incident, shape (n,) or (1,), GeV.
+        """
+        conditions = stack.conditions.expand(len(x), -1)
+        lengths = [STACK + k * (len(NUMBERS) + 1) + NUMBERS.index("radiation_length") for k in range(2)]
+        raw = stack.conditions[:, lengths] * self.condition_scale[lengths] + self.condition_mean[lengths]
+        return KnownLayers.of(
+            torch.cat([conditions, x], 1), layer_features(stack.plates, shower), energies, stack.plates, raw.exp(),
+            energy, stack.conditions[:, LOG_ENERGY],
+        )  # fmt: skip
+
     def generate(
         self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers
-    ) -> LayerEnergies:
+    ) -> LayerEnergies | Points:
         """Generate showers, see `Model`."""
         sampler, checkpointed = sampler_of(schedule), schedule.options.checkpointed
         noise = [random.normal(size, like=conditions) for size in (SHOWER, LAYER * self.architecture.layers)]
@@ -501,7 +562,13 @@ class PlatesModel(Model):
         )  # fmt: skip
         y = y.reshape(len(y), LAYER, -1)[..., : location.shape[2]]
         absorber, active = decode(restore(y, location, scale), stack.plates, shower)
-        return LayerEnergies(active, absorber)
+        if self.points is None or schedule.options.layers_only:
+            return LayerEnergies(active, absorber)
+        layers, a = self.known_layers(stack, shower, x, torch.stack([absorber, active], -1), energy), self.architecture
+        return self.points.generate(
+            layers, absorber, SAMPLERS[a.point_sampler], (a.feature_steps, a.point_steps), schedule.options.smooth,
+            random,
+        )  # fmt: skip
 
 
 def _cropped(c: Tensor, stack: StackConditions) -> Tensor:

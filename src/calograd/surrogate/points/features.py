@@ -121,7 +121,7 @@ class Features:
     core: Tensor
     centre: Tensor
 
-    def at(self, rows: Tensor) -> Features:
+    def at(self, rows: Tensor | slice) -> Features:
         """Return those of the chosen showers."""
         return Features(*(t[rows] for t in self._columns()))
 
@@ -137,6 +137,8 @@ LEADS = 6
 """Number of leads: numbers of a shower as a whole, which the others follow."""
 VISIBLE = 2
 """Index of the lead ln(E_vis / E)."""
+LAYER_NUMBERS = 3
+"""Number of numbers of a layer beside its energy: q_l, m_l and d_l."""
 
 
 def dim_of(layers: int) -> int:
@@ -171,15 +173,27 @@ def encode(features: Features, unit: Tensor, random: RandomNumbers) -> Tensor:
     """
     n, e = features.count, features.energy
     u = random.fractions(*n.shape[1:], like=e)
-    spare = random.normal(2, *n.shape[1:], like=e)
     visible = e.sum(1, keepdim=True)
     held = torch.where(n > 0, e, unit * u)
+    layers = encode_layers(features, held, unit, u, random.normal(2, *n.shape[1:], like=e))
+    return torch.cat([((held + unit) / visible).log(), layers.flatten(1), features.centre], dim=1)
+
+
+def encode_layers(features: Features, held: Tensor, unit: Tensor, u: Tensor, spare: Tensor) -> Tensor:
+    """Return q_l, m_l and d_l of showers, shape (n, `LAYER_NUMBERS`, layers).
+
+    Args:
+        features: features of the showers.
+        held: energy of every layer, e0 u where it is empty, shape (n, layers), GeV.
+        unit: e0, GeV, one number or one a layer.
+        u: uniform in [0, 1), shape (n, layers).
+        spare: m_l and d_l where there are too few points for them, shape (n, 2, layers).
+    """
+    n = features.count
     scale = (1 / n.clamp(min=1) + TAU**2).rsqrt()
     m = torch.where(n > 0, features.mean * scale, spare[:, 0])
     d = torch.where(n > 1, features.core * scale, spare[:, 1])
-    return torch.cat(
-        [((held + unit) / visible).log(), (n + u + 1).log() - (held / unit + 1).log(), m, d, features.centre], dim=1
-    )
+    return torch.stack([(n + u + 1).log() - (held / unit + 1).log(), m, d], 1)
 
 
 def decode(
@@ -198,18 +212,33 @@ def decode(
     logarithms, means, centre = torch.split(g, [2 * layers, 2 * layers, 2], dim=1)
     ratio, per_energy = logarithms.exp().chunk(2, dim=1)
     ratio = (ratio * (visible / unit)).clamp(min=1 + 1e-6)  # E_l / e0 + 1
-    held, n = ratio - 1, per_energy * ratio - 1
-    n = n if more is None else more * n
-    n = (n - 0.5 if smooth else n.floor()).clamp(0, MOST)
+    held, n = ratio - 1, decode_count(per_energy, ratio, smooth, more)
     if not bool(n.detach().amax(1).all()):  # a shower without a point: its energy is in one
         fullest = torch.zeros_like(n).scatter(1, held.argmax(1, keepdim=True), 1.0)
         n = torch.where(n.amax(1, keepdim=True) == 0, fullest, n)
     kept = held * (n.clamp(max=1) if smooth else (n > 0))
     energy = kept * (visible / kept.sum(1, keepdim=True))
+    return Features(n, energy, *decode_means(means.view(-1, 2, layers), n), centre)
+
+
+def decode_count(per_energy: Tensor, ratio: Tensor, smooth: bool, more: Tensor | None) -> Tensor:
+    """Return N_l, shape (n, layers), of exp(q_l) and E_l / e0 + 1, of the same shape; see `decode`."""
+    n = per_energy * ratio - 1
+    n = n if more is None else more * n
+    return (n - 0.5 if smooth else n.floor()).clamp(0, MOST)
+
+
+def decode_means(means: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the means m_l and d_l of layers, shape (n, layers) each.
+
+    Args:
+        means: the same after scaling, shape (n, 2, layers).
+        n: number of points of every layer, shape (n, layers).
+    """
     scale = (n.clamp(min=1).reciprocal() + TAU**2).sqrt()
     least = torch.arange(2, device=n.device)[:, None]
-    m, d = (means.view(-1, 2, layers) * (scale[:, None] * (n[:, None] > least))).unbind(1)
-    return Features(n, energy, m, d, centre)
+    m, d = (means * (scale[:, None] * (n[:, None] > least))).unbind(1)
+    return m, d
 
 
 def features_of(clouds: PointShowers, table: Tensor) -> Features:

@@ -62,7 +62,7 @@ from calograd.surrogate.model import Architecture, Generates, Model, Rows, Sampl
 from calograd.surrogate.points.features import KNOTS, LEADS, VISIBLE, Features, decode, dim_of, from_normal, leads_of
 from calograd.surrogate.points.features import encode as numbers_of_showers
 from calograd.surrogate.points.fused import FusedPoints
-from calograd.surrogate.points.moment_matching import Drawn, Groups, draw, tilted, with_centre, with_mean
+from calograd.surrogate.points.moment_matching import Drawn, matched
 from calograd.system.random_numbers import RandomNumbers
 
 CONDITIONS = 1
@@ -75,8 +75,6 @@ SHOWER_SCHEDULE = "karras"
 """Noise schedule of the shower's network."""
 SHOWER_SAMPLER = "trigflow-ab2"
 """Sampler of the shower's network."""
-HIGHEST = 5.0
-"""Largest |z| of a point; tables of quantiles end before."""
 
 
 @dataclass(frozen=True)
@@ -384,23 +382,16 @@ class PointsModel(Model):
             z_of: returns z of points, shape (points, `POINT_FEATURES`), from their random numbers and from the layers
                 that have any, shape (groups,), among those of all showers, one after the other.
         """
+        table = torch.stack([self.distance_table, self.energy_table])
         layers = self.architecture.layers
-        filled = torch.nonzero(features.count.flatten()).squeeze(1)
-        columns = torch.stack([features.count, features.mean, features.core, features.energy]).flatten(1)
-        share, m, d, own = columns.index_select(1, filled).unbind()
-        drawn = draw(share, filled // layers, filled % layers, POINT_FEATURES, random, smooth)
-        groups, weight = drawn.groups, drawn.weight
-        z = z_of(drawn, filled)
-        layer = groups.spread(filled % layers)
-        z_r, z_e = with_mean(z[:, 0], m, share, groups, weight), z[:, 1]
-        both = torch.stack([z_r, z_e]).clamp(-HIGHEST, HIGHEST)
-        r, e = from_normal(both, layer, torch.stack([self.distance_table, self.energy_table])).exp().unbind()
-        e = tilted(e if weight is None else weight * e, both[0], m + d, groups)
-        e = e * groups.spread(own / groups.sums(e))
-        counts = features.count.detach().ceil().sum(1).long()
-        moment = features.centre.T * features.energy.sum(1)
-        x, y = with_centre(r, drawn.angle, e, Groups.with_counts(counts), moment)
-        return Points(x, y, layer, e, pad(counts.cumsum(0), (1, 0)), energy, layers)
+
+        def polar(z: Tensor, drawn: Drawn, filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            r, e = from_normal(z, drawn.groups.spread(filled % layers), table).exp().unbind()
+            return r, e, drawn.angle
+
+        made = matched(features, random, smooth, POINT_FEATURES, z_of, polar)
+        offsets = pad(made.groups.counts.cumsum(0), (1, 0))
+        return Points(made.x, made.y, made.layer, made.e, offsets, energy, layers)
 
     def _points_from(
         self, noise: Tensor, context: Tensor, group: Tensor, draw: DrawNoise, schedule: SamplingSchedule

@@ -5,11 +5,13 @@ Points come in groups, those of one layer of one shower one behind the other (or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from calograd.surrogate.points.features import Features
 from calograd.system.random_numbers import RandomNumbers
 
 MOST_POINTS = 1 << 24
@@ -18,8 +20,10 @@ NEWTON = 3
 """Number of steps of Newton's method."""
 STEEPEST = 4.5
 """Largest exponent lambda z."""
+HIGHEST = 5.0
+"""Largest |z| of a point; tables of quantiles end before."""
 FAR = 2.0
-"""Distance from the axis, cm, to which points are moved in proportion to it to have their shower's centre."""
+"""Distance from the axis, in the unit of r, to which points move in proportion to it to have their shower's centre."""
 
 
 class Groups(NamedTuple):
@@ -94,6 +98,64 @@ def draw(share: Tensor, shower: Tensor, layer: Tensor, dim: int, random: RandomN
     angle = random.uniform_points(owner, index, like=share) * (2 * torch.pi)
     weight = (groups.spread(share) - place).clamp(max=1) if smooth else None
     return Drawn(noise, angle, groups, owner, index, weight)
+
+
+class Matched(NamedTuple):
+    """Points with the moments of their features, in order of showers and layers.
+
+    Args:
+        x, y: positions, shape (points,), in the unit of r.
+        layer: layer of every point, from 0, shape (points,), int64.
+        e: energies, shape (points,), GeV.
+        groups: the shower of every point.
+        of_layer: index of every point's layer among those of all showers, one after the other, shape (points,).
+    """
+
+    x: Tensor
+    y: Tensor
+    layer: Tensor
+    e: Tensor
+    groups: Groups
+    of_layer: Tensor
+
+
+def matched(
+    features: Features,
+    random: RandomNumbers,
+    smooth: bool,
+    dim: int,
+    z_of: Callable[[Drawn, Tensor], Tensor],
+    polar: Callable[[Tensor, Drawn, Tensor], tuple[Tensor, Tensor, Tensor]],
+) -> Matched:
+    """Generate points and give every layer and shower the moments of its features.
+
+    Args:
+        features: features of the showers.
+        random: random numbers of the showers.
+        smooth: give the last point of every layer a fractional weight.
+        dim: numbers of a point.
+        z_of: returns z of points, shape (points, dim), from their random numbers and from the layers that have any,
+            shape (groups,), among those of all showers, one after the other. The first number is z_r, the second z_e.
+        polar: returns r, e in GeV but for a factor of each layer, and azimuth of points, shape (points,) each, from z,
+            shape (dim, points), their random numbers and the layers that have any.
+    """
+    layers = features.count.shape[1]
+    filled = torch.nonzero(features.count.flatten()).squeeze(1)
+    columns = torch.stack([features.count, features.mean, features.core, features.energy]).flatten(1)
+    share, m, d, own = columns.index_select(1, filled).unbind()
+    drawn = draw(share, filled // layers, filled % layers, dim, random, smooth)
+    groups, weight = drawn.groups, drawn.weight
+    z = z_of(drawn, filled)
+    z_r = with_mean(z[:, 0], m, share, groups, weight)
+    both = torch.stack([z_r, *z[:, 1:].unbind(1)]).clamp(-HIGHEST, HIGHEST)
+    r, e, angle = polar(both, drawn, filled)
+    e = tilted(e if weight is None else weight * e, both[0], m + d, groups)
+    e = e * groups.spread(own / groups.sums(e))
+    counts = features.count.detach().ceil().sum(1).long()
+    showers = Groups.with_counts(counts)
+    x, y = with_centre(r, angle, e, showers, features.centre.T * features.energy.sum(1))
+    of_layer = groups.spread(filled)
+    return Matched(x, y, of_layer % layers, e, showers, of_layer)
 
 
 def with_mean(z: Tensor, mean: Tensor, share: Tensor, groups: Groups, weight: Tensor | None) -> Tensor:

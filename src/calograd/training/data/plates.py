@@ -15,12 +15,15 @@ from torch.nn.functional import pad
 from calograd.detector.material import Material, to_float
 from calograd.detector.particles import Particles
 from calograd.errors import InputError
+from calograd.events.clustering import cluster_plates
 from calograd.events.library.reader import PlateLibrary, open_plates
 from calograd.events.plates import PlateShowers
 from calograd.events.shards import distinct_showers
 from calograd.surrogate.card import THIN_GAP
 from calograd.surrogate.plates.model import PlatesModel, layer_features, numbers_of_rows
+from calograd.surrogate.plates.points import KnownLayers
 from calograd.system.random_numbers import RandomNumbers
+from calograd.training.data.plate_points import StackPoints, raw_numbers, stack_points
 from calograd.training.data.split import split_keys
 
 
@@ -84,6 +87,7 @@ class PlatesData:
         train, validation: showers; none is in both.
         absorbers, actives: materials, by their numbers in the rows.
         provenance: origin and configuration of every file.
+        train_points, validation_points: points of the same showers; None if they were not read.
     """
 
     train: StackRows
@@ -91,6 +95,8 @@ class PlatesData:
     absorbers: tuple[Material, ...]
     actives: tuple[Material, ...]
     provenance: list[dict[str, Any]]
+    train_points: StackPoints | None = None
+    validation_points: StackPoints | None = None
 
     def __str__(self) -> str:
         materials = (", ".join(material.name for material in several) for several in (self.absorbers, self.actives))
@@ -104,7 +110,8 @@ class PlatesData:
     def fingerprint(self) -> list[float]:
         """Numbers that differ between different training data."""
         sums = (float(values.double().sum()) for values in (self.train.energy, self.train.energies))
-        return [len(self.train), len(self.validation), *sums]
+        points = [] if self.train_points is None else [float(self.train_points.e.double().sum())]
+        return [len(self.train), len(self.validation), *sums, *points]
 
     @property
     def showers(self) -> int:
@@ -150,7 +157,9 @@ def _ends(values: Tensor) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def load_plates(files: Sequence[Path], validation: float, seed: int, showers: int | None = None) -> PlatesData:
+def load_plates(
+    files: Sequence[Path], validation: float, seed: int, showers: int | None = None, points: bool = False
+) -> PlatesData:
     """Read libraries of plates and split their showers.
 
     Args:
@@ -158,18 +167,23 @@ def load_plates(files: Sequence[Path], validation: float, seed: int, showers: in
         validation: share of the showers to hold out.
         seed: seed of the draws of showers to use and to hold out.
         showers: number of showers to use; fewer are a part of more. None: all.
+        points: read the points in the active plates too.
 
     Raises:
-        InputError: stacks with gaps that stop something, the same showers twice, or too few showers.
+        InputError: stacks with gaps that stop something, the same showers twice, too few showers, or no points.
         FormatError: a file that cannot be used.
     """
     absorbers, actives = dict[Material, int](), dict[Material, int]()
     parts, numbers = list[StackRows](), list[tuple[dict[str, Any], np.ndarray]]()
+    clouds = list[StackPoints]()
     provenance = list[dict[str, Any]]()
     for path in files:
         with open_plates(path) as library:
             read = library.read()
             parts.append(_read(path, library, read, absorbers, actives))
+            if points:
+                library.read_deposits()
+                clouds.append(stack_points(cluster_plates(library, "crossings"), seed))
         numbers.append((_same_whatever_is_recorded(read.config), read.index))
         about = {"origin": read.origin, "showers": len(read), "config": read.config}
         provenance.append({"file": path.name, **about})
@@ -178,11 +192,14 @@ def load_plates(files: Sequence[Path], validation: float, seed: int, showers: in
         raise InputError("the files hold the same showers twice; leave one of them out")
     rows = _joined(parts)
     split = split_keys(files, keys, np.ones(len(keys), bool), validation, seed, showers)
-    train, held = (rows.at(torch.from_numpy(chosen)) for chosen in (split.train, split.validation))
+    parts_of = [torch.from_numpy(chosen) for chosen in (split.train, split.validation)]
+    train, held = (rows.at(chosen) for chosen in parts_of)
+    joined = StackPoints.concatenate(clouds) if points else None
+    of_both = (None if joined is None else joined.rows(chosen) for chosen in parts_of)
     for material, which in ((absorbers, train.absorber), (actives, train.active)):
         if len(torch.unique(which)) < len(material):
             raise InputError("a material of the data has no shower that is trained on; add showers or leave it out")
-    return PlatesData(train, held, tuple(absorbers), tuple(actives), provenance)
+    return PlatesData(train, held, tuple(absorbers), tuple(actives), provenance, *of_both)
 
 
 def _same_whatever_is_recorded(config: dict[str, Any]) -> dict[str, Any]:
@@ -250,3 +267,35 @@ def initialise(model: PlatesModel, data: PlatesData, seed: int) -> None:
     model.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
     of_layers = c.transpose(1, 2)[present]
     model.layer_location_scale.start_from(of_layers.mean(0), of_layers.std(0).clamp(min=1e-3))
+
+
+@torch.no_grad()
+def initialise_points(model: PlatesModel, data: PlatesData, seed: int) -> None:
+    """Standardise the second stage of a model over the training showers, and set where its points' scale begins.
+
+    Raises:
+        InputError: the points were not read.
+    """
+    stage, points = model.points, data.train_points
+    if stage is None or points is None:
+        raise InputError("the data have no points; expected libraries of plates with deposits, as --record points has")
+    layers = layers_of(model, data, data.train, RandomNumbers(seed, range(len(data.train))))
+    known = layers.features[layers.present]
+    spread = known.std(0)
+    stage.feature_mean.copy_(known.mean(0))
+    stage.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
+    values, _, place = raw_numbers(points, layers)
+    stage.fit_first_table(values)
+    numbers = stage.evened(values)
+    stage.unit.copy_((points.e / layers.ionisation.flatten()[place]).mean())
+    stage.reach.copy_((points.x.square() + points.y.square()).sqrt().max())
+    stage.location_scale.start_from(numbers.mean(0), numbers.std(0))
+
+
+def layers_of(model: PlatesModel, data: PlatesData, rows: StackRows, random: RandomNumbers) -> KnownLayers:
+    """Return what the second stage of a model knows of showers, of the energies that they have."""
+    conditions = data.conditions(model, rows)
+    g, _, present = model.encode(rows.energies, conditions, rows.energy, random)
+    stack, shower = model.known_of(g, conditions, rows.energy)
+    x = model.shower_location_scale.standardise(g, stack.conditions)
+    return model.known_layers(stack, shower, x, rows.energies[:, : present.shape[1]], rows.energy)

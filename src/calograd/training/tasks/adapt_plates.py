@@ -49,11 +49,15 @@ class PlatesAdaptation(AdaptationTask[PlatesModel, PlatesData]):
         return self.base.model
 
     def _fresh_model(self) -> PlatesModel:
-        """Return random weights, standardised over the data."""
+        """Return random weights, standardised over the data; points, which are not adapted, are the base's."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             model = self._base_model().architecture.build()
         initialise(model, self.data, self.config.seed)
+        if model.points is not None:
+            points = self._base_model().points
+            assert points is not None
+            model.points.load_state_dict(points.state_dict())
         return model
 
     @property

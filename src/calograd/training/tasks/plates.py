@@ -4,12 +4,14 @@
     phase "layer location and scale"    Student t likelihood of c given the layer, the shower and both
     phase "diffusion"                   denoising losses of x and y with frozen location and scale
 
-The numbers are those of `calograd.surrogate.plates.model`.
+The numbers are those of `calograd.surrogate.plates.model`. A surrogate of points has the phases of
+`calograd.training.tasks.plates_points` after these, or these phases alone if it starts from trained layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,15 +23,17 @@ from torch.nn.functional import pad
 from calograd.detector.configuration import PDG, Particle
 from calograd.detector.particles import Particles
 from calograd.errors import InputError
+from calograd.surrogate import Surrogate
 from calograd.surrogate.card import TrainedBeam, TrainedStacks
 from calograd.surrogate.model import to_device
 from calograd.surrogate.plates.model import PlatesModel
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PlatesRun
-from calograd.training.data.plates import PlatesData, StackRows, initialise
+from calograd.training.data.plates import PlatesData, StackRows, initialise, initialise_points
 from calograd.training.distributed import ProcessGroup
 from calograd.training.loop import Phase, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_plates
+from calograd.training.tasks.plates_points import PointPhases
 from calograd.training.tasks.surrogate import SurrogateTask, check_particles, check_reached, check_shares
 
 State = TrainingState[PlatesModel]
@@ -43,6 +47,11 @@ CHUNK = 4096
 """Showers that are encoded at once."""
 GROUPS = 4
 """Number of groups of showers with like numbers of layers, each padded to its largest, that a step is made of."""
+POINT_SIZES = (
+    "points", "feature_width", "feature_blocks", "feature_steps", "point_width", "point_blocks", "point_steps",
+    "point_sampler",
+)  # fmt: skip
+"""Names of the sizes of the second stage."""
 PREFIXES = (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
 """Beginnings of the names of the weights that each phase learns."""
 
@@ -78,16 +87,35 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         check_shares(config.training, group.size, groups=GROUPS)
         self.config, self.data, self.group = config, data, group
         beam = TrainedBeam(particles=wanted.particles, theta=wanted.theta)
-        super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), dict(origins))
+        self.points = PointPhases(config.training, data) if config.model.points and not config.distillation else None
+        if self.points is not None and group.size > 1:
+            raise InputError(
+                "several processes share the energies of plates, not the points; leave --processes and --nodes out, or "
+                "train the energies first and add the points to them (training.start)"
+            )
+        self.start = load_start(config, data) if config.training.start else None
+        origins = dict(origins) | ({} if self.start is None else {"start": self.start.identity})
+        super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), origins)
 
     @cached_property
     def model(self) -> PlatesModel:
-        """Weights from the seed, standardised over the training showers."""
+        """Weights from the seed, standardised over the training showers; but for points those of the start, if any."""
         seed = self.config.training.seed
+        architecture = self.config.model.architecture()
+        if self.start is not None:
+            sizes = {name: getattr(architecture, name) for name in POINT_SIZES}
+            architecture = replace(start_model(self.start).architecture, **sizes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = self.config.model.architecture().build()
-        initialise(model, self.data, seed)
+            model = architecture.build()
+        if self.start is None:
+            initialise(model, self.data, seed)
+        else:
+            theirs = start_model(self.start).state_dict()
+            layers = {name: value for name, value in theirs.items() if not name.startswith("points.")}
+            model.load_state_dict(layers, strict=False)
+        if self.points is not None:
+            initialise_points(model, self.data, seed)
         return to_device(model, self.group.device)
 
     @cached_property
@@ -99,16 +127,22 @@ class PlatesTask(SurrogateTask[PlatesModel]):
             for prefixes in PREFIXES
         ]  # fmt: skip
         steps = t.phase_steps
-        return (
+        of_layers = (
             *(
                 Phase(name, steps[k], names[k], self._loss, 0.0, rate, monitored=False)
                 for k, name in enumerate(LOCATION_SCALE_PHASES)
             ),
             Phase("diffusion", t.steps, names[2], self._loss, t.ema, rate),
         )
+        if self.points is None:
+            return of_layers
+        of_points = self.points.phases(self.model)
+        return of_points if t.start else (*of_layers, *of_points)
 
     def monitor(self, state: State) -> Report:
         """Return validation losses and physics."""
+        if self.points is not None and (self.config.training.start or state.phase >= len(PREFIXES)):
+            return self.points.report(state)
         return report_plates(state.ema, self.data, PlatesModel.losses)
 
     def _loss(self, state: State) -> Tensor:
@@ -171,6 +205,30 @@ class EncodedShowers(NamedTuple):
         rows = self.g[chosen, draw], self.c[chosen, draw], self.conditions[chosen], self.energy[chosen]
         g, c, conditions, energy = (values.to(device) for values in rows)
         return g, c, conditions, energy
+
+
+def load_start(config: PlatesRun, data: PlatesData) -> Surrogate:
+    """Return the surrogate to which points are added. Raises `InputError` if it does not fit the data."""
+    surrogate = Surrogate.load(config.training.start)
+    model, name = surrogate.model, surrogate.card.name
+    if not isinstance(model, PlatesModel):
+        raise InputError(f"training.start {name} is of {surrogate.card.kind}; expected a surrogate of plates")
+    own = sorted(config.model.model_fields_set - {"kind", *POINT_SIZES})
+    if own:
+        raise InputError(f"model.{own[0]} is that of training.start; expected no more than {', '.join(POINT_SIZES)}")
+    deepest = data.known().layers[1]
+    if deepest > model.architecture.layers:
+        raise InputError(
+            f"the data have stacks of {deepest} layers, training.start {name} generates up to "
+            f"{model.architecture.layers}"
+        )
+    return surrogate
+
+
+def start_model(surrogate: Surrogate) -> PlatesModel:
+    """Return the model of a surrogate of plates."""
+    assert isinstance(surrogate.model, PlatesModel)
+    return surrogate.model
 
 
 def batch_loss(model: PlatesModel, data: PlatesData, rows: StackRows, phase: int, random: RandomNumbers) -> Tensor:

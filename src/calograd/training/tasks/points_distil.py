@@ -23,7 +23,8 @@ from calograd.diffusion.denoisers import denoise
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.surrogate.points.features import LEADS, dim_of
-from calograd.surrogate.points.model import HIGHEST, POINT_FEATURES, SHOWER_SCHEDULE, PointsModel
+from calograd.surrogate.points.model import POINT_FEATURES, SHOWER_SCHEDULE, PointsModel
+from calograd.surrogate.points.moment_matching import HIGHEST
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PointsDistillation
 

@@ -1,0 +1,261 @@
+"""Training of the second stage of a surrogate of plates: points in the active plates, see `PointStage`.
+
+    phase "point location and scale"     Student t likelihood of a point's distance and energy given its layer
+    phase "feature location and scale"   Student t likelihood of leads and layers' numbers; tables before
+    phase "features"                     denoising loss of the layers' numbers
+    phase "points"                       denoising loss of z, all points of some showers a step, no padding
+    phase "hits"                         numbers of hits matched to those of the data; no steps
+
+Numbers of hits are matched where everything but the points is Geant4's: with H hits of a training shower, and G of
+points generated in the layers' energies of that shower, least squares in ln G - ln H = c_0 + c_1 s, s standardised
+ln E, give c. Numbers of points are then multiplied by exp(-(c_0 + c_1 s) / GAIN), as of `points_hits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from calograd.diffusion.samplers import SAMPLERS
+from calograd.events.layered_readout import count_hits
+from calograd.events.points import Points
+from calograd.surrogate.plates.model import PlatesModel
+from calograd.surrogate.plates.points import KnownLayers, PointStage
+from calograd.surrogate.points.features import Features
+from calograd.system.random_numbers import RandomNumbers
+from calograd.training.config import PlatesTraining
+from calograd.training.data.plate_points import StackPoints, features_of_points, numbers_of_points, point_loss
+from calograd.training.data.plates import PlatesData, StackRows, layers_of
+from calograd.training.loop import Phase, TrainingState, parameters_below
+from calograd.training.monitor import Report, report_plate_points
+from calograd.training.tasks.points_hits import GAIN, ROUNDS
+
+State = TrainingState[PlatesModel]
+CHUNK = 500
+"""Showers whose features are computed at once."""
+
+
+@dataclass
+class PointPhases:
+    """The phases of the second stage.
+
+    Args:
+        training: settings of the training.
+        data: showers with their points.
+    """
+
+    training: PlatesTraining
+    data: PlatesData
+
+    def phases(self, model: PlatesModel) -> tuple[Phase[PlatesModel], ...]:
+        """Return the phases of a model, in order."""
+        t, rate = self.training, self.training.learning_rate
+        names = {
+            name: parameters_below(model, *(f"points.{each}." for each in prefixes))
+            for name, prefixes in (
+                ("point location and scale", ("location_scale",)),
+                ("feature location and scale", ("leads", "layer_location_scale")),
+                ("features", ("layer_network",)), ("points", ("point_network",)),
+            )
+        }  # fmt: skip
+        first, second, features, points = names
+        steps = t.feature_location_scale_steps
+        made = [
+            Phase(first, steps, names[first], self._point_likelihood, 0.0, rate, monitored=False),
+            Phase(
+                second, steps, names[second], self._feature_likelihood, 0.0, rate, monitored=False,
+                before=self._make_tables,
+            ),
+            Phase(
+                features, t.feature_steps, names[features], self._feature_loss, t.ema, rate, monitored=False,
+                before=self._make_leads_normal,
+            ),
+            Phase(points, t.point_steps, names[points], self._point_loss, t.ema, rate),
+        ]  # fmt: skip
+        return (*made, Phase("hits", before=self._fit_hits)) if t.hit_showers else tuple(made)
+
+    def report(self, state: State) -> Report:
+        """Return validation losses and physics of the points."""
+        return report_plate_points(state.ema, self.data)
+
+    @cached_property
+    def _points(self) -> StackPoints:
+        points = self.data.train_points
+        assert points is not None
+        return points
+
+    def _drawn(self, state: State, batch: int) -> tuple[Tensor, KnownLayers, RandomNumbers]:
+        """Return numbers of random training showers, their layers, and random numbers for more."""
+        chosen = torch.randint(len(self.data.train), (batch,), generator=state.generator)
+        random = RandomNumbers.from_generator(state.generator, batch)
+        with torch.no_grad():
+            layers = layers_of(state.model, self.data, _on_device(self.data.train.at(chosen), state.model), random)
+        return chosen, layers, random
+
+    def _point_likelihood(self, state: State) -> Tensor:
+        """Return the negative log likelihood of the points of random showers."""
+        chosen, layers, _ = self._drawn(state, self.training.point_batch)
+        stage = stage_of(state.model)
+        points = self._points.rows(chosen).to(stage.unit.device)
+        numbers, _, place = numbers_of_points(stage, points, layers)
+        return stage.point_likelihood(numbers, layers, place).mean()
+
+    def _make_tables(self, state: State) -> None:
+        """Fit the tables of the points, and set where the numbers of showers and layers begin."""
+        data, points, seed, parts = self.data, self._points, self.training.seed, list[Tensor]()
+        model = state.model
+        stage, other = stage_of(model), stage_of(state.ema)
+        with torch.no_grad():
+            for rows in _chunks(len(data.train)):
+                layers = self._layers(model, rows)
+                numbers, _, place = numbers_of_points(stage, points.rows(rows).to(stage.unit.device), layers)
+                parts.append(stage.standardise_points(numbers, layers, place).cpu())
+            stage.fit_table(torch.cat(parts))
+            features, encoded = self._features_by(model), list[tuple[Tensor, Tensor, Tensor]]()
+            for rows in _chunks(len(data.train)):
+                layers = self._layers(model, rows)
+                own = trimmed(features.at(rows).to(stage.unit.device), layers)
+                leads, numbers = stage.encode(own, layers, RandomNumbers(seed, rows.numpy()))
+                filled = layers.visible > 0
+                local = stage.local_features(own, layers)[filled]
+                encoded.append((leads, numbers.transpose(1, 2)[filled], local))
+            stage.start_from(*(torch.cat(column) for column in zip(*encoded, strict=True)))
+            other.load_state_dict(stage.state_dict())
+
+    def _layers(self, model: PlatesModel, rows: Tensor) -> KnownLayers:
+        """Return what is known of the layers of training showers, with random numbers of their own."""
+        random = RandomNumbers(self.training.seed, rows.numpy())
+        return layers_of(model, self.data, _on_device(self.data.train.at(rows), model), random)
+
+    def _features_by(self, model: PlatesModel) -> Features:
+        """Return the features of all training showers, by the tables of a model."""
+        most, parts = self.data.train.thickness.shape[1], list[Features]()
+        stage = stage_of(model)
+        with torch.no_grad():
+            for rows in _chunks(len(self.data.train)):
+                layers = self._layers(model, rows)
+                points = self._points.rows(rows).to(stage.unit.device)
+                parts.append(padded(features_of_points(stage, points, layers), most))
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return Features(*(torch.cat(column).cpu() for column in columns))
+
+    def _features(self, state: State) -> Features:
+        """Return the features of all training showers; location and scale of points are learnt before."""
+        if self._kept is None:
+            self._kept = self._features_by(state.ema)
+        return self._kept
+
+    _kept: Features | None = None
+
+    def _feature_likelihood(self, state: State) -> Tensor:
+        """Return the negative log likelihood of leads and layers' numbers of random showers."""
+        chosen, layers, random = self._drawn(state, self.training.location_scale_batch)
+        stage = stage_of(state.model)
+        features = trimmed(self._features(state).at(chosen).to(stage.unit.device), layers)
+        return stage.location_scale_loss(features, layers, random)
+
+    def _make_leads_normal(self, state: State) -> None:
+        """Fit the tables of the leads, which make them unit normal."""
+        stage, parts = stage_of(state.model), list[Tensor]()
+        features = self._features(state)
+        with torch.no_grad():
+            for rows in _chunks(len(self.data.train)):
+                layers = self._layers(state.model, rows)
+                own = trimmed(features.at(rows).to(stage.unit.device), layers)
+                leads, _ = stage.encode(own, layers, RandomNumbers(self.training.seed, rows.numpy()))
+                parts.append(stage.leads.standardise(leads, layers.common))
+            for each in (stage, stage_of(state.ema)):
+                each.leads.tables.fit(torch.cat(parts))
+
+    def _feature_loss(self, state: State) -> Tensor:
+        """Return the denoising loss of the layers' numbers of random showers."""
+        chosen, layers, random = self._drawn(state, self.training.location_scale_batch)
+        stage = stage_of(state.model)
+        features = trimmed(self._features(state).at(chosen).to(stage.unit.device), layers)
+        return stage.feature_loss(features, layers, random).mean()
+
+    def _point_loss(self, state: State) -> Tensor:
+        """Return the denoising loss of the points of random showers."""
+        chosen, layers, _ = self._drawn(state, self.training.point_batch)
+        stage = stage_of(state.model)
+        features = trimmed(self._features(state).at(chosen).to(stage.unit.device), layers)
+        points = self._points.rows(chosen).to(stage.unit.device)
+        return point_loss(stage, points, features, layers, state.generator).mean()
+
+    def _fit_hits(self, state: State) -> None:
+        """Match the averaged weights' numbers of hits to those of training showers."""
+        t, rows = self.training, self.data.train
+        stage = stage_of(state.ema)
+        stage.more_points.zero_()
+        chosen = torch.randint(len(rows), (t.hit_showers,), generator=state.generator)
+        hits = self._points.hits[chosen].numpy()
+        for _ in range(ROUNDS):
+            random, made, s = RandomNumbers.from_generator(state.generator, len(chosen)), list[np.ndarray](), []
+            for part in _parts(chosen):
+                done = sum(map(len, made))
+                mine = random.rows(slice(done, done + len(part)))
+                points, layers = points_in_layers(state.ema, self.data, rows.at(part), mine)
+                made.append(count_hits(points.numpy("surrogate", {})))
+                s.append(layers.log_energy.cpu().numpy())
+            found = hit_difference(np.concatenate(made), hits, np.concatenate(s))
+            stage.more_points -= torch.from_numpy(found).to(stage.more_points) / GAIN
+        stage_of(state.model).more_points.copy_(stage.more_points)
+
+
+def stage_of(model: PlatesModel) -> PointStage:
+    """Return the second stage of a model that has one."""
+    assert model.points is not None
+    return model.points
+
+
+def hit_difference(made: np.ndarray, known: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Return c of the formulas above, shape (2,), from hits of generated and of Geant4's showers and s, shape (n,)."""
+    filled = (made > 0) & (known > 0)
+    difference = np.log(made[filled]) - np.log(known[filled])
+    columns = np.column_stack([np.ones(filled.sum()), s[filled]])
+    solution: np.ndarray = np.linalg.lstsq(columns, difference)[0]
+    return solution
+
+
+@torch.no_grad()
+def points_in_layers(
+    model: PlatesModel, data: PlatesData, rows: StackRows, random: RandomNumbers
+) -> tuple[Points, KnownLayers]:  # fmt: skip
+    """Return points that a model generates in the energies that the layers of showers have, and these layers."""
+    layers, a = layers_of(model, data, _on_device(rows, model), random), model.architecture
+    steps = a.feature_steps, a.point_steps
+    absorber = torch.zeros_like(layers.visible)
+    return stage_of(model).generate(layers, absorber, SAMPLERS[a.point_sampler], steps, False, random), layers
+
+
+def trimmed(features: Features, layers: KnownLayers) -> Features:
+    """Return the features of as many layers as are known."""
+    here = layers.present.shape[1]
+    count, energy, mean, core, centre = vars(features).values()
+    return Features(count[:, :here], energy[:, :here], mean[:, :here], core[:, :here], centre)
+
+
+def padded(features: Features, layers: int) -> Features:
+    """Return the features among those of more layers, which are empty."""
+    *columns, centre = vars(features).values()
+    count, energy, mean, core = (pad(values, (0, layers - values.shape[1])) for values in columns)
+    return Features(count, energy, mean, core, centre)
+
+
+def _chunks(n: int) -> Sequence[Tensor]:
+    """Return the numbers of n showers, some at a time."""
+    return _parts(torch.arange(n))
+
+
+def _parts(chosen: Tensor) -> Sequence[Tensor]:
+    return torch.split(chosen, CHUNK)
+
+
+def _on_device(rows: StackRows, model: PlatesModel) -> StackRows:
+    return rows.to(model.condition_mean.device)

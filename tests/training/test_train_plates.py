@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from calograd.training.config import parse_config
 from calograd.training.data.plates import load_plates
 from calograd.training.distributed import SingleProcess
 from calograd.training.log import read_log
+from calograd.training.tasks.plates import PlatesTask
 from calograd.training.train import make_task, read_data, train
 
 FEW = {"location_scale_steps": 4, "steps": 6, "batch": 16, "location_scale_batch": 16, "report_every": 3, "warmup": 2}
@@ -328,3 +330,40 @@ def test_points_go_with_their_showers_whether_trained_on_or_held_out(recorded: P
         totals = torch.zeros(n, dtype=torch.float64).index_add(0, points.owner, points.e.double())
         for first, total in zip(rows.energies[:, 0, 1].tolist(), totals.tolist(), strict=True):
             assert total == pytest.approx(of_shower[first], rel=1e-5, abs=1e-9)
+
+
+class Half(SingleProcess):
+    """One of two processes."""
+
+    size = 2
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def rows(self, n: int) -> slice:
+        return slice(self.number * n // 2, (self.number + 1) * n // 2)
+
+
+@pytest.mark.parametrize("phase", range(3))
+def test_losses_of_two_processes_are_halves_of_the_whole_loss(folder: Path, phase: int) -> None:
+    config = config_of(folder)
+    data = read_data(config)
+    whole, *halves = (PlatesTask(config, data, group) for group in (SingleProcess(), Half(0), Half(1)))
+    torch.manual_seed(0)
+    for parameter in whole.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+
+    def loss(task: PlatesTask) -> torch.Tensor:
+        state = SimpleNamespace(model=whole.model, phase=phase, generator=torch.Generator().manual_seed(1))
+        return task.phases[phase].loss(state).detach()  # type: ignore[arg-type]
+
+    one, other = map(loss, halves)
+    assert float(one) != float(other)
+    torch.testing.assert_close((one + other) / 2, loss(whole))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(folder: Path) -> None:
+    config = config_of(folder, training=FEW | {"batch": 12})
+    with pytest.raises(InputError, match=r"training.batch = 12 cannot be shared out to 2 processes; .* multiple of 8"):
+        PlatesTask(config, read_data(config), Half(0))

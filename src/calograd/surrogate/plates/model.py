@@ -244,8 +244,8 @@ class PlatesModel(Model):
 
     @property
     def batch_size(self) -> int:
-        """Number of showers generated at once, see `Model`."""
-        return 1000
+        """Number of showers generated at once, see `Model`: of diffusion models as few as caches hold."""
+        return 1000 if self.distilled else 100
 
     @property
     def options(self) -> frozenset[str]:

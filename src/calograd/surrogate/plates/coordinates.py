@@ -72,6 +72,8 @@ SOFT_PLATE = 0.15
 """Softening of the energies of plates, kappa of the formulas above, losses of a minimum ionising particle in them."""
 FARTHER = 0.5
 """Distance of an empty plate's b from that of a plate without energy, beside v of the formulas above."""
+MIDDLE = 0.3
+"""Distance of the middle between empty and filled plates from b of a plate without energy."""
 BEGUN = 2e-3
 """Energy of a layer from which on the shower has begun, GeV."""
 SOFT_START = 0.05
@@ -259,12 +261,12 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
 def edges(plates: Plates, shower: Shower) -> Tensor:
     """Return the c and the b of layers between the empty and the filled ones, shape (n, `LAYER`, layers).
 
-    That of b is 0.3 below an active plate without energy whose absorber has the energy that the profile expects: the
+    That of b is `MIDDLE` below an active plate without energy whose absorber has the energy that the profile expects: the
     middle between empty plates and filled ones, of which few hold less than a tenth of w_k.
     """
     expected = shower.total[:, None] * shares_of(plates, shower)
     soft_absorber, soft_active = _softening(plates)
-    balance = (soft_active / (expected + soft_absorber)).log() - plates.ratio.log() - 0.3
+    balance = (soft_active / (expected + soft_absorber)).log() - plates.ratio.log() - MIDDLE
     return torch.stack([torch.zeros_like(balance), balance], 1)
 
 

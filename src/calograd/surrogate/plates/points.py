@@ -117,7 +117,7 @@ class PointSizes:
 
 
 class KnownLayers(NamedTuple):
-    """What is known of the layers of showers before their points.
+    """The layers of showers as they are before they have points: their energies, plates and conditions.
 
     Args:
         common: conditions of each shower as a whole, shape (n, known).

@@ -261,8 +261,8 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
 def edges(plates: Plates, shower: Shower) -> Tensor:
     """Return the c and the b of layers between the empty and the filled ones, shape (n, `LAYER`, layers).
 
-    That of b is `MIDDLE` below an active plate without energy whose absorber has the energy that the profile expects. Few
-    filled plates hold less than a tenth of w_k, so this is about the middle between them and the empty ones.
+    That of b is `MIDDLE` below an active plate without energy whose absorber has the energy that the profile expects.
+    Few filled plates hold less than a tenth of w_k, so this is about the middle between them and the empty ones.
     """
     expected = shower.total[:, None] * shares_of(plates, shower)
     soft_absorber, soft_active = _softening(plates)

@@ -28,7 +28,7 @@ from calograd.training.monitor import Report, report_plates
 from calograd.training.tasks.plates import LOCATION_SCALE_PHASES, NETWORKS, PlatesTask, State
 from calograd.training.tasks.surrogate import check_shares
 
-STUDENT_SIZES = ("shower_width", "shower_blocks", "layer_width", "layer_blocks", "embedding", "local_units")
+STUDENT_SIZES = ("shower_width", "shower_blocks", "layer_width", "layer_blocks", "dense", "embedding", "local_units")
 """Sizes of the networks that a student may have of its own."""
 CHUNK = 4096
 """Showers whose targets are made at once."""

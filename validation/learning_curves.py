@@ -168,7 +168,8 @@ def main() -> None:
     output = options.table or options.folder / "learning-curves.json"
     done = json.loads(output.read_text())
     print("\n\n".join(filter(None, [table_of(done), nearer_of(done)])))
-    draw(done).savefig(output.with_suffix(".png"), dpi=150)
+    if panels_of(done):
+        draw(done).savefig(output.with_suffix(".png"), dpi=150)
 
 
 def run(options: argparse.Namespace, output: Path) -> None:

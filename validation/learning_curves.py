@@ -7,8 +7,10 @@ FOLDER holds showers to learn from and others to judge by: SHIFT-cells.h5 and SH
 adapts the base to so many showers of a shift, for several seeds (other showers, other weights), and generates as many
 showers as the test has at each of its points. The errors of four observables are the mean over points of |bias|, in per
 cent, and of W1, in Geant4's deviations; of plates there is the sliced W1 of the energies of all plates as well. The
-floor is what a perfect generator has at that size. Resumes; results of another base are replaced, those from scratch
-depend on the architecture alone. Prints tables and draws the curves beside its output, learning-curves.json.
+floor is what a perfect generator has at that size, and "geant4" what it has if it generates no more showers than were
+learnt from, spread evenly over the points: the showers themselves. Resumes; results of another base are replaced, those
+from scratch depend on the architecture alone. Prints tables and draws the curves beside its output,
+learning-curves.json.
 
     learning_curves.py --table learning-curves.json     prints and draws what a file holds
 """
@@ -143,7 +145,8 @@ SHIFTS: dict[str, tuple[str, Callable[[Path, str], Detector]]] = {
 """Title and kind of every shift."""
 METHODS = {"lora": "LoRA", "bitfit": "BitFit", "full": "all weights", "scratch": "from scratch"}
 REFERENCES = {"unadapted": "--", "floor": ":"}
-COLOURS = ("#d1380e", "#2f6f9f", "#0b6e4f", "#1b1b1b")
+CURVES = METHODS | {"geant4": "Geant4, as many showers"}
+COLOURS = ("#d1380e", "#2f6f9f", "#0b6e4f", "#1b1b1b", "#9aa0a6")
 SHOWERS = (100, 300, 1000, 3000, 10000)
 MEASURES = {"error": "mean error", "sliced": "sliced W1 of all plates"}
 """Numbers that a curve shows; the second one is known of plates."""
@@ -187,6 +190,8 @@ def run(options: argparse.Namespace, output: Path) -> None:
         key = {"shift": shift, "method": "unadapted", "base": base.identity[:12]}
         keep(output, key, partial(unadapted, detector, base))
         keep(output, {"shift": shift, "method": "floor"}, partial(floor, detector))
+        for showers in map(int, options.showers.split(",")):
+            keep(output, {"shift": shift, "method": "geant4", "showers": showers}, partial(floor, detector))
 
 
 def origin(base: Surrogate, method: str) -> str:
@@ -240,12 +245,18 @@ def unadapted(detector: Detector, bare: Surrogate, **_: Any) -> dict[str, Any]:
     return errors(bare, detector, 0)
 
 
-def floor(detector: Detector, **_: Any) -> dict[str, Any]:
-    """Return the errors of a perfect generator, by random halves of Geant4's showers."""
-    rng, parts = np.random.default_rng(0), []
-    for observables, plates in detector.reference():
-        null = distances.null_distances(observables, len(observables), 1, rng)
-        sliced = distances.null_sliced_wasserstein(plates, len(plates), rng).mean()
+def floor(detector: Detector, showers: int = 0, **_: Any) -> dict[str, Any]:
+    """Return the errors of a perfect generator, by random halves of Geant4's showers.
+
+    Args:
+        detector: detector with the showers.
+        showers: number of generated ones at all points together; 0: as many as the test has.
+    """
+    rng, parts, samples = np.random.default_rng(0), [], detector.reference()
+    for observables, plates in samples:
+        made = showers // len(samples) or len(observables)
+        null = distances.null_distances(observables, made, 1, rng)
+        sliced = distances.null_sliced_wasserstein(plates, made, rng).mean()
         parts.append((np.abs(null.bias).mean(0), null.w1.mean(0), sliced))
     return described(detector, parts)
 
@@ -268,7 +279,7 @@ def numbers(result: dict[str, Any], measure: str) -> np.ndarray:
 def unit(done: list[dict[str, Any]], shift: str, measure: str) -> np.ndarray:
     """Return those of a surrogate trained from scratch with the most showers; without such runs those of the floor."""
     of_shift = [each for each in done if each["shift"] == shift]
-    most = max(each["showers"] for each in of_shift if "showers" in each)
+    most = max(each["showers"] for each in of_shift if "seed" in each)
     last = [numbers(d, measure) for d in of_shift if (d["method"], d.get("showers")) == ("scratch", most)]
     least = [numbers(d, measure) for d in of_shift if d["method"] == "floor"]
     return np.asarray(np.mean(last or least, axis=0))
@@ -290,7 +301,7 @@ def by_method(done: list[dict[str, Any]], shift: str, measure: str = "error") ->
 
 def panels_of(done: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return shifts and measures that there are results of."""
-    adapted = [each for each in done if "showers" in each]
+    adapted = [each for each in done if "seed" in each]
     return [
         (shift, measure) for shift in SHIFTS for measure in MEASURES
         if any(each["shift"] == shift and (measure == "error" or measure in each) for each in adapted)
@@ -305,13 +316,13 @@ def table_of(done: list[dict[str, Any]]) -> str:
     ]
     for shift, measure in panels_of(done):
         found = by_method(done, shift, measure)
-        for method in (*METHODS, *REFERENCES):
+        for method in (*CURVES, *REFERENCES):
             if method not in found:
                 continue
             texts = {size: ", ".join(f"{each:.2f}" for each in values) for size, values in found[method].items()}
-            cells = [texts.get(size, "") for size in SHOWERS] if method in METHODS else [texts[0]] * len(SHOWERS)
-            times = [d["seconds"] for d in done if (d["shift"], d["method"], d.get("showers")) == (shift, method, 1000)]
-            least = ", ".join(map(str, sorted(times)))
+            cells = [texts.get(size, "") for size in SHOWERS] if method in CURVES else [texts[0]] * len(SHOWERS)
+            runs = [d for d in done if (d["shift"], d["method"], d.get("showers")) == (shift, method, 1000)]
+            least = ", ".join(map(str, sorted(d["seconds"] for d in runs if "seconds" in d)))
             name = shift if measure == "error" else f"{shift}, {MEASURES[measure]}"
             lines.append(f"| {name} | {method} | {' | '.join(cells)} | {least} |")
     return "\n".join(lines)
@@ -370,7 +381,7 @@ def draw(done: list[dict[str, Any]]) -> Figure:
     several = len({shift for shift, _ in shown}) > 1
     for axes, (shift, measure) in zip(panels.flat, shown, strict=False):
         found = by_method(done, shift, measure)
-        for colour, method in zip(COLOURS, METHODS, strict=True):
+        for colour, method in zip(COLOURS, CURVES, strict=True):
             if method in found:
                 sizes, errors = (
                     list(found[method]),
@@ -378,7 +389,7 @@ def draw(done: list[dict[str, Any]]) -> Figure:
                 )
                 low, middle, high = np.array(errors).T
                 axes.fill_between(sizes, low, high, color=colour, alpha=0.2, lw=0)
-                axes.plot(sizes, middle, "o-", color=colour, ms=4, lw=1.3, label=METHODS[method])
+                axes.plot(sizes, middle, "o-", color=colour, ms=4, lw=1.3, label=CURVES[method])
         for method, style in REFERENCES.items():
             if method in found:
                 axes.axhline(found[method][0][0], color="0.35", ls=style, lw=1, label=method)

@@ -276,13 +276,16 @@ def numbers(result: dict[str, Any], measure: str) -> np.ndarray:
     return np.array([*result["bias"].values(), *result["w1"].values()] if measure == "error" else [result["sliced"]])
 
 
+def most_showers(done: list[dict[str, Any]], shift: str) -> int:
+    """Return the most showers from which a surrogate was trained from scratch; 0: there is none."""
+    return max((each["showers"] for each in done if (each["shift"], each["method"]) == (shift, "scratch")), default=0)
+
+
 def unit(done: list[dict[str, Any]], shift: str, measure: str) -> np.ndarray:
     """Return those of a surrogate trained from scratch with the most showers; without such runs those of the floor."""
-    of_shift = [each for each in done if each["shift"] == shift]
-    most = max(each["showers"] for each in of_shift if "seed" in each)
-    last = [numbers(d, measure) for d in of_shift if (d["method"], d.get("showers")) == ("scratch", most)]
-    least = [numbers(d, measure) for d in of_shift if d["method"] == "floor"]
-    return np.asarray(np.mean(last or least, axis=0))
+    key = ("scratch", most) if (most := most_showers(done, shift)) else ("floor", None)
+    of_key = [each for each in done if (each["shift"], each["method"], each.get("showers")) == (shift, *key)]
+    return np.asarray(np.mean([numbers(each, measure) for each in of_key], axis=0))
 
 
 def by_method(done: list[dict[str, Any]], shift: str, measure: str = "error") -> dict[str, dict[int, list[float]]]:
@@ -398,7 +401,8 @@ def draw(done: list[dict[str, Any]]) -> Figure:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if value in (0.7, 2, 3, 5, 20) else "")
     figure.supxlabel("showers of the new detector", fontsize=9)
-    figure.supylabel("error; from scratch with 10 000 showers: 1", fontsize=9)
+    most = " or ".join(f"{n:,}".replace(",", " ") for n in sorted({most_showers(done, shift) for shift, _ in shown}))
+    figure.supylabel(f"error; from scratch with {most} showers: 1", fontsize=9)
     handles = {
         label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compare the base surrogate of sampling calorimeters with Geant4 showers that it was never trained on, in ten stacks.
 # Resumable: finished files are kept. NUMBERS="1:2000 10:2000 40:400 100:200" gives showers a point by energy, GeV.
-# WORKERS=2 processes simulate. ONLY_DATA=1 leaves the comparison out.
+# WORKERS=2 processes simulate. ONLY_DATA=1 leaves the comparison out. SEED=8000: the seeds of the points follow it.
 #   HepEmShow    50 layers of PbWO4 and liquid argon, arXiv:2405.07944
 #   plastic      60 layers of lead and plastic: the largest number of layers
 #   ILD          silicon and tungsten, 20 thin and 10 thick layers, without air
@@ -40,7 +40,7 @@ declare -A stacks=(
 )
 beams=(1:gamma:20 10:e-:0 40:e+:35 100:gamma:10) # GeV, particle, degrees
 
-seed=8000
+seed="${SEED:-8000}"
 for beam in "${beams[@]}"; do
   IFS=: read -r energy particle theta <<<"$beam"
   showers=0

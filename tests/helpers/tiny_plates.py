@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -23,11 +24,12 @@ STACKS = TrainedStacks(
 )  # fmt: skip
 
 
-def tiny_plates(seed: int = 0) -> Surrogate:
+def tiny_plates(seed: int = 0, **sizes: Any) -> Surrogate:
     """Photons and electrons of 1 to 100 GeV in four to twelve layers of lead or tungsten and silicon or argon."""
+    architecture = replace(SMALL, **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = PlatesModel(SMALL)
+        model = PlatesModel(architecture)
         for name, parameter in model.named_parameters():
             torch.nn.init.normal_(parameter, std=0.1 if name.endswith("weight") else 0.03)
     with torch.no_grad():
@@ -38,8 +40,9 @@ def tiny_plates(seed: int = 0) -> Surrogate:
             last.bias.copy_(torch.cat([torch.tensor(location), torch.full((len(location),), -2.0)]))
     assert len(model.shower_location_scale.symmetry_class) == SHOWER
     card = Card(
-        name="tiny-plates", kind="plates", architecture=SMALL.to_dict(), energy=(1, 100), trained=STACKS, training={}
-    )
+        name="tiny-plates", kind="plates", architecture=architecture.to_dict(), energy=(1, 100), trained=STACKS,
+        training={},
+    )  # fmt: skip
     return Surrogate(model.eval().requires_grad_(False), card)
 
 

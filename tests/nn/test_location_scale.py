@@ -59,9 +59,13 @@ def test_items_of_a_sample_have_location_and_scale_of_their_own_and_common_condi
     network = ConditionalLocationScale(7, torch.arange(2), 16)
     own, common = torch.randn(5, 4, 3), torch.randn(5, 4)
     conditions = torch.cat([own, common[:, None].expand(-1, 4, -1)], 2).flatten(0, 1)
-    for found, expected in zip(network.of_items(own, common), network(conditions), strict=True):
+    for found, expected in zip(network.of_items([own, common[:, None]]), network(conditions), strict=True):
         torch.testing.assert_close(found.flatten(0, 1), expected)
-    for found, expected in zip(
-        network.of_items(own, common[:1]), network.of_items(own, common[:1].expand(5, -1)), strict=True
+    for parts in (
+        [own, common[:1, None]],
+        [own[:1], common[:, None]],
+        [own[:1, :, :1], own[..., 1:], common[:1, None]],
     ):
-        torch.testing.assert_close(found, expected)
+        whole = [part.expand(5, 4, -1) for part in parts]
+        for found, expected in zip(network.of_items(parts), network.of_items(whole), strict=True):
+            torch.testing.assert_close(found, expected)

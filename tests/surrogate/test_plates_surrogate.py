@@ -23,9 +23,10 @@ from calograd.surrogate.plates.model import PlatesModel
 from calograd.system.random_numbers import RandomNumbers
 
 
-@pytest.fixture(scope="module")
-def plates() -> Surrogate:
-    surrogate = tiny_plates()
+@pytest.fixture(scope="module", params=[{}, {"dense": True, "distilled_steps": (2, 1)}], ids=["shared", "dense"])
+def plates(request: pytest.FixtureRequest) -> Surrogate:
+    """Layers that share a network of a diffusion model, or a student whose network sees all at once."""
+    surrogate = tiny_plates(**request.param)
     surrogate.model.double()
     return surrogate
 

@@ -14,11 +14,13 @@ The hyperbolic tangents are the local units of `calograd.nn.mlp`: steps between 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
-from calograd.nn.linear import linear
+from calograd.nn.linear import linear, linear_of_parts
 from calograd.nn.mlp import FREQUENCIES, fourier_features, zero_
 
 REACHES = (1, 2, 4)
@@ -66,7 +68,13 @@ class LayerNetwork(nn.Module):
             nn.init.zeros_(self.local_out.weight)
 
     def forward(
-        self, x: Tensor, noise: Tensor, conditions: Tensor, features: Tensor, thresholds: Tensor, present: Tensor
+        self,
+        x: Tensor,
+        noise: Tensor,
+        conditions: Tensor,
+        features: Sequence[Tensor],
+        thresholds: Tensor,
+        present: Tensor | None,
     ) -> Tensor:
         """Return F, shape (n, layers, numbers); zero where there is no layer.
 
@@ -74,36 +82,40 @@ class LayerNetwork(nn.Module):
             x: numbers with noise, shape (n, layers, numbers).
             noise: c_noise, shape (n,) or (1,).
             conditions: shape (n, conditions) or (1, conditions).
-            features: of every layer, shape (n, layers, features).
+            features: of every layer, in parts of shape (n, layers, k) or (1, layers, k).
             thresholds: q, in the units of ``x``, of the shape of x.
-            present: 1 for the layers of each stack and 0 beyond, shape (n, layers, 1) or (1, layers, 1).
+            present: 1 for the layers of each stack and 0 beyond, shape (n, layers, 1) or (1, layers, 1); None if all
+                stacks have as many.
         """
         shape = (*x.shape, self.units)
-        layers = x.shape[1]
         rows = max(len(noise), len(conditions))
         parts = [fourier_features(noise, self.frequencies), conditions]
         e = silu(self.embed(torch.cat([part.expand(rows, -1) for part in parts], dim=1)))[:, None]
         distance = (x - thresholds)[..., None]
-        parts = [x, features]
+        parts = [x, *features]
         if self.units:
             slope, offset = _linear(self.local_into, e).reshape(rows, 2, 1, self.numbers, -1).unbind(1)
             parts.append((distance * slope + offset).tanh().flatten(2))
-        h = _linear(self.into, torch.cat(parts, dim=2)) * present
+        h = _masked(linear_of_parts(self.into, parts), present)
         for block, (first, norm, modulation, second) in enumerate(
             zip(self.first, self.norm, self.modulation, self.second, strict=True)
         ):
             reach = REACHES[block % len(REACHES)]
-            around = pad(h, (0, 0, reach, reach))
-            seen = torch.cat([around[:, :layers], h, around[:, 2 * reach :]], dim=2)
+            seen = torch.cat([pad(h, (0, 0, reach, -reach)), h, pad(h, (0, 0, -reach, reach))], dim=2)
             scale, shift = _linear(modulation, e).chunk(2, dim=2)
             inner = silu(torch.addcmul(shift, norm(_linear(first, seen)), 1 + scale))
-            h = h + _linear(second, inner) * present
+            h = h + _masked(_linear(second, inner), present)
         result = _linear(self.out, h)
         if self.units:
             offset, gain = (part.reshape(shape) for part in _linear(self.local_head, h).chunk(2, dim=2))
             slope = _linear(self.local_out, e).reshape(rows, 1, self.numbers, self.units)
             result = result + (gain * torch.addcmul(offset, distance, slope).tanh()).sum(3)
-        return result * present
+        return _masked(result, present)
+
+
+def _masked(x: Tensor, present: Tensor | None) -> Tensor:
+    """Return x, zero where there is no layer."""
+    return x if present is None else x * present
 
 
 def _linear(layer: nn.Module, x: Tensor) -> Tensor:

@@ -10,9 +10,11 @@ are not learnt the gradient of x is a product too,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
@@ -57,6 +59,33 @@ def linear_by(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
         return nn.functional.linear(x, weight, bias)
     whole = weight.contiguous()  # oneDNN takes a part, but five hundred times as long
     result: Tensor = _Product.apply(x, whole, bias)  # type: ignore[no-untyped-call]
+    return result
+
+
+def linear_of_parts(layer: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+    """Return ``layer`` of parts of its input one behind the other, as of ``torch.cat(parts, -1)``.
+
+    Parts of shape (..., k) are broadcast to each other in all dimensions but the last one. Those that are smaller, as
+    what all items of a sample or all samples have in common, are multiplied once and then added to the others.
+
+    Args:
+        layer: a linear layer, or another module of this input.
+        parts: parts of the input, all of as many dimensions.
+    """
+    whole = np.broadcast_shapes(*(tuple(part.shape[:-1]) for part in parts))
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, part in enumerate(parts):
+        groups.setdefault(tuple(part.shape[:-1]), []).append(index)
+    if type(layer) is not nn.Linear or len(groups) == 1:
+        every = torch.cat([part.expand(*whole, -1) for part in parts], -1)
+        return linear(layer, every.flatten(0, -2)).reshape(*whole, -1)
+    columns = torch.split(layer.weight, [part.shape[-1] for part in parts], 1)
+    result: Tensor = layer.bias
+    for shape in sorted(groups, key=prod):
+        members = groups[shape]
+        weight = torch.cat([columns[k] for k in members], 1)
+        x = torch.cat([parts[k] for k in members], -1).flatten(0, -2)
+        result = result + linear_by(weight, None, x).reshape(*shape, -1)
     return result
 
 

@@ -10,10 +10,12 @@ which is linear in the bulk and logarithmic in the tails: a photon that converts
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from calograd.nn.linear import linear, linear_by
+from calograd.nn.linear import linear, linear_of_parts
 
 NU = 4.0
 FARTHEST = 14.0
@@ -63,28 +65,22 @@ class ConditionalLocationScale(nn.Module):
         """Return location and scale, each of shape (n, dim)."""
         return self.location_scale_of(self.network(conditions))
 
-    def of_items(self, own: Tensor, common: Tensor) -> tuple[Tensor, Tensor]:
+    def of_items(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return location and scale of several items of each sample, shape (n, items, dim) each.
 
-        They are those of `forward` for the conditions of every item, which are its own and then those that all items
-        of the sample have. What is common goes through the first layer once a sample, not once an item.
+        They are those of `forward` for the conditions of every item.
 
         Args:
-            own: conditions of each item, shape (n, items, k).
-            common: the other conditions, shape (n, conditions - k) or (1, conditions - k).
+            parts: of the conditions, one behind the other, shape (n, items, k) each, where n or items may be 1: what
+                all items of a sample have in common, or all samples of an item.
         """
         first, *others = self.network
-        k = own.shape[2]
-        if isinstance(first, nn.Linear):
-            hidden = linear_by(first.weight[:, :k], None, own.flatten(0, 1)).reshape(*own.shape[:2], -1)
-            hidden = (hidden + linear_by(first.weight[:, k:], first.bias, common)[:, None]).flatten(0, 1)
-        else:  # with an adapter beside it, `calograd.nn.lora`
-            every = common[:, None].expand(len(own), own.shape[1], -1)
-            hidden = first(torch.cat([own, every], 2).flatten(0, 1))
+        hidden = linear_of_parts(first, parts)
+        shape, hidden = hidden.shape[:-1], hidden.flatten(0, -2)
         for layer in others:
             hidden = linear(layer, hidden)
         location, scale = self.location_scale_of(hidden)
-        return location.reshape(*own.shape[:2], -1), scale.reshape(*own.shape[:2], -1)
+        return location.reshape(*shape, -1), scale.reshape(*shape, -1)
 
     def location_scale_of(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and scale of what the network returns."""

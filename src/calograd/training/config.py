@@ -243,6 +243,8 @@ class PlatesModelConfig(TrainingTable):
     layer_blocks: Positive = _PLATES.layer_blocks
     local_units: Annotated[int, Field(ge=0, multiple_of=2)] = _PLATES.local_units
     embedding: Positive = _PLATES.embedding
+    dense: bool = False
+    """True for a network of the layers that sees all at once, for students."""
     location_scale_width: Positive = _PLATES.location_scale_width
     layer_location_scale_width: Positive = _PLATES.layer_location_scale_width
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"

@@ -1,27 +1,21 @@
 """Fused inference of a distilled cells model: everything that depends on its noise levels alone is computed at once.
 
-In z = x cos(a) a step of the sampler is z' = z + sin(d) F (`calograd.diffusion.progressive`), so only F has to be
-computed. The embeddings of all steps of a network are rows of one product. The showers are those of
-`calograd.surrogate.cells.model` but for rounding, from the same random numbers.
+The parts are those of `calograd.surrogate.fused`. The showers are those of `calograd.surrogate.cells.model` but for
+rounding, from the same random numbers.
 
 A `FusedCells` holds the model's own tensors and is made for every sample, so it cannot be out of date.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from math import atan, sin, tan
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
-from torch.nn.functional import linear as affine
+from torch import Tensor
 
 from calograd.diffusion.progressive import Progressive
-from calograd.nn.linear import product, weights_of
-from calograd.nn.location_scale import ConditionalLocationScale, restore, standardise
-from calograd.nn.mlp import FREQUENCIES, ResidualMlp
+from calograd.nn.location_scale import restore, standardise
+from calograd.surrogate.fused import FusedLocationScale, FusedMlp, steps_of
 from calograd.surrogate.model import SamplingSchedule
 from calograd.surrogate.two_stage import LocationScale
 from calograd.system.random_numbers import RandomNumbers
@@ -42,9 +36,12 @@ class FusedCells:
         shape, pattern = model.shape_preconditioning, model.preconditioning
         assert isinstance(shape, Progressive)
         assert isinstance(pattern, Progressive)
-        self.shape_steps, self.pattern_steps = _steps(shape), _steps(pattern)
-        self.shape, self.pattern = _Mlp(model.shape_network, shape), _Mlp(model.pattern_network, pattern)
-        self.locations = [_Location(model.shape_location_scale), _Location(model.pattern_location_scale)]
+        self.shape_steps, self.pattern_steps = steps_of(shape), steps_of(pattern)
+        self.shape, self.pattern = FusedMlp(model.shape_network, shape), FusedMlp(model.pattern_network, pattern)
+        self.locations = [
+            FusedLocationScale(model.shape_location_scale),
+            FusedLocationScale(model.pattern_location_scale),
+        ]
 
     def parameters(self) -> list[Tensor]:
         """Return the model's weights."""
@@ -90,122 +87,3 @@ class FusedCells:
         if number == len(steps.out) - 1:  # the last step ends at what is clean
             return clean + more
         return y.add(result, alpha=steps.sine).add(more, alpha=steps.sine / steps.out[number])
-
-
-class _Steps(NamedTuple):
-    """Numbers of a network's steps.
-
-    Args:
-        first: factor of the noise that the first step begins with.
-        sine: sin(d) of the formula above.
-        into, keep, out: c_in, c_skip / c_in and c_out at every level.
-    """
-
-    first: float
-    sine: float
-    into: list[float]
-    keep: list[float]
-    out: list[float]
-
-
-@cache
-def _steps(student: Progressive) -> _Steps:
-    """Return the coefficients of `Progressive.coefficients` at the levels of the steps, as plain numbers."""
-    highest, *_ = levels = student.grid[:-1]
-    into = [1 / (1 + level**2) ** 0.5 for level in levels]
-    half = tan(atan(highest) / (2 * student.steps))
-    keep = [(1 + half * level) * factor for level, factor in zip(levels, into, strict=True)]
-    out = [level * factor for level, factor in zip(levels, into, strict=True)]
-    return _Steps(highest * into[0], sin(atan(highest) / student.steps), into, keep, out)
-
-
-@cache
-@torch.inference_mode(False)
-def _fourier(student: Progressive, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the features of all noise levels that the network embeds, which are the same for all weights."""
-    noise = torch.tensor(student.grid[:-1], dtype=torch.float64).log().to(device, dtype)[:, None] / 4
-    phase = noise * FREQUENCIES.to(noise)
-    return torch.cat([phase.sin(), phase.cos(), noise], dim=1)
-
-
-class _Location:
-    """`ConditionalLocationScale` by the network's own tensors."""
-
-    def __init__(self, network: ConditionalLocationScale) -> None:
-        self.network, self.layers = network, weights_of(network.network)
-
-    def __call__(self, conditions: Tensor) -> LocationScale:
-        """Return location and scale, as ``forward``."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            conditions = silu(affine(conditions, *layer), inplace=True)
-        return self.network.location_scale_of(affine(conditions, *last))
-
-
-class _Mlp:
-    """`ResidualMlp` at known noise levels, by the network's own tensors."""
-
-    def __init__(self, network: ResidualMlp, student: Progressive) -> None:
-        known = _fourier(student, network.frequencies.dtype, network.frequencies.device)
-        first, self.second = weights_of(network.embed)
-        weight, bias = first
-        levels, self.conditions = weight[:, : known.shape[1]], weight[:, known.shape[1] :]
-        self.levels = affine(known, levels, bias)
-        self.scales, self.shifts = weights_of(network.scale), weights_of(network.shift)
-        self.blocks = list(zip(weights_of(network.first), weights_of(network.second), strict=True))
-        self.into, self.out = _pair(network.into), _pair(network.out)
-        self.gains = _pair(network.gains) if network.gains is not None else None
-        self.units, self.width = network.units, (network.into.out_features,)
-        self.layers = [first, self.second, *self.scales, *self.shifts, self.into, self.out]
-        self.layers += [layer for block in self.blocks for layer in block]
-        if self.gains is not None:
-            self.layers.append(self.gains)
-        if self.units:
-            self.head = _pair(network.local_head)
-            layers = (network.local_into.slope, network.local_offset, network.local_out.slope)
-            self.local = [_pair(layer) for layer in layers]
-            self.layers += [self.head, *self.local]
-
-    def modulations(self, conditions: Tensor) -> list[list[Tensor]]:
-        """Return scales, shifts and slopes of blocks and local units at every noise level, each of shape (n, ...).
-
-        Args:
-            conditions: shape (n, conditions).
-        """
-        e = silu(self.levels[:, None] + affine(conditions, self.conditions)).flatten(0, 1)
-        e = silu(affine(e, *self.second))
-        layers = [*self.scales, *self.shifts, *(self.local if self.units else ())]
-        parts = [affine(e, *layer) for layer in layers]
-        for number in range(len(self.scales)):
-            parts[number] += 1
-        levels = (len(self.levels), len(conditions))
-        return [list(level) for level in zip(*(part.view(*levels, -1) for part in parts), strict=True)]
-
-    def __call__(
-        self, x: Tensor, modulation: list[Tensor], context: Tensor | None = None, thresholds: Tensor | None = None
-    ) -> Tensor:
-        """Return F of the network; arguments as of its ``forward``."""
-        blocks = len(self.blocks)
-        parts = [x] if context is None else [x, context]
-        if thresholds is not None:
-            slope_in, offset_in, slope_out = modulation[2 * blocks :]
-            distance, half = x - thresholds, self.units // 2
-            repeated = distance if half == 1 else distance.repeat_interleave(half, 1)
-            parts.append(torch.addcmul(offset_in, slope_in, repeated).tanh())
-        h = product(torch.cat(parts, dim=1), *self.into)
-        for (first, second), scale, shift in zip(
-            self.blocks, modulation[:blocks], modulation[blocks : 2 * blocks], strict=True
-        ):
-            h = h + product(silu(torch.addcmul(shift, layer_norm(product(h, *first), self.width), scale)), *second)
-        result = product(h, *self.out)
-        if thresholds is not None:
-            offset, gain = product(h, *self.head).chunk(2, dim=1)
-            for unit in range(self.units):  # faster than repeated distances, whose products are added up
-                each = slice(unit, None, self.units)
-                steps = torch.addcmul(offset[:, each], slope_out[:, each], distance).tanh()
-                result = torch.addcmul(result, gain[:, each], steps)
-        return result if self.gains is None else torch.cat([result, product(h, *self.gains)], dim=1)
-
-
-def _pair(layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    return layer.weight, layer.bias

@@ -71,6 +71,7 @@ from calograd.surrogate.plates.coordinates import (
     nominal,
     shares_of,
 )
+from calograd.surrogate.plates.fused import FusedPlates
 from calograd.surrogate.plates.points import KnownLayers, PointSizes, PointStage, in_detector
 from calograd.surrogate.two_stage import SHAPE_STEPS, LocationScale, teacher_of
 from calograd.system.random_numbers import RandomNumbers
@@ -86,6 +87,13 @@ CONDITIONS = STACK + 2 * (len(NUMBERS) + 1)
 """Number of standardised conditions."""
 FEATURES = 12
 """Number of features of a layer."""
+DENSE_SHOWER, DENSE_STACK = [0, 1], [1, 2]
+"""Features of shower and of stack that a network that sees all layers at once has of every layer: the expected energy,
+the distance from the mean depth, the absorber's length and the active plate's ionisation."""
+DENSE_BOUND = 8.0
+"""Largest distance of the thresholds between empty and filled plates that it sees."""
+SHOWER_FEATURES = 3
+"""Number of those that depend on the shower; they come first."""
 LOG_ENERGY = 1
 """Index of the standardised ln E among the conditions."""
 POSITRON = 2 * 0.51099895e-3
@@ -116,6 +124,9 @@ class PlatesArchitecture(Architecture):
         layer_blocks: residual blocks of the layers' network, each with the layers at some distance.
         local_units: hidden units that every number of a layer has of its own; even.
         embedding: width of the embedding of noise level and conditions.
+        dense: False if all layers share the weights of the layers' network (`calograd.nn.layer_network`); True if it
+            sees all layers at once (`calograd.nn.mlp.ResidualMlp`). That takes far less time, and far more showers to
+            learn from, as a teacher can make them.
         location_scale_width: hidden numbers of the shower's network of location and scale.
         layer_location_scale_width: hidden numbers of the layers' network of location and scale.
         sampler: sampler of both networks, a name of `calograd.diffusion.samplers.SAMPLERS`.
@@ -139,6 +150,7 @@ class PlatesArchitecture(Architecture):
     layer_blocks: int = 4
     local_units: int = 4
     embedding: int = 64
+    dense: bool = False
     location_scale_width: int = 64
     layer_location_scale_width: int = 32
     sampler: str = "trigflow-ab2"
@@ -183,6 +195,36 @@ class StackConditions(NamedTuple):
     plates: Plates
     energy: Tensor
     expected: Nominal
+
+
+class LayerFeatures(NamedTuple):
+    """The features of every layer, `FEATURES` in all.
+
+    Args:
+        shower: those that depend on the shower, shape (n, layers, `SHOWER_FEATURES`).
+        stack: those of the stack alone, shape (n, layers, ...) or of one row.
+    """
+
+    shower: Tensor
+    stack: Tensor
+
+    def joined(self) -> Tensor:
+        """Return all, shape (n, layers, `FEATURES`)."""
+        return torch.cat([self.shower, self.stack.expand(len(self.shower), -1, -1)], 2)
+
+
+class DenseInputs(NamedTuple):
+    """What a layers' network that sees all layers at once knows of showers, besides the conditions of their stacks.
+
+    Args:
+        context: further inputs, shape (n, ...).
+        thresholds: q between empty and filled plates, in the units of y, shape (n, `LAYER` layers).
+        present: 1 for the numbers of layers that a stack has, 0 for others, of that shape or of one row.
+    """
+
+    context: Tensor
+    thresholds: Tensor
+    present: Tensor
 
 
 class StackTargets(NamedTuple):
@@ -237,9 +279,13 @@ class PlatesModel(Model):
         known = FEATURES + CONDITIONS + SHOWER
         self.layer_location_scale = ConditionalLocationScale(known, torch.arange(LAYER), a.layer_location_scale_width)
         self.shower_network = ResidualMlp(SHOWER, CONDITIONS, 0, a.shower_width, a.shower_blocks, a.embedding)
-        self.layer_network = LayerNetwork(
-            LAYER, FEATURES, CONDITIONS + SHOWER, a.layer_width, a.layer_blocks, a.embedding, a.local_units
-        )
+        sizes = a.layer_width, a.layer_blocks, a.embedding, a.local_units
+        self.layer_network: ResidualMlp | LayerNetwork
+        if a.dense:
+            context = SHOWER + (len(DENSE_SHOWER) + len(DENSE_STACK) + LAYER) * a.layers
+            self.layer_network = ResidualMlp(LAYER * a.layers, CONDITIONS, context, *sizes)
+        else:
+            self.layer_network = LayerNetwork(LAYER, FEATURES, CONDITIONS + SHOWER, *sizes)
         self.points = PointStage(a.point_sizes()) if a.points else None
 
     @property
@@ -268,8 +314,8 @@ class PlatesModel(Model):
         return True
 
     def fused(self) -> Generates:
-        """Return the model: it has no faster form."""
-        return self
+        """Return a faster form, of distilled models whose layers' network sees all layers at once."""
+        return FusedPlates(self) if self.distilled and self.architecture.dense else self
 
     def finish(
         self, showers: LayerEnergies | Points, design: Any, particles: Particles | None  # noqa: ARG002 - of any stack
@@ -355,7 +401,7 @@ class PlatesModel(Model):
         ]  # fmt: skip
         return torch.cat([part.expand(rows, -1) for part in parts], 1)
 
-    def _stack(self, conditions: Tensor, energy: Tensor) -> StackConditions:
+    def stack_of(self, conditions: Tensor, energy: Tensor) -> StackConditions:
         """Return what conditions and incident energies say."""
         size = 2 * self.architecture.layers
         known, lengths, ionisation, beam = torch.split(conditions, [CONDITIONS, size, size, 2], 1)
@@ -366,9 +412,12 @@ class PlatesModel(Model):
         expected, _ = nominal(plates, energy, photon)
         return StackConditions(known, plates, energy + POSITRON * (charge > 0).to(energy), expected)
 
-    def features(self, stack: StackConditions, shower: Shower) -> Tensor:
-        """Return the features of every layer, standardised, shape (n, layers, `FEATURES`)."""
-        return (layer_features(stack.plates, shower) - self.feature_mean) / self.feature_scale
+    def features(self, stack: StackConditions, shower: Shower) -> LayerFeatures:
+        """Return the features of every layer, standardised."""
+        sizes = [SHOWER_FEATURES, FEATURES - SHOWER_FEATURES]
+        means, scales = (torch.split(values, sizes) for values in (self.feature_mean, self.feature_scale))
+        of_shower, of_stack = layer_features(stack.plates, shower)
+        return LayerFeatures((of_shower - means[0]) / scales[0], (of_stack - means[1]) / scales[1])
 
     def encode(
         self, energies: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
@@ -381,19 +430,21 @@ class PlatesModel(Model):
             energy: incident, shape (n,), GeV.
             random: random numbers of the showers.
         """
-        stack = self._stack(conditions, energy)
+        stack = self.stack_of(conditions, energy)
         energies = energies[:, : stack.plates.lengths.shape[1]]
         g = encode_shower(energies, stack.plates, stack.energy, stack.expected, random)
         c = encode_layers(energies, stack.plates, decode_shower(g, stack.energy, stack.expected), random)
         return g, c, stack.plates.present.expand(len(g), -1)
 
-    def location_scale_of_layers(self, stack: StackConditions, features: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def location_scale_of_layers(
+        self, stack: StackConditions, features: LayerFeatures, x: Tensor
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return location and scale of c, shape (n, 2, layers) each, of showers of standardised coordinates x.
 
         ``features`` is the result of the method of that name.
         """
-        common = torch.cat([stack.conditions.expand(len(x), -1), x], 1)
-        location, scale = self.layer_location_scale.of_items(features, common)
+        common = torch.cat([stack.conditions.expand(len(x), -1), x], 1)[:, None]
+        location, scale = self.layer_location_scale.of_items([*features, common])
         return location.transpose(1, 2), scale.transpose(1, 2)
 
     def location_scale_loss(self, phase: int, g: Tensor, c: Tensor, conditions: Tensor, energy: Tensor) -> Tensor:
@@ -427,7 +478,7 @@ class PlatesModel(Model):
 
     def known_of(self, g: Tensor, conditions: Tensor, energy: Tensor) -> tuple[StackConditions, Shower]:
         """Return what conditions say of the stacks, and g of the showers."""
-        stack = self._stack(conditions, energy)
+        stack = self.stack_of(conditions, energy)
         return stack, decode_shower(g, stack.energy, stack.expected)
 
     def losses(
@@ -497,25 +548,67 @@ class PlatesModel(Model):
         return lambda z, s: self.shower_network(z, s, stack.conditions)
 
     def _layers(
-        self, stack: StackConditions, shower: Shower, features: Tensor, x: Tensor, location_scale: LocationScale
+        self, stack: StackConditions, shower: Shower, features: LayerFeatures, x: Tensor, location_scale: LocationScale
     ) -> Network:
-        """Return the layers' network with its conditions bound; it returns zero beyond the last layer.
+        """Return the layers' network with its conditions bound; it returns zero beyond the last layer."""
+        q = self.thresholds(stack, shower, location_scale)
+        if isinstance(self.layer_network, ResidualMlp):
+            return self._dense(self.layer_network, stack, self.dense_inputs(stack, features, x, q))
+        return self._shared(self.layer_network, stack, features, x, q)
 
-        Its thresholds are where an empty layer, or an empty active plate, ends and a filled one begins.
+    def thresholds(self, stack: StackConditions, shower: Shower, location_scale: LocationScale) -> Tensor:
+        """Return where an empty layer, or an empty active plate, ends and a filled one begins, of y.
+
+        The shape is (n, `LAYER`, layers); they are zero beyond the last layer.
         """
-        layers = stack.plates.present.shape[1]
-        present = stack.plates.present[..., None].to(x)
-        known = torch.cat([stack.conditions.expand(len(x), -1), x], 1)
-        features = features.expand(len(x), -1, -1) * present
-        q = standardise(edges(stack.plates, shower), *location_scale).transpose(1, 2) * present
+        q = standardise(edges(stack.plates, shower), *location_scale)
+        return torch.where(stack.plates.present[:, None], q, 0.0)
 
-        def network(scaled: Tensor, noise: Tensor) -> Tensor:
+    def _shared(
+        self, network: LayerNetwork, stack: StackConditions, features: LayerFeatures, x: Tensor, q: Tensor
+    ) -> Network:
+        """Return a network that all layers share with its conditions and thresholds q bound."""
+        layers = q.shape[2]
+        present = None if bool(stack.plates.present.all()) else stack.plates.present[..., None].to(x)
+        known = torch.cat([stack.conditions.expand(len(x), -1), x], 1)
+        q = q.transpose(1, 2)
+
+        def bound(scaled: Tensor, noise: Tensor) -> Tensor:
             at = self.preconditionings[1].coefficients((4 * noise).exp()[:, None, None])
-            numbers = scaled.reshape(len(scaled), LAYER, -1)[..., :layers].transpose(1, 2) * present
-            result = self.layer_network(numbers, noise, known, features, q * at.into, present)
+            numbers = scaled.reshape(len(scaled), LAYER, -1)[..., :layers].transpose(1, 2)
+            if present is not None:
+                numbers = numbers * present
+            result = network(numbers, noise, known, features, q * at.into, present)
             return self._padded(result.transpose(1, 2))
 
-        return network
+        return bound
+
+    def _dense(self, network: ResidualMlp, stack: StackConditions, known: DenseInputs) -> Network:
+        """Return a network that sees all layers at once with its conditions bound."""
+
+        def bound(scaled: Tensor, noise: Tensor) -> Tensor:
+            at = self.preconditionings[1].coefficients((4 * noise).exp()[:, None])
+            numbers, q = scaled * known.present, known.thresholds * at.into
+            result: Tensor = network(numbers, noise, stack.conditions, known.context, q)
+            return result * known.present
+
+        return bound
+
+    def dense_inputs(self, stack: StackConditions, features: LayerFeatures, x: Tensor, q: Tensor) -> DenseInputs:
+        """Return what a network that sees all layers at once knows of showers.
+
+        Args:
+            stack: the stacks.
+            features: result of `features`.
+            x: standardised coordinates of the showers, shape (n, `SHOWER`).
+            q: result of `thresholds`.
+        """
+        present = self._padded(stack.plates.present[:, None].expand(-1, LAYER, -1).to(x))
+        of_layers = [values[..., chosen] for values, chosen in zip(features, (DENSE_SHOWER, DENSE_STACK), strict=True)]
+        padded = [self._padded(values.transpose(1, 2)) * present for values in of_layers]
+        thresholds = self._padded(q)
+        parts = [x, *(values.expand(len(x), -1) for values in padded), thresholds.clamp(-DENSE_BOUND, DENSE_BOUND)]
+        return DenseInputs(torch.cat(parts, 1), thresholds, present)
 
     def known_layers(
         self, stack: StackConditions, shower: Shower, x: Tensor, energies: Tensor, energy: Tensor
@@ -531,9 +624,10 @@ class PlatesModel(Model):
         conditions = stack.conditions.expand(len(x), -1)
         lengths = [STACK + k * (len(NUMBERS) + 1) + NUMBERS.index("radiation_length") for k in range(2)]
         raw = stack.conditions[:, lengths] * self.condition_scale[lengths] + self.condition_mean[lengths]
+        features = layer_features(stack.plates, shower).joined()
         return KnownLayers.of(
-            torch.cat([conditions, x], 1), layer_features(stack.plates, shower), energies, stack.plates, raw.exp(),
-            energy, stack.conditions[:, LOG_ENERGY],
+            torch.cat([conditions, x], 1), features, energies, stack.plates, raw.exp(), energy,
+            stack.conditions[:, LOG_ENERGY],
         )  # fmt: skip
 
     def generate(
@@ -545,7 +639,7 @@ class PlatesModel(Model):
         first, second = self.preconditionings
         shower_steps = (self.architecture.distilled_steps or (SHAPE_STEPS * schedule.steps,))[0]
         grids = [sampler.grid(SCHEDULE, steps) for steps in (shower_steps, schedule.steps)]
-        stack = self._stack(conditions, energy)
+        stack = self.stack_of(conditions, energy)
         network = self._shower(stack)
         x = sample(
             lambda z, s: denoise(network, first, z, s), noise[0], grids[0], sampler, random.normal_like,
@@ -615,25 +709,26 @@ def _stack_conditions(plates: Plates, energy: Tensor, photon: Tensor, charge: Te
     return torch.stack([column.expand(rows) for column in columns], 1)
 
 
-def layer_features(plates: Plates, shower: Shower) -> Tensor:
-    """Return the features of every layer, not standardised, shape (n, layers, `FEATURES`).
+def layer_features(plates: Plates, shower: Shower) -> LayerFeatures:
+    """Return the features of every layer, not standardised.
 
-    The expected energy, the distances from mean depth and start of the shower, the depth, the absorber's length and
-    the active plate's ionisation, both relative to the layers before and behind, the ratio of active plate and
-    absorber for a minimum ionising particle, and the length that follows.
+    Of the shower: the expected energy, the distances from its mean depth and its start. Of the stack: the depth, the
+    absorber's length and the active plate's ionisation, both relative to the layers before and behind, the ratio of
+    active plate and absorber for a minimum ionising particle, and the length that follows.
     """
     shares, present = shares_of(plates, shower), plates.present
     absorber = torch.where(present, plates.lengths[..., 0], 1.0).log()
     active = torch.where(present, plates.ionisation[..., 1], 1.0).log()
     both = present[:, 1:] & present[:, :-1]
     further = [torch.where(both, values[:, 1:] - values[:, :-1], 0.0) for values in (absorber, active)]
-    columns = [
+    of_shower = [
         (shower.total[:, None] * shares + SOFT_ENERGY).log(),
         ((plates.middles - shower.mean[:, None]) / shower.spread[:, None]).clamp(-WIDE, WIDE),
         (plates.backs - shower.start[:, None]).clamp(-NEAR, NEAR),
+    ]
+    of_stack = [
         plates.middles, absorber, active, plates.ratio.log(),
         *(pad(values, (0, 1)) for values in further), *(pad(values, (1, 0)) for values in further),
         (1 + plates.backs[:, -1:] - plates.backs).log(),
     ]  # fmt: skip
-    rows = max(map(len, columns))
-    return torch.stack([column.expand(rows, -1) for column in columns], 2)
+    return LayerFeatures(torch.stack(of_shower, 2), torch.stack(of_stack, 2))

@@ -231,7 +231,7 @@ class PointStage(nn.Module):
 
     def location_scale_of(self, layers: KnownLayers) -> tuple[Tensor, Tensor]:
         """Return location and scale of points' numbers by the first table, shape (n, layers, `TABLED`) each."""
-        return self.location_scale.of_items(self.standardised(layers), layers.common)
+        return self.location_scale.of_items([self.standardised(layers), layers.common[:, None]])
 
     def units(self, layers: KnownLayers) -> Tensor:
         """Return the mean energy of a point of every layer, shape (n, layers), GeV."""
@@ -339,7 +339,8 @@ class PointStage(nn.Module):
 
     def _layers_location_scale(self, layers: KnownLayers, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and scale of the layers' numbers, shape (n, layers, `LAYER_NUMBERS`) each."""
-        return self.layer_location_scale.of_items(self.standardised(layers), torch.cat([layers.common, u], 1))
+        known = torch.cat([layers.common, u], 1)[:, None]
+        return self.layer_location_scale.of_items([self.standardised(layers), known])
 
     def _layers_network(self, layers: KnownLayers, u: Tensor, padded: int) -> Network:
         """Return the layers' network with its conditions bound, for vectors of ``padded`` layers."""
@@ -349,7 +350,7 @@ class PointStage(nn.Module):
 
         def network(scaled: Tensor, noise: Tensor) -> Tensor:
             numbers = scaled.view(-1, padded, LAYER_NUMBERS)[:, :here] * present
-            result = self.layer_network(numbers, noise, known, features, torch.zeros_like(numbers), present)
+            result = self.layer_network(numbers, noise, known, [features], torch.zeros_like(numbers), present)
             return pad(result, (0, 0, 0, padded - here)).flatten(1)
 
         return network

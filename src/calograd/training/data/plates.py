@@ -261,7 +261,7 @@ def initialise(model: PlatesModel, data: PlatesData, seed: int) -> None:
     g, c, present = model.encode(rows.energies, data.conditions(model, rows), rows.energy, random)
     model.shower_location_scale.start_from(g.mean(0), g.std(0).clamp(min=1e-3))
     stack, shower = model.known_of(g, conditions, rows.energy)
-    features = layer_features(stack.plates, shower)[present]
+    features = layer_features(stack.plates, shower).joined()[present]
     spread = features.std(0)
     model.feature_mean.copy_(features.mean(0))
     model.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))

@@ -21,17 +21,19 @@ from calograd.surrogate.plates.model import PlatesArchitecture, PlatesModel, Sta
 from calograd.surrogate.two_stage import join
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PlatesModelConfig, PlatesRun
-from calograd.training.data.plates import PlatesData
+from calograd.training.data.plates import PlatesData, StackRows
 from calograd.training.distributed import ProcessGroup
 from calograd.training.loop import Phase, TrainingProgress, parameters_below
 from calograd.training.monitor import Report, report_plates
 from calograd.training.tasks.plates import LOCATION_SCALE_PHASES, NETWORKS, PlatesTask, State
 from calograd.training.tasks.surrogate import check_shares
 
-STUDENT_SIZES = ("shower_width", "shower_blocks", "layer_width", "layer_blocks", "embedding", "local_units")
+STUDENT_SIZES = ("shower_width", "shower_blocks", "layer_width", "layer_blocks", "dense", "embedding", "local_units")
 """Sizes of the networks that a student may have of its own."""
 CHUNK = 4096
-"""Showers whose targets are made at once."""
+"""Showers that are drawn at once for targets."""
+ROWS = 128
+"""Showers that the teacher denoises at once: as few as caches hold."""
 
 
 class PlatesDistillationTask(PlatesTask):
@@ -104,7 +106,13 @@ class PlatesDistillationTask(PlatesTask):
         """Return targets of ``mine`` of n random training showers."""
         chosen = torch.randint(len(self.data.train), (n,), generator=generator)[mine]
         rows = self.data.train.at(chosen).to(self.teacher.condition_mean.device)
-        random, teacher = RandomNumbers.from_generator(generator, n).rows(mine), self.teacher
+        random = RandomNumbers.from_generator(generator, n).rows(mine)
+        alike = torch.split(rows.counts.argsort(stable=True), ROWS)  # few layers take less time
+        return join([self._targets_of(rows.at(part), random.rows(part.cpu().numpy())) for part in alike])
+
+    def _targets_of(self, rows: StackRows, random: RandomNumbers) -> StackTargets:
+        """Return targets of some showers."""
+        teacher = self.teacher
         with torch.no_grad():
             conditions = self.data.conditions(teacher, rows)
             g, c, _ = teacher.encode(rows.energies, conditions, rows.energy, random)

@@ -1,0 +1,74 @@
+"""Fused inference of a distilled surrogate of plates whose layers' network sees all layers at once.
+
+The parts are those of `calograd.surrogate.fused`. The showers are those of `calograd.surrogate.plates.model` but for
+rounding, from the same random numbers.
+
+A `FusedPlates` holds the model's own tensors and is made for every sample, so it cannot be out of date.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from calograd.diffusion.progressive import Progressive
+from calograd.events.layer_energies import LayerEnergies
+from calograd.events.points import Points
+from calograd.nn.location_scale import restore
+from calograd.nn.mlp import ResidualMlp
+from calograd.surrogate.fused import FusedMlp, steps_of
+from calograd.surrogate.model import SamplingSchedule
+from calograd.surrogate.plates.coordinates import LAYER, SHOWER, decode, decode_shower
+from calograd.system.random_numbers import RandomNumbers
+
+if TYPE_CHECKING:
+    from calograd.surrogate.plates.model import PlatesModel
+
+
+class FusedPlates:
+    """Fused form of a distilled, dense model of layer energies as its weights are now, without derivatives.
+
+    Args:
+        model: distilled, with a layers' network that sees all layers at once.
+    """
+
+    def __init__(self, model: PlatesModel) -> None:
+        self.model = model
+        first, second = model.preconditionings
+        assert isinstance(first, Progressive)
+        assert isinstance(second, Progressive)
+        assert isinstance(model.layer_network, ResidualMlp)
+        self.steps = steps_of(first), steps_of(second)
+        self.networks = FusedMlp(model.shower_network, first), FusedMlp(model.layer_network, second)
+
+    def parameters(self) -> list[Tensor]:
+        """Return the model's weights."""
+        return list(self.model.parameters())
+
+    def generate(
+        self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers
+    ) -> LayerEnergies | Points:
+        """Generate showers as `Model.generate`, without derivatives."""
+        model = self.model
+        if model.points is not None and not schedule.options.layers_only:
+            return model.generate(conditions, energy, schedule, random)
+        sizes = SHOWER, LAYER * model.architecture.layers
+        x, y = (random.normal(size, like=conditions) for size in sizes)
+        (first, second), (of_shower, of_layers) = self.steps, self.networks
+        stack = model.stack_of(conditions, energy)
+        x = first.first * x
+        for modulation in of_shower.modulations(stack.conditions):
+            x = x.add(of_shower(x, modulation), alpha=first.sine)
+        g = model.shower_location_scale.restore(x, stack.conditions)
+        shower = decode_shower(g, stack.energy, stack.expected)
+        features = model.features(stack, shower)
+        location, scale = model.location_scale_of_layers(stack, features, x)
+        known = model.dense_inputs(stack, features, x, model.thresholds(stack, shower, (location, scale)))
+        y = second.first * y
+        for into, modulation in zip(second.into, of_layers.modulations(stack.conditions), strict=True):
+            made = of_layers(y * known.present, modulation, known.context, into * known.thresholds)
+            y = y.add(made * known.present, alpha=second.sine)
+        y = y.view(len(y), LAYER, -1)[..., : location.shape[2]]
+        absorber, active = decode(restore(y, location, scale), stack.plates, shower)
+        return LayerEnergies(active, absorber)

@@ -9,7 +9,7 @@ showers as the test has at each of its points. The errors of four observables ar
 cent, and of W1, in Geant4's deviations; of plates there is the sliced W1 of the energies of all plates as well. The
 floor is what a perfect generator has at that size, and "geant4" what it has if it generates no more showers than were
 learnt from, spread evenly over the points: the showers themselves. Resumes; results of another base are replaced, those
-from scratch depend on the architecture alone. Prints tables and draws the curves beside its output,
+from scratch depend on the shapes of its weights alone. Prints tables and draws the curves beside its output,
 learning-curves.json.
 
     learning_curves.py --table learning-curves.json     prints and draws what a file holds
@@ -195,12 +195,11 @@ def run(options: argparse.Namespace, output: Path) -> None:
 
 
 def origin(base: Surrogate, method: str) -> str:
-    """Return what tells bases apart: their weights, or from scratch their architecture."""
-    return (
-        hashlib.sha256(repr(base.model.architecture).encode()).hexdigest()[:12]
-        if method == "scratch"
-        else base.identity[:12]
-    )
+    """Return what tells bases apart: their weights, or from scratch the shapes of these."""
+    if method != "scratch":
+        return base.identity[:12]
+    shapes = {name: tuple(value.shape) for name, value in base.model.state_dict().items()}
+    return hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()[:12]
 
 
 def keep(output: Path, key: dict[str, Any], find: Callable[..., dict[str, Any]]) -> None:

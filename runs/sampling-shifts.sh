@@ -3,7 +3,7 @@
 # learn from (log-uniform energies of 1 to 20 GeV) and others to judge on. Resumable.
 #   allegro   11 layers of 0.8 cm lead and 0.9 cm liquid argon, photons and electrons at 50 degrees: along the line a layer has
 #             2.2 X0 of lead and 1.4 cm of argon, and both the angle and this are outside of the trained range
-# Plates are 300 cm wide. On an AMD EPYC: 13 core-minutes.
+# Plates are 300 cm wide. On an AMD EPYC: 12 core-minutes.
 # Usage: [WORKERS=2] [OUT=FOLDER] runs/sampling-shifts.sh [SHIFT ...]; FOLDER is relative to runs/.
 set -euo pipefail
 cd "$(dirname "$0")"

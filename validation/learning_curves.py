@@ -350,7 +350,8 @@ def nearer_of(done: list[dict[str, Any]]) -> str:
                     ours = mean_of(done, shift, measure, method, None if method == "unadapted" else size)
                     theirs = mean_of(done, shift, measure, "scratch", size)
                     cells.append(ratio(theirs, ours, mean_of(done, shift, measure, "floor", None)))
-                lines.append(f"| {shift} | {title} | {method} | {' | '.join(cells)} |")
+                if any(cells):
+                    lines.append(f"| {shift} | {title} | {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -378,7 +379,8 @@ def draw(done: list[dict[str, Any]]) -> Figure:
     shown = panels_of(done)
     columns = min(len(shown), 3)
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.1 * columns + 0.4, 2.8 * rows), layout="constrained")
+    beside = 1.7 * (rows * columns == len(shown))
+    figure = Figure(figsize=(3.1 * columns + 0.4 + beside, 2.8 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     several = len({shift for shift, _ in shown}) > 1
     for axes, (shift, measure) in zip(panels.flat, shown, strict=False):
@@ -407,10 +409,10 @@ def draw(done: list[dict[str, Any]]) -> Figure:
     }
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
-    corner = panels.flat[len(shown)] if len(shown) < panels.size else panels.flat[0]
-    corner.legend(
-        handles.values(), handles.keys(), fontsize=8, loc="center" if corner is not panels.flat[0] else "best"
-    )
+    if len(shown) < panels.size:
+        panels.flat[len(shown)].legend(handles.values(), handles.keys(), fontsize=8, loc="center")
+    else:
+        figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside right center")
     return figure
 
 

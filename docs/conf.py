@@ -23,7 +23,7 @@ project_copyright = "The CaloGrad team, MIT licence"
 version = release = calograd.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build", "jupyter_execute", "reference/made/learning-curves.md", "reference/made/covered.md"]
+exclude_patterns = ["_build", "jupyter_execute", "reference/made/learning-curves*.md", "reference/made/covered.md"]
 html_theme = "furo"
 html_title = f"CaloGrad {calograd.__version__}"
 html_static_path = ["_static"]

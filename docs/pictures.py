@@ -176,19 +176,21 @@ def write_gallery(folder: Path) -> None:
 
 
 def write_learning_curves(folder: Path) -> None:
-    """Write figure and table of what validation/learning_curves.py measured, for a page to include."""
+    """Write figures and tables of what validation/learning_curves.py measured, for a page to include."""
     root = DOCS.parent / "validation"
     spec = spec_from_file_location("learning_curves", root / "learning_curves.py")
     assert spec is not None
     assert spec.loader is not None
     curves = module_from_spec(spec)
     spec.loader.exec_module(curves)
-    done = json.loads((root / "learning-curves.json").read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
-    with style():
-        curves.draw(done).savefig(folder / "learning-curves.png", dpi=110)
-    figure = "![Learning curves by shift and method.](learning-curves.png)"
-    (folder / "learning-curves.md").write_text(f"{figure}\n\n{curves.table_of(done)}\n", encoding="utf-8")
+    for path in root.glob("learning-curves*.json"):
+        done = json.loads(path.read_text(encoding="utf-8"))
+        with style():
+            curves.draw(done).savefig(folder / f"{path.stem}.png", dpi=110)
+        figure = f"![Learning curves by shift and method.]({path.stem}.png)"
+        tables = "\n\n".join(filter(None, [curves.table_of(done), curves.nearer_of(done)]))
+        (folder / f"{path.stem}.md").write_text(f"{figure}\n\n{tables}\n", encoding="utf-8")
 
 
 # Figures that are kept in the repository.

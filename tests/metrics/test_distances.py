@@ -63,6 +63,37 @@ def test_wasserstein_of_scaled_gaussians():
     assert d.wasserstein(1.4 * b, b)[0] == pytest.approx(0.4 * np.sqrt(2 / np.pi), rel=0.01)
 
 
+def test_sliced_wasserstein_of_a_shift():
+    # projected on a unit vector v the shift is s v_1, and E|v_1| = 1/2 in three dimensions
+    b = normal(300, k=3, seed=3) * [1, 10, 100]
+    a = b + np.array([0.6 * b[:, 0].std(ddof=1), 0, 0])
+    found = d.sliced_wasserstein(a, b, np.random.default_rng(0), directions=4000)
+    assert found == pytest.approx(0.6 / 2, rel=0.03)
+
+
+def test_sliced_wasserstein_sees_correlations_and_leaves_constants_out():
+    rng, b = np.random.default_rng(1), normal(4000, k=2, seed=3)
+    a = np.stack([b[:, 0], b[:, 0]], 1)
+    assert d.wasserstein(a, normal(4000, k=2, seed=4)).max() < 0.06
+    assert d.sliced_wasserstein(a, b, rng) > 0.15
+    constant = np.hstack([b, np.ones((4000, 1))])
+    assert d.sliced_wasserstein(constant + 1, constant, rng) == pytest.approx(
+        d.sliced_wasserstein(b + 1, b, rng), rel=0.05
+    )
+    assert np.isnan(d.sliced_wasserstein(constant[:, 2:], constant[:, 2:], rng))
+
+
+@pytest.mark.parametrize("n_a", [150, 600])
+def test_the_floor_of_sliced_distances_is_what_equal_laws_give(n_a):
+    rng, over = np.random.default_rng(5), []
+    for _ in range(40):
+        a, b = rng.normal(0, 1, (n_a, 4)), rng.normal(0, 1, (150, 4))
+        null = d.null_sliced_wasserstein(b, n_a, rng, directions=50, splits=10)
+        over.append([d.sliced_wasserstein(a, b, rng, directions=50), null.mean()])
+    value, floor = np.mean(over, axis=0)
+    assert floor == pytest.approx(value, rel=0.1)
+
+
 @pytest.mark.parametrize(("law", "n_a"), [("normal", 150), ("normal", 1000), ("lognormal", 300)])
 def test_the_floor_is_what_equal_laws_give(law, n_a):
     rng = np.random.default_rng(5)

@@ -43,7 +43,9 @@ def adapted(folder: Path, output: Path, **changes: Any) -> Any:
 def test_every_phase_ends_with_no_larger_loss_of_the_held_out_showers(
     folder: Path, tmp_path: Path, method: str
 ) -> None:
-    changes = {"method": method, "location_scale_steps": 80} | ({} if method == "lora" else {"rank": 8, "alpha": 16.0})
+    changes = {"method": method, "location_scale_steps": 80, "targets": ("*",)} | (
+        {} if method == "lora" else {"rank": 8, "alpha": 16.0}
+    )
     outcome = adapted(folder, tmp_path / "new", **changes)
     assert [phase.name for phase in outcome.phases] == [
         "shower location and scale", "layer location and scale", "diffusion",
@@ -59,6 +61,19 @@ def test_every_phase_ends_with_no_larger_loss_of_the_held_out_showers(
         for surrogate in (outcome.surrogate, loaded)
     ]
     torch.testing.assert_close(*made)
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
+def test_location_and_scale_stay_those_of_the_base_unless_they_are_named(
+    folder: Path, tmp_path: Path, method: str
+) -> None:
+    changes = {"method": method} | ({} if method == "lora" else {"rank": 8, "alpha": 16.0})
+    outcome = adapted(folder, tmp_path / "new", **changes)
+    assert [phase.name for phase in outcome.phases] == ["diffusion"]
+    assert outcome.surrogate.adapters[-1].card.targets == ("shower_network", "layer_network")
+    theirs = Surrogate.load(folder / "base").model.state_dict()
+    changed = {name for name, value in outcome.surrogate.model.state_dict().items() if not value.equal(theirs[name])}
+    assert {name.partition(".")[0] for name in changed} == {"shower_network", "layer_network"}
 
 
 @pytest.mark.parametrize("method", ["lora", "scratch"])

@@ -151,7 +151,10 @@ def _tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
 @option("--balanced", is_flag=True, help="Give every energy the same weight, however many showers it has.")
 @option("--rank", type=COUNT, help="Rank of lora. [8]")
 @option("--alpha", type=POSITIVE, help="Scale of lora: changes are multiplied by alpha / rank. [16]")
-@option("--targets", help="Layers that change: names or patterns, separated by commas. [all]")
+@option(
+    "--targets",
+    help="Layers that change: names or patterns, separated by commas. [all; of plates those of the diffusion]",
+)
 @option("--start", type=EXISTING,
         help="Start from this adapter of MODEL, with the same method, rank, alpha and targets.")  # fmt: skip
 @option("--range", type=click.Choice(["data", "base"]), default="data",

@@ -537,8 +537,9 @@ class AdaptConfig(TrainingTable):
     """``scratch``: new weights of the base's architecture, as a control."""
     rank: Positive = 8
     alpha: PositiveFloat = 16.0
-    targets: tuple[str, ...] = ("*",)
-    """Patterns of names of linear layers, see `calograd.nn.lora.Plan`."""
+    targets: tuple[str, ...] | None = None
+    """Patterns of names of linear layers, see `calograd.nn.lora.Plan`; None: those of the base's kind, see
+    `calograd.training.tasks.adaptation.AdaptationTask.TARGETS`."""
     balanced: bool = False
     """True if all energies of the data count alike, evenly over their logarithm, however many showers have them; else
     every row does."""
@@ -564,9 +565,10 @@ class AdaptConfig(TrainingTable):
     checkpoint_minutes: PositiveFloat = 2.0
 
     def plan(self) -> Plan:
-        """Return the plan of the adapter; from scratch everything is learnt."""
+        """Return the plan of the adapter, whose targets are known; from scratch everything is learnt."""
         if self.method == "scratch":
             return Plan("full")
+        assert self.targets is not None
         return Plan(self.method, self.rank, self.alpha, self.targets)
 
     def resolved(self, device: torch.device | str = "cpu") -> AdaptConfig:

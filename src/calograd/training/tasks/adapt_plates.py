@@ -1,4 +1,9 @@
-"""Adaptation of a surrogate of stacks of plates to another detector, see `calograd.training.tasks.adaptation`."""
+"""Adaptation of a surrogate of stacks of plates to another detector, see `calograd.training.tasks.adaptation`.
+
+Unless layers are named, the diffusion networks alone change. They see how far a shower is from the location of the base
+and take on what the base lacks. Another location and scale would change what they see first: after few showers they are
+then farther off than they were, though each phase has lowered its own loss.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from calograd.training.data.plates import PlatesData, StackRows, initialise
 from calograd.training.monitor import Report, report_plates
 from calograd.training.tasks.adaptation import AdaptationTask
 from calograd.training.tasks.denoise import DIFFUSION
-from calograd.training.tasks.plates import LOCATION_SCALE_PHASES, PREFIXES, batch_loss, beam_of
+from calograd.training.tasks.plates import LOCATION_SCALE_PHASES, NETWORKS, PREFIXES, batch_loss, beam_of
 
 MOST_ROWS = 1024
 """Showers whose loss is computed at once."""
@@ -31,6 +36,7 @@ class PlatesAdaptation(AdaptationTask[PlatesModel, PlatesData]):
 
     PHASES = (*LOCATION_SCALE_PHASES, DIFFUSION)
     PREFIXES = PREFIXES
+    TARGETS = tuple(name.removesuffix(".") for name in NETWORKS)
 
     def __init__(self, base: Surrogate, config: AdaptConfig, data: PlatesData, first: Adapter | None = None) -> None:
         if not isinstance(base.model, PlatesModel):

@@ -135,8 +135,12 @@ class AdaptationTask(ABC, Generic[M, D]):
     """Names of the phases; all but the last are of location and scale."""
     PREFIXES: ClassVar[tuple[tuple[str, ...], ...]]
     """Beginnings of the names of the weights that each phase learns."""
+    TARGETS: ClassVar[tuple[str, ...]] = ("*",)
+    """Layers that change unless the configuration names others."""
 
     def __init__(self, base: Surrogate, config: AdaptConfig, data: D, first: Adapter | None = None) -> None:
+        if config.targets is None and config.method != "scratch":
+            config = config.model_copy(update={"targets": self.TARGETS})
         self.base, self.config, self.data, self.first, self.plan = base, config, data, first, config.plan()
         self.frozen: M = self._base_model()
         if first is not None:

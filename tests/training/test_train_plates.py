@@ -139,11 +139,12 @@ def distillation_of(folder: Path, **changes: Any) -> Any:
     return config_of(folder, **(tables | changes))
 
 
-@pytest.mark.parametrize("showers", [0, 100])
-def test_a_student_takes_few_steps_and_keeps_location_and_scale(folder: Path, showers: int) -> None:
+@pytest.mark.parametrize(("showers", "dense"), [(0, False), (100, False), (100, True)])
+def test_a_student_takes_few_steps_and_keeps_location_and_scale(folder: Path, showers: int, dense: bool) -> None:
     teacher = train(config_of(folder), folder / "run")
     table = {"teacher": str(folder / "run"), "student_steps": [2, 1], "showers": showers}
-    weights = train(distillation_of(folder, distillation=table), folder / "student")
+    sizes = {"kind": "plates", "layer_width": 4, "dense": dense}
+    weights = train(distillation_of(folder, distillation=table, model=sizes), folder / "student")
     for name, value in teacher.state_dict().items():
         if not name.startswith(("shower_network", "layer_network")):
             assert torch.equal(value, weights.state_dict()[name]), name

@@ -11,7 +11,8 @@ Location and scale of g are a network of the whole stack, cond. Those of c are o
 knows where the layer is in this shower, how thick it and its neighbours are, and what energy the shower's profile
 expects there. So stacks of other numbers of layers, and of unequal ones, are no new case to it, and means and widths
 follow every thickness smoothly. The networks of the noise then see numbers that are nearly unit normal. That of the
-layers shares its weights among them too (`calograd.nn.layer_network`) and knows the same of each.
+layers shares its weights among them too (`calograd.nn.layer_network`) and knows the same of each. That of a student may
+see all layers at once instead (``dense``): it is faster, and its teacher makes the many showers that it takes.
 
 cond has, standardised: ln E/E_c of the mixture, ln E, photon or not, charge, ln 1/cos theta; the logarithms of
 `NUMBERS` of absorber and of active material; and of the stack, with the shares of the nominal shower in each layer as

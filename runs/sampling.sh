@@ -11,8 +11,8 @@
 #   PbWO4    0.134     0.534    1.336
 # Copper with liquid argon is left out: it tests a pair that was never trained on.
 # Each kind is in four libraries: 700 showers of 0.8 to 25 GeV, 1 400 of 0.8 to 5 GeV and 1 600 photons of 0.8 to 2 GeV, where
-# they scatter most and cost least, and 160 of 20 to 120 GeV. In the first and the last two of a pair's two kinds has equal layers and the other layers
-# that scatter about a smooth profile, in the second one has thicknesses that step once; the next pair has them the other way round.
+# they scatter most and cost least, and 160 of 20 to 120 GeV. Of a pair's two kinds one has layers that scatter about a
+# smooth profile; the other has equal layers, in the second library thicknesses that step once. The next pair has them the other way round.
 # On an AMD EPYC: simulation 2.3 core-hours, training 32 minutes of two cores, most of it beside other work.
 # Numbers of showers are SCALE times those below, over PART; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
 # RECORD=points records the deposits in active plates as well, for runs/sampling-points.sh.

@@ -215,7 +215,7 @@ class LayerFeatures(NamedTuple):
 
 
 class DenseInputs(NamedTuple):
-    """What a layers' network that sees all layers at once knows of showers, besides the conditions of their stacks.
+    """Showers as a network that sees all layers at once gets them, besides the conditions of their stacks.
 
     Args:
         context: further inputs, shape (n, ...).

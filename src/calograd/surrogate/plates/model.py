@@ -558,7 +558,7 @@ class PlatesModel(Model):
         return self._shared(self.layer_network, stack, features, x, q)
 
     def thresholds(self, stack: StackConditions, shower: Shower, location_scale: LocationScale) -> Tensor:
-        """Return where an empty layer, or an empty active plate, ends and a filled one begins, of y.
+        """Return the standardised numbers y between an empty layer, or active plate, and a filled one.
 
         The shape is (n, `LAYER`, layers); they are zero beyond the last layer.
         """

@@ -14,8 +14,11 @@ mkdir -p "$out"
 allegro=(--absorber Pb --absorber-thickness 0.8 --active G4_lAr --active-thickness 0.9 --layers 11 --theta 50)
 
 for shift in "${@:-allegro}"; do
+  case "$shift" in
+    allegro) number=610 ;;
+    *) echo "error: shift $shift is unknown; expected allegro" >&2 && exit 2 ;;
+  esac
   declare -n options="$shift"
-  case "$shift" in allegro) number=610 ;; esac
   simulate() {  # NAME OPTIONS...
     [ -e "$out/$1.h5.done" ] || {
       calograd simulate --detector sampling "${options[@]}" --width 300 --particle gamma,e- --workers "$workers" -o "$out/$1.h5" "${@:2}"

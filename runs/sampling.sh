@@ -13,6 +13,8 @@
 # Each kind is in four libraries: 700 showers of 0.8 to 25 GeV, 1 400 of 0.8 to 5 GeV and 1 600 photons of 0.8 to 2 GeV, where
 # they scatter most and cost least, and 160 of 20 to 120 GeV. Of a pair's two kinds one has layers that scatter about a
 # smooth profile; the other has equal layers, in the second library thicknesses that step once. The next pair has them the other way round.
+# A third kind of every pair, in all but the library of photons, is as designs that an ascent in all thicknesses visits:
+# 15 to 45 layers of 0.15 to 1.5 X0, whose profiles cross the whole range and whose layers scatter by a quarter or a half.
 # On an AMD EPYC: simulation 2.3 core-hours, training 32 minutes of two cores, most of it beside other work.
 # Numbers of showers are SCALE times those below, over PART; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
 # RECORD=points records the deposits in active plates as well, for runs/sampling-points.sh.
@@ -30,25 +32,30 @@ x0 = float(Material.parse('$1').radiation_length)
 print(f'{$2 * x0:.4g}:{$3 * x0:.4g}')"; }
 scale="${SCALE:-1}"
 part="${PART:-1}"
-simulate() { # NAME ABSORBER LOW HIGH LAYERS ACTIVE THICKNESS PROFILE SEED ENERGIES SHOWERS PARTICLES
+simulate() { # NAME ABSORBER LOW HIGH LAYERS ACTIVE THICKNESS PROFILE SEED ENERGIES SHOWERS PARTICLES [SCATTER]
   [ -e "$out/$1.h5.done" ] || {
     calograd simulate --detector sampling --absorber "$2" --absorber-thickness "$(absorber "$2" "$3" "$4")" --layers "$5" \
-      --active "$6" --active-thickness "$7" --profile "$8" --particle "${12}" --theta 0:42 \
+      --active "$6" --active-thickness "$7" --profile "$8" ${13:+--scatter "${13}"} --particle "${12}" --theta 0:42 \
       --energies "${10}" --law log-uniform --showers "$((${11} * scale / part))" --record "${RECORD:-energies}" --seed "$9" --workers "${WORKERS:-2}" -o "$out/$1.h5"
     touch "$out/$1.h5.done"
   }
 }
 
-# name, energies, showers, first seed, seeds a pair, profiles of the two kinds of the first pair, particles
-for library in low:0.8:25:700:501:4:equal:smooth:gamma,e-,e+ lowest:0.8:5:1400:700:2:stepped:smooth:gamma,e-,e+ \
-  photons:0.8:2:1600:801:2:equal:smooth:gamma high:20:120:160:503:4:equal:smooth:gamma,e-,e+; do
-  IFS=: read -r name from to showers seed seeds first second particles <<<"$library"
+# name, energies, showers, first seed, seeds a pair, profiles of the two kinds of the first pair, particles, scatter and
+# first seed of the third kind
+for library in low:0.8:25:700:501:4:equal:smooth:gamma,e-,e+:0.5:901 lowest:0.8:5:1400:700:2:stepped:smooth:gamma,e-,e+:0.25:921 \
+  photons:0.8:2:1600:801:2:equal:smooth:gamma high:20:120:160:503:4:equal:smooth:gamma,e-,e+:0.5:941; do
+  IFS=: read -r name from to showers seed seeds first second particles scatter wide <<<"$library"
   for absorber in Pb W Fe Cu PbWO4; do
     for active in Si:0.01:0.1 lAr:0.15:1 PVT:0.1:1; do
       material="${active%%:*}" thickness="${active#*:}"
       [ "$absorber-$material" != Cu-lAr ] || continue
       simulate "$absorber-$material-thin-$name" "$absorber" 0.15 0.6 30:60 "$material" "$thickness" "$first" "$seed" "$from:$to" "$showers" "$particles"
       simulate "$absorber-$material-thick-$name" "$absorber" 0.4 1.5 10:35 "$material" "$thickness" "$second" "$((seed + 1))" "$from:$to" "$showers" "$particles"
+      [ -z "$scatter" ] || {
+        simulate "$absorber-$material-wide-$name" "$absorber" 0.15 1.5 15:45 "$material" "$thickness" smooth "$wide" "$from:$to" "$showers" "$particles" "$scatter"
+        wide=$((wide + 1))
+      }
       seed=$((seed + seeds))
       turn="$first" first="$second" second="$turn"
     done

@@ -9,9 +9,11 @@ from scipy.stats import gamma
 from torch import Tensor
 
 from calograd.surrogate.plates.coordinates import (
+    RESOLVED_PLATE,
     SHOWER,
     Nominal,
     Plates,
+    coarser,
     decode,
     decode_shower,
     encode_layers,
@@ -60,6 +62,27 @@ def test_energies_come_back_with_their_zeros(plates: Plates, expected: Nominal) 
     again = torch.stack([absorber, active], -1)
     torch.testing.assert_close(again, energies, rtol=1e-6, atol=1e-9)
     assert torch.equal(again == 0, energies == 0)
+
+
+def test_coarser_balances_are_those_of_a_larger_softening(plates: Plates, expected: Nominal) -> None:
+    energies, random = showers(plates, expected), RandomNumbers(3, range(N))
+    energies[:, :, 1] *= 0.2  # many active plates hold less than a minimum ionising particle's loss
+    shower = decode_shower(encode_shower(energies, plates, ENERGY, expected, random), ENERGY, expected)
+    c = encode_layers(energies, plates, shower, random)
+    absorber, active = (energies / torch.where(plates.present[..., None], plates.ionisation, 1.0)).unbind(-1)
+    wanted = ((active + RESOLVED_PLATE) / (absorber + RESOLVED_PLATE)).log()
+    filled = plates.present & (active > 0) & (absorber > 0)
+    assert int((filled & (active < RESOLVED_PLATE)).sum()) > 100
+    torch.testing.assert_close(coarser(c[:, 1], c, plates, shower)[filled], wanted[filled])
+    # an empty active plate is as near to one that holds a hundredth of a minimum ionising particle's loss
+    empty = plates.present & (active == 0) & (absorber > 0)
+    assert int(empty.sum()) > 100
+    below = wanted - coarser(c[:, 1], c, plates, shower)
+    assert 0 < float(below[empty].min()) <= float(below[empty].max()) < 0.08
+    b = c[:, 1].clone().requires_grad_()
+    coarser(b, c, plates, shower).sum().backward()
+    assert b.grad is not None
+    assert bool((b.grad[plates.present] > 0).all())
 
 
 def test_any_numbers_conserve_energy_and_keep_mean_spread_and_visible_energy(plates: Plates, expected: Nominal) -> None:

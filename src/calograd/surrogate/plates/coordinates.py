@@ -31,11 +31,11 @@ shower: E_vis and its resolution follow from it, from D and from where the showe
 **Layers.** With p_k the shares of a profile of the shower's own mu and sigma, not below 10^-4 l_k / sum l,
 
     c_k = (T_k / (D p_k))^(1/3)
-    b_k = ln((V_k / w_k + kappa) / (A_k / a_k + kappa))        kappa = 0.15
+    b_k = ln((V_k / w_k + kappa) / (A_k / a_k + kappa))        kappa = 0.01
 
 w_k and a_k are what a minimum ionising particle loses in active plate and absorber of layer k. A plate that a particle
-crosses holds about one w_k, and one that only a soft photon hits some hundredths of it. So kappa leaves an empty plate
-at one place whatever little its layer holds beside it; when it holds much, plates are not empty.
+crosses holds about one w_k, and one that only a soft photon hits some hundredths of it. kappa is below those, so that
+the few plates that hold next to nothing do not crowd beside the empty ones, where a network takes them for empty.
 
 Empty showers, layers and plates become clusters of their own below zero, as in `calograd.surrogate.cells.coordinates`:
 
@@ -68,8 +68,10 @@ EPS = 1e-4
 """Softening of the energy of a shower and of what leaks, eps of the formulas above, GeV."""
 EPS_VISIBLE = 1e-5
 """Softening of the visible energy of a shower, eps' of the formulas above, GeV."""
-SOFT_PLATE = 0.15
+SOFT_PLATE = 0.01
 """Softening of the energies of plates, kappa of the formulas above, losses of a minimum ionising particle in them."""
+RESOLVED_PLATE = 0.15
+"""Energy of a plate below which a distillation resolves less, losses of a minimum ionising particle."""
 FARTHER = 0.5
 """Distance of an empty plate's b from that of a plate without energy, beside v of the formulas above."""
 MIDDLE = 0.3
@@ -258,11 +260,31 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
     return torch.where(present[:, None], torch.stack([share, balance], 1), 0.0)
 
 
+def coarser(balance: Tensor, c: Tensor, plates: Plates, shower: Shower) -> Tensor:
+    """Return numbers b as they would be with a kappa of `RESOLVED_PLATE`, shape (n, layers).
+
+    They tell a plate that holds next to nothing hardly from an empty one, but have a slope everywhere.
+
+    Args:
+        balance: b of the formulas above, shape (n, layers).
+        c: c and b of showers whose A_k are taken, shape (n, `LAYER`, layers).
+        plates: the stacks.
+        shower: the showers.
+    """
+    share, own = c.unbind(1)
+    layers = shower.total[:, None] * shares_of(plates, shower) * share.clamp(min=0).pow(3)
+    ratio = plates.ratio * own.clamp(-LOGIT_BOUND, LOGIT_BOUND).exp()
+    absorber = layers - _active(layers, ratio, *_softening(plates))
+    alpha = absorber / torch.where(plates.present, plates.ionisation[..., 0], 1.0)
+    active = balance.clamp(-LOGIT_BOUND, LOGIT_BOUND).exp() * (alpha + SOFT_PLATE)
+    return (active + RESOLVED_PLATE - SOFT_PLATE).log() - (alpha + RESOLVED_PLATE).log()
+
+
 def edges(plates: Plates, shower: Shower) -> Tensor:
     """Return the c and the b of layers between the empty and the filled ones, shape (n, `LAYER`, layers).
 
     That of b is `MIDDLE` below an active plate without energy whose absorber has the energy that the profile expects.
-    Few filled plates hold less than a tenth of w_k, so this is about the middle between them and the empty ones.
+    Few filled plates hold less than `SOFT_PLATE` w_k, so this is about the middle between them and the empty ones.
     """
     expected = shower.total[:, None] * shares_of(plates, shower)
     soft_absorber, soft_active = _softening(plates)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import pi
+from math import atan, pi, sin
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -64,6 +64,7 @@ from calograd.surrogate.plates.coordinates import (
     Nominal,
     Plates,
     Shower,
+    coarser,
     decode,
     decode_shower,
     edges,
@@ -82,7 +83,7 @@ NUMBERS = ("radiation_length", "critical_energy", "mean_atomic_number")
 
 The Moliere radius says nothing of plates that are wide, and the density nothing beyond the lengths and losses.
 """
-STACK = 16
+STACK = 21
 """Number of standardised conditions beside those of the materials."""
 CONDITIONS = STACK + 2 * (len(NUMBERS) + 1)
 """Number of standardised conditions."""
@@ -105,6 +106,8 @@ NEAR = 3.0
 """Distance from the start of the shower, X0, beyond which it does not matter."""
 WIDE = 4.0
 """Distance from the mean depth, in spreads, beyond which it does not matter."""
+FINE = 0.1
+"""Share of b as it is in the loss of a distillation into one step, beside `coarser` numbers."""
 SHOWER_DRAWS = 4
 """Noise levels of every shower in a step of the training of its network."""
 SCHEDULE = SCHEDULES["karras"]
@@ -226,6 +229,21 @@ class DenseInputs(NamedTuple):
     context: Tensor
     thresholds: Tensor
     present: Tensor
+
+
+class BoundLayers(NamedTuple):
+    """The layers' network of some showers.
+
+    Args:
+        stack, shower: stacks and showers.
+        location_scale: location and scale of c.
+        network: the network with its conditions bound.
+    """
+
+    stack: StackConditions
+    shower: Shower
+    location_scale: LocationScale
+    network: Network
 
 
 class StackTargets(NamedTuple):
@@ -489,7 +507,7 @@ class PlatesModel(Model):
 
         That of the shower is the mean of `SHOWER_DRAWS` noise levels: its network is small and learns from few numbers.
         """
-        stack, of_layers = self._bound(x, conditions, energy)
+        stack, _, _, of_layers = self._bound(x, conditions, energy)
         of_shower, y, (first, second) = self._shower(stack), self._padded(y), self.preconditionings
         one = torch.stack([
             loss(of_shower, first, x, SCHEDULE.draw(random, like=x), random).mean(1) for _ in range(SHOWER_DRAWS)
@@ -514,26 +532,51 @@ class PlatesModel(Model):
         first, second = self.preconditionings
         assert isinstance(first, Progressive)
         assert isinstance(second, Progressive)
-        stack, of_layers = teacher._bound(x, conditions, energy)
+        stack, _, _, of_layers = teacher._bound(x, conditions, energy)
         one = teacher_of(teacher._shower(stack), teacher.preconditionings[0], first, steps[0])
         other = teacher_of(of_layers, teacher.preconditionings[1], second, steps[1])
         of_shower = teacher_targets(first, one, x, random)
         return StackTargets(conditions, energy, x, of_shower, teacher_targets(second, other, self._padded(y), random))
 
     def distillation_losses(self, targets: StackTargets) -> tuple[Tensor, Tensor]:
-        """Return the distillation losses of shower and layers, one a shower, shape (n,) each."""
-        stack, of_layers = self._bound(targets.x, targets.conditions, targets.energy)
-        one = distillation_loss(self._shower(stack), targets.shower).mean(1)
-        return one, self._mean_of_layers(distillation_loss(of_layers, targets.layers), stack)
+        """Return the distillation losses of shower and layers, one a shower, shape (n,) each.
 
-    def _bound(self, x: Tensor, conditions: Tensor, energy: Tensor) -> tuple[StackConditions, Network]:
-        """Return what conditions say of the stacks, and the layers' network of showers of coordinates x."""
+        A network of one step makes the numbers b themselves, and a smooth function of noise cannot jump from an empty
+        plate to a filled one. So most of its loss of b is that of `coarser` numbers, for which plates that hold next to
+        nothing are nearly empty; the share `FINE` is of b as it is.
+        """
+        bound = self._bound(targets.x, targets.conditions, targets.energy)
+        one = distillation_loss(self._shower(bound.stack), targets.shower).mean(1)
+        seen, noise, target = targets.layers
+        made = bound.network(seen, noise)
+        other = (made - target).square()
+        grid = self.preconditionings[1]
+        if isinstance(grid, Progressive) and grid.steps == 1:
+            sine = sin(atan(grid.grid[0]))
+            y, wanted = seen + sine * made, seen + sine * target
+            other = FINE * other + (1 - FINE) * self._coarser_loss(y, wanted, bound) / sine**2
+        return one, self._mean_of_layers(other, bound.stack)
+
+    def _coarser_loss(self, y: Tensor, wanted: Tensor, bound: BoundLayers) -> Tensor:
+        """Return squared errors of c, and of b as `coarser` has it, in units of y; shape (n, 2 layers)."""
+        location, scale = bound.location_scale
+        layers, present = location.shape[2], bound.stack.plates.present
+        y, wanted = (values.view(len(y), LAYER, -1)[..., :layers] for values in (y, wanted))
+        c = restore(wanted, location, scale)
+        b = [restore(values, location, scale)[:, 1] for values in (y, wanted)]
+        first, second = (coarser(each, c, bound.stack.plates, bound.shower) for each in b)
+        error = torch.stack([y[:, 0] - wanted[:, 0], (first - second) / scale[:, 1]], 1)
+        return self._padded(torch.where(present[:, None], error, 0.0).square())
+
+    def _bound(self, x: Tensor, conditions: Tensor, energy: Tensor) -> BoundLayers:
+        """Return the layers' network of showers of coordinates x."""
         with torch.no_grad():
             g = self.shower_location_scale.restore(x, conditions[:, :CONDITIONS])
             stack, shower = self.known_of(g, conditions, energy)
             features = self.features(stack, shower)
             location_scale = self.location_scale_of_layers(stack, features, x)
-        return stack, self._layers(stack, shower, features, x, location_scale)
+        network = self._layers(stack, shower, features, x, location_scale)
+        return BoundLayers(stack, shower, location_scale, network)
 
     def _mean_of_layers(self, values: Tensor, stack: StackConditions) -> Tensor:
         """Return the mean over the layers that each stack has, shape (n,), of numbers of shape (n, 2 layers)."""
@@ -690,7 +733,11 @@ def numbers_of_rows(materials: Sequence[Material], which: Tensor, like: Tensor) 
 
 
 def _stack_conditions(plates: Plates, energy: Tensor, photon: Tensor, charge: Tensor, cosine: Tensor) -> Tensor:
-    """Return the conditions of stack and particle, not standardised, shape (n, `STACK`)."""
+    """Return the conditions of stack and particle, not standardised, shape (n, `STACK`).
+
+    Thicknesses of plates enter by their means over the nominal shower, by how they change along it, and by how they
+    scatter: stacks of the same means resolve an energy worse if their sampling fractions differ from layer to layer.
+    """
     expected, _ = nominal(plates, energy, photon)
     weights = expected.shares / expected.shares.sum(1, keepdim=True)
     present = plates.present
@@ -703,11 +750,19 @@ def _stack_conditions(plates: Plates, energy: Tensor, photon: Tensor, charge: Te
         (energy / critical).log(), energy.log(), photon, charge, -cosine.log(),
         (weights * absorber).sum(1), (weights * active).sum(1),
         (weights * absorber * u).sum(1), (weights * active * u).sum(1),
+        (weights * absorber * (u.square() - 1)).sum(1), (weights * active * (u.square() - 1)).sum(1),
+        *_spreads(weights, absorber, active),
         fraction.log(), ((expected.behind + 1e-5) / (1 - expected.behind + 1e-5)).log(),
         expected.mean.log(), expected.spread.log(), plates.backs[:, -1].log(), absorber[:, 0], active[:, 0],
     ]  # fmt: skip
     rows = max(map(len, columns))
     return torch.stack([column.expand(rows) for column in columns], 1)
+
+
+def _spreads(weights: Tensor, absorber: Tensor, active: Tensor) -> list[Tensor]:
+    """Return variances and covariance of two numbers of layers, shape (n,) each, by weights that add up to one."""
+    a, b = (values - (weights * values).sum(1, keepdim=True) for values in (absorber, active))
+    return [(weights * a * a).sum(1), (weights * b * b).sum(1), (weights * a * b).sum(1)]
 
 
 def layer_features(plates: Plates, shower: Shower) -> LayerFeatures:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import atan, pi, sin
+from math import pi
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -47,6 +47,7 @@ from calograd.events.points import Points
 from calograd.nn.layer_network import LayerNetwork
 from calograd.nn.location_scale import ConditionalLocationScale, likelihood, restore, standardise
 from calograd.nn.mlp import ResidualMlp
+from calograd.surrogate.fused import steps_of
 from calograd.surrogate.model import (
     Architecture,
     Generates,
@@ -552,7 +553,7 @@ class PlatesModel(Model):
         other = (made - target).square()
         grid = self.preconditionings[1]
         if isinstance(grid, Progressive) and grid.steps == 1:
-            sine = sin(atan(grid.grid[0]))
+            sine = steps_of(grid).sine
             y, wanted = seen + sine * made, seen + sine * target
             other = FINE * other + (1 - FINE) * self._coarser_loss(y, wanted, bound) / sine**2
         return one, self._mean_of_layers(other, bound.stack)

@@ -10,12 +10,12 @@
 #   Cu       0.215     0.861    2.153
 #   PbWO4    0.134     0.534    1.336
 # Copper with liquid argon is left out: it tests a pair that was never trained on.
-# Each kind is in four libraries: 700 showers of 0.8 to 25 GeV, 1 400 of 0.8 to 5 GeV and 1 600 photons of 0.8 to 2 GeV, where
+# Each of these kinds is in four libraries: 700 showers of 0.8 to 25 GeV, 1 400 of 0.8 to 5 GeV and 1 600 photons of 0.8 to 2 GeV, where
 # they scatter most and cost least, and 160 of 20 to 120 GeV. Of a pair's two kinds one has layers that scatter about a
 # smooth profile; the other has equal layers, in the second library thicknesses that step once. The next pair has them the other way round.
 # A third kind of every pair, in all but the library of photons, is as designs that an ascent in all thicknesses visits:
 # 15 to 45 layers of 0.15 to 1.5 X0, whose profiles cross the whole range and whose layers scatter by a quarter or a half.
-# On an AMD EPYC: simulation 2.3 core-hours, training 32 minutes of two cores, most of it beside other work.
+# On an AMD EPYC: simulation 3.0 core-hours, training 26 minutes of two cores.
 # Numbers of showers are SCALE times those below, over PART; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
 # RECORD=points records the deposits in active plates as well, for runs/sampling-points.sh.
 # Usage: runs/sampling.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.

@@ -271,7 +271,7 @@ def test_a_run_with_checks_by_geant4(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Start and result are simulated, stored, and serve a repeated call, which simulates nothing."""
     tables = raw(spectrum={"energies": [1]}, check={"simulate": True, "workers": 2},
                  ascent=raw()["ascent"] | {"steps": 2, "showers": 12, "multi_start": 0})  # fmt: skip
-    surrogate, folder = tiny_plates(seed=1), tmp_path / "run"  # with seed 0 the first step is within its noise: no run
+    surrogate, folder = tiny_plates(seed=1), tmp_path / "run"  # that of seed 0 ends where it starts
     made = optimise(surrogate, tables, folder)
     assert made.start is not None
     assert made.end is not None

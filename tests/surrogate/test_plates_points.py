@@ -158,18 +158,37 @@ def test_numbers_of_points_say_where_they_are() -> None:
 
 def test_points_come_back_from_their_unit_normal_numbers() -> None:
     stage, generator = stage_of(tiny_plate_points()), torch.Generator().manual_seed(8)
-    noise = torch.randn(4000, 2, generator=generator)
+    noise = torch.randn(40_000, 2, generator=generator)
     values = torch.stack([(noise[:, 0] / 2).sinh() - 1, -noise[:, 1].exp()], 1)
     stage.fit_first_table(values)
     assert float(stage.broadest) == pytest.approx(float(values[:, 0].max().exp()))
     even = stage.evened(values)
-    location, scale = torch.full((4000, 2), 0.3), torch.tensor([1.5, 0.5]).expand(4000, 2)
-    stage.fit_table((even - location) / scale)
+    location, scale = torch.full((40_000, 2), 0.3), torch.tensor([1.5, 0.5]).expand(40_000, 2)
+    stage.fit_tables((even - location) / scale)
     z = stage.normal((even - location) / scale)
     for column in (even, z):
         torch.testing.assert_close(column.mean(0), torch.zeros(2), atol=0.02, rtol=0)
         torch.testing.assert_close(column.std(0), torch.ones(2), atol=0.03, rtol=0)
     torch.testing.assert_close(stage.restored(z.T, location.T, scale.T).T, values, rtol=1e-3, atol=2e-3)
+
+
+def test_distances_know_the_energies_of_their_points() -> None:
+    stage, generator = stage_of(tiny_plate_points()), torch.Generator().manual_seed(8)
+    e = torch.randn(40_000, generator=generator)
+    r = torch.randn(40_000, generator=generator) * (1 - 0.2 * e.tanh()) - 0.5 * e
+    standard = torch.stack([r, e], 1)
+    stage.fit_tables(standard)
+    z_r, z_e = stage.normal(standard).T
+    for k in range(-4, 5):  # bins of z_e between and about its values with tables
+        own = z_r[(z_e - k / 2).abs() < 0.25]
+        assert abs(float(own.mean())) < 0.1 + 3 / len(own) ** 0.5, k
+        assert 0.85 < float(own.std()) < 1.15, k
+    both = torch.stack([z_r, z_e]).double().requires_grad_()
+    stage.double()
+    zero = torch.zeros_like(both)
+    (slope,) = torch.autograd.grad(stage.restored(both, zero, zero + 1)[0].sum(), both)
+    assert float(slope[1].mean()) == pytest.approx(-0.5, abs=0.1)
+    assert bool((slope[0] > 0).all())
 
 
 def test_features_come_back_from_their_numbers(surrogate: Surrogate) -> None:

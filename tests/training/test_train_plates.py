@@ -233,7 +233,7 @@ def test_points_are_learnt_after_the_layers(recorded: Path) -> None:
     assert isinstance(stage, PointStage)
     assert stage.more_points.any()
     assert float(stage.reach) == pytest.approx(2**0.5, rel=0.1)  # deposits are in a square of one centimetre
-    assert bool((stage.table.diff(dim=-1) > 0).all())
+    assert all(bool((table.diff(dim=-1) > 0).all()) for table in (stage.energy_table, stage.radius_table))
 
 
 def test_an_interrupted_run_of_points_ends_with_the_same_weights(recorded: Path) -> None:

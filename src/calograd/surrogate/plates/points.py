@@ -6,7 +6,8 @@ particle loses in its active plate along the particle's line,
 
     point    ln(rho / R_k), ln(e / i_k)   rho from the particle's line, across it: plates cut a tilted shower obliquely
              z = (z_r, z_e, z_a)          z_r and z_e: made unit normal by a table of quantiles of all points, less the
-                                          location and over the scale given the layer, and by a second table;
+                                          location and over the scale given the layer, and by a second table, which
+                                          for z_r is one given z_e: points of much energy are near the line;
                                           z_a = Phi^-1(|a| / pi), a the azimuth from the tilt
     leads    ln(sum N_k / sum (V_k / e0 i_k)), the means of m_k and d_k weighted with V_k, centre of gravity / R
              u by an autoregressive flow given the shower                      (`calograd.nn.flows`)
@@ -29,7 +30,6 @@ from dataclasses import dataclass, replace
 from math import pi
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -65,6 +65,10 @@ DIM = 3
 """Numbers of a point: z_r, z_e and z_a."""
 TABLED = 2
 """Numbers of a point that have location, scale and a table: z_r and z_e."""
+GIVEN = 11
+"""Values of z_e, evenly from -`GIVEN_END` to `GIVEN_END`, that have a table of z_r; it is straight between them."""
+GIVEN_END = 2.5
+"""Largest of them."""
 LEADS = 5
 """Numbers of a shower as a whole, which those of its layers follow."""
 SCALE_ENERGY = 0.0212
@@ -196,8 +200,10 @@ class PointStage(nn.Module):
         self.local_mean: Tensor
         self.local_scale: Tensor
         self.register_buffer("unit", torch.tensor(1.0))
-        for name in ("first_table", "table"):
-            self.register_buffer(name, torch.linspace(-TAIL, TAIL, KNOTS).repeat(TABLED, 1, 1))
+        straight = torch.linspace(-TAIL, TAIL, KNOTS)
+        self.register_buffer("first_table", straight.repeat(TABLED, 1, 1))
+        self.register_buffer("energy_table", straight.repeat(1, 1))
+        self.register_buffer("radius_table", straight.repeat(GIVEN, 1))
         for name, value in (("least", -1e30), ("largest", 1e30)):
             self.register_buffer(name, torch.full((LAYER_NUMBERS,), value))
         for name in ("reach", "broadest", "hardest"):
@@ -205,7 +211,8 @@ class PointStage(nn.Module):
         self.register_buffer("more_points", torch.zeros(2))
         self.unit: Tensor
         self.first_table: Tensor
-        self.table: Tensor
+        self.energy_table: Tensor
+        self.radius_table: Tensor
         self.least: Tensor
         self.largest: Tensor
         self.reach: Tensor
@@ -255,28 +262,38 @@ class PointStage(nn.Module):
 
     def evened(self, values: Tensor) -> Tensor:
         """Return ln(rho / R_k) and ln(e / i_k), shape (points, `TABLED`), made unit normal by the first table."""
-        return _normal(values, self.first_table)
+        r, e = (to_normal(v, _first(v), table) for v, table in zip(_columns(values), self.first_table, strict=True))
+        return torch.stack([r, e], 1).to(values)
 
     def normal(self, values: Tensor) -> Tensor:
         """Return z_r and z_e of numbers that location and scale have standardised, shape (points, `TABLED`)."""
-        return _normal(values, self.table)
+        r, e = _columns(values)
+        z_e = to_normal(e, _first(e), self.energy_table)
+        return torch.stack([normal_given(r, z_e, self.radius_table), z_e], 1).to(values)
 
     def restored(self, z: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         """Return ln(rho / R_k) and ln(e / i_k) of z_r and z_e; all arguments are of shape (`TABLED`, points)."""
-        first = torch.zeros(z.shape[1], dtype=torch.long, device=z.device)
-        even = torch.addcmul(location, scale, from_normal(z, first, self.table))
-        return from_normal(even, first, self.first_table)
+        z_r, z_e = z
+        first = _first(z_e)
+        standard = torch.stack(
+            [from_normal_given(z_r, z_e, self.radius_table), from_normal(z_e, first, self.energy_table)]
+        )
+        return from_normal(torch.addcmul(location, scale, standard), first, self.first_table)
 
     def fit_first_table(self, values: Tensor) -> None:
         """Fit the first table, and the limits, to ln(rho / R_k) and ln(e / i_k), shape (points, `TABLED`)."""
-        _fit(self.first_table, values)
+        for v, table in zip(_columns(values), self.first_table, strict=True):
+            _fit(table, v, _first(v))
         farthest, hardest = values.amax(0)
         self.broadest.copy_(farthest.exp())
         self.hardest.copy_(hardest)
 
-    def fit_table(self, values: Tensor) -> None:
-        """Fit the second table to points' numbers that location and scale have standardised."""
-        _fit(self.table, values)
+    def fit_tables(self, values: Tensor) -> None:
+        """Fit the second tables to points' numbers that location and scale have standardised."""
+        r, e = _columns(values)
+        _fit(self.energy_table, e, _first(e))
+        place, part = _among_given(to_normal(e, _first(e), self.energy_table))
+        _fit(self.radius_table, r, place + (part > 0.5))
 
     def start_from(self, leads: Tensor, numbers: Tensor, local: Tensor) -> None:
         """Set where location and scale of leads and layers' numbers begin, their limits, and what is standardised.
@@ -537,17 +554,60 @@ def point_numbers(x: Tensor, y: Tensor, e: Tensor, moliere: Tensor, ionisation: 
     return torch.stack([r.clamp(min=NEAREST).log(), (e / ionisation).log()], 1), ndtri(turn.clamp(EDGE, 1 - EDGE))
 
 
-def _normal(values: Tensor, table: Tensor) -> Tensor:
-    """Return values, shape (points, `TABLED`), made unit normal by a table."""
-    first = torch.zeros(len(values), dtype=torch.long, device=values.device)
-    columns = [to_normal(values[:, k].contiguous(), first, table[k]) for k in range(TABLED)]
-    return torch.stack(columns, 1).to(values)
+def from_normal_given(z: Tensor, z_e: Tensor, table: Tensor) -> Tensor:
+    """Return values of z by tables that are straight between values of z_e, differentiable in both, shape (points,).
+
+    Args:
+        z, z_e: shape (points,).
+        table: quantiles at `GIVEN` values of z_e, shape (`GIVEN`, `KNOTS`).
+    """
+    row, part = _among_given(z_e)
+    at = (z + TAIL) * ((KNOTS - 1) / (2 * TAIL))
+    whole = at.long().clamp(0, KNOTS - 2)
+    low, high = _between(table, row, part, whole), _between(table, row, part, whole + 1)
+    return torch.lerp(low, high, at - whole)
 
 
-def _fit(table: Tensor, values: Tensor) -> None:
-    """Set a table to the quantiles of values, shape (points, `TABLED`)."""
-    for column, quantiles in zip(values.T.cpu().numpy(), table, strict=True):
-        quantiles.copy_(quantile_table(column, np.zeros(len(column), np.int64), 1))
+def normal_given(values: Tensor, z_e: Tensor, table: Tensor) -> Tensor:
+    """Return z of values, shape (points,): the inverse of `from_normal_given`, by bisection."""
+    row, part = _among_given(z_e)
+    place, step = torch.zeros_like(row), 1 << (KNOTS - 2).bit_length()
+    while step > 1:
+        step //= 2
+        further = place + step
+        inside = (further <= KNOTS - 2) & (_between(table, row, part, further.clamp(max=KNOTS - 2)) <= values)
+        place = torch.where(inside, further, place)
+    low, high = _between(table, row, part, place), _between(table, row, part, place + 1)
+    return -TAIL + (2 * TAIL / (KNOTS - 1)) * (place + (values - low) / (high - low))
+
+
+def _among_given(z_e: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the last of the `GIVEN` values at or below z_e that has one above it, and how far z_e is to that."""
+    at = (z_e + GIVEN_END).mul((GIVEN - 1) / (2 * GIVEN_END)).clamp(0, GIVEN - 1)
+    row = at.detach().long().clamp(max=GIVEN - 2)
+    return row, at - row
+
+
+def _between(table: Tensor, row: Tensor, part: Tensor, knot: Tensor) -> Tensor:
+    """Return quantiles between two rows of a table, shape (points,)."""
+    flat, place = table.flatten(), row * table.shape[1] + knot
+    return torch.lerp(flat.index_select(0, place), flat.index_select(0, place + table.shape[1]), part)
+
+
+def _columns(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two numbers of points, shape (points,) each, of shape (points, `TABLED`)."""
+    r, e = values.T.contiguous()
+    return r, e
+
+
+def _first(values: Tensor) -> Tensor:
+    """Return zeros: all points are of the one row of a table."""
+    return torch.zeros(len(values), dtype=torch.long, device=values.device)
+
+
+def _fit(table: Tensor, values: Tensor, rows: Tensor) -> None:
+    """Set the rows of a table to the quantiles of the values that are of them, shape (points,) each."""
+    table.copy_(quantile_table(values.cpu().numpy(), rows.cpu().numpy(), len(table)))
 
 
 def _leads(features: Features, visible: Tensor, unit: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class PointPhases:
                 layers = self._layers(model, rows)
                 numbers, _, place = numbers_of_points(stage, points.rows(rows).to(stage.unit.device), layers)
                 parts.append(stage.standardise_points(numbers, layers, place).cpu())
-            stage.fit_table(torch.cat(parts))
+            stage.fit_tables(torch.cat(parts))
             features, encoded = self._features_by(model), list[tuple[Tensor, Tensor, Tensor]]()
             for rows in _chunks(len(data.train)):
                 layers = self._layers(model, rows)

@@ -12,6 +12,7 @@ from calograd.surrogate import Card, Surrogate, TrainedStacks
 from calograd.surrogate.card import TrainedBeam
 from calograd.surrogate.plates.coordinates import SHOWER
 from calograd.surrogate.plates.model import PlatesArchitecture, PlatesModel
+from calograd.surrogate.plates.points import QUANTILES
 
 SMALL = PlatesArchitecture(
     layers=12, shower_width=8, shower_blocks=1, layer_width=8, layer_blocks=1, embedding=8, location_scale_width=8,
@@ -65,6 +66,8 @@ def tiny_plate_points(seed: int = 0) -> Surrogate:
     with torch.no_grad():  # a twentieth of the losses' points, half a Moliere radius away
         stage.unit.fill_(20.0)
         stage.reach.fill_(30.0)
-        stage.location_scale.network[-1].bias.copy_(torch.tensor([-1.0, 0.5, -0.5, -0.7]))  # type: ignore[operator]
+        biases = stage.quantiles.network[-1].bias.view(2, QUANTILES)  # type: ignore[union-attr, operator]
+        biases[:, 0] = torch.tensor([-1.0, 0.5])
+        biases[:, 1:] = torch.tensor([[-0.5], [-0.7]])
     card = first.card.model_copy(update={"name": "tiny-plate-points", "architecture": architecture.to_dict()})
     return Surrogate(model.eval().requires_grad_(False), card)

@@ -25,6 +25,7 @@ from calograd.surrogate.generation import draw_stacks, generate
 from calograd.surrogate.plates.model import PlatesArchitecture, PlatesModel
 from calograd.surrogate.plates.points import (
     LEADS,
+    QUANTILES,
     SCALE_ENERGY,
     KnownLayers,
     PointStage,
@@ -32,7 +33,7 @@ from calograd.surrogate.plates.points import (
     in_detector,
     point_numbers,
 )
-from calograd.surrogate.points.features import Features, decode_count, decode_means
+from calograd.surrogate.points.features import TAIL, Features, decode_count, decode_means, to_normal
 from calograd.system.random_numbers import RandomNumbers
 
 STACK = SamplingDesign("Pb", "lAr", 0.3, 0.4, 6)
@@ -163,13 +164,17 @@ def test_points_come_back_from_their_unit_normal_numbers() -> None:
     stage.fit_first_table(values)
     assert float(stage.broadest) == pytest.approx(float(values[:, 0].max().exp()))
     even = stage.evened(values)
-    location, scale = torch.full((40_000, 2), 0.3), torch.tensor([1.5, 0.5]).expand(40_000, 2)
-    stage.fit_tables((even - location) / scale)
-    z = stage.normal((even - location) / scale)
+    place = torch.randint(3, (40_000,), generator=generator)
+    tables = (0.3 + torch.tensor([[[1.5]], [[0.5]]]) * torch.linspace(-TAIL, TAIL, QUANTILES)).expand(2, 3, -1)
+    standard = (even - 0.3) / torch.tensor([1.5, 0.5])
+    for k in range(2):
+        torch.testing.assert_close(to_normal(even[:, k], place, tables[k]).float(), standard[:, k])
+    stage.fit_tables(standard)
+    z = stage.normal(standard)
     for column in (even, z):
         torch.testing.assert_close(column.mean(0), torch.zeros(2), atol=0.02, rtol=0)
         torch.testing.assert_close(column.std(0), torch.ones(2), atol=0.03, rtol=0)
-    torch.testing.assert_close(stage.restored(z.T, location.T, scale.T).T, values, rtol=1e-3, atol=2e-3)
+    torch.testing.assert_close(stage.restored(z.T, tables, place).T, values, rtol=1e-3, atol=2e-3)
 
 
 def test_distances_know_the_energies_of_their_points() -> None:
@@ -185,8 +190,9 @@ def test_distances_know_the_energies_of_their_points() -> None:
         assert 0.85 < float(own.std()) < 1.15, k
     both = torch.stack([z_r, z_e]).double().requires_grad_()
     stage.double()
-    zero = torch.zeros_like(both)
-    (slope,) = torch.autograd.grad(stage.restored(both, zero, zero + 1)[0].sum(), both)
+    straight = torch.linspace(-TAIL, TAIL, QUANTILES).double().expand(2, 1, -1)
+    one = torch.zeros(len(z_e), dtype=torch.long)
+    (slope,) = torch.autograd.grad(stage.restored(both, straight, one)[0].sum(), both)
     assert float(slope[1].mean()) == pytest.approx(-0.5, abs=0.1)
     assert bool((slope[0] > 0).all())
 

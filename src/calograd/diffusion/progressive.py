@@ -103,7 +103,9 @@ class Targets(NamedTuple):
 
 
 @torch.no_grad()
-def teacher_targets(student: Progressive, teacher: Teacher, x0: Tensor, random: RandomNumbers) -> Targets:
+def teacher_targets(
+    student: Progressive, teacher: Teacher, x0: Tensor, random: RandomNumbers, group: Tensor | None = None
+) -> Targets:
     """Let the teacher take one step of the student from every noisy sample.
 
     The samples are dealt out to the steps of the student in turn.
@@ -113,8 +115,10 @@ def teacher_targets(student: Progressive, teacher: Teacher, x0: Tensor, random: 
         teacher: teacher of the student's network.
         x0: clean samples, shape (n, ...).
         random: random numbers of the samples.
+        group: index of every sample's group, shape (n,), int64; samples of a group get the same step. None: each is
+            one.
     """
-    which = torch.arange(len(x0)) % student.steps
+    which = (torch.arange(len(x0)) if group is None else group.cpu()) % student.steps
     wide = (-1, *(1,) * (x0.ndim - 1))
     grid = angle_grid(student.grid[0], student.steps * teacher.steps)
     visited = torch.stack([grid[which * teacher.steps + step].reshape(wide) for step in range(teacher.steps + 1)])

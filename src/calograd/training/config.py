@@ -259,9 +259,14 @@ class PlatesModelConfig(TrainingTable):
     point_steps: Positive = _PLATES.point_steps
     point_sampler: Literal["ddpm", "ddim", "heun", "dpmpp-2m", "trigflow-ab2"] = "trigflow-ab2"
 
-    def architecture(self, distilled_steps: tuple[int, int] | None = None) -> PlatesArchitecture:
+    def architecture(
+        self, distilled_steps: tuple[int, int] | None = None, distilled_point_steps: tuple[int, int] | None = None
+    ) -> PlatesArchitecture:
         """Return the architecture of a diffusion model, or of a student of these steps."""
-        return PlatesArchitecture(**self.model_dump(exclude={"kind"}), distilled_steps=distilled_steps)
+        return PlatesArchitecture(
+            **self.model_dump(exclude={"kind"}), distilled_steps=distilled_steps,
+            distilled_point_steps=distilled_point_steps,
+        )  # fmt: skip
 
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -377,7 +382,9 @@ class PointsTraining(LoopTable):
 class ProgressiveDistillation(TrainingTable):
     """Progressive distillation of a surrogate of cells, maps or plates, see `calograd.diffusion.progressive`.
 
-    Of plates the shape is the shower as a whole, and the pattern its layers.
+    Of plates the shape is the shower as a whole, and the pattern its layers. With `PlatesTraining.start` the points of
+    the teacher are distilled, and added to that surrogate: then the shape is the features of the layers, and the
+    pattern the points.
     """
 
     teacher: Path
@@ -482,8 +489,8 @@ class PlatesRun(Table):
 
     @model_validator(mode="after")
     def _start_of_points(self) -> PlatesRun:
-        if self.training.start and (self.distillation is not None or not self.model.points):
-            raise ValueError("training.start adds points to a surrogate of plates; set model.points = true, no student")
+        if self.training.start and not self.model.points:
+            raise ValueError("training.start adds points to a surrogate of plates; set model.points = true")
         return self
 
 

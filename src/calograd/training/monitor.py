@@ -25,7 +25,7 @@ from calograd.surrogate.model import DesignModel, Options
 from calograd.surrogate.plates.model import PlatesModel
 from calograd.surrogate.points.model import PointsModel
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.data.plate_points import features_of_points, point_loss
+from calograd.training.data.plate_points import features_of_points
 from calograd.training.data.plates import PlatesData, StackRows, layers_of
 from calograd.training.data.points import PointsData
 from calograd.training.data.rows import MAX_ROWS, Rows, TrainingData
@@ -114,11 +114,19 @@ def report_plates(model: PlatesModel, data: PlatesData, losses: Callable[..., tu
 
 
 @torch.no_grad()
-def report_plate_points(model: PlatesModel, data: PlatesData) -> Report:
+def report_plate_points(
+    model: PlatesModel, data: PlatesData, feature_loss: Callable[..., Tensor], point_loss: Callable[..., Tensor]
+) -> Report:
     """Return validation losses and physics of points in plates on at most `MAX_SHOWERS` validation showers.
 
     Showers are generated in the stacks of Geant4's, from the incident energy on. Positions are those across the
     particle's line.
+
+    Args:
+        model: a surrogate with points.
+        data: showers with points.
+        feature_loss: returns the loss of features of (stage, features, layers, random numbers).
+        point_loss: returns the loss of points of (stage, points, features, layers, generator).
     """
     generator, device, known = torch.Generator().manual_seed(0), model.condition_mean.device, data.validation_points
     assert known is not None
@@ -129,7 +137,7 @@ def report_plate_points(model: PlatesModel, data: PlatesData) -> Report:
     assert stage is not None
     features = features_of_points(stage, points.to(device), layers_known)
     losses = {
-        "features": float(stage.feature_loss(features, layers_known, random).mean()),
+        "features": float(feature_loss(stage, features, layers_known, random).mean()),
         "points": float(point_loss(stage, points.to(device), features, layers_known, generator).mean()),
     }
     random = RandomNumbers.from_generator(generator, len(rows))

@@ -145,7 +145,7 @@ def _read_plates(config: PlatesRun) -> PlatesData:
 def _plates_task(
     config: PlatesRun, data: PlatesData, group: ProcessGroup, progress: TrainingProgress | None
 ) -> SurrogateTask[PlatesModel]:
-    if config.distillation is not None:
+    if config.distillation is not None and not config.training.start:
         return PlatesDistillationTask(config, data, group, progress)
     return PlatesTask(config, data, group)
 

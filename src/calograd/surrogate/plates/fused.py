@@ -51,8 +51,6 @@ class FusedPlates:
     ) -> LayerEnergies | Points:
         """Generate showers as `Model.generate`, without derivatives."""
         model = self.model
-        if model.points is not None and not schedule.options.layers_only:
-            return model.generate(conditions, energy, schedule, random)
         sizes = SHOWER, LAYER * model.architecture.layers
         x, y = (random.normal(size, like=conditions) for size in sizes)
         (first, second), (of_shower, of_layers) = self.steps, self.networks
@@ -70,5 +68,5 @@ class FusedPlates:
             made = of_layers(y * known.present, modulation, known.context, into * known.thresholds)
             y = y.add(made * known.present, alpha=second.sine)
         y = y.view(len(y), LAYER, -1)[..., : location.shape[2]]
-        absorber, active = decode(restore(y, location, scale), stack.plates, shower)
-        return LayerEnergies(active, absorber)
+        energies = decode(restore(y, location, scale), stack.plates, shower)
+        return model.finish_layers(stack, shower, x, energies, energy, schedule, random)

@@ -38,8 +38,8 @@ from calograd.detector.particles import Particles
 from calograd.detector.sampling_design import SamplingDesign
 from calograd.detector.sampling_stack import Stacks
 from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
-from calograd.diffusion.progressive import Progressive, Targets, distillation_loss, teacher_targets
-from calograd.diffusion.samplers import SAMPLERS, sample
+from calograd.diffusion.progressive import PROGRESSIVE, Progressive, Targets, distillation_loss, teacher_targets
+from calograd.diffusion.samplers import SAMPLERS, Sampler, sample
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.events.layer_energies import LayerEnergies
 from calograd.events.plates import PlateShowers
@@ -143,6 +143,8 @@ class PlatesArchitecture(Architecture):
         point_width, point_blocks: hidden numbers and residual blocks of the points' network.
         point_steps: number of steps of its sampler.
         point_sampler: sampler of features and points.
+        distilled_point_steps: steps of features and points of a distilled second stage, in place of the numbers and the
+            sampler above; None for diffusion models.
 
     Raises:
         InputError: distilled steps that are not two positive numbers.
@@ -169,9 +171,11 @@ class PlatesArchitecture(Architecture):
     point_blocks: int = 2
     point_steps: int = 6
     point_sampler: str = "trigflow-ab2"
+    distilled_point_steps: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "distilled_steps", two_steps(self.distilled_steps))
+        for name in ("distilled_steps", "distilled_point_steps"):
+            object.__setattr__(self, name, two_steps(getattr(self, name)))
 
     def build(self) -> PlatesModel:
         """Return a model with random weights."""
@@ -183,7 +187,14 @@ class PlatesArchitecture(Architecture):
             layers=self.layers, known=CONDITIONS + SHOWER, features=FEATURES, width=self.feature_width,
             blocks=self.feature_blocks, point_width=self.point_width, point_blocks=self.point_blocks,
             embedding=self.embedding, location_scale_width=self.location_scale_width,
+            distilled_steps=self.distilled_point_steps,
         )  # fmt: skip
+
+    def point_sampling(self) -> tuple[Sampler, tuple[int, int]]:
+        """Return the sampler of features and points, and the steps of both."""
+        if self.distilled_point_steps is not None:
+            return PROGRESSIVE, self.distilled_point_steps
+        return SAMPLERS[self.point_sampler], (self.feature_steps, self.point_steps)
 
 
 class StackConditions(NamedTuple):
@@ -700,14 +711,27 @@ class PlatesModel(Model):
             checkpointed,
         )  # fmt: skip
         y = y.reshape(len(y), LAYER, -1)[..., : location.shape[2]]
-        absorber, active = decode(restore(y, location, scale), stack.plates, shower)
+        energies = decode(restore(y, location, scale), stack.plates, shower)
+        return self.finish_layers(stack, shower, x, energies, energy, schedule, random)
+
+    def finish_layers(
+        self, stack: StackConditions, shower: Shower, x: Tensor, energies: tuple[Tensor, Tensor], energy: Tensor,
+        schedule: SamplingSchedule, random: RandomNumbers,
+    ) -> LayerEnergies | Points:  # fmt: skip
+        """Return generated layers as they are, or with points in their active plates.
+
+        Args:
+            stack, shower, x, energy: see `known_layers`.
+            energies: of absorbers and active plates, shape (n, layers) each, GeV.
+            schedule: says which.
+            random: random numbers of the showers.
+        """
+        absorber, active = energies
         if self.points is None or schedule.options.layers_only:
             return LayerEnergies(active, absorber)
-        layers, a = self.known_layers(stack, shower, x, torch.stack([absorber, active], -1), energy), self.architecture
-        return self.points.generate(
-            layers, absorber, SAMPLERS[a.point_sampler], (a.feature_steps, a.point_steps), schedule.options.smooth,
-            random,
-        )  # fmt: skip
+        layers = self.known_layers(stack, shower, x, torch.stack([absorber, active], -1), energy)
+        sampler, steps = self.architecture.point_sampling()
+        return self.points.generate(layers, absorber, sampler, steps, schedule.options.smooth, random)
 
 
 def _cropped(c: Tensor, stack: StackConditions) -> Tensor:

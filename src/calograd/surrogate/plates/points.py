@@ -5,10 +5,10 @@ the Moliere radius R_k of layer k, of absorber and active plate together, and th
 particle loses in its active plate along the particle's line,
 
     point    ln(rho / R_k), ln(e / i_k)   rho from the particle's line, across it: plates cut a tilted shower obliquely
-             z = (z_r, z_e, z_a)          z_r and z_e: made unit normal by a table of quantiles of all points, less the
-                                          location and over the scale given the layer, and by a second table, which
-                                          for z_r is one given z_e: points of much energy are near the line;
-                                          z_a = Phi^-1(|a| / pi), a the azimuth from the tilt
+             z = (z_r, z_e, z_a)          z_r and z_e: made unit normal by a table of quantiles of all points, by
+                                          quantiles given the layer (`calograd.nn.quantile_network`), and by a
+                                          second table, which for z_r is one given z_e: points of much energy are
+                                          near the line; z_a = Phi^-1(|a| / pi), a the azimuth from the tilt
     leads    ln(sum N_k / sum (V_k / e0 i_k)), the means of m_k and d_k weighted with V_k, centre of gravity / R
              u by an autoregressive flow given the shower                      (`calograd.nn.flows`)
     layers   q_k, m_k and d_k of `calograd.surrogate.points.features`, e0 i_k in place of e0
@@ -22,6 +22,9 @@ N_k, m_k and d_k are scaled or shifted before, to have the sum and the means of 
 
 Points of a shower are independent given the features, so they hit other numbers of cells than Geant4's. Numbers of
 points are multiplied by exp(k_0 + k_1 s), s standardised ln E, fitted to the hits of the training showers.
+
+A distilled stage has its teacher's tables, location and scale; its two diffusion networks take few steps each
+(`calograd.diffusion.progressive`).
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ from torch.nn.functional import pad
 from torch.special import ndtr, ndtri
 
 from calograd.detector.particles import Particles
-from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, denoise, loss
-from calograd.diffusion.samplers import Sampler, sample
+from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Preconditioning, denoise, loss
+from calograd.diffusion.progressive import Progressive, Teacher, distillation_loss, teacher_targets
+from calograd.diffusion.samplers import SAMPLERS, Sampler, sample
 from calograd.diffusion.schedules import SCHEDULES
 from calograd.events.points import Points
 from calograd.events.ragged import blocks, offsets_of
@@ -45,6 +49,7 @@ from calograd.nn.flows import AutoregressiveFlow
 from calograd.nn.layer_network import LayerNetwork
 from calograd.nn.location_scale import ConditionalLocationScale, likelihood, restore, standardise
 from calograd.nn.point_networks import PointNet
+from calograd.nn.quantile_network import ConditionalQuantiles
 from calograd.surrogate.plates.coordinates import Plates
 from calograd.surrogate.points.features import (
     KNOTS,
@@ -64,7 +69,9 @@ from calograd.system.random_numbers import RandomNumbers
 DIM = 3
 """Numbers of a point: z_r, z_e and z_a."""
 TABLED = 2
-"""Numbers of a point that have location, scale and a table: z_r and z_e."""
+"""Numbers of a point that have quantiles: z_r and z_e."""
+QUANTILES = 17
+"""Number of quantiles given the layer."""
 GIVEN = 11
 """Values of z_e, evenly from -`GIVEN_END` to `GIVEN_END`, that have a table of z_r; it is straight between them."""
 GIVEN_END = 2.5
@@ -85,8 +92,10 @@ EDGE = 1e-6
 """Least |a| / pi, and distance from 1, that is resolved."""
 SCHEDULE = SCHEDULES["karras"]
 """Noise schedule of both networks."""
-PRECONDITIONING = PRECONDITIONINGS["edm"]
-"""Preconditioning of both networks."""
+USUAL = PRECONDITIONINGS["edm"]
+"""Preconditioning of both networks of a diffusion model."""
+SAMPLER = SAMPLERS["trigflow-ab2"]
+"""Sampler with which a teacher makes targets."""
 MOST_POINTS = 1 << 15
 """Most points that are generated at once, but for those of one shower."""
 UNLIKELY = 1.5
@@ -107,6 +116,7 @@ class PointSizes:
         point_width, point_blocks: hidden numbers and residual blocks of the points' network.
         embedding: width of the embedding of noise level and conditions.
         location_scale_width: hidden numbers of the networks of location and scale.
+        distilled_steps: steps of both networks of a distilled stage; None for diffusion models.
     """
 
     layers: int
@@ -118,6 +128,7 @@ class PointSizes:
     point_blocks: int
     embedding: int
     location_scale_width: int
+    distilled_steps: tuple[int, int] | None = None
 
 
 class KnownLayers(NamedTuple):
@@ -183,6 +194,7 @@ class PointStage(nn.Module):
         sizes: sizes of the networks.
 
     Attributes:
+        preconditionings: those of the networks of features and points.
         unit: e0 of the formulas above: mean energy of a point, losses of a minimum ionising particle in the plate.
         reach, broadest: largest distances of a point from the particle's line, cm and Moliere radii.
         hardest: largest ln(e / i_k) of a point.
@@ -191,6 +203,10 @@ class PointStage(nn.Module):
     def __init__(self, sizes: PointSizes) -> None:
         super().__init__()
         self.sizes = sizes
+        self.preconditionings: tuple[Preconditioning, Preconditioning] = (USUAL, USUAL)
+        if sizes.distilled_steps is not None:
+            first, second = (Progressive.of(SCHEDULE, steps) for steps in sizes.distilled_steps)
+            self.preconditionings = first, second
         features = sizes.features + OWN
         for name, size in (("feature", features), ("local", LOCAL)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
@@ -220,7 +236,8 @@ class PointStage(nn.Module):
         self.hardest: Tensor
         self.more_points: Tensor
         known, width = sizes.known, sizes.location_scale_width
-        self.location_scale = ConditionalLocationScale(features + known, torch.arange(TABLED), width)
+        places = torch.linspace(-TAIL, TAIL, QUANTILES)
+        self.quantiles = ConditionalQuantiles(features + known, TABLED, places, width)
         self.leads = AutoregressiveFlow(LEADS, known, width // 2)
         self.layer_location_scale = ConditionalLocationScale(
             features + known + LEADS, torch.arange(LAYER_NUMBERS), width
@@ -236,9 +253,9 @@ class PointStage(nn.Module):
         values = (layers.features - self.feature_mean) / self.feature_scale
         return torch.where(layers.present[..., None], values, 0.0)
 
-    def location_scale_of(self, layers: KnownLayers) -> tuple[Tensor, Tensor]:
-        """Return location and scale of points' numbers by the first table, shape (n, layers, `TABLED`) each."""
-        return self.location_scale.of_items([self.standardised(layers), layers.common[:, None]])
+    def quantiles_of(self, layers: KnownLayers) -> Tensor:
+        """Return quantiles of points' numbers by the first table, shape (`TABLED`, n layers, `QUANTILES`)."""
+        return self.quantiles.of_items([self.standardised(layers), layers.common[:, None]]).flatten(1, 2)
 
     def units(self, layers: KnownLayers) -> Tensor:
         """Return the mean energy of a point of every layer, shape (n, layers), GeV."""
@@ -252,13 +269,21 @@ class PointStage(nn.Module):
             layers: showers.
             place: the layer of every point, among those of all showers, one after the other, shape (points,).
         """
-        location, scale = (part.flatten(0, 1).index_select(0, place) for part in self.location_scale_of(layers))
-        return likelihood(values, location, scale)
+        tables = self.quantiles_of(layers)
+        z = [to_normal(v, place, table) for v, table in zip(_columns(values), tables, strict=True)]
+        step = 2 * TAIL / (QUANTILES - 1)
+        rows = place * (QUANTILES - 1)
+        slopes = [
+            table.diff().flatten().index_select(0, rows + _piece(each)).div(step).log()
+            for each, table in zip(z, tables, strict=True)
+        ]
+        return torch.stack([each.square() / 2 + slope for each, slope in zip(z, slopes, strict=True)], 1)
 
     def standardise_points(self, values: Tensor, layers: KnownLayers, place: Tensor) -> Tensor:
-        """Return points' numbers by location and scale alone, shape (points, `TABLED`); see `point_likelihood`."""
-        location, scale = (part.flatten(0, 1).index_select(0, place) for part in self.location_scale_of(layers))
-        return (values - location) / scale
+        """Return points' numbers by the quantiles given the layer alone, shape (points, `TABLED`); see above."""
+        tables = self.quantiles_of(layers)
+        columns = [to_normal(v, place, table) for v, table in zip(_columns(values), tables, strict=True)]
+        return torch.stack(columns, 1).to(values)
 
     def evened(self, values: Tensor) -> Tensor:
         """Return ln(rho / R_k) and ln(e / i_k), shape (points, `TABLED`), made unit normal by the first table."""
@@ -266,19 +291,25 @@ class PointStage(nn.Module):
         return torch.stack([r, e], 1).to(values)
 
     def normal(self, values: Tensor) -> Tensor:
-        """Return z_r and z_e of numbers that location and scale have standardised, shape (points, `TABLED`)."""
+        """Return z_r and z_e of the result of `standardise_points`, shape (points, `TABLED`)."""
         r, e = _columns(values)
         z_e = to_normal(e, _first(e), self.energy_table)
         return torch.stack([normal_given(r, z_e, self.radius_table), z_e], 1).to(values)
 
-    def restored(self, z: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-        """Return ln(rho / R_k) and ln(e / i_k) of z_r and z_e; all arguments are of shape (`TABLED`, points)."""
+    def restored(self, z: Tensor, tables: Tensor, place: Tensor) -> Tensor:
+        """Return ln(rho / R_k) and ln(e / i_k) of z_r and z_e, shape (`TABLED`, points) as z.
+
+        Args:
+            z: see above.
+            tables: result of `quantiles_of`.
+            place: the layer of every point, see `point_likelihood`.
+        """
         z_r, z_e = z
         first = _first(z_e)
         standard = torch.stack(
             [from_normal_given(z_r, z_e, self.radius_table), from_normal(z_e, first, self.energy_table)]
         )
-        return from_normal(torch.addcmul(location, scale, standard), first, self.first_table)
+        return from_normal(from_normal(standard, place, tables), first, self.first_table)
 
     def fit_first_table(self, values: Tensor) -> None:
         """Fit the first table, and the limits, to ln(rho / R_k) and ln(e / i_k), shape (points, `TABLED`)."""
@@ -289,7 +320,7 @@ class PointStage(nn.Module):
         self.hardest.copy_(hardest)
 
     def fit_tables(self, values: Tensor) -> None:
-        """Fit the second tables to points' numbers that location and scale have standardised."""
+        """Fit the second tables to the result of `standardise_points`."""
         r, e = _columns(values)
         _fit(self.energy_table, e, _first(e))
         place, part = _among_given(to_normal(e, _first(e), self.energy_table))
@@ -350,9 +381,29 @@ class PointStage(nn.Module):
         with torch.no_grad():
             u, y = self.standardise_features(features, layers, random)
         network = self._layers_network(layers, u, y.shape[1])
-        values = loss(network, PRECONDITIONING, y.flatten(1), SCHEDULE.draw(random, like=y), random)
-        filled = (layers.visible > 0).to(values)
-        return (values.view(y.shape).mean(2) * filled).sum(1) / filled.sum(1).clamp(min=1)
+        values = loss(network, self.preconditionings[0], y.flatten(1), SCHEDULE.draw(random, like=y), random)
+        return _mean_of_filled(values.view(y.shape), layers)
+
+    def feature_distillation_loss(
+        self, teacher: PointStage, steps: int, features: Features, layers: KnownLayers, random: RandomNumbers
+    ) -> Tensor:  # fmt: skip
+        """Return the distillation loss of the layers' numbers, one a shower, shape (n,).
+
+        Args:
+            teacher: a diffusion model with the same tables, location and scale.
+            steps: its steps for every step of this one.
+            features, layers: features of showers and their layers; noise is added to them.
+            random: random numbers of the showers.
+        """
+        student = self.preconditionings[0]
+        assert isinstance(student, Progressive)
+        with torch.no_grad():
+            u, y = self.standardise_features(features, layers, random)
+            of_teacher = teacher._layers_network(layers, u, y.shape[1])
+            guide = Teacher(lambda x, s: denoise(of_teacher, teacher.preconditionings[0], x, s), SAMPLER, steps)
+            targets = teacher_targets(student, guide, y.flatten(1), random)
+        values = distillation_loss(self._layers_network(layers, u, y.shape[1]), targets)
+        return _mean_of_filled(values.view(y.shape), layers)
 
     def _layers_location_scale(self, layers: KnownLayers, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and scale of the layers' numbers, shape (n, layers, `LAYER_NUMBERS`) each."""
@@ -400,7 +451,19 @@ class PointStage(nn.Module):
             random: random numbers with a row for every point; the noise level is one for all points of a group.
         """
         level = SCHEDULE.draw(random, like=z)[: len(context)]
-        return loss(self._points_network(context, group), PRECONDITIONING, z, level[group], random).mean(1)
+        network = self._points_network(context, group)
+        return loss(network, self.preconditionings[1], z, level[group], random).mean(1)
+
+    def point_distillation_loss(
+        self, teacher: PointStage, steps: int, z: Tensor, context: Tensor, group: Tensor, random: RandomNumbers
+    ) -> Tensor:  # fmt: skip
+        """Return the distillation loss of points, shape (points,); other arguments are those of the two above."""
+        student = self.preconditionings[1]
+        assert isinstance(student, Progressive)
+        network = teacher._points_network(context, group)
+        guide = Teacher(lambda x, s: denoise(network, teacher.preconditionings[1], x, s), SAMPLER, steps)
+        targets = teacher_targets(student, guide, z, random, group)
+        return distillation_loss(self._points_network(context, group), targets).mean(1)
 
     def _points_network(self, context: Tensor, group: Tensor) -> Network:
         """Return the points' network with its conditions bound; noise levels come one a point and go in one a group."""
@@ -425,8 +488,8 @@ class PointStage(nn.Module):
         leads = self.leads.restore(u, layers.common)
         network = self._layers_network(layers, u, most)
         y = sample(
-            lambda x, s: denoise(network, PRECONDITIONING, x, s), noise, sampler.grid(SCHEDULE, steps), sampler,
-            random.normal_like,
+            lambda x, s: denoise(network, self.preconditionings[0], x, s), noise, sampler.grid(SCHEDULE, steps),
+            sampler, random.normal_like,
         )  # fmt: skip
         y = y.view(-1, most, LAYER_NUMBERS)[:, :here]
         numbers = restore(y, *self._layers_location_scale(layers, u))
@@ -483,7 +546,7 @@ class PointStage(nn.Module):
     ) -> Points:  # fmt: skip
         """Return the points of showers with given features."""
         context = self.context(features, layers).flatten(0, 1)
-        location, scale = (part.flatten(0, 1) for part in self.location_scale_of(layers))
+        tables = self.quantiles_of(layers)
         ionisation, moliere = layers.ionisation.flatten(), layers.moliere.flatten()
         farthest = torch.minimum(self.reach / moliere, self.broadest).log()
 
@@ -495,12 +558,12 @@ class PointStage(nn.Module):
 
             levels = sampler.grid(SCHEDULE, steps)
             return sample(
-                lambda x, s: denoise(network, PRECONDITIONING, x, s), drawn.noise, levels, sampler, draw_noise
+                lambda x, s: denoise(network, self.preconditionings[1], x, s), drawn.noise, levels, sampler, draw_noise
             )
 
         def polar(z: Tensor, drawn: Drawn, filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             place = drawn.groups.spread(filled)
-            r, e = self.restored(z[:TABLED], *(part.index_select(0, place).T for part in (location, scale))).unbind()
+            r, e = self.restored(z[:TABLED], tables, place).unbind()
             r, e = torch.minimum(r, farthest.index_select(0, place)).exp(), torch.minimum(e, self.hardest).exp()
             angle = pi * ndtr(z[2])
             return r, e * ionisation.index_select(0, place), torch.where(drawn.angle < pi, angle, -angle)
@@ -598,6 +661,18 @@ def _columns(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two numbers of points, shape (points,) each, of shape (points, `TABLED`)."""
     r, e = values.T.contiguous()
     return r, e
+
+
+def _piece(z: Tensor) -> Tensor:
+    """Return which of the pieces between quantiles z is in, shape (points,), int64."""
+    at = (z.detach() + TAIL) * ((QUANTILES - 1) / (2 * TAIL))
+    return at.floor().long().clamp(0, QUANTILES - 2)
+
+
+def _mean_of_filled(values: Tensor, layers: KnownLayers) -> Tensor:
+    """Return means over the numbers of the layers with energy, shape (n,), of shape (n, layers, numbers)."""
+    filled = (layers.visible > 0).to(values)
+    return (values.mean(2) * filled).sum(1) / filled.sum(1).clamp(min=1)
 
 
 def _first(values: Tensor) -> Tensor:

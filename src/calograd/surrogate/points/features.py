@@ -75,28 +75,37 @@ def quantile_table(values: np.ndarray, layer: np.ndarray, layers: int) -> Tensor
 
 
 def to_normal(values: Tensor, layer: Tensor, table: Tensor) -> Tensor:
-    """Return z of values by the tables of their layers, shape (points,). Inverse of `from_normal`."""
-    step = 2 * TAIL / (KNOTS - 1)
-    low, high = table.min().double(), table.max().double()
+    """Return z of values by the tables of their layers, shape (points,). Inverse of `from_normal`.
+
+    Args:
+        values, layer: shape (points,).
+        table: shape (layers, knots), rising, at even places from -`TAIL` to `TAIL`.
+    """
+    knots = table.shape[1]
+    step = 2 * TAIL / (knots - 1)
+    known = table.detach().double()
+    low, high = known.min(), known.max()
     apart = 2 * (high - low) + 1  # puts the tables of all layers one behind the other, as one
-    ordered = (table.double() + apart * torch.arange(len(table)).to(table)[:, None]).flatten()
-    place = torch.searchsorted(ordered, values.double().clamp(low, high) + apart * layer) - 1 - layer * KNOTS
-    place = place.clamp(0, KNOTS - 2)
-    flat, at = table.flatten(), layer * KNOTS + place
+    ordered = (known + apart * torch.arange(len(table)).to(known)[:, None]).flatten()
+    place = torch.searchsorted(ordered, values.double().clamp(low, high) + apart * layer) - 1 - layer * knots
+    place = place.clamp(0, knots - 2)
+    flat, at = table.flatten(), layer * knots + place
     return -TAIL + step * (place + (values - flat[at]) / (flat[at + 1] - flat[at]))
 
 
 def from_normal(z: Tensor, layer: Tensor, table: Tensor) -> Tensor:
-    """Return values of z by the tables of their layers, differentiable in z.
+    """Return values of z by the tables of their layers, differentiable in z and in the tables.
 
     Args:
         z: shape (points,), or (features, points).
         layer: shape (points,).
-        table: table of one feature, shape (layers, KNOTS), or of all, shape (features, layers, KNOTS).
+        table: table of one feature, shape (layers, knots), or of all, shape (features, layers, knots), rising, at even
+            places from -`TAIL` to `TAIL`.
     """
-    at = (z + TAIL) * ((KNOTS - 1) / (2 * TAIL))
-    whole = at.long().clamp(0, KNOTS - 2)
-    flat, place = table.flatten(), whole + layer * KNOTS
+    knots = table.shape[-1]
+    at = (z + TAIL) * ((knots - 1) / (2 * TAIL))
+    whole = at.detach().long().clamp(0, knots - 2)
+    flat, place = table.flatten(), whole + layer * knots
     if table.ndim > 2:
         place = place + torch.arange(0, len(flat), table[0].numel(), device=place.device)[:, None]
     low, high = (values.index_select(0, place.flatten()).view(z.shape) for values in (flat, flat[1:]))

@@ -13,7 +13,6 @@ from calograd.events.point_showers import PointShowers
 from calograd.events.ragged import Ragged
 from calograd.surrogate.plates.points import KnownLayers, PointStage, across_line, point_numbers
 from calograd.surrogate.points.features import Features
-from calograd.system.random_numbers import RandomNumbers
 
 ON_LINE = 1e-4
 """Distance from the particle's line, cm, below which a point has no azimuth."""
@@ -98,13 +97,15 @@ def features_of_points(stage: PointStage, points: StackPoints, layers: KnownLaye
     return Features(*(values.to(z) for values in (count, energy, mean, core, centre)))
 
 
-def point_loss(
-    stage: PointStage, points: StackPoints, features: Features, layers: KnownLayers, generator: torch.Generator
-) -> Tensor:  # fmt: skip
-    """Return the denoising loss of the points of showers with given features, shape (points,)."""
-    with torch.no_grad():
-        numbers, turned, place = numbers_of_points(stage, points, layers)
-        z = torch.cat([stage.normal(stage.standardise_points(numbers, layers, place)), turned[:, None]], 1)
-        filled, group = torch.unique_consecutive(place, return_inverse=True)
-        context = stage.context(features, layers).flatten(0, 1)[filled]
-    return stage.point_loss(z, context, group, RandomNumbers.from_generator(generator, len(z)))
+@torch.no_grad()
+def contexts_of_points(
+    stage: PointStage, points: StackPoints, features: Features, layers: KnownLayers
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z of the points of showers with given features, the contexts of their layers, and which each is of.
+
+    Shapes (points, 3), (filled layers, context) and (points,).
+    """
+    numbers, turned, place = numbers_of_points(stage, points, layers)
+    z = torch.cat([stage.normal(stage.standardise_points(numbers, layers, place)), turned[:, None]], 1)
+    filled, group = torch.unique_consecutive(place, return_inverse=True)
+    return z, stage.context(features, layers).flatten(0, 1)[filled], group

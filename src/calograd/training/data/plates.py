@@ -271,7 +271,7 @@ def initialise(model: PlatesModel, data: PlatesData, seed: int) -> None:
 
 @torch.no_grad()
 def initialise_points(model: PlatesModel, data: PlatesData, seed: int) -> None:
-    """Standardise the second stage of a model over the training showers, and set where its points' scale begins.
+    """Standardise the second stage of a model over the training showers.
 
     Raises:
         InputError: the points were not read.
@@ -286,10 +286,8 @@ def initialise_points(model: PlatesModel, data: PlatesData, seed: int) -> None:
     stage.feature_scale.copy_(torch.where(spread > 1e-3, spread, torch.ones_like(spread)))
     values, _, place = raw_numbers(points, layers)
     stage.fit_first_table(values)
-    numbers = stage.evened(values)
     stage.unit.copy_((points.e / layers.ionisation.flatten()[place]).mean())
     stage.reach.copy_((points.x.square() + points.y.square()).sqrt().max())
-    stage.location_scale.start_from(numbers.mean(0), numbers.std(0))
 
 
 def layers_of(model: PlatesModel, data: PlatesData, rows: StackRows, random: RandomNumbers) -> KnownLayers:

@@ -5,7 +5,8 @@
     phase "diffusion"                   denoising losses of x and y with frozen location and scale
 
 The numbers are those of `calograd.surrogate.plates.model`. A surrogate of points has the phases of
-`calograd.training.tasks.plates_points` after these, or these phases alone if it starts from trained layers.
+`calograd.training.tasks.plates_points` after these, or these phases alone if it starts from trained layers. Then the
+points may be distilled from those of a teacher.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from calograd.training.data.plates import PlatesData, StackRows, initialise, ini
 from calograd.training.distributed import ProcessGroup
 from calograd.training.loop import Phase, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_plates
-from calograd.training.tasks.plates_points import PointPhases
+from calograd.training.tasks.plates_points import Guide, PointPhases, stage_of
 from calograd.training.tasks.surrogate import SurrogateTask, check_particles, check_reached, check_shares
 
 State = TrainingState[PlatesModel]
@@ -49,7 +50,7 @@ GROUPS = 4
 """Number of groups of showers with like numbers of layers, each padded to its largest, that a step is made of."""
 POINT_SIZES = (
     "points", "feature_width", "feature_blocks", "feature_steps", "point_width", "point_blocks", "point_steps",
-    "point_sampler",
+    "point_sampler", "distilled_point_steps",
 )  # fmt: skip
 """Names of the sizes of the second stage."""
 PREFIXES = (("shower_location_scale.",), ("layer_location_scale.",), NETWORKS)
@@ -66,7 +67,8 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         origins: identities of the surrogates that the run starts from, by their role.
 
     Raises:
-        InputError: the data do not reach over the range, have more layers than the model, or there is no such device.
+        InputError: the data do not reach over the range, have more layers than the model, a teacher or a start of
+            another kind, or there is no such device.
     """
 
     auxiliary = None
@@ -87,21 +89,28 @@ class PlatesTask(SurrogateTask[PlatesModel]):
         check_shares(config.training, group.size, groups=GROUPS)
         self.config, self.data, self.group = config, data, group
         beam = TrainedBeam(particles=wanted.particles, theta=wanted.theta)
-        self.points = PointPhases(config.training, data) if config.model.points and not config.distillation else None
+        self.start = load_start(config, data) if config.training.start else None
+        self.points: PointPhases | None = None
+        guide = load_guide(config, group.device) if self.start is not None and config.distillation is not None else None
+        if config.model.points and (config.distillation is None or guide is not None):
+            self.points = PointPhases(config.training, data, guide)
         if self.points is not None and group.size > 1:
             raise InputError(
                 "several processes share the energies of plates, not the points; leave --processes and --nodes out, or "
                 "train the energies first and add the points to them (training.start)"
             )
-        self.start = load_start(config, data) if config.training.start else None
-        origins = dict(origins) | ({} if self.start is None else {"start": self.start.identity})
+        others = {"start": self.start, "teacher": None if guide is None else guide.surrogate}
+        origins = dict(origins) | {role: each.identity for role, each in others.items() if each is not None}
         super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), origins)
 
     @cached_property
     def model(self) -> PlatesModel:
         """Weights from the seed, standardised over the training showers; but for points those of the start, if any."""
         seed = self.config.training.seed
-        architecture = self.config.model.architecture()
+        distillation, guide = self.config.distillation, None if self.points is None else self.points.guide
+        architecture = self.config.model.architecture(
+            distilled_point_steps=distillation.student_steps if guide is not None and distillation else None
+        )
         if self.start is not None:
             sizes = {name: getattr(architecture, name) for name in POINT_SIZES}
             architecture = replace(start_model(self.start).architecture, **sizes)
@@ -114,7 +123,9 @@ class PlatesTask(SurrogateTask[PlatesModel]):
             theirs = start_model(self.start).state_dict()
             layers = {name: value for name, value in theirs.items() if not name.startswith("points.")}
             model.load_state_dict(layers, strict=False)
-        if self.points is not None:
+        if guide is not None:
+            load_known(model, guide)
+        elif self.points is not None:
             initialise_points(model, self.data, seed)
         return to_device(model, self.group.device)
 
@@ -223,6 +234,27 @@ def load_start(config: PlatesRun, data: PlatesData) -> Surrogate:
             f"{model.architecture.layers}"
         )
     return surrogate
+
+
+def load_guide(config: PlatesRun, device: str) -> Guide:
+    """Return the teacher of the points. Raises `InputError` if it has none, or is distilled itself."""
+    assert config.distillation is not None
+    surrogate, steps = Surrogate.load(config.distillation.teacher, device), config.distillation.sub_steps
+    model, name = surrogate.model, surrogate.card.name
+    if not isinstance(model, PlatesModel) or model.points is None:
+        raise InputError(f"the teacher {name} has no points in plates; expected a surrogate that generates them")
+    if model.points.sizes.distilled_steps is not None:
+        raise InputError(
+            f"the points of the teacher {name} are distilled themselves; expected those of a diffusion model"
+        )
+    return Guide(surrogate, model, steps)
+
+
+def load_known(model: PlatesModel, guide: Guide) -> None:
+    """Give the second stage of a model that of its teacher, but for networks of other sizes."""
+    stage, theirs = stage_of(model), stage_of(guide.model).state_dict()
+    ours = stage.state_dict()
+    stage.load_state_dict(ours | {name: v for name, v in theirs.items() if v.shape == ours[name].shape})
 
 
 def start_model(surrogate: Surrogate) -> PlatesModel:

@@ -1,10 +1,13 @@
 """Training of the second stage of a surrogate of plates: points in the active plates, see `PointStage`.
 
-    phase "point location and scale"     Student t likelihood of a point's distance and energy given its layer
+    phase "point quantiles"              likelihood of a point's distance and energy given its layer
     phase "feature location and scale"   Student t likelihood of leads and layers' numbers; tables before
     phase "features"                     denoising loss of the layers' numbers
     phase "points"                       denoising loss of z, all points of some showers a step, no padding
     phase "hits"                         numbers of hits matched to those of the data; no steps
+
+A student has its teacher's tables and quantiles, so the phases before "features" are empty, and the losses of both
+networks are those of a distillation (`calograd.diffusion.progressive`).
 
 Numbers of hits are matched where everything but the points is Geant4's: with H hits of a training shower, and G of
 points generated in the layers' energies of that shower, least squares in ln G - ln H = c_0 + c_1 s, s standardised
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +29,13 @@ from torch.nn.functional import pad
 from calograd.diffusion.samplers import SAMPLERS
 from calograd.events.layered_readout import count_hits
 from calograd.events.points import Points
+from calograd.surrogate import Surrogate
 from calograd.surrogate.plates.model import PlatesModel
 from calograd.surrogate.plates.points import KnownLayers, PointStage
 from calograd.surrogate.points.features import Features
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PlatesTraining
-from calograd.training.data.plate_points import StackPoints, features_of_points, numbers_of_points, point_loss
+from calograd.training.data.plate_points import StackPoints, contexts_of_points, features_of_points, numbers_of_points
 from calograd.training.data.plates import PlatesData, StackRows, layers_of
 from calograd.training.loop import Phase, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_plate_points
@@ -41,6 +46,20 @@ CHUNK = 500
 """Showers whose features are computed at once."""
 
 
+class Guide(NamedTuple):
+    """The teacher of the points of a student.
+
+    Args:
+        surrogate: the teacher.
+        model: its weights.
+        steps: its steps for every step of the student, of features and of points.
+    """
+
+    surrogate: Surrogate
+    model: PlatesModel
+    steps: tuple[int, int]
+
+
 @dataclass
 class PointPhases:
     """The phases of the second stage.
@@ -48,10 +67,12 @@ class PointPhases:
     Args:
         training: settings of the training.
         data: showers with their points.
+        guide: teacher of a student; None for a diffusion model.
     """
 
     training: PlatesTraining
     data: PlatesData
+    guide: Guide | None = None
 
     def phases(self, model: PlatesModel) -> tuple[Phase[PlatesModel], ...]:
         """Return the phases of a model, in order."""
@@ -59,7 +80,7 @@ class PointPhases:
         names = {
             name: parameters_below(model, *(f"points.{each}." for each in prefixes))
             for name, prefixes in (
-                ("point location and scale", ("location_scale",)),
+                ("point quantiles", ("quantiles",)),
                 ("feature location and scale", ("leads", "layer_location_scale")),
                 ("features", ("layer_network",)), ("points", ("point_network",)),
             )
@@ -67,6 +88,9 @@ class PointPhases:
         first, second, features, points = names
         steps = t.feature_location_scale_steps
         made = [
+            Phase(first, monitored=False), Phase(second, monitored=False),
+            Phase(features, t.feature_steps, names[features], self._feature_loss, t.ema, rate, monitored=False),
+        ] if self.guide is not None else [
             Phase(first, steps, names[first], self._point_likelihood, 0.0, rate, monitored=False),
             Phase(
                 second, steps, names[second], self._feature_likelihood, 0.0, rate, monitored=False,
@@ -76,13 +100,15 @@ class PointPhases:
                 features, t.feature_steps, names[features], self._feature_loss, t.ema, rate, monitored=False,
                 before=self._make_leads_normal,
             ),
+        ]  # fmt: skip
+        made += [
             Phase(points, t.point_steps, names[points], self._point_loss, t.ema, rate),
         ]  # fmt: skip
         return (*made, Phase("hits", before=self._fit_hits)) if t.hit_showers else tuple(made)
 
     def report(self, state: State) -> Report:
         """Return validation losses and physics of the points."""
-        return report_plate_points(state.ema, self.data)
+        return report_plate_points(state.ema, self.data, self._feature_loss_of, self._point_loss_of)
 
     @cached_property
     def _points(self) -> StackPoints:
@@ -178,7 +204,17 @@ class PointPhases:
         chosen, layers, random = self._drawn(state, self.training.location_scale_batch)
         stage = stage_of(state.model)
         features = trimmed(self._features(state).at(chosen).to(stage.unit.device), layers)
-        return stage.feature_loss(features, layers, random).mean()
+        return self._feature_loss_of(stage, features, layers, random).mean()
+
+    def _feature_loss_of(
+        self, stage: PointStage, features: Features, layers: KnownLayers, random: RandomNumbers
+    ) -> Tensor:  # fmt: skip
+        """Return the loss of the layers' numbers, one a shower, shape (n,)."""
+        if self.guide is None:
+            return stage.feature_loss(features, layers, random)
+        return stage.feature_distillation_loss(
+            stage_of(self.guide.model), self.guide.steps[0], features, layers, random
+        )
 
     def _point_loss(self, state: State) -> Tensor:
         """Return the denoising loss of the points of random showers."""
@@ -186,7 +222,19 @@ class PointPhases:
         stage = stage_of(state.model)
         features = trimmed(self._features(state).at(chosen).to(stage.unit.device), layers)
         points = self._points.rows(chosen).to(stage.unit.device)
-        return point_loss(stage, points, features, layers, state.generator).mean()
+        return self._point_loss_of(stage, points, features, layers, state.generator).mean()
+
+    def _point_loss_of(
+        self, stage: PointStage, points: StackPoints, features: Features, layers: KnownLayers,
+        generator: torch.Generator,
+    ) -> Tensor:  # fmt: skip
+        """Return the loss of the points of showers, shape (points,)."""
+        z, context, group = contexts_of_points(stage, points, features, layers)
+        random = RandomNumbers.from_generator(generator, len(z))
+        if self.guide is None:
+            return stage.point_loss(z, context, group, random)
+        teacher = stage_of(self.guide.model)
+        return stage.point_distillation_loss(teacher, self.guide.steps[1], z, context, group, random)
 
     def _fit_hits(self, state: State) -> None:
         """Match the averaged weights' numbers of hits to those of training showers."""

@@ -2,6 +2,7 @@
 # Compare the base surrogate of sampling calorimeters with Geant4 showers that it was never trained on, in ten stacks.
 # Resumable: finished files are kept. NUMBERS="1:2000 10:2000 40:400 100:200" gives showers a point by energy, GeV.
 # WORKERS=2 processes simulate. ONLY_DATA=1 leaves the comparison out. SEED=8000: the seeds of the points follow it.
+# RECORD=points records the deposits in the active plates as well, so that R_E and hits are compared.
 #   HepEmShow    50 layers of PbWO4 and liquid argon, arXiv:2405.07944
 #   plastic      60 layers of lead and plastic: the largest number of layers
 #   ILD          silicon and tungsten, 20 thin and 10 thick layers, without air
@@ -20,6 +21,8 @@ cd "$(dirname "$0")"
 surrogate="${1:-sampling}"
 out="${2:-sampling-tests}"
 numbers="${NUMBERS:-1:2000 10:2000 40:400 100:200}"
+record="${RECORD:-energies}" layers_only=()
+[ "$record" = points ] || layers_only=(--layers-only)
 mkdir -p "$out"
 
 several() { # COUNT VALUE [COUNT VALUE ...]: a list of thicknesses with a comma between
@@ -53,12 +56,12 @@ for beam in "${beams[@]}"; do
     [ -e "$at.h5.done" ] || {
       calograd simulate --detector sampling --absorber "$absorber" --absorber-thickness "$thickness" --active "$active" \
         --active-thickness "$layer" --layers "$layers" --particle "$particle" --theta "$theta" --energies "$energy" \
-        --width 300 --showers "$showers" --seed "$seed" --workers "${WORKERS:-2}" -o "$at.h5"
+        --width 300 --showers "$showers" --record "$record" --seed "$seed" --workers "${WORKERS:-2}" -o "$at.h5"
       touch "$at.h5.done"
     }
     [ -z "${ONLY_DATA:-}" ] && [ ! -e "$at.json" ] || continue
     rm -f "$at-generated.h5"
-    calograd sample "$surrogate" --like "$at.h5" --layers-only --seed 5 -o "$at-generated.h5"
+    calograd sample "$surrogate" --like "$at.h5" "${layers_only[@]}" --seed 5 -o "$at-generated.h5"
     calograd evaluate "$at-generated.h5" "$at.h5" --json "$at.json" --report "$at.html"
   done
 done

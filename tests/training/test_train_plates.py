@@ -317,6 +317,74 @@ def test_a_student_keeps_the_points_of_its_teacher(recorded: Path) -> None:
     assert (made.counts > 0).all()
 
 
+def student_of_points(folder: Path, **changes: Any) -> Any:
+    """Return the configuration of a distilled second stage, added to a surrogate of layer energies."""
+    model = {"kind": "plates", "points": True, "feature_width": 8, "feature_blocks": 1, "point_width": 4,
+             "point_blocks": 1}  # fmt: skip
+    distillation = {"teacher": "run", "student_steps": [1, 2], "shape_steps": 3, "pattern_steps": 3}
+    training = FEW_POINTS | {"start": "fast"}
+    return points_of(folder, **({"model": model, "training": training, "distillation": distillation} | changes))
+
+
+@pytest.fixture
+def taught(recorded: Path) -> Path:
+    """Folder with a surrogate of points, ``run``, and one of layer energies in few steps, ``fast``."""
+    train(points_of(recorded), recorded / "run")
+    train(config_of(recorded), recorded / "energies")
+    distilled = {"teacher": "energies", "student_steps": [2, 1], "shape_steps": 4, "pattern_steps": 4}
+    train(distillation_of(recorded, distillation=distilled), recorded / "fast")
+    return recorded
+
+
+def test_points_are_distilled_and_added_to_a_student_of_energies(taught: Path) -> None:
+    whole = train(student_of_points(taught), taught / "student")
+    student, teacher, energies = (Surrogate.load(taught / name) for name in ("student", "run", "fast"))
+    ours, stage = student.model.state_dict(), student.model.points
+    assert isinstance(stage, PointStage)
+    for name, value in energies.model.state_dict().items():
+        assert torch.equal(value, ours[name]), name
+    for name, value in teacher.model.state_dict().items():
+        own = name.startswith(("points.layer_network.", "points.point_network.", "points.more_points"))
+        if name.startswith("points.") and not own:
+            assert torch.equal(value, ours[name]), name
+    assert stage.sizes.distilled_steps == (1, 2)
+    assert student.card.training["config"]["distillation"]["teacher"] == "run"
+    assert [report["phase"] for report in read_log(taught / "student")] == ["points", "points", "hits"]
+    stack = SamplingDesign("W", "lAr", 0.2, 0.4, 7)
+    made = student.sample(stack, 2.0, 3, particle="e-", generator=torch.Generator().manual_seed(1))
+    layers = energies.sample(stack, 2.0, 3, particle="e-", layers_only=True, generator=torch.Generator().manual_seed(1))
+    assert (made.counts > 0).all()
+    torch.testing.assert_close(made.layer_energies(), layers.layer_energies(), rtol=1e-5, atol=1e-9)
+    for name, value in train(student_of_points(taught), taught / "again").state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+
+
+def test_a_distilled_stage_learns_what_its_teacher_does(taught: Path) -> None:
+    longer = FEW_POINTS | {"start": "fast", "feature_steps": 150, "point_steps": 150, "warmup": 5, "ema": 0.9}
+    model = {"kind": "plates", "points": True, "feature_width": 8, "feature_blocks": 1, "point_width": 16,
+             "point_blocks": 1}  # fmt: skip
+    losses = []
+    for name, training in (("short", FEW_POINTS | {"start": "fast"}), ("long", longer)):
+        train(student_of_points(taught, training=training, model=model), taught / name)
+        losses.append(read_log(taught / name)[-1]["losses"])
+    assert losses[1]["points"] < losses[0]["points"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "complaint"),
+    [
+        ("energies", "the teacher toy has no points in plates"),
+        ("pbf2-cells", "the teacher pbf2-cells has no points in plates"),
+        ("student", "the points of the teacher toy are distilled"),
+    ],
+)
+def test_a_teacher_of_points_that_does_not_fit_is_refused(taught: Path, teacher: str, complaint: str) -> None:
+    train(student_of_points(taught), taught / "student")
+    with pytest.raises(InputError, match=complaint) as refusal:
+        train(student_of_points(taught, distillation={"teacher": teacher, "student_steps": [1, 1]}), taught / "other")
+    assert "\n" not in str(refusal.value)
+
+
 def test_points_go_with_their_showers_whether_trained_on_or_held_out(recorded: Path) -> None:
     with open_plates(recorded / "one.h5", deposits=True) as library:
         showers = library.read()

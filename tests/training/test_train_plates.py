@@ -200,7 +200,7 @@ def test_data_of_a_material_that_the_teacher_does_not_know_are_refused(folder: P
 
 
 OF_POINTS = SMALL | {"points": True, "feature_width": 8, "feature_blocks": 1, "feature_steps": 2, "point_width": 8,
-                     "point_blocks": 1, "point_steps": 2}  # fmt: skip
+                     "point_blocks": 2, "point_steps": 2}  # fmt: skip
 FEW_POINTS = FEW | {"feature_location_scale_steps": 4, "feature_steps": 4, "point_steps": 6, "point_batch": 8,
                     "hit_showers": 10}  # fmt: skip
 

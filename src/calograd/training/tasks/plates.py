@@ -253,8 +253,14 @@ def load_guide(config: PlatesRun, device: str) -> Guide:
 def load_known(model: PlatesModel, guide: Guide) -> None:
     """Give the second stage of a model that of its teacher, but for networks of other sizes."""
     stage, theirs = stage_of(model), stage_of(guide.model).state_dict()
-    ours = stage.state_dict()
-    stage.load_state_dict(ours | {name: v for name, v in theirs.items() if v.shape == ours[name].shape})
+    ours, known = stage.state_dict(), dict(theirs)
+    for network in ("layer_network.", "point_network."):
+        shapes = [
+            {name: value.shape for name, value in each.items() if name.startswith(network)} for each in (ours, theirs)
+        ]
+        if shapes[0] != shapes[1]:
+            known = {name: value for name, value in known.items() if not name.startswith(network)}
+    stage.load_state_dict(ours | known)
 
 
 def start_model(surrogate: Surrogate) -> PlatesModel:

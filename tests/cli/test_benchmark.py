@@ -11,7 +11,7 @@ from click import BadParameter
 from click.testing import CliRunner
 from helpers.tiny import tilted_surrogate, tiny_surrogate
 from helpers.tiny_clouds import tiny_clouds
-from helpers.tiny_plates import tiny_plates
+from helpers.tiny_plates import tiny_plate_points, tiny_plates
 
 from calograd.cli import evaluate as command
 from calograd.detector.material import MATERIALS
@@ -262,3 +262,29 @@ def test_geant4_simulates_the_same_stack() -> None:
         workload.check(tiny_surrogate())
     with pytest.raises(InputError, match="some surrogates are of cells and others of stacks of plates"):
         timing.refuse_different([surrogate, tiny_surrogate()])
+
+
+def test_energies_of_plates_are_timed_without_points_if_asked(
+    calograd: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_points, without = tiny_plate_points(), tiny_plates()
+    for workload, record in ((Workload(), "points"), (Workload(layers_only=True), "energies")):
+        made = timing.simulation(with_points, 10.0, 3, workload)
+        assert isinstance(made.detector, SamplingStack)
+        assert made.detector.record == record
+        assert Workload.from_dict(json.loads(json.dumps(workload.to_dict()))) == workload
+    assert timing.refuse_different([with_points, without], Workload(layers_only=True))
+    with pytest.raises(InputError, match="others energies alone; add --layers-only"):
+        timing.refuse_different([with_points, without])
+    with pytest.raises(InputError, match="generates cells, no stacks of plates; leave out --layers-only"):
+        Workload(layers_only=True).check(tiny_surrogate())
+    monkeypatch.setattr(timing, "DESIGN_BATCHES", (1, 4))
+    monkeypatch.setattr(timing, "SAMPLERS", {})
+    with_points.save(tmp_path / "points")
+    code, _, err = calograd(
+        "benchmark", "points", "--energies", "10", "--repeats", "1", "--no-geant4", "--layers-only", *STACK,
+        "--particle", "e-", "--json", "out.json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "energies of plates alone" in " ".join(err.split())
+    assert json.loads((tmp_path / "out.json").read_text())["workload"]["layers_only"] is True

@@ -113,11 +113,12 @@ def evaluate(
 @material_option
 @window_option
 @stack_options
+@option("--layers-only", is_flag=True, help="Stacks of plates: energies alone, no points. [points, if MODEL has any]")
 @beam_options
 @json_option
 def benchmark(
     models: tuple[str, ...], energies: tuple[float, ...] | None, showers: int | None, repeats: int, no_geant4: bool,
-    material: str | None, cells: tuple[int, int] | None, **asked: Any,
+    material: str | None, cells: tuple[int, int] | None, layers_only: bool, **asked: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Time Geant4 and surrogates (default: pbf2-cells) side by side, each on one thread.
 
@@ -131,10 +132,11 @@ def benchmark(
       calograd benchmark siw-cloud siw-cloud-cm
       calograd benchmark runs/mine --cells 5 5 --particle e- --position uniform --theta 0:40 --phi 0:360
       calograd benchmark sampling-fast --absorber Pb --active lAr --absorber-thickness 0.2 --active-thickness 0.4 \\
-        --layers 40 --particle e-
+        --layers 40 --particle e- --layers-only
 
     Surrogates of stacks of plates are timed in one stack, by default that in the middle of the trained range. Geant4
-    sums the energies of its plates, and records deposits if (the first) MODEL generates points.
+    sums the energies of its plates, and records deposits as well if MODEL generates points, which --layers-only leaves
+    out.
     """
     if energies is not None and len(set(energies)) != len(energies):
         raise InputError(f"--energies {','.join(f'{e:g}' for e in energies)}: expected different energies")
@@ -148,7 +150,7 @@ def benchmark(
         from calograd.geant4.probe import find_material
 
         stack = stack_of(asked, find_material, "a stack of plates")
-    workload = timing.Workload(None if material is None else Material.parse(material), cells, given, stack)
+    workload = timing.Workload(None if material is None else Material.parse(material), cells, given, stack, layers_only)
     with errors_name_options("material", "cells", *BEAM):
         timing.refuse_different(surrogates, workload)
         for surrogate in surrogates:

@@ -86,18 +86,21 @@ class Workload:
         stack: one stack of plates, for surrogates of such; None: that in the middle of the first one's range.
         beam: any of particle, position, theta and phi, as `calograd.surrogate.generation.draw_incidence` takes them;
             the others are those of a photon on the axis. Empty for surrogates that know one beam.
+        layers_only: energies of plates alone, for stacks; False: points too, of surrogates that generate them.
     """
 
     material: Material | None = None
     cells: tuple[int, int] | None = None
     beam: Mapping[str, Any] = field(default_factory=dict)
     stack: SamplingStack | None = None
+    layers_only: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         material = None if self.material is None else self.material.to_dict()
         stack = {} if self.stack is None else {"stack": self.stack.model_dump(mode="json")}
-        return {"material": material, "cells": self.cells, "beam": dict(self.beam)} | stack
+        only = {"layers_only": True} if self.layers_only else {}
+        return {"material": material, "cells": self.cells, "beam": dict(self.beam)} | stack | only
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Workload:
@@ -107,6 +110,7 @@ class Workload:
             None if material is None else Material(**material), None if cells is None else (cells[0], cells[1]),
             {name: tuple(value) if isinstance(value, list) else value for name, value in beam.items()},
             SamplingStack.model_validate(values["stack"]) if "stack" in values else None,
+            values.get("layers_only", False),
         )  # fmt: skip
 
     def describe(self) -> str:
@@ -120,7 +124,13 @@ class Workload:
             between = {"particle": " and ", "position": ", "}.get(name, " to ")
             unit = "" if isinstance(value, str) or name == "particle" else " cm" if name == "position" else " degrees"
             words.append(f"{name} {between.join(each)}{unit}")
+        words += ["energies of plates alone"] if self.layers_only else []
         return ", ".join(words)
+
+    def options(self, surrogate: Surrogate) -> dict[str, Any]:
+        """Return the options of `Surrogate.sample`."""
+        asked = surrogate.model.required_options | ({"layers_only"} if self.layers_only else set())
+        return dict.fromkeys(asked, True)
 
     def design(self, surrogate: Surrogate) -> Design | SamplingDesign:
         """Return the stack, or the design in the middle of the range that a surrogate was trained on."""
@@ -143,6 +153,8 @@ class Workload:
             raise InputError(
                 f"{card.name} generates {card.kind}, no stacks of plates; leave out the stack (--absorber)"
             )
+        if self.layers_only and kind != "stacks":
+            raise InputError(f"{card.name} generates {card.kind}, no stacks of plates; leave out --layers-only")
         for name in ("material", "cells") if kind == "stacks" else ():
             if getattr(self, name):
                 raise InputError(f"{name}: {card.name} generates stacks of plates; leave it out, or describe a stack")
@@ -378,6 +390,8 @@ def refuse_different(surrogates: Sequence[Surrogate], workload: Workload | None 
     kinds = {surrogate.card.trained.designs_of for surrogate in surrogates}
     if len(kinds) > 1:
         raise InputError("some surrogates are of cells and others of stacks of plates; benchmark them apart")
+    if kinds == {"stacks"} and len({bool((workload or Workload()).options(s)) for s in surrogates}) > 1:
+        raise InputError("some surrogates generate points in their plates and others energies alone; add --layers-only")
     material = workload.material if workload else None
     names = {(material or s.card.designs.material).name for s in surrogates} if kinds == {"cells"} else set()
     if len(names) > 1:
@@ -413,7 +427,7 @@ def simulation(surrogate: Surrogate, energy: Energy, seed: int, workload: Worklo
     beam = Beam(energies=energies, **{name: value for name, value in workload.beam.items() if name != "position"})
     if surrogate.card.trained.designs_of == "stacks":
         stack = hold(workload.stack or surrogate.card.stacks.middle(), beam.theta, (0.0, 0.0))
-        record = "energies" if "layers_only" in surrogate.model.required_options else "points"
+        record = "energies" if "layers_only" in workload.options(surrogate) else "points"
         return SimulationConfig(detector=stack.model_copy(update={"record": record}), beam=beam, seed=seed)
     material = workload.material or surrogate.card.designs.material
     return SimulationConfig(detector=Block.holding(material, beam.theta), beam=beam, seed=seed)
@@ -572,7 +586,7 @@ def _time(surrogate: Surrogate, workload: Workload, job: dict[str, Any]) -> Time
     generator = torch.Generator().manual_seed(0)
     design = workload.design(surrogate) if surrogate.card.takes_design else None
     pitch = float(design.dx) if isinstance(design, Design) else 0.0
-    options: dict[str, Any] = dict.fromkeys(surrogate.model.required_options, True)
+    options = workload.options(surrogate)
     batch, calls, energy = job["batch"], job["calls"], job["energy"]
     clock, processor = [], []
     for number in range(job["repeats"] + 1):

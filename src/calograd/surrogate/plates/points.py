@@ -17,8 +17,9 @@ particle loses in its active plate along the particle's line,
 
 Layers are known by the numbers of `calograd.surrogate.plates.model`, and by the energies V_k and A_k that its first
 stage generates. The sign of a is drawn: a shower and its mirror image are equally probable. The points then get the
-moments of their features (`calograd.surrogate.points.moment_matching`); energies of a layer add up to V_k. The layers'
-N_k, m_k and d_k are scaled or shifted before, to have the sum and the means of the leads.
+moments of their features (`calograd.surrogate.points.moment_matching`) but for d_k, for which energies of far points
+would have to be multiplied; energies of a layer add up to V_k. The layers' N_k, m_k and d_k are scaled or shifted
+before, to have the sum and the means of the leads.
 
 Points of a shower are independent given the features, so they hit other numbers of cells than Geant4's. Numbers of
 points are multiplied by exp(k_0 + k_1 s), s standardised ln E, fitted to the hits of the training showers.
@@ -568,7 +569,7 @@ class PointStage(nn.Module):
             angle = pi * ndtr(z[2])
             return r, e * ionisation.index_select(0, place), torch.where(drawn.angle < pi, angle, -angle)
 
-        made = matched(features, random, smooth, DIM, z_of, polar)
+        made = matched(features, random, smooth, DIM, z_of, polar, tilt=False)
         across = moliere.index_select(0, made.of_layer)
         offsets = offsets_of(made.groups.counts)
         return Points(

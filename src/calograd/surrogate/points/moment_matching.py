@@ -126,6 +126,8 @@ def matched(
     dim: int,
     z_of: Callable[[Drawn, Tensor], Tensor],
     polar: Callable[[Tensor, Drawn, Tensor], tuple[Tensor, Tensor, Tensor]],
+    *,
+    tilt: bool = True,
 ) -> Matched:
     """Generate points and give every layer and shower the moments of its features.
 
@@ -138,6 +140,8 @@ def matched(
             shape (groups,), among those of all showers, one after the other. The first number is z_r, the second z_e.
         polar: returns r, e in GeV but for a factor of each layer, and azimuth of points, shape (points,) each, from z,
             shape (dim, points), their random numbers and the layers that have any.
+        tilt: give every layer its weighted mean of z_r by energies that `tilted` changes, those of far points most;
+            False: energies are those of ``polar`` but for the factor that gives the layer its energy.
     """
     layers = features.count.shape[1]
     filled = torch.nonzero(features.count.flatten()).squeeze(1)
@@ -149,7 +153,8 @@ def matched(
     z_r = with_mean(z[:, 0], m, share, groups, weight)
     both = torch.stack([z_r, *z[:, 1:].unbind(1)]).clamp(-HIGHEST, HIGHEST)
     r, e, angle = polar(both, drawn, filled)
-    e = tilted(e if weight is None else weight * e, both[0], m + d, groups)
+    e = e if weight is None else weight * e
+    e = tilted(e, both[0], m + d, groups) if tilt else e
     e = e * groups.spread(own / groups.sums(e))
     counts = features.count.detach().ceil().sum(1).long()
     showers = Groups.with_counts(counts)

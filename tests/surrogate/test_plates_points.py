@@ -19,6 +19,7 @@ from calograd.diffusion.samplers import SAMPLERS
 from calograd.errors import InputError
 from calograd.evaluation.timing import simulation
 from calograd.events.clustering import cluster_plates
+from calograd.events.plates import PlateShowers
 from calograd.events.points import Points
 from calograd.surrogate import Surrogate
 from calograd.surrogate.generation import draw_stacks, generate
@@ -78,7 +79,7 @@ def test_a_layer_has_points_if_and_only_if_its_active_plate_has_energy(surrogate
     ones = torch.ones(n, layers)
     known = KnownLayers(
         torch.zeros(n, stage.sizes.known), torch.zeros(n, layers, features), visible, 0.002 * ones, ones,
-        ones.bool(), torch.full((n,), 10.0), torch.zeros(n),
+        ones.bool(), torch.full((n,), 10.0),
     )  # fmt: skip
     sampler, none = SAMPLERS["trigflow-ab2"], torch.zeros_like(visible)
     made = stage.generate(known, none, sampler, (2, 2), False, RandomNumbers(1, range(n)))
@@ -206,7 +207,7 @@ def test_features_come_back_from_their_numbers(surrogate: Surrogate) -> None:
     ones = torch.ones(n, layers)
     known = KnownLayers(
         torch.zeros(n, stage.sizes.known), torch.zeros(n, layers, stage.sizes.features + 2), energy, 1e-4 * ones, ones,
-        ones.bool(), ones[:, 0], ones[:, 0],
+        ones.bool(), ones[:, 0],
     )  # fmt: skip
     leads, numbers = stage.encode(features, known, RandomNumbers(4, range(n)))
     assert leads.shape == (n, LEADS)
@@ -245,6 +246,22 @@ def test_the_table_of_a_notebook_says_whether_there_are_points(surrogate: Surrog
 def test_the_simulation_that_is_timed_beside_points_records_them(surrogate: Surrogate) -> None:
     recorded = [simulation(each, 5.0, seed=0).detector for each in (surrogate, tiny_plates())]
     assert [stack.record for stack in recorded if isinstance(stack, SamplingStack)] == ["points", "energies"]
+
+
+def test_showers_of_several_batches_keep_the_energies_of_their_absorbers(surrogate: Surrogate) -> None:
+    n = surrogate.model.batch_size + 30
+    energy = torch.linspace(1, 20, n)
+    made, layers = sample(surrogate, energy=energy, n=n), sample(surrogate, energy=energy, n=n, layers_only=True)
+    assert torch.equal(made.absorbed_energies(), layers.absorbed_energies())
+    chosen = torch.tensor([n - 1, 3, 70])
+    assert torch.equal(made[chosen].absorbed_energies(), layers.absorbed_energies()[chosen])
+    stacks, incident = draw_stacks(LAW, n, seed=2), Incidence.of(n, ["e-"] * n)
+    files = [
+        generate(surrogate, energy.numpy(), stacks=stacks, incident=incident, seed=3, layers_only=only)
+        for only in (False, True)
+    ]
+    assert all(isinstance(file, PlateShowers) for file in files)
+    np.testing.assert_allclose(*(file.energies() for file in files), rtol=1e-5, atol=1e-9)  # type: ignore[union-attr]
 
 
 def test_a_saved_surrogate_generates_the_same_points(surrogate: Surrogate, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from calograd.training.data.plates import load_plates
 from calograd.training.distributed import SingleProcess
 from calograd.training.log import read_log
 from calograd.training.tasks.plates import PlatesTask
+from calograd.training.tasks.plates_points import hit_difference
 from calograd.training.train import make_task, read_data, train
 
 FEW = {"location_scale_steps": 4, "steps": 6, "batch": 16, "location_scale_batch": 16, "report_every": 3, "warmup": 2}
@@ -315,6 +316,18 @@ def test_a_student_keeps_the_points_of_its_teacher(recorded: Path) -> None:
             assert torch.equal(value, student.model.state_dict()[name]), name
     made = student.sample(SamplingDesign("W", "lAr", 0.2, 0.4, 7), 2.0, 3, particle="e-")
     assert (made.counts > 0).all()
+
+
+def test_the_factor_on_numbers_of_points_follows_what_hits_follow() -> None:
+    rng = np.random.default_rng(1)
+    terms = np.concatenate([np.ones((4000, 1)), rng.normal(size=(4000, 3))], 1)
+    known = rng.integers(20, 200, 4000)
+    wanted = np.array([0.1, -0.2, 0.05, 0.0])
+    made = np.rint(known * np.exp(terms @ wanted) * np.exp(0.1 * rng.normal(size=4000)))
+    np.testing.assert_allclose(hit_difference(made, known, terms), wanted, atol=0.01)
+    few = hit_difference(made[:10], known[:10], terms[:10])
+    assert few[0] == pytest.approx(np.log(made[:10] / known[:10]).mean(), abs=0.05)
+    assert np.abs(few[1:]).max() < 0.1
 
 
 def student_of_points(folder: Path, **changes: Any) -> Any:

@@ -45,9 +45,11 @@ class Points(Ragged):
         offsets: shape (n + 1,), int64.
         energy: incident energy, shape (n,), GeV.
         layers: number of layers of the detector.
+        absorber: energies in the absorbers, shape (n, layers), GeV; None where they are unknown.
     """
 
     FLAT: ClassVar = ("x", "y", "layer", "e")
+    HEADS: ClassVar[tuple[str, ...]] = ("energy", "absorber")
     x: Tensor
     y: Tensor
     layer: Tensor

@@ -360,7 +360,7 @@ class PlatesTraining(TwoStageTraining):
     """Steps of the points' network."""
     point_batch: Positive = 32
     """Showers a step, with all their points, of the points' network and of their location and scale."""
-    hit_showers: Annotated[int, Field(ge=0)] = 1000
+    hit_showers: Annotated[int, Field(ge=0)] = 4000
     """Showers generated, twice, to match numbers of hits to those of the data; 0: numbers of points stay as learnt."""
 
 

@@ -97,8 +97,6 @@ DENSE_BOUND = 8.0
 """Largest distance of the thresholds between empty and filled plates that it sees."""
 SHOWER_FEATURES = 3
 """Number of those that depend on the shower; they come first."""
-LOG_ENERGY = 1
-"""Index of the standardised ln E among the conditions."""
 POSITRON = 2 * 0.51099895e-3
 """Energy that a positron brings beyond its incident one, GeV."""
 SOFT_ENERGY = 1e-5
@@ -682,8 +680,7 @@ class PlatesModel(Model):
         raw = stack.conditions[:, lengths] * self.condition_scale[lengths] + self.condition_mean[lengths]
         features = layer_features(stack.plates, shower).joined()
         return KnownLayers.of(
-            torch.cat([conditions, x], 1), features, energies, stack.plates, raw.exp(), energy,
-            stack.conditions[:, LOG_ENERGY],
+            torch.cat([conditions, x], 1), features, energies, stack.plates, raw.exp(), energy
         )  # fmt: skip
 
     def generate(

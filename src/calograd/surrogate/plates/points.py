@@ -21,8 +21,10 @@ moments of their features (`calograd.surrogate.points.moment_matching`) but for 
 would have to be multiplied; energies of a layer add up to V_k. The layers' N_k, m_k and d_k are scaled or shifted
 before, to have the sum and the means of the leads.
 
-Points of a shower are independent given the features, so they hit other numbers of cells than Geant4's. Numbers of
-points are multiplied by exp(k_0 + k_1 s), s standardised ln E, fitted to the hits of the training showers.
+Points of a shower are independent given the features, so they hit other numbers of cells than Geant4's, most of all
+where a particle leaves about as much in a plate as a cell's threshold. Numbers of points are multiplied by exp(w h),
+fitted to the hits of the training showers; h are 1, what is known of the shower as a whole, and max(0, L - L_j), with L
+the mean of ln(i_k / threshold) over the layers and L_j the numbers `HIT_KNOTS`.
 
 A distilled stage has its teacher's tables, location and scale; its two diffusion networks take few steps each
 (`calograd.diffusion.progressive`).
@@ -44,6 +46,7 @@ from calograd.diffusion.denoisers import PRECONDITIONINGS, Network, Precondition
 from calograd.diffusion.progressive import Progressive, Teacher, distillation_loss, teacher_targets
 from calograd.diffusion.samplers import SAMPLERS, Sampler, sample
 from calograd.diffusion.schedules import SCHEDULES
+from calograd.events.layered_readout import THRESHOLD
 from calograd.events.points import Points
 from calograd.events.ragged import blocks, offsets_of
 from calograd.nn.flows import AutoregressiveFlow
@@ -101,6 +104,8 @@ MOST_POINTS = 1 << 15
 """Most points that are generated at once, but for those of one shower."""
 UNLIKELY = 1.5
 """Largest factor, or its inverse, by which numbers of points are matched to the lead of their sum."""
+HIT_KNOTS = (-1.0, -0.3, 0.0, 0.3, 0.7, 1.2, 2.0, 3.0)
+"""Values of ln(ionisation / threshold) at which the factor on numbers of points bends."""
 HEAVIEST = 2.0
 """Largest |ln| of the factor on numbers of points."""
 
@@ -143,7 +148,6 @@ class KnownLayers(NamedTuple):
         moliere: Moliere radius of every layer, shape (n, layers), cm; 1 beyond the last.
         present: True for the layers of each stack, shape (n, layers).
         energy: incident, shape (n,), GeV.
-        log_energy: standardised ln E, shape (n,).
     """
 
     common: Tensor
@@ -153,17 +157,15 @@ class KnownLayers(NamedTuple):
     moliere: Tensor
     present: Tensor
     energy: Tensor
-    log_energy: Tensor
 
     @classmethod
     def of(
-        cls, common: Tensor, features: Tensor, energies: Tensor, plates: Plates, x0: Tensor, energy: Tensor,
-        log_energy: Tensor,
+        cls, common: Tensor, features: Tensor, energies: Tensor, plates: Plates, x0: Tensor, energy: Tensor
     ) -> KnownLayers:  # fmt: skip
         """Return what is known of layers of given energies.
 
         Args:
-            common, log_energy: see the class.
+            common: see the class.
             features: of every layer, not standardised, shape (n, layers, features).
             energies: of absorber and active plate of every layer, shape (n, layers, 2), GeV.
             plates: the stacks, of n rows or of one.
@@ -180,7 +182,6 @@ class KnownLayers(NamedTuple):
         return cls(
             common, torch.cat([features.expand(n, -1, -1), torch.stack(own, 2)], 2), visible,
             ionisation[..., 1].expand(n, -1), moliere.expand(n, -1), present.expand(n, -1), energy.expand(n),
-            log_energy.expand(n),
         )  # fmt: skip
 
     def rows(self, rows: slice | Tensor) -> KnownLayers:
@@ -225,7 +226,7 @@ class PointStage(nn.Module):
             self.register_buffer(name, torch.full((LAYER_NUMBERS,), value))
         for name in ("reach", "broadest", "hardest"):
             self.register_buffer(name, torch.tensor(1e30))
-        self.register_buffer("more_points", torch.zeros(2))
+        self.register_buffer("more_points", torch.zeros(1 + sizes.known + len(HIT_KNOTS)))
         self.unit: Tensor
         self.first_table: Tensor
         self.energy_table: Tensor
@@ -257,6 +258,13 @@ class PointStage(nn.Module):
     def quantiles_of(self, layers: KnownLayers) -> Tensor:
         """Return quantiles of points' numbers by the first table, shape (`TABLED`, n layers, `QUANTILES`)."""
         return self.quantiles.of_items([self.standardised(layers), layers.common[:, None]]).flatten(1, 2)
+
+    def hit_terms(self, layers: KnownLayers) -> Tensor:
+        """Return h of the formulas above, shape (n, 1 + known + knots)."""
+        above = torch.where(layers.present, (layers.ionisation / THRESHOLD).log(), 0.0)
+        mean = above.sum(1, keepdim=True) / layers.present.sum(1, keepdim=True)
+        bends = (mean - torch.tensor(HIT_KNOTS).to(mean)).clamp(min=0)
+        return torch.cat([torch.ones_like(mean), layers.common, bends], 1)
 
     def units(self, layers: KnownLayers) -> Tensor:
         """Return the mean energy of a point of every layer, shape (n, layers), GeV."""
@@ -495,7 +503,7 @@ class PointStage(nn.Module):
         y = y.view(-1, most, LAYER_NUMBERS)[:, :here]
         numbers = restore(y, *self._layers_location_scale(layers, u))
         numbers = torch.minimum(torch.maximum(numbers, self.least), self.largest).transpose(1, 2)
-        more = (self.more_points[0] + layers.log_energy * self.more_points[1]).clamp(-HEAVIEST, HEAVIEST).exp()
+        more = (self.hit_terms(layers) @ self.more_points).clamp(-HEAVIEST, HEAVIEST).exp()
         ratio = layers.visible / self.units(layers) + 1
         factor = more * self._shortfall(numbers[:, 0].exp() * ratio, leads[:, 0], layers)
         n = decode_count(numbers[:, 0].exp(), ratio, smooth, factor[:, None])

@@ -10,8 +10,8 @@ A student has its teacher's tables and quantiles, so the phases before "features
 networks are those of a distillation (`calograd.diffusion.progressive`).
 
 Numbers of hits are matched where everything but the points is Geant4's: with H hits of a training shower, and G of
-points generated in the layers' energies of that shower, least squares in ln G - ln H = c_0 + c_1 s, s standardised
-ln E, give c. Numbers of points are then multiplied by exp(-(c_0 + c_1 s) / GAIN), as of `points_hits`.
+points generated in the layers' energies of that shower, least squares in ln G - ln H = c h, h of
+`PointStage.hit_terms`, give c. Numbers of points are then multiplied by exp(-c h / GAIN), as of `points_hits`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from calograd.training.monitor import Report, report_plate_points
 from calograd.training.tasks.points_hits import GAIN, ROUNDS
 
 State = TrainingState[PlatesModel]
+SHRINK = 20.0
+"""Showers that say that the factor on numbers of points is the same for all."""
 CHUNK = 500
 """Showers whose features are computed at once."""
 
@@ -244,14 +246,14 @@ class PointPhases:
         chosen = torch.randint(len(rows), (t.hit_showers,), generator=state.generator)
         hits = self._points.hits[chosen].numpy()
         for _ in range(ROUNDS):
-            random, made, s = RandomNumbers.from_generator(state.generator, len(chosen)), list[np.ndarray](), []
+            random, made, terms = RandomNumbers.from_generator(state.generator, len(chosen)), list[np.ndarray](), []
             for part in _parts(chosen):
                 done = sum(map(len, made))
                 mine = random.rows(slice(done, done + len(part)))
                 points, layers = points_in_layers(state.ema, self.data, rows.at(part), mine)
                 made.append(count_hits(points.numpy("surrogate", {})))
-                s.append(layers.log_energy.cpu().numpy())
-            found = hit_difference(np.concatenate(made), hits, np.concatenate(s))
+                terms.append(stage.hit_terms(layers).cpu().numpy())
+            found = hit_difference(np.concatenate(made), hits, np.concatenate(terms))
             stage.more_points -= torch.from_numpy(found).to(stage.more_points) / GAIN
         stage_of(state.model).more_points.copy_(stage.more_points)
 
@@ -262,12 +264,21 @@ def stage_of(model: PlatesModel) -> PointStage:
     return model.points
 
 
-def hit_difference(made: np.ndarray, known: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Return c of the formulas above, shape (2,), from hits of generated and of Geant4's showers and s, shape (n,)."""
+def hit_difference(made: np.ndarray, known: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    """Return c of the formulas above, shape (terms,).
+
+    All but that of the first term, which is one, are drawn to zero as if `SHRINK` showers said so: few showers do not
+    tell what every term does.
+
+    Args:
+        made, known: hits of generated and of Geant4's showers, shape (n,).
+        terms: h, shape (n, terms).
+    """
     filled = (made > 0) & (known > 0)
-    difference = np.log(made[filled]) - np.log(known[filled])
-    columns = np.column_stack([np.ones(filled.sum()), s[filled]])
-    solution: np.ndarray = np.linalg.lstsq(columns, difference)[0]
+    difference, h = np.log(made[filled]) - np.log(known[filled]), terms[filled].astype(np.float64)
+    shrink = SHRINK * np.eye(h.shape[1])
+    shrink[0, 0] = 0
+    solution: np.ndarray = np.linalg.solve(h.T @ h + shrink, h.T @ difference)
     return solution
 
 

@@ -1,8 +1,8 @@
 """Summarise the tests of the base surrogate of stacks, runs/sampling-tests.sh: sampling.py FOLDER [FOLDER ...].
 
 Prints a table of the points (means and resolution over Geant4's with standard errors, the share of layers whose W1 is
-within three floors, classifiers), one of their deposits where these were recorded (RECORD=points), and how many limits of
-each kind are kept.
+within three floors, classifiers), one of their deposits where these were recorded (RECORD=points), and how many
+limits of each kind are kept.
 """
 
 from __future__ import annotations

@@ -264,6 +264,19 @@ def test_showers_of_several_batches_keep_the_energies_of_their_absorbers(surroga
     np.testing.assert_allclose(*(file.energies() for file in files), rtol=1e-5, atol=1e-9)  # type: ignore[union-attr]
 
 
+def test_far_points_are_moved_and_near_ones_are_not() -> None:
+    surrogate = tiny_plate_points()
+    before = sample(surrogate, n=20)
+    stage_of(surrogate).farther[0] = 0.3
+    after = sample(surrogate, n=20)
+    assert torch.equal(before.e, after.e)
+    with torch.no_grad():
+        stage_of(surrogate).farther.zero_()
+    ratio = after.x.hypot(after.y) / before.x.hypot(before.y)
+    assert 0.05 < float((ratio > 1.001).float().mean()) < 0.5
+    assert float(ratio.median()) == pytest.approx(1, abs=0.02)
+
+
 def test_a_saved_surrogate_generates_the_same_points(surrogate: Surrogate, tmp_path: Path) -> None:
     surrogate.save(tmp_path / "saved")
     one, other = sample(surrogate), sample(Surrogate.load(tmp_path / "saved"))

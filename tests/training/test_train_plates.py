@@ -22,7 +22,7 @@ from calograd.training.data.plates import load_plates
 from calograd.training.distributed import SingleProcess
 from calograd.training.log import read_log
 from calograd.training.tasks.plates import PlatesTask
-from calograd.training.tasks.plates_points import hit_difference
+from calograd.training.tasks.plates_points import hit_difference, radius_difference, rms_radius
 from calograd.training.train import make_task, read_data, train
 
 FEW = {"location_scale_steps": 4, "steps": 6, "batch": 16, "location_scale_batch": 16, "report_every": 3, "warmup": 2}
@@ -225,7 +225,7 @@ def test_points_are_learnt_after_the_layers(recorded: Path) -> None:
     assert (made.counts > 0).all()
     reports = read_log(recorded / "run")
     phases = [(report["phase"], report["step"]) for report in reports]
-    assert phases == [("diffusion", 3), ("diffusion", 6), ("points", 3), ("points", 6), ("hits", 0)]
+    assert phases == [("diffusion", 3), ("diffusion", 6), ("points", 3), ("points", 6), ("hits", 0), ("radii", 0)]
     assert set(reports[-1]["bias"]) == {"E_vis/E", "N_hits", "radius", "depth", "points"}
     assert set(reports[-1]["losses"]) == {"features", "points"}
     plot_log(recorded / "run", recorded / "training.png")
@@ -233,6 +233,7 @@ def test_points_are_learnt_after_the_layers(recorded: Path) -> None:
     stage = surrogate.model.points
     assert isinstance(stage, PointStage)
     assert stage.more_points.any()
+    assert stage.farther.any()
     assert float(stage.reach) == pytest.approx(2**0.5, rel=0.1)  # deposits are in a square of one centimetre
     assert all(bool((table.diff(dim=-1) > 0).all()) for table in (stage.energy_table, stage.radius_table))
 
@@ -264,7 +265,7 @@ def test_points_are_added_to_a_trained_surrogate_whose_layers_stay(recorded: Pat
         assert torch.equal(value, surrogate.model.state_dict()[name]), name
     assert surrogate.card.architecture["point_width"] == 8
     assert surrogate.card.training["config"]["training"]["start"] == "first"
-    assert [report["phase"] for report in read_log(recorded / "run")] == ["points", "points", "hits"]
+    assert [report["phase"] for report in read_log(recorded / "run")] == ["points", "points", "hits", "radii"]
     stack, seeds = SamplingDesign("W", "lAr", 0.2, 0.4, 7), [torch.Generator().manual_seed(1) for _ in range(2)]
     made = surrogate.sample(stack, 2.0, 3, particle="e-", generator=seeds[0])
     layers = Surrogate.load(recorded / "first").sample(
@@ -330,6 +331,23 @@ def test_the_factor_on_numbers_of_points_follows_what_hits_follow() -> None:
     assert np.abs(few[1:]).max() < 0.1
 
 
+def test_radii_are_matched_in_their_mean() -> None:
+    rng = np.random.default_rng(2)
+    terms = np.concatenate([np.ones((20_000, 1)), rng.normal(size=(20_000, 2))], 1)
+    energy = np.exp(rng.uniform(0, 4, 20_000))
+    usual = np.exp(terms @ np.array([0.3, 0.2, -0.1]))
+    known, made = (usual * rng.gamma(1 / s**2, s**2, 20_000) for s in (0.2, 0.5))  # equal means, not equal logarithms
+    np.testing.assert_allclose(radius_difference(made, known, terms, energy), 0, atol=0.02)
+    found = radius_difference(made * np.exp(terms @ np.array([0.05, 0.0, 0.03])), known, terms, energy)
+    np.testing.assert_allclose(found, [0.05, 0.0, 0.03], atol=0.025)
+
+
+def test_the_radius_of_points_is_their_rms_about_the_centre() -> None:
+    x, y, e = torch.tensor([[1.0, 3.0, 5.0, 0.0], [0.0, 0.0, 2.0, 7.0], [1.0, 1.0, 2.0, 1e-3]])
+    found = rms_radius(x, y, e, torch.tensor([0, 2, 3, 3, 4]))
+    np.testing.assert_allclose(found, [1, 0, 0, 0], atol=1e-6)
+
+
 def student_of_points(folder: Path, **changes: Any) -> Any:
     """Return the configuration of a distilled second stage, added to a surrogate of layer energies."""
     model = {"kind": "plates", "points": True, "feature_width": 8, "feature_blocks": 1, "point_width": 4,
@@ -357,12 +375,14 @@ def test_points_are_distilled_and_added_to_a_student_of_energies(taught: Path) -
     for name, value in energies.model.state_dict().items():
         assert torch.equal(value, ours[name]), name
     for name, value in teacher.model.state_dict().items():
-        own = name.startswith(("points.layer_network.", "points.point_network.", "points.more_points"))
+        own = name.startswith(
+            ("points.layer_network.", "points.point_network.", "points.more_points", "points.farther")
+        )
         if name.startswith("points.") and not own:
             assert torch.equal(value, ours[name]), name
     assert stage.sizes.distilled_steps == (1, 2)
     assert student.card.training["config"]["distillation"]["teacher"] == "run"
-    assert [report["phase"] for report in read_log(taught / "student")] == ["points", "points", "hits"]
+    assert [report["phase"] for report in read_log(taught / "student")] == ["points", "points", "hits", "radii"]
     stack = SamplingDesign("W", "lAr", 0.2, 0.4, 7)
     made = student.sample(stack, 2.0, 3, particle="e-", generator=torch.Generator().manual_seed(1))
     layers = energies.sample(stack, 2.0, 3, particle="e-", layers_only=True, generator=torch.Generator().manual_seed(1))

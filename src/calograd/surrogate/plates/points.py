@@ -24,7 +24,8 @@ before, to have the sum and the means of the leads.
 Points of a shower are independent given the features, so they hit other numbers of cells than Geant4's, most of all
 where a particle leaves about as much in a plate as a cell's threshold. Numbers of points are multiplied by exp(w h),
 fitted to the hits of the training showers; h are 1, what is known of the shower as a whole, and max(0, L - L_j), with L
-the mean of ln(i_k / threshold) over the layers and L_j the numbers `HIT_KNOTS`.
+the mean of ln(i_k / threshold) over the layers and L_j the numbers `HIT_KNOTS`. Few points are far from the line, and
+they make most of R_E; ln(rho / R_k) of those with z_r > `FAR` is larger by (z_r - `FAR`) v h, v fitted to R_E.
 
 A distilled stage has its teacher's tables, location and scale; its two diffusion networks take few steps each
 (`calograd.diffusion.progressive`).
@@ -106,6 +107,10 @@ UNLIKELY = 1.5
 """Largest factor, or its inverse, by which numbers of points are matched to the lead of their sum."""
 HIT_KNOTS = (-1.0, -0.3, 0.0, 0.3, 0.7, 1.2, 2.0, 3.0)
 """Values of ln(ionisation / threshold) at which the factor on numbers of points bends."""
+FAR = 1.0
+"""z_r beyond which points are moved in or out, so that showers have the right R_E."""
+FARTHEST = 0.5
+"""Largest factor of this, |v h|."""
 HEAVIEST = 2.0
 """Largest |ln| of the factor on numbers of points."""
 
@@ -226,7 +231,8 @@ class PointStage(nn.Module):
             self.register_buffer(name, torch.full((LAYER_NUMBERS,), value))
         for name in ("reach", "broadest", "hardest"):
             self.register_buffer(name, torch.tensor(1e30))
-        self.register_buffer("more_points", torch.zeros(1 + sizes.known + len(HIT_KNOTS)))
+        for name in ("more_points", "farther"):
+            self.register_buffer(name, torch.zeros(1 + sizes.known + len(HIT_KNOTS)))
         self.unit: Tensor
         self.first_table: Tensor
         self.energy_table: Tensor
@@ -237,6 +243,7 @@ class PointStage(nn.Module):
         self.broadest: Tensor
         self.hardest: Tensor
         self.more_points: Tensor
+        self.farther: Tensor
         known, width = sizes.known, sizes.location_scale_width
         places = torch.linspace(-TAIL, TAIL, QUANTILES)
         self.quantiles = ConditionalQuantiles(features + known, TABLED, places, width)
@@ -259,7 +266,7 @@ class PointStage(nn.Module):
         """Return quantiles of points' numbers by the first table, shape (`TABLED`, n layers, `QUANTILES`)."""
         return self.quantiles.of_items([self.standardised(layers), layers.common[:, None]]).flatten(1, 2)
 
-    def hit_terms(self, layers: KnownLayers) -> Tensor:
+    def terms(self, layers: KnownLayers) -> Tensor:
         """Return h of the formulas above, shape (n, 1 + known + knots)."""
         above = torch.where(layers.present, (layers.ionisation / THRESHOLD).log(), 0.0)
         mean = above.sum(1, keepdim=True) / layers.present.sum(1, keepdim=True)
@@ -503,7 +510,7 @@ class PointStage(nn.Module):
         y = y.view(-1, most, LAYER_NUMBERS)[:, :here]
         numbers = restore(y, *self._layers_location_scale(layers, u))
         numbers = torch.minimum(torch.maximum(numbers, self.least), self.largest).transpose(1, 2)
-        more = (self.hit_terms(layers) @ self.more_points).clamp(-HEAVIEST, HEAVIEST).exp()
+        more = (self.terms(layers) @ self.more_points).clamp(-HEAVIEST, HEAVIEST).exp()
         ratio = layers.visible / self.units(layers) + 1
         factor = more * self._shortfall(numbers[:, 0].exp() * ratio, leads[:, 0], layers)
         n = decode_count(numbers[:, 0].exp(), ratio, smooth, factor[:, None])
@@ -558,6 +565,8 @@ class PointStage(nn.Module):
         tables = self.quantiles_of(layers)
         ionisation, moliere = layers.ionisation.flatten(), layers.moliere.flatten()
         farthest = torch.minimum(self.reach / moliere, self.broadest).log()
+        farther = (self.terms(layers) @ self.farther).clamp(-FARTHEST, FARTHEST)
+        farther = farther[:, None].expand(-1, layers.present.shape[1]).flatten()
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
             network = self._points_network(context.index_select(0, filled), drawn.groups.of)
@@ -573,6 +582,7 @@ class PointStage(nn.Module):
         def polar(z: Tensor, drawn: Drawn, filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             place = drawn.groups.spread(filled)
             r, e = self.restored(z[:TABLED], tables, place).unbind()
+            r = torch.addcmul(r, (z[0] - FAR).clamp(min=0), farther.index_select(0, place))
             r, e = torch.minimum(r, farthest.index_select(0, place)).exp(), torch.minimum(e, self.hardest).exp()
             angle = pi * ndtr(z[2])
             return r, e * ionisation.index_select(0, place), torch.where(drawn.angle < pi, angle, -angle)

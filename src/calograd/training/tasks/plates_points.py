@@ -5,18 +5,23 @@
     phase "features"                     denoising loss of the layers' numbers
     phase "points"                       denoising loss of z, all points of some showers a step, no padding
     phase "hits"                         numbers of hits matched to those of the data; no steps
+    phase "radii"                        R_E matched likewise
 
 A student has its teacher's tables and quantiles, so the phases before "features" are empty, and the losses of both
 networks are those of a distillation (`calograd.diffusion.progressive`).
 
 Numbers of hits are matched where everything but the points is Geant4's: with H hits of a training shower, and G of
 points generated in the layers' energies of that shower, least squares in ln G - ln H = c h, h of
-`PointStage.hit_terms`, give c. Numbers of points are then multiplied by exp(-c h / GAIN), as of `points_hits`.
+`PointStage.terms`, give c. Numbers of points are then multiplied by exp(-c h / GAIN), as of `points_hits`.
+
+R_E of points is matched in the same way, by least squares in (R_E,G - R_E,H) / M = c h with M a fit of R_E,H, so that
+the mean is right and not that of logarithms; showers count by E / (E + `SCATTER`), since those of low energies scatter.
+Points far from the line are then nearer by c h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -43,7 +48,11 @@ from calograd.training.tasks.points_hits import GAIN, ROUNDS
 
 State = TrainingState[PlatesModel]
 SHRINK = 20.0
-"""Showers that say that the factor on numbers of points is the same for all."""
+"""Showers that say that the factors on numbers and distances of points are the same for all."""
+RADIUS_ROUNDS = 3
+"""Rounds of generating showers and correcting R_E."""
+SCATTER = 2.0
+"""Energy at which a shower's R_E counts half, GeV."""
 CHUNK = 500
 """Showers whose features are computed at once."""
 
@@ -106,7 +115,8 @@ class PointPhases:
         made += [
             Phase(points, t.point_steps, names[points], self._point_loss, t.ema, rate),
         ]  # fmt: skip
-        return (*made, Phase("hits", before=self._fit_hits)) if t.hit_showers else tuple(made)
+        last = Phase("hits", before=self._fit_hits), Phase("radii", before=self._fit_radii)
+        return (*made, *last) if t.hit_showers else tuple(made)
 
     def report(self, state: State) -> Report:
         """Return validation losses and physics of the points."""
@@ -240,22 +250,49 @@ class PointPhases:
 
     def _fit_hits(self, state: State) -> None:
         """Match the averaged weights' numbers of hits to those of training showers."""
-        t, rows = self.training, self.data.train
         stage = stage_of(state.ema)
         stage.more_points.zero_()
-        chosen = torch.randint(len(rows), (t.hit_showers,), generator=state.generator)
+        chosen = self._chosen(state)
         hits = self._points.hits[chosen].numpy()
         for _ in range(ROUNDS):
-            random, made, terms = RandomNumbers.from_generator(state.generator, len(chosen)), list[np.ndarray](), []
-            for part in _parts(chosen):
-                done = sum(map(len, made))
-                mine = random.rows(slice(done, done + len(part)))
-                points, layers = points_in_layers(state.ema, self.data, rows.at(part), mine)
-                made.append(count_hits(points.numpy("surrogate", {})))
-                terms.append(stage.hit_terms(layers).cpu().numpy())
-            found = hit_difference(np.concatenate(made), hits, np.concatenate(terms))
+            made, terms, _ = self._made(state, chosen, lambda points: count_hits(points.numpy("surrogate", {})))
+            found = hit_difference(made, hits, terms)
             stage.more_points -= torch.from_numpy(found).to(stage.more_points) / GAIN
         stage_of(state.model).more_points.copy_(stage.more_points)
+
+    def _fit_radii(self, state: State) -> None:
+        """Match the averaged weights' R_E to those of training showers, of other ones in every round."""
+        stage = stage_of(state.ema)
+        stage.farther.zero_()
+        for _ in range(RADIUS_ROUNDS):
+            chosen = self._chosen(state)
+            known = self._points.rows(chosen)
+            radii = rms_radius(known.x, known.y, known.e, known.offsets)
+            made, terms, energy = self._made(
+                state, chosen, lambda points: rms_radius(points.x, points.y, points.e, points.offsets)
+            )
+            found = radius_difference(made, radii, terms, energy)
+            stage.farther -= torch.from_numpy(found).to(stage.farther)
+        stage_of(state.model).farther.copy_(stage.farther)
+
+    def _chosen(self, state: State) -> Tensor:
+        """Return the numbers of random training showers to match to."""
+        return torch.randint(len(self.data.train), (self.training.hit_showers,), generator=state.generator)
+
+    def _made(
+        self, state: State, chosen: Tensor, measure: Callable[[Points], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a measure of points generated in the layers of training showers, their terms, and energies in GeV."""
+        random, rows = RandomNumbers.from_generator(state.generator, len(chosen)), self.data.train
+        parts, done = [], 0
+        for part in _parts(chosen):
+            mine = random.rows(slice(done, done + len(part)))
+            done += len(part)
+            points, layers = points_in_layers(state.ema, self.data, rows.at(part), mine)
+            terms = stage_of(state.ema).terms(layers).cpu().numpy()
+            parts.append((measure(points), terms, layers.energy.cpu().numpy()))
+        made, terms, energy = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return made, terms, energy
 
 
 def stage_of(model: PlatesModel) -> PointStage:
@@ -275,11 +312,36 @@ def hit_difference(made: np.ndarray, known: np.ndarray, terms: np.ndarray) -> np
         terms: h, shape (n, terms).
     """
     filled = (made > 0) & (known > 0)
-    difference, h = np.log(made[filled]) - np.log(known[filled]), terms[filled].astype(np.float64)
+    return _least_squares(np.log(made[filled]) - np.log(known[filled]), terms[filled], np.ones(filled.sum()))
+
+
+def radius_difference(made: np.ndarray, known: np.ndarray, terms: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """Return c of the formulas above for R_E, shape (terms,); arguments as of `hit_difference`, energy in GeV."""
+    filled = (made > 0) & (known > 0)
+    made, known, terms, energy = made[filled], known[filled], terms[filled], energy[filled]
+    weight = energy / (energy + SCATTER)
+    usual = np.exp(terms @ _least_squares(np.log(known), terms, weight))
+    return _least_squares((made - known) / usual, terms, weight)
+
+
+def _least_squares(values: np.ndarray, terms: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the coefficients of terms, those but for the first drawn to zero as if `SHRINK` rows said so."""
+    h = terms.astype(np.float64)
     shrink = SHRINK * np.eye(h.shape[1])
     shrink[0, 0] = 0
-    solution: np.ndarray = np.linalg.solve(h.T @ h + shrink, h.T @ difference)
+    solution: np.ndarray = np.linalg.solve(h.T @ (weight[:, None] * h) + shrink, h.T @ (weight * values))
     return solution
+
+
+def rms_radius(x: Tensor, y: Tensor, e: Tensor, offsets: Tensor) -> np.ndarray:
+    """Return R_E of showers, shape (n,), cm, of their points and offsets: rms distance from the centre of gravity."""
+    owner, n = torch.repeat_interleave(offsets.diff()), len(offsets) - 1
+    x, y, e = x.double(), y.double(), e.double()
+    columns = torch.stack([e, e * x, e * y, e * (x.square() + y.square())])
+    total, first, second, square = columns.new_zeros(4, n).index_add(1, owner, columns)
+    total = total.clamp(min=1e-12)
+    variance = square / total - (first / total).square() - (second / total).square()
+    return np.asarray(variance.clamp(min=0).sqrt().cpu().numpy())
 
 
 @torch.no_grad()

@@ -12,17 +12,19 @@ import torch
 from helpers.toy_library import plates_config, write_plates
 
 from calograd import SamplingDesign, open_plates
+from calograd.diffusion.progressive import PROGRESSIVE
 from calograd.errors import InputError, Interrupted
 from calograd.reports.training import plot_log
 from calograd.surrogate import Surrogate
 from calograd.surrogate.card import TrainedStacks
 from calograd.surrogate.plates.points import PointStage
+from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import parse_config
-from calograd.training.data.plates import load_plates
+from calograd.training.data.plates import layers_of, load_plates
 from calograd.training.distributed import SingleProcess
 from calograd.training.log import read_log
 from calograd.training.tasks.plates import PlatesTask
-from calograd.training.tasks.plates_points import hit_difference, radius_difference, rms_radius
+from calograd.training.tasks.plates_points import hit_difference, points_in_layers, radius_difference, rms_radius
 from calograd.training.train import make_task, read_data, train
 
 FEW = {"location_scale_steps": 4, "steps": 6, "batch": 16, "location_scale_batch": 16, "report_every": 3, "warmup": 2}
@@ -381,6 +383,15 @@ def test_points_are_distilled_and_added_to_a_student_of_energies(taught: Path) -
         if name.startswith("points.") and not own:
             assert torch.equal(value, ours[name]), name
     assert stage.sizes.distilled_steps == (1, 2)
+    assert student.model.architecture.point_sampling() == (PROGRESSIVE, (1, 2))
+    data = load_plates([taught / "one.h5"], 0.2, seed=0, points=True)
+    rows, model = data.train.at(torch.arange(5)), student.model
+    drawn = [points_in_layers(model, data, rows, RandomNumbers(2, range(5)))[0].e]
+    random = RandomNumbers(2, range(5))
+    layers_known = layers_of(model, data, rows, random)
+    absorber = torch.zeros_like(layers_known.visible)
+    drawn.append(stage.generate(layers_known, absorber, PROGRESSIVE, (1, 2), False, random).e)
+    assert torch.equal(*drawn)  # numbers of hits and radii are matched as the student samples
     assert student.card.training["config"]["distillation"]["teacher"] == "run"
     assert [report["phase"] for report in read_log(taught / "student")] == ["points", "points", "hits", "radii"]
     stack = SamplingDesign("W", "lAr", 0.2, 0.4, 7)

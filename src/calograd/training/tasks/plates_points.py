@@ -31,7 +31,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from calograd.diffusion.samplers import SAMPLERS
 from calograd.events.layered_readout import count_hits
 from calograd.events.points import Points
 from calograd.surrogate import Surrogate
@@ -349,10 +348,10 @@ def points_in_layers(
     model: PlatesModel, data: PlatesData, rows: StackRows, random: RandomNumbers
 ) -> tuple[Points, KnownLayers]:  # fmt: skip
     """Return points that a model generates in the energies that the layers of showers have, and these layers."""
-    layers, a = layers_of(model, data, _on_device(rows, model), random), model.architecture
-    steps = a.feature_steps, a.point_steps
+    layers = layers_of(model, data, _on_device(rows, model), random)
+    sampler, steps = model.architecture.point_sampling()
     absorber = torch.zeros_like(layers.visible)
-    return stage_of(model).generate(layers, absorber, SAMPLERS[a.point_sampler], steps, False, random), layers
+    return stage_of(model).generate(layers, absorber, sampler, steps, False, random), layers
 
 
 def trimmed(features: Features, layers: KnownLayers) -> Features:

@@ -317,7 +317,7 @@ def _run(
     with timed("time"):
         times = _time([surrogate, models.student], Workload(), settings, progress)
         _write_json(folder / "benchmark.json", times.to_dict())
-        in_stack = Workload(stack=showers.stack.stack, beam={"particle": PARTICLE})
+        in_stack = Workload(stack=showers.stack.stack, beam={"particle": PARTICLE}, layers_only=True)
         plate_times = _time([models.plates, models.plates_student], in_stack, settings, progress)
         _write_json(folder / "plates-benchmark.json", plate_times.to_dict())
     with timed("train"):

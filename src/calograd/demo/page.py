@@ -54,7 +54,6 @@ def write_page(path: Path, result: DemoResult, progress: StageProgress = silent)
         entries=next(table for table in result.anywhere.tables() if table.title == RECONSTRUCTION_TITLE),
         plates_summary=limits.summarise(result.plates.checks, merge_subjects=True),
         missed=[check for check in result.plates.checks if not check.passed],
-        no_points="layers_only" in result.models.plates.model.required_options,
         stack_setup=shown.describe_setup(result.plates.reference),
     )  # fmt: skip
     write_whole(path, page.encode())

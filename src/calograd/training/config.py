@@ -353,15 +353,15 @@ class PlatesTraining(TwoStageTraining):
     start: str = ""
     """A surrogate of plates, bundled or a folder, to which points are added: its networks stay as they are."""
     feature_location_scale_steps: Positive = 2000
-    """Steps of location and scale of the points, and then of the features of layers."""
+    """Steps of the quantiles of points, and then of location and scale of the features of layers."""
     feature_steps: Positive = 6000
     """Steps of the network of the features of layers."""
     point_steps: Positive = 6000
     """Steps of the points' network."""
     point_batch: Positive = 32
-    """Showers a step, with all their points, of the points' network and of their location and scale."""
+    """Showers a step, with all their points, of the points' network and of their quantiles."""
     hit_showers: Annotated[int, Field(ge=0)] = 4000
-    """Showers generated, twice, to match numbers of hits to those of the data; 0: numbers of points stay as learnt."""
+    """Showers generated to match numbers of hits, twice, and R_E, three times, to those of the data; 0: as learnt."""
 
 
 class PointsTraining(LoopTable):

@@ -16,6 +16,7 @@ from torch.nn.functional import layer_norm, silu
 from torch.nn.functional import linear as affine
 
 from calograd.diffusion.progressive import Progressive
+from calograd.nn.elementwise import tanh_
 from calograd.nn.linear import product, weights_of
 from calograd.nn.location_scale import ConditionalLocationScale
 from calograd.nn.mlp import FREQUENCIES, ResidualMlp
@@ -68,8 +69,8 @@ class FusedLocationScale:
         """Return location and scale, as ``forward``."""
         *hidden, last = self.layers
         for layer in hidden:
-            conditions = silu(affine(conditions, *layer), inplace=True)
-        return self.network.location_scale_of(affine(conditions, *last))
+            conditions = silu(product(conditions, *layer), inplace=True)
+        return self.network.location_scale_of(product(conditions, *last))
 
 
 class FusedMlp:
@@ -102,10 +103,10 @@ class FusedMlp:
         Args:
             conditions: shape (n, conditions).
         """
-        e = silu(self.levels[:, None] + affine(conditions, self.conditions)).flatten(0, 1)
-        e = silu(affine(e, *self.second))
+        e = silu(self.levels[:, None] + affine(conditions, self.conditions), inplace=True).flatten(0, 1)
+        e = silu(product(e, *self.second), inplace=True)
         layers = [*self.scales, *self.shifts, *(self.local if self.units else ())]
-        parts = [affine(e, *layer) for layer in layers]
+        parts = [product(e, *layer) for layer in layers]
         for number in range(len(self.scales)):
             parts[number] += 1
         levels = (len(self.levels), len(conditions))
@@ -121,7 +122,7 @@ class FusedMlp:
             slope_in, offset_in, slope_out = modulation[2 * blocks :]
             distance, half = x - thresholds, self.units // 2
             repeated = distance if half == 1 else distance.repeat_interleave(half, 1)
-            parts.append(torch.addcmul(offset_in, slope_in, repeated).tanh())
+            parts.append(tanh_(torch.addcmul(offset_in, slope_in, repeated)))
         h = product(torch.cat(parts, dim=1), *self.into)
         for (first, second), scale, shift in zip(
             self.blocks, modulation[:blocks], modulation[blocks : 2 * blocks], strict=True
@@ -132,7 +133,7 @@ class FusedMlp:
             offset, gain = product(h, *self.head).chunk(2, dim=1)
             for unit in range(self.units):  # faster than repeated distances, whose products are added up
                 each = slice(unit, None, self.units)
-                steps = torch.addcmul(offset[:, each], slope_out[:, each], distance).tanh()
+                steps = tanh_(torch.addcmul(offset[:, each], slope_out[:, each], distance))
                 result = torch.addcmul(result, gain[:, each], steps)
         return result if self.gains is None else torch.cat([result, product(h, *self.gains)], dim=1)
 

@@ -70,6 +70,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from calograd.nn.elementwise import exp
 from calograd.system.random_numbers import RandomNumbers
 
 EPS = 1e-4
@@ -422,7 +423,7 @@ def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, axis: Axis, n_xy: i
         tilt, wider = torch.split(_solve(jacobian + ridge, wanted - got), [4, 1], 1)
         along_x, along_y = (tilt.reshape(-1, 2, 2) @ weights).clamp(-LARGEST_TILT, LARGEST_TILT).unbind(1)
         widening = wider.clamp(-LARGEST_WIDENING, LARGEST_WIDENING).expand_as(along_x)
-        shares = shares * (torch.stack([along_x, along_y, widening], 2) @ numbers).exp()
+        shares = shares * exp(torch.stack([along_x, along_y, widening], 2) @ numbers)
     sums = shares @ statistics
     middle, whole = n_xy**2 // 2, sums[:, :, 0].clamp(min=1e-9)
     core = shares[:, :, middle]
@@ -518,7 +519,7 @@ def _centred(shares: Tensor, firsts: Tensor, energy: Tensor, n_xy: int) -> Tenso
         determinant = a * d - b * b
         step_x = ((d * off_x - b * off_y) / determinant).clamp(-1, 1)
         step_y = ((a * off_y - b * off_x) / determinant).clamp(-1, 1)
-        shares = shares * (torch.stack([step_x, step_y], 2) @ places.T).exp()
+        shares = shares * exp(torch.stack([step_x, step_y], 2) @ places.T)
     return shares / shares.sum(2, keepdim=True)
 
 
@@ -559,7 +560,7 @@ def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
         got, slope = moved.sum(2, keepdim=True), (moved * weight).sum(2, keepdim=True)
         some = (got > NOTHING).detach()  # elsewhere no step
         step = -got.clamp(min=NOTHING).log() * (got / slope.clamp(min=NOTHING**2)) * some
-        moved = moved * (weight * step.clamp(-3, 3)).exp()
+        moved = moved * exp(weight * step.clamp(-3, 3))
     return _shares(moved + below)
 
 

@@ -1,8 +1,8 @@
 """Functions of single numbers, where PyTorch's own are slow.
 
-PyTorch takes exp and tanh of float32 from MKL, which is slow on processors other than Intel's, and vectorises sigmoid
-and exp2 itself. On an AMD EPYC with AVX-512 a number of a large tensor takes 0.8 ns in exp, 2.5 in tanh, 0.3 in exp2 and
-0.4 in sigmoid. ONNX Runtime gets the plain functions.
+PyTorch takes exp and tanh of float32 from MKL, which is slow on processors other than Intel's and vectorises sigmoid
+and exp2 itself. On an AMD EPYC with AVX-512 a number of a large tensor takes 0.8 ns in exp, 2.5 in tanh, 0.3 in exp2
+and 0.4 in sigmoid. ONNX Runtime gets the plain functions.
 """
 
 from __future__ import annotations

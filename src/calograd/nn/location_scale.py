@@ -84,7 +84,7 @@ class ConditionalLocationScale(nn.Module):
         return location.reshape(*shape, -1), scale.reshape(*shape, -1)
 
     def location_scale_of(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Return location and scale of what the network returns."""
+        """Return location and scale of what the network returns, shape (n, 2 classes) or (n, 2 classes, items)."""
         location, log_scale = output.chunk(2, dim=1)
         scale = scale_of(log_scale, self.floor)
         return location.index_select(1, self.symmetry_class), scale.index_select(1, self.symmetry_class)

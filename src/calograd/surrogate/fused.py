@@ -67,10 +67,33 @@ class FusedLocationScale:
 
     def __call__(self, conditions: Tensor) -> LocationScale:
         """Return location and scale, as ``forward``."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            conditions = silu(product(conditions, *layer), inplace=True)
-        return self.network.location_scale_of(product(conditions, *last))
+        return self.network.location_scale_of(self._behind_first(product(conditions, *self.layers[0])))
+
+    def of_items(self, own: Tensor, *others: Tensor) -> LocationScale:
+        """Return location and scale of several items of each sample, shape (n, dim, items) each.
+
+        They are those of the network's ``of_items``, whose last two dimensions are in the other order.
+
+        Args:
+            own: first conditions, which every item of every sample has of its own, shape (n, items, k).
+            others: the other ones, one behind the other, shape (n, items, k) each, where n or items may be 1.
+        """
+        (weight, bias), *_ = self.layers
+        first, *columns = torch.split(weight, [part.shape[2] for part in (own, *others)], 1)
+        parts = [
+            affine(part.flatten(0, 1), column).view(*part.shape[:2], -1)
+            for part, column in zip(others, columns, strict=True)
+        ]
+        shape = own.shape[:2]
+        hidden = torch.addmm(sum(parts, bias).expand(*shape, -1).flatten(0, 1), own.flatten(0, 1), first.T)
+        result = self._behind_first(hidden).view(*shape, -1)
+        return self.network.location_scale_of(result.transpose(1, 2).contiguous())
+
+    def _behind_first(self, hidden: Tensor) -> Tensor:
+        """Return what the network returns, from what its first layer does; ``hidden`` is overwritten."""
+        for layer in self.layers[1:]:
+            hidden = product(silu(hidden, inplace=True), *layer)
+        return hidden
 
 
 class FusedMlp:

@@ -17,7 +17,7 @@ from calograd.events.layer_energies import LayerEnergies
 from calograd.events.points import Points
 from calograd.nn.location_scale import restore
 from calograd.nn.mlp import ResidualMlp
-from calograd.surrogate.fused import FusedMlp, steps_of
+from calograd.surrogate.fused import FusedLocationScale, FusedMlp, steps_of
 from calograd.surrogate.model import SamplingSchedule
 from calograd.surrogate.plates.coordinates import LAYER, SHOWER, decode, decode_shower
 from calograd.system.random_numbers import RandomNumbers
@@ -41,6 +41,7 @@ class FusedPlates:
         assert isinstance(model.layer_network, ResidualMlp)
         self.steps = steps_of(first), steps_of(second)
         self.networks = FusedMlp(model.shower_network, first), FusedMlp(model.layer_network, second)
+        self.location_scale = FusedLocationScale(model.layer_location_scale)
 
     def parameters(self) -> list[Tensor]:
         """Return the model's weights."""
@@ -61,9 +62,9 @@ class FusedPlates:
         for modulation in of_shower.modulations(stack.conditions):
             x = x.add(of_shower(x, modulation), alpha=first.sine)
         g = model.shower_location_scale.restore(x, stack.conditions)
-        shower = decode_shower(g, stack.energy, stack.expected)
+        shower = decode_shower(g, stack.plates, stack.energy, stack.expected)
         features = model.features(stack, shower)
-        location, scale = model.location_scale_of_layers(stack, features, x)
+        location, scale = self.location_scale.of_items(*features, model.common_of_layers(stack, x))
         known = model.dense_inputs(stack, features, x, model.thresholds(stack, shower, (location, scale)))
         y = second.first * y
         for into, modulation in zip(second.into, of_layers.modulations(stack.conditions), strict=True):

@@ -541,7 +541,7 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
         got = part.sum(1)
         slope = got - (part * share).sum(1)
         step = ((wanted - got) / slope.clamp(min=least)).clamp(-1, 1)
-        rest = rest * torch.where(slope < least, 0.0, step).exp()[:, None]
+        rest = rest * (step * (slope >= least)).exp()[:, None]
     return rest / (core + rest)
 
 
@@ -568,7 +568,7 @@ def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
 def _shares(raw: Tensor) -> Tensor:
     """Return positive parts, scaled to the sum 1 along the last dimension; if there is none, the largest gets all."""
     values = raw.detach()
-    alone = (values - values.amax(-1, keepdim=True) + NOTHING).clamp(min=0)  # lost in rounding beside positive parts
+    alone = NOTHING * (values >= values.amax(-1, keepdim=True))  # lost in rounding beside positive parts
     positive = raw.clamp(min=0.0) + alone
     return positive / positive.sum(-1, keepdim=True)
 

@@ -41,11 +41,14 @@ class FusedPlates:
         assert isinstance(model.layer_network, ResidualMlp)
         self.steps = steps_of(first), steps_of(second)
         self.networks = FusedMlp(model.shower_network, first), FusedMlp(model.layer_network, second)
-        self.location_scale = FusedLocationScale(model.layer_location_scale)
+        self.of_shower = FusedLocationScale(model.shower_location_scale)
+        self.of_layers = FusedLocationScale(model.layer_location_scale)
 
     def parameters(self) -> list[Tensor]:
         """Return the model's weights."""
-        return list(self.model.parameters())
+        layers = [layer for part in (*self.networks, self.of_shower, self.of_layers) for layer in part.layers]
+        others = [] if self.model.points is None else self.model.points.parameters()
+        return [*(weight for layer in layers for weight in layer), *others]
 
     def generate(
         self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers
@@ -61,10 +64,10 @@ class FusedPlates:
         x = first.first * x
         for modulation in of_shower.modulations(stack.conditions):
             x = x.add(of_shower(x, modulation), alpha=first.sine)
-        g = model.shower_location_scale.restore(x, stack.conditions)
+        g = restore(x, *self.of_shower(stack.conditions))
         shower = decode_shower(g, stack.plates, stack.energy, stack.expected)
         features = model.features(stack, shower)
-        location, scale = self.location_scale.of_items(*features, model.common_of_layers(stack, x))
+        location, scale = self.of_layers.of_items(*features, model.common_of_layers(stack, x))
         known = model.dense_inputs(stack, features, x, model.thresholds(stack, shower, (location, scale)))
         y = second.first * y
         for into, modulation in zip(second.into, of_layers.modulations(stack.conditions), strict=True):

@@ -20,7 +20,6 @@ from calograd.surrogate.plates.coordinates import (
     encode_shower,
     nominal,
     profile,
-    shares_of,
 )
 from calograd.system.random_numbers import RandomNumbers
 
@@ -57,7 +56,7 @@ def test_energies_come_back_with_their_zeros(plates: Plates, expected: Nominal) 
     energies, random = showers(plates, expected), RandomNumbers(3, range(N))
     assert float(energies.sum((1, 2)).max()) < 5
     g = encode_shower(energies, plates, ENERGY, expected, random)
-    shower = decode_shower(g, ENERGY, expected)
+    shower = decode_shower(g, plates, ENERGY, expected)
     absorber, active = decode(encode_layers(energies, plates, shower, random), plates, shower)
     again = torch.stack([absorber, active], -1)
     torch.testing.assert_close(again, energies, rtol=1e-6, atol=1e-9)
@@ -67,7 +66,7 @@ def test_energies_come_back_with_their_zeros(plates: Plates, expected: Nominal) 
 def test_coarser_balances_are_those_of_a_larger_softening(plates: Plates, expected: Nominal) -> None:
     energies, random = showers(plates, expected), RandomNumbers(3, range(N))
     energies[:, :, 1] *= 0.2  # many active plates hold less than a minimum ionising particle's loss
-    shower = decode_shower(encode_shower(energies, plates, ENERGY, expected, random), ENERGY, expected)
+    shower = decode_shower(encode_shower(energies, plates, ENERGY, expected, random), plates, ENERGY, expected)
     c = encode_layers(energies, plates, shower, random)
     absorber, active = (energies / torch.where(plates.present[..., None], plates.ionisation, 1.0)).unbind(-1)
     wanted = ((active + RESOLVED_PLATE) / (absorber + RESOLVED_PLATE)).log()
@@ -89,9 +88,9 @@ def test_any_numbers_conserve_energy_and_keep_mean_spread_and_visible_energy(pla
     random = RandomNumbers(4, range(N))
     energies = showers(plates, expected)
     g = encode_shower(energies, plates, ENERGY, expected, random)
-    c = encode_layers(energies, plates, decode_shower(g, ENERGY, expected), random)
+    c = encode_layers(energies, plates, decode_shower(g, plates, ENERGY, expected), random)
     c = c + 0.1 * random.normal_like(c)
-    shower = decode_shower(g + 0.05 * random.normal_like(g), ENERGY, expected)
+    shower = decode_shower(g + 0.05 * random.normal_like(g), plates, ENERGY, expected)
     absorber, active = decode(c, plates, shower)
     layers = absorber + active
     assert bool((absorber >= 0).all())
@@ -134,5 +133,5 @@ def test_the_nominal_shower_knows_energy_particle_and_leakage() -> None:
     assert float(shower.mean[1]) < float(plates.backs[1, -1])
     photon, _ = nominal(plates, torch.tensor([10.0]), torch.ones(1))
     assert 0.85 < float(photon.mean[0] - shower.mean[0]) < 1.05
-    total = shares_of(plates, decode_shower(torch.zeros(2, SHOWER), torch.tensor([10.0]), shower)).sum(1)
+    total = decode_shower(torch.zeros(2, SHOWER), plates, torch.tensor([10.0]), shower).shares.sum(1)
     assert 0.95 < float(total[0]) < 1.01

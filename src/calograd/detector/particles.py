@@ -90,8 +90,8 @@ class Particles(NamedTuple):
         if isinstance(position, str):
             if dx is None:
                 raise InputError(f"position = '{position}': plates have no cells to draw it in; leave position out")
-            drawn = ParticleBeam(position=position).draw(dx.to(like), random)  # type: ignore[arg-type]
-            position = drawn.position
+            beam, pitch = ParticleBeam(position=position), dx.to(like)  # type: ignore[arg-type]
+            position, _, _ = place(_of_beam(random, pitch), pitch, beam.position, beam.theta, beam.phi)
         position = (0.0, 0.0) if position is None else position
         usual = ((particle, "gamma"), (theta, 0.0), (phi, 0.0))
         kind, polar, azimuth = (default if value is None else value for value, default in usual)
@@ -211,7 +211,7 @@ class ParticleBeam:
             dx: pitch, shape (n,) or (1,), cm.
             random: random numbers of the n showers; it stays as it is.
         """
-        u = RandomNumbers(random.seed, random.shower, calls=ENTRY_CALL).uniform(3, like=dx)
+        u = _of_beam(random, dx)
         position: Any = self.position
         if self.unit == "pitch" and not isinstance(position, str):
             scaled = torch.tensor(position, dtype=dx.dtype, device=dx.device) * dx[:, None]
@@ -265,6 +265,11 @@ def _places(n_xy: int, back: bool, device: torch.device) -> Tensor:
             turned.append((last - i if frame & 1 else i) * n_xy + (last - j if frame & 2 else j))
         found.append([turned.index(cell) for cell in range(n_xy * n_xy)] if back else turned)
     return torch.tensor(found, device=device)
+
+
+def _of_beam(random: RandomNumbers, like: Tensor) -> Tensor:
+    """Return the numbers by which showers draw their entries and directions, shape (n, 3)."""
+    return RandomNumbers(random.seed, random.shower, calls=ENTRY_CALL).uniform(3, like=like)
 
 
 def _plain(value: Any) -> Any:

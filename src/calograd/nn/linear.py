@@ -54,7 +54,7 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def linear_by(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Return x W^T + b of x of shape (n, in), as `linear` does; W may be a part of a larger matrix."""
+    """Return x W^T + b of x of shape (n, ..., in), as `linear` does; W may be a part of a larger matrix."""
     if not _is_fast(weight, bias, x):
         return nn.functional.linear(x, weight, bias)
     whole = weight.contiguous()  # oneDNN takes a part, but five hundred times as long

@@ -16,6 +16,7 @@ from torch.nn.functional import layer_norm, silu
 from torch.nn.functional import linear as affine
 
 from calograd.diffusion.progressive import Progressive
+from calograd.nn.elementwise import tanh_
 from calograd.nn.linear import product, weights_of
 from calograd.nn.location_scale import ConditionalLocationScale
 from calograd.nn.mlp import FREQUENCIES, ResidualMlp
@@ -66,10 +67,33 @@ class FusedLocationScale:
 
     def __call__(self, conditions: Tensor) -> LocationScale:
         """Return location and scale, as ``forward``."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            conditions = silu(affine(conditions, *layer), inplace=True)
-        return self.network.location_scale_of(affine(conditions, *last))
+        return self.network.location_scale_of(self._behind_first(product(conditions, *self.layers[0])))
+
+    def of_items(self, own: Tensor, *others: Tensor) -> LocationScale:
+        """Return location and scale of several items of each sample, shape (n, dim, items) each.
+
+        They are those of the network's ``of_items``, whose last two dimensions are in the other order.
+
+        Args:
+            own: first conditions, which every item of every sample has of its own, shape (n, items, k).
+            others: the other ones, one behind the other, shape (n, items, k) each, where n or items may be 1.
+        """
+        (weight, bias), *_ = self.layers
+        first, *columns = torch.split(weight, [part.shape[2] for part in (own, *others)], 1)
+        parts = [
+            affine(part.flatten(0, 1), column).view(*part.shape[:2], -1)
+            for part, column in zip(others, columns, strict=True)
+        ]
+        shape = own.shape[:2]
+        hidden = torch.addmm(sum(parts, bias).expand(*shape, -1).flatten(0, 1), own.flatten(0, 1), first.T)
+        result = self._behind_first(hidden).view(*shape, -1)
+        return self.network.location_scale_of(result.transpose(1, 2).contiguous())
+
+    def _behind_first(self, hidden: Tensor) -> Tensor:
+        """Return what the network returns, from what its first layer does; ``hidden`` is overwritten."""
+        for layer in self.layers[1:]:
+            hidden = product(silu(hidden, inplace=True), *layer)
+        return hidden
 
 
 class FusedMlp:
@@ -102,10 +126,10 @@ class FusedMlp:
         Args:
             conditions: shape (n, conditions).
         """
-        e = silu(self.levels[:, None] + affine(conditions, self.conditions)).flatten(0, 1)
-        e = silu(affine(e, *self.second))
+        e = silu(self.levels[:, None] + affine(conditions, self.conditions), inplace=True).flatten(0, 1)
+        e = silu(product(e, *self.second), inplace=True)
         layers = [*self.scales, *self.shifts, *(self.local if self.units else ())]
-        parts = [affine(e, *layer) for layer in layers]
+        parts = [product(e, *layer) for layer in layers]
         for number in range(len(self.scales)):
             parts[number] += 1
         levels = (len(self.levels), len(conditions))
@@ -121,7 +145,7 @@ class FusedMlp:
             slope_in, offset_in, slope_out = modulation[2 * blocks :]
             distance, half = x - thresholds, self.units // 2
             repeated = distance if half == 1 else distance.repeat_interleave(half, 1)
-            parts.append(torch.addcmul(offset_in, slope_in, repeated).tanh())
+            parts.append(tanh_(torch.addcmul(offset_in, slope_in, repeated)))
         h = product(torch.cat(parts, dim=1), *self.into)
         for (first, second), scale, shift in zip(
             self.blocks, modulation[:blocks], modulation[blocks : 2 * blocks], strict=True
@@ -132,7 +156,7 @@ class FusedMlp:
             offset, gain = product(h, *self.head).chunk(2, dim=1)
             for unit in range(self.units):  # faster than repeated distances, whose products are added up
                 each = slice(unit, None, self.units)
-                steps = torch.addcmul(offset[:, each], slope_out[:, each], distance).tanh()
+                steps = tanh_(torch.addcmul(offset[:, each], slope_out[:, each], distance))
                 result = torch.addcmul(result, gain[:, each], steps)
         return result if self.gains is None else torch.cat([result, product(h, *self.gains)], dim=1)
 

@@ -70,6 +70,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from calograd.nn.elementwise import exp
+from calograd.nn.linear import linear_by
 from calograd.system.random_numbers import RandomNumbers
 
 EPS = 1e-4
@@ -414,7 +416,7 @@ def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, axis: Axis, n_xy: i
     wanted, ridge = torch.cat([first, width], 1), MOMENT_SOFT * total * unit
     shares = cells / layers.clamp(min=1e-9)[:, :, None]
     for _ in range(MOMENT_STEPS):
-        sums = (shares @ statistics).permute(2, 1, 0).contiguous()
+        sums = linear_by(statistics, None, shares).permute(2, 1, 0).contiguous()
         _, mean, square = torch.split(sums / sums[:1].clamp(min=1e-9), [1, 3, 9])  # of x, y and r^2
         covariance = square - (mean[:, None] * mean).flatten(0, 1)
         jacobian = (covariance[:, None] * powers).sum(2).flatten(0, 1)[elements].T.reshape(-1, 5, 5)
@@ -422,8 +424,8 @@ def _aligned(cells: Tensor, moments: Tensor, layers: Tensor, axis: Axis, n_xy: i
         tilt, wider = torch.split(_solve(jacobian + ridge, wanted - got), [4, 1], 1)
         along_x, along_y = (tilt.reshape(-1, 2, 2) @ weights).clamp(-LARGEST_TILT, LARGEST_TILT).unbind(1)
         widening = wider.clamp(-LARGEST_WIDENING, LARGEST_WIDENING).expand_as(along_x)
-        shares = shares * (torch.stack([along_x, along_y, widening], 2) @ numbers).exp()
-    sums = shares @ statistics
+        shares = shares * exp(torch.stack([along_x, along_y, widening], 2) @ numbers)
+    sums = linear_by(statistics, None, shares)
     middle, whole = n_xy**2 // 2, sums[:, :, 0].clamp(min=1e-9)
     core = shares[:, :, middle]
     rest = (whole - core).clamp(min=1e-9)
@@ -437,7 +439,7 @@ class _OfCells(NamedTuple):
 
     Args:
         numbers: x, y and r^2 of every cell, in units of cells from the middle, shape (3, cells).
-        statistics: one, these and their products, shape (cells, 13).
+        statistics: one, these and their products, shape (13, cells).
         elements: place of every element of J among the sums over layers, shape (25,). Its rows are of x, of y, each
             without and with a_k, and of r^2.
         unit: the unit matrix of five.
@@ -457,7 +459,7 @@ def _of_cells(n_xy: int, dtype: torch.dtype, device: torch.device) -> _OfCells:
     products = (numbers[:, :, None] * numbers[:, None]).flatten(1)
     rows = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))  # number i of x, y and r^2, power p of a_k
     elements = torch.tensor([3 * (3 * i + j) + p + q for i, p in rows for j, q in rows])
-    statistics = torch.cat([torch.ones_like(numbers[:, :1]), numbers, products], 1)
+    statistics = torch.cat([torch.ones_like(numbers[:, :1]), numbers, products], 1).T.contiguous()
     kept = [each.to(device, dtype) for each in (numbers.T.contiguous(), statistics, torch.eye(5))]
     return _OfCells(kept[0], kept[1], elements.to(device), kept[2])
 
@@ -506,19 +508,19 @@ def _centred(shares: Tensor, firsts: Tensor, energy: Tensor, n_xy: int) -> Tenso
     """
     places = _rest_places(n_xy).to(shares)
     x, y = places.T
-    statistics = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], 1)
+    statistics = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
     held = energy.clamp(min=1e-9)
     soft, reach = CENTRE_SOFT / held, (n_xy - 1) / 2
     wanted = (firsts / held[:, None]).clamp(-reach, reach)
     for _ in range(CENTRE_STEPS):
-        sums = (shares @ statistics).permute(2, 0, 1).contiguous()
+        sums = linear_by(statistics, None, shares).permute(2, 0, 1).contiguous()
         _, mean_x, mean_y, xx, xy, yy = (sums / sums[:1]).unbind()
         a, b, d = xx - mean_x**2 + soft + 1e-3, xy - mean_x * mean_y, yy - mean_y**2 + soft + 1e-3
         off_x, off_y = wanted[:, 0] - mean_x, wanted[:, 1] - mean_y
         determinant = a * d - b * b
         step_x = ((d * off_x - b * off_y) / determinant).clamp(-1, 1)
         step_y = ((a * off_y - b * off_x) / determinant).clamp(-1, 1)
-        shares = shares * (torch.stack([step_x, step_y], 2) @ places.T).exp()
+        shares = shares * exp(torch.stack([step_x, step_y], 2) @ places.T)
     return shares / shares.sum(2, keepdim=True)
 
 
@@ -539,7 +541,7 @@ def _rest_share(core: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
         got = part.sum(1)
         slope = got - (part * share).sum(1)
         step = ((wanted - got) / slope.clamp(min=least)).clamp(-1, 1)
-        rest = rest * torch.where(slope < least, 0.0, step).exp()[:, None]
+        rest = rest * (step * (slope >= least)).exp()[:, None]
     return rest / (core + rest)
 
 
@@ -559,7 +561,7 @@ def pattern_shares(c: Tensor, group: Tensor) -> Tensor:
         got, slope = moved.sum(2, keepdim=True), (moved * weight).sum(2, keepdim=True)
         some = (got > NOTHING).detach()  # elsewhere no step
         step = -got.clamp(min=NOTHING).log() * (got / slope.clamp(min=NOTHING**2)) * some
-        moved = moved * (weight * step.clamp(-3, 3)).exp()
+        moved = moved * exp(weight * step.clamp(-3, 3))
     return _shares(moved + below)
 
 

@@ -36,6 +36,7 @@ from calograd.detector.particles import Particles, turn_cells, turn_vectors
 from calograd.diffusion.denoisers import Network
 from calograd.errors import InputError
 from calograd.events.dense import Cells
+from calograd.nn.elementwise import exp
 from calograd.nn.location_scale import standardise
 from calograd.nn.mlp import ResidualMlp
 from calograd.surrogate.cells.coordinates import (
@@ -252,7 +253,7 @@ class CellsModel(TwoStage):
         """
         a = self.architecture
         y = y.clamp(-SUMS_FARTHEST, SUMS_FARTHEST)
-        up = (y / 2).exp()
+        up = exp(y / 2)
         down = 1 / up
         c = (location + scale * (up - down)).clamp(min=0)  # as `restore`, by the exponentials that dc / dy needs
         squares = c.square()

@@ -52,6 +52,8 @@ for any input, and every step is differentiable in thicknesses, energy and angle
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -100,7 +102,8 @@ SOFT_MOMENTS = 1e-3
 """Added to the variances of u and u^2, so that a shower in one layer is left as it is."""
 
 
-class Plates(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Plates:
     """The plates along the particles' lines; stacks of fewer layers end with layers of no length.
 
     Args:
@@ -111,27 +114,27 @@ class Plates(NamedTuple):
     lengths: Tensor
     ionisation: Tensor
 
-    @property
+    @cached_property
     def present(self) -> Tensor:
         """True for the layers of each stack, shape (n, layers)."""
         return self.lengths[..., 0] > 0
 
-    @property
+    @cached_property
     def layers(self) -> Tensor:
         """l_k of the formulas above, shape (n, layers), X0."""
         return self.lengths.sum(-1)
 
-    @property
+    @cached_property
     def backs(self) -> Tensor:
         """Depth of the back of every layer, shape (n, layers), X0."""
         return self.layers.cumsum(1)
 
-    @property
+    @cached_property
     def middles(self) -> Tensor:
         """m_k of the formulas above, shape (n, layers), X0."""
         return self.backs - self.layers / 2
 
-    @property
+    @cached_property
     def ratio(self) -> Tensor:
         """f_k / (1 - f_k) of the formulas above, shape (n, layers); 1 beyond the last layer."""
         absorber, active = self.ionisation.unbind(-1)
@@ -161,6 +164,7 @@ class Shower(NamedTuple):
         mean, spread: mu and sigma, shape (n,), X0.
         start: s, shape (n,), X0.
         visible: e/mip of the shower, exp(g_4), shape (n,).
+        shares: p_k, shape (n, layers); zero beyond the last layer.
     """
 
     total: Tensor
@@ -168,6 +172,7 @@ class Shower(NamedTuple):
     spread: Tensor
     start: Tensor
     visible: Tensor
+    shares: Tensor
 
 
 def profile(plates: Plates, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,19 +233,15 @@ def encode_shower(energies: Tensor, plates: Plates, energy: Tensor, expected: No
     return torch.cat([deposited.clamp(-LOGIT_BOUND, LOGIT_BOUND)[:, None], others], 1)
 
 
-def decode_shower(g: Tensor, energy: Tensor, expected: Nominal) -> Shower:
+def decode_shower(g: Tensor, plates: Plates, energy: Tensor, expected: Nominal) -> Shower:
     """Return what the coordinates of showers say, see `encode_shower`."""
     odds = g[:, 0].clamp(-LOGIT_BOUND, LOGIT_BOUND).exp()
     total = torch.minimum(((odds * (energy + EPS) - EPS) / (1 + odds)).clamp(min=0), energy)
     mean, spread, start = g[:, 1:4].clamp(-FARTHEST, FARTHEST).exp().unbind(1)
     visible = g[:, 4].clamp(-LOGIT_BOUND, LOGIT_BOUND).exp()
-    return Shower(total, expected.mean * mean, expected.spread * spread, start - SOFT_START, visible)
-
-
-def shares_of(plates: Plates, shower: Shower) -> Tensor:
-    """Return p_k of the formulas above, shape (n, layers); zero beyond the last layer."""
-    shares, _ = profile(plates, shower.mean, shower.spread)
-    return shares + FLOOR * plates.layers / plates.backs[:, -1:]
+    mean, spread = expected.mean * mean, expected.spread * spread
+    shares = profile(plates, mean, spread)[0] + FLOOR * plates.layers / plates.backs[:, -1:]
+    return Shower(total, mean, spread, start - SOFT_START, visible, shares)
 
 
 def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: RandomNumbers) -> Tensor:
@@ -250,7 +251,7 @@ def encode_layers(energies: Tensor, plates: Plates, shower: Shower, random: Rand
     """
     layers, (absorber, active) = energies.sum(-1), energies.unbind(-1)
     present = plates.present.expand_as(layers)
-    reference = torch.where(present, shower.total[:, None] * shares_of(plates, shower), 1.0).clamp(min=NOTHING)
+    reference = torch.where(present, shower.total[:, None] * shower.shares, 1.0).clamp(min=NOTHING)
     v, w = _below_zero(energies.transpose(1, 2), random).unbind(1)
     share = torch.where(layers > 0, (layers / reference).pow(1 / 3), -v * (E_0 / reference).pow(1 / 3).clamp(max=0.3))
     soft_absorber, soft_active = _softening(plates)
@@ -272,7 +273,7 @@ def coarser(balance: Tensor, c: Tensor, plates: Plates, shower: Shower) -> Tenso
         shower: the showers.
     """
     share, own = c.unbind(1)
-    layers = shower.total[:, None] * shares_of(plates, shower) * share.clamp(min=0).pow(3)
+    layers = shower.total[:, None] * shower.shares * share.clamp(min=0).pow(3)
     ratio = plates.ratio * own.clamp(-LOGIT_BOUND, LOGIT_BOUND).exp()
     absorber = layers - _active(layers, ratio, *_softening(plates))
     alpha = absorber / torch.where(plates.present, plates.ionisation[..., 0], 1.0)
@@ -286,7 +287,7 @@ def edges(plates: Plates, shower: Shower) -> Tensor:
     That of b is `MIDDLE` below an active plate without energy whose absorber has the energy that the profile expects.
     Few filled plates hold less than `SOFT_PLATE` w_k, so this is about the middle between them and the empty ones.
     """
-    expected = shower.total[:, None] * shares_of(plates, shower)
+    expected = shower.total[:, None] * shower.shares
     soft_absorber, soft_active = _softening(plates)
     balance = (soft_active / (expected + soft_absorber)).log() - plates.ratio.log() - MIDDLE
     return torch.stack([torch.zeros_like(balance), balance], 1)
@@ -295,7 +296,7 @@ def edges(plates: Plates, shower: Shower) -> Tensor:
 def decode(c: Tensor, plates: Plates, shower: Shower) -> tuple[Tensor, Tensor]:
     """Return energies of absorbers and active plates, shape (n, layers), GeV, of c of `encode_layers`."""
     share, balance = c.unbind(1)
-    shares = shares_of(plates, shower)
+    shares = shower.shares
     weights = shares * share.clamp(min=0).pow(3)
     most = weights.sum(1, keepdim=True)
     weights = torch.where(most > NOTHING, weights, shares) / torch.where(most > NOTHING, most, shares.sum(1, True))

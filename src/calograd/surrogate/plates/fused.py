@@ -17,7 +17,7 @@ from calograd.events.layer_energies import LayerEnergies
 from calograd.events.points import Points
 from calograd.nn.location_scale import restore
 from calograd.nn.mlp import ResidualMlp
-from calograd.surrogate.fused import FusedMlp, steps_of
+from calograd.surrogate.fused import FusedLocationScale, FusedMlp, steps_of
 from calograd.surrogate.model import SamplingSchedule
 from calograd.surrogate.plates.coordinates import LAYER, SHOWER, decode, decode_shower
 from calograd.system.random_numbers import RandomNumbers
@@ -41,10 +41,14 @@ class FusedPlates:
         assert isinstance(model.layer_network, ResidualMlp)
         self.steps = steps_of(first), steps_of(second)
         self.networks = FusedMlp(model.shower_network, first), FusedMlp(model.layer_network, second)
+        self.of_shower = FusedLocationScale(model.shower_location_scale)
+        self.of_layers = FusedLocationScale(model.layer_location_scale)
 
     def parameters(self) -> list[Tensor]:
         """Return the model's weights."""
-        return list(self.model.parameters())
+        layers = [layer for part in (*self.networks, self.of_shower, self.of_layers) for layer in part.layers]
+        others = [] if self.model.points is None else self.model.points.parameters()
+        return [*(weight for layer in layers for weight in layer), *others]
 
     def generate(
         self, conditions: Tensor, energy: Tensor, schedule: SamplingSchedule, random: RandomNumbers
@@ -58,10 +62,10 @@ class FusedPlates:
         x = first.first * x
         for modulation in of_shower.modulations(stack.conditions):
             x = x.add(of_shower(x, modulation), alpha=first.sine)
-        g = model.shower_location_scale.restore(x, stack.conditions)
-        shower = decode_shower(g, stack.energy, stack.expected)
+        g = restore(x, *self.of_shower(stack.conditions))
+        shower = decode_shower(g, stack.plates, stack.energy, stack.expected)
         features = model.features(stack, shower)
-        location, scale = model.location_scale_of_layers(stack, features, x)
+        location, scale = self.of_layers.of_items(*features, model.common_of_layers(stack, x))
         known = model.dense_inputs(stack, features, x, model.thresholds(stack, shower, (location, scale)))
         y = second.first * y
         for into, modulation in zip(second.into, of_layers.modulations(stack.conditions), strict=True):

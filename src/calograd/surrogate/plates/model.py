@@ -72,7 +72,6 @@ from calograd.surrogate.plates.coordinates import (
     encode_layers,
     encode_shower,
     nominal,
-    shares_of,
 )
 from calograd.surrogate.plates.fused import FusedPlates
 from calograd.surrogate.plates.points import KnownLayers, PointSizes, PointStage, in_detector
@@ -90,9 +89,11 @@ CONDITIONS = STACK + 2 * (len(NUMBERS) + 1)
 """Number of standardised conditions."""
 FEATURES = 12
 """Number of features of a layer."""
-DENSE_SHOWER, DENSE_STACK = [0, 1], [1, 2]
-"""Features of shower and of stack that a network that sees all layers at once has of every layer: the expected energy,
-the distance from the mean depth, the absorber's length and the active plate's ionisation."""
+DENSE_FEATURES = 2
+"""Number of features of a shower, and of a stack, that a network that sees all layers at once has of every layer."""
+DENSE_SHOWER, DENSE_STACK = slice(0, DENSE_FEATURES), slice(1, 1 + DENSE_FEATURES)
+"""These: the expected energy and the distance from the mean depth; the absorber's length and the active plate's
+ionisation."""
 DENSE_BOUND = 8.0
 """Largest distance of the thresholds between empty and filled plates that it sees."""
 SHOWER_FEATURES = 3
@@ -311,7 +312,7 @@ class PlatesModel(Model):
         sizes = a.layer_width, a.layer_blocks, a.embedding, a.local_units
         self.layer_network: ResidualMlp | LayerNetwork
         if a.dense:
-            context = SHOWER + (len(DENSE_SHOWER) + len(DENSE_STACK) + LAYER) * a.layers
+            context = SHOWER + (2 * DENSE_FEATURES + LAYER) * a.layers
             self.layer_network = ResidualMlp(LAYER * a.layers, CONDITIONS, context, *sizes)
         else:
             self.layer_network = LayerNetwork(LAYER, FEATURES, CONDITIONS + SHOWER, *sizes)
@@ -426,7 +427,8 @@ class PlatesModel(Model):
         missing = self.architecture.layers - thickness.shape[1]
         parts = [
             (raw - self.condition_mean) / self.condition_scale,
-            *(pad(values, (0, 0, 0, missing)).flatten(1) for values in plates), torch.stack([photon, charge], 1),
+            *(pad(values, (0, 0, 0, missing)).flatten(1) for values in (plates.lengths, plates.ionisation)),
+            torch.stack([photon, charge], 1),
         ]  # fmt: skip
         return torch.cat([part.expand(rows, -1) for part in parts], 1)
 
@@ -462,7 +464,7 @@ class PlatesModel(Model):
         stack = self.stack_of(conditions, energy)
         energies = energies[:, : stack.plates.lengths.shape[1]]
         g = encode_shower(energies, stack.plates, stack.energy, stack.expected, random)
-        c = encode_layers(energies, stack.plates, decode_shower(g, stack.energy, stack.expected), random)
+        c = encode_layers(energies, stack.plates, decode_shower(g, stack.plates, stack.energy, stack.expected), random)
         return g, c, stack.plates.present.expand(len(g), -1)
 
     def location_scale_of_layers(
@@ -472,9 +474,12 @@ class PlatesModel(Model):
 
         ``features`` is the result of the method of that name.
         """
-        common = torch.cat([stack.conditions.expand(len(x), -1), x], 1)[:, None]
-        location, scale = self.layer_location_scale.of_items([*features, common])
+        location, scale = self.layer_location_scale.of_items([*features, self.common_of_layers(stack, x)])
         return location.transpose(1, 2), scale.transpose(1, 2)
+
+    def common_of_layers(self, stack: StackConditions, x: Tensor) -> Tensor:
+        """Return what all layers of a shower have in common as conditions of location and scale, shape (n, 1, ...)."""
+        return torch.cat([stack.conditions.expand(len(x), -1), x], 1)[:, None]
 
     def location_scale_loss(self, phase: int, g: Tensor, c: Tensor, conditions: Tensor, energy: Tensor) -> Tensor:
         """Return the mean negative log likelihood of location and scale, of shower (phase 0) or layers (1).
@@ -508,7 +513,7 @@ class PlatesModel(Model):
     def known_of(self, g: Tensor, conditions: Tensor, energy: Tensor) -> tuple[StackConditions, Shower]:
         """Return what conditions say of the stacks, and g of the showers."""
         stack = self.stack_of(conditions, energy)
-        return stack, decode_shower(g, stack.energy, stack.expected)
+        return stack, decode_shower(g, stack.plates, stack.energy, stack.expected)
 
     def losses(
         self, x: Tensor, y: Tensor, conditions: Tensor, energy: Tensor, random: RandomNumbers
@@ -658,7 +663,7 @@ class PlatesModel(Model):
             q: result of `thresholds`.
         """
         present = self._padded(stack.plates.present[:, None].expand(-1, LAYER, -1).to(x))
-        of_layers = [values[..., chosen] for values, chosen in zip(features, (DENSE_SHOWER, DENSE_STACK), strict=True)]
+        of_layers = [features.shower[..., DENSE_SHOWER], features.stack[..., DENSE_STACK]]
         padded = [self._padded(values.transpose(1, 2)) * present for values in of_layers]
         thresholds = self._padded(q)
         parts = [x, *(values.expand(len(x), -1) for values in padded), thresholds.clamp(-DENSE_BOUND, DENSE_BOUND)]
@@ -699,7 +704,7 @@ class PlatesModel(Model):
             checkpointed,
         )  # fmt: skip
         g = self.shower_location_scale.restore(x, stack.conditions)
-        shower = decode_shower(g, stack.energy, stack.expected)
+        shower = decode_shower(g, stack.plates, stack.energy, stack.expected)
         features = self.features(stack, shower)
         location, scale = self.location_scale_of_layers(stack, features, x)
         of_layers = self._layers(stack, shower, features, x, (location, scale))
@@ -794,13 +799,13 @@ def layer_features(plates: Plates, shower: Shower) -> LayerFeatures:
     absorber's length and the active plate's ionisation, both relative to the layers before and behind, the ratio of
     active plate and absorber for a minimum ionising particle, and the length that follows.
     """
-    shares, present = shares_of(plates, shower), plates.present
+    present = plates.present
     absorber = torch.where(present, plates.lengths[..., 0], 1.0).log()
     active = torch.where(present, plates.ionisation[..., 1], 1.0).log()
     both = present[:, 1:] & present[:, :-1]
     further = [torch.where(both, values[:, 1:] - values[:, :-1], 0.0) for values in (absorber, active)]
     of_shower = [
-        (shower.total[:, None] * shares + SOFT_ENERGY).log(),
+        (shower.total[:, None] * shower.shares + SOFT_ENERGY).log(),
         ((plates.middles - shower.mean[:, None]) / shower.spread[:, None]).clamp(-WIDE, WIDE),
         (plates.backs - shower.start[:, None]).clamp(-NEAR, NEAR),
     ]

@@ -89,6 +89,21 @@ def linear_of_parts(layer: nn.Module, parts: Sequence[Tensor]) -> Tensor:
     return result
 
 
+def output_of_items(network: nn.Sequential, parts: Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...]]:
+    """Return the output of a network for several items of each sample, shape (n items, k), and (n, items).
+
+    Args:
+        network: linear layers and functions of single numbers.
+        parts: of its input, shape (n, items, k) each, where n or items may be 1; see `linear_of_parts`.
+    """
+    first, *others = network
+    hidden = linear_of_parts(first, parts)
+    shape, hidden = tuple(hidden.shape[:-1]), hidden.flatten(0, -2)
+    for layer in others:
+        hidden = linear(layer, hidden)
+    return hidden, shape
+
+
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x W^T + b of float32 or float64 x, shape (n, in), without derivatives."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from calograd.nn.elementwise import exp
-from calograd.nn.linear import linear, linear_of_parts
+from calograd.nn.linear import output_of_items
 
 NU = 4.0
 FARTHEST = 14.0
@@ -75,12 +75,8 @@ class ConditionalLocationScale(nn.Module):
             parts: of the conditions, one behind the other, shape (n, items, k) each, where n or items may be 1: what
                 all items of a sample have in common, or all samples of an item.
         """
-        first, *others = self.network
-        hidden = linear_of_parts(first, parts)
-        shape, hidden = hidden.shape[:-1], hidden.flatten(0, -2)
-        for layer in others:
-            hidden = linear(layer, hidden)
-        location, scale = self.location_scale_of(hidden)
+        output, shape = output_of_items(self.network, parts)
+        location, scale = self.location_scale_of(output)
         return location.reshape(*shape, -1), scale.reshape(*shape, -1)
 
     def location_scale_of(self, output: Tensor) -> tuple[Tensor, Tensor]:

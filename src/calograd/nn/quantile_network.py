@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from calograd.nn.linear import linear, linear_of_parts
+from calograd.nn.linear import output_of_items
 
 STEEPEST = 4.0
 """Largest |a_k|."""
@@ -57,12 +57,8 @@ class ConditionalQuantiles(nn.Module):
             parts: of the conditions, one behind the other, shape (n, items, k) each, where n or items may be 1: what
                 all items of a sample have in common, or all samples of an item.
         """
-        first, *others = self.network
-        hidden = linear_of_parts(first, parts)
-        shape, hidden = hidden.shape[:-1], hidden.flatten(0, -2)
-        for layer in others:
-            hidden = linear(layer, hidden)
-        values = hidden.view(-1, self.dim, self.pieces + 1).transpose(0, 1)
+        output, shape = output_of_items(self.network, parts)
+        values = output.view(-1, self.dim, self.pieces + 1).transpose(0, 1)
         rise = self.step * values[..., 1:].clamp(-STEEPEST, STEEPEST).exp()
         half = self.pieces // 2
         below = rise[..., :half].flip(-1).cumsum(-1).flip(-1)

@@ -18,7 +18,7 @@ FEW = 4096
 
 
 def tanh_(x: Tensor) -> Tensor:
-    """Return tanh(x) = 2 sigmoid(2 x) - 1, in the place of x; right to 2e-7 and without derivatives."""
+    """Return tanh(x) = 2 sigmoid(2 x) - 1, right to 2e-7 and without derivatives; x may be overwritten."""
     if torch.compiler.is_compiling() or x.numel() < FEW:
         return x.tanh()
     return x.mul_(2).sigmoid_().mul_(2).sub_(1)

@@ -565,8 +565,8 @@ class PointStage(nn.Module):
         tables = self.quantiles_of(layers)
         ionisation, moliere = layers.ionisation.flatten(), layers.moliere.flatten()
         farthest = torch.minimum(self.reach / moliere, self.broadest).log()
-        farther = (self.terms(layers) @ self.farther).clamp(-FARTHEST, FARTHEST)
-        farther = farther[:, None].expand(-1, layers.present.shape[1]).flatten()
+        stretch = (self.terms(layers) @ self.farther).clamp(-FARTHEST, FARTHEST)
+        stretch = stretch[:, None].expand(-1, layers.present.shape[1]).flatten()
 
         def z_of(drawn: Drawn, filled: Tensor) -> Tensor:
             network = self._points_network(context.index_select(0, filled), drawn.groups.of)
@@ -582,7 +582,7 @@ class PointStage(nn.Module):
         def polar(z: Tensor, drawn: Drawn, filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             place = drawn.groups.spread(filled)
             r, e = self.restored(z[:TABLED], tables, place).unbind()
-            r = torch.addcmul(r, (z[0] - FAR).clamp(min=0), farther.index_select(0, place))
+            r = torch.addcmul(r, (z[0] - FAR).clamp(min=0), stretch.index_select(0, place))
             r, e = torch.minimum(r, farthest.index_select(0, place)).exp(), torch.minimum(e, self.hardest).exp()
             angle = pi * ndtr(z[2])
             return r, e * ionisation.index_select(0, place), torch.where(drawn.angle < pi, angle, -angle)

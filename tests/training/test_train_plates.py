@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,12 @@ from calograd.training.data.plates import layers_of, load_plates
 from calograd.training.distributed import SingleProcess
 from calograd.training.log import read_log
 from calograd.training.tasks.plates import PlatesTask
-from calograd.training.tasks.plates_points import hit_difference, points_in_layers, radius_difference, rms_radius
+from calograd.training.tasks.plates_points import (
+    MatchedFactor,
+    points_in_layers,
+    relative_differences,
+    rms_radius,
+)
 from calograd.training.train import make_task, read_data, train
 
 FEW = {"location_scale_steps": 4, "steps": 6, "batch": 16, "location_scale_batch": 16, "report_every": 3, "warmup": 2}
@@ -205,7 +211,7 @@ def test_data_of_a_material_that_the_teacher_does_not_know_are_refused(folder: P
 OF_POINTS = SMALL | {"points": True, "feature_width": 8, "feature_blocks": 1, "feature_steps": 2, "point_width": 8,
                      "point_blocks": 2, "point_steps": 2}  # fmt: skip
 FEW_POINTS = FEW | {"feature_location_scale_steps": 4, "feature_steps": 4, "point_steps": 6, "point_batch": 8,
-                    "hit_showers": 10}  # fmt: skip
+                    "match_showers": 10}  # fmt: skip
 
 
 @pytest.fixture
@@ -227,7 +233,7 @@ def test_points_are_learnt_after_the_layers(recorded: Path) -> None:
     assert (made.counts > 0).all()
     reports = read_log(recorded / "run")
     phases = [(report["phase"], report["step"]) for report in reports]
-    assert phases == [("diffusion", 3), ("diffusion", 6), ("points", 3), ("points", 6), ("hits", 0), ("radii", 0)]
+    assert phases == [("diffusion", 3), ("diffusion", 6), ("points", 3), ("points", 6), ("numbers and distances", 0)]
     assert set(reports[-1]["bias"]) == {"E_vis/E", "N_hits", "radius", "depth", "points"}
     assert set(reports[-1]["losses"]) == {"features", "points"}
     plot_log(recorded / "run", recorded / "training.png")
@@ -238,6 +244,37 @@ def test_points_are_learnt_after_the_layers(recorded: Path) -> None:
     assert stage.farther.any()
     assert float(stage.reach) == pytest.approx(2**0.5, rel=0.1)  # deposits are in a square of one centimetre
     assert all(bool((table.diff(dim=-1) > 0).all()) for table in (stage.energy_table, stage.radius_table))
+
+
+def test_only_numbers_and_distances_of_points_are_matched(recorded: Path) -> None:
+    train(points_of(recorded), recorded / "run")
+    begun = Surrogate.load(recorded / "run")
+    training = {"start": "run", "only_match": True, "match_showers": 30}
+    train(points_of(recorded, model={"kind": "plates", "points": True}, training=training), recorded / "matched")
+    matched = Surrogate.load(recorded / "matched")
+    ours, theirs = (surrogate.model.state_dict() for surrogate in (matched, begun))
+    fitted = {name for name, value in theirs.items() if not torch.equal(value, ours[name])}
+    assert fitted == {"points.more_points", "points.farther"}
+    assert [report["phase"] for report in read_log(recorded / "matched")] == ["numbers and distances"]
+    earlier = matched.card.training["earlier"]
+    assert earlier["config"]["training"]["point_steps"] == FEW_POINTS["point_steps"]
+    assert earlier["showers"] == begun.card.training["showers"]
+    assert "data" not in earlier
+
+
+@pytest.mark.parametrize(
+    ("start", "changes", "complaint"),
+    [
+        ("energies", {"points": True}, "toy has no points to match; leave training.only_match out"),
+        ("run", {"points": True, "point_width": 8}, "model.point_width is that of training.start"),
+    ],
+)
+def test_points_that_cannot_be_matched_alone_are_refused(
+    taught: Path, start: str, changes: dict[str, Any], complaint: str
+) -> None:
+    training = {"start": start, "only_match": True, "match_showers": 30}
+    with pytest.raises(InputError, match=complaint):
+        train(points_of(taught, model={"kind": "plates"} | changes, training=training), taught / "matched")
 
 
 def test_an_interrupted_run_of_points_ends_with_the_same_weights(recorded: Path) -> None:
@@ -267,7 +304,7 @@ def test_points_are_added_to_a_trained_surrogate_whose_layers_stay(recorded: Pat
         assert torch.equal(value, surrogate.model.state_dict()[name]), name
     assert surrogate.card.architecture["point_width"] == 8
     assert surrogate.card.training["config"]["training"]["start"] == "first"
-    assert [report["phase"] for report in read_log(recorded / "run")] == ["points", "points", "hits", "radii"]
+    assert [report["phase"] for report in read_log(recorded / "run")] == ["points", "points", "numbers and distances"]
     stack, seeds = SamplingDesign("W", "lAr", 0.2, 0.4, 7), [torch.Generator().manual_seed(1) for _ in range(2)]
     made = surrogate.sample(stack, 2.0, 3, particle="e-", generator=seeds[0])
     layers = Surrogate.load(recorded / "first").sample(
@@ -325,23 +362,42 @@ def test_the_factor_on_numbers_of_points_follows_what_hits_follow() -> None:
     rng = np.random.default_rng(1)
     terms = np.concatenate([np.ones((4000, 1)), rng.normal(size=(4000, 3))], 1)
     known = rng.integers(20, 200, 4000)
-    wanted = np.array([0.1, -0.2, 0.05, 0.0])
-    made = np.rint(known * np.exp(terms @ wanted) * np.exp(0.1 * rng.normal(size=4000)))
-    np.testing.assert_allclose(hit_difference(made, known, terms), wanted, atol=0.01)
-    few = hit_difference(made[:10], known[:10], terms[:10])
-    assert few[0] == pytest.approx(np.log(made[:10] / known[:10]).mean(), abs=0.05)
+    true = np.array([0.1, -0.2, 0.05, 0.0])
+    factor = MatchedFactor.none(np.array([0.0, 20.0, 20.0, 20.0]), 0.9)
+    for rows in np.split(np.arange(4000), 4):
+        more = np.exp(0.8 * terms[rows] @ (true + factor.coefficients) + 0.1 * rng.normal(size=1000))  # not the gain
+        made = np.rint(known[rows] * more)
+        factor = factor.after(*relative_differences(made, known[rows], terms[rows], np.full(1000, 5.0), factor.shrink))
+    np.testing.assert_allclose(factor.coefficients, -true, atol=0.015)
+    few = MatchedFactor.none(factor.shrink).after(np.full(5, 0.3), terms[:5], np.ones(5)).coefficients
+    assert few[0] == pytest.approx(-0.3, abs=0.05)
     assert np.abs(few[1:]).max() < 0.1
 
 
-def test_radii_are_matched_in_their_mean() -> None:
+def test_rounds_with_a_fixed_factor_are_one_least_squares() -> None:
+    rng = np.random.default_rng(3)
+    terms, d, weight = rng.normal(size=(60, 4)), rng.normal(size=60), rng.uniform(size=60)
+    start = replace(MatchedFactor.none(np.full(4, 5.0), 0.8), coefficients=rng.normal(size=4))
+    once = start.after(d, terms, weight)
+    first = start.after(d[:20], terms[:20], weight[:20])
+    shift = 0.8 * terms @ (first.coefficients - start.coefficients)  # what the next round would find
+    both = first.after((d + shift)[20:], terms[20:], weight[20:])
+    np.testing.assert_allclose(both.coefficients, once.coefficients, rtol=1e-10)
+    forgotten = first.forgetful().after((d + shift)[20:], terms[20:], weight[20:])
+    direct = start.after(d[20:], terms[20:], weight[20:])
+    np.testing.assert_allclose(forgotten.coefficients, direct.coefficients, rtol=1e-10)
+
+
+def test_measures_are_matched_in_their_mean() -> None:
     rng = np.random.default_rng(2)
     terms = np.concatenate([np.ones((20_000, 1)), rng.normal(size=(20_000, 2))], 1)
-    energy = np.exp(rng.uniform(0, 4, 20_000))
-    usual = np.exp(terms @ np.array([0.3, 0.2, -0.1]))
+    usual, shrink = np.exp(terms @ np.array([0.3, 0.2, -0.1])), np.array([0.0, 20.0, 20.0])
     known, made = (usual * rng.gamma(1 / s**2, s**2, 20_000) for s in (0.2, 0.5))  # equal means, not equal logarithms
-    np.testing.assert_allclose(radius_difference(made, known, terms, energy), 0, atol=0.02)
-    found = radius_difference(made * np.exp(terms @ np.array([0.05, 0.0, 0.03])), known, terms, energy)
-    np.testing.assert_allclose(found, [0.05, 0.0, 0.03], atol=0.025)
+    for true in (np.zeros(3), np.array([0.05, 0.0, 0.03])):
+        energy = np.exp(rng.uniform(0, 4, 20_000))
+        found = relative_differences(made * np.exp(terms @ true), known, terms, energy, shrink)
+        factor = MatchedFactor.none(shrink).after(*found)
+        np.testing.assert_allclose(factor.coefficients, -true, atol=0.025)
 
 
 def test_the_radius_of_points_is_their_rms_about_the_centre() -> None:
@@ -393,7 +449,7 @@ def test_points_are_distilled_and_added_to_a_student_of_energies(taught: Path) -
     drawn.append(stage.generate(layers_known, absorber, PROGRESSIVE, (1, 2), False, random).e)
     assert torch.equal(*drawn)  # numbers of hits and radii are matched as the student samples
     assert student.card.training["config"]["distillation"]["teacher"] == "run"
-    assert [report["phase"] for report in read_log(taught / "student")] == ["points", "points", "hits", "radii"]
+    assert [report["phase"] for report in read_log(taught / "student")] == ["points", "points", "numbers and distances"]
     stack = SamplingDesign("W", "lAr", 0.2, 0.4, 7)
     made = student.sample(stack, 2.0, 3, particle="e-", generator=torch.Generator().manual_seed(1))
     layers = energies.sample(stack, 2.0, 3, particle="e-", layers_only=True, generator=torch.Generator().manual_seed(1))

@@ -352,6 +352,8 @@ class PlatesTraining(TwoStageTraining):
     location_scale_batch: Positive = 512
     start: str = ""
     """A surrogate of plates, bundled or a folder, to which points are added: its networks stay as they are."""
+    only_match: bool = False
+    """Keep the points of ``start`` as well, and match only their numbers and distances to those of the data."""
     feature_location_scale_steps: Positive = 2000
     """Steps of the quantiles of points, and then of location and scale of the features of layers."""
     feature_steps: Positive = 6000
@@ -360,8 +362,8 @@ class PlatesTraining(TwoStageTraining):
     """Steps of the points' network."""
     point_batch: Positive = 32
     """Showers a step, with all their points, of the points' network and of their quantiles."""
-    hit_showers: Annotated[int, Field(ge=0)] = 4000
-    """Showers generated to match numbers of hits, twice, and R_E, three times, to those of the data; 0: as learnt."""
+    match_showers: Annotated[int, Field(ge=0)] = 40_000
+    """Training showers that numbers of hits and R_E are matched to, at most all; 0: none."""
 
 
 class PointsTraining(LoopTable):
@@ -491,6 +493,13 @@ class PlatesRun(Table):
     def _start_of_points(self) -> PlatesRun:
         if self.training.start and not self.model.points:
             raise ValueError("training.start adds points to a surrogate of plates; set model.points = true")
+        if self.training.only_match and (
+            not self.training.start or self.distillation or not self.training.match_showers
+        ):
+            raise ValueError(
+                "training.only_match keeps the points of training.start and matches them to training.match_showers "
+                "showers; set both, and leave [distillation] out"
+            )
         return self
 
 

@@ -410,8 +410,10 @@ class _Loop(Generic[M]):
     def run_phase(self, state: TrainingState[M], phase: Phase[M]) -> None:
         """Take steps up to the end of the phase, to early stopping or to Ctrl-C."""
         loop = self.task.loop
+        started = time.monotonic() - state.seconds
         self._prepare(state, phase)
-        started, saved = time.monotonic() - state.seconds, time.monotonic()
+        saved = time.monotonic()
+        state.seconds = saved - started
         if loop.early_stopping and phase.trained and state.step == 0:
             self._report(state, phase)
         while state.step < phase.steps and not _stops(state, loop) and not self.interrupted():

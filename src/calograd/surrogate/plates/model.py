@@ -87,6 +87,9 @@ STACK = 21
 """Number of standardised conditions beside those of the materials."""
 CONDITIONS = STACK + 2 * (len(NUMBERS) + 1)
 """Number of standardised conditions."""
+PAIRED = (1, 2, 4, 5, 6, 14, *range(STACK, CONDITIONS))
+"""Conditions whose products the factors on numbers and distances of points depend on: energy, photon, angle, mean
+thicknesses, sampling fraction and materials, by their places."""
 FEATURES = 12
 """Number of features of a layer."""
 DENSE_FEATURES = 2
@@ -186,7 +189,7 @@ class PlatesArchitecture(Architecture):
             layers=self.layers, known=CONDITIONS + SHOWER, features=FEATURES, width=self.feature_width,
             blocks=self.feature_blocks, point_width=self.point_width, point_blocks=self.point_blocks,
             embedding=self.embedding, location_scale_width=self.location_scale_width,
-            distilled_steps=self.distilled_point_steps,
+            distilled_steps=self.distilled_point_steps, paired=PAIRED,
         )  # fmt: skip
 
     def point_sampling(self) -> tuple[Sampler, tuple[int, int]]:

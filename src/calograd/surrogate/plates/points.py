@@ -23,9 +23,10 @@ before, to have the sum and the means of the leads.
 
 Points of a shower are independent given the features, so they hit other numbers of cells than Geant4's, most of all
 where a particle leaves about as much in a plate as a cell's threshold. Numbers of points are multiplied by exp(w h),
-fitted to the hits of the training showers; h are 1, what is known of the shower as a whole, and max(0, L - L_j), with L
-the mean of ln(i_k / threshold) over the layers and L_j the numbers `HIT_KNOTS`. Few points are far from the line, and
-they make most of R_E; ln(rho / R_k) of those with z_r > `FAR` is larger by (z_r - `FAR`) v h, v fitted to R_E.
+fitted to the hits of the training showers; h are 1, what is known of the shower as a whole, max(0, L - L_j), with L
+the mean of ln(i_k / threshold) over the layers and L_j the numbers `HIT_KNOTS`, and the products of two of the
+conditions `PointSizes.paired`. Few points are far from the line, and they make most of R_E; ln(rho / R_k) of those with
+z_r > `FAR` is larger by (z_r - `FAR`) v h, v fitted to R_E.
 
 A distilled stage has its teacher's tables, location and scale; its two diffusion networks take few steps each
 (`calograd.diffusion.progressive`).
@@ -111,6 +112,8 @@ FAR = 1.0
 """z_r beyond which points are moved in or out, so that showers have the right R_E."""
 FARTHEST = 0.5
 """Largest factor of this, |v h|."""
+BOUND = 2.5
+"""Largest of the standardised conditions in products of two."""
 HEAVIEST = 2.0
 """Largest |ln| of the factor on numbers of points."""
 
@@ -128,6 +131,7 @@ class PointSizes:
         embedding: width of the embedding of noise level and conditions.
         location_scale_width: hidden numbers of the networks of location and scale.
         distilled_steps: steps of both networks of a distilled stage; None for diffusion models.
+        paired: places of the conditions of a shower as a whole whose products the factors depend on.
     """
 
     layers: int
@@ -140,6 +144,17 @@ class PointSizes:
     embedding: int
     location_scale_width: int
     distilled_steps: tuple[int, int] | None = None
+    paired: tuple[int, ...] = ()
+
+    @property
+    def linear_terms(self) -> int:
+        """Number of terms of the factors that are no products of conditions."""
+        return 1 + self.known + len(HIT_KNOTS)
+
+    @property
+    def terms(self) -> int:
+        """Number of terms of the factors on numbers and distances of points."""
+        return self.linear_terms + len(self.paired) * (len(self.paired) + 1) // 2
 
 
 class KnownLayers(NamedTuple):
@@ -232,7 +247,7 @@ class PointStage(nn.Module):
         for name in ("reach", "broadest", "hardest"):
             self.register_buffer(name, torch.tensor(1e30))
         for name in ("more_points", "farther"):
-            self.register_buffer(name, torch.zeros(1 + sizes.known + len(HIT_KNOTS)))
+            self.register_buffer(name, torch.zeros(sizes.terms))
         self.unit: Tensor
         self.first_table: Tensor
         self.energy_table: Tensor
@@ -267,11 +282,13 @@ class PointStage(nn.Module):
         return self.quantiles.of_items([self.standardised(layers), layers.common[:, None]]).flatten(1, 2)
 
     def terms(self, layers: KnownLayers) -> Tensor:
-        """Return h of the formulas above, shape (n, 1 + known + knots)."""
+        """Return h of the formulas above, shape (n, terms)."""
         above = torch.where(layers.present, (layers.ionisation / THRESHOLD).log(), 0.0)
         mean = above.sum(1, keepdim=True) / layers.present.sum(1, keepdim=True)
         bends = (mean - torch.tensor(HIT_KNOTS).to(mean)).clamp(min=0)
-        return torch.cat([torch.ones_like(mean), layers.common, bends], 1)
+        paired = layers.common[:, list(self.sizes.paired)].clamp(-BOUND, BOUND)
+        first, second = torch.triu_indices(paired.shape[1], paired.shape[1], device=paired.device)
+        return torch.cat([torch.ones_like(mean), layers.common, bends, paired[:, first] * paired[:, second]], 1)
 
     def units(self, layers: KnownLayers) -> Tensor:
         """Return the mean energy of a point of every layer, shape (n, layers), GeV."""

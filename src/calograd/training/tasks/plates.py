@@ -101,12 +101,15 @@ class PlatesTask(SurrogateTask[PlatesModel]):
             )
         others = {"start": self.start, "teacher": None if guide is None else guide.surrogate}
         origins = dict(origins) | {role: each.identity for role, each in others.items() if each is not None}
-        super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), origins)
+        start = None if self.start is None else self.start.card
+        super().__init__(config, data, TrainedStacks(**known._asdict(), beam=beam), origins, start)
 
     @cached_property
     def model(self) -> PlatesModel:
         """Weights from the seed, standardised over the training showers; but for points those of the start, if any."""
         seed = self.config.training.seed
+        if self.start is not None and self.config.training.only_match:
+            return to_device(start_model(self.start), self.group.device)
         distillation, guide = self.config.distillation, None if self.points is None else self.points.guide
         architecture = self.config.model.architecture(
             distilled_point_steps=distillation.student_steps if guide is not None and distillation else None
@@ -224,15 +227,18 @@ def load_start(config: PlatesRun, data: PlatesData) -> Surrogate:
     model, name = surrogate.model, surrogate.card.name
     if not isinstance(model, PlatesModel):
         raise InputError(f"training.start {name} is of {surrogate.card.kind}; expected a surrogate of plates")
-    own = sorted(config.model.model_fields_set - {"kind", *POINT_SIZES})
+    free = ("points",) if config.training.only_match else POINT_SIZES
+    own = sorted(config.model.model_fields_set - {"kind", *free})
     if own:
-        raise InputError(f"model.{own[0]} is that of training.start; expected no more than {', '.join(POINT_SIZES)}")
+        raise InputError(f"model.{own[0]} is that of training.start; expected no more than {', '.join(free)}")
     deepest = data.known().layers[1]
     if deepest > model.architecture.layers:
         raise InputError(
             f"the data have stacks of {deepest} layers, training.start {name} generates up to "
             f"{model.architecture.layers}"
         )
+    if config.training.only_match and model.points is None:
+        raise InputError(f"training.start {name} has no points to match; leave training.only_match out to learn them")
     return surrogate
 
 

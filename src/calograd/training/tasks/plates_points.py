@@ -4,25 +4,26 @@
     phase "feature location and scale"   Student t likelihood of leads and layers' numbers; tables before
     phase "features"                     denoising loss of the layers' numbers
     phase "points"                       denoising loss of z, all points of some showers a step, no padding
-    phase "hits"                         numbers of hits matched to those of the data; no steps
-    phase "radii"                        R_E matched likewise
+    phase "numbers and distances"        numbers of hits and R_E matched to those of the data; no steps
 
 A student has its teacher's tables and quantiles, so the phases before "features" are empty, and the losses of both
 networks are those of a distillation (`calograd.diffusion.progressive`).
 
-Numbers of hits are matched where everything but the points is Geant4's: with H hits of a training shower, and G of
-points generated in the layers' energies of that shower, least squares in ln G - ln H = c h, h of
-`PointStage.terms`, give c. Numbers of points are then multiplied by exp(-c h / GAIN), as of `points_hits`.
-
-R_E of points is matched in the same way, by least squares in (R_E,G - R_E,H) / M = c h with M a fit of R_E,H, so that
-the mean is right and not that of logarithms; showers count by E / (E + `SCATTER`), since those of low energies scatter.
-Points far from the line are then nearer by c h.
+Numbers of hits and R_E are matched where everything but the points is Geant4's: with a measure H of a training shower,
+G of points generated in the layers' energies of that shower, and M a fit of ln H, the factor on numbers of points, or
+on distances of far ones, is to make d = (G - H) / e^M zero in the mean, in all directions of h of `PointStage.terms`.
+So means are right and not those of logarithms, which differ where generated showers scatter more. A factor exp(c h)
+changes d by g c h, g near one. After some showers were generated with the factors c', least squares in
+c h = c' h - d / g give the next c, of all showers so far, so that what one shower says counts once. Showers count by
+E / (E + `SCATTER`), since those of low energies scatter. The first showers, whose factors were far off, are generated
+again. Then the factors are corrected in the same way from the incident particle on, with generated layers, whose
+errors move R_E and hits as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from calograd.events.layered_readout import count_hits
 from calograd.events.points import Points
 from calograd.surrogate import Surrogate
 from calograd.surrogate.plates.model import PlatesModel
-from calograd.surrogate.plates.points import KnownLayers, PointStage
+from calograd.surrogate.plates.points import KnownLayers, PointSizes, PointStage
 from calograd.surrogate.points.features import Features
 from calograd.system.random_numbers import RandomNumbers
 from calograd.training.config import PlatesTraining
@@ -43,15 +44,22 @@ from calograd.training.data.plate_points import StackPoints, contexts_of_points,
 from calograd.training.data.plates import PlatesData, StackRows, layers_of
 from calograd.training.loop import Phase, TrainingState, parameters_below
 from calograd.training.monitor import Report, report_plate_points
-from calograd.training.tasks.points_hits import GAIN, ROUNDS
 
 State = TrainingState[PlatesModel]
-SHRINK = 20.0
+SHRINK = 100.0
 """Showers that say that the factors on numbers and distances of points are the same for all."""
-RADIUS_ROUNDS = 3
-"""Rounds of generating showers and correcting R_E."""
+HIT_SHRINK, RADIUS_SHRINK = 200.0, 4000.0
+"""Showers that say that the one and the other are linear in the conditions."""
+FIRST_ROUNDS = 2
+"""Rounds after which the showers so far are forgotten."""
+FIRST_SHOWERS = 2000
+"""Showers of each of them."""
+ROUNDS = 6
+"""Rounds into which all showers are divided; two of them are enough before those with generated layers."""
+HIT_GAIN = 0.9
+"""Approximate d ln H / d ln N, of hits H with the number of points N."""
 SCATTER = 2.0
-"""Energy at which a shower's R_E counts half, GeV."""
+"""Energy at which a shower counts half, GeV."""
 CHUNK = 500
 """Showers whose features are computed at once."""
 
@@ -87,6 +95,9 @@ class PointPhases:
     def phases(self, model: PlatesModel) -> tuple[Phase[PlatesModel], ...]:
         """Return the phases of a model, in order."""
         t, rate = self.training, self.training.learning_rate
+        last = Phase("numbers and distances", before=self._match)
+        if t.only_match:
+            return (last,)
         names = {
             name: parameters_below(model, *(f"points.{each}." for each in prefixes))
             for name, prefixes in (
@@ -114,8 +125,7 @@ class PointPhases:
         made += [
             Phase(points, t.point_steps, names[points], self._point_loss, t.ema, rate),
         ]  # fmt: skip
-        last = Phase("hits", before=self._fit_hits), Phase("radii", before=self._fit_radii)
-        return (*made, *last) if t.hit_showers else tuple(made)
+        return (*made, last) if t.match_showers else tuple(made)
 
     def report(self, state: State) -> Report:
         """Return validation losses and physics of the points."""
@@ -247,51 +257,125 @@ class PointPhases:
         teacher = stage_of(self.guide.model)
         return stage.point_distillation_loss(teacher, self.guide.steps[1], z, context, group, random)
 
-    def _fit_hits(self, state: State) -> None:
-        """Match the averaged weights' numbers of hits to those of training showers."""
+    def _match(self, state: State) -> None:
+        """Match the averaged weights' numbers of hits and R_E to those of training showers."""
+        order = torch.randperm(len(self.data.train), generator=state.generator)[: self.training.match_showers]
+        stages, rounds = [stage_of(state.ema), stage_of(state.model)], order.chunk(ROUNDS)
+        stages[0].more_points.zero_()
+        stages[0].farther.zero_()
+        self._match_from(state, (*FIRST_ROUNDS * [order[:FIRST_SHOWERS]], *rounds[:2]), generated=False)
+        self._match_from(state, rounds, generated=True)
+        for name in ("more_points", "farther"):
+            getattr(stages[1], name).copy_(getattr(stages[0], name))
+
+    def _match_from(self, state: State, rounds: Sequence[Tensor], generated: bool) -> None:
+        """Correct the factors on numbers and distances of points as they are.
+
+        Args:
+            state: state of the training.
+            rounds: showers of every round.
+            generated: points are those of generated layers, not of Geant4's.
+        """
         stage = stage_of(state.ema)
-        stage.more_points.zero_()
-        chosen = self._chosen(state)
-        hits = self._points.hits[chosen].numpy()
-        for _ in range(ROUNDS):
-            made, terms, _ = self._made(state, chosen, lambda points: count_hits(points.numpy("surrogate", {})))
-            found = hit_difference(made, hits, terms)
-            stage.more_points -= torch.from_numpy(found).to(stage.more_points) / GAIN
-        stage_of(state.model).more_points.copy_(stage.more_points)
+        shrink = [shrink_of(stage.sizes, showers) for showers in (HIT_SHRINK, RADIUS_SHRINK)]
+        hits, radii = MatchedFactor.none(shrink[0], HIT_GAIN), MatchedFactor.none(shrink[1])
+        first = [each.double().cpu().numpy() for each in (stage.more_points, stage.farther)]
+        for number, chosen in enumerate(rounds):
+            made, known = self._made(state, chosen, generated), self._points.rows(chosen)
+            if number <= FIRST_ROUNDS and not generated:
+                hits, radii = hits.forgetful(), radii.forgetful()
+            radius = rms_radius(known.x, known.y, known.e, known.offsets)
+            alike = made.terms, made.energy
+            hits = hits.after(*relative_differences(made.hits, known.hits.numpy(), *alike, shrink[0]))
+            radii = radii.after(*relative_differences(made.radius, radius, *alike, shrink[1]))
+            for buffer, before, factor in zip((stage.more_points, stage.farther), first, (hits, radii), strict=True):
+                buffer.copy_(torch.from_numpy(before + factor.coefficients))
 
-    def _fit_radii(self, state: State) -> None:
-        """Match the averaged weights' R_E to those of training showers, of other ones in every round."""
-        stage = stage_of(state.ema)
-        stage.farther.zero_()
-        for _ in range(RADIUS_ROUNDS):
-            chosen = self._chosen(state)
-            known = self._points.rows(chosen)
-            radii = rms_radius(known.x, known.y, known.e, known.offsets)
-            made, terms, energy = self._made(
-                state, chosen, lambda points: rms_radius(points.x, points.y, points.e, points.offsets)
-            )
-            found = radius_difference(made, radii, terms, energy)
-            stage.farther -= torch.from_numpy(found).to(stage.farther)
-        stage_of(state.model).farther.copy_(stage.farther)
+    def _made(self, state: State, chosen: Tensor, generated: bool) -> MatchedShowers:
+        """Return what points measure that are generated in the layers of training showers, or with layers of their own.
 
-    def _chosen(self, state: State) -> Tensor:
-        """Return the numbers of random training showers to match to."""
-        return torch.randint(len(self.data.train), (self.training.hit_showers,), generator=state.generator)
-
-    def _made(
-        self, state: State, chosen: Tensor, measure: Callable[[Points], np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a measure of points generated in the layers of training showers, their terms, and energies in GeV."""
+        With layers of their own showers have in common with the training showers what these are conditioned on alone,
+        so the terms of what is drawn for the shower as a whole are zero.
+        """
         random, rows = RandomNumbers.from_generator(state.generator, len(chosen)), self.data.train
+        drawn = slice(1 + len(state.ema.condition_mean), 1 + stage_of(state.ema).sizes.known)
         parts, done = [], 0
         for part in _parts(chosen):
             mine = random.rows(slice(done, done + len(part)))
             done += len(part)
-            points, layers = points_in_layers(state.ema, self.data, rows.at(part), mine)
-            terms = stage_of(state.ema).terms(layers).cpu().numpy()
-            parts.append((measure(points), terms, layers.energy.cpu().numpy()))
-        made, terms, energy = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return made, terms, energy
+            points, layers = points_in_layers(state.ema, self.data, rows.at(part), mine, generated)
+            hits = count_hits(points.numpy("surrogate", {}))
+            radius = rms_radius(points.x, points.y, points.e, points.offsets)
+            terms = stage_of(state.ema).terms(layers).cpu().numpy().astype(np.float64)
+            if generated:
+                terms[:, drawn] = 0
+            parts.append(MatchedShowers(hits, radius, terms, layers.energy.cpu().numpy()))
+        return MatchedShowers(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+class MatchedShowers(NamedTuple):
+    """Generated showers in the layers of training showers.
+
+    Args:
+        hits, radius: number of hits and R_E, cm, shape (n,).
+        terms: h, see `PointStage.terms`, shape (n, terms).
+        energy: incident, shape (n,), GeV.
+    """
+
+    hits: np.ndarray
+    radius: np.ndarray
+    terms: np.ndarray
+    energy: np.ndarray
+
+
+@dataclass(frozen=True)
+class MatchedFactor:
+    """The exponent c h of a factor that makes differences d vanish, by the least squares of the formulas above.
+
+    Args:
+        coefficients: c, shape (terms,).
+        shrink: showers that say that each c is zero, shape (terms,): few do not tell what every term does.
+        gain: g, approximate d(d) / d(c h).
+        squares, products: sums of w h h and of w h (c h) over the showers, shapes (terms, terms) and (terms,).
+    """
+
+    coefficients: np.ndarray
+    shrink: np.ndarray
+    gain: float
+    squares: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def none(cls, shrink: np.ndarray, gain: float = 1.0) -> MatchedFactor:
+        """Return a factor of one, before any shower."""
+        zero, zeros = np.zeros(len(shrink)), np.zeros((len(shrink), len(shrink)))
+        return cls(zero, shrink, gain, zeros, zero)
+
+    def forgetful(self) -> MatchedFactor:
+        """Return the same factor without its showers."""
+        return replace(self.none(self.shrink, self.gain), coefficients=self.coefficients)
+
+    def after(self, differences: np.ndarray, terms: np.ndarray, weight: np.ndarray) -> MatchedFactor:
+        """Return the factor after further showers, generated with this one.
+
+        Args:
+            differences: d, shape (n,).
+            terms: h, shape (n, terms).
+            weight: w, shape (n,).
+        """
+        squares = self.squares + terms.T @ (weight[:, None] * terms)
+        wanted = terms @ self.coefficients - differences / self.gain
+        products = self.products + terms.T @ (weight * wanted)
+        found: np.ndarray = np.linalg.lstsq(squares + np.diag(self.shrink), products)[0]
+        return replace(self, coefficients=found, squares=squares, products=products)
+
+
+def shrink_of(sizes: PointSizes, products: float) -> np.ndarray:
+    """Return showers that say that each term of a factor is zero, shape (terms,); ``products`` those of products."""
+    shrink = np.full(sizes.terms, products)
+    shrink[: sizes.linear_terms] = SHRINK
+    shrink[0] = 0
+    return shrink
 
 
 def stage_of(model: PlatesModel) -> PointStage:
@@ -300,36 +384,22 @@ def stage_of(model: PlatesModel) -> PointStage:
     return model.points
 
 
-def hit_difference(made: np.ndarray, known: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """Return c of the formulas above, shape (terms,).
-
-    All but that of the first term, which is one, are drawn to zero as if `SHRINK` showers said so: few showers do not
-    tell what every term does.
+def relative_differences(
+    made: np.ndarray, known: np.ndarray, terms: np.ndarray, energy: np.ndarray, shrink: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return d, h and w of the showers that have any of a measure.
 
     Args:
-        made, known: hits of generated and of Geant4's showers, shape (n,).
+        made, known: hits or R_E of generated and of Geant4's showers, shape (n,).
         terms: h, shape (n, terms).
+        energy: incident, shape (n,), GeV.
+        shrink: of the fit M, as of `MatchedFactor`.
     """
-    filled = (made > 0) & (known > 0)
-    return _least_squares(np.log(made[filled]) - np.log(known[filled]), terms[filled], np.ones(filled.sum()))
-
-
-def radius_difference(made: np.ndarray, known: np.ndarray, terms: np.ndarray, energy: np.ndarray) -> np.ndarray:
-    """Return c of the formulas above for R_E, shape (terms,); arguments as of `hit_difference`, energy in GeV."""
     filled = (made > 0) & (known > 0)
     made, known, terms, energy = made[filled], known[filled], terms[filled], energy[filled]
     weight = energy / (energy + SCATTER)
-    usual = np.exp(terms @ _least_squares(np.log(known), terms, weight))
-    return _least_squares((made - known) / usual, terms, weight)
-
-
-def _least_squares(values: np.ndarray, terms: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the coefficients of terms, those but for the first drawn to zero as if `SHRINK` rows said so."""
-    h = terms.astype(np.float64)
-    shrink = SHRINK * np.eye(h.shape[1])
-    shrink[0, 0] = 0
-    solution: np.ndarray = np.linalg.solve(h.T @ (weight[:, None] * h) + shrink, h.T @ (weight * values))
-    return solution
+    fit = MatchedFactor.none(shrink).after(-np.log(known), terms, weight)
+    return (made - known) / np.exp(terms @ fit.coefficients), terms, weight
 
 
 def rms_radius(x: Tensor, y: Tensor, e: Tensor, offsets: Tensor) -> np.ndarray:
@@ -345,10 +415,23 @@ def rms_radius(x: Tensor, y: Tensor, e: Tensor, offsets: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def points_in_layers(
-    model: PlatesModel, data: PlatesData, rows: StackRows, random: RandomNumbers
+    model: PlatesModel, data: PlatesData, rows: StackRows, random: RandomNumbers, generated: bool = False
 ) -> tuple[Points, KnownLayers]:  # fmt: skip
-    """Return points that a model generates in the energies that the layers of showers have, and these layers."""
-    layers = layers_of(model, data, _on_device(rows, model), random)
+    """Return points that a model generates in the energies that the layers of showers have, and these layers.
+
+    Args:
+        model: a model with points.
+        data: data that the showers are of.
+        rows: showers.
+        random: random numbers of the showers.
+        generated: generate energies of the layers as well; the layers returned are those of the showers still.
+    """
+    rows = _on_device(rows, model)
+    layers = layers_of(model, data, rows, random)
+    if generated:
+        made = model.generate(data.conditions(model, rows), rows.energy, model.sampling_schedule(), random)
+        assert isinstance(made, Points)
+        return made, layers
     sampler, steps = model.architecture.point_sampling()
     absorber = torch.zeros_like(layers.visible)
     return stage_of(model).generate(layers, absorber, sampler, steps, False, random), layers

@@ -39,6 +39,7 @@ class SurrogateTask(ABC, Generic[M]):
         data: showers, split into those to train on and those to validate on.
         trained: designs, stacks or the detector that the surrogate is trained on.
         origins: identities of the surrogates that the run starts from, by their role.
+        start: card of the surrogate whose weights the run keeps a part of; None if it keeps none.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class SurrogateTask(ABC, Generic[M]):
         data: TrainingData | PointsData | PlatesData,
         trained: TrainedDesigns | TrainedDetector | TrainedStacks,
         origins: dict[str, str],
+        start: Card | None = None,
     ) -> None:
         self.generator = torch.Generator().manual_seed(config.training.seed)
         self.loop = config.training.loop()
         self.identity = Identity("training", plain_config(config), data.fingerprint, origins)
-        self._run, self._data, self._trained = config, data, trained
+        self._run, self._data, self._trained, self._start = config, data, trained, start
 
     @property
     @abstractmethod
@@ -84,11 +86,19 @@ class SurrogateTask(ABC, Generic[M]):
             name=config.name, kind=config.model.kind, architecture=state.model.architecture.to_dict(),
             energy=config.range.energy, trained=self._trained,
             training={"config": without_folders(config), "data": self._data.provenance, "showers": self._data.showers,
-                      "done": done},
+                      "done": done} | ({} if self._start is None else {"earlier": record(self._start)}),
         )  # fmt: skip
         save(output, state.ema, card)
         if config.training.keep and not ended:
             save(output / f"step-{state.step:07d}", state.ema, card)
+
+
+def record(card: Card) -> dict[str, Any]:
+    """Return how a surrogate was trained, for the card of one that keeps a part of its weights: all but its data."""
+    kept = {name: value for name, value in card.training.items() if name != "data"}
+    if "config" in kept:
+        kept["config"] = {name: value for name, value in kept["config"].items() if name != "data"}
+    return kept
 
 
 def trained_designs(wanted: DesignRange, data: TrainingData) -> TrainedDesigns:

@@ -17,6 +17,7 @@
 # 15 to 45 layers of 0.15 to 1.5 X0, whose profiles cross the whole range and whose layers scatter by a quarter or a half.
 # On an AMD EPYC: simulation 3.0 core-hours, training 26 minutes of two cores.
 # Numbers of showers are SCALE times those below, over PART; WORKERS=2 processes simulate. ONLY_DATA=1 ends before the training.
+# PART_HIGH divides those of 20 to 120 GeV instead of PART.
 # RECORD=points records the deposits in active plates as well, for runs/sampling-points.sh.
 # Usage: runs/sampling.sh [CONFIG.toml] [FOLDER]; paths as seen from runs/.
 set -euo pipefail
@@ -46,6 +47,7 @@ simulate() { # NAME ABSORBER LOW HIGH LAYERS ACTIVE THICKNESS PROFILE SEED ENERG
 for library in low:0.8:25:700:501:4:equal:smooth:gamma,e-,e+:0.5:901 lowest:0.8:5:1400:700:2:stepped:smooth:gamma,e-,e+:0.25:921 \
   photons:0.8:2:1600:801:2:equal:smooth:gamma high:20:120:160:503:4:equal:smooth:gamma,e-,e+:0.5:941; do
   IFS=: read -r name from to showers seed seeds first second particles scatter wide <<<"$library"
+  [ "$name" != high ] || part="${PART_HIGH:-$part}"
   for absorber in Pb W Fe Cu PbWO4; do
     for active in Si:0.01:0.1 lAr:0.15:1 PVT:0.1:1; do
       material="${active%%:*}" thickness="${active#*:}"

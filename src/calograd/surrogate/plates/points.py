@@ -113,7 +113,7 @@ FAR = 1.0
 FARTHEST = 0.5
 """Largest factor of this, |v h|."""
 BOUND = 2.5
-"""Largest of the standardised conditions in products of two."""
+"""Largest absolute value of a standardised condition in a product of two."""
 HEAVIEST = 2.0
 """Largest |ln| of the factor on numbers of points."""
 

@@ -86,14 +86,14 @@ class SurrogateTask(ABC, Generic[M]):
             name=config.name, kind=config.model.kind, architecture=state.model.architecture.to_dict(),
             energy=config.range.energy, trained=self._trained,
             training={"config": without_folders(config), "data": self._data.provenance, "showers": self._data.showers,
-                      "done": done} | ({} if self._start is None else {"earlier": record(self._start)}),
+                      "done": done} | ({} if self._start is None else {"earlier": training_record(self._start)}),
         )  # fmt: skip
         save(output, state.ema, card)
         if config.training.keep and not ended:
             save(output / f"step-{state.step:07d}", state.ema, card)
 
 
-def record(card: Card) -> dict[str, Any]:
+def training_record(card: Card) -> dict[str, Any]:
     """Return how a surrogate was trained, for the card of one that keeps a part of its weights: all but its data."""
     kept = {name: value for name, value in card.training.items() if name != "data"}
     if "config" in kept:

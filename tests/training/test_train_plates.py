@@ -20,7 +20,7 @@ from calograd.surrogate import Surrogate
 from calograd.surrogate.card import TrainedStacks
 from calograd.surrogate.plates.points import PointStage
 from calograd.system.random_numbers import RandomNumbers
-from calograd.training.config import parse_config
+from calograd.training.config import parse_config, read_config
 from calograd.training.data.plates import layers_of, load_plates
 from calograd.training.distributed import SingleProcess
 from calograd.training.log import read_log
@@ -275,6 +275,14 @@ def test_points_that_cannot_be_matched_alone_are_refused(
     training = {"start": start, "only_match": True, "match_showers": 30}
     with pytest.raises(InputError, match=complaint):
         train(points_of(taught, model={"kind": "plates"} | changes, training=training), taught / "matched")
+
+
+def test_points_are_matched_alone_only_from_a_start(tmp_path: Path) -> None:
+    text = 'name = "x"\n[data]\nfiles = ["a.h5"]\n[range]\nenergy = [1, 2]\nparticles = ["e-"]\ntheta = [0, 1]\n'
+    path = tmp_path / "run.toml"
+    path.write_text(text + '[model]\nkind = "plates"\npoints = true\n[training]\nonly_match = true\n')
+    with pytest.raises(InputError, match=r"run\.toml: training\.only_match keeps the points of training\.start"):
+        read_config(path)
 
 
 def test_an_interrupted_run_of_points_ends_with_the_same_weights(recorded: Path) -> None:

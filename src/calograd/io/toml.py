@@ -68,7 +68,8 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> str:
         tags = [tag for table in tables for tag in get_args(table.model_fields["kind"].annotation)]
         return f"{path}.kind: expected one of {', '.join(tags)}"
     if not unknown:
-        return f"{path}: {first['msg']}"
+        reason = first["msg"].removeprefix("Value error, ")  # pydantic's, of a check of a whole table
+        return f"{path}: {reason}" if path else reason
     key, known = str(first["loc"][-1]), [name for table in tables for name in table.model_fields]
     now = next((new[key] for table in tables if key in (new := getattr(table, "renamed", {}))), None)
     if now is not None:
